@@ -1,0 +1,64 @@
+"""rince: contrastive learning with ranked positives (RINCE, AAAI 2022, arXiv 2201.11736).
+
+Names are imported on first use, so that ``rince --help`` and a program that needs one loss do
+not pay for everything else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rince._version import __version__
+
+if TYPE_CHECKING:
+    from rince.core.checks import RinceError, RinceWarning
+    from rince.core.pair_ranks import DenseRanks, IdentityRanks, PairRanks, TableRanks
+    from rince.losses.contrastive import info_nce, supcon_in, supcon_out
+    from rince.losses.modules import RankedInfoNCE
+    from rince.losses.ranked_info_nce import ranked_info_nce
+    from rince.losses.temperatures import temperature_schedule
+    from rince.ranks.taxonomy import Taxonomy
+
+_HOME = {
+    "RinceError": "core.checks",
+    "RinceWarning": "core.checks",
+    "DenseRanks": "core.pair_ranks",
+    "IdentityRanks": "core.pair_ranks",
+    "PairRanks": "core.pair_ranks",
+    "TableRanks": "core.pair_ranks",
+    "info_nce": "losses.contrastive",
+    "supcon_in": "losses.contrastive",
+    "supcon_out": "losses.contrastive",
+    "RankedInfoNCE": "losses.modules",
+    "ranked_info_nce": "losses.ranked_info_nce",
+    "temperature_schedule": "losses.temperatures",
+    "Taxonomy": "ranks.taxonomy",
+}
+
+__all__ = [
+    "DenseRanks",
+    "IdentityRanks",
+    "PairRanks",
+    "RankedInfoNCE",
+    "RinceError",
+    "RinceWarning",
+    "TableRanks",
+    "Taxonomy",
+    "__version__",
+    "info_nce",
+    "ranked_info_nce",
+    "supcon_in",
+    "supcon_out",
+    "temperature_schedule",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"rince.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'rince' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

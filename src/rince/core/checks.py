@@ -1,0 +1,41 @@
+"""Errors for people: one place for how rince refuses and warns."""
+
+from __future__ import annotations
+
+import importlib
+import types
+import warnings
+
+
+class RinceWarning(UserWarning):
+    """Something is legal but most likely not what was meant."""
+
+
+class RinceError(Exception):
+    """A user's mistake outside Python's own categories (a broken file, a bad run folder)."""
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ``ValueError(message)`` unless ``condition`` holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def warn(message: str) -> None:
+    """Issue a :class:`RinceWarning` that points at the caller's code."""
+    warnings.warn(message, RinceWarning, stacklevel=3)
+
+
+def import_extra(module: str, extra: str) -> types.ModuleType:
+    """Import an optional dependency, or say which extra brings it.
+
+    Raises:
+        ImportError: the module is missing; the message holds the pip command.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        name = module.partition(".")[0]
+        raise ImportError(
+            f"this needs {name}, which is not installed: pip install 'rince[{extra}]'"
+        ) from error

@@ -1,0 +1,236 @@
+"""Who is how similar to whom: the one thing that rank sources give and losses take.
+
+Codes used everywhere: ``1`` = most similar, ``2``, ``3``, ... = less and less similar,
+``0`` = negative, ``-1`` = ignored (the pair takes no part: a sample and itself, padding, an
+empty queue slot).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from rince.core.checks import require
+
+NEGATIVE = 0
+IGNORED = -1
+ALL = slice(None)
+
+_INTEGER_DTYPES = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
+
+
+@runtime_checkable
+class PairRanks(Protocol):
+    """The rank of every (query, key) pair, answered tile by tile.
+
+    A tile interface rather than a matrix lets a loss walk over pairs that would not fit into
+    memory: ranks from labels cost (Q + K) integers, whatever Q x K is.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(Q, K): number of queries and of keys."""
+        ...
+
+    @property
+    def num_ranks(self) -> int | None:
+        """Highest rank that the source can give, whatever this batch holds; None if unknown."""
+        ...
+
+    def tile(self, rows: slice, cols: slice) -> Tensor:
+        """Ranks of the chosen queries and keys as an int8 matrix (len(rows), len(cols))."""
+        ...
+
+
+class DenseRanks:
+    """Ranks given as a matrix.
+
+    Args:
+        matrix: (Q, K), any integer dtype, codes as above.
+        num_ranks: highest rank that can occur in any batch, so that the number of temperatures
+            can be checked; None (default) checks only that no rank is beyond them.
+
+    Raises:
+        ValueError: not a matrix, not integers, or a code below -1 or above 127 or ``num_ranks``.
+    """
+
+    def __init__(self, matrix: Tensor, num_ranks: int | None = None) -> None:
+        require(
+            matrix.ndim == 2,
+            f"ranks must be a (queries, keys) matrix, got shape {tuple(matrix.shape)}",
+        )
+        require(
+            matrix.dtype in _INTEGER_DTYPES,
+            f"ranks must be integers (1 = most similar, 0 = negative, -1 = ignored), got "
+            f"{matrix.dtype}; a boolean positives mask becomes ranks with .to(torch.int8)",
+        )
+        if matrix.numel():
+            low, high = (int(x) for x in torch.aminmax(matrix))
+            top = 127 if num_ranks is None else num_ranks
+            require(
+                low >= IGNORED and high <= top,
+                f"ranks must lie between -1 (ignored) and {top}, got {low} to {high}",
+            )
+        self.matrix = matrix.to(torch.int8)
+        self._num_ranks = num_ranks
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.matrix.shape[0], self.matrix.shape[1])
+
+    @property
+    def num_ranks(self) -> int | None:
+        return self._num_ranks
+
+    def tile(self, rows: slice, cols: slice) -> Tensor:
+        return self.matrix[rows, cols]
+
+
+class TableRanks:
+    """Ranks looked up in a class-by-class table from labels on both sides.
+
+    Args:
+        query_labels: (Q,) int64, each in [0, C).
+        key_labels: (K,) int64, each in [0, C) where ``key_valid``.
+        table: (C, C) integers; ``table[a, b]`` is the rank of a key of class b for a query of
+            class a.
+        ignore_self: the first Q keys are the queries themselves: pair (i, i) is ignored.
+        key_valid: (K,) bool; False marks keys to ignore (an empty queue slot), whatever their
+            label says. A separate mask, because any label value could be a user's own.
+        num_ranks: highest rank of the table; computed if not given.
+
+    Raises:
+        ValueError: wrong shapes, or a label outside the table.
+    """
+
+    def __init__(
+        self,
+        query_labels: Tensor,
+        key_labels: Tensor,
+        table: Tensor,
+        *,
+        ignore_self: bool = False,
+        key_valid: Tensor | None = None,
+        num_ranks: int | None = None,
+    ) -> None:
+        require(
+            table.ndim == 2 and table.shape[0] == table.shape[1],
+            f"the rank table must be (classes, classes), got shape {tuple(table.shape)}",
+        )
+        _check_pair_labels(query_labels, key_labels, ignore_self, key_valid)
+        num_classes = table.shape[0]
+        usable = key_labels if key_valid is None else key_labels[key_valid]
+        for side, labels in (("query", query_labels), ("key", usable)):
+            if labels.numel():
+                low, high = (int(x) for x in torch.aminmax(labels))
+                require(
+                    low >= 0 and high < num_classes,
+                    f"{side}_labels must lie in [0, {num_classes}), the classes of the rank "
+                    f"table, but hold {low if low < 0 else high}",
+                )
+        self.query_labels = query_labels
+        # Invalid keys may carry any label; a safe one keeps the look-up in range.
+        self.key_labels = key_labels if key_valid is None else torch.where(key_valid, key_labels, 0)
+        self.table = table.to(device=query_labels.device, dtype=torch.int8)
+        self.ignore_self = ignore_self
+        self.key_valid = key_valid
+        self._num_ranks = int(table.max()) if num_ranks is None else num_ranks
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.query_labels.shape[0], self.key_labels.shape[0])
+
+    @property
+    def num_ranks(self) -> int | None:
+        return self._num_ranks
+
+    def tile(self, rows: slice, cols: slice) -> Tensor:
+        found = self.table[self.query_labels[rows, None], self.key_labels[None, cols]]
+        return _mask_pairs(found, self.shape, rows, cols, self.ignore_self, self.key_valid)
+
+
+class IdentityRanks:
+    """Rank 1 where both sides carry the same id, negative elsewhere (instance discrimination).
+
+    Unlike :class:`TableRanks` it needs no table, so ids may be any integers: image numbers,
+    video ids, hashes.
+
+    Args:
+        query_ids: (Q,) int64.
+        key_ids: (K,) int64.
+        ignore_self: the first Q keys are the queries themselves: pair (i, i) is ignored.
+        key_valid: (K,) bool; False marks keys to ignore.
+
+    Raises:
+        ValueError: wrong shapes.
+    """
+
+    num_ranks = 1
+
+    def __init__(
+        self,
+        query_ids: Tensor,
+        key_ids: Tensor,
+        *,
+        ignore_self: bool = False,
+        key_valid: Tensor | None = None,
+    ) -> None:
+        _check_pair_labels(query_ids, key_ids, ignore_self, key_valid)
+        self.query_ids = query_ids
+        self.key_ids = key_ids
+        self.ignore_self = ignore_self
+        self.key_valid = key_valid
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.query_ids.shape[0], self.key_ids.shape[0])
+
+    def tile(self, rows: slice, cols: slice) -> Tensor:
+        found = (self.query_ids[rows, None] == self.key_ids[None, cols]).to(torch.int8)
+        return _mask_pairs(found, self.shape, rows, cols, self.ignore_self, self.key_valid)
+
+
+def as_pair_ranks(ranks: PairRanks | Tensor) -> PairRanks:
+    """A plain integer matrix is as good as a :class:`DenseRanks`."""
+    return DenseRanks(ranks) if isinstance(ranks, Tensor) else ranks
+
+
+def _check_pair_labels(
+    query: Tensor, key: Tensor, ignore_self: bool, key_valid: Tensor | None
+) -> None:
+    for side, labels in (("query", query), ("key", key)):
+        require(
+            labels.ndim == 1 and not labels.is_floating_point() and labels.dtype != torch.bool,
+            f"{side} labels must be a vector of integers, got shape {tuple(labels.shape)} and "
+            f"{labels.dtype}",
+        )
+    require(
+        not ignore_self or key.shape[0] >= query.shape[0],
+        f"ignore_self=True says that the first keys are the queries themselves, but there are "
+        f"{query.shape[0]} queries and only {key.shape[0]} keys",
+    )
+    require(
+        key_valid is None or (key_valid.shape == key.shape and key_valid.dtype == torch.bool),
+        "key_valid must be a boolean vector with one entry a key"
+        + ("" if key_valid is None else f", got shape {tuple(key_valid.shape)}, {key_valid.dtype}"),
+    )
+
+
+def _mask_pairs(
+    ranks: Tensor,
+    shape: tuple[int, int],
+    rows: slice,
+    cols: slice,
+    ignore_self: bool,
+    key_valid: Tensor | None,
+) -> Tensor:
+    """Write -1 where the pair is a sample and itself, or where the key is not valid."""
+    if key_valid is not None:
+        ranks = ranks.masked_fill(~key_valid[None, cols], IGNORED)
+    if ignore_self:
+        row_index = torch.arange(shape[0], device=ranks.device)[rows, None]
+        col_index = torch.arange(shape[1], device=ranks.device)[None, cols]
+        ranks = ranks.masked_fill(row_index == col_index, IGNORED)
+    return ranks
