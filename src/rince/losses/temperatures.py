@@ -1,0 +1,95 @@
+"""Temperatures per rank: the paper's schedule, and the checks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rince.core.checks import require, warn
+
+
+def temperature_schedule(
+    scores: Sequence[float], minimum: float = 0.1, maximum: float = 0.6
+) -> tuple[float, ...]:
+    """tau(score) = minimum + (1 - score) * (maximum - minimum): less similar, softer.
+
+    Args:
+        scores: similarity of each rank in [0, 1], most similar first. The paper's CIFAR-100
+            setting is (1, 0.75): same class, same superclass.
+        minimum, maximum: temperatures at score 1 and at score 0.
+
+    Returns:
+        One temperature a rank.
+
+    Raises:
+        ValueError: a score outside [0, 1], scores not falling, or not 0 < minimum < maximum.
+
+    Example:
+        >>> temperature_schedule((1.0, 0.75))
+        (0.1, 0.225)
+    """
+    require(
+        0 < minimum < maximum,
+        f"temperatures must satisfy 0 < minimum < maximum, got {minimum} and {maximum}",
+    )
+    require(
+        all(0 <= score <= 1 for score in scores),
+        f"similarity scores must lie in [0, 1], got {tuple(scores)}",
+    )
+    require(
+        all(a > b for a, b in zip(scores, scores[1:], strict=False)),
+        f"scores must fall from rank to rank (most similar first), got {tuple(scores)}",
+    )
+    return tuple(minimum + (1 - score) * (maximum - minimum) for score in scores)
+
+
+def check_temperatures(
+    temperatures: float | Sequence[float] | Tensor, validate: bool = True
+) -> Sequence[float | Tensor]:
+    """One temperature a rank, as a list; a 1-D tensor keeps its graph."""
+    if isinstance(temperatures, Tensor):
+        require(
+            temperatures.ndim <= 1,
+            f"temperatures must be a vector, one a rank, got shape {tuple(temperatures.shape)}",
+        )
+        taus = list(
+            temperatures.reshape(-1).to(torch.promote_types(temperatures.dtype, torch.float32))
+        )
+        require(len(taus) > 0, "temperatures are empty: give one a rank")
+        if validate:
+            _check_values([float(t) for t in taus])
+        return taus
+    numbers = [temperatures] if isinstance(temperatures, (int, float)) else list(temperatures)
+    require(len(numbers) > 0, "temperatures are empty: give one a rank")
+    numbers = [float(t) for t in numbers]
+    _check_values(numbers)
+    return numbers
+
+
+def match_num_ranks(given: int, num_ranks: int | None, highest: int = 0) -> None:
+    """Refuse a number of temperatures that does not fit the rank source or the ranks seen."""
+    if num_ranks is not None:
+        require(
+            given == num_ranks,
+            f"the ranks go up to {num_ranks}, so {num_ranks} temperatures are needed, got {given}",
+        )
+    require(
+        highest <= given,
+        f"a pair has rank {highest}, but there are only {given} temperatures: give one a rank",
+    )
+
+
+def _check_values(taus: list[float]) -> None:
+    require(
+        all(t > 0 and math.isfinite(t) for t in taus),
+        f"temperatures must be positive numbers, got {taus}",
+    )
+    if any(a >= b for a, b in zip(taus, taus[1:], strict=False)):
+        warn(
+            f"temperatures {taus} do not rise with the rank: a better rank then pulls no harder "
+            f"than a worse one, and their order may not be learned. Rising ones keep it, for "
+            f"instance (0.1, 0.225)"
+        )
