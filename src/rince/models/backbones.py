@@ -1,0 +1,197 @@
+"""Backbones by name: images in, one feature vector an image out.
+
+Names:
+    ``small-resnet``          3x3 stem of stride 2, four stages of one block (32 to 256 channels):
+                              1.2 M parameters, small enough to train on a CPU
+    ``resnet18-3x3``, ``resnet50-3x3``  torchvision's ResNets with a 3x3 stem and no max-pooling,
+                              for 28 to 64 pixels (resnet50-3x3 is the paper's for CIFAR-100)
+    ``torchvision/NAME``      any torchvision classification model
+    ``timm/NAME``             any timm model (extra: ``timm``)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rince.core.checks import import_extra, require
+
+OWN_NAMES = ("small-resnet", "resnet18-3x3", "resnet50-3x3")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A module from (B, C, H, W) images to (B, feature_dim) features."""
+
+    module: nn.Module
+    feature_dim: int
+
+
+def build_backbone(
+    name: str, *, in_channels: int = 3, image_size: int = 32, pretrained: bool = False
+) -> Backbone:
+    """Build a backbone without its classifier.
+
+    Args:
+        name: see the module's list.
+        in_channels: 1 (grey) or 3 (RGB); torchvision's models other than ResNets take 3 only.
+        image_size: side in pixels, to measure the feature dimension with one image.
+        pretrained: load the library's default weights (downloads them).
+
+    Raises:
+        ValueError: unknown name, or one that cannot take these images.
+        ImportError: timm is not installed.
+
+    Example:
+        >>> backbone = build_backbone("small-resnet", in_channels=1, image_size=28)
+        >>> backbone.feature_dim, backbone.module(torch.zeros(2, 1, 28, 28)).shape
+        (256, torch.Size([2, 256]))
+    """
+    library, _, model = name.rpartition("/")
+    if library == "timm":
+        module = _timm_model(model, in_channels, pretrained)
+    elif library == "torchvision":
+        module = _torchvision_model(model, in_channels, pretrained)
+    else:
+        require(
+            not pretrained,
+            f"{name} has no pretrained weights: use torchvision/... or timm/..., or train it",
+        )
+        module = _own_model(name, in_channels)
+    return as_backbone(module, in_channels=in_channels, image_size=image_size)
+
+
+def as_backbone(module: nn.Module, *, in_channels: int = 3, image_size: int = 32) -> Backbone:
+    """Take any module that maps images to feature vectors; one blank image tells the dimension.
+
+    Raises:
+        ValueError: the module does not take such an image, or does not give one vector.
+    """
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            features = module(torch.zeros(1, in_channels, image_size, image_size))
+    except RuntimeError as error:
+        raise ValueError(
+            f"the backbone {type(module).__name__} fails on a {in_channels}-channel image of "
+            f"{image_size} x {image_size} pixels: {error}"
+        ) from error
+    finally:
+        module.train(was_training)
+    require(
+        isinstance(features, Tensor) and features.ndim == 2,
+        f"the backbone {type(module).__name__} must give (batch, features), got "
+        f"{tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__}",
+    )
+    return Backbone(module, int(features.shape[1]))
+
+
+class SmallResNet(nn.Module):
+    """A ResNet of one basic block a stage, for 28 to 64 pixels on a CPU.
+
+    Args:
+        in_channels: of the images.
+        widths: channels of the stages; each stage but the first halves the side.
+        stem_stride: 2 halves the side before the first stage, for a quarter of the work.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        widths: Sequence[int] = (32, 64, 128, 256),
+        stem_stride: int = 2,
+    ) -> None:
+        super().__init__()
+        self.stem = _conv_norm(in_channels, widths[0], 3, stem_stride)
+        self.stages = nn.Sequential(
+            *(
+                _BasicBlock(before, width, stride=1 if index == 0 else 2)
+                for index, (before, width) in enumerate(
+                    zip((widths[0], *widths), widths, strict=False)
+                )
+            )
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = torch.relu(self.stem(images))  # (B, widths[0], H / stem_stride, W / stem_stride)
+        return self.stages(x).mean(dim=(2, 3))  # type: ignore[no-any-return]  # (B, widths[-1])
+
+
+class _BasicBlock(nn.Module):
+    def __init__(self, before: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.first = _conv_norm(before, width, 3, stride)
+        self.second = _conv_norm(width, width, 3, 1)
+        changes = stride != 1 or before != width
+        self.skip = _conv_norm(before, width, 1, stride) if changes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.second(torch.relu(self.first(x))) + self.skip(x))
+
+
+def _conv_norm(before: int, width: int, side: int, stride: int) -> nn.Sequential:
+    conv = nn.Conv2d(before, width, side, stride, padding=side // 2, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(conv, nn.BatchNorm2d(width))
+
+
+def _own_model(name: str, in_channels: int) -> nn.Module:
+    if name == "small-resnet":
+        return SmallResNet(in_channels)
+    if name in ("resnet18-3x3", "resnet50-3x3"):
+        module = _torchvision_model(name.removesuffix("-3x3"), in_channels, pretrained=False)
+        module.conv1 = nn.Conv2d(in_channels, 64, 3, stride=1, padding=1, bias=False)
+        nn.init.kaiming_normal_(module.conv1.weight, mode="fan_out", nonlinearity="relu")
+        module.maxpool = nn.Identity()
+        return module
+    close = difflib.get_close_matches(name, OWN_NAMES, n=1)
+    raise ValueError(
+        f"unknown backbone {name!r}{f': did you mean {close[0]!r}?' if close else ''}. Known: "
+        f"{', '.join(OWN_NAMES)}, torchvision/NAME, timm/NAME"
+    )
+
+
+def _torchvision_model(name: str, in_channels: int, pretrained: bool) -> nn.Module:
+    models = import_extra("torchvision.models", "train")
+    known = models.list_models(module=models)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=3)
+        raise ValueError(f"torchvision has no model {name!r}. Close: {', '.join(close) or 'none'}")
+    module: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None)
+    for head in ("fc", "classifier", "heads", "head"):
+        if hasattr(module, head):
+            setattr(module, head, nn.Identity())
+            break
+    if in_channels != 3:
+        first = getattr(module, "conv1", None)
+        require(
+            isinstance(first, nn.Conv2d),
+            f"torchvision/{name} takes RGB images only; for {in_channels} channel(s) use a "
+            f"ResNet, small-resnet, or timm/{name}",
+        )
+        assert isinstance(first, nn.Conv2d)
+        module.conv1 = nn.Conv2d(
+            in_channels,
+            first.out_channels,
+            first.kernel_size,  # type: ignore[arg-type]
+            first.stride,  # type: ignore[arg-type]
+            first.padding,  # type: ignore[arg-type]
+            bias=False,
+        )
+    return module
+
+
+def _timm_model(name: str, in_channels: int, pretrained: bool) -> nn.Module:
+    timm = import_extra("timm", "timm")
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise ValueError(f"timm has no model {name!r}. Close: {', '.join(close) or 'none'}")
+    module: nn.Module = timm.create_model(
+        name, pretrained=pretrained, num_classes=0, in_chans=in_channels
+    )
+    return module

@@ -1,0 +1,29 @@
+"""The projection head: feature in, embedding of unit length out."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class ProjectionHead(nn.Module):
+    """Linear, ReLU, Linear, then unit length; used in training only (the paper evaluates features).
+
+    Args:
+        feature_dim: width of the backbone's feature.
+        embedding_dim: width of the embedding.
+
+    Forward: (B, feature_dim) -> (B, embedding_dim), each row of length 1.
+    """
+
+    def __init__(self, feature_dim: int, embedding_dim: int = 128) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(feature_dim, feature_dim),
+            nn.ReLU(inplace=True),
+            nn.Linear(feature_dim, embedding_dim),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        # fp32: half precision keeps too few bits of a cosine that is divided by 0.1 or less.
+        return functional.normalize(self.layers(features).float(), dim=1)

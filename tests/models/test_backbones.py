@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from rince.models.backbones import SmallResNet, as_backbone, build_backbone
+from rince.models.heads import ProjectionHead
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size", "dim"),
+    [
+        ("small-resnet", 1, 28, 256),
+        ("small-resnet", 3, 32, 256),
+        ("resnet18-3x3", 1, 28, 512),
+        ("resnet50-3x3", 3, 32, 2048),
+        ("torchvision/resnet18", 3, 64, 512),
+        ("torchvision/resnet18", 1, 64, 512),
+        ("torchvision/mobilenet_v3_small", 3, 64, 576),
+    ],
+)
+def test_names_give_features_and_a_gradient(name: str, channels: int, size: int, dim: int) -> None:
+    backbone = build_backbone(name, in_channels=channels, image_size=size)
+    features = backbone.module(torch.randn(2, channels, size, size))
+    assert features.shape == (2, dim) == (2, backbone.feature_dim)
+    features.sum().backward()
+    first = next(p for p in backbone.module.parameters())
+    assert first.grad is not None
+    assert backbone.module.training
+
+
+def test_timm_names() -> None:
+    pytest.importorskip("timm", reason="the extra timm is not installed")
+    backbone = build_backbone("timm/resnet10t", in_channels=1, image_size=32)
+    assert backbone.module(torch.randn(2, 1, 32, 32)).shape == (2, backbone.feature_dim)
+    with pytest.raises(ValueError, match=r"no model 'resnet10'. Close: .*resnet1"):
+        build_backbone("timm/resnet10")
+
+
+def test_the_3x3_stem_keeps_the_resolution() -> None:
+    module = build_backbone("resnet18-3x3", image_size=32).module
+    stem = nn.Sequential(module.conv1, module.bn1, module.relu, module.maxpool)
+    assert stem(torch.randn(1, 3, 32, 32)).shape == (1, 64, 32, 32)
+
+
+def test_the_small_resnet_is_small() -> None:
+    count = sum(p.numel() for p in SmallResNet().parameters())
+    assert 1.1e6 < count < 1.3e6
+
+
+def test_a_module_of_your_own() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 7))
+    backbone = as_backbone(module, in_channels=3, image_size=2)
+    assert backbone.module is module
+    assert backbone.feature_dim == 7
+    with pytest.raises(ValueError, match=r"fails on a 3-channel image of 4 x 4 pixels"):
+        as_backbone(module, in_channels=3, image_size=4)
+    with pytest.raises(ValueError, match=r"must give \(batch, features\), got \(1, 3, 4, 4\)"):
+        as_backbone(nn.Identity(), in_channels=3, image_size=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("smal-resnet", "did you mean 'small-resnet'"),
+        ("torchvision/resnet19", "Close: .*resnet18"),
+        ("resnet", "Known: small-resnet"),
+    ],
+)
+def test_unknown_names_are_answered_with_known_ones(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_backbone(name)
+
+
+def test_grey_images_in_a_model_for_rgb() -> None:
+    with pytest.raises(ValueError, match="takes RGB images only"):
+        build_backbone("torchvision/mobilenet_v3_small", in_channels=1, image_size=64)
+
+
+def test_pretrained_names() -> None:
+    with pytest.raises(ValueError, match="no pretrained weights"):
+        build_backbone("small-resnet", pretrained=True)
+
+
+def test_embeddings_have_unit_length_in_fp32() -> None:
+    head = ProjectionHead(16, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        z = head(torch.randn(5, 16))
+    assert z.dtype == torch.float32
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(5))
