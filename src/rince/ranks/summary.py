@@ -1,0 +1,109 @@
+"""What the ranks of a taxonomy look like before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rince.core.checks import require
+from rince.ranks.readers import some_names
+
+
+@dataclass(frozen=True)
+class TaxonomySummary:
+    """The ranks of a class tree in numbers; ``str()`` is a table to read.
+
+    Args:
+        num_classes: C. num_ranks: R. batch_size: B.
+        groups: (R,) groups at levels 1 to R.
+        pairs: (R + 1,) unordered class pairs of rank 1 to R, then of negatives; a class and itself
+            count as one pair of rank 1.
+        covered: (R + 1,) classes that have at least one such pair.
+        expected: (R + 1,) other images of the batch that have this rank to an image, on average.
+        alone: classes without a rank-2 partner (empty if R = 1).
+        empty: classes without an image, as far as counts were given.
+    """
+
+    num_classes: int
+    num_ranks: int
+    batch_size: int
+    groups: tuple[int, ...]
+    pairs: tuple[int, ...]
+    covered: tuple[int, ...]
+    expected: tuple[float, ...]
+    alone: tuple[str, ...]
+    empty: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is likely not meant, in sentences."""
+        found = []
+        if self.num_classes == 1:
+            found.append("one class only: there are no negatives, so nothing can be learned")
+        elif self.pairs[-1] == 0:
+            found.append(
+                "no two classes are negatives of each other: all are in one top group; leave that "
+                "level out"
+            )
+        if self.num_ranks == 1 and self.num_classes > 1:
+            found.append(
+                "no class is in a group: there is only rank 1, as in plain supervised contrastive "
+                "learning"
+            )
+        for rank in range(2, self.num_ranks + 1):
+            expected = self.expected[rank - 1]
+            if self.pairs[rank - 1] == 0:
+                found.append(f"no two classes have rank {rank}: its loss term is always skipped")
+            elif expected < 1:
+                found.append(
+                    f"a random batch of {self.batch_size} holds {expected:.2g} keys of rank {rank} "
+                    "per image on average: use larger batches, a queue or a balanced sampler"
+                )
+        if self.empty:
+            found.append(f"classes without images ({len(self.empty)}): {some_names(self.empty)}")
+        return tuple(found)
+
+    def __str__(self) -> str:
+        lines = [
+            f"classes: {self.num_classes}, ranks: {self.num_ranks}",
+            f"{'rank':<6}{'same':<10}{'groups':>7}{'class pairs':>13}{'classes':>9}"
+            f"{f'keys per image, batch {self.batch_size}':>28}",
+        ]
+        for i in range(self.num_ranks + 1):
+            negative = i == self.num_ranks
+            rank, same = ("0", "nothing") if negative else (str(i + 1), f"level {i + 1}")
+            same = "class" if i == 0 else same
+            groups = "" if negative else str(self.groups[i])
+            lines.append(
+                f"{rank:<6}{same:<10}{groups:>7}{self.pairs[i]:>13}{self.covered[i]:>9}"
+                f"{self.expected[i]:>28.1f}"
+            )
+        if self.alone:
+            lines.append(
+                f"classes without a rank-2 partner ({len(self.alone)}): {some_names(self.alone)}"
+            )
+        return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+
+
+def pair_probabilities(
+    num_classes: int, batch_size: int, counts: Sequence[int] | Tensor | None
+) -> Tensor:
+    """(C, C) float64: how likely two different images of a batch have classes (a, b)."""
+    if counts is None:
+        return torch.full((num_classes, num_classes), 1 / num_classes**2, dtype=torch.float64)
+    images = torch.as_tensor(counts, dtype=torch.float64, device="cpu")
+    require(
+        images.shape == (num_classes,) and bool((images >= 0).all()),
+        f"counts must be one number of images for each of the {num_classes} classes, not negative; "
+        f"got shape {tuple(images.shape)}",
+    )
+    total = float(images.sum())
+    require(
+        total >= max(2, batch_size),
+        f"counts sum to {total:.0f} images: too few for a batch of {batch_size}",
+    )
+    # Drawn without repetition: the second image is one of the total - 1 others.
+    return (images[:, None] * images[None, :] - images.diag()) / (total * (total - 1))

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+# Two cores are shared by everything here; more threads than that slow small tensors down.
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real data sets beside the checkout; tests that want them skip where they are absent."""
+    folder = Path(
+        os.environ.get("RINCE_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")
+    )
+    if not folder.is_dir():
+        pytest.skip(f"no shared data at {folder} (set RINCE_SHARED_DATA to use other ones)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def image_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """root/<superclass>/<class>/*.png: 2 superclasses of 2 classes, 24 images of 16 pixels each.
+
+    A class has a hue and its superclass a brightness, with noise: learnable, not trivial.
+    """
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("images")
+    generator = torch.Generator().manual_seed(0)
+    colours = {
+        "warm/red": (200, 60, 60),
+        "warm/orange": (200, 130, 40),
+        "cold/blue": (40, 60, 160),
+        "cold/green": (40, 130, 60),
+    }
+    for name, colour in colours.items():
+        folder = root / name
+        folder.mkdir(parents=True)
+        for index in range(24):
+            noise = torch.randn(16, 16, 3, generator=generator) * 40
+            pixels = (torch.tensor(colour) + noise).clamp(0, 255).to(torch.uint8)
+            Image.fromarray(pixels.numpy()).save(folder / f"{index:02}.png")
+    return root

@@ -1,0 +1,715 @@
+"""Class trees: the rank table against loops over prefixes, the readers against each other."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rince.core.checks import RinceError
+from rince.ranks.taxonomy import Taxonomy
+
+ALL = slice(None)
+RAGGED = (
+    ("animal", "dog", "husky"),
+    ("boat",),
+    ("animal", "carp"),
+    ("animal", "dog", "malamute"),
+    ("animal", "cat", "tabby"),
+    ("tool", "saw"),
+    ("animal", "trout"),
+    ("tool", "axe"),
+)
+
+
+def oracle_rank(paths: Any, a: int, b: int) -> int:
+    """The definition, by hand."""
+    if a == b:
+        return 1
+    deepest = 0
+    for path in paths:
+        deepest = max(deepest, len(path))
+    common = 0
+    while (
+        common < len(paths[a]) and common < len(paths[b]) and paths[a][common] == paths[b][common]
+    ):
+        common += 1
+    return 0 if common == 0 else deepest - common + 1
+
+
+def oracle_table(paths: Any) -> list[list[int]]:
+    size = len(paths)
+    return [[oracle_rank(paths, a, b) for b in range(size)] for a in range(size)]
+
+
+@st.composite
+def ragged_paths(draw: st.DrawFn) -> tuple[tuple[str, ...], ...]:
+    """Random trees: grown by hanging groups and classes under groups drawn before.
+
+    Group names are unique, so that every reader can express the tree.
+    """
+    groups: list[tuple[str, ...]] = [()]
+    for i in range(draw(st.integers(0, 6))):
+        groups.append((*draw(st.sampled_from(groups)), f"g{i}"))
+    size = draw(st.integers(1, 12))
+    return tuple((*draw(st.sampled_from(groups)), f"c{i}") for i in range(size))
+
+
+# ---- the table -------------------------------------------------------------------------------
+
+
+def test_ragged_table_by_hand() -> None:
+    tree = Taxonomy(RAGGED)
+    rank = {
+        (a, b): int(tree.table[tree.index(a), tree.index(b)])
+        for a, b in itertools.product(tree.classes, repeat=2)
+    }
+    assert tree.num_classes == 8
+    assert tree.num_ranks == 3
+    assert rank["husky", "malamute"] == 2
+    assert rank["husky", "tabby"] == 3
+    assert rank["husky", "carp"] == 3
+    assert rank["carp", "trout"] == 3  # they meet at "animal", one below the top of three levels
+    assert rank["saw", "axe"] == 3
+    assert rank["husky", "saw"] == rank["boat", "husky"] == rank["boat", "saw"] == 0
+    assert all(rank[name, name] == 1 for name in tree.classes)
+    assert not (tree.table[tree.index("carp")] == 2).any()
+
+
+@given(ragged_paths())
+def test_table_is_the_definition(paths: tuple[tuple[str, ...], ...]) -> None:
+    tree = Taxonomy(paths)
+    assert tree.table.dtype == torch.int8
+    assert tree.table.tolist() == oracle_table(paths)
+    assert torch.equal(tree.table, tree.table.T)
+    assert (tree.table.diagonal() == 1).all()
+    off_diagonal = tree.table[~torch.eye(len(paths), dtype=torch.bool)]
+    assert not (off_diagonal == 1).any()
+    assert tree.num_ranks == max(map(len, paths))
+    assert int(tree.table.max()) <= tree.num_ranks
+
+
+@given(ragged_paths())
+def test_levels_agree_with_the_table(paths: tuple[tuple[str, ...], ...]) -> None:
+    tree = Taxonomy(paths)
+    assert tree.labels_at(1).tolist() == list(range(tree.num_classes))
+    assert tree.group_names(1) == tree.classes
+    for level in range(1, tree.num_ranks + 1):
+        labels = tree.labels_at(level)
+        assert labels.dtype == torch.int64
+        assert sorted(set(labels.tolist())) == list(range(len(tree.group_names(level))))
+        assert len(set(tree.group_names(level))) == len(tree.group_names(level))
+        flat = tree.flat_table(level)
+        assert flat.dtype == torch.int8
+        for a, b in itertools.product(range(tree.num_classes), repeat=2):
+            same = int(labels[a]) == int(labels[b])
+            assert same == (1 <= oracle_rank(paths, a, b) <= level)
+            assert int(flat[a, b]) == int(same)
+
+
+@given(ragged_paths(), st.data())
+def test_relabelling_moves_the_table_along(
+    paths: tuple[tuple[str, ...], ...], data: st.DataObject
+) -> None:
+    order = data.draw(st.permutations(range(len(paths))))
+    tree = Taxonomy(paths)
+    moved = Taxonomy(paths[i] for i in order)
+    assert torch.equal(moved.table, tree.table[order][:, order])
+    for level in range(2, tree.num_ranks + 1):  # groups above the classes keep their numbers
+        assert torch.equal(moved.labels_at(level), tree.labels_at(level)[order])
+        assert moved.group_names(level) == tree.group_names(level)
+
+
+@given(ragged_paths())
+def test_a_common_root_turns_negatives_into_the_last_rank(
+    paths: tuple[tuple[str, ...], ...],
+) -> None:
+    tree = Taxonomy(paths)
+    rooted = Taxonomy(("root", *path) for path in paths)
+    expected = torch.where(tree.table == 0, tree.num_ranks + 1, tree.table)
+    assert torch.equal(rooted.table, expected.to(torch.int8))
+
+
+def test_groups_of_early_classes_and_their_names() -> None:
+    tree = Taxonomy(RAGGED)
+    # At level 2, two names count: carp, trout, saw, axe and boat are still on their own.
+    level_2 = list(tree.group_names(2))
+    assert level_2 == ["carp", "cat", "dog", "trout", "boat", "axe", "saw"]
+    named = [level_2[i] for i in tree.labels_at(2)]
+    assert named == ["dog", "boat", "carp", "dog", "cat", "saw", "trout", "axe"]
+    assert tree.group_names(3) == ("animal", "boat", "tool")
+    assert [tree.group_names(3)[i] for i in tree.labels_at(3)] == [p[0] for p in RAGGED]
+
+
+def test_ambiguous_group_names_are_spelled_out() -> None:
+    tree = Taxonomy([("a", "other", "x"), ("b", "other", "y"), ("b", "known", "z")])
+    assert tree.group_names(2) == ("a/other", "known", "b/other")
+    assert tree.table.tolist() == [[1, 0, 0], [0, 1, 3], [0, 3, 1]]
+
+
+def test_class_may_bear_the_name_of_its_group() -> None:
+    assert Taxonomy([("bag", "bag"), ("bag", "purse")]).table.tolist() == [[1, 2], [2, 1]]
+
+
+@pytest.mark.parametrize("level", [0, 4, -1])
+def test_level_out_of_range(level: int) -> None:
+    tree = Taxonomy(RAGGED)
+    for method in (tree.labels_at, tree.group_names, tree.flat_table):
+        with pytest.raises(ValueError, match=f"between 1 .* and 3 .*got {level}"):
+            method(level)
+
+
+# ---- ranks from labels -----------------------------------------------------------------------
+
+
+@settings(max_examples=30)
+@given(ragged_paths(), st.data())
+def test_ranks_look_up_the_table(paths: tuple[tuple[str, ...], ...], data: st.DataObject) -> None:
+    tree = Taxonomy(paths)
+    label = st.integers(0, tree.num_classes - 1)
+    query = data.draw(st.lists(label, min_size=1, max_size=5))
+    extra = data.draw(st.lists(label, max_size=4))
+    valid = data.draw(st.lists(st.booleans(), min_size=len(query + extra), max_size=9))
+    valid = valid[: len(query + extra)]
+    # An empty queue slot may hold any label at all.
+    key = [k if ok else 999 for k, ok in zip(query + extra, valid, strict=True)]
+    ranks = tree.ranks(
+        torch.tensor(query),
+        torch.tensor(key),
+        ignore_self=True,
+        key_valid=torch.tensor(valid),
+    )
+    assert ranks.num_ranks == tree.num_ranks
+    expected = [
+        [
+            -1 if i == j or not valid[j] else oracle_rank(paths, query[i], key[j])
+            for j in range(len(key))
+        ]
+        for i in range(len(query))
+    ]
+    assert ranks.tile(ALL, ALL).tolist() == expected
+
+
+def test_ranks_keep_self_by_default() -> None:
+    labels = torch.tensor([0, 3])
+    assert Taxonomy(RAGGED).ranks(labels, labels).tile(ALL, ALL).tolist() == [[1, 2], [2, 1]]
+
+
+@pytest.mark.parametrize("bad", [8, -1])
+def test_label_out_of_range(bad: int) -> None:
+    tree, good = Taxonomy(RAGGED), torch.tensor([0, 7])
+    with pytest.raises(ValueError, match=rf"query_labels must lie in \[0, 8\).*hold {bad}"):
+        tree.ranks(torch.tensor([0, bad]), good)
+    with pytest.raises(ValueError, match=rf"key_labels must lie in \[0, 8\).*hold {bad}"):
+        tree.ranks(good, torch.tensor([bad, 1]))
+
+
+# ---- storing, equality, look-up --------------------------------------------------------------
+
+
+@given(ragged_paths())
+def test_paths_survive_json_and_pickle(paths: tuple[tuple[str, ...], ...]) -> None:
+    tree = Taxonomy(paths)
+    table = tree.table.clone()
+    for copy in (Taxonomy(json.loads(json.dumps(tree.paths))), pickle.loads(pickle.dumps(tree))):
+        assert copy == tree
+        assert hash(copy) == hash(tree)
+        assert copy.paths == paths
+        assert torch.equal(copy.table, table)
+    assert Taxonomy([*paths, ("one more",)]) != tree
+
+
+def test_frozen() -> None:
+    with pytest.raises(AttributeError):
+        Taxonomy(RAGGED).paths = ()  # type: ignore[misc]
+
+
+def test_index_and_did_you_mean() -> None:
+    tree = Taxonomy(RAGGED)
+    assert [tree.index(name) for name in tree.classes] == list(range(8))
+    with pytest.raises(ValueError, match=r"unknown class 'huskie'; did you mean 'husky'\?"):
+        tree.index("huskie")
+    with pytest.raises(ValueError, match=r"unknown class '1234'; the 8 classes are husky, boat"):
+        tree.index("1234")
+    with pytest.raises(ValueError, match="'dog' is a group, not a class"):
+        tree.index("dog")
+
+
+# ---- the readers agree -----------------------------------------------------------------------
+
+
+def write_folders(root: Path, paths: Any) -> None:
+    for i, path in enumerate(paths):
+        folder = root.joinpath(*path)
+        folder.mkdir(parents=True)
+        (folder / f"image{i}.{('jpg', 'PNG', 'JPEG')[i % 3]}").touch()
+
+
+def write_csv(file: Path, paths: Any) -> None:
+    """One row a class, from the class up; rows end where the tree ends."""
+    deepest = max(map(len, paths))
+    with file.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["class", *(f"level{k}" for k in range(2, deepest + 1))])
+        for path in paths:
+            writer.writerow([*reversed(path)])
+
+
+def as_nested(paths: Any) -> list[Any]:
+    tree: list[Any] = []
+    for path in paths:
+        node = tree
+        for name in path[:-1]:
+            found = next((d[name] for d in node if isinstance(d, dict) and name in d), None)
+            if found is None:
+                found = []
+                node.append({name: found})
+            node = found
+        node.append(path[-1])
+    return tree
+
+
+def as_parents(paths: Any) -> dict[str, str | None]:
+    edges: dict[str, str | None] = {}
+    for path in paths:
+        for parent, child in zip((None, *path), path, strict=False):
+            edges[child] = parent
+    return edges
+
+
+@settings(max_examples=25, deadline=None)
+@given(ragged_paths())
+def test_all_readers_give_the_same_tree(
+    tmp_path_factory: pytest.TempPathFactory, paths: tuple[tuple[str, ...], ...]
+) -> None:
+    folder = tmp_path_factory.mktemp("tree")
+    write_folders(folder / "images", paths)
+    write_csv(folder / "tree.csv", paths)
+    in_order = Taxonomy(paths)
+    assert Taxonomy.from_folders(folder / "images") == Taxonomy(sorted(paths))
+    assert Taxonomy.from_csv(folder / "tree.csv") == in_order
+    assert Taxonomy.from_parents(as_parents(paths)) == in_order
+    assert Taxonomy.from_parents(list(as_parents(paths).items())) == in_order
+    nested = Taxonomy.from_dict(as_nested(paths))  # written group by group
+    assert sorted(nested.paths) == sorted(paths)
+
+
+def test_from_dict_keeps_the_written_order() -> None:
+    tree = Taxonomy.from_dict({"animal": [{"dog": ["husky", "malamute"]}, "carp"], "b": ["a"]})
+    assert tree.paths == (
+        ("animal", "dog", "husky"),
+        ("animal", "dog", "malamute"),
+        ("animal", "carp"),
+        ("b", "a"),
+    )
+    assert Taxonomy.from_dict(["x", "y"]).paths == (("x",), ("y",))
+    deep = {"animal": {"dog": ["husky"], "cat": ("tabby",)}}
+    assert Taxonomy.from_dict(deep).paths == (
+        ("animal", "dog", "husky"),
+        ("animal", "cat", "tabby"),
+    )
+
+
+def test_from_folders_passes_over_what_is_no_image(tmp_path: Path) -> None:
+    write_folders(tmp_path, RAGGED)
+    (tmp_path / ".git" / "x").mkdir(parents=True)
+    (tmp_path / "animal" / ".thumbnails").mkdir()
+    (tmp_path / "README.md").touch()
+    (tmp_path / "boat" / "labels.txt").touch()
+    (tmp_path / "boat" / ".hidden.jpg").touch()
+    assert Taxonomy.from_folders(str(tmp_path)).paths == tuple(sorted(RAGGED))
+
+
+def test_from_folders_follows_links(tmp_path: Path) -> None:
+    write_folders(tmp_path / "elsewhere", [("dog", "husky")])
+    write_folders(tmp_path / "root", [("boat",)])
+    os.symlink(tmp_path / "elsewhere" / "dog", tmp_path / "root" / "dog")
+    assert Taxonomy.from_folders(tmp_path / "root").paths == (("boat",), ("dog", "husky"))
+
+
+def test_from_csv_details(tmp_path: Path) -> None:
+    file = tmp_path / "tree.csv"
+    file.write_text(
+        "\ufeffid, class ,superclass,top,\n"
+        '1, husky,dog,animal\n\n2,"carp, common",,animal,\n3,boat\n',
+        encoding="utf-8",
+    )
+    assert Taxonomy.from_csv(file).paths == (
+        ("animal", "dog", "husky"),
+        ("animal", "carp, common"),
+        ("boat",),
+    )
+    assert Taxonomy.from_csv(file, levels=["id", "top"]).paths == (
+        ("animal", "1"),
+        ("animal", "2"),
+        ("3",),
+    )
+
+
+# ---- refusals --------------------------------------------------------------------------------
+
+BAD_PATHS: list[tuple[Any, str]] = [
+    ([], "at least one class"),
+    ([("a", "x"), ()], "class 1: a path is a sequence of 1 to 127 names"),
+    (["husky"], "class 0: a path is a sequence.*got 'husky'"),
+    ([tuple(map(str, range(128)))], "1 to 127 names"),
+    ([("a", "")], "class 0: names must be strings that are not empty, got ''"),
+    ([("a", "x"), (" ", "y")], "class 1: names .* not empty, got ' '"),
+    ([("a", 3)], "names must be strings.*got 3"),
+    ([("a", "x"), ("a", "y"), ("a", "x")], r"'x' is given twice \(class 0 and class 2\)"),
+    ([("a", "b", "x"), ("c", "x")], "'x' has two parents, 'a/b' and 'c'"),
+    ([("x",), ("c", "x")], "'x' has two parents, no group and 'c'"),
+    ([("a", "b"), ("a", "b", "x")], "class 0: 'a/b' is both a class and a group"),
+    ([("a", "b", "x"), ("a",)], "class 1: 'a' is both a class and a group"),
+]
+
+
+@pytest.mark.parametrize(("paths", "message"), BAD_PATHS)
+def test_bad_paths(paths: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Taxonomy(paths)
+
+
+def test_deepest_allowed_path_fits_int8() -> None:
+    spine = tuple(f"g{i}" for i in range(126))
+    tree = Taxonomy([(*spine, "x"), ("g0", "y")])
+    assert tree.num_ranks == 127
+    assert tree.table.tolist() == [[1, 127], [127, 1]]
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({}, "the tree holds no class"),
+        ({"a": {"b": []}}, "group 'a/b' holds no class"),
+        ({"a": ["x"], "b": {}}, "group 'b' holds no class"),
+        ({"a": ["x", None]}, "group 'a' must hold a dict of groups or a list.*got None"),
+        ({"husky": "dog"}, "group 'husky' must hold.*got 'dog'.*from_parents"),
+        ({"a": ["x"], "b": ["x"]}, "'x' has two parents, 'a' and 'b'"),
+        ({"a": ["x", "x"]}, "'x' is given twice"),
+        ({"a": ["x", ""]}, "names must be strings that are not empty"),
+        ({"a": ["b", {"b": ["x"]}]}, "'a/b' is both a class and a group"),
+    ],
+)
+def test_bad_dicts(tree: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Taxonomy.from_dict(tree)
+
+
+def test_dict_that_holds_itself() -> None:
+    loop: dict[str, Any] = {}
+    loop["a"] = loop
+    with pytest.raises(ValueError, match="nested more than 127 deep"):
+        Taxonomy.from_dict(loop)
+
+
+@pytest.mark.parametrize(
+    ("edges", "message"),
+    [
+        ({}, "at least one class"),
+        ({"a": "a"}, "cycle: a -> a$"),
+        ({"x": "a", "a": "b", "b": "c", "c": "a"}, "cycle: a -> b -> c -> a$"),
+        ({"x": "dog", "a": "b", "b": "a"}, "cycle: a -> b -> a$"),  # no class below it
+        ([("x", "dog"), ("x", "pet")], "'x' has two parents, 'dog' and 'pet'"),
+        (
+            [("x", "dog"), ("dog", None), ("dog", "pet")],
+            "'dog' has two parents, no group and 'pet'",
+        ),
+        ({"x": ""}, "not empty"),
+    ],
+)
+def test_bad_parents(edges: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Taxonomy.from_parents(edges)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the table is empty"),
+        ("\n\n", "the table is empty"),
+        ("class,superclass\n", "at least one class"),
+        ("name,superclass\nx,a\n", r"no column 'class'; the columns are name, superclass.*levels="),
+        ("class,a\nx,p\n,p\n", "line 3: the column 'class' is empty"),
+        ("class,a\nx,p,q\n", "line 2: 3 cells, but the header has 2 columns"),
+        ("class,a\nx,p\ny,p\n\nx,p\n", r"'x' is given twice \(line 2 and line 5\)"),
+        ("class,a\nx,p\nx,q\n", r"'x' has two parents, 'p' and 'q'.*\(line 2 and line 3\)"),
+        ("class,a,b\nx,p,u\ny,p,v\n", r"'p' has two parents, 'u' and 'v'.*\(lines 2 and 3\)"),
+        ("class,a,b\nx,p,u\ny,p,\n", r"'p' has two parents, 'u' and no group.*\(lines 2 and 3\)"),
+        ("class,a\nx,p\np,\n", "line 3: 'p' is both a class and a group"),
+        ("class,a,a\nx,p,q\n", "column 'a' is there twice"),
+    ],
+)
+def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "tree.csv"
+    file.write_text(text)
+    with pytest.raises(RinceError, match=re.escape(str(file)) + ": .*" + message):
+        Taxonomy.from_csv(file)
+
+
+def test_csv_levels(tmp_path: Path) -> None:
+    file = tmp_path / "tree.csv"
+    file.write_text("class,a,b\nx,p,q\n")
+    assert Taxonomy.from_csv(file, levels=("class", "b")).paths == (("q", "x"),)
+    bad: list[tuple[Any, str]] = [
+        (("class", "kingdom"), "no column 'kingdom'; the columns are class, a, b"),
+        (("class", "a", "a"), "column 'a' is there twice"),
+        ((), "names no column"),
+        ("class", "levels must be a list of column names"),
+    ]
+    for levels, message in bad:
+        with pytest.raises(RinceError, match=message):
+            Taxonomy.from_csv(file, levels=levels)
+    file.write_text("class,a,a\nx,p,q\n")  # which of the two would be meant?
+    with pytest.raises(RinceError, match="column 'a' is there twice"):
+        Taxonomy.from_csv(file, levels=("class", "a"))
+
+
+def test_csv_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(RinceError, match=r"cannot read the class table .*missing\.csv"):
+        Taxonomy.from_csv(tmp_path / "missing.csv")
+    (tmp_path / "latin.csv").write_bytes("class,a\ncaf\u00e9,b\n".encode("latin-1"))
+    with pytest.raises(RinceError, match=r"cannot read the class table .*latin\.csv"):
+        Taxonomy.from_csv(tmp_path / "latin.csv")
+
+
+def _empty_class(root: Path) -> None:
+    (root / "animal" / "wolf").mkdir()
+
+
+def _no_image(root: Path) -> None:
+    (root / "animal" / "wolf").mkdir()
+    (root / "animal" / "wolf" / "a.txt").touch()
+
+
+def _only_hidden(root: Path) -> None:
+    (root / "tool" / "saw2").mkdir()
+    (root / "tool" / "saw2" / ".a.jpg").touch()
+
+
+def _mixed(root: Path) -> None:
+    (root / "animal" / "dog" / "stray.jpg").touch()
+
+
+def _same_name(root: Path) -> None:
+    write_folders(root, [("pet", "husky")])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_empty_class, "animal/wolf is empty; a class folder needs at least one image"),
+        (_no_image, "animal/wolf holds 1 files but no image"),
+        (_only_hidden, "tool/saw2 is empty"),
+        (_mixed, r"animal/dog holds both images \(stray.jpg\) and folders \(husky, malamute\)"),
+        (_same_name, r"'husky' has two parents, 'animal/dog' and 'pet'.*dog/husky and .*pet/husky"),
+    ],
+)
+def test_bad_folders(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+    write_folders(tmp_path, RAGGED)
+    Taxonomy.from_folders(tmp_path)  # good before it is spoiled
+    spoil(tmp_path)
+    with pytest.raises(RinceError, match=message):
+        Taxonomy.from_folders(tmp_path)
+
+
+def test_bad_root_folders(tmp_path: Path) -> None:
+    with pytest.raises(RinceError, match="missing is not a folder"):
+        Taxonomy.from_folders(tmp_path / "missing")
+    with pytest.raises(RinceError, match="is empty"):
+        Taxonomy.from_folders(tmp_path)
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(RinceError, match="images lie directly in"):
+        Taxonomy.from_folders(tmp_path)
+
+
+def test_splits_inside_the_root_get_a_hint(tmp_path: Path) -> None:
+    write_folders(tmp_path, [("train", "dog", "husky"), ("val", "dog", "husky")])
+    with pytest.raises(RinceError, match=f"give its folder: {re.escape(str(tmp_path))}/train"):
+        Taxonomy.from_folders(tmp_path)
+
+
+def test_link_loop_ends(tmp_path: Path) -> None:
+    write_folders(tmp_path, [("tool", "saw")])
+    os.symlink(tmp_path / "tool", tmp_path / "tool" / "again")
+    with pytest.raises(RinceError, match=r"cannot read .*/tool/again/again|nested more than 127"):
+        Taxonomy.from_folders(tmp_path)
+
+
+# ---- known trees -----------------------------------------------------------------------------
+
+
+def test_cifar100() -> None:
+    tree = Taxonomy.cifar100()
+    assert tree.num_classes == 100
+    assert tree.num_ranks == 2
+    assert list(tree.classes) == sorted(tree.classes)
+    # The data set's own fine -> coarse mapping, as in its pickles.
+    official = """
+         4  1 14  8  0  6  7  7 18  3   3 14  9 18  7 11  3  9  7 11
+         6 11  5 10  7  6 13 15  3 15   0 11  1 10 12 14 16  9 11  5
+         5 19  8  8 15 13 14 17 18 10  16  4 17  4  2  0 17  4 18 17
+        10  3  2 12 12 16 12  1  9 19   2 10  0  1 16 12  9 13 15 13
+        16 19  2  4  6 19  5  5  8 19  18  1  2 15  6  0 17  8 14 13"""
+    assert tree.labels_at(2).tolist() == [int(number) for number in official.split()]
+    assert torch.bincount(tree.labels_at(2)).tolist() == [5] * 20
+    assert tree.paths[tree.index("maple_tree")] == ("trees", "maple_tree")
+    known = {0: "apple", 1: "aquarium_fish", 39: "keyboard", 47: "maple_tree", 99: "worm"}
+    assert {i: tree.classes[i] for i in known} == known
+    assert tree.group_names(2)[17] == "trees"
+    assert (tree.table == 2).sum(dim=1).tolist() == [4] * 100
+
+
+def test_fashion_mnist() -> None:
+    tree = Taxonomy.fashion_mnist()
+    assert tree.classes == (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    )
+    groups = [{0, 2, 4, 6}, {5, 7, 9}]
+    for a, b in itertools.product(range(10), repeat=2):
+        together = any(a in group and b in group for group in groups)
+        assert int(tree.table[a, b]) == (1 if a == b else 2 if together else 0)
+    assert tree.describe().alone == ("Trouser", "Dress", "Bag")
+
+
+def shared_data(name: str) -> Path:
+    repo = Path(__file__).resolve().parents[2]
+    root = Path(os.environ.get("RINCE_SHARED_DATA", repo.parent / "shared" / "data"))
+    if not (root / name).exists():
+        pytest.skip(f"no {root / name}; set RINCE_SHARED_DATA to the folder that holds it")
+    return root / name
+
+
+def test_tiny_imagenet_csv() -> None:
+    file = shared_data("tiny-imagenet-100/taxonomy.csv")
+    tree = Taxonomy.from_csv(file)
+    assert tree == Taxonomy.from_csv(file, levels=("class", "superclass"))
+    assert tree.num_ranks == 2
+    assert torch.bincount(tree.labels_at(2)).tolist() == [5] * 20
+    assert tree.paths[tree.index("tabby")] == ("felines", "tabby")
+    by_id = Taxonomy.from_csv(file, levels=("wnid", "superclass"))
+    assert torch.equal(by_id.table, tree.table)
+    assert by_id.classes[tree.index("tabby")] == "n02123045"
+
+
+def test_tiny_imagenet_folders() -> None:
+    csv_tree = Taxonomy.from_csv(shared_data("tiny-imagenet-100/taxonomy.csv"))
+    places = (shared_data("tiny-imagenet-100") / "train", Path("/tmp/ti/tiny-imagenet-100/train"))
+    root = next((place for place in places if place.is_dir()), None)
+    if root is None:
+        pytest.skip(f"tiny-imagenet-100.tar is not unpacked at any of {places}")
+    tree = Taxonomy.from_folders(root)
+    assert tree.paths == tuple(sorted(csv_tree.paths))
+    assert Taxonomy.from_folders(root.parent / "val") == tree
+
+
+# ---- describe --------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(ragged_paths(), st.data())
+def test_expected_positives_by_enumeration(
+    paths: tuple[tuple[str, ...], ...], data: st.DataObject
+) -> None:
+    """Every ordered pair of different images is equally likely to sit in a batch."""
+    tree = Taxonomy(paths)
+    size = tree.num_classes
+    counts = data.draw(
+        st.lists(st.integers(0, 3), min_size=size, max_size=size).filter(lambda n: sum(n) >= 2)
+    )
+    batch = data.draw(st.integers(1, sum(counts)))
+    images = [label for label, count in enumerate(counts) for _ in range(count)]
+    tally = [0] * (tree.num_ranks + 1)  # codes 1 to R, and at -1 the negatives
+    for i, j in itertools.permutations(range(len(images)), 2):
+        tally[oracle_rank(paths, images[i], images[j]) - 1] += 1
+    summary = tree.describe(batch, counts)
+    expected = [(batch - 1) * n / (len(images) * (len(images) - 1)) for n in tally]
+    assert summary.expected == pytest.approx(expected, abs=1e-12)
+    assert sum(summary.expected) == pytest.approx(batch - 1)
+    assert tree.describe(batch, torch.tensor(counts)) == summary
+    assert summary.empty == tuple(c for c, n in zip(tree.classes, counts, strict=True) if n == 0)
+
+
+@given(ragged_paths())
+def test_summary_counts(paths: tuple[tuple[str, ...], ...]) -> None:
+    tree = Taxonomy(paths)
+    table = oracle_table(paths)
+    size, codes = len(paths), [*range(1, tree.num_ranks + 1), 0]
+    summary = tree.describe(17)
+    pairs = itertools.combinations_with_replacement(range(size), 2)
+    tally = [table[a][b] for a, b in pairs]
+    assert summary.pairs == tuple(tally.count(code) for code in codes)
+    assert summary.covered == tuple(sum(code in row for row in table) for code in codes)
+    assert summary.expected == pytest.approx(
+        [16 * sum(row.count(code) for row in table) / size**2 for code in codes]
+    )
+    assert summary.groups == tuple(
+        len({path[: tree.num_ranks - level + 1] for path in paths})
+        for level in range(1, tree.num_ranks + 1)
+    )
+    assert summary.alone == tuple(
+        path[-1]
+        for path, row in zip(paths, table, strict=True)
+        if 2 not in row and tree.num_ranks > 1
+    )
+
+
+def test_summary_reads_as_a_table() -> None:
+    lines = str(Taxonomy.cifar100().describe(batch_size=101)).splitlines()
+    assert lines[0] == "classes: 100, ranks: 2"
+    assert lines[1].endswith("keys per image, batch 101")
+    # 101 images: 100 others; 1 in 100 of the same class, 4 in 100 siblings.
+    assert lines[2].split() == ["1", "class", "100", "100", "100", "1.0"]
+    assert lines[3].split() == ["2", "level", "2", "20", "200", "100", "4.0"]
+    assert lines[4].split() == ["0", "nothing", "4750", "100", "95.0"]
+    assert len(lines) == 5
+    assert len({len(line) for line in lines[1:]}) == 1  # columns line up
+    assert "classes without a rank-2 partner (3): Trouser, Dress, Bag" in str(
+        Taxonomy.fashion_mnist().describe()
+    )
+
+
+def test_summary_warnings() -> None:
+    def warnings(paths: Any, batch: int = 256, counts: Any = None) -> str:
+        summary = Taxonomy(paths).describe(batch, counts)
+        assert all(f"warning: {text}" in str(summary) for text in summary.warnings)
+        return "; ".join(summary.warnings)
+
+    assert Taxonomy.cifar100().describe(512).warnings == ()
+    assert "nothing can be learned" in warnings([("a", "x")])
+    assert "nothing can be learned" not in warnings([("x",), ("y",)])
+    assert "only rank 1" in warnings([("x",), ("y",)])
+    assert "no two classes are negatives" in warnings([("a", "x"), ("a", "y")])
+    assert "no two classes are negatives" not in warnings(RAGGED)
+    skipped = warnings([("a", "b", "x"), ("a", "y"), ("c",)])
+    assert "no two classes have rank 2" in skipped
+    assert "rank 3" not in skipped
+    few = warnings(Taxonomy.cifar100().paths, batch=11)
+    assert "batch of 11 holds 0.4 keys of rank 2" in few  # 10 others, 4 in 100 of them siblings
+    assert "classes without images (1): y" in warnings([("x",), ("y",)], 2, [5, 0])
+
+
+def test_describe_refuses() -> None:
+    tree = Taxonomy([("x",), ("y",)])
+    for counts in ([1], [1, 2, 3], [3, -1], [[1, 2], [3, 4]]):
+        with pytest.raises(ValueError, match="counts must be one number of images for each"):
+            tree.describe(2, counts)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="counts sum to 5 images: too few for a batch of 6"):
+        tree.describe(6, [2, 3])
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        tree.describe(0)
+    assert tree.describe(5, [2, 3]).expected == pytest.approx(
+        [4 * (2 * 1 + 3 * 2) / (5 * 4), 4 * (2 * 3 + 3 * 2) / (5 * 4)]
+    )
