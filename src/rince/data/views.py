@@ -1,0 +1,321 @@
+"""From uint8 images to the float tensors a network sees: random views and plain evaluation pixels.
+
+Two ways to the same recipe (random resized crop, flip, colour jitter, grayscale):
+:class:`BatchAugmentation` for small images, a whole batch in a handful of tensor operations on
+any device; :func:`image_views` for large ones, an image at a time in loader workers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rince.core.checks import require
+
+# The one place for them. RGB: mean and standard deviation of ImageNet; grey: maps [0, 1] to
+# [-2, 2] whatever the data set. Keyed by the number of channels.
+NORMALISATION: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    1: ((0.5,), (0.25,)),
+}
+_LUMA = {3: (0.2989, 0.587, 0.114), 1: (1.0,)}  # ITU-R 601-2 with torchvision's rounding
+_CROP_TRIES = 10  # as torchvision: then the largest centre crop of a legal shape
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How strongly a view may differ from its image; the defaults are those of RINCE and SimCLR.
+
+    Args:
+        crop_scale: share of the image's area that a crop keeps, (low, high) in (0, 1].
+        crop_ratio: width over height of a crop, (low, high).
+        flip: probability of a mirror image.
+        jitter: strength of (brightness, contrast, saturation, hue): factors are drawn from
+            [max(0, 1 - s), 1 + s], the hue shift from [-s, s] turns (s at most 0.5).
+        jitter_probability: share of the views whose colours are changed at all.
+        grayscale: probability of losing the colours.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
+
+    crop_scale: tuple[float, float] = (0.2, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    jitter_probability: float = 0.8
+    grayscale: float = 0.2
+
+    def __post_init__(self) -> None:
+        low, high = self.crop_scale
+        require(0 < low <= high <= 1, f"crop_scale must be 0 < low <= high <= 1, got {low}, {high}")
+        low, high = self.crop_ratio
+        require(0 < low <= high, f"crop_ratio must be 0 < low <= high, got {low}, {high}")
+        for name in ("flip", "jitter_probability", "grayscale"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"{name} is a probability and must be in [0, 1], got {value}")
+        require(
+            len(self.jitter) == 4 and min(self.jitter) >= 0 and self.jitter[3] <= 0.5,
+            f"jitter must be four strengths >= 0 (brightness, contrast, saturation, hue) with "
+            f"hue <= 0.5, got {self.jitter}",
+        )
+
+
+@dataclass(frozen=True)
+class BatchAugmentation:
+    """One random view of every image of a batch, all drawn at once.
+
+    Crop, resize and flip are one interpolation; jitter and grayscale are one affine colour map
+    an image. Colours are clamped to [0, 1] once, at the end, and the jitter's order is fixed
+    (brightness, contrast, saturation, hue); hue turns about the grey axis, which differs a
+    little from a shift of HSV's hue. Otherwise the numbers are torchvision's.
+
+    Args:
+        image_size: side S of the square views, pixels.
+        channels: 3 (RGB) or 1 (grey).
+        config: strengths and probabilities.
+    """
+
+    image_size: int
+    channels: int = 3
+    config: ViewConfig = ViewConfig()
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw a view of every image.
+
+        Args:
+            pixels: (B, C, H, W) uint8, any device.
+            generator: the only source of randomness, on the CPU whatever the pixels' device, so
+                that every device sees the same crops.
+
+        Returns:
+            (B, C, S, S) float32, normalised.
+
+        Raises:
+            ValueError: not such a batch.
+        """
+        _check_pixels(pixels, self.channels)
+        count, _, height, width = pixels.shape
+        draw = _draw_views(self.config, count, height, width, generator)
+        draw = {name: value.to(pixels.device) for name, value in draw.items()}
+        cropped = resized_crops(pixels.float(), draw["box"], draw["flip"], self.image_size)
+        return adjusted_colors(cropped, draw["colors"], draw["grayscale"])
+
+
+def image_views(
+    image_size: int, channels: int = 3, config: ViewConfig | None = None
+) -> Callable[[Tensor], Tensor]:
+    """The same recipe for one image of any size, from torchvision: for loader workers.
+
+    Args:
+        image_size: side S of the square view, pixels.
+        channels: 3 (RGB) or 1 (grey).
+        config: strengths and probabilities; None: the defaults.
+
+    Returns:
+        A transform: (C, H, W) uint8 -> (C, S, S) float32, normalised, drawn from torch's global
+        generator.
+    """
+    from torchvision.transforms import v2
+
+    config = config or ViewConfig()
+    mean, std = _normalisation(channels)
+    steps = [
+        v2.RandomResizedCrop(image_size, config.crop_scale, config.crop_ratio, antialias=True),
+        v2.RandomHorizontalFlip(config.flip),
+        v2.RandomApply([v2.ColorJitter(*config.jitter)], p=config.jitter_probability),
+        v2.RandomGrayscale(config.grayscale if channels == 3 else 0.0),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(mean.flatten().tolist(), std.flatten().tolist()),
+    ]
+    transform: Callable[[Tensor], Tensor] = v2.Compose(steps)
+    return transform
+
+
+def evaluation_pixels(pixels: Tensor) -> Tensor:
+    """Normalise without any augmentation.
+
+    Args:
+        pixels: (B, C, H, W) uint8.
+
+    Returns:
+        (B, C, H, W) float32.
+
+    Example:
+        >>> evaluation_pixels(torch.tensor([[[[0, 255]]]], dtype=torch.uint8)).flatten().tolist()
+        [-2.0, 2.0]
+    """
+    _check_pixels(pixels, pixels.shape[1] if pixels.ndim == 4 else 3)
+    mean, std = (x.to(pixels.device) for x in _normalisation(pixels.shape[1]))
+    return (pixels.float() / 255 - mean) / std
+
+
+def eval_transform(image_size: int) -> Callable[[Tensor], Tensor]:
+    """Resize the shorter side to ``image_size`` (antialiased), keep the central square.
+
+    Returns:
+        A transform: (..., C, H, W) uint8 -> (..., C, S, S) uint8.
+    """
+    from torchvision.transforms.v2 import functional
+
+    def transform(pixels: Tensor) -> Tensor:
+        if tuple(pixels.shape[-2:]) == (image_size, image_size):
+            return pixels
+        if min(pixels.shape[-2:]) != image_size:
+            pixels = functional.resize(pixels, [image_size], antialias=True)
+        squared: Tensor = functional.center_crop(pixels, [image_size, image_size])
+        return squared
+
+    return transform
+
+
+def resized_crops(pixels: Tensor, box: Tensor, flip: Tensor, image_size: int) -> Tensor:
+    """Cut a box out of every image and scale it to a square, mirrored where asked.
+
+    Args:
+        pixels: (B, C, H, W) floating point.
+        box: (B, 4) top, left, height, width in pixels, inside the image.
+        flip: (B,) bool.
+        image_size: side S of the result.
+
+    Returns:
+        (B, C, S, S): bilinear, antialiased where it shrinks; nothing outside a box leaks in.
+    """
+    height, width = pixels.shape[-2:]
+    top, left, box_height, box_width = box.to(pixels.dtype).unbind(1)
+    steps = torch.arange(image_size, device=pixels.device, dtype=pixels.dtype) + 0.5
+    across = torch.where(flip[:, None], image_size - steps, steps)
+    x = left[:, None] + across * (box_width / image_size)[:, None]  # (B, S) source positions
+    y = top[:, None] + steps * (box_height / image_size)[:, None]
+    if max(height, width) > image_size:
+        # A box may shrink: interpolate with triangles as wide as the step, a matrix for each axis.
+        from_columns = _axis_weights(x, left, box_width, width, image_size).transpose(1, 2)
+        from_rows = _axis_weights(y, top, box_height, height, image_size)
+        narrow = (pixels.flatten(1, 2) @ from_columns).view(*pixels.shape[:3], image_size)
+        shrunk: Tensor = from_rows[:, None] @ narrow  # (B, 1, S, H) @ (B, C, H, S)
+        return shrunk
+    # No box is larger than its view: plain bilinear sampling, three times as fast on a CPU.
+    # Positions stop at the box's outermost pixel centres.
+    x = x.clamp(left[:, None] + 0.5, (left + box_width)[:, None] - 0.5) * (2 / width) - 1
+    y = y.clamp(top[:, None] + 0.5, (top + box_height)[:, None] - 0.5) * (2 / height) - 1
+    shape = (len(x), image_size, image_size)
+    grid = torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], dim=-1)
+    return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def adjusted_colors(pixels: Tensor, colors: Tensor, grayscale: Tensor) -> Tensor:
+    """Change every image's colours by its own factors, clamp and normalise.
+
+    With L the luma weights and m the image's mean luma, brightness b, contrast c, saturation s
+    and hue rotation H (about the grey axis) together are x -> b c ((1 - s) 1 L' + s H) x
+    + b (1 - c) m: one matrix an image, because the first three commute and H keeps greys.
+
+    Args:
+        pixels: (B, C, H, W) floating point in [0, 255].
+        colors: (B, 4) factors of brightness, contrast and saturation (1 = unchanged) and the
+            hue shift in turns (0 = unchanged).
+        grayscale: (B,) bool.
+
+    Returns:
+        (B, C, H, W), normalised.
+    """
+    channels = pixels.shape[1]
+    mean, std = (x.to(pixels) for x in _normalisation(channels))
+    luma = torch.tensor(_LUMA[channels]).to(pixels)
+    brightness, contrast, saturation, hue = (x[:, None, None] for x in colors.to(pixels).T)
+    to_grey = luma.expand(channels, channels)
+    matrix = (1 - saturation) * to_grey + saturation * _hue_rotation(hue, channels)
+    matrix = brightness * contrast * matrix  # (B, C, C)
+    matrix = torch.where(grayscale[:, None, None], to_grey @ matrix, matrix)
+    mean_luma = pixels.mean((2, 3)) @ luma / 255  # (B,)
+    offset = brightness * (1 - contrast) * mean_luma[:, None, None]
+    mapped = torch.baddbmm(offset, matrix / 255, pixels.flatten(2)).view_as(pixels)
+    return mapped.clamp_(0, 1).sub_(mean).div_(std)
+
+
+def _draw_views(
+    config: ViewConfig, count: int, height: int, width: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Box, flip, colour factors and grayscale of every image, from one table of random numbers."""
+    table = torch.rand(count, 2 * _CROP_TRIES + 9, generator=generator)
+    crops, other = table[:, 7:], table[:, :7]
+    strength = torch.tensor(config.jitter)
+    neutral = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    low = torch.cat([(1 - strength[:3]).clamp(min=0), -strength[3:]])
+    high = neutral + strength
+    jittered = other[:, 1:2] < config.jitter_probability
+    return {
+        "box": _crop_boxes(config, crops, height, width),
+        "flip": other[:, 0] < config.flip,
+        "colors": torch.where(jittered, low + other[:, 2:6] * (high - low), neutral),
+        "grayscale": other[:, 6] < config.grayscale,
+    }
+
+
+def _crop_boxes(config: ViewConfig, table: Tensor, height: int, width: int) -> Tensor:
+    """(B, 4) top, left, height, width: the first try that fits, else a centre crop."""
+    place, scale, ratio = table[:, :2], table[:, 2 : 2 + _CROP_TRIES], table[:, 2 + _CROP_TRIES :]
+    low, high = config.crop_scale
+    area = height * width * (low + scale * (high - low))
+    low, high = (math.log(x) for x in config.crop_ratio)
+    ratio = torch.exp(low + ratio * (high - low))
+    tries = torch.stack([(area / ratio).sqrt().round(), (area * ratio).sqrt().round()], dim=2)
+    image = torch.tensor([height, width])
+    fits = ((tries > 0) & (tries <= image)).all(dim=2)  # (B, tries)
+    first = fits.int().argmax(dim=1)
+    size = tries[torch.arange(len(table)), first]  # (B, 2)
+    start = (place * (image - size + 1)).floor()
+    low, high = config.crop_ratio
+    shape = width / height
+    fallback = torch.tensor(
+        [
+            min(height, max(1, round(width / low))) if shape < low else height,
+            min(width, max(1, round(height * high))) if shape > high else width,
+        ]
+    )
+    fitting = fits.any(dim=1, keepdim=True)
+    size = torch.where(fitting, size, fallback)
+    return torch.cat([torch.where(fitting, start, (image - fallback) // 2), size], dim=1)
+
+
+def _axis_weights(position: Tensor, start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
+    """(B, out, size): how much of each source pixel goes into each output pixel."""
+    reach = (length / out).clamp(min=1)[:, None, None]
+    pixel = torch.arange(size, device=position.device, dtype=position.dtype) + 0.5
+    weights = (1 - (pixel - position[:, :, None]).abs() / reach).clamp(min=0)
+    inside = (pixel > start[:, None]) & (pixel < (start + length)[:, None])
+    weights = weights * inside[:, None, :]
+    return weights / weights.sum(dim=2, keepdim=True)
+
+
+def _hue_rotation(turns: Tensor, channels: int) -> Tensor:
+    """Rotation about (1, 1, 1), (B, C, C); a third of a turn takes red to green to blue."""
+    if channels == 1:
+        return torch.ones_like(turns)
+    angle = 2 * math.pi * turns
+    cross = turns.new_tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
+    eye = torch.eye(3, device=turns.device, dtype=turns.dtype)
+    return angle.cos() * eye + (1 - angle.cos()) / 3 + angle.sin() / math.sqrt(3) * cross
+
+
+def _normalisation(channels: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, (C, 1, 1) each."""
+    require(
+        channels in NORMALISATION,
+        f"images must have {' or '.join(map(str, sorted(NORMALISATION)))} channels, got {channels}",
+    )
+    mean, std = NORMALISATION[channels]
+    return torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
+
+
+def _check_pixels(pixels: Tensor, channels: int) -> None:
+    require(
+        pixels.ndim == 4 and pixels.shape[1] == channels and pixels.dtype == torch.uint8,
+        f"pixels must be a uint8 batch (B, {channels}, H, W), got {tuple(pixels.shape)} and "
+        f"{pixels.dtype}",
+    )

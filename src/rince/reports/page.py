@@ -1,0 +1,365 @@
+"""The report: one HTML file that needs nothing else, to open, mail or archive."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rince.core.checks import RinceError, require, warn
+from rince.evaluation.results import Evaluation
+from rince.reports import figures
+from rince.reports.gallery import gallery_html
+from rince.reports.pieces import (
+    chips,
+    class_name,
+    figure,
+    figures_row,
+    fold,
+    guide,
+    key_table,
+    note,
+    section,
+    table,
+    text,
+)
+from rince.reports.run_report import RunReport, distinct_names
+from rince.reports.table import MISSING, Cell, Comparison, comparison_rows, format_metric
+
+MAX_BYTES = 3_000_000
+
+_GALLERY_CHARACTERS = 1_000_000  # of all runs together
+_MAX_CHIPS = 40  # a longer legend is folded
+
+
+def write_report(
+    runs: Sequence[RunReport], path: Path, *, title: str = "Comparison of runs"
+) -> Path:
+    """Write the report of one or more runs as a single HTML file.
+
+    It loads nothing from anywhere and stays below 3 MB (with more runs, drawings get coarser and
+    galleries shorter). An older report at ``path`` is replaced whole or not at all.
+
+    Args:
+        runs: in the order to be shown. path: the file; its folder is created if need be.
+        title: heading of the page.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ValueError: no runs.
+        RinceError: the file cannot be written there.
+    """
+    require(len(runs) > 0, "a report needs at least one run, got none")
+    for detail in (1.0, 0.4, 0.2, 0.0):
+        page = _page(runs, title, detail).encode("utf-8")
+        if len(page) < MAX_BYTES:
+            break
+    else:
+        warn(
+            f"the report of {len(runs)} runs is {len(page) / 1e6:.1f} MB even without pictures of "
+            "each run: compare fewer runs at a time for a page that is easy to mail"
+        )
+    _write_whole(path, page)
+    return path
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        if part.is_file():
+            part.unlink()
+        raise RinceError(
+            f"cannot write the report to {path} ({error.strerror or error}): name a file in a "
+            "folder that you may write to"
+        ) from error
+
+
+def _page(runs: Sequence[RunReport], title: str, detail: float) -> str:
+    """The whole document; ``detail`` in [0, 1] scales what costs bytes, 0 draws no single run."""
+    names = distinct_names(runs)
+    comparison = comparison_rows(runs)
+    limits = figures.similarity_range([run.evaluation.histograms for run in runs])
+    dpi = max(80, round(figures.DPI * math.sqrt(detail)))
+    outliers = _outlier_section(comparison, dpi)
+    links = [(f"#run-{i}", name) for i, name in enumerate(names, 1)]
+    links += [("#ood", "Outliers")] if outliers else []
+    links += [("#config", "Configuration"), ("#origin", "Versions and time")]
+    body = [
+        f"<h1>{text(title)}</h1>",
+        "<nav>" + "".join(f'<a href="{to}">{text(name)}</a>' for to, name in links) + "</nav>",
+        _results_section(comparison, runs, names),
+    ]
+    for i, (run, name) in enumerate(zip(runs, names, strict=True), 1):
+        parts = []
+        if detail:
+            parts = [
+                _histogram_part(run.evaluation, name, limits, dpi),
+                _map_part(run.evaluation, name, dpi),
+                _training_part(run, name, dpi),
+                _gallery_part(run.evaluation, int(detail * _GALLERY_CHARACTERS / len(runs))),
+            ]
+        nothing = "Numbers only: " + (
+            "this run stored nothing to draw." if detail else "with so many runs, none is drawn."
+        )
+        body.append(section(f"run-{i}", name, *(parts if any(parts) else [note(nothing)])))
+    body += [outliers, _config_section(runs, names), _origin_section(runs, names)]
+    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        # The browser itself makes sure that nothing is fetched.
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
+        f"<title>{text(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def _results_section(
+    comparison: Comparison, runs: Sequence[RunReport], names: Sequence[str]
+) -> str:
+    groups = itertools.groupby(comparison.columns, key=lambda column: column.group)
+    heads = [
+        '<tr><th rowspan="2" scope="col">run</th>',
+        *(
+            f'<th colspan="{len(list(members))}" scope="colgroup">{text(group)}</th>'
+            for group, members in groups
+        ),
+        "</tr><tr>",
+        *(
+            f'<th scope="col">{text(column.name)}'
+            f"{' ↓' if column.higher_is_better is False else ''}</th>"
+            for column in comparison.columns
+        ),
+        "</tr>",
+    ]
+    body = []
+    for i, row in enumerate(comparison.rows):
+        dot = f'<i class="dot" style="background:{figures.series_style(i)[0]}"></i>'
+        cells = "".join(_result_cell(cell) for cell in row.cells)
+        body.append(f'<tr><th scope="row">{dot}{text(row.label)}</th>{cells}</tr>')
+    remarks = "Per cent, except corr. (-1 to 1) and seconds; ↓ lower is better; "
+    remarks += f"{MISSING} not measured."
+    if any(len(row.runs) > 1 for row in comparison.rows):
+        remarks += " ± is the sample standard deviation over the runs of a row."
+    metrics = dict.fromkeys(key for run in runs for key in run.evaluation.metrics)
+    everything = {key: [_number(run.evaluation, key) for run in runs] for key in metrics}
+    return section(
+        "results",
+        "Results",
+        guide(
+            "the shaded bold number is the best of its column; a good ranking loss keeps the fine "
+            "columns high while it raises the coarse, the ranks and the OOD ones."
+        ),
+        table("results", heads, body),
+        note(remarks),
+        fold(f"Every number measured ({len(everything)})", key_table("metric", names, everything)),
+    )
+
+
+def _result_cell(cell: Cell) -> str:
+    if cell.best:
+        return f'<td class="best"><strong>{text(cell.text)}</strong></td>'
+    return f"<td>{text(cell.text)}</td>"
+
+
+def _number(evaluation: Evaluation, key: str) -> str:
+    value = evaluation.metrics.get(key)
+    return MISSING if value is None or not math.isfinite(value) else format_metric(key, value)
+
+
+def _histogram_part(
+    evaluation: Evaluation, name: str, limits: tuple[float, float] | None, dpi: int
+) -> str:
+    picture = figures.histogram_picture(evaluation.histograms, limits, dpi=dpi)
+    if picture is None:
+        return ""
+    return (
+        "<h3>Similarities per rank</h3>"
+        + guide(
+            "the curves should stand in order, rank 1 furthest right and the negatives furthest "
+            "left, and overlap little."
+        )
+        + figures_row([figure(picture, f"similarity histogram of {name}")])
+    )
+
+
+def _map_part(evaluation: Evaluation, run_name: str, dpi: int) -> str:
+    points = evaluation.map_2d
+    cards = []
+    for level, labels, names in (
+        ("classes", points.fine, evaluation.classes),
+        ("groups", points.coarse, evaluation.groups),
+    ):
+        colours = figures.class_colours(labels, points.coarse)
+        picture = figures.map_picture(points.xy, labels, colours, dpi=dpi)
+        if picture is None:
+            return ""
+        legend = chips(
+            ("dot", f"background:{colour}", class_name(names, label))
+            for label, colour in colours.items()
+        )
+        if len(colours) > _MAX_CHIPS:
+            legend = fold(f"{len(colours)} colours", legend)
+        caption = f"coloured by {level} ({len(colours)})"
+        cards.append(figure(picture, f"map of {run_name}, {caption}", caption, legend))
+    return (
+        "<h3>Map of the features</h3>"
+        + guide(
+            "classes should form clumps in the first map, and clumps of one group should be "
+            "neighbours in the second; distances across the map mean little."
+        )
+        + figures_row(cards)
+    )
+
+
+def _training_part(run: RunReport, name: str, dpi: int) -> str:
+    curves = figures.training_pictures(run.history, dpi=dpi)
+    if not curves:
+        return ""
+    return (
+        "<h3>Training</h3>"
+        + guide(
+            "the similarity curves should spread out in rank order; a rank with hardly any "
+            "positives learns nothing."
+        )
+        + figures_row(figure(picture, f"{title} of {name}", title) for title, picture in curves)
+    )
+
+
+def _gallery_part(evaluation: Evaluation, max_characters: int) -> str:
+    shown = gallery_html(evaluation.gallery, evaluation.classes, max_characters)
+    if not shown:
+        return ""
+    return (
+        "<h3>Nearest images</h3>"
+        + guide(
+            "frames should be green first, then the next ranks; a red frame among the first is a "
+            "mistake worth looking at."
+        )
+        + shown
+    )
+
+
+def _outlier_section(comparison: Comparison, dpi: int) -> str:
+    curves = [
+        (pair, i, curve)
+        for i, row in enumerate(comparison.rows)
+        for run in row.runs
+        for pair, curve in run.evaluation.roc.items()
+        if curve.false_positive_rate.size
+    ]
+    if not curves:
+        return ""
+    places = {column.key: j for j, column in enumerate(comparison.columns)}
+    parts = []
+    for outliers in dict.fromkeys(pair[0] for pair, _, _ in curves):
+        cards = []
+        for detector in dict.fromkeys(pair[1] for pair, _, _ in curves if pair[0] == outliers):
+            drawn = [(i, curve) for pair, i, curve in curves if pair == (outliers, detector)]
+            styled = [(curve, *figures.series_style(i)) for i, curve in drawn]
+            column = places.get(f"ood/{outliers}/{detector}/AUROC")
+            legend = []
+            for i in dict.fromkeys(i for i, _ in drawn):
+                row, (colour, dash) = comparison.rows[i], figures.series_style(i)
+                score = "" if column is None else f": {row.cells[column].text}"
+                legend.append(("line", f"border-top:3px {dash} {colour}", row.label + score))
+            caption = f"{detector} detector" + ("" if column is None else " (AUROC in the legend)")
+            cards.append(
+                figure(
+                    figures.roc_picture(styled, dpi=dpi),
+                    f"ROC for outliers from {outliers}, {detector} detector",
+                    caption,
+                    chips(legend),
+                )
+            )
+        parts.append(f"<h3>{text(outliers)}</h3>{figures_row(cards)}")
+    return section(
+        "ood",
+        "Outliers (out-of-distribution)",
+        guide(
+            "the curve nearest to the upper left corner finds the most outliers for the fewest "
+            "false alarms; the grey diagonal is guessing."
+        ),
+        *parts,
+    )
+
+
+def _config_section(runs: Sequence[RunReport], names: Sequence[str]) -> str:
+    keys = sorted({key for run in runs for key in run.config})
+    rows = {
+        key: [_plain(run.config[key]) if key in run.config else MISSING for run in runs]
+        for key in keys
+    }
+    differing = {key: cells for key, cells in rows.items() if len(set(cells)) > 1}
+    if differing:
+        body = key_table("option", names, differing)
+    elif len(runs) == 1:
+        body = note("One run: nothing to compare with.")
+    else:
+        body = note("All runs have the same configuration.")
+    return section(
+        "config",
+        "Configuration",
+        guide(
+            "only the options that differ between the runs are listed; a fair comparison differs "
+            "in nothing but what it is about."
+        ),
+        body,
+        fold(f"All options ({len(rows)})", key_table("option", names, rows)),
+    )
+
+
+def _origin_section(runs: Sequence[RunReport], names: Sequence[str]) -> str:
+    rows = {
+        "training time": [duration(run.seconds) for run in runs],
+        "folder": [str(run.folder) for run in runs],
+    }
+    for package in sorted({package for run in runs for package in run.versions}):
+        rows[f"version of {package}"] = [run.versions.get(package, MISSING) for run in runs]
+    for key in dict.fromkeys(key for run in runs for key in run.evaluation.info):
+        rows[f"evaluation: {key}"] = [
+            _plain(run.evaluation.info[key]) if key in run.evaluation.info else MISSING
+            for run in runs
+        ]
+    return section(
+        "origin",
+        "Versions and time",
+        guide(
+            "numbers of runs made with different versions, or evaluated on different data, should "
+            "not be compared."
+        ),
+        key_table("", names, rows),
+    )
+
+
+def duration(seconds: float | None) -> str:
+    """Wall time for people.
+
+    >>> duration(4321), duration(75.2), duration(8.21)
+    ('1 h 12 min', '1 min 15 s', '8.2 s')
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return MISSING
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)

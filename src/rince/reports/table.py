@@ -1,0 +1,307 @@
+"""The comparison table: which run is better at what, for the terminal, markdown and HTML."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rince.core.checks import require
+from rince.reports.run_report import RunReport, distinct_names, one_line
+
+MISSING = "\N{EN DASH}"
+SECONDS = "seconds"
+
+# Options that may differ between two runs of one method; compared by the last part of the name.
+SEED_KEYS = frozenset(
+    {"seed", "seed_everything", "name", "label", "folder", "out", "output", "run_dir", "run_folder"}
+)
+
+_WIDTH = 100
+_LABEL_WIDTH = 34
+_HEADER_WIDTH = 14
+_GAP = "  "
+_DETECTORS = ("gaussian", "knn")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of the table.
+
+    Args:
+        key: metric name in ``Evaluation.metrics``, or ``"seconds"``.
+        group: heading shared with its neighbours. name: heading of its own.
+        higher_is_better: None where no value is better (a short training is not a good one).
+    """
+
+    key: str
+    group: str
+    name: str
+    higher_is_better: bool | None = True
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Mean and sample standard deviation over the runs of a row that measured this metric.
+
+    Args:
+        mean: None if no run measured it. sd: None below two values.
+        count: number of values. text: as printed. best: no row is better (as printed).
+    """
+
+    mean: float | None
+    sd: float | None
+    count: int
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method: a run, or several runs that differ only in their seed."""
+
+    label: str
+    runs: tuple[RunReport, ...]
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The rows, and the columns that at least one run has a value for."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+def comparison_rows(runs: Sequence[RunReport]) -> Comparison:
+    """Group the runs into rows and find the best value of each column.
+
+    Runs with one label whose options agree, but for the seed and the folder
+    (:data:`SEED_KEYS`), share a row.
+
+    Raises:
+        ValueError: no runs.
+    """
+    require(len(runs) > 0, "a comparison needs at least one run, got none")
+    groups: dict[tuple[str, str], list[RunReport]] = {}
+    for run in runs:
+        groups.setdefault((one_line(run.label), _method(run.config)), []).append(run)
+    names = distinct_names([members[0] for members in groups.values()])
+    columns = _columns(runs)
+    by_column = [
+        _mark_best(column, [_cell(column, members) for members in groups.values()])
+        for column in columns
+    ]
+    rows = tuple(
+        Row(
+            label=name if len(members) == 1 else f"{name} ({len(members)} runs)",
+            runs=tuple(members),
+            cells=tuple(cells[i] for cells in by_column),
+        )
+        for i, (name, members) in enumerate(zip(names, groups.values(), strict=True))
+    )
+    return Comparison(columns, rows)
+
+
+def text_table(runs: Sequence[RunReport]) -> str:
+    """The table for a terminal of 100 columns: as many blocks below each other as it takes.
+
+    Raises:
+        ValueError: no runs.
+    """
+    comparison = comparison_rows(runs)
+    labels = [_shorten(row.label, _LABEL_WIDTH) for row in comparison.rows]
+    label_width = max(len(text) for text in [*labels, "run"])
+    headers = [_header_lines(column) for column in comparison.columns]
+    bodies = [
+        [row.cells[j].text + ("*" if row.cells[j].best else " ") for row in comparison.rows]
+        for j in range(len(comparison.columns))
+    ]
+    # The place of the mark is kept free above it too, so that digits line up.
+    widths = [
+        max(*(len(line) + 1 for line in header), *(len(text) for text in body))
+        for header, body in zip(headers, bodies, strict=True)
+    ]
+    blocks = []
+    for members in _blocks(comparison.columns, widths, _WIDTH - label_width):
+        height = max((len(headers[j]) for j in members), default=1)
+        lines = []
+        for i in range(height):
+            line = ("run" if i == height - 1 else "").ljust(label_width)
+            for j in members:
+                padded = ["", "", *headers[j]][-height:]
+                line += _GAP + (padded[i] + " ").rjust(widths[j])
+            lines.append(line)
+        lines.append("-" * (label_width + sum(widths[j] + len(_GAP) for j in members)))
+        for i, label in enumerate(labels):
+            cells = (_GAP + bodies[j][i].rjust(widths[j]) for j in members)
+            lines.append(label.ljust(label_width) + "".join(cells))
+        blocks.append("\n".join(line.rstrip() for line in lines))
+    return "\n\n".join(blocks) + "\n\n" + "\n".join(_legend(comparison)) + "\n"
+
+
+def markdown_table(runs: Sequence[RunReport]) -> str:
+    """The same table in markdown, best values in bold.
+
+    Raises:
+        ValueError: no runs.
+    """
+    comparison = comparison_rows(runs)
+    heads = [" ".join(_header_words(column)) for column in comparison.columns]
+    lines = [
+        "| run | " + "".join(_markdown_escape(head) + " | " for head in heads).rstrip(),
+        "|:---|" + "---:|" * len(heads),
+    ]
+    for row in comparison.rows:
+        cells = (f"**{cell.text}**" if cell.best else cell.text for cell in row.cells)
+        lines.append(f"| {_markdown_escape(row.label)} | " + " | ".join(cells) + " |")
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def format_metric(key: str, value: float) -> str:
+    """A metric as printed: per cent with one decimal; correlations and seconds as they are.
+
+    >>> format_metric("probe/fine", 0.7825), format_metric("ordering/correlation", -0.5)
+    ('78.2', '-0.500')
+    """
+    factor, digits = _scale(key, value)
+    # Adding zero turns the "-0.0" of a tiny negative number into "0.0".
+    return f"{round(factor * value, digits) + 0.0:,.{digits}f}"
+
+
+def _method(config: Mapping[str, Any]) -> str:
+    """What makes two configs the same method, as one comparable text."""
+    kept = {k: v for k, v in config.items() if k.rpartition(".")[2] not in SEED_KEYS}
+    return repr(sorted((key, repr(value)) for key, value in kept.items()))
+
+
+def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
+    measured = list(dict.fromkeys(key for run in runs for key in run.evaluation.metrics))
+    # Both `ordering/1>2` and a longer path such as `ordering/pairs/1>2` name the same share.
+    ordering = [key for key in measured if re.fullmatch(r"ordering/(.*/)?1>2", key)]
+    chosen = [
+        Column("probe/fine", "probe", "fine"),
+        Column("probe/coarse", "probe", "coarse"),
+        Column("retrieval/fine/R@1", "R@1", "fine"),
+        Column("retrieval/coarse/R@1", "R@1", "coarse"),
+        Column("retrieval/fine/mAP", "mAP", "fine"),
+        Column("retrieval/coarse/mAP", "mAP", "coarse"),
+        *(Column(k, "ranks", k.removeprefix("ordering/").replace("/", " ")) for k in ordering),
+        Column("ordering/correlation", "ranks", "corr."),
+        Column(SECONDS, "train", "s", None),
+    ]
+    splits = [key.split("/") for key in measured]
+    outlier_sets = dict.fromkeys(p[1] for p in splits if p[0] == "ood" and len(p) == 4)
+    for outliers, detector in itertools.product(outlier_sets, _DETECTORS):
+        for measure in ("AUROC", "FPR95"):
+            key = f"ood/{outliers}/{detector}/{measure}"
+            name = f"{detector} {measure}"
+            chosen.append(Column(key, f"OOD {one_line(outliers)}", name, measure == "AUROC"))
+    return tuple(c for c in chosen if any(_value(run, c.key) is not None for run in runs))
+
+
+def _value(run: RunReport, key: str) -> float | None:
+    value = run.seconds if key == SECONDS else run.evaluation.metrics.get(key)
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _cell(column: Column, runs: Sequence[RunReport]) -> Cell:
+    found = [_value(run, column.key) for run in runs]
+    values = [value for value in found if value is not None]
+    if not values:
+        return Cell(None, None, 0, MISSING)
+    mean = statistics.fmean(values)
+    text = format_metric(column.key, mean)
+    if len(values) == 1:
+        sd = None
+    else:
+        sd = statistics.stdev(values)
+        factor, digits = _scale(column.key, mean)
+        text += f" ± {factor * sd:,.{digits}f}"
+    if len(values) < len(runs):
+        text += f" (n={len(values)})"
+    return Cell(mean, sd, len(values), text)
+
+
+def _mark_best(column: Column, cells: list[Cell]) -> list[Cell]:
+    """Mark what cannot be told from the best as printed; nothing if all are alike, or alone."""
+    means = [cell.mean for cell in cells if cell.mean is not None]
+    if column.higher_is_better is None or not means:
+        return cells
+    lowest, highest = (format_metric(column.key, pick(means)) for pick in (min, max))
+    if lowest == highest:
+        return cells
+    best = highest if column.higher_is_better else lowest
+    return [
+        replace(cell, best=True)
+        if cell.mean is not None and format_metric(column.key, cell.mean) == best
+        else cell
+        for cell in cells
+    ]
+
+
+def _scale(key: str, value: float) -> tuple[float, int]:
+    """(factor, decimals) to print a metric with."""
+    if key == SECONDS:
+        return 1.0, 0 if abs(value) >= 10 else 1
+    return (1.0, 3) if key.endswith("correlation") else (100.0, 1)
+
+
+def _header_words(column: Column) -> list[str]:
+    words = [column.group, *column.name.split()]
+    return [*words, "↓"] if column.higher_is_better is False else words
+
+
+def _header_lines(column: Column) -> list[str]:
+    lines = [column.group, *column.name.split()]
+    if column.higher_is_better is False:
+        lines[-1] += " ↓"
+    return [_shorten(line, _HEADER_WIDTH) for line in lines]
+
+
+def _shorten(text: str, width: int) -> str:
+    """Cut from the middle: names tend to differ at their ends."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return text[: width - 1 - tail] + "…" + text[-tail:]
+
+
+def _blocks(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[list[int]]:
+    """Column indices of each block; a group is kept together where a block can hold it."""
+    blocks: list[list[int]] = [[]]
+    used = 0
+    for _, group in itertools.groupby(range(len(columns)), key=lambda j: columns[j].group):
+        members = list(group)
+        whole = sum(widths[j] + len(_GAP) for j in members)
+        if used and used + whole > room >= whole:
+            blocks.append([])
+            used = 0
+        for j in members:
+            width = widths[j] + len(_GAP)
+            if used and used + width > room:
+                blocks.append([])
+                used = 0
+            blocks[-1].append(j)
+            used += width
+    return blocks
+
+
+def _legend(comparison: Comparison) -> list[str]:
+    cells = [cell for row in comparison.rows for cell in row.cells]
+    lines = ["per cent, but for corr. (-1 to 1) and seconds; ↓ lower is better"]
+    if any(cell.best for cell in cells):
+        lines.append("* best of its column")
+    if any(cell.mean is None for cell in cells):
+        lines.append(f"{MISSING} not measured")
+    if any(cell.sd is not None for cell in cells):
+        lines.append("± sample standard deviation over the runs of a row")
+    return lines
+
+
+def _markdown_escape(text: str) -> str:
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text)

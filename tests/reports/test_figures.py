@@ -1,0 +1,166 @@
+"""Drawings: what goes into them by formula, what comes out by looking at the pixels."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rince.evaluation.results import Histograms, RocCurve
+from rince.reports import figures
+
+
+def pixels(picture: figures.Picture) -> np.ndarray:
+    head, _, body = picture.uri.partition(",")
+    assert head == "data:image/png;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(body))).convert("RGB"))
+
+
+def count_near(image: np.ndarray, colour: str, within: int = 12) -> int:
+    wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return int((np.abs(image.astype(int) - wanted).max(axis=-1) <= within).sum())
+
+
+def test_ranks_have_colours_of_their_own_and_names():
+    colours = [figures.rank_colour(rank) for rank in (-1, 0, 1, 2, 3, 4, 5, 6)]
+    assert len(set(colours)) == len(colours)
+    assert [figures.rank_name(rank) for rank in (-1, 0, 1, 12)] == [
+        "ignored",
+        "negative",
+        "rank 1",
+        "rank 12",
+    ]
+    # Green, blue and red must be told apart by deuteranopes: by more than their red and green.
+    rgb = {r: [int(figures.rank_colour(r)[i : i + 2], 16) for i in (1, 3, 5)] for r in (0, 1, 2)}
+    for a, b in itertools.combinations(rgb.values(), 2):
+        assert abs(a[2] - b[2]) > 50
+
+
+def test_series_styles_do_not_repeat_for_thirty_runs():
+    assert len({figures.series_style(i) for i in range(30)}) == 30
+
+
+def test_densities_have_area_one_and_drop_empty_ranks():
+    edges = np.array([-1.0, 0.0, 0.5, 1.0])
+    counts = {0: np.array([6, 2, 0]), 1: np.array([0, 1, 3]), 2: np.array([0, 0, 0])}
+    found = figures.densities(Histograms(edges, counts))
+    assert list(found) == [1, 0]
+    np.testing.assert_allclose(found[1], [0, 1 / 4 / 0.5, 3 / 4 / 0.5])
+    np.testing.assert_allclose(found[0], [6 / 8 / 1.0, 2 / 8 / 0.5, 0])
+
+
+def test_similarity_range_spans_all_runs():
+    edges = np.linspace(-1, 1, 5)
+    first = Histograms(edges, {1: np.array([0, 0, 1, 0])})
+    second = Histograms(edges, {0: np.array([0, 2, 0, 0]), 1: np.array([0, 0, 0, 0])})
+    assert figures.similarity_range([first, second]) == (-0.5, 0.5)
+    assert figures.similarity_range([Histograms(edges, {1: np.zeros(4, int)})]) is None
+
+
+def test_histogram_draws_each_rank_in_its_colour(make_run):
+    histograms = make_run().evaluation.histograms
+    image = pixels(figures.histogram_picture(histograms))
+    for rank in (0, 1, 2):
+        assert count_near(image, figures.rank_colour(rank)) > 200
+    assert count_near(image, figures.rank_colour(3)) < 50
+    # The negatives of this run lie left of rank 1.
+    left = [
+        np.abs(image.astype(int) - [int(c[i : i + 2], 16) for i in (1, 3, 5)]).max(axis=-1) <= 12
+        for c in (figures.rank_colour(0), figures.rank_colour(1))
+    ]
+    below_legend = slice(image.shape[0] // 4, None)
+    centres = [np.nonzero(mask[below_legend])[1].mean() for mask in left]
+    assert centres[0] < centres[1]
+
+
+def test_nothing_to_draw_is_none():
+    assert figures.histogram_picture(Histograms(np.linspace(-1, 1, 3), {})) is None
+    assert figures.map_picture(np.zeros((0, 2)), np.zeros(0, int), {}) is None
+    assert figures.training_pictures({}) == []
+    assert figures.training_pictures({"train/loss": [(0, float("nan"))], "lr": [(0, 1.0)]}) == []
+
+
+def test_map_colours_points_by_label():
+    xy = np.array([[0.0, 0.0], [1.0, 1.0]]).repeat(40, axis=0)
+    labels = np.array([3, 7]).repeat(40)
+    colours = figures.class_colours(labels)
+    assert set(colours) == {3, 7}
+    image = pixels(figures.map_picture(xy, labels, colours))
+    middle = image.shape[1] // 2
+    assert count_near(image[:, :middle], colours[3], 40) > 20
+    assert count_near(image[:, middle:], colours[7], 40) > 20
+    assert count_near(image[:, :middle], colours[7], 40) == 0
+
+
+def test_class_colours_are_distinct_and_siblings_are_neighbours():
+    labels = np.arange(100)
+    parents = labels % 20
+    colours = figures.class_colours(labels, parents)
+    assert len(set(colours.values())) == 100
+    order = list(colours)
+    assert [label % 20 for label in order] == sorted(parents.tolist())
+    assert figures.class_colours(labels[::-1], parents[::-1]) == colours
+
+
+def test_roc_draws_every_curve():
+    rates = np.linspace(0, 1, 50)
+    styles = [figures.series_style(i) for i in range(3)]
+    curves = [(RocCurve(rates, rates ** (1 / (i + 2))), *styles[i]) for i in range(3)]
+    image = pixels(figures.roc_picture(curves))
+    for colour, _ in styles:
+        assert count_near(image, colour) > 200
+    assert count_near(image, figures.series_style(3)[0]) == 0
+
+
+def test_training_panels(make_run):
+    history = dict(make_run().history)
+    titles = [title for title, _ in figures.training_pictures(history)]
+    assert len(titles) == 4
+    similarity = dict(figures.training_pictures(history))["Mean similarity per rank"]
+    image = pixels(similarity)
+    assert all(count_near(image, figures.rank_colour(rank)) > 100 for rank in (0, 1, 2))
+    del history["train/similarity_rank_0"]
+    image = pixels(dict(figures.training_pictures(history))["Mean similarity per rank"])
+    assert count_near(image, figures.rank_colour(0)) == 0
+    only_knn = {"online_knn": history["online_knn"]}
+    assert [title for title, _ in figures.training_pictures(only_knn)] == titles[3:]
+
+
+def test_thin_keeps_short_curves_and_averages_long_ones():
+    short = [(0, 1.0), (5, 2.0), (6, float("inf"))]
+    assert figures.thin(short).tolist() == [[0, 1], [5, 2]]
+    long = figures.thin([(i, float(i % 2)) for i in range(1000)], limit=100)
+    assert long.shape == (100, 2)
+    np.testing.assert_allclose(long[:, 1], 0.5)
+    np.testing.assert_allclose(long[:, 0], np.arange(1000).reshape(100, 10).mean(axis=1))
+    assert figures.thin([]).shape == (0, 2)
+
+
+def test_drawings_ignore_the_users_style_leave_it_alone_and_repeat(make_run):
+    import matplotlib
+
+    histograms = make_run().evaluation.histograms
+    plain = figures.histogram_picture(histograms)
+    with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 20}):
+        styled = figures.histogram_picture(histograms)
+        assert matplotlib.rcParams["font.size"] == 20
+    assert plain == styled
+    assert plain.width == pytest.approx(4.2 * 96, abs=1)
+
+
+def test_no_pyplot_and_no_matplotlib_until_drawn():
+    code = (
+        "import sys, rince.reports.page as page, rince.reports.figures as f, numpy as np\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "f.map_picture(np.ones((2, 2)), np.zeros(2, int), {0: '#000000'})\n"
+        "assert 'matplotlib.figure' in sys.modules\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,369 @@
+"""The page, parsed as a browser would."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rince.core.checks import RinceError, RinceWarning
+from rince.evaluation.results import Gallery
+from rince.reports.figures import rank_colour
+from rince.reports.gallery import gallery_html
+from rince.reports.page import MAX_BYTES, duration, write_report
+from rince.reports.table import comparison_rows, format_metric
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes and text; fails on tags that do not nest."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[dict] = []
+        self.elements: list[dict] = []
+        self.feed(html)
+        self.close()
+        assert not self.open, f"never closed: {[e['tag'] for e in self.open]}"
+
+    def handle_starttag(self, tag, attrs):
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names))
+        parents = [element["tag"] for element in self.open]
+        element = {"tag": tag, "attrs": dict(attrs), "text": "", "parents": parents}
+        self.elements.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_endtag(self, tag):
+        assert tag not in VOID
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop()["tag"] == tag
+
+    def handle_data(self, data):
+        for element in self.open:
+            element["text"] += data
+
+    def find(self, tag, **attrs):
+        return [
+            e
+            for e in self.elements
+            if e["tag"] == tag
+            and all(v in e["attrs"].get(k.rstrip("_"), "").split() for k, v in attrs.items())
+        ]
+
+    def result_rows(self):
+        """label -> [(text, best)] of the results table."""
+        start = self.elements.index(self.find("table", class_="results")[0])
+        rows: dict[str, list] = {}
+        label = None
+        for element in self.elements[start:]:
+            if element["tag"] == "table" and element["attrs"].get("class") != "results":
+                break
+            if element["tag"] == "th" and element["attrs"].get("scope") == "row":
+                label = element["text"]
+                rows[label] = []
+            elif element["tag"] == "td":
+                rows[label].append((element["text"], element["attrs"].get("class") == "best"))
+        return rows
+
+
+def load(path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def page(make_run, make_empty_run, tmp_path_factory):
+    """Two methods, one with two seeds, and a run that has hardly anything."""
+    runs = [
+        make_run("rince <out-in> & co", seed=0, quality=0.7),
+        make_run("supcon", seed=0, quality=0.5, channels=1, config={"loss.variant": "<none>"}),
+        make_run("rince <out-in> & co", seed=1, quality=0.72),
+        make_empty_run("empty"),
+    ]
+    path = tmp_path_factory.mktemp("report") / "new" / "report.html"
+    assert write_report(runs, path, title='A "title" <script>alert(1)</script>') == path
+    return runs, path, load(path)
+
+
+def test_nothing_is_loaded_from_elsewhere(page):
+    _, path, parsed = page
+    for element in parsed.elements:
+        assert element["tag"] not in {"script", "link", "iframe", "object", "base"}
+        for name, value in element["attrs"].items():
+            assert not name.startswith("on")
+            if name in {"src", "href", "srcset", "action", "poster"}:
+                assert value.startswith(("data:image/", "#")), value[:80]
+    html = path.read_text(encoding="utf-8")
+    assert not re.search(r"https?:|@import|//[a-z]", re.sub(r"base64,[^\")]*", "", html))
+    assert all(target.startswith("data:image/") for target in re.findall(r"url\(([^)]*)", html))
+    (policy,) = (e["attrs"]["content"] for e in parsed.find("meta") if "http-equiv" in e["attrs"])
+    assert policy.startswith("default-src 'none'")
+    ids = [e["attrs"]["id"] for e in parsed.elements if "id" in e["attrs"]]
+    assert len(ids) == len(set(ids))
+    assert {e["attrs"]["href"] for e in parsed.find("a")} == {f"#{i}" for i in ids} - {"#results"}
+
+
+def test_text_is_escaped(page):
+    _, _, parsed = page
+    (heading,) = parsed.find("h1")
+    assert heading["text"] == 'A "title" <script>alert(1)</script>'
+    assert not parsed.find("wild")
+    assert not parsed.find("out-in")
+    assert any("cat <wild> & tame" in e["text"] for e in parsed.find("figcaption"))
+    assert any("cat <wild> & tame" in e["attrs"].get("title", "") for e in parsed.find("figure"))
+    assert any(e["text"] == "<none>" for e in parsed.find("td"))
+
+
+def test_table_holds_every_value_and_the_true_best(page):
+    runs, _, parsed = page
+    comparison = comparison_rows(runs)
+    shown = parsed.result_rows()
+    assert list(shown) == [row.label for row in comparison.rows]
+    assert list(shown) == ["rince <out-in> & co (2 runs)", "supcon", "empty"]
+    mean, sd = (0.7 + 0.72) / 2, abs(0.7 - 0.72) / np.sqrt(2)
+    assert shown["rince <out-in> & co (2 runs)"][0] == (f"{100 * mean:.1f} ± {100 * sd:.1f}", True)
+    assert shown["supcon"][0] == ("50.0", False)
+    assert shown["empty"][1] == ("\N{EN DASH}", False)
+    judged = 0
+    for j, column in enumerate(comparison.columns):
+        column_cells = [cells[j] for cells in shown.values()]
+        values = {
+            i: float(text.split(" ")[0].replace(",", ""))
+            for i, (text, _) in enumerate(column_cells)
+            if text != "\N{EN DASH}"
+        }
+        marked = {i for i, (_, best) in enumerate(column_cells) if best}
+        if column.key == "seconds":
+            assert not marked
+            continue
+        pick = min if column.key.endswith("FPR95") else max
+        assert marked == {i for i, value in values.items() if value == pick(values.values())}
+        judged += 1
+    assert judged == 8 + 4
+
+
+def test_every_metric_of_every_run_is_somewhere(page):
+    runs, _, parsed = page
+    cells = {e["text"] for e in parsed.find("td")}
+    keys = {e["text"] for e in parsed.find("th", scope="row")}
+    for run in runs:
+        for key, value in run.evaluation.metrics.items():
+            assert key in keys
+            assert format_metric(key, value) in cells
+
+
+def test_sections_of_runs(page):
+    _, _, parsed = page
+    headings = [e["text"] for e in parsed.find("h2")]
+    assert headings == [
+        "Results",
+        "rince <out-in> & co · rince-<out-in>-&-co-0",
+        "supcon",
+        "rince <out-in> & co · rince-<out-in>-&-co-1",
+        "empty",
+        "Outliers (out-of-distribution)",
+        "Configuration",
+        "Versions and time",
+    ]
+    sections = {e["attrs"]["id"]: e["text"] for e in parsed.find("section")}
+    for part in ("Similarities per rank", "Map of the features", "Training", "Nearest images"):
+        assert part in sections["run-1"]
+        assert part in sections["run-2"]
+        assert part not in sections["run-4"]
+    assert "Numbers only" in sections["run-4"]
+    assert "Numbers only" not in sections["run-1"]
+    # Per full run a histogram, two maps and four curves; and a ROC per detector.
+    assert len(parsed.find("img")) == 3 * (1 + 2 + 4) + 2
+    assert all(e["attrs"]["alt"] for e in parsed.find("img"))
+    for name, text in sections.items():
+        if name != "run-4":
+            assert "What to look at:" in text
+
+
+def test_roc_legend_has_one_entry_a_row_with_its_auroc(page):
+    runs, _, parsed = page
+    sections = {e["attrs"]["id"]: e["text"] for e in parsed.find("section")}
+    key = "ood/cifar10/gaussian/AUROC"
+    mean = (runs[0].evaluation.metrics[key] + runs[2].evaluation.metrics[key]) / 2
+    assert sections["ood"].count(f"rince <out-in> & co (2 runs): {100 * mean:.1f} ± ") == 2
+    assert sections["ood"].count("supcon: 70.0") == 2
+    assert "empty" not in sections["ood"]
+
+
+def test_config_lists_only_differences_and_folds_the_rest(page):
+    _, path, _ = page
+    html = path.read_text(encoding="utf-8")
+    section = html[html.index('<section id="config">') : html.index('<section id="origin">')]
+    differing, everything = section.split("<details>")
+    keys = [re.findall(r'scope="row">([^<]*)<', part) for part in (differing, everything)]
+    assert keys == [["data.root", "loss.variant", "seed"]] * 2
+
+
+def test_same_config_and_one_run(make_run, tmp_path):
+    one = load(write_report([make_run(outliers=(), steps=0)], tmp_path / "one.html"))
+    sections = {e["attrs"]["id"]: e["text"] for e in one.find("section")}
+    assert "One run" in sections["config"]
+    assert not one.find("td", class_="best")
+    assert "ood" not in sections
+    assert "1 h 12 min" in sections["origin"]
+    assert "2.14.1" in sections["origin"]
+    assert "fashion-mnist" in sections["origin"]
+    runs = [make_run("a", points=5, steps=0), make_run("b", points=5, steps=0)]
+    two = load(write_report(runs, tmp_path / "two.html"))
+    section = next(e for e in two.find("section") if e["attrs"]["id"] == "config")
+    assert "All runs have the same configuration." in section["text"]
+    mixed = [runs[0], make_run("b", points=5, steps=0, config={"seed": 0, "loss.variant": "in"})]
+    html = write_report(mixed, tmp_path / "three.html").read_text(encoding="utf-8")
+    part = html[html.index('<section id="config">') :].split("<details>")[0]
+    assert re.findall(r'scope="row">([^<]*)<', part) == ["data.root", "loss.variant"]
+    assert "<td>\N{EN DASH}</td>" in part
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("side", [28, 100])
+def test_gallery_frames_and_tiles(channels, side):
+    """Each tile shows the right image, in the frame of its own rank."""
+    ranks = np.array([[1, 0, 2], [0, 3, -1]])
+    greys = np.array([[10, 60, 110, 160], [30, 80, 130, 180]], dtype=np.uint8)
+    images = np.broadcast_to(greys[..., None, None, None], (2, 4, side, side + 4, channels)).copy()
+    labels = np.array([[1, 0, 2], [0, 2, 1]])
+    gallery = Gallery(
+        images[:, 0],
+        images[:, 1:],
+        ranks,
+        np.array([[0.91, 0.82, 0.73], [0.64, 0.55, 0.46]]),
+        np.array([1, 0]),
+        labels,
+    )
+    names = ("a<b", "c", "d")
+    html = gallery_html(gallery, names, 10**9)
+    parsed = Page(html)
+    strips = parsed.find("div", class_="strip")
+    tiles = [e for e in parsed.elements if e["attrs"].get("role") == "img"]
+    assert (len(strips), len(tiles)) == (2, 8)
+    for i, strip in enumerate(strips):
+        body = re.search(r"base64,([^)]*)", strip["attrs"]["style"]).group(1)
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(body))).convert("L"))
+        width = picture.shape[1] // 4
+        assert max(picture.shape[0], width) <= 64
+        for j in range(4):
+            tile = tiles[4 * i + j]["attrs"]
+            colour, place = re.fullmatch(r"--c:(\S+);--x:(\S+)%", tile["style"]).groups()
+            # CSS: a background at x % starts x % of (box - image) left of the box.
+            left = round(float(place) / 100 * (picture.shape[1] - width))
+            np.testing.assert_allclose(picture[:, left : left + width].mean(), greys[i, j], atol=2)
+            if j == 0:
+                assert colour == "transparent"
+                assert "query" in tile["aria-label"]
+            else:
+                assert colour == rank_colour(int(ranks[i, j - 1]))
+                assert tile["aria-label"].startswith(names[labels[i, j - 1]] + ", ")
+                assert f"similarity {gallery.similarities[i, j - 1]:.2f}" in tile["aria-label"]
+    legend = [e["attrs"]["style"] for e in parsed.find("i", class_="frame")]
+    assert legend == [f"--c:{rank_colour(rank)}" for rank in (1, 2, 3, -1, 0)]
+
+
+def test_gallery_keeps_to_its_budget(make_run):
+    gallery = make_run(queries=10).evaluation.gallery
+    full = gallery_html(gallery, (), 10**9)
+    half = gallery_html(gallery, (), sum(map(len, re.findall(r"url\([^)]*\)", full))) // 2)
+    assert len(re.findall('class="strip"', full)) == 10
+    shown = len(re.findall('class="strip"', half))
+    assert 4 <= shown <= 5
+    assert f"{shown} of 10 queries" in half
+    assert "class 9, query" in half  # the last query is still there: spread, not cut
+    assert len(re.findall('class="strip"', gallery_html(gallery, (), 1))) == 1
+
+
+def test_eight_large_runs_stay_small(make_run, tmp_path):
+    names = [f"class number {i}" for i in range(100)]
+    runs = [
+        make_run(
+            f"method {i}",
+            seed=i,
+            side=96,
+            queries=12,
+            neighbours=10,
+            points=2000,
+            classes=names,
+            outliers=("near", "far"),
+        )
+        for i in range(8)
+    ]
+    path = write_report(runs, tmp_path / "report.html")
+    assert path.stat().st_size < MAX_BYTES == 3_000_000
+    parsed = load(path)
+    assert len(parsed.find("img")) == 8 * 7 + 4
+    assert len(parsed.find("div", class_="strip")) >= 8
+
+
+def test_detail_goes_before_the_limit_does(make_run, tmp_path, monkeypatch):
+    run = make_run(steps=0, queries=1, outliers=())
+    path = write_report([run], tmp_path / "report.html")
+    full = path.stat().st_size
+
+    def shrunk(limit):
+        monkeypatch.setattr("rince.reports.page.MAX_BYTES", limit)
+        return load(write_report([run], path))
+
+    assert len(shrunk(full).find("img")) == 3
+    assert path.stat().st_size < full
+    assert not shrunk(25_000).find("img")
+    assert path.stat().st_size < 25_000
+    assert "none is drawn" in path.read_text(encoding="utf-8")
+    with pytest.warns(RinceWarning, match="compare fewer runs"):
+        shrunk(10)
+
+
+def test_an_old_report_is_replaced_whole_or_not_at_all(make_run, tmp_path, monkeypatch):
+    run = make_run(points=5, steps=0, queries=1)
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def fail(source, target):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        with pytest.raises(RinceError, match=r"report\.html \(No space left on device\)"):
+            write_report([run], path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    write_report([run], path)
+    assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_refusals(make_run, tmp_path):
+    run = make_run(points=5, steps=0, queries=1)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "file" / "report.html", tmp_path / "folder"):
+        with pytest.raises(RinceError, match="cannot write the report to"):
+            write_report([run], path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+    with pytest.raises(ValueError, match="at least one run"):
+        write_report([], tmp_path / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "\N{EN DASH}"),
+        (float("nan"), "\N{EN DASH}"),
+        (0.04, "0.0 s"),
+        (59.7, "1 min 0 s"),
+        (3599.6, "1 h 0 min"),
+        (90061, "25 h 1 min"),
+    ],
+)
+def test_duration(seconds, text):
+    assert duration(seconds) == text

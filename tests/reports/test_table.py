@@ -1,0 +1,197 @@
+"""The comparison table against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rince.reports.run_report import distinct_names
+from rince.reports.table import comparison_rows, format_metric, markdown_table, text_table
+
+AUROC = "ood/cifar10/gaussian/AUROC"
+FPR95 = "ood/cifar10/gaussian/FPR95"
+
+
+def cells_of(runs, key):
+    comparison = comparison_rows(runs)
+    j = [column.key for column in comparison.columns].index(key)
+    return {row.label: row.cells[j] for row in comparison.rows}
+
+
+def test_mean_and_sample_deviation_over_seeds(make_run):
+    values = (0.70, 0.72, 0.77)
+    runs = [make_run("a", seed=i, metrics={"probe/fine": value}) for i, value in enumerate(values)]
+    cell = cells_of(runs, "probe/fine")["a (3 runs)"]
+    mean = (0.70 + 0.72 + 0.77) / 3
+    sd = math.sqrt(sum((value - mean) ** 2 for value in values) / (3 - 1))
+    assert cell.mean == pytest.approx(mean)
+    assert cell.sd == pytest.approx(sd)
+    assert cell.count == 3
+    assert cell.text == f"{100 * mean:.1f} ± {100 * sd:.1f}" == "73.0 ± 3.6"
+
+
+def test_only_runs_with_one_label_and_one_config_share_a_row(make_run):
+    def run(label, seed, variant):
+        return make_run(label, seed=seed, config={"seed": seed, "loss.variant": variant})
+
+    runs = [run("a", 0, "in"), run("b", 0, "in"), run("a", 1, "in"), run("a", 2, "out")]
+    rows = comparison_rows(runs).rows
+    assert [row.label for row in rows] == ["a · a-0 (2 runs)", "b", "a · a-2"]
+    assert [row.runs for row in rows] == [(runs[0], runs[2]), (runs[1],), (runs[3],)]
+
+
+def test_a_seed_without_the_metric_is_counted_out_and_said(make_run):
+    runs = [
+        make_run("a", seed=0, metrics={"probe/fine": 0.5, AUROC: 0.9}),
+        make_run("a", seed=1, metrics={"probe/fine": 0.6, AUROC: float("nan")}),
+        make_run("b", metrics={"probe/fine": 0.1}),
+    ]
+    found = cells_of(runs, AUROC)
+    assert found["a (2 runs)"].text == "90.0 (n=1)"
+    assert found["a (2 runs)"].sd is None
+    assert found["b"].text == "\N{EN DASH}"
+    assert "nan" not in text_table(runs).lower()
+
+
+def test_higher_is_better_except_for_fpr95(make_run):
+    runs = [
+        make_run("low", metrics={AUROC: 0.6, FPR95: 0.2}),
+        make_run("high", metrics={AUROC: 0.9, FPR95: 0.7}),
+    ]
+    assert {label: cell.best for label, cell in cells_of(runs, AUROC).items()} == {
+        "low": False,
+        "high": True,
+    }
+    assert {label: cell.best for label, cell in cells_of(runs, FPR95).items()} == {
+        "low": True,
+        "high": False,
+    }
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_marks_are_the_best_as_printed(values):
+    from conftest import build_run  # hypothesis does not take function fixtures
+
+    runs = [
+        build_run(f"r{i}", metrics={"probe/fine": x, FPR95: x}, points=1, queries=1, steps=0)
+        for i, x in enumerate(values)
+    ]
+    printed = [round(100 * x, 1) for x in values]
+    for key, best in (("probe/fine", max(printed)), (FPR95, min(printed))):
+        marks = [cell.best for cell in cells_of(runs, key).values()]
+        tied = min(printed) == max(printed)
+        assert marks == [not tied and value == best for value in printed]
+
+
+def test_seconds_are_shown_but_not_judged(make_run):
+    runs = [make_run("a", seconds=4321.0), make_run("b", seconds=8.25)]
+    found = cells_of(runs, "seconds")
+    assert [cell.text for cell in found.values()] == ["4,321", "8.2"]
+    assert not any(cell.best for cell in found.values())
+
+
+def test_columns_follow_what_was_measured(make_run):
+    metrics = {
+        FPR95: 0.3,
+        "ood/x/knn/AUROC": 0.5,
+        "ood/x/other/AUROC": 0.5,
+        "ordering/pairs/1>2": 0.8,
+        "retrieval/fine/R@5": 0.9,
+        "probe/fine": 0.5,
+    }
+    run = make_run(metrics=metrics, seconds=None)
+    assert [column.key for column in comparison_rows([run]).columns] == [
+        "probe/fine",
+        "ordering/pairs/1>2",
+        FPR95,
+        "ood/x/knn/AUROC",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("probe/fine", 0.78249, "78.2"),
+        ("probe/fine", 1.0, "100.0"),
+        ("ordering/correlation", -0.0001, "0.000"),
+        ("ordering/correlation", -0.512, "-0.512"),
+        ("seconds", 12345.6, "12,346"),
+    ],
+)
+def test_format(key, value, text):
+    assert format_metric(key, value) == text
+
+
+def test_text_table_fits_and_lines_up(make_run):
+    long_label = "a method with quite a long name, number "
+    runs = [
+        make_run(f"{long_label}{i}", seed=10 * i + s, quality=0.5 + 0.01 * (i + s), config={"i": i})
+        for i in range(4)
+        for s in range(2)
+    ] + [make_run("short", metrics={"probe/fine": 0.9})]
+    comparison = comparison_rows(runs)
+    lines = text_table(runs).splitlines()
+    assert max(map(len, lines)) <= 100
+    shown = " ".join(" ".join(lines).split())
+    for row in comparison.rows:
+        for cell in row.cells:
+            assert cell.text + ("*" if cell.best else "") in shown
+    for i in range(4):
+        assert re.search(rf"a method\S* .*…\S*mber {i} \(2 runs\)", shown)
+    # Within a block, each column ends at one place: the ends of the body agree with the rule.
+    blocks = text_table(runs).split("\n\n")[:-1]
+    assert sum(block.count("short") for block in blocks) == len(blocks) > 1
+    for block in blocks:
+        rule = next(line for line in block.splitlines() if set(line) == {"-"})
+        body = block.splitlines()[block.splitlines().index(rule) + 1 :]
+        assert all(len(rule) - 1 <= len(line) <= len(rule) for line in body)
+    assert shown.count("*") == 1 + sum(cell.best for row in comparison.rows for cell in row.cells)
+
+
+def test_text_table_exactly(make_run):
+    runs = [
+        make_run("a", metrics={"probe/fine": 0.5, FPR95: 0.25}, seconds=None),
+        make_run("bcd", metrics={"probe/fine": 0.725}, seconds=None),
+    ]
+    assert text_table(runs) == (
+        "             OOD cifar10\n"
+        "     probe      gaussian\n"
+        "run   fine       FPR95 ↓\n"
+        "-------------------------\n"
+        "a     50.0          25.0\n"
+        "bcd   72.5*            \N{EN DASH}\n"
+        "\n"
+        "per cent, but for corr. (-1 to 1) and seconds; ↓ lower is better\n"
+        "* best of its column\n"
+        "\N{EN DASH} not measured\n"
+    )
+
+
+def test_markdown(make_run):
+    runs = [
+        make_run("a|b <i>", metrics={"probe/fine": 0.5}, seconds=None),
+        make_run("c_d", metrics={"probe/fine": 0.75}, seconds=None),
+    ]
+    assert markdown_table(runs) == (
+        "| run | probe fine |\n|:---|---:|\n| a\\|b \\<i\\> | 50.0 |\n| c\\_d | **75.0** |\n"
+    )
+
+
+def test_names_are_made_longer_only_where_needed(make_run):
+    runs = [
+        make_run("a", folder="x/one"),
+        make_run("a", folder="y/one"),
+        make_run("a", folder="y/two"),
+        make_run("b\n c", folder="y/two"),
+        make_run("a", folder="y/one"),
+    ]
+    assert distinct_names(runs) == ("a · x/one", "a · y/one #2", "a · two", "b c", "a · y/one #5")
+
+
+def test_no_runs():
+    with pytest.raises(ValueError, match="at least one run"):
+        comparison_rows([])
