@@ -5,9 +5,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import Phase, settings
 
-# Two cores are shared by everything here; more threads than that slow small tensors down.
-torch.set_num_threads(min(2, torch.get_num_threads()))
+# A busy machine is not a failure. "mutants" is for tests/mutants.py: the same draws each time,
+# and no shrinking, as only the verdict counts.
+settings.register_profile("default", deadline=None)
+settings.register_profile(
+    "mutants",
+    deadline=None,
+    max_examples=40,
+    derandomize=True,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+)
+settings.load_profile("default")
+
+# The tensors of tests are small: a second thread costs more than it gives.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import types
 import warnings
 
@@ -22,8 +23,14 @@ def require(condition: bool, message: str) -> None:
 
 
 def warn(message: str) -> None:
-    """Issue a :class:`RinceWarning` that points at the caller's code."""
-    warnings.warn(message, RinceWarning, stacklevel=3)
+    """Issue a :class:`RinceWarning` that points at the caller's code.
+
+    That is the innermost line outside rince and torch (``nn.Module.__call__`` lies between).
+    """
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(("rince.", "torch.")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, RinceWarning, stacklevel=level)
 
 
 def import_extra(module: str, extra: str) -> types.ModuleType:

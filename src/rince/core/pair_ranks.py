@@ -61,18 +61,7 @@ class DenseRanks:
             matrix.ndim == 2,
             f"ranks must be a (queries, keys) matrix, got shape {tuple(matrix.shape)}",
         )
-        require(
-            matrix.dtype in _INTEGER_DTYPES,
-            f"ranks must be integers (1 = most similar, 0 = negative, -1 = ignored), got "
-            f"{matrix.dtype}; a boolean positives mask becomes ranks with .to(torch.int8)",
-        )
-        if matrix.numel():
-            low, high = (int(x) for x in torch.aminmax(matrix))
-            top = 127 if num_ranks is None else num_ranks
-            require(
-                low >= IGNORED and high <= top,
-                f"ranks must lie between -1 (ignored) and {top}, got {low} to {high}",
-            )
+        _check_codes(matrix, num_ranks)
         self.matrix = matrix.to(torch.int8)
         self._num_ranks = num_ranks
 
@@ -102,7 +91,8 @@ class TableRanks:
         num_ranks: highest rank of the table; computed if not given.
 
     Raises:
-        ValueError: wrong shapes, or a label outside the table.
+        ValueError: wrong shapes, a label outside the table, or a table that is not of integers
+            between -1 and ``num_ranks`` (at most 127).
     """
 
     def __init__(
@@ -119,6 +109,8 @@ class TableRanks:
             table.ndim == 2 and table.shape[0] == table.shape[1],
             f"the rank table must be (classes, classes), got shape {tuple(table.shape)}",
         )
+        require(table.numel() > 0, "the rank table is empty: it needs at least one class")
+        _check_codes(table, num_ranks)
         _check_pair_labels(query_labels, key_labels, ignore_self, key_valid)
         num_classes = table.shape[0]
         usable = key_labels if key_valid is None else key_labels[key_valid]
@@ -130,9 +122,11 @@ class TableRanks:
                     f"{side}_labels must lie in [0, {num_classes}), the classes of the rank "
                     f"table, but hold {low if low < 0 else high}",
                 )
-        self.query_labels = query_labels
-        # Invalid keys may carry any label; a safe one keeps the look-up in range.
-        self.key_labels = key_labels if key_valid is None else torch.where(key_valid, key_labels, 0)
+        # torch indexes by int64 without surprises: a uint8 index is a mask, an int16 one an error.
+        self.query_labels, self.key_labels = query_labels.long(), key_labels.long()
+        if key_valid is not None:
+            # Invalid keys may carry any label; a safe one keeps the look-up in range.
+            self.key_labels = torch.where(key_valid, self.key_labels, 0)
         self.table = table.to(device=query_labels.device, dtype=torch.int8)
         self.ignore_self = ignore_self
         self.key_valid = key_valid
@@ -194,7 +188,29 @@ class IdentityRanks:
 
 def as_pair_ranks(ranks: PairRanks | Tensor) -> PairRanks:
     """A plain integer matrix is as good as a :class:`DenseRanks`."""
-    return DenseRanks(ranks) if isinstance(ranks, Tensor) else ranks
+    if isinstance(ranks, Tensor):
+        return DenseRanks(ranks)
+    require(
+        isinstance(ranks, PairRanks),
+        f"ranks must be an integer tensor (queries, keys) or a rank source such as TableRanks or "
+        f"Taxonomy.ranks(...), got {type(ranks).__name__}",
+    )
+    return ranks
+
+
+def _check_codes(ranks: Tensor, num_ranks: int | None) -> None:
+    require(
+        ranks.dtype in _INTEGER_DTYPES,
+        f"ranks must be integers (1 = most similar, 0 = negative, -1 = ignored), got "
+        f"{ranks.dtype}; a boolean positives mask becomes ranks with .to(torch.int8)",
+    )
+    if ranks.numel():
+        low, high = (int(x) for x in torch.aminmax(ranks))
+        top = 127 if num_ranks is None else num_ranks
+        require(
+            low >= IGNORED and high <= top,
+            f"ranks must lie between -1 (ignored) and {top}, got {low} to {high}",
+        )
 
 
 def _check_pair_labels(

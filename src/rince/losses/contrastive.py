@@ -135,7 +135,7 @@ def supcon_in(
     """
     logits, rank = _logits_and_ranks(query, key, ranks, temperature, validate)
     is_positive = rank == 1
-    log_count = is_positive.sum(dim=1).clamp(min=1).log()  # (Q,)
+    log_count = is_positive.sum(dim=1).clamp(min=1).to(logits.dtype).log()  # (Q,)
     per_query = (
         masked_logsumexp(logits, rank >= 0) - masked_logsumexp(logits, is_positive) + log_count
     )

@@ -35,7 +35,7 @@ class RankedInfoNCE(nn.Module):
         validate: bool = True,
     ) -> None:
         super().__init__()
-        check_temperatures(temperatures)
+        check_temperatures(temperatures, validate)
         self.temperatures = temperatures
         self.variant: Variant = variant
         self.positives: Positives = positives

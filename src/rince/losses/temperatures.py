@@ -60,12 +60,16 @@ def check_temperatures(
         )
         require(len(taus) > 0, "temperatures are empty: give one a rank")
         if validate:
-            _check_values([float(t) for t in taus])
+            numbers = temperatures.detach().reshape(-1).tolist()
+            _check_positive(numbers)
+            _warn_unless_rising(numbers)
         return taus
     numbers = [temperatures] if isinstance(temperatures, (int, float)) else list(temperatures)
     require(len(numbers) > 0, "temperatures are empty: give one a rank")
     numbers = [float(t) for t in numbers]
-    _check_values(numbers)
+    _check_positive(numbers)
+    if validate:
+        _warn_unless_rising(numbers)
     return numbers
 
 
@@ -82,11 +86,14 @@ def match_num_ranks(given: int, num_ranks: int | None, highest: int = 0) -> None
     )
 
 
-def _check_values(taus: list[float]) -> None:
+def _check_positive(taus: list[float]) -> None:
     require(
         all(t > 0 and math.isfinite(t) for t in taus),
         f"temperatures must be positive numbers, got {taus}",
     )
+
+
+def _warn_unless_rising(taus: list[float]) -> None:
     if any(a >= b for a, b in zip(taus, taus[1:], strict=False)):
         warn(
             f"temperatures {taus} do not rise with the rank: a better rank then pulls no harder "

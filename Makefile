@@ -1,0 +1,46 @@
+# Two commands: `make demo` and `make test`. Both make the environment first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
+DEMO_ARGS ?=
+
+.PHONY: help demo test lint slow mutants fashion-mnist clean
+
+help:
+	@echo "make demo     environment, data, train and judge three methods, table and report"
+	@echo "make test     environment, lint, types, layers, tests"
+	@echo "make slow     the tests that take minutes"
+	@echo "make mutants  break the losses and metrics by hand; every break must be noticed"
+	@echo "make clean    remove the environment and caches (runs/ stays)"
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e ".[dev]"
+	@touch $@
+
+# On Debian as root the package is a matter of seconds; elsewhere the demo downloads the images.
+fashion-mnist:
+	@if [ ! -e $(FASHION) ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		(apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist) >/dev/null 2>&1 \
+		|| echo "Debian's dataset-fashion-mnist could not be installed; trying other sources"; \
+	fi
+
+demo: $(VENV)/ready fashion-mnist
+	$(BIN)/rince demo $(DEMO_ARGS)
+
+test: $(VENV)/ready fashion-mnist
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/ready
+	$(BIN)/python -m pytest -m slow
+
+mutants: $(VENV)/ready
+	$(BIN)/python tests/mutants.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

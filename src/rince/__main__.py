@@ -1,0 +1,7 @@
+"""``python -m rince``, for torchrun."""
+
+import sys
+
+from rince.cli.main import main
+
+sys.exit(main())

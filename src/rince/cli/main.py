@@ -1,0 +1,66 @@
+"""``rince VERB ...``: finds the verb, and imports nothing that it does not need."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from rince._version import __version__
+from rince.core.checks import RinceError
+
+VERBS = {
+    "ranks": "show what the ranks of a data set look like, before any training",
+    "train": "train an encoder: RINCE or a rival, on images with ranked positives",
+    "evaluate": "judge a run: linear probe, kNN, retrieval, rank order, out-of-distribution",
+    "compare": "put runs side by side: a table here, and one HTML page",
+    "demo": "all of it on Fashion-MNIST in a few minutes",
+}
+
+HELP = f"""rince {__version__}: contrastive learning with ranked positives (RINCE, AAAI 2022)
+
+usage: rince VERB [OPTIONS]      (rince VERB --help explains the verb)
+
+verbs:
+{chr(10).join(f"  {verb:10}{text}" for verb, text in VERBS.items())}
+
+start here:
+  rince ranks photos/            photos/<superclass>/<class>/*.jpg, any depth
+  rince train photos/ --epochs 50
+  rince evaluate runs/latest --ood other-photos/
+  rince compare runs/* -o report.html
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb; returns the exit status (0 done, 1 failed, 2 wrong usage)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if given[0] in ("-V", "--version"):
+        print(f"rince {__version__}")
+        return 0
+    verb, rest = given[0], given[1:]
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f": did you mean `rince {close[0]}`?" if close else f" ({', '.join(VERBS)})"
+        print(f"rince has no verb {verb!r}{hint}", file=sys.stderr)
+        return 2
+    try:
+        importlib.import_module(f"rince.cli.{verb}").run(rest)
+    except (RinceError, ValueError, FileNotFoundError, ImportError, FloatingPointError) as error:
+        print(f"rince {verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "\nstopped; `rince train --resume RUN` goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

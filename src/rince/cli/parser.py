@@ -1,0 +1,50 @@
+"""An argument parser whose errors help."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from rince.core.checks import import_extra
+
+jsonargparse = import_extra("jsonargparse", "train")
+
+
+class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,misc]
+    """jsonargparse's parser; an unknown option is an error that names the nearest known one."""
+
+    def __init__(self, **options: Any) -> None:
+        # An abbreviation that works today would break when an option is added.
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str, exception: Exception | None = None) -> NoReturn:
+        known = [o for action in self._actions for o in action.option_strings if len(o) > 2]
+        text = re.sub(r"^Parser key \"([^\"]*)\":\s*", r"--\1: ", message.strip())
+        text = text.replace("typing.Literal", "one of ")
+        hints = []
+        for name in re.findall(r"--[\w.]+|(?<=Key ')[\w.]+|(?<=key ')[\w.]+", text):
+            option = name if name.startswith("--") else f"--{name}"
+            if option in known:
+                continue
+            # The last word alone finds --variant -> --loss.variant.
+            tails = [o for o in known if o.endswith("." + option[2:])]
+            close = tails or difflib.get_close_matches(option, known, n=1, cutoff=0.6)
+            if close:
+                hints.append(f"{option} is not an option: did you mean {' or '.join(close)}?")
+        print("\n".join(hints) or text, file=sys.stderr)
+        print(f"Try `{self.prog} --help`.", file=sys.stderr)
+        sys.exit(2)
+
+
+def with_underscores(arguments: Sequence[str]) -> list[str]:
+    """``--batch-size 8`` means ``--batch_size 8``; values are left alone."""
+    found = []
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, equals, value = argument.partition("=")
+            argument = "--" + name[2:].replace("-", "_") + equals + value
+        found.append(argument)
+    return found

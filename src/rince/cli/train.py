@@ -1,0 +1,69 @@
+"""``rince train DATA``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rince.cli.parser import HelpfulParser, jsonargparse, with_underscores
+from rince.training.config import TrainConfig, from_dict
+
+EXAMPLES = """examples:
+  rince train photos/                                   RINCE out-in on nested class folders
+  rince train photos/ --objective supcon-out            a rival in the same harness
+  rince train photos/ --loss.variant in --loss.temperatures "[0.1, 0.225, 0.5]"
+  rince train cifar100 --model.backbone resnet50-3x3 --model.momentum 0.99 --model.queue-size 4096
+  rince train --config recipe.yaml --seed 1             flags win over the file
+  rince train --resume runs/latest                      go on with a run that stopped
+  torchrun --nproc-per-node 8 -m rince train photos/    several GPUs
+"""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Train, or go on with a run."""
+    given = with_underscores(arguments)
+    if any(a == "--resume" or a.startswith("--resume=") for a in given):
+        parser = HelpfulParser(
+            prog="rince train --resume",
+            description="Go on with a run from its last checkpoint, with its own configuration.",
+        )
+        parser.add_argument("--resume", type=str, required=True, help="folder of the run")
+        parser.add_argument("--progress", type=bool, default=True, help="show the progress bar")
+        found = parser.parse_args(given)
+        from rince.training.run import resume
+
+        print(f"run: {resume(Path(found.resume), progress=found.progress)}")
+        return
+    config = parse(given)
+    from rince.training.run import train
+
+    folder = train(config)
+    print(f"run: {folder}\nnext: rince evaluate {folder}")
+
+
+def parse(arguments: Sequence[str]) -> TrainConfig:
+    """Flags and YAML to a configuration; wrong ones end the program with a hint."""
+    given = list(arguments)
+    if given and not given[0].startswith("-"):
+        given[0:1] = ["--data", given[0]]
+    found = build_parser().parse_args(given)
+    values: dict[str, Any] = found.as_dict()
+    values.pop("config", None)
+    return from_dict(values)
+
+
+def build_parser() -> Any:
+    """The parser of ``rince train``."""
+    parser = HelpfulParser(
+        prog="rince train",
+        usage="rince train DATA [OPTIONS] | rince train --resume RUN",
+        description="Train an encoder on images with ranked positives.",
+        epilog=EXAMPLES,
+        formatter_class=jsonargparse.DefaultHelpFormatter,
+    )
+    parser.add_argument(
+        "--config", action=jsonargparse.ActionConfigFile, help="YAML file with any of the options"
+    )
+    parser.add_class_arguments(TrainConfig)
+    return parser

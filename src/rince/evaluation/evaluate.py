@@ -1,0 +1,227 @@
+"""Judge a frozen backbone on everything: features are extracted once, then all metrics run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rince.core.checks import require
+from rince.data.batches import eval_batches
+from rince.data.images import FileImages, TensorImages
+from rince.data.sources import Splits
+from rince.evaluation.features import FeatureSet, extract_features
+from rince.evaluation.knn import knn_accuracy
+from rince.evaluation.linear_probe import linear_probe
+from rince.evaluation.ood import ClassGaussians, auroc, fpr_at_tpr, knn_ood_score, roc_curve
+from rince.evaluation.ordering import rank_agreement, rank_correlation, similarity_histograms
+from rince.evaluation.results import Evaluation, Gallery, Map2D, RocCurve
+from rince.evaluation.retrieval import retrieval_by_level
+from rince.ranks.taxonomy import Taxonomy
+
+KS = (1, 5, 10, 20)
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How much to do.
+
+    Args:
+        probe_epochs: of the linear probe (the paper: 100).
+        knn_k: neighbours of the kNN accuracy and of the kNN outlier score.
+        map_points: test images on the 2-D map; 0 leaves the map out (t-SNE is the slowest part).
+        gallery_queries, gallery_neighbours: size of the retrieval gallery.
+        seed: of the probe, the map, and the choice of queries.
+    """
+
+    probe_epochs: int = 100
+    knn_k: int = 20
+    map_points: int = 1000
+    gallery_queries: int = 10
+    gallery_neighbours: int = 8
+    seed: int = 0
+
+
+def evaluate_backbone(
+    backbone: nn.Module,
+    splits: Splits,
+    outliers: Mapping[str, Tensor],
+    *,
+    options: EvaluationOptions | None = None,
+    device: torch.device | str = "cpu",
+    batch_size: int = 512,
+) -> Evaluation:
+    """Judge a backbone as the paper does, and by whether it keeps the order of the ranks.
+
+    Args:
+        backbone: images to features; frozen here.
+        splits: the training images are the gallery and train the probe; the test images are
+            queries.
+        outliers: name -> uint8 pixels (N, C, H, W) of images of no known class.
+        options: how much to do.
+        device: where features are extracted.
+        batch_size: of the extraction.
+
+    Returns:
+        All metrics and what a report draws.
+
+    Raises:
+        ValueError: no test images, or features that are not finite.
+    """
+    options = options or EvaluationOptions()
+    require(len(splits.test) > 0, "there are no test images to evaluate on")
+    started = time.perf_counter()
+    taxonomy = splits.train.taxonomy
+    size = splits.image_size
+    train = extract_features(backbone, eval_batches(splits.train, batch_size, size), device)
+    test = extract_features(backbone, eval_batches(splits.test, batch_size, size), device)
+    extracted = time.perf_counter()
+
+    metrics: dict[str, float] = {}
+    levels = _label_levels(taxonomy, train, test)
+    for level, (train_labels, test_labels, count) in levels.items():
+        probe = linear_probe(
+            train.features,
+            train_labels,
+            test.features,
+            test_labels,
+            num_classes=count,
+            epochs=options.probe_epochs,
+            seed=options.seed,
+        )
+        metrics[f"probe/{level}"] = probe.accuracy
+        metrics[f"knn/{level}"] = knn_accuracy(
+            test.features,
+            test_labels,
+            train.features,
+            train_labels,
+            k=min(options.knn_k, len(train.labels)),
+        )
+    sides = {
+        level: (test_labels, train_labels)
+        for level, (train_labels, test_labels, _) in levels.items()
+    }
+    for level, found in retrieval_by_level(test.features, train.features, sides, ks=KS).items():
+        metrics |= {f"retrieval/{level}/R@{k}": value for k, value in found.recall.items()}
+        metrics[f"retrieval/{level}/mAP"] = found.mean_average_precision
+
+    ranks = taxonomy.ranks(test.labels, train.labels)
+    agreement = rank_agreement(test.features, train.features, ranks)
+    metrics |= {f"ordering/{name}": value for name, value in agreement.items()}
+    metrics["ordering/correlation"] = rank_correlation(test.features, train.features, ranks)
+
+    roc: dict[tuple[str, str], RocCurve] = {}
+    if outliers:
+        gaussians = ClassGaussians.fit(train.features, train.labels)
+        inlier_scores = {
+            "gaussian": gaussians.score(test.features),
+            "knn": knn_ood_score(train.features, test.features, k=options.knn_k),
+        }
+    for name, pixels in outliers.items():
+        images = TensorImages(pixels, torch.zeros(len(pixels), dtype=torch.int64), taxonomy, name)
+        out = extract_features(backbone, eval_batches(images, batch_size, size), device).features
+        outlier_scores = {
+            "gaussian": gaussians.score(out),
+            "knn": knn_ood_score(train.features, out, k=options.knn_k),
+        }
+        for detector, scores in outlier_scores.items():
+            inside = inlier_scores[detector]
+            metrics[f"ood/{name}/{detector}/AUROC"] = auroc(inside, scores)
+            metrics[f"ood/{name}/{detector}/FPR95"] = fpr_at_tpr(inside, scores)
+            roc[name, detector] = roc_curve(inside, scores)
+
+    return Evaluation(
+        metrics=metrics,
+        info={
+            "train_images": len(splits.train),
+            "test_images": len(splits.test),
+            "outliers": {name: len(pixels) for name, pixels in outliers.items()},
+            "data": splits.train.name,
+            "feature_dim": int(train.features.shape[1]),
+            "probe_epochs": options.probe_epochs,
+            "extract_seconds": extracted - started,
+            "evaluate_seconds": time.perf_counter() - started,
+        },
+        classes=taxonomy.classes,
+        groups=taxonomy.group_names(min(2, taxonomy.num_ranks)),
+        histograms=similarity_histograms(test.features, train.features, ranks),
+        map_2d=_map_2d(test, taxonomy, options),
+        gallery=_gallery(splits, train, test, options),
+        roc=roc,
+    )
+
+
+def _label_levels(
+    taxonomy: Taxonomy, train: FeatureSet, test: FeatureSet
+) -> dict[str, tuple[Tensor, Tensor, int]]:
+    """fine (and, where there are superclasses, coarse): labels of both sides, and their number."""
+    levels = {"fine": (train.labels, test.labels, taxonomy.num_classes)}
+    if taxonomy.num_ranks >= 2:
+        group = taxonomy.labels_at(2)
+        levels["coarse"] = (group[train.labels], group[test.labels], int(group.max()) + 1)
+    return levels
+
+
+def _map_2d(test: FeatureSet, taxonomy: Taxonomy, options: EvaluationOptions) -> Map2D:
+    """t-SNE of a sample of the unit-length test features."""
+    chosen = _sample(len(test.labels), options.map_points, options.seed)
+    if len(chosen) < 10:  # too few for t-SNE to mean anything
+        return Map2D(np.zeros((0, 2)), np.zeros(0, dtype=int), np.zeros(0, dtype=int))
+    from sklearn.manifold import TSNE
+
+    features = torch.nn.functional.normalize(test.features[chosen], dim=1).numpy()
+    xy = TSNE(
+        perplexity=min(30.0, (len(chosen) - 1) / 3),
+        init="pca",
+        random_state=options.seed,
+    ).fit_transform(features)
+    fine = test.labels[chosen]
+    coarse = taxonomy.labels_at(min(2, taxonomy.num_ranks))[fine]
+    return Map2D(xy, fine.numpy(), coarse.numpy())
+
+
+def _gallery(
+    splits: Splits, train: FeatureSet, test: FeatureSet, options: EvaluationOptions
+) -> Gallery:
+    """Some test images with the training images nearest to them."""
+    queries = _sample(len(test.labels), options.gallery_queries, options.seed)
+    normalize = torch.nn.functional.normalize
+    similarity = normalize(test.features[queries], dim=1) @ normalize(train.features, dim=1).T
+    count = min(options.gallery_neighbours, len(train.labels))
+    similarities, neighbours = similarity.topk(count, dim=1)  # (G, n)
+    labels = test.labels[queries]
+    found = train.labels[neighbours]
+    ranks = splits.train.taxonomy.table[labels[:, None], found]
+    shape = neighbours.shape
+    return Gallery(
+        queries=_thumbnails(splits.test, queries, splits.image_size),
+        neighbours=_thumbnails(splits.train, neighbours.flatten(), splits.image_size).reshape(
+            *shape, *_thumbnails(splits.test, queries[:1], splits.image_size).shape[1:]
+        ),
+        ranks=ranks.numpy(),
+        similarities=similarities.numpy(),
+        query_labels=labels.numpy(),
+        neighbour_labels=found.numpy(),
+    )
+
+
+def _sample(total: int, count: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(total, generator=generator)[:count]
+
+
+def _thumbnails(
+    images: TensorImages | FileImages, indices: Tensor, size: int
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """(n, H, W, C) bytes."""
+    chosen = images.subset(indices)
+    if isinstance(chosen, FileImages):
+        chosen = chosen.preload(min(size, 64))
+    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = chosen.pixels.permute(
+        0, 2, 3, 1
+    ).numpy()
+    return pixels

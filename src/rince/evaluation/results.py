@@ -1,0 +1,171 @@
+"""What an evaluation found, written to and read from a run folder.
+
+``results.json`` holds the numbers (and is meant to be read by people and scripts);
+``evaluation.npz`` holds what the report draws: curves, histograms, the 2-D map, the gallery.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from rince.core.checks import RinceError
+
+RESULTS_FILE = "results.json"
+ARRAYS_FILE = "evaluation.npz"
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """Similarities between queries and gallery, counted per rank.
+
+    Args:
+        edges: (B + 1,) float, bin edges over the cosine.
+        counts: rank -> (B,) int; key 0 holds the negatives.
+    """
+
+    edges: Array
+    counts: Mapping[int, Array]
+
+
+@dataclass(frozen=True)
+class Map2D:
+    """A 2-D map of a sample of the test features.
+
+    Args:
+        xy: (M, 2) float.
+        fine: (M,) int, class indices. coarse: (M,) int, indices of level-2 groups.
+    """
+
+    xy: Array
+    fine: Array
+    coarse: Array
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Query images with their nearest gallery images.
+
+    Args:
+        queries: (G, H, W, C) uint8. neighbours: (G, n, H, W, C) uint8, nearest first.
+        ranks: (G, n) int, rank of each neighbour for its query (0 = negative).
+        similarities: (G, n) float, cosine.
+        query_labels: (G,) int. neighbour_labels: (G, n) int.
+    """
+
+    queries: Array
+    neighbours: Array
+    ranks: Array
+    similarities: Array
+    query_labels: Array
+    neighbour_labels: Array
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """One out-of-distribution detector on one outlier set: (P,) rates, thinned for drawing."""
+
+    false_positive_rate: Array
+    true_positive_rate: Array
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything measured on one run.
+
+    Args:
+        metrics: flat name -> value, all in [0, 1] except correlations in [-1, 1]:
+            ``probe/fine``, ``probe/coarse``, ``knn/fine``, ``knn/coarse``,
+            ``retrieval/fine/R@1`` ... ``retrieval/coarse/mAP``, ``ordering/1>2``, ...,
+            ``ordering/correlation``, ``ood/<set>/<detector>/AUROC`` and ``.../FPR95``.
+        info: what was measured: sizes, data names, seconds, versions.
+        classes: (C,) fine class names. groups: names of the level-2 groups.
+        roc: (outlier set, detector) -> curve.
+    """
+
+    metrics: Mapping[str, float]
+    info: Mapping[str, Any]
+    classes: tuple[str, ...]
+    groups: tuple[str, ...]
+    histograms: Histograms
+    map_2d: Map2D
+    gallery: Gallery
+    roc: Mapping[tuple[str, str], RocCurve] = field(default_factory=dict)
+
+
+def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Write ``results.json`` and ``evaluation.npz``; each is replaced whole or not at all."""
+    numbers = {
+        "metrics": dict(evaluation.metrics),
+        "info": dict(evaluation.info),
+        "classes": list(evaluation.classes),
+        "groups": list(evaluation.groups),
+    }
+    arrays: dict[str, Array] = {"edges": evaluation.histograms.edges}
+    for rank, counts in evaluation.histograms.counts.items():
+        arrays[f"counts/{rank}"] = counts
+    for name in ("xy", "fine", "coarse"):
+        arrays[f"map/{name}"] = getattr(evaluation.map_2d, name)
+    for name in Gallery.__dataclass_fields__:
+        arrays[f"gallery/{name}"] = getattr(evaluation.gallery, name)
+    for (outliers, detector), curve in evaluation.roc.items():
+        arrays[f"roc/{outliers}/{detector}"] = np.stack(
+            [curve.false_positive_rate, curve.true_positive_rate]
+        )
+    part = folder / (ARRAYS_FILE + ".part")
+    with part.open("wb") as stream:
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
+    os.replace(part, folder / ARRAYS_FILE)
+    part = folder / (RESULTS_FILE + ".part")
+    part.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, folder / RESULTS_FILE)
+
+
+def load_evaluation(folder: Path) -> Evaluation:
+    """Read what :func:`save_evaluation` wrote.
+
+    Raises:
+        RinceError: the folder has not been evaluated, or a file is damaged.
+    """
+    for name in (RESULTS_FILE, ARRAYS_FILE):  # both, or the run was never evaluated to the end
+        if not (folder / name).is_file():
+            raise RinceError(f"{folder} has no {name}: run `rince evaluate {folder}` first")
+    try:
+        numbers = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+        with np.load(folder / ARRAYS_FILE, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        return _evaluation(numbers, arrays)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise RinceError(
+            f"the results in {folder} are damaged ({type(error).__name__}: {error}): run "
+            f"`rince evaluate {folder}` again"
+        ) from error
+
+
+def _evaluation(numbers: Mapping[str, Any], arrays: Mapping[str, Array]) -> Evaluation:
+    counts = {int(n[7:]): a for n, a in arrays.items() if n.startswith("counts/")}
+    roc = {}
+    for name, array in arrays.items():
+        if name.startswith("roc/"):
+            outliers, _, detector = name.removeprefix("roc/").rpartition("/")
+            roc[outliers, detector] = RocCurve(array[0], array[1])
+    return Evaluation(
+        metrics=numbers["metrics"],
+        info=numbers["info"],
+        classes=tuple(numbers["classes"]),
+        groups=tuple(numbers["groups"]),
+        histograms=Histograms(arrays["edges"], dict(sorted(counts.items()))),
+        map_2d=Map2D(*(arrays[f"map/{n}"] for n in ("xy", "fine", "coarse"))),
+        gallery=Gallery(*(arrays[f"gallery/{n}"] for n in Gallery.__dataclass_fields__)),
+        roc=roc,
+    )

@@ -1,0 +1,119 @@
+"""What a user sees while training: one line an epoch, and an online kNN accuracy."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from rince.data.batches import eval_batches
+from rince.data.images import FileImages, TensorImages
+from rince.evaluation.features import extract_features
+from rince.evaluation.knn import knn_accuracy
+from rince.training.history import HistoryLogger
+
+logger = logging.getLogger("rince")
+
+
+class OnlineKNN(pl.Callback):
+    """kNN accuracy of the backbone on training images that are held out of the gallery.
+
+    It watches progress, and is no result: the images are trained on. The test set stays unseen.
+
+    Args:
+        images: the training images; a fixed fifth of at most ``limit`` of them are queries, the
+            rest the gallery.
+        every: epochs between two measurements.
+        limit: largest number of images used.
+        seed: chooses them.
+    """
+
+    def __init__(
+        self,
+        images: TensorImages | FileImages,
+        *,
+        every: int,
+        image_size: int,
+        limit: int,
+        seed: int,
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(len(images), generator=generator)[:limit]
+        self.images = images.subset(chosen)
+        self.every = every
+        self.image_size = image_size
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if not trainer.is_global_zero or (epoch % self.every and epoch != trainer.max_epochs):
+            return
+        backbone: Any = pl_module.backbone
+        found = extract_features(
+            backbone, eval_batches(self.images, 512, self.image_size), pl_module.device
+        )
+        queries = len(found.labels) // 5
+        accuracy = knn_accuracy(
+            found.features[:queries],
+            found.labels[:queries],
+            found.features[queries:],
+            found.labels[queries:],
+            k=min(20, len(found.labels) - queries),
+        )
+        for target in trainer.loggers:
+            target.log_metrics({"online_knn": accuracy}, trainer.global_step)
+        pl_module.log("knn", accuracy, prog_bar=True, logger=False, rank_zero_only=True)
+
+
+class EpochLine(pl.Callback):
+    """Logs one line an epoch: loss, and per rank its loss, similarity and positives.
+
+    Args:
+        history: where the metrics of the steps went.
+        images_per_epoch: over all processes, for the images per second.
+    """
+
+    def __init__(self, history: HistoryLogger, images_per_epoch: int) -> None:
+        self.history = history
+        self.images_per_epoch = images_per_epoch
+        self._started: float | None = None  # stays None for the rest of a resumed epoch
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        speed = None
+        if self._started is not None:
+            speed = self.images_per_epoch / (time.perf_counter() - self._started)
+        means = self.history.take_means()
+        logger.info(
+            epoch_line(trainer.current_epoch + 1, int(trainer.max_epochs or 0), means, speed)
+        )
+
+
+def epoch_line(epoch: int, epochs: int, means: Mapping[str, float], speed: float | None) -> str:
+    """``epoch 3/20 | loss 4.21 | rank 1: loss 2.10, similarity 0.63, positives 5.1 | ...``."""
+    parts = [f"epoch {epoch}/{epochs}"]
+    if "train/loss" in means:
+        parts.append(f"loss {means['train/loss']:.3f}")
+    rank = 1
+    while f"train/positives_rank_{rank}" in means:
+        shown = []
+        for name, digits in (("loss", 3), ("similarity", 2), ("positives", 1)):
+            value = means.get(f"train/{name}_rank_{rank}")
+            if value is not None:
+                shown.append(f"{name} {value:.{digits}f}")
+        parts.append(f"rank {rank}: " + ", ".join(shown))
+        rank += 1
+    if "train/similarity_rank_0" in means:
+        parts.append(f"negatives: similarity {means['train/similarity_rank_0']:.2f}")
+    if "online_knn" in means:
+        parts.append(f"kNN {100 * means['online_knn']:.1f}%")
+    if speed is not None:
+        parts.append(f"{speed:.0f} images/s")
+    return " | ".join(parts)

@@ -1,0 +1,224 @@
+"""Everything a training run can be told. No torch here: ``rince --help`` reads this file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from rince.core.checks import require
+
+Objective = Literal["rince", "supcon-in", "supcon-out", "supcon-coarse", "infonce", "cross-entropy"]
+
+# The temperatures of the paper's CIFAR-100 study, and its setting for three ranks.
+DEFAULT_TEMPERATURES = {1: (0.1,), 2: (0.1, 0.225), 3: (0.1, 0.225, 0.5)}
+
+
+@dataclass
+class DataConfig:
+    """Which images, and how large.
+
+    Args:
+        root: folder where named data sets are kept or downloaded to; None looks in the usual
+            places.
+        image_size: side in pixels fed to the backbone; None keeps 28 (Fashion-MNIST) or 32
+            (CIFAR-100), and takes 32 for a folder.
+        per_class: use only so many training images of each class (chosen by the seed).
+        test_per_class: likewise for the test images.
+        cache: hold all images in memory as bytes at image_size and augment whole batches, much
+            faster for small images; None does so up to 64 pixels.
+        skip_unreadable: leave out images that cannot be read, with a warning; otherwise the
+            first one is an error.
+        drop_duplicates: leave out training images that are byte for byte among the test images, or
+            twice in the training images.
+        workers: processes that decode images when they are not held in memory.
+    """
+
+    root: str | None = None
+    image_size: int | None = None
+    per_class: int | None = None
+    test_per_class: int | None = None
+    cache: bool | None = None
+    skip_unreadable: bool = False
+    drop_duplicates: bool = False
+    workers: int = 2
+
+
+@dataclass
+class LossConfig:
+    """The loss.
+
+    Args:
+        variant: form of RINCE: "in" is content with one good positive a rank (noisy ranks),
+            "out" asks each positive, "out-in" asks each of rank 1 and one of the others.
+        positives: "exclusive" takes rank i alone in term i, "cumulative" all ranks up to i.
+        temperatures: RINCE, one a rank, rising; None takes (0.1, 0.225, 0.5) up to the number of
+            ranks.
+        temperature: of the one-rank losses (supcon-in, supcon-out, supcon-coarse, infonce).
+    """
+
+    variant: Literal["in", "out", "out-in"] = "out-in"
+    positives: Literal["exclusive", "cumulative"] = "exclusive"
+    temperatures: tuple[float, ...] | None = None
+    temperature: float = 0.1
+
+
+@dataclass
+class ModelConfig:
+    """The encoder.
+
+    Args:
+        backbone: small-resnet (for CPUs), resnet18-3x3, resnet50-3x3 (the paper's for 32
+            pixels), torchvision/NAME or timm/NAME.
+        pretrained: start from the library's weights (torchvision and timm names only).
+        embedding_dim: width of the projection that the loss sees.
+        momentum: keys come from a slow copy of the encoder that follows with this momentum (the
+            paper: 0.99); None makes both views queries and keys of the current batch (SimCLR).
+        queue_size: so many past keys serve as keys too (the paper: 4096); needs momentum.
+    """
+
+    backbone: str = "small-resnet"
+    pretrained: bool = False
+    embedding_dim: int = 128
+    momentum: float | None = None
+    queue_size: int = 0
+
+
+@dataclass
+class OptimConfig:
+    """The optimizer: the paper's SGD with warm-up and cosine, or AdamW.
+
+    Args:
+        optimizer: "sgd" (momentum 0.9) or "adamw".
+        lr: peak learning rate. The paper's 0.5 is for batches of 512 and SGD.
+        weight_decay: as in the optimizer.
+        warmup_epochs: the learning rate rises linearly over these (the paper: 10 of 1000).
+        final_lr_ratio: the cosine ends at lr times this.
+        clip: largest gradient norm; None does not clip.
+    """
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.5
+    weight_decay: float = 1e-4
+    warmup_epochs: float = 1.0
+    final_lr_ratio: float = 1e-3
+    clip: float | None = None
+
+
+@dataclass
+class TrainConfig:
+    """Train an encoder on images with ranked positives.
+
+    Args:
+        data: a folder of images in class folders (nested folders are superclasses; train/ and
+            val/ or test/ below it are taken as splits), or fashion-mnist, or cifar100.
+        objective: rince, or a rival in the same harness: supcon-in, supcon-out, supcon-coarse
+            (on the superclasses), infonce (no labels), cross-entropy.
+        epochs: passes over the training images.
+        batch_size: images a process and step; each gives two views.
+        seed: of everything random; the same seed gives the same weights on a CPU.
+        name: of the run's folder below output; None makes one of data, objective and seed.
+        output: folder that holds the runs.
+        accelerator: Lightning's: auto, cpu, gpu, mps, ...
+        devices: Lightning's: auto, a number, or a list of devices.
+        precision: Lightning's: 32-true, bf16-mixed, 16-mixed.
+        checkpoint_every: steps between two checkpoints (also at the end of each epoch).
+        log_every: steps between two lines of metrics.
+        knn_every: epochs between two online kNN accuracies (train images held out from the
+            gallery, never the test set); 0 never.
+        progress: show the progress bar.
+    """
+
+    data: str
+    objective: Objective = "rince"
+    loss: LossConfig = field(default_factory=LossConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    images: DataConfig = field(default_factory=DataConfig)
+    epochs: int = 20
+    batch_size: int = 256
+    seed: int = 0
+    name: str | None = None
+    output: str = "runs"
+    accelerator: str = "auto"
+    devices: str = "auto"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    checkpoint_every: int = 200
+    log_every: int = 10
+    knn_every: int = 1
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "checkpoint_every", "log_every"):
+            require(
+                getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
+            )
+        require(
+            self.model.queue_size == 0 or self.model.momentum is not None,
+            "model.queue_size needs a momentum encoder (keys of an encoder that changes fast "
+            "grow stale): set model.momentum, for instance 0.99",
+        )
+        require(self.model.queue_size >= 0, f"model.queue_size is {self.model.queue_size}")
+        require(self.optim.lr > 0, f"optim.lr must be positive, got {self.optim.lr}")
+        require(
+            0 <= self.optim.warmup_epochs < self.epochs,
+            f"optim.warmup_epochs must be at least 0 and below epochs ({self.epochs}), got "
+            f"{self.optim.warmup_epochs}",
+        )
+
+    def run_name(self) -> str:
+        """Name of the run's folder."""
+        if self.name:
+            return self.name
+        data = self.data.rstrip("/").rpartition("/")[2] or "data"
+        variant = f"-{self.loss.variant}" if self.objective == "rince" else ""
+        return f"{data}-{self.objective}{variant}-seed{self.seed}"
+
+    def label(self) -> str:
+        """What a table calls this method, the same for all seeds."""
+        if self.objective != "rince":
+            return self.objective
+        cumulative = " cumulative" if self.loss.positives == "cumulative" else ""
+        return f"rince {self.loss.variant}{cumulative}"
+
+
+def to_dict(config: TrainConfig) -> dict[str, Any]:
+    """Plain nested data, for YAML and the checkpoint."""
+    return asdict(config)
+
+
+def from_dict(data: dict[str, Any]) -> TrainConfig:
+    """Back from :func:`to_dict`'s form.
+
+    Raises:
+        ValueError: an unknown or missing entry.
+    """
+    data = dict(data)
+    try:
+        loss = dict(data.pop("loss", {}))
+        if loss.get("temperatures") is not None:
+            loss["temperatures"] = tuple(loss["temperatures"])
+        return TrainConfig(
+            loss=LossConfig(**loss),
+            model=ModelConfig(**data.pop("model", {})),
+            optim=OptimConfig(**data.pop("optim", {})),
+            images=DataConfig(**data.pop("images", {})),
+            **data,
+        )
+    except TypeError as error:
+        raise ValueError(f"not a training configuration: {error}") from error
+
+
+def rank_temperatures(config: LossConfig, num_ranks: int) -> tuple[float, ...]:
+    """The temperatures given, or the paper's for this number of ranks.
+
+    Raises:
+        ValueError: none given and more than three ranks.
+    """
+    if config.temperatures is not None:
+        return config.temperatures
+    require(
+        num_ranks in DEFAULT_TEMPERATURES,
+        f"these data have {num_ranks} ranks; the default temperatures are known for up to 3: "
+        f"give --loss.temperatures, {num_ranks} rising numbers",
+    )
+    return DEFAULT_TEMPERATURES[num_ranks]

@@ -1,0 +1,250 @@
+"""The LightningModule: views in, queries and keys, one of the objectives out."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rince._version import __version__
+from rince.core.checks import require
+from rince.core.distributed import gather, process_index
+from rince.data.batches import ImageBatch, augmented, batch_seed
+from rince.data.views import BatchAugmentation
+from rince.models.backbones import Backbone
+from rince.models.heads import ProjectionHead
+from rince.models.momentum import MomentumEncoder
+from rince.models.queue import KeyQueue
+from rince.ranks.taxonomy import Taxonomy
+from rince.training.config import TrainConfig, rank_temperatures, to_dict
+from rince.training.objectives import Loss, Pairs, contrastive_loss, rank_statistics
+
+CHECKPOINT_KEY = "rince"
+BACKBONE_PREFIX = "encoder.backbone."
+
+
+class RankedModule(pl.LightningModule):
+    """Trains a backbone with any objective of the harness.
+
+    Without ``model.momentum`` both views of every image are queries and keys at once (SimCLR).
+    With it the first view is the query, the second goes through the momentum encoder and is a
+    key, and so are the queued keys (MoCo). Over several processes the keys of all are gathered.
+
+    A step draws its random numbers from (seed, epoch, batch, process) alone, so that a run that
+    is killed and resumed takes the same steps.
+
+    Args:
+        backbone: images to features.
+        taxonomy: the classes and their ranks.
+        config: the whole run's.
+        in_channels, image_size: of the images, kept in the checkpoint for the evaluation.
+
+    Raises:
+        ValueError: temperatures that do not fit the taxonomy, or an objective that it cannot
+            serve.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        taxonomy: Taxonomy,
+        config: TrainConfig,
+        *,
+        in_channels: int,
+        image_size: int,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.taxonomy = taxonomy
+        self.in_channels = in_channels
+        self.image_size = image_size
+        self.augmentation = BatchAugmentation(image_size, in_channels)
+        self._seconds_before = 0.0
+        self._started = time.perf_counter()
+        self._check_objective()
+        model, contrastive = config.model, config.objective != "cross-entropy"
+        head: nn.Module
+        if contrastive:
+            head = ProjectionHead(backbone.feature_dim, model.embedding_dim)
+        else:
+            head = nn.Linear(backbone.feature_dim, taxonomy.num_classes)
+        self.encoder = nn.Sequential(OrderedDict(backbone=backbone.module, head=head))
+        self.momentum_encoder: MomentumEncoder | None = None
+        self.queue: KeyQueue | None = None
+        if contrastive and model.momentum is not None:
+            self.momentum_encoder = MomentumEncoder(self.encoder, model.momentum)
+        if contrastive and model.queue_size:
+            self.queue = KeyQueue(model.queue_size, model.embedding_dim)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The part that is kept and evaluated."""
+        backbone: nn.Module = self.encoder.get_submodule("backbone")
+        return backbone
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, feature_dim)."""
+        features: Tensor = self.backbone(images)
+        return features
+
+    def on_after_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ImageBatch:
+        # Images held in memory arrive as bytes: drawing their views here uses the GPU, if any.
+        return augmented(batch, self.augmentation) if len(batch.views) == 1 else batch
+
+    def on_train_batch_start(self, batch: ImageBatch, batch_idx: int) -> None:
+        # Dropout and the like: a function of the step, not of what happened before it.
+        torch.manual_seed(
+            batch_seed(self.config.seed, self.current_epoch, batch_idx, process_index())
+        )
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        if self.config.objective == "cross-entropy":
+            loss, pairs = self._classify(batch)
+        else:
+            pairs = self._momentum_pairs(batch) if self.momentum_encoder else self._pairs(batch)
+            loss = contrastive_loss(self.config.objective, self.config.loss, self.taxonomy, pairs)
+        total = loss.total
+        if not bool(torch.isfinite(total)):
+            raise FloatingPointError(
+                f"the loss is {float(total)} at step {self.global_step}: lower optim.lr (now "
+                f"{self.config.optim.lr}), set optim.clip, or use precision 32-true. The last "
+                f"checkpoint is untouched"
+            )
+        self.log("loss", total.detach(), prog_bar=True, logger=False)
+        if (self.global_step + 1) % self.config.log_every == 0 and self.logger is not None:
+            shown = {"loss": total.detach(), "lr": torch.tensor(self._current_lr())}
+            shown |= loss.parts | rank_statistics(pairs, self.taxonomy)
+            self.logger.log_metrics(
+                {f"train/{name}": float(x) for name, x in shown.items()}, self.global_step + 1
+            )
+        return total
+
+    def configure_optimizers(self) -> Any:
+        optim = self.config.optim
+        weights = [p for p in self.parameters() if p.requires_grad]
+        optimizer: torch.optim.Optimizer
+        if optim.optimizer == "sgd":
+            optimizer = torch.optim.SGD(
+                weights, lr=optim.lr, momentum=0.9, weight_decay=optim.weight_decay
+            )
+        else:
+            optimizer = torch.optim.AdamW(weights, lr=optim.lr, weight_decay=optim.weight_decay)
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup = round(total * optim.warmup_epochs / self.config.epochs)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: lr_factor(step, total, warmup, optim.final_lr_ratio)
+        )
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CHECKPOINT_KEY] = {
+            "version": __version__,
+            "config": to_dict(self.config),
+            "taxonomy": [list(path) for path in self.taxonomy.paths],
+            "in_channels": self.in_channels,
+            "image_size": self.image_size,
+            "train_seconds": self.train_seconds(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._seconds_before = checkpoint[CHECKPOINT_KEY]["train_seconds"]
+
+    def on_train_start(self) -> None:
+        self._started = time.perf_counter()
+
+    def train_seconds(self) -> float:
+        """Wall time of training, the parts before a resume included (up to the checkpoint)."""
+        return self._seconds_before + time.perf_counter() - self._started
+
+    def _pairs(self, batch: ImageBatch) -> Pairs:
+        views = torch.cat(batch.views)  # (2B, C, H, W)
+        z = self.encoder(views)  # (2B, D)
+        labels, ids = batch.labels.repeat(2), batch.indices.repeat(2)
+        return Pairs(
+            query=z,
+            key=gather(z),
+            query_labels=labels,
+            key_labels=gather(labels),
+            query_ids=ids,
+            key_ids=gather(ids),
+            ignore_self=True,
+        )
+
+    def _momentum_pairs(self, batch: ImageBatch) -> Pairs:
+        assert self.momentum_encoder is not None
+        # Before the keys are made, not after the optimizer step: the checkpoint between two
+        # steps then holds one consistent state.
+        self.momentum_encoder.update(self.encoder)
+        query = self.encoder(batch.views[0])  # (B, D)
+        key = gather(self.momentum_encoder(batch.views[1]))
+        labels, ids = gather(batch.labels), gather(batch.indices)
+        valid, num_queued = None, 0
+        fresh = (key, labels, ids)
+        if self.queue is not None:
+            num_queued = self.queue.size
+            valid = torch.cat([torch.ones_like(labels, dtype=torch.bool), self.queue.valid])
+            key = torch.cat([key, self.queue.embeddings])
+            labels = torch.cat([labels, self.queue.labels])
+            ids = torch.cat([ids, self.queue.ids])
+            # The gathered order starts with the own part; the queue must be the same everywhere.
+            shift = process_index() * batch.labels.shape[0]
+            self.queue.push(*(x.roll(shift, dims=0) for x in fresh))
+        return Pairs(
+            query=query,
+            key=key,
+            query_labels=batch.labels,
+            key_labels=labels,
+            query_ids=batch.indices,
+            key_ids=ids,
+            ignore_self=False,
+            num_queued=num_queued,
+            key_valid=valid,
+        )
+
+    def _classify(self, batch: ImageBatch) -> tuple[Loss, Pairs]:
+        features = self.backbone(torch.cat(batch.views))  # (2B, F): the same budget of images
+        labels, ids = batch.labels.repeat(2), batch.indices.repeat(2)
+        logits = self.encoder.get_submodule("head")(features)
+        total = functional.cross_entropy(logits.float(), labels)
+        z = functional.normalize(features.detach().float(), dim=1)
+        return Loss(total, {}), Pairs(z, z, labels, labels, ids, ids, ignore_self=True)
+
+    def _check_objective(self) -> None:
+        objective, taxonomy = self.config.objective, self.taxonomy
+        if objective == "rince":
+            given = rank_temperatures(self.config.loss, taxonomy.num_ranks)
+            require(
+                len(given) == taxonomy.num_ranks,
+                f"loss.temperatures holds {len(given)} numbers, but these classes have "
+                f"{taxonomy.num_ranks} rank(s) (see `rince ranks`): give one a rank",
+            )
+        if objective == "supcon-coarse":
+            require(
+                taxonomy.num_ranks >= 2,
+                "supcon-coarse needs superclasses, but these classes form one flat level",
+            )
+        if objective != "infonce":
+            require(
+                taxonomy.num_classes > 1,
+                f"there is only one class ({taxonomy.classes[0]}): without a second one nothing "
+                f"is less similar than anything else. Add classes, or use objective infonce",
+            )
+
+    def _current_lr(self) -> float:
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        return float(optimizer.param_groups[0]["lr"])
+
+
+def lr_factor(step: int, total: int, warmup: int, final_ratio: float) -> float:
+    """Linear warm-up to 1, then a cosine down to ``final_ratio`` at the last step."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, total - 1 - warmup)
+    return final_ratio + (1 - final_ratio) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))

@@ -1,0 +1,134 @@
+"""The objectives of the harness: the same queries and keys, judged by different losses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rince.core.pair_ranks import (
+    ALL,
+    IGNORED,
+    DenseRanks,
+    IdentityRanks,
+    PairRanks,
+    TableRanks,
+)
+from rince.losses.contrastive import info_nce, supcon_in, supcon_out
+from rince.losses.masked import reduce_over_queries
+from rince.losses.ranked_info_nce import ranked_info_nce_terms
+from rince.ranks.taxonomy import Taxonomy
+from rince.training.config import LossConfig, Objective, rank_temperatures
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """One step's queries and keys with what rank sources need to know of them.
+
+    Args:
+        query, key: (Q, D), (K, D), unit length.
+        query_labels, key_labels: (Q,), (K,) class indices.
+        query_ids, key_ids: (Q,), (K,) image indices, equal for two views of one image.
+        ignore_self: the first Q keys are the queries themselves.
+        num_queued: so many last keys come from the queue.
+        key_valid: (K,) bool; False marks empty queue slots. None: all are valid.
+    """
+
+    query: Tensor
+    key: Tensor
+    query_labels: Tensor
+    key_labels: Tensor
+    query_ids: Tensor
+    key_ids: Tensor
+    ignore_self: bool
+    num_queued: int = 0
+    key_valid: Tensor | None = None
+
+    def ranks(self, table: Tensor, num_ranks: int) -> TableRanks:
+        """Ranks by class."""
+        return TableRanks(
+            self.query_labels,
+            self.key_labels,
+            table,
+            ignore_self=self.ignore_self,
+            key_valid=self.key_valid,
+            num_ranks=num_ranks,
+        )
+
+    def instance_ranks(self) -> PairRanks:
+        """Rank 1 for the other view of the same image only.
+
+        An older key of the same image may still be queued (from the end of the last epoch); it
+        is ignored, neither a second positive nor, as in MoCo, a false negative.
+        """
+        ranks = IdentityRanks(
+            self.query_ids, self.key_ids, ignore_self=self.ignore_self, key_valid=self.key_valid
+        )
+        if self.num_queued == 0:
+            return ranks
+        matrix = ranks.tile(ALL, ALL)
+        queued = matrix[:, -self.num_queued :]
+        return DenseRanks(
+            torch.cat(
+                [matrix[:, : -self.num_queued], queued.masked_fill(queued == 1, IGNORED)], dim=1
+            ),
+            num_ranks=1,
+        )
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A step's loss, and its parts to show: name -> scalar."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+def contrastive_loss(
+    objective: Objective, config: LossConfig, taxonomy: Taxonomy, pairs: Pairs
+) -> Loss:
+    """Judge a step's pairs; cross-entropy has no pairs and lives in the module."""
+    if objective == "rince":
+        terms = ranked_info_nce_terms(
+            pairs.query,
+            pairs.key,
+            pairs.ranks(taxonomy.table, taxonomy.num_ranks),
+            rank_temperatures(config, taxonomy.num_ranks),
+            variant=config.variant,
+            positives=config.positives,
+        )
+        total = reduce_over_queries(terms.values.sum(dim=0), terms.active.any(dim=0), "mean")
+        per_rank = terms.mean_per_rank().detach()
+        return Loss(total, {f"loss_rank_{i + 1}": x for i, x in enumerate(per_rank)})
+    if objective == "infonce":
+        ranks = pairs.instance_ranks()
+        total = info_nce(pairs.query, pairs.key, ranks, config.temperature)
+    elif objective == "supcon-in":
+        flat = pairs.ranks(taxonomy.flat_table(1), 1)
+        total = supcon_in(pairs.query, pairs.key, flat, config.temperature)
+    else:
+        flat = pairs.ranks(taxonomy.flat_table(2 if objective == "supcon-coarse" else 1), 1)
+        total = supcon_out(pairs.query, pairs.key, flat, config.temperature)
+    return Loss(total, {})
+
+
+@torch.no_grad()
+def rank_statistics(pairs: Pairs, taxonomy: Taxonomy) -> dict[str, Tensor]:
+    """What a user watches: do the ranks separate, and do batches hold positives of each?
+
+    Returns:
+        ``similarity_rank_i``: mean cosine of all pairs of rank i (0: negatives), left out where
+        the batch holds none; ``positives_rank_i``: mean number of such keys a query.
+    """
+    rank = pairs.ranks(taxonomy.table, taxonomy.num_ranks).tile(ALL, ALL)
+    similarity = pairs.query.float() @ pairs.key.float().T
+    shown: dict[str, Tensor] = {}
+    for i in range(taxonomy.num_ranks + 1):
+        chosen = rank == i
+        count = chosen.sum()
+        if int(count) > 0:
+            shown[f"similarity_rank_{i}"] = torch.where(chosen, similarity, 0).sum() / count
+        if i > 0:
+            shown[f"positives_rank_{i}"] = count / rank.shape[0]
+    return shown

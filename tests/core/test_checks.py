@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import math
+import warnings
+
+import pytest
+import torch
+
+import rince
+from rince.core.checks import RinceError, RinceWarning, import_extra, require, warn
+
+
+def test_require_raises_the_message_and_only_if_the_condition_fails() -> None:
+    require(True, "never said")
+    with pytest.raises(ValueError, match=r"^said once$"):
+        require(False, "said once")
+
+
+def test_an_own_error_can_be_told_from_pythons() -> None:
+    assert not issubclass(RinceError, (ValueError, OSError))
+    assert issubclass(RinceWarning, UserWarning)
+
+
+def test_a_warning_from_outside_points_at_the_line_that_called() -> None:
+    with pytest.warns(RinceWarning, match=r"^look here$") as caught:
+        warn("look here")
+    assert [w.filename for w in caught] == [__file__]
+
+
+@pytest.mark.parametrize("through_module", [False, True])
+def test_a_warning_from_inside_points_at_the_users_line(through_module: bool) -> None:
+    z = torch.eye(2) * math.sqrt(2)  # not of unit length
+    ranks = torch.tensor([[1, 0], [0, 1]])
+    criterion = rince.RankedInfoNCE(0.1) if through_module else rince.supcon_out
+    with pytest.warns(RinceWarning, match="unit length") as caught:
+        criterion(z, z, ranks)
+    assert [w.filename for w in caught] == [__file__]
+
+
+def test_a_warning_can_be_made_an_error() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RinceWarning)
+        with pytest.raises(RinceWarning, match="stop"):
+            warn("stop")
+
+
+def test_an_extra_that_is_there_is_imported() -> None:
+    assert import_extra("math", "train") is math
+
+
+def test_an_extra_that_is_missing_is_named_with_its_pip_command() -> None:
+    with pytest.raises(ImportError, match=r"needs no_such_thing, .* pip install 'rince\[video\]'"):
+        import_extra("no_such_thing.inside", "video")
+
+
+def test_every_public_name_is_there_and_no_other() -> None:
+    for name in rince.__all__:
+        assert getattr(rince, name) is not None
+    assert dir(rince) == sorted(rince.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'ranked_infonce'"):
+        rince.ranked_infonce  # noqa: B018

@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rince import DenseRanks, IdentityRanks, PairRanks, TableRanks
+from rince.core.pair_ranks import ALL, as_pair_ranks
+
+TABLE = torch.tensor([[1, 2, 0, -1], [3, 1, 2, 0], [0, 0, 1, 3], [2, 2, 0, 1]], dtype=torch.int8)
+
+
+def slices(size: int) -> st.SearchStrategy[slice]:
+    """Any slice that a tensor takes: torch knows no negative steps."""
+    return st.slices(size).filter(lambda s: s.step is None or s.step > 0)
+
+
+@st.composite
+def sides(draw: st.DrawFn) -> tuple[list[int], list[int], bool, list[bool] | None]:
+    """Labels of queries and keys, whether the first keys are the queries, which keys are valid."""
+    query = draw(st.lists(st.integers(0, 3), min_size=1, max_size=6))
+    ignore_self = draw(st.booleans())
+    fewest = len(query) if ignore_self else 1
+    key = draw(st.lists(st.integers(0, 3), min_size=fewest, max_size=fewest + 5))
+    valid = draw(st.none() | st.lists(st.booleans(), min_size=len(key), max_size=len(key)))
+    return query, key, ignore_self, valid
+
+
+def tile_by_loops(
+    rank_of: Any, query: list[int], key: list[int], ignore_self: bool, valid: list[bool] | None
+) -> Tensor:
+    rows = []
+    for i, a in enumerate(query):
+        row = []
+        for j, b in enumerate(key):
+            if (valid is not None and not valid[j]) or (ignore_self and i == j):
+                row.append(-1)
+            else:
+                row.append(rank_of(a, b))
+        rows.append(row)
+    return torch.tensor(rows, dtype=torch.int8)
+
+
+@given(st.data(), sides())
+def test_a_tile_of_table_ranks_is_that_part_of_the_matrix(
+    data: st.DataObject, drawn: tuple[list[int], list[int], bool, list[bool] | None]
+) -> None:
+    query, key, ignore_self, valid = drawn
+    source = TableRanks(
+        torch.tensor(query),
+        torch.tensor(key),
+        TABLE,
+        ignore_self=ignore_self,
+        key_valid=None if valid is None else torch.tensor(valid),
+    )
+    expected = tile_by_loops(lambda a, b: TABLE[a, b], query, key, ignore_self, valid)
+    check_tiles(data, source, expected)
+    assert source.num_ranks == 3
+
+
+@given(st.data(), sides())
+def test_a_tile_of_identity_ranks_is_that_part_of_the_matrix(
+    data: st.DataObject, drawn: tuple[list[int], list[int], bool, list[bool] | None]
+) -> None:
+    query, key, ignore_self, valid = drawn
+    source = IdentityRanks(
+        torch.tensor(query) - 2,  # ids may be any integers
+        torch.tensor(key) - 2,
+        ignore_self=ignore_self,
+        key_valid=None if valid is None else torch.tensor(valid),
+    )
+    expected = tile_by_loops(lambda a, b: int(a == b), query, key, ignore_self, valid)
+    check_tiles(data, source, expected)
+    assert source.num_ranks == 1
+
+
+@given(st.data(), st.sampled_from([torch.int8, torch.int16, torch.int32, torch.int64]))
+def test_a_tile_of_dense_ranks_is_that_part_of_the_matrix(
+    data: st.DataObject, dtype: torch.dtype
+) -> None:
+    shape = data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    codes = st.lists(st.integers(-1, 127), min_size=shape[1], max_size=shape[1])
+    rows = data.draw(st.lists(codes, min_size=shape[0], max_size=shape[0]))
+    source = DenseRanks(torch.tensor(rows, dtype=dtype))
+    check_tiles(data, source, torch.tensor(rows, dtype=torch.int8))
+    assert source.num_ranks is None
+    assert DenseRanks(torch.tensor(rows, dtype=dtype), num_ranks=127).num_ranks == 127
+
+
+def check_tiles(data: st.DataObject, source: PairRanks, expected: Tensor) -> None:
+    assert isinstance(source, PairRanks)
+    assert source.shape == tuple(expected.shape)
+    assert torch.equal(source.tile(ALL, ALL), expected)
+    rows = data.draw(slices(expected.shape[0]))
+    cols = data.draw(slices(expected.shape[1]))
+    tile = source.tile(rows, cols)
+    assert tile.dtype == torch.int8
+    assert torch.equal(tile, expected[rows, cols])
+
+
+def test_ignore_self_with_a_queue_behind_the_batch() -> None:
+    """Keys are the batch and then the queue: only the batch's diagonal is a sample and itself."""
+    batch, queue = torch.tensor([0, 1]), torch.tensor([1, 0, 1])
+    ranks = TableRanks(batch, torch.cat([batch, queue]), TABLE, ignore_self=True).tile(ALL, ALL)
+    assert ranks.tolist() == [[-1, 2, 2, 1, 2], [3, -1, 1, 3, 1]]
+
+
+def test_the_table_is_read_as_query_class_then_key_class() -> None:
+    ranks = TableRanks(torch.tensor([0]), torch.tensor([1]), TABLE)
+    assert ranks.tile(ALL, ALL).tolist() == [[int(TABLE[0, 1])]]
+    assert TABLE[0, 1] != TABLE[1, 0]
+
+
+# ---- traps of the prototype ----------------------------------------------------------------
+
+
+def test_trap_number_of_ranks_must_not_depend_on_what_is_in_the_batch() -> None:
+    alone = TableRanks(torch.tensor([2]), torch.tensor([2]), TABLE)
+    assert alone.tile(ALL, ALL).tolist() == [[1]]
+    assert alone.num_ranks == 3
+    assert TableRanks(torch.tensor([2]), torch.tensor([2]), TABLE, num_ranks=5).num_ranks == 5
+
+
+@pytest.mark.parametrize("label_of_empty_slot", [-1, 0, 1, 99])
+def test_trap_empty_queue_slots_are_ignored_whatever_their_label(label_of_empty_slot: int) -> None:
+    query = torch.tensor([0, 1])
+    key = torch.tensor([0, label_of_empty_slot])
+    valid = torch.tensor([True, False])
+    assert TableRanks(query, key, TABLE, key_valid=valid).tile(ALL, ALL).tolist() == [
+        [1, -1],
+        [3, -1],
+    ]
+    assert IdentityRanks(query, key, key_valid=valid).tile(ALL, ALL).tolist() == [[1, -1], [0, -1]]
+
+
+def test_trap_a_users_label_minus_one_is_refused_and_matches_no_empty_slot() -> None:
+    unknown, known = torch.tensor([0, -1]), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match=r"query_labels must lie in \[0, 4\).* hold -1"):
+        TableRanks(unknown, known, TABLE)
+    with pytest.raises(ValueError, match=r"key_labels must lie in \[0, 4\).* hold -1"):
+        TableRanks(known, unknown, TABLE)
+    with pytest.raises(ValueError, match=r"query_labels must lie in \[0, 4\).* hold -1"):
+        TableRanks(unknown, unknown, TABLE, key_valid=torch.tensor([True, False]))
+    # Ids have no such limits, and -1 is an id like any other; the empty slot matches it no more.
+    ids = IdentityRanks(unknown, torch.tensor([-1, -1]), key_valid=torch.tensor([True, False]))
+    assert ids.tile(ALL, ALL).tolist() == [[0, -1], [1, -1]]
+
+
+# ---- what is refused -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["query", "key"])
+@pytest.mark.parametrize("label", [4, 100, -2])
+def test_a_label_outside_the_table_is_refused(side: str, label: int) -> None:
+    labels = {"query": torch.tensor([0, 1]), "key": torch.tensor([0, 1])}
+    labels[side] = torch.tensor([0, label])
+    with pytest.raises(ValueError, match=rf"{side}_labels must lie in \[0, 4\).* hold {label}$"):
+        TableRanks(labels["query"], labels["key"], TABLE)
+
+
+@pytest.mark.parametrize("make", [lambda q, k, **o: TableRanks(q, k, TABLE, **o), IdentityRanks])
+def test_wrong_sides_are_refused(make: Any) -> None:
+    labels = torch.tensor([0, 1, 2])
+    for wrong in (labels.float(), labels.bool(), labels[None], torch.tensor(1)):
+        with pytest.raises(ValueError, match="query labels must be a vector of integers"):
+            make(wrong, labels)
+        with pytest.raises(ValueError, match="key labels must be a vector of integers"):
+            make(labels, wrong)
+    with pytest.raises(ValueError, match="3 queries and only 2 keys"):
+        make(labels, labels[:2], ignore_self=True)
+    for valid in (torch.tensor([True, False]), torch.tensor([1, 0, 1])):
+        with pytest.raises(ValueError, match="boolean vector with one entry a key, got shape"):
+            make(labels, labels, key_valid=valid)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+@pytest.mark.parametrize("valid", [None, torch.tensor([True, True, False])])
+def test_labels_of_any_integer_type_mean_the_same(dtype: torch.dtype, valid: Tensor | None) -> None:
+    """To torch a uint8 index is a mask and an int16 one an error."""
+    labels = torch.tensor([0, 2, 1])
+    expected = TableRanks(labels, labels, TABLE, key_valid=valid).tile(ALL, ALL)
+    narrow = labels.to(dtype)
+    assert torch.equal(TableRanks(narrow, narrow, TABLE, key_valid=valid).tile(ALL, ALL), expected)
+
+
+def test_wrong_matrices_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(queries, keys\) matrix, got shape \(2,\)"):
+        DenseRanks(torch.tensor([1, 0]))
+    with pytest.raises(ValueError, match=r"got torch.float32"):
+        DenseRanks(torch.ones(2, 2))
+    with pytest.raises(ValueError, match=r"boolean positives mask becomes ranks with .to"):
+        DenseRanks(torch.ones(2, 2, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"between -1 \(ignored\) and 127, got -2 to 1"):
+        DenseRanks(torch.tensor([[-2, 1]]))
+    with pytest.raises(ValueError, match=r"between -1 \(ignored\) and 127, got 0 to 128"):
+        DenseRanks(torch.tensor([[0, 128]]))
+    with pytest.raises(ValueError, match=r"between -1 \(ignored\) and 2, got 0 to 3"):
+        DenseRanks(torch.tensor([[0, 3]]), num_ranks=2)
+    assert DenseRanks(torch.tensor([[-1, 2]]), num_ranks=2).tile(ALL, ALL).tolist() == [[-1, 2]]
+
+
+def test_wrong_tables_are_refused() -> None:
+    labels = torch.tensor([0])
+    with pytest.raises(ValueError, match=r"\(classes, classes\), got shape \(3, 4\)"):
+        TableRanks(labels, labels, TABLE[:3])
+    with pytest.raises(ValueError, match="the rank table is empty"):
+        TableRanks(labels, labels, TABLE[:0, :0])
+    with pytest.raises(ValueError, match=r"ranks must be integers .* got torch.float32"):
+        TableRanks(labels, labels, TABLE.float())
+    with pytest.raises(ValueError, match=r"and 127, got 0 to 200"):  # int8 would make it -56
+        TableRanks(labels, labels, torch.tensor([[1, 200], [0, 1]]))
+    with pytest.raises(ValueError, match=r"and 2, got -1 to 3"):
+        TableRanks(labels, labels, TABLE, num_ranks=2)
+
+
+def test_a_tensor_is_as_good_as_a_source_and_anything_else_is_refused() -> None:
+    matrix = torch.tensor([[1, 0, -1]])
+    assert torch.equal(as_pair_ranks(matrix).tile(ALL, ALL), matrix.to(torch.int8))
+    source = DenseRanks(matrix)
+    assert as_pair_ranks(source) is source
+    for wrong in (matrix.numpy(), matrix.tolist(), None):
+        with pytest.raises(ValueError, match=f"rank source .* got {type(wrong).__name__}"):
+            as_pair_ranks(wrong)  # type: ignore[arg-type]

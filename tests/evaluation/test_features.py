@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from evaluation_helpers import cosines, normal_features
+from torch import Tensor, nn
+
+from rince.core.checks import RinceWarning
+from rince.evaluation.features import (
+    FeatureSet,
+    check_labels,
+    cosine_chunks,
+    extract_features,
+    sort_rows,
+    unit_features,
+)
+
+
+def backbone() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.BatchNorm1d(4))
+
+
+def batches(sizes: tuple[int, ...] = (5, 2)) -> list[tuple[Tensor, Tensor]]:
+    inputs = normal_features(1, sum(sizes), 3).split(sizes)
+    return list(zip(inputs, torch.arange(sum(sizes)).split(sizes), strict=True))
+
+
+def test_features_are_those_of_the_frozen_backbone_in_order() -> None:
+    model = backbone()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = extract_features(model, iter(batches()), "cpu")
+    model.eval()
+    expected = model(torch.cat([x for x, _ in batches()]))
+    torch.testing.assert_close(found.features, expected.detach(), rtol=0, atol=1e-6)
+    assert found.labels.tolist() == list(range(7))
+    assert len(found) == 7
+    assert not found.features.requires_grad
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_training_flags_come_back_module_by_module() -> None:
+    model = backbone().train()
+    model[1].eval()
+    flags = [module.training for module in model.modules()]
+    extract_features(model, batches(), "cpu")
+    assert [module.training for module in model.modules()] == flags
+
+    def broken() -> Tensor:
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        extract_features(model, (broken() for _ in range(1)), "cpu")  # type: ignore[misc]
+    assert [module.training for module in model.modules()] == flags
+    assert flags == [True, True, False, True, True]
+
+
+def test_half_precision_features_come_back_as_float32() -> None:
+    found = extract_features(
+        backbone().bfloat16(), [(torch.ones(2, 3).bfloat16(), torch.arange(2))], "cpu"
+    )
+    assert found.features.dtype == torch.float32
+
+
+class Constant(nn.Module):
+    def __init__(self, value: object) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, _: Tensor) -> object:
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(3, 4), r"one row of features for each of the 2 samples.*\(3, 4\)"),
+        (torch.zeros(()), "one row of features"),
+        ((torch.zeros(2, 4),), "tuple"),
+        (torch.zeros(2, 4, 7, 7), r"matrix of floats, got shape \(2, 4, 7, 7\)"),
+        (torch.tensor([[0.0], [float("nan")]]), "1 of 2 features hold NaN or infinity"),
+        (torch.tensor([[float("inf")], [float("nan")]]), "2 of 2 features hold NaN"),
+    ],
+)
+def test_backbones_that_give_no_usable_features(value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        extract_features(Constant(value), [(torch.zeros(2, 1), torch.arange(2))], "cpu")
+
+
+def test_no_batch_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no batch"):
+        extract_features(backbone(), [], "cpu")
+
+
+def test_feature_set_checks_what_it_holds() -> None:
+    with pytest.raises(ValueError, match=r"float32, got torch\.float64"):
+        FeatureSet(torch.ones(2, 2).double(), torch.arange(2))
+    with pytest.raises(ValueError, match=r"int64.*torch\.int32"):
+        FeatureSet(torch.ones(2, 2), torch.arange(2).int())
+    with pytest.raises(ValueError, match="each of the 2 samples"):
+        FeatureSet(torch.ones(2, 2), torch.arange(3))
+    with pytest.raises(ValueError, match="non-empty"):
+        FeatureSet(torch.ones(0, 2), torch.arange(0))
+
+
+@pytest.mark.parametrize("bad", [-1, 3])
+def test_labels_out_of_range_are_named(bad: int) -> None:
+    check_labels(torch.tensor([0, 2]), 2, "labels", num_classes=3)
+    with pytest.raises(ValueError, match=rf"\[0, 3\).*but hold {bad}"):
+        check_labels(torch.tensor([1, bad]), 2, "labels", num_classes=3)
+
+
+def test_unit_features_survive_tiny_and_huge_values() -> None:
+    rows = torch.tensor([[3.0, 4.0]])
+    for factor in (1e-30, 1e-22, 1.0, 1e22, 1e37):
+        torch.testing.assert_close(unit_features(rows * factor, "x"), torch.tensor([[0.6, 0.8]]))
+    torch.testing.assert_close(
+        unit_features(rows.double() * 1e300, "x"), torch.tensor([[0.6, 0.8]])
+    )
+
+
+def test_zero_vectors_warn_and_all_zero_is_an_error() -> None:
+    with pytest.warns(RinceWarning, match="1 of 2 x are zero vectors"):
+        unit = unit_features(torch.tensor([[0.0, 0.0], [0.0, -2.0]]), "x")
+    assert unit.tolist() == [[0.0, 0.0], [0.0, -1.0]]
+    with pytest.raises(ValueError, match="all x are zero vectors"):
+        unit_features(torch.zeros(2, 3), "x")
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 7, 100])
+def test_chunks_hold_all_cosines_once(chunk_size: int) -> None:
+    query, gallery = normal_features(0, 7), normal_features(1, 5)
+    found = np.full((7, 5), np.nan)
+    for rows, similarity in cosine_chunks(query.requires_grad_(), gallery, chunk_size):
+        assert len(similarity) <= chunk_size
+        assert np.isnan(found[rows]).all()
+        found[rows] = similarity.numpy()
+    np.testing.assert_allclose(found, cosines(query.detach(), gallery), atol=1e-6)
+
+
+def test_chunk_errors() -> None:
+    with pytest.raises(ValueError, match="as many dimensions, got 8 and 4"):
+        next(cosine_chunks(normal_features(0, 2), normal_features(0, 2, 4), 2))
+    with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
+        next(cosine_chunks(normal_features(0, 2), normal_features(0, 2), 0))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 5])
+def test_rows_are_sorted_each_for_itself(rows: int) -> None:
+    values = normal_features(3, rows, 40)
+    expected = torch.sort(values, dim=1).values
+    assert torch.equal(sort_rows(values.clone()), expected)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from rince.core.checks import RinceError
+from rince.training.checkpoint import AtomicCheckpointIO, load_strictly
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """Files cannot grow beyond 64 kB, as on a disk that is about to be full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, small_disk: None) -> None:
+    path = tmp_path / "last.ckpt"
+    writer = AtomicCheckpointIO()
+    writer.save_checkpoint({"weights": torch.ones(10)}, path)
+    with pytest.raises(RinceError, match=rf"the one before is intact: {path}"):
+        writer.save_checkpoint({"weights": torch.ones(100_000)}, path)
+    assert torch.equal(torch.load(path)["weights"], torch.ones(10))
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_the_first_checkpoint_fails(tmp_path: Path, small_disk: None) -> None:
+    with pytest.raises(RinceError, match="there is none yet"):
+        AtomicCheckpointIO().save_checkpoint({"x": torch.ones(100_000)}, tmp_path / "last.ckpt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_strict_loading_names_what_does_not_fit() -> None:
+    module = nn.Linear(3, 2)
+    good = {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}
+    load_strictly(module, good, Path("a.ckpt"))
+    assert torch.equal(module.weight, torch.ones(2, 3))
+    for weights, problem in (
+        ({"weight": good["weight"]}, "missing bias"),
+        ({**good, "scale": torch.ones(1)}, "unexpected scale"),
+        ({**good, "weight": torch.ones(2, 4)}, r"weight is \(2, 4\), expected \(2, 3\)"),
+    ):
+        with pytest.raises(RinceError, match=problem):
+            load_strictly(module, weights, Path("a.ckpt"))

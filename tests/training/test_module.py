@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from rince import Taxonomy
+from rince.core.checks import RinceError, RinceWarning
+from rince.models.backbones import Backbone, as_backbone
+from rince.training.checkpoint import load_run, read_checkpoint
+from rince.training.config import (
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+    from_dict,
+    to_dict,
+)
+from rince.training.history import read_history
+from rince.training.module import RankedModule, lr_factor
+from rince.training.run import train
+
+OBJECTIVES = ("rince", "supcon-in", "supcon-out", "supcon-coarse", "infonce", "cross-entropy")
+
+
+def _config(images: Path, output: Path, **changes: object) -> TrainConfig:
+    values: dict[str, object] = {
+        "data": str(images),
+        "images": DataConfig(image_size=16),
+        "optim": OptimConfig(lr=0.05, warmup_epochs=0.5),
+        "epochs": 3,
+        "batch_size": 32,
+        "output": str(output),
+        "accelerator": "cpu",
+        "log_every": 1,
+        "progress": False,
+        **changes,
+    }
+    return TrainConfig(**values)  # type: ignore[arg-type]
+
+
+def _flat_backbone() -> Backbone:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 16))
+    return as_backbone(module, in_channels=3, image_size=16)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_learns(objective: str, image_tree: Path, tmp_path: Path) -> None:
+    config = _config(image_tree, tmp_path, objective=objective, epochs=8)
+    folder = train(config, _flat_backbone())
+    history = read_history(folder)
+    losses = [value for _, value in history["train/loss"]]
+    assert losses[-1] < losses[0]
+    assert history["online_knn"][-1][1] > 0.25  # chance: 4 classes
+    for name in ("similarity_rank_0", "similarity_rank_1", "positives_rank_1", "positives_rank_2"):
+        assert f"train/{name}" in history
+    assert ("train/loss_rank_2" in history) == (objective == "rince")
+    assert {p.name for p in folder.iterdir()} == {
+        "config.yaml",
+        "about.json",
+        "log.txt",
+        "metrics.csv",
+        "last.ckpt",
+    }
+    assert "epoch 8/8" in (folder / "log.txt").read_text()
+    assert (tmp_path / "latest").resolve() == folder.resolve()
+
+
+def test_momentum_and_queue_take_part(image_tree: Path, tmp_path: Path) -> None:
+    model = ModelConfig(momentum=0.9, queue_size=40)
+    config = _config(image_tree, tmp_path, model=model)
+    history = read_history(train(config, _flat_backbone()))
+    positives = [value for _, value in history["train/positives_rank_1"]]
+    # 32 keys of the batch at first, 40 more once the queue is full: a quarter of them positives.
+    assert positives[0] == pytest.approx(32 / 4, abs=4)
+    assert positives[-1] == pytest.approx(72 / 4, abs=6)
+    checkpoint = read_checkpoint(tmp_path / config.run_name())
+    assert bool(checkpoint["state_dict"]["queue.valid"].all())
+
+
+def test_the_same_seed_gives_the_same_weights(image_tree: Path, tmp_path: Path) -> None:
+    weights = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        config = _config(image_tree, tmp_path, name=name, seed=seed, epochs=1)
+        folder = train(config, _flat_backbone())
+        weights.append(read_checkpoint(folder)["state_dict"]["encoder.backbone.1.weight"])
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_trained_run_comes_back(image_tree: Path, tmp_path: Path) -> None:
+    config = _config(image_tree, tmp_path, epochs=1, optim=OptimConfig(warmup_epochs=0))
+    folder = train(config)
+    run = load_run(folder)
+    assert run.config == config
+    assert run.taxonomy.classes == ("blue", "green", "orange", "red")
+    assert (run.in_channels, run.image_size) == (3, 16)
+    assert run.step == 96 * 4 // 5 // 32
+    assert not run.backbone.module.training
+    with pytest.raises(RinceError, match="holds a run already"):
+        train(config)
+
+
+def test_a_loss_that_blows_up_stops_with_advice(image_tree: Path, tmp_path: Path) -> None:
+    class Broken(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+            self.calls = 0
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            features = images.mean(dim=(2, 3)) * self.weight
+            return features * float("nan") if self.calls > 3 else features
+
+    backbone = as_backbone(Broken(), in_channels=3, image_size=16)
+    with pytest.raises((ValueError, FloatingPointError), match="learning rate|optim.lr"):
+        train(_config(image_tree, tmp_path), backbone)
+
+
+@pytest.mark.parametrize(
+    ("tree", "changes", "message"),
+    [
+        ([("a",), ("b",)], {"objective": "supcon-coarse"}, "needs superclasses"),
+        ([("g", "a")], {}, "only one class"),
+        (
+            [("g", "a"), ("g", "b")],
+            {"loss": LossConfig(temperatures=(0.1, 0.2, 0.3))},
+            r"holds 3 numbers, but these classes have 2 rank",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before(
+    tree: list[tuple[str, ...]], changes: dict[str, object], message: str
+) -> None:
+    config = TrainConfig(data="x", **changes)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message):
+        RankedModule(_flat_backbone(), Taxonomy(tree), config, in_channels=3, image_size=16)
+
+
+def test_temperatures_that_do_not_rise_are_warned_of(image_tree: Path, tmp_path: Path) -> None:
+    config = _config(
+        image_tree,
+        tmp_path,
+        loss=LossConfig(temperatures=(0.2, 0.1)),
+        epochs=1,
+        optim=OptimConfig(warmup_epochs=0),
+    )
+    with pytest.warns(RinceWarning, match="do not rise with the rank"):
+        train(config, _flat_backbone())
+
+
+def test_the_learning_rate_warms_up_and_falls_along_a_cosine() -> None:
+    factors = [lr_factor(step, 110, 10, 0.001) for step in range(110)]
+    assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert factors[10] == pytest.approx(1)
+    middle = 10 + 99 / 2
+    expected = 0.001 + 0.999 * 0.5 * (1 + math.cos(math.pi * (59 - 10) / 99))
+    assert middle == 59.5
+    assert factors[59] == pytest.approx(expected)
+    assert factors[-1] == pytest.approx(0.001)
+
+
+def test_a_configuration_survives_yaml() -> None:
+    config = TrainConfig(data="x", loss=LossConfig(temperatures=(0.1, 0.3)), seed=7)
+    assert from_dict(to_dict(config)) == config
+    with pytest.raises(ValueError, match="not a training configuration"):
+        from_dict({"data": "x", "epoch": 3})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"model": ModelConfig(queue_size=8)}, "queue_size needs a momentum encoder"),
+        ({"optim": OptimConfig(lr=-1)}, "optim.lr must be positive"),
+        ({"optim": OptimConfig(warmup_epochs=20), "epochs": 20}, r"below epochs \(20\), got 20"),
+    ],
+)
+def test_settings_that_make_no_sense(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(data="x", **changes)  # type: ignore[arg-type]

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from rince import Taxonomy, info_nce, ranked_info_nce, supcon_in, supcon_out
+from rince.training.config import LossConfig, rank_temperatures
+from rince.training.objectives import Pairs, contrastive_loss, rank_statistics
+
+TREE = Taxonomy([("dog", "husky"), ("dog", "malamute"), ("cat", "manx"), ("cat", "siamese")])
+
+
+def _pairs(queued: int = 0) -> Pairs:
+    generator = torch.Generator().manual_seed(1)
+    query = functional.normalize(torch.randn(6, 5, generator=generator), dim=1)
+    key = functional.normalize(torch.randn(6 + queued, 5, generator=generator), dim=1)
+    labels = torch.tensor([0, 1, 2, 3, 0, 2])
+    ids = torch.arange(6)
+    return Pairs(
+        query=query,
+        key=key,
+        query_labels=labels,
+        key_labels=torch.cat([labels, torch.randint(0, 4, (queued,), generator=generator)]),
+        query_ids=ids,
+        # The queue still holds image 2, from the epoch before.
+        key_ids=torch.cat([ids, torch.tensor([2, *range(100, 99 + queued)])]) if queued else ids,
+        ignore_self=False,
+        num_queued=queued,
+    )
+
+
+def _by_hand(pairs: Pairs) -> torch.Tensor:
+    return torch.tensor(
+        [[int(TREE.table[a, b]) for b in pairs.key_labels] for a in pairs.query_labels]
+    )
+
+
+def test_each_objective_is_its_loss_on_its_ranks() -> None:
+    pairs, config = _pairs(queued=9), LossConfig(temperature=0.2)
+    ranks = _by_hand(pairs)
+    fine = (ranks == 1).long()
+    expected = {
+        "rince": ranked_info_nce(pairs.query, pairs.key, ranks, (0.1, 0.225)),
+        "supcon-in": supcon_in(pairs.query, pairs.key, fine, 0.2),
+        "supcon-out": supcon_out(pairs.query, pairs.key, fine, 0.2),
+        "supcon-coarse": supcon_out(pairs.query, pairs.key, (ranks > 0).long(), 0.2),
+    }
+    for objective, value in expected.items():
+        found = contrastive_loss(objective, config, TREE, pairs)  # type: ignore[arg-type]
+        torch.testing.assert_close(found.total, value)
+    assert len({round(float(v), 4) for v in expected.values()}) == len(expected)
+
+
+def test_the_parts_of_rince_are_its_ranks() -> None:
+    pairs = _pairs()
+    loss = contrastive_loss("rince", LossConfig(), TREE, pairs)
+    assert set(loss.parts) == {"loss_rank_1", "loss_rank_2"}
+    # Every query has a key of each rank here, so the mean of the sum is the sum of the means.
+    torch.testing.assert_close(loss.parts["loss_rank_1"] + loss.parts["loss_rank_2"], loss.total)
+
+
+def test_infonce_ignores_an_older_key_of_the_same_image() -> None:
+    pairs = _pairs(queued=4)
+    found = contrastive_loss("infonce", LossConfig(), TREE, pairs).total
+    ranks = torch.zeros(6, 10, dtype=torch.long)
+    ranks[torch.arange(6), torch.arange(6)] = 1
+    ranks[2, 6] = -1
+    torch.testing.assert_close(found, info_nce(pairs.query, pairs.key, ranks, 0.1))
+
+
+def test_statistics_are_means_over_pairs() -> None:
+    pairs = _pairs()
+    ranks, similarity = _by_hand(pairs), pairs.query @ pairs.key.T
+    shown = rank_statistics(pairs, TREE)
+    for rank in (0, 1, 2):
+        torch.testing.assert_close(
+            shown[f"similarity_rank_{rank}"], similarity[ranks == rank].mean()
+        )
+    assert float(shown["positives_rank_1"]) == pytest.approx(int((ranks == 1).sum()) / 6)
+    assert float(shown["positives_rank_2"]) == pytest.approx(int((ranks == 2).sum()) / 6)
+
+
+def test_temperatures_by_number_of_ranks() -> None:
+    assert rank_temperatures(LossConfig(), 2) == (0.1, 0.225)
+    assert rank_temperatures(LossConfig(temperatures=(0.2, 0.3)), 2) == (0.2, 0.3)
+    with pytest.raises(ValueError, match=r"give --loss.temperatures, 4 rising numbers"):
+        rank_temperatures(LossConfig(), 4)

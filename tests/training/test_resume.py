@@ -1,0 +1,120 @@
+"""A run that is killed and resumed ends with the weights of one that was not."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from rince.core.checks import RinceError
+from rince.training.checkpoint import CHECKPOINT_FILE, read_checkpoint
+from rince.training.run import resume
+
+EPOCHS, BATCH = 3, 8
+STEPS = 96 * 4 // 5 // BATCH  # an epoch; a fifth of the 96 images is held out
+
+
+def _command(images: Path, output: Path, name: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "rince", "train", str(images)),
+        *("--output", str(output), "--name", name, "--images.image-size", "16"),
+        *("--epochs", str(EPOCHS), "--batch-size", str(BATCH), "--knn-every", "2"),
+        *("--model.momentum", "0.9", "--model.queue-size", "24", "--optim.lr", "0.05"),
+        *("--checkpoint-every", "1", "--log-every", "1", "--accelerator", "cpu"),
+    ]
+
+
+def _last_step(folder: Path) -> int:
+    file = folder / "metrics.csv"
+    if not file.exists():
+        return 0
+    with file.open(newline="") as stream:
+        steps = [int(row["step"]) for row in csv.DictReader(stream) if row["value"]]
+    return max(steps, default=0)
+
+
+@pytest.fixture(scope="module")
+def runs(image_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs of one configuration: "whole", and "killed" with SIGKILL in mid-epoch."""
+    output = tmp_path_factory.mktemp("runs")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        _command(image_tree, output, "whole"), check=True, env=environment, capture_output=True
+    )
+    process = subprocess.Popen(
+        _command(image_tree, output, "killed"),
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while _last_step(output / "killed") < STEPS + 3:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return output
+
+
+def test_killed_and_resumed_equals_uninterrupted(runs: Path) -> None:
+    whole = read_checkpoint(runs / "whole")
+    killed = read_checkpoint(runs / "killed")
+    assert killed["global_step"] % STEPS != 0, "killed between two epochs: nothing is shown"
+    assert STEPS < killed["global_step"] < whole["global_step"]
+    weight = "encoder.backbone.stem.0.weight"
+    assert not torch.equal(killed["state_dict"][weight], whole["state_dict"][weight])
+    subprocess.run(
+        [sys.executable, "-m", "rince", "train", "--resume", str(runs / "killed")],
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+    )
+    resumed = read_checkpoint(runs / "killed")
+    assert resumed["global_step"] == whole["global_step"] == EPOCHS * STEPS
+    assert resumed["state_dict"].keys() == whole["state_dict"].keys()
+    for name, expected in whole["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][name], expected), name
+    momenta = [c["optimizer_states"][0]["state"] for c in (resumed, whole)]
+    for index, state in momenta[1].items():
+        assert torch.equal(momenta[0][index]["momentum_buffer"], state["momentum_buffer"])
+
+
+def test_a_truncated_checkpoint_is_named(runs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text((runs / "whole" / "config.yaml").read_text())
+    whole = (runs / "whole" / CHECKPOINT_FILE).read_bytes()
+    for kept in (0, 100, len(whole) // 2, len(whole) - 50):
+        (folder / CHECKPOINT_FILE).write_bytes(whole[:kept])
+        with pytest.raises(RinceError, match=r"last.ckpt is damaged"):
+            resume(folder)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(runs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    text = (runs / "whole" / "config.yaml").read_text()
+    (folder / CHECKPOINT_FILE).write_bytes((runs / "whole" / CHECKPOINT_FILE).read_bytes())
+    (folder / "config.yaml").write_text(text.replace("small-resnet", "resnet18-3x3"))
+    with pytest.raises(RinceError, match="comes from another architecture than RankedModule"):
+        resume(folder)
+    (folder / "config.yaml").write_text(text.replace("embedding_dim: 128", "embedding_dim: 64"))
+    with pytest.raises(RinceError, match=r"is \(128, 256\), expected \(64, 256\)"):
+        resume(folder)
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(RinceError, match=r"is not the folder of a run: it holds no config.yaml"):
+        resume(tmp_path)
+    (tmp_path / CHECKPOINT_FILE).write_bytes(b"")
+    torch.save({"state_dict": {}}, tmp_path / CHECKPOINT_FILE)
+    with pytest.raises(RinceError, match="not one written by rince"):
+        read_checkpoint(tmp_path)
