@@ -209,7 +209,7 @@ def _fit(
     with _logging_to(folder / LOG_FILE), _quiet_lightning():
         trainer = pl.Trainer(
             accelerator=config.accelerator,
-            devices=config.devices,
+            **_processes(config),
             precision=config.precision,
             max_epochs=config.epochs,
             gradient_clip_val=config.optim.clip,
@@ -276,6 +276,19 @@ def _write_about(folder: Path, config: TrainConfig, trainer: pl.Trainer, seconds
     if latest.is_symlink() or not latest.exists():
         latest.unlink(missing_ok=True)
         latest.symlink_to(folder.name)
+
+
+def _processes(config: TrainConfig) -> dict[str, Any]:
+    """Under torchrun its processes, whatever ``devices`` says; else Lightning's choice."""
+    if "LOCAL_WORLD_SIZE" not in os.environ:
+        return {"devices": config.devices}
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    nodes = int(os.environ["WORLD_SIZE"]) // local
+    return {
+        "devices": local,
+        "num_nodes": nodes,
+        "strategy": "ddp" if local * nodes > 1 else "auto",
+    }
 
 
 def _is_main_process() -> bool:

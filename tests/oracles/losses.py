@@ -1,0 +1,127 @@
+"""The losses as their papers write them: float64 loops over pairs, no shift, no matrix, no mask.
+
+Plain ``exp`` is enough: float64 holds e^700, a cosine over a temperature of 0.01 is at most 100.
+A query that has nothing to learn (no term with both a positive and a key less similar than it)
+gives ``None`` instead of a number, and takes no part in the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import exp, log
+
+Matrix = Sequence[Sequence[float]]
+Ranks = Sequence[Sequence[int]]
+
+
+def similarities(query: Matrix, key: Matrix) -> list[list[float]]:
+    """(Q, K) dot products."""
+    return [[sum(a * b for a, b in zip(q, k, strict=True)) for k in key] for q in query]
+
+
+def rince_terms(
+    similarity: Sequence[float],
+    ranks: Sequence[int],
+    temperatures: Sequence[float],
+    variant: str,
+    positives: str = "exclusive",
+) -> list[float | None]:
+    """l_1(q), ..., l_R(q) of one query; None for a term that is skipped."""
+    pairs = list(zip(similarity, ranks, strict=True))
+    terms: list[float | None] = []
+    for i, tau in enumerate(temperatures, start=1):
+        wanted = range(1, i + 1) if positives == "cumulative" else [i]
+        positive = [exp(s / tau) for s, rank in pairs if rank in wanted]
+        # P_{i+1} u ... u P_R u N
+        less_similar = [exp(s / tau) for s, rank in pairs if rank == 0 or rank > i]
+        if not positive or not less_similar:
+            terms.append(None)
+        elif variant == "out" or (variant == "out-in" and i == 1):
+            each = [-log(p / (p + sum(less_similar))) for p in positive]
+            terms.append(sum(each) / len(each))
+        else:
+            terms.append(-log(sum(positive) / (sum(positive) + sum(less_similar))))
+    return terms
+
+
+def rince(
+    query: Matrix,
+    key: Matrix,
+    ranks: Ranks,
+    temperatures: Sequence[float],
+    variant: str,
+    positives: str = "exclusive",
+) -> list[float | None]:
+    """L(q) of every query: the sum of its terms."""
+    losses: list[float | None] = []
+    for similarity, row in zip(similarities(query, key), ranks, strict=True):
+        terms = rince_terms(similarity, row, temperatures, variant, positives)
+        there = [term for term in terms if term is not None]
+        losses.append(sum(there) if there else None)
+    return losses
+
+
+def supcon_out(query: Matrix, key: Matrix, ranks: Ranks, tau: float) -> list[float | None]:
+    """-1/|P| sum_p log(e^(s_p/tau) / sum_a e^(s_a/tau)), a over all candidates."""
+    return _one_rank(query, key, ranks, tau, lambda p, total: -_mean([log(x / total) for x in p]))
+
+
+def supcon_in(query: Matrix, key: Matrix, ranks: Ranks, tau: float) -> list[float | None]:
+    """-log(1/|P| sum_p e^(s_p/tau) / sum_a e^(s_a/tau)), a over all candidates."""
+    return _one_rank(query, key, ranks, tau, lambda p, total: -log(_mean([x / total for x in p])))
+
+
+def info_nce(query: Matrix, key: Matrix, ranks: Ranks, tau: float) -> list[float | None]:
+    """-log(e^(s_p/tau) / sum_k e^(s_k/tau)), p the only positive."""
+
+    def loss(positive: list[float], total: float) -> float:
+        (p,) = positive
+        return -log(p / total)
+
+    return _one_rank(query, key, ranks, tau, loss)
+
+
+def mean(losses: Sequence[float | None]) -> float:
+    """Mean over the queries that have something to learn; 0 if there are none."""
+    there = [loss for loss in losses if loss is not None]
+    return _mean(there) if there else 0.0
+
+
+def central_differences(
+    function: Callable[[list[list[float]]], float], at: Matrix, step: float = 1e-6
+) -> list[list[float]]:
+    """The gradient of a function of a matrix, by moving one entry at a time."""
+    point = [list(row) for row in at]
+    gradient = [[0.0] * len(row) for row in point]
+    for row in range(len(point)):
+        for column in range(len(point[row])):
+            here = point[row][column]
+            point[row][column] = here + step
+            above = function(point)
+            point[row][column] = here - step
+            below = function(point)
+            point[row][column] = here
+            gradient[row][column] = (above - below) / (2 * step)
+    return gradient
+
+
+def _one_rank(
+    query: Matrix,
+    key: Matrix,
+    ranks: Ranks,
+    tau: float,
+    loss: Callable[[list[float], float], float],
+) -> list[float | None]:
+    losses: list[float | None] = []
+    for similarity, row in zip(similarities(query, key), ranks, strict=True):
+        candidates = [exp(s / tau) for s, rank in zip(similarity, row, strict=True) if rank >= 0]
+        positive = [exp(s / tau) for s, rank in zip(similarity, row, strict=True) if rank == 1]
+        if positive and len(candidates) > 1:
+            losses.append(loss(positive, sum(candidates)))
+        else:
+            losses.append(None)
+    return losses
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
