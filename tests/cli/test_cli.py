@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rince import RinceWarning
 from rince.cli.main import main
 from rince.cli.train import parse
 from rince.training.config import TrainConfig
@@ -102,6 +103,47 @@ def test_what_is_not_there_is_named(
     shown = capsys.readouterr().err
     assert message in shown
     assert "Traceback" not in shown
+
+
+def _images(folder: Path, *names: str) -> Path:
+    from PIL import Image
+
+    for index, name in enumerate(names):
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (index * 20 % 256, 90, 10)).save(file)
+    return folder
+
+
+def _refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(arguments) == 1
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    return shown
+
+
+def test_bad_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--output", str(tmp_path / "runs"), "--batch-size", "2", "--images.image-size", "16"]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "empty is empty; a class folder needs" in _refusal(["train", str(empty), *where], capsys)
+    one = _images(tmp_path / "one", *(f"dog/husky/{i}.png" for i in range(4)))
+    assert "only one class (husky)" in _refusal(["train", str(one), *where], capsys)
+    names = [f"dog/{name}/{i}.png" for name in ("husky", "malamute") for i in range(6)]
+    corrupt = _images(tmp_path / "corrupt", *names)
+    (corrupt / "dog" / "husky" / "3.png").write_bytes(b"not a picture")
+    shown = _refusal(["train", str(corrupt), *where], capsys)
+    assert "husky/3.png" in shown
+    assert "--images.skip-unreadable" in shown
+    assert not (tmp_path / "runs").exists()
+    skipping = ["--images.skip-unreadable", "true", "--epochs", "1", "--optim.warmup-epochs", "0"]
+    with pytest.warns(RinceWarning, match=r"1 of .*husky/3.png"):
+        assert main(["train", str(corrupt), *where, *skipping, "--accelerator", "cpu"]) == 0
+
+
+def test_too_large_a_batch(image_tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = _refusal(["train", str(image_tree), "--batch-size", "500"], capsys)
+    assert "batch_size 500 is more than the 76 training images" in shown
 
 
 def test_train_evaluate_compare(

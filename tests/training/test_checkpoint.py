@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from rince.core.checks import RinceError
-from rince.training.checkpoint import AtomicCheckpointIO, load_strictly
+from rince.core.checks import RinceError, RinceWarning
+from rince.training.checkpoint import AtomicCheckpointIO, CheckpointEvery, load_strictly
 
 
 @pytest.fixture
@@ -38,6 +38,39 @@ def test_the_first_checkpoint_fails(tmp_path: Path, small_disk: None) -> None:
     with pytest.raises(RinceError, match="there is none yet"):
         AtomicCheckpointIO().save_checkpoint({"x": torch.ones(100_000)}, tmp_path / "last.ckpt")
     assert list(tmp_path.iterdir()) == []
+
+
+class _Trainer:
+    """As much of a Trainer as the callback touches: its step, and a write that can fail."""
+
+    def __init__(self) -> None:
+        self.global_step = 0
+        self.full = False
+        self.saved: list[int] = []
+
+    def save_checkpoint(self, path: Path) -> None:
+        if self.full:
+            raise RinceError(f"could not write a checkpoint to {path.parent}")
+        self.saved.append(self.global_step)
+
+    def take_steps(self, callback: CheckpointEvery, count: int) -> None:
+        for _ in range(count):
+            self.global_step += 1
+            callback.on_train_batch_end(self, None)  # type: ignore[arg-type]
+
+
+def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
+    trainer, callback = _Trainer(), CheckpointEvery(tmp_path, steps=3)
+    trainer.take_steps(callback, 4)
+    trainer.full = True
+    with pytest.warns(RinceWarning, match="Training goes on and will try again"):
+        trainer.take_steps(callback, 2)
+    with pytest.raises(RinceError, match="could not write a checkpoint"):
+        callback.on_train_end(trainer, None)  # type: ignore[arg-type]
+    trainer.full = False
+    trainer.take_steps(callback, 3)
+    callback.on_train_end(trainer, None)  # type: ignore[arg-type]
+    assert trainer.saved == [3, 9]
 
 
 def test_strict_loading_names_what_does_not_fit() -> None:

@@ -29,9 +29,10 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument("--names", action="store_true", help="also list classes by superclass")
     found = parser.parse_args(with_underscores(arguments))
 
+    from rince.data.sources import load_dataset
     from rince.ranks.taxonomy import Taxonomy
 
-    path = Path(found.data)
+    path, counts = Path(found.data), None
     if found.data == "fashion-mnist":
         taxonomy = Taxonomy.fashion_mnist()
     elif found.data == "cifar100":
@@ -39,9 +40,12 @@ def run(arguments: Sequence[str]) -> None:
     elif path.suffix == ".csv":
         taxonomy = Taxonomy.from_csv(path)
     else:
-        train = path / "train"
-        taxonomy = Taxonomy.from_folders(train if train.is_dir() else path)
-    print(taxonomy.describe(batch_size=found.batch_size))
+        train = load_dataset(path, cache=False).train  # lists the files, decodes none
+        taxonomy = train.taxonomy
+        counts = train.labels.bincount(minlength=taxonomy.num_classes)
+        print(f"{len(train)} training images in {found.data}")
+    batch_size = found.batch_size if counts is None else min(found.batch_size, int(counts.sum()))
+    print(taxonomy.describe(batch_size=batch_size, counts=counts))
     if found.names:
         for names in taxonomy.paths:
             print("  " + " > ".join(names))
