@@ -123,13 +123,13 @@ def _refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_bad_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    where = ["--output", str(tmp_path / "runs"), "--batch-size", "2", "--images.image-size", "16"]
+    where = ["--output", str(tmp_path / "runs"), "--batch-size", "8", "--images.image-size", "16"]
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "empty is empty; a class folder needs" in _refusal(["train", str(empty), *where], capsys)
-    one = _images(tmp_path / "one", *(f"dog/husky/{i}.png" for i in range(4)))
+    one = _images(tmp_path / "one", *(f"dog/husky/{i}.png" for i in range(12)))
     assert "only one class (husky)" in _refusal(["train", str(one), *where], capsys)
-    names = [f"dog/{name}/{i}.png" for name in ("husky", "malamute") for i in range(6)]
+    names = [f"dog/{name}/{i}.png" for name in ("husky", "malamute") for i in range(12)]
     corrupt = _images(tmp_path / "corrupt", *names)
     (corrupt / "dog" / "husky" / "3.png").write_bytes(b"not a picture")
     shown = _refusal(["train", str(corrupt), *where], capsys)

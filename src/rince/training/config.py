@@ -122,7 +122,7 @@ class TrainConfig:
         devices: Lightning's: auto, a number, or a list of devices.
         precision: Lightning's: 32-true, bf16-mixed, 16-mixed.
         checkpoint_every: steps between two checkpoints (also at the end of each epoch).
-        log_every: steps between two lines of metrics.
+        log_every: steps between two records of metrics (and one at the end of each epoch).
         knn_every: epochs between two online kNN accuracies (train images held out from the
             gallery, never the test set); 0 never.
         progress: show the progress bar.

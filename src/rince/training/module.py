@@ -117,7 +117,8 @@ class RankedModule(pl.LightningModule):
                 f"checkpoint is untouched"
             )
         self.log("loss", total.detach(), prog_bar=True, logger=False)
-        if (self.global_step + 1) % self.config.log_every == 0 and self.logger is not None:
+        due = (self.global_step + 1) % self.config.log_every == 0 or self.trainer.is_last_batch
+        if due and self.logger is not None:
             shown = {"loss": total.detach(), "lr": torch.tensor(self._current_lr())}
             shown |= loss.parts | rank_statistics(pairs, self.taxonomy)
             self.logger.log_metrics(

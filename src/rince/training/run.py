@@ -219,7 +219,7 @@ def _fit(
             enable_progress_bar=config.progress and sys.stderr.isatty(),
             enable_model_summary=False,
             enable_checkpointing=True,
-            log_every_n_steps=config.log_every,
+            log_every_n_steps=1,  # the module decides
             use_distributed_sampler=False,
         )
         plan = BatchPlan(

@@ -1,0 +1,338 @@
+"""Break the losses, ranks and metrics by hand, a line at a time: the tests must notice each break.
+
+    python tests/mutants.py [--only TEXT] [--jobs N]
+
+Every mutant below is written into a copy of src/, and the tests of its module are run against the
+copy. The script fails if a mutant survives, or if its line is no longer in the source.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+LOSS_TESTS = "tests/losses/test_ranked_info_nce.py tests/losses/test_temperatures.py"
+TESTS = {
+    "losses/ranked_info_nce.py": LOSS_TESTS,
+    "losses/masked.py": LOSS_TESTS + " tests/losses/test_contrastive.py",
+    "losses/contrastive.py": "tests/losses/test_contrastive.py",
+    "losses/temperatures.py": LOSS_TESTS,
+    "core/pair_ranks.py": "tests/core/test_pair_ranks.py",
+    "core/distributed.py": "tests/core/test_distributed.py",
+    "models/queue.py": "tests/models/test_queue.py",
+    "models/momentum.py": "tests/models/test_momentum.py",
+    "evaluation/retrieval.py": "tests/evaluation/test_retrieval.py",
+    "evaluation/knn.py": "tests/evaluation/test_knn.py",
+    "evaluation/ood.py": "tests/evaluation/test_ood.py",
+    "evaluation/ordering.py": "tests/evaluation/test_ordering.py",
+    "evaluation/linear_probe.py": "tests/evaluation/test_linear_probe.py",
+}
+
+
+class Mutant(NamedTuple):
+    file: str  # below src/rince
+    original: str  # occurs exactly once
+    mutated: str
+    why: str
+
+
+RINCE = "losses/ranked_info_nce.py"
+MASKED = "losses/masked.py"
+CONTRASTIVE = "losses/contrastive.py"
+TEMPERATURES = "losses/temperatures.py"
+PAIRS = "core/pair_ranks.py"
+RETRIEVAL = "evaluation/retrieval.py"
+KNN = "evaluation/knn.py"
+OOD = "evaluation/ood.py"
+ORDER = "evaluation/ordering.py"
+PROBE = "evaluation/linear_probe.py"
+
+LESS_SIMILAR = "is_less_similar = (rank > i) | (rank == 0)"
+EXCLUSIVE = 'if positives == "cumulative" else rank == i'
+CUMULATIVE = "(rank >= 1) & (rank <= i) if"
+OUT_TERM = "term = mean_over_mask(per_key, is_positive)"
+IN_TERM = "log_one_plus_exp(less_similar - masked_logsumexp(logits, is_positive))"
+LEARNS = "is_positive.any(dim=1) & is_less_similar.any(dim=1)"
+SOFTPLUS = "torch.logaddexp(x, torch.zeros_like(x))"
+
+MUTANTS = (
+    # The loss: which keys stand in which term.
+    Mutant(RINCE, LESS_SIMILAR, "is_less_similar = rank == 0", "worse ranks are no competitors"),
+    Mutant(RINCE, LESS_SIMILAR, "is_less_similar = rank > i", "negatives are no competitors"),
+    Mutant(RINCE, LESS_SIMILAR, "is_less_similar = (rank != i) & (rank >= 0)", "better compete"),
+    Mutant(RINCE, LESS_SIMILAR, "is_less_similar = (rank > i) | (rank <= 0)", "ignored compete"),
+    Mutant(RINCE, EXCLUSIVE, EXCLUSIVE + " + 1", "positives of the next rank"),
+    Mutant(RINCE, EXCLUSIVE, EXCLUSIVE.replace("rank == i", "rank >= i"), "worse are positives"),
+    Mutant(RINCE, EXCLUSIVE, 'if positives != "cumulative" else rank == i', "options swapped"),
+    Mutant(RINCE, CUMULATIVE, "(rank <= i) if", "negatives and ignored are positives"),
+    Mutant(RINCE, CUMULATIVE, "(rank >= 1) & (rank < i) if", "union stops a rank early"),
+    # Temperatures and ranks.
+    Mutant(RINCE, "similarity / tau", "similarity / taus[0]", "one temperature for all ranks"),
+    Mutant(RINCE, "similarity / tau", "similarity * tau", "inverse temperature"),
+    Mutant(RINCE, "enumerate(taus, start=1)", "enumerate(taus[::-1], start=1)", "swapped taus"),
+    Mutant(RINCE, "enumerate(taus, start=1)", "enumerate(taus[:2], start=1)", "third rank missing"),
+    Mutant(RINCE, "enumerate(taus, start=1)", "enumerate(taus, start=0)", "ranks start at 0"),
+    # The form of a term.
+    Mutant(RINCE, "and i == 1)", "and i != 1)", "in-out for out-in"),
+    Mutant(RINCE, "and i == 1)", "and i <= 2)", "out for rank 2 too"),
+    Mutant(RINCE, 'if variant == "out" or', 'if variant == "in" or', "in and out swapped"),
+    Mutant(
+        RINCE, "less_similar[:, None] - logits", "logits - less_similar[:, None]", "pushes away"
+    ),
+    Mutant(RINCE, OUT_TERM, OUT_TERM + " * is_positive.sum(dim=1)", "sum over positives"),
+    Mutant(
+        RINCE,
+        OUT_TERM,
+        OUT_TERM + " * is_positive.sum(dim=1) * is_positive.any(dim=1).sum() / is_positive.sum()",
+        "mean over pairs, not over queries",
+    ),
+    Mutant(RINCE, IN_TERM, IN_TERM.replace("masked_logsumexp", "mean_over_mask"), "mean for sum"),
+    Mutant(RINCE, IN_TERM, IN_TERM.replace("less_similar - ", "less_similar * 0 - "), "no rivals"),
+    Mutant(RINCE, SOFTPLUS, "torch.log1p(x.exp())", "overflows at temperature 0.01"),
+    Mutant(RINCE, SOFTPLUS, "x.clamp(min=0)", "hinge for softplus"),
+    Mutant(RINCE, SOFTPLUS, "torch.logaddexp(x, x * 0 - 1)", "wrong constant"),
+    Mutant(
+        RINCE, SOFTPLUS, "torch.log(1 + x.clamp(max=80).exp())", "a small loss loses its digits"
+    ),
+    # What counts.
+    Mutant(RINCE, LEARNS, LEARNS.replace("&", "|"), "a term without a positive counts"),
+    Mutant(RINCE, LEARNS, "is_positive.any(dim=1)", "a term without a less similar key counts"),
+    Mutant(RINCE, "torch.where(learns, term, 0)", "term", "a term with nothing to learn is kept"),
+    Mutant(RINCE, "terms.values.sum(dim=0)", "terms.values.mean(dim=0)", "divides by the ranks"),
+    Mutant(
+        RINCE,
+        "terms.values.sum(dim=0)",
+        "(terms.values.sum(dim=0) / terms.active.sum(dim=0).clamp(min=1))",
+        "divides by the ranks present",
+    ),
+    Mutant(
+        RINCE, "terms.active.any(dim=0)", "terms.active.all(dim=0)", "counts whole queries only"
+    ),
+    Mutant(RINCE, "self.active.sum(dim=1).clamp(min=1)", "self.active.shape[1]", "mean over all"),
+    Mutant(RINCE, "highest=int(rank.max())", "highest=0", "a rank without a temperature passes"),
+    Mutant(RINCE, "warn_if_nothing_to_learn(rank, terms.active)", "pass", "silent zero"),
+    # Numbers.
+    Mutant(MASKED, "lowest = torch.finfo(logits.dtype).min", "lowest = 0.0", "e^0 for absent keys"),
+    Mutant(MASKED, "masked_fill(~mask, lowest)", "masked_fill(mask, lowest)", "mask inverted"),
+    Mutant(
+        MASKED,
+        "torch.logsumexp(logits.masked_fill(~mask, lowest), dim=1)",
+        "logits.masked_fill(~mask, lowest).exp().sum(dim=1).log()",
+        "no shift: overflow",
+    ),
+    Mutant(
+        MASKED,
+        "torch.logsumexp(logits.masked_fill(~mask, lowest), dim=1)",
+        "(logits.softmax(dim=1) * mask).sum(dim=1).clamp(min=1e-7).log() + logits.logsumexp(dim=1)",
+        "far positives are cut off at 1e-7, as in the prototype",
+    ),
+    Mutant(MASKED, "mask.sum(dim=1).clamp(min=1)", "mask.shape[1]", "mean over all keys"),
+    Mutant(MASKED, "torch.where(mask, values, 0)", "values", "mean over all keys' sum"),
+    Mutant(MASKED, "active.sum().clamp(min=1)", "active.numel()", "mean over all queries"),
+    Mutant(MASKED, "active.sum().clamp(min=1)", "active.sum()", "0/0 in a batch without pairs"),
+    Mutant(
+        MASKED, "device.type, enabled=False", "device.type, enabled=True", "autocast reaches in"
+    ),
+    Mutant(
+        MASKED,
+        "torch.promote_types(torch.promote_types(query.dtype, key.dtype), torch.float32)",
+        "torch.promote_types(query.dtype, key.dtype)",
+        "half precision inside",
+    ),
+    Mutant(MASKED, "key.to(dtype).T", "key.detach().to(dtype).T", "no gradient to the keys"),
+    Mutant(MASKED, "query.to(dtype) @", "query.detach().to(dtype) @", "no gradient to the queries"),
+    Mutant(MASKED, "if key is not query:", "if key is query:", "keys are not checked"),
+    Mutant(MASKED, "zero = norms == 0", "zero = norms < 0", "zero vectors pass"),
+    Mutant(MASKED, "bad = ~torch.isfinite(norms)", "bad = torch.isinf(norms)", "NaN passes"),
+    Mutant(MASKED, "> 0.02).any()", "> 2.0).any()", "unnormalised embeddings pass in silence"),
+    # The one-rank relatives.
+    Mutant(
+        CONTRASTIVE,
+        "masked_logsumexp(logits, rank >= 0) - mean_over_mask(logits, is_positive)",
+        "masked_logsumexp(logits, rank == 0) - mean_over_mask(logits, is_positive)",
+        "InfoNCE without its positive below",
+    ),
+    Mutant(
+        CONTRASTIVE,
+        "masked_logsumexp(logits, rank >= 0) - mean_over_mask(logits, rank == 1)",
+        "masked_logsumexp(logits, rank == 0) - mean_over_mask(logits, rank == 1)",
+        "SupCon-out with negatives only below",
+    ),
+    Mutant(
+        CONTRASTIVE,
+        "masked_logsumexp(logits, rank >= 0) - masked_logsumexp(logits, is_positive)",
+        "masked_logsumexp(logits, rank == 0) - masked_logsumexp(logits, is_positive)",
+        "SupCon-in with negatives only below",
+    ),
+    Mutant(CONTRASTIVE, "is_positive) + log_count", "is_positive)", "SupCon-in without 1/|P|"),
+    Mutant(CONTRASTIVE, "similarity / temperature, rank", "similarity, rank", "no temperature"),
+    Mutant(CONTRASTIVE, "sum(dim=1) > 1)", "sum(dim=1) > 0)", "a lone positive counts"),
+    Mutant(CONTRASTIVE, "most <= 1,", "most <= 2,", "InfoNCE takes two positives"),
+    Mutant(CONTRASTIVE, "highest <= 1,", "highest <= 2,", "one-rank losses take rank 2"),
+    # Temperatures.
+    Mutant(
+        TEMPERATURES, "tuple(minimum + (1 - score)", "tuple(minimum + score", "schedule upside down"
+    ),
+    Mutant(TEMPERATURES, "any(a >= b", "any(a > b", "equal temperatures pass in silence"),
+    Mutant(TEMPERATURES, "all(t > 0 and", "all(t >= 0 and", "temperature 0 passes"),
+    Mutant(
+        TEMPERATURES, "given == num_ranks,", "given >= num_ranks,", "too many temperatures pass"
+    ),
+    # Ranks of pairs.
+    Mutant(
+        PAIRS,
+        "self.table[self.query_labels[rows, None], self.key_labels[None, cols]]",
+        "self.table.T[self.query_labels[rows, None], self.key_labels[None, cols]]",
+        "table read the wrong way round",
+    ),
+    Mutant(PAIRS, "row_index == col_index", "row_index == col_index + 1", "ignores a neighbour"),
+    Mutant(PAIRS, "~key_valid[None, cols]", "key_valid[None, cols]", "empty slots are used"),
+    Mutant(PAIRS, "~key_valid[None, cols], IGNORED", "~key_valid[None, cols], 0", "are negatives"),
+    Mutant(
+        PAIRS,
+        "device=ranks.device)[None, cols]",
+        "device=ranks.device)[None, : ranks.shape[1]]",
+        "a tile ignores the wrong diagonal",
+    ),
+    Mutant(PAIRS, "low >= IGNORED and", "low >= -5 and", "codes below -1 pass"),
+    Mutant(
+        PAIRS, "torch.where(key_valid, self.key_labels, 0)", "self.key_labels", "-1 is looked up"
+    ),
+    Mutant("core/distributed.py", "[process_index()]", "[0]", "gradient of another process"),
+    Mutant("core/distributed.py", "dist.all_reduce(total)", "pass", "no gradient from the others"),
+    Mutant(
+        "core/distributed.py", ".roll(-process_index()", ".roll(process_index()", "own not first"
+    ),
+    # Queue and momentum encoder.
+    Mutant("models/queue.py", "self.valid[slots] = True", "pass", "filled slots stay ignored"),
+    Mutant(
+        "models/queue.py", "self.position + count - kept", "self.position", "start after a flood"
+    ),
+    Mutant("models/queue.py", "self.labels[slots] = labels[count - kept :]", "pass", "no labels"),
+    Mutant("models/momentum.py", "1 - self.momentum)", "self.momentum)", "follows too fast"),
+    Mutant("models/momentum.py", "copy.deepcopy(online)", "online", "an alias, not a copy"),
+    # Metrics.
+    Mutant(RETRIEVAL, "(best < k)", "(best <= k)", "R@k is R@(k + 1)"),
+    Mutant(RETRIEVAL, "all_above[:, -1] - positives_above[:, -1]", "all_above[:, -1]", "R@k late"),
+    Mutant(RETRIEVAL, "positives_above.double() / all_above", "1.0 / all_above", "not precision"),
+    Mutant(RETRIEVAL, "num_valid.clamp(min=1)", "precision.shape[1]", "mean over the longest row"),
+    Mutant(RETRIEVAL, "offset=rows.start).fill_", "offset=0).fill_", "finds itself after chunk 1"),
+    Mutant(RETRIEVAL, "measured[measured[:, 0] > 0]", "measured", "counts queries without match"),
+    Mutant(KNN, "above = rows > last", "above = rows >= last", "ties vote twice"),
+    Mutant(KNN, "correct / len(query_features)", "correct / num_items", "share of the gallery"),
+    Mutant(KNN, "((values - best) / temperature)", "((values - best) * temperature)", "flat votes"),
+    Mutant(OOD, "/ 2 + log_volume", "/ 2", "likelihood without the volume"),
+    Mutant(OOD, "torch.minimum(best, white", "torch.maximum(-best, white", "farthest class"),
+    Mutant(OOD, "(1 - weight[c]) * (own", "weight[c] * (own", "shrinkage does not sum to 1"),
+    Mutant(OOD, "inliers, outliers, right=True", "inliers, outliers", "ties count as lost"),
+    Mutant(
+        OOD, "(inliers >= ordered[caught - 1])", "(inliers > ordered[caught - 1])", "ties at FPR"
+    ),
+    Mutant(OOD, "math.ceil(tpr", "math.floor(tpr", "catches too few"),
+    Mutant(OOD, "return -temperature * torch", "return temperature * torch", "energy's sign"),
+    Mutant(OOD, "topk(k, dim=1).values[:, -1]", "topk(k, dim=1).values[:, 0]", "nearest for k-th"),
+    Mutant(
+        ORDER, "(s_better[:, 0] > most_similar)", "(s_better[:, 0] >= most_similar)", "ties win"
+    ),
+    Mutant(ORDER, "(n_better > 0) & (n_worse > 0)", "n_better > 0", "no rival counts"),
+    Mutant(ORDER, "(n_worse - 1).clamp(min=0)", "(n_worse * 0)", "beats the least similar only"),
+    Mutant(ORDER, "2 * won[usable]", "won[usable]", "correlation not centred"),
+    Mutant(ORDER, "(similarity + 1) * (bins / 2)", "similarity.abs() * bins", "histogram of |cos|"),
+    Mutant(ORDER, "return (rank == NEGATIVE, rank)", "return (False, rank)", "negatives first"),
+    Mutant(
+        PROBE, "torch.full_like(error[:, :1], -1.0)", "error[:, :1] * 0", "never told the class"
+    ),
+    Mutant(PROBE, "rate = lr * gamma **", "rate = lr + 0 * gamma **", "no learning-rate steps"),
+    Mutant(
+        PROBE, "probe.logits(test_features), test", "probe.logits(train_features), test", "cheats"
+    ),
+    Mutant(PROBE, "double() - weight @ mean", "double() + weight @ mean", "wrong bias"),
+)
+
+
+class Verdict(NamedTuple):
+    killed: bool
+    by: str
+    seconds: float
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="run mutants whose file or reason holds this")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    found = parser.parse_args()
+    chosen = [m for m in MUTANTS if found.only in m.file or found.only in m.why]
+    start = time.perf_counter()
+    healthy = run_tests(sorted({test for m in chosen for test in TESTS[m.file].split()}), None)
+    if healthy.killed:
+        print(f"the tests fail without any mutant ({healthy.by}): mend that first")
+        return 1
+    survivors = []
+    with ThreadPoolExecutor(found.jobs) as pool:
+        for mutant, verdict in zip(chosen, pool.map(judge, chosen), strict=True):
+            state = "killed  " if verdict.killed else "SURVIVED"
+            print(
+                f"{state} {mutant.file}: {mutant.why} [{verdict.by}] {verdict.seconds:.0f} s",
+                flush=True,
+            )
+            if not verdict.killed:
+                survivors.append(mutant)
+    minutes = (time.perf_counter() - start) / 60
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} mutants killed in {minutes:.1f} min")
+    for mutant in survivors:
+        print(f"survivor in {mutant.file}:\n  - {mutant.original}\n  + {mutant.mutated}")
+    return 1 if survivors else 0
+
+
+def judge(mutant: Mutant) -> Verdict:
+    """Run the module's tests against a copy of the source that holds the mutant."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "src"
+        shutil.copytree(ROOT / "src", source)
+        file = source / "rince" / mutant.file
+        text = file.read_text()
+        if text.count(mutant.original) != 1:
+            raise SystemExit(
+                f"{mutant.file} holds {mutant.original!r} {text.count(mutant.original)} times: "
+                f"bring this mutant up to date"
+            )
+        file.write_text(text.replace(mutant.original, mutant.mutated))
+        compile(file.read_text(), str(file), "exec")  # a syntax error would be an easy kill
+        return run_tests(TESTS[mutant.file].split(), source)
+
+
+def run_tests(tests: list[str], source: Path | None) -> Verdict:
+    """Killed means: pytest ran and a test failed. Anything else but a pass is an error here."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    if source is not None:
+        environment["PYTHONPATH"] = str(source)
+    start = time.perf_counter()
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no"),
+            *("-p", "no:cacheprovider", "--hypothesis-profile=mutants", *tests),
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    failed = [line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    if result.returncode not in (0, 1) and not failed:
+        raise SystemExit(f"pytest could not run:\n{result.stdout}\n{result.stderr}")
+    by = failed[0].split(" - ")[0].partition("::")[2] if failed else "all tests pass"
+    return Verdict(result.returncode != 0, by, time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
