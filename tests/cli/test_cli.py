@@ -63,6 +63,20 @@ def test_a_wrong_option_is_an_error_with_a_suggestion(
     assert hint in capsys.readouterr().err
 
 
+def test_data_in_the_wrong_place(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--epochs", "2", "photos/"])
+    assert "photos/ must come first: rince train photos/" in capsys.readouterr().err
+
+
+def test_the_examples_of_the_help_keep_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("train", "evaluate"):
+        with pytest.raises(SystemExit):
+            main([verb, "--help"])
+        lines = capsys.readouterr().out.splitlines()
+        assert any(line.startswith(f"  rince {verb} ") for line in lines)
+
+
 def test_an_unknown_entry_of_a_file_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

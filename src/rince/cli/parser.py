@@ -13,12 +13,22 @@ from rince.core.checks import import_extra
 jsonargparse = import_extra("jsonargparse", "train")
 
 
+class _KeepLines(jsonargparse.DefaultHelpFormatter):  # type: ignore[name-defined,misc]
+    """Leaves the line breaks of descriptions and examples as they are written."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" not in text.strip():
+            filled: str = super()._fill_text(text, width, indent)
+            return filled
+        return "".join(indent + line for line in text.splitlines(keepends=True))
+
+
 class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,misc]
     """jsonargparse's parser; an unknown option is an error that names the nearest known one."""
 
     def __init__(self, **options: Any) -> None:
         # An abbreviation that works today would break when an option is added.
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(allow_abbrev=False, formatter_class=_KeepLines, **options)
 
     def error(self, message: str, exception: Exception | None = None) -> NoReturn:
         known = [o for action in self._actions for o in action.option_strings if len(o) > 2]
@@ -34,6 +44,8 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
             close = tails or difflib.get_close_matches(option, known, n=1, cutoff=0.6)
             if close:
                 hints.append(f"{option} is not an option: did you mean {' or '.join(close)}?")
+        for name in re.findall(r"^unrecognized arguments: ([^-\s]\S*)", text):
+            hints.append(f"{name} must come first: {self.prog} {name} ...")
         print("\n".join(hints) or text, file=sys.stderr)
         print(f"Try `{self.prog} --help`.", file=sys.stderr)
         sys.exit(2)

@@ -60,7 +60,6 @@ def build_parser() -> Any:
         usage="rince train DATA [OPTIONS] | rince train --resume RUN",
         description="Train an encoder on images with ranked positives.",
         epilog=EXAMPLES,
-        formatter_class=jsonargparse.DefaultHelpFormatter,
     )
     parser.add_argument(
         "--config", action=jsonargparse.ActionConfigFile, help="YAML file with any of the options"
