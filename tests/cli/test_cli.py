@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import shutil
+import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from rince import RinceWarning
+from rince.cli.evaluate import named_outliers
 from rince.cli.main import main
 from rince.cli.train import parse
-from rince.training.config import TrainConfig
+from rince.core.checks import RinceError
+from rince.training.checkpoint import CHECKPOINT_FILE, load_run
+from rince.training.config import DataConfig, OptimConfig, TrainConfig, to_dict
+from rince.training.module import CHECKPOINT_KEY
+from rince.training.run import ABOUT_FILE, train
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -69,6 +80,47 @@ def test_data_in_the_wrong_place(capsys: pytest.CaptureFixture[str]) -> None:
     assert "photos/ must come first: rince train photos/" in capsys.readouterr().err
 
 
+def test_flags_win_over_the_file_wherever_it_stands(tmp_path: Path) -> None:
+    recipe, more = tmp_path / "recipe.yaml", tmp_path / "more.yaml"
+    recipe.write_text("data: birds/\nepochs: 7\nseed: 5\n")
+    more.write_text("seed: 6\n")
+    for given in (
+        ["photos/", "--epochs", "3", "--config", str(recipe)],
+        ["photos/", "--epochs=3", f"--config={recipe}"],
+        ["--config", str(recipe), "photos/", "--epochs", "3"],
+        ["--epochs", "3", "--config", str(recipe), "--data", "photos/"],
+    ):
+        config = parse(given)
+        assert (config.data, config.epochs, config.seed) == ("photos/", 3, 5), given
+    assert parse(["--config", str(recipe)]).data == "birds/"
+    both = parse(["--config", str(recipe), "--config", str(more)])
+    assert (both.epochs, both.seed) == (7, 6)
+
+
+def test_data_root_is_another_name(capsys: pytest.CaptureFixture[str]) -> None:
+    for given in (["--data-root", "here"], ["--data-root=here"], ["--images.root", "here"]):
+        assert parse(["cifar100", *given]).images.root == "here"
+    with pytest.raises(SystemExit):
+        main(["train", "cifar100", "--data-rot", "here"])
+    shown = capsys.readouterr().err
+    assert "--data_rot is not an option: did you mean --data_root?" in shown
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_data_are_not_given_to_a_run_that_goes_on(
+    before: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--resume", "runs/a"]
+    given = ["photos/", *given] if before else [*given, "photos/"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", *given])
+    assert stopped.value.code == 2
+    shown = capsys.readouterr().err
+    assert "photos/: data are not given when a run goes on" in shown
+    assert "rince train --resume runs/a" in shown
+    assert "must come first" not in shown
+
+
 def test_the_examples_of_the_help_keep_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
     for verb in ("train", "evaluate"):
         with pytest.raises(SystemExit):
@@ -103,7 +155,7 @@ def test_ranks_of_a_folder(image_tree: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["ranks", "nowhere/"], "nowhere is not a folder"),
+        (["ranks", "nowhere/"], "there is no folder nowhere"),
         (["train", "nowhere/"], "nowhere"),
         (["evaluate", "nowhere/"], "holds no checkpoint"),
         (["compare", "nowhere/"], "is not the folder of a run"),
@@ -148,7 +200,7 @@ def test_bad_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (corrupt / "dog" / "husky" / "3.png").write_bytes(b"not a picture")
     shown = _refusal(["train", str(corrupt), *where], capsys)
     assert "husky/3.png" in shown
-    assert "--images.skip-unreadable" in shown
+    assert "leave unreadable images out (skip_unreadable)" in shown
     assert not (tmp_path / "runs").exists()
     skipping = ["--images.skip-unreadable", "true", "--epochs", "1", "--optim.warmup-epochs", "0"]
     with pytest.warns(RinceWarning, match=r"1 of .*husky/3.png"):
@@ -158,6 +210,225 @@ def test_bad_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_too_large_a_batch(image_tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = _refusal(["train", str(image_tree), "--batch-size", "500"], capsys)
     assert "batch_size 500 is more than the 76 training images" in shown
+
+
+def test_ordinary_mistakes_have_no_traceback(
+    image_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["--images.image-size", "16", "--batch-size", "8", "--epochs", "2"]
+    (tmp_path / "file").write_text("in the way")
+    below = ["--output", str(tmp_path / "file" / "runs"), "--accelerator", "cpu"]
+    shown = _refusal(["train", str(image_tree), *small, *below], capsys)
+    assert str(tmp_path / "file") in shown
+    if not torch.cuda.is_available():
+        gpu = ["--output", str(tmp_path / "runs"), "--accelerator", "gpu"]
+        assert "accelerator" in _refusal(["train", str(image_tree), *small, *gpu], capsys)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (
+            PermissionError(13, "Permission denied", "runs/a"),
+            "cannot use runs/a: Permission denied",
+        ),
+        (RinceError("so it is"), "so it is"),
+    ],
+)
+def test_errors_become_one_line(
+    error: Exception,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("rince.cli.compare.run", fail)
+    assert main(["compare", "runs/a"]) == 1
+    assert capsys.readouterr().err == f"rince compare: {message}\n"
+
+
+def test_a_mistake_of_our_own_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr("rince.cli.compare.run", fail)
+    with pytest.raises(KeyError, match="a bug"):
+        main(["compare", "runs/a"])
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "cpu:7", "meta"])
+def test_a_device_that_is_not_there(device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = _refusal(["evaluate", "nowhere/", "--device", device], capsys)
+    assert f"--device {device} is not on this machine; it has cpu" in shown
+
+
+# ---- evaluation ------------------------------------------------------------------------------
+
+
+def test_names_of_outliers(tmp_path: Path) -> None:
+    odd = tmp_path / "a=b"
+    odd.mkdir()
+    assert named_outliers(["birds/", "x=y/z=1", str(odd), "digits", "other=digits"]) == {
+        "birds": "birds/",
+        "x": "y/z=1",  # at the first =
+        "a=b": str(odd),  # a folder of that name
+        "digits": "digits",
+        "other": "digits",
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (["a/val", "b/val"], "--ood b/val: the name 'val' is that of a/val already"),
+        (["x=a", "x=b"], "the name 'x' is that of a already"),
+        (["=a"], "--ood =a: it has no name"),
+        (["."], "it has no name"),
+        (["a/.."], "it has no name"),
+        (["x="], "it names no folder"),
+        (["a/b=c"], "there is no folder a/b=c, and the name 'a/b' may not hold a slash"),
+    ],
+)
+def test_bad_names_of_outliers(
+    given: list[str], problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [word for one in given for word in ("--ood", one)]
+    shown = _refusal(["evaluate", "nowhere/", *options], capsys)  # before the run is looked for
+    assert problem in shown
+    assert "use --ood NAME=FOLDER" in shown
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos/ (no splits of its own) and a run on them, run/."""
+    root = tmp_path_factory.mktemp("trained")
+    names = [f"dog/{name}/{i}.png" for name in ("husky", "malamute") for i in range(10)]
+    _images(root / "photos", *names)
+    train(
+        TrainConfig(
+            data=str(root / "photos"),
+            epochs=1,
+            batch_size=8,
+            images=DataConfig(image_size=16),
+            optim=OptimConfig(lr=0.05, warmup_epochs=0),
+            output=str(root),
+            name="run",
+            accelerator="cpu",
+            knn_every=0,
+            progress=False,
+        )
+    )
+    return root
+
+
+QUICK = ["--probe-epochs", "1", "--map-points", "0", "--device", "cpu"]
+
+
+def _altered(trained: Path, folder: Path, **about: object) -> Path:
+    """A copy of the run whose checkpoint says something else."""
+    shutil.copytree(trained / "run", folder)
+    checkpoint = torch.load(folder / CHECKPOINT_FILE, weights_only=True)
+    checkpoint[CHECKPOINT_KEY].update(about)
+    torch.save(checkpoint, folder / CHECKPOINT_FILE)
+    return folder
+
+
+def test_images_that_changed_since_the_training_are_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(trained / "run"), *QUICK]) == 0
+    photos = shutil.copytree(trained / "photos", tmp_path / "photos")
+    config = load_run(trained / "run").config
+    config.data = str(photos)
+    run = _altered(trained, tmp_path / "run", config=to_dict(config))
+    assert main(["evaluate", str(run), *QUICK]) == 0  # elsewhere, but the same
+    _images(photos, "dog/husky/new.png")
+    shown = _refusal(["evaluate", str(run), *QUICK], capsys)
+    assert f"{photos} no longer holds the images that run was trained with" in shown
+    assert "test images may have been trained on" in shown
+    assert main(["evaluate", str(run), "--data", str(photos), *QUICK]) == 0
+    (photos / "dog" / "husky" / "new.png").unlink()
+    (photos / "dog" / "husky").rename(photos / "dog" / "poodle")
+    assert "no longer holds" in _refusal(["evaluate", str(run), *QUICK], capsys)
+
+
+def test_classes_in_another_group_are_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [["cat", "husky"], ["cat", "malamute"]]  # classes of the same names
+    run = _altered(trained, tmp_path / "run", taxonomy=paths, data_fingerprint=None)
+    with pytest.warns(RinceWarning, match="run was trained by an older rince"):
+        assert "no longer holds" in _refusal(["evaluate", str(run), *QUICK], capsys)
+    assert main(["evaluate", str(run), "--data", str(trained / "photos"), *QUICK]) == 0
+    assert "has other classes than run was trained on" in capsys.readouterr().out
+
+
+def test_other_data_come_in_the_size_and_colours_of_the_run(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_run(trained / "run").config
+    config.images.image_size = None  # a run on a named data set leaves it open
+    run = _altered(trained, tmp_path / "run", config=to_dict(config))
+    assert main(["evaluate", str(run), "--data", str(trained / "photos"), *QUICK]) == 0
+    results = json.loads((run / "results.json").read_text())
+    assert results["info"]["data"] == "photos"
+    _fashion_mnist(tmp_path / "fashion")
+    named = ["--data", "fashion-mnist", "--data-root", str(tmp_path / "fashion")]
+    shown = _refusal(["evaluate", str(run), *named, *QUICK], capsys)
+    assert "fashion-mnist holds grey images of 16 pixels" in shown
+    assert "run was trained on colour images of 16 pixels" in shown
+
+
+def _fashion_mnist(folder: Path) -> None:
+    folder.mkdir()
+    for name in ("train", "t10k"):
+        for kind, shape in (("images-idx3", (20, 28, 28)), ("labels-idx1", (20,))):
+            header = bytes([0, 0, 8, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
+            (folder / f"{name}-{kind}-ubyte").write_bytes(header + bytes(math.prod(shape)))
+
+
+def test_grey_runs_see_a_folder_in_grey(trained: Path, tmp_path: Path) -> None:
+    from rince.cli.evaluate import _other_splits
+
+    run = replace(load_run(trained / "run"), in_channels=1, image_size=12)
+    splits = _other_splits(run, str(trained / "photos"))
+    assert (splits.channels, splits.image_size) == (1, 12)
+
+
+def test_an_unfinished_run_is_judged_with_a_warning(trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained / "run", tmp_path / "run")
+    (run / ABOUT_FILE).unlink()
+    with pytest.warns(RinceWarning, match=r"run is not finished: it stopped at step 2.*--resume"):
+        assert main(["evaluate", str(run), *QUICK]) == 0
+
+
+def test_unreadable_outliers_are_skipped_on_request(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    birds = _images(tmp_path / "birds", "a.png", "b.png", "c.png")
+    (birds / "b.png").write_bytes(b"no image")
+    given = ["evaluate", str(trained / "run"), "--ood", str(birds), *QUICK]
+    assert "b.png" in _refusal(given, capsys)
+    with pytest.warns(RinceWarning, match="1 of 3 images are left out"):
+        assert main([*given, "--skip-unreadable"]) == 0
+    results = json.loads((trained / "run" / "results.json").read_text())
+    assert results["info"]["outliers"] == {"birds": 2}
+
+
+def test_results_older_than_the_checkpoint_are_not_done(trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained / "run", tmp_path / "run")
+    given = ["evaluate", str(run), "--skip-done", *QUICK]
+    results, checkpoint = run / "results.json", run / CHECKPOINT_FILE
+    results.write_text("old")
+    for age, again in ((-5, True), (5, False)):
+        then = checkpoint.stat().st_mtime + age
+        os.utime(results, (then, then))
+        before = results.read_text()
+        assert main(given) == 0
+        assert (results.read_text() != before) == again
 
 
 def test_train_evaluate_compare(

@@ -11,16 +11,16 @@ from torch.nn import functional
 from rince import TableRanks, ranked_info_nce
 from rince.core.distributed import gather, process_index, world_size
 
-WORLD = 2
+WORLD = 3  # with two, forwards and backwards are the same
 TABLE = torch.tensor([[1, 2, 0], [2, 1, 0], [0, 0, 1]], dtype=torch.int8)
 
 
 def _data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
-    inputs = torch.randn(8, 4, generator=generator, dtype=torch.float64)
+    inputs = torch.randn(12, 4, generator=generator, dtype=torch.float64)
     weights = torch.randn(4, 3, generator=generator, dtype=torch.float64)
-    # Two queries a class on each process, so that both hold equally many active queries.
-    return inputs, weights, torch.tensor([0, 0, 1, 2, 1, 1, 0, 2])
+    # Every query has a positive somewhere, so that all processes hold as many active queries.
+    return inputs, weights, torch.tensor([0, 0, 1, 2, 1, 1, 0, 2, 2, 0, 0, 1])
 
 
 def _loss(weights: torch.Tensor, rows: slice) -> torch.Tensor:
@@ -36,8 +36,9 @@ def _worker(index: int, folder: str) -> None:
     )
     assert (process_index(), world_size()) == (index, WORLD)
     own = torch.full((2, 1), float(index))
-    assert gather(own).flatten().tolist() == [index, index, 1 - index, 1 - index]
-    with pytest.raises(ValueError, match=r"same number of rows to gather, got \[1, 2\]"):
+    following = [(index + step) % WORLD for step in range(WORLD)]
+    assert gather(own).flatten().tolist() == [i for i in following for _ in range(2)]
+    with pytest.raises(ValueError, match=r"same number of rows to gather, got \[1, 2, 3\]"):
         gather(torch.zeros(index + 1, 1))
     weights = _data()[1].requires_grad_()
     loss = _loss(weights, slice(4 * index, 4 * index + 4))
@@ -51,10 +52,10 @@ def _worker(index: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
+def test_three_processes_equal_one(tmp_path: Path) -> None:
     mp.spawn(_worker, args=(str(tmp_path),), nprocs=WORLD)
     weights = _data()[1].requires_grad_()
-    loss = _loss(weights, slice(0, 8))
+    loss = _loss(weights, slice(0, 12))
     loss.backward()
     assert weights.grad is not None
     for index in range(WORLD):

@@ -109,6 +109,17 @@ def test_ignore_self_with_a_queue_behind_the_batch() -> None:
     assert ranks.tolist() == [[-1, 2, 2, 1, 2], [3, -1, 1, 3, 1]]
 
 
+def test_every_tile_ignores_the_true_diagonal() -> None:
+    labels = torch.tensor([0, 1, 0, 2])
+    source = TableRanks(labels, labels, TABLE, ignore_self=True)
+    whole = source.tile(ALL, ALL)
+    assert (whole.diagonal() == -1).all()
+    for row in range(4):
+        for start in range(4):
+            cols = slice(start, 4)
+            assert torch.equal(source.tile(slice(row, row + 1), cols), whole[row : row + 1, cols])
+
+
 def test_the_table_is_read_as_query_class_then_key_class() -> None:
     ranks = TableRanks(torch.tensor([0]), torch.tensor([1]), TABLE)
     assert ranks.tile(ALL, ALL).tolist() == [[int(TABLE[0, 1])]]

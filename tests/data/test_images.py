@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from rince.core.checks import RinceError, RinceWarning
+from rince.data.batches import eval_batches
 from rince.data.images import (
     FileImages,
     TensorImages,
@@ -17,7 +18,7 @@ from rince.data.images import (
     load_outliers,
     read_image,
 )
-from rince.data.views import eval_transform
+from rince.data.views import eval_transform, evaluation_pixels
 from rince.ranks.taxonomy import Taxonomy
 
 
@@ -114,6 +115,19 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
     assert read_image(tmp_path / "deep.png", 1).flatten().tolist() == [0, 1, 100, 255]
 
 
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [([0, 100, 255], [0, 100, 255]), ([0, 256, 65535], [0, 1, 255]), ([-7, 9, 70000], [0, 0, 255])],
+)
+def test_thirty_two_bits_hold_bytes_or_sixteen_bits(
+    tmp_path: Path, levels: list[int], expected: list[int]
+) -> None:
+    Image.fromarray(np.array([levels], dtype=np.int32)).save(tmp_path / "deep.tif")
+    with Image.open(tmp_path / "deep.tif") as image:
+        assert image.mode == "I"
+    assert read_image(tmp_path / "deep.tif", 1).flatten().tolist() == expected
+
+
 def test_photos_are_turned_upright(tmp_path: Path) -> None:
     pixels = noise(4, 6, 3)
     exif = Image.Exif()
@@ -153,9 +167,10 @@ def test_an_unreadable_file_is_named(tree: Path, kind: str) -> None:
     else:
         file.write_text("" if kind == "empty" else "this is no image")
     for act in (lambda: images[3], lambda: images.preload(8)):
-        with pytest.raises(RinceError, match=r"--images.skip-unreadable") as caught:
+        with pytest.raises(RinceError, match=r"\(skip_unreadable\)") as caught:
             act()
         assert str(file) in str(caught.value)
+        assert "--" not in str(caught.value)  # the options of no particular verb
     assert images[2].dtype == torch.uint8
 
 
@@ -264,6 +279,25 @@ def test_outliers_are_found_at_any_depth(tmp_path: Path) -> None:
         load_outliers(tmp_path, 8)
     with pytest.warns(RinceWarning, match="1 of 2"):
         assert len(load_outliers(tmp_path, 8, on_unreadable="skip")) == 1
+
+
+def test_a_loop_of_links_is_walked_once(tmp_path: Path) -> None:
+    root = tmp_path / "birds"
+    save(noise(8, 8, 3), root / "a" / "b" / "0.png")
+    (root / "a" / "b" / "up").symlink_to(root, target_is_directory=True)
+    (root / "z").symlink_to(root / "a", target_is_directory=True)
+    assert len(load_outliers(root, 8)) == 1
+
+
+def test_known_classes_and_outliers_are_decoded_alike(tmp_path: Path) -> None:
+    """A JPEG that is decoded at a part of its size differs a little: enough for a detector."""
+    save(noise(640, 480, 3), tmp_path / "a" / "b" / "large.jpg")
+    outliers = load_outliers(tmp_path, 70)
+    files = FileImages.from_folder(tmp_path / "a")
+    ((known, _),) = eval_batches(files, 1, 70)
+    assert torch.equal(known, evaluation_pixels(outliers))
+    assert torch.equal(files.preload(70).pixels, outliers)
+    assert not torch.equal(eval_transform(70)(files[0]), outliers[0])
 
 
 def test_outliers_need_a_folder_with_images(tmp_path: Path) -> None:

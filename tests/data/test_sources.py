@@ -4,6 +4,8 @@ import gzip
 import os
 import pickle
 import struct
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,11 @@ def make_tree(root: Path, counts: dict[str, int], start: int = 0) -> None:
         (root / name).mkdir(parents=True)
         for index in range(count):
             seed += 1
-            Image.fromarray(noise(10, 12, 3, seed=seed).numpy()).save(root / name / f"{index}.png")
+            make_image(root / name / f"{index}.png", seed)
+
+
+def make_image(file: Path, seed: int) -> None:
+    Image.fromarray(noise(10, 12, 3, seed=seed).numpy()).save(file)
 
 
 def idx(array: Tensor) -> bytes:
@@ -124,13 +130,88 @@ def test_a_plain_tree_is_split_class_by_class(tmp_path: Path) -> None:
     for images in (train, test):
         for path, label in zip(images.paths, images.labels.tolist(), strict=True):
             assert Path(path).parent.name == images.taxonomy.classes[label]
-    again = load_dataset(tmp_path / "photos", cache=False, seed=3).test
     other = load_dataset(tmp_path / "photos", cache=False, seed=4).test
-    assert isinstance(again, FileImages)
     assert isinstance(other, FileImages)
-    assert again.paths == test.paths != other.paths
+    assert other.paths == test.paths  # runs of different seeds are judged on the same images
+    names = [Path(path).name for path in test.paths]
+    assert names != sorted(names)[: len(names)]  # by hash, not the first of each class
     half = load_dataset(tmp_path / "photos", test_fraction=0.5)
     assert half.test.labels.bincount()[order].tolist() == [5, 1, 12]  # round(12.5) is even
+
+
+def sides(folder: Path) -> dict[str, bool]:
+    """File -> whether it is a test image."""
+    splits = load_dataset(folder, cache=False)
+    assert isinstance(splits.train, FileImages)
+    assert isinstance(splits.test, FileImages)
+    return dict.fromkeys(splits.train.keys(), False) | dict.fromkeys(splits.test.keys(), True)
+
+
+def test_images_stay_on_their_side_when_others_come_and_go(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    make_tree(folder, {"x/a": 12, "x/b": 12})
+    before = sides(folder)
+    for change in range(8):  # in the class that sorts first, which moves all positions
+        if change < 5:
+            make_image(folder / "x" / "a" / f"new{change}.png", 900 + change)
+        else:
+            (folder / "x" / "a" / f"{change}.png").unlink()
+        after = sides(folder)
+        moved = [key for key in before if key in after and after[key] != before[key]]
+        assert len(moved) <= 1
+        assert all(key.startswith("x/a/") for key in moved)
+        before = after
+    assert sides(folder.rename(tmp_path / "elsewhere")) == before
+
+
+def test_a_choice_changes_by_one_image_when_one_comes(tmp_path: Path) -> None:
+    make_tree(tmp_path / "train", {"a": 20, "b": 20})
+    make_tree(tmp_path / "val", {"a": 1, "b": 1}, start=100)
+
+    def chosen() -> set[str]:
+        train = load_dataset(tmp_path, cache=False, per_class=5, seed=7).train
+        assert isinstance(train, FileImages)
+        return set(train.paths)
+
+    before = chosen()
+    make_image(tmp_path / "train" / "a" / "new.png", 900)
+    assert len(before - chosen()) <= 1
+
+
+def test_the_fingerprint_tells_images_apart(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    make_tree(folder, {"a": 6, "b": 6})
+    first = load_dataset(folder).fingerprint()
+    assert first == load_dataset(folder, cache=False).fingerprint()  # in memory or not
+    assert first == load_dataset(folder, image_size=8, seed=5).fingerprint()
+    assert len(first) == 32
+    found = {first, load_dataset(folder, test_fraction=0.5).fingerprint()}
+    found.add(load_dataset(folder, per_class=2).fingerprint())
+    found.add(load_dataset(folder, per_class=2, seed=1).fingerprint())
+    folder = folder.rename(tmp_path / "elsewhere")
+    assert load_dataset(folder).fingerprint() == first
+    (folder / "a" / "0.png").rename(folder / "a" / "00.png")
+    found.add(load_dataset(folder).fingerprint())
+    (folder / "a" / "00.png").rename(folder / "b" / "00.png")
+    found.add(load_dataset(folder).fingerprint())
+    (folder / "b" / "00.png").unlink()
+    found.add(load_dataset(folder).fingerprint())
+    assert len(found) == 7
+    splits = load_dataset(folder)
+    assert isinstance(splits.train, TensorImages)
+    fewer = replace(splits, train=splits.train.subset([1, 0, 2]))
+    assert fewer.fingerprint() not in found
+
+
+@pytest.mark.usefixtures("bare_machine")
+def test_the_fingerprint_of_a_named_data_set(tmp_path: Path) -> None:
+    write_fashion_mnist(tmp_path, zipped=False)
+    found = [
+        load_dataset("fashion-mnist", data_root=tmp_path, per_class=n).fingerprint()
+        for n in (None, 1, 2, None)
+    ]
+    assert len(set(found)) == 3
+    assert found[0] == found[3]
 
 
 def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
@@ -198,6 +279,55 @@ def test_duplicates_are_left_out_on_request(tmp_path: Path) -> None:
     assert len(load_dataset(tmp_path).train) == 6
     splits = load_dataset(tmp_path, without_duplicates=True)
     assert (len(splits.train), len(splits.test)) == (4, 2)
+
+
+@pytest.mark.usefixtures("bare_machine")
+def test_duplicates_in_memory_are_left_out_too(tmp_path: Path) -> None:
+    write_fashion_mnist(tmp_path, zipped=False)  # no two alike
+    images = noise(40, 28, 28, seed=1)
+    images[11] = images[5]
+    images[7] = noise(20, 28, 28, seed=2)[3]  # a test image
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(images))
+    assert len(load_dataset("fashion-mnist", data_root=tmp_path).train) == 40
+    splits = load_dataset("fashion-mnist", data_root=tmp_path, without_duplicates=True)
+    assert isinstance(splits.train, TensorImages)
+    kept = [i for i in range(40) if i not in (7, 11)]
+    assert torch.equal(splits.train.pixels[:, 0], images[kept])
+    assert len(splits.test) == 20
+
+
+def test_an_empty_folder_in_val_is_passed_over(tmp_path: Path) -> None:
+    make_tree(tmp_path / "train", {"x/a": 2, "x/b": 2})
+    make_tree(tmp_path / "val", {"x/b": 1}, start=100)
+    (tmp_path / "val" / "x" / "a").mkdir()
+    with pytest.warns(RinceWarning, match=r"1 class folders in .*val hold no image .*: x/a"):
+        assert load_dataset(tmp_path).test.labels.tolist() == [1]
+    (tmp_path / "val" / "x" / "b" / "0.png").unlink()
+    with pytest.raises(RinceError, match="val holds no image"):
+        load_dataset(tmp_path)
+    make_tree(tmp_path / "val", {"b": 1}, start=200)
+    make_image(tmp_path / "val" / "x" / "b" / "0.png", 300)
+    with pytest.raises(RinceError, match="'b' has two parents"):
+        load_dataset(tmp_path)
+
+
+def test_letters_of_two_parts_are_the_same_letters(tmp_path: Path) -> None:
+    one, two = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    assert one != two
+    make_tree(tmp_path / "train", {f"{one}/{two}1": 2, "b": 2})
+    make_tree(tmp_path / "val", {f"{two}/{one}1": 2}, start=100)
+    splits = load_dataset(tmp_path)
+    label = splits.train.taxonomy.index(f"{two}1")
+    assert splits.test.labels.tolist() == [label, label]
+
+
+def test_grey_images_of_a_folder(tmp_path: Path) -> None:
+    make_tree(tmp_path / "train", {"a": 2, "b": 2})
+    make_tree(tmp_path / "val", {"a": 1, "b": 1}, start=100)
+    for cache in (True, False):
+        splits = load_dataset(tmp_path, cache=cache, channels=1)
+        assert splits.train.channels == splits.test.channels == 1
+        assert splits.test[0].shape[0] == 1
 
 
 def test_a_wrong_name_is_mended(tmp_path: Path) -> None:

@@ -449,6 +449,8 @@ def test_bad_parents(edges: Any, message: str) -> None:
         ("class,a,b\nx,p,u\ny,p,\n", r"'p' has two parents, 'u' and no group.*\(lines 2 and 3\)"),
         ("class,a\nx,p\np,\n", "line 3: 'p' is both a class and a group"),
         ("class,a,a\nx,p,q\n", "column 'a' is there twice"),
+        ("class,up\na,b\nx,p\n\nb,a\n", r"cycle: (a -> b -> a|b -> a -> b) \(lines 2 and 5\)"),
+        ("class,up\na,b\nb,c\nc,a\n", r"cycle: .* -> .* \(lines 2 and 3 and 4\)"),
     ],
 )
 def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
@@ -474,6 +476,12 @@ def test_csv_levels(tmp_path: Path) -> None:
     file.write_text("class,a,a\nx,p,q\n")  # which of the two would be meant?
     with pytest.raises(RinceError, match="column 'a' is there twice"):
         Taxonomy.from_csv(file, levels=("class", "a"))
+
+
+def test_a_class_named_like_its_own_group_is_no_cycle(tmp_path: Path) -> None:
+    file = tmp_path / "tree.csv"
+    file.write_text("class,superclass\nbag,bag\nshirt,tops\n")
+    assert Taxonomy.from_csv(file).paths == (("bag", "bag"), ("tops", "shirt"))
 
 
 def test_csv_that_cannot_be_read(tmp_path: Path) -> None:

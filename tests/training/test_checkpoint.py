@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import pickle
 import resource
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from rince.core.checks import RinceError, RinceWarning
-from rince.training.checkpoint import AtomicCheckpointIO, CheckpointEvery, load_strictly
+from rince.training.checkpoint import (
+    CHECKPOINT_FILE,
+    AtomicCheckpointIO,
+    CheckpointEvery,
+    load_strictly,
+    read_checkpoint,
+)
 
 
 @pytest.fixture
@@ -28,30 +36,48 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, small_disk: None)
     path = tmp_path / "last.ckpt"
     writer = AtomicCheckpointIO()
     writer.save_checkpoint({"weights": torch.ones(10)}, path)
-    with pytest.raises(RinceError, match=rf"the one before is intact: {path}"):
-        writer.save_checkpoint({"weights": torch.ones(100_000)}, path)
+    assert writer.failed is None
+    # Kept, not raised: the other processes of a run wait for this one.
+    writer.save_checkpoint({"weights": torch.ones(100_000)}, path)
+    assert f"the one before is intact: {path}" in str(writer.failed)
     assert torch.equal(torch.load(path)["weights"], torch.ones(10))
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+    writer.save_checkpoint({"weights": torch.ones(20)}, path)
+    assert writer.failed is None
 
 
 def test_the_first_checkpoint_fails(tmp_path: Path, small_disk: None) -> None:
-    with pytest.raises(RinceError, match="there is none yet"):
-        AtomicCheckpointIO().save_checkpoint({"x": torch.ones(100_000)}, tmp_path / "last.ckpt")
+    writer = AtomicCheckpointIO()
+    writer.save_checkpoint({"x": torch.ones(100_000)}, tmp_path / "last.ckpt")
+    assert "there is none yet" in str(writer.failed)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_failure_leaves_the_other_processes_waiting(tmp_path: Path) -> None:
+    writer = AtomicCheckpointIO()
+    writer.save_checkpoint({"x": lambda: 0}, tmp_path / "last.ckpt")  # cannot be pickled
+    assert "could not write a checkpoint" in str(writer.failed)
+    (tmp_path / "file").write_text("")
+    writer.save_checkpoint({}, tmp_path / "file" / "last.ckpt")  # below a file
+    assert "there is none yet" in str(writer.failed)
 
 
 class _Trainer:
     """As much of a Trainer as the callback touches: its step, and a write that can fail."""
 
-    def __init__(self) -> None:
+    def __init__(self, io: AtomicCheckpointIO) -> None:
+        self.io = io
         self.global_step = 0
         self.full = False
         self.saved: list[int] = []
+        self.strategy = SimpleNamespace(broadcast=lambda x: x)
 
     def save_checkpoint(self, path: Path) -> None:
+        self.io.failed = None
         if self.full:
-            raise RinceError(f"could not write a checkpoint to {path.parent}")
-        self.saved.append(self.global_step)
+            self.io.failed = RinceError(f"could not write a checkpoint to {path.parent}")
+        else:
+            self.saved.append(self.global_step)
 
     def take_steps(self, callback: CheckpointEvery, count: int) -> None:
         for _ in range(count):
@@ -60,7 +86,8 @@ class _Trainer:
 
 
 def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
-    trainer, callback = _Trainer(), CheckpointEvery(tmp_path, steps=3)
+    io = AtomicCheckpointIO()
+    trainer, callback = _Trainer(io), CheckpointEvery(tmp_path, 3, io)
     trainer.take_steps(callback, 4)
     trainer.full = True
     with pytest.warns(RinceWarning, match="Training goes on and will try again"):
@@ -71,6 +98,27 @@ def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
     trainer.take_steps(callback, 3)
     callback.on_train_end(trainer, None)  # type: ignore[arg-type]
     assert trainer.saved == [3, 9]
+
+
+def test_all_processes_end_alike(tmp_path: Path) -> None:
+    io = AtomicCheckpointIO()  # of a process that writes nothing
+    trainer, callback = _Trainer(io), CheckpointEvery(tmp_path, 3, io)
+    trainer.strategy.broadcast = lambda _: "no space on process 0"
+    with pytest.raises(RinceError, match="no space on process 0"):
+        callback.on_train_end(trainer, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), IndexError("y"), pickle.UnpicklingError("z")])
+def test_whatever_a_damaged_file_raises(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise error
+
+    (tmp_path / CHECKPOINT_FILE).write_bytes(b"x")
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(RinceError, match=rf"is damaged, .*{type(error).__name__}"):
+        read_checkpoint(tmp_path)
 
 
 def test_strict_loading_names_what_does_not_fit() -> None:

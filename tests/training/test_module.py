@@ -5,21 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_runs import STEPS, flat_backbone, small_config
 from torch import nn
 
 from rince import Taxonomy
 from rince.core.checks import RinceError, RinceWarning
-from rince.models.backbones import Backbone, as_backbone
+from rince.models.backbones import as_backbone
 from rince.training.checkpoint import load_run, read_checkpoint
-from rince.training.config import (
-    DataConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    TrainConfig,
-    from_dict,
-    to_dict,
-)
+from rince.training.config import LossConfig, ModelConfig, OptimConfig, TrainConfig
 from rince.training.history import read_history
 from rince.training.module import RankedModule, lr_factor
 from rince.training.run import train
@@ -27,32 +20,10 @@ from rince.training.run import train
 OBJECTIVES = ("rince", "supcon-in", "supcon-out", "supcon-coarse", "infonce", "cross-entropy")
 
 
-def _config(images: Path, output: Path, **changes: object) -> TrainConfig:
-    values: dict[str, object] = {
-        "data": str(images),
-        "images": DataConfig(image_size=16),
-        "optim": OptimConfig(lr=0.05, warmup_epochs=0.5),
-        "epochs": 3,
-        "batch_size": 32,
-        "output": str(output),
-        "accelerator": "cpu",
-        "log_every": 1,
-        "progress": False,
-        **changes,
-    }
-    return TrainConfig(**values)  # type: ignore[arg-type]
-
-
-def _flat_backbone() -> Backbone:
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 16))
-    return as_backbone(module, in_channels=3, image_size=16)
-
-
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_learns(objective: str, image_tree: Path, tmp_path: Path) -> None:
-    config = _config(image_tree, tmp_path, objective=objective, epochs=8)
-    folder = train(config, _flat_backbone())
+    config = small_config(image_tree, tmp_path, objective=objective, epochs=8)
+    folder = train(config, flat_backbone())
     history = read_history(folder)
     losses = [value for _, value in history["train/loss"]]
     assert losses[-1] < losses[0]
@@ -73,8 +44,8 @@ def test_every_objective_learns(objective: str, image_tree: Path, tmp_path: Path
 
 def test_momentum_and_queue_take_part(image_tree: Path, tmp_path: Path) -> None:
     model = ModelConfig(momentum=0.9, queue_size=40)
-    config = _config(image_tree, tmp_path, model=model)
-    history = read_history(train(config, _flat_backbone()))
+    config = small_config(image_tree, tmp_path, model=model)
+    history = read_history(train(config, flat_backbone()))
     positives = [value for _, value in history["train/positives_rank_1"]]
     # 32 keys of the batch at first, 40 more once the queue is full: a quarter of them positives.
     assert positives[0] == pytest.approx(32 / 4, abs=4)
@@ -86,21 +57,21 @@ def test_momentum_and_queue_take_part(image_tree: Path, tmp_path: Path) -> None:
 def test_the_same_seed_gives_the_same_weights(image_tree: Path, tmp_path: Path) -> None:
     weights = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        config = _config(image_tree, tmp_path, name=name, seed=seed, epochs=1)
-        folder = train(config, _flat_backbone())
+        config = small_config(image_tree, tmp_path, name=name, seed=seed, epochs=1)
+        folder = train(config, flat_backbone())
         weights.append(read_checkpoint(folder)["state_dict"]["encoder.backbone.1.weight"])
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
 
 
 def test_a_trained_run_comes_back(image_tree: Path, tmp_path: Path) -> None:
-    config = _config(image_tree, tmp_path, epochs=1, optim=OptimConfig(warmup_epochs=0))
+    config = small_config(image_tree, tmp_path, epochs=1, optim=OptimConfig(warmup_epochs=0))
     folder = train(config)
     run = load_run(folder)
     assert run.config == config
     assert run.taxonomy.classes == ("blue", "green", "orange", "red")
     assert (run.in_channels, run.image_size) == (3, 16)
-    assert run.step == 96 * 4 // 5 // 32
+    assert run.step == STEPS
     assert not run.backbone.module.training
     with pytest.raises(RinceError, match="holds a run already"):
         train(config)
@@ -120,7 +91,7 @@ def test_a_loss_that_blows_up_stops_with_advice(image_tree: Path, tmp_path: Path
 
     backbone = as_backbone(Broken(), in_channels=3, image_size=16)
     with pytest.raises((ValueError, FloatingPointError), match="learning rate|optim.lr"):
-        train(_config(image_tree, tmp_path), backbone)
+        train(small_config(image_tree, tmp_path, knn_every=0), backbone)
 
 
 @pytest.mark.parametrize(
@@ -140,11 +111,11 @@ def test_what_cannot_be_trained_is_said_before(
 ) -> None:
     config = TrainConfig(data="x", **changes)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=message):
-        RankedModule(_flat_backbone(), Taxonomy(tree), config, in_channels=3, image_size=16)
+        RankedModule(flat_backbone(), Taxonomy(tree), config, in_channels=3, image_size=16)
 
 
 def test_temperatures_that_do_not_rise_are_warned_of(image_tree: Path, tmp_path: Path) -> None:
-    config = _config(
+    config = small_config(
         image_tree,
         tmp_path,
         loss=LossConfig(temperatures=(0.2, 0.1)),
@@ -152,7 +123,7 @@ def test_temperatures_that_do_not_rise_are_warned_of(image_tree: Path, tmp_path:
         optim=OptimConfig(warmup_epochs=0),
     )
     with pytest.warns(RinceWarning, match="do not rise with the rank"):
-        train(config, _flat_backbone())
+        train(config, flat_backbone())
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine() -> None:
@@ -166,22 +137,48 @@ def test_the_learning_rate_warms_up_and_falls_along_a_cosine() -> None:
     assert factors[-1] == pytest.approx(0.001)
 
 
-def test_a_configuration_survives_yaml() -> None:
-    config = TrainConfig(data="x", loss=LossConfig(temperatures=(0.1, 0.3)), seed=7)
-    assert from_dict(to_dict(config)) == config
-    with pytest.raises(ValueError, match="not a training configuration"):
-        from_dict({"data": "x", "epoch": 3})
+def test_a_run_with_a_module_of_ones_own_comes_back_with_it(
+    image_tree: Path, tmp_path: Path
+) -> None:
+    folder = train(small_config(image_tree, tmp_path, epochs=1, knn_every=0), flat_backbone())
+    with pytest.raises(RinceError, match=r"a module of your own.*pass it, in Python: load_run\("):
+        load_run(folder)
+    mine = flat_backbone()
+    trained = load_run(folder, mine).backbone
+    assert trained is mine
+    expected = read_checkpoint(folder)["state_dict"]["encoder.backbone.1.weight"]
+    assert torch.equal(mine.module.state_dict()["1.weight"], expected)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"model": ModelConfig(queue_size=8)}, "queue_size needs a momentum encoder"),
-        ({"optim": OptimConfig(lr=-1)}, "optim.lr must be positive"),
-        ({"optim": OptimConfig(warmup_epochs=20), "epochs": 20}, r"below epochs \(20\), got 20"),
-    ],
-)
-def test_settings_that_make_no_sense(changes: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        TrainConfig(data="x", **changes)  # type: ignore[arg-type]
+def test_mixed_precision_trains(image_tree: Path, tmp_path: Path) -> None:
+    config = small_config(image_tree, tmp_path, precision="bf16-mixed", epochs=4, knn_every=0)
+    folder = train(config, flat_backbone())
+    losses = [value for _, value in read_history(folder)["train/loss"]]
+    assert losses[-1] < losses[0]
+    for name, x in read_checkpoint(folder)["state_dict"].items():
+        assert x.dtype != torch.bfloat16, name  # only the arithmetic is short
+        assert bool(torch.isfinite(x).all()), name
+
+
+def test_adamw_is_used_when_asked_for(image_tree: Path, tmp_path: Path) -> None:
+    optim = OptimConfig(optimizer="adamw", lr=0.003, weight_decay=0.02)
+    config = small_config(image_tree, tmp_path, epochs=1, optim=optim, knn_every=0)
+    (state,) = read_checkpoint(train(config, flat_backbone()))["optimizer_states"]
+    assert "exp_avg_sq" in state["state"][0]
+    assert state["param_groups"][0]["weight_decay"] == 0.02
+    assert state["param_groups"][0]["decoupled_weight_decay"]  # Adam has the key too, but False
+
+
+def test_clipping_bounds_the_update(image_tree: Path, tmp_path: Path) -> None:
+    moved = {}
+    for clip in (None, 0.01):
+        optim = OptimConfig(lr=0.5, weight_decay=0, warmup_epochs=0, clip=clip)
+        config = small_config(
+            image_tree, tmp_path, name=f"clip-{clip}", epochs=1, optim=optim, knn_every=0
+        )
+        trained = load_run(train(config, flat_backbone()), flat_backbone()).backbone.module
+        before = flat_backbone().module.state_dict()["1.weight"]
+        moved[clip] = float((trained.state_dict()["1.weight"] - before).norm())
+    # A gradient of norm 0.01 moves by lr * 0.01 and, with momentum 0.9, by 0.9 of that again.
+    bound = 0.5 * 0.01 * sum(0.9**age for step in range(STEPS) for age in range(step + 1))
+    assert 0 < moved[0.01] <= bound < moved[None]

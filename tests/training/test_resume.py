@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from small_runs import STEPS as SMALL_STEPS
+from small_runs import flat_backbone, small_config
 
 from rince.core.checks import RinceError
+from rince.models.backbones import Backbone
+from rince.training import run
 from rince.training.checkpoint import CHECKPOINT_FILE, read_checkpoint
-from rince.training.run import resume
+from rince.training.config import ModelConfig
+from rince.training.run import resume, train
 
 EPOCHS, BATCH = 3, 8
 STEPS = 96 * 4 // 5 // BATCH  # an epoch; a fifth of the 96 images is held out
@@ -118,3 +126,95 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / CHECKPOINT_FILE)
     with pytest.raises(RinceError, match="not one written by rince"):
         read_checkpoint(tmp_path)
+
+
+def _edited(folder: Path, **about: Any) -> None:
+    """Change what a checkpoint says of its run; None takes the entry out, as in older ones."""
+    checkpoint = torch.load(folder / CHECKPOINT_FILE)
+    for key, value in about.items():
+        del checkpoint["rince"][key]
+        if value is not None:
+            checkpoint["rince"][key] = value
+    torch.save(checkpoint, folder / CHECKPOINT_FILE)
+
+
+@pytest.fixture
+def small_run(image_tree: Path, tmp_path: Path) -> Path:
+    """A finished run with a module of one's own, on a copy of the images in tmp_path/images."""
+    shutil.copytree(image_tree, tmp_path / "images")
+    config = small_config(tmp_path / "images", tmp_path, name="run", epochs=1, knn_every=0)
+    return train(config, flat_backbone())
+
+
+def test_other_images_are_refused(small_run: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "images" / "warm" / "red" / "00.png"
+    moved.rename(moved.with_name("new.png"))
+    with pytest.raises(RinceError, match=r"the images in .*/images are not those that .*/run was"):
+        resume(small_run, progress=False, backbone=flat_backbone())
+    moved.with_name("new.png").rename(moved)
+    resume(small_run, progress=False, backbone=flat_backbone())
+
+
+def test_other_steps_or_processes_are_refused(small_run: Path) -> None:
+    _edited(small_run, world_size=2, steps_per_epoch=SMALL_STEPS - 1)
+    message = (
+        f"was trained by 2 process.es. in {SMALL_STEPS - 1} steps an epoch; "
+        f"this would be 1 process.es. in {SMALL_STEPS} steps"
+    )
+    with pytest.raises(RinceError, match=message):
+        resume(small_run, progress=False, backbone=flat_backbone())
+    config = (small_run / "config.yaml").read_text()
+    _edited(small_run, world_size=1, steps_per_epoch=SMALL_STEPS)
+    (small_run / "config.yaml").write_text(config.replace("batch_size: 32", "batch_size: 16"))
+    with pytest.raises(RinceError, match=f"in {SMALL_STEPS} steps an epoch; this would be 1"):
+        resume(small_run, progress=False, backbone=flat_backbone())
+
+
+def test_an_older_checkpoint_is_accepted(small_run: Path) -> None:
+    _edited(
+        small_run, world_size=None, steps_per_epoch=None, data_fingerprint=None, own_backbone=None
+    )
+    resume(small_run, progress=False, backbone=flat_backbone())
+
+
+def test_a_module_of_ones_own_must_be_passed_again(small_run: Path) -> None:
+    with pytest.raises(RinceError, match=r"a module of your own.*resume\(folder, backbone="):
+        resume(small_run, progress=False)
+
+
+def test_pretrained_weights_are_not_fetched_to_be_overwritten(
+    image_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def build(name: str, *, pretrained: bool, **_: Any) -> Backbone:
+        asked.append(pretrained)
+        return flat_backbone()
+
+    monkeypatch.setattr(run, "build_backbone", build)
+    model = ModelConfig(backbone="torchvision/resnet18", pretrained=True)
+    folder = train(small_config(image_tree, tmp_path, model=model, epochs=1, knn_every=0))
+    resume(folder, progress=False)
+    assert asked == [True, False]
+
+
+def test_a_checkpoint_is_not_held_during_training(
+    small_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Checkpoint(dict[str, Any]):
+        """A dict that can be watched."""
+
+    watched: list[weakref.ref[Checkpoint]] = []
+
+    def read(folder: Path) -> Checkpoint:
+        found = Checkpoint(read_checkpoint(folder))
+        watched.append(weakref.ref(found))
+        return found
+
+    def fit(*_: Any, **__: Any) -> None:
+        assert watched[0]() is None
+
+    monkeypatch.setattr(run, "read_checkpoint", read)
+    monkeypatch.setattr(run, "_fit", fit)
+    resume(small_run, progress=False, backbone=flat_backbone())
+    assert watched

@@ -50,6 +50,7 @@ def run(arguments: Sequence[str]) -> None:
             epochs=found.epochs,
             batch_size=min(256, 5 * found.per_class),
             log_every=5,
+            devices="1",  # small enough; and on several each process would be a demo of its own
             seed=found.seed,
             output=str(folder),
         )

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rince.cli.parser import HelpfulParser, with_underscores
 
+if TYPE_CHECKING:
+    from rince.data.sources import Splits
+    from rince.training.checkpoint import TrainedRun
+
+DIGITS = "digits"
 EXAMPLES = """examples:
   rince evaluate runs/latest
   rince evaluate runs/* --ood other-photos/ --ood far=birds/ --ood digits
@@ -30,26 +36,48 @@ def run(arguments: Sequence[str]) -> None:
         "given several times",
     )
     parser.add_argument("--data", type=str, default=None, help="in place of the run's own data")
+    parser.add_argument(
+        "--data_root", type=str, default=None, help="where a named data set lies, if elsewhere now"
+    )
+    parser.add_argument(
+        "--skip_unreadable",
+        action="store_true",
+        help="leave out images that cannot be read, with a warning, outliers too",
+    )
     parser.add_argument("--probe_epochs", type=int, default=100, help="of the linear probe")
     parser.add_argument("--map_points", type=int, default=1000, help="on the 2-D map; 0: no map")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, mps")
     parser.add_argument("--seed", type=int, default=0, help="of the probe and the map")
-    parser.add_argument("--skip_done", action="store_true", help="leave out runs that have results")
+    parser.add_argument(
+        "--skip_done",
+        action="store_true",
+        help="leave out runs that have results, unless they were trained on since",
+    )
     found = parser.parse_args(with_underscores(arguments))
+    outlier_sources = found.ood or []
+    named_outliers(outlier_sources)  # refused before any work
 
     from rince.evaluation.evaluate import EvaluationOptions
-    from rince.evaluation.results import RESULTS_FILE
 
     options = EvaluationOptions(
         probe_epochs=found.probe_epochs, map_points=found.map_points, seed=found.seed
     )
+    device = known_device(found.device)
     done: set[Path] = set()
     for name in found.runs:
         folder = Path(name).resolve()  # runs/latest is a link to another of runs/*
-        if folder in done or (found.skip_done and (folder / RESULTS_FILE).exists()):
+        if folder in done or (found.skip_done and _is_done(folder)):
             continue
         done.add(folder)
-        evaluate_run(folder, found.ood or [], options=options, data=found.data, device=found.device)
+        evaluate_run(
+            folder,
+            outlier_sources,
+            options=options,
+            data=found.data,
+            data_root=found.data_root,
+            skip_unreadable=found.skip_unreadable,
+            device=device,
+        )
 
 
 def evaluate_run(
@@ -58,41 +86,185 @@ def evaluate_run(
     *,
     options: object,
     data: str | None = None,
+    data_root: str | None = None,
+    skip_unreadable: bool = False,
     device: str = "auto",
 ) -> None:
-    """Evaluate one run and write its results."""
-    import torch
+    """Evaluate one run and write its results.
 
+    Raises:
+        RinceError: no such run or data; or, where ``data`` are not given, images that are no
+            longer split as they were when the run was trained.
+    """
+    from rince.core.checks import warn
     from rince.data.images import load_outliers
     from rince.data.sources import digits_outliers
     from rince.evaluation.evaluate import EvaluationOptions, evaluate_backbone
     from rince.evaluation.results import save_evaluation
     from rince.training.checkpoint import load_run
-    from rince.training.run import load_splits
+    from rince.training.run import ABOUT_FILE
 
     assert isinstance(options, EvaluationOptions)
+    device = known_device(device)
     trained = load_run(folder)
-    config = trained.config
-    if data is not None:
-        config.data = data
-    splits = load_splits(config)
-    if splits.train.taxonomy.classes != trained.taxonomy.classes:
-        print(f"note: {config.data} has other classes than {folder.name} was trained on")
+    if not (folder / ABOUT_FILE).exists():  # written when the training ends
+        warn(
+            f"{folder.name} is not finished: it stopped at step {trained.step}, or is still at "
+            f"work. If it stopped, `rince train --resume {folder}` goes on with it"
+        )
+    images = trained.config.images
+    images.root = data_root or images.root
+    images.skip_unreadable = images.skip_unreadable or skip_unreadable
+    splits = _own_splits(trained) if data is None else _other_splits(trained, data)
     outliers = {}
-    for source in outlier_sources:
-        name, _, path = source.rpartition("=")
-        if path == "digits":
-            outliers[name or "digits"] = digits_outliers(trained.image_size, trained.in_channels)
+    for name, path in named_outliers(outlier_sources).items():
+        if path == DIGITS:
+            outliers[name] = digits_outliers(trained.image_size, trained.in_channels)
         else:
-            outliers[name or Path(path).name] = load_outliers(
-                path, trained.image_size, trained.in_channels
+            outliers[name] = load_outliers(
+                Path(path).expanduser(),
+                trained.image_size,
+                trained.in_channels,
+                "skip" if skip_unreadable else "error",
             )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     evaluation = evaluate_backbone(
-        trained.backbone.module, splits, outliers, options=options, device=device
+        trained.backbone.module,
+        splits,
+        outliers,
+        options=options,
+        device=device,
+        workers=images.workers,
     )
     save_evaluation(evaluation, folder)
     print(f"{folder.name} ({evaluation.info['evaluate_seconds']:.0f} s)")
     for metric, value in evaluation.metrics.items():
         print(f"  {metric:32}{value:8.4f}")
+
+
+def named_outliers(sources: Sequence[str]) -> dict[str, str]:
+    """Name -> folder (or "digits") from what ``--ood`` was given.
+
+    Raises:
+        ValueError: a name that is empty, given twice, or holds a slash.
+
+    Example:
+        >>> named_outliers(["other-photos/", "far=birds/", "digits"])
+        {'other-photos': 'other-photos/', 'far': 'birds/', 'digits': 'digits'}
+    """
+    found: dict[str, str] = {}
+    for source in sources:
+        name, equals, path = source.partition("=")
+        if not equals or Path(source).expanduser().is_dir():
+            name, path = Path(source).name, source
+        if name.strip() in ("", "..") or not path:
+            problem = "it has no name" if path else "it names no folder"
+        elif "/" in name:
+            problem = f"there is no folder {source}, and the name {name!r} may not hold a slash"
+        elif name in found:
+            problem = f"the name {name!r} is that of {found[name]} already"
+        else:
+            found[name] = path
+            continue
+        raise ValueError(f"--ood {source}: {problem}; use --ood NAME=FOLDER")
+    return found
+
+
+def known_device(name: str) -> str:
+    """The device of this machine that ``--device`` means.
+
+    Raises:
+        ValueError: the machine has no such device.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cuda = ["cuda", *(f"cuda:{index}" for index in range(count))] if count else []
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    if name == "auto":
+        return "cuda" if cuda else "cpu"
+    allowed = ["cpu", *cuda, *mps]
+    if name not in allowed:
+        raise ValueError(
+            f"--device {name} is not on this machine; it has {', '.join(allowed)} (or say auto)"
+        )
+    return name
+
+
+def _is_done(folder: Path) -> bool:
+    """Whether the results are there, and not older than the checkpoint."""
+    from rince.evaluation.results import RESULTS_FILE
+    from rince.training.checkpoint import CHECKPOINT_FILE
+
+    results, checkpoint = folder / RESULTS_FILE, folder / CHECKPOINT_FILE
+    return results.exists() and not (
+        checkpoint.exists() and results.stat().st_mtime < checkpoint.stat().st_mtime
+    )
+
+
+def _own_splits(trained: TrainedRun) -> Splits:
+    """The images that the run was trained with, if they are still the same."""
+    from rince.core.checks import RinceError, warn
+    from rince.data.sources import NAMES
+    from rince.training.checkpoint import read_checkpoint
+    from rince.training.module import CHECKPOINT_KEY
+    from rince.training.run import load_splits
+
+    data, name = trained.config.data, trained.folder.name
+    splits = load_splits(trained.config)
+    changed = splits.train.taxonomy.paths != trained.taxonomy.paths
+    recorded = read_checkpoint(trained.folder)[CHECKPOINT_KEY].get("data_fingerprint")
+    if recorded:
+        changed = changed or splits.fingerprint() != recorded
+    elif data not in NAMES:
+        warn(
+            f"{name} was trained by an older rince, which did not record its images: if "
+            f"{data} has no val/ or test/ of its own, test images may have been trained on"
+        )
+    if changed:
+        raise RinceError(
+            f"{data} no longer holds the images that {name} was trained with (now "
+            f"{len(splits.train)} for training and {len(splits.test)} for the test), so test "
+            f"images may have been trained on. Put the data back as they were, train again, or "
+            f"give other images with --data"
+        )
+    _check_fit(trained, splits, data)
+    return splits
+
+
+def _other_splits(trained: TrainedRun, data: str) -> Splits:
+    """Other images, in the size and colours that the run's backbone knows."""
+    from rince.data.sources import load_dataset
+
+    images = trained.config.images
+    splits = load_dataset(
+        data,
+        data_root=images.root,
+        image_size=trained.image_size,
+        channels=trained.in_channels,
+        cache=images.cache,
+        skip_unreadable=images.skip_unreadable,
+        without_duplicates=images.drop_duplicates,
+        per_class=images.per_class,
+        test_per_class=images.test_per_class,
+        seed=trained.config.seed,
+    )
+    if splits.train.taxonomy.paths != trained.taxonomy.paths:
+        print(f"note: {data} has other classes than {trained.folder.name} was trained on")
+    _check_fit(trained, splits, data)
+    return splits
+
+
+def _check_fit(trained: TrainedRun, splits: Splits, data: str) -> None:
+    from rince.core.checks import RinceError
+
+    given = (splits.channels, splits.image_size)
+    expected = (trained.in_channels, trained.image_size)
+    if given != expected:
+        has, wants = (
+            f"{'grey' if channels == 1 else 'colour'} images of {size} pixels"
+            for channels, size in (given, expected)
+        )
+        raise RinceError(
+            f"{data} holds {has}, but {trained.folder.name} was trained on {wants}; evaluate it "
+            f"on images of its own kind"
+        )

@@ -50,8 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         importlib.import_module(f"rince.cli.{verb}").run(rest)
-    except (RinceError, ValueError, FileNotFoundError, ImportError, FloatingPointError) as error:
-        print(f"rince {verb}: {error}", file=sys.stderr)
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        print(f"rince {verb}: {message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(
@@ -60,6 +63,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     return 0
+
+
+def _message(error: Exception) -> str | None:
+    """What to tell the user; None: it is a mistake of rince's own, whose traceback is needed."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"cannot use {error.filename}: {error.strerror}"
+    if isinstance(error, (RinceError, ValueError, OSError, ImportError, FloatingPointError)):
+        return str(error)
+    # Lightning's own word for a setting that the machine cannot follow (--accelerator gpu). If
+    # it was raised, its module is loaded; if not, there is no reason to load it.
+    lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
+    if lightning and isinstance(error, lightning.MisconfigurationException):
+        return f"{error} (look at --accelerator, --devices and --precision)"
+    return None
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from rince.core.checks import import_extra
@@ -24,14 +24,28 @@ class _KeepLines(jsonargparse.DefaultHelpFormatter):  # type: ignore[name-define
 
 
 class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,misc]
-    """jsonargparse's parser; an unknown option is an error that names the nearest known one."""
+    """jsonargparse's parser; an unknown option is an error that names the nearest known one.
 
-    def __init__(self, **options: Any) -> None:
+    Args:
+        aliases: other names of options, left out of the help.
+        options: as in jsonargparse.
+    """
+
+    def __init__(self, *, aliases: Mapping[str, str] | None = None, **options: Any) -> None:
+        self._aliases = dict(aliases or {})
         # An abbreviation that works today would break when an option is added.
         super().__init__(allow_abbrev=False, formatter_class=_KeepLines, **options)
 
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
+        given = []
+        for argument in sys.argv[1:] if args is None else args:
+            name, equals, value = argument.partition("=")
+            given.append(self._aliases.get(name, name) + equals + value)
+        return super().parse_args(given, *rest, **options)
+
     def error(self, message: str, exception: Exception | None = None) -> NoReturn:
         known = [o for action in self._actions for o in action.option_strings if len(o) > 2]
+        known += self._aliases
         text = re.sub(r"^Parser key \"([^\"]*)\":\s*", r"--\1: ", message.strip())
         text = text.replace("typing.Literal", "one of ")
         hints = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,15 @@ def run(arguments: Sequence[str]) -> None:
         )
         parser.add_argument("--resume", type=str, required=True, help="folder of the run")
         parser.add_argument("--progress", type=bool, default=True, help="show the progress bar")
+        # Only to say what is wrong with it.
+        parser.add_argument("data", nargs="?", default=None, help=argparse.SUPPRESS)
         found = parser.parse_args(given)
+        if found.data is not None:
+            parser.error(
+                f"{found.data}: data are not given when a run goes on, it has its own; leave them "
+                f"out (rince train --resume {found.resume}), or leave out --resume to start a new "
+                "run"
+            )
         from rince.training.run import resume
 
         print(f"run: {resume(Path(found.resume), progress=found.progress)}")
@@ -44,13 +54,29 @@ def run(arguments: Sequence[str]) -> None:
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
     """Flags and YAML to a configuration; wrong ones end the program with a hint."""
-    given = list(arguments)
+    config, given = _without_config(with_underscores(arguments))
     if given and not given[0].startswith("-"):
         given[0:1] = ["--data", given[0]]
-    found = build_parser().parse_args(given)
+    # The parser lets the last one win: flags and DATA win over the file wherever it was given.
+    found = build_parser().parse_args([*config, *given])
     values: dict[str, Any] = found.as_dict()
     values.pop("config", None)
     return from_dict(values)
+
+
+def _without_config(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """``--config FILE``, however often, and all the rest."""
+    config: list[str] = []
+    rest: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument == "--config":
+            config += [argument, *itertools.islice(waiting, 1)]
+        elif argument.startswith("--config="):
+            config.append(argument)
+        else:
+            rest.append(argument)
+    return config, rest
 
 
 def build_parser() -> Any:
@@ -60,6 +86,7 @@ def build_parser() -> Any:
         usage="rince train DATA [OPTIONS] | rince train --resume RUN",
         description="Train an encoder on images with ranked positives.",
         epilog=EXAMPLES,
+        aliases={"--data_root": "--images.root"},  # what the other verbs call it
     )
     parser.add_argument(
         "--config", action=jsonargparse.ActionConfigFile, help="YAML file with any of the options"

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from rince.core.checks import RinceError, require
-from rince.data.images import FileImages, Images
+from rince.data.images import FileImages, Images, read_fitted
 from rince.data.views import (
     BatchAugmentation,
     ViewConfig,
@@ -254,7 +254,7 @@ def eval_batches(
         images: the data set.
         batch_size: images at a time; the last batch may be smaller.
         image_size: side S, pixels.
-        workers: processes that decode image files; 0: this one.
+        workers: processes that decode image files; 0: this one. No effect for images in memory.
 
     Yields:
         (B, C, S, S) float32 normalised pixels and (B,) int64 labels.
@@ -328,7 +328,8 @@ class _FittedFiles(Dataset[_Sample]):
 
     def __getitem__(self, index: int) -> _Sample:
         try:
-            fitted = eval_transform(self.image_size)(self.images[index])
+            path, channels = self.images.paths[index], self.images.channels
+            fitted = read_fitted(path, self.image_size, channels)
         except RinceError as error:
             return error
         return fitted, self.images.labels[index]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require, warn
 from rince.data.views import eval_transform
-from rince.ranks.readers import IMAGE_SUFFIXES
+from rince.ranks.readers import IMAGE_SUFFIXES, Names, checked_paths, class_folders
 from rince.ranks.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class TensorImages:
         labels: (N,) int64 in [0, classes of the taxonomy).
         taxonomy: the class tree.
         name: what to call the data set in reports.
+        source: :func:`fingerprint` of the files the pixels were read from; "" if from none.
 
     Raises:
         ValueError: wrong shapes or dtypes, or a label outside the taxonomy.
@@ -46,6 +48,7 @@ class TensorImages:
     labels: Tensor
     taxonomy: Taxonomy
     name: str
+    source: str = ""
 
     def __post_init__(self) -> None:
         shape = tuple(self.pixels.shape)
@@ -69,7 +72,9 @@ class TensorImages:
     def subset(self, indices: Tensor | Sequence[int]) -> TensorImages:
         """The images at these positions, in this order."""
         chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return replace(self, pixels=self.pixels[chosen], labels=self.labels[chosen])
+        source = self.source and _digest([self.source, chosen.tolist()])
+        pixels, labels = self.pixels[chosen], self.labels[chosen]
+        return replace(self, pixels=pixels, labels=labels, source=source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +116,8 @@ class FileImages:
             root: the folder.
             taxonomy: classes to use instead of the folders' own, so that labels agree between
                 splits. A folder is then the class whose path ends as the folder's does:
-                ``val/dog/husky`` and ``val/husky`` are both (animal, dog, husky).
+                ``val/dog/husky`` and ``val/husky`` are both (animal, dog, husky). A folder
+                without images is then passed over with a warning.
             on_unreadable: "error" checks nothing now and raises once a damaged file is read;
                 "skip" decodes every file now and leaves out, with a warning, those that fail.
             channels: 3 (RGB) or 1 (grey).
@@ -121,9 +127,11 @@ class FileImages:
                 that holds a class the taxonomy does not have.
         """
         folder = Path(root)
-        found = Taxonomy.from_folders(folder)
-        label_of = _labels_of_folders(found, taxonomy, folder)
-        taxonomy = taxonomy or found
+        if taxonomy is None:
+            taxonomy = Taxonomy.from_folders(folder)
+            label_of = {path: label for label, path in enumerate(taxonomy.paths)}
+        else:
+            label_of = _labels_of_folders(folder, taxonomy)
         paths: list[str] = []
         labels: list[int] = []
         for path, label in label_of.items():
@@ -145,6 +153,15 @@ class FileImages:
             RinceError: the file cannot be read.
         """
         return read_image(self.paths[index], self.channels)
+
+    def keys(self) -> list[str]:
+        """``group/class/file`` of every image: the same wherever the folder lies."""
+        # macOS may give the parts of an accented letter where Linux gives the letter.
+        classes = [_composed("/".join(path)) for path in self.taxonomy.paths]
+        return [
+            f"{classes[label]}/{_composed(os.path.basename(path))}"
+            for path, label in zip(self.paths, self.labels.tolist(), strict=True)
+        ]
 
     def subset(self, indices: Tensor | Sequence[int]) -> FileImages:
         """The images at these positions, in this order."""
@@ -170,11 +187,23 @@ class FileImages:
             RinceError: the first unreadable file, unless skipping; no readable file at all.
         """
         pixels, kept = _decode_all(self.paths, image_size, self.channels, on_unreadable)
-        return TensorImages(pixels, self.labels[kept], self.taxonomy, self.name)
+        source = fingerprint(self.subset(kept))
+        return TensorImages(pixels, self.labels[kept], self.taxonomy, self.name, source)
 
 
 Images: TypeAlias = TensorImages | FileImages
 AnyImages = TypeVar("AnyImages", TensorImages, FileImages)
+
+
+def fingerprint(images: Images) -> str:
+    """A hex digest that tells whether two data sets are the same images in the same order.
+
+    Of files it covers class paths, file names and labels, not the pixels, and not where the
+    folder lies; of images that came from no file the number, the labels and the class tree.
+    """
+    if isinstance(images, FileImages):
+        return _digest(zip(images.keys(), images.labels.tolist(), strict=True))
+    return images.source or _digest([images.taxonomy.paths, images.labels.tolist()])
 
 
 def load_outliers(
@@ -183,7 +212,8 @@ def load_outliers(
     """All images below a folder, whatever its structure, without labels.
 
     Returns:
-        (N, C, S, S) uint8: shorter side to ``image_size``, central square.
+        (N, C, S, S) uint8: shorter side to ``image_size``, central square. A folder that can be
+        reached twice, by a link, is read once.
 
     Raises:
         RinceError: no such folder, no image in it, or one that cannot be read.
@@ -238,10 +268,27 @@ def read_image(path: str | Path, channels: int = 3, at_least: int | None = None)
         reason = "it is no image that Pillow knows" if "identify" in str(error) else str(error)
         raise RinceError(
             f"cannot read {path}: {reason or type(error).__name__}. Mend or remove the file, or "
-            "leave unreadable images out with --images.skip-unreadable true"
+            "leave unreadable images out (skip_unreadable)"
         ) from error
     tensor = torch.from_numpy(pixels)
     return tensor[None] if channels == 1 else tensor.permute(2, 0, 1).contiguous()
+
+
+def read_fitted(path: str | Path, image_size: int, channels: int = 3) -> Tensor:
+    """Decode a file for evaluation: shorter side to ``image_size``, central square.
+
+    The one way for known classes and outliers alike, in memory or not: a detector must not tell
+    them apart by how they were decoded.
+
+    Returns:
+        (C, S, S) uint8.
+
+    Raises:
+        RinceError: the file cannot be read.
+    """
+    # Twice the size leaves the antialiased resize something to average over.
+    pixels = read_image(path, channels, at_least=2 * image_size)
+    return eval_transform(image_size)(pixels)
 
 
 def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
@@ -250,8 +297,10 @@ def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range; save it as PNG")
     if image.mode.startswith("I"):  # Pillow's own conversion would clip 16 bits at 255
-        deep = np.asarray(image).astype(np.float64)
-        image = Image.fromarray((deep.clip(0, 65535) / 257).round().astype(np.uint8))
+        deep = np.asarray(image).astype(np.float64).clip(0, 65535)
+        # 32 bits may hold bytes as well (exports of arrays), which would all become black.
+        scale = 1 if image.mode == "I" and deep.max() <= 255 else 257
+        image = Image.fromarray((deep / scale).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -263,12 +312,10 @@ def _decode_all(
 ) -> tuple[Tensor, Tensor]:
     """(N, C, S, S) uint8 of the readable files, and their positions."""
     require(image_size >= 1, f"image_size must be at least 1 pixel, got {image_size}")
-    fit = eval_transform(image_size)
 
     def decode(path: str) -> Tensor | RinceError:
         try:
-            # Twice the size leaves the antialiased resize something to average over.
-            return fit(read_image(path, channels, at_least=2 * image_size))
+            return read_fitted(path, image_size, channels)
         except RinceError as error:
             if on_unreadable == "error":
                 raise
@@ -324,37 +371,66 @@ def _in_threads(work: Callable[[str], _T], paths: Sequence[str], what: str) -> I
                 yield result
 
 
-def _image_files(folder: Path, *, recursive: bool = False) -> Iterator[Path]:
-    """Sorted, without hidden files and folders."""
+def _image_files(
+    folder: Path, *, recursive: bool = False, seen: set[Path] | None = None
+) -> Iterator[Path]:
+    """Sorted, without hidden files and folders; ``seen`` are folders that were walked before."""
+    seen = set() if seen is None else seen
+    real = folder.resolve()
+    if real in seen:  # by a link, perhaps one that leads back to a folder above itself
+        return
+    seen.add(real)
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
             if recursive:
-                yield from _image_files(entry, recursive=True)
+                yield from _image_files(entry, recursive=True, seen=seen)
         elif entry.suffix.lower() in IMAGE_SUFFIXES:
             yield entry
 
 
-def _labels_of_folders(
-    found: Taxonomy, taxonomy: Taxonomy | None, root: Path
-) -> dict[tuple[str, ...], int]:
-    """The label of every class folder."""
-    if taxonomy is None:
-        return {path: label for label, path in enumerate(found.paths)}
+def _labels_of_folders(root: Path, taxonomy: Taxonomy) -> dict[Names, int]:
+    """The label of every class folder with images, in a taxonomy of other folders."""
+    empty: list[Path] = []
+    try:
+        found = sorted(class_folders(root, (), empty))
+        if not found:
+            raise RinceError(f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        checked_paths(found, [str(root.joinpath(*path)) for path in found])
+    except OSError as error:
+        raise RinceError(f"cannot read {error.filename}: {error.strerror}") from error
+    except ValueError as error:  # two folders of one class
+        raise RinceError(str(error)) from None
+    if empty:
+        names = ", ".join(str(folder.relative_to(root)) for folder in empty[:5])
+        warn(f"{len(empty)} class folders in {root} hold no image and are passed over: {names}")
+    composed = [tuple(map(_composed, path)) for path in taxonomy.paths]
+    label_of_class = {path[-1]: label for label, path in enumerate(composed)}
     label_of = {}
-    for path in found.paths:
-        known = path[-1] in taxonomy.classes
-        label = taxonomy.index(path[-1]) if known else -1
-        if not known or taxonomy.paths[label][-len(path) :] != path:
-            expected = f"expected {'/'.join(taxonomy.paths[label])}" if known else "no such class"
+    for path in found:
+        label = label_of_class.get(_composed(path[-1]), -1)
+        if label < 0 or composed[label][-len(path) :] != tuple(map(_composed, path)):
+            known = "no such class" if label < 0 else f"expected {'/'.join(taxonomy.paths[label])}"
             raise RinceError(
                 f"the folder {root.joinpath(*path)} fits none of the {taxonomy.num_classes} "
-                f"classes given ({expected}); test folders may only hold classes that the "
+                f"classes given ({known}); test folders may only hold classes that the "
                 "training folders have"
             )
         label_of[path] = label
     return label_of
+
+
+def _composed(name: str) -> str:
+    """An accented letter as one character, whatever the file system made of it."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _digest(parts: Iterable[object]) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        found.update(repr(part).encode() + b"\n")  # repr: names need not be valid Unicode
+    return found.hexdigest()
 
 
 def _content_hashes(images: Images) -> Iterator[bytes]:

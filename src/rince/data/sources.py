@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import gzip
+import hashlib
 import os
 import pickle
 import struct
@@ -24,6 +25,7 @@ from rince.data.images import (
     OnUnreadable,
     TensorImages,
     drop_duplicates,
+    fingerprint,
 )
 from rince.data.views import eval_transform
 from rince.ranks.taxonomy import Taxonomy
@@ -31,6 +33,7 @@ from rince.ranks.taxonomy import Taxonomy
 NAMES = ("fashion-mnist", "cifar100")
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 FOLDER_IMAGE_SIZE = 32
+SPLIT_SEED = 0  # one for all: runs that differ in their seed must share the test images
 CACHE_UP_TO = 64  # pixels: larger images lose too much when crops are taken from a small copy
 _TEST_FOLDERS = ("val", "validation", "valid", "test")
 _FASHION_FILES = {
@@ -58,12 +61,21 @@ class Splits:
         """3 (RGB) or 1 (grey)."""
         return self.train.channels
 
+    def fingerprint(self) -> str:
+        """A hex digest that tells whether these are the images of another time.
+
+        Of a folder it covers class paths, file names, and which of them are test images.
+        """
+        both = f"{fingerprint(self.train)} {fingerprint(self.test)}"
+        return hashlib.blake2b(both.encode(), digest_size=16).hexdigest()
+
 
 def load_dataset(
     data: str | Path,
     *,
     data_root: str | Path | None = None,
     image_size: int | None = None,
+    channels: int = 3,
     cache: bool | None = None,
     skip_unreadable: bool = False,
     without_duplicates: bool = False,
@@ -78,19 +90,21 @@ def load_dataset(
         data: "fashion-mnist", "cifar100", or a folder. A folder with ``train/`` and ``val/`` or
             ``test/`` below it is taken in these splits (``val/`` if it has both). Any other tree
             ``<group>/.../<class>/*.jpg``, and ``train/`` where there is nothing else, is split
-            at random, class by class.
+            class by class. The names of the files alone decide, so that images stay on their
+            side whatever the seed, and when others come or go.
         data_root: where a named data set is kept or is downloaded to.
         image_size: pixels; None: 28 (Fashion-MNIST), 32 (CIFAR-100, folders).
+        channels: 3 (RGB) or 1 (grey) for the images of a folder; named data sets have their own.
         cache: decode a folder's images once and keep them at image_size in memory; None: up to
             64 pixels. Named data sets are always in memory.
         skip_unreadable: leave out files that cannot be read, with a warning, rather than raise.
         without_duplicates: leave out training images that are byte for byte also test images or
-            earlier training images (folders only).
+            earlier training images.
         per_class: keep so many training images of each class, chosen by the seed.
         test_per_class: likewise for the test images.
         test_fraction: share of each class that becomes test images where a folder has no splits
             of its own; at least one image.
-        seed: of the split and of the choices.
+        seed: of the choices per class.
 
     Raises:
         RinceError: data that cannot be found or read; the message says how to get them.
@@ -102,14 +116,16 @@ def load_dataset(
     require(0 < test_fraction < 1, f"test_fraction must be in (0, 1), got {test_fraction}")
     root = None if data_root is None else Path(data_root).expanduser()
     if str(data) in NAMES:
-        load = _fashion_mnist if str(data) == "fashion-mnist" else _cifar100
+        named = (_fashion_mnist if str(data) == "fashion-mnist" else _cifar100)(root)
+        if without_duplicates:
+            named = (drop_duplicates(named[0], named[1]), named[1])
         train, test = (
             _resized(_at_most(images, count, seed), image_size)
-            for images, count in zip(load(root), (per_class, test_per_class), strict=True)
+            for images, count in zip(named, (per_class, test_per_class), strict=True)
         )
         return Splits(train, test, int(train.pixels.shape[-1]))
 
-    files = _folder_splits(_existing_folder(str(data)), test_fraction, seed)
+    files = _folder_splits(_existing_folder(str(data)), test_fraction, channels)
     if without_duplicates:
         files = (drop_duplicates(files[0], files[1]), files[1])
     chosen = (_at_most(files[0], per_class, seed), _at_most(files[1], test_per_class, seed))
@@ -280,28 +296,32 @@ def _existing_folder(data: str) -> Path:
     return folder
 
 
-def _folder_splits(folder: Path, test_fraction: float, seed: int) -> tuple[FileImages, FileImages]:
+def _folder_splits(
+    folder: Path, test_fraction: float, channels: int
+) -> tuple[FileImages, FileImages]:
     inside = {f.name: f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")}
     tests = [name for name in _TEST_FOLDERS if name in inside]
     split = "train" in inside and bool(tests)
     # A train/ among other folders, none of them a split, is a class of vehicles.
     root = inside["train"] if split or list(inside) == ["train"] else folder
-    train = replace(FileImages.from_folder(root), name=folder.resolve().name)
+    found = FileImages.from_folder(root, channels=channels)
+    train = replace(found, name=folder.resolve().name)
     if not split:
-        return _stratified(train, test_fraction, seed)
+        return _stratified(train, test_fraction)
     if len(tests) > 1:
         warn(f"{folder} holds {' and '.join(tests)}: {tests[0]} is used for testing")
-    test = FileImages.from_folder(inside[tests[0]], train.taxonomy)
+    test = FileImages.from_folder(inside[tests[0]], train.taxonomy, channels=channels)
     return train, replace(test, name=train.name)
 
 
-def _stratified(
-    images: FileImages, test_fraction: float, seed: int
-) -> tuple[FileImages, FileImages]:
-    """Split every class at random; a class of one image stays in training."""
+def _stratified(images: FileImages, test_fraction: float) -> tuple[FileImages, FileImages]:
+    """Split every class by its files' hashes; a class of one image stays in training.
+
+    One file more moves one of its neighbours over the border at most.
+    """
     chosen: list[int] = []
     single: list[str] = []
-    for label, members in _shuffled_by_class(images.labels, seed):
+    for label, members in _hashed_by_class(images, "split", SPLIT_SEED):
         if len(members) < 2:
             single.append(images.taxonomy.classes[label])
         else:
@@ -323,8 +343,27 @@ def _at_most(images: AnyImages, per_class: int | None, seed: int) -> AnyImages:
     """A seeded choice of images of each class, in their old order."""
     if per_class is None:
         return images
-    kept = [members[:per_class] for _, members in _shuffled_by_class(images.labels, seed)]
+    if isinstance(images, FileImages):
+        classes = _hashed_by_class(images, "choice", seed)
+    else:
+        classes = _shuffled_by_class(images.labels, seed)
+    kept = [members[:per_class] for _, members in classes]
     return images.subset(torch.cat(kept).sort().values)
+
+
+def _hashed_by_class(images: FileImages, use: str, seed: int) -> list[tuple[int, Tensor]]:
+    """Each label that occurs, with the positions of its images in the order of their hashes.
+
+    A file's place among others follows from its name, so files that come or go move no other.
+    """
+    members: dict[int, list[tuple[bytes, str, int]]] = {}
+    for index, (key, label) in enumerate(zip(images.keys(), images.labels.tolist(), strict=True)):
+        place = hashlib.blake2b(repr((use, seed, key)).encode(), digest_size=8).digest()
+        members.setdefault(label, []).append((place, images.paths[index], index))
+    return [
+        (label, torch.tensor([index for _, _, index in sorted(members[label])]))
+        for label in sorted(members)
+    ]
 
 
 def _shuffled_by_class(labels: Tensor, seed: int) -> list[tuple[int, Tensor]]:

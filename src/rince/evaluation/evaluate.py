@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rince.core.checks import require
+from rince.core.checks import require, warn
 from rince.data.batches import eval_batches
 from rince.data.images import FileImages, TensorImages
 from rince.data.sources import Splits
@@ -54,6 +54,7 @@ def evaluate_backbone(
     options: EvaluationOptions | None = None,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
+    workers: int = 0,
 ) -> Evaluation:
     """Judge a backbone as the paper does, and by whether it keeps the order of the ranks.
 
@@ -65,6 +66,7 @@ def evaluate_backbone(
         options: how much to do.
         device: where features are extracted.
         batch_size: of the extraction.
+        workers: processes that decode image files; no effect for images in memory.
 
     Returns:
         All metrics and what a report draws.
@@ -77,11 +79,14 @@ def evaluate_backbone(
     started = time.perf_counter()
     taxonomy = splits.train.taxonomy
     size = splits.image_size
-    train = extract_features(backbone, eval_batches(splits.train, batch_size, size), device)
-    test = extract_features(backbone, eval_batches(splits.test, batch_size, size), device)
+    train = extract_features(
+        backbone, eval_batches(splits.train, batch_size, size, workers), device
+    )
+    test = extract_features(backbone, eval_batches(splits.test, batch_size, size, workers), device)
     extracted = time.perf_counter()
 
     metrics: dict[str, float] = {}
+    neighbours = min(options.knn_k, len(train))
     levels = _label_levels(taxonomy, train, test)
     for level, (train_labels, test_labels, count) in levels.items():
         probe = linear_probe(
@@ -99,7 +104,7 @@ def evaluate_backbone(
             test_labels,
             train.features,
             train_labels,
-            k=min(options.knn_k, len(train.labels)),
+            k=neighbours,
         )
     sides = {
         level: (test_labels, train_labels)
@@ -110,26 +115,19 @@ def evaluate_backbone(
         metrics[f"retrieval/{level}/mAP"] = found.mean_average_precision
 
     ranks = taxonomy.ranks(test.labels, train.labels)
-    agreement = rank_agreement(test.features, train.features, ranks)
-    metrics |= {f"ordering/{name}": value for name, value in agreement.items()}
-    metrics["ordering/correlation"] = rank_correlation(test.features, train.features, ranks)
+    if taxonomy.num_classes > 1:  # in a single class there is no order to keep
+        agreement = rank_agreement(test.features, train.features, ranks)
+        metrics |= {f"ordering/{name}": value for name, value in agreement.items()}
+        metrics["ordering/correlation"] = rank_correlation(test.features, train.features, ranks)
 
     roc: dict[tuple[str, str], RocCurve] = {}
-    if outliers:
-        gaussians = ClassGaussians.fit(train.features, train.labels)
-        inlier_scores = {
-            "gaussian": gaussians.score(test.features),
-            "knn": knn_ood_score(train.features, test.features, k=options.knn_k),
-        }
+    detectors = _outlier_detectors(train, neighbours) if outliers else {}
+    inlier_scores = {name: score(test.features) for name, score in detectors.items()}
     for name, pixels in outliers.items():
         images = TensorImages(pixels, torch.zeros(len(pixels), dtype=torch.int64), taxonomy, name)
         out = extract_features(backbone, eval_batches(images, batch_size, size), device).features
-        outlier_scores = {
-            "gaussian": gaussians.score(out),
-            "knn": knn_ood_score(train.features, out, k=options.knn_k),
-        }
-        for detector, scores in outlier_scores.items():
-            inside = inlier_scores[detector]
+        for detector, score in detectors.items():
+            inside, scores = inlier_scores[detector], score(out)
             metrics[f"ood/{name}/{detector}/AUROC"] = auroc(inside, scores)
             metrics[f"ood/{name}/{detector}/FPR95"] = fpr_at_tpr(inside, scores)
             roc[name, detector] = roc_curve(inside, scores)
@@ -155,6 +153,20 @@ def evaluate_backbone(
     )
 
 
+def _outlier_detectors(train: FeatureSet, k: int) -> dict[str, Callable[[Tensor], Tensor]]:
+    """name -> features to scores, higher is more outlying."""
+    detectors: dict[str, Callable[[Tensor], Tensor]] = {
+        "knn": lambda features: knn_ood_score(train.features, features, k=k)
+    }
+    try:
+        return {"gaussian": ClassGaussians.fit(train.features, train.labels).score, **detectors}
+    except (
+        ValueError
+    ) as error:  # too few images, or a collapsed encoder: no reason to lose the rest
+        warn(f"outlier detection by Gaussians is left out: {error}")
+        return detectors
+
+
 def _label_levels(
     taxonomy: Taxonomy, train: FeatureSet, test: FeatureSet
 ) -> dict[str, tuple[Tensor, Tensor, int]]:
@@ -169,11 +181,12 @@ def _label_levels(
 def _map_2d(test: FeatureSet, taxonomy: Taxonomy, options: EvaluationOptions) -> Map2D:
     """t-SNE of a sample of the unit-length test features."""
     chosen = _sample(len(test.labels), options.map_points, options.seed)
-    if len(chosen) < 10:  # too few for t-SNE to mean anything
+    features = torch.nn.functional.normalize(test.features[chosen], dim=1).numpy()
+    # Too few for t-SNE to mean anything; or all in one point, where it divides by zero.
+    if len(chosen) < 10 or float(features.std(axis=0).max()) < 1e-6:
         return Map2D(np.zeros((0, 2)), np.zeros(0, dtype=int), np.zeros(0, dtype=int))
     from sklearn.manifold import TSNE
 
-    features = torch.nn.functional.normalize(test.features[chosen], dim=1).numpy()
     xy = TSNE(
         perplexity=min(30.0, (len(chosen) - 1) / 3),
         init="pca",

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,11 @@ class Evaluation:
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write ``results.json`` and ``evaluation.npz``; each is replaced whole or not at all."""
+    """Write ``results.json`` and ``evaluation.npz``; each is replaced whole or not at all.
+
+    Raises:
+        RinceError: a file cannot be written.
+    """
     numbers = {
         "metrics": dict(evaluation.metrics),
         "info": dict(evaluation.info),
@@ -122,13 +127,26 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
         arrays[f"roc/{outliers}/{detector}"] = np.stack(
             [curve.false_positive_rate, curve.true_positive_rate]
         )
-    part = folder / (ARRAYS_FILE + ".part")
-    with part.open("wb") as stream:
+    with _replacing(folder / ARRAYS_FILE) as part, part.open("wb") as stream:
         np.savez_compressed(stream, allow_pickle=False, **arrays)
-    os.replace(part, folder / ARRAYS_FILE)
-    part = folder / (RESULTS_FILE + ".part")
-    part.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, folder / RESULTS_FILE)
+    with _replacing(folder / RESULTS_FILE) as part:
+        part.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A file to write; it takes the target's place only once all of it is on disk."""
+    part = target.with_name(target.name + ".part")
+    try:
+        yield part
+        os.replace(part, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise RinceError(
+            f"could not write {target} ({error}); what was there before is untouched. Free some "
+            f"space, then run `rince evaluate {target.parent}` again"
+        ) from error
 
 
 def load_evaluation(folder: Path) -> Evaluation:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -59,8 +60,11 @@ def two_parents(name: str, first: str | None, second: str | None) -> str:
     return f"{name!r} has two parents, {one} and {two}; in a class tree each name has one"
 
 
-def class_folders(folder: Path, path: Names) -> Iterator[Names]:
-    """Walk the folders in sorted order and give the path of each one that holds images."""
+def class_folders(folder: Path, path: Names, empty: list[Path] | None = None) -> Iterator[Names]:
+    """Walk the folders in sorted order and give the path of each one that holds images.
+
+    A folder that holds neither images nor folders is an error, or goes into ``empty``.
+    """
     if len(path) > MAX_DEPTH:
         raise RinceError(f"folders are nested more than {MAX_DEPTH} deep (a link loop?): {folder}")
     inside: list[str] = []
@@ -87,6 +91,8 @@ def class_folders(folder: Path, path: Names) -> Iterator[Names]:
         )
     if image:
         yield path
+    elif not inside and empty is not None:
+        empty.append(folder)
     elif not inside:
         what = f"holds {others} files but no image" if others else "is empty"
         raise RinceError(
@@ -94,7 +100,7 @@ def class_folders(folder: Path, path: Names) -> Iterator[Names]:
             f"({', '.join(sorted(IMAGE_SUFFIXES))})"
         )
     for name in sorted(inside):
-        yield from class_folders(folder / name, (*path, name))
+        yield from class_folders(folder / name, (*path, name), empty)
 
 
 def paths_from_rows(
@@ -140,7 +146,32 @@ def paths_from_rows(
                 raise ValueError(two_parents(group, before, parent) + where)
         paths.append(path)
         places.append(f"line {line}")
+    _check_no_cycle(paths, [line for line, _ in rows[1:]])
     return checked_paths(paths, places)
+
+
+def _check_no_cycle(paths: Sequence[Names], lines: Sequence[int]) -> None:
+    """Refuse a table where a name is a group above itself: ``a,b`` and ``b,a``.
+
+    A class named like its own group (``bag,bag``) is no cycle: tables with a group of one do so.
+    """
+    line_of: dict[tuple[str, str], int] = {}  # (parent, child) -> where that is said first
+    for path, line in zip(paths, lines, strict=True):
+        for parent, child in zip(path, path[1:], strict=False):
+            if parent != child:
+                line_of.setdefault((parent, child), line)
+    parents: dict[str, list[str]] = {}
+    for parent, child in line_of:
+        parents.setdefault(child, []).append(parent)
+    try:
+        graphlib.TopologicalSorter(parents).prepare()
+    except graphlib.CycleError as error:
+        cycle = error.args[1]  # each name is the parent of the next
+        found = sorted({line_of[edge] for edge in zip(cycle, cycle[1:], strict=False)})
+        raise ValueError(
+            f"the groups form a cycle: {' -> '.join(reversed(cycle))} (lines "
+            f"{' and '.join(map(str, found))}); no name can be a group above itself"
+        ) from None
 
 
 def nested_paths(node: object, path: Names) -> Iterator[Names]:

@@ -186,6 +186,8 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
     chosen = [
         Column("probe/fine", "probe", "fine"),
         Column("probe/coarse", "probe", "coarse"),
+        Column("knn/fine", "kNN", "fine"),
+        Column("knn/coarse", "kNN", "coarse"),
         Column("retrieval/fine/R@1", "R@1", "fine"),
         Column("retrieval/coarse/R@1", "R@1", "coarse"),
         Column("retrieval/fine/mAP", "mAP", "fine"),
@@ -294,6 +296,7 @@ def _blocks(columns: Sequence[Column], widths: Sequence[int], room: int) -> list
 def _legend(comparison: Comparison) -> list[str]:
     cells = [cell for row in comparison.rows for cell in row.cells]
     lines = ["per cent, but for corr. (-1 to 1) and seconds; ↓ lower is better"]
+    lines += [f"NOTE: {note}" for note in differences(comparison)]
     if any(cell.best for cell in cells):
         lines.append("* best of its column")
     if any(cell.mean is None for cell in cells):
@@ -301,6 +304,22 @@ def _legend(comparison: Comparison) -> list[str]:
     if any(cell.sd is not None for cell in cells):
         lines.append("± sample standard deviation over the runs of a row")
     return lines
+
+
+def differences(comparison: Comparison) -> list[str]:
+    """What makes the numbers of these runs no fair comparison; empty if nothing does."""
+    runs = [run for row in comparison.rows for run in row.runs]
+    found = []
+    for key, what in (
+        ("data", "data sets"),
+        ("train_images", "numbers of training images"),
+        ("test_images", "numbers of test images"),
+        ("probe_epochs", "epochs of the linear probe"),
+    ):
+        seen = dict.fromkeys(str(run.evaluation.info.get(key)) for run in runs)
+        if len(seen) > 1:
+            found.append(f"the runs were measured with different {what}: {', '.join(seen)}")
+    return found
 
 
 def _markdown_escape(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from rince.core.checks import RinceError, warn
 from rince.data.batches import eval_batches
 from rince.data.images import FileImages, TensorImages
 from rince.evaluation.features import extract_features
@@ -23,6 +24,7 @@ class OnlineKNN(pl.Callback):
     """kNN accuracy of the backbone on training images that are held out of the gallery.
 
     It watches progress, and is no result: the images are trained on. The test set stays unseen.
+    Where it fails, or there are fewer than two images, training goes on without it.
 
     Args:
         images: the training images; a fixed fifth of at most ``limit`` of them are queries, the
@@ -49,23 +51,31 @@ class OnlineKNN(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        if not trainer.is_global_zero or (epoch % self.every and epoch != trainer.max_epochs):
+        due = epoch % self.every == 0 or epoch == trainer.max_epochs
+        if not trainer.is_global_zero or not due or len(self.images) < 2:
             return
+        try:
+            accuracy = self._measure(pl_module)
+        except (ValueError, RinceError) as error:
+            warn(f"no kNN accuracy after epoch {epoch}: {error}. Training goes on")
+            return
+        for target in trainer.loggers:
+            target.log_metrics({"online_knn": accuracy}, trainer.global_step)
+        pl_module.log("knn", accuracy, prog_bar=True, logger=False, rank_zero_only=True)
+
+    def _measure(self, pl_module: pl.LightningModule) -> float:
         backbone: Any = pl_module.backbone
         found = extract_features(
             backbone, eval_batches(self.images, 512, self.image_size), pl_module.device
         )
-        queries = len(found.labels) // 5
-        accuracy = knn_accuracy(
+        queries = max(1, len(found.labels) // 5)
+        return knn_accuracy(
             found.features[:queries],
             found.labels[:queries],
             found.features[queries:],
             found.labels[queries:],
             k=min(20, len(found.labels) - queries),
         )
-        for target in trainer.loggers:
-            target.log_metrics({"online_knn": accuracy}, trainer.global_step)
-        pl_module.log("knn", accuracy, prog_bar=True, logger=False, rank_zero_only=True)
 
 
 class EpochLine(pl.Callback):
@@ -73,23 +83,33 @@ class EpochLine(pl.Callback):
 
     Args:
         history: where the metrics of the steps went.
-        images_per_epoch: over all processes, for the images per second.
+        batch_size: of one process, for the images per second of all of them.
     """
 
-    def __init__(self, history: HistoryLogger, images_per_epoch: int) -> None:
+    def __init__(self, history: HistoryLogger, batch_size: int) -> None:
         self.history = history
-        self.images_per_epoch = images_per_epoch
+        self.batch_size = batch_size
         self._started: float | None = None  # stays None for the rest of a resumed epoch
+        self._ended = 0.0
+        self._steps = 0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._steps = 0
         self._started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        self._steps += 1
+        self._ended = time.perf_counter()  # what follows the last step is not training
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero:
             return
         speed = None
         if self._started is not None:
-            speed = self.images_per_epoch / (time.perf_counter() - self._started)
+            images = self._steps * self.batch_size * trainer.world_size
+            speed = images / (self._ended - self._started)
         means = self.history.take_means()
         logger.info(
             epoch_line(trainer.current_epoch + 1, int(trainer.max_epochs or 0), means, speed)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch.callbacks import Checkpoint
 from torch import nn
 
 from rince.core.checks import RinceError, warn
@@ -25,7 +24,16 @@ CHECKPOINT_FILE = "last.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the old checkpoint, flushes to disk, then replaces it in one step."""
+    """Writes beside the old checkpoint, flushes to disk, then replaces it in one step.
+
+    Only process 0 writes, while the others wait for it at a barrier: an error raised here would
+    leave them there for good. So it is kept.
+
+    Attributes:
+        failed: why the last write failed; None after one that did not.
+    """
+
+    failed: RinceError | None = None
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -39,29 +47,35 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 stream.flush()
                 os.fsync(stream.fileno())
             os.replace(part, target)
-        except (OSError, RuntimeError) as error:  # torch wraps a failed write in RuntimeError
-            part.unlink(missing_ok=True)
-            kept = f"the one before is intact: {target}" if target.exists() else "there is none yet"
-            raise RinceError(
+            self.failed = None
+        except Exception as error:  # whatever it is, the other processes wait
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            there = os.path.exists(target)
+            kept = f"the one before is intact: {target}" if there else "there is none yet"
+            self.failed = RinceError(
                 f"could not write a checkpoint to {target.parent} ({error}); {kept}. Free some "
                 f"space there, then go on with `rince train --resume {target.parent}`"
-            ) from error
+            )
 
 
-class CheckpointEvery(Checkpoint):
+class CheckpointEvery(pl.Callback):
     """One checkpoint, renewed every so many steps and at the end of each epoch.
 
     A write that fails in mid-run is a warning, since the next one may succeed (somebody frees
-    space); at the end of the run it is an error.
+    space); at the end of the run it is an error, on every process.
+
+    Not one of Lightning's ``Checkpoint`` callbacks, which it moves behind all others: an epoch is
+    to be safe before something else looks at it.
 
     Args:
-        folder: the run's. steps: between two checkpoints.
+        folder: the run's. steps: between two checkpoints. io: the trainer's.
     """
 
-    def __init__(self, folder: Path, steps: int) -> None:
+    def __init__(self, folder: Path, steps: int, io: AtomicCheckpointIO) -> None:
         self.path = folder / CHECKPOINT_FILE
         self.steps = steps
-        self.failed: RinceError | None = None
+        self.io = io
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
@@ -73,16 +87,15 @@ class CheckpointEvery(Checkpoint):
         self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.failed is not None:
-            raise self.failed
+        # Only process 0 knows, and all are to end alike.
+        problem = trainer.strategy.broadcast(str(self.io.failed or ""))
+        if problem:
+            raise RinceError(problem)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        try:
-            trainer.save_checkpoint(self.path)
-            self.failed = None
-        except RinceError as error:
-            self.failed = error
-            warn(f"{error}. Training goes on and will try again")
+        trainer.save_checkpoint(self.path)
+        if self.io.failed is not None:
+            warn(f"{self.io.failed}. Training goes on and will try again")
 
 
 @dataclass(frozen=True)
@@ -104,18 +117,25 @@ class TrainedRun:
     step: int
 
 
-def load_run(folder: Path) -> TrainedRun:
+def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
     """Read a run's backbone, strictly: every weight must be there and fit.
+
+    Args:
+        folder: the run's.
+        backbone: one like that given to :func:`~rince.training.run.train`, if one was; the
+            weights are loaded into it.
 
     Raises:
         RinceError: no checkpoint, a damaged one, or one that does not fit its configuration.
     """
     checkpoint = read_checkpoint(folder)
     about = checkpoint[CHECKPOINT_KEY]
-    config = from_dict(about["config"])
-    backbone = build_backbone(
-        config.model.backbone, in_channels=about["in_channels"], image_size=about["image_size"]
-    )
+    require_own_backbone(about, backbone, folder, f"load_run({str(folder)!r}, backbone=...)")
+    config = from_dict(about["config"], quiet=True)
+    if backbone is None:
+        backbone = build_backbone(
+            config.model.backbone, in_channels=about["in_channels"], image_size=about["image_size"]
+        )
     weights = {
         name.removeprefix(BACKBONE_PREFIX): x
         for name, x in checkpoint["state_dict"].items()
@@ -147,15 +167,30 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         )
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged pickle raises anything
         first_line = str(error).strip().partition("\n")[0]
         raise RinceError(
-            f"{path} is damaged, perhaps cut short while it was copied ({first_line}). Copy it "
-            f"again, or train the run again"
+            f"{path} is damaged, perhaps cut short while it was copied "
+            f"({type(error).__name__}: {first_line}). Copy it again, or train the run again"
         ) from error
     if not isinstance(checkpoint, dict) or CHECKPOINT_KEY not in checkpoint:
         raise RinceError(f"{path} is a checkpoint, but not one written by rince")
     return checkpoint
+
+
+def require_own_backbone(
+    about: Mapping[str, Any], backbone: Backbone | None, folder: Path, call: str
+) -> None:
+    """A module of the user's own is code, which the run's folder does not hold.
+
+    Raises:
+        RinceError: the run was trained with one, and none is given.
+    """
+    if backbone is None and about.get("own_backbone"):
+        raise RinceError(
+            f"{folder} was trained with a module of your own, which its folder does not hold: "
+            f"build it as it was built for training and pass it, in Python: {call}"
+        )
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:

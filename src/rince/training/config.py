@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from rince.core.checks import require
+from rince.core.checks import RinceWarning, require, warn
 
 Objective = Literal["rince", "supcon-in", "supcon-out", "supcon-coarse", "infonce", "cross-entropy"]
 
@@ -91,7 +93,8 @@ class OptimConfig:
         optimizer: "sgd" (momentum 0.9) or "adamw".
         lr: peak learning rate. The paper's 0.5 is for batches of 512 and SGD.
         weight_decay: as in the optimizer.
-        warmup_epochs: the learning rate rises linearly over these (the paper: 10 of 1000).
+        warmup_epochs: the learning rate rises linearly over these (the paper: 10 of 1000); None
+            takes 1, or a tenth of a run of fewer than 10 epochs.
         final_lr_ratio: the cosine ends at lr times this.
         clip: largest gradient norm; None does not clip.
     """
@@ -99,7 +102,7 @@ class OptimConfig:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.5
     weight_decay: float = 1e-4
-    warmup_epochs: float = 1.0
+    warmup_epochs: float | None = None
     final_lr_ratio: float = 1e-3
     clip: float | None = None
 
@@ -148,6 +151,8 @@ class TrainConfig:
     progress: bool = True
 
     def __post_init__(self) -> None:
+        for prefix, part in (("", self), ("loss.", self.loss), ("optim.", self.optim)):
+            _check_choices(prefix, part)
         for name in ("epochs", "batch_size", "checkpoint_every", "log_every"):
             require(
                 getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
@@ -158,12 +163,37 @@ class TrainConfig:
             "grow stale): set model.momentum, for instance 0.99",
         )
         require(self.model.queue_size >= 0, f"model.queue_size is {self.model.queue_size}")
+        momentum = self.model.momentum
+        require(
+            momentum is None or 0 <= momentum <= 1,
+            f"model.momentum must lie between 0 and 1, got {momentum}",
+        )
         require(self.optim.lr > 0, f"optim.lr must be positive, got {self.optim.lr}")
         require(
-            0 <= self.optim.warmup_epochs < self.epochs,
+            0 <= self.warmup_epochs() < self.epochs,
             f"optim.warmup_epochs must be at least 0 and below epochs ({self.epochs}), got "
             f"{self.optim.warmup_epochs}",
         )
+        for name, given in (
+            ("loss.temperature", (self.loss.temperature,)),
+            ("loss.temperatures", self.loss.temperatures or ()),
+        ):
+            require(
+                all(t > 0 and math.isfinite(t) for t in given),
+                f"{name} must be positive, got {', '.join(map(str, given))}",
+            )
+        unread = self._unread_options()
+        if unread:
+            warn(
+                f"{', '.join(unread)} {'has' if len(unread) == 1 else 'have'} no effect with "
+                f"objective {self.objective}, which does not read "
+                f"{'it' if len(unread) == 1 else 'them'}"
+            )
+
+    def warmup_epochs(self) -> float:
+        """Epochs of warm-up: those given, or else 1, or a tenth of a short run."""
+        given = self.optim.warmup_epochs
+        return min(1.0, self.epochs / 10) if given is None else given
 
     def run_name(self) -> str:
         """Name of the run's folder."""
@@ -180,18 +210,42 @@ class TrainConfig:
         cumulative = " cumulative" if self.loss.positives == "cumulative" else ""
         return f"rince {self.loss.variant}{cumulative}"
 
+    def _unread_options(self) -> list[str]:
+        """Options that were set, but that the objective does not read."""
+        unread = []
+        if self.objective != "rince":
+            unread += [("loss", name) for name in ("variant", "positives", "temperatures")]
+        if self.objective in ("rince", "cross-entropy"):
+            unread.append(("loss", "temperature"))
+        if self.objective == "cross-entropy":
+            unread += [("model", name) for name in ("momentum", "queue_size")]
+        defaults = {"loss": LossConfig(), "model": ModelConfig()}
+        return [
+            f"{part}.{name}"
+            for part, name in unread
+            if getattr(getattr(self, part), name) != getattr(defaults[part], name)
+        ]
+
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:
     """Plain nested data, for YAML and the checkpoint."""
     return asdict(config)
 
 
-def from_dict(data: dict[str, Any]) -> TrainConfig:
+def from_dict(data: dict[str, Any], *, quiet: bool = False) -> TrainConfig:
     """Back from :func:`to_dict`'s form.
+
+    Args:
+        data: nested, as in YAML.
+        quiet: do not warn; for a run's own configuration, of which was warned as it started.
 
     Raises:
         ValueError: an unknown or missing entry.
     """
+    if quiet:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RinceWarning)
+            return from_dict(data)
     data = dict(data)
     try:
         loss = dict(data.pop("loss", {}))
@@ -222,3 +276,14 @@ def rank_temperatures(config: LossConfig, num_ranks: int) -> tuple[float, ...]:
         f"give --loss.temperatures, {num_ranks} rising numbers",
     )
     return DEFAULT_TEMPERATURES[num_ranks]
+
+
+def _check_choices(prefix: str, part: Any) -> None:
+    """Types are not checked at run time, and a wrong word would fail late, or choose a default."""
+    for name, hint in get_type_hints(type(part)).items():
+        if get_origin(hint) is Literal:
+            given, allowed = getattr(part, name), get_args(hint)
+            require(
+                given in allowed,
+                f"{prefix}{name} must be one of {', '.join(allowed)}, got {given!r}",
+            )

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from rince._version import __version__
 from rince.core.checks import require
-from rince.core.distributed import gather, process_index
+from rince.core.distributed import gather, process_index, world_size
 from rince.data.batches import ImageBatch, augmented, batch_seed
 from rince.data.views import BatchAugmentation
 from rince.models.backbones import Backbone
@@ -44,6 +44,9 @@ class RankedModule(pl.LightningModule):
         taxonomy: the classes and their ranks.
         config: the whole run's.
         in_channels, image_size: of the images, kept in the checkpoint for the evaluation.
+        data_fingerprint: of the images, kept in the checkpoint, so that a resumed run can tell
+            whether they are the same.
+        own_backbone: the backbone is the user's, not ``config.model.backbone``; kept likewise.
 
     Raises:
         ValueError: temperatures that do not fit the taxonomy, or an objective that it cannot
@@ -58,12 +61,16 @@ class RankedModule(pl.LightningModule):
         *,
         in_channels: int,
         image_size: int,
+        data_fingerprint: str = "",
+        own_backbone: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
         self.taxonomy = taxonomy
         self.in_channels = in_channels
         self.image_size = image_size
+        self.data_fingerprint = data_fingerprint
+        self.own_backbone = own_backbone
         self.augmentation = BatchAugmentation(image_size, in_channels)
         self._seconds_before = 0.0
         self._started = time.perf_counter()
@@ -137,7 +144,7 @@ class RankedModule(pl.LightningModule):
         else:
             optimizer = torch.optim.AdamW(weights, lr=optim.lr, weight_decay=optim.weight_decay)
         total = int(self.trainer.estimated_stepping_batches)
-        warmup = round(total * optim.warmup_epochs / self.config.epochs)
+        warmup = round(total * self.config.warmup_epochs() / self.config.epochs)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_factor(step, total, warmup, optim.final_lr_ratio)
         )
@@ -150,6 +157,10 @@ class RankedModule(pl.LightningModule):
             "taxonomy": [list(path) for path in self.taxonomy.paths],
             "in_channels": self.in_channels,
             "image_size": self.image_size,
+            "own_backbone": self.own_backbone,
+            "data_fingerprint": self.data_fingerprint,
+            "steps_per_epoch": int(self.trainer.num_training_batches),
+            "world_size": world_size(),
             "train_seconds": self.train_seconds(),
         }
 

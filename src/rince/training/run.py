@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import platform
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from rince._version import __version__
 from rince.core.checks import RinceError
@@ -32,17 +31,17 @@ from rince.training.checkpoint import (
     CheckpointEvery,
     load_strictly,
     read_checkpoint,
+    require_own_backbone,
 )
 from rince.training.config import TrainConfig, from_dict, to_dict
-from rince.training.history import HistoryLogger
+from rince.training.history import HISTORY_FILE, HistoryLogger
+from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import CHECKPOINT_KEY, RankedModule
 
 CONFIG_FILE = "config.yaml"
 ABOUT_FILE = "about.json"
 LOG_FILE = "log.txt"
 KNN_IMAGES = 5000
-
-logger = logging.getLogger("rince")
 
 
 def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
@@ -56,7 +55,9 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
         The run's folder.
 
     Raises:
-        RinceError: the folder holds a run already; data that cannot be found or read.
+        RinceError: the folder holds a run already, or cannot be written; data that cannot be
+            found or read; a run that was told to stop (SIGTERM) before its last step.
+        KeyboardInterrupt: likewise by Ctrl-C.
         ValueError: a configuration that does not fit the data.
     """
     folder = Path(config.output) / config.run_name()
@@ -67,11 +68,10 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
         )
     pl.seed_everything(config.seed, workers=True, verbose=False)
     splits = load_splits(config)
-    module = _build_module(config, splits, backbone)
+    module = _build_module(config, splits, backbone, pretrained=config.model.pretrained)
     if _is_main_process():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
-    _fit(config, folder, splits, module, checkpoint=None)
+        _start_folder(folder, config)
+    _fit(config, folder, splits, module)
     return folder
 
 
@@ -84,22 +84,24 @@ def resume(folder: Path, *, progress: bool = True, backbone: Backbone | None = N
         backbone: the module given to :func:`train`, if one was.
 
     Raises:
-        RinceError: nothing to resume, a damaged checkpoint, or one of another architecture.
+        RinceError: nothing to resume, a damaged checkpoint, or one of another architecture, other
+            images, or another number of processes or steps; and as :func:`train`.
+        KeyboardInterrupt: as :func:`train`.
     """
+    folder = folder.resolve()  # runs/latest may soon be another run
     config = read_config(folder)
     config.progress = progress
     checkpoint = read_checkpoint(folder)
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    about = checkpoint[CHECKPOINT_KEY]
+    require_own_backbone(about, backbone, folder, "resume(folder, backbone=...)")
     splits = load_splits(config)
-    module = _build_module(config, splits, backbone)
+    _check_data(about, splits, config, folder)
+    # No pretrained weights, which the checkpoint's would only overwrite.
+    module = _build_module(config, splits, backbone, pretrained=False)
     load_strictly(module, checkpoint["state_dict"], folder / CHECKPOINT_FILE)
-    classes = [list(path) for path in splits.train.taxonomy.paths]
-    if checkpoint[CHECKPOINT_KEY]["taxonomy"] != classes:
-        raise RinceError(
-            f"the classes in {config.data} are not those that {folder} was trained on: put the "
-            f"data back as they were, or start a new run"
-        )
-    _fit(config, folder, splits, module, checkpoint=folder / CHECKPOINT_FILE)
+    del checkpoint  # Lightning reads it again; weights and optimizer need not be held twice
+    _fit(config, folder, splits, module, resumed=about)
     return folder
 
 
@@ -129,7 +131,7 @@ def read_config(folder: Path) -> TrainConfig:
     if not file.is_file():
         raise RinceError(f"{folder} is not the folder of a run: it holds no {CONFIG_FILE}")
     try:
-        return from_dict(yaml.safe_load(file.read_text()))
+        return from_dict(yaml.safe_load(file.read_text()), quiet=True)
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise RinceError(f"{file} is damaged: {error}") from error
 
@@ -167,19 +169,69 @@ class _PositionedLoader:
         pass
 
 
-def _build_module(config: TrainConfig, splits: Splits, backbone: Backbone | None) -> RankedModule:
+def _start_folder(folder: Path, config: TrainConfig) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A run that was killed before its first checkpoint may have left these.
+        for name in (HISTORY_FILE, ABOUT_FILE):
+            (folder / name).unlink(missing_ok=True)
+        (folder / CONFIG_FILE).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+    except OSError as error:
+        raise RinceError(
+            f"cannot write to the run's folder {folder} ({error}): mend that, or choose another "
+            f"--output"
+        ) from error
+
+
+def _check_data(
+    about: Mapping[str, Any], splits: Splits, config: TrainConfig, folder: Path
+) -> None:
+    """The images are those that the run was trained on; checkpoints of old do not say."""
+    if about["taxonomy"] != [list(path) for path in splits.train.taxonomy.paths]:
+        raise RinceError(
+            f"the classes in {config.data} are not those that {folder} was trained on: put the "
+            f"data back as they were, or start a new run"
+        )
+    if about.get("data_fingerprint") not in (None, "", splits.fingerprint()):
+        raise RinceError(
+            f"the images in {config.data} are not those that {folder} was trained on: put them "
+            f"back as they were, or start a new run"
+        )
+
+
+def _check_steps(about: Mapping[str, Any], processes: int, steps: int, folder: Path) -> None:
+    """The position in an epoch follows from the steps alone, so they must mean the same."""
+    before = (about.get("world_size", processes), about.get("steps_per_epoch", steps))
+    if before != (processes, steps):
+        raise RinceError(
+            f"{folder} was trained by {before[0]} process(es) in {before[1]} steps an epoch; this "
+            f"would be {processes} process(es) in {steps} steps: start it as before (number of "
+            f"processes, batch_size in {CONFIG_FILE}), or start a new run"
+        )
+
+
+def _build_module(
+    config: TrainConfig, splits: Splits, backbone: Backbone | None, *, pretrained: bool
+) -> RankedModule:
     channels, size = splits.channels, splits.image_size
+    own_backbone = backbone is not None
     if backbone is None:
         backbone = build_backbone(
             config.model.backbone,
             in_channels=channels,
             image_size=size,
-            pretrained=config.model.pretrained,
+            pretrained=pretrained,
         )
     # Convolutions on CPUs and on tensor cores are faster with the channels last.
     backbone.module.to(memory_format=torch.channels_last)
     return RankedModule(
-        backbone, splits.train.taxonomy, config, in_channels=channels, image_size=size
+        backbone,
+        splits.train.taxonomy,
+        config,
+        in_channels=channels,
+        image_size=size,
+        data_fingerprint=splits.fingerprint(),
+        own_backbone=own_backbone,
     )
 
 
@@ -188,10 +240,16 @@ def _fit(
     folder: Path,
     splits: Splits,
     module: RankedModule,
-    checkpoint: Path | None,
+    resumed: Mapping[str, Any] | None = None,
 ) -> None:
-    history = HistoryLogger(folder)
-    callbacks: list[pl.Callback] = []
+    """Train to the end.
+
+    Args:
+        resumed: what the checkpoint of the folder says of the run; None starts from the weights
+            of the module.
+    """
+    history, checkpoint_io = HistoryLogger(folder), AtomicCheckpointIO()
+    callbacks: list[pl.Callback] = [CheckpointEvery(folder, config.checkpoint_every, checkpoint_io)]
     if config.knn_every:
         callbacks.append(
             OnlineKNN(
@@ -202,11 +260,8 @@ def _fit(
                 seed=config.seed,
             )
         )
-    callbacks += [
-        EpochLine(history, len(splits.train)),
-        CheckpointEvery(folder, config.checkpoint_every),
-    ]
-    with _logging_to(folder / LOG_FILE), _quiet_lightning():
+    callbacks.append(EpochLine(history, config.batch_size))
+    with logging_to(folder / LOG_FILE if _is_main_process() else None), quiet_lightning():
         trainer = pl.Trainer(
             accelerator=config.accelerator,
             **_processes(config),
@@ -215,10 +270,10 @@ def _fit(
             gradient_clip_val=config.optim.clip,
             callbacks=callbacks,
             logger=history,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[checkpoint_io],
             enable_progress_bar=config.progress and sys.stderr.isatty(),
             enable_model_summary=False,
-            enable_checkpointing=True,
+            enable_checkpointing=False,  # CheckpointEvery does it
             log_every_n_steps=1,  # the module decides
             use_distributed_sampler=False,
         )
@@ -240,6 +295,11 @@ def _fit(
             ),
             lambda: trainer.global_step,
         )
+        steps = len(loader)
+        if resumed is not None:
+            _check_steps(resumed, trainer.world_size, steps, folder)
+        if trainer.is_global_zero:
+            _link_latest(folder)
         logger.info(
             "%s on %s: %d images of %d classes, %d px, %d rank(s); %d epochs of %d steps; "
             "%d process(es)",
@@ -250,32 +310,88 @@ def _fit(
             splits.image_size,
             splits.train.taxonomy.num_ranks,
             config.epochs,
-            len(loader),
+            steps,
             trainer.world_size,
         )
-        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+        planned = config.epochs * steps
+        checkpoint = None if resumed is None else folder / CHECKPOINT_FILE
+        _run_to_the_end(trainer, module, loader, checkpoint, folder, planned)
         if trainer.is_global_zero:
-            _write_about(folder, config, trainer, module.train_seconds())
+            _write_about(folder, config, trainer, planned, module.train_seconds())
 
 
-def _write_about(folder: Path, config: TrainConfig, trainer: pl.Trainer, seconds: float) -> None:
+def _run_to_the_end(
+    trainer: pl.Trainer,
+    module: RankedModule,
+    loader: _PositionedLoader,
+    checkpoint: Path | None,
+    folder: Path,
+    planned: int,
+) -> None:
+    """Fit; a run that stopped before must not pass for a finished one.
+
+    Lightning ends the program at Ctrl-C, and at SIGTERM even with the status of success.
+    """
+    interrupted = terminated = False
+    try:
+        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+        interrupted = trainer.interrupted
+    except SIGTERMException:
+        terminated = True
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        interrupted = True
+    if interrupted:
+        raise KeyboardInterrupt
+    if terminated or trainer.global_step < planned:
+        saved = (folder / CHECKPOINT_FILE).exists()
+        raise RinceError(
+            f"stopped at step {trainer.global_step} of {planned}; "
+            + (
+                f"rince train --resume {folder} goes on from the last checkpoint"
+                if saved
+                else "there is no checkpoint yet, so start it again"
+            )
+        )
+
+
+def _link_latest(folder: Path) -> None:
+    """``runs/latest``: a convenience, which some file systems do not have."""
+    folder = folder.resolve()
+    latest = folder.parent / "latest"
+    with contextlib.suppress(OSError):
+        if latest.is_symlink() or not latest.exists():
+            latest.unlink(missing_ok=True)
+            latest.symlink_to(folder.name)
+
+
+def _write_about(
+    folder: Path, config: TrainConfig, trainer: pl.Trainer, planned: int, seconds: float
+) -> None:
+    """Only a finished run has this file."""
     file = folder / ABOUT_FILE
     about = {
         "label": config.label(),
         "seed": config.seed,
         "steps": trainer.global_step,
+        "planned_steps": planned,
         "train_seconds": seconds,
         "world_size": world_size(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {trainer.strategy.root_device}",
         "versions": versions(),
     }
     part = file.with_name(file.name + ".part")
-    part.write_text(json.dumps(about, indent=2) + "\n")
-    os.replace(part, file)
-    latest = folder.parent / "latest"
-    if latest.is_symlink() or not latest.exists():
-        latest.unlink(missing_ok=True)
-        latest.symlink_to(folder.name)
+    try:
+        part.write_text(json.dumps(about, indent=2) + "\n")
+        os.replace(part, file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise RinceError(
+            f"the run is trained and its checkpoint is whole, but {file} could not be written "
+            f"({error}): mend that, then `rince train --resume {folder}` writes it"
+        ) from error
 
 
 def _processes(config: TrainConfig) -> dict[str, Any]:
@@ -294,41 +410,3 @@ def _processes(config: TrainConfig) -> dict[str, Any]:
 def _is_main_process() -> bool:
     """Also before torch.distributed starts: torchrun and Lightning set these variables."""
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
-
-
-@contextlib.contextmanager
-def _logging_to(file: Path) -> Iterator[None]:
-    """Log to the screen and to the run's log, which a resumed run continues."""
-    handlers: list[logging.Handler] = []
-    if _is_main_process():
-        handlers = [logging.FileHandler(file), logging.StreamHandler(sys.stdout)]
-        handlers[0].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logger.setLevel(logging.INFO)
-    for handler in handlers:
-        logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            logger.removeHandler(handler)
-            handler.close()
-
-
-@contextlib.contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Leave out Lightning's hints that do not apply to how it is used here."""
-    noisy = [
-        logging.getLogger("lightning.pytorch.utilities.rank_zero"),
-        logging.getLogger("lightning.pytorch.trainer.connectors.checkpoint_connector"),
-    ]
-    levels = [one.level for one in noisy]
-    for one in noisy:
-        one.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")
-        warnings.filterwarnings("ignore", ".*LeafSpec.*")
-        try:
-            yield
-        finally:
-            for one, level in zip(noisy, levels, strict=True):
-                one.setLevel(level)

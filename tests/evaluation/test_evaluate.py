@@ -1,0 +1,90 @@
+"""The whole evaluation on small and odd data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rince import RinceError, RinceWarning, Taxonomy
+from rince.data.images import TensorImages
+from rince.data.sources import Splits
+from rince.evaluation.evaluate import EvaluationOptions, evaluate_backbone
+from rince.evaluation.results import load_evaluation, save_evaluation
+
+
+def splits(taxonomy: Taxonomy, train: int, test: int) -> Splits:
+    generator = torch.Generator().manual_seed(0)
+
+    def images(count: int) -> TensorImages:
+        pixels = torch.randint(0, 256, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
+        return TensorImages(pixels, torch.arange(count) % taxonomy.num_classes, taxonomy, "noise")
+
+    return Splits(images(train), images(test), 8)
+
+
+def outliers() -> dict[str, Tensor]:
+    return {"black": torch.zeros(5, 1, 8, 8, dtype=torch.uint8)}
+
+
+OPTIONS = EvaluationOptions(probe_epochs=2, map_points=40, gallery_queries=2)
+
+
+def test_fewer_training_images_than_neighbours() -> None:
+    tree = Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]})
+    found = evaluate_backbone(nn.Flatten(), splits(tree, 16, 6), outliers(), options=OPTIONS)
+    assert 0 <= found.metrics["knn/fine"] <= 1
+    assert 0 <= found.metrics["ood/black/knn/AUROC"] <= 1
+    assert 0 <= found.metrics["ood/black/gaussian/AUROC"] <= 1
+
+
+def test_without_a_covariance_the_other_detector_and_all_else_remain() -> None:
+    """One image a class: nothing varies within a class."""
+    tree = Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]})
+    with pytest.warns(RinceWarning, match="Gaussians is left out: .* not positive definite"):
+        found = evaluate_backbone(nn.Flatten(), splits(tree, 3, 6), outliers(), options=OPTIONS)
+    assert 0 <= found.metrics["ood/black/knn/AUROC"] <= 1
+    assert "ood/black/gaussian/AUROC" not in found.metrics
+    assert "probe/fine" in found.metrics
+
+
+def test_one_class_has_no_order_to_judge() -> None:
+    found = evaluate_backbone(
+        nn.Flatten(), splits(Taxonomy([("only",)]), 20, 12), {}, options=OPTIONS
+    )
+    assert found.metrics["retrieval/fine/R@1"] == 1
+    assert not [name for name in found.metrics if name.startswith("ordering/")]
+
+
+class Collapsed(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.ones(len(images), 3)
+
+
+def test_a_collapsed_encoder_is_judged_as_worthless() -> None:
+    tree = Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]})
+    found = evaluate_backbone(Collapsed(), splits(tree, 60, 40), {}, options=OPTIONS)
+    assert found.metrics["retrieval/fine/R@1"] == 0
+    assert found.metrics["ordering/correlation"] == 0
+    assert found.map_2d.xy.shape == (0, 2)  # t-SNE would divide by zero
+
+
+def test_results_that_cannot_be_written_leave_the_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]})
+    found = evaluate_backbone(nn.Flatten(), splits(tree, 16, 6), {}, options=OPTIONS)
+    save_evaluation(found, tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(RinceError, match="No space left .* what was there before is untouched"):
+        save_evaluation(found, tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert load_evaluation(tmp_path).metrics == found.metrics

@@ -1,0 +1,59 @@
+"""Runs of seconds, on 16-pixel images with a linear backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rince.models.backbones import Backbone, as_backbone
+from rince.training.config import DataConfig, OptimConfig, TrainConfig
+
+STEPS = 96 * 4 // 5 // 32  # an epoch of small_config; a fifth of the 96 images is held out
+
+
+def small_config(images: Path, output: Path, **changes: object) -> TrainConfig:
+    values: dict[str, object] = {
+        "data": str(images),
+        "images": DataConfig(image_size=16),
+        "optim": OptimConfig(lr=0.05, warmup_epochs=0.5),
+        "epochs": 3,
+        "batch_size": 32,
+        "output": str(output),
+        "accelerator": "cpu",
+        "log_every": 1,
+        "progress": False,
+        **changes,
+    }
+    return TrainConfig(**values)  # type: ignore[arg-type]
+
+
+def flat_backbone() -> Backbone:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 16))
+    return as_backbone(module, in_channels=3, image_size=16)
+
+
+class Disturbed(nn.Module):
+    """A backbone to which something happens in a certain training step."""
+
+    def __init__(self, step: int, happens: Callable[[], object]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * 16 * 16, 16)
+        self.step = step
+        self.happens = happens
+        self.steps = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.steps += 1
+            if self.steps == self.step:
+                self.happens()
+        features: torch.Tensor = self.linear(images.flatten(1))
+        return features
+
+
+def disturbed(step: int, happens: Callable[[], object]) -> Backbone:
+    return as_backbone(Disturbed(step, happens), in_channels=3, image_size=16)

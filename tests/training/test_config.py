@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+
+import pytest
+
+from rince.core.checks import RinceWarning
+from rince.training.config import (
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    TrainConfig,
+    from_dict,
+    to_dict,
+)
+
+
+def test_a_configuration_survives_yaml() -> None:
+    config = TrainConfig(data="x", loss=LossConfig(temperatures=(0.1, 0.3)), seed=7)
+    assert from_dict(to_dict(config)) == config
+    with pytest.raises(ValueError, match="not a training configuration"):
+        from_dict({"data": "x", "epoch": 3})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"model": ModelConfig(queue_size=8)}, "queue_size needs a momentum encoder"),
+        ({"model": ModelConfig(momentum=1.5)}, "momentum must lie between 0 and 1, got 1.5"),
+        ({"optim": OptimConfig(lr=-1)}, "optim.lr must be positive"),
+        ({"optim": OptimConfig(warmup_epochs=20), "epochs": 20}, r"below epochs \(20\), got 20"),
+        ({"optim": OptimConfig(warmup_epochs=1), "epochs": 1}, r"below epochs \(1\), got 1"),
+        ({"loss": LossConfig(temperature=0)}, "loss.temperature must be positive, got 0"),
+        ({"loss": LossConfig(temperature=float("nan"))}, "loss.temperature must be positive"),
+        (
+            {"loss": LossConfig(temperatures=(0.1, -0.2))},
+            r"loss.temperatures must be positive, got 0.1, -0.2",
+        ),
+    ],
+)
+def test_settings_that_make_no_sense(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(data="x", **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": "simclr"}, "objective must be one of rince, .*cross-entropy, got 'simclr'"),
+        ({"precision": "16"}, "precision must be one of 32-true, .*16-mixed, got '16'"),
+        ({"optim": {"optimizer": "adam"}}, "optim.optimizer must be one of sgd, adamw, got 'adam'"),
+        ({"loss": {"variant": "inout"}}, "loss.variant must be one of in, out, out-in, got"),
+        ({"loss": {"positives": "all"}}, "loss.positives must be one of exclusive, cumulative"),
+    ],
+)
+def test_a_wrong_word_is_answered_with_the_right_ones(
+    changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_dict({"data": "x", **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"objective": "supcon-out", "loss": LossConfig("in", temperatures=(0.1, 0.2))},
+            "^loss.variant, loss.temperatures have no effect with objective supcon-out",
+        ),
+        ({"objective": "infonce", "loss": LossConfig(positives="cumulative")}, "^loss.positives"),
+        ({"loss": LossConfig(temperature=0.2)}, "^loss.temperature has no effect .* rince"),
+        (
+            {"objective": "cross-entropy", "model": ModelConfig(momentum=0.9, queue_size=8)},
+            "^model.momentum, model.queue_size have no effect with objective cross-entropy",
+        ),
+    ],
+)
+def test_options_without_effect_are_warned_of_once(
+    changes: dict[str, object], message: str
+) -> None:
+    with pytest.warns(RinceWarning, match=message) as found:
+        config = TrainConfig(data="x", **changes)  # type: ignore[arg-type]
+    assert len(found) == 1
+    with warnings.catch_warnings():  # a run read back was warned of already
+        warnings.simplefilter("error")
+        assert from_dict(to_dict(config), quiet=True) == config
+
+
+def test_options_with_effect_are_not_warned_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TrainConfig(data="x", loss=LossConfig("in", "cumulative", (0.1, 0.2)))
+        TrainConfig(data="x", objective="infonce", loss=LossConfig(temperature=0.2))
+        TrainConfig(data="x", objective="supcon-in", model=ModelConfig(momentum=0.9, queue_size=8))
+
+
+def test_warm_up_fits_short_runs() -> None:
+    config = TrainConfig(data="x", epochs=1)
+    assert config.warmup_epochs() == 0.1
+    assert replace(config, epochs=8).warmup_epochs() == 0.8
+    assert replace(config, epochs=1000).warmup_epochs() == 1
+    ten = replace(config, epochs=1000, optim=OptimConfig(warmup_epochs=10))
+    assert ten.warmup_epochs() == 10
+
+
+def test_help_need_not_wait_for_torch() -> None:
+    code = (
+        "import sys, rince.training.config as c; c.TrainConfig('x'); print('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"

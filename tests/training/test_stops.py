@@ -1,0 +1,117 @@
+"""A run that stopped before its end must not pass for a finished one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from small_runs import STEPS, disturbed, flat_backbone, small_config
+
+from rince.core.checks import RinceError, RinceWarning
+from rince.training.checkpoint import read_checkpoint
+from rince.training.history import HISTORY_FILE, read_history
+from rince.training.logs import logger, logging_to
+from rince.training.run import ABOUT_FILE, CONFIG_FILE, LOG_FILE, resume, train
+
+
+def _stop() -> None:
+    raise KeyboardInterrupt
+
+
+def _terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_finished_run_says_so(image_tree: Path, tmp_path: Path) -> None:
+    folder = train(small_config(image_tree, tmp_path, name="run", knn_every=0), flat_backbone())
+    about = json.loads((folder / ABOUT_FILE).read_text())
+    assert about["steps"] == about["planned_steps"] == 3 * STEPS
+    # Killed between the last checkpoint and this file, it is finished by resuming.
+    (folder / ABOUT_FILE).unlink()
+    resume(folder, progress=False, backbone=flat_backbone())
+    assert json.loads((folder / ABOUT_FILE).read_text())["steps"] == 3 * STEPS
+
+
+def test_ctrl_c_is_not_success(image_tree: Path, tmp_path: Path) -> None:
+    config = small_config(image_tree, tmp_path, name="run", knn_every=0)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, disturbed(STEPS + 1, _stop))
+    assert signal.getsignal(signal.SIGINT) is handler
+    folder = tmp_path / "run"
+    assert not (folder / ABOUT_FILE).exists()
+    assert (tmp_path / "latest").resolve() == folder.resolve()
+    # The link itself can be resumed, and still leads there afterwards.
+    resumed = resume(tmp_path / "latest", progress=False, backbone=disturbed(99, _stop))
+    assert resumed == folder.resolve() == (tmp_path / "latest").resolve()
+    assert read_checkpoint(folder)["global_step"] == 3 * STEPS
+    assert (folder / ABOUT_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("step", "advice"),
+    [
+        (1, "no checkpoint yet, so start it again"),
+        (STEPS + 1, "rince train --resume .*/run goes on"),
+        (3 * STEPS, "rince train --resume .*/run goes on"),  # about.json was not written
+    ],
+)
+def test_sigterm_is_not_success(step: int, advice: str, image_tree: Path, tmp_path: Path) -> None:
+    config = small_config(image_tree, tmp_path, name="run", knn_every=0)
+    with pytest.raises(RinceError, match=rf"stopped at step {step} of {3 * STEPS}; .*{advice}"):
+        train(config, disturbed(step, _terminate))
+    assert not (tmp_path / "run" / ABOUT_FILE).exists()
+
+
+def test_what_another_run_left_does_not_mix_in(image_tree: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / HISTORY_FILE).write_text("step,name,value\n77,train/loss,9.0\n")
+    config = small_config(image_tree, tmp_path, name="run", epochs=1, knn_every=0)
+    train(config, flat_backbone())
+    assert [step for step, _ in read_history(folder)["train/loss"]] == [1, 2]
+
+
+def test_a_folder_that_cannot_be_written_is_named(image_tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("not a folder")
+    config = small_config(image_tree, tmp_path, name="run")
+    with pytest.raises(RinceError, match="cannot write to the run's folder .*/run"):
+        train(config, flat_backbone())
+
+
+def test_a_summary_that_cannot_be_written_leaves_the_run(image_tree: Path, tmp_path: Path) -> None:
+    config = small_config(image_tree, tmp_path, name="run", epochs=1, knn_every=0)
+
+    def block() -> None:
+        (tmp_path / "run" / ABOUT_FILE).mkdir()
+
+    with pytest.raises(RinceError, match=r"is trained .*about.json could not be written"):
+        train(config, disturbed(1, block))
+    assert read_checkpoint(tmp_path / "run")["global_step"] == STEPS
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {
+        *(CONFIG_FILE, ABOUT_FILE, LOG_FILE, HISTORY_FILE, "last.ckpt")
+    }
+
+
+def test_a_log_that_cannot_be_written_is_warned_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        pytest.warns(RinceWarning, match="could not write the log .*training goes on"),
+        logging_to(tmp_path),  # a folder
+    ):
+        logger.info("hello")
+    assert capsys.readouterr().out == "hello\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+def test_a_disk_that_fills_up_is_warned_of_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with logging_to(Path("/dev/full")):
+        with pytest.warns(RinceWarning, match="could not write the log /dev/full"):
+            logger.info("hello")
+        logger.info("again")  # a second warning would be an error here
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("hello\nagain\n", "")
