@@ -46,7 +46,7 @@ def build_run(
             "retrieval/coarse/R@1": quality + 0.05,
             "retrieval/fine/mAP": quality - 0.2,
             "retrieval/coarse/mAP": quality - 0.1,
-            "ordering/1>2": quality + 0.15,
+            "ordering/pairs/1>2": quality + 0.15,
             "ordering/correlation": quality - 0.15,
         }
         for name in outliers:

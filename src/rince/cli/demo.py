@@ -24,9 +24,9 @@ def run(arguments: Sequence[str]) -> None:
         "--output", type=str, default="runs/demo", help="folder for runs and report"
     )
     parser.add_argument("--data_root", type=str, default=None, help="where Fashion-MNIST lies")
-    parser.add_argument("--per_class", type=int, default=600, help="training images of each class")
+    parser.add_argument("--per_class", type=int, default=300, help="training images of each class")
     parser.add_argument("--test_per_class", type=int, default=200, help="test images of each class")
-    parser.add_argument("--epochs", type=int, default=12, help="passes over them")
+    parser.add_argument("--epochs", type=int, default=8, help="passes over them")
     parser.add_argument("--seed", type=int, default=0, help="of everything random")
     found = parser.parse_args(with_underscores(arguments))
 
@@ -41,14 +41,14 @@ def run(arguments: Sequence[str]) -> None:
             data="fashion-mnist",
             objective=objective,
             loss=LossConfig(variant="out-in"),
-            optim=OptimConfig(lr=0.1 if objective == "cross-entropy" else 0.5),
+            optim=OptimConfig(lr=0.1 if objective == "cross-entropy" else 0.25),
             images=DataConfig(
                 root=found.data_root,
                 per_class=found.per_class,
                 test_per_class=found.test_per_class,
             ),
             epochs=found.epochs,
-            batch_size=min(256, 5 * found.per_class),
+            batch_size=min(128, 5 * found.per_class),
             log_every=5,
             devices="1",  # small enough; and on several each process would be a demo of its own
             seed=found.seed,
