@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.pair_ranks import IdentityRanks, PairRanks
+from rince.core.pair_ranks import ALL, DenseRanks, IdentityRanks, PairRanks, as_pair_ranks
 from rince.losses.masked import (
     Reduction,
+    check_inputs,
     masked_logsumexp,
     mean_over_mask,
     reduce_over_queries,
-    similarities_and_ranks,
+    similarities,
     warn_if_nothing_to_learn,
 )
 
@@ -149,7 +150,9 @@ def _logits_and_ranks(
         temperature > 0 and math.isfinite(temperature),
         f"temperature must be a positive number, got {temperature}",
     )
-    similarity, rank = similarities_and_ranks(query, key, ranks, validate)
+    source = as_pair_ranks(ranks)
+    check_inputs(query, key, source, validate)
+    rank = source.tile(ALL, ALL).to(query.device)
     if validate:
         highest = int(rank.max())
         require(
@@ -157,12 +160,12 @@ def _logits_and_ranks(
             f"this loss knows one rank, but a pair has rank {highest}: use ranked_info_nce, or "
             f"flatten the ranks (Taxonomy.flat_table)",
         )
-    return similarity / temperature, rank
+    return similarities(query, key) / temperature, rank
 
 
 def _finish(per_query: Tensor, rank: Tensor, reduction: Reduction, validate: bool) -> Tensor:
     # A positive with no other candidate beside it has nothing to be compared with.
     active = (rank == 1).any(dim=1) & ((rank >= 0).sum(dim=1) > 1)  # (Q,)
     if validate:
-        warn_if_nothing_to_learn(rank, active)
+        warn_if_nothing_to_learn(DenseRanks(rank), active)
     return reduce_over_queries(torch.where(active, per_query, 0), active, reduction)

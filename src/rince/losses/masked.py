@@ -8,34 +8,34 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require, warn
-from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
+from rince.core.pair_ranks import ALL, PairRanks
 
 Reduction = Literal["mean", "sum", "none"]
 
 
-def similarities_and_ranks(
-    query: Tensor, key: Tensor, ranks: PairRanks | Tensor, validate: bool
-) -> tuple[Tensor, Tensor]:
-    """Check both sides against each other and return (Q, K) similarities and (Q, K) ranks.
-
-    At least fp32 whatever comes in, and outside autocast: half precision has too few bits for a
-    logit of 100 (temperature 0.01), where one unit in the last place is 6 percent of the loss.
-    """
+def check_inputs(query: Tensor, key: Tensor, ranks: PairRanks, validate: bool) -> None:
+    """Check both sides against each other and against the ranks."""
     check_embeddings(query, key)
-    source = as_pair_ranks(ranks)
     expected = (query.shape[0], key.shape[0])
     require(
-        tuple(source.shape) == expected,
-        f"ranks must be (queries, keys) = {expected}, got {tuple(source.shape)}",
+        tuple(ranks.shape) == expected,
+        f"ranks must be (queries, keys) = {expected}, got {tuple(ranks.shape)}",
     )
     if validate:
         check_values("query", query)
         if key is not query:
             check_values("key", key)
+
+
+def similarities(query: Tensor, key: Tensor) -> Tensor:
+    """(Q, K) dot products, at least fp32 whatever comes in, and outside autocast.
+
+    Half precision has too few bits for a logit of 100 (temperature 0.01), where one unit in the
+    last place is 6 percent of the loss.
+    """
     dtype = torch.promote_types(torch.promote_types(query.dtype, key.dtype), torch.float32)
     with torch.autocast(query.device.type, enabled=False):
-        similarity = query.to(dtype) @ key.to(dtype).T  # (Q, K)
-    return similarity, source.tile(ALL, ALL).to(query.device)
+        return query.to(dtype) @ key.to(dtype).T
 
 
 def check_embeddings(query: Tensor, key: Tensor) -> None:
@@ -119,11 +119,11 @@ def reduce_over_queries(loss: Tensor, active: Tensor, reduction: Reduction) -> T
     return loss.sum() / active.sum().clamp(min=1)
 
 
-def warn_if_nothing_to_learn(ranks: Tensor, active: Tensor) -> None:
+def warn_if_nothing_to_learn(ranks: PairRanks, active: Tensor) -> None:
     """One warning for a batch whose loss is 0 for lack of pairs, saying which pairs it lacks."""
     if bool(active.any()):
         return
-    if not bool((ranks >= 1).any()):
+    if highest_rank(ranks) < 1:
         why = (
             "no query has a positive (a key of rank 1 or more). Batches are too small for the "
             "number of classes, or labels of both sides do not match"
@@ -134,3 +134,11 @@ def warn_if_nothing_to_learn(ranks: Tensor, active: Tensor) -> None:
             "in the batch?"
         )
     warn(f"the loss of this batch is 0 and teaches nothing: {why}")
+
+
+def highest_rank(ranks: PairRanks) -> int:
+    """The highest code of a batch, without its whole matrix."""
+    num_queries, num_keys = ranks.shape
+    step = max(1, 2**22 // num_keys)
+    starts = range(0, num_queries, step)
+    return max(int(ranks.tile(slice(i, min(i + step, num_queries)), ALL).max()) for i in starts)

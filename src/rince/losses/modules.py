@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from rince.core.pair_ranks import PairRanks
 from rince.losses.masked import Reduction
-from rince.losses.ranked_info_nce import Positives, Variant, ranked_info_nce
+from rince.losses.ranked_info_nce import Engine, ranked_info_nce
 from rince.losses.temperatures import check_temperatures
+from rince.losses.terms import Positives, Variant
 
 
 class RankedInfoNCE(nn.Module):
@@ -32,6 +33,8 @@ class RankedInfoNCE(nn.Module):
         variant: Variant = "out-in",
         positives: Positives = "exclusive",
         reduction: Reduction = "mean",
+        engine: Engine = "auto",
+        block_size: int | None = None,
         validate: bool = True,
     ) -> None:
         super().__init__()
@@ -40,6 +43,8 @@ class RankedInfoNCE(nn.Module):
         self.variant: Variant = variant
         self.positives: Positives = positives
         self.reduction: Reduction = reduction
+        self.engine: Engine = engine
+        self.block_size = block_size
         self.validate = validate
 
     def forward(self, query: Tensor, key: Tensor, ranks: PairRanks | Tensor) -> Tensor:
@@ -51,11 +56,13 @@ class RankedInfoNCE(nn.Module):
             variant=self.variant,
             positives=self.positives,
             reduction=self.reduction,
+            engine=self.engine,
+            block_size=self.block_size,
             validate=self.validate,
         )
 
     def extra_repr(self) -> str:
         return (
             f"temperatures={self.temperatures}, variant={self.variant!r}, "
-            f"positives={self.positives!r}, reduction={self.reduction!r}"
+            f"positives={self.positives!r}, reduction={self.reduction!r}, engine={self.engine!r}"
         )

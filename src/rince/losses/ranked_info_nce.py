@@ -1,32 +1,35 @@
-"""Ranking Info Noise Contrastive Estimation (RINCE): the definition.
+"""Ranking Info Noise Contrastive Estimation (RINCE).
 
 Hoffmann, Behrmann, Gall, Brox, Noroozi: "Ranking Info Noise Contrastive Estimation: Boosting
 Contrastive Learning via Ranked Positives", AAAI 2022, arXiv 2201.11736, section 3.
+
+The formula itself is :func:`rince.losses.terms.rank_terms`; here are its input and its engines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.pair_ranks import PairRanks, as_pair_ranks
+from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
 from rince.losses.masked import (
     Reduction,
-    masked_logsumexp,
-    mean_over_mask,
+    check_inputs,
+    highest_rank,
     reduce_over_queries,
-    similarities_and_ranks,
+    similarities,
     warn_if_nothing_to_learn,
 )
+from rince.losses.streamed import streamed_loss
 from rince.losses.temperatures import check_temperatures, match_num_ranks
+from rince.losses.terms import Positives, RankTerms, Variant, rank_terms
 
-Variant = Literal["in", "out", "out-in"]
-Positives = Literal["exclusive", "cumulative"]
+Engine = Literal["auto", "dense", "streamed"]
+
+STREAM_FROM = 512 * 512  # pairs: below, the dense engine is about as fast and needs little memory
 
 
 def ranked_info_nce(
@@ -38,6 +41,8 @@ def ranked_info_nce(
     variant: Variant = "out-in",
     positives: Positives = "exclusive",
     reduction: Reduction = "mean",
+    engine: Engine = "auto",
+    block_size: int | None = None,
     validate: bool = True,
 ) -> Tensor:
     r"""RINCE: pull keys nearer the better their rank, each rank against everything less similar.
@@ -72,6 +77,10 @@ def ranked_info_nce(
         positives: "exclusive" takes P_i as written above; "cumulative" takes the keys of rank 1
             to i in its place, as in the paper's CIFAR-100 results.
         reduction: "mean" over the queries that have something to learn, "sum", or "none".
+        engine: "dense" holds a few (Q, K) matrices, "streamed" a block of queries at a time; both
+            give the same numbers. "auto" streams from about 512 x 512 pairs on. The streamed
+            gradient cannot itself be differentiated: for second derivatives take "dense".
+        block_size: queries at a time of the streamed engine; None fits them into about 16 MB.
         validate: also make the checks that read values (and on a GPU wait for them): NaN, zero
             or non-unit embeddings, ranks without a temperature, a batch that teaches nothing.
 
@@ -93,30 +102,22 @@ def ranked_info_nce(
         >>> abs(float(loss) - (against_all + against_negative)) < 1e-6, round(float(loss), 4)
         (True, 0.5676)
     """
-    terms = ranked_info_nce_terms(
-        query, key, ranks, temperatures, variant=variant, positives=positives, validate=validate
+    loss, _ = ranked_info_nce_with_terms(
+        query,
+        key,
+        ranks,
+        temperatures,
+        variant=variant,
+        positives=positives,
+        reduction=reduction,
+        engine=engine,
+        block_size=block_size,
+        validate=validate,
     )
-    return reduce_over_queries(terms.values.sum(dim=0), terms.active.any(dim=0), reduction)
+    return loss
 
 
-@dataclass(frozen=True)
-class RankTerms:
-    """The terms l_i(q) of the loss.
-
-    Args:
-        values: (R, Q), exactly 0 where not active.
-        active: (R, Q) bool: the query has a positive of that rank and a less similar key.
-    """
-
-    values: Tensor
-    active: Tensor
-
-    def mean_per_rank(self) -> Tensor:
-        """(R,): mean of each rank's term over the queries where it is active."""
-        return self.values.sum(dim=1) / self.active.sum(dim=1).clamp(min=1)
-
-
-def ranked_info_nce_terms(
+def ranked_info_nce_with_terms(
     query: Tensor,
     key: Tensor,
     ranks: PairRanks | Tensor,
@@ -124,48 +125,49 @@ def ranked_info_nce_terms(
     *,
     variant: Variant = "out-in",
     positives: Positives = "exclusive",
+    reduction: Reduction = "mean",
+    engine: Engine = "auto",
+    block_size: int | None = None,
     validate: bool = True,
-) -> RankTerms:
-    """The terms of :func:`ranked_info_nce` rank by rank, to log them or to weigh them.
+) -> tuple[Tensor, RankTerms]:
+    """:func:`ranked_info_nce` and its terms rank by rank, without a graph, to log them.
 
     Takes and raises the same as :func:`ranked_info_nce`.
     """
+    for name, given, known in (
+        ("variant", variant, ("in", "out", "out-in")),
+        ("positives", positives, ("exclusive", "cumulative")),
+        ("reduction", reduction, ("mean", "sum", "none")),
+        ("engine", engine, ("auto", "dense", "streamed")),
+    ):
+        require(given in known, f"{name} must be one of {known}, got {given!r}")
     require(
-        variant in ("in", "out", "out-in"),
-        f'variant must be "in", "out" or "out-in", got {variant!r}',
-    )
-    require(
-        positives in ("exclusive", "cumulative"),
-        f'positives must be "exclusive" or "cumulative", got {positives!r}',
+        block_size is None or block_size >= 1, f"block_size must be at least 1, got {block_size}"
     )
     taus = check_temperatures(temperatures, validate)
     source = as_pair_ranks(ranks)
     match_num_ranks(len(taus), source.num_ranks)
-    similarity, rank = similarities_and_ranks(query, key, source, validate)  # (Q, K) both
+    check_inputs(query, key, source, validate)
+    if validate and source.num_ranks is None:
+        match_num_ranks(len(taus), None, highest=highest_rank(source))
+    if engine == "auto":
+        engine = "streamed" if query.shape[0] * key.shape[0] >= STREAM_FROM else "dense"
+    if engine == "streamed":
+        loss, terms = streamed_loss(
+            query,
+            key,
+            source,
+            taus,
+            variant,
+            positives,
+            reduction=reduction,
+            block_size=block_size,
+        )
+    else:
+        rank = source.tile(ALL, ALL).to(query.device)
+        terms = rank_terms(similarities(query, key), rank, taus, variant, positives)
+        loss = reduce_over_queries(terms.values.sum(dim=0), terms.active.any(dim=0), reduction)
+        terms = RankTerms(terms.values.detach(), terms.active)
     if validate:
-        match_num_ranks(len(taus), source.num_ranks, highest=int(rank.max()))
-
-    values, active = [], []
-    for i, tau in enumerate(taus, start=1):
-        logits = similarity / tau  # (Q, K)
-        is_positive = (rank >= 1) & (rank <= i) if positives == "cumulative" else rank == i
-        is_less_similar = (rank > i) | (rank == 0)
-        learns = is_positive.any(dim=1) & is_less_similar.any(dim=1)  # (Q,)
-        less_similar = masked_logsumexp(logits, is_less_similar)  # (Q,)
-        # Either form is -log(e^a / (e^a + e^b)) = log(1 + e^(b - a)), b the less similar keys.
-        if variant == "out" or (variant == "out-in" and i == 1):
-            per_key = log_one_plus_exp(less_similar[:, None] - logits)  # (Q, K)
-            term = mean_over_mask(per_key, is_positive)
-        else:
-            term = log_one_plus_exp(less_similar - masked_logsumexp(logits, is_positive))
-        values.append(torch.where(learns, term, 0))
-        active.append(learns)
-    terms = RankTerms(torch.stack(values), torch.stack(active))
-    if validate:
-        warn_if_nothing_to_learn(rank, terms.active)
-    return terms
-
-
-def log_one_plus_exp(x: Tensor) -> Tensor:
-    """log(1 + e^x) without overflow, and exact for x far below 0, where the loss is small."""
-    return torch.logaddexp(x, torch.zeros_like(x))
+        warn_if_nothing_to_learn(source, terms.active)
+    return loss, terms

@@ -16,8 +16,7 @@ from rince.core.pair_ranks import (
     TableRanks,
 )
 from rince.losses.contrastive import info_nce, supcon_in, supcon_out
-from rince.losses.masked import reduce_over_queries
-from rince.losses.ranked_info_nce import ranked_info_nce_terms
+from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.config import LossConfig, Objective, rank_temperatures
 
@@ -90,7 +89,7 @@ def contrastive_loss(
 ) -> Loss:
     """Judge a step's pairs; cross-entropy has no pairs and lives in the module."""
     if objective == "rince":
-        terms = ranked_info_nce_terms(
+        total, terms = ranked_info_nce_with_terms(
             pairs.query,
             pairs.key,
             pairs.ranks(taxonomy.table, taxonomy.num_ranks),
@@ -98,8 +97,7 @@ def contrastive_loss(
             variant=config.variant,
             positives=config.positives,
         )
-        total = reduce_over_queries(terms.values.sum(dim=0), terms.active.any(dim=0), "mean")
-        per_rank = terms.mean_per_rank().detach()
+        per_rank = terms.mean_per_rank()
         return Loss(total, {f"loss_rank_{i + 1}": x for i, x in enumerate(per_rank)})
     if objective == "infonce":
         ranks = pairs.instance_ranks()

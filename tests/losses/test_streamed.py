@@ -1,0 +1,434 @@
+"""The streamed engine: the numbers of the definition, and never a queries-by-keys matrix."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import rince
+from oracles import losses as oracle
+from rince import DenseRanks, IdentityRanks, PairRanks, RinceWarning, TableRanks, ranked_info_nce
+from rince.core.pair_ranks import ALL
+from rince.losses import streamed
+from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
+
+VARIANTS = ("in", "out", "out-in")
+POSITIVES = ("exclusive", "cumulative")
+TAUS = (0.1, 0.225, 0.5, 0.7)
+
+
+@dataclass(frozen=True)
+class Case:
+    query: Tensor  # (Q, D) float64, unit length; may be the keys themselves
+    key: Tensor  # (K, D)
+    source: PairRanks
+    taus: tuple[float, ...]
+    options: dict[str, Any]
+    block_size: int
+
+    def loss(self, query: Tensor, key: Tensor, **changed: Any) -> Tensor:
+        return ranked_info_nce(
+            query,
+            key,
+            **{
+                "ranks": self.source,
+                "temperatures": self.taus,
+                "engine": "streamed",
+                "block_size": self.block_size,
+                "validate": False,
+                **self.options,
+                **changed,
+            },
+        )
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    """Labels with few classes go to the kernel by class, all else to the one by pair."""
+    own = draw(st.booleans())
+    num_queries, num_classes = draw(st.integers(1, 9)), draw(st.integers(1, 3))
+    num_keys = num_queries if own else draw(st.integers(1, 24))
+    num_ranks = draw(st.integers(1, 3))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
+
+    def integers(low: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=generator)
+
+    def unit(count: int) -> Tensor:
+        x = torch.randn(count, 3, generator=generator, dtype=torch.float64)
+        return functional.normalize(x, dim=1)
+
+    query = unit(num_queries)
+    key = query if own else unit(num_keys)
+    if not own and draw(st.booleans()):
+        key[0] = -query[0]
+    labels = integers(0, num_classes, num_queries)
+    source: PairRanks = TableRanks(
+        labels,
+        labels if own else integers(0, num_classes, num_keys),
+        integers(-1, num_ranks + 1, num_classes, num_classes),
+        ignore_self=own,
+        key_valid=integers(0, 3, num_keys) > 0 if draw(st.booleans()) else None,
+        num_ranks=num_ranks,
+    )
+    if draw(st.booleans()):
+        source = DenseRanks(source.tile(ALL, ALL), num_ranks)
+    return Case(
+        query,
+        key,
+        source,
+        TAUS[:num_ranks],
+        {"variant": draw(st.sampled_from(VARIANTS)), "positives": draw(st.sampled_from(POSITIVES))},
+        draw(st.integers(1, 10)),
+    )
+
+
+def unit(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return functional.normalize(torch.randn(*shape, generator=generator, dtype=dtype), dim=-1)
+
+
+def labelled(
+    num_queries: int, num_keys: int | None = None, num_classes: int = 10, **options: Any
+) -> TableRanks:
+    """Labels in turn; five classes share a superclass. Without num_keys queries are the keys."""
+    c = torch.arange(num_classes)
+    table = torch.where(c[:, None] // 5 == c // 5, 2, 0).fill_diagonal_(1)
+    labels = torch.arange(num_queries) % num_classes
+    if num_keys is None:
+        return TableRanks(labels, labels, table, ignore_self=True, **options)
+    return TableRanks(labels, torch.arange(num_keys) % num_classes, table, **options)
+
+
+# ---- against the definition ----------------------------------------------------------------
+
+
+@given(cases())
+def test_value_is_the_formula(case: Case) -> None:
+    expected = oracle.rince(
+        case.query.tolist(),
+        case.key.tolist(),
+        case.source.tile(ALL, ALL).tolist(),
+        case.taus,
+        **case.options,
+    )
+    numbers = torch.tensor([0.0 if x is None else x for x in expected], dtype=torch.float64)
+    mean = torch.tensor(oracle.mean(expected), dtype=torch.float64)
+    for reduction, number in (("none", numbers), ("sum", numbers.sum()), ("mean", mean)):
+        loss = case.loss(case.query, case.key, reduction=reduction)
+        torch.testing.assert_close(loss, number, rtol=1e-9, atol=1e-12)
+
+
+@given(cases(), st.sampled_from(["mean", "sum", "none"]))
+def test_gradients_are_those_of_the_dense_engine(case: Case, reduction: str) -> None:
+    """The dense engine's are checked against finite differences of the formula."""
+    upstream = torch.linspace(-1, 2, len(case.query), dtype=torch.float64)
+    found = []
+    for engine in ("dense", "streamed"):
+        query = case.query.clone().requires_grad_()
+        key = query if case.key is case.query else case.key.clone().requires_grad_()
+        loss = case.loss(query, key, engine=engine, reduction=reduction)
+        (loss * upstream if reduction == "none" else loss * 1.7).sum().backward()
+        found.append((query.grad, key.grad))
+    for dense, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, dense, rtol=1e-9, atol=1e-10)
+
+
+@given(cases())
+def test_terms_are_those_of_the_dense_engine(case: Case) -> None:
+    found = [
+        ranked_info_nce_with_terms(
+            case.query,
+            case.key,
+            case.source,
+            case.taus,
+            **case.options,
+            engine=engine,
+            block_size=case.block_size,
+            validate=False,
+        )[1]
+        for engine in ("dense", "streamed")
+    ]
+    assert torch.equal(found[1].active, found[0].active)
+    torch.testing.assert_close(found[1].values, found[0].values, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("positives", POSITIVES)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_gradcheck(variant: str, positives: str, reduction: str) -> None:
+    inputs = [
+        unit(0, 5, 3, dtype=torch.float64).requires_grad_(),
+        unit(1, 44, 3, dtype=torch.float64).requires_grad_(),
+    ]
+
+    def loss(query: Tensor, key: Tensor, taus: Any = (0.2, 0.5)) -> Tensor:
+        return ranked_info_nce(
+            query,
+            key,
+            labelled(5, 44),
+            taus,
+            variant=variant,
+            positives=positives,
+            reduction=reduction,
+            engine="streamed",
+            block_size=2,
+            validate=False,
+        )
+
+    assert torch.autograd.gradcheck(loss, inputs)
+    learnable = torch.tensor([0.2, 0.5], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(loss, [*inputs, learnable])
+
+
+# ---- fp32 ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("tau", [0.1, 0.02, 0.0125, 0.01])
+def test_fp32_is_near_fp64(variant: str, tau: float) -> None:
+    """At 0.01 exponents leave the range of the kernel by class, and the one by pair takes over."""
+    z = unit(2, 300, 16)
+    z[1], z[2] = z[0], -z[0]  # the same class has neighbours only ten further on: all negatives
+    z[10], z[20] = -z[0], z[0]
+    source = labelled(300)
+    exact, single = z.double().requires_grad_(), z.clone().requires_grad_()
+    taus = (tau, 2 * tau)
+    expected = ranked_info_nce(exact, exact, source, taus, variant=variant, engine="dense")
+    loss = ranked_info_nce(
+        single, single, source, taus, variant=variant, engine="streamed", block_size=64
+    )
+    expected.backward()
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    error = (single.grad - exact.grad).abs().max() / exact.grad.abs().max()
+    assert float(error) < 1e-5
+
+
+def test_the_kernel_by_class_serves_where_its_exponents_fit() -> None:
+    def serves(tau: float, source: PairRanks, scale: float = 1.0) -> bool:
+        z = unit(2, 300, 16) * scale
+        inputs = streamed.Inputs(z, z, source, torch.tensor([tau, 0.5]), "out-in", "exclusive")
+        return streamed._ByClass.can_serve(inputs)
+
+    assert serves(0.1, labelled(300))
+    assert serves(0.0127, labelled(300))
+    assert not serves(0.01, labelled(300))
+    assert not serves(0.1, labelled(300), scale=3.0)
+    assert not serves(0.1, labelled(300, num_classes=100))  # no fewer classes than keys / 4
+    assert not serves(0.1, IdentityRanks(torch.arange(300), torch.arange(300)))
+
+
+@pytest.mark.parametrize("scale", [0.3, 4.0])
+def test_unnormalised_input(scale: float) -> None:
+    z = unit(3, 200, 8, dtype=torch.float64) * scale
+    losses = [
+        ranked_info_nce(z, z, labelled(200), (0.05, 0.1), engine=e, validate=False)
+        for e in ("dense", "streamed")
+    ]
+    assert float(losses[1]) == pytest.approx(float(losses[0]), rel=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_and_autocast_are_summed_in_fp32(dtype: torch.dtype) -> None:
+    rounded = [unit(4, 100, 16).to(dtype), unit(5, 200, 16).to(dtype)]
+    half = [x.clone().requires_grad_() for x in rounded]
+    full = [x.float().requires_grad_() for x in rounded]
+    source, taus = labelled(100, 200), (0.02, 0.05)
+    expected = ranked_info_nce(*full, source, taus, engine="streamed")
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = ranked_info_nce(*half, source, taus, engine="streamed")
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, expected)
+    loss.backward()
+    expected.backward()
+    for a, b in zip(half, full, strict=True):
+        assert a.grad.dtype == dtype
+        assert torch.equal(a.grad, b.grad.to(dtype))
+
+
+# ---- graph -------------------------------------------------------------------------------------
+
+
+def test_gradients_to_queries_alone_and_to_keys_alone() -> None:
+    query, key = unit(5, 30, 8), unit(6, 50, 8)
+    source = labelled(30, 50)
+    for wanted in ((True, False), (False, True)):
+        grads = []
+        for engine in ("dense", "streamed"):
+            q, k = (x.clone().requires_grad_(w) for x, w in zip((query, key), wanted, strict=True))
+            ranked_info_nce(q, k, source, (0.1, 0.2), engine=engine).backward()
+            grads.append((q.grad, k.grad))
+        for dense, other, want in zip(*grads, wanted, strict=True):
+            assert (other is not None) == want
+            if want:
+                torch.testing.assert_close(other, dense, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        assert not ranked_info_nce(query, key, source, (0.1, 0.2), engine="streamed").requires_grad
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_second_backward_pass_through_the_same_graph_adds_the_same(reduction: str) -> None:
+    z = unit(7, 60, 8).requires_grad_()
+    loss = ranked_info_nce(
+        z, z, labelled(60), (0.1, 0.2), engine="streamed", reduction=reduction
+    ).sum()
+    loss.backward(retain_graph=True)
+    once = z.grad.clone()
+    (3 * loss).backward()
+    torch.testing.assert_close(z.grad, 4 * once)
+
+
+def test_second_derivatives_are_refused() -> None:
+    z = unit(8, 60, 8).requires_grad_()
+    loss = ranked_info_nce(z, z, labelled(60), (0.1, 0.2), engine="streamed")
+    with pytest.raises(RuntimeError, match='second derivatives .* engine="dense"'):
+        torch.autograd.grad(loss, z, create_graph=True)
+
+
+def test_torch_func_gets_a_clear_refusal() -> None:
+    z = unit(9, 60, 8)
+    with pytest.raises(ValueError, match='engine="dense"'):
+        torch.func.grad(
+            lambda x: ranked_info_nce(
+                x, x, labelled(60), (0.1, 0.2), engine="streamed", validate=False
+            )
+        )(z)
+
+
+def test_torch_compile_breaks_the_callers_graph_once() -> None:
+    source = labelled(60)
+
+    def step(x: Tensor) -> Tensor:
+        z = functional.normalize(x * 2, dim=1)
+        return ranked_info_nce(z, z, source, (0.1, 0.2), engine="streamed", validate=False) * 2
+
+    x = unit(10, 60, 8)
+    explained = torch._dynamo.explain(step)(x)
+    assert explained.graph_break_count <= 1
+    assert torch.compile(step, backend="eager")(x).item() == pytest.approx(step(x).item())
+
+
+# ---- memory ------------------------------------------------------------------------------------
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the largest number of elements that any operation gives."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for x in found if isinstance(found, (tuple, list)) else (found,):
+            if isinstance(x, Tensor):
+                self.size = max(self.size, x.numel())
+        return found
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("dense_source", [False, True])
+def test_no_queries_by_keys_matrix_is_ever_alive(reduction: str, dense_source: bool) -> None:
+    count, block = 600, 16
+    z = unit(11, count, 8).requires_grad_()
+    source: PairRanks = labelled(count)
+    if dense_source:  # a source that is no table
+        source = IdentityRanks(torch.arange(count) // 3, torch.arange(count) // 3, ignore_self=True)
+    taus = (0.1,) if dense_source else (0.1, 0.2)
+    sizes = {}
+    for engine in ("dense", "streamed"):
+        with LargestTensor() as largest:
+            ranked_info_nce(
+                z, z, source, taus, reduction=reduction, engine=engine, block_size=block
+            ).sum().backward()
+        sizes[engine] = largest.size
+    assert sizes["dense"] >= count * count
+    assert sizes["streamed"] <= 4 * block * count
+
+
+def test_blocks_shrink_as_keys_grow() -> None:
+    for keys in (100, 2048, 8192, 32768, 262144):
+        block = streamed.default_block_size(keys, 3, torch.float32)
+        assert 16 <= block <= 512
+        assert block == 16 or block * keys * 5 * 4 <= streamed.SCRATCH_BYTES
+    assert streamed.default_block_size(100, 1, torch.float32) == 512
+
+
+# ---- what users see --------------------------------------------------------------------------
+
+
+def test_auto_streams_large_batches_and_names_choose() -> None:
+    seen = []
+    original = streamed._walk
+
+    def noted(*args: Any) -> Any:
+        seen.append(True)
+        return original(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streamed, "_walk", noted)
+        for count, engine, streams in (
+            (20, "auto", False),
+            (512, "auto", True),
+            (20, "streamed", True),
+            (512, "dense", False),
+        ):
+            z = unit(12, count, 8)
+            rince.RankedInfoNCE((0.1, 0.2), engine=engine)(z, z, labelled(count))
+            assert bool(seen) == streams, (count, engine)
+            seen.clear()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"engine": "fast"}, "engine must be one of .* got 'fast'"),
+        ({"block_size": 0}, "block_size must be at least 1, got 0"),
+    ],
+)
+def test_bad_options(option: dict[str, Any], message: str) -> None:
+    z = unit(13, 4, 2)
+    with pytest.raises(ValueError, match=message):
+        ranked_info_nce(z, z, labelled(4), (0.1, 0.2), **option)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("code", [-1, 0, 1])
+def test_a_batch_with_nothing_to_learn(variant: str, code: int) -> None:
+    z = unit(14, 8, 3).requires_grad_()
+    source = TableRanks(
+        torch.zeros(8, dtype=torch.int64),
+        torch.zeros(8, dtype=torch.int64),
+        torch.tensor([[code]]),
+        num_ranks=1,
+    )
+    with pytest.warns(RinceWarning, match="teaches nothing"):
+        loss = ranked_info_nce(z, z, source, 0.1, variant=variant, engine="streamed")
+    assert loss.item() == 0
+    loss.backward()
+    assert torch.equal(z.grad, torch.zeros_like(z))
+
+
+def test_an_example_by_hand() -> None:
+    """Eight keys of two classes: cosine 0.6 within, 0 across."""
+    query = torch.tensor([[1.0, 0.0]])
+    key = torch.tensor([[0.6, 0.8]] * 4 + [[0.0, 1.0]] * 4)
+    source = TableRanks(
+        torch.tensor([0]), torch.tensor([0] * 4 + [1] * 4), torch.eye(2, dtype=torch.int8)
+    )
+    less = 4 * math.exp(0)
+    for variant, expected in (
+        ("in", -math.log(4 * math.exp(6) / (4 * math.exp(6) + less))),
+        ("out", -math.log(math.exp(6) / (math.exp(6) + less))),
+    ):
+        loss = ranked_info_nce(query, key, source, 0.1, variant=variant, engine="streamed")
+        assert loss.item() == pytest.approx(expected, rel=1e-5)
