@@ -59,9 +59,10 @@ class Case:
         generator = torch.Generator().manual_seed(0)
         own = size.keys is None
         self.query = self._unit(size.queries, size.dimension, generator)
-        self.key = self.query if own else self._unit(size.keys or 0, size.dimension, generator)
+        num_keys = size.keys or size.queries
+        self.key = self.query if own else self._unit(num_keys, size.dimension, generator)
         labels = torch.randint(0, CLASSES, (size.queries,), generator=generator)
-        others = labels if own else torch.randint(0, CLASSES, (size.keys or 0,), generator=generator)
+        others = labels if own else torch.randint(0, CLASSES, (num_keys,), generator=generator)
         c = torch.arange(CLASSES)
         table = torch.zeros(CLASSES, CLASSES, dtype=torch.int8)
         for rank, group in ((3, 25), (2, 5), (1, 1)):
@@ -170,9 +171,8 @@ def main() -> None:
         else:
             measured = times(size, found.rounds if size.queries < 8192 else 3)
             for name, value in measured.items():
-                text = (
-                    f"{1000 * value:,.0f} ms" if name == "bare" else f"{value / measured['bare']:.2f}"
-                )
+                ratio = f"{value / measured['bare']:.2f}"
+                text = f"{1000 * value:,.0f} ms" if name == "bare" else ratio
                 rows.setdefault(name, {})[size] = text
     what = "peak extra MB" if found.memory else f"x bare, {found.threads} thread(s)"
     print(f"| {what} | " + " | ".join(map(str, sizes)) + " |")

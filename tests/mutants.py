@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[1]
 LOSS_TESTS = "tests/losses/test_ranked_info_nce.py tests/losses/test_temperatures.py"
 TESTS = {
     "losses/ranked_info_nce.py": LOSS_TESTS,
+    "losses/terms.py": LOSS_TESTS,
+    "losses/streamed.py": "tests/losses/test_streamed.py",
     "losses/masked.py": LOSS_TESTS + " tests/losses/test_contrastive.py",
     "losses/contrastive.py": "tests/losses/test_contrastive.py",
     "losses/temperatures.py": LOSS_TESTS,
@@ -47,6 +49,8 @@ class Mutant(NamedTuple):
 
 
 RINCE = "losses/ranked_info_nce.py"
+TERMS = "losses/terms.py"
+STREAMED = "losses/streamed.py"
 MASKED = "losses/masked.py"
 CONTRASTIVE = "losses/contrastive.py"
 TEMPERATURES = "losses/temperatures.py"
@@ -67,47 +71,47 @@ SOFTPLUS = "torch.logaddexp(x, torch.zeros_like(x))"
 
 MUTANTS = (
     # The loss: which keys stand in which term.
-    Mutant(RINCE, LESS_SIMILAR, "is_less_similar = rank == 0", "worse ranks are no competitors"),
-    Mutant(RINCE, LESS_SIMILAR, "is_less_similar = rank > i", "negatives are no competitors"),
-    Mutant(RINCE, LESS_SIMILAR, "is_less_similar = (rank != i) & (rank >= 0)", "better compete"),
-    Mutant(RINCE, LESS_SIMILAR, "is_less_similar = (rank > i) | (rank <= 0)", "ignored compete"),
-    Mutant(RINCE, EXCLUSIVE, EXCLUSIVE + " + 1", "positives of the next rank"),
-    Mutant(RINCE, EXCLUSIVE, EXCLUSIVE.replace("rank == i", "rank >= i"), "worse are positives"),
-    Mutant(RINCE, EXCLUSIVE, 'if positives != "cumulative" else rank == i', "options swapped"),
-    Mutant(RINCE, CUMULATIVE, "(rank <= i) if", "negatives and ignored are positives"),
-    Mutant(RINCE, CUMULATIVE, "(rank >= 1) & (rank < i) if", "union stops a rank early"),
+    Mutant(TERMS, LESS_SIMILAR, "is_less_similar = rank == 0", "worse ranks are no competitors"),
+    Mutant(TERMS, LESS_SIMILAR, "is_less_similar = rank > i", "negatives are no competitors"),
+    Mutant(TERMS, LESS_SIMILAR, "is_less_similar = (rank != i) & (rank >= 0)", "better compete"),
+    Mutant(TERMS, LESS_SIMILAR, "is_less_similar = (rank > i) | (rank <= 0)", "ignored compete"),
+    Mutant(TERMS, EXCLUSIVE, EXCLUSIVE + " + 1", "positives of the next rank"),
+    Mutant(TERMS, EXCLUSIVE, EXCLUSIVE.replace("rank == i", "rank >= i"), "worse are positives"),
+    Mutant(TERMS, EXCLUSIVE, 'if positives != "cumulative" else rank == i', "options swapped"),
+    Mutant(TERMS, CUMULATIVE, "(rank <= i) if", "negatives and ignored are positives"),
+    Mutant(TERMS, CUMULATIVE, "(rank >= 1) & (rank < i) if", "union stops a rank early"),
     # Temperatures and ranks.
-    Mutant(RINCE, "similarity / tau", "similarity / taus[0]", "one temperature for all ranks"),
-    Mutant(RINCE, "similarity / tau", "similarity * tau", "inverse temperature"),
-    Mutant(RINCE, "enumerate(taus, start=1)", "enumerate(taus[::-1], start=1)", "swapped taus"),
-    Mutant(RINCE, "enumerate(taus, start=1)", "enumerate(taus[:2], start=1)", "third rank missing"),
-    Mutant(RINCE, "enumerate(taus, start=1)", "enumerate(taus, start=0)", "ranks start at 0"),
+    Mutant(TERMS, "similarity / tau", "similarity / taus[0]", "one temperature for all ranks"),
+    Mutant(TERMS, "similarity / tau", "similarity * tau", "inverse temperature"),
+    Mutant(TERMS, "enumerate(taus, start=1)", "enumerate(taus[::-1], start=1)", "swapped taus"),
+    Mutant(TERMS, "enumerate(taus, start=1)", "enumerate(taus[:2], start=1)", "third rank missing"),
+    Mutant(TERMS, "enumerate(taus, start=1)", "enumerate(taus, start=0)", "ranks start at 0"),
     # The form of a term.
-    Mutant(RINCE, "and i == 1)", "and i != 1)", "in-out for out-in"),
-    Mutant(RINCE, "and i == 1)", "and i <= 2)", "out for rank 2 too"),
-    Mutant(RINCE, 'if variant == "out" or', 'if variant == "in" or', "in and out swapped"),
+    Mutant(TERMS, "and rank == 1)", "and rank != 1)", "in-out for out-in"),
+    Mutant(TERMS, "and rank == 1)", "and rank <= 2)", "out for rank 2 too"),
+    Mutant(TERMS, 'return variant == "out" or', 'return variant == "in" or', "in and out swapped"),
     Mutant(
-        RINCE, "less_similar[:, None] - logits", "logits - less_similar[:, None]", "pushes away"
+        TERMS, "less_similar[:, None] - logits", "logits - less_similar[:, None]", "pushes away"
     ),
-    Mutant(RINCE, OUT_TERM, OUT_TERM + " * is_positive.sum(dim=1)", "sum over positives"),
+    Mutant(TERMS, OUT_TERM, OUT_TERM + " * is_positive.sum(dim=1)", "sum over positives"),
     Mutant(
-        RINCE,
+        TERMS,
         OUT_TERM,
         OUT_TERM + " * is_positive.sum(dim=1) * is_positive.any(dim=1).sum() / is_positive.sum()",
         "mean over pairs, not over queries",
     ),
-    Mutant(RINCE, IN_TERM, IN_TERM.replace("masked_logsumexp", "mean_over_mask"), "mean for sum"),
-    Mutant(RINCE, IN_TERM, IN_TERM.replace("less_similar - ", "less_similar * 0 - "), "no rivals"),
-    Mutant(RINCE, SOFTPLUS, "torch.log1p(x.exp())", "overflows at temperature 0.01"),
-    Mutant(RINCE, SOFTPLUS, "x.clamp(min=0)", "hinge for softplus"),
-    Mutant(RINCE, SOFTPLUS, "torch.logaddexp(x, x * 0 - 1)", "wrong constant"),
+    Mutant(TERMS, IN_TERM, IN_TERM.replace("masked_logsumexp", "mean_over_mask"), "mean for sum"),
+    Mutant(TERMS, IN_TERM, IN_TERM.replace("less_similar - ", "less_similar * 0 - "), "no rivals"),
+    Mutant(TERMS, SOFTPLUS, "torch.log1p(x.exp())", "overflows at temperature 0.01"),
+    Mutant(TERMS, SOFTPLUS, "x.clamp(min=0)", "hinge for softplus"),
+    Mutant(TERMS, SOFTPLUS, "torch.logaddexp(x, x * 0 - 1)", "wrong constant"),
     Mutant(
-        RINCE, SOFTPLUS, "torch.log(1 + x.clamp(max=80).exp())", "a small loss loses its digits"
+        TERMS, SOFTPLUS, "torch.log(1 + x.clamp(max=80).exp())", "a small loss loses its digits"
     ),
     # What counts.
-    Mutant(RINCE, LEARNS, LEARNS.replace("&", "|"), "a term without a positive counts"),
-    Mutant(RINCE, LEARNS, "is_positive.any(dim=1)", "a term without a less similar key counts"),
-    Mutant(RINCE, "torch.where(learns, term, 0)", "term", "a term with nothing to learn is kept"),
+    Mutant(TERMS, LEARNS, LEARNS.replace("&", "|"), "a term without a positive counts"),
+    Mutant(TERMS, LEARNS, "is_positive.any(dim=1)", "a term without a less similar key counts"),
+    Mutant(TERMS, "torch.where(learns, term, 0)", "term", "a term with nothing to learn is kept"),
     Mutant(RINCE, "terms.values.sum(dim=0)", "terms.values.mean(dim=0)", "divides by the ranks"),
     Mutant(
         RINCE,
@@ -118,9 +122,11 @@ MUTANTS = (
     Mutant(
         RINCE, "terms.active.any(dim=0)", "terms.active.all(dim=0)", "counts whole queries only"
     ),
-    Mutant(RINCE, "self.active.sum(dim=1).clamp(min=1)", "self.active.shape[1]", "mean over all"),
-    Mutant(RINCE, "highest=int(rank.max())", "highest=0", "a rank without a temperature passes"),
-    Mutant(RINCE, "warn_if_nothing_to_learn(rank, terms.active)", "pass", "silent zero"),
+    Mutant(TERMS, "self.active.sum(dim=1).clamp(min=1)", "self.active.shape[1]", "mean over all"),
+    Mutant(
+        RINCE, "highest=highest_rank(source)", "highest=0", "a rank without a temperature passes"
+    ),
+    Mutant(RINCE, "warn_if_nothing_to_learn(source, terms.active)", "pass", "silent zero"),
     # Numbers.
     Mutant(MASKED, "lowest = torch.finfo(logits.dtype).min", "lowest = 0.0", "e^0 for absent keys"),
     Mutant(MASKED, "masked_fill(~mask, lowest)", "masked_fill(mask, lowest)", "mask inverted"),
@@ -175,7 +181,12 @@ MUTANTS = (
         "SupCon-in with negatives only below",
     ),
     Mutant(CONTRASTIVE, "is_positive) + log_count", "is_positive)", "SupCon-in without 1/|P|"),
-    Mutant(CONTRASTIVE, "similarity / temperature, rank", "similarity, rank", "no temperature"),
+    Mutant(
+        CONTRASTIVE,
+        "similarities(query, key) / temperature",
+        "similarities(query, key)",
+        "no temperature",
+    ),
     Mutant(CONTRASTIVE, "sum(dim=1) > 1)", "sum(dim=1) > 0)", "a lone positive counts"),
     Mutant(CONTRASTIVE, "most <= 1,", "most <= 2,", "InfoNCE takes two positives"),
     Mutant(CONTRASTIVE, "highest <= 1,", "highest <= 2,", "one-rank losses take rank 2"),
@@ -188,6 +199,21 @@ MUTANTS = (
     Mutant(
         TEMPERATURES, "given == num_ranks,", "given >= num_ranks,", "too many temperatures pass"
     ),
+    # The streamed engine.
+    Mutant(STREAMED, "g * upstream", "g", "upstream gradient is dropped"),
+    Mutant(STREAMED, "g * upstream for", "g.mul_(upstream) for", "a second backward pass is off"),
+    Mutant(STREAMED, "weight[rows])", "weight[: rows.stop - rows.start])", "weights of block 1"),
+    Mutant(STREAMED, "exponential[rows].diagonal().zero_()", "pass", "a query is its own key"),
+    Mutant(STREAMED, "real &= chosen !=", "real &= chosen >=", "own place among the positives"),
+    Mutant(STREAMED, "found -= mask", "found -= 0 * mask", "counts itself as a positive"),
+    Mutant(STREAMED, "i.taus[0] / i.taus[j]", "i.taus[j] / i.taus[0]", "temperatures upside down"),
+    Mutant(STREAMED, "share.sum(dim=0) / less_sum", "share.sum(dim=0)", "push not shared out"),
+    Mutant(STREAMED, "scatter_add_(0, chosen, -share)", "scatter_(0, chosen, -share)", "replaces"),
+    Mutant(STREAMED, "exponent <= limit and", "exponent <= 9 * limit and", "exponents overflow"),
+    Mutant(
+        STREAMED, "loss / active.any(dim=0)", "loss / active.all(dim=0)", "mean over whole queries"
+    ),
+    Mutant(STREAMED, "first.mul_(spread)", "first", "no coefficients for rank 1"),
     # Ranks of pairs.
     Mutant(
         PAIRS,
