@@ -151,7 +151,7 @@ class _Streamed(torch.autograd.Function):
         return (losses if per_query else losses.sum()), values, active
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, upstream: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # create_graph=True
             raise RuntimeError(
                 "the streamed engine has no second derivatives (create_graph=True): use "
