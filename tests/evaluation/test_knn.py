@@ -138,3 +138,12 @@ def test_errors(change: dict[str, object], message: str) -> None:
     }
     with pytest.raises(ValueError, match=message):
         knn_accuracy(**(arguments | change))  # type: ignore[arg-type]
+
+
+def test_items_that_tie_for_the_last_place_share_it_and_no_more() -> None:
+    """k = 2: one vote for the nearest (class 0), half a vote each for the two that tie behind."""
+    gallery = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.6, -0.8]])
+    found = knn_accuracy(
+        torch.tensor([[1.0, 0.0]]), torch.tensor([0]), gallery, torch.tensor([0, 1, 2]), k=2
+    )
+    assert found == 1.0
