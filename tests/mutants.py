@@ -254,7 +254,7 @@ MUTANTS = (
     Mutant(RETRIEVAL, "num_valid.clamp(min=1)", "precision.shape[1]", "mean over the longest row"),
     Mutant(RETRIEVAL, "offset=rows.start).fill_", "offset=0).fill_", "finds itself after chunk 1"),
     Mutant(RETRIEVAL, "measured[measured[:, 0] > 0]", "measured", "counts queries without match"),
-    Mutant(KNN, "above = rows > last", "above = rows >= last", "ties vote twice"),
+    Mutant(KNN, "above + at_last * share", "above + at_last * 1.0", "ties do not share"),
     Mutant(KNN, "correct / len(query_features)", "correct / num_items", "share of the gallery"),
     Mutant(KNN, "((values - best) / temperature)", "((values - best) * temperature)", "flat votes"),
     Mutant(OOD, "/ 2 + log_volume", "/ 2", "likelihood without the volume"),
