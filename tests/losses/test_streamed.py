@@ -289,6 +289,16 @@ def test_a_second_backward_pass_through_the_same_graph_adds_the_same(reduction: 
     torch.testing.assert_close(z.grad, 4 * once)
 
 
+def test_input_changed_before_a_recomputing_backward_pass_is_an_error() -> None:
+    z, key = unit(7, 60, 8).requires_grad_(), unit(8, 60, 8)
+    loss = ranked_info_nce(
+        z, key, labelled(60, 60), (0.1, 0.2), engine="streamed", reduction="none"
+    ).sum()
+    key.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_second_derivatives_are_refused() -> None:
     z = unit(8, 60, 8).requires_grad_()
     loss = ranked_info_nce(z, z, labelled(60), (0.1, 0.2), engine="streamed")

@@ -137,7 +137,7 @@ class _Streamed(torch.autograd.Function):
         block_size: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         inputs = Inputs(query.detach(), key.detach(), source, taus.detach(), variant, positives)
-        ctx.inputs, ctx.block_size = inputs, block_size
+        ctx.block_size = block_size
         ctx.wanted = tuple(ctx.needs_input_grad[:3])
         ctx.per_query = per_query
         ones = torch.ones_like(inputs.query[:, 0])
@@ -146,6 +146,9 @@ class _Streamed(torch.autograd.Function):
         if fused:
             # As attributes: saved tensors would be checked for changes that nobody can make.
             ctx.gradients = gradients
+        else:
+            ctx.inputs = inputs._replace(query=None, key=None)  # type: ignore[arg-type]
+            ctx.save_for_backward(query, key)  # so that a change before the backward pass is seen
         losses = values.sum(dim=0)
         ctx.mark_non_differentiable(values, active)
         return (losses if per_query else losses.sum()), values, active
@@ -158,7 +161,9 @@ class _Streamed(torch.autograd.Function):
                 'engine="dense"'
             )
         if ctx.per_query:
-            _, _, gradients = _walk(ctx.inputs, upstream, ctx.wanted, ctx.block_size)
+            query, key = (x.detach() for x in ctx.saved_tensors)
+            inputs = ctx.inputs._replace(query=query, key=key)
+            _, _, gradients = _walk(inputs, upstream, ctx.wanted, ctx.block_size)
             return (*gradients, None, None, None, None, None)
         # Not in place: a second backward pass through the same graph must be right too.
         scaled = (None if g is None else g * upstream for g in ctx.gradients)
