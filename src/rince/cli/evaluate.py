@@ -205,16 +205,13 @@ def _own_splits(trained: TrainedRun) -> Splits:
     """The images that the run was trained with, if they are still the same."""
     from rince.core.checks import RinceError, warn
     from rince.data.sources import NAMES
-    from rince.training.checkpoint import read_checkpoint
-    from rince.training.module import CHECKPOINT_KEY
     from rince.training.run import load_splits
 
     data, name = trained.config.data, trained.folder.name
     splits = load_splits(trained.config)
     changed = splits.train.taxonomy.paths != trained.taxonomy.paths
-    recorded = read_checkpoint(trained.folder)[CHECKPOINT_KEY].get("data_fingerprint")
-    if recorded:
-        changed = changed or splits.fingerprint() != recorded
+    if trained.data_fingerprint:
+        changed = changed or splits.fingerprint() != trained.data_fingerprint
     elif data not in NAMES:
         warn(
             f"{name} was trained by an older rince, which did not record its images: if "
@@ -233,21 +230,11 @@ def _own_splits(trained: TrainedRun) -> Splits:
 
 def _other_splits(trained: TrainedRun, data: str) -> Splits:
     """Other images, in the size and colours that the run's backbone knows."""
-    from rince.data.sources import load_dataset
+    from rince.training.run import load_splits
 
-    images = trained.config.images
-    splits = load_dataset(
-        data,
-        data_root=images.root,
-        image_size=trained.image_size,
-        channels=trained.in_channels,
-        cache=images.cache,
-        skip_unreadable=images.skip_unreadable,
-        without_duplicates=images.drop_duplicates,
-        per_class=images.per_class,
-        test_per_class=images.test_per_class,
-        seed=trained.config.seed,
-    )
+    trained.config.data = data
+    trained.config.images.image_size = trained.image_size
+    splits = load_splits(trained.config, trained.in_channels)
     if splits.train.taxonomy.paths != trained.taxonomy.paths:
         print(f"note: {data} has other classes than {trained.folder.name} was trained on")
     _check_fit(trained, splits, data)

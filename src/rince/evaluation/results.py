@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rince.core.checks import RinceError
+from rince.core.files import replacing
 
 RESULTS_FILE = "results.json"
 ARRAYS_FILE = "evaluation.npz"
@@ -127,25 +126,15 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
         arrays[f"roc/{outliers}/{detector}"] = np.stack(
             [curve.false_positive_rate, curve.true_positive_rate]
         )
-    with _replacing(folder / ARRAYS_FILE) as part, part.open("wb") as stream:
-        np.savez_compressed(stream, allow_pickle=False, **arrays)
-    with _replacing(folder / RESULTS_FILE) as part:
-        part.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A file to write; it takes the target's place only once all of it is on disk."""
-    part = target.with_name(target.name + ".part")
     try:
-        yield part
-        os.replace(part, target)
+        with replacing(folder / ARRAYS_FILE) as part, part.open("wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, **arrays)
+        with replacing(folder / RESULTS_FILE) as part:
+            part.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         raise RinceError(
-            f"could not write {target} ({error}); what was there before is untouched. Free some "
-            f"space, then run `rince evaluate {target.parent}` again"
+            f"could not write the results of {folder} ({error}); what was there before is "
+            f"untouched. Free some space, then run `rince evaluate {folder}` again"
         ) from error
 
 

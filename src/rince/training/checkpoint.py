@@ -106,6 +106,7 @@ class TrainedRun:
         backbone: in evaluation mode, on the CPU.
         in_channels, image_size: of the images it was trained on.
         step: optimizer steps taken.
+        data_fingerprint: of the images it was trained with; "" if it was not recorded.
     """
 
     folder: Path
@@ -115,6 +116,7 @@ class TrainedRun:
     in_channels: int
     image_size: int
     step: int
+    data_fingerprint: str = ""
 
 
 def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
@@ -151,6 +153,7 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
         in_channels=about["in_channels"],
         image_size=about["image_size"],
         step=checkpoint["global_step"],
+        data_fingerprint=about.get("data_fingerprint") or "",
     )
 
 

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rince._version import __version__
 from rince.core.checks import RinceError
 from rince.core.distributed import world_size
+from rince.core.files import replacing
 from rince.data.batches import BatchPlan, ImageBatch, TrainLoader
 from rince.data.images import FileImages
 from rince.data.sources import Splits, load_dataset
@@ -105,13 +106,14 @@ def resume(folder: Path, *, progress: bool = True, backbone: Backbone | None = N
     return folder
 
 
-def load_splits(config: TrainConfig) -> Splits:
-    """The images of a run's configuration."""
+def load_splits(config: TrainConfig, channels: int = 3) -> Splits:
+    """The images of a run's configuration; ``channels`` are those that files are decoded to."""
     images = config.images
     return load_dataset(
         config.data,
         data_root=images.root,
         image_size=images.image_size,
+        channels=channels,
         cache=images.cache,
         skip_unreadable=images.skip_unreadable,
         without_duplicates=images.drop_duplicates,
@@ -381,13 +383,10 @@ def _write_about(
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {trainer.strategy.root_device}",
         "versions": versions(),
     }
-    part = file.with_name(file.name + ".part")
     try:
-        part.write_text(json.dumps(about, indent=2) + "\n")
-        os.replace(part, file)
+        with replacing(file) as part:
+            part.write_text(json.dumps(about, indent=2) + "\n")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         raise RinceError(
             f"the run is trained and its checkpoint is whole, but {file} could not be written "
             f"({error}): mend that, then `rince train --resume {folder}` writes it"
