@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from evaluation_helpers import cosines, normal_features, random_labels, sign_features
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -40,8 +40,8 @@ def oracle(
     k=st.integers(1, 12),
     temperature=st.sampled_from([None, 0.3, 1.0]),
 )
-# Open fault: seed=640, k=2 differs from the oracle.
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@example(seed=640, k=2, temperature=None)  # three thirds of a vote against a whole one
+@settings(max_examples=60, deadline=None)
 def test_equals_the_slow_vote_with_many_ties(seed: int, k: int, temperature: float | None) -> None:
     query, gallery = sign_features(seed, 9), sign_features(seed + 1, 12)
     labels, others = random_labels(seed, 9, 3), random_labels(seed + 1, 12, 3)

@@ -85,7 +85,9 @@ def _votes(
         rows, last = similarity[tied], last[tied, None]
         at_last = rows == last
         above = rows > last
-        share = (k - above.sum(dim=1, keepdim=True)) / at_last.sum(dim=1, keepdim=True)
+        # In float64: thirds of a vote in float32 would no longer add up to a tie with a whole one.
+        places = (k - above.sum(dim=1, keepdim=True)).double()
+        share = places / at_last.sum(dim=1, keepdim=True)
         weights = _weights(rows.double(), values[tied, :1], temperature)
         weights *= above + at_last * share
         votes[tied] = weights @ functional.one_hot(labels, num_classes).double()
