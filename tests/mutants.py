@@ -258,8 +258,12 @@ MUTANTS = (
     Mutant(KNN, "correct / len(query_features)", "correct / num_items", "share of the gallery"),
     Mutant(KNN, "((values - best) / temperature)", "((values - best) * temperature)", "flat votes"),
     Mutant(OOD, "/ 2 + log_volume", "/ 2", "likelihood without the volume"),
-    Mutant(OOD, "torch.minimum(best, white", "torch.maximum(-best, white", "farthest class"),
-    Mutant(OOD, "(1 - weight[c]) * (own", "weight[c] * (own", "shrinkage does not sum to 1"),
+    Mutant(OOD, "torch.minimum(best, shape", "torch.maximum(-best, shape", "farthest class"),
+    Mutant(OOD, "math.sqrt((1 - weight) / size)", "math.sqrt(weight / size)", "shares exceed 1"),
+    Mutant(OOD, "log_volume + (dim - size) / 2", "log_volume + dim / 2", "volume of n dimensions"),
+    Mutant(OOD, "1 / weight, -1, log_volume", "1 / weight, 1, log_volume", "spread counts twice"),
+    Mutant(OOD, "few = size < dim", "few = size > dim", "the inversion lemma the wrong way round"),
+    Mutant(OOD, "1e-6 * highest.max()", "0 * highest.max()", "rounding hides a singular matrix"),
     Mutant(OOD, "inliers, outliers, right=True", "inliers, outliers", "ties count as lost"),
     Mutant(
         OOD, "(inliers >= ordered[caught - 1])", "(inliers > ordered[caught - 1])", "ties at FPR"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
+from rince.evaluation.features import unit_features
 from rince.evaluation.ood import (
     ClassGaussians,
     auroc,
@@ -67,6 +69,38 @@ def test_gaussians_equal_sklearn_and_scipy(shrinkage: float | None, size: int) -
     assert found.score(test).dtype == torch.float64
 
 
+@pytest.mark.parametrize("shrinkage", [None, 0.02, 0.7, 1.0])
+@pytest.mark.parametrize("sizes", [(3, 1, 11), (40, 13, 12), (5, 200, 12)])
+def test_gaussians_equal_one_covariance_after_another(
+    sizes: tuple[int, ...], shrinkage: float | None
+) -> None:
+    """Classes of fewer, of as many, and of more samples than the 12 dimensions, side by side."""
+    from scipy.stats import multivariate_normal
+    from sklearn.covariance import ledoit_wolf
+
+    labels = torch.arange(3).repeat_interleave(torch.tensor(sizes))
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    centres, scales = normal_features(1, 3, 12), torch.tensor([0.1, 0.3, 1.0])
+    features = centres[labels] + scales[labels, None] * normal_features(2, len(labels), 12)
+    test = torch.cat([features, normal_features(3, 20, 12)])
+    # As the detector sees them: float32, of which the last digit would show below.
+    x, t = (unit_features(f, "features").double().numpy() for f in (features, test))
+    members = [x[labels.numpy() == c] for c in range(3)]
+    pooled, _ = ledoit_wolf(np.concatenate([m - m.mean(0) for m in members]), assume_centered=True)
+    expected = []
+    for own, size in zip(members, sizes, strict=True):
+        weight = 12 / (12 + size) if shrinkage is None else shrinkage
+        covariance = (1 - weight) * np.cov(own.T, bias=True) + weight * pooled
+        expected.append(multivariate_normal(own.mean(0), covariance).logpdf(t))
+    # Of several classes the best hides the others, so each is looked at on its own as well.
+    found = ClassGaussians.fit(features, labels, shrinkage=shrinkage)
+    np.testing.assert_allclose(found.score(test), -np.max(expected, axis=0), rtol=1e-9)
+    for c, log_likelihood in enumerate(expected):
+        alone = replace(found, means=found.means[c : c + 1], shapes=found.shapes[c : c + 1])
+        np.testing.assert_allclose(alone.score(test), -log_likelihood, rtol=1e-9)
+    assert [len(shape.rows) for shape in found.shapes] == [min(size, 12) for size in sizes]
+
+
 def test_full_shrinkage_orders_as_the_mahalanobis_detector() -> None:
     from pytorch_ood.detector import Mahalanobis
     from scipy.stats import spearmanr
@@ -89,8 +123,9 @@ def test_outliers_score_higher_even_with_far_fewer_samples_than_dimensions() -> 
     gaussians = ClassGaussians.fit(train, labels)
     assert gaussians.shrinkage.tolist() == pytest.approx([64 / (64 + 12)] * 4)
     assert auroc(gaussians.score(near), gaussians.score(far)) > 0.99
-    with pytest.raises(ValueError, match=r"class 0 \(12 samples in 64 dimensions\) is not pos"):
-        ClassGaussians.fit(train, labels, shrinkage=0)
+    for too_little in (0, 1e-13):
+        with pytest.raises(ValueError, match=r"class 0 \(12 samples in 64 dimensions\) is not pos"):
+            ClassGaussians.fit(train, labels, shrinkage=too_little)
 
 
 def test_gaussians_of_single_samples_and_of_labels_with_gaps() -> None:
@@ -271,9 +306,10 @@ def test_metric_errors() -> None:
     assert auroc(good, infinite) == (1 + 1 + 0.5 + 0) / 4
 
 
-def test_a_singular_covariance_is_refused_even_where_rounding_hides_it() -> None:
+@pytest.mark.parametrize("seed", range(12))  # the factorisation itself misses 1 and 10
+def test_a_singular_covariance_is_refused_even_where_rounding_hides_it(seed: int) -> None:
     labels = torch.arange(2).repeat(30)
-    flat = normal_features(0, 60, 4)
+    flat = normal_features(seed, 60, 4)
     flat[:, 3] = flat[:, 0]  # four dimensions that only ever fill three
     with pytest.raises(ValueError, match="is not positive definite at shrinkage 0"):
         ClassGaussians.fit(flat, labels, shrinkage=0)

@@ -6,7 +6,9 @@ Every score here is higher for a more outlying sample, and outliers are the posi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +18,8 @@ from torch.nn import functional
 from rince.core.checks import require
 from rince.evaluation.features import check_features, check_labels, cosine_chunks, unit_features
 from rince.evaluation.results import RocCurve
+
+_BLOCK = 4096  # samples in float64 at a time
 
 
 @dataclass(frozen=True)
@@ -33,17 +37,22 @@ class ClassGaussians:
 
     ``shrinkage=1`` is the shared covariance of the Mahalanobis detector (Lee et al., 2018).
 
+    All of it takes 8 D^2 bytes and, for each class of n samples, 8 D min(n, D): where there are
+    fewer samples than dimensions, a class is held as its difference from the pooled covariance.
+
     Args:
         classes: (C,) int64, the labels that were seen.
         means: (C, D) float64.
-        cholesky: (C, D, D) float64, lower factors of the covariances; 8 C D^2 bytes.
         shrinkage: (C,) float64, the weight of the pooled covariance in each class.
+        pooled_factor: (D, D) float64, lower Cholesky factor of the pooled covariance.
+        shapes: what sets each class's covariance apart from the pooled one.
     """
 
     classes: Tensor
     means: Tensor
-    cholesky: Tensor
     shrinkage: Tensor
+    pooled_factor: Tensor
+    shapes: tuple[ClassShape, ...]
 
     @classmethod
     def fit(
@@ -68,31 +77,37 @@ class ClassGaussians:
             f"shrinkage must lie between 0 and 1, or be None, got {shrinkage}",
         )
         check_labels(labels, len(features), "labels")
-        unit = unit_features(features, "features").double()
+        unit = unit_features(features, "features")
         dim = unit.shape[1]
-        classes, index = torch.unique(labels.to(unit.device), return_inverse=True)
-        count = torch.bincount(index).double()  # (C,)
-        means = unit.new_zeros(len(classes), dim).index_add_(0, index, unit) / count[:, None]
-        centred = unit - means[index]
-        pooled = _ledoit_wolf(centred)
-        weight = dim / (dim + count) if shrinkage is None else torch.full_like(count, shrinkage)
-        cholesky = torch.empty(len(classes), dim, dim, dtype=torch.float64, device=unit.device)
-        for c in range(len(classes)):  # one at a time: D x D is as much as memory should hold
-            own = centred[index == c]
-            covariance = (1 - weight[c]) * (own.T @ own / count[c]) + weight[c] * pooled
-            factor, failed = torch.linalg.cholesky_ex(covariance)
-            pivots = factor.diagonal()
-            # Rounding can make a singular matrix pass as definite, with a pivot of next to 0.
-            require(
-                not int(failed) and bool(pivots.min() > 1e-6 * pivots.max()),
-                f"the covariance of class {int(classes[c])} ({int(count[c])} samples in {dim} "
-                f"dimensions) is not positive definite at shrinkage {float(weight[c]):.3g}: "
-                "leave shrinkage=None, or give more samples that differ within their classes",
-            )
-            cholesky[c] = factor
-        return cls(classes, means, cholesky, weight)
+        classes, index, count = torch.unique(
+            labels.to(unit.device), return_inverse=True, return_counts=True
+        )
+        # In float64, but never all samples at once.
+        blocks = list(zip(torch.split(unit, _BLOCK), torch.split(index, _BLOCK), strict=True))
+        means = unit.new_zeros(len(classes), dim, dtype=torch.float64)
+        for rows, of_class in blocks:
+            means.index_add_(0, of_class, rows.double())
+        means /= count[:, None]
+        pooled = _ledoit_wolf(rows.double() - means[of_class] for rows, of_class in blocks)
+        factor, failed = torch.linalg.cholesky_ex(pooled)
+        weights = dim / (dim + count.double())
+        if shrinkage is not None:
+            weights.fill_(shrinkage)
+        members = torch.split(index.argsort(stable=True), count.tolist())
+        shapes = []
+        for c, (own, weight) in enumerate(zip(members, weights.tolist(), strict=True)):
+            # A class varies in no direction in which the pooled covariance does not.
+            shape = None if int(failed) else _shape(unit[own].double() - means[c], weight, factor)
+            if shape is None:
+                raise ValueError(
+                    f"the covariance of class {int(classes[c])} ({len(own)} samples in {dim} "
+                    f"dimensions) is not positive definite at shrinkage {weight:.3g}: leave "
+                    "shrinkage=None, or give more samples that differ within their classes"
+                )
+            shapes.append(shape)
+        return cls(classes, means, weights, factor, tuple(shapes))
 
-    def score(self, features: Tensor, *, chunk_size: int = 8192) -> Tensor:
+    def score(self, features: Tensor, *, chunk_size: int = 2048) -> Tensor:
         """Minus the highest log-likelihood among the classes: higher is more outlying.
 
         Args:
@@ -112,18 +127,40 @@ class ClassGaussians:
             unit.shape[1] == dim,
             f"the Gaussians were fitted on {dim} dimensions, got features of {unit.shape[1]}",
         )
-        # log of sqrt(det(2 pi covariance)), from the diagonal of the factor
-        volume = self.cholesky.diagonal(dim1=1, dim2=2).log().sum(1) + dim / 2 * math.log(
-            2 * math.pi
-        )
+        # log of sqrt(det(2 pi pooled covariance)), from the diagonal of the factor
+        pooled_volume = float(self.pooled_factor.diagonal().log().sum())
+        pooled_volume += dim / 2 * math.log(2 * math.pi)
+        means = _whitened(self.means, self.pooled_factor)
         scores = []
-        for part in torch.split(unit.double(), chunk_size):
-            best = part.new_full((len(part),), torch.inf)
-            for mean, factor, log_volume in zip(self.means, self.cholesky, volume, strict=True):
-                white = torch.linalg.solve_triangular(factor, (part - mean).T, upper=False)
-                best = torch.minimum(best, white.square().sum(0) / 2 + log_volume)
+        for part in torch.split(unit, chunk_size):
+            white = _whitened(part.double(), self.pooled_factor)
+            best = white.new_full((len(part),), torch.inf)
+            for mean, shape in zip(means, self.shapes, strict=True):
+                log_volume = pooled_volume + shape.log_volume
+                best = torch.minimum(best, shape.distance(white - mean) / 2 + log_volume)
             scores.append(best)
         return torch.cat(scores).to(features.device)
+
+
+class ClassShape(NamedTuple):
+    """A class's covariance S after whitening by the pooled one, which would be the identity.
+
+    Args:
+        rows: (min(n, D), D) float64; see :meth:`distance`.
+        ball: see :meth:`distance`.
+        sign: +1 or -1.
+        log_volume: log of sqrt(det S).
+    """
+
+    rows: Tensor
+    ball: float
+    sign: int
+    log_volume: float
+
+    def distance(self, white: Tensor) -> Tensor:
+        """x' S^-1 x = ball |x|^2 + sign |rows x|^2 for every row x: (M, D) to (M,)."""
+        inside = (white @ self.rows.T).square_().sum(1)
+        return self.ball * white.square().sum(1) + self.sign * inside
 
 
 def knn_ood_score(
@@ -278,18 +315,57 @@ def roc_curve(inlier_scores: Tensor, outlier_scores: Tensor, max_points: int = 2
     return RocCurve(false_positive, true_positive)
 
 
-def _ledoit_wolf(centred: Tensor) -> Tensor:
+def _shape(centred: Tensor, weight: float, pooled_factor: Tensor) -> ClassShape | None:
+    """Covariance of the (n, D) centred samples of a class, shrunk and whitened; None: singular.
+
+    With B the whitened samples times sqrt((1 - w) / n) it is S = w + B'B. For n < D the matrix
+    inversion lemma needs an n x n factor only, T T' = w + B B': then w S^-1 = 1 - (T^-1 B)'(T^-1 B)
+    and det S = w^(D - n) det(T T').
+    """
+    size, dim = centred.shape
+    white = _whitened(centred, pooled_factor) * math.sqrt((1 - weight) / size)
+    few = size < dim
+    gram = white @ white.T if few else white.T @ white
+    gram.diagonal().add_(weight)
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    # Pivots of the covariance as it was before whitening; of few samples, bounds of them.
+    highest = pooled_factor.diagonal()
+    lowest = highest * math.sqrt(weight)
+    if not few:
+        highest = lowest = highest * factor.diagonal()
+    # Rounding can make a singular matrix pass as definite, with a pivot of next to 0.
+    if int(failed) or not bool(lowest.min() > 1e-6 * highest.max()):
+        return None
+    log_volume = float(factor.diagonal().log().sum())
+    if few:
+        rows = torch.linalg.solve_triangular(factor, white, upper=False) / math.sqrt(weight)
+        return ClassShape(rows, 1 / weight, -1, log_volume + (dim - size) / 2 * math.log(weight))
+    inverse = torch.linalg.solve_triangular(factor, torch.eye(dim).to(factor), upper=False)
+    return ClassShape(inverse, 0.0, 1, log_volume)
+
+
+def _whitened(rows: Tensor, factor: Tensor) -> Tensor:
+    """(N, D) times the inverse transposed of the (D, D) lower factor of their covariance."""
+    white: Tensor = torch.linalg.solve_triangular(factor, rows.T, upper=False)
+    return white.T
+
+
+def _ledoit_wolf(blocks: Iterable[Tensor]) -> Tensor:
     """Covariance (D, D) of centred rows, shrunk towards the identity times the mean variance.
 
     The weight of the identity is (variance of the entries of the estimate) / (squared distance
     of the estimate from its target), at most 1 (Ledoit and Wolf, J. Multivariate Analysis 2004).
     """
-    size, dim = centred.shape
-    covariance = centred.T @ centred / size
-    target = torch.eye(dim, dtype=centred.dtype, device=centred.device)
+    size, fourth, products = 0, 0.0, torch.zeros(())
+    for rows in blocks:
+        size += len(rows)
+        fourth += float(rows.square().sum(1).square().sum())
+        products = rows.T @ rows + products.to(rows)
+    covariance = products / size
+    target = torch.eye(len(covariance)).to(covariance)
     target *= covariance.diagonal().mean()
     distance = (covariance - target).square().sum()
-    variance = (centred.square().sum(1).square().mean() - covariance.square().sum()) / size
+    variance = (fourth / size - covariance.square().sum()) / size
     weight = (variance / distance).clamp(0, 1) if float(distance) > 0 else distance.new_ones(())
     return (1 - weight) * covariance + weight * target
 
