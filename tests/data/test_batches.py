@@ -13,6 +13,7 @@ from torch import Tensor
 from rince.core.checks import RinceError
 from rince.data.batches import (
     BatchPlan,
+    BatchViews,
     ImageBatch,
     TrainLoader,
     augmented,
@@ -287,6 +288,21 @@ def test_augmenting_later_is_the_same(tensors: TensorImages) -> None:
         assert torch.equal(batch.views[0], tensors.pixels[batch.indices])
     augmentation = BatchAugmentation(SIZE)
     assert same([augmented(batch, augmentation) for batch in raw], list(loader(tensors)))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_parts_of_the_views_are_those_of_the_whole(tensors: TensorImages, autocast: bool) -> None:
+    plan = BatchPlan(22, 22, seed=3)
+    (raw,) = TrainLoader(tensors, plan, image_size=SIZE, augment="later")
+    augmentation = BatchAugmentation(SIZE)
+    whole = augmented(raw, augmentation)
+    for batch in (raw, whole):  # augmented part by part, or before
+        views = BatchViews(batch, augmentation)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            for view in (1, 0, 1):
+                parts = [views.part(view, rows) for rows in (slice(0, 9), slice(9, 22))]
+                torch.testing.assert_close(torch.cat(parts), whole.views[view], rtol=0, atol=1e-6)
+                assert torch.equal(views.part(view), whole.views[view])
 
 
 def test_an_unreadable_file_stops_the_training_with_its_name(

@@ -185,7 +185,7 @@ def test_the_generator_alone_decides() -> None:
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 64)])
 def test_drawn_boxes_keep_to_the_bounds(height: int, width: int) -> None:
     config = ViewConfig()
-    box = _draw_views(config, 4000, height, width, seeded())["box"]
+    box = _draw_views(config, 4000, height, width, seeded()).box
     top, left, box_height, box_width = box.unbind(1)
     assert torch.equal(box, box.round())
     assert bool(((box >= 0).all(1) & (box_height >= 1) & (box_width >= 1)).all())
@@ -212,18 +212,18 @@ def test_drawn_boxes_keep_to_the_bounds(height: int, width: int) -> None:
 def test_drawn_factors_keep_to_the_bounds() -> None:
     config = ViewConfig(jitter=(0.4, 0.3, 1.5, 0.1), jitter_probability=0.8)
     draw = _draw_views(config, 20000, 32, 32, seeded())
-    colors = draw["colors"]
+    colors = draw.colors
     for column, (low, high) in enumerate([(0.6, 1.4), (0.7, 1.3), (0.0, 2.5), (-0.1, 0.1)]):
         assert low <= colors[:, column].min() < low + 0.01 * (high - low)
         assert high >= colors[:, column].max() > high - 0.01 * (high - low)
     untouched = (colors == torch.tensor(NEUTRAL)).all(1).float().mean()
     for share, expected in (
         (untouched, 0.2),
-        (draw["flip"].float().mean(), 0.5),
-        (draw["grayscale"].float().mean(), 0.2),
+        (draw.flip.float().mean(), 0.5),
+        (draw.grayscale.float().mean(), 0.2),
     ):
         assert abs(float(share) - expected) < 5 * math.sqrt(0.25 / 20000)
-    table = torch.corrcoef(torch.cat([colors, draw["box"], draw["flip"][:, None].float()], 1).T)
+    table = torch.corrcoef(torch.cat([colors, draw.box, draw.flip[:, None].float()], 1).T)
     others = [4, 5, 6, 7, 8]  # drawn independently of the four factors
     assert float(table[:4, others].abs().max()) < 0.04
 

@@ -15,10 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from rince.core.checks import RinceError, require
+from rince.core.pair_ranks import ALL
 from rince.data.images import FileImages, Images, read_fitted
 from rince.data.views import (
     BatchAugmentation,
     ViewConfig,
+    ViewDraws,
     eval_transform,
     evaluation_pixels,
     image_views,
@@ -239,10 +241,35 @@ class TrainLoader:
 
 def augmented(batch: ImageBatch, augmentation: BatchAugmentation) -> ImageBatch:
     """Two views in place of a batch's raw pixels, on their device; the same on every call."""
-    (pixels,) = batch.views
-    generator = torch.Generator().manual_seed(batch.seed)
-    views = (augmentation(pixels, generator), augmentation(pixels, generator))
-    return batch._replace(views=views)
+    views = BatchViews(batch, augmentation)
+    return batch._replace(views=(views.part(0), views.part(1)))
+
+
+class BatchViews:
+    """Both views of a batch, whole or some of the images at a time: the same pixels either way.
+
+    Raw pixels are augmented when a part is asked for, so that the float views of a large batch
+    need never be in memory together; only their random numbers are drawn at once.
+
+    Args:
+        batch: with raw pixels, or with views that are made already.
+        augmentation: for raw pixels.
+    """
+
+    def __init__(self, batch: ImageBatch, augmentation: BatchAugmentation) -> None:
+        self._batch = batch
+        self._augmentation = augmentation
+        self._draws: list[ViewDraws] = []
+        if len(batch.views) == 1:
+            generator = torch.Generator().manual_seed(batch.seed)
+            self._draws = [augmentation.draw(batch.views[0], generator) for _ in range(2)]
+
+    def part(self, view: int, rows: slice = ALL, device: torch.device | None = None) -> Tensor:
+        """View 0 or 1 of some images, (b, C, S, S) float32, made on ``device`` (None: theirs)."""
+        if not self._draws:
+            return self._batch.views[view][rows].to(device=device)
+        pixels = self._batch.views[0][rows].to(device=device)
+        return self._augmentation.apply(pixels, self._draws[view].rows(rows))
 
 
 def eval_batches(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +67,26 @@ class ViewConfig:
         )
 
 
+class ViewDraws(NamedTuple):
+    """The random part of one view of every image of a batch: a few numbers an image.
+
+    Args:
+        box: (B, 4) top, left, height, width of the crop, pixels.
+        flip: (B,) bool.
+        colors: (B, 4) brightness, contrast, saturation, hue; see :func:`adjusted_colors`.
+        grayscale: (B,) bool.
+    """
+
+    box: Tensor
+    flip: Tensor
+    colors: Tensor
+    grayscale: Tensor
+
+    def rows(self, rows: slice) -> ViewDraws:
+        """Those of some of the images."""
+        return ViewDraws(*(x[rows] for x in self))
+
+
 @dataclass(frozen=True)
 class BatchAugmentation:
     """One random view of every image of a batch, all drawn at once.
@@ -99,12 +120,24 @@ class BatchAugmentation:
         Raises:
             ValueError: not such a batch.
         """
+        return self.apply(pixels, self.draw(pixels, generator))
+
+    def draw(self, pixels: Tensor, generator: torch.Generator) -> ViewDraws:
+        """The random numbers of a call alone, on the CPU; takes and raises what the call does."""
         _check_pixels(pixels, self.channels)
         count, _, height, width = pixels.shape
-        draw = _draw_views(self.config, count, height, width, generator)
-        draw = {name: value.to(pixels.device) for name, value in draw.items()}
-        cropped = resized_crops(pixels.float(), draw["box"], draw["flip"], self.image_size)
-        return adjusted_colors(cropped, draw["colors"], draw["grayscale"])
+        return _draw_views(self.config, count, height, width, generator)
+
+    def apply(self, pixels: Tensor, draws: ViewDraws) -> Tensor:
+        """The views that were drawn; takes (with one draw an image) and gives what the call does.
+
+        In fp32 whatever autocast says: pixels are data.
+        """
+        _check_pixels(pixels, self.channels)
+        box, flip, colors, grayscale = (x.to(pixels.device) for x in draws)
+        with torch.autocast(pixels.device.type, enabled=False):
+            cropped = resized_crops(pixels.float(), box, flip, self.image_size)
+            return adjusted_colors(cropped, colors, grayscale)
 
 
 def image_views(
@@ -240,7 +273,7 @@ def adjusted_colors(pixels: Tensor, colors: Tensor, grayscale: Tensor) -> Tensor
 
 def _draw_views(
     config: ViewConfig, count: int, height: int, width: int, generator: torch.Generator
-) -> dict[str, Tensor]:
+) -> ViewDraws:
     """Box, flip, colour factors and grayscale of every image, from one table of random numbers."""
     table = torch.rand(count, 2 * _CROP_TRIES + 9, generator=generator)
     crops, other = table[:, 7:], table[:, :7]
@@ -249,12 +282,12 @@ def _draw_views(
     low = torch.cat([(1 - strength[:3]).clamp(min=0), -strength[3:]])
     high = neutral + strength
     jittered = other[:, 1:2] < config.jitter_probability
-    return {
-        "box": _crop_boxes(config, crops, height, width),
-        "flip": other[:, 0] < config.flip,
-        "colors": torch.where(jittered, low + other[:, 2:6] * (high - low), neutral),
-        "grayscale": other[:, 6] < config.grayscale,
-    }
+    return ViewDraws(
+        box=_crop_boxes(config, crops, height, width),
+        flip=other[:, 0] < config.flip,
+        colors=torch.where(jittered, low + other[:, 2:6] * (high - low), neutral),
+        grayscale=other[:, 6] < config.grayscale,
+    )
 
 
 def _crop_boxes(config: ViewConfig, table: Tensor, height: int, width: int) -> Tensor:
