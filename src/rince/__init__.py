@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rince.losses.ranked_info_nce import ranked_info_nce
     from rince.losses.temperatures import temperature_schedule
     from rince.ranks.taxonomy import Taxonomy
+    from rince.training.cached import cached_encode
 
 _HOME = {
     "RinceError": "core.checks",
@@ -34,6 +35,7 @@ _HOME = {
     "ranked_info_nce": "losses.ranked_info_nce",
     "temperature_schedule": "losses.temperatures",
     "Taxonomy": "ranks.taxonomy",
+    "cached_encode": "training.cached",
 }
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "TableRanks",
     "Taxonomy",
     "__version__",
+    "cached_encode",
     "info_nce",
     "ranked_info_nce",
     "supcon_in",
