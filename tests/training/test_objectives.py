@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional
@@ -86,3 +88,37 @@ def test_temperatures_by_number_of_ranks() -> None:
     assert rank_temperatures(LossConfig(temperatures=(0.2, 0.3)), 2) == (0.2, 0.3)
     with pytest.raises(ValueError, match=r"give --loss.temperatures, 4 rising numbers"):
         rank_temperatures(LossConfig(), 4)
+
+
+@pytest.mark.parametrize("queued", [0, 4])
+def test_statistics_leave_out_what_is_ignored(queued: int) -> None:
+    pairs = _pairs(queued)
+    if queued:
+        pairs = replace(pairs, key_valid=torch.tensor([True, False] * 5))
+    else:
+        pairs = replace(pairs, key=pairs.query, ignore_self=True)
+    ranks = pairs.ranks(TREE.table, TREE.num_ranks).tile(slice(None), slice(None))
+    assert int((ranks == -1).sum()) == (30 if queued else 6)
+    similarity = pairs.query @ pairs.key.T
+    shown = rank_statistics(pairs, TREE)
+    for rank in (0, 1, 2):
+        torch.testing.assert_close(
+            shown[f"similarity_rank_{rank}"], similarity[ranks == rank].mean()
+        )
+        if rank:
+            assert float(shown[f"positives_rank_{rank}"]) == pytest.approx(
+                int((ranks == rank).sum()) / 6
+            )
+
+
+def test_statistics_of_a_rank_without_pairs_are_left_out() -> None:
+    pairs = replace(
+        _pairs(),
+        query_labels=torch.tensor([0, 1, 2, 0, 1, 2]),
+        key_labels=torch.tensor([0, 1, 2, 3, 3, 3]),
+        ignore_self=True,
+    )
+    shown = rank_statistics(pairs, TREE)  # every own class is only the query itself
+    assert "similarity_rank_1" not in shown
+    assert float(shown["positives_rank_1"]) == 0
+    assert {"similarity_rank_0", "similarity_rank_2"} <= set(shown)

@@ -119,14 +119,34 @@ def rank_statistics(pairs: Pairs, taxonomy: Taxonomy) -> dict[str, Tensor]:
         ``similarity_rank_i``: mean cosine of all pairs of rank i (0: negatives), left out where
         the batch holds none; ``positives_rank_i``: mean number of such keys a query.
     """
-    rank = pairs.ranks(taxonomy.table, taxonomy.num_ranks).tile(ALL, ALL)
-    similarity = pairs.query.float() @ pairs.key.float().T
+    # By class, not by pair: the similarities of all pairs of two classes add up to the product of
+    # the sums of their embeddings. A matrix of all pairs would outgrow the loss's own memory.
+    query, key, key_labels = pairs.query.float(), pairs.key.float(), pairs.key_labels
+    own = torch.zeros_like(pairs.query_labels, dtype=torch.bool)  # pairs (i, i) to take out again
+    if pairs.ignore_self:
+        own = ~own if pairs.key_valid is None else pairs.key_valid[: len(own)]
+    own_similarity = (query[own] * key[: len(own)][own]).sum(dim=1)
+    if pairs.key_valid is not None:
+        key, key_labels = key[pairs.key_valid], key_labels[pairs.key_valid]
+    query_class, query_count, query_sum = _sum_by_class(query, pairs.query_labels)
+    key_class, key_count, key_sum = _sum_by_class(key, key_labels)
+    table = taxonomy.table.to(query.device)
+    rank = table[query_class][:, key_class]
+    own_rank = table.diagonal()[pairs.query_labels[own]]
+    similarity, count = query_sum @ key_sum.T, query_count[:, None] * key_count
     shown: dict[str, Tensor] = {}
     for i in range(taxonomy.num_ranks + 1):
-        chosen = rank == i
-        count = chosen.sum()
-        if int(count) > 0:
-            shown[f"similarity_rank_{i}"] = torch.where(chosen, similarity, 0).sum() / count
+        chosen, chosen_own = rank == i, own_rank == i
+        pairs_of_rank = count[chosen].sum() - chosen_own.sum()
+        if int(pairs_of_rank) > 0:
+            total = similarity[chosen].sum() - own_similarity[chosen_own].sum()
+            shown[f"similarity_rank_{i}"] = total / pairs_of_rank
         if i > 0:
-            shown[f"positives_rank_{i}"] = count / rank.shape[0]
+            shown[f"positives_rank_{i}"] = pairs_of_rank / len(query)
     return shown
+
+
+def _sum_by_class(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The C' classes that occur, (C',); how often, (C',); the sum of their rows of x, (C', D)."""
+    classes, position, count = torch.unique(labels, return_inverse=True, return_counts=True)
+    return classes, count, x.new_zeros(len(classes), x.shape[1]).index_add_(0, position, x)
