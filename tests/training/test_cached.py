@@ -197,7 +197,7 @@ def _sum_of_squares(z: Tensor) -> Tensor:
 
 def test_gradients_add_up_and_take_a_scale() -> None:
     """Accumulation over batches, GradScaler's factor, and a graph that is gone through twice."""
-    plain = encoder(nn.Dropout(0.3))
+    plain = encoder(nn.Dropout(0.3), nn.utils.spectral_norm(nn.Conv2d(8, 8, 1)))
     cached = copy.deepcopy(plain)
     torch.manual_seed(5)
     expected = rince_out_in(by_parts(plain, images(), 6))

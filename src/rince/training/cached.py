@@ -141,8 +141,8 @@ class _CachedEncode(torch.autograd.Function):
             "device_type": device.type,
             "dtype": torch.get_autocast_dtype(device.type),
             "enabled": torch.is_autocast_enabled(device.type),
-            # The cache would keep this pass's casts of the weights, which have no graph, for a
-            # pass that needs one.
+            # Where no_grad fills the cache of casts (torch before its pull request 165068), a
+            # later pass would find weights without a graph in it.
             "cache_enabled": False,
         }
         ctx.buffers = {name: b.clone() for name, b in _named_buffers(encoder).items()}

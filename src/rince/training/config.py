@@ -118,6 +118,11 @@ class TrainConfig:
             (on the superclasses), infonce (no labels), cross-entropy.
         epochs: passes over the training images.
         batch_size: images a process and step; each gives two views.
+        micro_batch: encode so many images at a time, for batches beyond the device's memory: the
+            loss still sees the whole batch, and memory does not grow with it but for the loss
+            itself. Costs a second forward pass (about a third more time). Batch norm then
+            normalises each micro-batch by itself, so take as many images as fit. None encodes the
+            batch at once.
         seed: of everything random; the same seed gives the same weights on a CPU.
         name: of the run's folder below output; None makes one of data, objective and seed.
         output: folder that holds the runs.
@@ -139,6 +144,7 @@ class TrainConfig:
     images: DataConfig = field(default_factory=DataConfig)
     epochs: int = 20
     batch_size: int = 256
+    micro_batch: int | None = None
     seed: int = 0
     name: str | None = None
     output: str = "runs"
@@ -157,6 +163,11 @@ class TrainConfig:
             require(
                 getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
             )
+        require(
+            self.micro_batch is None or self.micro_batch >= 1,
+            f"micro_batch must be at least 1 image, got {self.micro_batch}: leave it out to encode "
+            f"the batch at once",
+        )
         require(
             self.model.queue_size == 0 or self.model.momentum is not None,
             "model.queue_size needs a momentum encoder (keys of an encoder that changes fast "

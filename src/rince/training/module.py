@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,13 +16,14 @@ from torch.nn import functional
 from rince._version import __version__
 from rince.core.checks import require
 from rince.core.distributed import gather, process_index, world_size
-from rince.data.batches import ImageBatch, augmented, batch_seed
+from rince.data.batches import BatchViews, ImageBatch, batch_seed
 from rince.data.views import BatchAugmentation
 from rince.models.backbones import Backbone
 from rince.models.heads import ProjectionHead
 from rince.models.momentum import MomentumEncoder
 from rince.models.queue import KeyQueue
 from rince.ranks.taxonomy import Taxonomy
+from rince.training.cached import Part, encode_parts, micro_batches
 from rince.training.config import TrainConfig, rank_temperatures, to_dict
 from rince.training.objectives import Loss, Pairs, contrastive_loss, rank_statistics
 
@@ -35,6 +37,8 @@ class RankedModule(pl.LightningModule):
     Without ``model.momentum`` both views of every image are queries and keys at once (SimCLR).
     With it the first view is the query, the second goes through the momentum encoder and is a
     key, and so are the queued keys (MoCo). Over several processes the keys of all are gathered.
+    With ``micro_batch`` the batch is encoded in parts (:mod:`rince.training.cached`), and judged
+    as a whole all the same.
 
     A step draws its random numbers from (seed, epoch, batch, process) alone, so that a run that
     is killed and resumed takes the same steps.
@@ -100,9 +104,14 @@ class RankedModule(pl.LightningModule):
         features: Tensor = self.backbone(images)
         return features
 
-    def on_after_batch_transfer(self, batch: ImageBatch, dataloader_idx: int) -> ImageBatch:
-        # Images held in memory arrive as bytes: drawing their views here uses the GPU, if any.
-        return augmented(batch, self.augmentation) if len(batch.views) == 1 else batch
+    def transfer_batch_to_device(
+        self, batch: ImageBatch, device: torch.device, dataloader_idx: int
+    ) -> ImageBatch:
+        if len(self._rows(batch)) == 1:
+            moved: ImageBatch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+            return moved
+        # The images follow a micro-batch at a time.
+        return batch._replace(labels=batch.labels.to(device), indices=batch.indices.to(device))
 
     def on_train_batch_start(self, batch: ImageBatch, batch_idx: int) -> None:
         # Dropout and the like: a function of the step, not of what happened before it.
@@ -111,10 +120,13 @@ class RankedModule(pl.LightningModule):
         )
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        # Images held in memory arrive as bytes: drawing their views here uses the GPU, if any.
+        views = BatchViews(batch, self.augmentation)
         if self.config.objective == "cross-entropy":
-            loss, pairs = self._classify(batch)
+            loss, pairs = self._classify(batch, views)
         else:
-            pairs = self._momentum_pairs(batch) if self.momentum_encoder else self._pairs(batch)
+            make = self._momentum_pairs if self.momentum_encoder else self._pairs
+            pairs = make(batch, views)
             loss = contrastive_loss(self.config.objective, self.config.loss, self.taxonomy, pairs)
         total = loss.total
         if not bool(torch.isfinite(total)):
@@ -174,10 +186,33 @@ class RankedModule(pl.LightningModule):
         """Wall time of training, the parts before a resume included (up to the checkpoint)."""
         return self._seconds_before + time.perf_counter() - self._started
 
-    def _pairs(self, batch: ImageBatch) -> Pairs:
-        views = torch.cat(batch.views)  # (2B, C, H, W)
-        z = self.encoder(views)  # (2B, D)
-        labels, ids = batch.labels.repeat(2), batch.indices.repeat(2)
+    def _rows(self, batch: ImageBatch) -> list[slice]:
+        """The micro-batches: which images are encoded at a time."""
+        count = len(batch.labels)
+        return micro_batches(count, self.config.micro_batch or count)
+
+    def _parts(self, batch: ImageBatch, views: BatchViews, *which: int) -> list[Part]:
+        """Makers of the encoder's input, one a micro-batch: the views of its images."""
+
+        def made(rows: slice) -> Tensor:
+            return torch.cat([views.part(view, rows, self.device) for view in which])
+
+        return [partial(made, rows) for rows in self._rows(batch)]
+
+    def _encode_both(
+        self, encoder: nn.Module, batch: ImageBatch, views: BatchViews
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(2B, ...), (2B,), (2B,): both views of every image with their labels and ids.
+
+        Two views of a micro-batch are encoded together, so batch norm sees both.
+        """
+        z = encode_parts(encoder, self._parts(batch, views, 0, 1), made_from=batch.views)
+        order = torch.cat([torch.arange(r.start, r.stop).repeat(2) for r in self._rows(batch)])
+        order = order.to(batch.labels.device)
+        return z, batch.labels[order], batch.indices[order]
+
+    def _pairs(self, batch: ImageBatch, views: BatchViews) -> Pairs:
+        z, labels, ids = self._encode_both(self.encoder, batch, views)
         return Pairs(
             query=z,
             key=gather(z),
@@ -188,13 +223,15 @@ class RankedModule(pl.LightningModule):
             ignore_self=True,
         )
 
-    def _momentum_pairs(self, batch: ImageBatch) -> Pairs:
+    def _momentum_pairs(self, batch: ImageBatch, views: BatchViews) -> Pairs:
         assert self.momentum_encoder is not None
         # Before the keys are made, not after the optimizer step: the checkpoint between two
         # steps then holds one consistent state.
         self.momentum_encoder.update(self.encoder)
-        query = self.encoder(batch.views[0])  # (B, D)
-        key = gather(self.momentum_encoder(batch.views[1]))
+        parts = self._parts(batch, views, 0)
+        query = encode_parts(self.encoder, parts, made_from=batch.views)  # (B, D)
+        key = torch.cat([self.momentum_encoder(part()) for part in self._parts(batch, views, 1)])
+        key = gather(key)
         labels, ids = gather(batch.labels), gather(batch.indices)
         valid, num_queued = None, 0
         fresh = (key, labels, ids)
@@ -219,9 +256,9 @@ class RankedModule(pl.LightningModule):
             key_valid=valid,
         )
 
-    def _classify(self, batch: ImageBatch) -> tuple[Loss, Pairs]:
-        features = self.backbone(torch.cat(batch.views))  # (2B, F): the same budget of images
-        labels, ids = batch.labels.repeat(2), batch.indices.repeat(2)
+    def _classify(self, batch: ImageBatch, views: BatchViews) -> tuple[Loss, Pairs]:
+        # (2B, F): the same budget of images
+        features, labels, ids = self._encode_both(self.backbone, batch, views)
         logits = self.encoder.get_submodule("head")(features)
         total = functional.cross_entropy(logits.float(), labels)
         z = functional.normalize(features.detach().float(), dim=1)
