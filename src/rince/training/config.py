@@ -118,11 +118,9 @@ class TrainConfig:
             (on the superclasses), infonce (no labels), cross-entropy.
         epochs: passes over the training images.
         batch_size: images a process and step; each gives two views.
-        micro_batch: encode so many images at a time, for batches beyond the device's memory: the
-            loss still sees the whole batch, and memory does not grow with it but for the loss
-            itself. Costs a second forward pass (about a third more time). Batch norm then
-            normalises each micro-batch by itself, so take as many images as fit. None encodes the
-            batch at once.
+        micro_batch: encode so many images at a time, for a batch_size beyond the device's memory:
+            the loss still sees the whole batch. Costs a second forward pass. Batch norm normalises
+            each micro-batch by itself, so take as many as fit. None encodes the batch at once.
         seed: of everything random; the same seed gives the same weights on a CPU.
         name: of the run's folder below output; None makes one of data, objective and seed.
         output: folder that holds the runs.
