@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,6 +45,15 @@ KS = (1, 5, 10, 20)
 CHUNK = 256
 
 Numbers = dict[str, float]
+
+
+class Measured(NamedTuple):
+    """Wall time, that of all threads together, and memory above that before the job."""
+
+    seconds: float
+    cpu_seconds: float
+    megabytes: float
+    numbers: Numbers
 
 
 def retrieval_data() -> tuple[Tensor, Tensor, dict[str, tuple[Tensor, Tensor]]]:
@@ -198,15 +208,15 @@ TASKS: dict[str, dict[str, Callable[[], Callable[[], Numbers]]]] = {
 }
 
 
-def measured(task: str, name: str) -> tuple[float, float, Numbers]:
-    """Seconds, peak MB above the resident memory before the job, and the job's numbers."""
+def measured(task: str, name: str) -> Measured:
     torch.mm(torch.ones(512, 512), torch.ones(512, 512))  # starts the threads
     job = TASKS[task][name]()
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far, of the set-up, is forgotten
     before = memory("VmRSS")
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     numbers = job()
-    return time.perf_counter() - start, memory("VmHWM") - before, numbers
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    return Measured(seconds, cpu_seconds, memory("VmHWM") - before, numbers)
 
 
 def memory(field: str) -> float:
@@ -215,13 +225,12 @@ def memory(field: str) -> float:
     return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
 
 
-def in_own_process(task: str, name: str, threads: int) -> tuple[float, float, Numbers]:
+def in_own_process(task: str, name: str, threads: int) -> Measured:
     command = [sys.executable, __file__, "--threads", str(threads), "--one", task, name]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     environment["OPENBLAS_NUM_THREADS"] = str(threads)  # numpy's and scipy's
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    seconds, megabytes, numbers = json.loads(run.stdout)
-    return seconds, megabytes, numbers
+    return Measured(*json.loads(run.stdout))
 
 
 def check_equal(task: str, found: dict[str, Numbers]) -> None:
@@ -245,22 +254,24 @@ def main() -> None:
     if found.one:
         print(json.dumps(measured(*found.one)))
         return
-    print(f"| best of {found.rounds}, {found.threads} thread(s) | seconds | x rince | extra MB |")
-    print("|:---|---:|---:|---:|")
+    print(
+        f"| best of {found.rounds}, {found.threads} thread(s) "
+        "| seconds | x rince | CPU seconds | extra MB |\n|:---|---:|---:|---:|---:|"
+    )
     for task, contenders in TASKS.items():
         if found.only not in task:
             continue
-        runs: dict[str, list[tuple[float, float, Numbers]]] = {name: [] for name in contenders}
+        runs: dict[str, list[Measured]] = {name: [] for name in contenders}
         for _ in range(found.rounds):
             for name in contenders:
                 runs[name].append(in_own_process(task, name, found.threads))
-        check_equal(task, {name: of_name[0][2] for name, of_name in runs.items()})
-        ours = min(seconds for seconds, *_ in runs["rince"])
+        check_equal(task, {name: of_name[0].numbers for name, of_name in runs.items()})
+        ours = min(run.seconds for run in runs["rince"])
         for name, of_name in runs.items():
-            seconds = min(seconds for seconds, *_ in of_name)
-            megabytes = min(megabytes for _, megabytes, _ in of_name)
+            best = min(of_name, key=lambda run: run.seconds)
             print(
-                f"| {task}: {name} | {seconds:.1f} | {seconds / ours:.1f} | {megabytes:,.0f} |",
+                f"| {task}: {name} | {best.seconds:.1f} | {best.seconds / ours:.1f} "
+                f"| {best.cpu_seconds:.1f} | {best.megabytes:,.0f} |",
                 flush=True,
             )
 
