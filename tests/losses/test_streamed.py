@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,11 @@ import rince
 from oracles import losses as oracle
 from rince import DenseRanks, IdentityRanks, PairRanks, RinceWarning, TableRanks, ranked_info_nce
 from rince.core.pair_ranks import ALL
-from rince.losses import streamed
+from rince.losses import kernels, self_pairs, streamed
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
+
+# The function of the same name hides the module.
+ranked_info_nce_module = importlib.import_module("rince.losses.ranked_info_nce")
 
 VARIANTS = ("in", "out", "out-in")
 POSITIVES = ("exclusive", "cumulative")
@@ -51,9 +55,19 @@ class Case:
         )
 
 
+@pytest.fixture(autouse=True)
+def positives_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small batches have many positives a query; let the in-batch kernel serve them all the same,
+    and make it visit them in many small pieces."""
+    monkeypatch.setattr(self_pairs, "MOST_VISITS", 1.0)
+    monkeypatch.setattr(self_pairs, "PAIRS_AT_A_TIME", 40)
+    monkeypatch.setattr(self_pairs, "QUERIES_OF_A_CLASS", 3)
+
+
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """Labels with few classes go to the kernel by class, all else to the one by pair."""
+    """A batch with itself goes to the in-batch kernel, labels with few classes to the one by
+    class, all else to the one by pair."""
     own = draw(st.booleans())
     num_queries, num_classes = draw(st.integers(1, 9)), draw(st.integers(1, 3))
     num_keys = num_queries if own else draw(st.integers(1, 24))
@@ -76,8 +90,8 @@ def cases(draw: st.DrawFn) -> Case:
         labels,
         labels if own else integers(0, num_classes, num_keys),
         integers(-1, num_ranks + 1, num_classes, num_classes),
-        ignore_self=own,
-        key_valid=integers(0, 3, num_keys) > 0 if draw(st.booleans()) else None,
+        ignore_self=own and draw(st.integers(0, 3)) > 0,
+        key_valid=integers(0, 3, num_keys) > 0 if draw(st.integers(0, 2)) == 0 else None,
         num_ranks=num_ranks,
     )
     if draw(st.booleans()):
@@ -186,6 +200,21 @@ def test_gradcheck(variant: str, positives: str, reduction: str) -> None:
         )
 
     assert torch.autograd.gradcheck(loss, inputs)
+
+    def in_batch(z: Tensor) -> Tensor:
+        return ranked_info_nce(
+            z,
+            z,
+            labelled(8, num_classes=6),
+            (0.2, 0.5),
+            variant=variant,
+            positives=positives,
+            reduction=reduction,
+            engine="streamed",
+            block_size=5,
+        )
+
+    assert torch.autograd.gradcheck(in_batch, [unit(2, 8, 3, dtype=torch.float64).requires_grad_()])
     learnable = torch.tensor([0.2, 0.5], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(loss, [*inputs, learnable])
 
@@ -218,8 +247,8 @@ def test_fp32_is_near_fp64(variant: str, tau: float) -> None:
 def test_the_kernel_by_class_serves_where_its_exponents_fit() -> None:
     def serves(tau: float, source: PairRanks, scale: float = 1.0) -> bool:
         z = unit(2, 300, 16) * scale
-        inputs = streamed.Inputs(z, z, source, torch.tensor([tau, 0.5]), "out-in", "exclusive")
-        return streamed._ByClass.can_serve(inputs)
+        inputs = kernels.Inputs(z, z, torch.tensor([tau, 0.5]), source, "out-in", "exclusive")
+        return kernels.ByClass.can_serve(inputs)
 
     assert serves(0.1, labelled(300))
     assert serves(0.0127, labelled(300))
@@ -255,6 +284,118 @@ def test_half_precision_and_autocast_are_summed_in_fp32(dtype: torch.dtype) -> N
     for a, b in zip(half, full, strict=True):
         assert a.grad.dtype == dtype
         assert torch.equal(a.grad, b.grad.to(dtype))
+
+
+# ---- a batch with itself -----------------------------------------------------------------------
+
+
+def served_in_batch(
+    monkeypatch: pytest.MonkeyPatch, query: Tensor, key: Tensor, source: PairRanks, **options: Any
+) -> bool:
+    made = []
+    original = self_pairs.SelfPairs.terms
+    with monkeypatch.context() as patch:
+        patch.setattr(self_pairs.SelfPairs, "terms", lambda own: made.append(own) or original(own))
+        options = {"temperatures": (0.1, 0.2), "engine": "streamed", "validate": False} | options
+        ranked_info_nce(query, key, source, **options)
+    return bool(made)
+
+
+def test_the_in_batch_kernel_serves_a_batch_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, source = unit(20, 60, 8), labelled(60)
+    valid = torch.ones(60, dtype=torch.bool)
+    labels = source.query_labels
+    learnable = torch.tensor([0.1, 0.2], requires_grad=True)
+
+    def served(key: Tensor = z, source: PairRanks = source, **options: Any) -> bool:
+        return served_in_batch(monkeypatch, z, key, source, **options)
+
+    assert served()
+    assert served(variant="out")
+    assert served(temperatures=(0.0127, 0.2))
+    assert not served(temperatures=(0.01, 0.2))
+    assert not served(temperatures=learnable)
+    assert not served(key=z.clone())
+    assert not served(source=TableRanks(labels, labels, source.table, key_valid=valid))
+    assert not served(source=TableRanks(labels, labels.roll(1), source.table))
+    assert not served(source=DenseRanks(source.tile(ALL, ALL)))
+    big = torch.zeros(1500, 1500, dtype=torch.int8).fill_diagonal_(1)
+    assert not served(source=TableRanks(labels, labels, big, num_ranks=2))
+    monkeypatch.setattr(self_pairs, "MOST_VISITS", 0.2)  # of rank 1 a tenth, of rank 2 four tenths
+    assert served()
+    assert not served(variant="out")
+
+
+def test_half_of_the_similarities_are_computed() -> None:
+    count, dim, panel = 512, 24, 32
+    products = []
+
+    class Noted(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func is torch.ops.aten.mm.out and args[0].shape[1] == dim:
+                products.append(args[0].shape[0] * args[1].shape[1])
+            return func(*args, **(kwargs or {}))
+
+    z = unit(21, count, dim).requires_grad_()
+    with Noted():
+        loss = ranked_info_nce(
+            z, z, labelled(count), (0.1, 0.2), engine="streamed", block_size=panel
+        )
+    assert sum(products) == count * (count + panel) // 2
+    with Noted():
+        loss.backward()
+    assert sum(products) == count * (count + panel)
+
+
+def test_related_classes_become_neighbours_whatever_their_numbers() -> None:
+    superclass = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2])
+    group = torch.tensor([0, 0, 1, 0, 0, 1, 0, 0, 1])
+    table = (superclass[:, None] == superclass) * 2 + 3 * (
+        (superclass[:, None] != superclass) & (group[:, None] == group)
+    )
+    table.fill_diagonal_(1)
+    order = self_pairs._neighbours_together(table, 3)
+    assert sorted(order.tolist()) == list(range(9))
+    for code in (superclass, group):
+        _, runs = torch.unique_consecutive(code[order], return_counts=True)
+        assert len(runs) == len(code.unique())
+
+
+def test_tiles_of_one_rank_are_found_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = torch.arange(9).repeat(10)
+    table = torch.zeros(9, 9, dtype=torch.int8)
+    table[torch.arange(9)[:, None] % 3 == torch.arange(9) % 3] = 2
+    table.fill_diagonal_(1)
+    source = TableRanks(labels, labels, table, ignore_self=True)
+    z = unit(22, 90, 8, dtype=torch.float64)
+    inputs = kernels.Inputs(z, z, torch.tensor([0.1, 0.2]), source, "out-in", "exclusive")
+    # 30 samples a superclass: panels of 15 never hold two of them.
+    assert len(self_pairs.SelfPairs(inputs, 15).uniform) == 15 - 3
+    found = []
+    for uniform in (True, False):
+        if not uniform:
+            monkeypatch.setattr(self_pairs.SelfPairs, "_uniform_tiles", lambda *unused: set())
+        x = z.clone().requires_grad_()
+        loss = ranked_info_nce(x, x, source, (0.1, 0.2), engine="streamed", block_size=15)
+        found.append((loss.detach(), torch.autograd.grad(loss, x)[0]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-14)
+
+
+def test_a_batch_of_one_huge_and_many_small_classes() -> None:
+    labels = torch.cat([torch.zeros(200, dtype=torch.int64), torch.arange(1, 50).repeat(2)])
+    table = torch.zeros(50, 50, dtype=torch.int8).fill_diagonal_(1)
+    table[0, 1:] = 2  # not symmetric: the huge class is similar to all, but not they to it
+    source = TableRanks(labels, labels, table, ignore_self=True)
+    z = unit(23, len(labels), 8, dtype=torch.float64)
+    for variant in VARIANTS:
+        found = []
+        for engine in ("dense", "streamed"):
+            x = z.clone().requires_grad_()
+            loss = ranked_info_nce(x, x, source, (0.1, 0.2), variant=variant, engine=engine)
+            found.append((loss.detach(), torch.autograd.grad(loss, x)[0]))
+        torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
 
 
 # ---- graph -------------------------------------------------------------------------------------
@@ -369,7 +510,7 @@ def test_blocks_shrink_as_keys_grow() -> None:
     for keys in (100, 2048, 8192, 32768, 262144):
         block = streamed.default_block_size(keys, 3, torch.float32)
         assert 16 <= block <= 512
-        assert block == 16 or block * keys * 5 * 4 <= streamed.SCRATCH_BYTES
+        assert block == 16 or block * keys * 4 * 4 <= streamed.SCRATCH_BYTES
     assert streamed.default_block_size(100, 1, torch.float32) == 512
 
 
@@ -378,14 +519,14 @@ def test_blocks_shrink_as_keys_grow() -> None:
 
 def test_auto_streams_large_batches_and_names_choose() -> None:
     seen = []
-    original = streamed._walk
+    original = ranked_info_nce_module.streamed_loss
 
-    def noted(*args: Any) -> Any:
+    def noted(*args: Any, **options: Any) -> Any:
         seen.append(True)
-        return original(*args)
+        return original(*args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streamed, "_walk", noted)
+        patch.setattr(ranked_info_nce_module, "streamed_loss", noted)
         for count, engine, streams in (
             (20, "auto", False),
             (512, "auto", True),
