@@ -26,6 +26,9 @@ TESTS = {
     "losses/ranked_info_nce.py": LOSS_TESTS,
     "losses/terms.py": LOSS_TESTS,
     "losses/streamed.py": "tests/losses/test_streamed.py",
+    "losses/kernels.py": "tests/losses/test_streamed.py",
+    "losses/self_pairs.py": "tests/losses/test_streamed.py",
+    "losses/positive_pairs.py": "tests/losses/test_streamed.py",
     "losses/masked.py": LOSS_TESTS + " tests/losses/test_contrastive.py",
     "losses/contrastive.py": "tests/losses/test_contrastive.py",
     "losses/temperatures.py": LOSS_TESTS,
@@ -51,6 +54,9 @@ class Mutant(NamedTuple):
 RINCE = "losses/ranked_info_nce.py"
 TERMS = "losses/terms.py"
 STREAMED = "losses/streamed.py"
+KERNELS = "losses/kernels.py"
+SELF = "losses/self_pairs.py"
+POSITIVE = "losses/positive_pairs.py"
 MASKED = "losses/masked.py"
 CONTRASTIVE = "losses/contrastive.py"
 TEMPERATURES = "losses/temperatures.py"
@@ -203,17 +209,44 @@ MUTANTS = (
     Mutant(STREAMED, "g * upstream", "g", "upstream gradient is dropped"),
     Mutant(STREAMED, "g * upstream for", "g.mul_(upstream) for", "a second backward pass is off"),
     Mutant(STREAMED, "weight[rows])", "weight[: rows.stop - rows.start])", "weights of block 1"),
-    Mutant(STREAMED, "exponential[rows].diagonal().zero_()", "pass", "a query is its own key"),
-    Mutant(STREAMED, "real &= chosen !=", "real &= chosen >=", "own place among the positives"),
-    Mutant(STREAMED, "found -= mask", "found -= 0 * mask", "counts itself as a positive"),
-    Mutant(STREAMED, "i.taus[0] / i.taus[j]", "i.taus[j] / i.taus[0]", "temperatures upside down"),
-    Mutant(STREAMED, "share.sum(dim=0) / less_sum", "share.sum(dim=0)", "push not shared out"),
-    Mutant(STREAMED, "scatter_add_(0, chosen, -share)", "scatter_(0, chosen, -share)", "replaces"),
-    Mutant(STREAMED, "torch.float32: 80.0", "torch.float32: 800.0", "exponents overflow"),
     Mutant(
         STREAMED, "loss / active.any(dim=0)", "loss / active.all(dim=0)", "mean over whole queries"
     ),
-    Mutant(STREAMED, "first.mul_(spread)", "first", "no coefficients for rank 1"),
+    Mutant(STREAMED, "gradient(upstream)", "gradient(upstream * 0 + 1)", "upstream is 1"),
+    Mutant(STREAMED, "and not learnt_taus", "", "no gradient to learnt temperatures"),
+    Mutant(KERNELS, "exponentials[:, rows].diagonal", "exponentials.diagonal", "its own key"),
+    Mutant(KERNELS, "real &= chosen !=", "real &= chosen >=", "own place among the positives"),
+    Mutant(KERNELS, "num_keys -= masks", "num_keys -= 0 * masks", "counts itself as a positive"),
+    Mutant(KERNELS, "i.taus[0] / i.taus[j]", "i.taus[j] / i.taus[0]", "temperatures upside down"),
+    Mutant(KERNELS, "shares[j] / less[j]", "shares[j]", "push not shared out"),
+    Mutant(KERNELS, "odds.sigmoid() / positive", "1 / positive", "pulls what is won already"),
+    Mutant(KERNELS, "scale / (less + positive)", "scale / less", "pushes what is won already"),
+    Mutant(KERNELS, "scatter_add_(0, chosen, -share", "scatter_(0, chosen, -share", "replaces"),
+    Mutant(KERNELS, "torch.float32: 80.0", "torch.float32: 800.0", "exponents overflow"),
+    Mutant(KERNELS, "first.mul_(spread)", "first", "no coefficients for rank 1"),
+    Mutant(KERNELS, "(table > rank) | (table == 0)", "table > rank", "negatives are ignored"),
+    Mutant(
+        KERNELS, "(table >= 1) & (table <= rank)", "table <= rank", "cumulative takes negatives"
+    ),
+    # A batch with itself.
+    Mutant(SELF, "out.diagonal(dim1=1, dim2=2).zero_()", "pass", "its own key"),
+    Mutant(SELF, "keys - self.masks.diagonal", "keys - 0 * self.masks.diagonal", "counts itself"),
+    Mutant(SELF, "self.panels[n:], start=n)", "self.panels, start=0)", "tiles visited twice"),
+    Mutant(SELF, "real &= pairs.queries", "real |= pairs.queries", "padding takes part"),
+    Mutant(SELF, "[self.order] = d_z", "[:] = d_z", "gradients in sorted order"),
+    Mutant(SELF, "out[..., self.order] = x", "out[..., :] = x", "values in sorted order"),
+    Mutant(SELF, "weight[self.order]", "weight", "weights in batch order"),
+    Mutant(SELF, "d_z[columns.rows].addmm_", "d_z[columns.rows].addmm", "half of the gradient"),
+    Mutant(SELF, "& (back == back[0, 0]).all()", "", "one-way tables count as uniform"),
+    Mutant(SELF, "self._add(rows, columns", "self._add(columns, rows", "sums to the wrong side"),
+    Mutant(SELF, "there[:, None, :], back", "there[:, None, :], 0 * back", "one of two pairs"),
+    Mutant(SELF, "coefficient.baddbmm_", "coefficient.baddbmm", "one of two pairs, by class"),
+    Mutant(SELF, "order[first[order].argsort", "order[first.argsort", "order lost"),
+    Mutant(SELF, "source.key_valid is not None", "False", "invalid keys take part"),
+    Mutant(POSITIVE, "first[:, None] + step", "first[:, None] + 0 * step", "the same query"),
+    Mutant(POSITIVE, "gradient.mT)", "-gradient.mT)", "keys pushed instead of pulled"),
+    Mutant(POSITIVE, "step < size[:, None]", "step <= size[:, None]", "a query of the next class"),
+    Mutant(POSITIVE, "runs = runs[taken:]", "runs = runs[taken + 1 :]", "a run is left out"),
     # Ranks of pairs.
     Mutant(
         PAIRS,

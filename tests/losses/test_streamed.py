@@ -19,7 +19,7 @@ import rince
 from oracles import losses as oracle
 from rince import DenseRanks, IdentityRanks, PairRanks, RinceWarning, TableRanks, ranked_info_nce
 from rince.core.pair_ranks import ALL
-from rince.losses import kernels, self_pairs, streamed
+from rince.losses import kernels, positive_pairs, self_pairs, streamed
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
 
 # The function of the same name hides the module.
@@ -60,8 +60,8 @@ def positives_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small batches have many positives a query; let the in-batch kernel serve them all the same,
     and make it visit them in many small pieces."""
     monkeypatch.setattr(self_pairs, "MOST_VISITS", 1.0)
-    monkeypatch.setattr(self_pairs, "PAIRS_AT_A_TIME", 40)
-    monkeypatch.setattr(self_pairs, "QUERIES_OF_A_CLASS", 3)
+    monkeypatch.setattr(positive_pairs, "PAIRS_AT_A_TIME", 40)
+    monkeypatch.setattr(positive_pairs, "QUERIES_OF_A_CLASS", 3)
 
 
 @st.composite

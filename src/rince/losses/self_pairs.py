@@ -23,11 +23,10 @@ from torch.nn import functional
 
 from rince.core.pair_ranks import TableRanks
 from rince.losses.kernels import Inputs, class_masks, sum_factors
+from rince.losses.positive_pairs import PositivePairs, add_gradient, positive_pairs
 from rince.losses.terms import log_one_plus_exp
 
 CLASS_MASK_BYTES = 16 * 2**20
-PAIRS_AT_A_TIME = 2**18
-QUERIES_OF_A_CLASS = 64
 MOST_VISITS = 1 / 16
 
 
@@ -36,27 +35,13 @@ class Panel(NamedTuple):
 
     Args:
         rows: their places. classes: a range of classes that holds all of theirs.
-        one_hot: (rows, classes).
+        labels: (rows,), counted from the first of these classes. one_hot: (rows, classes).
     """
 
     rows: slice
     classes: slice
+    labels: Tensor
     one_hot: Tensor
-
-
-class PositivePairs(NamedTuple):
-    """Pairs of one rank, for U runs of L queries of one class with the M positives of the class.
-
-    Args:
-        queries: (U, L) places. real_queries: (U, L) bool; False is padding.
-        keys: (U, M) places.
-        odds: (U, L, M) log of less similar over positive; -inf where there is no pair.
-    """
-
-    queries: Tensor
-    real_queries: Tensor
-    keys: Tensor
-    odds: Tensor
 
 
 class SelfPairs:
@@ -119,8 +104,9 @@ class SelfPairs:
             rows = slice(start, min(start + panel_size, count))
             labels = self.labels[rows]
             classes = slice(int(labels[0]), int(labels[-1]) + 1)
-            one_hot = functional.one_hot(labels - classes.start, classes.stop - classes.start)
-            panels.append(Panel(rows, classes, one_hot.to(self.z.dtype)))
+            labels = labels - classes.start
+            one_hot = functional.one_hot(labels).to(self.z.dtype)
+            panels.append(Panel(rows, classes, labels, one_hot))
         return panels
 
     def _uniform_tiles(self, table: Tensor) -> set[tuple[int, int]]:
@@ -165,7 +151,7 @@ class SelfPairs:
             num_ranks, num_keys, num_queries = exponentials.shape
             shape = (num_ranks, rows.one_hot.shape[1], num_queries)
             by_class = exponentials.new_zeros(shape)
-            by_class.index_add_(1, self.labels[rows.rows] - rows.classes.start, exponentials)
+            by_class.index_add_(1, rows.labels, exponentials)
             masks = self.masks[:, :, columns.classes, rows.classes]
             found = (masks @ by_class) * columns.one_hot.T  # (2, R, query classes, queries)
             self.sums[:, :, columns.rows] += found.sum(dim=2)
@@ -180,12 +166,12 @@ class SelfPairs:
         values = torch.where(self.active, log_one_plus_exp(self.odds), 0)
         self.shares = torch.zeros_like(less)  # (R, N), see sum_factors
         for j in self.each:
-            for pairs in self._positive_pairs(j):
-                places = pairs.queries[pairs.real_queries]
+            for pairs, odds in self._positive_pairs(j):
+                real = pairs.real.any(dim=2)  # (U, L)
+                places = pairs.queries[real]
                 count = self.num_keys[1, j, places].clamp(min=1)
-                value = log_one_plus_exp(pairs.odds).sum(dim=2)[pairs.real_queries]
-                values[j, places] = value / count
-                self.shares[j, places] = pairs.odds.sigmoid().sum(dim=2)[pairs.real_queries] / count
+                values[j, places] = log_one_plus_exp(odds).sum(dim=2)[real] / count
+                self.shares[j, places] = odds.sigmoid().sum(dim=2)[real] / count
         return self._restore(values), self._restore(self.active)
 
     def gradient(self, weight: Tensor) -> Tensor:
@@ -194,16 +180,9 @@ class SelfPairs:
         factors = sum_factors(self.sums, self.odds, scale, self.shares, self.each)
         d_z = torch.zeros_like(self.z)
         for j in self.each:
-            for pairs in self._positive_pairs(j):
-                of_each = scale[j] / self.num_keys[1, j].clamp(min=1)
-                share = pairs.odds.sigmoid() * of_each[pairs.queries, None]  # (U, L, M)
-                for a, b, coefficient in (
-                    (pairs.queries, pairs.keys, share),
-                    (pairs.keys, pairs.queries, share.mT),
-                ):
-                    d_z.index_add_(
-                        0, a.flatten(), (coefficient @ self._rows(b)).flatten(0, 1), alpha=-1
-                    )
+            of_each = scale[j] / self.num_keys[1, j].clamp(min=1)
+            for pairs, odds in self._positive_pairs(j):
+                add_gradient(d_z, self.z, pairs, -odds.sigmoid() * of_each[pairs.queries, None])
         coefficients = self.z.new_empty(len(self.taus) * self.largest_tile)
         for columns, rows, exponentials, uniform in self._tiles():
             coefficient = coefficients[: exponentials.numel()].view(exponentials.shape)
@@ -213,8 +192,7 @@ class SelfPairs:
                 torch.add(there[:, None, :], back[:, :, None], out=coefficient)
             else:
                 there = self._spread(factors, columns, rows).mT.contiguous()
-                labels = self.labels[rows.rows] - rows.classes.start
-                torch.index_select(there, 1, labels, out=coefficient)
+                torch.index_select(there, 1, rows.labels, out=coefficient)
                 of_columns = columns.one_hot.T.expand(len(self.taus), -1, -1)
                 coefficient.baddbmm_(self._spread(factors, rows, columns), of_columns)
             gradient = coefficient.mul_(exponentials).sum(dim=0)  # (keys, queries), both pairs'
@@ -240,54 +218,18 @@ class SelfPairs:
         masks = self.masks[..., keys.classes].index_select(2, self.labels[queries.rows])
         return (masks * factors[:, :, queries.rows, None]).sum(dim=0)
 
-    def _positive_pairs(self, j: int) -> Iterator[PositivePairs]:
-        """All pairs of a query and its positives of rank j + 1, class by class."""
-        positive = self.masks[1, j] > 0  # (C, C)
-        count = torch.bincount(self.labels, minlength=len(positive))
-        num_positives = (positive * count).sum(dim=1).tolist()
-        units = []  # class, first query, number of queries
-        start = 0
-        for a, size in enumerate(count.tolist()):
-            for first in range(start, start + size, QUERIES_OF_A_CLASS):
-                units.append((a, first, min(QUERIES_OF_A_CLASS, start + size - first)))
-            start += size
-        # Classes with as many positives together: little padding.
-        units = sorted((u for u in units if num_positives[u[0]]), key=lambda u: num_positives[u[0]])
-        while units:
-            width = max(unit[2] for unit in units)
-            taken = 1
-            while (
-                taken < len(units)
-                and (taken + 1) * width * num_positives[units[taken][0]] <= PAIRS_AT_A_TIME
-            ):
-                taken += 1
-            yield self._pairs_of(j, positive, units[:taken])
-            units = units[taken:]
+    def _positive_pairs(self, j: int) -> Iterator[tuple[PositivePairs, Tensor]]:
+        """All pairs of a query and its positives of rank j + 1, and their odds, -inf for padding.
 
-    def _pairs_of(
-        self, j: int, positive: Tensor, units: list[tuple[int, int, int]]
-    ) -> PositivePairs:
-        classes, first, size = torch.tensor(units, device=self.z.device).T
-        step = torch.arange(int(size.max()), device=self.z.device)
-        real_queries = step < size[:, None]  # (U, L)
-        queries = torch.where(real_queries, first[:, None] + step, 0)
-        unit, key = positive[classes][:, self.labels].nonzero(as_tuple=True)
-        count = torch.bincount(unit, minlength=len(units))
-        nth = torch.arange(len(key), device=key.device) - (count.cumsum(0) - count)[unit]
-        keys = key.new_full((len(units), int(count.max())), -1)
-        keys[unit, nth] = key
-        real = real_queries[:, :, None] & (keys >= 0)[:, None, :]
-        if self.ignore_self:
-            real &= queries[:, :, None] != keys[:, None, :]
-        real &= self.active[j, queries, None]
-        keys = keys.clamp(min=0)
-        similarity = self._rows(queries) @ self._rows(keys).mT  # (U, L, M)
-        odds = self.sums[0, j].log()[queries, None] - similarity / self.taus[j]
-        return PositivePairs(queries, real_queries, keys, odds.masked_fill(~real, -torch.inf))
-
-    def _rows(self, places: Tensor) -> Tensor:
-        # An embedding look-up copies whole rows; z[places] is several times slower.
-        return functional.embedding(places, self.z)
+        Odds (U, L, M) are the log of less similar over positive.
+        """
+        less = self.sums[0, j].log()
+        for pairs in positive_pairs(self.z, self.labels, self.masks[1, j] > 0):
+            real = pairs.real & self.active[j, pairs.queries, None]
+            if self.ignore_self:
+                real &= pairs.queries[:, :, None] != pairs.keys[:, None, :]
+            odds = less[pairs.queries, None] - pairs.similarity / self.taus[j]
+            yield pairs, odds.masked_fill(~real, -torch.inf)
 
     def _restore(self, x: Tensor) -> Tensor:
         """Back from the sorted order, along the last dimension."""
