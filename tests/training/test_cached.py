@@ -177,6 +177,32 @@ def test_shared_frozen_and_unused_weights() -> None:
     assert cached.first.weight is cached.second.weight
 
 
+class Counting(nn.Module):
+    """Its output depends on how often it, or its twin with the same buffer, was called."""
+
+    def __init__(self, calls: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("calls", calls)
+        self.weight = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls.add_(1)
+        return x * (self.weight + self.calls)
+
+
+def test_a_shared_buffer_stays_shared() -> None:
+    calls = torch.zeros((), dtype=torch.float64)
+    plain = nn.Sequential(Counting(calls), Counting(calls))
+    cached = copy.deepcopy(plain)
+    x = images().flatten(1)
+    _sum_of_squares(by_parts(plain, x, 6)).backward()
+    step(cached, x, _sum_of_squares, 6)
+    assert float(cached[0].calls) == 8
+    assert cached[0].calls is cached[1].calls
+    for name, gradient in gradients(plain).items():
+        torch.testing.assert_close(gradients(cached)[name], gradient, rtol=1e-12, atol=0)
+
+
 def test_a_recurrent_encoder() -> None:
     class Last(nn.Module):
         def __init__(self) -> None:

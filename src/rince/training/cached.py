@@ -145,7 +145,7 @@ class _CachedEncode(torch.autograd.Function):
             # later pass would find weights without a graph in it.
             "cache_enabled": False,
         }
-        ctx.buffers = {name: b.clone() for name, b in _named_buffers(encoder).items()}
+        ctx.buffers = _copied(_named_buffers(encoder))
         ctx.random, found = [], []
         with torch.autocast(**ctx.autocast):
             for part in parts:
@@ -164,7 +164,7 @@ class _CachedEncode(torch.autograd.Function):
         weights = ctx.saved_tensors[ctx.num_made_from :]
         # Copies: the encoder's own buffers have taken in this batch already. Made anew, because
         # a graph may be gone through twice (retain_graph).
-        buffers = {name: b.clone() for name, b in ctx.buffers.items()}
+        buffers = _copied(ctx.buffers)
         total: list[Tensor | None] = [None] * len(weights)
         now = _random_state(ctx.device)
         try:
@@ -193,6 +193,12 @@ def _named_buffers(encoder: nn.Module) -> dict[str, Tensor]:
         for prefix, module in encoder.named_modules()
         for name, buffer in module.named_buffers(prefix, recurse=False, remove_duplicate=False)
     }
+
+
+def _copied(named: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies that share what the originals share."""
+    copies = {id(x): x.clone() for x in named.values()}
+    return {name: copies[id(x)] for name, x in named.items()}
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
