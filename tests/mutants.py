@@ -267,8 +267,17 @@ MUTANTS = (
     Mutant(
         PAIRS, "torch.where(key_valid, self.key_labels, 0)", "self.key_labels", "-1 is looked up"
     ),
-    Mutant("core/distributed.py", "[process_index()]", "[0]", "gradient of another process"),
+    Mutant(
+        "core/distributed.py", "total[process_index() * rows :]", "total", "another one's gradient"
+    ),
     Mutant("core/distributed.py", "dist.all_reduce(total)", "pass", "no gradient from the others"),
+    Mutant(
+        "core/distributed.py",
+        "dist.reduce_scatter_single(own, total)",
+        "own.copy_(total[:rows])",
+        "no gradient from the others, since torch 2.14",
+    ),
+    Mutant("core/distributed.py", "total * world_size() /", "total /", "mean over one process"),
     Mutant(
         "core/distributed.py", ".roll(-process_index()", ".roll(process_index()", "own not first"
     ),

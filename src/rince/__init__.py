@@ -13,6 +13,7 @@ from rince._version import __version__
 
 if TYPE_CHECKING:
     from rince.core.checks import RinceError, RinceWarning
+    from rince.core.distributed import gather, mean_over_processes
     from rince.core.pair_ranks import DenseRanks, IdentityRanks, PairRanks, TableRanks
     from rince.losses.contrastive import info_nce, supcon_in, supcon_out
     from rince.losses.modules import RankedInfoNCE
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 _HOME = {
     "RinceError": "core.checks",
     "RinceWarning": "core.checks",
+    "gather": "core.distributed",
+    "mean_over_processes": "core.distributed",
     "DenseRanks": "core.pair_ranks",
     "IdentityRanks": "core.pair_ranks",
     "PairRanks": "core.pair_ranks",
@@ -49,7 +52,9 @@ __all__ = [
     "Taxonomy",
     "__version__",
     "cached_encode",
+    "gather",
     "info_nce",
+    "mean_over_processes",
     "ranked_info_nce",
     "supcon_in",
     "supcon_out",

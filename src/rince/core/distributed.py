@@ -25,8 +25,17 @@ def gather(x: Tensor) -> Tensor:
     """Concatenate a tensor over all processes along dimension 0, this process's part first.
 
     The gradient flows back to every process: each receives the sum of what all processes ask of
-    its part. With a loss that is a mean over local queries, and DDP's mean of gradients, the
-    result is the gradient of the mean over all queries; nothing is multiplied by world_size.
+    its part. A loss over local queries against gathered keys, averaged over processes as DDP
+    averages gradients, is the loss of the whole batch; nothing is multiplied by world_size.
+
+    >>> import rince, torch
+    >>> z, labels = torch.eye(4), torch.tensor([0, 0, 1, 1])  # of this process
+    >>> table = torch.tensor([[1, 0], [0, 1]])
+    >>> ranks = rince.TableRanks(labels, rince.gather(labels), table, ignore_self=True)
+    >>> loss = rince.ranked_info_nce(z, rince.gather(z), ranks, 0.1)
+
+    That is exact where all processes have as many queries with something to learn, which holds if
+    every sample has two views. Otherwise see :func:`mean_over_processes`.
 
     Args:
         x: (B, ...), the same shape on every process.
@@ -51,6 +60,25 @@ def gather(x: Tensor) -> Tensor:
     return gathered.roll(-process_index() * x.shape[0], dims=0)
 
 
+def mean_over_processes(total: Tensor, count: Tensor | int) -> Tensor:
+    """A sum over local items as a loss whose mean over processes is the mean over all items.
+
+    For losses that count their queries (a query without positives takes no part): the mean of
+    local means would give queries of a process with few of them more weight.
+
+    Args:
+        total: scalar, the sum over this process's items (``reduction="sum"``).
+        count: how many items it has; may differ between processes, and be 0.
+
+    Returns:
+        total * world_size / (sum of the counts of all processes); 0 if there is no item at all.
+    """
+    everywhere = torch.as_tensor(count, device=total.device).detach().to(torch.int64).clone()
+    if world_size() > 1:
+        dist.all_reduce(everywhere)
+    return total * world_size() / everywhere.clamp(min=1)
+
+
 class _GatherWithGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -60,7 +88,12 @@ class _GatherWithGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        # all_reduce and a slice rather than reduce_scatter, which gloo lacks.
-        total = gradients[0].contiguous().clone()
-        dist.all_reduce(total)
-        return total.chunk(world_size())[process_index()]
+        total = gradients[0].contiguous()
+        rows = total.shape[0] // world_size()
+        if hasattr(dist, "reduce_scatter_single"):  # since torch 2.14
+            own = total.new_empty(rows, *total.shape[1:])
+            dist.reduce_scatter_single(own, total)
+            return own
+        total = total.clone()
+        dist.all_reduce(total)  # gloo had no reduce_scatter
+        return total[process_index() * rows :][:rows]
