@@ -170,12 +170,6 @@ MUTANTS = (
     # The one-rank relatives.
     Mutant(
         CONTRASTIVE,
-        "masked_logsumexp(logits, rank >= 0) - mean_over_mask(logits, is_positive)",
-        "masked_logsumexp(logits, rank == 0) - mean_over_mask(logits, is_positive)",
-        "InfoNCE without its positive below",
-    ),
-    Mutant(
-        CONTRASTIVE,
         "masked_logsumexp(logits, rank >= 0) - mean_over_mask(logits, rank == 1)",
         "masked_logsumexp(logits, rank == 0) - mean_over_mask(logits, rank == 1)",
         "SupCon-out with negatives only below",
@@ -193,8 +187,9 @@ MUTANTS = (
         "similarities(query, key)",
         "no temperature",
     ),
+    Mutant(CONTRASTIVE, "query[rows],", "query[: rows.stop - rows.start],", "queries of block 1"),
     Mutant(CONTRASTIVE, "sum(dim=1) > 1)", "sum(dim=1) > 0)", "a lone positive counts"),
-    Mutant(CONTRASTIVE, "most <= 1,", "most <= 2,", "InfoNCE takes two positives"),
+    Mutant(CONTRASTIVE, "most <= most_positives,", "most <= 2,", "InfoNCE takes two positives"),
     Mutant(CONTRASTIVE, "highest <= 1,", "highest <= 2,", "one-rank losses take rank 2"),
     # Temperatures.
     Mutant(

@@ -11,10 +11,20 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import rince
 from oracles import losses as oracle
-from rince import RinceWarning, TableRanks, info_nce, ranked_info_nce, supcon_in, supcon_out
+from rince import (
+    IdentityRanks,
+    RinceWarning,
+    TableRanks,
+    info_nce,
+    ranked_info_nce,
+    supcon_in,
+    supcon_out,
+)
+from rince.losses import contrastive, masked
 
 LOSSES: dict[str, Any] = {"info_nce": info_nce, "supcon_in": supcon_in, "supcon_out": supcon_out}
 each_loss = pytest.mark.parametrize("name", LOSSES)
@@ -142,6 +152,52 @@ def test_info_nce_without_ranks_is_cross_entropy_of_the_similarities(
         torch.testing.assert_close(loss, expected)
     (grad,) = torch.autograd.grad(loss, query, retain_graph=True)
     torch.testing.assert_close(grad, torch.autograd.grad(expected, query)[0], rtol=1e-4, atol=1e-5)
+
+
+@each_loss
+@given(cases())
+def test_blocks_give_the_same(name: str, case: Case) -> None:
+    case = case.for_loss(name)
+    found = []
+    for pairs_at_once in (2**22, 0):
+        query, key = case.query.clone().requires_grad_(), case.key.clone().requires_grad_()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(contrastive, "PAIRS_AT_ONCE", pairs_at_once)
+            patch.setattr(contrastive, "PAIRS_OF_A_BLOCK", 2 * key.shape[0])  # two queries a block
+            loss = case.loss(name, query=query, key=key, reduction="mean")
+            grads = torch.autograd.grad(loss, (query, key), create_graph=True)
+            again = torch.autograd.grad(sum((g * g).sum() for g in grads), (query, key))
+        found.append((loss.detach(), *grads, *again))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-12)
+
+
+class MostAlive(TorchDispatchMode):
+    """The largest number of elements that any operation gives."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for x in found if isinstance(found, (tuple, list)) else (found,):
+            if isinstance(x, Tensor):
+                self.size = max(self.size, x.numel())
+        return found
+
+
+@each_loss
+def test_large_batches_hold_no_queries_by_keys_matrix(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 300
+    monkeypatch.setattr(contrastive, "PAIRS_AT_ONCE", count * count - 1)
+    monkeypatch.setattr(contrastive, "PAIRS_OF_A_BLOCK", 16 * count)
+    monkeypatch.setattr(masked, "PAIRS_OF_A_TILE", 16 * count)
+    z = unit(7, count, 4).requires_grad_()
+    labels = torch.arange(count) // 2
+    source = IdentityRanks(labels, labels, ignore_self=True)
+    with MostAlive() as most:
+        LOSSES[name](z, z, source).backward()
+    assert most.size <= 16 * count
 
 
 def test_the_default_temperature_is_a_tenth() -> None:

@@ -4,26 +4,38 @@ They differ from :func:`~rince.ranked_info_nce` with one temperature only in the
 here it holds every candidate, the other positives too; in RINCE's "out" form the other positives
 step aside, and its "in" form does not divide by the number of positives. With exactly one
 positive a query all of them are InfoNCE.
+
+Large batches go a block of queries at a time, computed again in the backward pass, so that memory
+grows with the batch and not with its square.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from rince.core.checks import require
-from rince.core.pair_ranks import ALL, DenseRanks, IdentityRanks, PairRanks, as_pair_ranks
+from rince.core.pair_ranks import ALL, IdentityRanks, PairRanks, as_pair_ranks
 from rince.losses.masked import (
     Reduction,
     check_inputs,
+    highest_rank,
     masked_logsumexp,
     mean_over_mask,
     reduce_over_queries,
     similarities,
     warn_if_nothing_to_learn,
 )
+
+PAIRS_AT_ONCE = 2**22
+PAIRS_OF_A_BLOCK = 2**20
+
+LossOfBlock = Callable[[Tensor, Tensor], Tensor]
+"""Logits and ranks, both (B, K) -> the loss of each query, (B,)."""
 
 
 def info_nce(
@@ -72,17 +84,9 @@ def info_nce(
             torch.arange(query.shape[0], device=query.device),
             torch.arange(key.shape[0], device=key.device),
         )
-    logits, rank = _logits_and_ranks(query, key, ranks, temperature, validate)
-    is_positive = rank == 1
-    if validate:
-        most = int(is_positive.sum(dim=1).max())
-        require(
-            most <= 1,
-            f"InfoNCE takes one positive a query, but a query has {most}: use supcon_in, "
-            f"supcon_out or ranked_info_nce, or ignore the others with rank -1",
-        )
-    per_query = masked_logsumexp(logits, rank >= 0) - mean_over_mask(logits, is_positive)
-    return _finish(per_query, rank, reduction, validate)
+    return _loss(
+        query, key, ranks, temperature, _against_all, reduction, validate, most_positives=1
+    )
 
 
 def supcon_out(
@@ -112,9 +116,7 @@ def supcon_out(
     Raises:
         ValueError: as :func:`~rince.ranked_info_nce`; also ranks beyond 1.
     """
-    logits, rank = _logits_and_ranks(query, key, ranks, temperature, validate)
-    per_query = masked_logsumexp(logits, rank >= 0) - mean_over_mask(logits, rank == 1)
-    return _finish(per_query, rank, reduction, validate)
+    return _loss(query, key, ranks, temperature, _against_all, reduction, validate)
 
 
 def supcon_in(
@@ -134,38 +136,93 @@ def supcon_in(
 
     Takes, returns and raises the same as :func:`supcon_out`.
     """
-    logits, rank = _logits_and_ranks(query, key, ranks, temperature, validate)
+    return _loss(query, key, ranks, temperature, _sum_against_all, reduction, validate)
+
+
+def _against_all(logits: Tensor, rank: Tensor) -> Tensor:
+    return masked_logsumexp(logits, rank >= 0) - mean_over_mask(logits, rank == 1)
+
+
+def _sum_against_all(logits: Tensor, rank: Tensor) -> Tensor:
     is_positive = rank == 1
-    log_count = is_positive.sum(dim=1).clamp(min=1).to(logits.dtype).log()  # (Q,)
-    per_query = (
-        masked_logsumexp(logits, rank >= 0) - masked_logsumexp(logits, is_positive) + log_count
-    )
-    return _finish(per_query, rank, reduction, validate)
+    log_count = is_positive.sum(dim=1).clamp(min=1).to(logits.dtype).log()  # (B,)
+    return masked_logsumexp(logits, rank >= 0) - masked_logsumexp(logits, is_positive) + log_count
 
 
-def _logits_and_ranks(
-    query: Tensor, key: Tensor, ranks: PairRanks | Tensor, temperature: float, validate: bool
-) -> tuple[Tensor, Tensor]:
+def _loss(
+    query: Tensor,
+    key: Tensor,
+    ranks: PairRanks | Tensor,
+    temperature: float,
+    of_block: LossOfBlock,
+    reduction: Reduction,
+    validate: bool,
+    most_positives: int | None = None,
+) -> Tensor:
     require(
         temperature > 0 and math.isfinite(temperature),
         f"temperature must be a positive number, got {temperature}",
     )
     source = as_pair_ranks(ranks)
     check_inputs(query, key, source, validate)
-    rank = source.tile(ALL, ALL).to(query.device)
     if validate:
-        highest = int(rank.max())
+        highest = highest_rank(source)
         require(
             highest <= 1,
             f"this loss knows one rank, but a pair has rank {highest}: use ranked_info_nce, or "
             f"flatten the ranks (Taxonomy.flat_table)",
         )
-    return similarities(query, key) / temperature, rank
-
-
-def _finish(per_query: Tensor, rank: Tensor, reduction: Reduction, validate: bool) -> Tensor:
-    # A positive with no other candidate beside it has nothing to be compared with.
-    active = (rank == 1).any(dim=1) & ((rank >= 0).sum(dim=1) > 1)  # (Q,)
+    num_queries, num_keys = source.shape
+    whole = num_queries * num_keys <= PAIRS_AT_ONCE
+    size = num_queries if whole else max(1, PAIRS_OF_A_BLOCK // num_keys)
+    losses, active = [], []
+    for start in range(0, num_queries, size):
+        rows = slice(start, min(start + size, num_queries))
+        rank = source.tile(rows, ALL).to(query.device)
+        num_positives = (rank == 1).sum(dim=1)
+        if validate and most_positives is not None:
+            most = int(num_positives.max())
+            require(
+                most <= most_positives,
+                f"InfoNCE takes one positive a query, but a query has {most}: use supcon_in, "
+                f"supcon_out or ranked_info_nce, or ignore the others with rank -1",
+            )
+        # A positive with no other candidate beside it has nothing to be compared with.
+        active.append((num_positives > 0) & ((rank >= 0).sum(dim=1) > 1))
+        if whole:
+            losses.append(of_block(_logits(query, key, temperature), rank))
+        else:
+            losses.append(
+                checkpoint(
+                    _block_again,
+                    query[rows],
+                    key,
+                    source,
+                    rows,
+                    temperature,
+                    of_block,
+                    use_reentrant=False,
+                    preserve_rng_state=False,  # there is nothing random in it
+                )
+            )
+    learns = torch.cat(active)  # (Q,)
     if validate:
-        warn_if_nothing_to_learn(DenseRanks(rank), active)
-    return reduce_over_queries(torch.where(active, per_query, 0), active, reduction)
+        warn_if_nothing_to_learn(source, learns)
+    return reduce_over_queries(torch.where(learns, torch.cat(losses), 0), learns, reduction)
+
+
+def _block_again(
+    query: Tensor,
+    key: Tensor,
+    source: PairRanks,
+    rows: slice,
+    temperature: float,
+    of_block: LossOfBlock,
+) -> Tensor:
+    """The losses of a block, from what is held anyway: its ranks are made anew, too."""
+    rank = source.tile(rows, ALL).to(query.device)
+    return of_block(_logits(query, key, temperature), rank)
+
+
+def _logits(query: Tensor, key: Tensor, temperature: float) -> Tensor:
+    return similarities(query, key) / temperature

@@ -12,6 +12,8 @@ from rince.core.pair_ranks import ALL, PairRanks
 
 Reduction = Literal["mean", "sum", "none"]
 
+PAIRS_OF_A_TILE = 2**22
+
 
 def check_inputs(query: Tensor, key: Tensor, ranks: PairRanks, validate: bool) -> None:
     """Check both sides against each other and against the ranks."""
@@ -139,6 +141,6 @@ def warn_if_nothing_to_learn(ranks: PairRanks, active: Tensor) -> None:
 def highest_rank(ranks: PairRanks) -> int:
     """The highest code of a batch, without its whole matrix."""
     num_queries, num_keys = ranks.shape
-    step = max(1, 2**22 // num_keys)
+    step = max(1, PAIRS_OF_A_TILE // num_keys)
     starts = range(0, num_queries, step)
     return max(int(ranks.tile(slice(i, min(i + step, num_queries)), ALL).max()) for i in starts)
