@@ -264,7 +264,9 @@ def main() -> None:
         runs: dict[str, list[Measured]] = {name: [] for name in contenders}
         for _ in range(found.rounds):
             for name in contenders:
-                runs[name].append(in_own_process(task, name, found.threads))
+                run = in_own_process(task, name, found.threads)
+                runs[name].append(run)
+                print(f"{task}: {name}: {run.seconds:.1f} s", file=sys.stderr)
         check_equal(task, {name: of_name[0].numbers for name, of_name in runs.items()})
         ours = min(run.seconds for run in runs["rince"])
         for name, of_name in runs.items():

@@ -258,7 +258,9 @@ def main() -> None:
     contenders = [(RINCE, 0)] + [(name, workers) for name in PLAIN for workers in (0, 1, 2)]
     for _ in range(found.rounds):
         for name, workers in contenders:
-            runs[name, workers].append(in_own_process(found.data, found.threads, name, workers))
+            run = in_own_process(found.data, found.threads, name, workers)
+            runs[name, workers].append(run)
+            print(f"{name}, {workers}: {BATCH / run['step']:.0f} images/s", file=sys.stderr)
     speed = {
         key: BATCH / statistics.median(run["step"] for run in of_key)
         for key, of_key in runs.items()
