@@ -36,6 +36,7 @@ TESTS = {
     "core/distributed.py": "tests/core/test_distributed.py",
     "models/queue.py": "tests/models/test_queue.py",
     "models/momentum.py": "tests/models/test_momentum.py",
+    "training/cached.py": "tests/training/test_cached.py",
     "evaluation/retrieval.py": "tests/evaluation/test_retrieval.py",
     "evaluation/knn.py": "tests/evaluation/test_knn.py",
     "evaluation/ood.py": "tests/evaluation/test_ood.py",
@@ -61,6 +62,7 @@ MASKED = "losses/masked.py"
 CONTRASTIVE = "losses/contrastive.py"
 TEMPERATURES = "losses/temperatures.py"
 PAIRS = "core/pair_ranks.py"
+CACHED = "training/cached.py"
 RETRIEVAL = "evaluation/retrieval.py"
 KNN = "evaluation/knn.py"
 OOD = "evaluation/ood.py"
@@ -276,6 +278,13 @@ MUTANTS = (
     Mutant(
         "core/distributed.py", ".roll(-process_index()", ".roll(process_index()", "own not first"
     ),
+    # Gradient caching.
+    Mutant(CACHED, "_set_random_state(before, ctx.device)", "pass", "other dropout in pass two"),
+    Mutant(CACHED, "buffers = _copied(ctx.buffers)", "buffers = {}", "statistics count twice"),
+    Mutant(CACHED, "total[i] + g", "g", "gradient of the last micro-batch only"),
+    Mutant(CACHED, "count * i // parts", "min(count, size * i)", "a last part of one image"),
+    Mutant(CACHED, "_set_random_state(now, ctx.device)", "pass", "generator left where it was"),
+    Mutant(CACHED, "tie_weights=False", "tie_weights=True", "tied weights"),
     # Queue and momentum encoder.
     Mutant("models/queue.py", "self.valid[slots] = True", "pass", "filled slots stay ignored"),
     Mutant(
