@@ -34,6 +34,13 @@ TESTS = {
     "losses/temperatures.py": LOSS_TESTS,
     "core/pair_ranks.py": "tests/core/test_pair_ranks.py",
     "core/distributed.py": "tests/core/test_distributed.py",
+    "ranks/similarity.py": "tests/ranks/test_similarity.py",
+    "ranks/score_files.py": "tests/ranks/test_score_files.py",
+    "ranks/score_summary.py": "tests/ranks/test_similarity.py",
+    "ranks/class_names.py": "tests/ranks/test_class_names.py",
+    "ranks/wordnet.py": "tests/ranks/test_class_names.py",
+    "ranks/noise.py": "tests/ranks/test_noise.py",
+    "training/ranks.py": "tests/training/test_ranks.py",
     "models/queue.py": "tests/models/test_queue.py",
     "models/momentum.py": "tests/models/test_momentum.py",
     "training/cached.py": "tests/training/test_cached.py",
@@ -63,6 +70,13 @@ CONTRASTIVE = "losses/contrastive.py"
 TEMPERATURES = "losses/temperatures.py"
 PAIRS = "core/pair_ranks.py"
 CACHED = "training/cached.py"
+SCORES = "ranks/similarity.py"
+FILES = "ranks/score_files.py"
+SUMMARY = "ranks/score_summary.py"
+NAMES = "ranks/class_names.py"
+WORDNET = "ranks/wordnet.py"
+NOISE = "ranks/noise.py"
+TRAINED = "training/ranks.py"
 RETRIEVAL = "evaluation/retrieval.py"
 KNN = "evaluation/knn.py"
 OOD = "evaluation/ood.py"
@@ -333,6 +347,44 @@ MUTANTS = (
         PROBE, "probe.logits(test_features), test", "probe.logits(train_features), test", "cheats"
     ),
     Mutant(PROBE, "double() - weight @ mean", "double() + weight @ mean", "wrong bias"),
+    # Ranks from scores.
+    Mutant(SCORES, "self.scores >= cuts[:", "self.scores > cuts[:", "a threshold is reached"),
+    Mutant(SCORES, "range(num_ranks, 1, -1)", "range(2, num_ranks + 1)", "the better rank wins"),
+    Mutant(SCORES, "table.fill_diagonal_(1)", "table", "a class has rank 1 with itself"),
+    Mutant(SCORES, 'IGNORED if missing == "ignore"', "NEGATIVE if missing", "missing: ignored"),
+    Mutant(SCORES, "q * (len(ordered) - 1)", "(1 - q) * (len(ordered) - 1)", "quantiles: top"),
+    Mutant(SCORES, "in itertools.accumulate(given)", "in given", "top k: numbers add up"),
+    Mutant(SCORES, "dim=1, descending=True", "dim=0, descending=True", "top k of a query class"),
+    Mutant(SCORES, ".fill_diagonal_(-math.inf)", "", "a class is not its own top k"),
+    Mutant(SCORES, "self.scores[order][:, order]", "self.scores[order]", "columns are aligned"),
+    Mutant(SCORES, "dtype=self.scores.dtype)", "dtype=torch.float64)", "float32 thresholds"),
+    Mutant(FILES, "return scores[[position", "return scores.T[[position", "rows are queries"),
+    Mutant(FILES, "position[name] for name in columns", "i for i in range(len(rows))", "row order"),
+    Mutant(FILES, "else str(x) for x", "else str(float(x)) for x", "float32 in a table"),
+    Mutant(
+        SUMMARY,
+        "torch.bucketize(values, torch.tensor(edges[1:-1]",
+        "torch.bucketize(values, torch.tensor(edges[1:]",
+        "the last bin is closed",
+    ),
+    Mutant(SUMMARY, "(tree == NEGATIVE) & (table > 0)", "(tree == NEGATIVE)", "strangers"),
+    Mutant(SUMMARY, ".abs().amin(dim=2)", ".amin(dim=2)", "doubt on both sides of an edge"),
+    Mutant(SUMMARY, "(table == 2).any(dim=1)", "(table > 1).any(dim=1)", "alone: without rank 2"),
+    Mutant(NAMES, "found = 1 / (1 + edges.double())", "found = 1 / (2 + edges.double())", "path"),
+    Mutant(NAMES, "return [int(given[1])]", "pass", "an id says which sense"),
+    Mutant(NAMES, "edges >= FAR, 0)", "edges > 2 * FAR, 0)", "no common ancestor: 0"),
+    Mutant(WORDNET, '("@", "@i")', '("@",)', "an instance belongs to its class"),
+    Mutant(WORDNET, "int(fields[3], 16)", "1", "a sense of several words"),
+    Mutant(WORDNET, "- found.keys()", "", "the shortest of several ways up"),
+    Mutant(NOISE, "if g != tuple(own) and", "if", "moved into another superclass"),
+    Mutant(NOISE, "(*g, name) not in above", "True", "a class is no group"),
+    Mutant(NOISE, "noise.triu(1) + noise.triu(1).T", "noise", "symmetric stays symmetric"),
+    Mutant(NOISE, "forgotten[columns, rows] = IGNORED", "pass", "forgotten both ways"),
+    Mutant(NOISE, "noise.fill_diagonal_(0)", "noise", "no noise of a class with itself"),
+    Mutant(TRAINED, "return before", "return taxonomy.class_ranks", "resumed with its ranks"),
+    Mutant(TRAINED, "return scores.aligned_to(classes)", "return scores", "scores by name"),
+    Mutant(TRAINED, "if changed or (", "if (", "changed options are refused"),
+    Mutant(TRAINED, "not torch.equal(now.table, before.table)", "False", "changed scores refused"),
 )
 
 

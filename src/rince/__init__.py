@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rince.losses.modules import RankedInfoNCE
     from rince.losses.ranked_info_nce import ranked_info_nce
     from rince.losses.temperatures import temperature_schedule
+    from rince.ranks.class_names import name_scores_by_text, name_scores_by_wordnet
+    from rince.ranks.class_ranks import ClassRanks
+    from rince.ranks.similarity import Similarity
     from rince.ranks.taxonomy import Taxonomy
     from rince.training.cached import cached_encode
 
@@ -37,17 +40,23 @@ _HOME = {
     "RankedInfoNCE": "losses.modules",
     "ranked_info_nce": "losses.ranked_info_nce",
     "temperature_schedule": "losses.temperatures",
+    "name_scores_by_text": "ranks.class_names",
+    "name_scores_by_wordnet": "ranks.class_names",
+    "ClassRanks": "ranks.class_ranks",
+    "Similarity": "ranks.similarity",
     "Taxonomy": "ranks.taxonomy",
     "cached_encode": "training.cached",
 }
 
 __all__ = [
+    "ClassRanks",
     "DenseRanks",
     "IdentityRanks",
     "PairRanks",
     "RankedInfoNCE",
     "RinceError",
     "RinceWarning",
+    "Similarity",
     "TableRanks",
     "Taxonomy",
     "__version__",
@@ -55,6 +64,8 @@ __all__ = [
     "gather",
     "info_nce",
     "mean_over_processes",
+    "name_scores_by_text",
+    "name_scores_by_wordnet",
     "ranked_info_nce",
     "supcon_in",
     "supcon_out",

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from rince import RinceWarning
+from rince import RinceWarning, Similarity
 from rince.cli.evaluate import named_outliers
 from rince.cli.main import main
 from rince.cli.train import parse
 from rince.core.checks import RinceError
 from rince.training.checkpoint import CHECKPOINT_FILE, load_run
-from rince.training.config import DataConfig, OptimConfig, TrainConfig, to_dict
+from rince.training.config import DataConfig, OptimConfig, RanksConfig, TrainConfig, to_dict
 from rince.training.module import CHECKPOINT_KEY
 from rince.training.run import ABOUT_FILE, train
 
@@ -150,6 +150,34 @@ def test_ranks_of_a_folder(image_tree: Path, capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().out
     assert "classes: 4, ranks: 2" in shown
     assert "warm > orange" in shown
+
+
+def test_ranks_of_scores(
+    image_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["orange", "red", "green", "blue"]
+    scores = [[1.0, 0.8, 0.3, 0.2], [0.8, 1.0, 0.1, 0.4], [0.3, 0.1, 1.0, 0.6], [0.2, 0.7, 0.6, 1]]
+    file = tmp_path / "scores.csv"
+    Similarity.from_matrix(scores, names).to_csv(file)
+    given = ["ranks", str(image_tree), "--scores", str(file)]
+    assert main([*given, "--thresholds", "[0.65, 0.35]", "--save-scores", str(tmp_path / "s")]) == 0
+    shown = capsys.readouterr().out
+    assert "classes: 4, ranks: 3, by score >= 0.65 (rank 2), 0.35 (rank 3)" in shown
+    assert "classes without a rank-2 partner (1): green" in shown
+    # By name, not by place: what the folders and the scores disagree on.
+    assert "in no common group (2), highest:\n  blue -> red 0.700 (rank 2)" in shown
+    assert (tmp_path / "s").read_text().startswith("class,blue,green,orange,red\nblue,1.0,0.6,")
+    assert main(given) == 0
+    assert "no rule was given: shown with --quantiles [0.95]" in capsys.readouterr().out
+    assert main([*given, "--top-k", "[1]", "--quantiles", "[0.5]"]) == 1
+    assert "needs one rule" in capsys.readouterr().err
+
+
+def test_score_options_of_a_run() -> None:
+    flags = ["--ranks.scores", "text", "--ranks.top-k", "[3, 5]", "--ranks.forget", "0.1"]
+    ranks = parse(["photos/", *flags]).ranks
+    assert (ranks.scores, ranks.top_k, ranks.forget) == ("text", (3, 5), 0.1)
+    assert parse(["photos/"]).ranks == RanksConfig()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   rince train photos/                                   RINCE out-in on nested class folders
   rince train photos/ --objective supcon-out            a rival in the same harness
   rince train photos/ --loss.variant in --loss.temperatures "[0.1, 0.225, 0.5]"
+  rince train photos/ --ranks.scores text --ranks.top-k "[3]"  ranks from the class names
   rince train cifar100 --model.backbone resnet50-3x3 --model.momentum 0.99 --model.queue-size 4096
   rince train photos/ --batch-size 4096 --micro-batch 256  a batch beyond the memory
   rince train --config recipe.yaml --seed 1             flags win over the file

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, require
 from rince.core.pair_ranks import TableRanks
+from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.readers import (
     Names,
     Nested,
@@ -202,6 +203,11 @@ class Taxonomy:
             table[labels[:, None] == labels[None, :]] = level
         return table
 
+    @cached_property
+    def class_ranks(self) -> ClassRanks:
+        """The table with its names, in the form in which other rank sources give theirs."""
+        return ClassRanks(self.classes, self.table, self.num_ranks)
+
     def index(self, name: str) -> int:
         """The label of a class.
 
@@ -276,13 +282,8 @@ class Taxonomy:
             >>> tree.ranks(labels, labels, ignore_self=True).tile(slice(None), slice(None)).tolist()
             [[-1, 2, 2], [2, -1, 2], [2, 2, -1]]
         """
-        return TableRanks(
-            query_labels,
-            key_labels,
-            self.table,
-            ignore_self=ignore_self,
-            key_valid=key_valid,
-            num_ranks=self.num_ranks,
+        return self.class_ranks.ranks(
+            query_labels, key_labels, ignore_self=ignore_self, key_valid=key_valid
         )
 
     def describe(

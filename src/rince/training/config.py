@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import PurePath
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from rince.core.checks import RinceWarning, require, warn
 
 Objective = Literal["rince", "supcon-in", "supcon-out", "supcon-coarse", "infonce", "cross-entropy"]
+
+SCORE_FILES = (".csv", ".npy", ".parquet")
+RULES = ("thresholds", "quantiles", "top_k")
 
 # The temperatures of the paper's CIFAR-100 study, and its setting for three ranks.
 DEFAULT_TEMPERATURES = {1: (0.1,), 2: (0.1, 0.225), 3: (0.1, 0.225, 0.5)}
@@ -62,6 +67,104 @@ class LossConfig:
     positives: Literal["exclusive", "cumulative"] = "exclusive"
     temperatures: tuple[float, ...] | None = None
     temperature: float = 0.1
+
+
+@dataclass
+class RanksConfig:
+    """How similar RINCE takes classes to be; by default as the folders' superclasses say.
+
+    What a run is judged by (fine and coarse labels, rank order) is always the folders' own.
+
+    Args:
+        scores: rank classes by similarity scores: a .csv, .npy or .parquet file of a
+            class-by-class matrix with names, or text (a sentence-embedding model on the class
+            names), or wordnet (path similarity of the class names).
+        thresholds: falling scores from which on classes have rank 2, 3, ...
+        quantiles: thresholds at these quantiles of all scores, falling (0.95: the top 5 %).
+        top_k: so many most similar classes have rank 2, so many next ones rank 3, ...
+        missing: pairs of classes without a score are ignored, or negatives.
+        text_model: a sentence-transformers model for scores text; None takes all-MiniLM-L6-v2,
+            which the extra rince[text] brings along.
+        score_noise: disturb the scores by normal noise of this standard deviation (by the seed).
+        move_classes: move this share of the classes into a wrong superclass for RINCE (by the
+            seed); not together with scores.
+        forget: ignore this share of the pairs of classes (by the seed).
+    """
+
+    scores: str | None = None
+    thresholds: tuple[float, ...] | None = None
+    quantiles: tuple[float, ...] | None = None
+    top_k: tuple[int, ...] | None = None
+    missing: Literal["ignore", "negative"] = "ignore"
+    text_model: str | None = None
+    score_noise: float = 0.0
+    move_classes: float = 0.0
+    forget: float = 0.0
+
+    def rules(self) -> list[str]:
+        """Which of thresholds, quantiles and top_k are given."""
+        return [name for name in RULES if getattr(self, name) is not None]
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            ValueError: scores without exactly one rule, an option that needs what is not given,
+                or noise out of range.
+        """
+        _check_choices("ranks.", self)
+        if self.scores is None:
+            default = RanksConfig()
+            for name in (*RULES, "missing", "text_model", "score_noise"):
+                require(
+                    getattr(self, name) == getattr(default, name),
+                    f"ranks.{name} needs scores: give ranks.scores, a file, text or wordnet",
+                )
+        else:
+            require(
+                self.scores in ("text", "wordnet") or self.scores.endswith(SCORE_FILES),
+                f"ranks.scores must be text, wordnet, or a file that ends in "
+                f"{', '.join(SCORE_FILES)}; got {self.scores!r}",
+            )
+            require(
+                len(self.rules()) == 1,
+                f"ranks.scores needs one rule, ranks.thresholds, ranks.quantiles or ranks.top_k; "
+                f"got {' and '.join(self.rules()) or 'none'}",
+            )
+            require(
+                self.move_classes == 0,
+                "ranks.move_classes moves classes between the folders' superclasses, which have no "
+                "part in ranks by ranks.scores: disturb those with ranks.score_noise",
+            )
+        require(
+            self.text_model is None or self.scores == "text",
+            f"ranks.text_model is for ranks.scores text, got {self.scores}",
+        )
+        require(
+            math.isfinite(self.score_noise) and self.score_noise >= 0,
+            f"ranks.score_noise must be at least 0, got {self.score_noise}",
+        )
+        for name in ("move_classes", "forget"):
+            share = getattr(self, name)
+            require(0 <= share <= 1, f"ranks.{name} is a share in [0, 1], got {share}")
+
+    def label(self) -> str:
+        """What differs from the folders' ranks, for a table; "" if nothing does."""
+        parts = []
+        for name in self.rules():
+            shown = " ".join(f"{x:g}" for x in getattr(self, name))
+            parts.append(f"{self._source()} {name.replace('_', '-')} {shown}")
+        for name in ("score_noise", "move_classes", "forget"):
+            if getattr(self, name):
+                parts.append(f"{name.replace('_', '-')} {getattr(self, name):g}")
+        return ", ".join(parts)
+
+    def slug(self) -> str:
+        """The same as a part of a folder's name."""
+        return re.sub(r"[^\w.]+", "-", self.label())
+
+    def _source(self) -> str:
+        return PurePath(self.scores or "").stem
 
 
 @dataclass
@@ -137,6 +240,7 @@ class TrainConfig:
     data: str
     objective: Objective = "rince"
     loss: LossConfig = field(default_factory=LossConfig)
+    ranks: RanksConfig = field(default_factory=RanksConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     images: DataConfig = field(default_factory=DataConfig)
@@ -157,6 +261,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for prefix, part in (("", self), ("loss.", self.loss), ("optim.", self.optim)):
             _check_choices(prefix, part)
+        self.ranks.check()
         for name in ("epochs", "batch_size", "checkpoint_every", "log_every"):
             require(
                 getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
@@ -210,6 +315,8 @@ class TrainConfig:
             return self.name
         data = self.data.rstrip("/").rpartition("/")[2] or "data"
         variant = f"-{self.loss.variant}" if self.objective == "rince" else ""
+        if variant and self.ranks.label():
+            variant += f"-{self.ranks.slug()}"
         return f"{data}-{self.objective}{variant}-seed{self.seed}"
 
     def label(self) -> str:
@@ -217,18 +324,20 @@ class TrainConfig:
         if self.objective != "rince":
             return self.objective
         cumulative = " cumulative" if self.loss.positives == "cumulative" else ""
-        return f"rince {self.loss.variant}{cumulative}"
+        ranks = f", {self.ranks.label()}" if self.ranks.label() else ""
+        return f"rince {self.loss.variant}{cumulative}{ranks}"
 
     def _unread_options(self) -> list[str]:
         """Options that were set, but that the objective does not read."""
         unread = []
         if self.objective != "rince":
             unread += [("loss", name) for name in ("variant", "positives", "temperatures")]
+            unread += [("ranks", option.name) for option in fields(RanksConfig)]
         if self.objective in ("rince", "cross-entropy"):
             unread.append(("loss", "temperature"))
         if self.objective == "cross-entropy":
             unread += [("model", name) for name in ("momentum", "queue_size")]
-        defaults = {"loss": LossConfig(), "model": ModelConfig()}
+        defaults = {"loss": LossConfig(), "model": ModelConfig(), "ranks": RanksConfig()}
         return [
             f"{part}.{name}"
             for part, name in unread
@@ -260,8 +369,11 @@ def from_dict(data: dict[str, Any], *, quiet: bool = False) -> TrainConfig:
         loss = dict(data.pop("loss", {}))
         if loss.get("temperatures") is not None:
             loss["temperatures"] = tuple(loss["temperatures"])
+        ranks = dict(data.pop("ranks", {}))
+        ranks |= {name: tuple(ranks[name]) for name in RULES if ranks.get(name) is not None}
         return TrainConfig(
             loss=LossConfig(**loss),
+            ranks=RanksConfig(**ranks),
             model=ModelConfig(**data.pop("model", {})),
             optim=OptimConfig(**data.pop("optim", {})),
             images=DataConfig(**data.pop("images", {})),

@@ -22,10 +22,12 @@ from rince.models.backbones import Backbone
 from rince.models.heads import ProjectionHead
 from rince.models.momentum import MomentumEncoder
 from rince.models.queue import KeyQueue
+from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.cached import Part, encode_parts, micro_batches
 from rince.training.config import TrainConfig, rank_temperatures, to_dict
 from rince.training.objectives import Loss, Pairs, contrastive_loss, rank_statistics
+from rince.training.ranks import to_checkpoint
 
 CHECKPOINT_KEY = "rince"
 BACKBONE_PREFIX = "encoder.backbone."
@@ -45,8 +47,10 @@ class RankedModule(pl.LightningModule):
 
     Args:
         backbone: images to features.
-        taxonomy: the classes and their ranks.
+        taxonomy: the classes and their superclasses.
         config: the whole run's.
+        class_ranks: what the objective rince trains on; None takes the taxonomy's. Kept in the
+            checkpoint.
         in_channels, image_size: of the images, kept in the checkpoint for the evaluation.
         data_fingerprint: of the images, kept in the checkpoint, so that a resumed run can tell
             whether they are the same.
@@ -63,6 +67,7 @@ class RankedModule(pl.LightningModule):
         taxonomy: Taxonomy,
         config: TrainConfig,
         *,
+        class_ranks: ClassRanks | None = None,
         in_channels: int,
         image_size: int,
         data_fingerprint: str = "",
@@ -71,6 +76,7 @@ class RankedModule(pl.LightningModule):
         super().__init__()
         self.config = config
         self.taxonomy = taxonomy
+        self.class_ranks = taxonomy.class_ranks if class_ranks is None else class_ranks
         self.in_channels = in_channels
         self.image_size = image_size
         self.data_fingerprint = data_fingerprint
@@ -127,7 +133,9 @@ class RankedModule(pl.LightningModule):
         else:
             make = self._momentum_pairs if self.momentum_encoder else self._pairs
             pairs = make(batch, views)
-            loss = contrastive_loss(self.config.objective, self.config.loss, self.taxonomy, pairs)
+            loss = contrastive_loss(
+                self.config.objective, self.config.loss, self.taxonomy, pairs, self.class_ranks
+            )
         total = loss.total
         if not bool(torch.isfinite(total)):
             raise FloatingPointError(
@@ -139,7 +147,7 @@ class RankedModule(pl.LightningModule):
         due = (self.global_step + 1) % self.config.log_every == 0 or self.trainer.is_last_batch
         if due and self.logger is not None:
             shown = {"loss": total.detach(), "lr": torch.tensor(self._current_lr())}
-            shown |= loss.parts | rank_statistics(pairs, self.taxonomy)
+            shown |= loss.parts | rank_statistics(pairs, self.class_ranks)
             self.logger.log_metrics(
                 {f"train/{name}": float(x) for name, x in shown.items()}, self.global_step + 1
             )
@@ -167,6 +175,7 @@ class RankedModule(pl.LightningModule):
             "version": __version__,
             "config": to_dict(self.config),
             "taxonomy": [list(path) for path in self.taxonomy.paths],
+            "ranks": to_checkpoint(self.class_ranks),
             "in_channels": self.in_channels,
             "image_size": self.image_size,
             "own_backbone": self.own_backbone,
@@ -267,11 +276,12 @@ class RankedModule(pl.LightningModule):
     def _check_objective(self) -> None:
         objective, taxonomy = self.config.objective, self.taxonomy
         if objective == "rince":
-            given = rank_temperatures(self.config.loss, taxonomy.num_ranks)
+            num_ranks = self.class_ranks.num_ranks
+            given = rank_temperatures(self.config.loss, num_ranks)
             require(
-                len(given) == taxonomy.num_ranks,
+                len(given) == num_ranks,
                 f"loss.temperatures holds {len(given)} numbers, but these classes have "
-                f"{taxonomy.num_ranks} rank(s) (see `rince ranks`): give one a rank",
+                f"{num_ranks} rank(s) (see `rince ranks`): give one a rank",
             )
         if objective == "supcon-coarse":
             require(

@@ -17,6 +17,7 @@ from rince.core.pair_ranks import (
 )
 from rince.losses.contrastive import info_nce, supcon_in, supcon_out
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
+from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.config import LossConfig, Objective, rank_temperatures
 
@@ -85,23 +86,34 @@ class Loss:
 
 
 def contrastive_loss(
-    objective: Objective, config: LossConfig, taxonomy: Taxonomy, pairs: Pairs
+    objective: Objective,
+    config: LossConfig,
+    taxonomy: Taxonomy,
+    pairs: Pairs,
+    class_ranks: ClassRanks | None = None,
 ) -> Loss:
-    """Judge a step's pairs; cross-entropy has no pairs and lives in the module."""
+    """Judge a step's pairs; cross-entropy has no pairs and lives in the module.
+
+    Args:
+        objective, config: which loss.
+        taxonomy: classes and superclasses, for the one-rank objectives.
+        pairs: the step's.
+        class_ranks: for rince; None takes the taxonomy's.
+    """
     if objective == "rince":
+        ranks = taxonomy.class_ranks if class_ranks is None else class_ranks
         total, terms = ranked_info_nce_with_terms(
             pairs.query,
             pairs.key,
-            pairs.ranks(taxonomy.table, taxonomy.num_ranks),
-            rank_temperatures(config, taxonomy.num_ranks),
+            pairs.ranks(ranks.table, ranks.num_ranks),
+            rank_temperatures(config, ranks.num_ranks),
             variant=config.variant,
             positives=config.positives,
         )
         per_rank = terms.mean_per_rank()
         return Loss(total, {f"loss_rank_{i + 1}": x for i, x in enumerate(per_rank)})
     if objective == "infonce":
-        ranks = pairs.instance_ranks()
-        total = info_nce(pairs.query, pairs.key, ranks, config.temperature)
+        total = info_nce(pairs.query, pairs.key, pairs.instance_ranks(), config.temperature)
     elif objective == "supcon-in":
         flat = pairs.ranks(taxonomy.flat_table(1), 1)
         total = supcon_in(pairs.query, pairs.key, flat, config.temperature)
@@ -112,7 +124,7 @@ def contrastive_loss(
 
 
 @torch.no_grad()
-def rank_statistics(pairs: Pairs, taxonomy: Taxonomy) -> dict[str, Tensor]:
+def rank_statistics(pairs: Pairs, ranks: ClassRanks | Taxonomy) -> dict[str, Tensor]:
     """What a user watches: do the ranks separate, and do batches hold positives of each?
 
     Returns:
@@ -130,12 +142,12 @@ def rank_statistics(pairs: Pairs, taxonomy: Taxonomy) -> dict[str, Tensor]:
         key, key_labels = key[pairs.key_valid], key_labels[pairs.key_valid]
     query_class, query_count, query_sum = _sum_by_class(query, pairs.query_labels)
     key_class, key_count, key_sum = _sum_by_class(key, key_labels)
-    table = taxonomy.table.to(query.device)
+    table = ranks.table.to(query.device)
     rank = table[query_class][:, key_class]
     own_rank = table.diagonal()[pairs.query_labels[own]]
     similarity, count = query_sum @ key_sum.T, query_count[:, None] * key_count
     shown: dict[str, Tensor] = {}
-    for i in range(taxonomy.num_ranks + 1):
+    for i in range(ranks.num_ranks + 1):
         chosen, chosen_own = rank == i, own_rank == i
         pairs_of_rank = count[chosen].sum() - chosen_own.sum()
         if int(pairs_of_rank) > 0:

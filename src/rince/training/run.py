@@ -25,6 +25,7 @@ from rince.data.batches import BatchPlan, ImageBatch, TrainLoader
 from rince.data.images import FileImages
 from rince.data.sources import Splits, load_dataset
 from rince.models.backbones import Backbone, build_backbone
+from rince.ranks.class_ranks import ClassRanks
 from rince.training.callbacks import EpochLine, OnlineKNN
 from rince.training.checkpoint import (
     CHECKPOINT_FILE,
@@ -38,6 +39,7 @@ from rince.training.config import TrainConfig, from_dict, to_dict
 from rince.training.history import HISTORY_FILE, HistoryLogger
 from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import CHECKPOINT_KEY, RankedModule
+from rince.training.ranks import resumed_ranks, training_ranks
 
 CONFIG_FILE = "config.yaml"
 ABOUT_FILE = "about.json"
@@ -69,7 +71,8 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
         )
     pl.seed_everything(config.seed, workers=True, verbose=False)
     splits = load_splits(config)
-    module = _build_module(config, splits, backbone, pretrained=config.model.pretrained)
+    ranks = training_ranks(config.ranks, splits.train.taxonomy, config.seed)
+    module = _build_module(config, splits, ranks, backbone, pretrained=config.model.pretrained)
     if _is_main_process():
         _start_folder(folder, config)
     _fit(config, folder, splits, module)
@@ -86,7 +89,7 @@ def resume(folder: Path, *, progress: bool = True, backbone: Backbone | None = N
 
     Raises:
         RinceError: nothing to resume, a damaged checkpoint, or one of another architecture, other
-            images, or another number of processes or steps; and as :func:`train`.
+            images or ranks, or another number of processes or steps; and as :func:`train`.
         KeyboardInterrupt: as :func:`train`.
     """
     folder = folder.resolve()  # runs/latest may soon be another run
@@ -98,8 +101,9 @@ def resume(folder: Path, *, progress: bool = True, backbone: Backbone | None = N
     require_own_backbone(about, backbone, folder, "resume(folder, backbone=...)")
     splits = load_splits(config)
     _check_data(about, splits, config, folder)
+    ranks = resumed_ranks(about, splits.train.taxonomy, config, folder)
     # No pretrained weights, which the checkpoint's would only overwrite.
-    module = _build_module(config, splits, backbone, pretrained=False)
+    module = _build_module(config, splits, ranks, backbone, pretrained=False)
     load_strictly(module, checkpoint["state_dict"], folder / CHECKPOINT_FILE)
     del checkpoint  # Lightning reads it again; weights and optimizer need not be held twice
     _fit(config, folder, splits, module, resumed=about)
@@ -213,7 +217,12 @@ def _check_steps(about: Mapping[str, Any], processes: int, steps: int, folder: P
 
 
 def _build_module(
-    config: TrainConfig, splits: Splits, backbone: Backbone | None, *, pretrained: bool
+    config: TrainConfig,
+    splits: Splits,
+    ranks: ClassRanks,
+    backbone: Backbone | None,
+    *,
+    pretrained: bool,
 ) -> RankedModule:
     channels, size = splits.channels, splits.image_size
     own_backbone = backbone is not None
@@ -230,6 +239,7 @@ def _build_module(
         backbone,
         splits.train.taxonomy,
         config,
+        class_ranks=ranks,
         in_channels=channels,
         image_size=size,
         data_fingerprint=splits.fingerprint(),
@@ -310,7 +320,7 @@ def _fit(
             len(splits.train),
             splits.train.taxonomy.num_classes,
             splits.image_size,
-            splits.train.taxonomy.num_ranks,
+            module.class_ranks.num_ranks,
             config.epochs,
             steps,
             trainer.world_size,

@@ -1,0 +1,142 @@
+"""Score matrices from files, always with the names of their classes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rince.core.checks import RinceError, import_extra, require
+from rince.ranks.readers import some_names
+
+SUFFIXES = (".csv", ".npy", ".parquet")
+
+
+def read_scores(file: Path, names: Path | None = None) -> tuple[list[str], Tensor]:
+    """The names of the columns, and the (C, C) scores with rows in the order of the columns.
+
+    Raises:
+        RinceError: a file that is missing, damaged, without names, or not one square matrix.
+    """
+    suffix = file.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise RinceError(
+            f"{file} is no score matrix that can be read: expected a file that ends in "
+            f"{', '.join(SUFFIXES)}"
+        )
+    if names is not None and suffix != ".npy":
+        raise RinceError(f"{file} carries its own names: leave out names={str(names)!r}")
+    try:
+        if suffix == ".npy":
+            return _from_npy(file, names or file.with_suffix(".json"))
+        return _from_csv(file) if suffix == ".csv" else _from_parquet(file)
+    except (OSError, ValueError, EOFError) as error:  # pyarrow's and bad UTF-8 are ValueErrors
+        raise RinceError(f"cannot read the scores in {file}: {error}") from error
+
+
+def write_csv(file: Path, classes: Sequence[str], scores: Tensor) -> None:
+    """The matrix as text; missing scores are empty cells."""
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["class", *classes])
+        # A numpy scalar prints as the shortest text of its own dtype: a float32 0.7 as 0.7, so
+        # that it still passes a threshold of 0.7 when the text is read as a float64.
+        for name, row in zip(classes, scores.numpy(), strict=True):
+            writer.writerow([name, *("" if np.isnan(x) else str(x) for x in row)])
+
+
+def _from_csv(file: Path) -> tuple[list[str], Tensor]:
+    with file.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.reader(stream)
+        try:
+            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        except csv.Error as error:
+            raise ValueError(f"line {reader.line_num}: {error}") from error
+    require(
+        len(rows) > 1,
+        "expected a header row of class names, then a row a class that begins with its name",
+    )
+    columns = [cell.strip() for cell in rows[0][1][1:]]
+    names, values = [], []
+    for line, cells in rows[1:]:
+        require(
+            len(cells) == len(columns) + 1,
+            f"line {line} has {len(cells)} cells, but the header has {len(columns) + 1}",
+        )
+        names.append(cells[0].strip())
+        values.append([_number(cell.strip(), line) for cell in cells[1:]])
+    return columns, _rows_by_name(names, columns, torch.tensor(values, dtype=torch.float64))
+
+
+def _number(cell: str, line: int) -> float:
+    try:
+        return float(cell) if cell else float("nan")
+    except ValueError:
+        raise ValueError(
+            f"line {line}: {cell!r} is no number (a missing score is an empty cell)"
+        ) from None
+
+
+def _from_npy(file: Path, names: Path) -> tuple[list[str], Tensor]:
+    array = np.load(file, allow_pickle=False)
+    require(
+        isinstance(array, np.ndarray) and array.dtype.kind in "fiub",
+        f"expected one array of numbers, got {getattr(array, 'dtype', type(array).__name__)}",
+    )
+    require(
+        names.is_file(),
+        f"a matrix without names cannot be matched to classes, and there is no {names}: write it, "
+        'a JSON list of the names in the order of the matrix, ["cat", "dog", ...]',
+    )
+    try:
+        found = json.loads(names.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{names} is not JSON: {error}") from error
+    require(
+        isinstance(found, list) and all(isinstance(name, str) for name in found),
+        f'{names} must hold a JSON list of names, ["cat", "dog", ...]',
+    )
+    return found, torch.from_numpy(array)
+
+
+def _from_parquet(file: Path) -> tuple[list[str], Tensor]:
+    parquet = import_extra("pyarrow.parquet", "parquet")
+    table = parquet.read_table(file)
+    texts = [field.name for field in table.schema if str(field.type) in ("string", "large_string")]
+    require(
+        len(texts) == 1,
+        f"expected one column of text, the names of the rows (a data frame's index, say), and a "
+        f"column of numbers a class; columns of text: {some_names(texts) or 'none'}",
+    )
+    names = table.column(texts[0]).to_pylist()
+    columns = [name for name in table.column_names if name != texts[0]]
+    values = [
+        [float("nan") if x is None else float(x) for x in table.column(name).to_pylist()]
+        for name in columns
+    ]
+    return columns, _rows_by_name(names, columns, torch.tensor(values, dtype=torch.float64).T)
+
+
+def _rows_by_name(rows: Sequence[str], columns: Sequence[str], scores: Tensor) -> Tensor:
+    """The rows in the order of the columns: both have names, so neither order is trusted."""
+    for side, names in (("row", rows), ("column", columns)):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        require(not twice, f"{side} names occur twice: {some_names(twice)}")
+    only_rows = [name for name in rows if name not in set(columns)]
+    only_columns = [name for name in columns if name not in set(rows)]
+    require(
+        not only_rows and not only_columns,
+        "rows and columns must be the same classes, but "
+        + "; ".join(
+            f"{some_names(names)} {'is' if len(names) == 1 else 'are'} only among the {side}"
+            for side, names in (("rows", only_rows), ("columns", only_columns))
+            if names
+        ),
+    )
+    position = {name: i for i, name in enumerate(rows)}
+    return scores[[position[name] for name in columns]]

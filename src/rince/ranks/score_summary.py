@@ -1,0 +1,227 @@
+"""What scores and the ranks made from them look like before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rince.core.pair_ranks import IGNORED, NEGATIVE
+from rince.ranks.class_ranks import ClassRanks
+from rince.ranks.readers import some_names
+from rince.ranks.summary import pair_probabilities
+
+BINS, BAR, LISTED = 20, 40, 8
+
+
+class ScoredPair(NamedTuple):
+    """Two classes, the score of the second for the first, and the rank that it gives."""
+
+    query: str
+    key: str
+    score: float
+    rank: int
+
+    def __str__(self) -> str:
+        return f"{self.query} -> {self.key} {self.score:.3f} (rank {self.rank})"
+
+
+@dataclass(frozen=True)
+class SimilaritySummary:
+    """Scores and ranks in numbers; ``str()`` is a page to read.
+
+    Pairs are of two different classes and ordered: (query class, key class).
+
+    Args:
+        rule: how scores become ranks, in words.
+        num_classes: C. num_ranks: R. batch_size: B.
+        edges: (bins + 1,) of the histogram, rising; empty if there is no score.
+        histogram: (bins,) pairs with a score in [edge, next edge), the last bin closed.
+        codes: (R + 2,) the ranks that the next four are about: 1 to R, 0, -1.
+        pairs: pairs of each rank; rank 1 has none.
+        covered: classes that have at least one such key class.
+        most: key classes of that rank for the class that has most of them.
+        expected: other images of the batch that have this rank to an image, on average.
+        alone: classes without any rank-2 partner.
+        missing: pairs without a score. one_sided: pairs (both orders) whose ranks differ by order.
+        doubtful: pairs nearest to where a rank ends, nearest first.
+        strangers: with a class tree, pairs that share no group but have a positive rank, highest
+            score first. torn: pairs of one group that have rank 0, lowest score first.
+        counted: how many strangers and torn pairs there are in all; None without a tree.
+    """
+
+    rule: str
+    num_classes: int
+    num_ranks: int
+    batch_size: int
+    edges: tuple[float, ...]
+    histogram: tuple[int, ...]
+    codes: tuple[int, ...]
+    pairs: tuple[int, ...]
+    covered: tuple[int, ...]
+    most: tuple[int, ...]
+    expected: tuple[float, ...]
+    alone: tuple[str, ...]
+    missing: int
+    one_sided: int
+    doubtful: tuple[ScoredPair, ...]
+    strangers: tuple[ScoredPair, ...] = ()
+    torn: tuple[ScoredPair, ...] = ()
+    counted: tuple[int, int] | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is likely not meant, in sentences."""
+        found = []
+        if self.num_classes > 1 and self.pairs[self.codes.index(NEGATIVE)] == 0:
+            found.append("no two classes are negatives of each other: choose fewer positives")
+        for rank in range(2, self.num_ranks + 1):
+            expected = self.expected[rank - 1]
+            if self.pairs[rank - 1] == 0:
+                found.append(f"no two classes have rank {rank}: its loss term is always skipped")
+            elif expected < 1:
+                found.append(
+                    f"a random batch of {self.batch_size} holds {expected:.2g} keys of rank {rank} "
+                    "per image on average: use larger batches, a queue or lower thresholds"
+                )
+        return tuple(found)
+
+    def __str__(self) -> str:
+        lines = [
+            f"classes: {self.num_classes}, ranks: {self.num_ranks}, by {self.rule}",
+            *self._histogram_lines(),
+            f"{'rank':<6}{'pairs':>8}{'classes':>9}{'key classes, mean':>19}{'most':>6}"
+            f"{f'keys per image, batch {self.batch_size}':>28}",
+        ]
+        for i, code in enumerate(self.codes):
+            if code == IGNORED and not self.pairs[i]:
+                continue
+            lines.append(
+                f"{code:<6}{self.pairs[i]:>8}{self.covered[i]:>9}"
+                f"{self.pairs[i] / self.num_classes:>19.1f}{self.most[i]:>6}"
+                f"{self.expected[i]:>28.1f}"
+            )
+        if self.missing:
+            lines.append(f"pairs without a score: {self.missing}")
+        if self.one_sided:
+            lines.append(f"pairs of classes whose rank depends on the order: {self.one_sided}")
+        if self.alone:
+            lines.append(
+                f"classes without a rank-2 partner ({len(self.alone)}): {some_names(self.alone)}"
+            )
+        lines += _listing("doubtful, nearest to where a rank ends", self.doubtful)
+        if self.counted is not None:
+            strangers, torn = self.counted
+            lines += _listing(
+                f"similar by score, in no common group ({strangers}), highest", self.strangers
+            )
+            lines += _listing(f"in a common group, negative by score ({torn}), lowest", self.torn)
+        return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+
+    def _histogram_lines(self) -> list[str]:
+        if not self.histogram:
+            return ["no two classes have a score"]
+        longest = max(self.histogram)
+        lines = ["scores of two different classes:"]
+        for low, high, count in zip(self.edges, self.edges[1:], self.histogram, strict=False):
+            bar = "#" * -(-count * BAR // longest)  # rounded up: one pair shows
+            lines.append(f"{low:>9.3f} to {high:>7.3f}{count:>9} {bar}".rstrip())
+        return lines
+
+
+def summary(
+    ranks: ClassRanks,
+    scores: Tensor,
+    borders: Tensor,
+    rule: str,
+    batch_size: int,
+    counts: Sequence[int] | Tensor | None,
+    tree: Tensor | None,
+) -> SimilaritySummary:
+    """Count and sort; see :class:`SimilaritySummary`.
+
+    Args:
+        scores: (C, C). borders: (C, R - 1), where ranks 2 to R end, a row a query class.
+        tree: (C, C) ranks of a class tree.
+    """
+    table, size = ranks.table, ranks.num_classes
+    scores = scores.double()
+    apart = ~torch.eye(size, dtype=torch.bool)
+    scored = apart & ~scores.isnan()
+    codes = (*range(1, ranks.num_ranks + 1), NEGATIVE, IGNORED)
+    chosen = [(table == code) & apart for code in codes]
+    joint = pair_probabilities(size, batch_size, counts)
+    has_partner = (table == 2).any(dim=1).tolist()
+    edges, histogram = _histogram(scores[scored])
+
+    distance = (scores[:, :, None] - borders.double()[:, None, :]).abs().amin(dim=2)
+    strangers = torn = torch.zeros_like(apart)
+    if tree is not None:
+        strangers = scored & (tree == NEGATIVE) & (table > 0)
+        torn = scored & (tree > 0) & (table == NEGATIVE)
+
+    def nearest(which: Tensor, by: Tensor) -> tuple[ScoredPair, ...]:
+        return _first_pairs(ranks, scores, which & by.isfinite(), by)
+
+    return SimilaritySummary(
+        rule=rule,
+        num_classes=size,
+        num_ranks=ranks.num_ranks,
+        batch_size=batch_size,
+        edges=edges,
+        histogram=histogram,
+        codes=codes,
+        pairs=tuple(int(pairs.sum()) for pairs in chosen),
+        covered=tuple(int(pairs.any(dim=1).sum()) for pairs in chosen),
+        most=tuple(int(pairs.sum(dim=1).max()) for pairs in chosen),
+        # Of images: two of one class are a pair of rank 1.
+        expected=tuple((batch_size - 1) * float(joint[table == code].sum()) for code in codes),
+        alone=tuple(name for name, has in zip(ranks.classes, has_partner, strict=True) if not has),
+        missing=int((apart & scores.isnan()).sum()),
+        one_sided=int((table != table.T).sum()) // 2,
+        doubtful=nearest(scored, distance),
+        strangers=nearest(strangers, -scores),
+        torn=nearest(torn, scores),
+        counted=None if tree is None else (int(strangers.sum()), int(torn.sum())),
+    )
+
+
+def _histogram(values: Tensor) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    if not len(values):
+        return (), ()
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        return (low, high), (len(values),)
+    edges = [low + (high - low) * i / BINS for i in range(BINS)] + [high]
+    # The inner edges alone: the last bin holds its upper edge.
+    place = torch.bucketize(values, torch.tensor(edges[1:-1], dtype=values.dtype), right=True)
+    return tuple(edges), tuple(place.bincount(minlength=BINS).tolist())
+
+
+def _first_pairs(
+    ranks: ClassRanks, scores: Tensor, which: Tensor, by: Tensor
+) -> tuple[ScoredPair, ...]:
+    """The chosen pairs in rising order of ``by``; a pair that is the same both ways once."""
+    found: list[ScoredPair] = []
+    seen: set[tuple[int, int]] = set()
+    if bool(which.any()):  # only what can be listed is sorted: each pair may be there both ways
+        values = by[which]
+        which = which & (by <= values.kthvalue(min(2 * LISTED, len(values))).values)
+    rows, columns = which.nonzero(as_tuple=True)
+    for i in by[rows, columns].argsort(stable=True).tolist():
+        a, b = int(rows[i]), int(columns[i])
+        rank, score = int(ranks.table[a, b]), float(scores[a, b])
+        if (b, a) in seen and rank == int(ranks.table[b, a]) and score == float(scores[b, a]):
+            continue
+        seen.add((a, b))
+        found.append(ScoredPair(ranks.classes[a], ranks.classes[b], score, rank))
+        if len(found) == LISTED:
+            break
+    return tuple(found)
+
+
+def _listing(title: str, pairs: Sequence[ScoredPair]) -> list[str]:
+    return [f"{title}:", *(f"  {pair}" for pair in pairs)] if pairs else []

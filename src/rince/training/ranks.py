@@ -1,0 +1,110 @@
+"""The ranks that RINCE trains on: the folders' superclasses, or similarity scores; with noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rince.core.checks import RinceError
+from rince.ranks.class_names import name_scores_by_text, name_scores_by_wordnet
+from rince.ranks.class_ranks import ClassRanks
+from rince.ranks.noise import forget_ranks, move_classes, noisy_scores
+from rince.ranks.similarity import Similarity, SimilarityRanks
+from rince.ranks.taxonomy import Taxonomy
+from rince.training.config import RanksConfig, TrainConfig, from_dict
+
+
+def training_ranks(config: RanksConfig, taxonomy: Taxonomy, seed: int) -> ClassRanks:
+    """The ranks of a configuration.
+
+    Args:
+        config: which.
+        taxonomy: the data's classes; without scores also their ranks.
+        seed: of the noise.
+
+    Raises:
+        RinceError: scores that cannot be read, or do not have all classes.
+        ValueError: a rule that does not fit the scores, noise that does not fit the classes.
+    """
+    ranks: ClassRanks
+    if config.scores is not None:
+        scores = class_scores(config, taxonomy.classes)
+        if config.score_noise:
+            scores = noisy_scores(scores, config.score_noise, seed)
+        ranks = ranks_by_rule(config, scores)
+    elif config.move_classes:
+        ranks = move_classes(taxonomy, config.move_classes, seed).class_ranks
+    else:
+        ranks = taxonomy.class_ranks
+    if config.forget:
+        table = forget_ranks(ranks.table, config.forget, seed)
+        ranks = ClassRanks(ranks.classes, table, ranks.num_ranks)
+    return ranks
+
+
+def class_scores(config: RanksConfig, classes: Sequence[str]) -> Similarity:
+    """The scores of these classes, in their order.
+
+    Raises:
+        RinceError: scores that cannot be read, or do not have all classes.
+    """
+    source = str(config.scores)
+    if source == "wordnet":
+        return name_scores_by_wordnet(classes)
+    if source == "text":
+        # Loading a model draws random numbers: the encoder's first weights are to be the same as
+        # with these scores from a file.
+        with torch.random.fork_rng():
+            return name_scores_by_text(classes, config.text_model)
+    scores = Similarity.from_file(source)
+    try:
+        return scores.aligned_to(classes)
+    except ValueError as error:
+        raise RinceError(f"{source}: {error}") from None
+
+
+def ranks_by_rule(config: RanksConfig, scores: Similarity) -> SimilarityRanks:
+    """Ranks by the one rule that is given."""
+    if config.thresholds is not None:
+        return scores.by_thresholds(config.thresholds, missing=config.missing)
+    if config.quantiles is not None:
+        return scores.by_quantiles(config.quantiles, missing=config.missing)
+    return scores.by_top_k(config.top_k or (), missing=config.missing)
+
+
+def to_checkpoint(ranks: ClassRanks) -> dict[str, Any]:
+    """As plain data; :func:`resumed_ranks` reads it."""
+    return {"table": ranks.table, "num_ranks": ranks.num_ranks}
+
+
+def resumed_ranks(
+    about: Mapping[str, Any], taxonomy: Taxonomy, config: TrainConfig, folder: Path
+) -> ClassRanks:
+    """The ranks that a run was trained on, as its checkpoint holds them.
+
+    A score file that is still there must give the same ones; a text model is not asked again.
+
+    Args:
+        about: what the checkpoint says of the run.
+        taxonomy, config: of the run as it goes on. folder: the run's.
+
+    Raises:
+        RinceError: a score file, or a configuration, that gives other ranks by now.
+    """
+    kept, before = about.get("ranks"), taxonomy.class_ranks
+    if kept is not None:
+        before = ClassRanks(taxonomy.classes, kept["table"], kept["num_ranks"])
+    scores = config.ranks.scores
+    changed = from_dict(about["config"], quiet=True).ranks != config.ranks
+    if changed or (scores is not None and Path(scores).is_file()):
+        now = training_ranks(config.ranks, taxonomy, config.seed)
+        if now.num_ranks != before.num_ranks or not torch.equal(now.table, before.table):
+            what = "ranks in its config.yaml are" if changed else f"scores in {scores} give ranks"
+            raise RinceError(
+                f"the {what} not those that {folder} was trained on: put them back as they were, "
+                f"or start a new run"
+            )
+    return before

@@ -1,0 +1,133 @@
+"""Corruption does what it says: how much, to what, the same for the same seed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rince import Similarity, Taxonomy
+from rince.ranks.noise import forget_ranks, move_classes, noisy_scores
+
+SHARES = st.sampled_from([0.0, 0.1, 0.25, 0.5, 1.0])
+CIFAR = Taxonomy.cifar100()
+
+
+@given(SHARES, st.integers(0, 50))
+def test_moved_classes_lie_in_a_wrong_superclass(share: float, seed: int) -> None:
+    moved = move_classes(CIFAR, share, seed)
+    assert moved.classes == CIFAR.classes
+    wrong = [now[:-1] != before[:-1] for now, before in zip(moved.paths, CIFAR.paths, strict=True)]
+    assert sum(wrong) == round(share * 100)
+    assert {path[:-1] for path in moved.paths} <= {path[:-1] for path in CIFAR.paths}
+    assert moved == move_classes(CIFAR, share, seed)
+    # Only the moved classes have other partners, apart from those that they left or joined.
+    kept = torch.tensor([not w for w in wrong])
+    assert torch.equal(moved.table[kept][:, kept], CIFAR.table[kept][:, kept])
+
+
+def test_every_class_and_every_other_superclass_is_equally_likely() -> None:
+    tree = Taxonomy([(g, f"{g}{i}") for g in "abc" for i in range(2)])
+    counts = {path: dict.fromkeys("abc", 0) for path in tree.paths}
+    for seed in range(1200):
+        found = move_classes(tree, 1 / 6, seed)
+        for before, now in zip(tree.paths, found.paths, strict=True):
+            counts[before][now[0]] += before != now
+    for (own, _), targets in counts.items():
+        assert targets.pop(own) == 0
+        # 1200 moves over 6 classes with 2 targets each: 100 of each, standard deviation 9.6.
+        assert all(60 < n < 140 for n in targets.values()), counts
+
+
+def test_moves_in_ragged_trees() -> None:
+    tree = Taxonomy([("animal", "dog", "husky"), ("animal", "dog", "pug"), ("animal", "carp"),
+                     ("boat",)])  # fmt: skip
+    for seed in range(30):
+        found = move_classes(tree, 0.25, seed)
+        assert found.num_ranks == 3
+        changed = [n for b, n in zip(tree.paths, found.paths, strict=True) if b != n]
+        assert changed[0][:-1] in {("animal",), ("animal", "dog")}
+    deep_or_flat = Taxonomy([("g", "d", "deep"), ("h", "flat")])
+    outcomes = set()
+    for seed in range(20):
+        try:
+            outcomes.add(move_classes(deep_or_flat, 0.5, seed).paths[1])
+        except ValueError as error:
+            outcomes.add(str(error).partition(":")[0])
+    assert outcomes == {
+        ("g", "d", "flat"),
+        "moving a share of 0.5 left no class at the lowest of 3 levels",
+    }
+    # A class called like a group may not take its place: b goes below a/b, but not beside it.
+    names = Taxonomy([("a", "b", "x"), ("a", "b", "w"), ("a", "y"), ("c", "b")])
+    assert {move_classes(names, 0.25, seed).paths[3] for seed in range(40)} == {
+        ("c", "b"),
+        ("a", "b", "b"),
+    }
+
+
+@pytest.mark.parametrize("paths", [[("a",), ("b",)], [("g", "a"), ("g", "b")]])
+def test_nowhere_to_move(paths: list[tuple[str, ...]]) -> None:
+    with pytest.raises(ValueError, match="no other superclass to move"):
+        move_classes(Taxonomy(paths), 0.5, 0)
+
+
+def test_noise_of_scores_has_its_size() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(200, 200, generator=generator, dtype=torch.float64)
+    scores[3, 4] = math.nan
+    for symmetric in (False, True):
+        given_ = (scores + scores.T) / 2 if symmetric else scores
+        similarity = Similarity.from_matrix(given_, [str(i) for i in range(200)])
+        found = noisy_scores(similarity, 0.3, seed=7)
+        noise = found.scores - given_
+        assert torch.equal(noise.isnan(), given_.isnan())
+        assert torch.equal(found.scores.diagonal(), given_.diagonal())
+        off = noise[~torch.eye(200, dtype=torch.bool) & ~noise.isnan()]
+        # n draws (half of them if symmetric): four standard errors.
+        n = 200 * 199 / (2 if symmetric else 1)
+        assert abs(float(off.mean())) < 4 * 0.3 / math.sqrt(n)
+        assert abs(float(off.std()) - 0.3) < 4 * 0.3 / math.sqrt(2 * n)
+        mirrored = torch.equal(noise.nan_to_num(), noise.T.nan_to_num())
+        assert mirrored == symmetric
+        assert torch.equal(similarity.scores.nan_to_num(), given_.nan_to_num())  # left alone
+        again, other = (noisy_scores(similarity, 0.3, seed).scores for seed in (7, 8))
+        assert torch.equal(again.nan_to_num(), found.scores.nan_to_num())
+        assert not torch.equal(other.nan_to_num(), found.scores.nan_to_num())
+        assert torch.equal(noisy_scores(similarity, 0, 0).scores.nan_to_num(), given_.nan_to_num())
+
+
+@given(st.integers(1, 9), SHARES, st.integers(0, 20))
+def test_forgotten_pairs(size: int, share: float, seed: int) -> None:
+    table = torch.randint(0, 4, (size, size), generator=torch.Generator().manual_seed(seed))
+    before = table.clone()
+    found = forget_ranks(table, share, seed)
+    assert torch.equal(table, before)
+    assert torch.equal(found, forget_ranks(table, share, seed))
+    forgotten = 0
+    for a in range(size):
+        for b in range(size):
+            if found[a, b] == -1:
+                assert a != b
+                assert found[b, a] == -1
+                forgotten += a < b
+            else:
+                assert found[a, b] == before[a, b]
+    assert forgotten == round(share * (size * (size - 1) // 2))
+
+
+def test_what_cannot_be() -> None:
+    similarity = Similarity.from_matrix([[1.0]], ["a"])
+    for share in (-0.1, 1.1):
+        with pytest.raises(ValueError, match=r"share must lie in \[0, 1\], got"):
+            move_classes(CIFAR, share, 0)
+        with pytest.raises(ValueError, match=r"share must lie in \[0, 1\], got"):
+            forget_ranks(CIFAR.table, share, 0)
+    for sd in (-1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match="sd must be finite and at least 0"):
+            noisy_scores(similarity, sd, 0)
+    with pytest.raises(ValueError, match="must be"):
+        forget_ranks(torch.ones(2, 3), 0.1, 0)

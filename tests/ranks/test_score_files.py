@@ -1,0 +1,122 @@
+"""Score matrices from files and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rince import RinceError, Similarity
+
+NAMES = ["tabby, cat", "maine coon", "Löwe"]
+SCORES = torch.tensor([[1.0, 0.1, 1 / 3], [float("nan"), 1.0, -2e-9], [0.7, 5.0, 1.0]]).double()
+
+
+def _same(found: Similarity) -> None:
+    assert found.classes == tuple(NAMES)
+    torch.testing.assert_close(found.scores, SCORES, rtol=0, atol=0, equal_nan=True)
+
+
+def test_csv_gives_back_every_bit(tmp_path: Path) -> None:
+    Similarity.from_matrix(SCORES, NAMES).to_csv(tmp_path / "s.csv")
+    _same(Similarity.from_file(tmp_path / "s.csv"))
+
+
+def test_float32_keeps_its_side_of_a_threshold_in_csv(tmp_path: Path) -> None:
+    """0.7 as a float32 is below 0.7: written with all its digits it would lose rank 2."""
+    single = Similarity.from_matrix(torch.tensor([[1, 0.7], [0.2, 1]]), ["a", "b"])
+    single.to_csv(tmp_path / "s.csv")
+    again = Similarity.from_file(tmp_path / "s.csv")
+    expected = [[1, 2], [0, 1]]
+    assert single.by_thresholds([0.7]).table.tolist() == expected
+    assert again.by_thresholds([0.7]).table.tolist() == expected
+
+
+def test_npy_with_names_beside_it(tmp_path: Path) -> None:
+    np.save(tmp_path / "s.npy", SCORES.numpy())
+    with pytest.raises(RinceError, match=r"there is no .*s.json: write it, a JSON list"):
+        Similarity.from_file(tmp_path / "s.npy")
+    (tmp_path / "s.json").write_text(json.dumps(NAMES), encoding="utf-8")
+    _same(Similarity.from_file(tmp_path / "s.npy"))
+    (tmp_path / "other.json").write_text(json.dumps(NAMES[::-1]), encoding="utf-8")
+    assert Similarity.from_file(tmp_path / "s.npy", tmp_path / "other.json").classes[0] == NAMES[2]
+
+
+def test_parquet_of_a_data_frame(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is the extra rince[parquet]")
+    from pyarrow import parquet
+
+    # What a data frame with a named index becomes; rows in another order than columns.
+    rows = [2, 0, 1]
+    table = {name: [SCORES[r, c].item() for r in rows] for c, name in enumerate(NAMES)}
+    table[NAMES[0]][2] = None  # a missing value is null, not NaN
+    table["class"] = [NAMES[r] for r in rows]
+    parquet.write_table(pyarrow.table(table), tmp_path / "s.parquet")
+    _same(Similarity.from_file(tmp_path / "s.parquet"))
+    parquet.write_table(pyarrow.table({"a": [1.0]}), tmp_path / "t.parquet")
+    with pytest.raises(RinceError, match="one column of text, the names of the rows"):
+        Similarity.from_file(tmp_path / "t.parquet")
+    (tmp_path / "u.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(RinceError, match=r"cannot read the scores in .*u.parquet"):
+        Similarity.from_file(tmp_path / "u.parquet")
+
+
+def test_rows_in_another_order_are_matched_by_name(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("x,a,b,c\nc,.7,.8,1\na,1,.2,.3\nb,,1,.6\n")
+    found = Similarity.from_file(tmp_path / "s.csv")
+    assert found.classes == ("a", "b", "c")
+    assert found.scores.nan_to_num(-9).tolist() == [[1, 0.2, 0.3], [-9, 1, 0.6], [0.7, 0.8, 1]]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a header row of class names"),
+        ("x,a,b\n", "expected a header row of class names"),
+        ("x,a,b\na,1,2\nb,1\n", "line 3 has 2 cells, but the header has 3"),
+        ("x,a,b\na,1,2\nb,1,two\n", "line 3: 'two' is no number"),
+        ("x,a,b\na,1,2\nc,1,2\n", "c is only among the rows; b is only among the columns"),
+        ("x,a,a\na,1,2\nb,1,2\n", "column names occur twice: a"),
+        ("x,a,b\na,1,2\na,1,2\n", "row names occur twice: a"),
+        ("x,a,b\na,1,inf\nb,1,2\n", "scores must be finite"),
+        ('x,"a\n', "cannot read the scores"),
+    ],
+)
+def test_a_table_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "s.csv"
+    file.write_text(text)
+    with pytest.raises(RinceError, match=message) as error:
+        Similarity.from_file(file)
+    assert str(file) in str(error.value)
+
+
+def test_files_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(RinceError, match=r"ends in .csv, .npy, .parquet"):
+        Similarity.from_file(tmp_path / "s.xlsx")
+    with pytest.raises(RinceError, match="No such file"):
+        Similarity.from_file(tmp_path / "s.csv")
+    (tmp_path / "s.csv").write_bytes(b"x,a\na,\xff\n")
+    with pytest.raises(RinceError, match="cannot read the scores"):
+        Similarity.from_file(tmp_path / "s.csv")
+    with pytest.raises(RinceError, match="carries its own names"):
+        Similarity.from_file(tmp_path / "s.csv", "names.json")
+    (tmp_path / "s.json").write_text('{"a": 1}')
+    for content in (b"", b"\x93NUMPY and no more"):
+        (tmp_path / "s.npy").write_bytes(content)
+        with pytest.raises(RinceError, match="cannot read the scores"):
+            Similarity.from_file(tmp_path / "s.npy")
+    np.save(tmp_path / "s.npy", np.ones((1, 1)))
+    with pytest.raises(RinceError, match="must hold a JSON list of names"):
+        Similarity.from_file(tmp_path / "s.npy")
+    (tmp_path / "s.json").write_text("[")
+    with pytest.raises(RinceError, match="is not JSON"):
+        Similarity.from_file(tmp_path / "s.npy")
+    (tmp_path / "s.json").write_text('["a", "b"]')
+    with pytest.raises(RinceError, match=r"must have shape \(2, 2\), got \(1, 1\)"):
+        Similarity.from_file(tmp_path / "s.npy")
+    np.save(tmp_path / "s.npy", np.array([["a"]]))
+    with pytest.raises(RinceError, match="expected one array of numbers, got <U1"):
+        Similarity.from_file(tmp_path / "s.npy")
