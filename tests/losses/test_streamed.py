@@ -528,8 +528,8 @@ def test_auto_streams_large_batches_and_names_choose() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranked_info_nce_module, "streamed_loss", noted)
         for count, engine, streams in (
-            (20, "auto", False),
-            (512, "auto", True),
+            (255, "auto", False),
+            (256, "auto", True),
             (20, "streamed", True),
             (512, "dense", False),
         ):

@@ -81,7 +81,7 @@ def default_block_size(num_keys: int, num_ranks: int, dtype: torch.dtype) -> int
 
 def default_panel_size(count: int) -> int:
     """Samples a panel: few tiles on the diagonal, which are computed whole, but large tiles."""
-    return max(64, min(512, count // 8 // 64 * 64))
+    return max(256, min(512, count // 8))
 
 
 class _InBatch(torch.autograd.Function):
