@@ -46,7 +46,7 @@ from rince.data.views import NORMALISATION, BatchAugmentation
 from rince.models.backbones import build_backbone
 from rince.models.heads import ProjectionHead
 from rince.training.config import from_dict
-from rince.training.objectives import contrastive_loss, rank_statistics
+from rince.training.objectives import Pairs, contrastive_loss, rank_statistics
 from rince.training.run import train
 
 RECIPE = Path(__file__).parents[1] / "experiments/tiny-imagenet-100/recipe.yaml"
@@ -88,10 +88,11 @@ class Clock(pl.Callback):
     def loss(self, function: Callable[..., Any]) -> Callable[..., Any]:
         forward = self.timed("loss", function)
 
-        def timed(objective: Any, config: Any, taxonomy: Any, pairs: Any) -> Any:
+        def timed(*args: Any) -> Any:
+            (pairs,) = (x for x in args if isinstance(x, Pairs))
             # Called once all gradients of the embeddings are there: the loss's own part is over.
             pairs.query.register_hook(lambda gradient: self.lap("loss"))
-            return forward(objective, config, taxonomy, pairs)
+            return forward(*args)
 
         return timed
 
