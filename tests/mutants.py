@@ -32,6 +32,11 @@ TESTS = {
     "losses/masked.py": LOSS_TESTS + " tests/losses/test_contrastive.py",
     "losses/contrastive.py": "tests/losses/test_contrastive.py",
     "losses/temperatures.py": LOSS_TESTS,
+    "losses/hierarchical.py": "tests/losses/test_hierarchical.py",
+    "losses/metric_learning.py": "tests/losses/test_metric_learning.py",
+    "training/objectives.py": "tests/training/test_objectives.py tests/training/test_module.py",
+    "training/classifiers.py": "tests/training/test_objectives.py",
+    "training/module.py": "tests/training/test_module.py",
     "core/pair_ranks.py": "tests/core/test_pair_ranks.py",
     "core/distributed.py": "tests/core/test_distributed.py",
     "ranks/similarity.py": "tests/ranks/test_similarity.py",
@@ -68,6 +73,11 @@ POSITIVE = "losses/positive_pairs.py"
 MASKED = "losses/masked.py"
 CONTRASTIVE = "losses/contrastive.py"
 TEMPERATURES = "losses/temperatures.py"
+HIERARCHICAL = "losses/hierarchical.py"
+TRIPLET = "losses/metric_learning.py"
+OBJECTIVES = "training/objectives.py"
+CLASSIFIERS = "training/classifiers.py"
+MODULE = "training/module.py"
 PAIRS = "core/pair_ranks.py"
 CACHED = "training/cached.py"
 SCORES = "ranks/similarity.py"
@@ -207,6 +217,41 @@ MUTANTS = (
     Mutant(CONTRASTIVE, "sum(dim=1) > 1)", "sum(dim=1) > 0)", "a lone positive counts"),
     Mutant(CONTRASTIVE, "most <= most_positives,", "most <= 2,", "InfoNCE takes two positives"),
     Mutant(CONTRASTIVE, "highest <= 1,", "highest <= 2,", "one-rank losses take rank 2"),
+    # The rivals that know the tree.
+    Mutant(HIERARCHICAL, "torch.maximum(pair_loss, worst_finer)", "pair_loss", "no constraint"),
+    Mutant(HIERARCHICAL, "torch.maximum(pair", "torch.minimum(pair", "constraint upside down"),
+    Mutant(HIERARCHICAL, "-torch.inf).max()", "-torch.inf).max().detach()", "no gradient to it"),
+    Mutant(HIERARCHICAL, "pair_loss.masked_fill", "constrained.masked_fill", "the bound is kept"),
+    Mutant(HIERARCHICAL, "(rank == level) &", "(rank >= 1) & (rank <= level) &", "finer pairs too"),
+    Mutant(HIERARCHICAL, "weight / len(weights)", "weight", "sum over levels"),
+    Mutant(HIERARCHICAL, "keepdim=True) > 1", "keepdim=True) > 0", "a lone positive counts"),
+    Mutant(HIERARCHICAL, "logits, rank >= 0)[:", "logits, rank == 0)[:", "negatives only below"),
+    Mutant(HIERARCHICAL, "math.exp(1 / level)", "math.exp(level)", "weights rise with the level"),
+    Mutant(HIERARCHICAL, "highest <= len(weights)", "highest <= 127", "a rank without a weight"),
+    Mutant(HIERARCHICAL, "smoothing * same /", "smoothing * same * 0 + smoothing /", "all classes"),
+    Mutant(TRIPLET, "margin=step * margin", "margin=margin", "one margin for all ranks"),
+    Mutant(TRIPLET, "better + step)", "better - step)", "better keys are pushed away"),
+    Mutant(TRIPLET, "(found > 0).sum()", "found.numel()", "mean over all triplets"),
+    Mutant(
+        TRIPLET, "torch.where(rank == 0, highest + 1", "torch.where(rank < 0, 0", "no negatives"
+    ),
+    Mutant(TRIPLET, "highest + 2 - step", "highest + 1 - step", "the last rank meets no negatives"),
+    Mutant(TRIPLET, "(draw * count[anchor]).long()", "(draw * 0).long()", "always the same key"),
+    Mutant(TRIPLET, "LpDistance(power=2, ", "LpDistance(power=1, ", "distances not squared"),
+    Mutant(TRIPLET, "generator=generator).to(", "generator=None).to(", "another generator"),
+    Mutant(
+        OBJECTIVES, "_supcon_out(coarse, taxonomy, 2", "_supcon_out(coarse, taxonomy, 1", "fine"
+    ),
+    Mutant(OBJECTIVES, "pairs.head(0), pairs.head(1)", "pairs.head(0), pairs.head(0)", "one head"),
+    Mutant(OBJECTIVES, "pairs.key, ranks, config.margin", "pairs.key, ranks, 0.2", "fixed margin"),
+    Mutant(
+        CLASSIFIERS,
+        "cross_entropy(coarse, superclass)",
+        "cross_entropy(coarse, labels // 3)",
+        "groups",
+    ),
+    Mutant(CLASSIFIERS, "labels_at(2), config", "labels_at(1), config", "nothing to share with"),
+    Mutant(MODULE, "WEAK_VIEWS if config", "ViewConfig() if config", "strong for weak"),
     # Temperatures.
     Mutant(
         TEMPERATURES, "tuple(minimum + (1 - score)", "tuple(minimum + score", "schedule upside down"

@@ -38,7 +38,7 @@ from rince.training.checkpoint import (
 from rince.training.config import TrainConfig, from_dict, to_dict
 from rince.training.history import HISTORY_FILE, HistoryLogger
 from rince.training.logs import logger, logging_to, quiet_lightning
-from rince.training.module import CHECKPOINT_KEY, RankedModule
+from rince.training.module import CHECKPOINT_KEY, RankedModule, view_config
 from rince.training.ranks import resumed_ranks, training_ranks
 
 CONFIG_FILE = "config.yaml"
@@ -302,6 +302,7 @@ def _fit(
                 plan,
                 image_size=splits.image_size,
                 workers=config.images.workers,
+                config=view_config(config),
                 # Images in memory travel as bytes and are augmented on the device.
                 augment="now" if isinstance(splits.train, FileImages) else "later",
             ),
