@@ -34,6 +34,7 @@ TESTS = {
     "losses/temperatures.py": LOSS_TESTS,
     "losses/hierarchical.py": "tests/losses/test_hierarchical.py",
     "losses/metric_learning.py": "tests/losses/test_metric_learning.py",
+    "data/sampler.py": "tests/data/test_sampler.py",
     "training/objectives.py": "tests/training/test_objectives.py tests/training/test_module.py",
     "training/classifiers.py": "tests/training/test_objectives.py",
     "training/module.py": "tests/training/test_module.py",
@@ -78,6 +79,7 @@ TRIPLET = "losses/metric_learning.py"
 OBJECTIVES = "training/objectives.py"
 CLASSIFIERS = "training/classifiers.py"
 MODULE = "training/module.py"
+SAMPLER = "data/sampler.py"
 PAIRS = "core/pair_ranks.py"
 CACHED = "training/cached.py"
 SCORES = "ranks/similarity.py"
@@ -230,18 +232,16 @@ MUTANTS = (
     Mutant(HIERARCHICAL, "highest <= len(weights)", "highest <= 127", "a rank without a weight"),
     Mutant(HIERARCHICAL, "smoothing * same /", "smoothing * same * 0 + smoothing /", "all classes"),
     Mutant(TRIPLET, "margin=step * margin", "margin=margin", "one margin for all ranks"),
-    Mutant(TRIPLET, "better + step)", "better - step)", "better keys are pushed away"),
+    Mutant(TRIPLET, "level == better + step", "level == better - step", "better keys pushed away"),
     Mutant(TRIPLET, "(found > 0).sum()", "found.numel()", "mean over all triplets"),
     Mutant(
-        TRIPLET, "torch.where(rank == 0, highest + 1", "torch.where(rank < 0, 0", "no negatives"
+        TRIPLET, "torch.where(rank == 0, highest", "torch.where(rank < 0, highest", "no negatives"
     ),
     Mutant(TRIPLET, "highest + 2 - step", "highest + 1 - step", "the last rank meets no negatives"),
     Mutant(TRIPLET, "(draw * count[anchor]).long()", "(draw * 0).long()", "always the same key"),
     Mutant(TRIPLET, "LpDistance(power=2, ", "LpDistance(power=1, ", "distances not squared"),
     Mutant(TRIPLET, "generator=generator).to(", "generator=None).to(", "another generator"),
-    Mutant(
-        OBJECTIVES, "_supcon_out(coarse, taxonomy, 2", "_supcon_out(coarse, taxonomy, 1", "fine"
-    ),
+    Mutant(OBJECTIVES, "out(coarse, taxonomy, 2", "out(coarse, taxonomy, 1", "fine twice"),
     Mutant(OBJECTIVES, "pairs.head(0), pairs.head(1)", "pairs.head(0), pairs.head(0)", "one head"),
     Mutant(OBJECTIVES, "pairs.key, ranks, config.margin", "pairs.key, ranks, 0.2", "fixed margin"),
     Mutant(
@@ -344,6 +344,19 @@ MUTANTS = (
     Mutant(CACHED, "count * i // parts", "min(count, size * i)", "a last part of one image"),
     Mutant(CACHED, "_set_random_state(now, ctx.device)", "pass", "generator left where it was"),
     Mutant(CACHED, "tie_weights=False", "tie_weights=True", "tied weights"),
+    # Balanced batches.
+    Mutant(SAMPLER, "[self.process_index ::", "[0 ::", "all processes see the same"),
+    Mutant(SAMPLER, "self.seed, epoch))", "self.seed))", "every epoch is the same"),
+    Mutant(SAMPLER, "own[torch.randperm(len(own), generator=generator)]", "own", "not mixed"),
+    Mutant(SAMPLER, "most = count if len(group) >= m else None", "most = None", "a class twice"),
+    Mutant(SAMPLER, "len(m) >= classes_per_superclass", "len(m) >= 0", "lonely ones fill slots"),
+    Mutant(SAMPLER, "float(len(self._images[c])) for c", "1.0 for c", "small classes too often"),
+    Mutant(SAMPLER, "sum(len(self._images[c]) for c in group)", "len(group)", "small groups too"),
+    Mutant(SAMPLER, "shares.sum() + offset)", "shares.sum())", "rounds down"),
+    Mutant(SAMPLER, "left == remaining] = -1.0", "left == remaining] *= 1", "too late for some"),
+    Mutant(SAMPLER, "place = -torch.log1p(-draw) / left", "place = -left + draw", "largest first"),
+    Mutant(SAMPLER, "again[~repeated], again[repeated]", "again", "an image twice in a pack"),
+    Mutant(SAMPLER, "(labels == c).nonzero()", "(labels >= c).nonzero()", "other classes' images"),
     # Queue and momentum encoder.
     Mutant("models/queue.py", "self.valid[slots] = True", "pass", "filled slots stay ignored"),
     Mutant(
@@ -362,6 +375,7 @@ MUTANTS = (
     Mutant(KNN, "above + at_last * share", "above + at_last * 1.0", "ties do not share"),
     Mutant(KNN, "correct / len(query_features)", "correct / num_items", "share of the gallery"),
     Mutant(KNN, "((values - best) / temperature)", "((values - best) * temperature)", "flat votes"),
+    Mutant(OOD, "ball=1.0, sign=1", "ball=2.0, sign=1", "Mahalanobis twice as far"),
     Mutant(OOD, "/ 2 + log_volume", "/ 2", "likelihood without the volume"),
     Mutant(OOD, "torch.minimum(best, shape", "torch.maximum(-best, shape", "farthest class"),
     Mutant(OOD, "math.sqrt((1 - weight) / size)", "math.sqrt(weight / size)", "shares exceed 1"),

@@ -9,6 +9,7 @@ import pytest
 
 from rince.core.checks import RinceWarning
 from rince.training.config import (
+    BatchConfig,
     DataConfig,
     LossConfig,
     ModelConfig,
@@ -21,6 +22,7 @@ from rince.training.config import (
 
 def test_a_configuration_survives_yaml() -> None:
     config = TrainConfig(data="x", loss=LossConfig(temperatures=(0.1, 0.3)), seed=7)
+    config.batches = BatchConfig(4, 2)
     assert from_dict(to_dict(config)) == config
     with pytest.raises(ValueError, match="not a training configuration"):
         from_dict({"data": "x", "epoch": 3})
@@ -35,6 +37,15 @@ def test_a_configuration_survives_yaml() -> None:
         ({"optim": OptimConfig(lr=-1)}, "optim.lr must be positive"),
         ({"optim": OptimConfig(warmup_epochs=20), "epochs": 20}, r"below epochs \(20\), got 20"),
         ({"optim": OptimConfig(warmup_epochs=1), "epochs": 1}, r"below epochs \(1\), got 1"),
+        ({"batches": BatchConfig(0)}, "batches.images_per_class must be at least 1, got 0: leave"),
+        (
+            {"batches": BatchConfig(classes_per_superclass=2)},
+            "batches.classes_per_superclass needs batches.images_per_class",
+        ),
+        (
+            {"batches": BatchConfig(3, 2), "batch_size": 16},
+            "batch_size 16 is no multiple of 6, batches.images_per_class times",
+        ),
         ({"loss": LossConfig(margin=0)}, "loss.margin must be positive, got 0"),
         ({"loss": LossConfig(smoothing=1)}, "loss.smoothing must be .* below 1, got 1"),
         (

@@ -162,6 +162,20 @@ def test_a_trained_run_comes_back(image_tree: Path, tmp_path: Path) -> None:
         train(config)
 
 
+def test_a_classifier_comes_back_with_its_logits(image_tree: Path, tmp_path: Path) -> None:
+    config = small_config(image_tree, tmp_path, objective="cross-entropy-two-heads", epochs=1)
+    folder = train(config, flat_backbone())
+    weights = read_checkpoint(folder)["state_dict"]
+    assert weights["encoder.head.weight"].shape == (4 + 2, 16)
+    classifier = load_run(folder, flat_backbone()).classifier
+    assert classifier is not None
+    features = torch.randn(3, 16)
+    logits = features @ weights["encoder.head.weight"].T + weights["encoder.head.bias"]
+    torch.testing.assert_close(classifier(features), logits[:, :4])
+    other = train(small_config(image_tree, tmp_path, epochs=1), flat_backbone())
+    assert load_run(other, flat_backbone()).classifier is None
+
+
 def test_a_loss_that_blows_up_stops_with_advice(image_tree: Path, tmp_path: Path) -> None:
     class Broken(nn.Module):
         def __init__(self) -> None:

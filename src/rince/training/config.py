@@ -197,6 +197,20 @@ class RanksConfig:
 
 
 @dataclass
+class BatchConfig:
+    """Batches with a wished number of positives a rank; without these, images are drawn at random.
+
+    Args:
+        images_per_class: n: classes come in packs of n different images.
+        classes_per_superclass: m: packs come in groups of m different classes of a superclass;
+            None takes no heed of superclasses. batch_size is a multiple of m n.
+    """
+
+    images_per_class: int | None = None
+    classes_per_superclass: int | None = None
+
+
+@dataclass
 class ModelConfig:
     """The encoder.
 
@@ -275,6 +289,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     images: DataConfig = field(default_factory=DataConfig)
+    batches: BatchConfig = field(default_factory=BatchConfig)
     epochs: int = 20
     batch_size: int = 256
     micro_batch: int | None = None
@@ -332,6 +347,7 @@ class TrainConfig:
                 all(t > 0 and math.isfinite(t) for t in given),
                 f"{name} must be positive, got {', '.join(map(str, given))}",
             )
+        self._check_batches()
         require(self.loss.margin > 0, f"loss.margin must be positive, got {self.loss.margin}")
         require(
             0 <= self.loss.smoothing < 1,
@@ -376,6 +392,25 @@ class TrainConfig:
         cumulative = " cumulative" if self.loss.positives == "cumulative" else ""
         ranks = f", {self.ranks.label()}" if self.ranks.label() else ""
         return f"rince {self.loss.variant}{cumulative}{ranks}{weak}"
+
+    def _check_batches(self) -> None:
+        images, classes = self.batches.images_per_class, self.batches.classes_per_superclass
+        for name, value in (("images_per_class", images), ("classes_per_superclass", classes)):
+            require(
+                value is None or value >= 1,
+                f"batches.{name} must be at least 1, got {value}: leave it out for random batches",
+            )
+        require(
+            classes is None or images is not None,
+            "batches.classes_per_superclass needs batches.images_per_class: how many images of "
+            "each of these classes?",
+        )
+        slot = (images or 1) * (classes or 1)
+        require(
+            self.batch_size % slot == 0,
+            f"batch_size {self.batch_size} is no multiple of {slot}, "
+            f"batches.images_per_class times batches.classes_per_superclass",
+        )
 
     def _unread_options(self) -> list[str]:
         """Options that were set, but that the objective does not read."""
@@ -431,6 +466,7 @@ def from_dict(data: dict[str, Any], *, quiet: bool = False) -> TrainConfig:
             model=ModelConfig(**data.pop("model", {})),
             optim=OptimConfig(**data.pop("optim", {})),
             images=DataConfig(**data.pop("images", {})),
+            batches=BatchConfig(**data.pop("batches", {})),
             **data,
         )
     except TypeError as error:

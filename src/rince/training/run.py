@@ -18,11 +18,12 @@ import yaml
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from rince._version import __version__
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, require
 from rince.core.distributed import world_size
 from rince.core.files import replacing
 from rince.data.batches import BatchPlan, ImageBatch, TrainLoader
 from rince.data.images import FileImages
+from rince.data.sampler import BalancedPlan
 from rince.data.sources import Splits, load_dataset
 from rince.models.backbones import Backbone, build_backbone
 from rince.ranks.class_ranks import ClassRanks
@@ -289,13 +290,7 @@ def _fit(
             log_every_n_steps=1,  # the module decides
             use_distributed_sampler=False,
         )
-        plan = BatchPlan(
-            len(splits.train),
-            config.batch_size,
-            config.seed,
-            process_index=trainer.global_rank,
-            world_size=trainer.world_size,
-        )
+        plan = _plan(config, splits, trainer.global_rank, trainer.world_size)
         loader = _PositionedLoader(
             TrainLoader(
                 splits.train,
@@ -331,6 +326,29 @@ def _fit(
         _run_to_the_end(trainer, module, loader, checkpoint, folder, planned)
         if trainer.is_global_zero:
             _write_about(folder, config, trainer, planned, module.train_seconds())
+
+
+def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: int) -> BatchPlan:
+    images, classes = config.batches.images_per_class, config.batches.classes_per_superclass
+    if images is None:
+        return BatchPlan(
+            len(splits.train), config.batch_size, config.seed, process_index, world_size
+        )
+    taxonomy = splits.train.taxonomy
+    require(
+        classes is None or taxonomy.num_ranks >= 2,
+        "batches.classes_per_superclass needs superclasses, but these classes form one flat level",
+    )
+    return BalancedPlan(
+        splits.train.labels,
+        None if classes is None else taxonomy.labels_at(2),
+        config.batch_size,
+        images,
+        classes or 1,
+        seed=config.seed,
+        process_index=process_index,
+        world_size=world_size,
+    )
 
 
 def _run_to_the_end(
