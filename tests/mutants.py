@@ -354,7 +354,9 @@ MUTANTS = (
     Mutant(SAMPLER, "sum(len(self._images[c]) for c in group)", "len(group)", "small groups too"),
     Mutant(SAMPLER, "shares.sum() + offset)", "shares.sum())", "rounds down"),
     Mutant(SAMPLER, "left == remaining] = -1.0", "left == remaining] *= 1", "too late for some"),
-    Mutant(SAMPLER, "place = -torch.log1p(-draw) / left", "place = -left + draw", "largest first"),
+    Mutant(
+        SAMPLER, "in torch.randperm(bins, generator=generator).tolist()", "in range(bins)", "late"
+    ),
     Mutant(SAMPLER, "again[~repeated], again[repeated]", "again", "an image twice in a pack"),
     Mutant(SAMPLER, "(labels == c).nonzero()", "(labels >= c).nonzero()", "other classes' images"),
     # Queue and momentum encoder.

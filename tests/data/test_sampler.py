@@ -242,7 +242,9 @@ def test_processes_share_the_batches_of_one_and_are_disjoint(world_size: int) ->
         here = [i for part in parts for i in part[number]]
         assert sorted(here) == sorted(batch)
         for part in parts:
-            assert set(Counter(EVEN[part[number]].tolist()).values()) == {2}
+            # With 6 slots of 4 superclasses a process may get the same one twice.
+            numbers = set(Counter(EVEN[part[number]].tolist()).values())
+            assert numbers == {2} if world_size == 2 else numbers <= {2, 4}
         seen += here
     assert len(set(seen)) == len(seen)
 
@@ -310,7 +312,7 @@ def test_spread_is_even_over_the_bins() -> None:
         for seed in range(rounds):
             for i in spread(counts, 10, 2, generator(seed))[place]:
                 total[i] += 1
-        assert float((total / rounds - torch.tensor(counts) / 10).abs().max()) < 0.06
+        assert float((total / rounds - torch.tensor(counts) / 10).abs().max()) < 0.04
 
 
 @given(st.integers(1, 9), st.integers(0, 6), st.integers(1, 5), st.integers(0, 10**6))

@@ -199,7 +199,8 @@ def spread(counts: list[int], bins: int, size: int, generator: torch.Generator) 
         chosen = place.argsort()[: size - len(always)]
         left[chosen] -= 1
         found.append([*always, *chosen.tolist()])
-    return found
+    # Above, what is there often comes late rather than early.
+    return [found[i] for i in torch.randperm(bins, generator=generator).tolist()]
 
 
 def draws_in_packs(
@@ -215,4 +216,4 @@ def draws_in_packs(
         begun = drawn[len(drawn) - len(drawn) % size :]  # of the pack that goes on
         repeated = torch.isin(again, begun)
         drawn = torch.cat([drawn, again[~repeated], again[repeated]])
-    return drawn[: packs * size].split(size) if packs else ()
+    return torch.split(drawn[: packs * size], size) if packs else ()
