@@ -32,6 +32,12 @@ TESTS = {
     "losses/masked.py": LOSS_TESTS + " tests/losses/test_contrastive.py",
     "losses/contrastive.py": "tests/losses/test_contrastive.py",
     "losses/temperatures.py": LOSS_TESTS,
+    "losses/hierarchical.py": "tests/losses/test_hierarchical.py",
+    "losses/metric_learning.py": "tests/losses/test_metric_learning.py",
+    "data/sampler.py": "tests/data/test_sampler.py",
+    "training/objectives.py": "tests/training/test_objectives.py tests/training/test_module.py",
+    "training/classifiers.py": "tests/training/test_objectives.py",
+    "training/module.py": "tests/training/test_module.py",
     "core/pair_ranks.py": "tests/core/test_pair_ranks.py",
     "core/distributed.py": "tests/core/test_distributed.py",
     "ranks/similarity.py": "tests/ranks/test_similarity.py",
@@ -68,6 +74,12 @@ POSITIVE = "losses/positive_pairs.py"
 MASKED = "losses/masked.py"
 CONTRASTIVE = "losses/contrastive.py"
 TEMPERATURES = "losses/temperatures.py"
+HIERARCHICAL = "losses/hierarchical.py"
+TRIPLET = "losses/metric_learning.py"
+OBJECTIVES = "training/objectives.py"
+CLASSIFIERS = "training/classifiers.py"
+MODULE = "training/module.py"
+SAMPLER = "data/sampler.py"
 PAIRS = "core/pair_ranks.py"
 CACHED = "training/cached.py"
 SCORES = "ranks/similarity.py"
@@ -207,6 +219,39 @@ MUTANTS = (
     Mutant(CONTRASTIVE, "sum(dim=1) > 1)", "sum(dim=1) > 0)", "a lone positive counts"),
     Mutant(CONTRASTIVE, "most <= most_positives,", "most <= 2,", "InfoNCE takes two positives"),
     Mutant(CONTRASTIVE, "highest <= 1,", "highest <= 2,", "one-rank losses take rank 2"),
+    # The rivals that know the tree.
+    Mutant(HIERARCHICAL, "torch.maximum(pair_loss, worst_finer)", "pair_loss", "no constraint"),
+    Mutant(HIERARCHICAL, "torch.maximum(pair", "torch.minimum(pair", "constraint upside down"),
+    Mutant(HIERARCHICAL, "-torch.inf).max()", "-torch.inf).max().detach()", "no gradient to it"),
+    Mutant(HIERARCHICAL, "pair_loss.masked_fill", "constrained.masked_fill", "the bound is kept"),
+    Mutant(HIERARCHICAL, "(rank == level) &", "(rank >= 1) & (rank <= level) &", "finer pairs too"),
+    Mutant(HIERARCHICAL, "weight / len(weights)", "weight", "sum over levels"),
+    Mutant(HIERARCHICAL, "keepdim=True) > 1", "keepdim=True) > 0", "a lone positive counts"),
+    Mutant(HIERARCHICAL, "logits, rank >= 0)[:", "logits, rank == 0)[:", "negatives only below"),
+    Mutant(HIERARCHICAL, "math.exp(1 / level)", "math.exp(level)", "weights rise with the level"),
+    Mutant(HIERARCHICAL, "highest <= len(weights)", "highest <= 127", "a rank without a weight"),
+    Mutant(HIERARCHICAL, "smoothing * same /", "smoothing * same * 0 + smoothing /", "all classes"),
+    Mutant(TRIPLET, "margin=step * margin", "margin=margin", "one margin for all ranks"),
+    Mutant(TRIPLET, "level == better + step", "level == better - step", "better keys pushed away"),
+    Mutant(TRIPLET, "(found > 0).sum()", "found.numel()", "mean over all triplets"),
+    Mutant(
+        TRIPLET, "torch.where(rank == 0, highest", "torch.where(rank < 0, highest", "no negatives"
+    ),
+    Mutant(TRIPLET, "highest + 2 - step", "highest + 1 - step", "the last rank meets no negatives"),
+    Mutant(TRIPLET, "(draw * count[anchor]).long()", "(draw * 0).long()", "always the same key"),
+    Mutant(TRIPLET, "LpDistance(power=2, ", "LpDistance(power=1, ", "distances not squared"),
+    Mutant(TRIPLET, "generator=generator).to(", "generator=None).to(", "another generator"),
+    Mutant(OBJECTIVES, "out(coarse, taxonomy, 2", "out(coarse, taxonomy, 1", "fine twice"),
+    Mutant(OBJECTIVES, "pairs.head(0), pairs.head(1)", "pairs.head(0), pairs.head(0)", "one head"),
+    Mutant(OBJECTIVES, "pairs.key, ranks, config.margin", "pairs.key, ranks, 0.2", "fixed margin"),
+    Mutant(
+        CLASSIFIERS,
+        "cross_entropy(coarse, superclass)",
+        "cross_entropy(coarse, labels // 3)",
+        "groups",
+    ),
+    Mutant(CLASSIFIERS, "labels_at(2), config", "labels_at(1), config", "nothing to share with"),
+    Mutant(MODULE, "WEAK_VIEWS if config", "ViewConfig() if config", "strong for weak"),
     # Temperatures.
     Mutant(
         TEMPERATURES, "tuple(minimum + (1 - score)", "tuple(minimum + score", "schedule upside down"
@@ -299,6 +344,21 @@ MUTANTS = (
     Mutant(CACHED, "count * i // parts", "min(count, size * i)", "a last part of one image"),
     Mutant(CACHED, "_set_random_state(now, ctx.device)", "pass", "generator left where it was"),
     Mutant(CACHED, "tie_weights=False", "tie_weights=True", "tied weights"),
+    # Balanced batches.
+    Mutant(SAMPLER, "[self.process_index ::", "[0 ::", "all processes see the same"),
+    Mutant(SAMPLER, "self.seed, epoch))", "self.seed))", "every epoch is the same"),
+    Mutant(SAMPLER, "own[torch.randperm(len(own), generator=generator)]", "own", "not mixed"),
+    Mutant(SAMPLER, "most = count if len(group) >= m else None", "most = None", "a class twice"),
+    Mutant(SAMPLER, "len(m) >= classes_per_superclass", "len(m) >= 0", "lonely ones fill slots"),
+    Mutant(SAMPLER, "float(len(self._images[c])) for c", "1.0 for c", "small classes too often"),
+    Mutant(SAMPLER, "sum(len(self._images[c]) for c in group)", "len(group)", "small groups too"),
+    Mutant(SAMPLER, "shares.sum() + offset)", "shares.sum())", "rounds down"),
+    Mutant(SAMPLER, "left == remaining] = -1.0", "left == remaining] *= 1", "too late for some"),
+    Mutant(
+        SAMPLER, "in torch.randperm(bins, generator=generator).tolist()", "in range(bins)", "late"
+    ),
+    Mutant(SAMPLER, "again[~repeated], again[repeated]", "again", "an image twice in a pack"),
+    Mutant(SAMPLER, "(labels == c).nonzero()", "(labels >= c).nonzero()", "other classes' images"),
     # Queue and momentum encoder.
     Mutant("models/queue.py", "self.valid[slots] = True", "pass", "filled slots stay ignored"),
     Mutant(
@@ -317,6 +377,7 @@ MUTANTS = (
     Mutant(KNN, "above + at_last * share", "above + at_last * 1.0", "ties do not share"),
     Mutant(KNN, "correct / len(query_features)", "correct / num_items", "share of the gallery"),
     Mutant(KNN, "((values - best) / temperature)", "((values - best) * temperature)", "flat votes"),
+    Mutant(OOD, "ball=1.0, sign=1", "ball=2.0, sign=1", "Mahalanobis twice as far"),
     Mutant(OOD, "/ 2 + log_volume", "/ 2", "likelihood without the volume"),
     Mutant(OOD, "torch.minimum(best, shape", "torch.maximum(-best, shape", "farthest class"),
     Mutant(OOD, "math.sqrt((1 - weight) / size)", "math.sqrt(weight / size)", "shares exceed 1"),

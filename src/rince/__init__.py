@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rince.core.distributed import gather, mean_over_processes
     from rince.core.pair_ranks import DenseRanks, IdentityRanks, PairRanks, TableRanks
     from rince.losses.contrastive import info_nce, supcon_in, supcon_out
+    from rince.losses.hierarchical import himulcon
     from rince.losses.modules import RankedInfoNCE
     from rince.losses.ranked_info_nce import ranked_info_nce
     from rince.losses.temperatures import temperature_schedule
@@ -37,6 +38,7 @@ _HOME = {
     "info_nce": "losses.contrastive",
     "supcon_in": "losses.contrastive",
     "supcon_out": "losses.contrastive",
+    "himulcon": "losses.hierarchical",
     "RankedInfoNCE": "losses.modules",
     "ranked_info_nce": "losses.ranked_info_nce",
     "temperature_schedule": "losses.temperatures",
@@ -62,6 +64,7 @@ __all__ = [
     "__version__",
     "cached_encode",
     "gather",
+    "himulcon",
     "info_nce",
     "mean_over_processes",
     "name_scores_by_text",

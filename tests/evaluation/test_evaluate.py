@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from rince import RinceError, RinceWarning, Taxonomy
 from rince.data.images import TensorImages
 from rince.data.sources import Splits
+from rince.data.views import evaluation_pixels
 from rince.evaluation.evaluate import EvaluationOptions, evaluate_backbone
+from rince.evaluation.ood import auroc, energy_score, fpr_at_tpr, msp_score
 from rince.evaluation.results import load_evaluation, save_evaluation
 
 
@@ -39,6 +41,23 @@ def test_fewer_training_images_than_neighbours() -> None:
     assert 0 <= found.metrics["knn/fine"] <= 1
     assert 0 <= found.metrics["ood/black/knn/AUROC"] <= 1
     assert 0 <= found.metrics["ood/black/gaussian/AUROC"] <= 1
+    assert 0 <= found.metrics["ood/black/mahalanobis/AUROC"] <= 1
+    assert "ood/black/msp/AUROC" not in found.metrics
+
+
+def test_a_classifier_judges_outliers_by_its_logits() -> None:
+    tree = Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]})
+    torch.manual_seed(0)
+    head = nn.Linear(64, 3).requires_grad_(False)
+    data = splits(tree, 16, 6)
+    found = evaluate_backbone(nn.Flatten(), data, outliers(), options=OPTIONS, classifier=head)
+    inside = head(evaluation_pixels(data.test.pixels).flatten(1))
+    outside = head(evaluation_pixels(outliers()["black"]).flatten(1))
+    for name, score in (("msp", msp_score), ("energy", energy_score)):
+        scores = score(inside), score(outside)
+        assert found.metrics[f"ood/black/{name}/AUROC"] == pytest.approx(auroc(*scores))
+        assert found.metrics[f"ood/black/{name}/FPR95"] == pytest.approx(fpr_at_tpr(*scores))
+        assert ("black", name) in found.roc
 
 
 def test_without_a_covariance_the_other_detector_and_all_else_remain() -> None:

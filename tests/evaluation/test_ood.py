@@ -113,6 +113,16 @@ def test_full_shrinkage_orders_as_the_mahalanobis_detector() -> None:
     assert spearmanr(found, expected).statistic > 0.9999
 
 
+@pytest.mark.parametrize("size", [24, 90])
+def test_the_shared_covariance_needs_no_second_fit(size: int) -> None:
+    features, labels = clusters(0, size)
+    test = torch.cat([clusters(7, 20)[0], normal_features(9, 20, 5)])
+    expected = ClassGaussians.fit(features, labels, shrinkage=1)
+    found = ClassGaussians.fit(features, labels).with_shared_covariance()
+    np.testing.assert_allclose(found.score(test), expected.score(test), rtol=1e-9)
+    assert torch.equal(found.shrinkage, expected.shrinkage)
+
+
 def test_outliers_score_higher_even_with_far_fewer_samples_than_dimensions() -> None:
     """12 samples a class in 64 dimensions: no class has an invertible covariance of its own."""
     centres = 3 * normal_features(1, 4, 64)

@@ -81,6 +81,45 @@ def info_nce(query: Matrix, key: Matrix, ranks: Ranks, tau: float) -> list[float
     return _one_rank(query, key, ranks, tau, loss)
 
 
+def himulcon(
+    query: Matrix, key: Matrix, ranks: Ranks, tau: float, weights: Sequence[float]
+) -> list[float | None]:
+    """1/L sum_l w_l/|P_l| sum_p max(l(i, p), M_(l-1)), M_l the worst pair of level l of all."""
+    pairs: list[tuple[int, int, float]] = []  # query, rank, -log(e^(s_p/tau) / sum_a e^(s_a/tau))
+    for i, (similarity, row) in enumerate(zip(similarities(query, key), ranks, strict=True)):
+        candidates = [exp(s / tau) for s, rank in zip(similarity, row, strict=True) if rank >= 0]
+        if len(candidates) > 1:
+            for s, rank in zip(similarity, row, strict=True):
+                if rank >= 1:
+                    pairs.append((i, rank, -log(exp(s / tau) / sum(candidates))))
+    losses: list[float | None] = []
+    for i in range(len(query)):
+        own = [pair for pair in pairs if pair[0] == i]
+        loss = 0.0
+        for level, weight in enumerate(weights, start=1):
+            finer = [value for _, rank, value in pairs if rank == level - 1]
+            here = [max([value, *finer]) for _, rank, value in own if rank == level]
+            if here:
+                loss += weight * _mean(here) / len(weights)
+        losses.append(loss if own else None)
+    return losses
+
+
+def hierarchical_triplets(
+    query: Matrix, key: Matrix, ranks: Ranks, margin: float, num_ranks: int
+) -> list[float]:
+    """max(0, |q-p|^2 - |q-n|^2 + (j - i) m) of every triplet, p of rank i, n of a worse rank j."""
+    losses = []
+    for q, row in zip(query, ranks, strict=True):
+        level = [num_ranks + 1 if rank == 0 else rank for rank in row]
+        far = [sum((a - b) ** 2 for a, b in zip(q, k, strict=True)) for k in key]
+        for d_p, i in zip(far, level, strict=True):
+            for d_n, j in zip(far, level, strict=True):
+                if 1 <= i < j:
+                    losses.append(max(0.0, d_p - d_n + (j - i) * margin))
+    return losses
+
+
 def mean(losses: Sequence[float | None]) -> float:
     """Mean over the queries that have something to learn; 0 if there are none."""
     there = [loss for loss in losses if loss is not None]

@@ -9,6 +9,8 @@ import pytest
 
 from rince.core.checks import RinceWarning
 from rince.training.config import (
+    BatchConfig,
+    DataConfig,
     LossConfig,
     ModelConfig,
     OptimConfig,
@@ -20,6 +22,7 @@ from rince.training.config import (
 
 def test_a_configuration_survives_yaml() -> None:
     config = TrainConfig(data="x", loss=LossConfig(temperatures=(0.1, 0.3)), seed=7)
+    config.batches = BatchConfig(4, 2)
     assert from_dict(to_dict(config)) == config
     with pytest.raises(ValueError, match="not a training configuration"):
         from_dict({"data": "x", "epoch": 3})
@@ -34,6 +37,21 @@ def test_a_configuration_survives_yaml() -> None:
         ({"optim": OptimConfig(lr=-1)}, "optim.lr must be positive"),
         ({"optim": OptimConfig(warmup_epochs=20), "epochs": 20}, r"below epochs \(20\), got 20"),
         ({"optim": OptimConfig(warmup_epochs=1), "epochs": 1}, r"below epochs \(1\), got 1"),
+        ({"batches": BatchConfig(0)}, "batches.images_per_class must be at least 1, got 0: leave"),
+        (
+            {"batches": BatchConfig(classes_per_superclass=2)},
+            "batches.classes_per_superclass needs batches.images_per_class",
+        ),
+        (
+            {"batches": BatchConfig(3, 2), "batch_size": 16},
+            "batch_size 16 is no multiple of 6, batches.images_per_class times",
+        ),
+        ({"loss": LossConfig(margin=0)}, "loss.margin must be positive, got 0"),
+        ({"loss": LossConfig(smoothing=1)}, "loss.smoothing must be .* below 1, got 1"),
+        (
+            {"objective": "fastap", "model": ModelConfig(momentum=0.9)},
+            "fastap judges a batch against itself: leave out model.momentum",
+        ),
         ({"loss": LossConfig(temperature=0)}, "loss.temperature must be positive, got 0"),
         ({"loss": LossConfig(temperature=float("nan"))}, "loss.temperature must be positive"),
         (
@@ -50,10 +68,14 @@ def test_settings_that_make_no_sense(changes: dict[str, object], message: str) -
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"objective": "simclr"}, "objective must be one of rince, .*cross-entropy, got 'simclr'"),
+        (
+            {"objective": "simclr"},
+            "objective must be one of rince, .*two-heads, got 'simclr'",
+        ),
         ({"precision": "16"}, "precision must be one of 32-true, .*16-mixed, got '16'"),
         ({"optim": {"optimizer": "adam"}}, "optim.optimizer must be one of sgd, adamw, got 'adam'"),
         ({"loss": {"variant": "inout"}}, "loss.variant must be one of in, out, out-in, got"),
+        ({"images": {"augmentation": "no"}}, "images.augmentation must be one of strong, weak"),
         ({"loss": {"positives": "all"}}, "loss.positives must be one of exclusive, cumulative"),
     ],
 )
@@ -72,6 +94,11 @@ def test_a_wrong_word_is_answered_with_the_right_ones(
             "^loss.variant, loss.temperatures have no effect with objective supcon-out",
         ),
         ({"objective": "infonce", "loss": LossConfig(positives="cumulative")}, "^loss.positives"),
+        ({"loss": LossConfig(margin=0.3, smoothing=0.1)}, "^loss.margin, loss.smoothing have"),
+        (
+            {"objective": "triplet-hierarchical", "loss": LossConfig(temperature=0.2)},
+            "^loss.temperature has no effect with objective triplet-hierarchical",
+        ),
         ({"loss": LossConfig(temperature=0.2)}, "^loss.temperature has no effect .* rince"),
         (
             {"objective": "cross-entropy", "model": ModelConfig(momentum=0.9, queue_size=8)},
@@ -94,8 +121,33 @@ def test_options_with_effect_are_not_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         TrainConfig(data="x", loss=LossConfig("in", "cumulative", (0.1, 0.2)))
+        TrainConfig(data="x", objective="himulcon", loss=LossConfig(temperature=0.2))
+        TrainConfig(data="x", objective="triplet-hierarchical", loss=LossConfig(margin=0.3))
+        TrainConfig(data="x", objective="cross-entropy", loss=LossConfig(smoothing=0.2))
         TrainConfig(data="x", objective="infonce", loss=LossConfig(temperature=0.2))
         TrainConfig(data="x", objective="supcon-in", model=ModelConfig(momentum=0.9, queue_size=8))
+
+
+def test_variants_of_a_method_have_their_own_names() -> None:
+    weak = DataConfig(augmentation="weak")
+    smoothed = LossConfig(smoothing=0.2)
+    configs = [
+        TrainConfig(data="a/x", objective="cross-entropy"),
+        TrainConfig(data="a/x", objective="cross-entropy", images=weak),
+        TrainConfig(data="a/x", objective="cross-entropy", loss=smoothed),
+        TrainConfig(data="a/x", objective="cross-entropy-two-heads", loss=smoothed, images=weak),
+        TrainConfig(data="a/x", images=weak),
+    ]
+    assert [(c.run_name(), c.label()) for c in configs] == [
+        ("x-cross-entropy-seed0", "cross-entropy"),
+        ("x-cross-entropy-weak-seed0", "cross-entropy, weak augmentation"),
+        ("x-cross-entropy-smoothed-seed0", "cross-entropy smoothed"),
+        (
+            "x-cross-entropy-two-heads-smoothed-weak-seed0",
+            "cross-entropy-two-heads smoothed, weak augmentation",
+        ),
+        ("x-rince-out-in-weak-seed0", "rince out-in, weak augmentation"),
+    ]
 
 
 def test_warm_up_fits_short_runs() -> None:

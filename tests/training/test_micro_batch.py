@@ -69,6 +69,11 @@ CASES: list[dict[str, object]] = [
     {"objective": "supcon-coarse"},
     {"objective": "infonce"},
     {"objective": "cross-entropy"},
+    {"objective": "supcon-sum"},
+    {"objective": "supcon-two-heads", "model": ModelConfig(momentum=0.9, queue_size=40)},
+    {"objective": "himulcon"},
+    {"objective": "fastap"},
+    {"objective": "cross-entropy-two-heads", "loss": LossConfig(smoothing=0.2)},
     {"loss": LossConfig("in", "cumulative", (0.2, 0.4))},
     {"model": ModelConfig(momentum=0.9, queue_size=40)},
     {"objective": "infonce", "model": ModelConfig(momentum=0.9, queue_size=40)},
@@ -95,6 +100,17 @@ def test_parts_take_the_steps_of_the_whole(
     moved = (expected["encoder.backbone.linear.weight"] - start).norm()
     off = found["encoder.backbone.linear.weight"] - expected["encoder.backbone.linear.weight"]
     assert off.norm() < 1e-4 * moved
+
+
+def test_triplets_are_drawn_anew_for_parts_but_teach(image_tree: Path, tmp_path: Path) -> None:
+    """Parts come in another order, so the draws differ; the loss is the same on average."""
+    changes = {"objective": "triplet-hierarchical", "epochs": 4}
+    _, expected, _ = trained(image_tree, tmp_path, None, **changes)
+    _, found, sizes = trained(image_tree, tmp_path, PART, **changes)
+    assert max(sizes) == 2 * PART
+    assert found != expected
+    assert found[0] == pytest.approx(expected[0], rel=0.05)
+    assert found[-1] == pytest.approx(expected[-1], rel=0.2)
 
 
 def test_a_part_as_large_as_the_batch_is_the_plain_run(image_tree: Path, tmp_path: Path) -> None:

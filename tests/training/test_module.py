@@ -1,36 +1,61 @@
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from small_runs import STEPS, flat_backbone, small_config
 from torch import nn
 
-from rince import Taxonomy
+from rince import Taxonomy, supcon_out
 from rince.core.checks import RinceError, RinceWarning
 from rince.models.backbones import as_backbone
 from rince.training.checkpoint import load_run, read_checkpoint
-from rince.training.config import LossConfig, ModelConfig, OptimConfig, TrainConfig
+from rince.training.config import (
+    DataConfig,
+    LossConfig,
+    ModelConfig,
+    Objective,
+    OptimConfig,
+    TrainConfig,
+)
 from rince.training.history import read_history
 from rince.training.module import RankedModule, lr_factor
+from rince.training.objectives import Pairs, contrastive_loss
 from rince.training.run import train
 
-OBJECTIVES = ("rince", "supcon-in", "supcon-out", "supcon-coarse", "infonce", "cross-entropy")
+OBJECTIVES = get_args(Objective)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_learns(objective: str, image_tree: Path, tmp_path: Path) -> None:
     config = small_config(image_tree, tmp_path, objective=objective, epochs=8)
+    if objective == "cross-entropy-two-heads":
+        config.optim.lr = 0.02  # two losses on a feature that has no bounds
     folder = train(config, flat_backbone())
     history = read_history(folder)
     losses = [value for _, value in history["train/loss"]]
-    assert losses[-1] < losses[0]
+    if objective == "triplet-hierarchical":
+        # A mean over the triplets that violate their margin: it tells nothing of how many do.
+        gaps = [
+            [a - b for (_, a), (_, b) in zip(history[better], history[worse], strict=True)]
+            for better, worse in itertools.pairwise(
+                f"train/similarity_rank_{rank}" for rank in (1, 2, 0)
+            )
+        ]
+        assert all(sum(gap[-3:]) > sum(gap[:3]) for gap in gaps)
+    else:
+        assert losses[-1] < losses[0]
     assert history["online_knn"][-1][1] > 0.25  # chance: 4 classes
     for name in ("similarity_rank_0", "similarity_rank_1", "positives_rank_1", "positives_rank_2"):
         assert f"train/{name}" in history
     assert ("train/loss_rank_2" in history) == (objective == "rince")
+    twofold = objective in ("supcon-sum", "supcon-two-heads", "cross-entropy-two-heads")
+    assert ("train/loss_coarse" in history) == twofold
     assert {p.name for p in folder.iterdir()} == {
         "config.yaml",
         "about.json",
@@ -52,6 +77,66 @@ def test_momentum_and_queue_take_part(image_tree: Path, tmp_path: Path) -> None:
     assert positives[-1] == pytest.approx(72 / 4, abs=6)
     checkpoint = read_checkpoint(tmp_path / config.run_name())
     assert bool(checkpoint["state_dict"]["queue.valid"].all())
+
+
+@pytest.mark.parametrize(
+    "objective", ["supcon-sum", "supcon-two-heads", "himulcon", "triplet-hierarchical"]
+)
+def test_rivals_take_a_momentum_encoder_and_a_queue(
+    objective: str, image_tree: Path, tmp_path: Path
+) -> None:
+    model = ModelConfig(momentum=0.9, queue_size=40, embedding_dim=8)
+    config = small_config(image_tree, tmp_path, objective=objective, model=model, epochs=6)
+    folder = train(config, flat_backbone())
+    losses = [value for _, value in read_history(folder)["train/loss"]]
+    assert sum(losses[-3:]) < sum(losses[3:6])  # once the queue is full
+    heads = 2 if objective == "supcon-two-heads" else 1
+    queue = read_checkpoint(folder)["state_dict"]["queue.embeddings"]
+    assert queue.shape == (40, 8 * heads)
+    torch.testing.assert_close(queue.norm(dim=1), torch.full((40,), math.sqrt(heads)))
+
+
+def test_each_head_learns_its_own_level() -> None:
+    """The gradient of a loss of two heads is that of each head's own loss."""
+    tree = Taxonomy([("warm", "red"), ("warm", "orange"), ("cold", "blue")])
+    config = TrainConfig(data="x", objective="supcon-two-heads", model=ModelConfig(embedding_dim=4))
+    module = RankedModule(flat_backbone(), tree, config, in_channels=3, image_size=16)
+    z = module.encoder(torch.randn(9, 3, 16, 16))
+    assert z.shape == (9, 8)
+    labels = torch.arange(9) % 3
+    pairs = Pairs(z, z, labels, labels, labels, labels, ignore_self=True, num_heads=2)
+    total = contrastive_loss("supcon-two-heads", config.loss, tree, pairs).total
+    fine = tree.ranks(labels, labels, ignore_self=True).tile(slice(None), slice(None))
+    coarse = torch.where(fine == 2, 1, fine)
+    fine = torch.where(fine == 2, 0, fine)
+    expected = supcon_out(z[:, :4], z[:, :4], fine) + supcon_out(z[:, 4:], z[:, 4:], coarse)
+    torch.testing.assert_close(total, expected)
+    first, second = (dict(head.named_parameters()) for head in module.encoder.head.heads)
+    of_fine = torch.autograd.grad(
+        supcon_out(z[:, :4], z[:, :4], fine), first["layers.0.weight"], retain_graph=True
+    )[0]
+    total.backward()
+    torch.testing.assert_close(first["layers.0.weight"].grad, of_fine)
+    assert bool((second["layers.0.weight"].grad != 0).any())
+
+
+def test_weak_augmentation_leaves_the_colours(image_tree: Path, tmp_path: Path) -> None:
+    for cache in (True, False):
+        images = DataConfig(image_size=16, augmentation="weak", cache=cache, workers=0)
+        name = f"weak-{cache}"
+        config = replace(small_config(image_tree, tmp_path, epochs=1), name=name, images=images)
+        config.knn_every = 0
+        seen: list[torch.Tensor] = []
+        backbone = flat_backbone()
+        backbone.module.register_forward_pre_hook(lambda _, x, seen=seen: seen.append(x[0]))
+        train(config, backbone)
+        pixels = torch.cat(seen)  # every pixel is one of its image's, or a mean of neighbours
+        # The strong views turn a part of the images grey: then all channels are one.
+        mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+        std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+        colours = pixels * std + mean
+        grey = (colours.amax(dim=1) - colours.amin(dim=1)).flatten(1).amax(dim=1) < 0.01
+        assert not bool(grey.any()), cache
 
 
 def test_the_same_seed_gives_the_same_weights(image_tree: Path, tmp_path: Path) -> None:
@@ -77,6 +162,20 @@ def test_a_trained_run_comes_back(image_tree: Path, tmp_path: Path) -> None:
         train(config)
 
 
+def test_a_classifier_comes_back_with_its_logits(image_tree: Path, tmp_path: Path) -> None:
+    config = small_config(image_tree, tmp_path, objective="cross-entropy-two-heads", epochs=1)
+    folder = train(config, flat_backbone())
+    weights = read_checkpoint(folder)["state_dict"]
+    assert weights["encoder.head.weight"].shape == (4 + 2, 16)
+    classifier = load_run(folder, flat_backbone()).classifier
+    assert classifier is not None
+    features = torch.randn(3, 16)
+    logits = features @ weights["encoder.head.weight"].T + weights["encoder.head.bias"]
+    torch.testing.assert_close(classifier(features), logits[:, :4])
+    other = train(small_config(image_tree, tmp_path, epochs=1), flat_backbone())
+    assert load_run(other, flat_backbone()).classifier is None
+
+
 def test_a_loss_that_blows_up_stops_with_advice(image_tree: Path, tmp_path: Path) -> None:
     class Broken(nn.Module):
         def __init__(self) -> None:
@@ -97,7 +196,14 @@ def test_a_loss_that_blows_up_stops_with_advice(image_tree: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("tree", "changes", "message"),
     [
-        ([("a",), ("b",)], {"objective": "supcon-coarse"}, "needs superclasses"),
+        ([("a",), ("b",)], {"objective": "supcon-coarse"}, "^supcon-coarse needs superclasses"),
+        ([("a",), ("b",)], {"objective": "supcon-two-heads"}, "^supcon-two-heads needs super"),
+        ([("a",), ("b",)], {"objective": "cross-entropy-two-heads"}, "needs superclasses"),
+        (
+            [("a",), ("b",)],
+            {"objective": "cross-entropy", "loss": LossConfig(smoothing=0.1)},
+            "^loss.smoothing needs superclasses",
+        ),
         ([("g", "a")], {}, "only one class"),
         (
             [("g", "a"), ("g", "b")],

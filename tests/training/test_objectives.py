@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 from torch.nn import functional
 
-from rince import Taxonomy, info_nce, ranked_info_nce, supcon_in, supcon_out
+from rince import Taxonomy, himulcon, info_nce, ranked_info_nce, supcon_in, supcon_out
+from rince.losses.metric_learning import fast_ap, hierarchical_triplet
+from rince.training.classifiers import classification_loss, classifier_head
 from rince.training.config import LossConfig, rank_temperatures
 from rince.training.objectives import Pairs, contrastive_loss, rank_statistics
 
@@ -47,11 +50,57 @@ def test_each_objective_is_its_loss_on_its_ranks() -> None:
         "supcon-in": supcon_in(pairs.query, pairs.key, fine, 0.2),
         "supcon-out": supcon_out(pairs.query, pairs.key, fine, 0.2),
         "supcon-coarse": supcon_out(pairs.query, pairs.key, (ranks > 0).long(), 0.2),
+        "supcon-sum": supcon_out(pairs.query, pairs.key, fine, 0.2)
+        + supcon_out(pairs.query, pairs.key, (ranks > 0).long(), 0.2),
+        "himulcon": himulcon(
+            pairs.query, pairs.key, ranks, 0.2, level_weights=[math.e, math.sqrt(math.e)]
+        ),
     }
     for objective, value in expected.items():
         found = contrastive_loss(objective, config, TREE, pairs)  # type: ignore[arg-type]
         torch.testing.assert_close(found.total, value)
     assert len({round(float(v), 4) for v in expected.values()}) == len(expected)
+
+
+def test_rivals_of_the_library_get_the_ranks_and_the_labels() -> None:
+    pairs = _pairs()
+    config = LossConfig(margin=0.3)
+    torch.manual_seed(0)
+    found = contrastive_loss("triplet-hierarchical", config, TREE, pairs).total
+    torch.manual_seed(0)
+    expected = hierarchical_triplet(pairs.query, pairs.key, _by_hand(pairs), 0.3, num_ranks=2)
+    torch.testing.assert_close(found, expected)
+    pairs = replace(pairs, key=pairs.query, ignore_self=True)
+    found = contrastive_loss("fastap", config, TREE, pairs).total
+    torch.testing.assert_close(found, fast_ap(pairs.query, pairs.query_labels))
+
+
+def test_a_classifier_is_no_loss_on_pairs() -> None:
+    with pytest.raises(ValueError, match="cross-entropy is not a loss on pairs"):
+        contrastive_loss("cross-entropy", LossConfig(), TREE, _pairs())
+
+
+def test_classification_is_cross_entropy_of_both_labels() -> None:
+    labels, logits = torch.tensor([0, 1, 3]), torch.randn(3, 6)
+    log_fine, log_coarse = logits[:, :4].log_softmax(dim=1), logits[:, 4:].log_softmax(dim=1)
+    coarse_labels = TREE.labels_at(2)[labels]
+    hard = -log_fine[torch.arange(3), labels].mean()
+    coarse = -log_coarse[torch.arange(3), coarse_labels].mean()
+    # Each class has one sibling: half of the share stays, half goes there.
+    sibling = -log_fine[torch.arange(3), torch.tensor([1, 0, 2])].mean()
+    smooth = 0.8 * hard + 0.2 * sibling
+    for objective, smoothing, expected in (
+        ("cross-entropy", 0.0, hard),
+        ("cross-entropy", 0.4, smooth),
+        ("cross-entropy-two-heads", 0.0, hard + coarse),
+        ("cross-entropy-two-heads", 0.4, smooth + coarse),
+    ):
+        given = logits if objective == "cross-entropy-two-heads" else logits[:, :4]
+        config = LossConfig(smoothing=smoothing)
+        found = classification_loss(objective, config, TREE, given, labels)  # type: ignore[arg-type]
+        torch.testing.assert_close(found.total, expected)
+        head = classifier_head(objective, 7, TREE)  # type: ignore[arg-type]
+        assert head.weight.shape == (given.shape[1], 7)
 
 
 def test_the_parts_of_rince_are_its_ranks() -> None:

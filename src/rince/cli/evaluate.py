@@ -134,6 +134,7 @@ def evaluate_run(
         options=options,
         device=device,
         workers=images.workers,
+        classifier=trained.classifier,
     )
     save_evaluation(evaluation, folder)
     print(f"{folder.name} ({evaluation.info['evaluate_seconds']:.0f} s)")

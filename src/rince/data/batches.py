@@ -51,7 +51,7 @@ def batch_seed(seed: int, epoch: int, batch_index: int, process_index: int = 0) 
         >>> batch_seed(0, 0, 0) == batch_seed(0, 0, 0) != batch_seed(0, 0, 1)
         True
     """
-    return _mixed("batch", seed, epoch, batch_index, process_index)
+    return mixed_seed("batch", seed, epoch, batch_index, process_index)
 
 
 class BatchPlan:
@@ -122,7 +122,7 @@ class BatchPlan:
 
     def order(self, epoch: int) -> Tensor:
         """(N // world_size,) int64: the images of this process in an epoch."""
-        generator = torch.Generator().manual_seed(_mixed("order", self.seed, epoch))
+        generator = torch.Generator().manual_seed(mixed_seed("order", self.seed, epoch))
         shuffled = torch.randperm(self.num_samples, generator=generator)
         whole = self.num_samples // self.world_size * self.world_size
         return shuffled[self.process_index : whole : self.world_size]
@@ -227,7 +227,7 @@ class TrainLoader:
             self._keys.batches = [[(epoch, i) for i in chosen.tolist()] for _, chosen in batches]
             found = iter(self._files)
         for number, indices in batches:
-            seed = _mixed("views", plan.seed, epoch, number, plan.process_index)
+            seed = mixed_seed("views", plan.seed, epoch, number, plan.process_index)
             if found is not None:
                 first, second, labels = _raised(next(found))
                 yield ImageBatch((first, second), labels, indices, seed)
@@ -337,7 +337,7 @@ class _FileViews(Dataset[_Sample]):
         except RinceError as error:
             return error
         first, second = (
-            _drawn(self.transform, pixels, _mixed("view", self.seed, epoch, index, view))
+            _drawn(self.transform, pixels, mixed_seed("view", self.seed, epoch, index, view))
             for view in (0, 1)
         )
         return first, second, self.images.labels[index]
@@ -385,7 +385,7 @@ def _drawn(transform: Callable[[Tensor], Tensor], pixels: Tensor, seed: int) -> 
         torch.set_rng_state(before)
 
 
-def _mixed(*parts: str | int) -> int:
+def mixed_seed(*parts: str | int) -> int:
     """A well mixed 63-bit number; the word in front keeps streams of different use apart."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

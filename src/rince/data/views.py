@@ -87,6 +87,10 @@ class ViewDraws(NamedTuple):
         return ViewDraws(*(x[rows] for x in self))
 
 
+WEAK_VIEWS = ViewConfig(jitter_probability=0.0, grayscale=0.0)
+"""The crops and flips alone; colours stay as they are."""
+
+
 @dataclass(frozen=True)
 class BatchAugmentation:
     """One random view of every image of a batch, all drawn at once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,15 @@ from rince.data.sources import Splits
 from rince.evaluation.features import FeatureSet, extract_features
 from rince.evaluation.knn import knn_accuracy
 from rince.evaluation.linear_probe import linear_probe
-from rince.evaluation.ood import ClassGaussians, auroc, fpr_at_tpr, knn_ood_score, roc_curve
+from rince.evaluation.ood import (
+    ClassGaussians,
+    auroc,
+    energy_score,
+    fpr_at_tpr,
+    knn_ood_score,
+    msp_score,
+    roc_curve,
+)
 from rince.evaluation.ordering import rank_agreement, rank_correlation, similarity_histograms
 from rince.evaluation.results import Evaluation, Gallery, Map2D, RocCurve
 from rince.evaluation.retrieval import retrieval_by_level
@@ -55,6 +64,7 @@ def evaluate_backbone(
     device: torch.device | str = "cpu",
     batch_size: int = 512,
     workers: int = 0,
+    classifier: nn.Module | None = None,
 ) -> Evaluation:
     """Judge a backbone as the paper does, and by whether it keeps the order of the ranks.
 
@@ -67,6 +77,8 @@ def evaluate_backbone(
         device: where features are extracted.
         batch_size: of the extraction.
         workers: processes that decode image files; no effect for images in memory.
+        classifier: features to logits, (B, D) -> (B, C), of a run that was trained as one: then
+            its probabilities (msp) and energies are outlier scores too.
 
     Returns:
         All metrics and what a report draws.
@@ -121,7 +133,7 @@ def evaluate_backbone(
         metrics["ordering/correlation"] = rank_correlation(test.features, train.features, ranks)
 
     roc: dict[tuple[str, str], RocCurve] = {}
-    detectors = _outlier_detectors(train, neighbours) if outliers else {}
+    detectors = _outlier_detectors(train, neighbours, classifier) if outliers else {}
     inlier_scores = {name: score(test.features) for name, score in detectors.items()}
     for name, pixels in outliers.items():
         images = TensorImages(pixels, torch.zeros(len(pixels), dtype=torch.int64), taxonomy, name)
@@ -153,13 +165,21 @@ def evaluate_backbone(
     )
 
 
-def _outlier_detectors(train: FeatureSet, k: int) -> dict[str, Callable[[Tensor], Tensor]]:
+def _outlier_detectors(
+    train: FeatureSet, k: int, classifier: nn.Module | None
+) -> dict[str, Callable[[Tensor], Tensor]]:
     """name -> features to scores, higher is more outlying."""
     detectors: dict[str, Callable[[Tensor], Tensor]] = {
         "knn": lambda features: knn_ood_score(train.features, features, k=k)
     }
+    if classifier is not None:
+        head = copy.deepcopy(classifier).to(train.features).requires_grad_(False)
+        detectors["msp"] = lambda features: msp_score(head(features))
+        detectors["energy"] = lambda features: energy_score(head(features))
     try:
-        return {"gaussian": ClassGaussians.fit(train.features, train.labels).score, **detectors}
+        gaussians = ClassGaussians.fit(train.features, train.labels)
+        shared = gaussians.with_shared_covariance()
+        return {"gaussian": gaussians.score, "mahalanobis": shared.score, **detectors}
     except (
         ValueError
     ) as error:  # too few images, or a collapsed encoder: no reason to lose the rest

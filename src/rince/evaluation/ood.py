@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -106,6 +106,15 @@ class ClassGaussians:
                 )
             shapes.append(shape)
         return cls(classes, means, weights, factor, tuple(shapes))
+
+    def with_shared_covariance(self) -> ClassGaussians:
+        """The Mahalanobis detector: as fitted with ``shrinkage=1``, without fitting again."""
+        dim = self.means.shape[1]
+        # Whitened by the pooled covariance, the pooled covariance is the identity.
+        shape = ClassShape(self.means.new_zeros(0, dim), ball=1.0, sign=1, log_volume=0.0)
+        return replace(
+            self, shrinkage=torch.ones_like(self.shrinkage), shapes=(shape,) * len(self.shapes)
+        )
 
     def score(self, features: Tensor, *, chunk_size: int = 2048) -> Tensor:
         """Minus the highest log-likelihood among the classes: higher is more outlying.

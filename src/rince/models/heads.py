@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -27,3 +28,24 @@ class ProjectionHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         # fp32: half precision keeps too few bits of a cosine that is divided by 0.1 or less.
         return functional.normalize(self.layers(features).float(), dim=1)
+
+
+class ParallelHeads(nn.Module):
+    """Several projection heads on one feature, such as one for classes and one for superclasses.
+
+    One tensor rather than a tuple, so that it is encoded, gathered and queued as any embedding is.
+
+    Args:
+        feature_dim: width of the backbone's feature.
+        embedding_dim: width D of each head's embedding.
+        count: H, number of heads.
+
+    Forward: (B, feature_dim) -> (B, H * D), the embeddings side by side, each of length 1.
+    """
+
+    def __init__(self, feature_dim: int, embedding_dim: int = 128, count: int = 2) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(ProjectionHead(feature_dim, embedding_dim) for _ in range(count))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([head(features) for head in self.heads], dim=1)

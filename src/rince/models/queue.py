@@ -16,10 +16,11 @@ class KeyQueue(nn.Module):
 
     Args:
         size: number of keys held.
-        dim: width of an embedding.
+        dim: width D of an embedding.
+        num_heads: H; a key may be the embeddings of several heads side by side.
 
     Attributes:
-        embeddings: (size, dim) float32. labels, ids: (size,) int64. valid: (size,) bool.
+        embeddings: (size, H * D) float32. labels, ids: (size,) int64. valid: (size,) bool.
 
     Example:
         >>> queue = KeyQueue(size=4, dim=2)
@@ -34,13 +35,13 @@ class KeyQueue(nn.Module):
     valid: Tensor
     position: Tensor
 
-    def __init__(self, size: int, dim: int) -> None:
+    def __init__(self, size: int, dim: int, num_heads: int = 1) -> None:
         super().__init__()
         require(size > 0, f"a queue needs at least one slot, got {size}")
         self.size = size
         # Unit vectors, not zeros: an empty slot is masked, but its cosine must be defined.
-        empty = torch.zeros(size, dim)
-        empty[:, 0] = 1
+        empty = torch.zeros(size, num_heads * dim)
+        empty[:, ::dim] = 1
         self.register_buffer("embeddings", empty)
         self.register_buffer("labels", torch.zeros(size, dtype=torch.int64))
         self.register_buffer("ids", torch.zeros(size, dtype=torch.int64))
@@ -52,7 +53,7 @@ class KeyQueue(nn.Module):
         """Write B new keys over the oldest; of more than ``size`` keys the last ones stay.
 
         Args:
-            embeddings: (B, dim). labels: (B,) int64. ids: (B,) int64.
+            embeddings: (B, H * D). labels: (B,) int64. ids: (B,) int64.
 
         Raises:
             ValueError: lengths that differ, or another dimension.

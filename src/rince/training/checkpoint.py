@@ -17,7 +17,7 @@ from torch import nn
 from rince.core.checks import RinceError, warn
 from rince.models.backbones import Backbone, build_backbone
 from rince.ranks.taxonomy import Taxonomy
-from rince.training.config import TrainConfig, from_dict
+from rince.training.config import CLASSIFIERS, TrainConfig, from_dict
 from rince.training.module import BACKBONE_PREFIX, CHECKPOINT_KEY
 
 CHECKPOINT_FILE = "last.ckpt"
@@ -107,6 +107,7 @@ class TrainedRun:
         in_channels, image_size: of the images it was trained on.
         step: optimizer steps taken.
         data_fingerprint: of the images it was trained with; "" if it was not recorded.
+        classifier: features to the logits of the classes, of a run that was trained as one.
     """
 
     folder: Path
@@ -117,6 +118,7 @@ class TrainedRun:
     image_size: int
     step: int
     data_fingerprint: str = ""
+    classifier: nn.Linear | None = None
 
 
 def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
@@ -154,7 +156,20 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
         image_size=about["image_size"],
         step=checkpoint["global_step"],
         data_fingerprint=about.get("data_fingerprint") or "",
+        classifier=_classifier(config, checkpoint["state_dict"], len(about["taxonomy"])),
     )
+
+
+def _classifier(
+    config: TrainConfig, weights: Mapping[str, torch.Tensor], num_classes: int
+) -> nn.Linear | None:
+    """The logits of the classes; those of superclasses, which come behind, are left out."""
+    if config.objective not in CLASSIFIERS:
+        return None
+    weight, bias = (weights[f"encoder.head.{name}"][:num_classes] for name in ("weight", "bias"))
+    classifier = nn.Linear(weight.shape[1], num_classes)
+    classifier.load_state_dict({"weight": weight, "bias": bias})
+    return classifier.requires_grad_(False)
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,28 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from rince.core.checks import RinceWarning, require, warn
 
-Objective = Literal["rince", "supcon-in", "supcon-out", "supcon-coarse", "infonce", "cross-entropy"]
+Objective = Literal[
+    "rince",
+    "supcon-in",
+    "supcon-out",
+    "supcon-coarse",
+    "supcon-sum",
+    "supcon-two-heads",
+    "himulcon",
+    "infonce",
+    "triplet-hierarchical",
+    "fastap",
+    "cross-entropy",
+    "cross-entropy-two-heads",
+]
+# Those that are no loss on pairs: a linear classifier stands in place of the projection head.
+CLASSIFIERS = ("cross-entropy", "cross-entropy-two-heads")
+NEED_SUPERCLASSES = (
+    "supcon-coarse",
+    "supcon-sum",
+    "supcon-two-heads",
+    "cross-entropy-two-heads",
+)
 
 SCORE_FILES = (".csv", ".npy", ".parquet")
 RULES = ("thresholds", "quantiles", "top_k")
@@ -29,6 +50,8 @@ class DataConfig:
             places.
         image_size: side in pixels fed to the backbone; None keeps 28 (Fashion-MNIST) or 32
             (CIFAR-100), and takes 32 for a folder.
+        augmentation: of the views: "strong" crops, flips and changes colours (the paper's),
+            "weak" crops and flips only.
         per_class: use only so many training images of each class (chosen by the seed).
         test_per_class: likewise for the test images.
         cache: hold all images in memory as bytes at image_size and augment whole batches, much
@@ -42,6 +65,7 @@ class DataConfig:
 
     root: str | None = None
     image_size: int | None = None
+    augmentation: Literal["strong", "weak"] = "strong"
     per_class: int | None = None
     test_per_class: int | None = None
     cache: bool | None = None
@@ -60,13 +84,18 @@ class LossConfig:
         positives: "exclusive" takes rank i alone in term i, "cumulative" all ranks up to i.
         temperatures: RINCE, one a rank, rising; None takes (0.1, 0.225, 0.5) up to the number of
             ranks.
-        temperature: of the one-rank losses (supcon-in, supcon-out, supcon-coarse, infonce).
+        temperature: of supcon-*, infonce and himulcon.
+        margin: of triplet-hierarchical, on squared distances of unit vectors, a step of rank.
+        smoothing: share of a label that cross-entropy spreads over the classes of its superclass,
+            itself included (0: none).
     """
 
     variant: Literal["in", "out", "out-in"] = "out-in"
     positives: Literal["exclusive", "cumulative"] = "exclusive"
     temperatures: tuple[float, ...] | None = None
     temperature: float = 0.1
+    margin: float = 0.2
+    smoothing: float = 0.0
 
 
 @dataclass
@@ -168,6 +197,20 @@ class RanksConfig:
 
 
 @dataclass
+class BatchConfig:
+    """Batches with a wished number of positives a rank; without these, images are drawn at random.
+
+    Args:
+        images_per_class: n: classes come in packs of n different images.
+        classes_per_superclass: m: packs come in groups of m different classes of a superclass;
+            None takes no heed of superclasses. batch_size is a multiple of m n.
+    """
+
+    images_per_class: int | None = None
+    classes_per_superclass: int | None = None
+
+
+@dataclass
 class ModelConfig:
     """The encoder.
 
@@ -218,7 +261,9 @@ class TrainConfig:
         data: a folder of images in class folders (nested folders are superclasses; train/ and
             val/ or test/ below it are taken as splits), or fashion-mnist, or cifar100.
         objective: rince, or a rival in the same harness: supcon-in, supcon-out, supcon-coarse
-            (on the superclasses), infonce (no labels), cross-entropy.
+            (on the superclasses), supcon-sum and supcon-two-heads (supcon-out on both), himulcon
+            (on all levels), infonce (no labels), triplet-hierarchical and fastap (they need the
+            extra metric-learning), cross-entropy, cross-entropy-two-heads (of both labels).
         epochs: passes over the training images.
         batch_size: images a process and step; each gives two views.
         micro_batch: encode so many images at a time, for a batch_size beyond the device's memory:
@@ -244,6 +289,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     images: DataConfig = field(default_factory=DataConfig)
+    batches: BatchConfig = field(default_factory=BatchConfig)
     epochs: int = 20
     batch_size: int = 256
     micro_batch: int | None = None
@@ -259,7 +305,12 @@ class TrainConfig:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for prefix, part in (("", self), ("loss.", self.loss), ("optim.", self.optim)):
+        for prefix, part in (
+            ("", self),
+            ("loss.", self.loss),
+            ("optim.", self.optim),
+            ("images.", self.images),
+        ):
             _check_choices(prefix, part)
         self.ranks.check()
         for name in ("epochs", "batch_size", "checkpoint_every", "log_every"):
@@ -296,6 +347,16 @@ class TrainConfig:
                 all(t > 0 and math.isfinite(t) for t in given),
                 f"{name} must be positive, got {', '.join(map(str, given))}",
             )
+        self._check_batches()
+        require(self.loss.margin > 0, f"loss.margin must be positive, got {self.loss.margin}")
+        require(
+            0 <= self.loss.smoothing < 1,
+            f"loss.smoothing must be at least 0 and below 1, got {self.loss.smoothing}",
+        )
+        require(
+            self.objective != "fastap" or self.model.momentum is None,
+            "fastap judges a batch against itself: leave out model.momentum and model.queue_size",
+        )
         unread = self._unread_options()
         if unread:
             warn(
@@ -317,15 +378,39 @@ class TrainConfig:
         variant = f"-{self.loss.variant}" if self.objective == "rince" else ""
         if variant and self.ranks.label():
             variant += f"-{self.ranks.slug()}"
-        return f"{data}-{self.objective}{variant}-seed{self.seed}"
+        smoothed = "-smoothed" if self.loss.smoothing and self.objective in CLASSIFIERS else ""
+        weak = "-weak" if self.images.augmentation == "weak" else ""
+        return f"{data}-{self.objective}{variant}{smoothed}{weak}-seed{self.seed}"
 
     def label(self) -> str:
         """What a table calls this method, the same for all seeds."""
+        weak = ", weak augmentation" if self.images.augmentation == "weak" else ""
+        if self.objective in CLASSIFIERS and self.loss.smoothing:
+            return f"{self.objective} smoothed{weak}"
         if self.objective != "rince":
-            return self.objective
+            return f"{self.objective}{weak}"
         cumulative = " cumulative" if self.loss.positives == "cumulative" else ""
         ranks = f", {self.ranks.label()}" if self.ranks.label() else ""
-        return f"rince {self.loss.variant}{cumulative}{ranks}"
+        return f"rince {self.loss.variant}{cumulative}{ranks}{weak}"
+
+    def _check_batches(self) -> None:
+        images, classes = self.batches.images_per_class, self.batches.classes_per_superclass
+        for name, value in (("images_per_class", images), ("classes_per_superclass", classes)):
+            require(
+                value is None or value >= 1,
+                f"batches.{name} must be at least 1, got {value}: leave it out for random batches",
+            )
+        require(
+            classes is None or images is not None,
+            "batches.classes_per_superclass needs batches.images_per_class: how many images of "
+            "each of these classes?",
+        )
+        slot = (images or 1) * (classes or 1)
+        require(
+            self.batch_size % slot == 0,
+            f"batch_size {self.batch_size} is no multiple of {slot}, "
+            f"batches.images_per_class times batches.classes_per_superclass",
+        )
 
     def _unread_options(self) -> list[str]:
         """Options that were set, but that the objective does not read."""
@@ -333,10 +418,14 @@ class TrainConfig:
         if self.objective != "rince":
             unread += [("loss", name) for name in ("variant", "positives", "temperatures")]
             unread += [("ranks", option.name) for option in fields(RanksConfig)]
-        if self.objective in ("rince", "cross-entropy"):
+        if self.objective in ("rince", "triplet-hierarchical", "fastap", *CLASSIFIERS):
             unread.append(("loss", "temperature"))
-        if self.objective == "cross-entropy":
+        if self.objective != "triplet-hierarchical":
+            unread.append(("loss", "margin"))
+        if self.objective in CLASSIFIERS:
             unread += [("model", name) for name in ("momentum", "queue_size")]
+        else:
+            unread.append(("loss", "smoothing"))
         defaults = {"loss": LossConfig(), "model": ModelConfig(), "ranks": RanksConfig()}
         return [
             f"{part}.{name}"
@@ -377,6 +466,7 @@ def from_dict(data: dict[str, Any], *, quiet: bool = False) -> TrainConfig:
             model=ModelConfig(**data.pop("model", {})),
             optim=OptimConfig(**data.pop("optim", {})),
             images=DataConfig(**data.pop("images", {})),
+            batches=BatchConfig(**data.pop("batches", {})),
             **data,
         )
     except TypeError as error:

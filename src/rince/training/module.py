@@ -17,15 +17,23 @@ from rince._version import __version__
 from rince.core.checks import require
 from rince.core.distributed import gather, process_index, world_size
 from rince.data.batches import BatchViews, ImageBatch, batch_seed
-from rince.data.views import BatchAugmentation
+from rince.data.views import WEAK_VIEWS, BatchAugmentation, ViewConfig
+from rince.losses.metric_learning import require_metric_learning
 from rince.models.backbones import Backbone
-from rince.models.heads import ProjectionHead
+from rince.models.heads import ParallelHeads, ProjectionHead
 from rince.models.momentum import MomentumEncoder
 from rince.models.queue import KeyQueue
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.cached import Part, encode_parts, micro_batches
-from rince.training.config import TrainConfig, rank_temperatures, to_dict
+from rince.training.classifiers import classification_loss, classifier_head
+from rince.training.config import (
+    CLASSIFIERS,
+    NEED_SUPERCLASSES,
+    TrainConfig,
+    rank_temperatures,
+    to_dict,
+)
 from rince.training.objectives import Loss, Pairs, contrastive_loss, rank_statistics
 from rince.training.ranks import to_checkpoint
 
@@ -81,23 +89,26 @@ class RankedModule(pl.LightningModule):
         self.image_size = image_size
         self.data_fingerprint = data_fingerprint
         self.own_backbone = own_backbone
-        self.augmentation = BatchAugmentation(image_size, in_channels)
+        self.augmentation = BatchAugmentation(image_size, in_channels, view_config(config))
         self._seconds_before = 0.0
         self._started = time.perf_counter()
         self._check_objective()
-        model, contrastive = config.model, config.objective != "cross-entropy"
+        model, contrastive = config.model, config.objective not in CLASSIFIERS
+        self.num_heads = 2 if config.objective == "supcon-two-heads" else 1
         head: nn.Module
-        if contrastive:
-            head = ProjectionHead(backbone.feature_dim, model.embedding_dim)
+        if not contrastive:
+            head = classifier_head(config.objective, backbone.feature_dim, taxonomy)
+        elif self.num_heads > 1:
+            head = ParallelHeads(backbone.feature_dim, model.embedding_dim, self.num_heads)
         else:
-            head = nn.Linear(backbone.feature_dim, taxonomy.num_classes)
+            head = ProjectionHead(backbone.feature_dim, model.embedding_dim)
         self.encoder = nn.Sequential(OrderedDict(backbone=backbone.module, head=head))
         self.momentum_encoder: MomentumEncoder | None = None
         self.queue: KeyQueue | None = None
         if contrastive and model.momentum is not None:
             self.momentum_encoder = MomentumEncoder(self.encoder, model.momentum)
         if contrastive and model.queue_size:
-            self.queue = KeyQueue(model.queue_size, model.embedding_dim)
+            self.queue = KeyQueue(model.queue_size, model.embedding_dim, self.num_heads)
 
     @property
     def backbone(self) -> nn.Module:
@@ -128,7 +139,7 @@ class RankedModule(pl.LightningModule):
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         # Images held in memory arrive as bytes: drawing their views here uses the GPU, if any.
         views = BatchViews(batch, self.augmentation)
-        if self.config.objective == "cross-entropy":
+        if self.config.objective in CLASSIFIERS:
             loss, pairs = self._classify(batch, views)
         else:
             make = self._momentum_pairs if self.momentum_encoder else self._pairs
@@ -147,7 +158,7 @@ class RankedModule(pl.LightningModule):
         due = (self.global_step + 1) % self.config.log_every == 0 or self.trainer.is_last_batch
         if due and self.logger is not None:
             shown = {"loss": total.detach(), "lr": torch.tensor(self._current_lr())}
-            shown |= loss.parts | rank_statistics(pairs, self.class_ranks)
+            shown |= loss.parts | rank_statistics(pairs.head(0), self.class_ranks)
             self.logger.log_metrics(
                 {f"train/{name}": float(x) for name, x in shown.items()}, self.global_step + 1
             )
@@ -230,6 +241,7 @@ class RankedModule(pl.LightningModule):
             query_ids=ids,
             key_ids=gather(ids),
             ignore_self=True,
+            num_heads=self.num_heads,
         )
 
     def _momentum_pairs(self, batch: ImageBatch, views: BatchViews) -> Pairs:
@@ -263,15 +275,17 @@ class RankedModule(pl.LightningModule):
             ignore_self=False,
             num_queued=num_queued,
             key_valid=valid,
+            num_heads=self.num_heads,
         )
 
     def _classify(self, batch: ImageBatch, views: BatchViews) -> tuple[Loss, Pairs]:
         # (2B, F): the same budget of images
         features, labels, ids = self._encode_both(self.backbone, batch, views)
         logits = self.encoder.get_submodule("head")(features)
-        total = functional.cross_entropy(logits.float(), labels)
+        config = self.config
+        loss = classification_loss(config.objective, config.loss, self.taxonomy, logits, labels)
         z = functional.normalize(features.detach().float(), dim=1)
-        return Loss(total, {}), Pairs(z, z, labels, labels, ids, ids, ignore_self=True)
+        return loss, Pairs(z, z, labels, labels, ids, ids, ignore_self=True)
 
     def _check_objective(self) -> None:
         objective, taxonomy = self.config.objective, self.taxonomy
@@ -283,11 +297,15 @@ class RankedModule(pl.LightningModule):
                 f"loss.temperatures holds {len(given)} numbers, but these classes have "
                 f"{num_ranks} rank(s) (see `rince ranks`): give one a rank",
             )
-        if objective == "supcon-coarse":
+        smoothed = objective in CLASSIFIERS and self.config.loss.smoothing > 0
+        if objective in NEED_SUPERCLASSES or smoothed:
+            asking = "loss.smoothing" if smoothed else objective
             require(
                 taxonomy.num_ranks >= 2,
-                "supcon-coarse needs superclasses, but these classes form one flat level",
+                f"{asking} needs superclasses, but these classes form one flat level",
             )
+        if objective in ("triplet-hierarchical", "fastap"):
+            require_metric_learning()
         if objective != "infonce":
             require(
                 taxonomy.num_classes > 1,
@@ -299,6 +317,11 @@ class RankedModule(pl.LightningModule):
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         return float(optimizer.param_groups[0]["lr"])
+
+
+def view_config(config: TrainConfig) -> ViewConfig:
+    """How strong the views of a run are."""
+    return WEAK_VIEWS if config.images.augmentation == "weak" else ViewConfig()
 
 
 def lr_factor(step: int, total: int, warmup: int, final_ratio: float) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from rince.core.pair_ranks import (
     TableRanks,
 )
 from rince.losses.contrastive import info_nce, supcon_in, supcon_out
+from rince.losses.hierarchical import himulcon
+from rince.losses.metric_learning import fast_ap, hierarchical_triplet
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
@@ -27,12 +29,14 @@ class Pairs:
     """One step's queries and keys with what rank sources need to know of them.
 
     Args:
-        query, key: (Q, D), (K, D), unit length.
+        query, key: (Q, D), (K, D), unit length; with several heads (Q, H * D), (K, H * D), the
+            embeddings side by side, each of unit length.
         query_labels, key_labels: (Q,), (K,) class indices.
         query_ids, key_ids: (Q,), (K,) image indices, equal for two views of one image.
         ignore_self: the first Q keys are the queries themselves.
         num_queued: so many last keys come from the queue.
         key_valid: (K,) bool; False marks empty queue slots. None: all are valid.
+        num_heads: H.
     """
 
     query: Tensor
@@ -44,6 +48,12 @@ class Pairs:
     ignore_self: bool
     num_queued: int = 0
     key_valid: Tensor | None = None
+    num_heads: int = 1
+
+    def head(self, index: int) -> Pairs:
+        """The same pairs as one of the heads embeds them."""
+        query, key = (x.chunk(self.num_heads, dim=1)[index] for x in (self.query, self.key))
+        return replace(self, query=query, key=key, num_heads=1)
 
     def ranks(self, table: Tensor, num_ranks: int) -> TableRanks:
         """Ranks by class."""
@@ -82,7 +92,7 @@ class Loss:
     """A step's loss, and its parts to show: name -> scalar."""
 
     total: Tensor
-    parts: dict[str, Tensor]
+    parts: dict[str, Tensor] = field(default_factory=dict)
 
 
 def contrastive_loss(
@@ -92,35 +102,73 @@ def contrastive_loss(
     pairs: Pairs,
     class_ranks: ClassRanks | None = None,
 ) -> Loss:
-    """Judge a step's pairs; cross-entropy has no pairs and lives in the module.
+    """Judge a step's pairs. Classifiers have none: see :mod:`rince.training.classifiers`.
 
     Args:
         objective, config: which loss.
-        taxonomy: classes and superclasses, for the one-rank objectives.
+        taxonomy: classes and superclasses, for all but rince.
         pairs: the step's.
         class_ranks: for rince; None takes the taxonomy's.
+
+    Raises:
+        ImportError: pytorch-metric-learning is not installed, for the objectives that need it.
+        ValueError: an objective without pairs.
     """
-    if objective == "rince":
-        ranks = taxonomy.class_ranks if class_ranks is None else class_ranks
-        total, terms = ranked_info_nce_with_terms(
-            pairs.query,
-            pairs.key,
-            pairs.ranks(ranks.table, ranks.num_ranks),
-            rank_temperatures(config, ranks.num_ranks),
-            variant=config.variant,
-            positives=config.positives,
-        )
-        per_rank = terms.mean_per_rank()
-        return Loss(total, {f"loss_rank_{i + 1}": x for i, x in enumerate(per_rank)})
-    if objective == "infonce":
-        total = info_nce(pairs.query, pairs.key, pairs.instance_ranks(), config.temperature)
-    elif objective == "supcon-in":
-        flat = pairs.ranks(taxonomy.flat_table(1), 1)
-        total = supcon_in(pairs.query, pairs.key, flat, config.temperature)
-    else:
-        flat = pairs.ranks(taxonomy.flat_table(2 if objective == "supcon-coarse" else 1), 1)
-        total = supcon_out(pairs.query, pairs.key, flat, config.temperature)
-    return Loss(total, {})
+    tau = config.temperature
+    match objective:
+        case "rince":
+            return _rince(config, class_ranks or taxonomy.class_ranks, pairs)
+        case "infonce":
+            return Loss(info_nce(pairs.query, pairs.key, pairs.instance_ranks(), tau))
+        case "supcon-in":
+            fine = pairs.ranks(taxonomy.flat_table(1), 1)
+            return Loss(supcon_in(pairs.query, pairs.key, fine, tau))
+        case "supcon-out":
+            return Loss(_supcon_out(pairs, taxonomy, 1, tau))
+        case "supcon-coarse":
+            return Loss(_supcon_out(pairs, taxonomy, 2, tau))
+        case "supcon-sum":
+            return _supcon_twice(pairs, pairs, taxonomy, tau)
+        case "supcon-two-heads":
+            return _supcon_twice(pairs.head(0), pairs.head(1), taxonomy, tau)
+        case "himulcon":
+            ranks = pairs.ranks(taxonomy.table, taxonomy.num_ranks)
+            return Loss(himulcon(pairs.query, pairs.key, ranks, tau))
+        case "triplet-hierarchical":
+            ranks = pairs.ranks(taxonomy.table, taxonomy.num_ranks)
+            return Loss(hierarchical_triplet(pairs.query, pairs.key, ranks, config.margin))
+        case "fastap":
+            # It knows queries only. Where keys are gathered, every process judges all of them:
+            # the mean over processes of the gradients is that of the whole batch.
+            return Loss(fast_ap(pairs.key, pairs.key_labels))
+        case _:
+            raise ValueError(f"{objective} is not a loss on pairs")
+
+
+def _rince(config: LossConfig, ranks: ClassRanks, pairs: Pairs) -> Loss:
+    total, terms = ranked_info_nce_with_terms(
+        pairs.query,
+        pairs.key,
+        pairs.ranks(ranks.table, ranks.num_ranks),
+        rank_temperatures(config, ranks.num_ranks),
+        variant=config.variant,
+        positives=config.positives,
+    )
+    per_rank = terms.mean_per_rank()
+    return Loss(total, {f"loss_rank_{i + 1}": x for i, x in enumerate(per_rank)})
+
+
+def _supcon_out(pairs: Pairs, taxonomy: Taxonomy, level: int, temperature: float) -> Tensor:
+    """On the groups of a level: 1 the classes, 2 the superclasses."""
+    ranks = pairs.ranks(taxonomy.flat_table(level), 1)
+    return supcon_out(pairs.query, pairs.key, ranks, temperature)
+
+
+def _supcon_twice(fine: Pairs, coarse: Pairs, taxonomy: Taxonomy, temperature: float) -> Loss:
+    of_classes = _supcon_out(fine, taxonomy, 1, temperature)
+    of_superclasses = _supcon_out(coarse, taxonomy, 2, temperature)
+    parts = {"loss_fine": of_classes.detach(), "loss_coarse": of_superclasses.detach()}
+    return Loss(of_classes + of_superclasses, parts)
 
 
 @torch.no_grad()

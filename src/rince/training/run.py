@@ -18,11 +18,12 @@ import yaml
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from rince._version import __version__
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, require
 from rince.core.distributed import world_size
 from rince.core.files import replacing
 from rince.data.batches import BatchPlan, ImageBatch, TrainLoader
 from rince.data.images import FileImages
+from rince.data.sampler import BalancedPlan
 from rince.data.sources import Splits, load_dataset
 from rince.models.backbones import Backbone, build_backbone
 from rince.ranks.class_ranks import ClassRanks
@@ -38,7 +39,7 @@ from rince.training.checkpoint import (
 from rince.training.config import TrainConfig, from_dict, to_dict
 from rince.training.history import HISTORY_FILE, HistoryLogger
 from rince.training.logs import logger, logging_to, quiet_lightning
-from rince.training.module import CHECKPOINT_KEY, RankedModule
+from rince.training.module import CHECKPOINT_KEY, RankedModule, view_config
 from rince.training.ranks import resumed_ranks, training_ranks
 
 CONFIG_FILE = "config.yaml"
@@ -289,19 +290,14 @@ def _fit(
             log_every_n_steps=1,  # the module decides
             use_distributed_sampler=False,
         )
-        plan = BatchPlan(
-            len(splits.train),
-            config.batch_size,
-            config.seed,
-            process_index=trainer.global_rank,
-            world_size=trainer.world_size,
-        )
+        plan = _plan(config, splits, trainer.global_rank, trainer.world_size)
         loader = _PositionedLoader(
             TrainLoader(
                 splits.train,
                 plan,
                 image_size=splits.image_size,
                 workers=config.images.workers,
+                config=view_config(config),
                 # Images in memory travel as bytes and are augmented on the device.
                 augment="now" if isinstance(splits.train, FileImages) else "later",
             ),
@@ -330,6 +326,29 @@ def _fit(
         _run_to_the_end(trainer, module, loader, checkpoint, folder, planned)
         if trainer.is_global_zero:
             _write_about(folder, config, trainer, planned, module.train_seconds())
+
+
+def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: int) -> BatchPlan:
+    images, classes = config.batches.images_per_class, config.batches.classes_per_superclass
+    if images is None:
+        return BatchPlan(
+            len(splits.train), config.batch_size, config.seed, process_index, world_size
+        )
+    taxonomy = splits.train.taxonomy
+    require(
+        classes is None or taxonomy.num_ranks >= 2,
+        "batches.classes_per_superclass needs superclasses, but these classes form one flat level",
+    )
+    return BalancedPlan(
+        splits.train.labels,
+        None if classes is None else taxonomy.labels_at(2),
+        config.batch_size,
+        images,
+        classes or 1,
+        seed=config.seed,
+        process_index=process_index,
+        world_size=world_size,
+    )
 
 
 def _run_to_the_end(

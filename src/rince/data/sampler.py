@@ -1,0 +1,219 @@
+"""Batches that hold so many images of a class, and so many classes of a superclass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rince.core.checks import require
+from rince.data.batches import BatchPlan, mixed_seed
+
+
+class BalancedPlan(BatchPlan):
+    """Which images are in which batch, so that queries have a wished number of positives a rank.
+
+    A batch is made of packs, each of ``images_per_class`` different images of one class; packs of
+    ``classes_per_superclass`` different classes of one superclass make a slot, and slots of as
+    many different superclasses as there are make a batch. In it every query meets n - 1 other
+    images of its class and (m - 1) n of its superclass, or more, where a batch has more slots
+    than there are superclasses.
+
+    It is a function of (seed, epoch) like :class:`~rince.data.batches.BatchPlan`, with as many
+    batches, and processes share out the slots of one plan: P of them with batches of B see the
+    batches of one with P * B.
+
+    How often an image is seen. Superclasses get slots in proportion to their images, rounded up
+    or down by chance, so that over the epochs nothing is lost. In a superclass the classes get
+    packs in proportion to their images too, as far as m *different* classes a slot allow it: with
+    m classes in all, each has as many packs as the other. In a class every image comes once before
+    any comes again. A class of fewer than n images repeats them in its pack. Superclasses
+    of fewer than m classes are treated as one: their slots hold m classes of different ones, if
+    together they have m, and the same classes several times if not.
+
+    Args:
+        labels: (N,) int64 in [0, C), the class of each image.
+        superclasses: (C,) int64, the superclass of each class; None takes every class for its own.
+        batch_size: B, images in a batch of one process; a multiple of m n.
+        images_per_class: n, at least 1.
+        classes_per_superclass: m, at least 1.
+        seed, process_index, world_size: as in :class:`~rince.data.batches.BatchPlan`.
+
+    Raises:
+        ValueError: a number out of its range, a batch size that packs do not fill, or fewer
+            images than a batch needs.
+
+    Example:
+        >>> labels = torch.arange(80) % 8  # 8 classes in 4 superclasses
+        >>> plan = BalancedPlan(labels, torch.arange(8) // 2, 12, 3, 2, seed=0)
+        >>> [sorted(labels[batch].bincount(minlength=8).tolist()) for batch in list(plan)[:2]]
+        [[0, 0, 0, 0, 3, 3, 3, 3], [0, 0, 0, 0, 3, 3, 3, 3]]
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        superclasses: Tensor | None,
+        batch_size: int,
+        images_per_class: int,
+        classes_per_superclass: int = 1,
+        *,
+        seed: int,
+        process_index: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        super().__init__(len(labels), batch_size, seed, process_index, world_size)
+        for name, value in (
+            ("images_per_class", images_per_class),
+            ("classes_per_superclass", classes_per_superclass),
+        ):
+            require(value >= 1, f"{name} must be at least 1, got {value}")
+        slot = images_per_class * classes_per_superclass
+        require(
+            batch_size % slot == 0,
+            f"batch_size {batch_size} is no multiple of {slot}, the images of a superclass "
+            f"({classes_per_superclass} classes of {images_per_class}): take "
+            f"{max(1, batch_size // slot) * slot}, or other numbers",
+        )
+        self.images_per_class = images_per_class
+        self.classes_per_superclass = classes_per_superclass
+        self._images = [  # of each class that has any
+            (labels == c).nonzero()[:, 0] for c in torch.unique(labels).tolist()
+        ]
+        groups = torch.unique(labels)
+        if superclasses is not None:
+            groups = superclasses[groups]
+        members = [(groups == g).nonzero()[:, 0].tolist() for g in torch.unique(groups).tolist()]
+        whole = [m for m in members if len(m) >= classes_per_superclass]
+        small = [c for m in members if len(m) < classes_per_superclass for c in m]
+        self._groups: list[list[int]] = [*whole, small] if small else whole
+
+    def order(self, epoch: int) -> Tensor:
+        """(len(self) * B,) int64: the images of this process in an epoch, batch after batch."""
+        generator = torch.Generator().manual_seed(mixed_seed("balanced", self.seed, epoch))
+        m, n = self.classes_per_superclass, self.images_per_class
+        slots_a_batch = self.world_size * self.batch_size // (m * n)
+        sizes = [float(sum(len(self._images[c]) for c in group)) for group in self._groups]
+        counts = proportional(sizes, len(self) * slots_a_batch, None, generator)
+        slots = spread(counts, len(self), slots_a_batch, generator)  # groups of each batch
+        classes = [
+            self._classes_of_slots(group, count, generator)
+            for group, count in zip(self._groups, counts, strict=True)
+        ]
+        packs = self._packs(classes, generator)
+        batches = []
+        for groups in slots:
+            # All processes walk through all slots, and keep their own.
+            chosen = [classes[g].pop() for g in groups]
+            filled = [torch.cat([packs[c].pop() for c in slot]) for slot in chosen]
+            # Mixed, or a micro-batch would hold few classes, and batch norm would tell them apart.
+            own = torch.cat(filled[self.process_index :: self.world_size])
+            batches.append(own[torch.randperm(len(own), generator=generator)])
+        return torch.cat(batches)
+
+    def _classes_of_slots(
+        self, group: list[int], count: int, generator: torch.Generator
+    ) -> list[list[int]]:
+        """The m classes of each of the ``count`` slots of a group."""
+        m = self.classes_per_superclass
+        sizes = [float(len(self._images[c])) for c in group]
+        # A class is at most once in a slot, if there are enough of them.
+        most = count if len(group) >= m else None
+        packs = proportional(sizes, m * count, most, generator)
+        return [[group[i] for i in slot] for slot in spread(packs, count, m, generator)]
+
+    def _packs(
+        self, classes: list[list[list[int]]], generator: torch.Generator
+    ) -> list[list[Tensor]]:
+        """The packs of each class, (n,) images each, as many as the slots ask for."""
+        wanted = [0] * len(self._images)
+        for slots in classes:
+            for slot in slots:
+                for c in slot:
+                    wanted[c] += 1
+        return [
+            list(draws_in_packs(images, count, self.images_per_class, generator))
+            for images, count in zip(self._images, wanted, strict=True)
+        ]
+
+
+def proportional(
+    sizes: list[float], total: int, most: int | None, generator: torch.Generator
+) -> list[int]:
+    """Whole numbers that add up to ``total``, in proportion to sizes, rounded by chance.
+
+    Each is its exact share rounded up or down, and on average that share (systematic sampling).
+
+    Args:
+        sizes: positive.
+        total: at most ``most`` times their number.
+        most: no number is above it; what is cut off goes to the others, by their sizes.
+        generator: of the rounding.
+    """
+    counts = [0] * len(sizes)
+    left, open_ = total, list(range(len(sizes)))
+    if most is not None:
+        while True:  # each round fixes at least one, or ends
+            whole = sum(sizes[i] for i in open_)
+            capped = [i for i in open_ if left * sizes[i] >= most * whole]
+            if not capped:
+                break
+            for i in capped:
+                counts[i] = most
+            left -= most * len(capped)
+            open_ = [i for i in open_ if counts[i] == 0]
+            if not open_ or left == 0:
+                return counts
+    # In a random order, or neighbours would always be rounded in opposite directions.
+    order = [open_[i] for i in torch.randperm(len(open_), generator=generator).tolist()]
+    shares = torch.tensor([sizes[i] for i in order], dtype=torch.float64)
+    offset = torch.rand((), generator=generator, dtype=torch.float64)
+    edges = (left * shares.cumsum(0) / shares.sum() + offset).floor().long()
+    edges[-1] = left  # the last share ends at left + offset, but for rounding
+    numbers = torch.diff(edges, prepend=torch.zeros(1, dtype=torch.int64))
+    for i, number in zip(order, numbers.tolist(), strict=True):
+        counts[i] = number
+    return counts
+
+
+def spread(counts: list[int], bins: int, size: int, generator: torch.Generator) -> list[list[int]]:
+    """Deal items into bins of ``size``, item i ``counts[i]`` times, evenly over the bins.
+
+    An item is in a bin ``counts[i] // bins`` times, or once more: never twice, if it is there no
+    more often than there are bins.
+
+    Args:
+        counts: they add up to ``bins * size``.
+
+    Returns:
+        ``bins`` lists of ``size`` items.
+    """
+    always = [i for i, count in enumerate(counts) for _ in range(count // bins)] if bins else []
+    left = torch.tensor([count % bins for count in counts] if bins else [])
+    found = []
+    for remaining in range(bins, 0, -1):
+        # Without replacement, by how often each is left: the smallest of exponential draws.
+        draw = torch.rand(len(left), generator=generator, dtype=torch.float64)
+        place = -torch.log1p(-draw) / left  # inf (or NaN, for a draw of 0) where none is left
+        place[left == 0] = torch.inf
+        place[left == remaining] = -1.0  # now and always, or there are not enough bins for it
+        chosen = place.argsort()[: size - len(always)]
+        left[chosen] -= 1
+        found.append([*always, *chosen.tolist()])
+    # Above, what is there often comes late rather than early.
+    return [found[i] for i in torch.randperm(bins, generator=generator).tolist()]
+
+
+def draws_in_packs(
+    images: Tensor, packs: int, size: int, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    """``packs`` packs of ``size`` of the images, each image once before any comes again.
+
+    No pack holds an image twice, unless there are fewer than ``size``.
+    """
+    drawn = images[:0]
+    while len(drawn) < packs * size:
+        again = images[torch.randperm(len(images), generator=generator)]
+        begun = drawn[len(drawn) - len(drawn) % size :]  # of the pack that goes on
+        repeated = torch.isin(again, begun)
+        drawn = torch.cat([drawn, again[~repeated], again[repeated]])
+    return torch.split(drawn[: packs * size], size) if packs else ()
