@@ -284,6 +284,13 @@ MUTANTS = (
     Mutant(
         KERNELS, "(table >= 1) & (table <= rank)", "table <= rank", "cumulative takes negatives"
     ),
+    Mutant(KERNELS, "share = (exponent - largest[:, None])", "share = exponent.clone()", "shift"),
+    Mutant(
+        KERNELS, "odds.sigmoid_() / count[:, None]", "odds.sigmoid_()", "positives not averaged"
+    ),
+    Mutant(KERNELS, "pull *= push[:, None]", "pass", "pulls what is won already, pair by pair"),
+    Mutant(KERNELS, "/ tau.square()", "/ tau", "gradient of the temperature"),
+    Mutant(KERNELS, "of_rank * weight[:, None], 0", "of_rank, 0", "weights dropped, pair by pair"),
     # A batch with itself.
     Mutant(SELF, "out.diagonal(dim1=1, dim2=2).zero_()", "pass", "its own key"),
     Mutant(SELF, "keys - self.masks.diagonal", "keys - 0 * self.masks.diagonal", "counts itself"),

@@ -57,9 +57,11 @@ class Case:
 
 @pytest.fixture(autouse=True)
 def positives_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small batches have many positives a query; let the in-batch kernel serve them all the same,
-    and make it visit them in many small pieces."""
+    """Small batches have many positives a query; let the kernels for large ones serve them all the
+    same, and make it visit them in many small pieces."""
     monkeypatch.setattr(self_pairs, "MOST_VISITS", 1.0)
+    monkeypatch.setattr(self_pairs, "SMALLEST_BATCH", 0)
+    monkeypatch.setattr(kernels, "FEWEST_PAIRS_BY_CLASS", 0)
     monkeypatch.setattr(positive_pairs, "PAIRS_AT_A_TIME", 40)
     monkeypatch.setattr(positive_pairs, "QUERIES_OF_A_CLASS", 3)
 
@@ -244,7 +246,9 @@ def test_fp32_is_near_fp64(variant: str, tau: float) -> None:
     assert float(error) < 1e-5
 
 
-def test_the_kernel_by_class_serves_where_its_exponents_fit() -> None:
+def test_the_kernel_by_class_serves_where_its_exponents_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def serves(tau: float, source: PairRanks, scale: float = 1.0) -> bool:
         z = unit(2, 300, 16) * scale
         inputs = kernels.Inputs(z, z, torch.tensor([tau, 0.5]), source, "out-in", "exclusive")
@@ -254,6 +258,9 @@ def test_the_kernel_by_class_serves_where_its_exponents_fit() -> None:
     assert serves(0.0127, labelled(300))
     assert not serves(0.01, labelled(300))
     assert not serves(0.1, labelled(300), scale=3.0)
+    monkeypatch.setattr(kernels, "FEWEST_PAIRS_BY_CLASS", 300 * 300 + 1)
+    assert not serves(0.1, labelled(300))
+    monkeypatch.setattr(kernels, "FEWEST_PAIRS_BY_CLASS", 300 * 300)
     assert not serves(0.1, labelled(300, num_classes=100))  # no fewer classes than keys / 4
     assert not serves(0.1, IdentityRanks(torch.arange(300), torch.arange(300)))
 
@@ -321,6 +328,9 @@ def test_the_in_batch_kernel_serves_a_batch_with_itself(monkeypatch: pytest.Monk
     assert not served(source=DenseRanks(source.tile(ALL, ALL)))
     big = torch.zeros(1500, 1500, dtype=torch.int8).fill_diagonal_(1)
     assert not served(source=TableRanks(labels, labels, big, num_ranks=2))
+    monkeypatch.setattr(self_pairs, "SMALLEST_BATCH", 61)
+    assert not served()
+    monkeypatch.setattr(self_pairs, "SMALLEST_BATCH", 60)
     monkeypatch.setattr(self_pairs, "MOST_VISITS", 0.2)  # of rank 1 a tenth, of rank 2 four tenths
     assert served()
     assert not served(variant="out")
@@ -528,8 +538,8 @@ def test_auto_streams_large_batches_and_names_choose() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranked_info_nce_module, "streamed_loss", noted)
         for count, engine, streams in (
-            (255, "auto", False),
-            (256, "auto", True),
+            (127, "auto", False),
+            (128, "auto", True),
             (20, "streamed", True),
             (512, "dense", False),
         ):

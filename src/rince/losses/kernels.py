@@ -1,7 +1,7 @@
 """What the streamed engine computes of a block of queries and all keys: terms and their gradient.
 
-- :class:`ByPair` takes any rank source and any temperature: the definition itself, with
-  autograd's gradient.
+- :class:`ByPair` takes any rank source and any temperature: the definition, pair by pair, and its
+  gradient written out.
 - :class:`ByClass` takes ranks from labels. Ranks depend on the key's class alone, so sums of
   exponentials are taken per class (one ``index_add`` a rank), ranks act on the small
   class-by-query sums, and coefficients go back to the keys with one ``index_select`` a rank.
@@ -16,13 +16,10 @@ import torch
 from torch import Tensor
 
 from rince.core.pair_ranks import ALL, PairRanks, TableRanks
-from rince.losses.terms import (
-    Positives,
-    Variant,
-    log_one_plus_exp,
-    rank_terms,
-    takes_each_positive,
-)
+from rince.losses.terms import Positives, Variant, log_one_plus_exp, takes_each_positive
+
+# Below, picking classes costs more than it saves.
+FEWEST_PAIRS_BY_CLASS = 2**17
 
 LARGEST_EXPONENT = {torch.float32: 80.0, torch.float64: 600.0}
 
@@ -113,27 +110,57 @@ def sum_factors(
 
 
 class ByPair:
-    """The definition on a block; its gradient by autograd."""
+    """Any rank source and any temperature: exponents are shifted by the largest of each sum."""
 
     def __init__(self, inputs: Inputs, *, want_taus: bool) -> None:
         self.inputs = inputs
         self.want_taus = want_taus
+        self.each = inputs.each_positive()
 
     def __call__(self, rows: slice, weight: Tensor | None) -> Block:
         i = self.inputs
         rank = i.source.tile(rows, ALL).to(i.query.device)
         similarity = i.query[rows] @ i.key.T  # (B, K)
-        if weight is None:
-            found = rank_terms(similarity, rank, list(i.taus), i.variant, i.positives)
-            return Block(found.values, found.active, None, None)
-        with torch.enable_grad():
-            similarity.requires_grad_()
-            taus = i.taus.clone().requires_grad_(self.want_taus)
-            found = rank_terms(similarity, rank, list(taus), i.variant, i.positives)
-            total = (found.values.sum(dim=0) * weight).sum()
-            leaves = [similarity, taus] if self.want_taus else [similarity]
-            gradient, *of_taus = torch.autograd.grad(total, leaves)
-        return Block(found.values.detach(), found.active, gradient, of_taus[0] if of_taus else None)
+        gradient = None if weight is None else torch.zeros_like(similarity)
+        tau_gradient = torch.zeros_like(i.taus) if self.want_taus else None
+        values, active = [], []
+        for j, tau in enumerate(i.taus):
+            cumulative = i.positives == "cumulative"
+            positive = (rank >= 1) & (rank <= j + 1) if cumulative else rank == j + 1
+            less_similar = (rank > j + 1) | (rank == 0)
+            count = positive.sum(dim=1)
+            learns = (count > 0) & less_similar.any(dim=1)  # (B,)
+            exponent = similarity / tau  # (B, K)
+            less, less_share = _log_sum_and_shares(exponent, less_similar)
+            if j in self.each:
+                odds = (less[:, None] - exponent).masked_fill_(~positive, -torch.inf)
+                value = log_one_plus_exp(odds).sum(dim=1) / count
+                pull = odds.sigmoid_() / count[:, None]  # (B, K)
+                push = pull.sum(dim=1)
+            else:
+                more, pull = _log_sum_and_shares(exponent, positive)
+                value = log_one_plus_exp(less - more)
+                push = (less - more).sigmoid()
+                pull *= push[:, None]
+            values.append(torch.where(learns, value, 0))
+            active.append(learns)
+            if gradient is not None and weight is not None:
+                # By the exponents; rows that learn nothing hold 0 / 0.
+                of_rank = less_share.mul_(push[:, None]).sub_(pull)
+                of_rank = torch.where(learns[:, None], of_rank * weight[:, None], 0)
+                gradient += of_rank / tau
+                if tau_gradient is not None:
+                    tau_gradient[j] = -(of_rank * similarity).sum() / tau.square()
+        return Block(torch.stack(values), torch.stack(active), gradient, tau_gradient)
+
+
+def _log_sum_and_shares(exponent: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Log of the sum of exponentials over a mask (B,), and each one's share of the sum (B, K)."""
+    outside = ~mask
+    largest = exponent.masked_fill(outside, torch.finfo(exponent.dtype).min).amax(dim=1)
+    share = (exponent - largest[:, None]).exp_().masked_fill_(outside, 0)
+    total = share.sum(dim=1)
+    return largest + total.log(), share.div_(total[:, None])
 
 
 class ByClass:
@@ -144,6 +171,8 @@ class ByClass:
         """Ranks from labels, clearly fewer classes than keys, and exponents in range."""
         source = inputs.source
         if not isinstance(source, TableRanks) or 4 * len(source.table) > len(inputs.key):
+            return False
+        if len(inputs.query) * len(inputs.key) < FEWEST_PAIRS_BY_CLASS:
             return False
         return inputs.exponents_fit()
 

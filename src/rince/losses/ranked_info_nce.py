@@ -29,7 +29,7 @@ from rince.losses.terms import Positives, RankTerms, Variant, rank_terms
 
 Engine = Literal["auto", "dense", "streamed"]
 
-STREAM_FROM = 256 * 256  # pairs: below, the dense engine is about as fast and needs little memory
+STREAM_FROM = 128 * 128  # pairs: below, the dense engine is about as fast and needs little memory
 
 
 def ranked_info_nce(
@@ -78,7 +78,7 @@ def ranked_info_nce(
             to i in its place, as in the paper's CIFAR-100 results.
         reduction: "mean" over the queries that have something to learn, "sum", or "none".
         engine: "dense" holds a few (Q, K) matrices, "streamed" a block of queries at a time; both
-            give the same numbers. "auto" streams from about 256 x 256 pairs on. The streamed
+            give the same numbers. "auto" streams from about 128 x 128 pairs on. The streamed
             gradient cannot itself be differentiated: for second derivatives take "dense".
         block_size: queries at a time of the streamed engine; None fits them into about 16 MB.
         validate: also make the checks that read values (and on a GPU wait for them): NaN, zero

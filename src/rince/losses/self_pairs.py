@@ -28,6 +28,7 @@ from rince.losses.terms import log_one_plus_exp
 
 CLASS_MASK_BYTES = 16 * 2**20
 MOST_VISITS = 1 / 16
+SMALLEST_BATCH = 2048
 
 
 class Panel(NamedTuple):
@@ -57,6 +58,8 @@ class SelfPairs:
         """One label a sample, few enough classes and exponents in range; where it is faster."""
         source, num_ranks = inputs.source, len(inputs.taus)
         if not isinstance(source, TableRanks) or source.key_valid is not None:
+            return False
+        if len(source.query_labels) < SMALLEST_BATCH:
             return False
         if 2 * num_ranks * len(source.table) ** 2 * inputs.query.element_size() > CLASS_MASK_BYTES:
             return False
