@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
 from oracles import losses as oracle
-from rince import DenseRanks, Taxonomy
+from rince import DenseRanks, Taxonomy, gather
 from rince.losses.metric_learning import (
     fast_ap,
     hierarchical_triplet,
@@ -95,7 +98,7 @@ def test_embeddings_in_order_cost_nothing_and_keep_a_graph() -> None:
     z = torch.stack([angles.cos(), angles.sin()], dim=1)
     query = z[:1].clone().requires_grad_()
     ranks = DenseRanks(torch.tensor([[-1, 1, 2, 0]]), num_ranks=2)
-    assert float(hierarchical_triplet(query, z, ranks, 0.1)) == 0
+    assert float(hierarchical_triplet(query, z, ranks, 0.1).detach()) == 0
     loss = hierarchical_triplet(query, z, DenseRanks(torch.tensor([[-1, 0, 0, 0]]), num_ranks=2))
     loss.backward()
     assert torch.equal(query.grad, torch.zeros_like(query))
@@ -131,6 +134,31 @@ def test_fast_ap_is_its_definition() -> None:
     other = 1 - 2 * (2 / 3) / 2
     expected = (2 * same_place + other) / 3
     assert float(fast_ap(z, labels)) == pytest.approx(expected)
+
+
+def _fast_ap_of_share(index: int, world: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=world
+    )
+    weights = unit(1, 5, 4).requires_grad_()
+    rows = slice(6 * index, 6 * (index + 1))
+    z = functional.normalize(unit(0, 12, 5)[rows] @ weights, dim=1)
+    labels = (torch.arange(12) % 3)[rows]
+    fast_ap(gather(z), gather(labels)).backward()
+    dist.all_reduce(weights.grad)
+    torch.save(weights.grad / world, f"{folder}/gradient{index}.pt")
+    dist.destroy_process_group()
+
+
+def test_fast_ap_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
+    """Every process judges the gathered batch; DDP averages: the gradient of the whole batch."""
+    mp.spawn(_fast_ap_of_share, args=(2, str(tmp_path)), nprocs=2)
+    weights = unit(1, 5, 4).requires_grad_()
+    z = functional.normalize(unit(0, 12, 5) @ weights, dim=1)
+    fast_ap(z, torch.arange(12) % 3).backward()
+    for index in (0, 1):
+        torch.testing.assert_close(torch.load(tmp_path / f"gradient{index}.pt"), weights.grad)
 
 
 def test_autocast_does_not_reach_in() -> None:

@@ -138,8 +138,9 @@ def contrastive_loss(
             ranks = pairs.ranks(taxonomy.table, taxonomy.num_ranks)
             return Loss(hierarchical_triplet(pairs.query, pairs.key, ranks, config.margin))
         case "fastap":
-            # It knows queries only. Where keys are gathered, every process judges all of them:
-            # the mean over processes of the gradients is that of the whole batch.
+            # It knows a batch and itself only (the configuration refuses a momentum encoder). With
+            # gathered keys every process judges them all: the mean of their gradients is that of
+            # the whole batch.
             return Loss(fast_ap(pairs.key, pairs.key_labels))
         case _:
             raise ValueError(f"{objective} is not a loss on pairs")
