@@ -207,9 +207,6 @@ def main() -> None:
         "The losses do different work: InfoNCE and MultipleNegativesRankingLoss know one positive "
         "a query, SupConLoss and NTXentLoss one rank, RINCE three.",
         "",
-        "At 256 and 512 RINCE's fixed cost shows (three ranks, sorting by class, some two hundred "
-        "small operations), and the others are faster.",
-        "",
         f"![time and memory]({found.output.name}.png)",
         "",
     ]
