@@ -80,7 +80,8 @@ def ranked_info_nce(
         engine: "dense" holds a few (Q, K) matrices, "streamed" a block of queries at a time; both
             give the same numbers. "auto" streams from about 128 x 128 pairs on. The streamed
             gradient cannot itself be differentiated: for second derivatives take "dense".
-        block_size: queries at a time of the streamed engine; None fits them into about 16 MB.
+        block_size: queries at a time of the streamed engine; None fits them into about 16 MB. For
+            a batch against itself the side of a square tile; None takes 256 to 512.
         validate: also make the checks that read values (and on a GPU wait for them): NaN, zero
             or non-unit embeddings, ranks without a temperature, a batch that teaches nothing.
 
