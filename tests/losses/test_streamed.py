@@ -393,6 +393,23 @@ def test_tiles_of_one_rank_are_found_and_give_the_same(monkeypatch: pytest.Monke
     torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-14)
 
 
+def test_a_tile_of_one_rank_in_one_direction_only_is_not_of_one_rank() -> None:
+    table = torch.eye(4, dtype=torch.int8)
+    table[2, 1] = table[3, 0] = table[2, 3] = 2
+    # Neighbours are then classes 0 and 3, and 1 and 2: from there to here all are negatives, from
+    # here to there class 2 has a rank 2.
+    assert self_pairs._neighbours_together(table, 2).tolist() == [0, 3, 1, 2]
+    labels = torch.arange(4).repeat_interleave(8)
+    source = TableRanks(labels, labels, table, ignore_self=True)
+    z = unit(24, 32, 4, dtype=torch.float64)
+    found = []
+    for engine in ("dense", "streamed"):
+        x = z.clone().requires_grad_()
+        loss = ranked_info_nce(x, x, source, (0.1, 0.2), engine=engine, block_size=16)
+        found.append((loss.detach(), torch.autograd.grad(loss, x)[0]))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
+
+
 def test_a_batch_of_one_huge_and_many_small_classes() -> None:
     labels = torch.cat([torch.zeros(200, dtype=torch.int64), torch.arange(1, 50).repeat(2)])
     table = torch.zeros(50, 50, dtype=torch.int8).fill_diagonal_(1)
