@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from losses_helpers import LargestTensor, as_numbers, unit
 from torch import Tensor
 from torch.nn import functional
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import rince
 from oracles import losses as oracle
@@ -75,15 +75,6 @@ def cases(draw: st.DrawFn) -> Case:
     if draw(st.booleans()):  # keys that lie on a query, and opposite to one
         key[0], key[-1] = query[0], -query[-1]
     return Case(query, key, torch.tensor(ranks), draw(st.floats(0.05, 1)))
-
-
-def unit(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return functional.normalize(torch.randn(*shape, generator=generator, dtype=dtype), dim=-1)
-
-
-def as_numbers(losses: list[float | None]) -> Tensor:
-    return torch.tensor([0.0 if x is None else x for x in losses], dtype=torch.float64)
 
 
 # ---- against the definition ----------------------------------------------------------------
@@ -171,19 +162,6 @@ def test_blocks_give_the_same(name: str, case: Case) -> None:
     torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-12)
 
 
-class MostAlive(TorchDispatchMode):
-    """The largest number of elements that any operation gives."""
-
-    size = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for x in found if isinstance(found, (tuple, list)) else (found,):
-            if isinstance(x, Tensor):
-                self.size = max(self.size, x.numel())
-        return found
-
-
 @each_loss
 def test_large_batches_hold_no_queries_by_keys_matrix(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -195,7 +173,7 @@ def test_large_batches_hold_no_queries_by_keys_matrix(
     z = unit(7, count, 4).requires_grad_()
     labels = torch.arange(count) // 2
     source = IdentityRanks(labels, labels, ignore_self=True)
-    with MostAlive() as most:
+    with LargestTensor() as most:
         LOSSES[name](z, z, source).backward()
     assert most.size <= 16 * count
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from losses_helpers import as_numbers, unit
 from torch import Tensor
 from torch.nn import functional
 
@@ -78,15 +79,6 @@ def cases(draw: st.DrawFn, most_ranks: int = 4) -> Case:
         tuple(sum(steps[: i + 1]) for i in range(num_ranks)),
         {"variant": draw(st.sampled_from(VARIANTS)), "positives": draw(st.sampled_from(POSITIVES))},
     )
-
-
-def as_numbers(losses: list[float | None]) -> Tensor:
-    return torch.tensor([0.0 if x is None else x for x in losses], dtype=torch.float64)
-
-
-def unit(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return functional.normalize(torch.randn(*shape, generator=generator, dtype=dtype), dim=-1)
 
 
 def at_cosines(*cosines: float) -> Tensor:

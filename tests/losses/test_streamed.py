@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from losses_helpers import LargestTensor, unit
 from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -107,11 +108,6 @@ def cases(draw: st.DrawFn) -> Case:
         {"variant": draw(st.sampled_from(VARIANTS)), "positives": draw(st.sampled_from(POSITIVES))},
         draw(st.integers(1, 10)),
     )
-
-
-def unit(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return functional.normalize(torch.randn(*shape, generator=generator, dtype=dtype), dim=-1)
 
 
 def labelled(
@@ -522,19 +518,6 @@ def test_torch_compile_breaks_the_callers_graph_once() -> None:
 
 
 # ---- memory ------------------------------------------------------------------------------------
-
-
-class LargestTensor(TorchDispatchMode):
-    """Notes the largest number of elements that any operation gives."""
-
-    size = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for x in found if isinstance(found, (tuple, list)) else (found,):
-            if isinstance(x, Tensor):
-                self.size = max(self.size, x.numel())
-        return found
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
