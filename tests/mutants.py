@@ -95,7 +95,7 @@ OOD = "evaluation/ood.py"
 ORDER = "evaluation/ordering.py"
 PROBE = "evaluation/linear_probe.py"
 
-LESS_SIMILAR = "is_less_similar = (rank > i) | (rank == 0)"
+LESS_SIMILAR = "less_similar = (rank > i) | (rank == 0)"
 EXCLUSIVE = 'if positives == "cumulative" else rank == i'
 CUMULATIVE = "(rank >= 1) & (rank <= i) if"
 OUT_TERM = "term = mean_over_mask(per_key, is_positive)"
@@ -105,10 +105,10 @@ SOFTPLUS = "torch.logaddexp(x, torch.zeros_like(x))"
 
 MUTANTS = (
     # The loss: which keys stand in which term.
-    Mutant(TERMS, LESS_SIMILAR, "is_less_similar = rank == 0", "worse ranks are no competitors"),
-    Mutant(TERMS, LESS_SIMILAR, "is_less_similar = rank > i", "negatives are no competitors"),
-    Mutant(TERMS, LESS_SIMILAR, "is_less_similar = (rank != i) & (rank >= 0)", "better compete"),
-    Mutant(TERMS, LESS_SIMILAR, "is_less_similar = (rank > i) | (rank <= 0)", "ignored compete"),
+    Mutant(TERMS, LESS_SIMILAR, "less_similar = rank == 0", "worse ranks are no competitors"),
+    Mutant(TERMS, LESS_SIMILAR, "less_similar = rank > i", "negatives are no competitors"),
+    Mutant(TERMS, LESS_SIMILAR, "less_similar = (rank != i) & (rank >= 0)", "better compete"),
+    Mutant(TERMS, LESS_SIMILAR, "less_similar = (rank > i) | (rank <= 0)", "ignored compete"),
     Mutant(TERMS, EXCLUSIVE, EXCLUSIVE + " + 1", "positives of the next rank"),
     Mutant(TERMS, EXCLUSIVE, EXCLUSIVE.replace("rank == i", "rank >= i"), "worse are positives"),
     Mutant(TERMS, EXCLUSIVE, 'if positives != "cumulative" else rank == i', "options swapped"),
@@ -280,10 +280,6 @@ MUTANTS = (
     Mutant(KERNELS, "scatter_add_(0, chosen, -share", "scatter_(0, chosen, -share", "replaces"),
     Mutant(KERNELS, "torch.float32: 80.0", "torch.float32: 800.0", "exponents overflow"),
     Mutant(KERNELS, "first.mul_(spread)", "first", "no coefficients for rank 1"),
-    Mutant(KERNELS, "(table > rank) | (table == 0)", "table > rank", "negatives are ignored"),
-    Mutant(
-        KERNELS, "(table >= 1) & (table <= rank)", "table <= rank", "cumulative takes negatives"
-    ),
     Mutant(KERNELS, "share = (exponent - largest[:, None])", "share = exponent.clone()", "shift"),
     Mutant(
         KERNELS, "odds.sigmoid_() / count[:, None]", "odds.sigmoid_()", "positives not averaged"

@@ -11,7 +11,6 @@ grows with the batch and not with its square.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -23,7 +22,7 @@ from rince.core.pair_ranks import ALL, IdentityRanks, PairRanks, as_pair_ranks
 from rince.losses.masked import (
     Reduction,
     check_inputs,
-    highest_rank,
+    check_temperature,
     masked_logsumexp,
     mean_over_mask,
     reduce_over_queries,
@@ -159,19 +158,9 @@ def _loss(
     validate: bool,
     most_positives: int | None = None,
 ) -> Tensor:
-    require(
-        temperature > 0 and math.isfinite(temperature),
-        f"temperature must be a positive number, got {temperature}",
-    )
+    check_temperature(temperature)
     source = as_pair_ranks(ranks)
     check_inputs(query, key, source, validate)
-    if validate:
-        highest = highest_rank(source)
-        require(
-            highest <= 1,
-            f"this loss knows one rank, but a pair has rank {highest}: use ranked_info_nce, or "
-            f"flatten the ranks (Taxonomy.flat_table)",
-        )
     num_queries, num_keys = source.shape
     whole = num_queries * num_keys <= PAIRS_AT_ONCE
     size = num_queries if whole else max(1, PAIRS_OF_A_BLOCK // num_keys)
@@ -179,6 +168,13 @@ def _loss(
     for start in range(0, num_queries, size):
         rows = slice(start, min(start + size, num_queries))
         rank = source.tile(rows, ALL).to(query.device)
+        if validate:
+            highest = int(rank.max())
+            require(
+                highest <= 1,
+                f"this loss knows one rank, but a pair has rank {highest}: use ranked_info_nce, or "
+                f"flatten the ranks (Taxonomy.flat_table)",
+            )
         num_positives = (rank == 1).sum(dim=1)
         if validate and most_positives is not None:
             most = int(num_positives.max())

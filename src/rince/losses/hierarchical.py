@@ -13,7 +13,7 @@ from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
 from rince.losses.masked import (
     Reduction,
     check_inputs,
-    highest_rank,
+    check_temperature,
     masked_logsumexp,
     mean_over_mask,
     reduce_over_queries,
@@ -77,21 +77,18 @@ def himulcon(
         >>> bool(abs(loss - (exp(1) * fine + exp(1 / 2) * max(coarse, fine)) / 2) < 1e-6)
         True
     """
-    require(
-        temperature > 0 and math.isfinite(temperature),
-        f"temperature must be a positive number, got {temperature}",
-    )
+    check_temperature(temperature)
     source = as_pair_ranks(ranks)
     check_inputs(query, key, source, validate)
     weights = _level_weights(level_weights, source)
+    rank = source.tile(ALL, ALL).to(query.device)  # (Q, K)
     if validate:
-        highest = highest_rank(source)
+        highest = int(rank.max())
         require(
             highest <= len(weights),
             f"a pair has rank {highest}, but there are {len(weights)} level(s): give one of "
             f"level_weights a rank",
         )
-    rank = source.tile(ALL, ALL).to(query.device)  # (Q, K)
     logits = similarities(query, key) / temperature
     pair_loss = masked_logsumexp(logits, rank >= 0)[:, None] - logits  # (Q, K)
     # A positive with no other candidate beside it has nothing to be compared with.

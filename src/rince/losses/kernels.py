@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 
 from rince.core.pair_ranks import ALL, PairRanks, TableRanks
-from rince.losses.terms import Positives, Variant, log_one_plus_exp, takes_each_positive
+from rince.losses.positive_pairs import padded_places
+from rince.losses.terms import (
+    Positives,
+    Variant,
+    log_one_plus_exp,
+    sides_of,
+    takes_each_positive,
+)
 
 # Below, picking classes costs more than it saves.
 FEWEST_PAIRS_BY_CLASS = 2**17
@@ -77,10 +84,8 @@ def class_masks(table: Tensor, num_ranks: int, positives: Positives, dtype: torc
     Returns:
         (2, R, C, C') of zeros and ones.
     """
-    rank = torch.arange(1, num_ranks + 1, device=table.device)[:, None, None]
-    positive = (table >= 1) & (table <= rank) if positives == "cumulative" else table == rank
-    less_similar = (table > rank) | (table == 0)
-    return torch.stack([less_similar, positive]).to(dtype)
+    each_rank = torch.arange(1, num_ranks + 1, device=table.device)[:, None, None]
+    return torch.stack(sides_of(table, each_rank, positives)).to(dtype)
 
 
 def sum_factors(
@@ -125,9 +130,7 @@ class ByPair:
         tau_gradient = torch.zeros_like(i.taus) if self.want_taus else None
         values, active = [], []
         for j, tau in enumerate(i.taus):
-            cumulative = i.positives == "cumulative"
-            positive = (rank >= 1) & (rank <= j + 1) if cumulative else rank == j + 1
-            less_similar = (rank > j + 1) | (rank == 0)
+            less_similar, positive = sides_of(rank, j + 1, i.positives)
             count = positive.sum(dim=1)
             learns = (count > 0) & less_similar.any(dim=1)  # (B,)
             exponent = similarity / tau  # (B, K)
@@ -197,19 +200,14 @@ class ByClass:
         self.num_positives = num_keys[1]  # (R, Q)
         self.active = (num_keys > 0).all(dim=0)  # (R, Q)
         self.each = inputs.each_positive()
-        self.places = {j: self._places(masks[1, j] > 0, count.long()) for j in self.each}
+        # (M, C): for each query class the keys of its positive classes, filled up with -1.
+        self.places = {
+            j: padded_places((masks[1, j] > 0)[:, self.key_labels]).T.contiguous()
+            for j in self.each
+        }
         self.masks = masks.mT.contiguous()  # (2, R, C + 1, C): key class, query class
         self.exponentials = query.new_empty(num_ranks * len(inputs.key) * block_size)
         self.spread = query.new_empty(len(inputs.key) * block_size)
-
-    def _places(self, positive: Tensor, count: Tensor) -> Tensor:
-        """(M, C): for each query class the keys of its positive classes, filled up with -1."""
-        classes, keys = positive[:, self.key_labels].nonzero(as_tuple=True)  # ordered by class
-        counts = (positive * count).sum(dim=1)
-        nth = torch.arange(len(keys), device=keys.device) - (counts.cumsum(0) - counts)[classes]
-        places = keys.new_full((int(counts.max()), len(positive)), -1)
-        places[nth, classes] = keys
-        return places
 
     def __call__(self, rows: slice, weight: Tensor | None) -> Block:
         i = self.inputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -35,9 +36,22 @@ def similarities(query: Tensor, key: Tensor) -> Tensor:
     Half precision has too few bits for a logit of 100 (temperature 0.01), where one unit in the
     last place is 6 percent of the loss.
     """
-    dtype = torch.promote_types(torch.promote_types(query.dtype, key.dtype), torch.float32)
+    dtype = dtype_of_sums(query, key)
     with torch.autocast(query.device.type, enabled=False):
         return query.to(dtype) @ key.to(dtype).T
+
+
+def dtype_of_sums(query: Tensor, key: Tensor) -> torch.dtype:
+    """The wider dtype of both sides, at least fp32."""
+    return torch.promote_types(torch.promote_types(query.dtype, key.dtype), torch.float32)
+
+
+def check_temperature(temperature: float) -> None:
+    """Of the losses that have one."""
+    require(
+        temperature > 0 and math.isfinite(temperature),
+        f"temperature must be a positive number, got {temperature}",
+    )
 
 
 def check_embeddings(query: Tensor, key: Tensor) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rince.core.checks import import_extra, require
 from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
-from rince.losses.masked import check_inputs
+from rince.losses.masked import check_inputs, dtype_of_sums
 
 EXTRA = "metric-learning"
 
@@ -78,7 +78,8 @@ def hierarchical_triplet(
     level = torch.where(rank == 0, highest + 1, rank)  # (Q, K): higher is less similar, -1 ignored
     total, violated = query.sum() * 0.0, torch.zeros((), device=query.device)
     with torch.autocast(query.device.type, enabled=False):
-        query, key = _wide(query), _wide(key)
+        dtype = dtype_of_sums(query, key)
+        query, key = query.to(dtype), key.to(dtype)
         for step in range(1, highest + 1):
             triplets = _triplets(level, step, highest, generator)
             loss = losses.TripletMarginLoss(
@@ -109,13 +110,10 @@ def fast_ap(embeddings: Tensor, labels: Tensor) -> Tensor:
     """
     losses: Any = import_extra("pytorch_metric_learning.losses", EXTRA)
     with torch.autocast(embeddings.device.type, enabled=False):
-        loss: Tensor = losses.FastAPLoss()(_wide(embeddings), labels)
+        loss: Tensor = losses.FastAPLoss()(
+            embeddings.to(dtype_of_sums(embeddings, embeddings)), labels
+        )
     return loss
-
-
-def _wide(x: Tensor) -> Tensor:
-    """At least float32."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _triplets(

@@ -78,17 +78,23 @@ def add_gradient(d_z: Tensor, z: Tensor, pairs: PositivePairs, gradient: Tensor)
         d_z.index_add_(0, a.flatten(), (g @ functional.embedding(b, z)).flatten(0, 1))
 
 
+def padded_places(mask: Tensor) -> Tensor:
+    """(U, N) bool -> (U, M): the places that are True in each row, filled up with -1."""
+    row, place = mask.nonzero(as_tuple=True)  # ordered by row
+    count = mask.sum(dim=1)
+    nth = torch.arange(len(place), device=place.device) - (count.cumsum(0) - count)[row]
+    places = place.new_full((len(mask), int(count.max())), -1)
+    places[row, nth] = place
+    return places
+
+
 def _pairs_of(runs: list[_Run], z: Tensor, labels: Tensor, positive: Tensor) -> PositivePairs:
     classes, first, size = torch.tensor(runs, device=z.device).T
     step = torch.arange(int(size.max()), device=z.device)
     real_queries = step < size[:, None]  # (U, L)
     queries = torch.where(real_queries, first[:, None] + step, 0)
-    run, key = positive[classes][:, labels].nonzero(as_tuple=True)  # ordered by run
-    count = torch.bincount(run, minlength=len(runs))
-    nth = torch.arange(len(key), device=z.device) - (count.cumsum(0) - count)[run]
-    real_keys = torch.arange(int(count.max()), device=z.device) < count[:, None]  # (U, M)
-    keys = torch.zeros_like(real_keys, dtype=key.dtype)
-    keys[run, nth] = key
+    keys = padded_places(positive[classes][:, labels])  # (U, M)
+    real_keys, keys = keys >= 0, keys.clamp(min=0)
     # An embedding look-up copies whole rows; z[places] is several times slower.
     similarity = functional.embedding(queries, z) @ functional.embedding(keys, z).mT
     return PositivePairs(

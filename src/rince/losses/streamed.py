@@ -19,7 +19,7 @@ from torch import Tensor
 from rince.core.checks import require
 from rince.core.pair_ranks import PairRanks
 from rince.losses.kernels import ByClass, ByPair, Inputs, Kernel
-from rince.losses.masked import Reduction
+from rince.losses.masked import Reduction, dtype_of_sums
 from rince.losses.self_pairs import SelfPairs
 from rince.losses.terms import Positives, RankTerms, Variant
 
@@ -50,14 +50,15 @@ def streamed_loss(
         not torch._C._are_functorch_transforms_active(),
         'the streamed engine does not work under torch.func (grad, vmap, ...): use engine="dense"',
     )
-    dtype = torch.promote_types(torch.promote_types(query.dtype, key.dtype), torch.float32)
+    dtype = dtype_of_sums(query, key)
     stacked = torch.stack([torch.as_tensor(t, dtype=dtype, device=query.device) for t in taus])
     with torch.autocast(query.device.type, enabled=False):
         rows = query.to(dtype)
         columns = rows if key is query else key.to(dtype)
-        options = (stacked, source, variant, positives)
         learnt_taus = torch.is_grad_enabled() and stacked.requires_grad
-        inputs = Inputs(rows.detach(), columns.detach(), stacked.detach(), *options[1:])
+        inputs = Inputs(
+            rows.detach(), columns.detach(), stacked.detach(), source, variant, positives
+        )
         if columns is rows and not learnt_taus and SelfPairs.can_serve(inputs):
             losses, values, active = _InBatch.apply(rows, inputs, block_size)
             loss = losses if reduction == "none" else losses.sum()
@@ -65,7 +66,7 @@ def streamed_loss(
             if block_size is None:
                 block_size = default_block_size(key.shape[0], len(taus), dtype)
             loss, values, active = _Streamed.apply(
-                rows, columns, *options, reduction == "none", block_size
+                rows, columns, stacked, inputs, reduction == "none", block_size
             )
     if reduction == "mean":
         loss = loss / active.any(dim=0).sum().clamp(min=1)
@@ -108,13 +109,10 @@ class _Streamed(torch.autograd.Function):
         query: Tensor,
         key: Tensor,
         taus: Tensor,
-        source: PairRanks,
-        variant: Variant,
-        positives: Positives,
+        inputs: Inputs,
         per_query: bool,
         block_size: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        inputs = Inputs(query.detach(), key.detach(), taus.detach(), source, variant, positives)
         ctx.block_size = block_size
         ctx.wanted = tuple(ctx.needs_input_grad[:3])
         ctx.per_query = per_query
@@ -138,10 +136,10 @@ class _Streamed(torch.autograd.Function):
             query, key = (x.detach() for x in ctx.saved_tensors)
             inputs = ctx.inputs._replace(query=query, key=key)
             _, _, gradients = _walk(inputs, upstream, ctx.wanted, ctx.block_size)
-            return (*gradients, None, None, None, None, None)
+            return (*gradients, None, None, None)
         # Not in place: a second backward pass through the same graph must be right too.
         scaled = (None if g is None else g * upstream for g in ctx.gradients)
-        return (*scaled, None, None, None, None, None)
+        return (*scaled, None, None, None)
 
 
 def _refuse_second_derivatives() -> None:

@@ -51,8 +51,7 @@ def rank_terms(
     values, active = [], []
     for i, tau in enumerate(taus, start=1):
         logits = similarity / tau  # (Q, K)
-        is_positive = (rank >= 1) & (rank <= i) if positives == "cumulative" else rank == i
-        is_less_similar = (rank > i) | (rank == 0)
+        is_less_similar, is_positive = sides_of(rank, i, positives)
         learns = is_positive.any(dim=1) & is_less_similar.any(dim=1)  # (Q,)
         less_similar = masked_logsumexp(logits, is_less_similar)  # (Q,)
         # Either form is -log(e^a / (e^a + e^b)) = log(1 + e^(b - a)), b the less similar keys.
@@ -64,6 +63,17 @@ def rank_terms(
         values.append(torch.where(learns, term, 0))
         active.append(learns)
     return RankTerms(torch.stack(values), torch.stack(active))
+
+
+def sides_of(rank: Tensor, i: int | Tensor, positives: Positives) -> tuple[Tensor, Tensor]:
+    """Which pairs are less similar than rank i, and which are the positives of its term.
+
+    Args:
+        rank: integer codes, any shape. i: a rank, or several in a shape to broadcast.
+    """
+    less_similar = (rank > i) | (rank == 0)
+    positive = (rank >= 1) & (rank <= i) if positives == "cumulative" else rank == i
+    return less_similar, positive
 
 
 def takes_each_positive(variant: Variant, rank: int) -> bool:

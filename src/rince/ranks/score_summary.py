@@ -11,8 +11,7 @@ from torch import Tensor
 
 from rince.core.pair_ranks import IGNORED, NEGATIVE
 from rince.ranks.class_ranks import ClassRanks
-from rince.ranks.readers import some_names
-from rince.ranks.summary import pair_probabilities
+from rince.ranks.summary import pair_probabilities, rare_ranks, without_partner
 
 BINS, BAR, LISTED = 20, 40, 8
 
@@ -78,16 +77,7 @@ class SimilaritySummary:
         found = []
         if self.num_classes > 1 and self.pairs[self.codes.index(NEGATIVE)] == 0:
             found.append("no two classes are negatives of each other: choose fewer positives")
-        for rank in range(2, self.num_ranks + 1):
-            expected = self.expected[rank - 1]
-            if self.pairs[rank - 1] == 0:
-                found.append(f"no two classes have rank {rank}: its loss term is always skipped")
-            elif expected < 1:
-                found.append(
-                    f"a random batch of {self.batch_size} holds {expected:.2g} keys of rank {rank} "
-                    "per image on average: use larger batches, a queue or lower thresholds"
-                )
-        return tuple(found)
+        return tuple(found + rare_ranks(self, "lower thresholds"))
 
     def __str__(self) -> str:
         lines = [
@@ -108,10 +98,7 @@ class SimilaritySummary:
             lines.append(f"pairs without a score: {self.missing}")
         if self.one_sided:
             lines.append(f"pairs of classes whose rank depends on the order: {self.one_sided}")
-        if self.alone:
-            lines.append(
-                f"classes without a rank-2 partner ({len(self.alone)}): {some_names(self.alone)}"
-            )
+        lines += without_partner(self.alone)
         lines += _listing("doubtful, nearest to where a rank ends", self.doubtful)
         if self.counted is not None:
             strangers, torn = self.counted

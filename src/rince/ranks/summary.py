@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -53,15 +54,7 @@ class TaxonomySummary:
                 "no class is in a group: there is only rank 1, as in plain supervised contrastive "
                 "learning"
             )
-        for rank in range(2, self.num_ranks + 1):
-            expected = self.expected[rank - 1]
-            if self.pairs[rank - 1] == 0:
-                found.append(f"no two classes have rank {rank}: its loss term is always skipped")
-            elif expected < 1:
-                found.append(
-                    f"a random batch of {self.batch_size} holds {expected:.2g} keys of rank {rank} "
-                    "per image on average: use larger batches, a queue or a balanced sampler"
-                )
+        found += rare_ranks(self, "a balanced sampler")
         if self.empty:
             found.append(f"classes without images ({len(self.empty)}): {some_names(self.empty)}")
         return tuple(found)
@@ -81,11 +74,46 @@ class TaxonomySummary:
                 f"{rank:<6}{same:<10}{groups:>7}{self.pairs[i]:>13}{self.covered[i]:>9}"
                 f"{self.expected[i]:>28.1f}"
             )
-        if self.alone:
-            lines.append(
-                f"classes without a rank-2 partner ({len(self.alone)}): {some_names(self.alone)}"
-            )
+        lines += without_partner(self.alone)
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+
+
+class CountedPairs(Protocol):
+    """What class trees and scores both know: entries of rank i at i - 1, see the summaries."""
+
+    @property
+    def num_ranks(self) -> int: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def pairs(self) -> tuple[int, ...]: ...
+
+    @property
+    def expected(self) -> tuple[float, ...]: ...
+
+
+def rare_ranks(summary: CountedPairs, remedy: str) -> list[str]:
+    """Warnings of ranks from 2 on that no pair of classes has, or few images of a batch."""
+    found = []
+    for rank in range(2, summary.num_ranks + 1):
+        expected = summary.expected[rank - 1]
+        if summary.pairs[rank - 1] == 0:
+            found.append(f"no two classes have rank {rank}: its loss term is always skipped")
+        elif expected < 1:
+            found.append(
+                f"a random batch of {summary.batch_size} holds {expected:.2g} keys of rank {rank} "
+                f"per image on average: use larger batches, a queue or {remedy}"
+            )
+    return found
+
+
+def without_partner(alone: Sequence[str]) -> list[str]:
+    """A line on classes without a rank-2 partner, if there are any."""
+    if not alone:
+        return []
+    return [f"classes without a rank-2 partner ({len(alone)}): {some_names(alone)}"]
 
 
 def pair_probabilities(

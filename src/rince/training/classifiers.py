@@ -8,7 +8,7 @@ from torch.nn import functional
 from rince.losses.hierarchical import smoothed_targets
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.config import LossConfig, Objective
-from rince.training.objectives import Loss
+from rince.training.objectives import Loss, fine_and_coarse
 
 
 def classifier_head(objective: Objective, feature_dim: int, taxonomy: Taxonomy) -> nn.Linear:
@@ -42,8 +42,7 @@ def classification_loss(
         return Loss(of_classes)
     superclass = taxonomy.labels_at(2).to(labels.device)[labels]
     of_superclasses = functional.cross_entropy(coarse, superclass)
-    parts = {"loss_fine": of_classes.detach(), "loss_coarse": of_superclasses.detach()}
-    return Loss(of_classes + of_superclasses, parts)
+    return fine_and_coarse(of_classes, of_superclasses)
 
 
 def _targets(config: LossConfig, taxonomy: Taxonomy, labels: Tensor) -> Tensor:

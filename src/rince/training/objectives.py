@@ -168,6 +168,11 @@ def _supcon_out(pairs: Pairs, taxonomy: Taxonomy, level: int, temperature: float
 def _supcon_twice(fine: Pairs, coarse: Pairs, taxonomy: Taxonomy, temperature: float) -> Loss:
     of_classes = _supcon_out(fine, taxonomy, 1, temperature)
     of_superclasses = _supcon_out(coarse, taxonomy, 2, temperature)
+    return fine_and_coarse(of_classes, of_superclasses)
+
+
+def fine_and_coarse(of_classes: Tensor, of_superclasses: Tensor) -> Loss:
+    """The sum of a loss on classes and one on superclasses, and both to show."""
     parts = {"loss_fine": of_classes.detach(), "loss_coarse": of_superclasses.detach()}
     return Loss(of_classes + of_superclasses, parts)
 
