@@ -13,6 +13,7 @@ from rince.models.heads import ProjectionHead
     [
         ("small-resnet", 1, 28, 256),
         ("small-resnet", 3, 32, 256),
+        ("tiny-resnet", 3, 32, 128),
         ("resnet18-3x3", 1, 28, 512),
         ("resnet50-3x3", 3, 32, 2048),
         ("torchvision/resnet18", 3, 64, 512),

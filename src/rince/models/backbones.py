@@ -3,6 +3,8 @@
 Names:
     ``small-resnet``          3x3 stem of stride 2, four stages of one block (32 to 256 channels):
                               1.2 M parameters, small enough to train on a CPU
+    ``tiny-resnet``           the same with half the channels (16 to 128): 0.3 M parameters, 3.5
+                              times as fast, for studies of many runs
     ``resnet18-3x3``, ``resnet50-3x3``  torchvision's ResNets with a 3x3 stem and no max-pooling,
                               for 28 to 64 pixels (resnet50-3x3 is the paper's for CIFAR-100)
     ``torchvision/NAME``      any torchvision classification model
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 
 from rince.core.checks import import_extra, require
 
-OWN_NAMES = ("small-resnet", "resnet18-3x3", "resnet50-3x3")
+OWN_NAMES = ("small-resnet", "tiny-resnet", "resnet18-3x3", "resnet50-3x3")
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,8 @@ def _conv_norm(before: int, width: int, side: int, stride: int) -> nn.Sequential
 def _own_model(name: str, in_channels: int) -> nn.Module:
     if name == "small-resnet":
         return SmallResNet(in_channels)
+    if name == "tiny-resnet":
+        return SmallResNet(in_channels, widths=(16, 32, 64, 128))
     if name in ("resnet18-3x3", "resnet50-3x3"):
         module = _torchvision_model(name.removesuffix("-3x3"), in_channels, pretrained=False)
         module.conv1 = nn.Conv2d(in_channels, 64, 3, stride=1, padding=1, bias=False)

@@ -215,8 +215,8 @@ class ModelConfig:
     """The encoder.
 
     Args:
-        backbone: small-resnet (for CPUs), resnet18-3x3, resnet50-3x3 (the paper's for 32
-            pixels), torchvision/NAME or timm/NAME.
+        backbone: small-resnet (for CPUs), tiny-resnet (half the channels), resnet18-3x3,
+            resnet50-3x3 (the paper's for 32 pixels), torchvision/NAME or timm/NAME.
         pretrained: start from the library's weights (torchvision and timm names only).
         embedding_dim: width of the projection that the loss sees.
         momentum: keys come from a slow copy of the encoder that follows with this momentum (the
