@@ -46,6 +46,7 @@ TESTS = {
     "ranks/class_names.py": "tests/ranks/test_class_names.py",
     "ranks/wordnet.py": "tests/ranks/test_class_names.py",
     "ranks/noise.py": "tests/ranks/test_noise.py",
+    "ranks/time.py": "tests/ranks/test_time.py",
     "training/ranks.py": "tests/training/test_ranks.py",
     "models/queue.py": "tests/models/test_queue.py",
     "models/momentum.py": "tests/models/test_momentum.py",
@@ -78,6 +79,7 @@ HIERARCHICAL = "losses/hierarchical.py"
 TRIPLET = "losses/metric_learning.py"
 OBJECTIVES = "training/objectives.py"
 CLASSIFIERS = "training/classifiers.py"
+TIME = "ranks/time.py"
 MODULE = "training/module.py"
 SAMPLER = "data/sampler.py"
 PAIRS = "core/pair_ranks.py"
@@ -449,6 +451,18 @@ MUTANTS = (
     Mutant(TRAINED, "return scores.aligned_to(classes)", "return scores", "scores by name"),
     Mutant(TRAINED, "if changed or (", "if (", "changed options are refused"),
     Mutant(TRAINED, "not torch.equal(now.table, before.table)", "False", "changed scores refused"),
+    # Ranks from time.
+    Mutant(TIME, "found[apart <= limit]", "found[apart < limit]", "a gap of just near is near"),
+    Mutant(TIME, "in reversed(range(len(self._gaps)))", "in range(len(self._gaps))", "best last"),
+    Mutant(TIME, "torch.minimum(query[:, END]", "torch.maximum(query[:, END]", "gap, not reach"),
+    Mutant(TIME, " & (query[:, SHOT] != NO_SHOT)", "", "unknown shots are not the same"),
+    Mutant(TIME, " & (query[:, END] == key[:, END])", "", "the same clip ends alike"),
+    Mutant(TIME, "masked_fill(~same_video, NEGATIVE)", "clone()", "other videos"),
+    Mutant(TIME, "limit[rows] if", "limit[: rows.stop] if", "fractions of the block's rows"),
+    Mutant(TIME, "dtype=torch.float64).cpu()", "dtype=torch.float32).cpu()", "microseconds"),
+    Mutant(TIME, "return 1 + max(len(self.near)", "return 1 + min(len(self.near)", "ranks"),
+    Mutant(TIME, "torch.arange(len(tile))", "torch.arange(0)", "an item and itself is no pair"),
+    Mutant(TIME, "pairs[-2] += elsewhere", "pass", "pairs of two videos are counted"),
 )
 
 

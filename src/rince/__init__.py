@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rince.ranks.class_ranks import ClassRanks
     from rince.ranks.similarity import Similarity
     from rince.ranks.taxonomy import Taxonomy
+    from rince.ranks.time import TimeRanks
     from rince.training.cached import cached_encode
 
 _HOME = {
@@ -47,6 +48,7 @@ _HOME = {
     "ClassRanks": "ranks.class_ranks",
     "Similarity": "ranks.similarity",
     "Taxonomy": "ranks.taxonomy",
+    "TimeRanks": "ranks.time",
     "cached_encode": "training.cached",
 }
 
@@ -61,6 +63,7 @@ __all__ = [
     "Similarity",
     "TableRanks",
     "Taxonomy",
+    "TimeRanks",
     "__version__",
     "cached_encode",
     "gather",
