@@ -13,7 +13,7 @@ from rince.data.video import VideoInfo, probe, read_frames
 
 pytest.importorskip("av")
 
-from video_files import numbers, write_video  # noqa: E402
+from video_files import numbers, write_video
 
 
 @pytest.fixture(scope="module")

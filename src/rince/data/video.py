@@ -16,7 +16,20 @@ from torch import Tensor
 from rince.core.checks import RinceError, import_extra
 
 VIDEO_SUFFIXES = frozenset(
-    ".3gp .avi .flv .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
+    (
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".ts",
+        ".webm",
+        ".wmv",
+    )
 )
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: the picture of an album is no video
 
@@ -52,9 +65,7 @@ def probe(path: str | Path) -> VideoInfo:
         return VideoInfo(seconds, float(rate))
 
 
-def read_frames(
-    path: str | Path, times: Sequence[float], size: int, channels: int = 3
-) -> Tensor:
+def read_frames(path: str | Path, times: Sequence[float], size: int, channels: int = 3) -> Tensor:
     """The frames that are shown at some times: shorter side to ``size``, central square.
 
     Starts at the last key frame before the first time and stops after the last one; frames in

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rince.core.checks import require, warn
 from rince.data.batches import eval_batches
-from rince.data.images import FileImages, TensorImages
+from rince.data.images import FileImages, Images, TensorImages
 from rince.data.sources import Splits
 from rince.evaluation.features import FeatureSet, extract_features
 from rince.evaluation.knn import knn_accuracy
@@ -248,13 +248,17 @@ def _sample(total: int, count: int, seed: int) -> Tensor:
 
 
 def _thumbnails(
-    images: TensorImages | FileImages, indices: Tensor, size: int
+    images: Images, indices: Tensor, size: int
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """(n, H, W, C) bytes."""
     chosen = images.subset(indices)
     if isinstance(chosen, FileImages):
         chosen = chosen.preload(min(size, 64))
-    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = chosen.pixels.permute(
-        0, 2, 3, 1
-    ).numpy()
+    if isinstance(chosen, TensorImages):
+        stacked = chosen.pixels
+    else:  # four frames of a clip, side by side
+        frames = torch.linspace(0, chosen.frames - 1, 4).long()
+        strips = [chosen[i][:, frames].permute(0, 2, 1, 3).flatten(2) for i in range(len(chosen))]
+        stacked = torch.stack(strips)
+    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = stacked.permute(0, 2, 3, 1).numpy()
     return pixels
