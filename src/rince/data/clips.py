@@ -79,6 +79,10 @@ class VideoClips:
             **{n: getattr(self, n)[chosen] for n in ("starts", "steps", "items", "labels")},
         )
 
+    def by_video(self) -> VideoClips:
+        """The same with the numbers of their source videos, from 0 on, as labels."""
+        return replace(self, labels=torch.unique(self.items[:, 0], return_inverse=True)[1])
+
     def readable(self) -> VideoClips:
         """Decode every clip (into the cache, if there is one); leave out, with a warning, those
         that fail.

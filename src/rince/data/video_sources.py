@@ -83,8 +83,8 @@ def load_videos(
     What the folder may look like:
 
     - ``clips.csv`` in it: columns ``clip`` (a file, below its label's folder or below the
-      folder itself), and as far as known ``label``, ``source_video``, ``start_s`` (of the file in its
-      source video). Files that it does not list are left out.
+      folder itself), and as far as known ``label``, ``source_video``, ``start_s`` (of the file
+      in its source video). Files that it does not list are left out.
     - ``train/`` and ``val/`` or ``test/``, each ``<class>/*.mp4`` or plain files (Kinetics).
     - any other tree: folders are classes; test videos are chosen by the hash of the source's
       name, class by class, and stay so when others come or go.

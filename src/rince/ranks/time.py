@@ -11,7 +11,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.pair_ranks import ALL, IGNORED, NEGATIVE, check_pair_labels, mask_pairs
+from rince.core.pair_ranks import (
+    ALL,
+    IGNORED,
+    NEGATIVE,
+    IdentityRanks,
+    check_pair_labels,
+    mask_pairs,
+)
 
 Unit = Literal["seconds", "fraction"]
 Beyond = Literal["rank", "negative", "ignore"]
@@ -268,6 +275,53 @@ class TimePairRanks:
         found[(query[:, START] == key[:, START]) & (query[:, END] == key[:, END])] = 1
         found = found.masked_fill(~same_video, NEGATIVE)
         return mask_pairs(found, self.shape, rows, cols, self.ignore_self, self.key_valid)
+
+
+class ItemTimes:
+    """:class:`TimeRanks` over the items of a data set, asked by the items' numbers.
+
+    So a batch, and a queue of past keys, need to hold no more than which items they are.
+
+    Args:
+        rule: the ranks. items: (N, 5), see :meth:`TimeRanks.items`.
+    """
+
+    def __init__(self, rule: TimeRanks, items: Tensor) -> None:
+        _check_items(items, "items", rule.unit)
+        self.rule, self.items = rule, items
+
+    @property
+    def num_ranks(self) -> int:
+        """The highest rank there can be."""
+        return self.rule.num_ranks
+
+    def ranks(
+        self,
+        query_ids: Tensor,
+        key_ids: Tensor,
+        *,
+        ignore_self: bool = False,
+        key_valid: Tensor | None = None,
+    ) -> TimePairRanks:
+        """As :meth:`TimeRanks.ranks`, of items (Q,) and (K,) int64 in [0, N)."""
+        query, key = self._of(query_ids), self._of(key_ids)
+        return self.rule.ranks(query, key, ignore_self=ignore_self, key_valid=key_valid)
+
+    def same_video(
+        self,
+        query_ids: Tensor,
+        key_ids: Tensor,
+        *,
+        ignore_self: bool = False,
+        key_valid: Tensor | None = None,
+    ) -> IdentityRanks:
+        """One rank: rank 1 for all of the same video."""
+        query, key = self._of(query_ids)[:, VIDEO], self._of(key_ids)[:, VIDEO]
+        return IdentityRanks(query, key, ignore_self=ignore_self, key_valid=key_valid)
+
+    def _of(self, ids: Tensor) -> Tensor:
+        self.items = self.items.to(ids.device)  # moves once
+        return self.items[ids]
 
 
 @dataclass(frozen=True)
