@@ -35,7 +35,7 @@ class TensorImages:
     """Images of one size, in memory.
 
     Args:
-        pixels: (N, C, H, W) uint8, C = 1 or 3.
+        pixels: (N, C, H, W) uint8, C = 1 or 3; or clips, (N, C, T, H, W).
         labels: (N,) int64 in [0, classes of the taxonomy).
         taxonomy: the class tree.
         name: what to call the data set in reports.
@@ -54,8 +54,9 @@ class TensorImages:
     def __post_init__(self) -> None:
         shape = tuple(self.pixels.shape)
         require(
-            self.pixels.dtype == torch.uint8 and len(shape) == 4 and shape[1] in (1, 3),
-            f"pixels must be uint8 (N, 1 or 3, H, W), got {shape} and {self.pixels.dtype}",
+            self.pixels.dtype == torch.uint8 and len(shape) in (4, 5) and shape[1] in (1, 3),
+            f"pixels must be uint8 (N, 1 or 3, H, W) or (N, 1 or 3, T, H, W), got {shape} "
+            f"and {self.pixels.dtype}",
         )
         _check_labels(self.labels, shape[0], self.taxonomy)
 

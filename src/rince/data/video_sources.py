@@ -109,9 +109,6 @@ def load_videos(
         RinceError: no videos, a table or split that does not fit them, a file that cannot be read.
         ValueError: a number out of its range.
     """
-    for name, value in (("frames", frames), ("stride", stride), ("per_video", per_video)):
-        require(value is None or value >= 1, f"videos.{name} must be at least 1, got {value}")
-    require(hop is None or hop > 0, f"videos.hop must be positive seconds, got {hop}")
     require(cache_gb >= 0, f"videos.cache_gb must be at least 0, got {cache_gb}")
     size = image_size or FOLDER_FRAME_SIZE
     shape = (channels, frames, frame_size or size, frame_size or size)
@@ -139,6 +136,31 @@ def load_videos(
             f"the test): there must be at least two source videos"
         )
     return Splits(clips.subset((~test).nonzero()[:, 0]), clips.subset(test.nonzero()[:, 0]), size)
+
+
+def load_clip_outliers(
+    path: str | Path,
+    *,
+    frames: int,
+    stride: int,
+    frame_size: int,
+    channels: int = 3,
+    skip_unreadable: bool = False,
+) -> Tensor:
+    """All clips of all videos below a folder, without labels: (N, C, T, S, S) uint8.
+
+    Args:
+        path: the folder. The others are those of :func:`load_videos`, as at the training.
+
+    Raises:
+        RinceError: no such folder, no video in it, or one that cannot be read.
+    """
+    folder = Path(path).expanduser()
+    shape = (channels, frames, frame_size, frame_size)
+    files = [replace(file, label=()) for file in _listed(folder, None, 1)]
+    clips = _cut(files, shape, stride, None, None, shots_of(None), skip_unreadable, folder.name)
+    clips = clips.readable() if skip_unreadable else clips
+    return torch.stack([clips[i] for i in range(len(clips))])
 
 
 def _listed(folder: Path, splits: str | None, split: int) -> list[VideoFile]:
@@ -266,6 +288,9 @@ def _cut(
     name: str,
 ) -> VideoClips:
     """All clips of all files, in order."""
+    for option, value in (("frames", shape[1]), ("stride", stride), ("per_video", per_video)):
+        require(value is None or value >= 1, f"videos.{option} must be at least 1, got {value}")
+    require(hop is None or hop > 0, f"videos.hop must be positive seconds, got {hop}")
     paths: list[str] = []
     keys: list[str] = []
     rows: list[tuple[float, float, float, int, int]] = []  # start, step, span, shot, file

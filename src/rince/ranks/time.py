@@ -262,8 +262,7 @@ class TimePairRanks:
     def tile(self, rows: slice, cols: slice) -> Tensor:
         query, key = self.query_items[rows, :, None], self.key_items.T[None, :, cols]
         same_video = query[:, VIDEO] == key[:, VIDEO]  # (rows, cols), as all below
-        start_apart = torch.maximum(query[:, START], key[:, START])
-        apart = start_apart - torch.minimum(query[:, END], key[:, END])  # at most 0: no gap
+        apart = _apart(query, key)
         codes = {"rank": self.num_ranks, "negative": NEGATIVE, "ignore": IGNORED}
         found = torch.full_like(same_video, codes[self.rule.beyond], dtype=torch.int8)
         for i in reversed(range(len(self._gaps))):  # the best rank is written last
@@ -379,6 +378,23 @@ class TimeSummary:
                 f"{self.expected[place]:>24.2f}"
             )
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+
+
+def seconds_apart(query_items: Tensor, key_items: Tensor) -> Tensor:
+    """The gap between each two items: (Q, K) float64 seconds, inf between two videos.
+
+    Args:
+        query_items: (Q, 5), key_items: (K, 5), see :meth:`TimeRanks.items`.
+    """
+    query, key = query_items[:, :, None], key_items.T[None]
+    apart = _apart(query, key).clamp(min=0).double() / MICROSECONDS
+    return apart.masked_fill(query[:, VIDEO] != key[:, VIDEO], float("inf"))
+
+
+def _apart(query: Tensor, key: Tensor) -> Tensor:
+    """Microseconds between items of one video, (Q, 5, 1) and (1, 5, K); at most 0: no gap."""
+    last_start = torch.maximum(query[:, START], key[:, START])
+    return last_start - torch.minimum(query[:, END], key[:, END])
 
 
 def _integers(name: str, values: Tensor | ArrayLike) -> Tensor:
