@@ -124,6 +124,7 @@ def test_folders_that_do_not_do(tmp_path: Path) -> None:
     _put(tmp_path, "run/b.mp4")
     with pytest.raises(RinceError, match=r"a.mp4 has no label, but .*run/b.mp4 has"):
         load_videos(tmp_path, **SMALL)  # type: ignore[arg-type]
+    (tmp_path / "a.mp4").unlink()
     for wrong in ({"frames": 0}, {"hop": 0.0}, {"cache_gb": -1.0}, {"per_video": 0}):
         with pytest.raises(ValueError, match=f"videos.{next(iter(wrong))} must be"):
             load_videos(tmp_path, **{**SMALL, **wrong})  # type: ignore[arg-type]

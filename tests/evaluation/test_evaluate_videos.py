@@ -67,9 +67,9 @@ def test_labelled_clips(labelled: Path, tmp_path: Path) -> None:
     folder = _run(labelled, tmp_path, "run")
     evaluate_run(folder, [str(strange)], options=OPTIONS)
     found = load_evaluation(folder)
-    for name in ("probe/fine", "probe/video", "knn/fine", "retrieval/fine/R@20", "retrieval/near/R@5",
-                 "retrieval/video/R@1", "ordering/pairs/2>3", "ordering/pairs/3>0",
-                 "ood/strange/knn/AUROC"):  # fmt: skip
+    names = ["probe/fine", "probe/video", "knn/fine", "retrieval/fine/R@20", "retrieval/near/R@5"]
+    names += ["retrieval/video/R@1", "ordering/pairs/2>3", "ordering/pairs/3>0"]
+    for name in (*names, "ood/strange/knn/AUROC"):
         assert 0 <= found.metrics[name] <= 1, name
     assert found.metrics["retrieval/video/R@20"] >= found.metrics["retrieval/near/R@20"]
     assert -1 <= found.metrics["ordering/correlation"] <= 1

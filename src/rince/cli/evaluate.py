@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 DIGITS = "digits"
 EXAMPLES = """examples:
   rince evaluate runs/latest
+  rince evaluate runs/kinetics --data UCF-101/ --splits ucfTrainTestlist/
   rince evaluate runs/* --ood other-photos/ --ood far=birds/ --ood digits
 """
 
@@ -36,6 +37,10 @@ def run(arguments: Sequence[str]) -> None:
         "(scikit-learn's); may be given several times",
     )
     parser.add_argument("--data", type=str, default=None, help="in place of the run's own data")
+    parser.add_argument(
+        "--splits", type=str, default=None, help="with --data: UCF101's or HMDB51's split files"
+    )
+    parser.add_argument("--split", type=int, default=1, help="which of the three")
     parser.add_argument(
         "--data_root", type=str, default=None, help="where a named data set lies, if elsewhere now"
     )
@@ -81,6 +86,8 @@ def run(arguments: Sequence[str]) -> None:
             options=options,
             data=found.data,
             data_root=found.data_root,
+            splits_folder=found.splits,
+            split=found.split,
             skip_unreadable=found.skip_unreadable,
             device=device,
         )
@@ -93,6 +100,8 @@ def evaluate_run(
     options: object,
     data: str | None = None,
     data_root: str | None = None,
+    splits_folder: str | None = None,
+    split: int = 1,
     skip_unreadable: bool = False,
     device: str = "auto",
 ) -> None:
@@ -122,6 +131,8 @@ def evaluate_run(
     images = trained.config.images
     images.root = data_root or images.root
     images.skip_unreadable = images.skip_unreadable or skip_unreadable
+    if data is not None:
+        trained.config.videos.splits, trained.config.videos.split = splits_folder, split
     splits = _own_splits(trained) if data is None else _other_splits(trained, data)
     outliers = {}
     for name, path in named_outliers(outlier_sources).items():

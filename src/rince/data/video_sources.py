@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from rince.data.clips import (
 )
 from rince.data.shots import Shots, shots_of
 from rince.data.sources import Splits
-from rince.data.video import VIDEO_SUFFIXES, probe
+from rince.data.video import VIDEO_SUFFIXES, VideoInfo, probe
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import NO_SHOT, TimeRanks
 
@@ -296,9 +298,12 @@ def _cut(
     rows: list[tuple[float, float, float, int, int]] = []  # start, step, span, shot, file
     reasons: list[str] = []
     frames = shape[1]
-    for number, file in enumerate(files):
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # it mostly waits for the disk
+        probed = list(pool.map(_probed, files))
+    for number, (file, info) in enumerate(zip(files, probed, strict=True)):
         try:
-            info = probe(file.path)
+            if isinstance(info, RinceError):
+                raise info
             step = stride / info.rate
             span = (frames - 1) * step + 1 / info.rate
             starts = clip_starts(info.seconds, span, hop or span, per_video)
@@ -345,6 +350,13 @@ def _cut(
         frame_size=shape[2],
         channels=shape[0],
     )
+
+
+def _probed(file: VideoFile) -> VideoInfo | RinceError:
+    try:
+        return probe(file.path)
+    except RinceError as error:
+        return error
 
 
 def _classes(files: Sequence[VideoFile]) -> tuple[Taxonomy, Mapping[tuple[str, ...], int]]:

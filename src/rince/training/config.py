@@ -276,6 +276,8 @@ class ModelConfig:
         backbone: small-resnet (for CPUs), tiny-resnet (half the channels), resnet18-3x3,
             resnet50-3x3 (the paper's for 32 pixels), torchvision/NAME or timm/NAME.
         pretrained: start from the library's weights (torchvision and timm names only).
+        start_from: folder of a run whose backbone to start from, of the same architecture: with
+            an objective of labels, this is fine-tuning.
         embedding_dim: width of the projection that the loss sees.
         momentum: keys come from a slow copy of the encoder that follows with this momentum (the
             paper: 0.99); None makes both views queries and keys of the current batch (SimCLR).
@@ -284,6 +286,7 @@ class ModelConfig:
 
     backbone: str = "small-resnet"
     pretrained: bool = False
+    start_from: str | None = None
     embedding_dim: int = 128
     momentum: float | None = None
     queue_size: int = 0

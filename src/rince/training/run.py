@@ -43,7 +43,7 @@ from rince.training.checkpoint import (
 from rince.training.config import TrainConfig, from_dict, to_dict
 from rince.training.history import HISTORY_FILE, HistoryLogger
 from rince.training.logs import logger, logging_to, quiet_lightning
-from rince.training.module import CHECKPOINT_KEY, RankedModule, view_config
+from rince.training.module import BACKBONE_PREFIX, CHECKPOINT_KEY, RankedModule, view_config
 from rince.training.ranks import rank_source, resumed_ranks
 
 CONFIG_FILE = "config.yaml"
@@ -64,7 +64,8 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
 
     Raises:
         RinceError: the folder holds a run already, or cannot be written; data that cannot be
-            found or read; a run that was told to stop (SIGTERM) before its last step.
+            found or read; weights to start from that do not fit; a run that was told to stop
+            (SIGTERM) before its last step.
         KeyboardInterrupt: likewise by Ctrl-C.
         ValueError: a configuration that does not fit the data.
     """
@@ -78,6 +79,8 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
     splits = load_splits(config)
     ranks = rank_source(config, splits.train)
     module = _build_module(config, splits, ranks, backbone, pretrained=config.model.pretrained)
+    if config.model.start_from is not None:
+        _start_from(module, Path(config.model.start_from))
     if _is_main_process():
         _start_folder(folder, config)
     _fit(config, folder, splits, module)
@@ -266,6 +269,17 @@ def _build_module(
         data_fingerprint=splits.fingerprint(),
         own_backbone=own_backbone,
     )
+
+
+def _start_from(module: RankedModule, folder: Path) -> None:
+    """Take over the backbone of another run; the momentum encoder, if any, follows at once."""
+    path = folder / CHECKPOINT_FILE
+    weights = read_checkpoint(folder)["state_dict"]
+    named = {k.removeprefix(BACKBONE_PREFIX): x for k, x in weights.items()}
+    own = {k: x for k, x in named.items() if k not in weights}
+    load_strictly(module.backbone, own, path)
+    if module.momentum_encoder is not None:
+        module.momentum_encoder.module.load_state_dict(module.encoder.state_dict())
 
 
 def _fit(
