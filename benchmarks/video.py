@@ -77,6 +77,7 @@ def main() -> None:
         chosen = torch.randperm(len(cached), generator=generator)[: found.clips].tolist()
         for index in chosen:  # fills the cache, and the disk's
             cached[index]
+        everything(needed, chosen[0])  # imports
         ways: dict[str, Callable[[int], Tensor]] = {
             "everything": lambda i: everything(needed, i),
             "needed": needed.__getitem__,

@@ -9,7 +9,7 @@ set -eu
 clips=$1
 output=${2:-runs/video}
 seeds=${3:-0 1 2}
-epochs=${4:-30}
+epochs=${4:-20}
 here=$(dirname "$0")
 rince="${PYTHON:-python} -m rince"
 

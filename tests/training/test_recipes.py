@@ -101,8 +101,8 @@ def test_kinetics_to_ucf101(tmp_path: Path) -> None:
     before, after = (load_run(f).backbone.module.state_dict() for f in (folder, tuned))
     weight = "stages.0.time.0.weight"
     assert torch.equal(before[weight], after[weight])  # started from, and moved by nothing
+    config = parse([*given, "--name", "other", "--model.start_from", str(tuned)])
     with pytest.raises(RinceError, match="comes from another architecture than SmallResNet"):
-        config = parse([*given, "--name", "other", "--model.start_from", str(tuned)])
         train(config, as_backbone(SmallResNet3D(widths=(8, 8, 8)), image_size=16, frames=4))
 
 
