@@ -28,7 +28,7 @@ from rince.evaluation.ood import (
     roc_curve,
 )
 from rince.evaluation.ordering import rank_agreement, rank_correlation, similarity_histograms
-from rince.evaluation.results import Evaluation, Gallery, Map2D, RocCurve
+from rince.evaluation.results import Evaluation, Gallery, Histograms, Map2D, RocCurve
 from rince.evaluation.retrieval import retrieval_by_level
 from rince.ranks.taxonomy import Taxonomy
 
@@ -97,6 +97,68 @@ def evaluate_backbone(
     test = extract_features(backbone, eval_batches(splits.test, batch_size, size, workers), device)
     extracted = time.perf_counter()
 
+    found = evaluate_features(
+        train,
+        test,
+        taxonomy,
+        {
+            name: extract_features(
+                backbone, eval_batches(images, batch_size, size), device
+            ).features
+            for name, images in _as_images(outliers, taxonomy).items()
+        },
+        options=options,
+        classifier=classifier,
+    )
+    return Evaluation(
+        metrics=found.metrics,
+        info={
+            "train_images": len(splits.train),
+            "test_images": len(splits.test),
+            "outliers": {name: len(pixels) for name, pixels in outliers.items()},
+            "data": splits.train.name,
+            "feature_dim": int(train.features.shape[1]),
+            "probe_epochs": options.probe_epochs,
+            "extract_seconds": extracted - started,
+            "evaluate_seconds": time.perf_counter() - started,
+        },
+        classes=taxonomy.classes,
+        groups=taxonomy.group_names(min(2, taxonomy.num_ranks)),
+        histograms=found.histograms,
+        map_2d=_map_2d(test, taxonomy, options),
+        gallery=_gallery(splits, train, test, options),
+        roc=found.roc,
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What features tell by themselves; the fields are those of :class:`Evaluation`."""
+
+    metrics: Mapping[str, float]
+    histograms: Histograms
+    roc: Mapping[tuple[str, str], RocCurve]
+
+
+def evaluate_features(
+    train: FeatureSet,
+    test: FeatureSet,
+    taxonomy: Taxonomy,
+    outliers: Mapping[str, Tensor],
+    *,
+    options: EvaluationOptions | None = None,
+    classifier: nn.Module | None = None,
+) -> Measured:
+    """All metrics of features, wherever they come from.
+
+    Args:
+        train: gallery, and what probe and detectors are fitted on. test: queries.
+        taxonomy: of the labels of both.
+        outliers: name -> (N, D) features of what belongs to no class.
+        options: how much to do.
+        classifier: features to logits; see :func:`evaluate_backbone`.
+    """
+    options = options or EvaluationOptions()
     metrics: dict[str, float] = {}
     neighbours = min(options.knn_k, len(train))
     levels = _label_levels(taxonomy, train, test)
@@ -135,34 +197,20 @@ def evaluate_backbone(
     roc: dict[tuple[str, str], RocCurve] = {}
     detectors = _outlier_detectors(train, neighbours, classifier) if outliers else {}
     inlier_scores = {name: score(test.features) for name, score in detectors.items()}
-    for name, pixels in outliers.items():
-        images = TensorImages(pixels, torch.zeros(len(pixels), dtype=torch.int64), taxonomy, name)
-        out = extract_features(backbone, eval_batches(images, batch_size, size), device).features
+    for name, features in outliers.items():
         for detector, score in detectors.items():
-            inside, scores = inlier_scores[detector], score(out)
+            inside, scores = inlier_scores[detector], score(features)
             metrics[f"ood/{name}/{detector}/AUROC"] = auroc(inside, scores)
             metrics[f"ood/{name}/{detector}/FPR95"] = fpr_at_tpr(inside, scores)
             roc[name, detector] = roc_curve(inside, scores)
+    return Measured(metrics, similarity_histograms(test.features, train.features, ranks), roc)
 
-    return Evaluation(
-        metrics=metrics,
-        info={
-            "train_images": len(splits.train),
-            "test_images": len(splits.test),
-            "outliers": {name: len(pixels) for name, pixels in outliers.items()},
-            "data": splits.train.name,
-            "feature_dim": int(train.features.shape[1]),
-            "probe_epochs": options.probe_epochs,
-            "extract_seconds": extracted - started,
-            "evaluate_seconds": time.perf_counter() - started,
-        },
-        classes=taxonomy.classes,
-        groups=taxonomy.group_names(min(2, taxonomy.num_ranks)),
-        histograms=similarity_histograms(test.features, train.features, ranks),
-        map_2d=_map_2d(test, taxonomy, options),
-        gallery=_gallery(splits, train, test, options),
-        roc=roc,
-    )
+
+def _as_images(outliers: Mapping[str, Tensor], taxonomy: Taxonomy) -> dict[str, TensorImages]:
+    return {
+        name: TensorImages(pixels, torch.zeros(len(pixels), dtype=torch.int64), taxonomy, name)
+        for name, pixels in outliers.items()
+    }
 
 
 def _outlier_detectors(
