@@ -266,7 +266,8 @@ def main() -> None:
         (study, name, seed, given.tuning)
         for seed in range(given.seeds)
         for study in given.only
-        for name in STUDIES[study]
+        for name, config in STUDIES[study].items()
+        if config is not None or seed == 0  # features as they are know no seed
     ]
     left = [key for key in wanted if key not in done]
     with ProcessPoolExecutor(given.jobs) as pool, file.open("a") as out:
