@@ -6,7 +6,7 @@
 EfficientNet-Lite0, trained on ImageNet with labels: it has seen the classes of Tiny-ImageNet-100,
 those of `other/` too, so these features are far better than ours, and what is measured on them is
 what a head adds to a good backbone, never how good a backbone is. Images at 64 pixels are enlarged
-to 96.
+to 96, and the 1,280 features reduced to their first 256 principal components.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,7 +26,7 @@ from rince.data.images import TensorImages, load_outliers
 from rince.data.sources import load_dataset
 from rince.evaluation.features import extract_features
 
-SIDE = 96
+SIDE, COMPONENTS = 96, 256
 
 
 class Pooled(nn.Module):
@@ -51,6 +52,13 @@ def batches(images: TensorImages, size: int = 128) -> Iterator[tuple[Tensor, Ten
         yield (larger.clamp(0, 255) - 127) / 128, images.labels[start : start + size]
 
 
+def reduced(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The first principal components of the training features: five times less to compute."""
+    pca = PCA(COMPONENTS, random_state=0).fit(features["train"])
+    print(f"{COMPONENTS} components keep {100 * pca.explained_variance_ratio_.sum():.1f} % of it")
+    return {name: pca.transform(x).astype(np.float32) for name, x in features.items()}
+
+
 def main(tiny: Path, cifar10: Path, target: Path) -> None:
     splits = load_dataset(str(tiny), image_size=64, without_duplicates=True)
     network = Pooled().to(memory_format=torch.channels_last)
@@ -67,6 +75,7 @@ def main(tiny: Path, cifar10: Path, target: Path) -> None:
         found[name] = features.features.numpy()
         found[f"{name}_labels"] = features.labels.numpy()
         print(f"{name}: {len(features)} images, {time.perf_counter() - started:.0f} s", flush=True)
+    found |= reduced({name: found[name] for name in parts})
     found["paths"] = np.array(["/".join(path) for path in splits.train.taxonomy.paths])
     np.savez(target, **found)
 

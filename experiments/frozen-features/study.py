@@ -40,6 +40,7 @@ from rince.training.objectives import Pairs, contrastive_loss
 from rince.training.ranks import training_ranks
 
 EPOCHS, BATCH, WIDTH, DROPOUT = 10, 512, 256, 0.3
+PROBE_EPOCHS = 30
 LR, WEIGHT_DECAY, WARMUP_STEPS = 0.25, 1e-4, 20
 
 
@@ -136,6 +137,11 @@ STUDIES: dict[str, dict[str, TrainConfig | None]] = {
         for objective in ("rince", "supcon-out")
         for images, classes in ((4, 1), (4, 4), (8, 1), (16, 2))
     },
+    "budget": {
+        f"{objective} {epochs} epochs": TrainConfig("", objective, epochs=epochs)  # type: ignore[arg-type]
+        for epochs in (3, 30)
+        for objective in ("rince", "supcon-out", "supcon-coarse", "cross-entropy")
+    },
 }
 
 
@@ -147,8 +153,7 @@ def load(file: Path, tuning: bool) -> Data:
         }
         taxonomy = Taxonomy([tuple(path.split("/")) for path in found["paths"].tolist()])
     train, test = sets["train"], sets["test"]
-    # Features of a ReLU network differ in scale by dimension; the trunk should not have to care.
-    mean, sd = train.features.mean(0), train.features.std(0) + 1e-6
+    scale = train.features.std()  # one for all: cosines of the features stay what they are
     if tuning:
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
         held = len(train) // 5
@@ -156,10 +161,8 @@ def load(file: Path, tuning: bool) -> Data:
             FeatureSet(train.features[rows], train.labels[rows])
             for rows in (order[held:], order[:held])
         )
-    outliers = (
-        {} if tuning else {name: (sets[name].features - mean) / sd for name in ("near", "far")}
-    )
-    train, test = (FeatureSet((part.features - mean) / sd, part.labels) for part in (train, test))
+    outliers = {} if tuning else {name: sets[name].features / scale for name in ("near", "far")}
+    train, test = (FeatureSet(part.features / scale, part.labels) for part in (train, test))
     return Data(train, test, outliers, taxonomy)
 
 
@@ -171,7 +174,7 @@ def plan_of(config: TrainConfig, data: Data) -> BatchPlan:
     return BalancedPlan(data.train.labels, groups, BATCH, images, classes or 1, seed=config.seed)
 
 
-def train(config: TrainConfig, data: Data, ranks: ClassRanks) -> nn.Sequential:
+def train(config: TrainConfig, data: Data, ranks: ClassRanks, epochs: int) -> nn.Sequential:
     """A trunk, trained with any objective of the harness; and its head."""
     torch.manual_seed(config.seed)
     classifier = config.objective in CLASSIFIERS
@@ -190,11 +193,11 @@ def train(config: TrainConfig, data: Data, ranks: ClassRanks) -> nn.Sequential:
         model.parameters(), LR, momentum=0.9, weight_decay=WEIGHT_DECAY, nesterov=False
     )
     plan = plan_of(config, data)
-    total = EPOCHS * len(plan)
+    total = epochs * len(plan)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: lr_factor(step, total, WARMUP_STEPS, 1e-3)
     )
-    for rows in _rows(plan):
+    for rows in _rows(plan, epochs):
         both = torch.cat([rows, rows])
         labels = data.train.labels[both]
         x = functional.dropout(data.train.features[both], DROPOUT)  # (2B, F): two views
@@ -212,8 +215,8 @@ def train(config: TrainConfig, data: Data, ranks: ClassRanks) -> nn.Sequential:
     return model.eval()
 
 
-def _rows(plan: BatchPlan) -> Iterator[Tensor]:
-    for epoch in range(EPOCHS):
+def _rows(plan: BatchPlan, epochs: int) -> Iterator[Tensor]:
+    for epoch in range(epochs):
         plan.set_epoch(epoch)
         yield from (rows for _, rows in plan.take())
 
@@ -227,7 +230,8 @@ def run(file: Path, study: str, name: str, seed: int, tuning: bool) -> dict[str,
     if config is not None:
         config.seed = seed
         ranks = training_ranks(config.ranks, data.taxonomy, seed)
-        model = train(config, data, ranks)
+        epochs = config.epochs if study == "budget" else EPOCHS
+        model = train(config, data, ranks, epochs)
         trunk = model.get_submodule("trunk")
         if config.objective == "cross-entropy":
             classifier = model.get_submodule("head")
@@ -240,7 +244,7 @@ def run(file: Path, study: str, name: str, seed: int, tuning: bool) -> dict[str,
         parts["test"],
         data.taxonomy,
         data.outliers,
-        options=EvaluationOptions(seed=seed),
+        options=EvaluationOptions(seed=seed, probe_epochs=PROBE_EPOCHS),
         classifier=classifier,
     )
     about = {"study": study, "name": name, "seed": seed, "tuning": tuning, "train_seconds": seconds}
