@@ -50,11 +50,13 @@ TESTS = {
     "models/queue.py": "tests/models/test_queue.py",
     "models/momentum.py": "tests/models/test_momentum.py",
     "training/cached.py": "tests/training/test_cached.py",
+    "adapters/sentence_transformers.py": "tests/adapters/test_sentence_transformers.py",
     "adapters/metric_learning.py": "tests/adapters/test_metric_learning.py",
     "ranks/score_ranks.py": "tests/ranks/test_score_ranks.py",
     "ranks/measures.py": "tests/ranks/test_score_ranks.py",
     "losses/rank_n_contrast.py": "tests/losses/test_rank_n_contrast.py",
     "evaluation/retrieval.py": "tests/evaluation/test_retrieval.py",
+    "evaluation/graded.py": "tests/evaluation/test_graded.py",
     "evaluation/knn.py": "tests/evaluation/test_knn.py",
     "evaluation/ood.py": "tests/evaluation/test_ood.py",
     "evaluation/ordering.py": "tests/evaluation/test_ordering.py",
@@ -94,10 +96,12 @@ WORDNET = "ranks/wordnet.py"
 NOISE = "ranks/noise.py"
 TRAINED = "training/ranks.py"
 PML = "adapters/metric_learning.py"
+ST = "adapters/sentence_transformers.py"
 ITEMS = "ranks/score_ranks.py"
 MEASURES = "ranks/measures.py"
 RNC = "losses/rank_n_contrast.py"
 RETRIEVAL = "evaluation/retrieval.py"
+GRADED = "evaluation/graded.py"
 KNN = "evaluation/knn.py"
 OOD = "evaluation/ood.py"
 ORDER = "evaluation/ordering.py"
@@ -424,8 +428,8 @@ MUTANTS = (
     Mutant(SCORES, "range(num_ranks, 1, -1)", "range(2, num_ranks + 1)", "the better rank wins"),
     Mutant(SCORES, "table.fill_diagonal_(1)", "table", "a class has rank 1 with itself"),
     Mutant(SCORES, 'IGNORED if missing == "ignore"', "NEGATIVE if missing", "missing: ignored"),
-    Mutant(ITEMS, "scores >= torch.tensor(cut", "scores > torch.tensor(cut", "reached"),
-    Mutant(ITEMS, "dtype=scores.dtype)] = rank", "dtype=torch.float64)] = rank", "own precision"),
+    Mutant(ITEMS, "scores >= cut", "scores > cut", "a threshold is reached"),
+    Mutant(ITEMS, "scores >= cut", "scores.double() >= cut", "float32 thresholds"),
     Mutant(ITEMS, "found[scores.isnan()] = IGNORED", "pass", "not judged is no negative"),
     Mutant(ITEMS, "found.fill_diagonal_(IGNORED)", "pass", "an item and itself"),
     Mutant(
@@ -485,6 +489,12 @@ MUTANTS = (
     Mutant(TRAINED, "return scores.aligned_to(classes)", "return scores", "scores by name"),
     Mutant(TRAINED, "if changed or (", "if (", "changed options are refused"),
     Mutant(TRAINED, "not torch.equal(now.table, before.table)", "False", "changed scores refused"),
+    # NDCG.
+    Mutant(GRADED, "places < k", "places <= k", "one place too many"),
+    Mutant(GRADED, "(places + 2.0)", "(places + 3.0)", "discount of the first place is 1"),
+    Mutant(GRADED, "(~tied).cumsum(dim=1)", "torch.ones_like(tied).cumsum(dim=1)", "ties"),
+    Mutant(GRADED, "(best @ discount)", "(best @ discounts[max(ks)])", "ideal order up to k"),
+    Mutant(GRADED, "/ size.clamp(min=1)", "", "tied items share a gain"),
     # Inside pytorch-metric-learning.
     Mutant(PML, "found[active]", "found", "queries that cannot learn are counted"),
     Mutant(PML, "active.nonzero()[:, 0]", "torch.arange(int(active.sum()))", "labels of others"),
@@ -496,6 +506,18 @@ MUTANTS = (
     Mutant(PML, "self.distance.power == 1", "True", "power of the cosine forgotten"),
     Mutant(PML, "functional.normalize(query, dim=1)", "query", "cosine without norms"),
     Mutant(PML, "(losses.CrossBatchMemory, losses.SelfSupervisedLoss)", "()", "not known by name"),
+    # Inside sentence-transformers.
+    Mutant(ST, "torch.isin(pairs, judged)", "torch.zeros_like(pairs) > 0", "known duplicates"),
+    Mutant(ST, "ranks[own.row, torch.arange(len(documents))] = own.rank", "pass", "own ranks"),
+    Mutant(ST, "place, row = there.T.nonzero", "row, place = there.nonzero", "column by column"),
+    Mutant(ST, "torch.arange(1, self.num_ranks + 1)", "1", "a column a rank"),
+    Mutant(ST, "if text is not None and grade is not None", "if text is not None", "no grade"),
+    Mutant(ST, "there = ~grades.isnan()", "there = grades > 0", "a grade of 0 is a document"),
+    Mutant(ST, "functional.normalize(z, dim=1) for z", "2 * z for z", "unit length"),
+    Mutant(ST, "x[rows] if isinstance", "x if isinstance", "micro-batches are small"),
+    Mutant(ST, "if any(of_query.values())", "", "queries without a grade"),
+    Mutant(ST, "encode_document(list", "encode_query(list", "documents' prompt"),
+    Mutant(ST, "= micro_batch is not None", "= False", "wrappers are told"),
 )
 
 

@@ -92,7 +92,7 @@ class ScoreRanks:
             scores = scores.double()
         found = torch.full_like(scores, NEGATIVE, dtype=torch.int8)
         for rank, cut in reversed(list(enumerate(self.thresholds, 1))):  # the best written last
-            found[scores >= torch.tensor(cut, dtype=scores.dtype)] = rank
+            found[scores >= cut] = rank
         found[scores.isnan()] = IGNORED
         if ignore_self:
             require(
