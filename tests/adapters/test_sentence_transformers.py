@@ -323,6 +323,20 @@ def test_evaluator_is_ndcg_of_the_whole_corpus(model: Any) -> None:
         GradedRetrievalEvaluator(queries, corpus, {"q9": {}, "q0": {"x": 1}})
 
 
+def test_the_evaluator_uses_the_prompts_of_queries_and_documents(model: Any) -> None:
+    model.prompts = {"query": "the sea ", "document": "dogs "}
+    queries, corpus, grades = EVALUATION
+    found = GradedRetrievalEvaluator(queries, corpus, grades, ks=(3,))(model)
+    model.prompts = {}
+    plain = GradedRetrievalEvaluator(
+        {key: f"the sea {text}" for key, text in queries.items()},
+        {key: f"dogs {text}" for key, text in corpus.items()},
+        grades,
+        ks=(3,),
+    )(model)
+    assert found["ndcg@3"] == pytest.approx(plain["ndcg@3"], abs=1e-9)
+
+
 def test_what_is_refused(model: Any) -> None:
     columns = columns_of(model, *transposed(ROWS))
     labels = torch.tensor([grades for _, _, grades in ROWS])
