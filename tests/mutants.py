@@ -515,7 +515,9 @@ MUTANTS = (
     Mutant(ST, "there = ~grades.isnan()", "there = grades > 0", "a grade of 0 is a document"),
     Mutant(ST, "functional.normalize(z, dim=1) for z", "2 * z for z", "unit length"),
     Mutant(ST, "x[rows] if isinstance", "x if isinstance", "micro-batches are small"),
-    Mutant(ST, "if any(grades.get(key, {}).values())", "if key in grades", "queries without a grade"),
+    Mutant(
+        ST, "if any(grades.get(key, {}).values())", "if key in grades", "queries without a grade"
+    ),
     Mutant(ST, "encode_document(list", "encode_query(list", "documents' prompt"),
     Mutant(ST, "= micro_batch is not None", "= False", "wrappers are told"),
 )
