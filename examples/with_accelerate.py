@@ -1,6 +1,7 @@
 """RINCE with accelerate: python examples/with_accelerate.py [--smoke], or on several devices
 
-accelerate launch --num_processes 2 examples/with_accelerate.py
+accelerate launch --num_processes 2 examples/with_accelerate.py     # GPUs
+ACCELERATE_USE_CPU=true torchrun --nproc-per-node 2 examples/with_accelerate.py
 
 rince.gather carries the gradient back to every process; the average that accelerate takes over
 processes is then the gradient of the whole batch.

@@ -507,7 +507,8 @@ MUTANTS = (
     Mutant(PML, "functional.normalize(query, dim=1)", "query", "cosine without norms"),
     Mutant(PML, "(losses.CrossBatchMemory, losses.SelfSupervisedLoss)", "()", "not known by name"),
     # Inside sentence-transformers.
-    Mutant(ST, "torch.isin(pairs, judged)", "torch.zeros_like(pairs) > 0", "known duplicates"),
+    Mutant(ST, "torch.tensor(places)] = IGNORED", "torch.tensor(places)] = 0", "known duplicates"),
+    Mutant(ST, "torch.tensor(rows)[:, None]", "row", "a query that stands twice"),
     Mutant(ST, "ranks[own.row, torch.arange(len(documents))] = own.rank", "pass", "own ranks"),
     Mutant(ST, "place, row = there.T.nonzero", "row, place = there.nonzero", "column by column"),
     Mutant(ST, "torch.arange(1, self.num_ranks + 1)", "1", "a column a rank"),

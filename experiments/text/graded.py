@@ -28,7 +28,7 @@ from rince.evaluation.graded import ndcg
 METHODS = ("frozen", "mnrl", "rince binary", "rince grades")
 GRADES = [4, 3, 2, 1]
 FOLDS, QUERIES, DOCUMENTS = 5, 16, 4
-LR, EPOCHS, LAYERS, MAX_LENGTH = 2e-4, 4, 2, 64
+LR, EPOCHS, LAYERS, MAX_LENGTH = 2e-4, 2, 2, 64
 TAU = 0.05
 TEMPERATURES = (0.05, 0.08, 0.12, 0.2)
 

@@ -132,7 +132,7 @@ class RankedLoss(nn.Module):
                 f"without a label, {self.num_ranks} temperatures ask for {self.num_ranks} columns "
                 f"of positives after the anchor, one a rank, but there are {len(columns)} columns",
             )
-            rank = torch.zeros(num_queries, len(columns), dtype=torch.int64)
+            rank = torch.zeros(num_queries, len(columns), dtype=torch.int8)
             rank[:, : self.num_ranks] = torch.arange(1, self.num_ranks + 1)
             there = torch.ones_like(rank, dtype=torch.bool)
         else:
@@ -143,7 +143,7 @@ class RankedLoss(nn.Module):
                 )
             grades = labels.detach().cpu()
             grades = grades[:, None] if grades.ndim == 1 else grades
-            rank = self.relevance.ranks(grades).matrix.long()  # (B, n)
+            rank = self.relevance.ranks(grades).matrix  # (B, n)
             there = torch.ones_like(rank, dtype=torch.bool)
             if len(columns) == 1:  # ragged: documents row by row, NaN pads the rows
                 there = ~grades.isnan() if grades.is_floating_point() else there
@@ -157,7 +157,7 @@ class RankedLoss(nn.Module):
             f"{tuple(rank.shape)}: it holds a grade for each document of a query; lists of "
             f"different lengths go through RaggedCollator",
         )
-        return OwnRanks(row, rank[row, place], num_queries)
+        return OwnRanks(row, rank[row, place])
 
     def get_config_dict(self) -> dict[str, Any]:
         """For the model card."""
@@ -187,7 +187,6 @@ class OwnRanks(NamedTuple):
 
     row: Tensor
     rank: Tensor
-    num_queries: int
 
 
 class RaggedCollator(_collators.BaseDataCollator):  # type: ignore[misc]
@@ -312,16 +311,21 @@ class _Encoder(nn.Module):
 
 def _with_other_rows(own: OwnRanks, queries: list[Any], documents: list[Any]) -> Tensor:
     """(Q, N): documents of other rows are negatives, or ignored where the batch knows the pair."""
-    number: dict[Any, int] = {}
-    query, document = (
-        torch.tensor([number.setdefault(text, len(number)) for text in side])
-        for side in (queries, documents)
-    )
-    judged = query[own.row] * len(number) + document  # (N,) a code a pair of texts
-    pairs = query[:, None] * len(number) + document  # (Q, N)
-    ranks = torch.where(torch.isin(pairs, judged), IGNORED, NEGATIVE)
+    ranks = torch.full((len(queries), len(documents)), NEGATIVE, dtype=torch.int8)
+    rows_of, places_of = _places(queries), _places(documents)
+    for row, text in zip(own.row.tolist(), documents, strict=True):
+        rows, places = rows_of[queries[row]], places_of[text]
+        if len(rows) * len(places) > 1:
+            ranks[torch.tensor(rows)[:, None], torch.tensor(places)] = IGNORED
     ranks[own.row, torch.arange(len(documents))] = own.rank
     return ranks
+
+
+def _places(texts: list[Any]) -> dict[Any, list[int]]:
+    found: dict[Any, list[int]] = {}
+    for i, text in enumerate(texts):
+        found.setdefault(text, []).append(i)
+    return found
 
 
 def _texts(features: Features) -> list[Any]:
