@@ -51,7 +51,7 @@ TESTS = {
     "models/momentum.py": "tests/models/test_momentum.py",
     "training/cached.py": "tests/training/test_cached.py",
     "adapters/sentence_transformers.py": "tests/adapters/test_sentence_transformers.py",
-    "adapters/metric_learning.py": "tests/adapters/test_metric_learning.py",
+    "adapters/metric_learning.py": "tests/adapters/test_pytorch_metric_learning.py",
     "ranks/score_ranks.py": "tests/ranks/test_score_ranks.py",
     "ranks/measures.py": "tests/ranks/test_score_ranks.py",
     "losses/rank_n_contrast.py": "tests/losses/test_rank_n_contrast.py",
