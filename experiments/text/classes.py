@@ -223,7 +223,7 @@ def smaller(study: Study) -> Study:
     """Seconds rather than minutes: does it run? Its numbers mean nothing."""
 
     def few(split: Split) -> Split:
-        return draw(split, study.tree, 2, 0)
+        return draw(split, study.tree, 1, 0)
 
     return replace(
         study, val=few(study.val), test=few(study.test), outliers=study.outliers[:20],
