@@ -308,8 +308,9 @@ def test_matryoshka_around_it(model: Any) -> None:
 def test_evaluator_is_ndcg_of_the_whole_corpus(model: Any) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     queries, corpus, grades = EVALUATION
-    queries = {**queries, "none": "a query without any grade"}
-    evaluator = GradedRetrievalEvaluator(queries, corpus, grades, ks=(3, 5))
+    queries = {**queries, "none": "a query without any grade", "zero": "one without relevance"}
+    judged = {**grades, "zero": {"0.0": 0.0}}
+    evaluator = GradedRetrievalEvaluator(queries, corpus, judged, ks=(3, 5))
     assert evaluator.primary_metric == "ndcg@3"
     found = evaluator(model)
     gains = [[grades[q].get(d, 0.0) for d in corpus] for q in grades]
