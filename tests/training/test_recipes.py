@@ -6,6 +6,7 @@ import os
 import pickle
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from rince.training.history import read_history
 from rince.training.run import train
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+WORDNET = Path("/usr/share/wordnet")
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +107,45 @@ def test_the_papers_imagenet100_recipe_starts(
     assert np.isfinite(losses).all()
 
 
+def test_tiny_imagenet_200_is_arranged_and_its_recipe_starts(tmp_path: Path) -> None:
+    if not WORDNET.is_dir():
+        pytest.skip(f"WordNet is not installed in {WORDNET} (Debian: wordnet-base)")
+    raw, tree = tmp_path / "tiny-imagenet-200", tmp_path / "tree"
+    names = {"n02124075": "Egyptian cat", "n02123045": "tabby, tabby cat", "n02504458": "elephant"}
+    pixels = np.random.default_rng(0)
+    for split in ("train", "val"):
+        (raw / split / "images").mkdir(parents=True)
+    lines = []
+    for number, wnid in enumerate(names):
+        (raw / "train" / wnid / "images").mkdir(parents=True)
+        held = raw / "val" / "images" / f"val_{number}.JPEG"
+        for file in (*(raw / "train" / wnid / "images" / f"{i}.JPEG" for i in range(3)), held):
+            Image.fromarray(pixels.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(file)
+        lines.append(f"{held.name}\t{wnid}\t0\t0\t62\t62")
+    (raw / "train" / "images").rmdir()
+    (raw / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
+    (raw / "words.txt").write_text("".join(f"{k}\t{v}\n" for k, v in names.items()))
+    script = EXPERIMENTS / "tiny-imagenet" / "arrange.py"
+    subprocess.run([sys.executable, script, raw, tree], check=True)
+    config = parse(
+        [
+            *(str(tree), "--config", str(EXPERIMENTS / "tiny-imagenet" / "full.yaml")),
+            *("--output", str(tmp_path), "--epochs", "1", "--optim.warmup_epochs", "0"),
+            *("--batch_size", "4", "--log_every", "1", "--knn_every", "0", "--accelerator", "cpu"),
+            *("--ranks.top_k", "[1]", "--loss.temperatures", "[0.1, 0.225]"),
+        ]
+    )
+    run = train(config)
+    losses = [value for _, value in read_history(run)["train/loss"]]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+    assert sorted(path.name for path in (tree / "val").iterdir()) == [
+        "n02123045 tabby",
+        "n02124075 Egyptian cat",
+        "n02504458 elephant",
+    ]
+
+
 # A recipe is shared by all methods of its study; each reads what concerns it.
 @pytest.mark.filterwarnings("ignore:.*no effect with objective")
 @pytest.mark.parametrize(
@@ -112,7 +153,7 @@ def test_the_papers_imagenet100_recipe_starts(
 )
 def test_every_command_of_a_study_is_understood(script: Path, tmp_path: Path) -> None:
     arguments = {"cifar100": [tmp_path]}.get(script.parent.name, ["DATA", "CIFAR10", tmp_path])
-    if script.parent.name == "imagenet100":
+    if script.parent.name in ("imagenet100", "tiny-imagenet"):
         arguments = ["DATA", tmp_path]
     printed = subprocess.run(
         ["bash", script, *arguments, "3"],
