@@ -56,7 +56,13 @@ TESTS = {
     "data/views.py": "tests/data/test_clips.py tests/data/test_views.py",
     "evaluation/times.py": "tests/evaluation/test_times.py",
     "training/cached.py": "tests/training/test_cached.py",
+    "adapters/sentence_transformers.py": "tests/adapters/test_sentence_transformers.py",
+    "adapters/metric_learning.py": "tests/adapters/test_pytorch_metric_learning.py",
+    "ranks/score_ranks.py": "tests/ranks/test_score_ranks.py",
+    "ranks/measures.py": "tests/ranks/test_score_ranks.py",
+    "losses/rank_n_contrast.py": "tests/losses/test_rank_n_contrast.py",
     "evaluation/retrieval.py": "tests/evaluation/test_retrieval.py",
+    "evaluation/graded.py": "tests/evaluation/test_graded.py",
     "evaluation/knn.py": "tests/evaluation/test_knn.py",
     "evaluation/ood.py": "tests/evaluation/test_ood.py",
     "evaluation/ordering.py": "tests/evaluation/test_ordering.py",
@@ -101,7 +107,13 @@ NAMES = "ranks/class_names.py"
 WORDNET = "ranks/wordnet.py"
 NOISE = "ranks/noise.py"
 TRAINED = "training/ranks.py"
+PML = "adapters/metric_learning.py"
+ST = "adapters/sentence_transformers.py"
+ITEMS = "ranks/score_ranks.py"
+MEASURES = "ranks/measures.py"
+RNC = "losses/rank_n_contrast.py"
 RETRIEVAL = "evaluation/retrieval.py"
+GRADED = "evaluation/graded.py"
 KNN = "evaluation/knn.py"
 OOD = "evaluation/ood.py"
 ORDER = "evaluation/ordering.py"
@@ -428,6 +440,34 @@ MUTANTS = (
     Mutant(SCORES, "range(num_ranks, 1, -1)", "range(2, num_ranks + 1)", "the better rank wins"),
     Mutant(SCORES, "table.fill_diagonal_(1)", "table", "a class has rank 1 with itself"),
     Mutant(SCORES, 'IGNORED if missing == "ignore"', "NEGATIVE if missing", "missing: ignored"),
+    Mutant(ITEMS, "scores >= cut", "scores > cut", "a threshold is reached"),
+    Mutant(ITEMS, "scores >= cut", "scores.double() >= cut", "float32 thresholds"),
+    Mutant(ITEMS, "found[scores.isnan()] = IGNORED", "pass", "not judged is no negative"),
+    Mutant(ITEMS, "found.fill_diagonal_(IGNORED)", "pass", "an item and itself"),
+    Mutant(
+        ITEMS,
+        "reversed(list(enumerate(self.thresholds, 1)))",
+        "list(enumerate(self.thresholds, 1))",
+        "the better rank wins",
+    ),
+    Mutant(ITEMS, "(matrix == code).any(dim=1)", "(matrix == code).any(dim=0)", "queries"),
+    Mutant(ITEMS, "known = scores[~scores.isnan()]", "known = scores.nan_to_num()", "unknown"),
+    Mutant(MEASURES, "- both)", "+ both)", "Jaccard's union"),
+    Mutant(MEASURES, "(query_labels != 0).float()", "(query_labels == 0).float()", "labels kept"),
+    Mutant(MEASURES, "p=1)", "p=2)", "several targets: L1"),
+    Mutant(MEASURES, "torch.cat([edges, edges.flip(0)], dim=1)", "edges", "both directions"),
+    Mutant(MEASURES, "& closeness.isinf()", "", "the shortest way counts"),
+    Mutant(MEASURES, "max_hops + 1):", "max_hops):", "as far as asked"),
+    Mutant(
+        RNC,
+        "torch.searchsorted(apart, apart)",
+        "torch.searchsorted(apart, apart, right=True).clamp(max=count - 2)",
+        "ties are competitors",
+    ),
+    Mutant(RNC, "logits.flip(1).logcumsumexp(dim=1).flip(1)", "logits.logcumsumexp(dim=1)", "far"),
+    Mutant(RNC, "apart.sort(dim=1)", "apart.sort(dim=1, descending=True)", "order"),
+    Mutant(RNC, "p=1)[others]", "p=2)[others]", "L1 distance of targets"),
+    Mutant(RNC, "-distance / temperature", "-distance * temperature", "temperature"),
     Mutant(SCORES, "q * (len(ordered) - 1)", "(1 - q) * (len(ordered) - 1)", "quantiles: top"),
     Mutant(SCORES, "in itertools.accumulate(given)", "in given", "top k: numbers add up"),
     Mutant(SCORES, "dim=1, descending=True", "dim=0, descending=True", "top k of a query class"),
@@ -501,6 +541,38 @@ MUTANTS = (
         TIMES, "logits.double().softmax(dim=1)", "logits.double()", "probabilities are averaged"
     ),
     Mutant(TIMES, "right=True) - 1", "right=False) - 1", "a range holds its start"),
+    # NDCG.
+    Mutant(GRADED, "places < k", "places <= k", "one place too many"),
+    Mutant(GRADED, "(places + 2.0)", "(places + 3.0)", "discount of the first place is 1"),
+    Mutant(GRADED, "(~tied).cumsum(dim=1)", "torch.ones_like(tied).cumsum(dim=1)", "ties"),
+    Mutant(GRADED, "(best @ discount)", "(best @ discounts[max(ks)])", "ideal order up to k"),
+    Mutant(GRADED, "/ size.clamp(min=1)", "", "tied items share a gain"),
+    # Inside pytorch-metric-learning.
+    Mutant(PML, "found[active]", "found", "queries that cannot learn are counted"),
+    Mutant(PML, "active.nonzero()[:, 0]", "torch.arange(int(active.sum()))", "labels of others"),
+    Mutant(PML, "is_inverted else -matrix", "is_inverted else matrix", "pushes positives apart"),
+    Mutant(PML, "given[anchor, positive] = 1", "given[anchor, positive] = 0", "no positives"),
+    Mutant(PML, "given[other, negative] = NEGATIVE", "pass", "no negatives"),
+    Mutant(PML, "masked_fill(given == IGNORED, IGNORED)", "clone()", "miners choose nothing"),
+    Mutant(PML, "in_batch = ref_emb is embeddings", "in_batch = True", "references taken for own"),
+    Mutant(PML, "self.distance.power == 1", "True", "power of the cosine forgotten"),
+    Mutant(PML, "functional.normalize(query, dim=1)", "query", "cosine without norms"),
+    Mutant(PML, "(losses.CrossBatchMemory, losses.SelfSupervisedLoss)", "()", "not known by name"),
+    # Inside sentence-transformers.
+    Mutant(ST, "torch.tensor(places)] = IGNORED", "torch.tensor(places)] = 0", "known duplicates"),
+    Mutant(ST, "torch.tensor(rows)[:, None]", "row", "a query that stands twice"),
+    Mutant(ST, "ranks[own.row, torch.arange(len(documents))] = own.rank", "pass", "own ranks"),
+    Mutant(ST, "place, row = there.T.nonzero", "row, place = there.nonzero", "column by column"),
+    Mutant(ST, "torch.arange(1, self.num_ranks + 1)", "1", "a column a rank"),
+    Mutant(ST, "if text is not None and grade is not None", "if text is not None", "no grade"),
+    Mutant(ST, "there = ~grades.isnan()", "there = grades > 0", "a grade of 0 is a document"),
+    Mutant(ST, "functional.normalize(z, dim=1) for z", "2 * z for z", "unit length"),
+    Mutant(ST, "x[rows] if isinstance", "x if isinstance", "micro-batches are small"),
+    Mutant(
+        ST, "if any(grades.get(key, {}).values())", "if key in grades", "queries without a grade"
+    ),
+    Mutant(ST, "encode_document(list", "encode_query(list", "documents' prompt"),
+    Mutant(ST, "= micro_batch is not None", "= False", "wrappers are told"),
 )
 
 

@@ -1,27 +1,25 @@
 #!/usr/bin/env bash
-# usage: run.sh TINY_IMAGENET_100 CIFAR10 [OUTPUT] [SEED]
-# Trains four methods at one budget, judges them, writes results.md and report.html to OUTPUT.
-# Can be started again after a stop: finished runs are kept, a broken-off one is resumed.
-# JOBS=2 OMP_NUM_THREADS=1 trains two methods at a time, a core each.
+# usage: run.sh TINY_IMAGENET_100 CIFAR10 [OUTPUT] [SEED] [more options for every run]
+# Trains the methods of this study at one budget, judges them, writes results.md and report.html.
+# Can be started again after a stop. JOBS=2 OMP_NUM_THREADS=1 trains two at a time, a core each.
+# METHODS="rince-out-in supcon-out" trains only these.
 set -euo pipefail
 data=$1 cifar10=$2 output=${3:-runs/tiny-imagenet-100} seed=${4:-0}
+shift $(($# < 4 ? $# : 4))
+. "$(dirname "$0")/../methods.sh"
 recipe=$(cd "$(dirname "$0")" && pwd)/recipe.yaml
-methods=(rince supcon-out supcon-coarse cross-entropy)
-
-train_one() {
-  run=$output/$1-seed$seed
-  if [ -e "$run/about.json" ]; then return; fi
-  if [ -e "$run/last.ckpt" ]; then rince train --resume "$run"; return; fi
-  lr=0.25; [ "$1" = cross-entropy ] && lr=0.4
-  rince train "$data" --config "$recipe" --objective "$1" --optim.lr "$lr" \
-    --seed "$seed" --output "$output" --name "$1-seed$seed"
-}
-export -f train_one
-export data output seed recipe
-printf '%s\n' "${methods[@]}" | xargs -P "${JOBS:-1}" -I {} bash -c 'train_one {}'
-
-runs=("${methods[@]/#/$output/}")
-runs=("${runs[@]/%/-seed$seed}")
-rince evaluate "${runs[@]}" --ood "near=$data/other" --ood "cifar10=$cifar10/test" --skip-done
-rince compare "${runs[@]}" -o "$output/report.html" --markdown "$output/results.md" \
-  --title "Tiny-ImageNet-100, seed $seed"
+wanted() { [ -z "${METHODS:-}" ] || [[ " $METHODS " == *" $1 "* ]]; }
+one() { if wanted "$1"; then method "$@"; fi; }
+one rince-out-in --objective rince "$@"
+one supcon-out --objective supcon-out "$@"
+one cross-entropy --objective cross-entropy --optim.lr 0.4 "$@"
+one rince-out --objective rince --loss.variant out "$@"
+one supcon-coarse --objective supcon-coarse "$@"
+one supcon-two-heads --objective supcon-two-heads "$@"
+one rince-text --objective rince --ranks.scores text --ranks.top_k "[4]" "$@"
+one rince-wordnet --objective rince --ranks.scores wordnet --ranks.top_k "[4]" "$@"
+one rince-in --objective rince --loss.variant in "$@"
+one rince-balanced --objective rince --batches.images_per_class 4 \
+  --batches.classes_per_superclass 4 "$@"
+one cross-entropy-smoothed --objective cross-entropy --loss.smoothing 0.2 --optim.lr 0.4 "$@"
+finish "Tiny-ImageNet-100" --ood "near=$data/other" --ood "cifar10=$cifar10/test"

@@ -1,34 +1,19 @@
-#!/bin/sh
-# All methods and seeds on the surveillance clips, then one table.
-#
-#   sh experiments/video/run.sh CLIPS [OUTPUT [SEEDS [EPOCHS]]]
-#
-# CLIPS: surveillance-clips.tar unpacked, with clips.csv beside fight/ and ordinary/. The content
-# is violent: the report of `rince compare` shows frames, so keep it to yourself.
-set -eu
-clips=$1
-output=${2:-runs/video}
-seeds=${3:-0 1 2}
-epochs=${4:-20}
-here=$(dirname "$0")
-rince="${PYTHON:-python} -m rince"
-
-one() {  # NAME OPTIONS...
-  name=$1
-  shift
-  for seed in $seeds; do
-    run=$output/$name-seed$seed
-    [ -f "$run/about.json" ] || $rince train "$clips" --config "$here/surveillance.yaml" \
-      --output "$output" --name "$name-seed$seed" --seed "$seed" --epochs "$epochs" "$@"
-    [ -f "$run/results.json" ] || $rince evaluate "$run"
-  done
-}
-
-one infonce-easy --objective infonce                       # positives: the same clip
-one infonce-hard-in --objective supcon-in                  # positives: all of the video
-one infonce-hard-out --objective supcon-out
+#!/usr/bin/env bash
+# usage: run.sh CLIPS [OUTPUT] [SEED] [more options for every run]
+# The methods of the paper's video study on the surveillance clips, one seed; then table and report.
+# CLIPS: surveillance-clips.tar unpacked, with clips.csv beside fight/ and ordinary/. Can be started
+# again after a stop. JOBS=2 OMP_NUM_THREADS=1 trains two at a time. The content is violent: the
+# report shows frames, so keep it to yourself.
+set -euo pipefail
+data=$1 output=${2:-runs/video} seed=${3:-0}
+shift $(($# < 3 ? $# : 3))
+. "$(dirname "$0")/../methods.sh"
+recipe=$(cd "$(dirname "$0")" && pwd)/surveillance.yaml
+method infonce-easy --objective infonce "$@"        # positives: the same clip
+method infonce-hard-in --objective supcon-in "$@"   # positives: all of the video
+method infonce-hard-out --objective supcon-out "$@"
 for variant in in out out-in; do
-  one "rince2-$variant" --loss.variant "$variant" --ranks.near "[]"
-  one "rince3-$variant" --loss.variant "$variant"
+  method "rince2-$variant" --loss.variant "$variant" --ranks.near "[]" "$@"
+  method "rince3-$variant" --loss.variant "$variant" "$@"
 done
-$rince compare "$output"/*-seed* -o "$output/report.html" --markdown "$output/table.md"
+finish "Surveillance clips, ranks from time"

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from rince.losses.contrastive import info_nce, supcon_in, supcon_out
     from rince.losses.hierarchical import himulcon
     from rince.losses.modules import RankedInfoNCE
+    from rince.losses.rank_n_contrast import rank_n_contrast
     from rince.losses.ranked_info_nce import ranked_info_nce
     from rince.losses.temperatures import temperature_schedule
     from rince.ranks.class_names import name_scores_by_text, name_scores_by_wordnet
     from rince.ranks.class_ranks import ClassRanks
+    from rince.ranks.measures import graph_closeness, label_overlap, target_closeness
+    from rince.ranks.score_ranks import Relevance, ScoreRanks
     from rince.ranks.similarity import Similarity
     from rince.ranks.taxonomy import Taxonomy
     from rince.ranks.time import TimeRanks
@@ -41,11 +44,17 @@ _HOME = {
     "supcon_out": "losses.contrastive",
     "himulcon": "losses.hierarchical",
     "RankedInfoNCE": "losses.modules",
+    "rank_n_contrast": "losses.rank_n_contrast",
     "ranked_info_nce": "losses.ranked_info_nce",
     "temperature_schedule": "losses.temperatures",
     "name_scores_by_text": "ranks.class_names",
     "name_scores_by_wordnet": "ranks.class_names",
     "ClassRanks": "ranks.class_ranks",
+    "graph_closeness": "ranks.measures",
+    "label_overlap": "ranks.measures",
+    "target_closeness": "ranks.measures",
+    "Relevance": "ranks.score_ranks",
+    "ScoreRanks": "ranks.score_ranks",
     "Similarity": "ranks.similarity",
     "Taxonomy": "ranks.taxonomy",
     "TimeRanks": "ranks.time",
@@ -58,8 +67,10 @@ __all__ = [
     "IdentityRanks",
     "PairRanks",
     "RankedInfoNCE",
+    "Relevance",
     "RinceError",
     "RinceWarning",
+    "ScoreRanks",
     "Similarity",
     "TableRanks",
     "Taxonomy",
@@ -67,14 +78,18 @@ __all__ = [
     "__version__",
     "cached_encode",
     "gather",
+    "graph_closeness",
     "himulcon",
     "info_nce",
+    "label_overlap",
     "mean_over_processes",
     "name_scores_by_text",
     "name_scores_by_wordnet",
+    "rank_n_contrast",
     "ranked_info_nce",
     "supcon_in",
     "supcon_out",
+    "target_closeness",
     "temperature_schedule",
 ]
 

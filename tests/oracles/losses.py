@@ -164,3 +164,26 @@ def _one_rank(
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
+
+
+def rank_n_contrast(z: Matrix, targets: Matrix, tau: float) -> float:
+    """Equations 1 and 2 of the paper, pair by pair."""
+
+    def apart(a: Sequence[float], b: Sequence[float]) -> float:
+        return sum(abs(x - y) for x, y in zip(a, b, strict=True))
+
+    def similarity(i: int, j: int) -> float:
+        return -(sum((a - b) ** 2 for a, b in zip(z[i], z[j], strict=True)) ** 0.5)
+
+    terms = []
+    for i in range(len(z)):
+        for j in range(len(z)):
+            if i != j:
+                wanted = apart(targets[i], targets[j])
+                total = sum(
+                    exp(similarity(i, k) / tau)
+                    for k in range(len(z))
+                    if k != i and apart(targets[i], targets[k]) >= wanted
+                )
+                terms.append(-log(exp(similarity(i, j) / tau) / total))
+    return sum(terms) / len(terms)

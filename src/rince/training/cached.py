@@ -22,7 +22,7 @@ from torch.func import functional_call
 
 from rince.core.checks import require
 
-Part = Callable[[], Tensor]
+Part = Callable[[], Any]  # makes what the encoder takes
 
 
 def cached_encode(encoder: nn.Module, inputs: Tensor, micro_batch: int) -> Tensor:

@@ -1,0 +1,292 @@
+"""Many small heads on frozen features: every method, variant, rank source and noise level.
+
+    python experiments/frozen-features/study.py FEATURES.npz OUTPUT [--seeds 3] [--jobs 2]
+    python experiments/frozen-features/study.py FEATURES.npz OUTPUT --only temperatures --tuning
+
+A trunk (linear, batch norm, ReLU) maps the features of features.py to 256 dimensions, which are
+evaluated; the losses see a projection of them, as in `rince train`. Two views of an image are two
+dropout masks on its features. Every method has the same batches, steps, optimizer and augmentation.
+`--tuning` splits a fifth off the training images and judges on that, so that choices can be made
+without the test images. One line of JSON a run goes to OUTPUT/runs.jsonl; runs that are there
+already are left out, so a stopped study goes on. tables.py makes the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rince import ClassRanks, Taxonomy
+from rince.data.batches import BatchPlan
+from rince.data.sampler import BalancedPlan
+from rince.evaluation.evaluate import EvaluationOptions, evaluate_features
+from rince.evaluation.features import FeatureSet
+from rince.models.heads import ParallelHeads, ProjectionHead
+from rince.training.classifiers import classification_loss, classifier_head
+from rince.training.config import CLASSIFIERS, BatchConfig, LossConfig, RanksConfig, TrainConfig
+from rince.training.module import lr_factor
+from rince.training.objectives import Pairs, contrastive_loss
+from rince.training.ranks import training_ranks
+
+EPOCHS, BATCH, WIDTH, DROPOUT = 10, 512, 256, 0.3
+PROBE_EPOCHS = 30
+LR, WEIGHT_DECAY, WARMUP_STEPS = 0.25, 1e-4, 20
+
+
+class Data(NamedTuple):
+    train: FeatureSet
+    test: FeatureSet
+    outliers: dict[str, Tensor]
+    taxonomy: Taxonomy
+
+
+def _rince(variant: str = "out-in", positives: str = "exclusive", **ranks: Any) -> TrainConfig:
+    loss = LossConfig(variant=variant, positives=positives)  # type: ignore[arg-type]
+    return TrainConfig("", loss=loss, ranks=RanksConfig(**ranks))
+
+
+def _temperatures(objective: str, *temperatures: float) -> TrainConfig:
+    if objective == "rince":
+        return TrainConfig("", loss=LossConfig(temperatures=temperatures))
+    return TrainConfig("", objective, loss=LossConfig(temperature=temperatures[0]))  # type: ignore[arg-type]
+
+
+def _batches(objective: str, images: int, classes: int) -> TrainConfig:
+    return TrainConfig("", objective, batches=BatchConfig(images, classes))  # type: ignore[arg-type]
+
+
+RIVALS = (
+    "supcon-in",
+    "supcon-out",
+    "supcon-coarse",
+    "supcon-sum",
+    "supcon-two-heads",
+    "himulcon",
+    "infonce",
+    "triplet-hierarchical",
+    "fastap",
+    "cross-entropy",
+    "cross-entropy-two-heads",
+)
+# study -> name of the row -> what is trained (None: the features as they are)
+STUDIES: dict[str, dict[str, TrainConfig | None]] = {
+    "methods": {
+        "no head": None,
+        **{
+            f"rince {variant}{' cumulative' * (positives == 'cumulative')}": _rince(
+                variant, positives
+            )
+            for positives in ("exclusive", "cumulative")
+            for variant in ("in", "out", "out-in")
+        },
+        **{name: TrainConfig("", name) for name in RIVALS},  # type: ignore[arg-type]
+        "cross-entropy smoothed": TrainConfig("", "cross-entropy", loss=LossConfig(smoothing=0.2)),
+    },
+    "scores": {
+        config.ranks.label() + ", " + config.loss.variant: config
+        for rule in (
+            {"scores": "text", "thresholds": (0.4,)},
+            {"scores": "text", "top_k": (4,)},
+            {"scores": "text", "top_k": (4, 15)},
+            {"scores": "wordnet", "top_k": (4,)},
+            {"scores": "wordnet", "top_k": (4, 15)},
+        )
+        for config in (_rince(variant, **rule) for variant in ("in", "out", "out-in"))
+    },
+    "moved": {
+        f"{share:g} {variant}": _rince(variant, move_classes=share)
+        for share in (0.1, 0.2, 0.4, 0.7, 1.0)
+        for variant in ("out", "out-in")
+    },
+    "forgotten": {
+        f"{share:g} {variant}": _rince(variant, forget=share)
+        for share in (0.25, 0.5, 0.75)
+        for variant in ("out", "out-in")
+    },
+    "score-noise": {
+        f"{sd:g} {variant}": _rince(variant, scores="text", top_k=(4,), score_noise=sd)
+        for sd in (0.1, 0.2, 0.4)
+        for variant in ("out", "out-in")
+    },
+    "temperatures": {
+        **{
+            f"rince {first:g} {second:g}": _temperatures("rince", first, second)
+            for first in (0.05, 0.1, 0.2)
+            for second in (0.1, 0.15, 0.225, 0.35, 0.6)
+            if second > first
+        },
+        **{
+            f"{objective} {tau:g}": _temperatures(objective, tau)
+            for objective in ("supcon-out", "supcon-coarse")
+            for tau in (0.05, 0.1, 0.2, 0.4)
+        },
+    },
+    "batches": {
+        f"{objective} {images} x {classes}": _batches(objective, images, classes)
+        for objective in ("rince", "supcon-out")
+        for images, classes in ((4, 1), (4, 4), (8, 1), (16, 2))
+    },
+    "budget": {
+        f"{objective} {epochs} epochs": TrainConfig("", objective, epochs=epochs)  # type: ignore[arg-type]
+        for epochs in (3, 30)
+        for objective in ("rince", "supcon-out", "supcon-coarse", "cross-entropy")
+    },
+}
+
+
+def load(file: Path, tuning: bool) -> Data:
+    with np.load(file) as found:
+        sets = {
+            name: FeatureSet(torch.tensor(found[name]), torch.tensor(found[f"{name}_labels"]))
+            for name in ("train", "test", "near", "far")
+        }
+        taxonomy = Taxonomy([tuple(path.split("/")) for path in found["paths"].tolist()])
+    train, test = sets["train"], sets["test"]
+    scale = train.features.std()  # one for all: cosines of the features stay what they are
+    if tuning:
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+        held = len(train) // 5
+        train, test = (
+            FeatureSet(train.features[rows], train.labels[rows])
+            for rows in (order[held:], order[:held])
+        )
+    outliers = {} if tuning else {name: sets[name].features / scale for name in ("near", "far")}
+    train, test = (FeatureSet(part.features / scale, part.labels) for part in (train, test))
+    return Data(train, test, outliers, taxonomy)
+
+
+def plan_of(config: TrainConfig, data: Data) -> BatchPlan:
+    images, classes = config.batches.images_per_class, config.batches.classes_per_superclass
+    if images is None:
+        return BatchPlan(len(data.train), BATCH, config.seed)
+    groups = data.taxonomy.labels_at(2)
+    return BalancedPlan(data.train.labels, groups, BATCH, images, classes or 1, seed=config.seed)
+
+
+def train(config: TrainConfig, data: Data, ranks: ClassRanks, epochs: int) -> nn.Sequential:
+    """A trunk, trained with any objective of the harness; and its head."""
+    torch.manual_seed(config.seed)
+    classifier = config.objective in CLASSIFIERS
+    head: nn.Module
+    if classifier:
+        head = classifier_head(config.objective, WIDTH, data.taxonomy)
+    elif config.objective == "supcon-two-heads":
+        head = ParallelHeads(WIDTH)
+    else:
+        head = ProjectionHead(WIDTH)
+    trunk = nn.Sequential(
+        nn.Linear(data.train.features.shape[1], WIDTH, bias=False), nn.BatchNorm1d(WIDTH), nn.ReLU()
+    )
+    model = nn.Sequential(OrderedDict(trunk=trunk, head=head))
+    optimizer = torch.optim.SGD(
+        model.parameters(), LR, momentum=0.9, weight_decay=WEIGHT_DECAY, nesterov=False
+    )
+    plan = plan_of(config, data)
+    total = epochs * len(plan)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: lr_factor(step, total, WARMUP_STEPS, 1e-3)
+    )
+    for rows in _rows(plan, epochs):
+        both = torch.cat([rows, rows])
+        labels = data.train.labels[both]
+        x = functional.dropout(data.train.features[both], DROPOUT)  # (2B, F): two views
+        z = model(x)
+        if classifier:
+            found = classification_loss(config.objective, config.loss, data.taxonomy, z, labels)
+        else:
+            heads = 2 if config.objective == "supcon-two-heads" else 1
+            pairs = Pairs(z, z, labels, labels, both, both, ignore_self=True, num_heads=heads)
+            found = contrastive_loss(config.objective, config.loss, data.taxonomy, pairs, ranks)
+        optimizer.zero_grad()
+        found.total.backward()
+        optimizer.step()
+        schedule.step()
+    return model.eval()
+
+
+def _rows(plan: BatchPlan, epochs: int) -> Iterator[Tensor]:
+    for epoch in range(epochs):
+        plan.set_epoch(epoch)
+        yield from (rows for _, rows in plan.take())
+
+
+def run(file: Path, study: str, name: str, seed: int, tuning: bool) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    data, config = load(file, tuning), STUDIES[study][name]
+    started = time.perf_counter()
+    classifier = None
+    parts = {"train": data.train, "test": data.test}
+    if config is not None:
+        config.seed = seed
+        ranks = training_ranks(config.ranks, data.taxonomy, seed)
+        epochs = config.epochs if study == "budget" else EPOCHS
+        model = train(config, data, ranks, epochs)
+        trunk = model.get_submodule("trunk")
+        if config.objective == "cross-entropy":
+            classifier = model.get_submodule("head")
+        with torch.no_grad():
+            parts = {k: FeatureSet(trunk(v.features), v.labels) for k, v in parts.items()}
+            data = data._replace(outliers={k: trunk(v) for k, v in data.outliers.items()})
+    seconds = time.perf_counter() - started
+    found = evaluate_features(
+        parts["train"],
+        parts["test"],
+        data.taxonomy,
+        data.outliers,
+        options=EvaluationOptions(seed=seed, probe_epochs=PROBE_EPOCHS),
+        classifier=classifier,
+    )
+    about = {"study": study, "name": name, "seed": seed, "tuning": tuning, "train_seconds": seconds}
+    return about | {"metrics": dict(found.metrics)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("features", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--only", nargs="+", choices=STUDIES, default=list(STUDIES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each")
+    parser.add_argument("--tuning", action="store_true", help="judge on held-out training images")
+    given = parser.parse_args()
+    given.output.mkdir(parents=True, exist_ok=True)
+    file = given.output / "runs.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    done = {(x["study"], x["name"], x["seed"], x["tuning"]) for x in lines}
+    wanted = [
+        (study, name, seed, given.tuning)
+        for seed in range(given.seeds)
+        for study in given.only
+        for name, config in STUDIES[study].items()
+        if config is not None or seed == 0  # features as they are know no seed
+    ]
+    left = [key for key in wanted if key not in done]
+    with ProcessPoolExecutor(given.jobs) as pool, file.open("a") as out:
+        futures = [pool.submit(run, given.features, *key) for key in left]
+        for count, future in enumerate(as_completed(futures), 1):
+            result = future.result()
+            print(json.dumps(result), file=out, flush=True)
+            shown = ("probe/fine", "retrieval/fine/R@1", "retrieval/coarse/R@1")
+            numbers = ", ".join(f"{k} {100 * result['metrics'][k]:.1f}" for k in shown)
+            print(
+                f"{count}/{len(left)} {result['study']}: {result['name']}, seed {result['seed']}: "
+                f"{numbers} ({result['train_seconds']:.0f} s)",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,364 @@
+"""RINCE in sentence-transformers 6 (extra ``sentence-transformers``): loss, collator, evaluator.
+
+model = SentenceTransformer("sentence-transformers/all-MiniLM-L6-v2")
+relevance = rince.Relevance(grades=[3, 2, 1])
+trainer = SentenceTransformerTrainer(
+    model=model,
+    train_dataset=dataset,  # query, docs (a list), label (as many grades)
+    loss=RankedLoss(model, relevance, temperatures=(0.05, 0.1, 0.2)),
+    data_collator=RaggedCollator(model.preprocess),
+    evaluator=GradedRetrievalEvaluator(queries, corpus, grades),
+)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rince.core.checks import import_extra, require
+from rince.core.pair_ranks import IGNORED, NEGATIVE, DenseRanks
+from rince.evaluation.graded import ndcg
+from rince.losses.modules import RankedInfoNCE
+from rince.losses.temperatures import check_temperatures, match_num_ranks
+from rince.losses.terms import Positives, Variant
+from rince.ranks.score_ranks import ScoreRanks
+from rince.training.cached import encode_parts, micro_batches
+
+_LIBRARY = "sentence_transformers.base"
+_collators: Any = import_extra(f"{_LIBRARY}.data_collator", "sentence-transformers")
+_evaluators: Any = import_extra(f"{_LIBRARY}.evaluation", "sentence-transformers")
+
+Features = dict[str, Any]
+
+
+class RankedLoss(nn.Module):
+    """:func:`rince.ranked_info_nce` of queries against graded documents.
+
+    Inputs:
+        - ``query, doc_1, ..., doc_n`` with ``label`` (B, n): a grade a document, turned into ranks
+          by ``relevance``. NaN: not judged.
+        - ``query, docs`` from :class:`RaggedCollator`: any number of documents a query.
+        - ``anchor, positive_1, ..., positive_R, negative_1, ...`` without a label: one positive of
+          each rank, the best first, and any number of negatives.
+
+    Documents of other queries in the batch are negatives, unless the batch itself knows better: a
+    document whose text a query's own row judges, or that belongs to the same query's text in
+    another row, is ignored there. Texts are compared by their tokens. Under several processes each
+    sees the documents of its own batch.
+
+    Args:
+        model: the SentenceTransformer that is trained.
+        relevance: :class:`rince.Relevance` (or other thresholds on the label); None for columns
+            without label.
+        temperatures: one a rank, rising.
+        variant, positives, validate: as in :func:`rince.ranked_info_nce`.
+        micro_batch: encode so many texts at a time, twice, for batches beyond the device's memory
+            (:func:`rince.cached_encode`); loss and gradient are those of the whole batch.
+
+    Raises:
+        ValueError: temperatures that are not one a rank; columns and labels that do not fit; with
+            ``micro_batch`` a model in DistributedDataParallel, or features without a row a text.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        relevance: ScoreRanks | None = None,
+        *,
+        temperatures: float | Sequence[float] | Tensor,
+        variant: Variant = "out-in",
+        positives: Positives = "exclusive",
+        micro_batch: int | None = None,
+        validate: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_ranks = len(check_temperatures(temperatures, validate))
+        if relevance is not None:
+            match_num_ranks(self.num_ranks, relevance.num_ranks)
+        self.model = model
+        self.relevance = relevance
+        self.micro_batch = micro_batch
+        # Tells MatryoshkaLoss and its kin that the backward pass encodes again.
+        self.uses_gradient_cache = micro_batch is not None
+        self.loss = RankedInfoNCE(
+            temperatures, variant=variant, positives=positives, validate=validate
+        )
+
+    def forward(
+        self, sentence_features: Iterable[Features], labels: Tensor | None = None
+    ) -> Tensor:
+        columns = [dict(features) for features in sentence_features]
+        # Before the model runs: its modules may write into the features.
+        texts = [_texts(features) for features in columns]
+        query, *documents = (functional.normalize(z, dim=1) for z in self._encode(columns))
+        own = self._own(len(query), [len(z) for z in documents], labels)
+        ranks = _with_other_rows(own, texts[0], [text for column in texts[1:] for text in column])
+        loss: Tensor = self.loss(
+            query, torch.cat(documents), DenseRanks(ranks.to(query.device), self.num_ranks)
+        )
+        return loss
+
+    def _encode(self, columns: list[Features]) -> list[Tensor]:
+        """One (count, D) a column."""
+        encoder = _Encoder(self.model)
+        if self.micro_batch is None:
+            return [encoder(features) for features in columns]
+        require(
+            not any(isinstance(m, nn.parallel.DistributedDataParallel) for m in encoder.modules()),
+            "RankedLoss(micro_batch=...) does not work under DistributedDataParallel, which would "
+            "reduce the gradients of every micro-batch: leave micro_batch out there",
+        )
+        sizes = [_count(features) for features in columns]
+        parts = [
+            partial(_rows, features, rows)
+            for features, size in zip(columns, sizes, strict=True)
+            for rows in micro_batches(size, self.micro_batch)
+        ]
+        inputs = [x for features in columns for x in features.values() if isinstance(x, Tensor)]
+        return list(torch.split(encode_parts(encoder, parts, made_from=inputs), sizes))
+
+    def _own(self, num_queries: int, columns: list[int], labels: Tensor | None) -> OwnRanks:
+        """The ranks of each query's own documents, from labels or from the columns' places."""
+        require(len(columns) >= 1, "there are no documents: give columns after the query's")
+        if labels is None:
+            require(
+                len(columns) >= self.num_ranks,
+                f"without a label, {self.num_ranks} temperatures ask for {self.num_ranks} columns "
+                f"of positives after the anchor, one a rank, but there are {len(columns)} columns",
+            )
+            rank = torch.zeros(num_queries, len(columns), dtype=torch.int8)
+            rank[:, : self.num_ranks] = torch.arange(1, self.num_ranks + 1)
+            there = torch.ones_like(rank, dtype=torch.bool)
+        else:
+            if self.relevance is None:
+                raise ValueError(
+                    "there is a label, but RankedLoss has no relevance=rince.Relevance(grades=...) "
+                    "to make ranks of it; drop the column if it holds no grades"
+                )
+            grades = labels.detach().cpu()
+            grades = grades[:, None] if grades.ndim == 1 else grades
+            rank = self.relevance.ranks(grades).matrix  # (B, n)
+            there = torch.ones_like(rank, dtype=torch.bool)
+            if len(columns) == 1:  # ragged: documents row by row, NaN pads the rows
+                there = ~grades.isnan() if grades.is_floating_point() else there
+        if len(columns) == 1:
+            row, place = there.nonzero(as_tuple=True)
+        else:
+            place, row = there.T.nonzero(as_tuple=True)  # column by column
+        require(
+            rank.shape[0] == num_queries and len(row) == sum(columns),
+            f"{num_queries} queries and {sum(columns)} documents do not fit a label of shape "
+            f"{tuple(rank.shape)}: it holds a grade for each document of a query; lists of "
+            f"different lengths go through RaggedCollator",
+        )
+        return OwnRanks(row, rank[row, place])
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """For the model card."""
+        return {
+            "relevance": repr(self.relevance),
+            "temperatures": self.loss.temperatures,
+            "variant": self.loss.variant,
+            "positives": self.loss.positives,
+            "micro_batch": self.micro_batch,
+        }
+
+    @property
+    def citation(self) -> str:
+        """For the model card."""
+        return """
+@inproceedings{hoffmann2022ranking,
+    title = {Ranking Info Noise Contrastive Estimation: Boosting Contrastive Learning via Ranked Positives},
+    author = {Hoffmann, David T. and Behrmann, Nadine and Gall, Juergen and Brox, Thomas and Noroozi, Mehdi},
+    booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},
+    year = {2022}
+}
+"""  # noqa: E501
+
+
+class OwnRanks(NamedTuple):
+    """The documents of a batch: (N,) which query's row each stands in, and its rank there."""
+
+    row: Tensor
+    rank: Tensor
+
+
+class RaggedCollator(_collators.BaseDataCollator):  # type: ignore[misc]
+    """Rows with any number of documents: nothing is encoded for places without one.
+
+    The first column is the query. Either the second holds a list of documents and ``label`` as
+    many grades, or the further columns hold a document each, None where there is none, and
+    ``label`` a list with a grade a column. A document without a grade (None) is left out.
+
+    Use it as ``RaggedCollator(model.preprocess)``; other fields are the library's (prompts, ...).
+    A prompt for the documents goes by the name of their column, the first of several.
+    """
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        names = [name for name in features[0] if name != "dataset_name"]
+        label = next((name for name in self.valid_label_columns if name in names), None)
+        if label is None or len(names) < 3:
+            raise ValueError(
+                f"RaggedCollator wants a query, documents and a label with grades, got the columns "
+                f"{', '.join(names)}"
+            )
+        query, first, *further = [name for name in names if name != label]
+        documents, grades = [], []
+        for row in features:
+            found = row[first] if not isinstance(row[first], str) and not further else None
+            listed = list(found) if found is not None else [row[name] for name in (first, *further)]
+            require(
+                len(listed) == len(row[label]),
+                f"a row has {len(listed)} documents and {len(row[label])} grades: there must be a "
+                f"grade a document",
+            )
+            judged = [
+                (text, float(grade))
+                for text, grade in zip(listed, row[label], strict=True)
+                if text is not None and grade is not None
+            ]
+            documents += [{first: text} for text, _ in judged]
+            grades.append(torch.tensor([grade for _, grade in judged]))
+        require(bool(documents), "no row of the batch has a document with a grade")
+        batch: dict[str, Any] = super().__call__([{query: row[query]} for row in features])
+        batch |= super().__call__(documents)
+        if "dataset_name" in features[0]:
+            batch["dataset_name"] = features[0]["dataset_name"]
+        batch["label"] = nn.utils.rnn.pad_sequence(
+            grades, batch_first=True, padding_value=float("nan")
+        )
+        return batch
+
+
+class GradedRetrievalEvaluator(_evaluators.BaseEvaluator):  # type: ignore[misc]
+    """NDCG@k of all queries in the whole corpus, with graded relevance.
+
+    Args:
+        queries: id -> text. corpus: id -> text.
+        grades: query id -> {document id: grade}, at least 0, higher = more relevant; documents
+            left out count 0. Queries without any grade above 0 take no part.
+        ks: how many nearest documents to look at; the first is the primary metric.
+        batch_size: texts encoded at a time.
+        name: prefix of the metrics.
+
+    Raises:
+        ValueError: a grade of a query or document that is not there, or as
+            :func:`rince.evaluation.graded.ndcg`.
+
+    Source: see :func:`rince.evaluation.graded.ndcg`.
+    """
+
+    def __init__(
+        self,
+        queries: Mapping[str, str],
+        corpus: Mapping[str, str],
+        grades: Mapping[str, Mapping[str, float]],
+        *,
+        ks: Sequence[int] = (10,),
+        batch_size: int = 32,
+        name: str = "",
+    ) -> None:
+        super().__init__()
+        place = {key: i for i, key in enumerate(corpus)}
+        unknown = sorted(set(grades) - set(queries)) + sorted(
+            {key for of_query in grades.values() for key in of_query} - set(corpus)
+        )
+        require(not unknown, f"grades name queries or documents without text: {unknown[:8]}")
+        self.queries = {
+            key: text for key, text in queries.items() if any(grades.get(key, {}).values())
+        }
+        self.corpus, self.ks, self.batch_size, self.name = dict(corpus), tuple(ks), batch_size, name
+        self.gains = torch.zeros(len(self.queries), len(corpus))
+        for i, key in enumerate(self.queries):
+            for document, grade in grades[key].items():
+                self.gains[i, place[document]] = grade
+        self.primary_metric = f"ndcg@{self.ks[0]}"
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        """Encode and judge; what the trainer calls. Nothing is written to ``output_path``."""
+        encode: dict[str, Any] = {
+            "batch_size": self.batch_size, "convert_to_tensor": True, "show_progress_bar": False
+        }  # fmt: skip
+        found = ndcg(
+            model.encode_query(list(self.queries.values()), **encode),
+            model.encode_document(list(self.corpus.values()), **encode),
+            self.gains,
+            ks=self.ks,
+        )
+        values = {f"ndcg@{k}": float(each.mean()) for k, each in found.items()}
+        metrics: dict[str, float] = self.prefix_name_to_metrics(values, self.name)
+        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
+        return metrics
+
+
+class _Encoder(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: Features) -> Tensor:
+        z: Tensor = self.model(dict(features))["sentence_embedding"]
+        return z
+
+
+def _with_other_rows(own: OwnRanks, queries: list[Any], documents: list[Any]) -> Tensor:
+    """(Q, N): documents of other rows are negatives, or ignored where the batch knows the pair."""
+    ranks = torch.full((len(queries), len(documents)), NEGATIVE, dtype=torch.int8)
+    rows_of, places_of = _places(queries), _places(documents)
+    for row, text in zip(own.row.tolist(), documents, strict=True):
+        rows, places = rows_of[queries[row]], places_of[text]
+        if len(rows) * len(places) > 1:
+            ranks[torch.tensor(rows)[:, None], torch.tensor(places)] = IGNORED
+    ranks[own.row, torch.arange(len(documents))] = own.rank
+    return ranks
+
+
+def _places(texts: list[Any]) -> dict[Any, list[int]]:
+    found: dict[Any, list[int]] = {}
+    for i, text in enumerate(texts):
+        found.setdefault(text, []).append(i)
+    return found
+
+
+def _texts(features: Features) -> list[Any]:
+    """What tells texts apart: their tokens, or without a row of tokens a text, nothing."""
+    tokens, mask = features.get("input_ids"), features.get("attention_mask")
+    if not isinstance(tokens, Tensor) or not isinstance(mask, Tensor) or mask.ndim != 2:
+        return [object() for _ in range(_count(features))]
+    rows = zip(tokens.tolist(), mask.tolist(), strict=True)
+    return [tuple(t for t, real in zip(*row, strict=True) if real) for row in rows]
+
+
+def _count(features: Features) -> int:
+    """Texts of a column."""
+    if "offsets" in features:  # a bag of tokens a text (StaticEmbedding)
+        return len(features["offsets"])
+    for name in ("attention_mask", "input_ids"):
+        if isinstance(features.get(name), Tensor):
+            return len(features[name])
+    return next(len(x) for x in features.values() if isinstance(x, Tensor) and x.ndim > 0)
+
+
+def _rows(features: Features, rows: slice) -> Features:
+    """A micro-batch of a column."""
+    count = _count(features)
+    misfits = [
+        name
+        for name, x in features.items()
+        if isinstance(x, Tensor) and x.ndim > 0 and len(x) != count
+    ]
+    require(
+        not misfits,
+        f"micro_batch needs features with a row a text; these are not: {', '.join(misfits)}",
+    )
+    return {
+        name: x[rows] if isinstance(x, Tensor) and x.ndim > 0 else x for name, x in features.items()
+    }

