@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 # Pages and pictures of the site that live outside docs/, beside what they are about.
 ELSEWHERE = ("CHANGELOG.md", "benchmarks/*.md", "benchmarks/*.png", "experiments/*/README.md")
 # An address that the browser would load by itself; links to follow are welcome.
-LOADS = re.compile(r"<(?:script|img|iframe|link)\b[^>]*?\b(?:src|href)=\"?((?:https?:)?//[^\s\">]+)")
+LOADS = re.compile(r'<(?:script|img|iframe|link)\b[^>]*?\b(?:src|href)="?((?:https?:)?//[^\s">]+)')
 logger = logging.getLogger("mkdocs.hooks.rince")  # below "mkdocs", so that --strict counts it
 
 
@@ -38,7 +38,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         path = posixpath.normpath(posixpath.join(here, target))
         uri = path.removeprefix("docs/")
         if files.get_file_from_path(uri):
-            return f"[{text}]({posixpath.relpath(uri, posixpath.dirname(page.file.src_uri))}{anchor})"
+            target = posixpath.relpath(uri, posixpath.dirname(page.file.src_uri))
+            return f"[{text}]({target}{anchor})"
         return text if (ROOT / path).exists() else link[0]
 
     return re.sub(r"\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)]*|)\)", mended, markdown)
