@@ -4,12 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 DEMO_ARGS ?=
+# Not --quiet: that silences the warnings that --strict counts.
+SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-.PHONY: help demo test lint slow mutants fashion-mnist clean
+.PHONY: help demo test docs lint slow mutants fashion-mnist clean
 
 help:
 	@echo "make demo     environment, data, train and judge three methods, table and report"
-	@echo "make test     environment, lint, types, layers, tests"
+	@echo "make test     environment, lint, types, layers, site, tests"
+	@echo "make docs     the site, in site/index.html"
 	@echo "make slow     the tests that take minutes"
 	@echo "make mutants  break the losses and metrics by hand; every break must be noticed"
 	@echo "make clean    remove the environment and caches (runs/ stays)"
@@ -34,7 +37,11 @@ test: $(VENV)/ready fashion-mnist
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(SITE)
 	$(BIN)/python -m pytest
+
+docs: $(VENV)/ready
+	$(SITE)
 
 slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow
@@ -43,4 +50,4 @@ mutants: $(VENV)/ready
 	$(BIN)/python tests/mutants.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site
