@@ -46,9 +46,15 @@ TESTS = {
     "ranks/class_names.py": "tests/ranks/test_class_names.py",
     "ranks/wordnet.py": "tests/ranks/test_class_names.py",
     "ranks/noise.py": "tests/ranks/test_noise.py",
+    "ranks/time.py": "tests/ranks/test_time.py",
     "training/ranks.py": "tests/training/test_ranks.py",
     "models/queue.py": "tests/models/test_queue.py",
     "models/momentum.py": "tests/models/test_momentum.py",
+    "data/video.py": "tests/data/test_video.py",
+    "data/clips.py": "tests/data/test_clips.py",
+    "data/video_sources.py": "tests/data/test_clips.py tests/data/test_video_sources.py",
+    "data/views.py": "tests/data/test_clips.py tests/data/test_views.py",
+    "evaluation/times.py": "tests/evaluation/test_times.py",
     "training/cached.py": "tests/training/test_cached.py",
     "adapters/sentence_transformers.py": "tests/adapters/test_sentence_transformers.py",
     "adapters/metric_learning.py": "tests/adapters/test_pytorch_metric_learning.py",
@@ -84,6 +90,12 @@ HIERARCHICAL = "losses/hierarchical.py"
 TRIPLET = "losses/metric_learning.py"
 OBJECTIVES = "training/objectives.py"
 CLASSIFIERS = "training/classifiers.py"
+TIME = "ranks/time.py"
+VIDEO = "data/video.py"
+CLIPS = "data/clips.py"
+SOURCES = "data/video_sources.py"
+VIEWS = "data/views.py"
+TIMES = "evaluation/times.py"
 MODULE = "training/module.py"
 SAMPLER = "data/sampler.py"
 PAIRS = "core/pair_ranks.py"
@@ -489,6 +501,46 @@ MUTANTS = (
     Mutant(TRAINED, "return scores.aligned_to(classes)", "return scores", "scores by name"),
     Mutant(TRAINED, "if changed or (", "if (", "changed options are refused"),
     Mutant(TRAINED, "not torch.equal(now.table, before.table)", "False", "changed scores refused"),
+    # Ranks from time.
+    Mutant(TIME, "found[apart <= limit]", "found[apart < limit]", "a gap of just near is near"),
+    Mutant(TIME, "in reversed(range(len(self._gaps)))", "in range(len(self._gaps))", "best last"),
+    Mutant(TIME, "torch.minimum(query[:, END]", "torch.maximum(query[:, END]", "gap, not reach"),
+    Mutant(TIME, " & (query[:, SHOT] != NO_SHOT)", "", "unknown shots are not the same"),
+    Mutant(TIME, " & (query[:, END] == key[:, END])", "", "the same clip ends alike"),
+    Mutant(TIME, "masked_fill(~same_video, NEGATIVE)", "clone()", "other videos"),
+    Mutant(TIME, "limit[rows] if", "limit[: rows.stop] if", "fractions of the block's rows"),
+    Mutant(TIME, "dtype=torch.float64).cpu()", "dtype=torch.float32).cpu()", "microseconds"),
+    Mutant(TIME, "return 1 + max(len(self.near)", "return 1 + min(len(self.near)", "ranks"),
+    Mutant(TIME, "torch.arange(len(tile))", "torch.arange(0)", "an item and itself is no pair"),
+    Mutant(TIME, "pairs[-2] += elsewhere", "pass", "pairs of two videos are counted"),
+    # Clips of videos.
+    Mutant(VIDEO, "self._seek(times[0] + self._early)", "self._seek(0)", "only what is needed"),
+    Mutant(VIDEO, "frame.rotation / 90", "-frame.rotation / 90", "upright"),
+    Mutant(VIDEO, "waiting[-1] > end + early", "False", "a file that was cut short"),
+    Mutant(
+        VIDEO,
+        "time > waiting[0] + early:\n                yield",
+        "time > waiting[0]:\n                yield",
+        "rounded times",
+    ),
+    Mutant(CLIPS, "!= _check_sum(pixels)", "== 0", "a clip written halfway"),
+    Mutant(CLIPS, "order[: max(0, max_bytes // size)]", "order", "the cache has a bound"),
+    Mutant(CLIPS, "room = seconds - span + 1e-6", "room = seconds", "a whole clip fits"),
+    Mutant(SOURCES, "offsets + begin, end, shot", "begin, end, shot", "times in the source"),
+    Mutant(SOURCES, 'code == "2"', 'code == "1"', "HMDB51: 2 is the test"),
+    Mutant(
+        SOURCES, "test[sources[video]] = True", "test[sources[video][:1]] = True", "whole sources"
+    ),
+    Mutant(
+        VIEWS, "self.channels, -1, self.image_size", "-1, self.channels, self.image_size", "frames"
+    ),
+    Mutant(TIMES, "similarity >= best", "similarity > best", "ties count against"),
+    Mutant(TIMES, " & (tile != IGNORED)", "", "ignored pairs do not stand in the way"),
+    Mutant(TIMES, "(tile <= worst_rank)", "(tile >= worst_rank)", "ranks up to the worst"),
+    Mutant(
+        TIMES, "logits.double().softmax(dim=1)", "logits.double()", "probabilities are averaged"
+    ),
+    Mutant(TIMES, "right=True) - 1", "right=False) - 1", "a range holds its start"),
     # NDCG.
     Mutant(GRADED, "places < k", "places <= k", "one place too many"),
     Mutant(GRADED, "(places + 2.0)", "(places + 3.0)", "discount of the first place is 1"),

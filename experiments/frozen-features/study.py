@@ -17,7 +17,7 @@ import argparse
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,8 +30,18 @@ from torch.nn import functional
 from rince import ClassRanks, Taxonomy
 from rince.data.batches import BatchPlan
 from rince.data.sampler import BalancedPlan
-from rince.evaluation.evaluate import EvaluationOptions, evaluate_features
 from rince.evaluation.features import FeatureSet
+from rince.evaluation.linear_probe import linear_probe
+from rince.evaluation.ood import (
+    ClassGaussians,
+    auroc,
+    energy_score,
+    fpr_at_tpr,
+    knn_ood_score,
+    msp_score,
+)
+from rince.evaluation.ordering import rank_agreement
+from rince.evaluation.retrieval import retrieval_by_level
 from rince.models.heads import ParallelHeads, ProjectionHead
 from rince.training.classifiers import classification_loss, classifier_head
 from rince.training.config import CLASSIFIERS, BatchConfig, LossConfig, RanksConfig, TrainConfig
@@ -39,8 +49,9 @@ from rince.training.module import lr_factor
 from rince.training.objectives import Pairs, contrastive_loss
 from rince.training.ranks import training_ranks
 
-EPOCHS, BATCH, WIDTH, DROPOUT = 10, 512, 256, 0.3
-PROBE_EPOCHS = 30
+EPOCHS, BATCH, WIDTH, DROPOUT = 8, 256, 256, 0.3
+PROBE_EPOCHS = 20
+ORDER_QUERIES = 1000  # test images whose order of ranks is judged; all are for the other metrics
 LR, WEIGHT_DECAY, WARMUP_STEPS = 0.25, 1e-4, 20
 
 
@@ -132,6 +143,13 @@ STUDIES: dict[str, dict[str, TrainConfig | None]] = {
             for tau in (0.05, 0.1, 0.2, 0.4)
         },
     },
+    # The best of the above by fine R@1 on held-out training images, and the paper's beside it.
+    "tuned": {
+        "rince 0.05 0.6": _temperatures("rince", 0.05, 0.6),
+        "rince 0.1 0.225": _temperatures("rince", 0.1, 0.225),
+        "supcon-out 0.05": _temperatures("supcon-out", 0.05),
+        "supcon-out 0.1": _temperatures("supcon-out", 0.1),
+    },
     "batches": {
         f"{objective} {images} x {classes}": _batches(objective, images, classes)
         for objective in ("rince", "supcon-out")
@@ -221,6 +239,52 @@ def _rows(plan: BatchPlan, epochs: int) -> Iterator[Tensor]:
         yield from (rows for _, rows in plan.take())
 
 
+def judge(
+    train: FeatureSet, test: FeatureSet, data: Data, classifier: nn.Module | None, seed: int
+) -> dict[str, float]:
+    """The metrics of `rince evaluate`, with a shorter probe and fewer queries for the order."""
+    found: dict[str, float] = {}
+    coarse = data.taxonomy.labels_at(2)
+    levels = {
+        "fine": (test.labels, train.labels),
+        "coarse": (coarse[test.labels], coarse[train.labels]),
+    }
+    for level, (of_test, of_train) in levels.items():
+        found[f"probe/{level}"] = linear_probe(
+            train.features,
+            of_train,
+            test.features,
+            of_test,
+            num_classes=int(of_train.max()) + 1,
+            epochs=PROBE_EPOCHS,
+            seed=seed,
+        ).accuracy
+    for level, result in retrieval_by_level(test.features, train.features, levels).items():
+        found |= {f"retrieval/{level}/R@{k}": x for k, x in result.recall.items()}
+        found[f"retrieval/{level}/mAP"] = result.mean_average_precision
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:ORDER_QUERIES]
+    ranks = data.taxonomy.ranks(test.labels[order], train.labels)
+    agreement = rank_agreement(test.features[order], train.features, ranks)
+    found |= {f"ordering/{name}": value for name, value in agreement.items()}
+    gaussians = ClassGaussians.fit(train.features, train.labels)
+    detectors: dict[str, Callable[[Tensor], Tensor]] = {
+        "gaussian": gaussians.score,
+        "mahalanobis": gaussians.with_shared_covariance().score,
+        "knn": lambda x: knn_ood_score(train.features, x, k=20),
+    }
+    if classifier is not None:
+        detectors["msp"] = lambda x: msp_score(classifier(x))
+        detectors["energy"] = lambda x: energy_score(classifier(x))
+    for detector, score in detectors.items() if data.outliers else ():
+        with torch.no_grad():
+            inside = score(test.features)
+            for name, features in data.outliers.items():
+                outside = score(features)
+                found[f"ood/{name}/{detector}/AUROC"] = auroc(inside, outside)
+                found[f"ood/{name}/{detector}/FPR95"] = fpr_at_tpr(inside, outside)
+    return found
+
+
 def run(file: Path, study: str, name: str, seed: int, tuning: bool) -> dict[str, Any]:
     torch.set_num_threads(1)
     data, config = load(file, tuning), STUDIES[study][name]
@@ -239,16 +303,9 @@ def run(file: Path, study: str, name: str, seed: int, tuning: bool) -> dict[str,
             parts = {k: FeatureSet(trunk(v.features), v.labels) for k, v in parts.items()}
             data = data._replace(outliers={k: trunk(v) for k, v in data.outliers.items()})
     seconds = time.perf_counter() - started
-    found = evaluate_features(
-        parts["train"],
-        parts["test"],
-        data.taxonomy,
-        data.outliers,
-        options=EvaluationOptions(seed=seed, probe_epochs=PROBE_EPOCHS),
-        classifier=classifier,
-    )
+    metrics = judge(parts["train"], parts["test"], data, classifier, seed)
     about = {"study": study, "name": name, "seed": seed, "tuning": tuning, "train_seconds": seconds}
-    return about | {"metrics": dict(found.metrics)}
+    return about | {"metrics": metrics}
 
 
 def main() -> None:

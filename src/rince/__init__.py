@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rince.ranks.score_ranks import Relevance, ScoreRanks
     from rince.ranks.similarity import Similarity
     from rince.ranks.taxonomy import Taxonomy
+    from rince.ranks.time import TimeRanks
     from rince.training.cached import cached_encode
 
 _HOME = {
@@ -56,6 +57,7 @@ _HOME = {
     "ScoreRanks": "ranks.score_ranks",
     "Similarity": "ranks.similarity",
     "Taxonomy": "ranks.taxonomy",
+    "TimeRanks": "ranks.time",
     "cached_encode": "training.cached",
 }
 
@@ -72,6 +74,7 @@ __all__ = [
     "Similarity",
     "TableRanks",
     "Taxonomy",
+    "TimeRanks",
     "__version__",
     "cached_encode",
     "gather",

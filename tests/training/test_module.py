@@ -208,7 +208,7 @@ def test_a_loss_that_blows_up_stops_with_advice(image_tree: Path, tmp_path: Path
         (
             [("g", "a"), ("g", "b")],
             {"loss": LossConfig(temperatures=(0.1, 0.2, 0.3))},
-            r"holds 3 numbers, but these classes have 2 rank",
+            r"holds 3 numbers, but these data have 2 rank",
         ),
     ],
 )

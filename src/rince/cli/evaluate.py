@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 DIGITS = "digits"
 EXAMPLES = """examples:
   rince evaluate runs/latest
+  rince evaluate runs/kinetics --data UCF-101/ --splits ucfTrainTestlist/
   rince evaluate runs/* --ood other-photos/ --ood far=birds/ --ood digits
 """
 
@@ -32,10 +33,14 @@ def run(arguments: Sequence[str]) -> None:
         "--ood",
         action="append",
         type=str,
-        help="images of no known class: FOLDER, NAME=FOLDER, or digits (scikit-learn's); may be "
-        "given several times",
+        help="images (or videos) of no known class: FOLDER, NAME=FOLDER, or digits "
+        "(scikit-learn's); may be given several times",
     )
     parser.add_argument("--data", type=str, default=None, help="in place of the run's own data")
+    parser.add_argument(
+        "--splits", type=str, default=None, help="with --data: UCF101's or HMDB51's split files"
+    )
+    parser.add_argument("--split", type=int, default=1, help="which of the three")
     parser.add_argument(
         "--data_root", type=str, default=None, help="where a named data set lies, if elsewhere now"
     )
@@ -43,6 +48,9 @@ def run(arguments: Sequence[str]) -> None:
         "--skip_unreadable",
         action="store_true",
         help="leave out images that cannot be read, with a warning, outliers too",
+    )
+    parser.add_argument(
+        "--near", type=float, default=10.0, help="clips of videos: seconds that count as near"
     )
     parser.add_argument("--probe_epochs", type=int, default=100, help="of the linear probe")
     parser.add_argument("--map_points", type=int, default=1000, help="on the 2-D map; 0: no map")
@@ -60,7 +68,10 @@ def run(arguments: Sequence[str]) -> None:
     from rince.evaluation.evaluate import EvaluationOptions
 
     options = EvaluationOptions(
-        probe_epochs=found.probe_epochs, map_points=found.map_points, seed=found.seed
+        probe_epochs=found.probe_epochs,
+        map_points=found.map_points,
+        seed=found.seed,
+        near=found.near,
     )
     device = known_device(found.device)
     done: set[Path] = set()
@@ -75,6 +86,8 @@ def run(arguments: Sequence[str]) -> None:
             options=options,
             data=found.data,
             data_root=found.data_root,
+            splits_folder=found.splits,
+            split=found.split,
             skip_unreadable=found.skip_unreadable,
             device=device,
         )
@@ -87,6 +100,8 @@ def evaluate_run(
     options: object,
     data: str | None = None,
     data_root: str | None = None,
+    splits_folder: str | None = None,
+    split: int = 1,
     skip_unreadable: bool = False,
     device: str = "auto",
 ) -> None:
@@ -99,6 +114,7 @@ def evaluate_run(
     from rince.core.checks import warn
     from rince.data.images import load_outliers
     from rince.data.sources import digits_outliers
+    from rince.data.video_sources import load_clip_outliers
     from rince.evaluation.evaluate import EvaluationOptions, evaluate_backbone
     from rince.evaluation.results import save_evaluation
     from rince.training.checkpoint import load_run
@@ -115,10 +131,22 @@ def evaluate_run(
     images = trained.config.images
     images.root = data_root or images.root
     images.skip_unreadable = images.skip_unreadable or skip_unreadable
+    if data is not None:
+        trained.config.videos.splits, trained.config.videos.split = splits_folder, split
     splits = _own_splits(trained) if data is None else _other_splits(trained, data)
     outliers = {}
     for name, path in named_outliers(outlier_sources).items():
-        if path == DIGITS:
+        if trained.frames is not None:
+            videos = trained.config.videos
+            outliers[name] = load_clip_outliers(
+                path,
+                frames=trained.frames,
+                stride=videos.stride,
+                frame_size=videos.frame_size or trained.image_size,
+                channels=trained.in_channels,
+                skip_unreadable=skip_unreadable,
+            )
+        elif path == DIGITS:
             outliers[name] = digits_outliers(trained.image_size, trained.in_channels)
         else:
             outliers[name] = load_outliers(
@@ -245,12 +273,13 @@ def _other_splits(trained: TrainedRun, data: str) -> Splits:
 def _check_fit(trained: TrainedRun, splits: Splits, data: str) -> None:
     from rince.core.checks import RinceError
 
-    given = (splits.channels, splits.image_size)
-    expected = (trained.in_channels, trained.image_size)
+    given = (splits.channels, splits.image_size, splits.frames)
+    expected = (trained.in_channels, trained.image_size, trained.frames)
     if given != expected:
         has, wants = (
-            f"{'grey' if channels == 1 else 'colour'} images of {size} pixels"
-            for channels, size in (given, expected)
+            f"{'grey' if channels == 1 else 'colour'} "
+            f"{'images' if frames is None else f'clips of {frames} frames'} of {size} pixels"
+            for channels, size, frames in (given, expected)
         )
         raise RinceError(
             f"{data} holds {has}, but {trained.folder.name} was trained on {wants}; evaluate it "

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from rince.cli.parser import HelpfulParser, with_underscores
-from rince.training.config import RanksConfig
+from rince.training.config import RanksConfig, VideoConfig
 
 EXAMPLES = """examples:
   rince ranks photos/                    photos/<superclass>/<class>/*.jpg, any depth
   rince ranks classes.csv --batch-size 512
   rince ranks cifar100
   rince ranks photos/ --scores text --top-k "[3]"        from the class names
+  rince ranks videos/ --by time --near "[5, 60]"   clips of videos by when they were recorded
   rince ranks photos/ --scores mine.csv --thresholds "[0.8, 0.5]"
 """
 # Without a rule the histogram is still worth a look, and something has to be drawn.
@@ -31,7 +33,8 @@ def run(arguments: Sequence[str]) -> None:
         epilog=EXAMPLES,
     )
     parser.add_argument(
-        "data", help="a folder of class folders, a csv file, fashion-mnist, or cifar100"
+        "data",
+        help="a folder of class folders or of videos, a csv file, fashion-mnist, or cifar100",
     )
     parser.add_argument("--batch_size", type=int, default=256, help="images a step")
     parser.add_argument("--names", action="store_true", help="also list classes by superclass")
@@ -43,12 +46,17 @@ def run(arguments: Sequence[str]) -> None:
         metavar="CSV",
         help="write the scores to a table to look at, edit, and give back as --scores",
     )
+    parser.add_class_arguments(VideoConfig, "videos")
     found = parser.parse_args(with_underscores(arguments))
     options = {f.name: getattr(found, f.name) for f in fields(RanksConfig) if f.name not in NOISE}
     config, chosen = RanksConfig(**options), True
     if config.scores is not None and not config.rules():
         config, chosen = replace(config, quantiles=SHOWN_QUANTILES), False
     config.check()
+
+    if config.by == "time":
+        _describe_time(found, config)
+        return
 
     from rince.data.sources import load_dataset
     from rince.ranks.taxonomy import Taxonomy
@@ -84,3 +92,20 @@ def run(arguments: Sequence[str]) -> None:
     if found.names:
         for names in taxonomy.paths:
             print("  " + " > ".join(names))
+
+
+def _describe_time(found: Any, config: RanksConfig) -> None:
+    from rince.data.clips import VideoClips
+    from rince.ranks.time import ItemTimes
+    from rince.training.config import TrainConfig
+    from rince.training.ranks import rank_source
+    from rince.training.run import load_splits
+
+    videos = VideoConfig(**found.videos.as_dict())
+    train = TrainConfig(found.data, ranks=config, videos=videos)
+    clips = load_splits(train).train
+    source = rank_source(train, clips)
+    assert isinstance(clips, VideoClips)
+    assert isinstance(source, ItemTimes)
+    print(f"{len(clips)} training clips of {clips.frames} frames in {found.data}")
+    print(source.rule.describe(clips.items, min(found.batch_size, len(clips))))

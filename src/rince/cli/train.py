@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   rince train photos/ --ranks.scores text --ranks.top-k "[3]"  ranks from the class names
   rince train cifar100 --model.backbone resnet50-3x3 --model.momentum 0.99 --model.queue-size 4096
   rince train photos/ --batch-size 4096 --micro-batch 256  a batch beyond the memory
+  rince train videos/ --ranks time --model.backbone small-resnet3d  without labels
   rince train --config recipe.yaml --seed 1             flags win over the file
   rince train --resume runs/latest                      go on with a run that stopped
   torchrun --nproc-per-node 8 -m rince train photos/    several GPUs
@@ -86,9 +87,10 @@ def build_parser() -> Any:
     parser = HelpfulParser(
         prog="rince train",
         usage="rince train DATA [OPTIONS] | rince train --resume RUN",
-        description="Train an encoder on images with ranked positives.",
+        description="Train an encoder on images or videos with ranked positives.",
         epilog=EXAMPLES,
-        aliases={"--data_root": "--images.root"},  # what the other verbs call it
+        # What the other verbs call it; and --ranks time for short.
+        aliases={"--data_root": "--images.root", "--ranks": "--ranks.by"},
     )
     parser.add_argument(
         "--config", action=jsonargparse.ActionConfigFile, help="YAML file with any of the options"

@@ -111,7 +111,7 @@ class TableRanks:
         )
         require(table.numel() > 0, "the rank table is empty: it needs at least one class")
         _check_codes(table, num_ranks)
-        _check_pair_labels(query_labels, key_labels, ignore_self, key_valid)
+        check_pair_labels(query_labels, key_labels, ignore_self, key_valid)
         num_classes = table.shape[0]
         usable = key_labels if key_valid is None else key_labels[key_valid]
         for side, labels in (("query", query_labels), ("key", usable)):
@@ -142,7 +142,7 @@ class TableRanks:
 
     def tile(self, rows: slice, cols: slice) -> Tensor:
         found = self.table[self.query_labels[rows, None], self.key_labels[None, cols]]
-        return _mask_pairs(found, self.shape, rows, cols, self.ignore_self, self.key_valid)
+        return mask_pairs(found, self.shape, rows, cols, self.ignore_self, self.key_valid)
 
 
 class IdentityRanks:
@@ -171,7 +171,7 @@ class IdentityRanks:
         ignore_self: bool = False,
         key_valid: Tensor | None = None,
     ) -> None:
-        _check_pair_labels(query_ids, key_ids, ignore_self, key_valid)
+        check_pair_labels(query_ids, key_ids, ignore_self, key_valid)
         self.query_ids = query_ids
         self.key_ids = key_ids
         self.ignore_self = ignore_self
@@ -183,7 +183,7 @@ class IdentityRanks:
 
     def tile(self, rows: slice, cols: slice) -> Tensor:
         found = (self.query_ids[rows, None] == self.key_ids[None, cols]).to(torch.int8)
-        return _mask_pairs(found, self.shape, rows, cols, self.ignore_self, self.key_valid)
+        return mask_pairs(found, self.shape, rows, cols, self.ignore_self, self.key_valid)
 
 
 def as_pair_ranks(ranks: PairRanks | Tensor) -> PairRanks:
@@ -213,7 +213,7 @@ def _check_codes(ranks: Tensor, num_ranks: int | None) -> None:
         )
 
 
-def _check_pair_labels(
+def check_pair_labels(
     query: Tensor, key: Tensor, ignore_self: bool, key_valid: Tensor | None
 ) -> None:
     for side, labels in (("query", query), ("key", key)):
@@ -234,7 +234,7 @@ def _check_pair_labels(
     )
 
 
-def _mask_pairs(
+def mask_pairs(
     ranks: Tensor,
     shape: tuple[int, int],
     rows: slice,

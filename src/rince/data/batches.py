@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from rince.core.checks import RinceError, require
 from rince.core.pair_ranks import ALL
-from rince.data.images import FileImages, Images, read_fitted
+from rince.data.clips import VideoClips
+from rince.data.images import FileImages, Images, TensorImages, read_fitted
 from rince.data.views import (
     BatchAugmentation,
     ViewConfig,
@@ -31,8 +32,9 @@ class ImageBatch(NamedTuple):
     """What a training step gets.
 
     Args:
-        views: two (B, C, S, S) float32 tensors, normalised; or, with ``augment="later"``, one
-            tensor of the images as they are, (B, C, H, W) uint8 (see :func:`augmented`).
+        views: two (B, C, [T,] S, S) float32 tensors, normalised; or, with ``augment="later"``, one
+            tensor of the images (or clips of T frames) as they are, (B, C, [T,] H, W) uint8 (see
+            :func:`augmented`).
         labels: (B,) int64.
         indices: (B,) int64, which images of the data set these are.
         seed: of the views' randomness.
@@ -142,7 +144,8 @@ class TrainLoader:
     """Training batches with two random views of every image; a dataloader for Lightning.
 
     Images in memory are augmented a batch at a time in this process (or later, on the device);
-    image files are decoded and augmented one by one in worker processes. Either way a batch
+    image files are decoded and augmented one by one in worker processes; clips of videos are
+    decoded there, and augmented as images in memory are. Either way a batch
     depends on the plan's seed, epoch and batch number alone: not on the number of workers, nor on
     what was drawn before, nor on torch's global generators, which are left as they were.
 
@@ -153,7 +156,7 @@ class TrainLoader:
         workers: processes that decode image files; 0: this one. No effect for images in memory.
         config: how strong the views are; None: the defaults.
         augment: "now", or "later": batches of raw uint8 pixels for :func:`augmented` on the
-            device. Only images in memory can wait.
+            device. Image files cannot wait.
         pin_memory: page-locked memory for faster copies to a GPU (image files only).
 
     Raises:
@@ -188,10 +191,15 @@ class TrainLoader:
         self._augmentation = BatchAugmentation(image_size, images.channels, config)
         self._files: DataLoader[Any] | None = None
         self._keys = _Keys()
+        decoded: Dataset[_Sample] | None = None
         if isinstance(images, FileImages):
-            views = _FileViews(images, image_views(image_size, images.channels, config), plan.seed)
+            transform = image_views(image_size, images.channels, config)
+            decoded = _FileViews(images, transform, plan.seed)
+        elif isinstance(images, VideoClips):
+            decoded = _Clips(images)
+        if decoded is not None:
             self._files = DataLoader(
-                views,
+                decoded,
                 batch_sampler=self._keys,
                 num_workers=workers,
                 persistent_workers=workers > 0,
@@ -229,14 +237,13 @@ class TrainLoader:
         for number, indices in batches:
             seed = mixed_seed("views", plan.seed, epoch, number, plan.process_index)
             if found is not None:
-                first, second, labels = _raised(next(found))
-                yield ImageBatch((first, second), labels, indices, seed)
+                views = _raised(next(found))
             else:
-                assert not isinstance(self.images, FileImages)
-                raw = ImageBatch(
-                    (self.images.pixels[indices],), self.images.labels[indices], indices, seed
-                )
-                yield raw if self.augment == "later" else augmented(raw, self._augmentation)
+                assert isinstance(self.images, TensorImages)
+                views = (self.images.pixels[indices],)
+            batch = ImageBatch(tuple(views), self.images.labels[indices], indices, seed)
+            raw = len(views) == 1 and self.augment == "now"
+            yield augmented(batch, self._augmentation) if raw else batch
 
 
 def augmented(batch: ImageBatch, augmentation: BatchAugmentation) -> ImageBatch:
@@ -284,11 +291,11 @@ def eval_batches(
         workers: processes that decode image files; 0: this one. No effect for images in memory.
 
     Yields:
-        (B, C, S, S) float32 normalised pixels and (B,) int64 labels.
+        (B, C, [T,] S, S) float32 normalised pixels and (B,) int64 labels.
     """
     require(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
     fit = eval_transform(image_size)
-    if isinstance(images, FileImages):
+    if not isinstance(images, TensorImages):
         loader: DataLoader[Any] = DataLoader(
             _FittedFiles(images, image_size),
             batch_size,
@@ -321,7 +328,7 @@ _Sample: TypeAlias = tuple[Tensor, ...] | RinceError
 
 
 class _FileViews(Dataset[_Sample]):
-    """Two views and the label of an image file."""
+    """Two views of an image file."""
 
     def __init__(
         self, images: FileImages, transform: Callable[[Tensor], Tensor], seed: int
@@ -340,13 +347,26 @@ class _FileViews(Dataset[_Sample]):
             _drawn(self.transform, pixels, mixed_seed("view", self.seed, epoch, index, view))
             for view in (0, 1)
         )
-        return first, second, self.images.labels[index]
+        return first, second
+
+
+class _Clips(Dataset[_Sample]):
+    """A clip as it is decoded."""
+
+    def __init__(self, clips: VideoClips) -> None:
+        self.clips = clips
+
+    def __getitem__(self, key: tuple[int, int]) -> _Sample:
+        try:
+            return (self.clips[key[1]],)
+        except RinceError as error:
+            return error
 
 
 class _FittedFiles(Dataset[_Sample]):
-    """An image file, resized and cropped, and its label."""
+    """An image file or a clip, resized and cropped, and its label."""
 
-    def __init__(self, images: FileImages, image_size: int) -> None:
+    def __init__(self, images: FileImages | VideoClips, image_size: int) -> None:
         self.images = images
         self.image_size = image_size
 
@@ -355,8 +375,11 @@ class _FittedFiles(Dataset[_Sample]):
 
     def __getitem__(self, index: int) -> _Sample:
         try:
-            path, channels = self.images.paths[index], self.images.channels
-            fitted = read_fitted(path, self.image_size, channels)
+            if isinstance(self.images, VideoClips):
+                fitted = eval_transform(self.image_size)(self.images[index])
+            else:
+                path, channels = self.images.paths[index], self.images.channels
+                fitted = read_fitted(path, self.image_size, channels)
         except RinceError as error:
             return error
         return fitted, self.images.labels[index]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require, warn
+from rince.data.clips import VideoClips, warn_left_out
 from rince.data.views import eval_transform
 from rince.ranks.readers import IMAGE_SUFFIXES, Names, checked_paths, class_folders
 from rince.ranks.taxonomy import Taxonomy
@@ -34,7 +35,7 @@ class TensorImages:
     """Images of one size, in memory.
 
     Args:
-        pixels: (N, C, H, W) uint8, C = 1 or 3.
+        pixels: (N, C, H, W) uint8, C = 1 or 3; or clips, (N, C, T, H, W).
         labels: (N,) int64 in [0, classes of the taxonomy).
         taxonomy: the class tree.
         name: what to call the data set in reports.
@@ -53,8 +54,9 @@ class TensorImages:
     def __post_init__(self) -> None:
         shape = tuple(self.pixels.shape)
         require(
-            self.pixels.dtype == torch.uint8 and len(shape) == 4 and shape[1] in (1, 3),
-            f"pixels must be uint8 (N, 1 or 3, H, W), got {shape} and {self.pixels.dtype}",
+            self.pixels.dtype == torch.uint8 and len(shape) in (4, 5) and shape[1] in (1, 3),
+            f"pixels must be uint8 (N, 1 or 3, H, W) or (N, 1 or 3, T, H, W), got {shape} "
+            f"and {self.pixels.dtype}",
         )
         _check_labels(self.labels, shape[0], self.taxonomy)
 
@@ -173,7 +175,7 @@ class FileImages:
         """Decode every file and leave out, with a warning, those that fail."""
         results = _in_threads(lambda path: _failure(path, self.channels), self.paths, "checking")
         failures = {i: failure for i, failure in enumerate(results) if failure is not None}
-        _warn_skipped(failures.values(), len(self))
+        warn_left_out(map(str, failures.values()), len(self), "images")
         return self.subset([i for i in range(len(self)) if i not in failures])
 
     def preload(self, image_size: int, on_unreadable: OnUnreadable = "error") -> TensorImages:
@@ -191,7 +193,7 @@ class FileImages:
         return TensorImages(pixels, self.labels[kept], self.taxonomy, self.name, source)
 
 
-Images: TypeAlias = TensorImages | FileImages
+Images: TypeAlias = TensorImages | FileImages | VideoClips
 AnyImages = TypeVar("AnyImages", TensorImages, FileImages)
 
 
@@ -201,6 +203,8 @@ def fingerprint(images: Images) -> str:
     Of files it covers class paths, file names and labels, not the pixels, and not where the
     folder lies; of images that came from no file the number, the labels and the class tree.
     """
+    if isinstance(images, VideoClips):
+        return images.fingerprint()
     if isinstance(images, FileImages):
         return _digest(zip(images.keys(), images.labels.tolist(), strict=True))
     return images.source or _digest([images.taxonomy.paths, images.labels.tolist()])
@@ -226,7 +230,9 @@ def load_outliers(
     return _decode_all(files, image_size, channels, on_unreadable)[0]
 
 
-def drop_duplicates(images: AnyImages, against: Images | None = None) -> AnyImages:
+def drop_duplicates(
+    images: AnyImages, against: TensorImages | FileImages | None = None
+) -> AnyImages:
     """Leave out images whose bytes occur earlier in ``images``, or anywhere in ``against``.
 
     ``drop_duplicates(train, test)`` keeps the test split as it is. Files are compared as files,
@@ -330,7 +336,7 @@ def _decode_all(
         else:
             pixels[len(kept)] = result
             kept.append(index)
-    _warn_skipped(failures, len(paths))
+    warn_left_out(map(str, failures), len(paths), "images")
     return pixels[: len(kept)], torch.tensor(kept, dtype=torch.int64)
 
 
@@ -340,15 +346,6 @@ def _failure(path: str, channels: int) -> RinceError | None:
     except RinceError as error:
         return error
     return None
-
-
-def _warn_skipped(failures: Iterable[RinceError], total: int) -> None:
-    reasons = [str(error).partition(". Mend")[0] for error in failures]
-    if total and len(reasons) == total:
-        raise RinceError(f"none of the {total} images can be read; the first: {reasons[0]}")
-    if reasons:
-        more = f" (and {len(reasons) - 3} more)" if len(reasons) > 3 else ""
-        warn(f"{len(reasons)} of {total} images are left out: {'; '.join(reasons[:3])}{more}")
 
 
 _T = TypeVar("_T")
@@ -433,7 +430,7 @@ def _digest(parts: Iterable[object]) -> str:
     return found.hexdigest()
 
 
-def _content_hashes(images: Images) -> Iterator[bytes]:
+def _content_hashes(images: TensorImages | FileImages) -> Iterator[bytes]:
     for index in range(len(images)):
         if isinstance(images, FileImages):
             try:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require, warn
+from rince.data.clips import VideoClips
 from rince.data.images import (
     AnyImages,
     FileImages,
@@ -60,6 +61,11 @@ class Splits:
     def channels(self) -> int:
         """3 (RGB) or 1 (grey)."""
         return self.train.channels
+
+    @property
+    def frames(self) -> int | None:
+        """T, of clips of videos; None: images."""
+        return self.train.frames if isinstance(self.train, VideoClips) else None
 
     def fingerprint(self) -> str:
         """A hex digest that tells whether these are the images of another time.

@@ -114,12 +114,13 @@ class BatchAugmentation:
         """Draw a view of every image.
 
         Args:
-            pixels: (B, C, H, W) uint8, any device.
+            pixels: (B, C, H, W) uint8, any device; or clips (B, C, T, H, W), all frames of which
+                get the same crop, flip and colours.
             generator: the only source of randomness, on the CPU whatever the pixels' device, so
                 that every device sees the same crops.
 
         Returns:
-            (B, C, S, S) float32, normalised.
+            (B, C, S, S) or (B, C, T, S, S) float32, normalised.
 
         Raises:
             ValueError: not such a batch.
@@ -129,8 +130,8 @@ class BatchAugmentation:
     def draw(self, pixels: Tensor, generator: torch.Generator) -> ViewDraws:
         """The random numbers of a call alone, on the CPU; takes and raises what the call does."""
         _check_pixels(pixels, self.channels)
-        count, _, height, width = pixels.shape
-        return _draw_views(self.config, count, height, width, generator)
+        height, width = pixels.shape[-2:]
+        return _draw_views(self.config, len(pixels), height, width, generator)
 
     def apply(self, pixels: Tensor, draws: ViewDraws) -> Tensor:
         """The views that were drawn; takes (with one draw an image) and gives what the call does.
@@ -140,8 +141,12 @@ class BatchAugmentation:
         _check_pixels(pixels, self.channels)
         box, flip, colors, grayscale = (x.to(pixels.device) for x in draws)
         with torch.autocast(pixels.device.type, enabled=False):
-            cropped = resized_crops(pixels.float(), box, flip, self.image_size)
-            return adjusted_colors(cropped, colors, grayscale)
+            # The frames of a clip (if any) are cropped as channels, and coloured as one tall image.
+            planes = pixels.float().flatten(1, -3)  # (B, C T, H, W)
+            cropped = resized_crops(planes, box, flip, self.image_size)
+            tall = cropped.view(len(pixels), self.channels, -1, self.image_size)  # (B, C, T S, S)
+            colored = adjusted_colors(tall, colors, grayscale)
+            return colored.view(*pixels.shape[:-2], *cropped.shape[-2:])
 
 
 def image_views(
@@ -178,18 +183,19 @@ def evaluation_pixels(pixels: Tensor) -> Tensor:
     """Normalise without any augmentation.
 
     Args:
-        pixels: (B, C, H, W) uint8.
+        pixels: (B, C, H, W) or (B, C, T, H, W) uint8.
 
     Returns:
-        (B, C, H, W) float32.
+        The same shape, float32.
 
     Example:
         >>> evaluation_pixels(torch.tensor([[[[0, 255]]]], dtype=torch.uint8)).flatten().tolist()
         [-2.0, 2.0]
     """
-    _check_pixels(pixels, pixels.shape[1] if pixels.ndim == 4 else 3)
+    _check_pixels(pixels, pixels.shape[1] if pixels.ndim > 1 else 3)
     mean, std = (x.to(pixels.device) for x in _normalisation(pixels.shape[1]))
-    return (pixels.float() / 255 - mean) / std
+    planes = pixels.float().flatten(2, -2)  # (B, C, T H, W)
+    return ((planes / 255 - mean) / std).view_as(pixels)
 
 
 def eval_transform(image_size: int) -> Callable[[Tensor], Tensor]:
@@ -352,7 +358,7 @@ def _normalisation(channels: int) -> tuple[Tensor, Tensor]:
 
 def _check_pixels(pixels: Tensor, channels: int) -> None:
     require(
-        pixels.ndim == 4 and pixels.shape[1] == channels and pixels.dtype == torch.uint8,
-        f"pixels must be a uint8 batch (B, {channels}, H, W), got {tuple(pixels.shape)} and "
-        f"{pixels.dtype}",
+        pixels.ndim in (4, 5) and pixels.shape[1] == channels and pixels.dtype == torch.uint8,
+        f"pixels must be a uint8 batch (B, {channels}, H, W) or (B, {channels}, T, H, W), got "
+        f"{tuple(pixels.shape)} and {pixels.dtype}",
     )

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import require, warn
+from rince.core.pair_ranks import ALL, IGNORED, PairRanks
 from rince.data.batches import eval_batches
-from rince.data.images import FileImages, TensorImages
+from rince.data.clips import VideoClips
+from rince.data.images import FileImages, Images, TensorImages
 from rince.data.sources import Splits
 from rince.evaluation.features import FeatureSet, extract_features
 from rince.evaluation.knn import knn_accuracy
@@ -28,9 +30,11 @@ from rince.evaluation.ood import (
     roc_curve,
 )
 from rince.evaluation.ordering import rank_agreement, rank_correlation, similarity_histograms
-from rince.evaluation.results import Evaluation, Gallery, Histograms, Map2D, RocCurve
+from rince.evaluation.results import Evaluation, Gallery, Map2D, RocCurve, TimeCurve
 from rince.evaluation.retrieval import retrieval_by_level
+from rince.evaluation.times import recall_by_rank, similarity_over_time, video_accuracy
 from rince.ranks.taxonomy import Taxonomy
+from rince.ranks.time import VIDEO, TimePairRanks, TimeRanks
 
 KS = (1, 5, 10, 20)
 
@@ -44,6 +48,8 @@ class EvaluationOptions:
         knn_k: neighbours of the kNN accuracy and of the kNN outlier score.
         map_points: test images on the 2-D map; 0 leaves the map out (t-SNE is the slowest part).
         gallery_queries, gallery_neighbours: size of the retrieval gallery.
+        near: of clips of videos: seconds up to which they count as near each other. The same for
+            all runs, whatever ranks they were trained on.
         seed: of the probe, the map, and the choice of queries.
     """
 
@@ -52,6 +58,7 @@ class EvaluationOptions:
     map_points: int = 1000
     gallery_queries: int = 10
     gallery_neighbours: int = 8
+    near: float = 10.0
     seed: int = 0
 
 
@@ -67,6 +74,9 @@ def evaluate_backbone(
     classifier: nn.Module | None = None,
 ) -> Evaluation:
     """Judge a backbone as the paper does, and by whether it keeps the order of the ranks.
+
+    Clips of videos are judged by their labels, if there is more than one, as images are; and by
+    time, among the clips of the test videos: the ranks are then "near", "same video" and negative.
 
     Args:
         backbone: images to features; frozen here.
@@ -97,21 +107,67 @@ def evaluate_backbone(
     test = extract_features(backbone, eval_batches(splits.test, batch_size, size, workers), device)
     extracted = time.perf_counter()
 
-    found = evaluate_features(
-        train,
-        test,
-        taxonomy,
-        {
-            name: extract_features(
-                backbone, eval_batches(images, batch_size, size), device
-            ).features
-            for name, images in _as_images(outliers, taxonomy).items()
-        },
-        options=options,
-        classifier=classifier,
-    )
+    metrics: dict[str, float] = {}
+    neighbours = min(options.knn_k, len(train))
+    times = _Times.of(splits.test, options.near)
+    levels = _label_levels(taxonomy, train, test)
+    if isinstance(splits.test, VideoClips) and taxonomy.num_classes == 1:
+        levels = {}  # nothing is labelled
+    for level, (train_labels, test_labels, count) in levels.items():
+        probe = linear_probe(
+            train.features,
+            train_labels,
+            test.features,
+            test_labels,
+            num_classes=count,
+            epochs=options.probe_epochs,
+            seed=options.seed,
+        )
+        metrics[f"probe/{level}"] = probe.accuracy
+        if level == "fine" and isinstance(splits.test, VideoClips):
+            logits, videos = probe.logits(test.features), splits.test.items[:, VIDEO]
+            metrics["probe/video"] = video_accuracy(logits, test_labels, videos)
+        metrics[f"knn/{level}"] = knn_accuracy(
+            test.features,
+            test_labels,
+            train.features,
+            train_labels,
+            k=neighbours,
+        )
+    sides = {
+        level: (test_labels, train_labels)
+        for level, (train_labels, test_labels, _) in levels.items()
+    }
+    if sides:
+        found_by_level = retrieval_by_level(test.features, train.features, sides, ks=KS)
+        for level, found in found_by_level.items():
+            metrics |= {f"retrieval/{level}/R@{k}": value for k, value in found.recall.items()}
+            metrics[f"retrieval/{level}/mAP"] = found.mean_average_precision
+
+    ranks: PairRanks = taxonomy.ranks(test.labels, train.labels)
+    gallery, gallery_images = train, splits.train
+    if times is not None:
+        gallery, gallery_images, ranks = test, splits.test, times.ranks
+        metrics |= times.retrieval(test.features)
+    if taxonomy.num_classes > 1 or times is not None:  # a single class has no order to keep
+        agreement = rank_agreement(test.features, gallery.features, ranks)
+        metrics |= {f"ordering/{name}": value for name, value in agreement.items()}
+        metrics["ordering/correlation"] = rank_correlation(test.features, gallery.features, ranks)
+
+    roc: dict[tuple[str, str], RocCurve] = {}
+    detectors = _outlier_detectors(train, neighbours, classifier) if outliers else {}
+    inlier_scores = {name: score(test.features) for name, score in detectors.items()}
+    for name, pixels in outliers.items():
+        images = TensorImages(pixels, torch.zeros(len(pixels), dtype=torch.int64), taxonomy, name)
+        out = extract_features(backbone, eval_batches(images, batch_size, size), device).features
+        for detector, score in detectors.items():
+            inside, scores = inlier_scores[detector], score(out)
+            metrics[f"ood/{name}/{detector}/AUROC"] = auroc(inside, scores)
+            metrics[f"ood/{name}/{detector}/FPR95"] = fpr_at_tpr(inside, scores)
+            roc[name, detector] = roc_curve(inside, scores)
+
     return Evaluation(
-        metrics=found.metrics,
+        metrics=metrics,
         info={
             "train_images": len(splits.train),
             "test_images": len(splits.test),
@@ -124,93 +180,41 @@ def evaluate_backbone(
         },
         classes=taxonomy.classes,
         groups=taxonomy.group_names(min(2, taxonomy.num_ranks)),
-        histograms=found.histograms,
+        histograms=similarity_histograms(test.features, gallery.features, ranks),
         map_2d=_map_2d(test, taxonomy, options),
-        gallery=_gallery(splits, train, test, options),
-        roc=found.roc,
+        gallery=_gallery(splits.test, gallery_images, test, gallery, ranks, size, options),
+        roc=roc,
+        time_curve=None if times is None else times.curve(test.features),
     )
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What features tell by themselves; the fields are those of :class:`Evaluation`."""
+class _Times:
+    """The test clips judged against each other by time."""
 
-    metrics: Mapping[str, float]
-    histograms: Histograms
-    roc: Mapping[tuple[str, str], RocCurve]
+    clips: VideoClips
+    ranks: TimePairRanks
 
+    @classmethod
+    def of(cls, images: Images, near: float) -> _Times | None:
+        """None for images, and where no test video has two clips."""
+        if not isinstance(images, VideoClips):
+            return None
+        items = images.items
+        rule = TimeRanks([near])
+        timed = len(torch.unique(items[:, VIDEO])) < len(items)
+        return cls(images, rule.ranks(items, items, ignore_self=True)) if timed else None
 
-def evaluate_features(
-    train: FeatureSet,
-    test: FeatureSet,
-    taxonomy: Taxonomy,
-    outliers: Mapping[str, Tensor],
-    *,
-    options: EvaluationOptions | None = None,
-    classifier: nn.Module | None = None,
-) -> Measured:
-    """All metrics of features, wherever they come from.
+    def retrieval(self, features: Tensor) -> dict[str, float]:
+        """R@k of clips near in time, and of the same video."""
+        found: dict[str, float] = {}
+        for name, worst in (("near", 2), ("video", 3)):
+            recall = recall_by_rank(features, features, self.ranks, worst_rank=worst, ks=KS)
+            found |= {f"retrieval/{name}/R@{k}": value for k, value in recall.items()}
+        return found
 
-    Args:
-        train: gallery, and what probe and detectors are fitted on. test: queries.
-        taxonomy: of the labels of both.
-        outliers: name -> (N, D) features of what belongs to no class.
-        options: how much to do.
-        classifier: features to logits; see :func:`evaluate_backbone`.
-    """
-    options = options or EvaluationOptions()
-    metrics: dict[str, float] = {}
-    neighbours = min(options.knn_k, len(train))
-    levels = _label_levels(taxonomy, train, test)
-    for level, (train_labels, test_labels, count) in levels.items():
-        probe = linear_probe(
-            train.features,
-            train_labels,
-            test.features,
-            test_labels,
-            num_classes=count,
-            epochs=options.probe_epochs,
-            seed=options.seed,
-        )
-        metrics[f"probe/{level}"] = probe.accuracy
-        metrics[f"knn/{level}"] = knn_accuracy(
-            test.features,
-            test_labels,
-            train.features,
-            train_labels,
-            k=neighbours,
-        )
-    sides = {
-        level: (test_labels, train_labels)
-        for level, (train_labels, test_labels, _) in levels.items()
-    }
-    for level, found in retrieval_by_level(test.features, train.features, sides, ks=KS).items():
-        metrics |= {f"retrieval/{level}/R@{k}": value for k, value in found.recall.items()}
-        metrics[f"retrieval/{level}/mAP"] = found.mean_average_precision
-
-    ranks = taxonomy.ranks(test.labels, train.labels)
-    if taxonomy.num_classes > 1:  # in a single class there is no order to keep
-        agreement = rank_agreement(test.features, train.features, ranks)
-        metrics |= {f"ordering/{name}": value for name, value in agreement.items()}
-        metrics["ordering/correlation"] = rank_correlation(test.features, train.features, ranks)
-
-    roc: dict[tuple[str, str], RocCurve] = {}
-    detectors = _outlier_detectors(train, neighbours, classifier) if outliers else {}
-    inlier_scores = {name: score(test.features) for name, score in detectors.items()}
-    for name, features in outliers.items():
-        for detector, score in detectors.items():
-            inside, scores = inlier_scores[detector], score(features)
-            metrics[f"ood/{name}/{detector}/AUROC"] = auroc(inside, scores)
-            metrics[f"ood/{name}/{detector}/FPR95"] = fpr_at_tpr(inside, scores)
-            roc[name, detector] = roc_curve(inside, scores)
-    return Measured(metrics, similarity_histograms(test.features, train.features, ranks), roc)
-
-
-def _as_images(outliers: Mapping[str, Tensor], taxonomy: Taxonomy) -> dict[str, TensorImages]:
-    return {
-        name: TensorImages(pixels, torch.zeros(len(pixels), dtype=torch.int64), taxonomy, name)
-        for name, pixels in outliers.items()
-    }
+    def curve(self, features: Tensor) -> TimeCurve:
+        return similarity_over_time(features, self.clips.items)
 
 
 def _outlier_detectors(
@@ -266,24 +270,31 @@ def _map_2d(test: FeatureSet, taxonomy: Taxonomy, options: EvaluationOptions) ->
 
 
 def _gallery(
-    splits: Splits, train: FeatureSet, test: FeatureSet, options: EvaluationOptions
+    query_images: Images,
+    gallery_images: Images,
+    test: FeatureSet,
+    train: FeatureSet,
+    ranks: PairRanks,
+    size: int,
+    options: EvaluationOptions,
 ) -> Gallery:
-    """Some test images with the training images nearest to them."""
+    """Some test images with the gallery's images nearest to them."""
     queries = _sample(len(test.labels), options.gallery_queries, options.seed)
     normalize = torch.nn.functional.normalize
     similarity = normalize(test.features[queries], dim=1) @ normalize(train.features, dim=1).T
-    count = min(options.gallery_neighbours, len(train.labels))
+    rank = torch.cat([ranks.tile(slice(i, i + 1), ALL) for i in queries.tolist()])  # (G, N)
+    similarity = similarity.masked_fill(rank == IGNORED, -torch.inf)
+    count = min(options.gallery_neighbours, int((rank != IGNORED).sum(dim=1).min()))
     similarities, neighbours = similarity.topk(count, dim=1)  # (G, n)
     labels = test.labels[queries]
     found = train.labels[neighbours]
-    ranks = splits.train.taxonomy.table[labels[:, None], found]
-    shape = neighbours.shape
+    pictures = _thumbnails(query_images, queries, size)
     return Gallery(
-        queries=_thumbnails(splits.test, queries, splits.image_size),
-        neighbours=_thumbnails(splits.train, neighbours.flatten(), splits.image_size).reshape(
-            *shape, *_thumbnails(splits.test, queries[:1], splits.image_size).shape[1:]
+        queries=pictures,
+        neighbours=_thumbnails(gallery_images, neighbours.flatten(), size).reshape(
+            *neighbours.shape, *pictures.shape[1:]
         ),
-        ranks=ranks.numpy(),
+        ranks=rank.gather(1, neighbours).numpy(),
         similarities=similarities.numpy(),
         query_labels=labels.numpy(),
         neighbour_labels=found.numpy(),
@@ -296,13 +307,17 @@ def _sample(total: int, count: int, seed: int) -> Tensor:
 
 
 def _thumbnails(
-    images: TensorImages | FileImages, indices: Tensor, size: int
+    images: Images, indices: Tensor, size: int
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """(n, H, W, C) bytes."""
     chosen = images.subset(indices)
     if isinstance(chosen, FileImages):
         chosen = chosen.preload(min(size, 64))
-    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = chosen.pixels.permute(
-        0, 2, 3, 1
-    ).numpy()
+    if isinstance(chosen, TensorImages):
+        stacked = chosen.pixels
+    else:  # four frames of a clip, side by side
+        frames = torch.linspace(0, chosen.frames - 1, 4).long()
+        strips = [chosen[i][:, frames].permute(0, 2, 1, 3).flatten(2) for i in range(len(chosen))]
+        stacked = torch.stack(strips)
+    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = stacked.permute(0, 2, 3, 1).numpy()
     return pixels

@@ -80,6 +80,22 @@ class RocCurve:
 
 
 @dataclass(frozen=True)
+class TimeCurve:
+    """How similar clips of one video are, by the seconds between them.
+
+    Args:
+        seconds, similarity: (P,) float, mean gap and mean cosine of a range of gaps, rising gaps.
+        pairs: (P,) int, of which they are the mean.
+        other_videos: mean cosine of clips of two videos; NaN if there are none.
+    """
+
+    seconds: Array
+    similarity: Array
+    pairs: Array
+    other_videos: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Everything measured on one run.
 
@@ -87,10 +103,12 @@ class Evaluation:
         metrics: flat name -> value, all in [0, 1] except correlations in [-1, 1]:
             ``probe/fine``, ``probe/coarse``, ``knn/fine``, ``knn/coarse``,
             ``retrieval/fine/R@1`` ... ``retrieval/coarse/mAP``, ``ordering/1>2``, ...,
-            ``ordering/correlation``, ``ood/<set>/<detector>/AUROC`` and ``.../FPR95``.
+            ``ordering/correlation``, ``ood/<set>/<detector>/AUROC`` and ``.../FPR95``; of clips
+            also ``retrieval/video/R@1``, ``retrieval/near/R@1``, ``probe/video``, ...
         info: what was measured: sizes, data names, seconds, versions.
         classes: (C,) fine class names. groups: names of the level-2 groups.
         roc: (outlier set, detector) -> curve.
+        time_curve: of clips of videos.
     """
 
     metrics: Mapping[str, float]
@@ -101,6 +119,7 @@ class Evaluation:
     map_2d: Map2D
     gallery: Gallery
     roc: Mapping[tuple[str, str], RocCurve] = field(default_factory=dict)
+    time_curve: TimeCurve | None = None
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
@@ -126,6 +145,9 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
         arrays[f"roc/{outliers}/{detector}"] = np.stack(
             [curve.false_positive_rate, curve.true_positive_rate]
         )
+    if evaluation.time_curve is not None:
+        for name in TimeCurve.__dataclass_fields__:
+            arrays[f"time/{name}"] = np.asarray(getattr(evaluation.time_curve, name))
     try:
         with replacing(folder / ARRAYS_FILE) as part, part.open("wb") as stream:
             np.savez_compressed(stream, allow_pickle=False, **arrays)
@@ -166,6 +188,12 @@ def _evaluation(numbers: Mapping[str, Any], arrays: Mapping[str, Array]) -> Eval
         if name.startswith("roc/"):
             outliers, _, detector = name.removeprefix("roc/").rpartition("/")
             roc[outliers, detector] = RocCurve(array[0], array[1])
+    curve = None
+    if "time/seconds" in arrays:
+        seconds, similarity, pairs, other = (
+            arrays[f"time/{name}"] for name in TimeCurve.__dataclass_fields__
+        )
+        curve = TimeCurve(seconds, similarity, pairs, float(other))
     return Evaluation(
         metrics=numbers["metrics"],
         info=numbers["info"],
@@ -175,4 +203,5 @@ def _evaluation(numbers: Mapping[str, Any], arrays: Mapping[str, Array]) -> Eval
         map_2d=Map2D(*(arrays[f"map/{n}"] for n in ("xy", "fine", "coarse"))),
         gallery=Gallery(*(arrays[f"gallery/{n}"] for n in Gallery.__dataclass_fields__)),
         roc=roc,
+        time_curve=curve,
     )

@@ -7,7 +7,10 @@ Names:
                               times as fast, for studies of many runs
     ``resnet18-3x3``, ``resnet50-3x3``  torchvision's ResNets with a 3x3 stem and no max-pooling,
                               for 28 to 64 pixels (resnet50-3x3 is the paper's for CIFAR-100)
-    ``torchvision/NAME``      any torchvision classification model
+    ``small-resnet3d``        for clips of videos on a CPU: four stages of one block, each a 3x3
+                              convolution in space, then 3 in time (16 to 128 channels)
+    ``torchvision/NAME``      any torchvision classification model, r3d_18, mc3_18 and r2plus1d_18
+                              for clips among them
     ``timm/NAME``             any timm model (extra: ``timm``)
 """
 
@@ -22,19 +25,24 @@ from torch import Tensor, nn
 
 from rince.core.checks import import_extra, require
 
-OWN_NAMES = ("small-resnet", "tiny-resnet", "resnet18-3x3", "resnet50-3x3")
+OWN_NAMES = ("small-resnet", "tiny-resnet", "resnet18-3x3", "resnet50-3x3", "small-resnet3d")
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A module from (B, C, H, W) images to (B, feature_dim) features."""
+    """A module from (B, C, H, W) images, or (B, C, T, H, W) clips, to (B, feature_dim) features."""
 
     module: nn.Module
     feature_dim: int
 
 
 def build_backbone(
-    name: str, *, in_channels: int = 3, image_size: int = 32, pretrained: bool = False
+    name: str,
+    *,
+    in_channels: int = 3,
+    image_size: int = 32,
+    frames: int | None = None,
+    pretrained: bool = False,
 ) -> Backbone:
     """Build a backbone without its classifier.
 
@@ -42,6 +50,7 @@ def build_backbone(
         name: see the module's list.
         in_channels: 1 (grey) or 3 (RGB); torchvision's models other than ResNets take 3 only.
         image_size: side in pixels, to measure the feature dimension with one image.
+        frames: T of a clip; None for images.
         pretrained: load the library's default weights (downloads them).
 
     Raises:
@@ -64,23 +73,29 @@ def build_backbone(
             f"{name} has no pretrained weights: use torchvision/... or timm/..., or train it",
         )
         module = _own_model(name, in_channels)
-    return as_backbone(module, in_channels=in_channels, image_size=image_size)
+    return as_backbone(module, in_channels=in_channels, image_size=image_size, frames=frames)
 
 
-def as_backbone(module: nn.Module, *, in_channels: int = 3, image_size: int = 32) -> Backbone:
+def as_backbone(
+    module: nn.Module, *, in_channels: int = 3, image_size: int = 32, frames: int | None = None
+) -> Backbone:
     """Take any module that maps images to feature vectors; one blank image tells the dimension.
+
+    With ``frames`` it maps clips (B, C, frames, H, W).
 
     Raises:
         ValueError: the module does not take such an image, or does not give one vector.
     """
     was_training = module.training
+    time = () if frames is None else (frames,)
     module.eval()
     try:
         with torch.no_grad():
-            features = module(torch.zeros(1, in_channels, image_size, image_size))
-    except RuntimeError as error:
+            features = module(torch.zeros(1, in_channels, *time, image_size, image_size))
+    except (RuntimeError, ValueError) as error:  # some norms raise ValueError for a dimension more
+        what = "image" if frames is None else f"clip of {frames} frames"
         raise ValueError(
-            f"the backbone {type(module).__name__} fails on a {in_channels}-channel image of "
+            f"the backbone {type(module).__name__} fails on a {in_channels}-channel {what} of "
             f"{image_size} x {image_size} pixels: {error}"
         ) from error
     finally:
@@ -124,6 +139,56 @@ class SmallResNet(nn.Module):
         return self.stages(x).mean(dim=(2, 3))  # type: ignore[no-any-return]  # (B, widths[-1])
 
 
+class SmallResNet3D(nn.Module):
+    """A ResNet of one (2+1)-dimensional block a stage, for clips of 32 to 64 pixels on a CPU.
+
+    A block convolves in space and then in time (as R(2+1)D: Tran et al., CVPR 2018), each stage
+    but the first halves the side, and the last two halve the time.
+
+    Args:
+        in_channels: of the clips.
+        widths: channels of the stages.
+    """
+
+    def __init__(self, in_channels: int = 3, widths: Sequence[int] = (16, 32, 64, 128)) -> None:
+        super().__init__()
+        self.stem = _conv_norm3d(in_channels, widths[0], (1, 3, 3), (1, 2, 2))
+        strides = [(1, 1, 1), (1, 2, 2), *[(2, 2, 2)] * (len(widths) - 2)]
+        self.stages = nn.Sequential(
+            *(
+                _Block3D(before, width, stride)
+                for before, width, stride in zip(
+                    (widths[0], *widths), widths, strides, strict=False
+                )
+            )
+        )
+
+    def forward(self, clips: Tensor) -> Tensor:
+        x = torch.relu(self.stem(clips))  # (B, widths[0], T, H / 2, W / 2)
+        return self.stages(x).mean(dim=(2, 3, 4))  # type: ignore[no-any-return]  # (B, widths[-1])
+
+
+class _Block3D(nn.Module):
+    def __init__(self, before: int, width: int, stride: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.space = _conv_norm3d(before, width, (1, 3, 3), (1, *stride[1:]))
+        self.time = _conv_norm3d(width, width, (3, 1, 1), (stride[0], 1, 1))
+        changes = stride != (1, 1, 1) or before != width
+        self.skip = _conv_norm3d(before, width, (1, 1, 1), stride) if changes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.time(torch.relu(self.space(x))) + self.skip(x))
+
+
+def _conv_norm3d(
+    before: int, width: int, kernel: tuple[int, int, int], stride: tuple[int, int, int]
+) -> nn.Sequential:
+    padding = tuple(k // 2 for k in kernel)
+    conv = nn.Conv3d(before, width, kernel, stride, padding, bias=False)  # type: ignore[arg-type]
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(conv, nn.BatchNorm3d(width))
+
+
 class _BasicBlock(nn.Module):
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()
@@ -147,6 +212,8 @@ def _own_model(name: str, in_channels: int) -> nn.Module:
         return SmallResNet(in_channels)
     if name == "tiny-resnet":
         return SmallResNet(in_channels, widths=(16, 32, 64, 128))
+    if name == "small-resnet3d":
+        return SmallResNet3D(in_channels)
     if name in ("resnet18-3x3", "resnet50-3x3"):
         module = _torchvision_model(name.removesuffix("-3x3"), in_channels, pretrained=False)
         module.conv1 = nn.Conv2d(in_channels, 64, 3, stride=1, padding=1, bias=False)
@@ -162,7 +229,7 @@ def _own_model(name: str, in_channels: int) -> nn.Module:
 
 def _torchvision_model(name: str, in_channels: int, pretrained: bool) -> nn.Module:
     models = import_extra("torchvision.models", "train")
-    known = models.list_models(module=models)
+    known = models.list_models(module=models) + models.list_models(module=models.video)
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3)
         raise ValueError(f"torchvision has no model {name!r}. Close: {', '.join(close) or 'none'}")

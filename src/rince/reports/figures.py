@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rince.core.checks import import_extra
-from rince.evaluation.results import Histograms, RocCurve
+from rince.evaluation.results import Histograms, RocCurve, TimeCurve
 
 Array = npt.NDArray[Any]
 History = Mapping[str, Sequence[tuple[int, float]]]
@@ -203,6 +203,22 @@ def training_pictures(history: History, *, dpi: int = DPI) -> list[tuple[str, Pi
         if lines:
             pictures.append((title, _lines_picture(lines, unit, dpi)))
     return pictures
+
+
+def time_picture(curve: TimeCurve, *, dpi: int = DPI) -> Picture | None:
+    """Mean cosine of clips of one video against the seconds between them."""
+    if not len(curve.seconds):
+        return None
+    with _style():
+        figure, axes = _new_axes()
+        axes.plot(curve.seconds, curve.similarity, "o-", color=rank_colour(2), label="same video")
+        if math.isfinite(curve.other_videos):
+            axes.axhline(curve.other_videos, color=rank_colour(0), ls="--", label="other videos")
+        axes.set_xscale("symlog", linthresh=0.1)
+        axes.set_xlim(left=0)
+        axes.set(xlabel="seconds apart", ylabel="mean cosine")
+        _add_legend(axes)
+        return _encode(figure, dpi)
 
 
 def thin(points: Sequence[tuple[int, float]], limit: int = _MAX_POINTS) -> Array:

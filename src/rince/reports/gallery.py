@@ -36,7 +36,7 @@ def gallery_html(gallery: Gallery, classes: Sequence[str], max_characters: int) 
     # Spread over all queries, which may be sorted by class.
     chosen = np.linspace(0, total - 1, shown).round().astype(int).tolist()
     height, width = _tile_size(gallery.queries.shape[1:3])
-    zoom = max(1, round(_LONGEST_SIDE / max(height, width)))
+    zoom = max(1, round(_LONGEST_SIDE / _side(height, width)))
     tiles = 1 + gallery.neighbours.shape[1]
     ranks = sorted(set(gallery.ranks.ravel().tolist()), key=lambda rank: (rank < 1, rank))
     return (
@@ -74,8 +74,13 @@ def _tile(kind: str, name: str, similarity: str, colour: str, place: float) -> s
 def _tile_size(shape: Sequence[int]) -> tuple[int, int]:
     """(height, width) in the page of an image of (height, width)."""
     height, width = shape
-    shrink = min(1.0, _LONGEST_SIDE / max(height, width))
+    shrink = min(1.0, _LONGEST_SIDE / _side(height, width))
     return max(1, round(height * shrink)), max(1, round(width * shrink))
+
+
+def _side(height: int, width: int) -> int:
+    """The longer side; of a clip, a strip of frames as high as an image and longer, the height."""
+    return height if width >= 2 * height else max(height, width)
 
 
 def _strip(query: Array, neighbours: Array) -> str:

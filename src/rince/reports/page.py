@@ -104,6 +104,7 @@ def _page(runs: Sequence[RunReport], title: str, detail: float) -> str:
         if detail:
             parts = [
                 _histogram_part(run.evaluation, name, limits, dpi),
+                _time_part(run.evaluation, name, dpi),
                 _map_part(run.evaluation, name, dpi),
                 _training_part(run, name, dpi),
                 _gallery_part(run.evaluation, int(detail * _GALLERY_CHARACTERS / len(runs))),
@@ -192,6 +193,21 @@ def _histogram_part(
             "left, and overlap little."
         )
         + figures_row([figure(picture, f"similarity histogram of {name}")])
+    )
+
+
+def _time_part(evaluation: Evaluation, name: str, dpi: int) -> str:
+    curve = evaluation.time_curve
+    picture = None if curve is None else figures.time_picture(curve, dpi=dpi)
+    if picture is None:
+        return ""
+    return (
+        "<h3>Similarity over time</h3>"
+        + guide(
+            "the line should fall with the seconds between two clips of a video, and stay above "
+            "the dashed one, which is for clips of two videos."
+        )
+        + figures_row([figure(picture, f"similarity over time of {name}")])
     )
 
 

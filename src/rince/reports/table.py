@@ -182,14 +182,18 @@ def _method(config: Mapping[str, Any]) -> str:
 def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
     measured = list(dict.fromkeys(key for run in runs for key in run.evaluation.metrics))
     # By pairs rather than strictly: one outlier in a large gallery spoils a whole query.
-    ordering = [key for key in ("ordering/pairs/1>2", "ordering/pairs/2>0") if key in measured]
+    orders = ("2>3", "3>0") if "retrieval/near/R@1" in measured else ("1>2", "2>0")
+    ordering = [f"ordering/pairs/{order}" for order in orders]
     chosen = [
         Column("probe/fine", "probe", "fine"),
         Column("probe/coarse", "probe", "coarse"),
+        Column("probe/video", "probe", "video"),
         Column("knn/fine", "kNN", "fine"),
         Column("knn/coarse", "kNN", "coarse"),
         Column("retrieval/fine/R@1", "R@1", "fine"),
         Column("retrieval/coarse/R@1", "R@1", "coarse"),
+        Column("retrieval/near/R@1", "R@1", "near"),
+        Column("retrieval/video/R@1", "R@1", "video"),
         Column("retrieval/fine/mAP", "mAP", "fine"),
         Column("retrieval/coarse/mAP", "mAP", "coarse"),
         *(Column(k, "ranks", k.removeprefix("ordering/").replace("/", " ")) for k in ordering),

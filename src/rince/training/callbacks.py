@@ -12,7 +12,7 @@ import torch
 
 from rince.core.checks import RinceError, warn
 from rince.data.batches import eval_batches
-from rince.data.images import FileImages, TensorImages
+from rince.data.images import Images
 from rince.evaluation.features import extract_features
 from rince.evaluation.knn import knn_accuracy
 from rince.training.history import HistoryLogger
@@ -36,7 +36,7 @@ class OnlineKNN(pl.Callback):
 
     def __init__(
         self,
-        images: TensorImages | FileImages,
+        images: Images,
         *,
         every: int,
         image_size: int,

@@ -104,7 +104,8 @@ class TrainedRun:
 
     Args:
         backbone: in evaluation mode, on the CPU.
-        in_channels, image_size: of the images it was trained on.
+        in_channels, image_size: of the images it was trained on. frames: of its clips, if it was
+            trained on those.
         step: optimizer steps taken.
         data_fingerprint: of the images it was trained with; "" if it was not recorded.
         classifier: features to the logits of the classes, of a run that was trained as one.
@@ -117,6 +118,7 @@ class TrainedRun:
     in_channels: int
     image_size: int
     step: int
+    frames: int | None = None
     data_fingerprint: str = ""
     classifier: nn.Linear | None = None
 
@@ -138,7 +140,10 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
     config = from_dict(about["config"], quiet=True)
     if backbone is None:
         backbone = build_backbone(
-            config.model.backbone, in_channels=about["in_channels"], image_size=about["image_size"]
+            config.model.backbone,
+            in_channels=about["in_channels"],
+            image_size=about["image_size"],
+            frames=about.get("frames"),
         )
     weights = {
         name.removeprefix(BACKBONE_PREFIX): x
@@ -155,6 +160,7 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
         in_channels=about["in_channels"],
         image_size=about["image_size"],
         step=checkpoint["global_step"],
+        frames=about.get("frames"),
         data_fingerprint=about.get("data_fingerprint") or "",
         classifier=_classifier(config, checkpoint["state_dict"], len(about["taxonomy"])),
     )

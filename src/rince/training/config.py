@@ -27,6 +27,8 @@ Objective = Literal[
 ]
 # Those that are no loss on pairs: a linear classifier stands in place of the projection head.
 CLASSIFIERS = ("cross-entropy", "cross-entropy-two-heads")
+# Those that take ranks by time, or that need no labels.
+BY_TIME = ("rince", "infonce", "supcon-in", "supcon-out")
 NEED_SUPERCLASSES = (
     "supcon-coarse",
     "supcon-sum",
@@ -36,6 +38,7 @@ NEED_SUPERCLASSES = (
 
 SCORE_FILES = (".csv", ".npy", ".parquet")
 RULES = ("thresholds", "quantiles", "top_k")
+TIME_OPTIONS = ("near", "unit", "shots", "beyond")
 
 # The temperatures of the paper's CIFAR-100 study, and its setting for three ranks.
 DEFAULT_TEMPERATURES = {1: (0.1,), 2: (0.1, 0.225), 3: (0.1, 0.225, 0.5)}
@@ -75,6 +78,35 @@ class DataConfig:
 
 
 @dataclass
+class VideoConfig:
+    """How videos are cut into clips, for data that are a folder of videos.
+
+    Args:
+        frames: of a clip.
+        stride: frames of the video from one of the clip's to the next.
+        hop: seconds from the start of a clip to that of the next; None: clips touch.
+        per_video: of a video with more clips than this, so many, spread evenly.
+        frame_size: side in pixels of the decoded frames; None takes images.image_size.
+        shots: detect (the extra shots), or a csv file of video, start_s, end_s.
+        splits: folder with the split files of UCF101 or HMDB51.
+        split: which of their three.
+        cache: folder of decoded clips; None takes ~/.cache/rince/clips.
+        cache_gb: most that it holds of this data set; 0 decodes each clip each time.
+    """
+
+    frames: int = 8
+    stride: int = 4
+    hop: float | None = None
+    per_video: int | None = None
+    frame_size: int | None = None
+    shots: str | None = None
+    splits: str | None = None
+    split: int = 1
+    cache: str | None = None
+    cache_gb: float = 2.0
+
+
+@dataclass
 class LossConfig:
     """The loss.
 
@@ -100,11 +132,18 @@ class LossConfig:
 
 @dataclass
 class RanksConfig:
-    """How similar RINCE takes classes to be; by default as the folders' superclasses say.
+    """How similar RINCE takes images to be; by default as the folders' superclasses say.
 
     What a run is judged by (fine and coarse labels, rank order) is always the folders' own.
 
     Args:
+        by: "classes", or "time": clips of videos by when they were recorded, without any label;
+            supcon-in and supcon-out then take all of a video as positives.
+        near: by time: clips at most so far apart have rank 2, 3, ...; [] leaves the ranks "same
+            clip" and "same video".
+        unit: by time: of near, "seconds" or "fraction" of the video.
+        shots: by time: clips of one shot have rank 2, whatever near says (see videos.shots).
+        beyond: by time: the rest of the video is one more "rank", "negative", or "ignore"d.
         scores: rank classes by similarity scores: a .csv, .npy or .parquet file of a
             class-by-class matrix with names, or text (a sentence-embedding model on the class
             names), or wordnet (path similarity of the class names).
@@ -120,6 +159,11 @@ class RanksConfig:
         forget: ignore this share of the pairs of classes (by the seed).
     """
 
+    by: Literal["classes", "time"] = "classes"
+    near: tuple[float, ...] = (10.0,)
+    unit: Literal["seconds", "fraction"] = "seconds"
+    shots: bool = False
+    beyond: Literal["rank", "negative", "ignore"] = "rank"
     scores: str | None = None
     thresholds: tuple[float, ...] | None = None
     quantiles: tuple[float, ...] | None = None
@@ -142,8 +186,17 @@ class RanksConfig:
                 or noise out of range.
         """
         _check_choices("ranks.", self)
+        default, by_time = RanksConfig(), self.by == "time"
+        for option in fields(self):
+            timed = option.name in TIME_OPTIONS
+            require(
+                timed == by_time
+                or option.name == "by"
+                or getattr(self, option.name) == getattr(default, option.name),
+                f"ranks.{option.name} is for ranks.by {'time' if timed else 'classes'}, but "
+                f"ranks.by is {self.by}",
+            )
         if self.scores is None:
-            default = RanksConfig()
             for name in (*RULES, "missing", "text_model", "score_noise"):
                 require(
                     getattr(self, name) == getattr(default, name),
@@ -180,6 +233,11 @@ class RanksConfig:
     def label(self) -> str:
         """What differs from the folders' ranks, for a table; "" if nothing does."""
         parts = []
+        if self.by == "time":
+            near = " ".join(f"{x:g}" for x in self.near)
+            parts.append(" ".join(filter(None, ["time", near, "shots" if self.shots else ""])))
+            parts += [self.unit] * (self.unit != "seconds")
+            parts += [f"beyond {self.beyond}"] * (self.beyond != "rank")
         for name in self.rules():
             shown = " ".join(f"{x:g}" for x in getattr(self, name))
             parts.append(f"{self._source()} {name.replace('_', '-')} {shown}")
@@ -218,6 +276,8 @@ class ModelConfig:
         backbone: small-resnet (for CPUs), tiny-resnet (half the channels), resnet18-3x3,
             resnet50-3x3 (the paper's for 32 pixels), torchvision/NAME or timm/NAME.
         pretrained: start from the library's weights (torchvision and timm names only).
+        start_from: folder of a run whose backbone to start from, of the same architecture: with
+            an objective of labels, this is fine-tuning.
         embedding_dim: width of the projection that the loss sees.
         momentum: keys come from a slow copy of the encoder that follows with this momentum (the
             paper: 0.99); None makes both views queries and keys of the current batch (SimCLR).
@@ -226,6 +286,7 @@ class ModelConfig:
 
     backbone: str = "small-resnet"
     pretrained: bool = False
+    start_from: str | None = None
     embedding_dim: int = 128
     momentum: float | None = None
     queue_size: int = 0
@@ -255,11 +316,12 @@ class OptimConfig:
 
 @dataclass
 class TrainConfig:
-    """Train an encoder on images with ranked positives.
+    """Train an encoder on images, or clips of videos, with ranked positives.
 
     Args:
         data: a folder of images in class folders (nested folders are superclasses; train/ and
-            val/ or test/ below it are taken as splits), or fashion-mnist, or cifar100.
+            val/ or test/ below it are taken as splits), or fashion-mnist, or cifar100; or a
+            folder of videos, in class folders or not.
         objective: rince, or a rival in the same harness: supcon-in, supcon-out, supcon-coarse
             (on the superclasses), supcon-sum and supcon-two-heads (supcon-out on both), himulcon
             (on all levels), infonce (no labels), triplet-hierarchical and fastap (they need the
@@ -289,6 +351,7 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     images: DataConfig = field(default_factory=DataConfig)
+    videos: VideoConfig = field(default_factory=VideoConfig)
     batches: BatchConfig = field(default_factory=BatchConfig)
     epochs: int = 20
     batch_size: int = 256
@@ -376,7 +439,7 @@ class TrainConfig:
             return self.name
         data = self.data.rstrip("/").rpartition("/")[2] or "data"
         variant = f"-{self.loss.variant}" if self.objective == "rince" else ""
-        if variant and self.ranks.label():
+        if (variant or self.ranks.by == "time") and self.ranks.label():
             variant += f"-{self.ranks.slug()}"
         smoothed = "-smoothed" if self.loss.smoothing and self.objective in CLASSIFIERS else ""
         weak = "-weak" if self.images.augmentation == "weak" else ""
@@ -388,10 +451,14 @@ class TrainConfig:
         if self.objective in CLASSIFIERS and self.loss.smoothing:
             return f"{self.objective} smoothed{weak}"
         if self.objective != "rince":
-            return f"{self.objective}{weak}"
+            by = ", all of the video" if self._by_video() else ""
+            return f"{self.objective}{by}{weak}"
         cumulative = " cumulative" if self.loss.positives == "cumulative" else ""
         ranks = f", {self.ranks.label()}" if self.ranks.label() else ""
         return f"rince {self.loss.variant}{cumulative}{ranks}{weak}"
+
+    def _by_video(self) -> bool:
+        return self.ranks.by == "time" and self.objective.startswith("supcon")
 
     def _check_batches(self) -> None:
         images, classes = self.batches.images_per_class, self.batches.classes_per_superclass
@@ -417,7 +484,9 @@ class TrainConfig:
         unread = []
         if self.objective != "rince":
             unread += [("loss", name) for name in ("variant", "positives", "temperatures")]
-            unread += [("ranks", option.name) for option in fields(RanksConfig)]
+            # By time they also choose the positives of supcon, and what is logged.
+            by_time = self.ranks.by == "time"
+            unread += [("ranks", option.name) for option in fields(RanksConfig) if not by_time]
         if self.objective in ("rince", "triplet-hierarchical", "fastap", *CLASSIFIERS):
             unread.append(("loss", "temperature"))
         if self.objective != "triplet-hierarchical":
@@ -459,13 +528,15 @@ def from_dict(data: dict[str, Any], *, quiet: bool = False) -> TrainConfig:
         if loss.get("temperatures") is not None:
             loss["temperatures"] = tuple(loss["temperatures"])
         ranks = dict(data.pop("ranks", {}))
-        ranks |= {name: tuple(ranks[name]) for name in RULES if ranks.get(name) is not None}
+        given = [name for name in (*RULES, "near") if ranks.get(name) is not None]
+        ranks |= {name: tuple(ranks[name]) for name in given}
         return TrainConfig(
             loss=LossConfig(**loss),
             ranks=RanksConfig(**ranks),
             model=ModelConfig(**data.pop("model", {})),
             optim=OptimConfig(**data.pop("optim", {})),
             images=DataConfig(**data.pop("images", {})),
+            videos=VideoConfig(**data.pop("videos", {})),
             batches=BatchConfig(**data.pop("batches", {})),
             **data,
         )

@@ -25,9 +25,11 @@ from rince.models.momentum import MomentumEncoder
 from rince.models.queue import KeyQueue
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
+from rince.ranks.time import ItemTimes
 from rince.training.cached import Part, encode_parts, micro_batches
 from rince.training.classifiers import classification_loss, classifier_head
 from rince.training.config import (
+    BY_TIME,
     CLASSIFIERS,
     NEED_SUPERCLASSES,
     TrainConfig,
@@ -54,12 +56,13 @@ class RankedModule(pl.LightningModule):
     is killed and resumed takes the same steps.
 
     Args:
-        backbone: images to features.
+        backbone: images, or clips, to features.
         taxonomy: the classes and their superclasses.
         config: the whole run's.
-        class_ranks: what the objective rince trains on; None takes the taxonomy's. Kept in the
-            checkpoint.
-        in_channels, image_size: of the images, kept in the checkpoint for the evaluation.
+        rank_source: what the objective rince trains on; None takes the taxonomy's. Ranks by class
+            are kept in the checkpoint.
+        in_channels, image_size, frames: of the images or clips (None: images), kept in the
+            checkpoint for the evaluation.
         data_fingerprint: of the images, kept in the checkpoint, so that a resumed run can tell
             whether they are the same.
         own_backbone: the backbone is the user's, not ``config.model.backbone``; kept likewise.
@@ -75,18 +78,20 @@ class RankedModule(pl.LightningModule):
         taxonomy: Taxonomy,
         config: TrainConfig,
         *,
-        class_ranks: ClassRanks | None = None,
+        rank_source: ClassRanks | ItemTimes | None = None,
         in_channels: int,
         image_size: int,
+        frames: int | None = None,
         data_fingerprint: str = "",
         own_backbone: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
         self.taxonomy = taxonomy
-        self.class_ranks = taxonomy.class_ranks if class_ranks is None else class_ranks
+        self.rank_source = taxonomy.class_ranks if rank_source is None else rank_source
         self.in_channels = in_channels
         self.image_size = image_size
+        self.frames = frames
         self.data_fingerprint = data_fingerprint
         self.own_backbone = own_backbone
         self.augmentation = BatchAugmentation(image_size, in_channels, view_config(config))
@@ -117,7 +122,7 @@ class RankedModule(pl.LightningModule):
         return backbone
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, feature_dim)."""
+        """(B, C, [T,] H, W) -> (B, feature_dim)."""
         features: Tensor = self.backbone(images)
         return features
 
@@ -145,7 +150,7 @@ class RankedModule(pl.LightningModule):
             make = self._momentum_pairs if self.momentum_encoder else self._pairs
             pairs = make(batch, views)
             loss = contrastive_loss(
-                self.config.objective, self.config.loss, self.taxonomy, pairs, self.class_ranks
+                self.config.objective, self.config.loss, self.taxonomy, pairs, self.rank_source
             )
         total = loss.total
         if not bool(torch.isfinite(total)):
@@ -158,7 +163,7 @@ class RankedModule(pl.LightningModule):
         due = (self.global_step + 1) % self.config.log_every == 0 or self.trainer.is_last_batch
         if due and self.logger is not None:
             shown = {"loss": total.detach(), "lr": torch.tensor(self._current_lr())}
-            shown |= loss.parts | rank_statistics(pairs.head(0), self.class_ranks)
+            shown |= loss.parts | rank_statistics(pairs.head(0), self.rank_source)
             self.logger.log_metrics(
                 {f"train/{name}": float(x) for name, x in shown.items()}, self.global_step + 1
             )
@@ -186,9 +191,10 @@ class RankedModule(pl.LightningModule):
             "version": __version__,
             "config": to_dict(self.config),
             "taxonomy": [list(path) for path in self.taxonomy.paths],
-            "ranks": to_checkpoint(self.class_ranks),
+            "ranks": to_checkpoint(self.rank_source),
             "in_channels": self.in_channels,
             "image_size": self.image_size,
+            "frames": self.frames,
             "own_backbone": self.own_backbone,
             "data_fingerprint": self.data_fingerprint,
             "steps_per_epoch": int(self.trainer.num_training_batches),
@@ -290,13 +296,20 @@ class RankedModule(pl.LightningModule):
     def _check_objective(self) -> None:
         objective, taxonomy = self.config.objective, self.taxonomy
         if objective == "rince":
-            num_ranks = self.class_ranks.num_ranks
+            num_ranks = self.rank_source.num_ranks
             given = rank_temperatures(self.config.loss, num_ranks)
             require(
                 len(given) == num_ranks,
-                f"loss.temperatures holds {len(given)} numbers, but these classes have "
+                f"loss.temperatures holds {len(given)} numbers, but these data have "
                 f"{num_ranks} rank(s) (see `rince ranks`): give one a rank",
             )
+        if isinstance(self.rank_source, ItemTimes):
+            require(
+                objective in BY_TIME,
+                f"{objective} needs labels, and knows no ranks by time: leave out ranks.by, or "
+                f"take one of {', '.join(BY_TIME)}",
+            )
+            return
         smoothed = objective in CLASSIFIERS and self.config.loss.smoothing > 0
         if objective in NEED_SUPERCLASSES or smoothed:
             asking = "loss.smoothing" if smoothed else objective

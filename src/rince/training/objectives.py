@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -21,7 +22,10 @@ from rince.losses.metric_learning import fast_ap, hierarchical_triplet
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
+from rince.ranks.time import ItemTimes
 from rince.training.config import LossConfig, Objective, rank_temperatures
+
+_ROWS = 256  # queries looked at together for statistics by pair
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,20 @@ class Pairs:
             num_ranks=num_ranks,
         )
 
+    def ranks_by(self, source: ClassRanks | ItemTimes) -> PairRanks:
+        """Ranks by class or by time: which images these are also says when they were taken."""
+        masks: Masks = {"ignore_self": self.ignore_self, "key_valid": self.key_valid}
+        if isinstance(source, ItemTimes):
+            return source.ranks(self.query_ids, self.key_ids, **masks)
+        return self.ranks(source.table, source.num_ranks)
+
+    def same(self, taxonomy: Taxonomy, source: ClassRanks | ItemTimes | None) -> PairRanks:
+        """One rank: the same class, or by time the same video."""
+        if isinstance(source, ItemTimes):
+            masks: Masks = {"ignore_self": self.ignore_self, "key_valid": self.key_valid}
+            return source.same_video(self.query_ids, self.key_ids, **masks)
+        return self.ranks(taxonomy.flat_table(1), 1)
+
     def instance_ranks(self) -> PairRanks:
         """Rank 1 for the other view of the same image only.
 
@@ -87,6 +105,13 @@ class Pairs:
         )
 
 
+class Masks(TypedDict):
+    """Which pairs take no part."""
+
+    ignore_self: bool
+    key_valid: Tensor | None
+
+
 @dataclass(frozen=True)
 class Loss:
     """A step's loss, and its parts to show: name -> scalar."""
@@ -100,7 +125,7 @@ def contrastive_loss(
     config: LossConfig,
     taxonomy: Taxonomy,
     pairs: Pairs,
-    class_ranks: ClassRanks | None = None,
+    source: ClassRanks | ItemTimes | None = None,
 ) -> Loss:
     """Judge a step's pairs. Classifiers have none: see :mod:`rince.training.classifiers`.
 
@@ -108,7 +133,8 @@ def contrastive_loss(
         objective, config: which loss.
         taxonomy: classes and superclasses, for all but rince.
         pairs: the step's.
-        class_ranks: for rince; None takes the taxonomy's.
+        source: for rince; None takes the taxonomy's ranks. If by time, it also says what supcon-in
+            and supcon-out take as positives.
 
     Raises:
         ImportError: pytorch-metric-learning is not installed, for the objectives that need it.
@@ -117,14 +143,13 @@ def contrastive_loss(
     tau = config.temperature
     match objective:
         case "rince":
-            return _rince(config, class_ranks or taxonomy.class_ranks, pairs)
+            return _rince(config, source or taxonomy.class_ranks, pairs)
         case "infonce":
             return Loss(info_nce(pairs.query, pairs.key, pairs.instance_ranks(), tau))
         case "supcon-in":
-            fine = pairs.ranks(taxonomy.flat_table(1), 1)
-            return Loss(supcon_in(pairs.query, pairs.key, fine, tau))
+            return Loss(supcon_in(pairs.query, pairs.key, pairs.same(taxonomy, source), tau))
         case "supcon-out":
-            return Loss(_supcon_out(pairs, taxonomy, 1, tau))
+            return Loss(supcon_out(pairs.query, pairs.key, pairs.same(taxonomy, source), tau))
         case "supcon-coarse":
             return Loss(_supcon_out(pairs, taxonomy, 2, tau))
         case "supcon-sum":
@@ -146,11 +171,11 @@ def contrastive_loss(
             raise ValueError(f"{objective} is not a loss on pairs")
 
 
-def _rince(config: LossConfig, ranks: ClassRanks, pairs: Pairs) -> Loss:
+def _rince(config: LossConfig, ranks: ClassRanks | ItemTimes, pairs: Pairs) -> Loss:
     total, terms = ranked_info_nce_with_terms(
         pairs.query,
         pairs.key,
-        pairs.ranks(ranks.table, ranks.num_ranks),
+        pairs.ranks_by(ranks),
         rank_temperatures(config, ranks.num_ranks),
         variant=config.variant,
         positives=config.positives,
@@ -178,13 +203,15 @@ def fine_and_coarse(of_classes: Tensor, of_superclasses: Tensor) -> Loss:
 
 
 @torch.no_grad()
-def rank_statistics(pairs: Pairs, ranks: ClassRanks | Taxonomy) -> dict[str, Tensor]:
+def rank_statistics(pairs: Pairs, ranks: ClassRanks | Taxonomy | ItemTimes) -> dict[str, Tensor]:
     """What a user watches: do the ranks separate, and do batches hold positives of each?
 
     Returns:
         ``similarity_rank_i``: mean cosine of all pairs of rank i (0: negatives), left out where
         the batch holds none; ``positives_rank_i``: mean number of such keys a query.
     """
+    if isinstance(ranks, ItemTimes):
+        return _statistics_by_pair(pairs, pairs.ranks_by(ranks), ranks.num_ranks)
     # By class, not by pair: the similarities of all pairs of two classes add up to the product of
     # the sums of their embeddings. A matrix of all pairs would outgrow the loss's own memory.
     query, key, key_labels = pairs.query.float(), pairs.key.float(), pairs.key_labels
@@ -210,6 +237,20 @@ def rank_statistics(pairs: Pairs, ranks: ClassRanks | Taxonomy) -> dict[str, Ten
         if i > 0:
             shown[f"positives_rank_{i}"] = pairs_of_rank / len(query)
     return shown
+
+
+def _statistics_by_pair(pairs: Pairs, ranks: PairRanks, num_ranks: int) -> dict[str, Tensor]:
+    """The same for any ranks, some queries at a time."""
+    query, key = pairs.query.float(), pairs.key.float()
+    total, count = query.new_zeros(num_ranks + 1), query.new_zeros(num_ranks + 1)
+    for start in range(0, len(query), _ROWS):
+        rows = slice(start, start + _ROWS)
+        tile, similarity = ranks.tile(rows, ALL), query[rows] @ key.T
+        for i in range(num_ranks + 1):
+            total[i] += similarity[tile == i].sum()
+            count[i] += (tile == i).sum()
+    shown = {f"similarity_rank_{i}": total[i] / n for i, n in enumerate(count) if n > 0}
+    return shown | {f"positives_rank_{i}": count[i] / len(query) for i in range(1, num_ranks + 1)}
 
 
 def _sum_by_class(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The ranks that RINCE trains on: the folders' superclasses, or similarity scores; with noise."""
+"""The ranks that RINCE trains on: the folders' superclasses, or scores, with noise; or time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,35 @@ from typing import Any
 
 import torch
 
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, require
+from rince.data.clips import VideoClips
+from rince.data.images import Images
 from rince.ranks.class_names import name_scores_by_text, name_scores_by_wordnet
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.noise import forget_ranks, move_classes, noisy_scores
 from rince.ranks.similarity import Similarity, SimilarityRanks
 from rince.ranks.taxonomy import Taxonomy
+from rince.ranks.time import ItemTimes, TimeRanks
 from rince.training.config import RanksConfig, TrainConfig, from_dict
+
+
+def rank_source(config: TrainConfig, images: Images) -> ClassRanks | ItemTimes:
+    """Ranks by the classes of the images, or by the times of the clips.
+
+    Raises:
+        RinceError, ValueError: as :func:`training_ranks`.
+        ValueError: ranks by time for images.
+    """
+    ranks = config.ranks
+    if ranks.by == "classes":
+        return training_ranks(ranks, images.taxonomy, config.seed)
+    require(
+        isinstance(images, VideoClips),
+        f"ranks.by time needs videos, but {config.data} holds images",
+    )
+    assert isinstance(images, VideoClips)
+    rule = TimeRanks(ranks.near, unit=ranks.unit, shots=ranks.shots, beyond=ranks.beyond)
+    return ItemTimes(rule, images.items)
 
 
 def training_ranks(config: RanksConfig, taxonomy: Taxonomy, seed: int) -> ClassRanks:
@@ -75,30 +97,40 @@ def ranks_by_rule(config: RanksConfig, scores: Similarity) -> SimilarityRanks:
     return scores.by_top_k(config.top_k or (), missing=config.missing)
 
 
-def to_checkpoint(ranks: ClassRanks) -> dict[str, Any]:
-    """As plain data; :func:`resumed_ranks` reads it."""
+def to_checkpoint(ranks: ClassRanks | ItemTimes) -> dict[str, Any] | None:
+    """As plain data; :func:`resumed_ranks` reads it. Times are the data's own."""
+    if isinstance(ranks, ItemTimes):
+        return None
     return {"table": ranks.table, "num_ranks": ranks.num_ranks}
 
 
 def resumed_ranks(
-    about: Mapping[str, Any], taxonomy: Taxonomy, config: TrainConfig, folder: Path
-) -> ClassRanks:
+    about: Mapping[str, Any], images: Images, config: TrainConfig, folder: Path
+) -> ClassRanks | ItemTimes:
     """The ranks that a run was trained on, as its checkpoint holds them.
 
     A score file that is still there must give the same ones; a text model is not asked again.
 
     Args:
         about: what the checkpoint says of the run.
-        taxonomy, config: of the run as it goes on. folder: the run's.
+        images, config: of the run as it goes on. folder: the run's.
 
     Raises:
         RinceError: a score file, or a configuration, that gives other ranks by now.
     """
-    kept, before = about.get("ranks"), taxonomy.class_ranks
+    scores, was = config.ranks.scores, from_dict(about["config"], quiet=True).ranks
+    changed = was != config.ranks
+    if "time" in (was.by, config.ranks.by):
+        if changed:
+            raise RinceError(
+                f"the ranks in its config.yaml are not those that {folder} was trained on: put "
+                f"them back as they were, or start a new run"
+            )
+        return rank_source(config, images)
+    kept, taxonomy = about.get("ranks"), images.taxonomy
+    before = taxonomy.class_ranks
     if kept is not None:
         before = ClassRanks(taxonomy.classes, kept["table"], kept["num_ranks"])
-    scores = config.ranks.scores
-    changed = from_dict(about["config"], quiet=True).ranks != config.ranks
     if changed or (scores is not None and Path(scores).is_file()):
         now = training_ranks(config.ranks, taxonomy, config.seed)
         if now.num_ranks != before.num_ranks or not torch.equal(now.table, before.table):

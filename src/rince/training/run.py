@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,14 @@ from rince.core.checks import RinceError, require
 from rince.core.distributed import world_size
 from rince.core.files import replacing
 from rince.data.batches import BatchPlan, ImageBatch, TrainLoader
-from rince.data.images import FileImages
+from rince.data.clips import VideoClips
+from rince.data.images import FileImages, Images
 from rince.data.sampler import BalancedPlan
 from rince.data.sources import Splits, load_dataset
+from rince.data.video_sources import holds_videos, load_videos
 from rince.models.backbones import Backbone, build_backbone
 from rince.ranks.class_ranks import ClassRanks
+from rince.ranks.time import ItemTimes
 from rince.training.callbacks import EpochLine, OnlineKNN
 from rince.training.checkpoint import (
     CHECKPOINT_FILE,
@@ -39,8 +43,8 @@ from rince.training.checkpoint import (
 from rince.training.config import TrainConfig, from_dict, to_dict
 from rince.training.history import HISTORY_FILE, HistoryLogger
 from rince.training.logs import logger, logging_to, quiet_lightning
-from rince.training.module import CHECKPOINT_KEY, RankedModule, view_config
-from rince.training.ranks import resumed_ranks, training_ranks
+from rince.training.module import BACKBONE_PREFIX, CHECKPOINT_KEY, RankedModule, view_config
+from rince.training.ranks import rank_source, resumed_ranks
 
 CONFIG_FILE = "config.yaml"
 ABOUT_FILE = "about.json"
@@ -60,7 +64,8 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
 
     Raises:
         RinceError: the folder holds a run already, or cannot be written; data that cannot be
-            found or read; a run that was told to stop (SIGTERM) before its last step.
+            found or read; weights to start from that do not fit; a run that was told to stop
+            (SIGTERM) before its last step.
         KeyboardInterrupt: likewise by Ctrl-C.
         ValueError: a configuration that does not fit the data.
     """
@@ -72,8 +77,10 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
         )
     pl.seed_everything(config.seed, workers=True, verbose=False)
     splits = load_splits(config)
-    ranks = training_ranks(config.ranks, splits.train.taxonomy, config.seed)
+    ranks = rank_source(config, splits.train)
     module = _build_module(config, splits, ranks, backbone, pretrained=config.model.pretrained)
+    if config.model.start_from is not None:
+        _start_from(module, Path(config.model.start_from))
     if _is_main_process():
         _start_folder(folder, config)
     _fit(config, folder, splits, module)
@@ -102,7 +109,7 @@ def resume(folder: Path, *, progress: bool = True, backbone: Backbone | None = N
     require_own_backbone(about, backbone, folder, "resume(folder, backbone=...)")
     splits = load_splits(config)
     _check_data(about, splits, config, folder)
-    ranks = resumed_ranks(about, splits.train.taxonomy, config, folder)
+    ranks = resumed_ranks(about, splits.train, config, folder)
     # No pretrained weights, which the checkpoint's would only overwrite.
     module = _build_module(config, splits, ranks, backbone, pretrained=False)
     load_strictly(module, checkpoint["state_dict"], folder / CHECKPOINT_FILE)
@@ -114,6 +121,19 @@ def resume(folder: Path, *, progress: bool = True, backbone: Backbone | None = N
 def load_splits(config: TrainConfig, channels: int = 3) -> Splits:
     """The images of a run's configuration; ``channels`` are those that files are decoded to."""
     images = config.images
+    if holds_videos(config.data):
+        for option in ("root", "per_class", "test_per_class", "cache", "drop_duplicates"):
+            require(
+                not getattr(images, option),
+                f"images.{option} is for images, and {config.data} holds videos: see videos.*",
+            )
+        return load_videos(
+            config.data,
+            **asdict(config.videos),
+            image_size=images.image_size,
+            skip_unreadable=images.skip_unreadable,
+            channels=channels,
+        )
     return load_dataset(
         config.data,
         data_root=images.root,
@@ -220,7 +240,7 @@ def _check_steps(about: Mapping[str, Any], processes: int, steps: int, folder: P
 def _build_module(
     config: TrainConfig,
     splits: Splits,
-    ranks: ClassRanks,
+    ranks: ClassRanks | ItemTimes,
     backbone: Backbone | None,
     *,
     pretrained: bool,
@@ -232,20 +252,34 @@ def _build_module(
             config.model.backbone,
             in_channels=channels,
             image_size=size,
+            frames=splits.frames,
             pretrained=pretrained,
         )
     # Convolutions on CPUs and on tensor cores are faster with the channels last.
-    backbone.module.to(memory_format=torch.channels_last)
+    last = torch.channels_last if splits.frames is None else torch.channels_last_3d
+    backbone.module.to(memory_format=last)
     return RankedModule(
         backbone,
         splits.train.taxonomy,
         config,
-        class_ranks=ranks,
+        rank_source=ranks,
         in_channels=channels,
         image_size=size,
+        frames=splits.frames,
         data_fingerprint=splits.fingerprint(),
         own_backbone=own_backbone,
     )
+
+
+def _start_from(module: RankedModule, folder: Path) -> None:
+    """Take over the backbone of another run; the momentum encoder, if any, follows at once."""
+    path = folder / CHECKPOINT_FILE
+    weights = read_checkpoint(folder)["state_dict"]
+    named = {k.removeprefix(BACKBONE_PREFIX): x for k, x in weights.items()}
+    own = {k: x for k, x in named.items() if k not in weights}
+    load_strictly(module.backbone, own, path)
+    if module.momentum_encoder is not None:
+        module.momentum_encoder.module.load_state_dict(module.encoder.state_dict())
 
 
 def _fit(
@@ -266,7 +300,7 @@ def _fit(
     if config.knn_every:
         callbacks.append(
             OnlineKNN(
-                splits.train,
+                _with_labels(splits.train),
                 every=config.knn_every,
                 image_size=splits.image_size,
                 limit=KNN_IMAGES,
@@ -309,14 +343,15 @@ def _fit(
         if trainer.is_global_zero:
             _link_latest(folder)
         logger.info(
-            "%s on %s: %d images of %d classes, %d px, %d rank(s); %d epochs of %d steps; "
+            "%s on %s: %d %s of %d classes, %d px, %d rank(s); %d epochs of %d steps; "
             "%d process(es)",
             config.label(),
             splits.train.name,
             len(splits.train),
+            "images" if splits.frames is None else "clips",
             splits.train.taxonomy.num_classes,
             splits.image_size,
-            module.class_ranks.num_ranks,
+            module.rank_source.num_ranks,
             config.epochs,
             steps,
             trainer.world_size,
@@ -334,13 +369,16 @@ def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: i
         return BatchPlan(
             len(splits.train), config.batch_size, config.seed, process_index, world_size
         )
-    taxonomy = splits.train.taxonomy
+    labels, taxonomy = splits.train.labels, splits.train.taxonomy
+    if config.ranks.by == "time":
+        assert isinstance(splits.train, VideoClips)
+        labels = splits.train.by_video().labels
     require(
         classes is None or taxonomy.num_ranks >= 2,
         "batches.classes_per_superclass needs superclasses, but these classes form one flat level",
     )
     return BalancedPlan(
-        splits.train.labels,
+        labels,
         None if classes is None else taxonomy.labels_at(2),
         config.batch_size,
         images,
@@ -349,6 +387,12 @@ def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: i
         process_index=process_index,
         world_size=world_size,
     )
+
+
+def _with_labels(images: Images) -> Images:
+    """Without any label, the video that a clip is from is the class to find by kNN."""
+    unlabelled = isinstance(images, VideoClips) and images.taxonomy.num_classes == 1
+    return images.by_video() if isinstance(images, VideoClips) and unlabelled else images
 
 
 def _run_to_the_end(

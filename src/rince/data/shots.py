@@ -1,0 +1,102 @@
+"""Where a video's shots end: detected by PySceneDetect, or read from a table."""
+
+from __future__ import annotations
+
+import csv
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from rince.core.checks import RinceError, import_extra
+from rince.ranks.time import NO_SHOT
+
+
+@dataclass(frozen=True)
+class ShotList:
+    """Shots of one video, in order: (start, end) seconds. No shot: nothing is known."""
+
+    spans: tuple[tuple[float, float], ...] = ()
+
+    def shot_at(self, seconds: float) -> int:
+        """Number of the shot at this time; -1 where none is.
+
+        Example:
+            >>> ShotList(((0.0, 2.0), (2.0, 5.0))).shot_at(2.5), ShotList().shot_at(0.0)
+            (1, -1)
+        """
+        place = bisect_right(self.spans, (seconds, float("inf"))) - 1
+        return place if place >= 0 and seconds < self.spans[place][1] else NO_SHOT
+
+
+Shots: TypeAlias = Callable[[Path, str], ShotList]
+"""(file, its name below the folder) -> its shots."""
+
+
+def shots_of(source: str | None) -> Shots:
+    """What ``videos.shots`` means: nothing known, detection, or a table.
+
+    Raises:
+        RinceError: a table that cannot be read.
+        ImportError: PySceneDetect is not installed.
+    """
+    if source is None:
+        return lambda path, name: ShotList()
+    if source == "detect":
+        import_extra("scenedetect", "shots")
+        return lambda path, name: detect_shots(path)
+    table = read_shots(Path(source).expanduser())
+    return lambda path, name: table.get(name, ShotList())
+
+
+def detect_shots(path: Path) -> ShotList:
+    """Cuts by PySceneDetect's content detector, on frames that PyAV decodes.
+
+    Raises:
+        ImportError: PySceneDetect is not installed.
+        RinceError: it cannot read the video.
+    """
+    detect = import_extra("scenedetect", "shots")
+    try:
+        video = detect.open_video(str(path), backend="pyav")
+        manager = detect.SceneManager()
+        manager.add_detector(detect.ContentDetector())
+        manager.detect_scenes(video)
+        scenes = manager.get_scene_list(start_in_scene=True)
+    except Exception as error:  # whatever the decoder raises
+        raise RinceError(f"cannot detect the shots of {path}: {error}") from error
+    # Up to the end, whatever the last frame's length is rounded to.
+    ends = [end.seconds for _, end in scenes[:-1]] + [float("inf")]
+    return ShotList(
+        tuple((start.seconds, end) for (start, _), end in zip(scenes, ends, strict=True))
+    )
+
+
+def read_shots(file: Path) -> dict[str, ShotList]:
+    """A csv of ``video,start_s,end_s``, a row a shot; the video by its name below the folder.
+
+    Raises:
+        RinceError: no such file, other columns, or spans that are no times or overlap.
+    """
+    spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as stream:
+            for row in csv.DictReader(stream):
+                spans[row["video"]].append((float(row["start_s"]), float(row["end_s"])))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RinceError(f"cannot read the shots {file}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise RinceError(
+            f"{file} must be a csv with the columns video, start_s, end_s, two of them seconds: "
+            f"{error}"
+        ) from None
+    found = {}
+    for video, of_video in spans.items():
+        ordered = sorted(of_video)
+        flat = [t for span in ordered for t in span]
+        if flat != sorted(flat):
+            raise RinceError(f"{file}: the shots of {video} overlap, or end before they start")
+        found[video] = ShotList(tuple(ordered))
+    return found

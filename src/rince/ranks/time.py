@@ -1,0 +1,440 @@
+"""Ranks from time alone: near in time is similar, another recording is not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from rince.core.checks import require
+from rince.core.pair_ranks import (
+    ALL,
+    IGNORED,
+    NEGATIVE,
+    IdentityRanks,
+    check_pair_labels,
+    mask_pairs,
+)
+
+Unit = Literal["seconds", "fraction"]
+Beyond = Literal["rank", "negative", "ignore"]
+
+MICROSECONDS = 1_000_000
+MAX_SECONDS = 1e9  # 32 years, in which a float64 still tells microseconds apart
+NO_SHOT = -1
+VIDEO, START, END, SHOT, LENGTH = range(5)
+_BLOCK = 2**22  # pairs looked at together by describe()
+
+
+@dataclass(frozen=True)
+class TimeRanks:
+    """How similar two clips are by when they were recorded; any time series will do.
+
+    - rank 1: the same clip (same video, same start and end), so its other view;
+    - rank 2: at most ``near[0]`` apart, or in the same shot; rank 3: at most ``near[1]``; ...;
+    - then what ``beyond`` says: the rest of the video, by default one more rank;
+    - negative: other videos.
+
+    Two clips are apart by the gap between them, 0 where they overlap or touch. With ``near=()``
+    and the default ``beyond`` there are the two ranks "same clip" and "same video". One long
+    recording has no other videos to learn from: ``beyond="negative"`` makes its far parts so.
+
+    Items are tensors (N, 5) int64, made by :meth:`items`: they can be sliced, gathered and
+    queued as labels can. Source: the video study of RINCE (AAAI 2022, arXiv 2201.11736).
+
+    Args:
+        near: rising gaps, at least 0, one for each rank from 2 on.
+        unit: of ``near``: "seconds", or "fraction" of the query's video.
+        shots: clips of one shot have rank 2, whatever the gap. Clips of unknown shot share none.
+        beyond: what the rest of the same video is: one more "rank", "negative", or "ignore".
+
+    Raises:
+        ValueError: gaps that are negative, not finite or do not rise; an unknown word.
+
+    Example:
+        >>> items = TimeRanks.items([7, 7, 7, 8], start=[0, 3, 90, 0], end=[2, 5, 92, 2])
+        >>> TimeRanks(near=[10]).ranks(items, items).tile(slice(None), slice(None)).tolist()
+        [[1, 2, 3, 0], [2, 1, 3, 0], [3, 3, 1, 0], [0, 0, 0, 1]]
+    """
+
+    near: Sequence[float] = (10.0,)
+    unit: Unit = "seconds"
+    shots: bool = False
+    beyond: Beyond = "rank"
+
+    def __post_init__(self) -> None:
+        near = tuple(float(x) for x in self.near)
+        shown = ", ".join(f"{x:g}" for x in near)
+        require(
+            all(0 <= x < float("inf") for x in near)
+            and all(a < b for a, b in zip(near, near[1:], strict=False)),
+            f"near must be finite gaps of at least 0 that rise from rank 2 on, got {shown}",
+        )
+        require(
+            self.unit in ("seconds", "fraction"),
+            f"unit must be 'seconds' or 'fraction', got {self.unit!r}",
+        )
+        require(
+            self.beyond in ("rank", "negative", "ignore"),
+            f"beyond must be 'rank', 'negative' or 'ignore', got {self.beyond!r}",
+        )
+        require(
+            self.unit == "seconds" or all(x <= 1 for x in near),
+            f"near in fractions of the video must be at most 1, got {shown}",
+        )
+        object.__setattr__(self, "near", near)
+
+    @property
+    def num_ranks(self) -> int:
+        """The highest rank there can be."""
+        return 1 + max(len(self.near), int(self.shots)) + (self.beyond == "rank")
+
+    @staticmethod
+    def items(
+        video: Tensor | ArrayLike,
+        start: Tensor | ArrayLike,
+        end: Tensor | ArrayLike,
+        *,
+        shot: Tensor | ArrayLike | None = None,
+        length: Tensor | ArrayLike | None = None,
+    ) -> Tensor:
+        """When each item was recorded, as the rows that :meth:`ranks` takes.
+
+        Times are kept to the microsecond, as integers: what is exactly 10 seconds apart is so on
+        every device.
+
+        Args:
+            video: (N,) integers, which video (recording, sensor, ...) an item is from.
+            start, end: (N,) seconds into it, 0 <= start <= end; a moment has start = end.
+            shot: (N,) integers, which shot of the video, -1 where unknown; None: all unknown.
+            length: (N,) seconds, of the whole video, at least ``end``; only fractions need it.
+
+        Returns:
+            (N, 5) int64: video, start, end, shot, length (0: unknown).
+
+        Raises:
+            ValueError: lengths that differ, a time that is negative, not finite or too large, an
+                end before its start or beyond the video; with the first item that is wrong.
+        """
+        ids = _integers("video", video)
+        count = len(ids)
+        no_shot, no_length = torch.full((count,), NO_SHOT), torch.zeros(count)
+        shots = _integers("shot", no_shot if shot is None else shot)
+        times = {
+            "start": _seconds("start", start),
+            "end": _seconds("end", end),
+            "length": _seconds("length", no_length if length is None else length),
+        }
+        for name, values in (("shot", shots), *times.items()):
+            require(len(values) == count, f"{name} has {len(values)} items, but video has {count}")
+        _refuse(times["end"] < times["start"], "ends before it starts", times)
+        if length is not None:
+            _refuse(times["length"] < times["end"], "ends after its video does", times)
+        _refuse(shots < NO_SHOT, "has a shot below -1 (unknown)", {"shot": shots})
+        whole = {k: (t * MICROSECONDS).round().to(torch.int64) for k, t in times.items()}
+        return torch.stack([ids, whole["start"], whole["end"], shots, whole["length"]], dim=1)
+
+    def ranks(
+        self,
+        query_items: Tensor,
+        key_items: Tensor,
+        *,
+        ignore_self: bool = False,
+        key_valid: Tensor | None = None,
+    ) -> TimePairRanks:
+        """The ranks between two sides of items: what a ranked loss takes.
+
+        Args:
+            query_items: (Q, 5) int64. key_items: (K, 5) int64; see :meth:`items`.
+            ignore_self: the first Q keys are the queries themselves; those pairs are ignored.
+            key_valid: (K,) bool; False marks keys to ignore, such as an empty slot of a queue.
+
+        Raises:
+            ValueError: wrong shapes; fractions of a video whose length is not known.
+        """
+        return TimePairRanks(
+            self, query_items, key_items, ignore_self=ignore_self, key_valid=key_valid
+        )
+
+    def describe(self, items: Tensor, batch_size: int = 256) -> TimeSummary:
+        """What the ranks of a data set look like before any training.
+
+        Args:
+            items: (N, 5), N at least 2; see :meth:`items`.
+            batch_size: B, items in a batch drawn at random (one view each).
+
+        Raises:
+            ValueError: wrong shapes, or fewer items than a batch.
+        """
+        _check_items(items, "items", self.unit)
+        require(
+            2 <= batch_size <= len(items),
+            f"a batch of {batch_size} cannot be drawn from {len(items)} items: it takes 2 to "
+            f"{len(items)}",
+        )
+        codes = (*range(1, self.num_ranks + 1), NEGATIVE, IGNORED)
+        pairs, covered = torch.zeros(len(codes), dtype=torch.int64), torch.zeros(len(codes))
+        for tile in self._blocks(items):
+            for place, code in enumerate(codes):
+                of_code = (tile == code).sum(dim=1)
+                pairs[place] += of_code.sum()
+                covered[place] += (of_code > 0).sum()
+        total, count = int(pairs.sum()), len(items)
+        elsewhere = count * (count - 1) - total  # pairs of two videos, which were not looked at
+        pairs[-2] += elsewhere
+        videos = torch.unique(items[:, VIDEO])
+        if len(videos) > 1:
+            covered[-2] = count
+        return TimeSummary(
+            rules=(*self._rules(), "all else" if self.beyond == "negative" else "another video"),
+            num_items=count,
+            num_videos=len(videos),
+            batch_size=batch_size,
+            pairs=tuple(x // 2 for x in pairs[:-1].tolist()),
+            covered=tuple(int(x) for x in covered[:-1].tolist()),
+            expected=tuple(
+                (batch_size - 1) * x / (count * (count - 1)) for x in pairs[:-1].tolist()
+            ),
+        )
+
+    def _blocks(self, items: Tensor) -> Iterator[Tensor]:
+        """Ranks of each item to the other items of its video, int8, some rows at a time."""
+        order = items[:, VIDEO].argsort(stable=True)
+        sizes = torch.unique(items[:, VIDEO], return_counts=True)[1].tolist()
+        for own in torch.split(items[order], sizes):
+            found = self.ranks(own, own)
+            for start in range(0, len(own), step := max(1, _BLOCK // len(own))):
+                rows = slice(start, min(start + step, len(own)))
+                tile = found.tile(rows, ALL)
+                tile[torch.arange(len(tile)), torch.arange(rows.start, rows.stop)] = IGNORED - 1
+                yield tile
+
+    def _rules(self) -> list[str]:
+        """Of rank 1 to R, in words."""
+        unit = "s" if self.unit == "seconds" else "of the video"
+        rules = [f"up to {x:g} {unit} apart" for x in self.near]
+        if self.shots:
+            rules[0:1] = [" or ".join(["same shot", *rules[0:1]])]
+        return ["same clip", *rules, *(["same video"] if self.beyond == "rank" else [])]
+
+
+class TimePairRanks:
+    """The ranks of :class:`TimeRanks` between two sides, computed tile by tile.
+
+    Args and raises: see :meth:`TimeRanks.ranks`.
+    """
+
+    def __init__(
+        self,
+        rule: TimeRanks,
+        query_items: Tensor,
+        key_items: Tensor,
+        *,
+        ignore_self: bool = False,
+        key_valid: Tensor | None = None,
+    ) -> None:
+        _check_items(query_items, "query_items", rule.unit)
+        _check_items(key_items, "key_items")
+        self.rule, self.query_items, self.key_items = rule, query_items, key_items
+        self.ignore_self, self.key_valid = ignore_self, key_valid
+        check_pair_labels(query_items[:, VIDEO], key_items[:, VIDEO], ignore_self, key_valid)
+        # Integers once, here: float64 is not known on every device.
+        fractions = query_items[:, LENGTH] if rule.unit == "fraction" else None
+        self._gaps = [
+            round(x * MICROSECONDS)
+            if fractions is None
+            else (fractions.cpu().double() * x).floor().long().to(fractions.device)[:, None]
+            for x in rule.near
+        ]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (len(self.query_items), len(self.key_items))
+
+    @property
+    def num_ranks(self) -> int:
+        return self.rule.num_ranks
+
+    def tile(self, rows: slice, cols: slice) -> Tensor:
+        query, key = self.query_items[rows, :, None], self.key_items.T[None, :, cols]
+        same_video = query[:, VIDEO] == key[:, VIDEO]  # (rows, cols), as all below
+        apart = _apart(query, key)
+        codes = {"rank": self.num_ranks, "negative": NEGATIVE, "ignore": IGNORED}
+        found = torch.full_like(same_video, codes[self.rule.beyond], dtype=torch.int8)
+        for i in reversed(range(len(self._gaps))):  # the best rank is written last
+            limit = self._gaps[i]
+            limit = limit[rows] if isinstance(limit, Tensor) else limit
+            found[apart <= limit] = i + 2
+        if self.rule.shots:
+            found[(query[:, SHOT] == key[:, SHOT]) & (query[:, SHOT] != NO_SHOT)] = 2
+        found[(query[:, START] == key[:, START]) & (query[:, END] == key[:, END])] = 1
+        found = found.masked_fill(~same_video, NEGATIVE)
+        return mask_pairs(found, self.shape, rows, cols, self.ignore_self, self.key_valid)
+
+
+class ItemTimes:
+    """:class:`TimeRanks` over the items of a data set, asked by the items' numbers.
+
+    So a batch, and a queue of past keys, need to hold no more than which items they are.
+
+    Args:
+        rule: the ranks. items: (N, 5), see :meth:`TimeRanks.items`.
+    """
+
+    def __init__(self, rule: TimeRanks, items: Tensor) -> None:
+        _check_items(items, "items", rule.unit)
+        self.rule, self.items = rule, items
+
+    @property
+    def num_ranks(self) -> int:
+        """The highest rank there can be."""
+        return self.rule.num_ranks
+
+    def ranks(
+        self,
+        query_ids: Tensor,
+        key_ids: Tensor,
+        *,
+        ignore_self: bool = False,
+        key_valid: Tensor | None = None,
+    ) -> TimePairRanks:
+        """As :meth:`TimeRanks.ranks`, of items (Q,) and (K,) int64 in [0, N)."""
+        query, key = self._of(query_ids), self._of(key_ids)
+        return self.rule.ranks(query, key, ignore_self=ignore_self, key_valid=key_valid)
+
+    def same_video(
+        self,
+        query_ids: Tensor,
+        key_ids: Tensor,
+        *,
+        ignore_self: bool = False,
+        key_valid: Tensor | None = None,
+    ) -> IdentityRanks:
+        """One rank: rank 1 for all of the same video."""
+        query, key = self._of(query_ids)[:, VIDEO], self._of(key_ids)[:, VIDEO]
+        return IdentityRanks(query, key, ignore_self=ignore_self, key_valid=key_valid)
+
+    def _of(self, ids: Tensor) -> Tensor:
+        self.items = self.items.to(ids.device)  # moves once
+        return self.items[ids]
+
+
+@dataclass(frozen=True)
+class TimeSummary:
+    """The ranks of a data set's items in numbers; ``str()`` is a table to read.
+
+    Args:
+        rules: (R + 1,) what rank 1 to R, then negatives are, in words.
+        num_items: N. num_videos: of which they are. batch_size: B.
+        pairs: (R + 1,) unordered pairs of different items of rank 1 to R, then of negatives.
+        covered: (R + 1,) items that have at least one such partner.
+        expected: (R + 1,) other items of a batch that have this rank to an item, on average; an
+            item's own second view, always there, comes on top of rank 1.
+    """
+
+    rules: tuple[str, ...]
+    num_items: int
+    num_videos: int
+    batch_size: int
+    pairs: tuple[int, ...]
+    covered: tuple[int, ...]
+    expected: tuple[float, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is likely not meant, in sentences."""
+        found = []
+        if self.pairs[-1] == 0:
+            found.append(
+                "there are no negatives, so nothing can be learned: give more than one video, or "
+                "let what is far apart in time be negative (beyond='negative')"
+            )
+        for rank in range(2, len(self.rules)):
+            if self.pairs[rank - 1] == 0:
+                found.append(f"no two items have rank {rank}: its loss term is always skipped")
+            elif self.expected[rank - 1] < 1:
+                found.append(
+                    f"a random batch of {self.batch_size} holds {self.expected[rank - 1]:.2g} "
+                    f"items of rank {rank} per item on average: use larger batches, a queue, or "
+                    f"batches of several items a video"
+                )
+        return tuple(found)
+
+    def __str__(self) -> str:
+        width = max(map(len, self.rules)) + 2
+        lines = [
+            f"items: {self.num_items}, videos: {self.num_videos}, ranks: {len(self.rules) - 1}",
+            f"{'rank':<6}{'what':<{width}}{'pairs':>12}{'items':>9}"
+            f"{f'per item, batch {self.batch_size}':>24}",
+        ]
+        for place, rule in enumerate(self.rules):
+            rank = (place + 1) % len(self.rules)
+            lines.append(
+                f"{rank:<6}{rule:<{width}}{self.pairs[place]:>12}{self.covered[place]:>9}"
+                f"{self.expected[place]:>24.2f}"
+            )
+        return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+
+
+def seconds_apart(query_items: Tensor, key_items: Tensor) -> Tensor:
+    """The gap between each two items: (Q, K) float64 seconds, inf between two videos.
+
+    Args:
+        query_items: (Q, 5), key_items: (K, 5), see :meth:`TimeRanks.items`.
+    """
+    query, key = query_items[:, :, None], key_items.T[None]
+    apart = _apart(query, key).clamp(min=0).double() / MICROSECONDS
+    return apart.masked_fill(query[:, VIDEO] != key[:, VIDEO], float("inf"))
+
+
+def _apart(query: Tensor, key: Tensor) -> Tensor:
+    """Microseconds between items of one video, (Q, 5, 1) and (1, 5, K); at most 0: no gap."""
+    last_start = torch.maximum(query[:, START], key[:, START])
+    return last_start - torch.minimum(query[:, END], key[:, END])
+
+
+def _integers(name: str, values: Tensor | ArrayLike) -> Tensor:
+    found = torch.as_tensor(values)
+    require(
+        found.ndim == 1 and not found.is_floating_point() and found.dtype != torch.bool,
+        f"{name} must be a vector of integers, one an item, got shape {tuple(found.shape)} and "
+        f"{found.dtype}; number names first (numpy.unique(..., return_inverse=True))",
+    )
+    return found.to("cpu", torch.int64)
+
+
+def _seconds(name: str, values: Tensor | ArrayLike) -> Tensor:
+    found = torch.as_tensor(values, dtype=torch.float64).cpu()  # not float32, as of a list
+    require(
+        found.ndim == 1,
+        f"{name} must be a vector of seconds, one an item, got shape {tuple(found.shape)}",
+    )
+    _refuse(
+        ~((found >= 0) & (found < MAX_SECONDS)), f"has a {name} outside [0, 1e9)", {name: found}
+    )
+    return found
+
+
+def _refuse(wrong: Tensor, problem: str, shown: Mapping[str, Tensor]) -> None:
+    if bool(wrong.any()):
+        first = int(wrong.nonzero()[0])
+        values = ", ".join(f"{name} {x[first]:g}" for name, x in shown.items())
+        more = f" (and {int(wrong.sum()) - 1} more)" if int(wrong.sum()) > 1 else ""
+        raise ValueError(f"item {first}{more} {problem}: {values}")
+
+
+def _check_items(items: Tensor, name: str, unit: Unit = "seconds") -> None:
+    require(
+        items.ndim == 2 and items.shape[1] == LENGTH + 1 and items.dtype == torch.int64,
+        f"{name} must be an (items, {LENGTH + 1}) int64 tensor made by TimeRanks.items(...), got "
+        f"shape {tuple(items.shape)} and {items.dtype}",
+    )
+    require(
+        unit == "seconds" or bool((items[:, LENGTH] > 0).all()),
+        f"near in fractions needs the length of the videos, but {name} do not have it: "
+        f"TimeRanks.items(..., length=...)",
+    )

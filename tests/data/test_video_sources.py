@@ -1,0 +1,161 @@
+"""Layouts of video data sets, on tiny stand-ins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rince.core.checks import RinceError, RinceWarning
+from rince.data.shots import detect_shots, read_shots
+from rince.data.video_sources import holds_videos, load_videos
+
+pytest.importorskip("av")
+
+from video_files import write_video
+
+SMALL = {"frames": 2, "stride": 2, "image_size": 16, "cache_gb": 0}
+
+
+def _sides(folder: Path, **options: object) -> tuple[list[str], list[str]]:
+    splits = load_videos(folder, **{**SMALL, "per_video": 1, **options})  # type: ignore[arg-type]
+    train, test = (
+        [k.rpartition("@")[0] for k in side.keys] for side in (splits.train, splits.test)
+    )  # type: ignore[union-attr]
+    return train, test
+
+
+def _put(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        write_video(root / name, 6)
+
+
+def test_kinetics(tmp_path: Path) -> None:
+    _put(tmp_path, "train/run/1.mp4", "train/jump/2.mp4", "val/run/3.mp4", "val/jump/1.mp4")
+    assert holds_videos(tmp_path)
+    assert _sides(tmp_path) == (
+        ["train/jump/2.mp4", "train/run/1.mp4"],
+        ["val/jump/1.mp4", "val/run/3.mp4"],
+    )
+    splits = load_videos(tmp_path, **SMALL)  # type: ignore[arg-type]
+    assert splits.train.taxonomy.classes == ("jump", "run")
+    assert splits.train.labels.tolist()[0] == 0
+    assert set(splits.train.items[:, 0].tolist()) & set(splits.test.items[:, 0].tolist()) == set()  # type: ignore[union-attr]
+
+
+def test_ucf101(tmp_path: Path) -> None:
+    videos, lists = tmp_path / "UCF-101", tmp_path / "ucfTrainTestlist"
+    names = [f"{c}/v_{c}_g{g:02}_c01.avi" for c in ("Archery", "Biking") for g in (1, 2, 3)]
+    _put(videos, *names)
+    lists.mkdir()
+    (lists / "trainlist02.txt").write_text(f"{names[0]} 1\n{names[4]} 2\n")
+    (lists / "testlist02.txt").write_text(f"{names[2]}\r\n{names[3]}\n\n")
+    found = _sides(videos, splits=str(lists), split=2)
+    assert found == ([names[0], names[4]], [names[2], names[3]])
+    with pytest.raises(
+        RinceError, match=r"neither trainlist01.txt and testlist01.txt .UCF101. nor"
+    ):
+        _sides(videos, splits=str(lists))
+    (lists / "trainlist02.txt").write_text("Archery/other.avi 1\n")
+    with pytest.raises(
+        RinceError, match=r"1 of 3 videos of the split .* such as Archery/other.avi"
+    ):
+        _sides(videos, splits=str(lists), split=2)
+
+
+def test_hmdb51(tmp_path: Path) -> None:
+    videos, lists = tmp_path / "hmdb51", tmp_path / "splits"
+    _put(videos, "wave/a.avi", "wave/b.avi", "wave/c.avi", "brush_hair/a.avi", "brush_hair/d.avi")
+    lists.mkdir()
+    (lists / "wave_test_split1.txt").write_text("a.avi 1 \nb.avi 2 \nc.avi 0 \n")
+    (lists / "brush_hair_test_split1.txt").write_text("a.avi 2\nd.avi 1\n")
+    assert _sides(videos, splits=str(lists)) == (
+        ["brush_hair/d.avi", "wave/a.avi"],
+        ["brush_hair/a.avi", "wave/b.avi"],
+    )
+
+
+def test_a_table_of_clips(tmp_path: Path) -> None:
+    _put(tmp_path, "x/1.mp4", "x/2.mp4", "x/3.mp4", "y/4.mp4", "y/5.mp4", "5.mp4")
+    rows = ["clip,label,source_video,start_s,end_s", "1.mp4,x,tape,10.5,11.1", "2.mp4,x,tape,3,4"]
+    rows += ["3.mp4,x,other,0,1", "4.mp4,y,third,0,1", "5.mp4,y,fourth,7,8"]
+    (tmp_path / "clips.csv").write_text("\n".join(rows))
+    with pytest.warns(RinceWarning, match=r"1 videos in .* are not in clips.csv"):
+        splits = load_videos(tmp_path, **{**SMALL, "per_video": 1})  # type: ignore[arg-type]
+    clips = {
+        key: item
+        for side in (splits.train, splits.test)
+        for key, item in zip(side.keys, side.items.tolist(), strict=True)  # type: ignore[union-attr]
+    }
+    # Sources in order of their names: fourth, other, tape, third.
+    assert clips["x/1.mp4@0.000"] == [2, 10_500_000, 10_800_000, -1, 10_800_000]
+    assert clips["x/2.mp4@0.000"] == [2, 3_000_000, 3_300_000, -1, 10_800_000]
+    assert clips["y/5.mp4@0.000"][:2] == [0, 7_000_000]
+    tape = [
+        any(k.startswith("x/1") or k.startswith("x/2") for k in s.keys)
+        for s in (splits.train, splits.test)
+    ]  # type: ignore[union-attr]
+    assert sorted(tape) == [False, True]  # both of its clips are on one side
+    assert {side.taxonomy.classes for side in (splits.train, splits.test)} == {("x", "y")}
+    for line, message in (
+        ("6.mp4,x,,0,1", r"line 7: there is no file .*/x/6.mp4 or .*/6.mp4"),
+        ("1.mp4,x,tape,nan,1", "line 7: start_s must be seconds of at least 0, got nan"),
+        ("1.mp4,x,tape,soon,1", "line 7: could not convert string to float: 'soon'"),
+        ("1.mp4,x,tape,0,1", "line 7: x/1.mp4 is listed twice"),
+    ):
+        (tmp_path / "clips.csv").write_text("\n".join([*rows, line]))
+        with pytest.raises(RinceError, match=message):
+            load_videos(tmp_path, **SMALL)  # type: ignore[arg-type]
+    (tmp_path / "clips.csv").write_text("file\n1.mp4\n")
+    with pytest.raises(RinceError, match="must have a header with the column clip"):
+        load_videos(tmp_path, **SMALL)  # type: ignore[arg-type]
+
+
+def test_folders_that_do_not_do(tmp_path: Path) -> None:
+    assert not holds_videos(tmp_path)
+    with pytest.raises(RinceError, match=r"holds no video \(.3gp, .avi"):
+        load_videos(tmp_path)
+    with pytest.raises(RinceError, match="there is no folder"):
+        load_videos(tmp_path / "none")
+    _put(tmp_path, "a.mp4")
+    with pytest.raises(RinceError, match="there must be at least two source videos"):
+        load_videos(tmp_path, **SMALL)  # type: ignore[arg-type]
+    _put(tmp_path, "run/b.mp4")
+    with pytest.raises(RinceError, match=r"a.mp4 has no label, but .*run/b.mp4 has"):
+        load_videos(tmp_path, **SMALL)  # type: ignore[arg-type]
+    (tmp_path / "a.mp4").unlink()
+    for wrong in ({"frames": 0}, {"hop": 0.0}, {"cache_gb": -1.0}, {"per_video": 0}):
+        with pytest.raises(ValueError, match=f"videos.{next(iter(wrong))} must be"):
+            load_videos(tmp_path, **{**SMALL, **wrong})  # type: ignore[arg-type]
+
+
+def test_shots_from_a_table(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    _put(videos, "a.mp4", "b.mp4")
+    table = tmp_path / "shots.csv"
+    table.write_text("video,start_s,end_s\na.mp4,0.2,0.6\na.mp4,0,0.2\n")
+    splits = load_videos(videos, **{**SMALL, "frames": 1}, shots=str(table))  # type: ignore[arg-type]
+    shots = {
+        key: item[3]
+        for side in (splits.train, splits.test)
+        for key, item in zip(side.keys, side.items.tolist(), strict=True)  # type: ignore[union-attr]
+    }
+    assert [shots[f"a.mp4@{t:.3f}"] for t in (0, 0.1, 0.2, 0.5)] == [0, 0, 1, 1]
+    assert shots["b.mp4@0.000"] == -1
+    table.write_text("video,start_s,end_s\na.mp4,0,0.5\na.mp4,0.4,1\n")
+    with pytest.raises(RinceError, match=r"the shots of a.mp4 overlap"):
+        read_shots(table)
+    table.write_text("video,start\na.mp4,0\n")
+    with pytest.raises(RinceError, match="must be a csv with the columns video, start_s, end_s"):
+        read_shots(table)
+
+
+def test_shots_are_detected(tmp_path: Path) -> None:
+    pytest.importorskip("scenedetect")
+    path = write_video(tmp_path / "cut.mp4", 60, shades=[30] * 25 + [220] * 35, size=(160, 120))
+    shots = detect_shots(path)
+    assert [shots.shot_at(t) for t in (0.0, 2.4, 2.6, 5.9)] == [0, 0, 1, 1]
+    assert detect_shots(write_video(tmp_path / "one.mp4", 30, shades=[80] * 30)).shot_at(1.0) == 0
+    with pytest.raises(RinceError, match="cannot detect the shots of"):
+        detect_shots(tmp_path / "none.mp4")

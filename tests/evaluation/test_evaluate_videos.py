@@ -1,0 +1,115 @@
+"""A run on clips of videos is evaluated and reported, with labels and without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rince.cli.compare import compare_runs
+from rince.cli.evaluate import evaluate_run
+from rince.core.checks import RinceError
+from rince.evaluation.evaluate import EvaluationOptions
+from rince.evaluation.results import load_evaluation
+from rince.training.config import (
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    RanksConfig,
+    TrainConfig,
+    VideoConfig,
+)
+from rince.training.run import train
+
+pytest.importorskip("av")
+
+from video_files import write_video
+
+OPTIONS = EvaluationOptions(probe_epochs=5, map_points=0, gallery_queries=3, near=2.0)
+
+
+def _run(folder: Path, output: Path, name: str, **changes: object) -> Path:
+    values: dict[str, object] = {
+        "images": DataConfig(image_size=16, workers=0),
+        "videos": VideoConfig(frames=4, stride=1, hop=1.0, cache=str(output / "cache")),
+        "ranks": RanksConfig(by="time", near=(2.0,)),
+        "model": ModelConfig(backbone="small-resnet3d", embedding_dim=16),
+        "optim": OptimConfig(optimizer="adamw", lr=1e-3, warmup_epochs=0),
+        **changes,
+    }
+    return train(
+        TrainConfig(str(folder), epochs=1, batch_size=8, output=str(output), name=name,
+                    accelerator="cpu", progress=False, **values)  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def _videos(root: Path, folders: tuple[str, ...]) -> Path:
+    for index in range(10):
+        folder = root / folders[index % len(folders)]
+        folder.mkdir(parents=True, exist_ok=True)
+        shades = [min(250, 20 * index + 5 + t) for t in range(60)]
+        write_video(folder / f"{index}.mp4", 60, shades=shades)
+    return root
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _videos(tmp_path_factory.mktemp("labelled"), ("odd", "even"))
+
+
+def test_labelled_clips(labelled: Path, tmp_path: Path) -> None:
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    for i in range(3):
+        write_video(strange / f"{i}.mp4", 20, shades=[(97 * (i + 3 * t)) % 250 for t in range(20)])
+    folder = _run(labelled, tmp_path, "run")
+    evaluate_run(folder, [str(strange)], options=OPTIONS)
+    found = load_evaluation(folder)
+    names = ["probe/fine", "probe/video", "knn/fine", "retrieval/fine/R@20", "retrieval/near/R@5"]
+    names += ["retrieval/video/R@1", "ordering/pairs/2>3", "ordering/pairs/3>0"]
+    for name in (*names, "ood/strange/knn/AUROC"):
+        assert 0 <= found.metrics[name] <= 1, name
+    assert found.metrics["retrieval/video/R@20"] >= found.metrics["retrieval/near/R@20"]
+    assert -1 <= found.metrics["ordering/correlation"] <= 1
+    assert set(found.histograms.counts) == {0, 2, 3}
+    assert sum(found.histograms.counts[0]) == 2 * 6 * 6  # clips of the two test videos
+    curve = found.time_curve
+    assert curve is not None
+    assert (np.diff(curve.seconds) > 0).all()
+    assert int(curve.pairs.sum()) == 2 * 6 * 5 // 2
+    assert found.gallery.queries.shape[1:] == (16, 4 * 16, 3)  # a strip of four frames
+    assert set(found.gallery.ranks.flatten().tolist()) <= {0, 2, 3}
+    compare_runs([folder], tmp_path / "report.html", title="t")
+    page = (tmp_path / "report.html").read_text()
+    assert "Similarity over time" in page
+
+
+def test_nothing_is_judged_by_labels_that_are_not_there(tmp_path: Path) -> None:
+    folder = _run(_videos(tmp_path / "plain", ("",)), tmp_path, "run")
+    evaluate_run(folder, [], options=OPTIONS)
+    found = load_evaluation(folder)
+    kinds = {name.partition("/")[0] for name in found.metrics}
+    assert kinds == {"retrieval", "ordering"}
+    assert "retrieval/near/R@1" in found.metrics
+
+
+def test_videos_of_one_clip_are_judged_by_label(labelled: Path, tmp_path: Path) -> None:
+    videos = VideoConfig(frames=4, stride=1, per_video=1, cache_gb=0)
+    folder = _run(labelled, tmp_path, "run", videos=videos, ranks=RanksConfig())
+    evaluate_run(folder, [], options=OPTIONS)
+    found = load_evaluation(folder)
+    assert "ordering/pairs/1>0" in found.metrics
+    assert not [name for name in found.metrics if name.startswith("retrieval/near")]
+    assert found.time_curve is None
+
+
+def test_other_data_must_be_clips_of_that_length(
+    labelled: Path, image_tree: Path, tmp_path: Path
+) -> None:
+    folder = _run(labelled, tmp_path, "run")
+    with pytest.raises(RinceError, match="holds colour images of 16 pixels, but run was trained on "
+                       "colour clips of 4 frames of 16 pixels"):  # fmt: skip
+        evaluate_run(folder, [], options=OPTIONS, data=str(image_tree))
+    torch.manual_seed(0)

@@ -1,0 +1,228 @@
+"""Ranks from time, against the definition in loops over exact fractions."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
+
+import rince
+from rince import TimeRanks
+from rince.core.pair_ranks import ALL, PairRanks
+from rince.losses.ranked_info_nce import ranked_info_nce
+
+# Tenths of a second: a gap that is exactly at a bin's edge is common, and no float64.
+TENTHS = st.integers(0, 60)
+
+
+@st.composite
+def recordings(draw: st.DrawFn, most: int = 9) -> list[dict[str, int]]:
+    rows = []
+    for _ in range(draw(st.integers(1, most))):
+        start = draw(TENTHS)
+        rows.append(
+            {
+                "video": draw(st.integers(-1, 2)),
+                "start": start,
+                "end": start + draw(st.integers(0, 20)),
+                "shot": draw(st.integers(-1, 1)),
+            }
+        )
+    return rows
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> TimeRanks:
+    near = sorted(draw(st.sets(st.integers(0, 30), max_size=3)))
+    unit = draw(st.sampled_from(["seconds", "fraction"]))
+    return TimeRanks(
+        [x / (10 if unit == "seconds" else 30) for x in near],
+        unit=unit,
+        shots=draw(st.booleans()),
+        beyond=draw(st.sampled_from(["rank", "negative", "ignore"])),
+    )
+
+
+LENGTH = 80  # tenths of a second, of every video
+
+
+def _items(rows: list[dict[str, int]]) -> torch.Tensor:
+    column = {name: [row[name] for row in rows] for name in rows[0]}
+    return TimeRanks.items(
+        column["video"],
+        [x / 10 for x in column["start"]],
+        [x / 10 for x in column["end"]],
+        shot=column["shot"],
+        length=[LENGTH / 10] * len(rows),
+    )
+
+
+def _rank(rule: TimeRanks, a: dict[str, int], b: dict[str, int]) -> int:
+    """Pair by pair, in exact arithmetic."""
+    if a["video"] != b["video"]:
+        return 0
+    if a["start"] == b["start"] and a["end"] == b["end"]:
+        return 1
+    if rule.shots and a["shot"] == b["shot"] and a["shot"] >= 0:
+        return 2
+    gap = Fraction(max(0, max(a["start"], b["start"]) - min(a["end"], b["end"])), 10)
+    for rank, near in enumerate(rule.near, start=2):
+        whole = Fraction(LENGTH, 10) if rule.unit == "fraction" else 1
+        # Up to a microsecond, to which times are kept.
+        if gap <= Fraction(near) * whole + Fraction(1, 2_000_000):
+            return rank
+    beyond = 1 + max(len(rule.near), int(rule.shots)) + 1
+    return {"rank": beyond, "negative": 0, "ignore": -1}[rule.beyond]
+
+
+@given(rules(), recordings(), recordings())
+def test_every_pair(
+    rule: TimeRanks, queries: list[dict[str, int]], keys: list[dict[str, int]]
+) -> None:
+    found = rule.ranks(_items(queries), _items(keys))
+    assert isinstance(found, PairRanks)
+    assert found.shape == (len(queries), len(keys))
+    expected = [[_rank(rule, a, b) for b in keys] for a in queries]
+    tile = found.tile(ALL, ALL)
+    assert tile.dtype == torch.int8
+    assert tile.tolist() == expected
+    assert int(tile.max()) <= rule.num_ranks == found.num_ranks
+    for rows, cols in ((slice(1, 3), slice(0, 2)), (slice(0, 1), ALL), (ALL, slice(2, None))):
+        assert torch.equal(found.tile(rows, cols), tile[rows, cols])
+
+
+@given(rules(), recordings(), st.data())
+def test_masks(rule: TimeRanks, rows: list[dict[str, int]], data: Any) -> None:
+    items = _items(rows)
+    keys = torch.cat([items, items])
+    valid = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(keys), max_size=len(keys))))
+    plain = rule.ranks(items, keys).tile(ALL, ALL)
+    masked = rule.ranks(items, keys, ignore_self=True, key_valid=valid).tile(ALL, ALL)
+    out = torch.eye(len(items), len(keys), dtype=torch.bool) | ~valid
+    assert torch.equal(masked, plain.masked_fill(out, -1))
+
+
+@given(rules(), recordings(most=12))
+def test_describe(rule: TimeRanks, rows: list[dict[str, int]]) -> None:
+    if len(rows) < 2:
+        return
+    batch = 2 + len(rows) // 2 if len(rows) > 2 else 2
+    summary = rule.describe(_items(rows), batch)
+    ranks = [[_rank(rule, a, b) for b in rows] for a in rows]
+    count = len(rows)
+    apart = [(i, j) for i in range(count) for j in range(count) if i != j]
+    for place, code in enumerate((*range(1, rule.num_ranks + 1), 0)):
+        having = [(i, j) for i, j in apart if ranks[i][j] == code]
+        assert summary.pairs[place] == len(having) / 2
+        assert summary.covered[place] == len({i for i, _ in having})
+        share = len(having) / (count * (count - 1))
+        assert summary.expected[place] == pytest.approx((batch - 1) * share)
+    assert (summary.num_items, summary.num_videos) == (count, len({r["video"] for r in rows}))
+
+
+def test_describe_in_words() -> None:
+    items = TimeRanks.items([0, 0, 1], [0, 100, 0], [1, 101, 1], shot=[0, 1, -1])
+    text = str(TimeRanks([5], shots=True).describe(items, 3))
+    assert "items: 3, videos: 2, ranks: 3" in text
+    assert "same shot or up to 5 s apart" in text
+    assert "no two items have rank 2" in text
+    assert "a random batch of 3 holds 0.67 items of rank 3 per item" in text
+    alone = TimeRanks([0.5]).describe(TimeRanks.items([0, 0], [0, 9], [1, 10]), 2)
+    assert "there are no negatives" in alone.warnings[0]
+    with pytest.raises(ValueError, match="a batch of 3 cannot be drawn from 2 items"):
+        TimeRanks().describe(TimeRanks.items([0, 0], [0, 9], [1, 10]), 3)
+
+
+@pytest.mark.parametrize("variant", ["in", "out", "out-in"])
+def test_both_engines_take_them(variant: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    count = 70
+    start = torch.randint(0, 100, (count,), generator=generator).double()
+    video = torch.randint(0, 4, (count,), generator=generator)
+    items = TimeRanks.items(video, start, start + 2)
+    z = functional.normalize(torch.randn(2 * count, 8, generator=generator).double(), dim=1)
+    keys, valid = torch.cat([items, items]), torch.rand(2 * count, generator=generator) < 0.8
+    ranks = TimeRanks([5, 30]).ranks(items, keys, key_valid=valid)
+    outcomes = []
+    for engine in ("dense", "streamed"):
+        query = z[:count].clone().requires_grad_()
+        loss = ranked_info_nce(
+            query, z, ranks, (0.1, 0.2, 0.3, 0.5), variant=variant, engine=engine
+        )  # type: ignore[call-overload]
+        loss.backward()
+        outcomes.append((loss.detach(), query.grad))
+    for dense, streamed in zip(*outcomes, strict=True):
+        torch.testing.assert_close(streamed, dense, rtol=1e-9, atol=1e-12)
+
+
+def test_fractions_are_of_the_querys_own_video() -> None:
+    start = torch.tensor([0.0, 10.0, 0.0, 10.0])
+    items = TimeRanks.items([0, 0, 1, 1], start, start + 1, length=[20.0, 20.0, 100.0, 100.0])
+    ranks = TimeRanks([0.2], unit="fraction").ranks(items, items)  # 4 s and 20 s; 9 s apart
+    expected = [[1, 3, 0, 0], [3, 1, 0, 0], [0, 0, 1, 2], [0, 0, 2, 1]]
+    assert ranks.tile(ALL, ALL).tolist() == expected
+    assert ranks.tile(slice(2, 3), ALL).tolist() == expected[2:3]
+
+
+def test_the_ids_and_times_that_are_kept() -> None:
+    items = TimeRanks.items([2**60, -5], [0.1, 1e8 + 1e-6], [0.3, 1e8 + 1], length=[1.0, 2e8])
+    assert items.tolist() == [
+        [2**60, 100_000, 300_000, -1, 1_000_000],
+        [-5, 100_000_000_000_001, 100_000_001_000_000, -1, 200_000_000_000_000],
+    ]
+    assert rince.TimeRanks([0.2]).num_ranks == 3
+    assert TimeRanks((), shots=True, beyond="ignore").num_ranks == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"start": [0, math.nan]}, r"item 1 has a start outside \[0, 1e9\): start nan"),
+        ({"start": [-1, -2]}, r"item 0 \(and 1 more\) has a start outside \[0, 1e9\): start -1"),
+        ({"end": [1, math.inf]}, "item 1 has a end outside"),
+        ({"start": [0, 5]}, "item 1 ends before it starts: start 5, end 1, length 0"),
+        ({"length": [1, 0.5]}, "item 1 ends after its video does: start 0, end 1, length 0.5"),
+        ({"shot": [0, -2]}, r"item 1 has a shot below -1 \(unknown\): shot -2"),
+        ({"video": [0.5, 1]}, "video must be a vector of integers.*number names first"),
+        ({"video": [True, False]}, "video must be a vector of integers"),
+        ({"video": [[0], [1]]}, r"video must be a vector of integers, one an item, got shape \(2"),
+        ({"start": [0]}, "start has 1 items, but video has 2"),
+        ({"start": 0.0}, r"start must be a vector of seconds, one an item, got shape \(\)"),
+    ],
+)
+def test_wrong_items(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TimeRanks.items(**{"video": [0, 1], "start": [0, 0], "end": [1, 1], **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"near": [5, 5]}, "rise from rank 2 on, got 5, 5"),
+        ({"near": [-1]}, "at least 0"),
+        ({"near": [math.nan]}, "finite gaps"),
+        ({"near": [math.inf]}, "finite gaps"),
+        ({"near": [2], "unit": "fraction"}, "at most 1, got 2"),
+        ({"unit": "minutes"}, "unit must be 'seconds' or 'fraction', got 'minutes'"),
+        ({"beyond": "drop"}, "beyond must be 'rank', 'negative' or 'ignore', got 'drop'"),
+    ],
+)
+def test_wrong_rules(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TimeRanks(**given)
+
+
+def test_wrong_pairs() -> None:
+    items = TimeRanks.items([0, 1], [0, 0], [1, 1])
+    with pytest.raises(ValueError, match=r"key_items must be an \(items, 5\) int64 tensor made by"):
+        TimeRanks().ranks(items, items.float())
+    with pytest.raises(ValueError, match="needs the length of the videos, but query_items do not"):
+        TimeRanks([0.1], unit="fraction").ranks(items, items)
+    with pytest.raises(ValueError, match="only 1 keys"):
+        TimeRanks().ranks(items, items[:1], ignore_self=True)
