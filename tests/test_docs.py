@@ -275,7 +275,7 @@ def check_command(line: str, place: str, monkeypatch: pytest.MonkeyPatch) -> Non
         assert (ROOT / script).is_file(), f"{place}: {line}"
     elif program == "pip":
         project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-        for extra in re.findall(r"[\w-]+", "".join(re.findall(r"\[(.*?)\]", line))):
+        for extra in re.findall(r"[\w-]+", ",".join(re.findall(r"\[(.*?)\]", " ".join(rest)))):
             assert re.search(rf"(?m)^{extra} = \[", project), f"{place}: no extra {extra}"
     elif program == "make":
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
