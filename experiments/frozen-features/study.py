@@ -17,10 +17,10 @@ import argparse
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -30,27 +30,28 @@ from torch.nn import functional
 from rince import ClassRanks, Taxonomy
 from rince.data.batches import BatchPlan
 from rince.data.sampler import BalancedPlan
+from rince.evaluation.evaluate import label_levels, outlier_detectors
 from rince.evaluation.features import FeatureSet
 from rince.evaluation.linear_probe import linear_probe
-from rince.evaluation.ood import (
-    ClassGaussians,
-    auroc,
-    energy_score,
-    fpr_at_tpr,
-    knn_ood_score,
-    msp_score,
-)
+from rince.evaluation.ood import auroc, fpr_at_tpr
 from rince.evaluation.ordering import rank_agreement
 from rince.evaluation.retrieval import retrieval_by_level
 from rince.models.heads import ParallelHeads, ProjectionHead
 from rince.training.classifiers import classification_loss, classifier_head
-from rince.training.config import CLASSIFIERS, BatchConfig, LossConfig, RanksConfig, TrainConfig
+from rince.training.config import (
+    CLASSIFIERS,
+    BatchConfig,
+    LossConfig,
+    Objective,
+    RanksConfig,
+    TrainConfig,
+)
 from rince.training.module import lr_factor
 from rince.training.objectives import Pairs, contrastive_loss
 from rince.training.ranks import training_ranks
 
 EPOCHS, BATCH, WIDTH, DROPOUT = 8, 256, 256, 0.3
-PROBE_EPOCHS = 20
+PROBE_EPOCHS, NEIGHBOURS = 20, 20
 ORDER_QUERIES = 1000  # test images whose order of ranks is judged; all are for the other metrics
 LR, WEIGHT_DECAY, WARMUP_STEPS = 0.25, 1e-4, 20
 
@@ -77,19 +78,7 @@ def _batches(objective: str, images: int, classes: int) -> TrainConfig:
     return TrainConfig("", objective, batches=BatchConfig(images, classes))  # type: ignore[arg-type]
 
 
-RIVALS = (
-    "supcon-in",
-    "supcon-out",
-    "supcon-coarse",
-    "supcon-sum",
-    "supcon-two-heads",
-    "himulcon",
-    "infonce",
-    "triplet-hierarchical",
-    "fastap",
-    "cross-entropy",
-    "cross-entropy-two-heads",
-)
+RIVALS = tuple(name for name in get_args(Objective) if name != "rince")
 # study -> name of the row -> what is trained (None: the features as they are)
 STUDIES: dict[str, dict[str, TrainConfig | None]] = {
     "methods": {
@@ -207,9 +196,7 @@ def train(config: TrainConfig, data: Data, ranks: ClassRanks, epochs: int) -> nn
         nn.Linear(data.train.features.shape[1], WIDTH, bias=False), nn.BatchNorm1d(WIDTH), nn.ReLU()
     )
     model = nn.Sequential(OrderedDict(trunk=trunk, head=head))
-    optimizer = torch.optim.SGD(
-        model.parameters(), LR, momentum=0.9, weight_decay=WEIGHT_DECAY, nesterov=False
-    )
+    optimizer = torch.optim.SGD(model.parameters(), LR, momentum=0.9, weight_decay=WEIGHT_DECAY)
     plan = plan_of(config, data)
     total = epochs * len(plan)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -244,38 +231,27 @@ def judge(
 ) -> dict[str, float]:
     """The metrics of `rince evaluate`, with a shorter probe and fewer queries for the order."""
     found: dict[str, float] = {}
-    coarse = data.taxonomy.labels_at(2)
-    levels = {
-        "fine": (test.labels, train.labels),
-        "coarse": (coarse[test.labels], coarse[train.labels]),
-    }
-    for level, (of_test, of_train) in levels.items():
+    levels = label_levels(data.taxonomy, train, test)
+    for level, (of_train, of_test, count) in levels.items():
         found[f"probe/{level}"] = linear_probe(
             train.features,
             of_train,
             test.features,
             of_test,
-            num_classes=int(of_train.max()) + 1,
+            num_classes=count,
             epochs=PROBE_EPOCHS,
             seed=seed,
         ).accuracy
-    for level, result in retrieval_by_level(test.features, train.features, levels).items():
+    sides = {level: (of_test, of_train) for level, (of_train, of_test, _) in levels.items()}
+    for level, result in retrieval_by_level(test.features, train.features, sides).items():
         found |= {f"retrieval/{level}/R@{k}": x for k, x in result.recall.items()}
         found[f"retrieval/{level}/mAP"] = result.mean_average_precision
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:ORDER_QUERIES]
     ranks = data.taxonomy.ranks(test.labels[order], train.labels)
     agreement = rank_agreement(test.features[order], train.features, ranks)
     found |= {f"ordering/{name}": value for name, value in agreement.items()}
-    gaussians = ClassGaussians.fit(train.features, train.labels)
-    detectors: dict[str, Callable[[Tensor], Tensor]] = {
-        "gaussian": gaussians.score,
-        "mahalanobis": gaussians.with_shared_covariance().score,
-        "knn": lambda x: knn_ood_score(train.features, x, k=20),
-    }
-    if classifier is not None:
-        detectors["msp"] = lambda x: msp_score(classifier(x))
-        detectors["energy"] = lambda x: energy_score(classifier(x))
-    for detector, score in detectors.items() if data.outliers else ():
+    detectors = outlier_detectors(train, NEIGHBOURS, classifier) if data.outliers else {}
+    for detector, score in detectors.items():
         with torch.no_grad():
             inside = score(test.features)
             for name, features in data.outliers.items():

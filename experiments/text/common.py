@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,16 @@ class Results:
         with self.file.open("a") as stream:
             stream.write(json.dumps(line) + "\n")
         print(line, flush=True)
+
+
+def add_study_arguments(parser: argparse.ArgumentParser, methods: Sequence[str]) -> None:
+    """What every study is told."""
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", choices=methods, default=methods)
+    parser.add_argument("--smoke", action="store_true", help="a tiny subset: does it run?")
+    parser.add_argument("--table", action="store_true", help="print the results so far")
 
 
 def shown(value: float) -> str:

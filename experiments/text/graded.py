@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import Results, encode, load_model, table, train
+from common import Results, add_study_arguments, encode, load_model, table, train
 from torch import Tensor
 
 import rince
@@ -137,12 +137,7 @@ def judge(
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("output", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--smoke", action="store_true", help="a tiny subset: does it run?")
-    parser.add_argument("--table", action="store_true", help="print the results so far")
+    add_study_arguments(parser, METHODS)
     found = parser.parse_args(arguments)
     results = Results(found.output)
     if not found.table:

@@ -197,13 +197,16 @@ def _video_files(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
     if folder.resolve() in seen:  # by a link, perhaps one that leads back above itself
         return
     seen.add(folder.resolve())
-    for entry in sorted(folder.iterdir()):
+    # scandir knows which are folders: images by the million are walked here too, to find no video.
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _video_files(entry, seen)
-        elif entry.suffix.lower() in VIDEO_SUFFIXES:
-            yield entry
+            yield from _video_files(Path(entry.path), seen)
+        elif os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES:
+            yield Path(entry.path)
 
 
 def _from_tree(root: Path, prefix: str, test: bool | None) -> Iterator[VideoFile]:

@@ -110,7 +110,7 @@ def evaluate_backbone(
     metrics: dict[str, float] = {}
     neighbours = min(options.knn_k, len(train))
     times = _Times.of(splits.test, options.near)
-    levels = _label_levels(taxonomy, train, test)
+    levels = label_levels(taxonomy, train, test)
     if isinstance(splits.test, VideoClips) and taxonomy.num_classes == 1:
         levels = {}  # nothing is labelled
     for level, (train_labels, test_labels, count) in levels.items():
@@ -155,7 +155,7 @@ def evaluate_backbone(
         metrics["ordering/correlation"] = rank_correlation(test.features, gallery.features, ranks)
 
     roc: dict[tuple[str, str], RocCurve] = {}
-    detectors = _outlier_detectors(train, neighbours, classifier) if outliers else {}
+    detectors = outlier_detectors(train, neighbours, classifier) if outliers else {}
     inlier_scores = {name: score(test.features) for name, score in detectors.items()}
     for name, pixels in outliers.items():
         images = TensorImages(pixels, torch.zeros(len(pixels), dtype=torch.int64), taxonomy, name)
@@ -217,10 +217,15 @@ class _Times:
         return similarity_over_time(features, self.clips.items)
 
 
-def _outlier_detectors(
+def outlier_detectors(
     train: FeatureSet, k: int, classifier: nn.Module | None
 ) -> dict[str, Callable[[Tensor], Tensor]]:
-    """name -> features to scores, higher is more outlying."""
+    """The detectors of an evaluation: name -> features to scores, higher is more outlying.
+
+    Args:
+        train: what they are fitted on. k: neighbours of the kNN score.
+        classifier: features to logits, for msp and energy; None leaves these out.
+    """
     detectors: dict[str, Callable[[Tensor], Tensor]] = {
         "knn": lambda features: knn_ood_score(train.features, features, k=k)
     }
@@ -239,7 +244,7 @@ def _outlier_detectors(
         return detectors
 
 
-def _label_levels(
+def label_levels(
     taxonomy: Taxonomy, train: FeatureSet, test: FeatureSet
 ) -> dict[str, tuple[Tensor, Tensor, int]]:
     """fine (and, where there are superclasses, coarse): labels of both sides, and their number."""

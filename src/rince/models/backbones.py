@@ -3,8 +3,8 @@
 Names:
     ``small-resnet``          3x3 stem of stride 2, four stages of one block (32 to 256 channels):
                               1.2 M parameters, small enough to train on a CPU
-    ``tiny-resnet``           the same with half the channels (16 to 128): 0.3 M parameters, 3.5
-                              times as fast, for studies of many runs
+    ``tiny-resnet``           the same with half the channels (16 to 128): 0.3 M parameters, a
+                              quarter of the work, for studies of many runs
     ``resnet18-3x3``, ``resnet50-3x3``  torchvision's ResNets with a 3x3 stem and no max-pooling,
                               for 28 to 64 pixels (resnet50-3x3 is the paper's for CIFAR-100)
     ``small-resnet3d``        for clips of videos on a CPU: four stages of one block, each a 3x3
