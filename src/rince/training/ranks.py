@@ -76,8 +76,16 @@ def ranks_by_rule(config: RanksConfig, scores: Similarity) -> SimilarityRanks:
 
 
 def to_checkpoint(ranks: ClassRanks) -> dict[str, Any]:
-    """As plain data; :func:`resumed_ranks` reads it."""
+    """As plain data; :func:`kept_ranks` reads it."""
     return {"table": ranks.table, "num_ranks": ranks.num_ranks}
+
+
+def kept_ranks(about: Mapping[str, Any], taxonomy: Taxonomy) -> ClassRanks:
+    """The ranks in a checkpoint; one of an older rince holds none, and had the taxonomy's."""
+    kept = about.get("ranks")
+    if kept is None:
+        return taxonomy.class_ranks
+    return ClassRanks(taxonomy.classes, kept["table"], kept["num_ranks"])
 
 
 def resumed_ranks(
@@ -94,9 +102,7 @@ def resumed_ranks(
     Raises:
         RinceError: a score file, or a configuration, that gives other ranks by now.
     """
-    kept, before = about.get("ranks"), taxonomy.class_ranks
-    if kept is not None:
-        before = ClassRanks(taxonomy.classes, kept["table"], kept["num_ranks"])
+    before = kept_ranks(about, taxonomy)
     scores = config.ranks.scores
     changed = from_dict(about["config"], quiet=True).ranks != config.ranks
     if changed or (scores is not None and Path(scores).is_file()):

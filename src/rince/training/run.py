@@ -26,13 +26,13 @@ from rince.data.images import FileImages
 from rince.data.sampler import BalancedPlan
 from rince.data.sources import Splits, load_dataset
 from rince.models.backbones import Backbone, build_backbone
+from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
 from rince.training.callbacks import EpochLine, OnlineKNN
 from rince.training.checkpoint import (
     CHECKPOINT_FILE,
     AtomicCheckpointIO,
     CheckpointEvery,
-    load_strictly,
     read_checkpoint,
     require_own_backbone,
 )
