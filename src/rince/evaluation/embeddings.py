@@ -138,7 +138,14 @@ def save_embeddings(embeddings: Embeddings, file: Path) -> None:
         return
     arrow, parquet = import_extra("pyarrow", "parquet"), import_extra("pyarrow.parquet", "parquet")
     lists = arrow.FixedSizeListArray.from_arrays(arrow.array(vectors.ravel()), vectors.shape[1])
-    table = arrow.table({"path": list(embeddings.paths), "embedding": lists})
+    try:
+        paths = arrow.array(embeddings.paths, arrow.string())
+    except UnicodeEncodeError as error:
+        raise RinceError(
+            f"the name {error.object!r} is not valid Unicode, which parquet asks for: rename the "
+            f"file, or write a .npz"
+        ) from error
+    table = arrow.table({"path": paths, "embedding": lists})
     with replacing(file) as part:
         parquet.write_table(table.replace_schema_metadata({_MODEL: embeddings.model}), part)
 

@@ -108,7 +108,9 @@ def save_exported(encoder: ImageEncoder, folder: Path) -> None:
     weights = {
         name: x.cpu().contiguous().clone() for name, x in encoder.module.state_dict().items()
     }
-    safetensors.save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    # Not save_file, whose files are for their owner alone.
+    stored = safetensors.save(weights, metadata={"format": "pt"})
+    (folder / WEIGHTS_FILE).write_bytes(stored)
 
 
 def load_exported(folder: str | Path, backbone: nn.Module | None = None) -> ImageEncoder:

@@ -46,7 +46,7 @@ encoder = rince.load_exported("FOLDER")  # pip install 'rince[export]'{own}
 |:---|:---|
 | images | {colour}, shorter side scaled to {size} pixels (bilinear, antialiased), central square |
 | values | bytes / 255, minus {mean}, divided by {std}, a channel each |
-| output | {output}, {dim} numbers{unit} |
+| output | {output}, {dim} numbers{length} |
 {onnx}
 Trained on {num_classes} classes (`encoder.classes`): {classes}
 
@@ -124,7 +124,7 @@ def model_card(
         mean=list(encoder.mean),
         std=list(encoder.std),
         dim=encoder.output_dim,
-        unit=", of any length: compare by the cosine" if features else ", of length 1",
+        length=_length(encoder),
         onnx=onnx,
         num_classes=len(encoder.classes),
         classes=some_names(encoder.classes),
@@ -137,6 +137,14 @@ def model_card(
             for package, version in (about.get("versions") or {"rince": __version__}).items()
         ),
     )
+
+
+def _length(encoder: ImageEncoder) -> str:
+    if encoder.embedding_dim is None:
+        return ", of any length: compare by the cosine"
+    if encoder.num_heads > 1:
+        return f": {encoder.num_heads} embeddings of length 1, side by side"
+    return ", of length 1"
 
 
 def _output(encoder: ImageEncoder) -> str:

@@ -197,7 +197,7 @@ def image_encoder(trained: TrainedRun, *, head: bool = False) -> ImageEncoder:
                 f"{trained.folder} was trained with {trained.config.objective}: it has a "
                 f"classifier in place of a projection head. Leave out --head to take its features"
             )
-        module = nn.Sequential(OrderedDict(backbone=module, head=trained.head))
+        module = nn.Sequential(OrderedDict(backbone=module, head=trained.head)).eval()
         width = embedding_dim * num_heads
     mean, std = NORMALISATION[trained.in_channels]
     return ImageEncoder(
