@@ -28,11 +28,15 @@ LIMIT = 0.3  # seconds
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=9, help="fresh processes; the first is left out")
+    parser.add_argument(
+        "--runs", type=int, default=9, help="fresh processes; the first is left out"
+    )
     found = parser.parse_args()
     times = []
     for _ in range(found.runs):
-        out = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
+        out = subprocess.run(
+            [sys.executable, "-c", CODE], capture_output=True, text=True, check=True
+        )
         times.append(tuple(map(float, out.stdout.split())))
     medians = [statistics.median(x) for x in zip(*times[1:], strict=True)]
     worst = [max(x) for x in zip(*times[1:], strict=True)]
