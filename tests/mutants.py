@@ -538,6 +538,9 @@ MUTANTS = (
     ),
     Mutant(ST, "encode_document(list", "encode_query(list", "documents' prompt"),
     Mutant(ST, "= micro_batch is not None", "= False", "wrappers are told"),
+    # The compiler: left alone by those who do not compile, and leaving the loss alone.
+    Mutant(STREAMED, "if torch.compiler.is_compiling():", "if True:", "seconds of import"),
+    Mutant(STREAMED, "if torch.compiler.is_compiling():", "if False:", "graphs in pieces"),
     # Exports and embeddings of a folder.
     Mutant(EXPORTED, "module=module.eval(), **facts", "module=module, **facts", "evaluation mode"),
     Mutant(EXPORTED, "pixels.float() / 255 - mean", "pixels.float() - mean", "bytes are scaled"),

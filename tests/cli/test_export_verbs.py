@@ -108,6 +108,8 @@ def test_the_head_comes_along_if_asked_for(runs: Path, tmp_path: Path) -> None:
             assert torch.equal(found.module(images), expected)
         torch.testing.assert_close(expected.view(3, -1, 8).norm(dim=2), torch.ones(3, width // 8))
         assert found.fingerprint() != image_encoder(trained).fingerprint()
+        with_head = image_encoder(trained, head=True).module
+        assert not any(module.training for module in with_head.modules())
 
 
 def test_the_head_is_the_trained_one(runs: Path) -> None:
