@@ -30,7 +30,7 @@ def streamed_loss(*given: Any, **options: Any) -> tuple[Tensor, RankTerms]:
     """:func:`_streamed_loss`, which torch.compile leaves alone."""
     # As a decorator it would import the compiler with this module: seconds, whoever never compiles.
     if torch.compiler.is_compiling():
-        return torch.compiler.disable(_streamed_loss)(*given, **options)  # type: ignore[no-any-return]
+        return torch.compiler.disable(_streamed_loss)(*given, **options)  # type: ignore[no-any-return, no-untyped-call]
     return _streamed_loss(*given, **options)
 
 
