@@ -67,6 +67,15 @@ TESTS = {
     "evaluation/ood.py": "tests/evaluation/test_ood.py",
     "evaluation/ordering.py": "tests/evaluation/test_ordering.py",
     "evaluation/linear_probe.py": "tests/evaluation/test_linear_probe.py",
+    "evaluation/embeddings.py": "tests/evaluation/test_embeddings.py",
+    "models/exported.py": "tests/models/test_exported.py",
+    "models/onnx_file.py": "tests/models/test_exported.py",
+    "training/checkpoint.py": "tests/cli/test_export_verbs.py",
+    "reports/model_card.py": "tests/reports/test_model_card.py",
+    "cli/export.py": "tests/cli/test_export_verbs.py",
+    "cli/embed.py": "tests/cli/test_export_verbs.py",
+    "cli/search.py": "tests/cli/test_export_verbs.py",
+    "data/images.py": "tests/evaluation/test_embeddings.py tests/data/test_images.py",
 }
 
 
@@ -118,6 +127,14 @@ KNN = "evaluation/knn.py"
 OOD = "evaluation/ood.py"
 ORDER = "evaluation/ordering.py"
 PROBE = "evaluation/linear_probe.py"
+EMBEDDINGS = "evaluation/embeddings.py"
+EXPORTED = "models/exported.py"
+ONNX = "models/onnx_file.py"
+CHECKPOINT = "training/checkpoint.py"
+CARD = "reports/model_card.py"
+EXPORT = "cli/export.py"
+SEARCH = "cli/search.py"
+IMAGES = "data/images.py"
 
 LESS_SIMILAR = "less_similar = (rank > i) | (rank == 0)"
 EXCLUSIVE = 'if positives == "cumulative" else rank == i'
@@ -573,6 +590,84 @@ MUTANTS = (
     ),
     Mutant(ST, "encode_document(list", "encode_query(list", "documents' prompt"),
     Mutant(ST, "= micro_batch is not None", "= False", "wrappers are told"),
+    # The compiler: left alone by those who do not compile, and leaving the loss alone.
+    Mutant(STREAMED, "if torch.compiler.is_compiling():", "if True:", "seconds of import"),
+    Mutant(STREAMED, "if torch.compiler.is_compiling():", "if False:", "graphs in pieces"),
+    # Exports and embeddings of a folder.
+    Mutant(EXPORTED, "module=module.eval(), **facts", "module=module, **facts", "evaluation mode"),
+    Mutant(EXPORTED, "pixels.float() / 255 - mean", "pixels.float() - mean", "bytes are scaled"),
+    Mutant(EXPORTED, "for x in (self.mean, self.std)", "for x in (self.std, self.mean)", "order"),
+    Mutant(EXPORTED, "self.image_size, self.mean, self.std)\n", "self.mean, self.std)\n", "size"),
+    Mutant(EXPORTED, "(self.backbone, self.in_channels", "(self.in_channels", "architecture"),
+    Mutant(EXPORTED, "self.image_size, self.mean, self.std)\n", "self.image_size)\n", "colours"),
+    Mutant(
+        EXPORTED,
+        "self.module.state_dict().items():",
+        "self.module.named_parameters():",
+        "batch norm's statistics are part of the network",
+    ),
+    Mutant(EXPORTED, "x.cpu().contiguous().flatten()", "x.cpu().flatten()[:1]", "all weights"),
+    Mutant(EXPORTED, 'facts["format"] != FORMAT', "False", "a format of later"),
+    Mutant(EXPORTED, 'facts["embedding_dim"] is not None', "False", "the head is built"),
+    Mutant(EXPORTED, 'facts["embedding_dim"], facts["num_heads"]', 'facts["embedding_dim"]', "two"),
+    Mutant(EXPORTED, "    load_strictly(module, weights, file)\n", "", "weights are loaded"),
+    Mutant(ONNX, "not worst <= TOLERANCE", "False", "other numbers are refused"),
+    Mutant(ONNX, "not worst <= TOLERANCE", "worst > TOLERANCE", "NaN is refused, too"),
+    Mutant(ONNX, '({0: torch.export.Dim("batch")},)', "None", "batches of any size"),
+    Mutant(ONNX, "external_data=False", "external_data=True", "one file"),
+    Mutant(CHECKPOINT, "head=trained.head)).eval()", "head=trained.head))", "evaluation mode"),
+    Mutant(
+        CHECKPOINT,
+        "        load_strictly(head, _below",
+        "        (lambda *_: 0)(head, _below",
+        "head",
+    ),
+    Mutant(
+        CHECKPOINT, "embedding_dim if head else None", "embedding_dim", "features are no embeddings"
+    ),
+    Mutant(CHECKPOINT, "None if trained.own_backbone else", "", "a module of one's own"),
+    Mutant(CHECKPOINT, "width = embedding_dim * num_heads", "width = embedding_dim", "two heads"),
+    Mutant(CARD, "fill_diagonal_(-2)", "clone()", "pairs of different classes"),
+    Mutant(CARD, 'value.startswith(("/", "~"))', 'value.startswith("/")', "folders of a home"),
+    Mutant(CARD, "if name not in _PRIVATE", "", "the machine's own settings stay out"),
+    Mutant(CARD, 'config["objective"] == "rince"', "True", "others know no ranks"),
+    Mutant(CARD, "if not about:", "if about is None:", "a run that is not finished"),
+    Mutant(CARD, '"Not evaluated."', '""', "no results are said to be none"),
+    Mutant(EXPORT, "if is_evaluated(folder) else None", "", "results of older weights"),
+    Mutant(EXPORT, "if folder.exists():", "if False:", "a card with a licence stays"),
+    Mutant(EXPORT, "head=head)", "head=False)", "with the head, if asked for"),
+    Mutant(SEARCH, "queries.model != gallery.model", "False", "another network's gallery"),
+    Mutant(SEARCH, "{place + 1:5}", "{place:5}", "the first is number 1"),
+    Mutant(SEARCH, 'os.fsencode(path).decode(errors="replace")', "path", "names beyond Unicode"),
+    Mutant(
+        EMBEDDINGS, "encoder.normalised(pixels), positions", "pixels / 255, positions", "normalised"
+    ),
+    Mutant(
+        EMBEDDINGS, "files[i] for i in found.labels.tolist()", "files[: len(found)]", "left out"
+    ),
+    Mutant(EMBEDDINGS, 'unit_features(found.features, "embeddings")', "found.features", "length 1"),
+    Mutant(
+        EMBEDDINGS, "min(k, len(gallery)), dim=1", "min(k, len(gallery)), 1, False", "the nearest"
+    ),
+    Mutant(EMBEDDINGS, "torch.cat([x.values for x in found])", "found[0].values", "every chunk"),
+    Mutant(
+        EMBEDDINGS,
+        "    _require_suffix(file)\n    if not file.parent",
+        "    if not file.parent",
+        "early",
+    ),
+    Mutant(
+        EMBEDDINGS, "arrow.array(vectors.ravel())", "arrow.array(vectors.T.ravel())", "row by row"
+    ),
+    Mutant(
+        IMAGES,
+        "            failures.append(result)\n",
+        "            pass\n",
+        "left out with a warning",
+    ),
+    Mutant(
+        IMAGES, "            yield index, result\n", "            yield 0, result\n", "positions"
+    ),
 )
 
 

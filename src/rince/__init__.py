@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rince.losses.rank_n_contrast import rank_n_contrast
     from rince.losses.ranked_info_nce import ranked_info_nce
     from rince.losses.temperatures import temperature_schedule
+    from rince.models.exported import load_exported
     from rince.ranks.class_names import name_scores_by_text, name_scores_by_wordnet
     from rince.ranks.class_ranks import ClassRanks
     from rince.ranks.measures import graph_closeness, label_overlap, target_closeness
@@ -47,6 +48,7 @@ _HOME = {
     "rank_n_contrast": "losses.rank_n_contrast",
     "ranked_info_nce": "losses.ranked_info_nce",
     "temperature_schedule": "losses.temperatures",
+    "load_exported": "models.exported",
     "name_scores_by_text": "ranks.class_names",
     "name_scores_by_wordnet": "ranks.class_names",
     "ClassRanks": "ranks.class_ranks",
@@ -82,6 +84,7 @@ __all__ = [
     "himulcon",
     "info_nce",
     "label_overlap",
+    "load_exported",
     "mean_over_processes",
     "name_scores_by_text",
     "name_scores_by_wordnet",

@@ -34,7 +34,8 @@ def test_help_imports_nothing_heavy() -> None:
         "print(sorted({'torch', 'lightning', 'torchvision', 'sklearn', 'matplotlib', 'timm'}"
         " & set(sys.modules)))"
     )
-    for arguments in (["--help"], ["train", "--help"], ["evaluate", "--help"], ["ranks", "--help"]):
+    verbs = ("train", "evaluate", "ranks", "export", "embed", "search")
+    for arguments in (["--help"], *([verb, "--help"] for verb in verbs)):
         result = subprocess.run(
             [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
         )
@@ -122,7 +123,7 @@ def test_data_are_not_given_to_a_run_that_goes_on(
 
 
 def test_the_examples_of_the_help_keep_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("train", "evaluate"):
+    for verb in ("train", "evaluate", "export", "embed", "search"):
         with pytest.raises(SystemExit):
             main([verb, "--help"])
         lines = capsys.readouterr().out.splitlines()

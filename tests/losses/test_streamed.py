@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import math
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -515,6 +517,19 @@ def test_torch_compile_breaks_the_callers_graph_once() -> None:
     explained = torch._dynamo.explain(step)(x)
     assert explained.graph_break_count <= 1
     assert torch.compile(step, backend="eager")(x).item() == pytest.approx(step(x).item())
+
+
+def test_the_compiler_is_not_imported_for_those_who_do_not_compile() -> None:
+    """It takes seconds."""
+    code = (
+        "import sys, torch, rince\n"
+        "z = torch.eye(9).requires_grad_()\n"
+        "ranks = rince.TableRanks(torch.arange(9) % 3, torch.arange(9) % 3, torch.eye(3).to(int))\n"
+        "rince.ranked_info_nce(z, z, ranks, (0.1,), engine='streamed').backward()\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "False\n", result.stderr
 
 
 # ---- memory ------------------------------------------------------------------------------------

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from rince.core.checks import RinceError, RinceWarning
+from rince.models.weights import load_strictly
 from rince.training.checkpoint import (
     CHECKPOINT_FILE,
     AtomicCheckpointIO,
     CheckpointEvery,
-    load_strictly,
     read_checkpoint,
 )
 

@@ -77,7 +77,7 @@ def run(arguments: Sequence[str]) -> None:
     done: set[Path] = set()
     for name in found.runs:
         folder = Path(name).resolve()  # runs/latest is a link to another of runs/*
-        if folder in done or (found.skip_done and _is_done(folder)):
+        if folder in done or (found.skip_done and is_evaluated(folder)):
             continue
         done.add(folder)
         evaluate_run(
@@ -219,7 +219,7 @@ def known_device(name: str) -> str:
     return name
 
 
-def _is_done(folder: Path) -> bool:
+def is_evaluated(folder: Path) -> bool:
     """Whether the results are there, and not older than the checkpoint."""
     from rince.evaluation.results import RESULTS_FILE
     from rince.training.checkpoint import CHECKPOINT_FILE

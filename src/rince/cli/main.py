@@ -15,6 +15,9 @@ VERBS = {
     "train": "train an encoder: RINCE or a rival, on images with ranked positives",
     "evaluate": "judge a run: linear probe, kNN, retrieval, rank order, out-of-distribution",
     "compare": "put runs side by side: a table here, and one HTML page",
+    "export": "take a network out of its run: safetensors, ONNX, a model card",
+    "embed": "embed a folder of images, labels not needed",
+    "search": "find the images of a folder that are most similar to a query",
     "demo": "all of it on Fashion-MNIST in a few minutes",
 }
 
@@ -30,6 +33,7 @@ start here:
   rince train photos/ --epochs 50
   rince evaluate runs/latest --ood other-photos/
   rince compare runs/* -o report.html
+  rince embed runs/latest photos/ && rince search one.jpg --gallery embeddings.npz --run runs/latest
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import sys
 import unicodedata
@@ -222,12 +223,43 @@ def load_outliers(
     Raises:
         RinceError: no such folder, no image in it, or one that cannot be read.
     """
+    return _decode_all(image_files(path), image_size, channels, on_unreadable)[0]
+
+
+def image_files(path: str | Path) -> list[str]:
+    """All images below a folder, whatever its structure, sorted; hidden ones are left out.
+
+    Raises:
+        RinceError: no such folder, or no image in it.
+    """
     if not Path(path).is_dir():
         raise RinceError(f"{path} is not a folder of images")
     files = [str(file) for file in _image_files(Path(path), recursive=True)]
     if not files:
         raise RinceError(f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return _decode_all(files, image_size, channels, on_unreadable)[0]
+    return files
+
+
+def fitted_batches(
+    paths: Sequence[str],
+    image_size: int,
+    channels: int,
+    batch_size: int,
+    on_unreadable: OnUnreadable = "error",
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Image files as they are evaluated, a batch at a time, decoded in threads meanwhile.
+
+    Yields:
+        (B, C, S, S) uint8, and the positions (B,) int64 in ``paths``; those that cannot be read
+        are missing, with a warning at the end.
+
+    Raises:
+        RinceError: the first unreadable file, unless skipping; no readable file at all.
+    """
+    fitted = _fitted(paths, image_size, channels, on_unreadable)
+    while batch := list(itertools.islice(fitted, batch_size)):
+        positions, pixels = zip(*batch, strict=True)
+        yield torch.stack(pixels), torch.tensor(positions, dtype=torch.int64)
 
 
 def drop_duplicates(
@@ -318,6 +350,18 @@ def _decode_all(
 ) -> tuple[Tensor, Tensor]:
     """(N, C, S, S) uint8 of the readable files, and their positions."""
     require(image_size >= 1, f"image_size must be at least 1 pixel, got {image_size}")
+    pixels = torch.empty(len(paths), channels, image_size, image_size, dtype=torch.uint8)
+    kept: list[int] = []
+    for index, image in _fitted(paths, image_size, channels, on_unreadable):
+        pixels[len(kept)] = image
+        kept.append(index)
+    return pixels[: len(kept)], torch.tensor(kept, dtype=torch.int64)
+
+
+def _fitted(
+    paths: Sequence[str], image_size: int, channels: int, on_unreadable: OnUnreadable
+) -> Iterator[tuple[int, Tensor]]:
+    """Position and (C, S, S) uint8 pixels of the readable files, in order."""
 
     def decode(path: str) -> Tensor | RinceError:
         try:
@@ -327,17 +371,13 @@ def _decode_all(
                 raise
             return error
 
-    pixels = torch.empty(len(paths), channels, image_size, image_size, dtype=torch.uint8)
-    kept: list[int] = []
     failures: list[RinceError] = []
     for index, result in enumerate(_in_threads(decode, paths, "reading")):
         if isinstance(result, RinceError):
             failures.append(result)
         else:
-            pixels[len(kept)] = result
-            kept.append(index)
+            yield index, result
     warn_left_out(map(str, failures), len(paths), "images")
-    return pixels[: len(kept)], torch.tensor(kept, dtype=torch.int64)
 
 
 def _failure(path: str, channels: int) -> RinceError | None:

@@ -26,8 +26,15 @@ from rince.losses.terms import Positives, RankTerms, Variant
 SCRATCH_BYTES = 16 * 2**20
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def streamed_loss(
+def streamed_loss(*given: Any, **options: Any) -> tuple[Tensor, RankTerms]:
+    """:func:`_streamed_loss`, which torch.compile leaves alone."""
+    # As a decorator it would import the compiler with this module: seconds, whoever never compiles.
+    if torch.compiler.is_compiling():
+        return torch.compiler.disable(_streamed_loss)(*given, **options)  # type: ignore[no-any-return, no-untyped-call]
+    return _streamed_loss(*given, **options)
+
+
+def _streamed_loss(
     query: Tensor,
     key: Tensor,
     source: PairRanks,

@@ -49,3 +49,10 @@ class ParallelHeads(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.cat([head(features) for head in self.heads], dim=1)
+
+
+def projection_head(feature_dim: int, embedding_dim: int, count: int = 1) -> nn.Module:
+    """One projection head, or several side by side."""
+    if count == 1:
+        return ProjectionHead(feature_dim, embedding_dim)
+    return ParallelHeads(feature_dim, embedding_dim, count)

@@ -153,12 +153,12 @@ def markdown_table(runs: Sequence[RunReport]) -> str:
     comparison = comparison_rows(runs)
     heads = [" ".join(_header_words(column)) for column in comparison.columns]
     lines = [
-        "| run | " + "".join(_markdown_escape(head) + " | " for head in heads).rstrip(),
+        "| run | " + "".join(markdown_escape(head) + " | " for head in heads).rstrip(),
         "|:---|" + "---:|" * len(heads),
     ]
     for row in comparison.rows:
         cells = (f"**{cell.text}**" if cell.best else cell.text for cell in row.cells)
-        lines.append(f"| {_markdown_escape(row.label)} | " + " | ".join(cells) + " |")
+        lines.append(f"| {markdown_escape(row.label)} | " + " | ".join(cells) + " |")
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -326,5 +326,5 @@ def differences(comparison: Comparison) -> list[str]:
     return found
 
 
-def _markdown_escape(text: str) -> str:
+def markdown_escape(text: str) -> str:
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text)

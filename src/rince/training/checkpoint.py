@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,16 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import nn
 
 from rince.core.checks import RinceError, warn
+from rince.data.views import NORMALISATION
 from rince.models.backbones import Backbone, build_backbone
+from rince.models.exported import ImageEncoder
+from rince.models.heads import projection_head
+from rince.models.weights import load_strictly
+from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.config import CLASSIFIERS, TrainConfig, from_dict
-from rince.training.module import BACKBONE_PREFIX, CHECKPOINT_KEY
+from rince.training.module import BACKBONE_PREFIX, CHECKPOINT_KEY, HEAD_PREFIX
+from rince.training.ranks import kept_ranks
 
 CHECKPOINT_FILE = "last.ckpt"
 
@@ -109,6 +116,9 @@ class TrainedRun:
         step: optimizer steps taken.
         data_fingerprint: of the images it was trained with; "" if it was not recorded.
         classifier: features to the logits of the classes, of a run that was trained as one.
+        head: features to embeddings, of any other run.
+        ranks: of the classes, as the objective rince was trained on; times are not kept.
+        own_backbone: the backbone is the user's, not ``config.model.backbone``.
     """
 
     folder: Path
@@ -118,9 +128,12 @@ class TrainedRun:
     in_channels: int
     image_size: int
     step: int
+    ranks: ClassRanks
     frames: int | None = None
     data_fingerprint: str = ""
     classifier: nn.Linear | None = None
+    head: nn.Module | None = None
+    own_backbone: bool = False
 
 
 def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
@@ -145,25 +158,76 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
             image_size=about["image_size"],
             frames=about.get("frames"),
         )
-    weights = {
-        name.removeprefix(BACKBONE_PREFIX): x
-        for name, x in checkpoint["state_dict"].items()
-        if name.startswith(BACKBONE_PREFIX)
-    }
-    load_strictly(backbone.module, weights, folder / CHECKPOINT_FILE)
+    weights = checkpoint["state_dict"]
+    load_strictly(backbone.module, _below(BACKBONE_PREFIX, weights), folder / CHECKPOINT_FILE)
     backbone.module.eval()
+    head = None
+    if config.objective not in CLASSIFIERS:
+        head = projection_head(
+            backbone.feature_dim, config.model.embedding_dim, config.num_heads()
+        ).eval()
+        load_strictly(head, _below(HEAD_PREFIX, weights), folder / CHECKPOINT_FILE)
+    taxonomy = Taxonomy(tuple(tuple(path) for path in about["taxonomy"]))
     return TrainedRun(
         folder=folder,
         config=config,
-        taxonomy=Taxonomy(tuple(tuple(path) for path in about["taxonomy"])),
+        taxonomy=taxonomy,
         backbone=backbone,
         in_channels=about["in_channels"],
         image_size=about["image_size"],
         step=checkpoint["global_step"],
         frames=about.get("frames"),
         data_fingerprint=about.get("data_fingerprint") or "",
-        classifier=_classifier(config, checkpoint["state_dict"], len(about["taxonomy"])),
+        classifier=_classifier(config, weights, taxonomy.num_classes),
+        head=head,
+        ranks=kept_ranks(about, taxonomy),
+        own_backbone=bool(about.get("own_backbone")),
     )
+
+
+def image_encoder(trained: TrainedRun, *, head: bool = False) -> ImageEncoder:
+    """A run's network with all that it takes to feed it: what is exported.
+
+    Args:
+        trained: the run.
+        head: with the projection head: embeddings, not features.
+
+    Raises:
+        RinceError: a run on videos; the head of a run that was trained as a classifier.
+    """
+    if trained.frames is not None:
+        raise RinceError(
+            f"{trained.folder} was trained on videos, and only networks of images can be exported "
+            f"or embed a folder. In Python its network is load_run({str(trained.folder)!r})"
+            f".backbone.module, on clips (B, C, T, H, W)"
+        )
+    module, width = trained.backbone.module, trained.backbone.feature_dim
+    embedding_dim, num_heads = trained.config.model.embedding_dim, trained.config.num_heads()
+    if head:
+        if trained.head is None:
+            raise RinceError(
+                f"{trained.folder} was trained with {trained.config.objective}: it has a "
+                f"classifier in place of a projection head. Leave out --head to take its features"
+            )
+        module = nn.Sequential(OrderedDict(backbone=module, head=trained.head)).eval()
+        width = embedding_dim * num_heads
+    mean, std = NORMALISATION[trained.in_channels]
+    return ImageEncoder(
+        module=module,
+        backbone=None if trained.own_backbone else trained.config.model.backbone,
+        output_dim=width,
+        embedding_dim=embedding_dim if head else None,
+        num_heads=num_heads,
+        in_channels=trained.in_channels,
+        image_size=trained.image_size,
+        mean=mean,
+        std=std,
+        class_paths=trained.taxonomy.paths,
+    )
+
+
+def _below(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {n.removeprefix(prefix): x for n, x in weights.items() if n.startswith(prefix)}
 
 
 def _classifier(
@@ -172,7 +236,7 @@ def _classifier(
     """The logits of the classes; those of superclasses, which come behind, are left out."""
     if config.objective not in CLASSIFIERS:
         return None
-    weight, bias = (weights[f"encoder.head.{name}"][:num_classes] for name in ("weight", "bias"))
+    weight, bias = (weights[HEAD_PREFIX + name][:num_classes] for name in ("weight", "bias"))
     classifier = nn.Linear(weight.shape[1], num_classes)
     classifier.load_state_dict({"weight": weight, "bias": bias})
     return classifier.requires_grad_(False)
@@ -215,26 +279,3 @@ def require_own_backbone(
             f"{folder} was trained with a module of your own, which its folder does not hold: "
             f"build it as it was built for training and pass it, in Python: {call}"
         )
-
-
-def load_strictly(module: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Load all weights or refuse, saying what does not fit.
-
-    Raises:
-        RinceError: missing, unexpected or differently shaped weights.
-    """
-    own = module.state_dict()
-    problems = [f"missing {name}" for name in own if name not in weights]
-    problems += [f"unexpected {name}" for name in weights if name not in own]
-    problems += [
-        f"{name} is {tuple(weights[name].shape)}, expected {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:3])
-        raise RinceError(
-            f"{path} comes from another architecture than {type(module).__name__}: {shown}"
-            + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-        )
-    module.load_state_dict(dict(weights))

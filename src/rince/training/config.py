@@ -433,6 +433,10 @@ class TrainConfig:
         given = self.optim.warmup_epochs
         return min(1.0, self.epochs / 10) if given is None else given
 
+    def num_heads(self) -> int:
+        """Projection heads side by side."""
+        return 2 if self.objective == "supcon-two-heads" else 1
+
     def run_name(self) -> str:
         """Name of the run's folder."""
         if self.name:

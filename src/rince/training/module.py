@@ -20,7 +20,7 @@ from rince.data.batches import BatchViews, ImageBatch, batch_seed
 from rince.data.views import WEAK_VIEWS, BatchAugmentation, ViewConfig
 from rince.losses.metric_learning import require_metric_learning
 from rince.models.backbones import Backbone
-from rince.models.heads import ParallelHeads, ProjectionHead
+from rince.models.heads import projection_head
 from rince.models.momentum import MomentumEncoder
 from rince.models.queue import KeyQueue
 from rince.ranks.class_ranks import ClassRanks
@@ -41,6 +41,7 @@ from rince.training.ranks import to_checkpoint
 
 CHECKPOINT_KEY = "rince"
 BACKBONE_PREFIX = "encoder.backbone."
+HEAD_PREFIX = "encoder.head."
 
 
 class RankedModule(pl.LightningModule):
@@ -99,14 +100,12 @@ class RankedModule(pl.LightningModule):
         self._started = time.perf_counter()
         self._check_objective()
         model, contrastive = config.model, config.objective not in CLASSIFIERS
-        self.num_heads = 2 if config.objective == "supcon-two-heads" else 1
+        self.num_heads = config.num_heads()
         head: nn.Module
         if not contrastive:
             head = classifier_head(config.objective, backbone.feature_dim, taxonomy)
-        elif self.num_heads > 1:
-            head = ParallelHeads(backbone.feature_dim, model.embedding_dim, self.num_heads)
         else:
-            head = ProjectionHead(backbone.feature_dim, model.embedding_dim)
+            head = projection_head(backbone.feature_dim, model.embedding_dim, self.num_heads)
         self.encoder = nn.Sequential(OrderedDict(backbone=backbone.module, head=head))
         self.momentum_encoder: MomentumEncoder | None = None
         self.queue: KeyQueue | None = None

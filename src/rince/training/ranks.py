@@ -98,10 +98,18 @@ def ranks_by_rule(config: RanksConfig, scores: Similarity) -> SimilarityRanks:
 
 
 def to_checkpoint(ranks: ClassRanks | ItemTimes) -> dict[str, Any] | None:
-    """As plain data; :func:`resumed_ranks` reads it. Times are the data's own."""
+    """As plain data; :func:`kept_ranks` reads it. Times are the data's own."""
     if isinstance(ranks, ItemTimes):
         return None
     return {"table": ranks.table, "num_ranks": ranks.num_ranks}
+
+
+def kept_ranks(about: Mapping[str, Any], taxonomy: Taxonomy) -> ClassRanks:
+    """The ranks in a checkpoint; one of an older rince holds none, and had the taxonomy's."""
+    kept = about.get("ranks")
+    if kept is None:
+        return taxonomy.class_ranks
+    return ClassRanks(taxonomy.classes, kept["table"], kept["num_ranks"])
 
 
 def resumed_ranks(
@@ -127,10 +135,8 @@ def resumed_ranks(
                 f"them back as they were, or start a new run"
             )
         return rank_source(config, images)
-    kept, taxonomy = about.get("ranks"), images.taxonomy
-    before = taxonomy.class_ranks
-    if kept is not None:
-        before = ClassRanks(taxonomy.classes, kept["table"], kept["num_ranks"])
+    taxonomy = images.taxonomy
+    before = kept_ranks(about, taxonomy)
     if changed or (scores is not None and Path(scores).is_file()):
         now = training_ranks(config.ranks, taxonomy, config.seed)
         if now.num_ranks != before.num_ranks or not torch.equal(now.table, before.table):

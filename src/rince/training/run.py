@@ -29,6 +29,7 @@ from rince.data.sampler import BalancedPlan
 from rince.data.sources import Splits, load_dataset
 from rince.data.video_sources import holds_videos, load_videos
 from rince.models.backbones import Backbone, build_backbone
+from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.time import ItemTimes
 from rince.training.callbacks import EpochLine, OnlineKNN
@@ -36,7 +37,6 @@ from rince.training.checkpoint import (
     CHECKPOINT_FILE,
     AtomicCheckpointIO,
     CheckpointEvery,
-    load_strictly,
     read_checkpoint,
     require_own_backbone,
 )

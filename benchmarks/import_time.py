@@ -1,0 +1,50 @@
+"""How long `import rince` takes beyond torch and numpy, in fresh processes.
+
+    python benchmarks/import_time.py [--runs N]
+
+"import" is what every user pays; "all names" what one pays who uses the whole public namespace.
+Both start when torch and numpy are loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import subprocess
+import sys
+
+CODE = """
+import time, numpy, torch
+start = time.perf_counter()
+import rince
+imported = time.perf_counter()
+for name in rince.__all__:
+    getattr(rince, name)
+print(imported - start, time.perf_counter() - start)
+"""
+LIMIT = 0.3  # seconds
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "--runs", type=int, default=9, help="fresh processes; the first is left out"
+    )
+    found = parser.parse_args()
+    times = []
+    for _ in range(found.runs):
+        out = subprocess.run(
+            [sys.executable, "-c", CODE], capture_output=True, text=True, check=True
+        )
+        times.append(tuple(map(float, out.stdout.split())))
+    medians = [statistics.median(x) for x in zip(*times[1:], strict=True)]
+    worst = [max(x) for x in zip(*times[1:], strict=True)]
+    print(f"Python {platform.python_version()}, {platform.machine()}, {found.runs - 1} processes")
+    for name, median, most in zip(("import", "all names"), medians, worst, strict=True):
+        print(f"{name:10} median {median * 1e3:6.1f} ms, slowest {most * 1e3:6.1f} ms")
+    return int(medians[0] > LIMIT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""``rince export RUN``."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rince.cli.evaluate import is_evaluated
+from rince.cli.parser import HelpfulParser, with_underscores
+
+if TYPE_CHECKING:
+    from rince.models.exported import ImageEncoder
+    from rince.training.checkpoint import TrainedRun
+
+CARD_FILE = "README.md"
+EXAMPLES = """examples:
+  rince export runs/latest                       writes runs/latest/export/
+  rince export runs/latest -o husky-net --head   with the projection head, elsewhere
+  rince embed runs/latest/export photos/         an export serves wherever a run does
+
+what it writes:
+  model.safetensors  the weights
+  export.json        what it takes to feed the network: size, channels, normalisation, classes
+  model.onnx         the same network for ONNX Runtime, checked against torch; any batch size
+  README.md          a model card with what `rince evaluate` measured; the licence is yours to add
+
+in Python:
+  encoder = rince.load_exported("runs/latest/export")
+  features = encoder.module(encoder.normalised(pixels))    pixels: (B, C, S, S) uint8
+"""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Export a run."""
+    parser = HelpfulParser(
+        prog="rince export",
+        description="Take a trained network out of its run: weights as safetensors, an ONNX file "
+        "that was checked against torch, and a model card with the run's measured results. Needs "
+        "pip install 'rince[export]'.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("run", help="folder of a run")
+    parser.add_argument(
+        "-o", "--output", type=str, default=None, help="a new folder (default: RUN/export)"
+    )
+    parser.add_argument(
+        "--head",
+        action="store_true",
+        help="with the projection head: embeddings, which the loss saw, in place of the backbone's "
+        "features, which `rince evaluate` judges",
+    )
+    parser.add_argument("--no_onnx", action="store_true", help="leave out the ONNX file")
+    found = parser.parse_args(with_underscores(arguments))
+
+    from rince.training.checkpoint import load_run
+
+    output = None if found.output is None else Path(found.output)
+    trained = load_run(Path(found.run).resolve())  # runs/latest may soon be another run
+    folder = export_run(trained, output, head=found.head, onnx=not found.no_onnx)
+    print(f"export: {folder}")
+    for file in sorted(folder.iterdir()):
+        print(f"  {file.name:20}{file.stat().st_size / 1e6:8.2f} MB")
+    print(f"next: fill in the licence in {folder / CARD_FILE}; rince embed {folder} FOLDER")
+
+
+def export_run(
+    trained: TrainedRun, folder: Path | None = None, *, head: bool = False, onnx: bool = True
+) -> Path:
+    """Write weights, facts, ONNX and model card into a new folder, all of them or none.
+
+    Args:
+        trained: from :func:`~rince.training.checkpoint.load_run`.
+        folder: to make; None: ``export`` in the run's.
+        head: with the projection head.
+        onnx: write the ONNX file, too.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RinceError: something is there already; a run without such a head; a network that cannot
+            be written as ONNX, or gives other numbers there.
+        ImportError: a library of the extra ``export`` is not installed.
+    """
+    from rince.core.checks import RinceError
+    from rince.models.exported import save_exported
+    from rince.models.onnx_file import ONNX_FILE, write_onnx
+    from rince.training.checkpoint import image_encoder
+
+    folder = trained.folder / "export" if folder is None else folder
+    if folder.exists():  # a licence may have been written into its card
+        raise RinceError(f"{folder} is there already: remove it, or choose another -o FOLDER")
+    encoder = image_encoder(trained, head=head)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as made:
+        part = Path(made) / "part"  # the temporary folder itself is for its owner's eyes only
+        part.mkdir()
+        save_exported(encoder, part)
+        difference = write_onnx(encoder, part / ONNX_FILE) if onnx else None
+        card = _card(trained, encoder, difference)
+        (part / CARD_FILE).write_text(card, encoding="utf-8")
+        part.rename(folder)
+    return folder
+
+
+def _card(trained: TrainedRun, encoder: ImageEncoder, onnx_difference: float | None) -> str:
+    from rince.core.checks import warn
+    from rince.evaluation.results import load_evaluation
+    from rince.reports.model_card import model_card
+    from rince.training.config import to_dict
+    from rince.training.run import ABOUT_FILE
+
+    folder, about = trained.folder, trained.folder / ABOUT_FILE
+    evaluation = load_evaluation(folder) if is_evaluated(folder) else None
+    if evaluation is None:
+        warn(
+            f"{folder.name} has no results, or was trained on since: the model card has none. Run "
+            f"`rince evaluate {folder}`, then export again"
+        )
+    return model_card(
+        encoder,
+        name=folder.name,
+        label=trained.config.label(),
+        config=to_dict(trained.config),
+        step=trained.step,
+        ranks=trained.ranks,
+        about=json.loads(about.read_text()) if about.exists() else {},
+        evaluation=evaluation,
+        onnx_difference=onnx_difference,
+    )

@@ -1,0 +1,66 @@
+"""``rince search IMAGE``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from rince.cli.embed import load_encoder
+from rince.cli.evaluate import known_device
+from rince.cli.parser import HelpfulParser, with_underscores
+
+EXAMPLES = """examples:
+  rince embed runs/latest photos/ -o photos.npz         once
+  rince search husky.jpg --gallery photos.npz --run runs/latest
+  rince search a.jpg b.jpg c.jpg --top-k 3 --gallery photos.npz --run runs/latest
+"""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Print the images of a gallery that are most similar to each query."""
+    parser = HelpfulParser(
+        prog="rince search",
+        description="Find the images of a gallery that are most similar to one or more query "
+        "images, by the cosine of their embeddings (1: the same direction).",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("queries", nargs="+", help="image files")
+    parser.add_argument(
+        "--gallery", type=str, required=True, help="a .npz or .parquet file of `rince embed`"
+    )
+    parser.add_argument(
+        "--run", type=str, required=True, help="the run or export that the gallery was made with"
+    )
+    parser.add_argument("-k", "--top_k", type=int, default=10, help="images shown a query")
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, mps")
+    found = parser.parse_args(with_underscores(arguments))
+
+    from rince.core.checks import RinceError, require
+    from rince.evaluation.embeddings import embed_images, load_embeddings, nearest
+
+    require(found.top_k >= 1, f"--top_k must be at least 1, got {found.top_k}")
+    for query in found.queries:
+        if not Path(query).is_file():
+            raise RinceError(f"there is no image file {query}")
+    device = known_device(found.device)
+    gallery = load_embeddings(Path(found.gallery))
+    queries = embed_images(load_encoder(Path(found.run)), found.queries, device=device)
+    if queries.model != gallery.model:
+        raise RinceError(
+            f"{found.gallery} was made by another network than {found.run} (or by other weights of "
+            f"it, if it was trained on since), and their embeddings do not compare: make it again, "
+            f"rince embed {found.run} FOLDER -o {found.gallery}"
+        )
+    cosines, positions = nearest(gallery, queries.vectors, found.top_k)
+    for query, cosine, position in zip(queries.paths, cosines, positions, strict=True):
+        print(_shown(query))
+        for place, (value, index) in enumerate(
+            zip(cosine.tolist(), position.tolist(), strict=True)
+        ):
+            print(f"{place + 1:5}  {value:6.3f}  {_shown(gallery.paths[index])}")
+
+
+def _shown(path: str) -> str:
+    """A file name need not be valid Unicode; what is printed must be."""
+    return os.fsencode(path).decode(errors="replace")

@@ -1,0 +1,184 @@
+"""A trained network in a folder of its own: safetensors, and what it takes to feed it.
+
+``model.safetensors`` holds the weights, ``export.json`` the rest. Nothing here needs Lightning, or
+runs code from the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import OrderedDict
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rince._version import __version__
+from rince.core.checks import RinceError, import_extra, require
+from rince.models.backbones import as_backbone, build_backbone
+from rince.models.heads import projection_head
+from rince.models.weights import load_strictly
+
+EXPORT_FILE = "export.json"
+WEIGHTS_FILE = "model.safetensors"
+FORMAT = 1  # of export.json; a reader refuses those it does not know
+
+
+@dataclass(frozen=True, eq=False)
+class ImageEncoder:
+    """A network with all that it takes to feed it an image.
+
+    Args:
+        module: (B, C, S, S) float32 from :meth:`normalised` -> (B, output_dim) float32; in
+            evaluation mode, on the CPU.
+        backbone: its name for :func:`~rince.models.backbones.build_backbone`; None: the user's own.
+        output_dim: width of what the module gives.
+        embedding_dim: width of the projection head, if the module ends with one: then it gives
+            embeddings of length 1. None: it gives the backbone's features, of any length.
+        num_heads: projection heads side by side.
+        in_channels: C, 3 (RGB) or 1 (grey).
+        image_size: S; the shorter side is scaled to it (bilinear, antialiased), and the central
+            square kept.
+        mean, std: C numbers each, for pixels in [0, 1].
+        class_paths: the classes that it was trained on, each from its top group down; a
+            ``rince.Taxonomy`` takes them.
+    """
+
+    module: nn.Module
+    backbone: str | None
+    output_dim: int
+    embedding_dim: int | None
+    num_heads: int
+    in_channels: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_paths: tuple[tuple[str, ...], ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in label order."""
+        return tuple(path[-1] for path in self.class_paths)
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """What the module takes, (B, C, S, S) float32, from pixels as bytes.
+
+        Raises:
+            ValueError: pixels of another dtype, size or number of channels.
+        """
+        expected = (self.in_channels, self.image_size, self.image_size)
+        require(
+            pixels.dtype == torch.uint8 and pixels.ndim == 4 and pixels.shape[1:] == expected,
+            f"pixels must be uint8 (B, {', '.join(map(str, expected))}), got "
+            f"{tuple(pixels.shape)} and {pixels.dtype}",
+        )
+        mean, std = (
+            torch.tensor(x, device=pixels.device).view(-1, 1, 1) for x in (self.mean, self.std)
+        )
+        return (pixels.float() / 255 - mean) / std
+
+    def fingerprint(self) -> str:
+        """The same for two encoders that give the same numbers for the same image file."""
+        found = hashlib.blake2b(digest_size=16)
+        facts = (self.backbone, self.in_channels, self.image_size, self.mean, self.std)
+        found.update(repr(facts).encode())
+        for name, x in self.module.state_dict().items():
+            found.update(f"{name} {tuple(x.shape)} {x.dtype}".encode())
+            found.update(x.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return found.hexdigest()
+
+
+FACTS = tuple(field.name for field in fields(ImageEncoder) if field.name != "module")
+
+
+def save_exported(encoder: ImageEncoder, folder: Path) -> None:
+    """Write weights and facts into a folder that is there.
+
+    Raises:
+        ImportError: safetensors is not installed.
+    """
+    safetensors = import_extra("safetensors.torch", "export")
+    facts = {"format": FORMAT, "rince": __version__}
+    facts |= {name: getattr(encoder, name) for name in FACTS}
+    (folder / EXPORT_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    # Cloned: safetensors refuses tensors that share their memory.
+    weights = {
+        name: x.cpu().contiguous().clone() for name, x in encoder.module.state_dict().items()
+    }
+    # Not save_file, whose files are for their owner alone.
+    stored = safetensors.save(weights, metadata={"format": "pt"})
+    (folder / WEIGHTS_FILE).write_bytes(stored)
+
+
+def load_exported(folder: str | Path, backbone: nn.Module | None = None) -> ImageEncoder:
+    """Read what ``rince export`` wrote; every weight must be there and fit.
+
+    Args:
+        folder: the export's.
+        backbone: a module built as it was for training, if that was one of your own; the weights
+            are loaded into it.
+
+    Raises:
+        RinceError: no export, a damaged one, one of a newer rince, or a backbone that is missing
+            or does not fit.
+        ImportError: safetensors, or the library of the backbone, is not installed.
+
+    Example::
+
+        encoder = rince.load_exported("runs/latest/export")
+        features = encoder.module(encoder.normalised(pixels))  # pixels: (B, C, S, S) uint8
+    """
+    folder = Path(folder)
+    facts = _read_facts(folder / EXPORT_FILE)
+    size = {"in_channels": facts["in_channels"], "image_size": facts["image_size"]}
+    if backbone is not None:
+        built = as_backbone(backbone, **size)
+    elif facts["backbone"] is not None:
+        built = build_backbone(facts["backbone"], **size)
+    else:
+        raise RinceError(
+            f"{folder} was trained with a module of your own, which an export does not hold: "
+            f"build it as it was built for training and pass it, load_exported({str(folder)!r}, "
+            f"backbone=...)"
+        )
+    safetensors = import_extra("safetensors.torch", "export")
+    file = folder / WEIGHTS_FILE
+    try:
+        weights = safetensors.load_file(file)
+    except Exception as error:  # SafetensorError, which is no OSError, and whatever reading raises
+        raise RinceError(
+            f"cannot read {file}, perhaps cut short while it was copied ({error}): copy it again, "
+            f"or export the run again"
+        ) from error
+    module = built.module
+    if facts["embedding_dim"] is not None:
+        head = projection_head(built.feature_dim, facts["embedding_dim"], facts["num_heads"])
+        module = nn.Sequential(OrderedDict(backbone=module, head=head))
+    load_strictly(module, weights, file)
+    return ImageEncoder(module=module.eval(), **facts)
+
+
+def _read_facts(file: Path) -> dict[str, Any]:
+    """The fields of an :class:`ImageEncoder` but its module."""
+    if not file.is_file():
+        raise RinceError(
+            f"{file.parent} is not an export: it holds no {EXPORT_FILE} (`rince export RUN` makes "
+            f"one)"
+        )
+    try:
+        facts = dict(json.loads(file.read_text(encoding="utf-8")))
+        if facts["format"] != FORMAT:
+            raise RinceError(
+                f"{file} is of format {facts['format']}, written by rince {facts['rince']}; this "
+                f"rince {__version__} reads format {FORMAT}: install that one, or export again"
+            )
+        found = {name: facts[name] for name in FACTS}
+        found["class_paths"] = tuple(map(tuple, found["class_paths"]))
+        return found | {name: tuple(map(float, found[name])) for name in ("mean", "std")}
+    except (ValueError, TypeError, KeyError) as error:
+        raise RinceError(
+            f"{file} is damaged ({type(error).__name__}: {error}): export the run again"
+        ) from error

@@ -1,0 +1,81 @@
+"""An encoder as an ONNX file, checked against torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rince.core.checks import RinceError, import_extra
+from rince.models.exported import ImageEncoder
+
+ONNX_FILE = "model.onnx"
+CHECKED_BATCHES = (1, 2, 5)
+TOLERANCE = 1e-4  # of the largest output; fp32 in another order of sums is at about 1e-6
+
+
+def write_onnx(encoder: ImageEncoder, file: Path) -> float:
+    """Write the module as ONNX, for batches of any size, and compare it with torch.
+
+    Args:
+        encoder: its module takes ``images``, (batch, C, S, S) float32, and gives ``features`` or,
+            with a projection head, ``embeddings``.
+        file: to write; weights and all.
+
+    Returns:
+        The largest difference between ONNX Runtime and torch over random images, as a share of
+        the largest output.
+
+    Raises:
+        ImportError: onnx, onnxscript or onnxruntime is not installed.
+        RinceError: the module cannot be written as ONNX, or gives other numbers there.
+    """
+    for library in ("onnx", "onnxscript"):  # torch imports them deep inside
+        import_extra(library, "export")
+    runtime = import_extra("onnxruntime", "export")
+    output = "features" if encoder.embedding_dim is None else "embeddings"
+    with torch.no_grad():
+        try:
+            torch.onnx.export(
+                encoder.module,
+                (_images(encoder, 2),),
+                file,
+                dynamo=True,
+                input_names=["images"],
+                output_names=[output],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                external_data=False,
+                verbose=False,
+            )
+            session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+            worst = max(_difference(encoder, session, count) for count in CHECKED_BATCHES)
+        except Exception as error:  # torch's exporter and ONNX Runtime raise whatever they like
+            first_line = str(error).strip().partition("\n")[0]
+            raise RinceError(
+                f"this network cannot be written as ONNX ({type(error).__name__}: {first_line}); "
+                f"leave it out with --no-onnx"
+            ) from error
+    if not worst <= TOLERANCE:  # NaN, too
+        raise RinceError(
+            f"the ONNX file gives other numbers than torch: they differ by {worst:.1e} of the "
+            f"largest output, {TOLERANCE:.0e} is allowed; leave it out with --no-onnx"
+        )
+    return worst
+
+
+def _difference(encoder: ImageEncoder, session: Any, count: int) -> float:
+    images = _images(encoder, count)
+    expected = encoder.module(images)
+    (given,) = session.run(None, {"images": images.numpy()})
+    found = torch.from_numpy(given)
+    if found.shape != expected.shape:
+        raise ValueError(f"it gives {tuple(found.shape)}, not {tuple(expected.shape)}")
+    return float((found - expected).abs().max() / expected.abs().max())
+
+
+def _images(encoder: ImageEncoder, count: int) -> torch.Tensor:
+    size, generator = encoder.image_size, torch.Generator().manual_seed(count)
+    shape = (count, encoder.in_channels, size, size)
+    pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    return encoder.normalised(pixels)

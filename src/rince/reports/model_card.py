@@ -1,0 +1,200 @@
+"""A model card: what an exported network is, how to feed it, and what was measured of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from rince._version import __version__
+from rince.evaluation.results import Evaluation
+from rince.models.exported import ImageEncoder
+from rince.ranks.class_ranks import ClassRanks
+from rince.ranks.readers import some_names
+from rince.reports.run_report import one_line
+from rince.reports.table import format_metric, markdown_escape
+
+# Of the machine and the people that trained it, not of the network.
+_PRIVATE = ("name", "output", "progress", "accelerator", "devices")
+
+_CARD = """---
+library_name: rince
+pipeline_tag: image-feature-extraction
+tags: [rince, contrastive-learning, image-retrieval]
+# license: for you to choose; the images it was trained on may set terms
+---
+
+# {name}
+
+{about}
+
+## Use
+
+```python
+import rince
+
+encoder = rince.load_exported("FOLDER")  # pip install 'rince[export]'{own}
+# pixels: (B, {channels}, {size}, {size}) uint8
+{output} = encoder.module(encoder.normalised(pixels))
+```
+
+`rince embed FOLDER photos/` embeds a folder of images, `rince search IMAGE` finds the nearest.
+
+| input | |
+|:---|:---|
+| images | {colour}, shorter side scaled to {size} pixels (bilinear, antialiased), central square |
+| values | bytes / 255, minus {mean}, divided by {std}, a channel each |
+| output | {output}, {dim} numbers{length} |
+{onnx}
+Trained on {num_classes} classes (`encoder.classes`): {classes}
+
+## Results
+
+{results}
+
+## Ranks
+
+{ranks}
+
+## Training
+
+{training}
+
+```yaml
+{config}```
+
+| version | |
+|:---|:---|
+{versions}
+
+## Licence, intended use, limits
+
+For you to fill in before you publish this: the licence of the weights, the terms of the images,
+what it is for, and what it must not be used for. Nothing but the results above was measured.
+"""
+
+
+def model_card(
+    encoder: ImageEncoder,
+    *,
+    name: str,
+    label: str,
+    config: Mapping[str, Any],
+    step: int,
+    ranks: ClassRanks,
+    about: Mapping[str, Any],
+    evaluation: Evaluation | None,
+    onnx_difference: float | None,
+) -> str:
+    """The text of a card.
+
+    Args:
+        encoder: what is exported.
+        name: of the run.
+        label: of the method, such as "rince out-in".
+        config: the run's, nested. Of absolute paths only the last part is shown, as cards are
+            published and folders tell of people.
+        step: optimizer steps taken.
+        ranks: what RINCE was trained on.
+        about: about.json of a finished run; empty for another.
+        evaluation: what was measured; None: nothing.
+        onnx_difference: from :func:`~rince.models.onnx_file.write_onnx`; None: no such file.
+    """
+    features = encoder.embedding_dim is None
+    what = "the backbone's features" if features else "the embeddings of its projection head"
+    data = PurePath(config["data"]).name
+    kind = f"`{encoder.backbone}`" if encoder.backbone else "network of its makers' own"
+    onnx = ""
+    if onnx_difference is not None:
+        onnx = (
+            f"| ONNX | `model.onnx`, input `images`, output `{_output(encoder)}`, batches of any "
+            f"size; ONNX Runtime and torch differ by {onnx_difference:.0e} of the largest output "
+            f"|\n"
+        )
+    return _CARD.format(
+        name=one_line(name),
+        about=f"A {kind} trained with {one_line(label)} on {data}; it gives {what}.",
+        own="" if encoder.backbone else "; and backbone=..., the module's code is not in here",
+        output=_output(encoder),
+        channels=encoder.in_channels,
+        size=encoder.image_size,
+        colour="grey" if encoder.in_channels == 1 else "RGB",
+        mean=list(encoder.mean),
+        std=list(encoder.std),
+        dim=encoder.output_dim,
+        length=_length(encoder),
+        onnx=onnx,
+        num_classes=len(encoder.classes),
+        classes=some_names(encoder.classes),
+        results=_results(evaluation, features),
+        ranks=_ranks(ranks) if config["objective"] == "rince" else f"{label} knows none.",
+        training=_training(step, about),
+        config=yaml.safe_dump(_publishable(config), sort_keys=False),
+        versions="\n".join(
+            f"| {package} | {version} |"
+            for package, version in (about.get("versions") or {"rince": __version__}).items()
+        ),
+    )
+
+
+def _length(encoder: ImageEncoder) -> str:
+    if encoder.embedding_dim is None:
+        return ", of any length: compare by the cosine"
+    if encoder.num_heads > 1:
+        return f": {encoder.num_heads} embeddings of length 1, side by side"
+    return ", of length 1"
+
+
+def _output(encoder: ImageEncoder) -> str:
+    return "features" if encoder.embedding_dim is None else "embeddings"
+
+
+def _results(evaluation: Evaluation | None, features: bool) -> str:
+    if evaluation is None:
+        return "Not evaluated."
+    info = evaluation.info
+    lines = [
+        f"By `rince evaluate` on {info['data']}: {info['train_images']} training and "
+        f"{info['test_images']} test images, one run"
+        + ("." if features else ", of the backbone's features, not of the embeddings given here."),
+        "Per cent, but for the correlation; FPR95 is better when lower.",
+        "",
+        "| metric | |",
+        "|:---|---:|",
+    ]
+    lines += [
+        f"| {markdown_escape(key)} | {format_metric(key, value)} |"
+        for key, value in evaluation.metrics.items()
+    ]
+    return "\n".join(lines)
+
+
+def _ranks(ranks: ClassRanks) -> str:
+    """Pairs of different classes by rank; on the diagonal all are rank 1."""
+    table = ranks.table.clone().fill_diagonal_(-2)
+    counts = {i: int((table == i).sum()) for i in (*range(1, ranks.num_ranks + 1), 0, -1)}
+    names = {0: "0 (negative)", -1: "-1 (ignored)"}
+    rows = [f"| {names.get(i, i)} | {n} |" for i, n in counts.items() if n or i > 1]
+    head = ["| rank | ordered pairs of different classes |", "|:---|---:|"]
+    return "\n".join([f"{ranks.num_ranks}, rank 1: the same class.", "", *head, *rows])
+
+
+def _training(step: int, about: Mapping[str, Any]) -> str:
+    if not about:
+        return f"{step} steps; **not finished** when it was exported."
+    where = f"{about['train_seconds']:.0f} s on {about['machine']}"
+    return f"{step} steps in {where}, seed {about['seed']}."
+
+
+def _publishable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the machine's own settings, and of absolute paths the last part."""
+    return {name: _last_part(value) for name, value in config.items() if name not in _PRIVATE}
+
+
+def _last_part(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _last_part(inside) for name, inside in value.items()}
+    absolute = isinstance(value, str) and value.startswith(("/", "~"))
+    return PurePath(value).name if absolute else value

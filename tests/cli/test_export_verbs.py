@@ -1,0 +1,228 @@
+"""rince export, embed and search, on runs of a second."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import rince
+from rince import RinceError, RinceWarning
+from rince.cli.export import export_run
+from rince.cli.main import main
+from rince.evaluation.embeddings import load_embeddings
+from rince.evaluation.results import RESULTS_FILE, load_evaluation
+from rince.training.checkpoint import CHECKPOINT_FILE, image_encoder, load_run
+from rince.training.config import ModelConfig
+from rince.training.run import train
+from training.small_runs import flat_backbone, small_config
+
+pytest.importorskip("safetensors", reason="needs the extra export")
+
+
+@pytest.fixture(scope="module")
+def runs(image_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """rince, evaluated; two-heads and classifier, not."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, objective in (
+        ("rince", "rince"),
+        ("two-heads", "supcon-two-heads"),
+        ("classifier", "cross-entropy"),
+    ):
+        model = ModelConfig(backbone="tiny-resnet", embedding_dim=8)
+        train(
+            small_config(
+                image_tree, root, name=name, objective=objective, model=model, epochs=1, knn_every=0
+            )
+        )
+    given = ["--probe-epochs", "1", "--map-points", "0", "--device", "cpu"]
+    assert main(["evaluate", str(root / "rince"), *given]) == 0
+    return root
+
+
+def _refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 1
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    return shown
+
+
+def test_from_run_to_search(
+    runs: Path, image_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra export")
+    pytest.importorskip("onnxscript", reason="needs the extra export")
+    run, folder, file = runs / "rince", tmp_path / "made" / "net", tmp_path / "found.npz"
+    assert main(["export", str(run), "-o", str(folder)]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("README.md", "export.json", "model.onnx", "model.safetensors")
+    ]
+    assert [path.name for path in folder.parent.iterdir()] == ["net"]
+    metrics = load_evaluation(run).metrics
+    card = (folder / "README.md").read_text()
+    assert f"| probe/fine | {100 * metrics['probe/fine']:.1f} |" in card
+    assert "ONNX Runtime and torch differ by" in card
+
+    # The export and the run are the same network.
+    assert main(["embed", str(folder), str(image_tree), "-o", str(file)]) == 0
+    assert "96 images in 128 dimensions" in capsys.readouterr().out
+    by_export = load_embeddings(file)
+    assert main(["embed", str(run), str(image_tree), "-o", str(file), "--batch-size", "7"]) == 0
+    by_run = load_embeddings(file)
+    assert by_run.paths == by_export.paths
+    assert by_run.model == by_export.model
+    torch.testing.assert_close(by_run.vectors, by_export.vectors)
+
+    # Each image finds itself first.
+    queries = [by_run.paths[i] for i in (3, 50)]
+    capsys.readouterr()
+    given = ["--gallery", str(file), "--run", str(folder), "-k", "2"]
+    assert main(["search", *queries, *given]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [lines[0], lines[3]] == queries
+    assert [lines[1], lines[4]] == [f"    1   1.000  {query}" for query in queries]
+    expected = by_run.vectors @ by_run.vectors[50]
+    expected[50] = -2
+    best = int(expected.argmax())
+    assert lines[5] == f"    2  {float(expected[best]):6.3f}  {by_run.paths[best]}"
+    assert len(lines) == 6
+
+
+def test_the_head_comes_along_if_asked_for(runs: Path, tmp_path: Path) -> None:
+    images = torch.randn(3, 3, 16, 16)
+    for name, width in (("rince", 8), ("two-heads", 16)):
+        trained = load_run(runs / name)
+        with pytest.warns(RinceWarning) if name == "two-heads" else nullcontext():
+            export_run(trained, tmp_path / name, head=True, onnx=False)
+        found = rince.load_exported(tmp_path / name)
+        assert (found.output_dim, found.embedding_dim) == (width, 8)
+        assert trained.head is not None
+        with torch.no_grad():
+            expected = trained.head(trained.backbone.module(images))
+            assert torch.equal(found.module(images), expected)
+        torch.testing.assert_close(expected.view(3, -1, 8).norm(dim=2), torch.ones(3, width // 8))
+        assert found.fingerprint() != image_encoder(trained).fingerprint()
+        with_head = image_encoder(trained, head=True).module
+        assert not any(module.training for module in with_head.modules())
+
+
+def test_the_head_is_the_trained_one(runs: Path) -> None:
+    weights = torch.load(runs / "rince" / CHECKPOINT_FILE, weights_only=True)["state_dict"]
+    head = load_run(runs / "rince").head
+    assert head is not None
+    assert torch.equal(
+        head.state_dict()["layers.2.weight"], weights["encoder.head.layers.2.weight"]
+    )
+    classifier = load_run(runs / "classifier")
+    assert classifier.head is None
+    with pytest.raises(RinceError, match=r"trained with cross-entropy: it has a classifier"):
+        image_encoder(classifier, head=True)
+    assert image_encoder(classifier).output_dim == 128
+
+
+def test_results_that_are_older_than_the_weights_stay_out(runs: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(runs / "rince", tmp_path / "run")
+    os.utime(run / RESULTS_FILE, (0, 0))
+    with pytest.warns(RinceWarning, match="no results, or was trained on since"):
+        folder = export_run(load_run(run), onnx=False)
+    assert folder == run / "export"
+    assert "Not evaluated." in (folder / "README.md").read_text()
+
+
+def test_an_export_is_never_overwritten(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "README.md").write_text("license: mine")
+    given = ["export", str(runs / "rince"), "-o", str(tmp_path / "net"), "--no-onnx"]
+    assert "is there already: remove it, or choose another -o" in _refusal(given, capsys)
+    assert (tmp_path / "net" / "README.md").read_text() == "license: mine"
+
+
+def test_a_failed_export_leaves_nothing(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> float:
+        raise RinceError("no ONNX")
+
+    monkeypatch.setattr("rince.models.onnx_file.write_onnx", fail)
+    with pytest.raises(RinceError, match="no ONNX"):
+        export_run(load_run(runs / "rince"), tmp_path / "net")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backbone_of_the_users_own(image_tree: Path, tmp_path: Path) -> None:
+    run = train(small_config(image_tree, tmp_path, epochs=1, knn_every=0), flat_backbone())
+    trained = load_run(run, flat_backbone())
+    with pytest.warns(RinceWarning, match="no results"):
+        folder = export_run(trained, onnx=False)
+    found = rince.load_exported(folder, flat_backbone().module)
+    assert found.backbone is None
+    assert found.fingerprint() == image_encoder(trained).fingerprint()
+
+
+def test_what_is_wrong_is_said(
+    runs: Path, image_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, images, file = str(runs / "rince"), str(image_tree), str(tmp_path / "a.npz")
+    assert "neither a run" in _refusal(["embed", str(tmp_path), images, "-o", file], capsys)
+    assert "is not a folder of images" in _refusal(["embed", run, "nowhere/", "-o", file], capsys)
+    # Before anything is loaded.
+    assert ".npz or a .parquet" in _refusal(["embed", "nowhere", images, "-o", "a.csv"], capsys)
+    assert "at least 1" in _refusal(["embed", run, images, "--batch-size", "0"], capsys)
+    assert "holds no checkpoint" in _refusal(["export", str(tmp_path)], capsys)
+    assert main(["embed", run, images, "-o", file]) == 0
+    query = next(str(path) for path in image_tree.rglob("*.png"))
+    search = ["search", query, "--gallery", file, "--run"]
+    shown = _refusal([*search, str(runs / "two-heads")], capsys)
+    assert "was made by another network" in shown
+    assert f"rince embed {runs / 'two-heads'} FOLDER -o {file}" in shown
+    assert "there is no image file x.png" in _refusal(
+        ["search", "x.png", "--gallery", file, "--run", run], capsys
+    )
+    assert "there is no file" in _refusal(
+        ["search", query, "--gallery", str(tmp_path / "b.npz"), "--run", run], capsys
+    )
+    assert "--top_k must be at least 1" in _refusal([*search, run, "--top-k", "0"], capsys)
+
+
+def test_unreadable_images(
+    runs: Path, image_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    good = sorted(image_tree.rglob("*.png"))[:2]
+    for file in good:
+        shutil.copy(file, photos / f"{file.parent.name}-{file.name}")
+    (photos / "bad.png").write_bytes(b"no image")
+    given = ["embed", str(runs / "rince"), str(photos), "-o", str(tmp_path / "a.npz")]
+    assert "bad.png" in _refusal(given, capsys)
+    assert not (tmp_path / "a.npz").exists()
+    with pytest.warns(RinceWarning, match="1 of 3 images are left out"):
+        assert main([*given, "--skip-unreadable"]) == 0
+    with np.load(tmp_path / "a.npz") as found:
+        assert [Path(path).name for path in found["paths"]] == [
+            f"{file.parent.name}-{file.name}" for file in good
+        ]
+
+
+def test_a_file_name_that_is_no_unicode_can_be_shown(
+    runs: Path, image_tree: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    odd = os.fsdecode(os.fsencode(photos) + b"/caf\xe9.png")
+    try:
+        shutil.copy(next(image_tree.rglob("*.png")), odd)
+    except OSError:
+        pytest.skip("this file system takes Unicode names only")
+    file = str(tmp_path / "a.npz")
+    assert main(["embed", str(runs / "rince"), str(photos), "-o", file]) == 0
+    assert main(["search", odd, "--gallery", file, "--run", str(runs / "rince")]) == 0
+    assert "caf\N{REPLACEMENT CHARACTER}.png" in capfd.readouterr().out

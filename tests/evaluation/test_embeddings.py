@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from rince.core.checks import RinceError, RinceWarning
+from rince.data.images import image_files, read_fitted
+from rince.data.views import evaluation_pixels
+from rince.evaluation.embeddings import (
+    Embeddings,
+    embed_images,
+    load_embeddings,
+    nearest,
+    require_writable,
+    save_embeddings,
+)
+from rince.models.exported import ImageEncoder
+
+SIZE = 8
+
+
+def encoder(channels: int = 3) -> ImageEncoder:
+    torch.manual_seed(0)
+    return ImageEncoder(
+        module=nn.Sequential(nn.Flatten(), nn.Linear(channels * SIZE**2, 5), nn.Dropout(0.5)),
+        backbone=None,
+        output_dim=5,
+        embedding_dim=None,
+        num_heads=1,
+        in_channels=channels,
+        image_size=SIZE,
+        mean=(0.485, 0.456, 0.406)[:channels] if channels == 3 else (0.5,),
+        std=(0.229, 0.224, 0.225)[:channels] if channels == 3 else (0.25,),
+        class_paths=(("a",),),
+    )
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Ten images of several sizes at several depths, and what is none."""
+    generator = np.random.default_rng(0)
+    root = tmp_path / "photos"
+    for index in range(10):
+        file = root / ("deep/er" if index % 3 else "") / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shape = (SIZE + 3 * index, SIZE + index % 4, 3)
+        Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8)).save(file)
+    (root / "readme.txt").write_text("no image")
+    return root
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 50])
+def test_each_image_by_itself(photos: Path, channels: int, batch_size: int) -> None:
+    net, files = encoder(channels), image_files(photos)
+    assert len(files) == 10
+    found = embed_images(net, files, batch_size=batch_size)
+    assert found.paths == tuple(files)
+    linear = net.module[1].double()  # type: ignore[index,operator]
+    for file, vector in zip(files, found.vectors, strict=True):
+        image = evaluation_pixels(read_fitted(file, SIZE, channels)[None]).double()
+        with torch.no_grad():
+            feature = linear(image.flatten(1))[0]
+        torch.testing.assert_close(
+            vector.double(), feature / feature.square().sum().sqrt(), atol=1e-6, rtol=0
+        )
+
+
+def test_files_that_cannot_be_read(photos: Path) -> None:
+    files = image_files(photos)
+    whole = embed_images(encoder(), files, batch_size=2)
+    for index in (2, 3, 9):  # all of a batch, and one of the last
+        Path(files[index]).write_bytes(b"no image")
+    with pytest.raises(RinceError, match=r"cannot read .*png"):
+        embed_images(encoder(), files, batch_size=2)
+    with pytest.warns(RinceWarning, match="3 of 10 images are left out"):
+        found = embed_images(encoder(), files, batch_size=2, on_unreadable="skip")
+    kept = [0, 1, 4, 5, 6, 7, 8]
+    assert found.paths == tuple(files[i] for i in kept)
+    torch.testing.assert_close(found.vectors, whole.vectors[kept])
+    for file in files:
+        Path(file).write_bytes(b"no image")
+    with pytest.raises(RinceError, match="none of the 10 images can be read"):
+        embed_images(encoder(), files, on_unreadable="skip")
+
+
+def test_the_nearest_against_all_cosines_in_float64() -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.nn.functional.normalize(torch.randn(40, 6, generator=generator), dim=1)
+    query = torch.randn(300, 6, generator=generator)  # of any length, in more than one chunk
+    gallery = Embeddings(tuple(map(str, range(40))), vectors, "m")
+    cosines, positions = nearest(gallery, query, 7)
+    unit = query.double() / query.double().norm(dim=1, keepdim=True)
+    expected = unit @ vectors.double().T
+    assert positions.shape == cosines.shape == (300, 7)
+    for row in range(300):
+        best = sorted(range(40), key=lambda i: -expected[row, i].item())[:7]
+        assert positions[row].tolist() == best
+        torch.testing.assert_close(cosines[row].double(), expected[row, best], atol=1e-6, rtol=0)
+    assert nearest(gallery, query[:2], 100)[1].shape == (2, 40)
+    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
+        nearest(gallery, query, 0)
+
+
+def some(count: int = 3) -> Embeddings:
+    vectors = torch.nn.functional.normalize(
+        torch.arange(1.0, 4.0 * count + 1).view(count, 4), dim=1
+    )
+    return Embeddings(tuple(f"photos/ä {i}.png" for i in range(count)), vectors, "abc")
+
+
+def same(one: Embeddings, other: Embeddings) -> bool:
+    return (one.paths, one.model) == (other.paths, other.model) and torch.equal(
+        one.vectors, other.vectors
+    )
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_is_read_is_what_was_written(suffix: str, count: int, tmp_path: Path) -> None:
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    file = tmp_path / f"found{suffix}"
+    file.write_bytes(b"what was there before")
+    save_embeddings(some(count), file)
+    assert same(load_embeddings(file), some(count))
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_other_programs_can_read_the_files(tmp_path: Path) -> None:
+    save_embeddings(some(), tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as found:
+        assert found["paths"].tolist() == list(some().paths)
+        assert found["embeddings"].dtype == np.float32
+        np.testing.assert_allclose(found["embeddings"] @ found["embeddings"][0], 1, atol=0.1)
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
+    save_embeddings(some(), tmp_path / "a.parquet")
+    rows = parquet.read_table(tmp_path / "a.parquet").to_pylist()
+    assert [row["path"] for row in rows] == list(some().paths)
+    assert rows[1]["embedding"] == some().vectors[1].tolist()
+
+
+def test_a_file_name_that_is_no_unicode(tmp_path: Path) -> None:
+    odd = replace(some(1), paths=(os.fsdecode(b"caf\xe9.png"),))
+    save_embeddings(odd, tmp_path / "a.npz")
+    assert same(load_embeddings(tmp_path / "a.npz"), odd)
+    pytest.importorskip("pyarrow", reason="needs the extra parquet")
+    with pytest.raises(RinceError, match=r"caf.*parquet.*\.npz"):
+        save_embeddings(odd, tmp_path / "a.parquet")
+
+
+def test_names_that_cannot_be_written_are_refused_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a \.npz or a \.parquet file, got '.*a\.csv'"):
+        require_writable(tmp_path / "a.csv")
+    with pytest.raises(RinceError, match=r"there is no folder .*nowhere to write a\.npz to"):
+        require_writable(tmp_path / "nowhere" / "a.npz")
+    require_writable(tmp_path / "a.npz")
+
+
+def _bad_files(folder: Path) -> list[Path]:
+    save_embeddings(some(), folder / "cut.npz")
+    whole = (folder / "cut.npz").read_bytes()
+    (folder / "cut.npz").write_bytes(whole[:-100])
+    np.savez(folder / "foreign.npz", vectors=np.ones((2, 2)))
+    np.savez(folder / "short.npz", paths=["a"], embeddings=np.ones((2, 2)), model="m")
+    (folder / "text.parquet").write_text("no table")
+    return sorted(folder.iterdir())
+
+
+def test_files_that_are_not_ours(tmp_path: Path) -> None:
+    with pytest.raises(RinceError, match=r"there is no file .*: `rince embed RUN FOLDER -o"):
+        load_embeddings(tmp_path / "nowhere.npz")
+    with pytest.raises(ValueError, match=r"\.npz or a \.parquet"):
+        load_embeddings(tmp_path / "a.csv")
+    for file in _bad_files(tmp_path):
+        if file.suffix == ".parquet":
+            pytest.importorskip("pyarrow", reason="needs the extra parquet")
+        with pytest.raises(RinceError, match=r"is damaged, or was not written by `rince embed`"):
+            load_embeddings(file)
+
+
+def test_a_vector_a_path() -> None:
+    with pytest.raises(ValueError, match=r"one vector for each of 1 paths, got shape \(2, 3\)"):
+        Embeddings(("a",), torch.ones(2, 3), "m")

