@@ -11,6 +11,7 @@ from rince.core.checks import RinceError
 from rince.evaluation.results import (
     ARRAYS_FILE,
     RESULTS_FILE,
+    ClassSimilarity,
     Evaluation,
     Gallery,
     Histograms,
@@ -45,6 +46,12 @@ def evaluation() -> Evaluation:
             ("cifar10", "knn"): RocCurve(np.array([0, 0.5, 1]), np.array([0, 0.75, 1])),
             ("other photos", "gaussian"): RocCurve(np.array([0, 1.0]), np.array([0.25, 1.0])),
         },
+        class_similarity=ClassSimilarity(
+            order=np.array([1, 0, 2]),
+            groups=np.array([0, 0, 1]),
+            learned=rng.uniform(-1, 1, (3, 3)).astype(np.float16),
+            given=np.array([[1, 2, 0], [2, 1, 0], [0, -1, 1]], dtype=np.int8),
+        ),
     )
 
 
@@ -74,7 +81,7 @@ def test_what_is_saved_is_what_is_loaded(evaluation: Evaluation, tmp_path: Path)
 
 
 def test_no_outliers_no_curves(evaluation: Evaluation, tmp_path: Path) -> None:
-    without = dataclasses.replace(evaluation, roc={})
+    without = dataclasses.replace(evaluation, roc={}, class_similarity=None)
     save_evaluation(without, tmp_path)
     same(without, load_evaluation(tmp_path))
 

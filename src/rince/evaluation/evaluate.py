@@ -17,6 +17,7 @@ from rince.data.batches import eval_batches
 from rince.data.clips import VideoClips
 from rince.data.images import FileImages, Images, TensorImages
 from rince.data.sources import Splits
+from rince.evaluation.class_similarity import class_similarity
 from rince.evaluation.features import FeatureSet, extract_features
 from rince.evaluation.knn import knn_accuracy
 from rince.evaluation.linear_probe import linear_probe
@@ -33,6 +34,7 @@ from rince.evaluation.ordering import rank_agreement, rank_correlation, similari
 from rince.evaluation.results import Evaluation, Gallery, Map2D, RocCurve, TimeCurve
 from rince.evaluation.retrieval import retrieval_by_level
 from rince.evaluation.times import recall_by_rank, similarity_over_time, video_accuracy
+from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import VIDEO, TimePairRanks, TimeRanks
 
@@ -72,6 +74,7 @@ def evaluate_backbone(
     batch_size: int = 512,
     workers: int = 0,
     classifier: nn.Module | None = None,
+    class_ranks: ClassRanks | None = None,
 ) -> Evaluation:
     """Judge a backbone as the paper does, and by whether it keeps the order of the ranks.
 
@@ -89,12 +92,14 @@ def evaluate_backbone(
         workers: processes that decode image files; no effect for images in memory.
         classifier: features to logits, (B, D) -> (B, C), of a run that was trained as one: then
             its probabilities (msp) and energies are outlier scores too.
+        class_ranks: those it was trained on, to be drawn beside what it learned; the taxonomy's
+            by default.
 
     Returns:
         All metrics and what a report draws.
 
     Raises:
-        ValueError: no test images, or features that are not finite.
+        ValueError: no test images, features that are not finite, or ranks of other classes.
     """
     options = options or EvaluationOptions()
     require(len(splits.test) > 0, "there are no test images to evaluate on")
@@ -185,6 +190,7 @@ def evaluate_backbone(
         gallery=_gallery(splits.test, gallery_images, test, gallery, ranks, size, options),
         roc=roc,
         time_curve=None if times is None else times.curve(test.features),
+        class_similarity=class_similarity(test, train, taxonomy, class_ranks),
     )
 
 

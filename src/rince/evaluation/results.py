@@ -1,7 +1,8 @@
 """What an evaluation found, written to and read from a run folder.
 
 ``results.json`` holds the numbers (and is meant to be read by people and scripts);
-``evaluation.npz`` holds what the report draws: curves, histograms, the 2-D map, the gallery.
+``evaluation.npz`` holds what the report draws: curves, histograms, class similarities, the 2-D
+map, the gallery.
 """
 
 from __future__ import annotations
@@ -96,6 +97,24 @@ class TimeCurve:
 
 
 @dataclass(frozen=True)
+class ClassSimilarity:
+    """How similar the classes became, and how similar they were said to be.
+
+    Args:
+        order: (C,) int, class indices in the order of the rows and columns, groups together.
+        groups: (C,) int, level-2 group of each row.
+        learned: (C, C) float16, mean cosine of test images (rows) and training images (columns);
+            NaN where there is no pair.
+        given: (C, C) int8, ranks: 1 = the class itself, 0 = negative, -1 = ignored.
+    """
+
+    order: Array
+    groups: Array
+    learned: Array
+    given: Array
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Everything measured on one run.
 
@@ -109,6 +128,7 @@ class Evaluation:
         classes: (C,) fine class names. groups: names of the level-2 groups.
         roc: (outlier set, detector) -> curve.
         time_curve: of clips of videos.
+        class_similarity: None for one class or very many, or where an older rince evaluated the run.
     """
 
     metrics: Mapping[str, float]
@@ -120,6 +140,7 @@ class Evaluation:
     gallery: Gallery
     roc: Mapping[tuple[str, str], RocCurve] = field(default_factory=dict)
     time_curve: TimeCurve | None = None
+    class_similarity: ClassSimilarity | None = None
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
@@ -148,6 +169,9 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
     if evaluation.time_curve is not None:
         for name in TimeCurve.__dataclass_fields__:
             arrays[f"time/{name}"] = np.asarray(getattr(evaluation.time_curve, name))
+    if evaluation.class_similarity is not None:
+        for name in ClassSimilarity.__dataclass_fields__:
+            arrays[f"classes/{name}"] = getattr(evaluation.class_similarity, name)
     try:
         with replacing(folder / ARRAYS_FILE) as part, part.open("wb") as stream:
             np.savez_compressed(stream, allow_pickle=False, **arrays)
@@ -194,6 +218,11 @@ def _evaluation(numbers: Mapping[str, Any], arrays: Mapping[str, Array]) -> Eval
             arrays[f"time/{name}"] for name in TimeCurve.__dataclass_fields__
         )
         curve = TimeCurve(seconds, similarity, pairs, float(other))
+    between = None
+    if "classes/order" in arrays:
+        between = ClassSimilarity(
+            *(arrays[f"classes/{name}"] for name in ClassSimilarity.__dataclass_fields__)
+        )
     return Evaluation(
         metrics=numbers["metrics"],
         info=numbers["info"],
@@ -204,4 +233,5 @@ def _evaluation(numbers: Mapping[str, Any], arrays: Mapping[str, Array]) -> Eval
         gallery=Gallery(*(arrays[f"gallery/{n}"] for n in Gallery.__dataclass_fields__)),
         roc=roc,
         time_curve=curve,
+        class_similarity=between,
     )
