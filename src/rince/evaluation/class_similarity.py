@@ -13,6 +13,7 @@ from rince.ranks.taxonomy import Taxonomy
 
 MAX_CLASSES = 1000  # 2 MB in the run's folder, and as many lines as a picture can show
 
+
 def mean_class_cosines(
     query_features: Tensor,
     query_labels: Tensor,

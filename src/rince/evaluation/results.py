@@ -128,7 +128,7 @@ class Evaluation:
         classes: (C,) fine class names. groups: names of the level-2 groups.
         roc: (outlier set, detector) -> curve.
         time_curve: of clips of videos.
-        class_similarity: None for one class or very many, or where an older rince evaluated the run.
+        class_similarity: None for one class, very many, or a run that an older rince evaluated.
     """
 
     metrics: Mapping[str, float]
