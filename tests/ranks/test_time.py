@@ -132,7 +132,7 @@ def test_describe_in_words() -> None:
     assert "items: 3, videos: 2, ranks: 3" in text
     assert "same shot or up to 5 s apart" in text
     assert "no two items have rank 2" in text
-    assert "a random batch of 3 holds 0.67 items of rank 3 per item" in text
+    assert "a random batch of 3 holds 0.67 keys of rank 3 per item" in text
     alone = TimeRanks([0.5]).describe(TimeRanks.items([0, 0], [0, 9], [1, 10]), 2)
     assert "there are no negatives" in alone.warnings[0]
     with pytest.raises(ValueError, match="a batch of 3 cannot be drawn from 2 items"):

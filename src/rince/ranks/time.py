@@ -19,6 +19,7 @@ from rince.core.pair_ranks import (
     check_pair_labels,
     mask_pairs,
 )
+from rince.ranks.summary import rare_ranks
 
 Unit = Literal["seconds", "fraction"]
 Beyond = Literal["rank", "negative", "ignore"]
@@ -345,6 +346,11 @@ class TimeSummary:
     expected: tuple[float, ...]
 
     @property
+    def num_ranks(self) -> int:
+        """R, negatives not counted."""
+        return len(self.rules) - 1
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What is likely not meant, in sentences."""
         found = []
@@ -353,21 +359,13 @@ class TimeSummary:
                 "there are no negatives, so nothing can be learned: give more than one video, or "
                 "let what is far apart in time be negative (beyond='negative')"
             )
-        for rank in range(2, len(self.rules)):
-            if self.pairs[rank - 1] == 0:
-                found.append(f"no two items have rank {rank}: its loss term is always skipped")
-            elif self.expected[rank - 1] < 1:
-                found.append(
-                    f"a random batch of {self.batch_size} holds {self.expected[rank - 1]:.2g} "
-                    f"items of rank {rank} per item on average: use larger batches, a queue, or "
-                    f"batches of several items a video"
-                )
+        found += rare_ranks(self, "batches of several items a video", "items", "item")
         return tuple(found)
 
     def __str__(self) -> str:
         width = max(map(len, self.rules)) + 2
         lines = [
-            f"items: {self.num_items}, videos: {self.num_videos}, ranks: {len(self.rules) - 1}",
+            f"items: {self.num_items}, videos: {self.num_videos}, ranks: {self.num_ranks}",
             f"{'rank':<6}{'what':<{width}}{'pairs':>12}{'items':>9}"
             f"{f'per item, batch {self.batch_size}':>24}",
         ]
