@@ -530,6 +530,8 @@ MUTANTS = (
     Mutant(TIME, "return 1 + max(len(self.near)", "return 1 + min(len(self.near)", "ranks"),
     Mutant(TIME, "torch.arange(len(tile))", "torch.arange(0)", "an item and itself is no pair"),
     Mutant(TIME, "pairs[-2] += elsewhere", "pass", "pairs of two videos are counted"),
+    Mutant(TIME, "same_video & (apart < 0)", "same_video & (apart <= 0)", "neighbours touch"),
+    Mutant(TIME, "same_video & (apart < 0)", "apart < 0", "clips of two videos do not overlap"),
     # Clips of videos.
     Mutant(VIDEO, "self._seek(times[0] + self._early)", "self._seek(0)", "only what is needed"),
     Mutant(VIDEO, "frame.rotation / 90", "-frame.rotation / 90", "upright"),

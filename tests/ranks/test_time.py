@@ -108,6 +108,19 @@ def test_masks(rule: TimeRanks, rows: list[dict[str, int]], data: Any) -> None:
     assert torch.equal(masked, plain.masked_fill(out, -1))
 
 
+@given(rules(), recordings(), recordings())
+def test_overlaps_can_be_ignored(
+    rule: TimeRanks, queries: list[dict[str, int]], keys: list[dict[str, int]]
+) -> None:
+    def tenths(row: dict[str, int]) -> set[tuple[int, int]]:
+        return {(row["video"], x) for x in range(row["start"], row["end"])}
+
+    found = rule.ranks(_items(queries), _items(keys), ignore_overlaps=True).tile(ALL, ALL)
+    assert found.tolist() == [
+        [-1 if tenths(a) & tenths(b) else _rank(rule, a, b) for b in keys] for a in queries
+    ]
+
+
 @given(rules(), recordings(most=12))
 def test_describe(rule: TimeRanks, rows: list[dict[str, int]]) -> None:
     if len(rows) < 2:

@@ -145,6 +145,7 @@ class TimeRanks:
         key_items: Tensor,
         *,
         ignore_self: bool = False,
+        ignore_overlaps: bool = False,
         key_valid: Tensor | None = None,
     ) -> TimePairRanks:
         """The ranks between two sides of items: what a ranked loss takes.
@@ -152,13 +153,20 @@ class TimeRanks:
         Args:
             query_items: (Q, 5) int64. key_items: (K, 5) int64; see :meth:`items`.
             ignore_self: the first Q keys are the queries themselves; those pairs are ignored.
+            ignore_overlaps: pairs that share a part of their time are ignored: to judge by, as
+                they are alike whatever was learned.
             key_valid: (K,) bool; False marks keys to ignore, such as an empty slot of a queue.
 
         Raises:
             ValueError: wrong shapes; fractions of a video whose length is not known.
         """
         return TimePairRanks(
-            self, query_items, key_items, ignore_self=ignore_self, key_valid=key_valid
+            self,
+            query_items,
+            key_items,
+            ignore_self=ignore_self,
+            ignore_overlaps=ignore_overlaps,
+            key_valid=key_valid,
         )
 
     def describe(self, items: Tensor, batch_size: int = 256) -> TimeSummary:
@@ -236,12 +244,14 @@ class TimePairRanks:
         key_items: Tensor,
         *,
         ignore_self: bool = False,
+        ignore_overlaps: bool = False,
         key_valid: Tensor | None = None,
     ) -> None:
         _check_items(query_items, "query_items", rule.unit)
         _check_items(key_items, "key_items")
         self.rule, self.query_items, self.key_items = rule, query_items, key_items
         self.ignore_self, self.key_valid = ignore_self, key_valid
+        self.ignore_overlaps = ignore_overlaps
         check_pair_labels(query_items[:, VIDEO], key_items[:, VIDEO], ignore_self, key_valid)
         # Integers once, here: float64 is not known on every device.
         fractions = query_items[:, LENGTH] if rule.unit == "fraction" else None
@@ -274,6 +284,8 @@ class TimePairRanks:
             found[(query[:, SHOT] == key[:, SHOT]) & (query[:, SHOT] != NO_SHOT)] = 2
         found[(query[:, START] == key[:, START]) & (query[:, END] == key[:, END])] = 1
         found = found.masked_fill(~same_video, NEGATIVE)
+        if self.ignore_overlaps:
+            found = found.masked_fill(same_video & (apart < 0), IGNORED)
         return mask_pairs(found, self.shape, rows, cols, self.ignore_self, self.key_valid)
 
 
@@ -390,7 +402,7 @@ def seconds_apart(query_items: Tensor, key_items: Tensor) -> Tensor:
 
 
 def _apart(query: Tensor, key: Tensor) -> Tensor:
-    """Microseconds between items of one video, (Q, 5, 1) and (1, 5, K); at most 0: no gap."""
+    """Microseconds between items of one video, (Q, 5, 1) and (1, 5, K); below 0 they overlap."""
     last_start = torch.maximum(query[:, START], key[:, START])
     return last_start - torch.minimum(query[:, END], key[:, END])
 
