@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 from rince.cli.parser import HelpfulParser, with_underscores
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rince.data.sources import Splits
+    from rince.data.texts import Texts
     from rince.training.checkpoint import TrainedRun
 
 DIGITS = "digits"
 EXAMPLES = """examples:
   rince evaluate runs/latest
   rince evaluate runs/kinetics --data UCF-101/ --splits ucfTrainTestlist/
+  rince evaluate runs/intents --ood out-of-scope.csv
   rince evaluate runs/* --ood other-photos/ --ood far=birds/ --ood digits
 """
 
@@ -34,7 +38,7 @@ def run(arguments: Sequence[str]) -> None:
         action="append",
         type=str,
         help="images (or videos) of no known class: FOLDER, NAME=FOLDER, or digits "
-        "(scikit-learn's); may be given several times",
+        "(scikit-learn's); texts: a .csv or .jsonl FILE or NAME=FILE; may be given several times",
     )
     parser.add_argument("--data", type=str, default=None, help="in place of the run's own data")
     parser.add_argument(
@@ -134,9 +138,11 @@ def evaluate_run(
     if data is not None:
         trained.config.videos.splits, trained.config.videos.split = splits_folder, split
     splits = _own_splits(trained) if data is None else _other_splits(trained, data)
-    outliers = {}
+    outliers: dict[str, Tensor | Texts] = {}
     for name, path in named_outliers(outlier_sources).items():
-        if trained.frames is not None:
+        if trained.on_texts:
+            outliers[name] = _outlying_texts(trained, path)
+        elif trained.frames is not None:
             videos = trained.config.videos
             outliers[name] = load_clip_outliers(
                 path,
@@ -183,8 +189,9 @@ def named_outliers(sources: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for source in sources:
         name, equals, path = source.partition("=")
-        if not equals or Path(source).expanduser().is_dir():
-            name, path = Path(source).name, source
+        whole = Path(source).expanduser()
+        if not equals or whole.is_dir():
+            name, path = whole.name.removesuffix(".csv").removesuffix(".jsonl"), source
         if name.strip() in ("", "..") or not path:
             problem = "it has no name" if path else "it names no folder"
         elif "/" in name:
@@ -270,6 +277,29 @@ def _other_splits(trained: TrainedRun, data: str) -> Splits:
     return splits
 
 
+def _outlying_texts(trained: TrainedRun, path: str) -> Texts:
+    """All texts of a file; other columns are not looked at."""
+    import torch
+
+    from rince.core.checks import RinceError
+    from rince.data.texts import Texts, is_text_file, read_rows
+    from rince.training.run import tokenised
+
+    if not is_text_file(path):
+        raise RinceError(
+            f"--ood {path}: {trained.folder.name} was trained on texts, so outliers must be a .csv "
+            f"or .jsonl file with a column {trained.config.text.column!r}"
+        )
+    texts = tuple(
+        cells[trained.config.text.column]
+        for _, cells in read_rows(path, trained.config.text.column)
+    )
+    labels = torch.zeros(len(texts), dtype=torch.int64)
+    return tokenised(
+        trained.config, Texts(texts, labels[:, None][:, :0], labels, trained.taxonomy, path)
+    )
+
+
 def _check_fit(trained: TrainedRun, splits: Splits, data: str) -> None:
     from rince.core.checks import RinceError
 
@@ -277,11 +307,13 @@ def _check_fit(trained: TrainedRun, splits: Splits, data: str) -> None:
     expected = (trained.in_channels, trained.image_size, trained.frames)
     if given != expected:
         has, wants = (
-            f"{'grey' if channels == 1 else 'colour'} "
+            "texts"
+            if channels == 0
+            else f"{'grey' if channels == 1 else 'colour'} "
             f"{'images' if frames is None else f'clips of {frames} frames'} of {size} pixels"
             for channels, size, frames in (given, expected)
         )
         raise RinceError(
             f"{data} holds {has}, but {trained.folder.name} was trained on {wants}; evaluate it "
-            f"on images of its own kind"
+            f"on data of its own kind"
         )
