@@ -111,7 +111,7 @@ def test_fingerprint(tmp_path: Path) -> None:
     assert found(ROWS, "b.csv") == before
     others = [
         [("send money", *ROWS[0][1:]), *ROWS[1:]],  # another text, label, order, domain, side
-        [("send cash", "bank", "balance", "train"), *ROWS[1:]],
+        [("send cash", *ROWS[1][1:]), (ROWS[1][0], *ROWS[0][1:]), *ROWS[2:]],
         [ROWS[1], ROWS[0], *ROWS[2:]],
         [tuple("money" if cell == "bank" else cell for cell in row) for row in ROWS],
         [*ROWS[:3], ROWS[4], ROWS[3]],
@@ -128,7 +128,7 @@ def test_fingerprint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("words", "intent"), ("a", "b")], r"no column 'text'; its columns are words, intent: .*column"),
+        ([("words", "intent"), ("a", "b")], r"no column 'text'; its columns are words, intent: "),
         ([("text",), ("a",)], "no column of labels; its columns are text: .*text.labels"),
         ([("text", "split"), ("a", "train")], "no column of labels; its columns are text, split"),
         ([HEADER, ROWS[0], ("  ", "bank", "transfer", "test"), ROWS[3]],
@@ -139,7 +139,7 @@ def test_fingerprint(tmp_path: Path) -> None:
         ([HEADER, *ROWS[3:]], "'split' never says train"),
         ([HEADER, *ROWS, ("a", "bank", "loan", "test")], "loan: classes of the test that no"),
         ([HEADER, *ROWS, ("a", "shop", "balance", "train")],
-         r"'balance' .* two parents, 'bank' and 'shop'.* \(lines? 3 and (line )?7\)"),
+         r"'balance' .* two parents, 'bank' and 'shop'.* \(line 3 and line 8\)"),
         ([("text", "intent"), ("a", "b"), ("a,b", "c", "d")], "line 3: 3 cells, but the header"),
         ([("text", "a", "a"), ("x", "y", "z")], "a column is there twice: text, a, a"),
         ([("text", "intent")], "holds no text: expected rows"),

@@ -137,7 +137,7 @@ def test_resumed_equals_uninterrupted(
     options: dict[str, Any] = {"epochs": 3, "checkpoint_every": 1}
     if queue:
         options["model"] = ModelConfig(model, embedding_dim=8, momentum=0.9, queue_size=20)
-    whole = train(_config(words, model, tmp_path, name="whole", **options))
+    train(_config(words, model, tmp_path, name="whole", **options))
     forward, calls = TextEncoder.forward, []
 
     def stopping(self: TextEncoder, tokens: torch.Tensor) -> torch.Tensor:
@@ -206,10 +206,10 @@ def test_what_does_not_go_together(words: Path, model: str, tmp_path: Path) -> N
 
 
 def test_the_command_line(words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = parse([str(words), "--text.labels", "[domain, word]", "--text.layers", "2"])
-    assert (config.text.labels, config.text.layers) == (("domain", "word"), 2)
+    config = parse([str(words), "--text.labels", "[domain, word]", "--text.layers", "3"])
+    assert (config.text.labels, config.text.layers) == (("domain", "word"), 3)
     assert config.model.backbone == "all-MiniLM-L6-v2"
-    assert (config.optim.optimizer, config.optim.lr) == ("adamw", 3e-4)
+    assert (config.optim.optimizer, config.optim.lr) == ("adamw", 1e-3)
     image = parse(["photos/", "--optim.lr", "0.1"])
     assert (image.model.backbone, image.optim.optimizer, image.optim.lr) == (
         "small-resnet", "sgd", 0.1,

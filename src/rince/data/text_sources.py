@@ -101,7 +101,8 @@ def _texts(
     first: dict[tuple[str, ...], int] = {}  # the line where they occur first
     for path, (line, _) in zip(paths, rows, strict=True):
         first.setdefault(path, line)
-    table = [(first[path], list(path)) for path in sorted(first)]
+    order = sorted(first, key=lambda path: [name for name in path if name])
+    table = [(first[path], list(path)) for path in order]
     tree = paths_from_rows([(1, list(levels)), *table], levels[::-1])
     if taxonomy is None:
         taxonomy = Taxonomy(tree)

@@ -46,7 +46,7 @@ DEFAULT_TEMPERATURES = {1: (0.1,), 2: (0.1, 0.225), 3: (0.1, 0.225, 0.5)}
 
 
 IMAGE_BACKBONE, TEXT_BACKBONE = "small-resnet", "all-MiniLM-L6-v2"
-DEFAULT_LR = {"sgd": 0.5, "adamw": 3e-4}
+DEFAULT_LR = {"sgd": 0.5, "adamw": 1e-3}
 
 
 @dataclass
@@ -119,13 +119,14 @@ class TextConfig:
         column: of the texts.
         labels: columns of the labels, from coarse to fine; None: all others but "split", in the
             file's order.
-        layers: train so many of the last transformer layers, and the projection; None: all.
+        layers: train so many of the last transformer layers, and the projection; None: all, and
+            the token embeddings.
         max_tokens: cut longer texts; None: where the model does.
     """
 
     column: str = "text"
     labels: tuple[str, ...] | None = None
-    layers: int | None = None
+    layers: int | None = 2
     max_tokens: int | None = None
 
 
@@ -325,7 +326,7 @@ class OptimConfig:
     Args:
         optimizer: "sgd" (momentum 0.9) or "adamw"; "auto" is sgd, and adamw for texts.
         lr: peak learning rate; None takes 0.5 of sgd (the paper's, for batches of 512), and
-            3e-4 of adamw.
+            1e-3 of adamw.
         weight_decay: as in the optimizer.
         warmup_epochs: the learning rate rises linearly over these (the paper: 10 of 1000); None
             takes 1, or a tenth of a run of fewer than 10 epochs.
