@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from rince import RinceError, RinceWarning, Taxonomy
 from rince.data.batches import BatchPlan, TrainLoader, eval_batches
 from rince.data.images import drop_duplicates, fingerprint
 from rince.data.sources import Splits
-from rince.data.text_sources import load_texts
+from rince.data.text_sources import load_text_outliers, load_texts
 from rince.data.texts import Texts, read_rows
 from text_models import word_table, write_table
 
@@ -49,6 +50,9 @@ def test_csv(tmp_path: Path) -> None:
         write_table(tmp_path / "classes.csv", [("class", "up"), *[(p[-1], *p[:-1]) for p in PATHS]])
     )
     assert torch.equal(splits.train.taxonomy.table, same.table)
+    marked = tmp_path / "marked.csv"  # as some spreadsheets save it
+    marked.write_bytes(b"\xef\xbb\xbf" + (tmp_path / "mine.csv").read_bytes())
+    assert load_texts(marked).fingerprint() == splits.fingerprint()
 
 
 def test_jsonl(tmp_path: Path) -> None:
@@ -138,7 +142,7 @@ def test_fingerprint(tmp_path: Path) -> None:
         ([HEADER, *ROWS[:3]], "'split' never says val or validation"),
         ([HEADER, *ROWS[3:]], "'split' never says train"),
         ([HEADER, *ROWS, ("a", "bank", "loan", "test")], "loan: classes of the test that no"),
-        ([HEADER, *ROWS, ("a", "shop", "balance", "train")],
+        ([HEADER, *ROWS, ("a", "shop", "balance", "train"), ("b", *ROWS[1][1:])],
          r"'balance' .* two parents, 'bank' and 'shop'.* \(line 3 and line 8\)"),
         ([("text", "intent"), ("a", "b"), ("a,b", "c", "d")], "line 3: 3 cells, but the header"),
         ([("text", "a", "a"), ("x", "y", "z")], "a column is there twice: text, a, a"),
@@ -191,6 +195,10 @@ def test_batches(tmp_path: Path) -> None:
     assert [len(part) for part, _ in found] == [2, 2, 1]
     assert torch.equal(torch.cat([part for part, _ in found]), tokens)
     assert torch.cat([labels for _, labels in found]).tolist() == [0, 1, 0, 1, 1]
+    some = texts.subset([3, 1])
+    assert (some.texts, some.tokens.tolist(), some.labels.tolist()) == (
+        ("d", "b"), [[6, 7], [2, 3]], [1, 1],
+    )  # fmt: skip
     (batch,) = TrainLoader(texts, BatchPlan(5, 4, seed=0), image_size=0, augment="later")
     assert len(batch.views) == 2
     for view in batch.views:
@@ -198,24 +206,21 @@ def test_batches(tmp_path: Path) -> None:
     assert torch.equal(batch.labels, texts.labels[batch.indices])
 
 
-def test_a_part_of_clinc(shared_data: Path, tmp_path: Path) -> None:
+def test_clinc(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "clinc150"
     if not folder.is_dir():
         pytest.skip(f"CLINC150 is not at {folder}")
-    data = json.loads((folder / "data_full.json").read_text())
+    script = Path(__file__).parents[2] / "experiments" / "text" / "to_csv.py"
+    known, odd = tmp_path / "clinc.csv", tmp_path / "odd.csv"
+    runpy.run_path(str(script))["write_tables"](folder, known, odd)
+    train, test = texts_of(load_texts(known, per_class=10, test_per_class=5))
+    assert train.labels.bincount().tolist() == [10] * 150
+    assert test.labels.bincount().tolist() == [5] * 150
+    groups, names = train.taxonomy.labels_at(2), train.taxonomy.group_names(2)
     domains = json.loads((folder / "domains.json").read_text())
-    domain_of = {intent: domain for domain, intents in domains.items() for intent in intents}
-    rows = [
-        (text, domain_of[intent], intent, split)
-        for split in ("train", "test")
-        for text, intent in data[split][::5]
-    ]
-    train, test = texts_of(load_texts(write_table(tmp_path / "clinc.csv", [HEADER, *rows])))
-    assert (len(train), len(test)) == (3000, 900)
-    assert train.taxonomy.num_classes == 150
-    groups = train.taxonomy.labels_at(2)
-    names = train.taxonomy.group_names(2)
-    assert len(names) == 10
-    for text, label in zip(train.texts[:50], train.labels[:50].tolist(), strict=True):
-        row = next(row for row in rows if row[0].strip() == text)
-        assert (names[int(groups[label])], train.taxonomy.classes[label]) == row[1:3]
+    assert set(names) == set(domains)
+    intent_of = dict(json.loads((folder / "data_full.json").read_text())["train"])
+    for text, label in zip(train.texts, train.labels.tolist(), strict=True):
+        assert train.taxonomy.classes[label] == intent_of[text]
+        assert intent_of[text] in domains[names[int(groups[label])]]
+    assert len(load_text_outliers(odd, train.taxonomy)) == 1000

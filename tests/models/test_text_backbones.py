@@ -54,7 +54,12 @@ def test_which_weights_are_trained(model: str, layers: int | None) -> None:
     trained = {name for name, p in module.named_parameters() if p.requires_grad}
     every = {name for name, _ in module.named_parameters()}
     last = {n for n in every if any(f"layer.{i}." in n for i in range(2 - (layers or 0), 2))}
-    assert trained == (every if layers is None else last)
+    unread = {name for name in every if ".pooler." in name}
+    assert len(unread) == 2
+    assert trained == (every - unread if layers is None else last)
+    if trained:
+        module(tokenise(model, TEXTS)).sum().backward()
+    assert {n for n, p in module.named_parameters() if p.grad is not None} == trained
     assert (len(last) == 0) == (not layers)
 
 

@@ -108,7 +108,7 @@ def test_other_texts_and_other_data(
     assert main(["evaluate", str(run), "--data", other, *quick]) == 0
     assert "has other classes than" in capsys.readouterr().out
     for given, message in (
-        (["--data", str(image_tree)], "colour images of 32 pixels, but run was trained on texts"),
+        (["--data", str(image_tree)], "holds images or videos, but run was trained on texts"),
         (["--ood", "digits"], "so outliers must be a .csv or .jsonl file with a column 'text'"),
         (["--ood", str(tmp_path / "none.csv")], "cannot read the texts"),
         (["--data-root", "x"], "images.root is for images"),
@@ -170,8 +170,9 @@ def test_micro_batches_and_frozen_layers(words: Path, model: str, tmp_path: Path
     assert all("layer.1." in name for name in changed)
     frozen = train(
         _config(words, model, tmp_path, epochs=1, objective="cross-entropy", name="frozen",
-                text=TextConfig(layers=0))
+                text=TextConfig(layers=0, max_tokens=4))
     )  # fmt: skip
+    assert load_splits(load_run(frozen).config).train.tokens.shape == (56, 4)  # type: ignore
     after = load_run(frozen).backbone.module.state_dict()
     assert all(torch.equal(x, before[name]) for name, x in after.items())
 
@@ -210,6 +211,7 @@ def test_the_command_line(words: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert (config.text.labels, config.text.layers) == (("domain", "word"), 3)
     assert config.model.backbone == "all-MiniLM-L6-v2"
     assert (config.optim.optimizer, config.optim.lr) == ("adamw", 1e-3)
+    assert parse(["a/b.csv"]).run_name() == "b-rince-out-in-seed0"
     image = parse(["photos/", "--optim.lr", "0.1"])
     assert (image.model.backbone, image.optim.optimizer, image.optim.lr) == (
         "small-resnet", "sgd", 0.1,

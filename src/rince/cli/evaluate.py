@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rince.cli.parser import HelpfulParser, with_underscores
+from rince.core.files import is_text_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -191,7 +192,7 @@ def named_outliers(sources: Sequence[str]) -> dict[str, str]:
         name, equals, path = source.partition("=")
         whole = Path(source).expanduser()
         if not equals or whole.is_dir():
-            name, path = whole.name.removesuffix(".csv").removesuffix(".jsonl"), source
+            name, path = whole.stem if is_text_file(whole) else whole.name, source
         if name.strip() in ("", "..") or not path:
             problem = "it has no name" if path else "it names no folder"
         elif "/" in name:
@@ -265,9 +266,19 @@ def _own_splits(trained: TrainedRun) -> Splits:
 
 
 def _other_splits(trained: TrainedRun, data: str) -> Splits:
-    """Other images, in the size and colours that the run's backbone knows."""
+    """Other images, in the size and colours that the run's backbone knows; or other texts."""
+    from rince.core.checks import RinceError
     from rince.training.run import load_splits
 
+    if is_text_file(data) != trained.on_texts:
+        holds, knows = (
+            "texts" if texts else "images or videos"
+            for texts in (is_text_file(data), trained.on_texts)
+        )
+        raise RinceError(
+            f"{data} holds {holds}, but {trained.folder.name} was trained on {knows}; evaluate it "
+            f"on data of its own kind"
+        )
     trained.config.data = data
     trained.config.images.image_size = trained.image_size
     splits = load_splits(trained.config, trained.in_channels)
@@ -278,26 +289,17 @@ def _other_splits(trained: TrainedRun, data: str) -> Splits:
 
 
 def _outlying_texts(trained: TrainedRun, path: str) -> Texts:
-    """All texts of a file; other columns are not looked at."""
-    import torch
-
     from rince.core.checks import RinceError
-    from rince.data.texts import Texts, is_text_file, read_rows
+    from rince.data.text_sources import load_text_outliers
     from rince.training.run import tokenised
 
+    column = trained.config.text.column
     if not is_text_file(path):
         raise RinceError(
             f"--ood {path}: {trained.folder.name} was trained on texts, so outliers must be a .csv "
-            f"or .jsonl file with a column {trained.config.text.column!r}"
+            f"or .jsonl file with a column {column!r}"
         )
-    texts = tuple(
-        cells[trained.config.text.column]
-        for _, cells in read_rows(path, trained.config.text.column)
-    )
-    labels = torch.zeros(len(texts), dtype=torch.int64)
-    return tokenised(
-        trained.config, Texts(texts, labels[:, None][:, :0], labels, trained.taxonomy, path)
-    )
+    return tokenised(trained.config, load_text_outliers(path, trained.taxonomy, column=column))
 
 
 def _check_fit(trained: TrainedRun, splits: Splits, data: str) -> None:
@@ -307,9 +309,7 @@ def _check_fit(trained: TrainedRun, splits: Splits, data: str) -> None:
     expected = (trained.in_channels, trained.image_size, trained.frames)
     if given != expected:
         has, wants = (
-            "texts"
-            if channels == 0
-            else f"{'grey' if channels == 1 else 'colour'} "
+            f"{'grey' if channels == 1 else 'colour'} "
             f"{'images' if frames is None else f'clips of {frames} frames'} of {size} pixels"
             for channels, size, frames in (given, expected)
         )

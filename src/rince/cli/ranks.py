@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rince.cli.parser import HelpfulParser, with_underscores
+from rince.core.files import is_text_file
 from rince.training.config import RanksConfig, TextConfig, VideoConfig
 
 EXAMPLES = """examples:
@@ -64,7 +65,6 @@ def run(arguments: Sequence[str]) -> None:
 
     from rince.data.sources import load_dataset
     from rince.data.text_sources import load_texts
-    from rince.data.texts import is_text_file
     from rince.ranks.taxonomy import Taxonomy
 
     path, counts = Path(found.data), None

@@ -70,6 +70,17 @@ def load_texts(
     return Splits(at_most(train, per_class, seed), at_most(test, test_per_class, seed), 0)
 
 
+def load_text_outliers(path: str | Path, taxonomy: Taxonomy, *, column: str = "text") -> Texts:
+    """All texts of a file, not yet tokenised; its other columns are not looked at.
+
+    Raises:
+        RinceError: as :func:`load_texts`.
+    """
+    texts = tuple(cells[column] for _, cells in read_rows(path, column))
+    tokens, labels = (torch.zeros(len(texts), *rest, dtype=torch.int64) for rest in ((0,), ()))
+    return Texts(texts, tokens, labels, taxonomy, Path(path).stem)
+
+
 def _part(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
     """The rows of the first of these splits that the file has."""
     found: dict[str, list[Row]] = {}

@@ -15,8 +15,6 @@ from torch import Tensor
 from rince.core.checks import RinceError
 from rince.ranks.taxonomy import Taxonomy
 
-SUFFIXES = (".csv", ".jsonl")
-
 Row = tuple[int, dict[str, str]]  # line in the file, and the cells by column
 
 
@@ -58,11 +56,6 @@ class Texts:
         for part in (self.taxonomy.paths, *zip(self.texts, self.labels.tolist(), strict=True)):
             found.update(repr(part).encode() + b"\n")
         return found.hexdigest()
-
-
-def is_text_file(data: str | Path) -> bool:
-    """Whether the name is that of a .csv or .jsonl file."""
-    return Path(data).suffix.lower() in SUFFIXES
 
 
 def read_rows(path: str | Path, column: str) -> list[Row]:

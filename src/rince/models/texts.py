@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -65,8 +66,12 @@ def text_backbone(name: str, layers: int | None = None) -> Backbone:
         for layer in stack[len(stack) - layers :]:
             layer.requires_grad_(True)
     encoder = TextEncoder(model)
-    with torch.no_grad():
-        blank = encoder.eval()(torch.zeros(1, 1, dtype=torch.int64))
+    blank = encoder.eval()(torch.zeros(1, 1, dtype=torch.int64))
+    trained = [p for p in encoder.parameters() if p.requires_grad]
+    if trained:  # a pooler that nothing reads: several processes would wait for its gradient
+        gradients = torch.autograd.grad(blank.sum(), trained, allow_unused=True)
+        for weight, gradient in zip(trained, gradients, strict=True):
+            weight.requires_grad_(gradient is not None)
     return Backbone(encoder.train(), int(blank.shape[1]))
 
 
@@ -85,11 +90,18 @@ def tokenise(name: str, texts: list[str], max_tokens: int | None = None) -> Tens
         max_tokens is None or max_tokens >= 3,
         f"text.max_tokens must be at least 3, as two mark the ends of a text; got {max_tokens}",
     )
-    model = _loaded(name)
-    bounds = [bound for bound in (max_tokens, model.max_seq_length) if bound is not None]
+    tokenizer, own_bound = _tokenizer(name)
+    bounds = [bound for bound in (max_tokens, own_bound) if bound is not None]
     cut = {"truncation": True, "max_length": min(bounds)} if bounds else {}
-    ids = [torch.tensor(row) for row in model.tokenizer(texts, **cut)["input_ids"]]
+    ids = [torch.tensor(row) for row in tokenizer(texts, **cut)["input_ids"]]
     return nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PADDING).long()
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(name: str) -> tuple[Any, int | None]:
+    """And the model's own bound; kept, as it takes the whole model to know them."""
+    model = _loaded(name)
+    return model.tokenizer, model.max_seq_length
 
 
 def _loaded(name: str) -> Any:

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from rince.core.checks import RinceWarning, require, warn
+from rince.core.files import TEXT_SUFFIXES, is_text_file
 
 Objective = Literal[
     "rince",
@@ -38,7 +39,6 @@ NEED_SUPERCLASSES = (
 
 SCORE_FILES = (".csv", ".npy", ".parquet")
 RULES = ("thresholds", "quantiles", "top_k")
-TEXT_FILES = (".csv", ".jsonl")
 TIME_OPTIONS = ("near", "unit", "shots", "beyond")
 
 # The temperatures of the paper's CIFAR-100 study, and its setting for three ranks.
@@ -406,7 +406,7 @@ class TrainConfig:
         ):
             _check_choices(prefix, part)
         self.ranks.check()
-        texts = self.data.lower().endswith(TEXT_FILES)
+        texts = is_text_file(self.data)
         backbone = self.model.backbone or (TEXT_BACKBONE if texts else IMAGE_BACKBONE)
         self.model = replace(self.model, backbone=backbone)
         if self.optim.optimizer == "auto":
@@ -479,6 +479,8 @@ class TrainConfig:
         if self.name:
             return self.name
         data = self.data.rstrip("/").rpartition("/")[2] or "data"
+        for suffix in TEXT_SUFFIXES:
+            data = data.removesuffix(suffix)
         variant = f"-{self.loss.variant}" if self.objective == "rince" else ""
         if (variant or self.ranks.by == "time") and self.ranks.label():
             variant += f"-{self.ranks.slug()}"

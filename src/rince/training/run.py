@@ -21,14 +21,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rince._version import __version__
 from rince.core.checks import RinceError, require
 from rince.core.distributed import world_size
-from rince.core.files import replacing
+from rince.core.files import is_text_file, replacing
 from rince.data.batches import BatchPlan, ImageBatch, TrainLoader
 from rince.data.clips import VideoClips
 from rince.data.images import FileImages, Images
 from rince.data.sampler import BalancedPlan
 from rince.data.sources import Splits, load_dataset
 from rince.data.text_sources import load_texts
-from rince.data.texts import Texts, is_text_file
+from rince.data.texts import Texts
 from rince.data.video_sources import holds_videos, load_videos
 from rince.models.backbones import Backbone
 from rince.models.texts import tokenise
