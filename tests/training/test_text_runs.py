@@ -96,6 +96,13 @@ def test_it_learns_and_is_evaluated(
     with torch.no_grad():
         features = network(splits.test.tokens)  # type: ignore[union-attr]
     assert features.shape == (16, 16)
+    # It is a model of sentence-transformers, and can be saved as one.
+    from sentence_transformers import SentenceTransformer
+
+    network.model.save(str(tmp_path / "saved"))  # type: ignore[union-attr, operator]
+    saved = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    encoded = torch.tensor(saved.encode(list(splits.test.texts)))  # type: ignore[union-attr]
+    assert torch.allclose(encoded, features, atol=1e-6)
 
 
 def test_other_texts_and_other_data(

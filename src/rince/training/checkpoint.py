@@ -212,7 +212,9 @@ def image_encoder(trained: TrainedRun, *, head: bool = False) -> ImageEncoder:
     """
     if trained.frames is not None or trained.on_texts:
         data, inputs = (
-            ("texts", "tokens (B, L)") if trained.on_texts else ("videos", "clips (B, C, T, H, W)")
+            ("texts", "tokens (B, L); its .model is one of sentence-transformers: .encode, .save")
+            if trained.on_texts
+            else ("videos", "clips (B, C, T, H, W)")
         )
         raise RinceError(
             f"{trained.folder} was trained on {data}, and only networks of images can be exported "
