@@ -41,10 +41,11 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return word_table(tmp_path_factory.mktemp("texts") / "words.csv")
 
 
-def _config(words: Path, model: str, output: Path, **changes: object) -> TrainConfig:
+def _config(words: Path, network: str, output: Path, **changes: object) -> TrainConfig:
     values: dict[str, object] = {
         "data": str(words),
-        "model": ModelConfig(backbone=model, embedding_dim=8),
+        "model": ModelConfig(backbone=network, embedding_dim=8),
+        "text": TextConfig(layers=None),
         "optim": OptimConfig(lr=3e-3),
         "epochs": 2,
         "batch_size": 14,
@@ -131,7 +132,7 @@ def test_changed_texts_are_refused(words: Path, model: str, tmp_path: Path) -> N
     mine = tmp_path / "mine.csv"
     mine.write_text(words.read_text())
     folder = train(_config(mine, model, tmp_path, epochs=1))
-    mine.write_text(words.read_text().replace("the red sings", "the red sings a"))
+    mine.write_text(words.read_text().replace("the red  sings", "the red sings a"))
     with pytest.raises(RinceError, match="are not those that .* was trained on"):
         resume(folder, progress=False)
 
