@@ -527,6 +527,7 @@ MUTANTS = (
     Mutant(TRAINED, "if changed or (", "if (", "changed options are refused"),
     Mutant(TRAINED, "not torch.equal(now.table, before.table)", "False", "changed scores refused"),
     # Ranks from time.
+    Mutant(OBJECTIVES, "same.cumsum(dim=1) > 1", "same.cumsum(dim=1) > 2", "one positive"),
     Mutant(TIME, "found[apart <= limit]", "found[apart < limit]", "a gap of just near is near"),
     Mutant(TIME, "in reversed(range(len(self._gaps)))", "in range(len(self._gaps))", "best last"),
     Mutant(TIME, "torch.minimum(query[:, END]", "torch.maximum(query[:, END]", "gap, not reach"),
