@@ -50,6 +50,11 @@ TESTS = {
     "training/ranks.py": "tests/training/test_ranks.py",
     "models/queue.py": "tests/models/test_queue.py",
     "models/momentum.py": "tests/models/test_momentum.py",
+    "data/texts.py": "tests/data/test_texts.py",
+    "data/text_sources.py": "tests/data/test_texts.py",
+    "data/batches.py": "tests/data/test_texts.py tests/data/test_batches.py",
+    "models/texts.py": "tests/models/test_text_backbones.py",
+    "training/run.py": "tests/training/test_text_runs.py",
     "data/video.py": "tests/data/test_video.py",
     "data/clips.py": "tests/data/test_clips.py",
     "data/video_sources.py": "tests/data/test_clips.py tests/data/test_video_sources.py",
@@ -100,6 +105,9 @@ TRIPLET = "losses/metric_learning.py"
 OBJECTIVES = "training/objectives.py"
 CLASSIFIERS = "training/classifiers.py"
 TIME = "ranks/time.py"
+TEXTS = "data/texts.py"
+TEXT_SOURCES = "data/text_sources.py"
+TEXT_MODELS = "models/texts.py"
 VIDEO = "data/video.py"
 CLIPS = "data/clips.py"
 SOURCES = "data/video_sources.py"
@@ -519,6 +527,7 @@ MUTANTS = (
     Mutant(TRAINED, "if changed or (", "if (", "changed options are refused"),
     Mutant(TRAINED, "not torch.equal(now.table, before.table)", "False", "changed scores refused"),
     # Ranks from time.
+    Mutant(OBJECTIVES, "same.cumsum(dim=1) > 1", "same.cumsum(dim=1) > 2", "one positive"),
     Mutant(TIME, "found[apart <= limit]", "found[apart < limit]", "a gap of just near is near"),
     Mutant(TIME, "in reversed(range(len(self._gaps)))", "in range(len(self._gaps))", "best last"),
     Mutant(TIME, "torch.minimum(query[:, END]", "torch.maximum(query[:, END]", "gap, not reach"),
@@ -530,6 +539,31 @@ MUTANTS = (
     Mutant(TIME, "return 1 + max(len(self.near)", "return 1 + min(len(self.near)", "ranks"),
     Mutant(TIME, "torch.arange(len(tile))", "torch.arange(0)", "an item and itself is no pair"),
     Mutant(TIME, "pairs[-2] += elsewhere", "pass", "pairs of two videos are counted"),
+    Mutant(TIME, "same_video & (apart < 0)", "same_video & (apart <= 0)", "neighbours touch"),
+    Mutant(TIME, "same_video & (apart < 0)", "apart < 0", "clips of two videos do not overlap"),
+    # Texts.
+    Mutant(TEXTS, "tokens=self.tokens[chosen]", "tokens=self.tokens[: len(chosen)]", "subset"),
+    Mutant(TEXTS, "(self.taxonomy.paths, *zip(", "(*zip(", "the tree is a part of the texts"),
+    Mutant(TEXTS, "utf-8-sig", "utf-8", "a mark in front"),
+    Mutant(TEXTS, "enumerate(stream, 1)", "enumerate(stream)", "the line in the file"),
+    Mutant(TEXTS, '"" if x is None else str(x)', "str(x)", "null is empty"),
+    Mutant(TEXT_SOURCES, "levels[::-1]", "levels", "from coarse to fine"),
+    Mutant(TEXT_SOURCES, "c not in (column, SPLIT)", "c != column", "the split is no label"),
+    Mutant(TEXT_SOURCES, "column, levels, train.taxonomy)", "column, levels)", "one tree"),
+    Mutant(TEXT_SOURCES, "drop_duplicates(train, test)", "drop_duplicates(train)", "of the test"),
+    Mutant(TEXT_SOURCES, "cells[SPLIT].lower()", "cells[SPLIT]", "Test is test"),
+    Mutant(TEXT_SOURCES, "first.setdefault(path, line)", "first[path] = line", "the first line"),
+    Mutant(TEXT_SOURCES, "found[there[0]]", "found[there[-1]]", "val before test"),
+    Mutant(TEXT_SOURCES, "at_most(test, test_per_class", "at_most(test, per_class", "test texts"),
+    Mutant("data/batches.py", "tokens[indices],) * 2", "tokens[indices],)", "two views"),
+    Mutant(TEXT_MODELS, '"attention_mask": mask', '"attention_mask": mask * 0 + 1', "padding"),
+    Mutant(TEXT_MODELS, "Backbone(encoder.train()", "Backbone(encoder", "dropout is on"),
+    Mutant(TEXT_MODELS, "stack[len(stack) - layers :]", "stack[:layers]", "the last layers"),
+    Mutant(TEXT_MODELS, "requires_grad_(gradient is not None)", "data", "an unread pooler"),
+    Mutant(TEXT_MODELS, "min(bounds)", "max(bounds)", "the smaller bound"),
+    Mutant(TEXT_MODELS, "padding_value=PADDING", "padding_value=0", "padding is no token"),
+    Mutant(TEXT_MODELS, "real.sum(dim=1).max()", "real.sum(dim=1).min()", "the longest text"),
+    Mutant("training/run.py", "list(texts.texts), most)", "list(texts.texts))", "cut texts"),
     # Clips of videos.
     Mutant(VIDEO, "self._seek(times[0] + self._early)", "self._seek(0)", "only what is needed"),
     Mutant(VIDEO, "frame.rotation / 90", "-frame.rotation / 90", "upright"),

@@ -98,10 +98,9 @@ def noise_plot(runs: Runs, file: Path) -> None:
         "forgotten": ("share of pairs of classes without a rank", "rince {variant}", "methods"),
         "score-noise": ("sd of noise on text scores", "text top-k 4, {variant}", "scores"),
     }
-    shown = {"R@1 fine": COLUMNS["R@1 fine"], "R@1 coarse": COLUMNS["R@1 coarse"]}
-    shown["near AUROC"] = COLUMNS["near AUROC"]
+    shown = {x: COLUMNS[x] for x in ("R@1 fine", "R@1 coarse", "mAP coarse", "near AUROC")}
     figure, axes = plt.subplots(
-        len(shown), len(kinds), figsize=(11, 8), sharey="row", layout="constrained"
+        len(shown), len(kinds), figsize=(11, 10), sharey="row", layout="constrained"
     )
     reference = {
         "supcon-out (no ranks)": ("supcon-out", "0.5"),

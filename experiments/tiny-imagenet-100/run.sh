@@ -18,6 +18,8 @@ one supcon-coarse --objective supcon-coarse "$@"
 one supcon-two-heads --objective supcon-two-heads "$@"
 one rince-text --objective rince --ranks.scores text --ranks.top_k "[4]" "$@"
 one rince-wordnet --objective rince --ranks.scores wordnet --ranks.top_k "[4]" "$@"
+# The control for the superclasses: every class in a wrong one.
+one rince-shuffled --objective rince --ranks.move_classes 1 "$@"
 one rince-in --objective rince --loss.variant in "$@"
 one rince-balanced --objective rince --batches.images_per_class 4 \
   --batches.classes_per_superclass 4 "$@"

@@ -225,12 +225,12 @@ def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
 
 def test_single_images_stay_in_training(tmp_path: Path) -> None:
     make_tree(tmp_path / "p", {"a": 1, "b": 4})
-    with pytest.warns(RinceWarning, match="1 classes have one image and are not tested: a"):
+    with pytest.warns(RinceWarning, match="1 classes have one member and are not tested: a"):
         splits = load_dataset(tmp_path / "p")
     assert splits.train.labels.tolist() == [0, 1, 1, 1]
     assert splits.test.labels.tolist() == [1]
     make_tree(tmp_path / "q", {"a": 1, "b": 1})
-    with pytest.raises(RinceError, match="no class has two images"):
+    with pytest.raises(RinceError, match="no class has two members"):
         load_dataset(tmp_path / "q")
 
 

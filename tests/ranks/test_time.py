@@ -108,6 +108,19 @@ def test_masks(rule: TimeRanks, rows: list[dict[str, int]], data: Any) -> None:
     assert torch.equal(masked, plain.masked_fill(out, -1))
 
 
+@given(rules(), recordings(), recordings())
+def test_overlaps_can_be_ignored(
+    rule: TimeRanks, queries: list[dict[str, int]], keys: list[dict[str, int]]
+) -> None:
+    def tenths(row: dict[str, int]) -> set[tuple[int, int]]:
+        return {(row["video"], x) for x in range(row["start"], row["end"])}
+
+    found = rule.ranks(_items(queries), _items(keys), ignore_overlaps=True).tile(ALL, ALL)
+    assert found.tolist() == [
+        [-1 if tenths(a) & tenths(b) else _rank(rule, a, b) for b in keys] for a in queries
+    ]
+
+
 @given(rules(), recordings(most=12))
 def test_describe(rule: TimeRanks, rows: list[dict[str, int]]) -> None:
     if len(rows) < 2:
@@ -132,7 +145,7 @@ def test_describe_in_words() -> None:
     assert "items: 3, videos: 2, ranks: 3" in text
     assert "same shot or up to 5 s apart" in text
     assert "no two items have rank 2" in text
-    assert "a random batch of 3 holds 0.67 items of rank 3 per item" in text
+    assert "a random batch of 3 holds 0.67 keys of rank 3 per item" in text
     alone = TimeRanks([0.5]).describe(TimeRanks.items([0, 0], [0, 9], [1, 10]), 2)
     assert "there are no negatives" in alone.warnings[0]
     with pytest.raises(ValueError, match="a batch of 3 cannot be drawn from 2 items"):

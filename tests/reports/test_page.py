@@ -174,7 +174,7 @@ def test_sections_of_runs(page):
         "Versions and time",
     ]
     sections = {e["attrs"]["id"]: e["text"] for e in parsed.find("section")}
-    for part in ("Similarities per rank", "Map of the features", "Training", "Nearest images"):
+    for part in ("Similarities per rank", "Map of the features", "Training", "Nearest neighbours"):
         assert part in sections["run-1"]
         assert part in sections["run-2"]
         assert part not in sections["run-4"]

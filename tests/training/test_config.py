@@ -73,7 +73,10 @@ def test_settings_that_make_no_sense(changes: dict[str, object], message: str) -
             "objective must be one of rince, .*two-heads, got 'simclr'",
         ),
         ({"precision": "16"}, "precision must be one of 32-true, .*16-mixed, got '16'"),
-        ({"optim": {"optimizer": "adam"}}, "optim.optimizer must be one of sgd, adamw, got 'adam'"),
+        (
+            {"optim": {"optimizer": "adam"}},
+            "optim.optimizer must be one of auto, sgd, adamw, got 'adam'",
+        ),
         ({"loss": {"variant": "inout"}}, "loss.variant must be one of in, out, out-in, got"),
         ({"images": {"augmentation": "no"}}, "images.augmentation must be one of strong, weak"),
         ({"loss": {"positives": "all"}}, "loss.positives must be one of exclusive, cumulative"),

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from rince import Taxonomy, himulcon, info_nce, ranked_info_nce, supcon_in, supcon_out
+from rince.core.pair_ranks import ALL
 from rince.losses.metric_learning import fast_ap, hierarchical_triplet
 from rince.training.classifiers import classification_loss, classifier_head
 from rince.training.config import LossConfig, rank_temperatures
@@ -118,6 +119,23 @@ def test_infonce_ignores_an_older_key_of_the_same_image() -> None:
     ranks[torch.arange(6), torch.arange(6)] = 1
     ranks[2, 6] = -1
     torch.testing.assert_close(found, info_nce(pairs.query, pairs.key, ranks, 0.1))
+
+
+def test_infonce_takes_one_view_of_an_image_that_is_twice_in_a_batch() -> None:
+    z = torch.nn.functional.normalize(
+        torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), dim=1
+    )
+    ids = torch.tensor([5, 5, 7])
+    for own, expected in (
+        (False, [[1, -1, 0], [1, -1, 0], [0, 0, 1]]),
+        # Both views of all three are queries and keys; a key is not its own positive.
+        (True, [[-1, 1, 0, -1, -1, 0], [1, -1, 0, -1, -1, 0], [0, 0, -1, 0, 0, 1]]),
+    ):
+        both = torch.cat([ids, ids])
+        query, key, q, k = (z, z, both, both) if own else (z[:3], z[3:], ids, ids)
+        pairs = Pairs(query, key, q, k, q, k, ignore_self=own)
+        assert pairs.instance_ranks().tile(ALL, ALL)[:3].tolist() == expected
+        assert torch.isfinite(contrastive_loss("infonce", LossConfig(), TREE, pairs).total)
 
 
 def test_statistics_are_means_over_pairs() -> None:

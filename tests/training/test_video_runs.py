@@ -173,7 +173,7 @@ def test_changed_times_or_ranks_are_refused(videos: Path, tmp_path: Path) -> Non
 def test_what_does_not_go_together(videos: Path, image_tree: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cross-entropy needs labels, and knows no ranks by time"):
         train(_config(videos, tmp_path, objective="cross-entropy"))
-    with pytest.raises(ValueError, match=r"ranks.by time needs videos, but .* holds images"):
+    with pytest.raises(ValueError, match=r"ranks.by time needs videos, and .* holds none"):
         train(_config(image_tree, tmp_path))
     with pytest.raises(ValueError, match=r"images.per_class is for images, and .* holds videos"):
         train(_config(videos, tmp_path, images=DataConfig(image_size=16, per_class=3)))

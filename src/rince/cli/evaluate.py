@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rince.cli.parser import HelpfulParser, with_underscores
+from rince.core.files import is_text_file
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from rince.data.sources import Splits
+    from rince.data.texts import Texts
     from rince.training.checkpoint import TrainedRun
 
 DIGITS = "digits"
 EXAMPLES = """examples:
   rince evaluate runs/latest
   rince evaluate runs/kinetics --data UCF-101/ --splits ucfTrainTestlist/
+  rince evaluate runs/intents --ood out-of-scope.csv
   rince evaluate runs/* --ood other-photos/ --ood far=birds/ --ood digits
 """
 
@@ -34,7 +39,7 @@ def run(arguments: Sequence[str]) -> None:
         action="append",
         type=str,
         help="images (or videos) of no known class: FOLDER, NAME=FOLDER, or digits "
-        "(scikit-learn's); may be given several times",
+        "(scikit-learn's); texts: a .csv or .jsonl FILE or NAME=FILE; may be given several times",
     )
     parser.add_argument("--data", type=str, default=None, help="in place of the run's own data")
     parser.add_argument(
@@ -134,9 +139,11 @@ def evaluate_run(
     if data is not None:
         trained.config.videos.splits, trained.config.videos.split = splits_folder, split
     splits = _own_splits(trained) if data is None else _other_splits(trained, data)
-    outliers = {}
+    outliers: dict[str, Tensor | Texts] = {}
     for name, path in named_outliers(outlier_sources).items():
-        if trained.frames is not None:
+        if trained.on_texts:
+            outliers[name] = _outlying_texts(trained, path)
+        elif trained.frames is not None:
             videos = trained.config.videos
             outliers[name] = load_clip_outliers(
                 path,
@@ -185,8 +192,9 @@ def named_outliers(sources: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for source in sources:
         name, equals, path = source.partition("=")
-        if not equals or Path(source).expanduser().is_dir():
-            name, path = Path(source).name, source
+        whole = Path(source).expanduser()
+        if not equals or whole.is_dir():
+            name, path = whole.stem if is_text_file(whole) else whole.name, source
         if name.strip() in ("", "..") or not path:
             problem = "it has no name" if path else "it names no folder"
         elif "/" in name:
@@ -260,9 +268,19 @@ def _own_splits(trained: TrainedRun) -> Splits:
 
 
 def _other_splits(trained: TrainedRun, data: str) -> Splits:
-    """Other images, in the size and colours that the run's backbone knows."""
+    """Other images, in the size and colours that the run's backbone knows; or other texts."""
+    from rince.core.checks import RinceError
     from rince.training.run import load_splits
 
+    if is_text_file(data) != trained.on_texts:
+        holds, knows = (
+            "texts" if texts else "images or videos"
+            for texts in (is_text_file(data), trained.on_texts)
+        )
+        raise RinceError(
+            f"{data} holds {holds}, but {trained.folder.name} was trained on {knows}; evaluate it "
+            f"on data of its own kind"
+        )
     trained.config.data = data
     trained.config.images.image_size = trained.image_size
     splits = load_splits(trained.config, trained.in_channels)
@@ -270,6 +288,20 @@ def _other_splits(trained: TrainedRun, data: str) -> Splits:
         print(f"note: {data} has other classes than {trained.folder.name} was trained on")
     _check_fit(trained, splits, data)
     return splits
+
+
+def _outlying_texts(trained: TrainedRun, path: str) -> Texts:
+    from rince.core.checks import RinceError
+    from rince.data.text_sources import load_text_outliers
+    from rince.training.run import tokenised
+
+    column = trained.config.text.column
+    if not is_text_file(path):
+        raise RinceError(
+            f"--ood {path}: {trained.folder.name} was trained on texts, so outliers must be a .csv "
+            f"or .jsonl file with a column {column!r}"
+        )
+    return tokenised(trained.config, load_text_outliers(path, trained.taxonomy, column=column))
 
 
 def _check_fit(trained: TrainedRun, splits: Splits, data: str) -> None:
@@ -285,5 +317,5 @@ def _check_fit(trained: TrainedRun, splits: Splits, data: str) -> None:
         )
         raise RinceError(
             f"{data} holds {has}, but {trained.folder.name} was trained on {wants}; evaluate it "
-            f"on images of its own kind"
+            f"on data of its own kind"
         )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from rince.cli.parser import HelpfulParser, with_underscores
-from rince.training.config import RanksConfig, VideoConfig
+from rince.core.files import is_text_file
+from rince.training.config import RanksConfig, TextConfig, VideoConfig
 
 EXAMPLES = """examples:
   rince ranks photos/                    photos/<superclass>/<class>/*.jpg, any depth
-  rince ranks classes.csv --batch-size 512
+  rince ranks classes.csv --batch-size 512               a table of classes
+  rince ranks intents.csv                                texts with columns text,domain,intent
   rince ranks cifar100
   rince ranks photos/ --scores text --top-k "[3]"        from the class names
   rince ranks videos/ --by time --near "[5, 60]"   clips of videos by when they were recorded
@@ -34,7 +37,8 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument(
         "data",
-        help="a folder of class folders or of videos, a csv file, fashion-mnist, or cifar100",
+        help="a folder of class folders or of videos, a csv file of classes, a .csv or .jsonl file "
+        "of texts, fashion-mnist, or cifar100",
     )
     parser.add_argument("--batch_size", type=int, default=256, help="images a step")
     parser.add_argument("--names", action="store_true", help="also list classes by superclass")
@@ -47,6 +51,7 @@ def run(arguments: Sequence[str]) -> None:
         help="write the scores to a table to look at, edit, and give back as --scores",
     )
     parser.add_class_arguments(VideoConfig, "videos")
+    parser.add_class_arguments(TextConfig, "text", skip={"layers", "max_tokens"})
     found = parser.parse_args(with_underscores(arguments))
     options = {f.name: getattr(found, f.name) for f in fields(RanksConfig) if f.name not in NOISE}
     config, chosen = RanksConfig(**options), True
@@ -59,6 +64,7 @@ def run(arguments: Sequence[str]) -> None:
         return
 
     from rince.data.sources import load_dataset
+    from rince.data.text_sources import load_texts
     from rince.ranks.taxonomy import Taxonomy
 
     path, counts = Path(found.data), None
@@ -66,13 +72,18 @@ def run(arguments: Sequence[str]) -> None:
         taxonomy = Taxonomy.fashion_mnist()
     elif found.data == "cifar100":
         taxonomy = Taxonomy.cifar100()
-    elif path.suffix == ".csv":
+    elif path.suffix == ".csv" and not _has_column(path, found.text.column):
         taxonomy = Taxonomy.from_csv(path)
     else:
-        train = load_dataset(path, cache=False).train  # lists the files, decodes none
+        if is_text_file(path):
+            train = load_texts(path, **found.text.as_dict()).train
+        else:
+            train = load_dataset(path, cache=False).train  # lists the files, decodes none
         taxonomy = train.taxonomy
         counts = train.labels.bincount(minlength=taxonomy.num_classes)
-        print(f"{len(train)} training images in {found.data}")
+        print(
+            f"{len(train)} training {'texts' if is_text_file(path) else 'images'} in {found.data}"
+        )
     batch_size = found.batch_size if counts is None else min(found.batch_size, int(counts.sum()))
     if config.scores is None:
         print(taxonomy.describe(batch_size=batch_size, counts=counts))
@@ -92,6 +103,15 @@ def run(arguments: Sequence[str]) -> None:
     if found.names:
         for names in taxonomy.paths:
             print("  " + " > ".join(names))
+
+
+def _has_column(table: Path, name: str) -> bool:
+    """Whether this is a table of texts, not of classes; one that cannot be read is neither."""
+    try:
+        with table.expanduser().open(encoding="utf-8-sig", newline="") as stream:
+            return name in map(str.strip, next(csv.reader(stream), []))
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _describe_time(found: Any, config: RanksConfig) -> None:

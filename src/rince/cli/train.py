@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   rince train cifar100 --model.backbone resnet50-3x3 --model.momentum 0.99 --model.queue-size 4096
   rince train photos/ --batch-size 4096 --micro-batch 256  a batch beyond the memory
   rince train videos/ --ranks time --model.backbone small-resnet3d  without labels
+  rince train intents.csv                               texts with columns text,domain,intent
   rince train --config recipe.yaml --seed 1             flags win over the file
   rince train --resume runs/latest                      go on with a run that stopped
   torchrun --nproc-per-node 8 -m rince train photos/    several GPUs
@@ -87,7 +88,7 @@ def build_parser() -> Any:
     parser = HelpfulParser(
         prog="rince train",
         usage="rince train DATA [OPTIONS] | rince train --resume RUN",
-        description="Train an encoder on images or videos with ranked positives.",
+        description="Train an encoder on images, videos or texts with ranked positives.",
         epilog=EXAMPLES,
         # What the other verbs call it; and --ranks time for short.
         aliases={"--data_root": "--images.root", "--ranks": "--ranks.by"},

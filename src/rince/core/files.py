@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all."""
+"""Files that are replaced whole or not at all; and which files are texts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+TEXT_SUFFIXES = (".csv", ".jsonl")
+
+
+def is_text_file(data: str | Path) -> bool:
+    """Whether the name is that of a file of labelled texts."""
+    return str(data).lower().endswith(TEXT_SUFFIXES)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ from rince.core.checks import RinceError, require
 from rince.core.pair_ranks import ALL
 from rince.data.clips import VideoClips
 from rince.data.images import FileImages, Images, TensorImages, read_fitted
+from rince.data.texts import Texts
 from rince.data.views import (
     BatchAugmentation,
     ViewConfig,
@@ -34,7 +35,7 @@ class ImageBatch(NamedTuple):
     Args:
         views: two (B, C, [T,] S, S) float32 tensors, normalised; or, with ``augment="later"``, one
             tensor of the images (or clips of T frames) as they are, (B, C, [T,] H, W) uint8 (see
-            :func:`augmented`).
+            :func:`augmented`). Of texts: twice the same tokens, (B, L) int64.
         labels: (B,) int64.
         indices: (B,) int64, which images of the data set these are.
         seed: of the views' randomness.
@@ -238,6 +239,8 @@ class TrainLoader:
             seed = mixed_seed("views", plan.seed, epoch, number, plan.process_index)
             if found is not None:
                 views = _raised(next(found))
+            elif isinstance(self.images, Texts):
+                views = (self.images.tokens[indices],) * 2  # dropout makes them differ
             else:
                 assert isinstance(self.images, TensorImages)
                 views = (self.images.pixels[indices],)
@@ -291,9 +294,15 @@ def eval_batches(
         workers: processes that decode image files; 0: this one. No effect for images in memory.
 
     Yields:
-        (B, C, [T,] S, S) float32 normalised pixels and (B,) int64 labels.
+        (B, C, [T,] S, S) float32 normalised pixels, or of texts (B, L) int64 tokens; and (B,)
+        int64 labels.
     """
     require(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
+    if isinstance(images, Texts):
+        for start in range(0, len(images), batch_size):
+            part = slice(start, start + batch_size)
+            yield images.tokens[part], images.labels[part]
+        return
     fit = eval_transform(image_size)
     if not isinstance(images, TensorImages):
         loader: DataLoader[Any] = DataLoader(

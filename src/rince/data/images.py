@@ -19,6 +19,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require, warn
 from rince.data.clips import VideoClips, warn_left_out
+from rince.data.texts import Texts
 from rince.data.views import eval_transform
 from rince.ranks.readers import IMAGE_SUFFIXES, Names, checked_paths, class_folders
 from rince.ranks.taxonomy import Taxonomy
@@ -194,8 +195,8 @@ class FileImages:
         return TensorImages(pixels, self.labels[kept], self.taxonomy, self.name, source)
 
 
-Images: TypeAlias = TensorImages | FileImages | VideoClips
-AnyImages = TypeVar("AnyImages", TensorImages, FileImages)
+Images: TypeAlias = TensorImages | FileImages | VideoClips | Texts
+AnyImages = TypeVar("AnyImages", TensorImages, FileImages, Texts)
 
 
 def fingerprint(images: Images) -> str:
@@ -204,7 +205,7 @@ def fingerprint(images: Images) -> str:
     Of files it covers class paths, file names and labels, not the pixels, and not where the
     folder lies; of images that came from no file the number, the labels and the class tree.
     """
-    if isinstance(images, VideoClips):
+    if isinstance(images, VideoClips | Texts):
         return images.fingerprint()
     if isinstance(images, FileImages):
         return _digest(zip(images.keys(), images.labels.tolist(), strict=True))
@@ -263,7 +264,7 @@ def fitted_batches(
 
 
 def drop_duplicates(
-    images: AnyImages, against: TensorImages | FileImages | None = None
+    images: AnyImages, against: TensorImages | FileImages | Texts | None = None
 ) -> AnyImages:
     """Leave out images whose bytes occur earlier in ``images``, or anywhere in ``against``.
 
@@ -470,9 +471,11 @@ def _digest(parts: Iterable[object]) -> str:
     return found.hexdigest()
 
 
-def _content_hashes(images: TensorImages | FileImages) -> Iterator[bytes]:
+def _content_hashes(images: TensorImages | FileImages | Texts) -> Iterator[bytes]:
     for index in range(len(images)):
-        if isinstance(images, FileImages):
+        if isinstance(images, Texts):
+            content = images.texts[index].encode()
+        elif isinstance(images, FileImages):
             try:
                 content = Path(images.paths[index]).read_bytes()
             except OSError as error:

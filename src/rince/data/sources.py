@@ -11,7 +11,7 @@ import struct
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,12 +28,14 @@ from rince.data.images import (
     drop_duplicates,
     fingerprint,
 )
+from rince.data.texts import Texts
 from rince.data.views import eval_transform
 from rince.ranks.taxonomy import Taxonomy
 
 NAMES = ("fashion-mnist", "cifar100")
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 FOLDER_IMAGE_SIZE = 32
+ListedImages = TypeVar("ListedImages", FileImages, Texts)
 SPLIT_SEED = 0  # one for all: runs that differ in their seed must share the test images
 CACHE_UP_TO = 64  # pixels: larger images lose too much when crops are taken from a small copy
 _TEST_FOLDERS = ("val", "validation", "valid", "test")
@@ -50,7 +52,7 @@ class Splits:
     Args:
         train: images to train on; at evaluation the gallery.
         test: images held out; at evaluation the queries.
-        image_size: side of the square images that a backbone is fed, pixels.
+        image_size: side of the square images that a backbone is fed, pixels; 0: texts.
     """
 
     train: Images
@@ -59,13 +61,18 @@ class Splits:
 
     @property
     def channels(self) -> int:
-        """3 (RGB) or 1 (grey)."""
+        """3 (RGB) or 1 (grey); 0: texts."""
         return self.train.channels
 
     @property
     def frames(self) -> int | None:
         """T, of clips of videos; None: images."""
         return self.train.frames if isinstance(self.train, VideoClips) else None
+
+    @property
+    def kind(self) -> str:
+        """images, clips or texts."""
+        return {VideoClips: "clips", Texts: "texts"}.get(type(self.train), "images")
 
     def fingerprint(self) -> str:
         """A hex digest that tells whether these are the images of another time.
@@ -126,7 +133,7 @@ def load_dataset(
         if without_duplicates:
             named = (drop_duplicates(named[0], named[1]), named[1])
         train, test = (
-            _resized(_at_most(images, count, seed), image_size)
+            _resized(at_most(images, count, seed), image_size)
             for images, count in zip(named, (per_class, test_per_class), strict=True)
         )
         return Splits(train, test, int(train.pixels.shape[-1]))
@@ -134,7 +141,7 @@ def load_dataset(
     files = _folder_splits(_existing_folder(str(data)), test_fraction, channels)
     if without_duplicates:
         files = (drop_duplicates(files[0], files[1]), files[1])
-    chosen = (_at_most(files[0], per_class, seed), _at_most(files[1], test_per_class, seed))
+    chosen = (at_most(files[0], per_class, seed), at_most(files[1], test_per_class, seed))
     size = image_size or FOLDER_IMAGE_SIZE
     if size <= CACHE_UP_TO if cache is None else cache:
         mode: OnUnreadable = "skip" if skip_unreadable else "error"
@@ -313,17 +320,19 @@ def _folder_splits(
     found = FileImages.from_folder(root, channels=channels)
     train = replace(found, name=folder.resolve().name)
     if not split:
-        return _stratified(train, test_fraction)
+        return stratified(train, test_fraction)
     if len(tests) > 1:
         warn(f"{folder} holds {' and '.join(tests)}: {tests[0]} is used for testing")
     test = FileImages.from_folder(inside[tests[0]], train.taxonomy, channels=channels)
     return train, replace(test, name=train.name)
 
 
-def _stratified(images: FileImages, test_fraction: float) -> tuple[FileImages, FileImages]:
-    """Split every class by its files' hashes; a class of one image stays in training.
+def stratified(
+    images: ListedImages, test_fraction: float, instead: str = "train/ and val/ folders"
+) -> tuple[ListedImages, ListedImages]:
+    """Split every class by its items' hashes; a class of one item stays in training.
 
-    One file more moves one of its neighbours over the border at most.
+    One item more moves one of its neighbours over the border at most.
     """
     chosen: list[int] = []
     single: list[str] = []
@@ -335,21 +344,21 @@ def _stratified(images: FileImages, test_fraction: float) -> tuple[FileImages, F
             chosen += members[:count].tolist()
     if not chosen:
         raise RinceError(
-            f"{images.name}: no class has two images, so none can be held out for the test; give "
-            "train/ and val/ folders, or more images"
+            f"{images.name}: no class has two members, so none can be held out for the test; give "
+            f"{instead}, or more data"
         )
     if single:
-        warn(f"{len(single)} classes have one image and are not tested: {', '.join(single[:5])}")
+        warn(f"{len(single)} classes have one member and are not tested: {', '.join(single[:5])}")
     test = torch.zeros(len(images), dtype=torch.bool)
     test[chosen] = True
     return images.subset((~test).nonzero()[:, 0]), images.subset(test.nonzero()[:, 0])
 
 
-def _at_most(images: AnyImages, per_class: int | None, seed: int) -> AnyImages:
+def at_most(images: AnyImages, per_class: int | None, seed: int) -> AnyImages:
     """A seeded choice of images of each class, in their old order."""
     if per_class is None:
         return images
-    if isinstance(images, FileImages):
+    if isinstance(images, FileImages | Texts):
         classes = _hashed_by_class(images, "choice", seed)
     else:
         classes = _shuffled_by_class(images.labels, seed)
@@ -357,17 +366,18 @@ def _at_most(images: AnyImages, per_class: int | None, seed: int) -> AnyImages:
     return images.subset(torch.cat(kept).sort().values)
 
 
-def _hashed_by_class(images: FileImages, use: str, seed: int) -> list[tuple[int, Tensor]]:
+def _hashed_by_class(images: FileImages | Texts, use: str, seed: int) -> list[tuple[int, Tensor]]:
     """Each label that occurs, with the positions of its images in the order of their hashes.
 
-    A file's place among others follows from its name, so files that come or go move no other.
+    A file's place among others follows from its name, a text's from itself, so those that come or
+    go move no other.
     """
-    members: dict[int, list[tuple[bytes, str, int]]] = {}
+    members: dict[int, list[tuple[bytes, int]]] = {}
     for index, (key, label) in enumerate(zip(images.keys(), images.labels.tolist(), strict=True)):
         place = hashlib.blake2b(repr((use, seed, key)).encode(), digest_size=8).digest()
-        members.setdefault(label, []).append((place, images.paths[index], index))
+        members.setdefault(label, []).append((place, index))
     return [
-        (label, torch.tensor([index for _, _, index in sorted(members[label])]))
+        (label, torch.tensor([index for _, index in sorted(members[label])]))
         for label in sorted(members)
     ]
 

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from rince.data.batches import eval_batches
 from rince.data.clips import VideoClips
 from rince.data.images import FileImages, Images, TensorImages
 from rince.data.sources import Splits
+from rince.data.texts import Texts
 from rince.evaluation.class_similarity import class_similarity
 from rince.evaluation.features import FeatureSet, extract_features
 from rince.evaluation.knn import knn_accuracy
@@ -39,6 +41,7 @@ from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import VIDEO, TimePairRanks, TimeRanks
 
 KS = (1, 5, 10, 20)
+_TEXT_SHOWN = 300  # characters of a text in the gallery
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class EvaluationOptions:
 def evaluate_backbone(
     backbone: nn.Module,
     splits: Splits,
-    outliers: Mapping[str, Tensor],
+    outliers: Mapping[str, Tensor | Texts],
     *,
     options: EvaluationOptions | None = None,
     device: torch.device | str = "cpu",
@@ -85,7 +88,7 @@ def evaluate_backbone(
         backbone: images to features; frozen here.
         splits: the training images are the gallery and train the probe; the test images are
             queries.
-        outliers: name -> uint8 pixels (N, C, H, W) of images of no known class.
+        outliers: name -> uint8 pixels (N, C, H, W) of images of no known class, or texts.
         options: how much to do.
         device: where features are extracted.
         batch_size: of the extraction.
@@ -162,8 +165,8 @@ def evaluate_backbone(
     roc: dict[tuple[str, str], RocCurve] = {}
     detectors = outlier_detectors(train, neighbours, classifier) if outliers else {}
     inlier_scores = {name: score(test.features) for name, score in detectors.items()}
-    for name, pixels in outliers.items():
-        images = TensorImages(pixels, torch.zeros(len(pixels), dtype=torch.int64), taxonomy, name)
+    for name, given in outliers.items():
+        images = given if isinstance(given, Texts) else _unlabelled(given, taxonomy)
         out = extract_features(backbone, eval_batches(images, batch_size, size), device).features
         for detector, score in detectors.items():
             inside, scores = inlier_scores[detector], score(out)
@@ -176,7 +179,7 @@ def evaluate_backbone(
         info={
             "train_images": len(splits.train),
             "test_images": len(splits.test),
-            "outliers": {name: len(pixels) for name, pixels in outliers.items()},
+            "outliers": {name: len(found) for name, found in outliers.items()},
             "data": splits.train.name,
             "feature_dim": int(train.features.shape[1]),
             "probe_epochs": options.probe_epochs,
@@ -194,9 +197,16 @@ def evaluate_backbone(
     )
 
 
+def _unlabelled(pixels: Tensor, taxonomy: Taxonomy) -> TensorImages:
+    return TensorImages(pixels, torch.zeros(len(pixels), dtype=torch.int64), taxonomy, "outliers")
+
+
 @dataclass(frozen=True)
 class _Times:
-    """The test clips judged against each other by time."""
+    """The test clips judged against each other by time.
+
+    Clips that share frames are left out: they are found first whatever was learned.
+    """
 
     clips: VideoClips
     ranks: TimePairRanks
@@ -209,7 +219,8 @@ class _Times:
         items = images.items
         rule = TimeRanks([near])
         timed = len(torch.unique(items[:, VIDEO])) < len(items)
-        return cls(images, rule.ranks(items, items, ignore_self=True)) if timed else None
+        ranks = rule.ranks(items, items, ignore_self=True, ignore_overlaps=True)
+        return cls(images, ranks) if timed else None
 
     def retrieval(self, features: Tensor) -> dict[str, float]:
         """R@k of clips near in time, and of the same video."""
@@ -319,9 +330,11 @@ def _sample(total: int, count: int, seed: int) -> Tensor:
 
 def _thumbnails(
     images: Images, indices: Tensor, size: int
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """(n, H, W, C) bytes."""
+) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
+    """(n, H, W, C) bytes; of texts (n,) strings."""
     chosen = images.subset(indices)
+    if isinstance(chosen, Texts):
+        return np.array([text[:_TEXT_SHOWN] for text in chosen.texts])
     if isinstance(chosen, FileImages):
         chosen = chosen.preload(min(size, 64))
     if isinstance(chosen, TensorImages):

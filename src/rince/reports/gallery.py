@@ -12,7 +12,7 @@ import numpy.typing as npt
 from rince.core.checks import import_extra
 from rince.evaluation.results import Gallery
 from rince.reports.figures import data_uri, rank_colour, rank_name
-from rince.reports.pieces import chips, class_name, note, text
+from rince.reports.pieces import chips, class_name, fold, note, table, text
 
 Array = npt.NDArray[Any]
 
@@ -29,6 +29,8 @@ def gallery_html(gallery: Gallery, classes: Sequence[str], max_characters: int) 
     """
     if gallery.queries.size == 0 or gallery.neighbours.size == 0:
         return ""
+    if gallery.queries.dtype.kind == "U":
+        return _texts_html(gallery, classes, max_characters)
     total = len(gallery.queries)
     strips = [_strip(gallery.queries[i], gallery.neighbours[i]) for i in range(total)]
     size = sum(map(len, strips))
@@ -46,6 +48,30 @@ def gallery_html(gallery: Gallery, classes: Sequence[str], max_characters: int) 
         + "</div>"
         + (note(f"{shown} of {total} queries") if shown < total else "")
     )
+
+
+def _texts_html(gallery: Gallery, classes: Sequence[str], max_characters: int) -> str:
+    """Each query with its nearest texts behind it, as many queries as there is room for."""
+    parts: list[str] = []
+    for i, query in enumerate(gallery.queries.tolist()):
+        rows = [
+            f'<tr><td style="border-left:4px solid {rank_colour(rank)}">'
+            f"{text(rank_name(rank))}</td>"
+            f"<td>{similarity:.2f}</td><td>{text(words)}</td>"
+            f"<td>{text(class_name(classes, label))}</td></tr>"
+            for words, rank, similarity, label in zip(
+                gallery.neighbours[i].tolist(),
+                gallery.ranks[i].tolist(),
+                gallery.similarities[i].tolist(),
+                gallery.neighbour_labels[i].tolist(),
+                strict=True,
+            )
+        ]
+        name = class_name(classes, int(gallery.query_labels[i]))
+        parts.append(fold(f"{query} ({name})", table("keys", [], rows)))
+        if sum(map(len, parts)) > max_characters:
+            break
+    return "".join(parts)
 
 
 def _query_row(gallery: Gallery, i: int, strip: str, classes: Sequence[str]) -> str:

@@ -259,7 +259,7 @@ def _gallery_part(evaluation: Evaluation, max_characters: int) -> str:
     if not shown:
         return ""
     return (
-        "<h3>Nearest images</h3>"
+        "<h3>Nearest neighbours</h3>"
         + guide(
             "frames should be green first, then the next ranks; a red frame among the first is a "
             "mistake worth looking at."

@@ -20,6 +20,7 @@ from rince.data.views import NORMALISATION
 from rince.models.backbones import Backbone, build_backbone
 from rince.models.exported import ImageEncoder
 from rince.models.heads import projection_head
+from rince.models.texts import text_backbone
 from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
@@ -135,6 +136,11 @@ class TrainedRun:
     head: nn.Module | None = None
     own_backbone: bool = False
 
+    @property
+    def on_texts(self) -> bool:
+        """Whether it was trained on texts, which have no channels."""
+        return self.in_channels == 0
+
 
 def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
     """Read a run's backbone, strictly: every weight must be there and fit.
@@ -152,11 +158,8 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
     require_own_backbone(about, backbone, folder, f"load_run({str(folder)!r}, backbone=...)")
     config = from_dict(about["config"], quiet=True)
     if backbone is None:
-        backbone = build_backbone(
-            config.model.backbone,
-            in_channels=about["in_channels"],
-            image_size=about["image_size"],
-            frames=about.get("frames"),
+        backbone = configured_backbone(
+            config, about["in_channels"], about["image_size"], about.get("frames")
         )
     weights = checkpoint["state_dict"]
     load_strictly(backbone.module, _below(BACKBONE_PREFIX, weights), folder / CHECKPOINT_FILE)
@@ -185,6 +188,18 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
     )
 
 
+def configured_backbone(
+    config: TrainConfig, channels: int, size: int, frames: int | None, *, pretrained: bool = False
+) -> Backbone:
+    """That of ``config.model.backbone``; without channels (0) the data are texts."""
+    name = str(config.model.backbone)
+    if channels == 0:
+        return text_backbone(name, config.text.layers)
+    return build_backbone(
+        name, in_channels=channels, image_size=size, frames=frames, pretrained=pretrained
+    )
+
+
 def image_encoder(trained: TrainedRun, *, head: bool = False) -> ImageEncoder:
     """A run's network with all that it takes to feed it: what is exported.
 
@@ -193,13 +208,18 @@ def image_encoder(trained: TrainedRun, *, head: bool = False) -> ImageEncoder:
         head: with the projection head: embeddings, not features.
 
     Raises:
-        RinceError: a run on videos; the head of a run that was trained as a classifier.
+        RinceError: a run on videos or texts; the head of a run that was trained as a classifier.
     """
-    if trained.frames is not None:
+    if trained.frames is not None or trained.on_texts:
+        data, inputs = (
+            ("texts", "tokens (B, L); its .model is one of sentence-transformers: .encode, .save")
+            if trained.on_texts
+            else ("videos", "clips (B, C, T, H, W)")
+        )
         raise RinceError(
-            f"{trained.folder} was trained on videos, and only networks of images can be exported "
+            f"{trained.folder} was trained on {data}, and only networks of images can be exported "
             f"or embed a folder. In Python its network is load_run({str(trained.folder)!r})"
-            f".backbone.module, on clips (B, C, T, H, W)"
+            f".backbone.module, on {inputs}"
         )
     module, width = trained.backbone.module, trained.backbone.feature_dim
     embedding_dim, num_heads = trained.config.model.embedding_dim, trained.config.num_heads()

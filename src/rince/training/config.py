@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import PurePath
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from rince.core.checks import RinceWarning, require, warn
+from rince.core.files import TEXT_SUFFIXES, is_text_file
 
 Objective = Literal[
     "rince",
@@ -42,6 +43,10 @@ TIME_OPTIONS = ("near", "unit", "shots", "beyond")
 
 # The temperatures of the paper's CIFAR-100 study, and its setting for three ranks.
 DEFAULT_TEMPERATURES = {1: (0.1,), 2: (0.1, 0.225), 3: (0.1, 0.225, 0.5)}
+
+
+IMAGE_BACKBONE, TEXT_BACKBONE = "small-resnet", "all-MiniLM-L6-v2"
+DEFAULT_LR = {"sgd": 0.5, "adamw": 1e-3}
 
 
 @dataclass
@@ -104,6 +109,25 @@ class VideoConfig:
     split: int = 1
     cache: str | None = None
     cache_gb: float = 2.0
+
+
+@dataclass
+class TextConfig:
+    """Where the texts and labels are, for data that are a .csv or .jsonl file.
+
+    Args:
+        column: of the texts.
+        labels: columns of the labels, from coarse to fine; None: all others but "split", in the
+            file's order.
+        layers: train so many of the last transformer layers, and the projection; None: all, and
+            the token embeddings.
+        max_tokens: cut longer texts; None: where the model does.
+    """
+
+    column: str = "text"
+    labels: tuple[str, ...] | None = None
+    layers: int | None = 2
+    max_tokens: int | None = None
 
 
 @dataclass
@@ -274,8 +298,11 @@ class ModelConfig:
 
     Args:
         backbone: small-resnet (for CPUs), tiny-resnet (half the channels), resnet18-3x3,
-            resnet50-3x3 (the paper's for 32 pixels), torchvision/NAME or timm/NAME.
-        pretrained: start from the library's weights (torchvision and timm names only).
+            resnet50-3x3 (the paper's for 32 pixels), torchvision/NAME or timm/NAME; for texts a
+            model of sentence-transformers, by name or folder. None takes small-resnet, and for
+            texts all-MiniLM-L6-v2, which the extra rince[text] brings along.
+        pretrained: start from the library's weights (torchvision and timm names only; a text
+            model always does).
         start_from: folder of a run whose backbone to start from, of the same architecture: with
             an objective of labels, this is fine-tuning.
         embedding_dim: width of the projection that the loss sees.
@@ -284,7 +311,7 @@ class ModelConfig:
         queue_size: so many past keys serve as keys too (the paper: 4096); needs momentum.
     """
 
-    backbone: str = "small-resnet"
+    backbone: str | None = None
     pretrained: bool = False
     start_from: str | None = None
     embedding_dim: int = 128
@@ -297,8 +324,9 @@ class OptimConfig:
     """The optimizer: the paper's SGD with warm-up and cosine, or AdamW.
 
     Args:
-        optimizer: "sgd" (momentum 0.9) or "adamw".
-        lr: peak learning rate. The paper's 0.5 is for batches of 512 and SGD.
+        optimizer: "sgd" (momentum 0.9) or "adamw"; "auto" is sgd, and adamw for texts.
+        lr: peak learning rate; None takes 0.5 of sgd (the paper's, for batches of 512), and
+            1e-3 of adamw.
         weight_decay: as in the optimizer.
         warmup_epochs: the learning rate rises linearly over these (the paper: 10 of 1000); None
             takes 1, or a tenth of a run of fewer than 10 epochs.
@@ -306,8 +334,8 @@ class OptimConfig:
         clip: largest gradient norm; None does not clip.
     """
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = 0.5
+    optimizer: Literal["auto", "sgd", "adamw"] = "auto"
+    lr: float | None = None
     weight_decay: float = 1e-4
     warmup_epochs: float | None = None
     final_lr_ratio: float = 1e-3
@@ -316,12 +344,13 @@ class OptimConfig:
 
 @dataclass
 class TrainConfig:
-    """Train an encoder on images, or clips of videos, with ranked positives.
+    """Train an encoder on images, clips of videos, or texts, with ranked positives.
 
     Args:
         data: a folder of images in class folders (nested folders are superclasses; train/ and
             val/ or test/ below it are taken as splits), or fashion-mnist, or cifar100; or a
-            folder of videos, in class folders or not.
+            folder of videos, in class folders or not; or a .csv or .jsonl file of texts and
+            their labels (see text).
         objective: rince, or a rival in the same harness: supcon-in, supcon-out, supcon-coarse
             (on the superclasses), supcon-sum and supcon-two-heads (supcon-out on both), himulcon
             (on all levels), infonce (no labels), triplet-hierarchical and fastap (they need the
@@ -352,6 +381,7 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     images: DataConfig = field(default_factory=DataConfig)
     videos: VideoConfig = field(default_factory=VideoConfig)
+    text: TextConfig = field(default_factory=TextConfig)
     batches: BatchConfig = field(default_factory=BatchConfig)
     epochs: int = 20
     batch_size: int = 256
@@ -376,6 +406,13 @@ class TrainConfig:
         ):
             _check_choices(prefix, part)
         self.ranks.check()
+        texts = is_text_file(self.data)
+        backbone = self.model.backbone or (TEXT_BACKBONE if texts else IMAGE_BACKBONE)
+        self.model = replace(self.model, backbone=backbone)
+        if self.optim.optimizer == "auto":
+            self.optim = replace(self.optim, optimizer="adamw" if texts else "sgd")
+        if self.optim.lr is None:
+            self.optim = replace(self.optim, lr=DEFAULT_LR[self.optim.optimizer])
         for name in ("epochs", "batch_size", "checkpoint_every", "log_every"):
             require(
                 getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
@@ -396,7 +433,7 @@ class TrainConfig:
             momentum is None or 0 <= momentum <= 1,
             f"model.momentum must lie between 0 and 1, got {momentum}",
         )
-        require(self.optim.lr > 0, f"optim.lr must be positive, got {self.optim.lr}")
+        require((self.optim.lr or 0) > 0, f"optim.lr must be positive, got {self.optim.lr}")
         require(
             0 <= self.warmup_epochs() < self.epochs,
             f"optim.warmup_epochs must be at least 0 and below epochs ({self.epochs}), got "
@@ -442,6 +479,8 @@ class TrainConfig:
         if self.name:
             return self.name
         data = self.data.rstrip("/").rpartition("/")[2] or "data"
+        for suffix in TEXT_SUFFIXES:
+            data = data.removesuffix(suffix)
         variant = f"-{self.loss.variant}" if self.objective == "rince" else ""
         if (variant or self.ranks.by == "time") and self.ranks.label():
             variant += f"-{self.ranks.slug()}"
@@ -531,6 +570,9 @@ def from_dict(data: dict[str, Any], *, quiet: bool = False) -> TrainConfig:
         loss = dict(data.pop("loss", {}))
         if loss.get("temperatures") is not None:
             loss["temperatures"] = tuple(loss["temperatures"])
+        text = dict(data.pop("text", {}))
+        if text.get("labels") is not None:
+            text["labels"] = tuple(text["labels"])
         ranks = dict(data.pop("ranks", {}))
         given = [name for name in (*RULES, "near") if ranks.get(name) is not None]
         ranks |= {name: tuple(ranks[name]) for name in given}
@@ -541,6 +583,7 @@ def from_dict(data: dict[str, Any], *, quiet: bool = False) -> TrainConfig:
             optim=OptimConfig(**data.pop("optim", {})),
             images=DataConfig(**data.pop("images", {})),
             videos=VideoConfig(**data.pop("videos", {})),
+            text=TextConfig(**text),
             batches=BatchConfig(**data.pop("batches", {})),
             **data,
         )

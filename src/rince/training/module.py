@@ -62,8 +62,8 @@ class RankedModule(pl.LightningModule):
         config: the whole run's.
         rank_source: what the objective rince trains on; None takes the taxonomy's. Ranks by class
             are kept in the checkpoint.
-        in_channels, image_size, frames: of the images or clips (None: images), kept in the
-            checkpoint for the evaluation.
+        in_channels, image_size, frames: of the images or clips (None: images; of texts 0, 0,
+            None), kept in the checkpoint for the evaluation.
         data_fingerprint: of the images, kept in the checkpoint, so that a resumed run can tell
             whether they are the same.
         own_backbone: the backbone is the user's, not ``config.model.backbone``; kept likewise.
@@ -170,6 +170,7 @@ class RankedModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optim = self.config.optim
+        assert optim.lr is not None  # TrainConfig has chosen one
         weights = [p for p in self.parameters() if p.requires_grad]
         optimizer: torch.optim.Optimizer
         if optim.optimizer == "sgd":

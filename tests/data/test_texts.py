@@ -1,0 +1,226 @@
+"""Texts from csv and jsonl: what is read, how it is split, and what is refused with which words."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
+from rince import RinceError, RinceWarning, Taxonomy
+from rince.data.batches import BatchPlan, TrainLoader, eval_batches
+from rince.data.images import drop_duplicates, fingerprint
+from rince.data.sources import Splits
+from rince.data.text_sources import load_text_outliers, load_texts
+from rince.data.texts import Texts, read_rows
+from text_models import word_table, write_table
+
+HEADER = ("text", "domain", "intent", "split")
+ROWS: list[tuple[str, ...]] = [
+    ("send cash", "bank", "transfer", "train"),
+    ("what is left, please?", "bank", "balance", "train"),
+    ("hello", "", "greeting", "train"),
+    ("  pay my sister ", "bank", "transfer", "test"),
+    ("hi\nthere", "", "greeting", "Test"),
+]
+PATHS = (("bank", "balance"), ("bank", "transfer"), ("greeting",))
+
+
+def texts_of(splits: Splits) -> tuple[Texts, Texts]:
+    assert isinstance(splits.train, Texts)
+    assert isinstance(splits.test, Texts)
+    return splits.train, splits.test
+
+
+def expect(train: Texts, test: Texts) -> None:
+    assert train.texts == ("send cash", "what is left, please?", "hello")
+    assert test.texts == ("pay my sister", "hi\nthere")
+    assert train.taxonomy.paths == test.taxonomy.paths == PATHS
+    assert (train.labels.tolist(), test.labels.tolist()) == ([1, 0, 2], [1, 2])
+    assert train.name == "mine"
+
+
+def test_csv(tmp_path: Path) -> None:
+    splits = load_texts(write_table(tmp_path / "mine.csv", [HEADER, ("", "", "", ""), *ROWS]))
+    expect(*texts_of(splits))
+    assert (splits.kind, splits.channels, splits.image_size, splits.frames) == ("texts", 0, 0, None)
+    same = Taxonomy.from_csv(  # a class without a domain hangs where Taxonomy puts it
+        write_table(tmp_path / "classes.csv", [("class", "up"), *[(p[-1], *p[:-1]) for p in PATHS]])
+    )
+    assert torch.equal(splits.train.taxonomy.table, same.table)
+    marked = tmp_path / "marked.csv"  # as some spreadsheets save it
+    marked.write_bytes(b"\xef\xbb\xbf" + (tmp_path / "mine.csv").read_bytes())
+    assert load_texts(marked).fingerprint() == splits.fingerprint()
+
+
+def test_jsonl(tmp_path: Path) -> None:
+    lines = []
+    for row in ROWS:
+        found = dict(zip(HEADER, row, strict=True))
+        lines += [json.dumps({k: v for k, v in found.items() if v}), ""]
+    lines[-2] = lines[-2].replace("{", '{"domain": null, ')
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+    splits = load_texts(tmp_path / "mine.jsonl")
+    expect(*texts_of(splits))
+
+
+def test_columns_are_chosen_by_name(tmp_path: Path) -> None:
+    rows = [("id", "intent", "utterance", "domain")]
+    rows += [(str(i), f"i{i % 4}", f"words {i}", f"d{i % 2}") for i in range(8)]
+    file = write_table(tmp_path / "a.csv", rows)
+    train, test = texts_of(load_texts(file, column="utterance", labels=["domain", "intent"]))
+    assert train.taxonomy.paths == (("d0", "i0"), ("d0", "i2"), ("d1", "i1"), ("d1", "i3"))
+    found = dict(zip(train.texts + test.texts, (*train.labels, *test.labels), strict=True))
+    assert {text: train.taxonomy.classes[label] for text, label in found.items()} == {
+        row[2]: row[1] for row in rows[1:]
+    }
+    flat, _ = texts_of(load_texts(file, column="utterance", labels=("intent",)))
+    assert flat.taxonomy.paths == (("i0",), ("i1",), ("i2",), ("i3",))
+
+
+def test_the_held_out_texts_stay_held_out(tmp_path: Path) -> None:
+    file = word_table(tmp_path / "words.csv")
+    train, test = texts_of(load_texts(file))
+    assert (len(train), len(test)) == (56, 16)  # a fifth of 18 is 4
+    assert test.labels.bincount().tolist() == [4] * 4
+    assert not set(train.texts) & set(test.texts)
+    few_train, few_test = texts_of(load_texts(file, per_class=2, test_per_class=3, seed=5))
+    assert (len(few_train), len(few_test)) == (8, 12)
+    assert set(few_test.texts) <= set(test.texts)
+    assert set(few_train.texts) <= set(train.texts)
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], "a brand new text,colour,red", *reversed(lines[1:])]))
+    _, after = texts_of(load_texts(file))
+    assert len(set(after.texts) ^ set(test.texts)) <= 2
+
+
+def test_duplicates_are_left_out_of_the_training_texts(tmp_path: Path) -> None:
+    rows = [("hi", "", "greeting", "train"), ("send cash", "bank", "transfer", "train")]
+    file = write_table(
+        tmp_path / "a.csv", [HEADER, *rows, *ROWS, ("hello", "", "greeting", "test")]
+    )
+    train, test = texts_of(load_texts(file, without_duplicates=True))
+    assert train.texts == ("hi", "send cash", "what is left, please?")
+    assert "hello" in test.texts
+    assert drop_duplicates(test).texts == test.texts
+
+
+def test_fingerprint(tmp_path: Path) -> None:
+    def found(rows: list[tuple[str, ...]], name: str = "a.csv") -> str:
+        return load_texts(write_table(tmp_path / name, [HEADER, *rows])).fingerprint()
+
+    before = found(ROWS)
+    assert found(ROWS, "b.csv") == before
+    others = [
+        [("send money", *ROWS[0][1:]), *ROWS[1:]],  # another text, label, order, domain, side
+        [("send cash", *ROWS[1][1:]), (ROWS[1][0], *ROWS[0][1:]), *ROWS[2:]],
+        [ROWS[1], ROWS[0], *ROWS[2:]],
+        [tuple("money" if cell == "bank" else cell for cell in row) for row in ROWS],
+        [*ROWS[:3], ROWS[4], ROWS[3]],
+    ]
+    assert len({before, *map(found, others)}) == 6
+    train = load_texts(write_table(tmp_path / "a.csv", [HEADER, *ROWS])).train
+    assert (
+        fingerprint(train.subset([0, 1, 2]))
+        == fingerprint(train)
+        != fingerprint(train.subset([1, 0, 2]))
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("words", "intent"), ("a", "b")], r"no column 'text'; its columns are words, intent: "),
+        ([("text",), ("a",)], "no column of labels; its columns are text: .*text.labels"),
+        ([("text", "split"), ("a", "train")], "no column of labels; its columns are text, split"),
+        ([HEADER, ROWS[0], ("  ", "bank", "transfer", "test"), ROWS[3]],
+         r"1 of 3 rows have no text in the column 'text' \(line 3\)"),
+        ([HEADER, ROWS[0], ("a", "bank", "", "test")], "line 3: the column 'intent' is empty"),
+        ([HEADER, ROWS[0], ("a", "bank", "b", "later")], "line 3: the column 'split' is 'later'"),
+        ([HEADER, *ROWS[:3]], "'split' never says val or validation"),
+        ([HEADER, *ROWS[3:]], "'split' never says train"),
+        ([HEADER, *ROWS, ("a", "bank", "loan", "test")], "loan: classes of the test that no"),
+        ([HEADER, *ROWS, ("a", "shop", "balance", "train"), ("b", *ROWS[1][1:])],
+         r"'balance' .* two parents, 'bank' and 'shop'.* \(line 3 and line 8\)"),
+        ([("text", "intent"), ("a", "b"), ("a,b", "c", "d")], "line 3: 3 cells, but the header"),
+        ([("text", "a", "a"), ("x", "y", "z")], "a column is there twice: text, a, a"),
+        ([("text", "intent")], "holds no text: expected rows"),
+        ([("text", "intent"), ("x", "y"), ("z", "w")], "no class has two .*a column 'split'"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(rows: list[tuple[str, ...]], message: str, tmp_path: Path) -> None:
+    with pytest.raises(RinceError, match=message):
+        load_texts(write_table(tmp_path / "a.csv", rows))
+
+
+def test_labels_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RinceError, match="no column 'topic', 'x'; its columns are text, domain, "):
+        load_texts(write_table(tmp_path / "a.csv", [HEADER, *ROWS]), labels=["topic", "x"])
+
+
+def test_bad_lines_of_jsonl_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    good = '{"text": "a", "label": "b"}\n\n'
+    for bad, message in (
+        ('{"text": "a"', "line 3 is not JSON: "),
+        ('["a", "b"]', "line 3: expected an object of names and plain values, such as .*got"),
+        ('{"text": ["a"], "label": "b"}', "line 3: expected an object"),
+    ):
+        file.write_text(good + bad + "\n")
+        with pytest.raises(RinceError, match=message):
+            read_rows(file, "text")
+    file.write_text(good + '{"text": 5, "other": 1.5}')
+    assert read_rows(file, "text") == [
+        (1, {"text": "a", "label": "b", "other": ""}),
+        (3, {"text": "5", "label": "", "other": "1.5"}),
+    ]
+    with pytest.raises(RinceError, match="cannot read the texts in .*none.csv"):
+        read_rows(tmp_path / "none.csv", "text")
+
+
+def test_of_two_test_splits_the_first_is_used(tmp_path: Path) -> None:
+    rows = [*ROWS, ("bye", "", "greeting", "val")]
+    with pytest.warns(RinceWarning, match="says val and test: val is used for testing"):
+        _, test = texts_of(load_texts(write_table(tmp_path / "a.csv", [HEADER, *rows])))
+    assert test.texts == ("bye",)
+
+
+def test_batches(tmp_path: Path) -> None:
+    tree = Taxonomy([("x",), ("y",)])
+    tokens = torch.arange(10).view(5, 2)
+    texts = Texts(tuple("abcde"), tokens, torch.tensor([0, 1, 0, 1, 1]), tree, "mine")
+    found = list(eval_batches(texts, 2, 0))
+    assert [len(part) for part, _ in found] == [2, 2, 1]
+    assert torch.equal(torch.cat([part for part, _ in found]), tokens)
+    assert torch.cat([labels for _, labels in found]).tolist() == [0, 1, 0, 1, 1]
+    some = texts.subset([3, 1])
+    assert (some.texts, some.tokens.tolist(), some.labels.tolist()) == (
+        ("d", "b"), [[6, 7], [2, 3]], [1, 1],
+    )  # fmt: skip
+    (batch,) = TrainLoader(texts, BatchPlan(5, 4, seed=0), image_size=0, augment="later")
+    assert len(batch.views) == 2
+    for view in batch.views:
+        assert torch.equal(view, tokens[batch.indices])
+    assert torch.equal(batch.labels, texts.labels[batch.indices])
+
+
+def test_clinc(shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "clinc150"
+    if not folder.is_dir():
+        pytest.skip(f"CLINC150 is not at {folder}")
+    script = Path(__file__).parents[2] / "experiments" / "text" / "to_csv.py"
+    known, odd = tmp_path / "clinc.csv", tmp_path / "odd.csv"
+    runpy.run_path(str(script))["write_tables"](folder, known, odd)
+    train, test = texts_of(load_texts(known, per_class=10, test_per_class=5))
+    assert train.labels.bincount().tolist() == [10] * 150
+    assert test.labels.bincount().tolist() == [5] * 150
+    groups, names = train.taxonomy.labels_at(2), train.taxonomy.group_names(2)
+    domains = json.loads((folder / "domains.json").read_text())
+    assert set(names) == set(domains)
+    intent_of = dict(json.loads((folder / "data_full.json").read_text())["train"])
+    for text, label in zip(train.texts, train.labels.tolist(), strict=True):
+        assert train.taxonomy.classes[label] == intent_of[text]
+        assert intent_of[text] in domains[names[int(groups[label])]]
+    assert len(load_text_outliers(odd, train.taxonomy)) == 1000

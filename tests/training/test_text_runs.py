@@ -1,0 +1,238 @@
+"""Training on texts with a tiny model: learning, resuming, evaluating, and polite refusals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rince.cli.evaluate import named_outliers
+from rince.cli.main import main
+from rince.cli.train import parse
+from rince.core.checks import RinceError
+from rince.data.texts import Texts
+from rince.evaluation.results import load_evaluation
+from rince.models.texts import TextEncoder, text_backbone
+from rince.training.checkpoint import load_run, read_checkpoint
+from rince.training.config import (
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    RanksConfig,
+    TextConfig,
+    TrainConfig,
+)
+from rince.training.history import read_history
+from rince.training.run import load_splits, resume, train
+
+pytest.importorskip("sentence_transformers")
+from text_models import tiny_model, word_table, write_table
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return word_table(tmp_path_factory.mktemp("texts") / "words.csv")
+
+
+def _config(words: Path, network: str, output: Path, **changes: object) -> TrainConfig:
+    values: dict[str, object] = {
+        "data": str(words),
+        "model": ModelConfig(backbone=network, embedding_dim=8),
+        "text": TextConfig(layers=None),
+        "optim": OptimConfig(lr=3e-3),
+        "epochs": 2,
+        "batch_size": 14,
+        "output": str(output),
+        "accelerator": "cpu",
+        "log_every": 1,
+        "progress": False,
+        **changes,
+    }
+    return TrainConfig(**values)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def run(words: Path, model: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(_config(words, model, tmp_path_factory.mktemp("runs"), name="run", epochs=15))
+
+
+def test_it_learns_and_is_evaluated(
+    run: Path, words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = read_history(run)
+    losses = [value for _, value in history["train/loss"]]
+    assert len(losses) == 15 * 4
+    assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
+    # Two views of a text are one positive, and dropout alone tells them apart.
+    assert history["train/similarity_rank_1"][0][1] < 0.999
+    rows: list[tuple[str, ...]] = [("text", "ignored"), ("sleeps sleeps", ""), ("runs", "x")]
+    outliers = write_table(tmp_path / "odd.csv", rows)
+    given = [str(run), "--ood", str(outliers), "--device", "cpu", "--probe-epochs", "20"]
+    assert main(["evaluate", *given]) == 0
+    assert "ood/odd/knn/AUROC" in capsys.readouterr().out
+    found = load_evaluation(run)
+    assert found.metrics["knn/fine"] > 0.9  # the class is a word of the text
+    assert found.metrics["retrieval/coarse/R@1"] > 0.9
+    assert found.metrics["ordering/2>0"] > 0.6
+    assert found.info["outliers"] == {"odd": 2}
+    assert (found.info["train_images"], found.info["test_images"]) == (56, 16)
+    splits = load_splits(load_run(run).config)
+    assert isinstance(splits.train, Texts)
+    assert set(found.gallery.queries.tolist()) <= set(splits.test.texts)  # type: ignore[union-attr]
+    assert set(found.gallery.neighbours[0].tolist()) <= set(splits.train.texts)
+    report = tmp_path / "report.html"
+    assert main(["compare", str(run), "-o", str(report)]) == 0
+    page = report.read_text()
+    assert found.gallery.queries[0] in page
+    assert found.gallery.neighbours[0, 0] in page
+    # Features of a run that is read back are those of the same texts.
+    network = load_run(run).backbone.module
+    with torch.no_grad():
+        features = network(splits.test.tokens)  # type: ignore[union-attr]
+    assert features.shape == (16, 16)
+    # It is a model of sentence-transformers, and can be saved as one.
+    from sentence_transformers import SentenceTransformer
+
+    network.model.save(str(tmp_path / "saved"))  # type: ignore[union-attr, operator]
+    saved = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    encoded = torch.tensor(saved.encode(list(splits.test.texts)))  # type: ignore[union-attr]
+    assert torch.allclose(encoded, features, atol=1e-6)
+
+
+def test_other_texts_and_other_data(
+    run: Path, words: Path, image_tree: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = [("text", "kind"), *[(f"{w} {v}", w) for w in ("red", "blue", "one")
+                                for v in ("runs", "sings", "sleeps", "the", "a")]]  # fmt: skip
+    other = str(write_table(tmp_path / "other.csv", rows))
+    quick = ["--device", "cpu", "--probe-epochs", "1", "--map-points", "0"]
+    assert main(["evaluate", str(run), "--data", other, *quick]) == 0
+    assert "has other classes than" in capsys.readouterr().out
+    for given, message in (
+        (["--data", str(image_tree)], "holds images or videos, but run was trained on texts"),
+        (["--ood", "digits"], "so outliers must be a .csv or .jsonl file with a column 'text'"),
+        (["--ood", str(tmp_path / "none.csv")], "cannot read the texts"),
+        (["--data-root", "x"], "images.root is for images"),
+    ):
+        assert main(["evaluate", str(run), *given, *quick]) == 1
+        assert message in capsys.readouterr().err
+    for verb in (["export", str(run)], ["embed", str(run), str(image_tree)]):
+        assert main(verb) == 1
+        assert "was trained on texts, and only networks of images" in capsys.readouterr().err
+
+
+def test_changed_texts_are_refused(words: Path, model: str, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.csv"
+    mine.write_text(words.read_text())
+    folder = train(_config(mine, model, tmp_path, epochs=1))
+    mine.write_text(words.read_text().replace("the red  sings", "the red sings a"))
+    with pytest.raises(RinceError, match="are not those that .* was trained on"):
+        resume(folder, progress=False)
+
+
+@pytest.mark.parametrize("queue", [False, True])
+def test_resumed_equals_uninterrupted(
+    words: Path, model: str, tmp_path: Path, queue: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in mid-epoch; dropout then goes on as it would have."""
+    options: dict[str, Any] = {"epochs": 3, "checkpoint_every": 1}
+    if queue:
+        options["model"] = ModelConfig(model, embedding_dim=8, momentum=0.9, queue_size=20)
+    train(_config(words, model, tmp_path, name="whole", **options))
+    forward, calls = TextEncoder.forward, []
+
+    def stopping(self: TextEncoder, tokens: torch.Tensor) -> torch.Tensor:
+        calls.extend([1] * self.training)
+        if len(calls) == (13 if queue else 7):  # the momentum encoder is called as well
+            raise KeyboardInterrupt
+        return forward(self, tokens)
+
+    monkeypatch.setattr(TextEncoder, "forward", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train(_config(words, model, tmp_path, name="stopped", **options))
+    monkeypatch.undo()
+    assert read_checkpoint(tmp_path / "stopped")["global_step"] == 6  # of 4 an epoch
+    resume(tmp_path / "stopped", progress=False)
+    expected, found = (read_checkpoint(tmp_path / n)["state_dict"] for n in ("whole", "stopped"))
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_micro_batches_and_frozen_layers(words: Path, model: str, tmp_path: Path) -> None:
+    text = TextConfig(layers=1)
+    folder = train(_config(words, model, tmp_path, epochs=1, micro_batch=4, text=text))
+    before = text_backbone(model).module.state_dict()
+    changed = {
+        name for name, x in load_run(folder).backbone.module.state_dict().items()
+        if not torch.equal(x, before[name])
+    }  # fmt: skip
+    assert changed
+    assert all("layer.1." in name for name in changed)
+    frozen = train(
+        _config(words, model, tmp_path, epochs=1, objective="cross-entropy", name="frozen",
+                text=TextConfig(layers=0, max_tokens=4))
+    )  # fmt: skip
+    assert load_splits(load_run(frozen).config).train.tokens.shape == (56, 4)  # type: ignore
+    after = load_run(frozen).backbone.module.state_dict()
+    assert all(torch.equal(x, before[name]) for name, x in after.items())
+
+
+def test_scores_of_classes(words: Path, model: str, tmp_path: Path) -> None:
+    rows = [("", "red", "green", "one", "two"), ("red", "1", "0", "0.9", "0"),
+            ("green", "0", "1", "0", "0.9"), ("one", "0.9", "0", "1", "0"),
+            ("two", "0", "0.9", "0", "1")]  # fmt: skip
+    scores = str(write_table(tmp_path / "scores.csv", rows))
+    ranks = RanksConfig(scores=scores, thresholds=(0.5,))
+    folder = train(_config(words, model, tmp_path, epochs=1, ranks=ranks))
+    found = load_run(folder)
+    red, one = found.taxonomy.index("red"), found.taxonomy.index("one")
+    assert found.ranks.table[red, one] == 2
+
+
+def test_what_does_not_go_together(words: Path, model: str, tmp_path: Path) -> None:
+    for images, option in (
+        (DataConfig(augmentation="weak"), "augmentation"),
+        (DataConfig(image_size=32), "image_size"),
+        (DataConfig(cache=True), "cache"),
+        (DataConfig(skip_unreadable=True), "skip_unreadable"),
+    ):
+        with pytest.raises(ValueError, match=rf"images.{option} is for images, and .* holds texts"):
+            train(_config(words, model, tmp_path, images=images))
+    with pytest.raises(ValueError, match="ranks.by time needs videos"):
+        train(_config(words, model, tmp_path, ranks=RanksConfig(by="time")))
+    rows = [("text", "label"), ("the red", "x"), ("a red", "x"), ("one", "x")]
+    one = write_table(tmp_path / "one.csv", rows)
+    with pytest.raises(ValueError, match=r"there is only one class \(x\)"):
+        train(_config(one, model, tmp_path, batch_size=2))
+
+
+def test_the_command_line(words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = parse([str(words), "--text.labels", "[domain, word]", "--text.layers", "3"])
+    assert (config.text.labels, config.text.layers) == (("domain", "word"), 3)
+    assert config.model.backbone == "all-MiniLM-L6-v2"
+    assert (config.optim.optimizer, config.optim.lr) == ("adamw", 1e-3)
+    assert parse(["a/b.csv"]).run_name() == "b-rince-out-in-seed0"
+    image = parse(["photos/", "--optim.lr", "0.1"])
+    assert (image.model.backbone, image.optim.optimizer, image.optim.lr) == (
+        "small-resnet", "sgd", 0.1,
+    )  # fmt: skip
+    assert parse(["photos/"]).optim.lr == 0.5
+    assert main(["ranks", str(words), "--batch-size", "8", "--names"]) == 0
+    out = capsys.readouterr().out
+    assert "56 training texts" in out
+    assert "classes: 4, ranks: 2" in out
+    assert "colour > red" in out
+    classes = write_table(tmp_path / "classes.csv", [("class", "up"), ("a", "x"), ("b", "x")])
+    assert main(["ranks", str(classes)]) == 0
+    assert "classes: 2, ranks: 2" in capsys.readouterr().out
+    assert main(["ranks", str(words), "--text.column", "word", "--text.labels", "[domain]"]) == 0
+    assert "classes: 2, ranks: 1" in capsys.readouterr().out
+    assert named_outliers(["a/oos.csv", "far=b.jsonl"]) == {"oos": "a/oos.csv", "far": "b.jsonl"}
