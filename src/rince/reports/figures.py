@@ -22,7 +22,6 @@ from rince.core.checks import import_extra
 from rince.evaluation.results import Histograms, RocCurve, TimeCurve
 
 Array = npt.NDArray[Any]
-History = Mapping[str, Sequence[tuple[int, float]]]
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 _RANK_COLOURS = ("#009e73", "#0072b2", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d")
@@ -43,9 +42,8 @@ _SERIES_COLOURS = (
     "#661100",
 )
 _DASHES = ("solid", "dashed", "dotted")
-_WIDTH, _HEIGHT = 4.2, 2.9  # inches: about the width of a phone, so that text keeps its size
+WIDTH, HEIGHT = 4.2, 2.9  # inches: about the width of a phone, so that text keeps its size
 DPI = 170  # sharp on a phone, where a CSS pixel is two or three of the screen's
-_MAX_POINTS = 300
 
 
 @dataclass(frozen=True)
@@ -108,23 +106,48 @@ def similarity_range(histograms: Sequence[Histograms]) -> tuple[float, float] | 
 
 
 def histogram_picture(
-    histograms: Histograms, limits: tuple[float, float] | None = None, *, dpi: int = DPI
+    histograms: Sequence[Histograms], limits: tuple[float, float] | None = None, *, dpi: int = DPI
 ) -> Picture | None:
-    """Density of the similarities of each rank, area 1 each; None if there are no pairs."""
-    limits = limits or similarity_range([histograms])
-    curves = densities(histograms)
+    """Density of the similarities of each rank, area 1 each; None if there are no pairs.
+
+    Args:
+        histograms: of the runs of one method: the line is their mean, the band one sd about it.
+        limits: of the axis.
+    """
+    limits = limits or similarity_range(histograms)
+    curves = mean_densities(histograms)
     if limits is None or not curves:
         return None
-    with _style():
-        figure, axes = _new_axes()
-        for rank, density in curves.items():
+    edges = histograms[0].edges
+    with drawing():
+        figure, axes = new_axes()
+        for rank, (mean, sd) in curves.items():
             colour = rank_colour(rank)
-            axes.stairs(density, histograms.edges, fill=True, color=colour, alpha=0.25, lw=0)
-            axes.stairs(density, histograms.edges, color=colour, lw=1.6, label=rank_name(rank))
+            axes.stairs(mean, edges, fill=True, color=colour, alpha=0.25, lw=0)
+            band = {"baseline": mean - sd, "fill": True, "color": colour, "alpha": 0.4}
+            axes.stairs(mean + sd, edges, lw=0, **band)
+            axes.stairs(mean, edges, color=colour, lw=1.6, label=rank_name(rank))
         axes.set(xlim=limits, xlabel="cosine similarity to the query", ylabel="density")
         axes.set_ylim(bottom=0)
-        _add_legend(axes)
-        return _encode(figure, dpi)
+        add_legend(axes)
+        return encode(figure, dpi)
+
+
+def mean_densities(histograms: Sequence[Histograms]) -> dict[int, tuple[Array, Array]]:
+    """rank -> (B,) mean density over the runs with the bins of the first, and its sd."""
+    found: dict[int, list[Array]] = {}
+    for histogram in histograms:
+        if np.array_equal(histogram.edges, histograms[0].edges):
+            for rank, density in densities(histogram).items():
+                found.setdefault(rank, []).append(density)
+    return {rank: mean_and_sd(found[rank]) for rank in sorted(found, key=similar_first)}
+
+
+def mean_and_sd(values: Sequence[Array]) -> tuple[Array, Array]:
+    """Over the runs, element by element: mean and sample standard deviation (0 of one run)."""
+    stacked = np.stack(values)
+    mean = stacked.mean(axis=0)
+    return mean, stacked.std(axis=0, ddof=1) if len(stacked) > 1 else np.zeros_like(mean)
 
 
 def densities(histograms: Histograms) -> dict[int, Array]:
@@ -132,7 +155,7 @@ def densities(histograms: Histograms) -> dict[int, Array]:
     widths = np.diff(histograms.edges)
     return {
         rank: counts / (counts.sum() * widths)
-        for rank, counts in sorted(histograms.counts.items(), key=lambda item: _order(item[0]))
+        for rank, counts in sorted(histograms.counts.items(), key=lambda item: similar_first(item[0]))
         if counts.sum() > 0
     }
 
@@ -147,8 +170,8 @@ def map_picture(
     """
     if xy.size == 0:
         return None
-    with _style():
-        figure, axes = _new_axes(height=_WIDTH)
+    with drawing():
+        figure, axes = new_axes(height=WIDTH)
         # In a fixed random order: the class drawn last would hide the others.
         order = np.random.default_rng(0).permutation(len(xy))
         point_colours = [colours[label] for label in labels[order].tolist()]
@@ -157,7 +180,7 @@ def map_picture(
         axes.set(xticks=[], yticks=[])
         axes.set_aspect("equal", adjustable="datalim")
         axes.grid(False)
-        return _encode(figure, dpi)
+        return encode(figure, dpi)
 
 
 def roc_picture(curves: Sequence[tuple[RocCurve, str, str]], *, dpi: int = DPI) -> Picture:
@@ -166,124 +189,50 @@ def roc_picture(curves: Sequence[tuple[RocCurve, str, str]], *, dpi: int = DPI) 
     Args:
         curves: (curve, colour, line style) each, as from :func:`series_style`.
     """
-    with _style():
-        figure, axes = _new_axes(height=_WIDTH * 0.85)
+    with drawing():
+        figure, axes = new_axes(height=WIDTH * 0.85)
         axes.plot([0, 100], [0, 100], color="#aaaaaa", lw=1, ls=(0, (2, 2)))
         for curve, colour, dash in curves:
             x, y = 100 * curve.false_positive_rate, 100 * curve.true_positive_rate
             axes.plot(x, y, color=colour, ls=dash, lw=1.6)
         axes.set(xlim=(-1, 101), ylim=(-1, 101))
         axes.set(xlabel="inliers flagged, %", ylabel="outliers found, %")
-        return _encode(figure, dpi)
+        return encode(figure, dpi)
 
 
-def training_pictures(history: History, *, dpi: int = DPI) -> list[tuple[str, Picture]]:
-    """(title, curves over the training steps) for each quantity that was logged."""
-    accuracies = {
-        name: name.removeprefix("online_knn").strip("/")
-        for name in sorted(history)
-        if name.startswith("online_knn")
-    }
-    panels: tuple[tuple[str, str, dict[str, str], str], ...] = (
-        ("Loss: all and per rank", "loss", {"train/loss": "all"}, "train/loss_rank_"),
-        ("Mean similarity per rank", "cosine", {}, "train/similarity_rank_"),
-        ("Positives per query, per rank", "keys", {}, "train/positives_rank_"),
-        ("Online nearest-neighbour accuracy", "%", accuracies, ""),
-    )
-    pictures = []
-    for title, unit, plain, prefix in panels:
-        lines = []
-        for i, (metric, name) in enumerate(plain.items()):
-            points = thin(history.get(metric, ())) * (1, 100 if unit == "%" else 1)
-            lines.append(_Line(points, "#222222", name, _DASHES[i % len(_DASHES)]))
-        for rank in _ranks_of(history, prefix):
-            points = thin(history[f"{prefix}{rank}"])
-            lines.append(_Line(points, rank_colour(rank), rank_name(rank)))
-        lines = [line for line in lines if len(line.points)]
-        if lines:
-            pictures.append((title, _lines_picture(lines, unit, dpi)))
-    return pictures
-
-
-def time_picture(curve: TimeCurve, *, dpi: int = DPI) -> Picture | None:
-    """Mean cosine of clips of one video against the seconds between them."""
-    if not len(curve.seconds):
+def time_picture(curves: Sequence[TimeCurve], *, dpi: int = DPI) -> Picture | None:
+    """Mean cosine of clips of one video against the seconds between them, with sd over the runs."""
+    curves = [c for c in curves if len(c.seconds)]
+    if not curves:
         return None
-    with _style():
-        figure, axes = _new_axes()
-        axes.plot(curve.seconds, curve.similarity, "o-", color=rank_colour(2), label="same video")
-        if math.isfinite(curve.other_videos):
-            axes.axhline(curve.other_videos, color=rank_colour(0), ls="--", label="other videos")
+    seconds = curves[0].seconds
+    same = [c.similarity for c in curves if np.array_equal(c.seconds, seconds)]
+    mean, sd = mean_and_sd(same)
+    other = float(np.mean([c.other_videos for c in curves]))
+    with drawing():
+        figure, axes = new_axes()
+        axes.errorbar(seconds, mean, sd, fmt="o-", color=rank_colour(2), label="same video")
+        if math.isfinite(other):
+            axes.axhline(other, color=rank_colour(0), ls="--", label="other videos")
         axes.set_xscale("symlog", linthresh=0.1)
         axes.set_xlim(left=0)
         axes.set(xlabel="seconds apart", ylabel="mean cosine")
-        _add_legend(axes)
-        return _encode(figure, dpi)
+        add_legend(axes)
+        return encode(figure, dpi)
 
 
-def thin(points: Sequence[tuple[int, float]], limit: int = _MAX_POINTS) -> Array:
-    """(P, 2) steps and values, P <= ``limit``, by averaging neighbours; only finite values.
-
-    >>> thin([(0, 1.0), (1, 3.0), (2, float("nan")), (3, 5.0), (4, 7.0)], limit=2).tolist()
-    [[0.5, 2.0], [3.5, 6.0]]
-    """
-    kept = np.array([p for p in points if math.isfinite(p[1])], dtype=np.float64).reshape(-1, 2)
-    if len(kept) <= limit:
-        return kept
-    return np.stack([part.mean(axis=0) for part in np.array_split(kept, limit)])
-
-
-def _order(rank: int) -> tuple[bool, int]:
+def similar_first(rank: int) -> tuple[bool, int]:
+    """A key to sort ranks by: 1, 2, ..., and negatives last."""
     return rank < 1, rank
 
 
-def _ranks_of(history: History, prefix: str) -> list[int]:
-    tails = (name.removeprefix(prefix) for name in history if prefix and name.startswith(prefix))
-    return sorted((int(tail) for tail in tails if tail.isdecimal()), key=_order)
-
-
-@dataclass(frozen=True)
-class _Line:
-    points: Array  # (P, 2) steps and values
-    colour: str
-    name: str = ""
-    dash: str = "solid"
-
-
-def _lines_picture(lines: Sequence[_Line], unit: str, dpi: int) -> Picture:
-    with _style():
-        figure, axes = _new_axes()
-        for line in lines:
-            marker = "o" if len(line.points) <= 30 else ""
-            axes.plot(
-                *line.points.T,
-                color=line.colour,
-                ls=line.dash,
-                lw=1.5,
-                marker=marker,
-                ms=3,
-                label=line.name,
-            )
-        if any(line.name for line in lines):
-            _add_legend(axes)
-        axes.set(xlabel="step", ylabel=unit)
-        axes.locator_params(axis="x", nbins=6)
-        if unit == "keys":
-            values = np.concatenate([line.points[:, 1] for line in lines])
-            if values.min() > 0 and values.max() > 20 * values.min():
-                axes.set_yscale("log")
-            else:
-                axes.set_ylim(bottom=0)
-        return _encode(figure, dpi)
-
-
-def _add_legend(axes: Any) -> None:
+def add_legend(axes: Any) -> None:
     """Above the axes, where it hides no curve."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=4)
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def drawing() -> Iterator[None]:
     """matplotlib's own defaults for the time of one drawing, whatever the user has set."""
     style = {
         "font.size": 9,
@@ -302,7 +251,8 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _new_axes(width: float = _WIDTH, height: float = _HEIGHT) -> tuple[Any, Any]:
+def new_axes(width: float = WIDTH, height: float = HEIGHT) -> tuple[Any, Any]:
+    """A drawing of one panel, its size in inches."""
     # A Figure of its own, without pyplot, needs no display and leaves no global state.
     figure = import_extra("matplotlib.figure", "train").Figure(
         figsize=(width, height), layout="constrained"
@@ -310,7 +260,7 @@ def _new_axes(width: float = _WIDTH, height: float = _HEIGHT) -> tuple[Any, Any]
     return figure, figure.subplots()
 
 
-def _encode(figure: Any, dpi: int) -> Picture:
+def encode(figure: Any, dpi: int) -> Picture:
     """As PNG with a palette: drawings have few colours, and it is half the size of their SVG."""
     image_module = import_extra("PIL.Image", "train")
     drawn, stream = io.BytesIO(), io.BytesIO()

@@ -93,7 +93,7 @@ def comparison_rows(runs: Sequence[RunReport]) -> Comparison:
     names = distinct_names([members[0] for members in groups.values()])
     columns = _columns(runs)
     by_column = [
-        _mark_best(column, [_cell(column, members) for members in groups.values()])
+        _mark_best(column, [mean_cell(column.key, members) for members in groups.values()])
         for column in columns
     ]
     rows = tuple(
@@ -162,6 +162,25 @@ def markdown_table(runs: Sequence[RunReport]) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
+def mean_cell(key: str, runs: Sequence[RunReport]) -> Cell:
+    """A metric (or :data:`SECONDS`) of the runs of one row: mean ± sample standard deviation."""
+    found = [_value(run, key) for run in runs]
+    values = [value for value in found if value is not None]
+    if not values:
+        return Cell(None, None, 0, MISSING)
+    mean = statistics.fmean(values)
+    text = format_metric(key, mean)
+    if len(values) == 1:
+        sd = None
+    else:
+        sd = statistics.stdev(values)
+        factor, digits = _scale(key, mean)
+        text += f" ± {factor * sd:,.{digits}f}"
+    if len(values) < len(runs):
+        text += f" (n={len(values)})"
+    return Cell(mean, sd, len(values), text)
+
+
 def format_metric(key: str, value: float) -> str:
     """A metric as printed: per cent with one decimal; correlations and seconds as they are.
 
@@ -213,24 +232,6 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
 def _value(run: RunReport, key: str) -> float | None:
     value = run.seconds if key == SECONDS else run.evaluation.metrics.get(key)
     return None if value is None or not math.isfinite(value) else float(value)
-
-
-def _cell(column: Column, runs: Sequence[RunReport]) -> Cell:
-    found = [_value(run, column.key) for run in runs]
-    values = [value for value in found if value is not None]
-    if not values:
-        return Cell(None, None, 0, MISSING)
-    mean = statistics.fmean(values)
-    text = format_metric(column.key, mean)
-    if len(values) == 1:
-        sd = None
-    else:
-        sd = statistics.stdev(values)
-        factor, digits = _scale(column.key, mean)
-        text += f" ± {factor * sd:,.{digits}f}"
-    if len(values) < len(runs):
-        text += f" (n={len(values)})"
-    return Cell(mean, sd, len(values), text)
 
 
 def _mark_best(column: Column, cells: list[Cell]) -> list[Cell]:

@@ -1,0 +1,118 @@
+"""Learned against given similarity of the classes, as two heat maps in the order of the groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rince.core.checks import import_extra
+from rince.evaluation.results import ClassSimilarity, Evaluation
+from rince.reports.figures import DPI, WIDTH, Array, Picture, drawing, encode, new_axes
+from rince.reports.pieces import class_name, figure, figures_row, fold, guide, text
+
+_MAX_TICKS = 20
+
+
+def class_maps(evaluations: Sequence[Evaluation], name: str, dpi: int) -> str:
+    """The part of a method as HTML, the mean over its runs; empty if none stored similarities."""
+    first = next((e for e in evaluations if e.class_similarity is not None), None)
+    if first is None or first.class_similarity is None:
+        return ""
+    shown, learned, runs = first.class_similarity, *mean_learned(evaluations)
+    of_runs = f", mean of {runs} runs" if runs > 1 else ""
+    cards = [
+        (learned_picture(learned, shown.groups, dpi=dpi), f"learned: mean cosine{of_runs}"),
+        (given_picture(shown.given, shown.groups, dpi=dpi), "given: ranks of the classes"),
+    ]
+    names = [class_name(first.classes, label) for label in shown.order.tolist()]
+    return (
+        "<h3>Similarity of the classes</h3>"
+        + guide(
+            "both should show the same pattern: a bright diagonal, classes of one group (between "
+            "two lines) brighter than the rest. Rows are test images, columns training images."
+        )
+        + figures_row(figure(picture, f"{words} of {name}", words) for picture, words in cards)
+        + fold("Which row is which", _rows_list(names, shown.groups, first.groups))
+    )
+
+
+def mean_learned(evaluations: Sequence[Evaluation]) -> tuple[Array, int]:
+    """(C, C) mean cosines over the runs that have them, of the first one's classes; how many."""
+    found = [e.class_similarity for e in evaluations if e.class_similarity is not None]
+    same = [s.learned.astype(np.float64) for s in found if np.array_equal(s.order, found[0].order)]
+    return np.mean(same, axis=0), len(same)
+
+
+def learned_picture(learned: Array, groups: Array, *, dpi: int = DPI) -> Picture:
+    """(C, C) cosines; the scale leaves out the outermost hundredth at either end, NaN is grey."""
+    known = learned[np.isfinite(learned)]
+    low, high = np.percentile(known, (1, 99)) if known.size else (0.0, 1.0)
+    scale = {"vmin": low, "vmax": max(high, low + 1e-3), "cmap": "viridis"}
+    return _picture(learned, groups, scale, {"extend": "both"}, dpi)
+
+
+def given_picture(given: Array, groups: Array, *, dpi: int = DPI) -> Picture:
+    """(C, C) ranks, the better the brighter; ignored pairs are grey."""
+    levels = rank_levels(given)
+    count = len(levels)
+    place = np.full(given.shape, np.nan)
+    for i, rank in enumerate(levels):
+        place[given == rank] = i
+    colours = import_extra("matplotlib", "train").colormaps["viridis"].resampled(max(count, 1))
+    scale = {"vmin": -0.5, "vmax": max(count, 1) - 0.5, "cmap": colours}
+    bar = {"ticks": range(count), "format": lambda i, _: str(levels[int(i)] or "negative")}
+    return _picture(place, groups, scale, bar, dpi, "rank")
+
+
+def rank_levels(given: Array) -> list[int]:
+    """The ranks that occur, least similar first: negatives (0), then the highest rank down to 1.
+
+    >>> rank_levels(np.array([[1, 2], [-1, 0]]))
+    [0, 2, 1]
+    """
+    ranks = set(given.ravel().tolist()) - {-1}
+    return sorted(ranks, key=lambda rank: (rank > 0, -rank))
+
+
+def group_starts(groups: Array) -> list[int]:
+    """The first row of each group, and the number of rows.
+
+    >>> group_starts(np.array([4, 4, 0, 2]))
+    [0, 2, 3, 4]
+    """
+    return [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(groups)]
+
+
+def _picture(
+    matrix: Array, groups: Array, scale: dict[str, Any], bar: dict[str, Any], dpi: int, unit: str = ""
+) -> Picture:
+    starts = group_starts(groups)
+    with drawing():
+        figure, axes = new_axes(height=WIDTH * 1.13)
+        axes.set_facecolor("#bbbbbb")
+        axes.grid(False)
+        image = axes.imshow(matrix, **scale)
+        if len(starts) <= len(groups):  # else each class is a group of its own
+            for start in starts[1:-1]:
+                axes.axhline(start - 0.5, color="white", lw=0.7)
+                axes.axvline(start - 0.5, color="white", lw=0.7)
+        centres = [(a + b - 1) / 2 for a, b in zip(starts, starts[1:], strict=False)]
+        every = -(-len(centres) // _MAX_TICKS)
+        ticks, words = centres[::every], range(1, len(centres) + 1, every)
+        axes.set_xticks(ticks, words, fontsize=7)
+        axes.set_yticks(ticks, words, fontsize=7)
+        axes.tick_params(length=0)
+        figure.colorbar(image, location="bottom", shrink=0.8, aspect=30, label=unit, **bar)
+        return encode(figure, dpi)
+
+
+def _rows_list(names: Sequence[str], groups: Array, group_names: Sequence[str]) -> str:
+    starts = group_starts(groups)
+    lines = []
+    for a, b in zip(starts, starts[1:], strict=False):
+        of_group = ", ".join(names[a:b])
+        title = f"{class_name(group_names, int(groups[a]))}: " if b - a > 1 else ""
+        lines.append(f"<li>{text(title + of_group)}</li>")
+    return f'<ol class="rows">{"".join(lines)}</ol>'

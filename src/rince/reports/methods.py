@@ -1,0 +1,146 @@
+"""The section of one method: what its runs learned, the mean over their seeds where there is one."""
+
+from __future__ import annotations
+
+from rince.evaluation.class_similarity import MAX_CLASSES
+from rince.evaluation.results import Evaluation
+from rince.reports import figures
+from rince.reports.class_maps import class_maps
+from rince.reports.gallery import gallery_html
+from rince.reports.pieces import (
+    chips,
+    class_name,
+    figure,
+    figures_row,
+    fold,
+    guide,
+    note,
+    section,
+)
+from rince.reports.run_report import one_line
+from rince.reports.table import Row
+from rince.reports.training_curves import training_pictures
+
+_MAX_CHIPS = 40  # a longer legend is folded
+
+
+def method_section(
+    row: Row, anchor: str, limits: tuple[float, float] | None, dpi: int, gallery_characters: int
+) -> str:
+    """All that is drawn of the runs of a row.
+
+    Args:
+        anchor: id of the section. limits: of the axis of the histograms.
+        dpi: of drawings; 0 draws nothing. gallery_characters: at most.
+    """
+    evaluations = [run.evaluation for run in row.runs]
+    if not dpi:
+        return section(anchor, row.label, note("Numbers only: with so many runs, none is drawn."))
+    classes = class_maps(evaluations, row.label, dpi)
+    parts = [
+        _histogram_part(row, limits, dpi),
+        _time_part(row, dpi),
+        classes,
+        _map_part(row, dpi),
+        _training_part(row, dpi),
+        _gallery_part(row, gallery_characters),
+    ]
+    if not any(parts):
+        parts = [note("Numbers only: this run stored nothing to draw.")]
+    elif not classes and 1 < len(evaluations[0].classes) <= MAX_CLASSES:
+        again = f"rince evaluate {row.runs[0].folder}"
+        parts.append(
+            "<h3>Similarity of the classes</h3>"
+            + note(f"Not stored by the rince that evaluated this run; evaluate again: {again}")
+        )
+    return section(anchor, row.label, *parts)
+
+
+def _histogram_part(
+    evaluation: Evaluation, name: str, limits: tuple[float, float] | None, dpi: int
+) -> str:
+    picture = figures.histogram_picture(evaluation.histograms, limits, dpi=dpi)
+    if picture is None:
+        return ""
+    return (
+        "<h3>Similarities per rank</h3>"
+        + guide(
+            "the curves should stand in order, rank 1 furthest right and the negatives furthest "
+            "left, and overlap little."
+        )
+        + figures_row([figure(picture, f"similarity histogram of {name}")])
+    )
+
+
+def _time_part(evaluation: Evaluation, name: str, dpi: int) -> str:
+    curve = evaluation.time_curve
+    picture = None if curve is None else figures.time_picture(curve, dpi=dpi)
+    if picture is None:
+        return ""
+    return (
+        "<h3>Similarity over time</h3>"
+        + guide(
+            "the line should fall with the seconds between two clips of a video, and stay above "
+            "the dashed one, which is for clips of two videos."
+        )
+        + figures_row([figure(picture, f"similarity over time of {name}")])
+    )
+
+
+def _map_part(evaluation: Evaluation, run_name: str, dpi: int) -> str:
+    points = evaluation.map_2d
+    cards = []
+    for level, labels, names in (
+        ("classes", points.fine, evaluation.classes),
+        ("groups", points.coarse, evaluation.groups),
+    ):
+        colours = figures.class_colours(labels, points.coarse)
+        picture = figures.map_picture(points.xy, labels, colours, dpi=dpi)
+        if picture is None:
+            return ""
+        legend = chips(
+            ("dot", f"background:{colour}", class_name(names, label))
+            for label, colour in colours.items()
+        )
+        if len(colours) > _MAX_CHIPS:
+            legend = fold(f"{len(colours)} colours", legend)
+        caption = f"coloured by {level} ({len(colours)})"
+        cards.append(figure(picture, f"map of {run_name}, {caption}", caption, legend))
+    return (
+        "<h3>Map of the features</h3>"
+        + guide(
+            "classes should form clumps in the first map, and clumps of one group should be "
+            "neighbours in the second; distances across the map mean little."
+        )
+        + figures_row(cards)
+    )
+
+
+def _training_part(run: RunReport, name: str, dpi: int) -> str:
+    curves = figures.training_pictures(run.history, dpi=dpi)
+    if not curves:
+        return ""
+    return (
+        "<h3>Training</h3>"
+        + guide(
+            "the similarity curves should spread out in rank order; a rank with hardly any "
+            "positives learns nothing."
+        )
+        + figures_row(figure(picture, f"{title} of {name}", title) for title, picture in curves)
+    )
+
+
+def _gallery_part(evaluation: Evaluation, max_characters: int) -> str:
+    shown = gallery_html(evaluation.gallery, evaluation.classes, max_characters)
+    if not shown:
+        return ""
+    return (
+        "<h3>Nearest neighbours</h3>"
+        + guide(
+            "frames should be green first, then the next ranks; a red frame among the first is a "
+            "mistake worth looking at."
+        )
+        + shown
+    )
+
+
