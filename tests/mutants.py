@@ -543,7 +543,7 @@ MUTANTS = (
     Mutant(TIME, "same_video & (apart < 0)", "apart < 0", "clips of two videos do not overlap"),
     # Texts.
     Mutant(TEXTS, "tokens=self.tokens[chosen]", "tokens=self.tokens[: len(chosen)]", "subset"),
-    Mutant(TEXTS, "(self.taxonomy.paths, *zip(", "(*zip(", "the tree is a part of the texts"),
+    Mutant(TEXTS, "(self.taxonomy.paths, *zip(", "(0, *zip(", "the tree is a part of the texts"),
     Mutant(TEXTS, "utf-8-sig", "utf-8", "a mark in front"),
     Mutant(TEXTS, "enumerate(stream, 1)", "enumerate(stream)", "the line in the file"),
     Mutant(TEXTS, '"" if x is None else str(x)', "str(x)", "null is empty"),
