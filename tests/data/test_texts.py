@@ -117,7 +117,7 @@ def test_fingerprint(tmp_path: Path) -> None:
         [("send money", *ROWS[0][1:]), *ROWS[1:]],  # another text, label, order, domain, side
         [("send cash", *ROWS[1][1:]), (ROWS[1][0], *ROWS[0][1:]), *ROWS[2:]],
         [ROWS[1], ROWS[0], *ROWS[2:]],
-        [tuple("money" if cell == "bank" else cell for cell in row) for row in ROWS],
+        [tuple("bang" if cell == "bank" else cell for cell in row) for row in ROWS],
         [*ROWS[:3], ROWS[4], ROWS[3]],
     ]
     assert len({before, *map(found, others)}) == 6

@@ -206,7 +206,7 @@ def test_tiny_imagenet_200_is_arranged_and_its_recipe_starts(tmp_path: Path) -> 
 )
 def test_every_command_of_a_study_is_understood(script: Path, tmp_path: Path) -> None:
     arguments = {"cifar100": [tmp_path]}.get(script.parent.name, ["DATA", "CIFAR10", tmp_path])
-    if script.parent.name in ("imagenet100", "tiny-imagenet", "video"):
+    if script.parent.name in ("imagenet100", "tiny-imagenet", "video", "long-video"):
         arguments = ["DATA", tmp_path]
     printed = subprocess.run(
         ["bash", script, *arguments, "3"],
