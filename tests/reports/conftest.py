@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rince.evaluation.results import Evaluation, Gallery, Histograms, Map2D, RocCurve
+from rince.evaluation.results import (
+    ClassSimilarity,
+    Evaluation,
+    Gallery,
+    Histograms,
+    Map2D,
+    RocCurve,
+    TimeCurve,
+)
 from rince.reports.run_report import RunReport
 
 MakeRun = Callable[..., RunReport]
@@ -35,6 +43,8 @@ def build_run(
     steps: int = 40,
     seconds: float | None = 4321.0,
     folder: str | None = None,
+    class_similarity: bool = True,
+    over_time: bool = False,
 ) -> RunReport:
     """A run whose drawings look as good as ``quality`` in [0, 1] says."""
     rng = np.random.default_rng(seed)
@@ -70,6 +80,9 @@ def build_run(
     shape = (queries, 1 + neighbours, side, side, channels)
     tiles = np.clip(ramp[:, None, None] * 0.7 + rng.integers(0, 70, shape), 0, 255).astype(np.uint8)
     rates = np.linspace(0, 1, 100)
+    same = group_of[:, None] == group_of
+    given = np.where(np.eye(len(classes), dtype=bool), 1, np.where(same, 2, 0))
+    learned = np.choose(given, [0.0, 0.3 + 0.4 * quality, 0.3]) + 0.02 * rng.normal(size=same.shape)
     return RunReport(
         label=label,
         folder=Path(folder or f"runs/{label.replace(' ', '-')}-{seed}"),
@@ -93,6 +106,22 @@ def build_run(
                 for name in outliers
                 for detector in ("gaussian", "knn")
             },
+            time_curve=TimeCurve(
+                seconds=np.array([0.0, 1.0, 10.0]),
+                similarity=np.array([0.9, quality, 0.2]),
+                pairs=np.array([10, 20, 30]),
+                other_videos=0.1,
+            )
+            if over_time
+            else None,
+            class_similarity=ClassSimilarity(
+                order=np.arange(len(classes)),
+                groups=group_of,
+                learned=learned.astype(np.float16),
+                given=given,
+            )
+            if class_similarity
+            else None,
         ),
         config={"seed": seed, "loss.variant": "out-in", "data.root": "photos"}
         if config is None

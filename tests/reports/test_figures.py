@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rince.evaluation.results import Histograms, RocCurve
+from rince.evaluation.results import Histograms, RocCurve, TimeCurve
 from rince.reports import figures
 
 
@@ -65,7 +65,7 @@ def test_similarity_range_spans_all_runs():
 
 def test_histogram_draws_each_rank_in_its_colour(make_run):
     histograms = make_run().evaluation.histograms
-    image = pixels(figures.histogram_picture(histograms))
+    image = pixels(figures.histogram_picture([histograms]))
     for rank in (0, 1, 2):
         assert count_near(image, figures.rank_colour(rank)) > 200
     assert count_near(image, figures.rank_colour(3)) < 50
@@ -80,10 +80,8 @@ def test_histogram_draws_each_rank_in_its_colour(make_run):
 
 
 def test_nothing_to_draw_is_none():
-    assert figures.histogram_picture(Histograms(np.linspace(-1, 1, 3), {})) is None
+    assert figures.histogram_picture([Histograms(np.linspace(-1, 1, 3), {})]) is None
     assert figures.map_picture(np.zeros((0, 2)), np.zeros(0, int), {}) is None
-    assert figures.training_pictures({}) == []
-    assert figures.training_pictures({"train/loss": [(0, float("nan"))], "lr": [(0, 1.0)]}) == []
 
 
 def test_map_colours_points_by_label():
@@ -118,37 +116,39 @@ def test_roc_draws_every_curve():
     assert count_near(image, figures.series_style(3)[0]) == 0
 
 
-def test_training_panels(make_run):
-    history = dict(make_run().history)
-    titles = [title for title, _ in figures.training_pictures(history)]
-    assert len(titles) == 4
-    similarity = dict(figures.training_pictures(history))["Mean similarity per rank"]
-    image = pixels(similarity)
-    assert all(count_near(image, figures.rank_colour(rank)) > 100 for rank in (0, 1, 2))
-    del history["train/similarity_rank_0"]
-    image = pixels(dict(figures.training_pictures(history))["Mean similarity per rank"])
-    assert count_near(image, figures.rank_colour(0)) == 0
-    only_knn = {"online_knn": history["online_knn"]}
-    assert [title for title, _ in figures.training_pictures(only_knn)] == titles[3:]
+def test_densities_of_several_runs_are_their_mean():
+    edges = np.array([-1.0, 0.0, 1.0])
+    counts = ({1: [1, 3], 0: [2, 0]}, {1: [2, 2], 0: [0, 0]}, {1: [4, 0]})
+    runs = [Histograms(edges, {r: np.array(c) for r, c in of.items()}) for of in counts]
+    other = Histograms(edges * 2, {1: np.array([9, 0])})  # of other bins: not averaged
+    found = figures.mean_densities([*runs, other])
+    assert list(found) == [1, 0]
+    ones = np.array([[1 / 4, 3 / 4], [2 / 4, 2 / 4], [4 / 4, 0]])  # bins of width 1
+    np.testing.assert_allclose(found[1][0], ones.sum(axis=0) / 3)
+    sd = np.sqrt(((ones - ones.mean(axis=0)) ** 2).sum(axis=0) / (3 - 1))
+    np.testing.assert_allclose(found[1][1], sd)
+    np.testing.assert_allclose(found[0], [[1, 0], [0, 0]])  # one run has negatives: no spread
 
 
-def test_thin_keeps_short_curves_and_averages_long_ones():
-    short = [(0, 1.0), (5, 2.0), (6, float("inf"))]
-    assert figures.thin(short).tolist() == [[0, 1], [5, 2]]
-    long = figures.thin([(i, float(i % 2)) for i in range(1000)], limit=100)
-    assert long.shape == (100, 2)
-    np.testing.assert_allclose(long[:, 1], 0.5)
-    np.testing.assert_allclose(long[:, 0], np.arange(1000).reshape(100, 10).mean(axis=1))
-    assert figures.thin([]).shape == (0, 2)
+def test_time_curves_of_several_runs_and_those_of_other_clips(make_run):
+    one, two = (make_run(quality=q, over_time=True).evaluation.time_curve for q in (0.4, 0.8))
+    assert figures.time_picture([]) is None
+    alone = pixels(figures.time_picture([one]))
+    both = pixels(figures.time_picture([one, two]))
+    assert count_near(alone, figures.rank_colour(2)) > 200
+    assert count_near(alone, figures.rank_colour(0)) > 100
+    assert not np.array_equal(alone, both)
+    shorter = TimeCurve(two.seconds[:2], two.similarity[:2], two.pairs[:2], 0.1)
+    assert np.array_equal(pixels(figures.time_picture([one, shorter])), alone)
 
 
 def test_drawings_ignore_the_users_style_leave_it_alone_and_repeat(make_run):
     import matplotlib
 
     histograms = make_run().evaluation.histograms
-    plain = figures.histogram_picture(histograms)
+    plain = figures.histogram_picture([histograms])
     with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 20}):
-        styled = figures.histogram_picture(histograms)
+        styled = figures.histogram_picture([histograms])
         assert matplotlib.rcParams["font.size"] == 20
     assert plain == styled
     assert plain.width == pytest.approx(4.2 * 96, abs=1)

@@ -16,7 +16,8 @@ from rince.core.checks import RinceError, RinceWarning
 from rince.evaluation.results import Gallery
 from rince.reports.figures import rank_colour
 from rince.reports.gallery import gallery_html
-from rince.reports.page import MAX_BYTES, duration, write_report
+from rince.reports.origins import duration
+from rince.reports.page import MAX_BYTES, write_report
 from rince.reports.table import comparison_rows, format_metric
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -165,26 +166,29 @@ def test_sections_of_runs(page):
     headings = [e["text"] for e in parsed.find("h2")]
     assert headings == [
         "Results",
-        "rince <out-in> & co · rince-<out-in>-&-co-0",
+        "rince <out-in> & co (2 runs)",
         "supcon",
-        "rince <out-in> & co · rince-<out-in>-&-co-1",
         "empty",
         "Outliers (out-of-distribution)",
         "Configuration",
         "Versions and time",
     ]
     sections = {e["attrs"]["id"]: e["text"] for e in parsed.find("section")}
-    for part in ("Similarities per rank", "Map of the features", "Training", "Nearest neighbours"):
-        assert part in sections["run-1"]
-        assert part in sections["run-2"]
-        assert part not in sections["run-4"]
-    assert "Numbers only" in sections["run-4"]
-    assert "Numbers only" not in sections["run-1"]
-    # Per full run a histogram, two maps and four curves; and a ROC per detector.
-    assert len(parsed.find("img")) == 3 * (1 + 2 + 4) + 2
+    parts = ("Similarities per rank", "Similarity of the classes", "Map of the features")
+    for part in (*parts, "Training", "Nearest neighbours"):
+        assert part in sections["method-1"]
+        assert part in sections["method-2"]
+        assert part not in sections["method-3"]
+    assert "Numbers only" in sections["method-3"]
+    assert "Numbers only" not in sections["method-1"]
+    for said in ("means of 2 runs", "mean of 2 runs", "of rince-<out-in>-&-co-0"):
+        assert said in sections["method-1"]
+        assert said not in sections["method-2"]
+    # Per method a histogram, two class maps, two maps and four curves; and a ROC per detector.
+    assert len(parsed.find("img")) == 2 * (1 + 2 + 2 + 4) + 2
     assert all(e["attrs"]["alt"] for e in parsed.find("img"))
     for name, text in sections.items():
-        if name != "run-4":
+        if name != "method-3":
             assert "What to look at:" in text
 
 
@@ -205,12 +209,36 @@ def test_config_lists_only_differences_and_folds_the_rest(page):
     differing, everything = section.split("<details>")
     keys = [re.findall(r'scope="row">([^<]*)<', part) for part in (differing, everything)]
     assert keys == [["data.root", "loss.variant", "seed"]] * 2
+    (seeds,) = re.findall(r'scope="row">seed</th>(.*?)</tr>', differing)
+    assert re.findall(r"<td>(.*?)</td>", seeds) == ["0, 1", "\N{EN DASH}", "\N{EN DASH}"]
+
+
+def test_time_and_versions_of_several_runs(make_run, tmp_path):
+    runs = [make_run("a", seed=s, points=5, steps=0, seconds=60.0 * (1 + s)) for s in (0, 1)]
+    runs.append(make_run("b", points=5, steps=0, seconds=None))
+    parsed = load(write_report(runs, tmp_path / "report.html"))
+    (origin,) = (e for e in parsed.find("section") if e["attrs"]["id"] == "origin")
+    assert f"1 min 30 s ± {60 / np.sqrt(2):.0f} s" in origin["text"]  # of 60 and 120 seconds
+    assert "runs/a-0, runs/a-1" in origin["text"]
+    assert origin["text"].count("2.14.1") == 2  # not once a run
+
+
+def test_over_time_and_runs_evaluated_before_class_maps(make_run, tmp_path):
+    run = make_run(class_similarity=False, over_time=True, points=5, steps=0)
+    parsed = load(write_report([run], tmp_path / "report.html"))
+    (shown,) = (e for e in parsed.find("section") if e["attrs"]["id"] == "method-1")
+    assert "Similarity over time" in shown["text"]
+    assert f"evaluate again: rince evaluate {run.folder}" in shown["text"]
+    full = load(write_report([make_run(points=5, steps=0)], tmp_path / "report.html"))
+    (shown,) = (e for e in full.find("section") if e["attrs"]["id"] == "method-1")
+    assert "Similarity over time" not in shown["text"]
+    assert "evaluate again" not in shown["text"]
 
 
 def test_same_config_and_one_run(make_run, tmp_path):
     one = load(write_report([make_run(outliers=(), steps=0)], tmp_path / "one.html"))
     sections = {e["attrs"]["id"]: e["text"] for e in one.find("section")}
-    assert "One run" in sections["config"]
+    assert "One method" in sections["config"]
     assert not one.find("td", class_="best")
     assert "ood" not in sections
     assert "1 h 12 min" in sections["origin"]
@@ -301,7 +329,7 @@ def test_eight_large_runs_stay_small(make_run, tmp_path):
     path = write_report(runs, tmp_path / "report.html")
     assert path.stat().st_size < MAX_BYTES == 3_000_000
     parsed = load(path)
-    assert len(parsed.find("img")) == 8 * 7 + 4
+    assert len(parsed.find("img")) == 8 * 9 + 4
     assert len(parsed.find("div", class_="strip")) >= 8
 
 
@@ -314,7 +342,7 @@ def test_detail_goes_before_the_limit_does(make_run, tmp_path, monkeypatch):
         monkeypatch.setattr("rince.reports.page.MAX_BYTES", limit)
         return load(write_report([run], path))
 
-    assert len(shrunk(full).find("img")) == 3
+    assert len(shrunk(full).find("img")) == 5
     assert path.stat().st_size < full
     assert not shrunk(25_000).find("img")
     assert path.stat().st_size < 25_000

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rince.core.checks import import_extra
-from rince.evaluation.results import ClassSimilarity, Evaluation
+from rince.evaluation.results import Evaluation
 from rince.reports.figures import DPI, WIDTH, Array, Picture, drawing, encode, new_axes
 from rince.reports.pieces import class_name, figure, figures_row, fold, guide, text
 
@@ -86,7 +86,12 @@ def group_starts(groups: Array) -> list[int]:
 
 
 def _picture(
-    matrix: Array, groups: Array, scale: dict[str, Any], bar: dict[str, Any], dpi: int, unit: str = ""
+    matrix: Array,
+    groups: Array,
+    scale: dict[str, Any],
+    bar: dict[str, Any],
+    dpi: int,
+    unit: str = "",
 ) -> Picture:
     starts = group_starts(groups)
     with drawing():

@@ -155,7 +155,9 @@ def densities(histograms: Histograms) -> dict[int, Array]:
     widths = np.diff(histograms.edges)
     return {
         rank: counts / (counts.sum() * widths)
-        for rank, counts in sorted(histograms.counts.items(), key=lambda item: similar_first(item[0]))
+        for rank, counts in sorted(
+            histograms.counts.items(), key=lambda item: similar_first(item[0])
+        )
         if counts.sum() > 0
     }
 

@@ -1,9 +1,8 @@
-"""The section of one method: what its runs learned, the mean over their seeds where there is one."""
+"""The section of one method: what its runs learned, as the mean over their seeds."""
 
 from __future__ import annotations
 
 from rince.evaluation.class_similarity import MAX_CLASSES
-from rince.evaluation.results import Evaluation
 from rince.reports import figures
 from rince.reports.class_maps import class_maps
 from rince.reports.gallery import gallery_html
@@ -16,6 +15,7 @@ from rince.reports.pieces import (
     guide,
     note,
     section,
+    text,
 )
 from rince.reports.run_report import one_line
 from rince.reports.table import Row
@@ -56,38 +56,38 @@ def method_section(
     return section(anchor, row.label, *parts)
 
 
-def _histogram_part(
-    evaluation: Evaluation, name: str, limits: tuple[float, float] | None, dpi: int
-) -> str:
-    picture = figures.histogram_picture(evaluation.histograms, limits, dpi=dpi)
+def _histogram_part(row: Row, limits: tuple[float, float] | None, dpi: int) -> str:
+    histograms = [run.evaluation.histograms for run in row.runs]
+    picture = figures.histogram_picture(histograms, limits, dpi=dpi)
     if picture is None:
         return ""
     return (
         "<h3>Similarities per rank</h3>"
         + guide(
             "the curves should stand in order, rank 1 furthest right and the negatives furthest "
-            "left, and overlap little."
+            "left, and overlap little." + _spread(row)
         )
-        + figures_row([figure(picture, f"similarity histogram of {name}")])
+        + figures_row([figure(picture, f"similarity histogram of {row.label}")])
     )
 
 
-def _time_part(evaluation: Evaluation, name: str, dpi: int) -> str:
-    curve = evaluation.time_curve
-    picture = None if curve is None else figures.time_picture(curve, dpi=dpi)
+def _time_part(row: Row, dpi: int) -> str:
+    curves = [run.evaluation.time_curve for run in row.runs]
+    picture = figures.time_picture([curve for curve in curves if curve is not None], dpi=dpi)
     if picture is None:
         return ""
     return (
         "<h3>Similarity over time</h3>"
         + guide(
             "the line should fall with the seconds between two clips of a video, and stay above "
-            "the dashed one, which is for clips of two videos."
+            "the dashed one, which is for clips of two videos." + _spread(row)
         )
-        + figures_row([figure(picture, f"similarity over time of {name}")])
+        + figures_row([figure(picture, f"similarity over time of {row.label}")])
     )
 
 
-def _map_part(evaluation: Evaluation, run_name: str, dpi: int) -> str:
+def _map_part(row: Row, dpi: int) -> str:
+    evaluation = row.runs[0].evaluation
     points = evaluation.map_2d
     cards = []
     for level, labels, names in (
@@ -105,9 +105,9 @@ def _map_part(evaluation: Evaluation, run_name: str, dpi: int) -> str:
         if len(colours) > _MAX_CHIPS:
             legend = fold(f"{len(colours)} colours", legend)
         caption = f"coloured by {level} ({len(colours)})"
-        cards.append(figure(picture, f"map of {run_name}, {caption}", caption, legend))
+        cards.append(figure(picture, f"map of {row.label}, {caption}", caption, legend))
     return (
-        "<h3>Map of the features</h3>"
+        f"<h3>Map of the features{_of_first(row)}</h3>"
         + guide(
             "classes should form clumps in the first map, and clumps of one group should be "
             "neighbours in the second; distances across the map mean little."
@@ -116,26 +116,29 @@ def _map_part(evaluation: Evaluation, run_name: str, dpi: int) -> str:
     )
 
 
-def _training_part(run: RunReport, name: str, dpi: int) -> str:
-    curves = figures.training_pictures(run.history, dpi=dpi)
+def _training_part(row: Row, dpi: int) -> str:
+    curves = training_pictures([run.history for run in row.runs], dpi=dpi)
     if not curves:
         return ""
     return (
         "<h3>Training</h3>"
         + guide(
             "the similarity curves should spread out in rank order; a rank with hardly any "
-            "positives learns nothing."
+            "positives learns nothing." + _spread(row)
         )
-        + figures_row(figure(picture, f"{title} of {name}", title) for title, picture in curves)
+        + figures_row(
+            figure(picture, f"{title} of {row.label}", title) for title, picture in curves
+        )
     )
 
 
-def _gallery_part(evaluation: Evaluation, max_characters: int) -> str:
+def _gallery_part(row: Row, max_characters: int) -> str:
+    evaluation = row.runs[0].evaluation
     shown = gallery_html(evaluation.gallery, evaluation.classes, max_characters)
     if not shown:
         return ""
     return (
-        "<h3>Nearest neighbours</h3>"
+        f"<h3>Nearest neighbours{_of_first(row)}</h3>"
         + guide(
             "frames should be green first, then the next ranks; a red frame among the first is a "
             "mistake worth looking at."
@@ -144,3 +147,11 @@ def _gallery_part(evaluation: Evaluation, max_characters: int) -> str:
     )
 
 
+def _spread(row: Row) -> str:
+    if len(row.runs) == 1:
+        return ""
+    return f" Lines are means of {len(row.runs)} runs, bands one standard deviation about them."
+
+
+def _of_first(row: Row) -> str:
+    return f", of {text(one_line(row.runs[0].folder.name))}" if len(row.runs) > 1 else ""

@@ -5,51 +5,53 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rince.reports.pieces import fold, guide, key_table, note, section
 from rince.reports.run_report import RunReport
-from rince.reports.table import MISSING, SEED_KEYS, Row
+from rince.reports.table import MISSING, Row
 
 
-def _config_section(runs: Sequence[RunReport], names: Sequence[str]) -> str:
-    keys = sorted({key for run in runs for key in run.config})
-    rows = {
-        key: [_plain(run.config[key]) if key in run.config else MISSING for run in runs]
-        for key in keys
-    }
-    differing = {key: cells for key, cells in rows.items() if len(set(cells)) > 1}
+def config_section(rows: Sequence[Row]) -> str:
+    """The options in which the methods differ, and all of them, folded."""
+    names = [row.label for row in rows]
+    configs = [_config_of(row.runs) for row in rows]
+    keys = sorted({key for config in configs for key in config})
+    cells = {key: [config.get(key, MISSING) for config in configs] for key in keys}
+    differing = {key: values for key, values in cells.items() if len(set(values)) > 1}
     if differing:
         body = key_table("option", names, differing)
-    elif len(runs) == 1:
-        body = note("One run: nothing to compare with.")
+    elif len(rows) == 1:
+        body = note("One method: nothing to compare with.")
     else:
         body = note("All runs have the same configuration.")
     return section(
         "config",
         "Configuration",
         guide(
-            "only the options that differ between the runs are listed; a fair comparison differs "
-            "in nothing but what it is about."
+            "only the options that differ between the methods are listed; a fair comparison "
+            "differs in nothing but what it is about."
         ),
         body,
-        fold(f"All options ({len(rows)})", key_table("option", names, rows)),
+        fold(f"All options ({len(cells)})", key_table("option", names, cells)),
     )
 
 
-def _origin_section(runs: Sequence[RunReport], names: Sequence[str]) -> str:
-    rows = {
-        "training time": [duration(run.seconds) for run in runs],
-        "folder": [str(run.folder) for run in runs],
-    }
+def origin_section(rows: Sequence[Row]) -> str:
+    """Wall time, versions, what each evaluation was of, and the runs' folders."""
+    runs = [run for row in rows for run in row.runs]
+    cells = {"training time": [_times(row.runs) for row in rows]}
     for package in sorted({package for run in runs for package in run.versions}):
-        rows[f"version of {package}"] = [run.versions.get(package, MISSING) for run in runs]
-    for key in dict.fromkeys(key for run in runs for key in run.evaluation.info):
-        rows[f"evaluation: {key}"] = [
-            _plain(run.evaluation.info[key]) if key in run.evaluation.info else MISSING
-            for run in runs
+        cells[f"version of {package}"] = [
+            _listed(run.versions.get(package, MISSING) for run in row.runs) for row in rows
         ]
+    for key in dict.fromkeys(key for run in runs for key in run.evaluation.info):
+        cells[f"evaluation: {key}"] = [
+            _listed(_plain(run.evaluation.info.get(key, MISSING)) for run in row.runs)
+            for row in rows
+        ]
+    cells["folder"] = [_listed(str(run.folder) for run in row.runs) for row in rows]
     return section(
         "origin",
         "Versions and time",
@@ -57,8 +59,27 @@ def _origin_section(runs: Sequence[RunReport], names: Sequence[str]) -> str:
             "numbers of runs made with different versions, or evaluated on different data, should "
             "not be compared."
         ),
-        key_table("", names, rows),
+        key_table("", [row.label for row in rows], cells),
     )
+
+
+def _config_of(runs: Sequence[RunReport]) -> dict[str, str]:
+    """Option -> its value, or values where the runs of one method differ (their seeds)."""
+    keys = dict.fromkeys(key for run in runs for key in run.config)
+    return {key: _listed(_plain(run.config.get(key, MISSING)) for run in runs) for key in keys}
+
+
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(values))
+
+
+def _times(runs: Sequence[RunReport]) -> str:
+    """Mean wall time and its sample standard deviation."""
+    known = [run.seconds for run in runs if run.seconds is not None and math.isfinite(run.seconds)]
+    if not known:
+        return MISSING
+    spread = f" ± {duration(statistics.stdev(known))}" if len(known) > 1 else ""
+    return duration(statistics.fmean(known)) + spread
 
 
 def duration(seconds: float | None) -> str:

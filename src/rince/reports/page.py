@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rince.core.checks import RinceError, require, warn
 from rince.evaluation.results import Evaluation
 from rince.reports import figures
-from rince.reports.gallery import gallery_html
+from rince.reports.methods import method_section
+from rince.reports.origins import config_section, origin_section
 from rince.reports.pieces import (
     chips,
-    class_name,
     figure,
     figures_row,
     fold,
@@ -32,8 +30,7 @@ from rince.reports.table import MISSING, Cell, Comparison, comparison_rows, form
 
 MAX_BYTES = 3_000_000
 
-_GALLERY_CHARACTERS = 1_000_000  # of all runs together
-_MAX_CHIPS = 40  # a longer legend is folded
+_GALLERY_CHARACTERS = 1_000_000  # of all methods together
 
 
 def write_report(
@@ -86,34 +83,27 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 def _page(runs: Sequence[RunReport], title: str, detail: float) -> str:
     """The whole document; ``detail`` in [0, 1] scales what costs bytes, 0 draws no single run."""
-    names = distinct_names(runs)
     comparison = comparison_rows(runs)
+    rows = comparison.rows
     limits = figures.similarity_range([run.evaluation.histograms for run in runs])
     dpi = max(80, round(figures.DPI * math.sqrt(detail)))
     outliers = _outlier_section(comparison, dpi)
-    links = [(f"#run-{i}", name) for i, name in enumerate(names, 1)]
+    links = [(f"#method-{i}", row.label) for i, row in enumerate(rows, 1)]
     links += [("#ood", "Outliers")] if outliers else []
     links += [("#config", "Configuration"), ("#origin", "Versions and time")]
+    gallery = int(detail * _GALLERY_CHARACTERS / len(rows))
     body = [
         f"<h1>{text(title)}</h1>",
         "<nav>" + "".join(f'<a href="{to}">{text(name)}</a>' for to, name in links) + "</nav>",
-        _results_section(comparison, runs, names),
+        _results_section(comparison, runs, distinct_names(runs)),
+        *(
+            method_section(row, f"method-{i}", limits, dpi if detail else 0, gallery)
+            for i, row in enumerate(rows, 1)
+        ),
+        outliers,
+        config_section(rows),
+        origin_section(rows),
     ]
-    for i, (run, name) in enumerate(zip(runs, names, strict=True), 1):
-        parts = []
-        if detail:
-            parts = [
-                _histogram_part(run.evaluation, name, limits, dpi),
-                _time_part(run.evaluation, name, dpi),
-                _map_part(run.evaluation, name, dpi),
-                _training_part(run, name, dpi),
-                _gallery_part(run.evaluation, int(detail * _GALLERY_CHARACTERS / len(runs))),
-            ]
-        nothing = "Numbers only: " + (
-            "this run stored nothing to draw." if detail else "with so many runs, none is drawn."
-        )
-        body.append(section(f"run-{i}", name, *(parts if any(parts) else [note(nothing)])))
-    body += [outliers, _config_section(runs, names), _origin_section(runs, names)]
     style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

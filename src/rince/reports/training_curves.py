@@ -28,9 +28,7 @@ _DASHES = ("solid", "dashed", "dotted")
 _MAX_POINTS = 300
 
 
-def training_pictures(
-    histories: Sequence[History], *, dpi: int = DPI
-) -> list[tuple[str, Picture]]:
+def training_pictures(histories: Sequence[History], *, dpi: int = DPI) -> list[tuple[str, Picture]]:
     """(title, curves over the training steps) for each quantity that was logged.
 
     Args:
