@@ -98,7 +98,7 @@ def _picture(
         figure, axes = new_axes(height=WIDTH * 1.13)
         axes.set_facecolor("#bbbbbb")
         axes.grid(False)
-        image = axes.imshow(matrix, **scale)
+        image = axes.imshow(matrix, interpolation="nearest", **scale)
         if len(starts) <= len(groups):  # else each class is a group of its own
             for start in starts[1:-1]:
                 axes.axhline(start - 0.5, color="white", lw=0.7)
