@@ -64,7 +64,7 @@ class SentenceModel:
     @property
     def output_dim(self) -> int:
         """Width of a feature."""
-        return int(self.model.get_sentence_embedding_dimension())
+        return len(self.model.encode("", show_progress_bar=False))
 
     @property
     def classes(self) -> tuple[str, ...]:
