@@ -72,7 +72,9 @@ TESTS = {
     "evaluation/ood.py": "tests/evaluation/test_ood.py",
     "evaluation/ordering.py": "tests/evaluation/test_ordering.py",
     "evaluation/linear_probe.py": "tests/evaluation/test_linear_probe.py",
-    "evaluation/embeddings.py": "tests/evaluation/test_embeddings.py tests/cli/test_export_kinds.py",
+    "evaluation/embeddings.py": (
+        "tests/evaluation/test_embeddings.py tests/cli/test_export_kinds.py"
+    ),
     "models/exported.py": "tests/models/test_exported.py tests/cli/test_export_kinds.py",
     "models/weights.py": "tests/models/test_exported.py",
     "models/onnx_file.py": "tests/models/test_exported.py tests/cli/test_export_kinds.py",
@@ -547,7 +549,7 @@ MUTANTS = (
     # Texts.
     Mutant(TEXTS, "tokens=self.tokens[chosen]", "tokens=self.tokens[: len(chosen)]", "subset"),
     Mutant(TEXTS, "(self.taxonomy.paths, *zip(", "(0, *zip(", "the tree is a part of the texts"),
-    Mutant(TEXTS, "utf-8-sig", "utf-8", "a mark in front"),
+    Mutant(TEXTS, '"utf-8-sig", newline', '"utf-8", newline', "a mark in front"),
     Mutant(TEXTS, "enumerate(stream, 1)", "enumerate(stream)", "the line in the file"),
     Mutant(TEXTS, '"" if x is None else str(x)', "str(x)", "null is empty"),
     Mutant(TEXT_SOURCES, "levels[::-1]", "levels", "from coarse to fine"),

@@ -80,7 +80,9 @@ def text_run(words: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         name="run",
         **QUICK,
     )
-    return train(config)
+    run = train(config)
+    assert main(["evaluate", str(run), "--probe-epochs", "1", "--device", "cpu"]) == 0
+    return run
 
 
 def test_a_run_on_texts_is_a_model_of_sentence_transformers(
@@ -88,7 +90,6 @@ def test_a_run_on_texts_is_a_model_of_sentence_transformers(
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
-    assert main(["evaluate", str(text_run), "--probe-epochs", "1", "--device", "cpu"]) == 0
     folder, file = tmp_path / "net", tmp_path / "found.npz"
     assert main(["export", str(text_run), "-o", str(folder)]) == 0
     modes = {path.stat().st_mode for path in folder.iterdir() if path.is_file()}
