@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -58,8 +58,8 @@ class SentenceModel:
     backbone: str | None = None
     column: str = "text"
     class_paths: tuple[tuple[str, ...], ...] = ()
-    embedding_dim: None = None  # it ends with no projection head
-    inputs: str = "texts"
+    embedding_dim: ClassVar[None] = None  # it ends with no projection head
+    inputs: ClassVar[str] = "texts"
 
     @property
     def output_dim(self) -> int:
