@@ -704,7 +704,7 @@ MUTANTS = (
         EMBEDDINGS, "arrow.array(vectors.ravel())", "arrow.array(vectors.T.ravel())", "row by row"
     ),
     # The same of runs on texts and videos.
-    Mutant(CHECKPOINT, "= {}, None", "= {}, 'query'", "kinds: no prompt"),
+    Mutant(CHECKPOINT, "model.prompts, model.default_prompt_name = {}, None", "", "kinds: prompts"),
     Mutant(CHECKPOINT, "model.max_seq_length = min(bounds)", "pass", "kinds: texts are cut"),
     Mutant(CHECKPOINT, "if head or not isinstance(enc", "if not isinstance(enc", "kinds: no head"),
     Mutant(CHECKPOINT, "videos.frame_size or trained", "trained", "kinds: decoded at its size"),

@@ -65,7 +65,7 @@ def run(arguments: Sequence[str]) -> None:
     trained = load_run(Path(found.run).resolve())  # runs/latest may soon be another run
     folder = export_run(trained, output, head=found.head, onnx=not found.no_onnx)
     print(f"export: {folder}")
-    for file in sorted(folder.iterdir()):
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
         print(f"  {file.name:36}{file.stat().st_size / 1e6:8.2f} MB")
     print(f"next: fill in the licence in {folder / CARD_FILE}; rince embed {folder} DATA")
 
