@@ -19,7 +19,7 @@ from rince.data.texts import read_texts
 from rince.data.views import eval_transform, evaluation_pixels
 from rince.evaluation.embeddings import load_embeddings
 from rince.models.texts import tokenise
-from rince.training.checkpoint import image_encoder, load_run
+from rince.training.checkpoint import image_encoder, load_run, trained_encoder
 from rince.training.config import (
     DataConfig,
     ModelConfig,
@@ -118,6 +118,10 @@ def test_a_run_on_texts_is_a_model_of_sentence_transformers(
     by_export = load_embeddings(file)
     assert (by_export.paths, by_export.model) == (by_run.paths, by_run.model)
     torch.testing.assert_close(by_export.vectors, expected, atol=1e-5, rtol=0)
+    cut = trained_encoder(load_run(text_run))
+    assert cut.fingerprint() == by_run.model
+    cut.model.max_seq_length = 3  # type: ignore[union-attr]
+    assert cut.fingerprint() != by_run.model
     # Without rince.
     alone = torch.tensor(SentenceTransformer(str(folder), device="cpu").encode(texts))
     torch.testing.assert_close(functional.normalize(alone, dim=1), expected, atol=1e-5, rtol=0)
@@ -174,7 +178,7 @@ def test_what_is_wrong_with_texts_is_said(
         search = ["search", "red", "--gallery", str(data), "--run", str(text_run)]
         assert message in _refusal(search, capsys)
     assert not (tmp_path / "a.npz").exists()
-    with pytest.raises(RinceError, match="cannot be with its projection head"):
+    with pytest.raises(RinceError, match=r"with no projection head \(leave out --head\)"):
         export_run(load_run(text_run), tmp_path / "net", head=True)
     assert main(["export", str(text_run), "-o", str(tmp_path / "net")]) == 0
     with pytest.raises(RinceError, match=r"read it with sentence_transformers\.Sentence"):

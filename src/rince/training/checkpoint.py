@@ -253,10 +253,10 @@ def trained_encoder(trained: TrainedRun, *, head: bool = False) -> ImageEncoder 
         return image_encoder(trained, head=head)
     encoder, text = trained.backbone.module, trained.config.text
     if head or not isinstance(encoder, TextEncoder):
-        what = "with its projection head" if head else "with a module of your own"
         raise RinceError(
-            f"{trained.folder} was trained on texts: its model of sentence-transformers is "
-            f"exported, and cannot be {what}. In Python there is load_run({str(trained.folder)!r})"
+            f"{trained.folder} was trained on texts: what is exported and embeds is a model of "
+            f"sentence-transformers, with no projection head (leave out --head) and no module of "
+            f"your own. In Python there is load_run({str(trained.folder)!r})"
         )
     model: Any = encoder.model
     model.prompts, model.default_prompt_name = {}, None
