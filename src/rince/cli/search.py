@@ -38,6 +38,9 @@ def run(arguments: Sequence[str]) -> None:
         "--run", type=str, required=True, help="the run or export that the gallery was made with"
     )
     parser.add_argument("-k", "--top_k", type=int, default=10, help="so many a query")
+    parser.add_argument(
+        "--text.column", dest="column", default=None, help="column of the gallery's texts"
+    )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, mps")
     found = parser.parse_args(with_underscores(arguments))
 
@@ -54,12 +57,12 @@ def run(arguments: Sequence[str]) -> None:
             if not Path(query).is_file():
                 raise RinceError(f"there is no file {query}: the network takes {encoder.inputs}")
     queries = embed(encoder, found.queries, device=device)
-    gallery = embed_data(encoder, found.gallery, None, device) if kept is None else kept
+    gallery = embed_data(encoder, found.gallery, found.column, device) if kept is None else kept
     if queries.model != gallery.model:
         raise RinceError(
             f"{found.gallery} was made by another network than {found.run} (or by other weights of "
             f"it, if it was trained on since), and their embeddings do not compare: make it again, "
-            f"rince embed {found.run} FOLDER -o {found.gallery}"
+            f"rince embed {found.run} DATA -o {found.gallery}"
         )
     cosines, positions = nearest(gallery, queries.vectors, found.top_k)
     for query, cosine, position in zip(queries.paths, cosines, positions, strict=True):
