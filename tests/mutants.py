@@ -50,13 +50,13 @@ TESTS = {
     "training/ranks.py": "tests/training/test_ranks.py",
     "models/queue.py": "tests/models/test_queue.py",
     "models/momentum.py": "tests/models/test_momentum.py",
-    "data/texts.py": "tests/data/test_texts.py",
+    "data/texts.py": "tests/data/test_texts.py tests/cli/test_export_kinds.py",
     "data/text_sources.py": "tests/data/test_texts.py",
     "data/batches.py": "tests/data/test_texts.py tests/data/test_batches.py",
-    "models/texts.py": "tests/models/test_text_backbones.py",
+    "models/texts.py": "tests/models/test_text_backbones.py tests/cli/test_export_kinds.py",
     "training/run.py": "tests/training/test_text_runs.py",
     "data/video.py": "tests/data/test_video.py",
-    "data/clips.py": "tests/data/test_clips.py",
+    "data/clips.py": "tests/data/test_clips.py tests/cli/test_export_kinds.py",
     "data/video_sources.py": "tests/data/test_clips.py tests/data/test_video_sources.py",
     "data/views.py": "tests/data/test_clips.py tests/data/test_views.py",
     "evaluation/times.py": "tests/evaluation/test_times.py",
@@ -72,14 +72,17 @@ TESTS = {
     "evaluation/ood.py": "tests/evaluation/test_ood.py",
     "evaluation/ordering.py": "tests/evaluation/test_ordering.py",
     "evaluation/linear_probe.py": "tests/evaluation/test_linear_probe.py",
-    "evaluation/embeddings.py": "tests/evaluation/test_embeddings.py",
-    "models/exported.py": "tests/models/test_exported.py",
-    "models/onnx_file.py": "tests/models/test_exported.py",
-    "training/checkpoint.py": "tests/cli/test_export_verbs.py",
-    "reports/model_card.py": "tests/reports/test_model_card.py",
+    "evaluation/embeddings.py": (
+        "tests/evaluation/test_embeddings.py tests/cli/test_export_kinds.py"
+    ),
+    "models/exported.py": "tests/models/test_exported.py tests/cli/test_export_kinds.py",
+    "models/weights.py": "tests/models/test_exported.py",
+    "models/onnx_file.py": "tests/models/test_exported.py tests/cli/test_export_kinds.py",
+    "training/checkpoint.py": "tests/cli/test_export_verbs.py tests/cli/test_export_kinds.py",
+    "reports/model_card.py": "tests/reports/test_model_card.py tests/cli/test_export_kinds.py",
     "cli/export.py": "tests/cli/test_export_verbs.py",
-    "cli/embed.py": "tests/cli/test_export_verbs.py",
-    "cli/search.py": "tests/cli/test_export_verbs.py",
+    "cli/embed.py": "tests/cli/test_export_kinds.py tests/cli/test_export_verbs.py",
+    "cli/search.py": "tests/cli/test_export_verbs.py tests/cli/test_export_kinds.py",
     "data/images.py": "tests/evaluation/test_embeddings.py tests/data/test_images.py",
 }
 
@@ -137,10 +140,12 @@ ORDER = "evaluation/ordering.py"
 PROBE = "evaluation/linear_probe.py"
 EMBEDDINGS = "evaluation/embeddings.py"
 EXPORTED = "models/exported.py"
+WEIGHTS = "models/weights.py"
 ONNX = "models/onnx_file.py"
 CHECKPOINT = "training/checkpoint.py"
 CARD = "reports/model_card.py"
 EXPORT = "cli/export.py"
+EMBED = "cli/embed.py"
 SEARCH = "cli/search.py"
 IMAGES = "data/images.py"
 
@@ -544,7 +549,7 @@ MUTANTS = (
     # Texts.
     Mutant(TEXTS, "tokens=self.tokens[chosen]", "tokens=self.tokens[: len(chosen)]", "subset"),
     Mutant(TEXTS, "(self.taxonomy.paths, *zip(", "(0, *zip(", "the tree is a part of the texts"),
-    Mutant(TEXTS, "utf-8-sig", "utf-8", "a mark in front"),
+    Mutant(TEXTS, '"utf-8-sig", newline', '"utf-8", newline', "a mark in front"),
     Mutant(TEXTS, "enumerate(stream, 1)", "enumerate(stream)", "the line in the file"),
     Mutant(TEXTS, '"" if x is None else str(x)', "str(x)", "null is empty"),
     Mutant(TEXT_SOURCES, "levels[::-1]", "levels", "from coarse to fine"),
@@ -635,12 +640,12 @@ MUTANTS = (
     Mutant(EXPORTED, "(self.backbone, self.in_channels", "(self.in_channels", "architecture"),
     Mutant(EXPORTED, "self.image_size, self.mean, self.std)\n", "self.image_size)\n", "colours"),
     Mutant(
-        EXPORTED,
-        "self.module.state_dict().items():",
-        "self.module.named_parameters():",
+        WEIGHTS,
+        "module.state_dict().items():",
+        "module.named_parameters():",
         "batch norm's statistics are part of the network",
     ),
-    Mutant(EXPORTED, "x.cpu().contiguous().flatten()", "x.cpu().flatten()[:1]", "all weights"),
+    Mutant(WEIGHTS, "x.cpu().contiguous().flatten()", "x.cpu().flatten()[:1]", "all weights"),
     Mutant(EXPORTED, 'facts["format"] != FORMAT', "False", "a format of later"),
     Mutant(EXPORTED, 'facts["embedding_dim"] is not None', "False", "the head is built"),
     Mutant(EXPORTED, 'facts["embedding_dim"], facts["num_heads"]', 'facts["embedding_dim"]', "two"),
@@ -664,7 +669,7 @@ MUTANTS = (
     Mutant(CARD, "fill_diagonal_(-2)", "clone()", "pairs of different classes"),
     Mutant(CARD, 'value.startswith(("/", "~"))', 'value.startswith("/")', "folders of a home"),
     Mutant(CARD, "if name not in _PRIVATE", "", "the machine's own settings stay out"),
-    Mutant(CARD, 'config["objective"] == "rince"', "True", "others know no ranks"),
+    Mutant(CARD, 'config["objective"] != "rince"', "False", "others know no ranks"),
     Mutant(CARD, "if not about:", "if about is None:", "a run that is not finished"),
     Mutant(CARD, '"Not evaluated."', '""', "no results are said to be none"),
     Mutant(EXPORT, "if is_evaluated(folder) else None", "", "results of older weights"),
@@ -679,7 +684,12 @@ MUTANTS = (
     Mutant(
         EMBEDDINGS, "files[i] for i in found.labels.tolist()", "files[: len(found)]", "left out"
     ),
-    Mutant(EMBEDDINGS, 'unit_features(found.features, "embeddings")', "found.features", "length 1"),
+    Mutant(
+        EMBEDDINGS,
+        'unit_features(found.features, "embeddings"),\n',
+        "found.features,\n",
+        "length 1",
+    ),
     Mutant(
         EMBEDDINGS, "min(k, len(gallery)), dim=1", "min(k, len(gallery)), 1, False", "the nearest"
     ),
@@ -693,6 +703,48 @@ MUTANTS = (
     Mutant(
         EMBEDDINGS, "arrow.array(vectors.ravel())", "arrow.array(vectors.T.ravel())", "row by row"
     ),
+    # The same of runs on texts and videos.
+    Mutant(CHECKPOINT, "model.prompts, model.default_prompt_name = {}, None", "", "kinds: prompts"),
+    Mutant(CHECKPOINT, "model.max_seq_length = min(bounds)", "pass", "kinds: texts are cut"),
+    Mutant(CHECKPOINT, "if head or not isinstance(enc", "if not isinstance(enc", "kinds: no head"),
+    Mutant(CHECKPOINT, "videos.frame_size or trained", "trained", "kinds: decoded at its size"),
+    Mutant(CHECKPOINT, '"stride": videos.stride', '"stride": 1', "kinds: every other frame"),
+    Mutant(TEXT_MODELS, "fingerprint((self.model.max_seq_length,)", "fingerprint(()", "kinds: cut"),
+    Mutant(
+        TEXT_MODELS, "file.chmod((folder / SENTENCE_FILE).stat().st_mode)", "pass", "kinds: modes"
+    ),
+    Mutant(
+        TEXTS,
+        "[line.strip() for line in lines if line",
+        "[line for line in lines if line",
+        "kinds: blanks at the ends",
+    ),
+    Mutant(TEXTS, '"utf-8-sig").splitlines()', '"utf-8").splitlines()', "kinds: the mark of UTF-8"),
+    Mutant(EMBED, "column or encoder.column", "encoder.column", "kinds: the column asked for"),
+    Mutant(EMBED, '"skip" if skip else "error"', '"error"', "kinds: unreadable videos"),
+    Mutant(EXPORTED, "(*facts, *clips)", "facts", "kinds: how clips are cut is part of it"),
+    Mutant(EXPORTED, '"image_size", "frames")', '"image_size")', "kinds: built for clips"),
+    Mutant(
+        EMBEDDINGS,
+        "fit(torch.stack([clip for _, clip in batch]))",
+        "torch.stack([clip for _, clip in batch])[..., 4:-4, 4:-4]",
+        "kinds: scaled as for the evaluation",
+    ),
+    Mutant(EMBEDDINGS, 'unit_features(found, "embeddings")', "2 * found", "kinds: length 1"),
+    Mutant(CLIPS, 'yield f"{file}@{start:.3f}"', 'yield f"{file}@{0:.3f}"', "kinds: start"),
+    Mutant(
+        CLIPS,
+        "+ k * step for k in range(frames)]\n                yield",
+        "+ k / info.rate for k in range(frames)]\n                yield",
+        "kinds: the stride",
+    ),
+    Mutant(
+        CLIPS, "span, span)\n            if", "span, step)\n            if", "kinds: they touch"
+    ),
+    Mutant(CLIPS, 'part.startswith(".") for part', "False for part", "kinds: hidden folders"),
+    Mutant(CLIPS, "count + len(reasons)", "len(reasons)", "kinds: some can be read"),
+    Mutant(CARD, 'config["ranks"]["by"] == "time"', "False", "kinds: times are no class ranks"),
+    Mutant(CARD, "`{_last_part(encoder.backbone)}`", "`{encoder.backbone}`", "kinds: no folders"),
     Mutant(
         IMAGES,
         "            failures.append(result)\n",

@@ -183,7 +183,7 @@ def test_what_is_wrong_is_said(
     shown = _refusal([*search, str(runs / "two-heads")], capsys)
     assert "was made by another network" in shown
     assert f"rince embed {runs / 'two-heads'} FOLDER -o {file}" in shown
-    assert "there is no image file x.png" in _refusal(
+    assert "there is no file x.png: the network takes images" in _refusal(
         ["search", "x.png", "--gallery", file, "--run", run], capsys
     )
     assert "there is no file" in _refusal(

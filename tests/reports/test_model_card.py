@@ -123,7 +123,7 @@ def test_ranks_are_counted_between_different_classes() -> None:
         ({"in_channels": 1}, "| images | grey, shorter side scaled to 64 pixels"),
         ({}, "minus [0.1, 0.2, 0.3], divided by [0.4, 0.5, 0.6], a channel each"),
         ({"backbone": None}, "and backbone=..., the module's code is not in here"),
-        ({}, "Trained on 3 classes (`encoder.classes`): dog, cat, car\n"),
+        ({}, "Trained on 3 classes: dog, cat, car\n"),
     ],
 )
 def test_how_to_feed_it(changes: dict[str, Any], expected: str) -> None:

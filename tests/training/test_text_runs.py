@@ -123,9 +123,6 @@ def test_other_texts_and_other_data(
     ):
         assert main(["evaluate", str(run), *given, *quick]) == 1
         assert message in capsys.readouterr().err
-    for verb in (["export", str(run)], ["embed", str(run), str(image_tree)]):
-        assert main(verb) == 1
-        assert "was trained on texts, and only networks of images" in capsys.readouterr().err
 
 
 def test_changed_texts_are_refused(words: Path, model: str, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from rince.cli.main import main
 from rince.cli.train import parse
 from rince.core.checks import RinceError
 from rince.data.clips import VideoClips
@@ -146,15 +145,6 @@ def test_resumed_equals_uninterrupted(videos: Path, tmp_path: Path) -> None:
     assert first[0][1] == 1.0
     assert max(value for _, value in first) > 1.0
     assert last[-1][1] > last[0][1]
-
-
-def test_only_images_are_exported(
-    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train(_config(videos, tmp_path, name="clips", epochs=1))
-    for verb in (["export"], ["embed", str(videos)]):
-        assert main([verb[0], str(tmp_path / "clips"), *verb[1:]]) == 1
-        assert "only networks of images" in capsys.readouterr().err
 
 
 def test_changed_times_or_ranks_are_refused(videos: Path, tmp_path: Path) -> None:

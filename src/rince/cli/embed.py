@@ -1,4 +1,4 @@
-"""``rince embed RUN FOLDER``."""
+"""``rince embed RUN DATA``."""
 
 from __future__ import annotations
 
@@ -11,86 +11,132 @@ from rince.cli.evaluate import known_device
 from rince.cli.parser import HelpfulParser, with_underscores
 
 if TYPE_CHECKING:
+    from rince.data.images import OnUnreadable
+    from rince.evaluation.embeddings import Embeddings
     from rince.models.exported import ImageEncoder
+    from rince.models.texts import SentenceModel
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz
   rince embed runs/latest/export photos/ -o photos.parquet
   rince search one.jpg --gallery embeddings.npz --run runs/latest
+  rince embed runs/on-videos videos/                    one vector a clip
+  rince embed runs/on-texts questions.csv               one vector a text
 
 in Python:
   found = numpy.load("embeddings.npz")
-  found["paths"]        N file names, below FOLDER as it was given here
+  found["paths"]        N file names, below DATA as it was given here; of clips FILE@SECONDS; or
+                        the texts
   found["embeddings"]   (N, D) float32, each row of length 1: a product of two rows is a cosine
 a parquet file has the columns path and embedding.
 """
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Embed all images of a folder and write them to a file."""
+    """Embed all images or videos of a folder, or the texts of a file, and write them to a file."""
     parser = HelpfulParser(
         prog="rince embed",
-        description="Embed any folder of images, labels not needed, by a trained run or an export: "
-        "one vector of length 1 an image. Of a run these are the backbone's features, which "
-        "`rince evaluate` judges; an export gives what it was exported with.",
+        description="Embed any images, videos or texts, whichever the network was trained on, by a "
+        "trained run or an export; labels are not needed. One vector of length 1 an image, text, "
+        "or clip of a video (clips follow each other). Of a run these are the backbone's features, "
+        "which `rince evaluate` judges; an export gives what it was exported with.",
         epilog=EXAMPLES,
     )
     parser.add_argument("run", help="folder of a run, or of an export")
-    parser.add_argument("folder", help="folder of images, whatever its structure")
+    parser.add_argument(
+        "data",
+        help="folder of images or videos, whatever its structure; a video; or texts: a .csv or "
+        ".jsonl file, or a .txt file with one a line",
+    )
     parser.add_argument(
         "-o", "--output", type=str, default="embeddings.npz", help="a .npz or .parquet file"
     )
-    parser.add_argument("--batch_size", type=int, default=256, help="images at a time")
+    parser.add_argument("--batch_size", type=int, default=64, help="so many at a time")
     parser.add_argument(
         "--skip_unreadable",
         action="store_true",
-        help="leave out images that cannot be read, with a warning",
+        help="leave out images and videos that cannot be read, with a warning",
+    )
+    parser.add_argument(
+        "--text.column",
+        dest="column",
+        default=None,
+        help="column of the texts (default: as at the training, of an export: text)",
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, mps")
     found = parser.parse_args(with_underscores(arguments))
 
     from rince.core.checks import require
-    from rince.data.images import image_files
-    from rince.evaluation.embeddings import embed_images, require_writable, save_embeddings
+    from rince.evaluation.embeddings import require_writable, save_embeddings
 
     output = Path(found.output)
     require(found.batch_size >= 1, f"--batch_size must be at least 1, got {found.batch_size}")
     require_writable(output)
     device = known_device(found.device)
     encoder = load_encoder(Path(found.run))
-    files = image_files(found.folder)
     started = time.perf_counter()
-    embeddings = embed_images(
-        encoder,
-        files,
-        device=device,
-        batch_size=found.batch_size,
-        on_unreadable="skip" if found.skip_unreadable else "error",
+    embeddings = embed_data(
+        encoder, found.data, found.column, device, found.batch_size, skip=found.skip_unreadable
     )
     save_embeddings(embeddings, output)
     size, seconds = embeddings.vectors.shape[1], time.perf_counter() - started
     print(
-        f"{output}: {len(embeddings)} images in {size} dimensions ({seconds:.1f} s)\n"
-        f"next: rince search IMAGE --gallery {output} --run {found.run}"
+        f"{output}: {len(embeddings)} {encoder.inputs} in {size} dimensions ({seconds:.1f} s)\n"
+        f"next: rince search QUERY --gallery {output} --run {found.run}"
     )
 
 
-def load_encoder(folder: Path) -> ImageEncoder:
-    """The network of a run (its backbone) or of an export.
+def embed_data(
+    encoder: ImageEncoder | SentenceModel,
+    data: str,
+    column: str | None,
+    device: str,
+    batch_size: int = 64,
+    *,
+    skip: bool = False,
+) -> Embeddings:
+    """Find the images, videos or texts in ``data``, whichever the encoder takes, and embed them.
 
     Raises:
-        RinceError: the folder is neither, or damaged.
+        RinceError: there are none, or some cannot be read.
     """
     from rince.core.checks import RinceError
+    from rince.data.clips import video_files
+    from rince.data.images import image_files
+    from rince.data.texts import read_texts
+    from rince.evaluation.embeddings import embed
+    from rince.models.texts import SentenceModel
+
+    if isinstance(encoder, SentenceModel):
+        items = read_texts(data, column or encoder.column)
+    elif column is not None:
+        raise RinceError(f"--text.column is for texts, but the network takes {encoder.inputs}")
+    else:
+        items = image_files(data) if encoder.frames is None else video_files(data)
+    on_unreadable: OnUnreadable = "skip" if skip else "error"
+    return embed(encoder, items, device=device, batch_size=batch_size, on_unreadable=on_unreadable)
+
+
+def load_encoder(folder: Path) -> ImageEncoder | SentenceModel:
+    """The network of a run (its backbone) or of an export; any model of sentence-transformers.
+
+    Raises:
+        RinceError: the folder is none of them, or damaged.
+    """
+    from rince.core.checks import RinceError
+    from rince.core.text_models import load_text_model
     from rince.models.exported import EXPORT_FILE, load_exported
+    from rince.models.texts import SENTENCE_FILE, SentenceModel
 
     if (folder / EXPORT_FILE).exists():
         return load_exported(folder)
-    from rince.training.checkpoint import CHECKPOINT_FILE, image_encoder, load_run
+    if (folder / SENTENCE_FILE).exists():
+        return SentenceModel(load_text_model(str(folder)))
+    from rince.training.checkpoint import CHECKPOINT_FILE, load_run, trained_encoder
 
     if not (folder / CHECKPOINT_FILE).exists():
         raise RinceError(
             f"{folder} is neither a run (it holds no {CHECKPOINT_FILE}) nor an export (no "
-            f"{EXPORT_FILE})"
+            f"{EXPORT_FILE} or {SENTENCE_FILE})"
         )
-    return image_encoder(load_run(folder))
+    return trained_encoder(load_run(folder))

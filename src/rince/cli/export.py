@@ -13,6 +13,7 @@ from rince.cli.parser import HelpfulParser, with_underscores
 
 if TYPE_CHECKING:
     from rince.models.exported import ImageEncoder
+    from rince.models.texts import SentenceModel
     from rince.training.checkpoint import TrainedRun
 
 CARD_FILE = "README.md"
@@ -21,7 +22,7 @@ EXAMPLES = """examples:
   rince export runs/latest -o husky-net --head   with the projection head, elsewhere
   rince embed runs/latest/export photos/         an export serves wherever a run does
 
-what it writes:
+what it writes of a run on images or videos:
   model.safetensors  the weights
   export.json        what it takes to feed the network: size, channels, normalisation, classes
   model.onnx         the same network for ONNX Runtime, checked against torch; any batch size
@@ -29,7 +30,10 @@ what it writes:
 
 in Python:
   encoder = rince.load_exported("runs/latest/export")
-  features = encoder.module(encoder.normalised(pixels))    pixels: (B, C, S, S) uint8
+  features = encoder.module(encoder.normalised(pixels))    pixels: (B, C, [T,] S, S) uint8
+
+of a run on texts it writes a model of sentence-transformers and the card, no ONNX file:
+  SentenceTransformer("runs/latest/export").encode(["some words"])
 """
 
 
@@ -61,9 +65,9 @@ def run(arguments: Sequence[str]) -> None:
     trained = load_run(Path(found.run).resolve())  # runs/latest may soon be another run
     folder = export_run(trained, output, head=found.head, onnx=not found.no_onnx)
     print(f"export: {folder}")
-    for file in sorted(folder.iterdir()):
-        print(f"  {file.name:20}{file.stat().st_size / 1e6:8.2f} MB")
-    print(f"next: fill in the licence in {folder / CARD_FILE}; rince embed {folder} FOLDER")
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        print(f"  {file.name:36}{file.stat().st_size / 1e6:8.2f} MB")
+    print(f"next: fill in the licence in {folder / CARD_FILE}; rince embed {folder} DATA")
 
 
 def export_run(
@@ -75,7 +79,7 @@ def export_run(
         trained: from :func:`~rince.training.checkpoint.load_run`.
         folder: to make; None: ``export`` in the run's.
         head: with the projection head.
-        onnx: write the ONNX file, too.
+        onnx: write the ONNX file, too; of texts there is none.
 
     Returns:
         The folder.
@@ -86,27 +90,33 @@ def export_run(
         ImportError: a library of the extra ``export`` is not installed.
     """
     from rince.core.checks import RinceError
-    from rince.models.exported import save_exported
+    from rince.models.exported import ImageEncoder, save_exported
     from rince.models.onnx_file import ONNX_FILE, write_onnx
-    from rince.training.checkpoint import image_encoder
+    from rince.training.checkpoint import trained_encoder
 
     folder = trained.folder / "export" if folder is None else folder
     if folder.exists():  # a licence may have been written into its card
         raise RinceError(f"{folder} is there already: remove it, or choose another -o FOLDER")
-    encoder = image_encoder(trained, head=head)
+    encoder = trained_encoder(trained, head=head)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as made:
         part = Path(made) / "part"  # the temporary folder itself is for its owner's eyes only
         part.mkdir()
-        save_exported(encoder, part)
-        difference = write_onnx(encoder, part / ONNX_FILE) if onnx else None
+        difference = None
+        if not isinstance(encoder, ImageEncoder):
+            encoder.save(part)
+        else:
+            save_exported(encoder, part)
+            difference = write_onnx(encoder, part / ONNX_FILE) if onnx else None
         card = _card(trained, encoder, difference)
         (part / CARD_FILE).write_text(card, encoding="utf-8")
         part.rename(folder)
     return folder
 
 
-def _card(trained: TrainedRun, encoder: ImageEncoder, onnx_difference: float | None) -> str:
+def _card(
+    trained: TrainedRun, encoder: ImageEncoder | SentenceModel, onnx_difference: float | None
+) -> str:
     from rince.core.checks import warn
     from rince.evaluation.results import load_evaluation
     from rince.reports.model_card import model_card

@@ -16,8 +16,8 @@ VERBS = {
     "evaluate": "judge a run: linear probe, kNN, retrieval, rank order, out-of-distribution",
     "compare": "put runs side by side: a table here, and one HTML page",
     "export": "take a network out of its run: safetensors, ONNX, a model card",
-    "embed": "embed a folder of images, labels not needed",
-    "search": "find the images of a folder that are most similar to a query",
+    "embed": "embed images, videos or texts, labels not needed",
+    "search": "find the images, clips or texts that are most similar to a query",
     "demo": "all of it on Fashion-MNIST in a few minutes",
 }
 

@@ -1,4 +1,4 @@
-"""``rince search IMAGE``."""
+"""``rince search QUERY``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.cli.embed import load_encoder
+from rince.cli.embed import embed_data, load_encoder
 from rince.cli.evaluate import known_device
 from rince.cli.parser import HelpfulParser, with_underscores
 
@@ -14,43 +14,55 @@ EXAMPLES = """examples:
   rince embed runs/latest photos/ -o photos.npz         once
   rince search husky.jpg --gallery photos.npz --run runs/latest
   rince search a.jpg b.jpg c.jpg --top-k 3 --gallery photos.npz --run runs/latest
+  rince search clip.mp4 --gallery videos/ --run runs/on-videos       all in one
+  rince search "where is my card" --gallery questions.csv --run runs/on-texts
 """
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Print the images of a gallery that are most similar to each query."""
+    """Print what is most similar to each query in a gallery."""
     parser = HelpfulParser(
         prog="rince search",
-        description="Find the images of a gallery that are most similar to one or more query "
-        "images, by the cosine of their embeddings (1: the same direction).",
+        description="Find the images, clips or texts of a gallery that are most similar to one or "
+        "more queries, by the cosine of their embeddings (1: the same direction).",
         epilog=EXAMPLES,
     )
-    parser.add_argument("queries", nargs="+", help="image files")
+    parser.add_argument("queries", nargs="+", help="image files, videos or texts")
     parser.add_argument(
-        "--gallery", type=str, required=True, help="a .npz or .parquet file of `rince embed`"
+        "--gallery",
+        type=str,
+        required=True,
+        help="a .npz or .parquet file of `rince embed`, or what it would embed",
     )
     parser.add_argument(
         "--run", type=str, required=True, help="the run or export that the gallery was made with"
     )
-    parser.add_argument("-k", "--top_k", type=int, default=10, help="images shown a query")
+    parser.add_argument("-k", "--top_k", type=int, default=10, help="so many a query")
+    parser.add_argument(
+        "--text.column", dest="column", default=None, help="column of the gallery's texts"
+    )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, mps")
     found = parser.parse_args(with_underscores(arguments))
 
     from rince.core.checks import RinceError, require
-    from rince.evaluation.embeddings import embed_images, load_embeddings, nearest
+    from rince.evaluation.embeddings import embed, load_embeddings, nearest
+    from rince.models.texts import SentenceModel
 
     require(found.top_k >= 1, f"--top_k must be at least 1, got {found.top_k}")
-    for query in found.queries:
-        if not Path(query).is_file():
-            raise RinceError(f"there is no image file {query}")
-    device = known_device(found.device)
-    gallery = load_embeddings(Path(found.gallery))
-    queries = embed_images(load_encoder(Path(found.run)), found.queries, device=device)
+    device, file = known_device(found.device), Path(found.gallery)
+    kept = load_embeddings(file) if file.suffix in (".npz", ".parquet") else None
+    encoder = load_encoder(Path(found.run))
+    if not isinstance(encoder, SentenceModel):
+        for query in found.queries:
+            if not Path(query).is_file():
+                raise RinceError(f"there is no file {query}: the network takes {encoder.inputs}")
+    queries = embed(encoder, found.queries, device=device)
+    gallery = embed_data(encoder, found.gallery, found.column, device) if kept is None else kept
     if queries.model != gallery.model:
         raise RinceError(
             f"{found.gallery} was made by another network than {found.run} (or by other weights of "
             f"it, if it was trained on since), and their embeddings do not compare: make it again, "
-            f"rince embed {found.run} FOLDER -o {found.gallery}"
+            f"rince embed {found.run} DATA -o {found.gallery}"
         )
     cosines, positions = nearest(gallery, queries.vectors, found.top_k)
     for query, cosine, position in zip(queries.paths, cosines, positions, strict=True):
@@ -62,5 +74,5 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _shown(path: str) -> str:
-    """A file name need not be valid Unicode; what is printed must be."""
-    return os.fsencode(path).decode(errors="replace")
+    """On one line; a file name need not be valid Unicode, and what is printed must be."""
+    return " ".join(os.fsencode(path).decode(errors="replace").splitlines())

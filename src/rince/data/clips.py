@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
-from rince.data.video import read_frames
+from rince.data.video import VIDEO_SUFFIXES, probe, read_frames
 from rince.ranks.taxonomy import Taxonomy
 
 _RESERVED = 4  # bytes of a check sum
@@ -216,6 +216,67 @@ def clip_starts(
     count = int(room / hop) + 1 if room >= 0 else 0
     chosen = range(count) if most is None or count <= most else _spread(count, most)
     return [first + i * hop for i in chosen]
+
+
+def video_files(path: str | Path) -> list[str]:
+    """A video itself, or all below a folder, sorted; hidden ones are left out.
+
+    Raises:
+        RinceError: neither a file nor a folder, or no video in it.
+    """
+    root = Path(path).expanduser()
+    if root.is_file():
+        return [str(root)]
+    if not root.is_dir():
+        raise RinceError(f"{path} is neither a video nor a folder of videos")
+    found = [
+        str(file)
+        for file in sorted(root.rglob("*"))
+        if file.suffix.lower() in VIDEO_SUFFIXES
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(root).parts)
+    ]
+    if not found:
+        raise RinceError(f"{path} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
+    return found
+
+
+def decoded_clips(
+    files: Iterable[str], frames: int, stride: int, size: int, channels: int, *, skip: bool = False
+) -> Iterator[tuple[str, Tensor]]:
+    """All clips of some videos, one after the other and each where the last one ends.
+
+    Args:
+        files: paths. frames, stride, channels: as of a training. size: of the decoded square.
+        skip: leave out, with a warning at the end, what cannot be read or is too short.
+
+    Yields:
+        ``FILE@START`` in seconds, and (C, T, size, size) uint8.
+
+    Raises:
+        RinceError: the first such file, unless skipping; nothing can be read.
+    """
+    reasons, count = [], 0
+    for file in files:
+        try:
+            info = probe(file)
+            step = stride / info.rate
+            span = (frames - 1) * step + 1 / info.rate
+            starts = clip_starts(info.seconds, span, span)
+            if not starts:
+                raise RinceError(
+                    f"{file} is {info.seconds:.2f} s long, and a clip takes {span:.2f} s. Mend or "
+                    f"remove the file, or leave such videos out (--skip-unreadable)"
+                )
+            for start in starts:
+                times = [start + k * step for k in range(frames)]
+                yield f"{file}@{start:.3f}", read_frames(file, times, size, channels)
+                count += 1
+        except RinceError as error:
+            if not skip:
+                raise
+            reasons.append(str(error))
+    warn_left_out(reasons, count + len(reasons), "clips")
 
 
 def warn_left_out(reasons: Iterable[str], total: int, what: str) -> None:

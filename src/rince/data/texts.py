@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError
+from rince.core.files import is_text_file
 from rince.ranks.taxonomy import Taxonomy
 
 Row = tuple[int, dict[str, str]]  # line in the file, and the cells by column
@@ -96,6 +97,27 @@ def read_rows(path: str | Path, column: str) -> list[Row]:
             f"(line {lines}): fill or remove them"
         )
     return rows
+
+
+def read_texts(path: str | Path, column: str = "text") -> list[str]:
+    """The texts of a .csv or .jsonl file, or of a .txt file with one a line.
+
+    Raises:
+        RinceError: as :func:`read_rows`; another kind of file.
+    """
+    file = Path(path).expanduser()
+    if is_text_file(file):
+        return [cells[column] for _, cells in read_rows(file, column)]
+    if file.suffix.lower() != ".txt":
+        raise RinceError(f"expected texts, a .csv, .jsonl or .txt file, got {path}")
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RinceError(f"cannot read the texts in {file}: {error}") from error
+    texts = [line.strip() for line in lines if line.strip()]
+    if not texts:
+        raise RinceError(f"{file} holds no text: expected one a line")
+    return texts
 
 
 def _csv_rows(stream: Iterable[str], file: Path) -> Iterator[Row]:

@@ -1,8 +1,9 @@
-"""Embeddings of any folder of images: made, kept in a file, and searched."""
+"""Embeddings of images, clips of videos or texts: made, kept in a file, and searched."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -13,19 +14,22 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require
 from rince.core.files import replacing
+from rince.data.clips import decoded_clips
 from rince.data.images import OnUnreadable, fitted_batches
+from rince.data.views import eval_transform
 from rince.evaluation.features import cosine_chunks, extract_features, unit_features
 from rince.models.exported import ImageEncoder
+from rince.models.texts import SentenceModel
 
 _MODEL = "rince_model"  # in the metadata of a parquet file
 
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
-    """Images and where they lie in the space of one encoder.
+    """Images, clips or texts and where they lie in the space of one encoder.
 
     Args:
-        paths: N files.
+        paths: N files, of clips ``FILE@SECONDS``; of texts the texts.
         vectors: (N, D) float32, each of length 1.
         model: fingerprint of the encoder; two sides compare only if it is the same.
 
@@ -48,12 +52,30 @@ class Embeddings:
         return len(self.paths)
 
 
+def embed(
+    encoder: ImageEncoder | SentenceModel,
+    items: Sequence[str],
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
+    on_unreadable: OnUnreadable = "error",
+) -> Embeddings:
+    """Embed images, clips or texts, whichever the encoder takes.
+
+    Args and errors: as :func:`embed_images`, :func:`embed_clips`, :func:`embed_texts`.
+    """
+    if isinstance(encoder, SentenceModel):
+        return embed_texts(encoder, items, device=device, batch_size=batch_size)
+    by = embed_images if encoder.frames is None else embed_clips
+    return by(encoder, items, device=device, batch_size=batch_size, on_unreadable=on_unreadable)
+
+
 def embed_images(
     encoder: ImageEncoder,
     files: Sequence[str],
     *,
     device: torch.device | str = "cpu",
-    batch_size: int = 256,
+    batch_size: int = 64,
     on_unreadable: OnUnreadable = "error",
 ) -> Embeddings:
     """Embed image files, fitted and normalised as the encoder's own training images.
@@ -79,6 +101,59 @@ def embed_images(
         unit_features(found.features, "embeddings"),
         encoder.fingerprint(),
     )
+
+
+def embed_clips(
+    encoder: ImageEncoder,
+    files: Sequence[str],
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
+    on_unreadable: OnUnreadable = "error",
+) -> Embeddings:
+    """Embed all clips of videos, cut, fitted and normalised as those of its evaluation.
+
+    Args and errors: as :func:`embed_images`; videos shorter than a clip count as unreadable.
+    """
+    assert encoder.frames is not None
+    assert encoder.stride is not None
+    names: list[str] = []
+    clips = decoded_clips(
+        files,
+        encoder.frames,
+        encoder.stride,
+        encoder.frame_size or encoder.image_size,
+        encoder.in_channels,
+        skip=on_unreadable == "skip",
+    )
+    fit = eval_transform(encoder.image_size)
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        while batch := list(itertools.islice(clips, batch_size)):
+            names.extend(name for name, _ in batch)
+            pixels = fit(torch.stack([clip for _, clip in batch]))
+            yield encoder.normalised(pixels), torch.arange(len(batch))
+
+    found = extract_features(encoder.module, batches(), device)
+    vectors = unit_features(found.features, "embeddings")
+    return Embeddings(tuple(names), vectors, encoder.fingerprint())
+
+
+def embed_texts(
+    model: SentenceModel,
+    texts: Sequence[str],
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
+) -> Embeddings:
+    """Embed texts by the model's own ``encode``.
+
+    Raises:
+        ValueError: embeddings that are not finite.
+    """
+    given = {"batch_size": batch_size, "device": str(device), "show_progress_bar": False}
+    found = model.model.encode(list(texts), convert_to_tensor=True, **given).float().cpu()
+    return Embeddings(tuple(texts), unit_features(found, "embeddings"), model.fingerprint())
 
 
 def nearest(gallery: Embeddings, query: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,11 @@
 """A trained network in a folder of its own: safetensors, and what it takes to feed it.
 
 ``model.safetensors`` holds the weights, ``export.json`` the rest. Nothing here needs Lightning, or
-runs code from the folder.
+runs code from the folder. Networks of texts are kept otherwise: :mod:`rince.models.texts`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import OrderedDict
 from dataclasses import dataclass, fields
@@ -20,7 +19,8 @@ from rince._version import __version__
 from rince.core.checks import RinceError, import_extra, require
 from rince.models.backbones import as_backbone, build_backbone
 from rince.models.heads import projection_head
-from rince.models.weights import load_strictly
+from rince.models.texts import SENTENCE_FILE
+from rince.models.weights import fingerprint, load_strictly
 
 EXPORT_FILE = "export.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -29,11 +29,11 @@ FORMAT = 1  # of export.json; a reader refuses those it does not know
 
 @dataclass(frozen=True, eq=False)
 class ImageEncoder:
-    """A network with all that it takes to feed it an image.
+    """A network with all that it takes to feed it an image, or a clip of a video.
 
     Args:
-        module: (B, C, S, S) float32 from :meth:`normalised` -> (B, output_dim) float32; in
-            evaluation mode, on the CPU.
+        module: (B, C, S, S) float32 from :meth:`normalised`, of clips (B, C, T, S, S), ->
+            (B, output_dim) float32; in evaluation mode, on the CPU.
         backbone: its name for :func:`~rince.models.backbones.build_backbone`; None: the user's own.
         output_dim: width of what the module gives.
         embedding_dim: width of the projection head, if the module ends with one: then it gives
@@ -45,6 +45,9 @@ class ImageEncoder:
         mean, std: C numbers each, for pixels in [0, 1].
         class_paths: the classes that it was trained on, each from its top group down; a
             ``rince.Taxonomy`` takes them.
+        frames: T of a clip; None: it takes images.
+        stride: a clip is every stride-th frame of a file. frame_size: side of the square that is
+            decoded and then scaled to S.
     """
 
     module: nn.Module
@@ -57,6 +60,20 @@ class ImageEncoder:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_paths: tuple[tuple[str, ...], ...]
+    frames: int | None = None
+    stride: int | None = None
+    frame_size: int | None = None
+
+    @property
+    def inputs(self) -> str:
+        """What the module takes: "images" or "clips"."""
+        return "images" if self.frames is None else "clips"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one input: (C, S, S), or (C, T, S, S)."""
+        time = () if self.frames is None else (self.frames,)
+        return (self.in_channels, *time, self.image_size, self.image_size)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -64,34 +81,31 @@ class ImageEncoder:
         return tuple(path[-1] for path in self.class_paths)
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """What the module takes, (B, C, S, S) float32, from pixels as bytes.
+        """What the module takes, (B, C, [T,] S, S) float32, from pixels as bytes.
 
         Raises:
             ValueError: pixels of another dtype, size or number of channels.
         """
-        expected = (self.in_channels, self.image_size, self.image_size)
         require(
-            pixels.dtype == torch.uint8 and pixels.ndim == 4 and pixels.shape[1:] == expected,
-            f"pixels must be uint8 (B, {', '.join(map(str, expected))}), got "
+            pixels.dtype == torch.uint8 and pixels.shape[1:] == self.shape,
+            f"pixels must be uint8 (B, {', '.join(map(str, self.shape))}), got "
             f"{tuple(pixels.shape)} and {pixels.dtype}",
         )
+        one_a_channel = (-1,) + (1,) * (pixels.ndim - 2)
         mean, std = (
-            torch.tensor(x, device=pixels.device).view(-1, 1, 1) for x in (self.mean, self.std)
+            torch.tensor(x, device=pixels.device).view(one_a_channel) for x in (self.mean, self.std)
         )
         return (pixels.float() / 255 - mean) / std
 
     def fingerprint(self) -> str:
-        """The same for two encoders that give the same numbers for the same image file."""
-        found = hashlib.blake2b(digest_size=16)
+        """The same for two encoders that give the same numbers for the same file."""
+        clips = () if self.frames is None else (self.frames, self.stride, self.frame_size)
         facts = (self.backbone, self.in_channels, self.image_size, self.mean, self.std)
-        found.update(repr(facts).encode())
-        for name, x in self.module.state_dict().items():
-            found.update(f"{name} {tuple(x.shape)} {x.dtype}".encode())
-            found.update(x.cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return found.hexdigest()
+        return fingerprint((*facts, *clips), self.module)
 
 
 FACTS = tuple(field.name for field in fields(ImageEncoder) if field.name != "module")
+_OF_CLIPS = ("frames", "stride", "frame_size")  # not in the exports of earlier versions
 
 
 def save_exported(encoder: ImageEncoder, folder: Path) -> None:
@@ -129,11 +143,11 @@ def load_exported(folder: str | Path, backbone: nn.Module | None = None) -> Imag
     Example::
 
         encoder = rince.load_exported("runs/latest/export")
-        features = encoder.module(encoder.normalised(pixels))  # pixels: (B, C, S, S) uint8
+        features = encoder.module(encoder.normalised(pixels))  # pixels: (B, C, [T,] S, S) uint8
     """
     folder = Path(folder)
     facts = _read_facts(folder / EXPORT_FILE)
-    size = {"in_channels": facts["in_channels"], "image_size": facts["image_size"]}
+    size = {name: facts[name] for name in ("in_channels", "image_size", "frames")}
     if backbone is not None:
         built = as_backbone(backbone, **size)
     elif facts["backbone"] is not None:
@@ -164,9 +178,13 @@ def load_exported(folder: str | Path, backbone: nn.Module | None = None) -> Imag
 def _read_facts(file: Path) -> dict[str, Any]:
     """The fields of an :class:`ImageEncoder` but its module."""
     if not file.is_file():
+        texts = (file.parent / SENTENCE_FILE).is_file()
         raise RinceError(
-            f"{file.parent} is not an export: it holds no {EXPORT_FILE} (`rince export RUN` makes "
-            f"one)"
+            f"{file.parent} holds a model of texts: read it with sentence_transformers."
+            f"SentenceTransformer({str(file.parent)!r})"
+            if texts
+            else f"{file.parent} is not an export: it holds no {EXPORT_FILE} (`rince export RUN` "
+            f"makes one)"
         )
     try:
         facts = dict(json.loads(file.read_text(encoding="utf-8")))
@@ -175,6 +193,7 @@ def _read_facts(file: Path) -> dict[str, Any]:
                 f"{file} is of format {facts['format']}, written by rince {facts['rince']}; this "
                 f"rince {__version__} reads format {FORMAT}: install that one, or export again"
             )
+        facts = dict.fromkeys(_OF_CLIPS) | facts
         found = {name: facts[name] for name in FACTS}
         found["class_paths"] = tuple(map(tuple, found["class_paths"]))
         return found | {name: tuple(map(float, found[name])) for name in ("mean", "std")}

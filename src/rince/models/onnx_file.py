@@ -19,12 +19,12 @@ def write_onnx(encoder: ImageEncoder, file: Path) -> float:
     """Write the module as ONNX, for batches of any size, and compare it with torch.
 
     Args:
-        encoder: its module takes ``images``, (batch, C, S, S) float32, and gives ``features`` or,
-            with a projection head, ``embeddings``.
+        encoder: its module takes ``images``, (batch, C, S, S) float32, or ``clips``,
+            (batch, C, T, S, S), and gives ``features`` or, with a projection head, ``embeddings``.
         file: to write; weights and all.
 
     Returns:
-        The largest difference between ONNX Runtime and torch over random images, as a share of
+        The largest difference between ONNX Runtime and torch over random inputs, as a share of
         the largest output.
 
     Raises:
@@ -39,10 +39,10 @@ def write_onnx(encoder: ImageEncoder, file: Path) -> float:
         try:
             torch.onnx.export(
                 encoder.module,
-                (_images(encoder, 2),),
+                (_inputs(encoder, 2),),
                 file,
                 dynamo=True,
-                input_names=["images"],
+                input_names=[encoder.inputs],
                 output_names=[output],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 external_data=False,
@@ -65,17 +65,17 @@ def write_onnx(encoder: ImageEncoder, file: Path) -> float:
 
 
 def _difference(encoder: ImageEncoder, session: Any, count: int) -> float:
-    images = _images(encoder, count)
-    expected = encoder.module(images)
-    (given,) = session.run(None, {"images": images.numpy()})
+    inputs = _inputs(encoder, count)
+    expected = encoder.module(inputs)
+    (given,) = session.run(None, {encoder.inputs: inputs.numpy()})
     found = torch.from_numpy(given)
     if found.shape != expected.shape:
         raise ValueError(f"it gives {tuple(found.shape)}, not {tuple(expected.shape)}")
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-def _images(encoder: ImageEncoder, count: int) -> torch.Tensor:
-    size, generator = encoder.image_size, torch.Generator().manual_seed(count)
-    shape = (count, encoder.in_channels, size, size)
+def _inputs(encoder: ImageEncoder, count: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(count)
+    shape = (count, *encoder.shape)
     pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     return encoder.normalised(pixels)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +13,11 @@ from torch import Tensor, nn
 from rince.core.checks import RinceError, require
 from rince.core.text_models import load_text_model
 from rince.models.backbones import Backbone
+from rince.models.weights import fingerprint
 
 PACKAGED = "all-MiniLM-L6-v2"
 PADDING = -1
+SENTENCE_FILE = "modules.json"  # by which sentence-transformers knows its own folders
 
 
 class TextEncoder(nn.Module):
@@ -37,6 +41,45 @@ class TextEncoder(nn.Module):
         found = self.model({"input_ids": ids, "attention_mask": mask})
         embedding: Tensor = found["sentence_embedding"]
         return embedding
+
+
+@dataclass(frozen=True, eq=False)
+class SentenceModel:
+    """A model of sentence-transformers as it is exported and embeds texts.
+
+    Args:
+        model: a ``SentenceTransformer``.
+        backbone: what it was before it was trained; None: not known.
+        column: of the texts, in the files that it was trained on.
+        class_paths: as of :class:`~rince.models.exported.ImageEncoder`; () if they are not known.
+    """
+
+    model: Any
+    backbone: str | None = None
+    column: str = "text"
+    class_paths: tuple[tuple[str, ...], ...] = ()
+    embedding_dim: ClassVar[None] = None  # it ends with no projection head
+    inputs: ClassVar[str] = "texts"
+
+    @property
+    def output_dim(self) -> int:
+        """Width of a feature."""
+        return len(self.model.encode("", show_progress_bar=False))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that it was trained on, in label order."""
+        return tuple(path[-1] for path in self.class_paths)
+
+    def fingerprint(self) -> str:
+        """The same for two models that give the same numbers for the same text."""
+        return fingerprint((self.model.max_seq_length,), self.model)
+
+    def save(self, folder: Path) -> None:
+        """Write into a folder that is there what ``SentenceTransformer(folder)`` reads."""
+        self.model.save_pretrained(str(folder), create_model_card=False)
+        for file in folder.rglob("*.safetensors"):  # written for their owner alone
+            file.chmod((folder / SENTENCE_FILE).stat().st_mode)
 
 
 def text_backbone(name: str, layers: int | None = None) -> Backbone:

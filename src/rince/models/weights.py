@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,3 +33,12 @@ def load_strictly(module: nn.Module, weights: Mapping[str, torch.Tensor], path: 
             + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         )
     module.load_state_dict(dict(weights))
+
+
+def fingerprint(facts: tuple[object, ...], module: nn.Module) -> str:
+    """A hex digest of these facts and of all weights and buffers."""
+    found = hashlib.blake2b(repr(facts).encode(), digest_size=16)
+    for name, x in module.state_dict().items():
+        found.update(f"{name} {tuple(x.shape)} {x.dtype}".encode())
+        found.update(x.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()

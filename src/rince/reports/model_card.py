@@ -11,6 +11,7 @@ import yaml
 from rince._version import __version__
 from rince.evaluation.results import Evaluation
 from rince.models.exported import ImageEncoder
+from rince.models.texts import SentenceModel
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.readers import some_names
 from rince.reports.run_report import one_line
@@ -20,10 +21,8 @@ from rince.reports.table import format_metric, markdown_escape
 _PRIVATE = ("name", "output", "progress", "accelerator", "devices")
 
 _CARD = """---
-library_name: rince
-pipeline_tag: image-feature-extraction
-tags: [rince, contrastive-learning, image-retrieval]
-# license: for you to choose; the images it was trained on may set terms
+{head}
+# license: for you to choose; the {inputs} it was trained on may set terms
 ---
 
 # {name}
@@ -32,23 +31,10 @@ tags: [rince, contrastive-learning, image-retrieval]
 
 ## Use
 
-```python
-import rince
-
-encoder = rince.load_exported("FOLDER")  # pip install 'rince[export]'{own}
-# pixels: (B, {channels}, {size}, {size}) uint8
-{output} = encoder.module(encoder.normalised(pixels))
-```
-
-`rince embed FOLDER photos/` embeds a folder of images, `rince search IMAGE` finds the nearest.
-
-| input | |
-|:---|:---|
-| images | {colour}, shorter side scaled to {size} pixels (bilinear, antialiased), central square |
-| values | bytes / 255, minus {mean}, divided by {std}, a channel each |
+{use}
 | output | {output}, {dim} numbers{length} |
 {onnx}
-Trained on {num_classes} classes (`encoder.classes`): {classes}
+Trained on {num_classes} classes: {classes}
 
 ## Results
 
@@ -71,13 +57,48 @@ Trained on {num_classes} classes (`encoder.classes`): {classes}
 
 ## Licence, intended use, limits
 
-For you to fill in before you publish this: the licence of the weights, the terms of the images,
+For you to fill in before you publish this: the licence of the weights, the terms of the {inputs},
 what it is for, and what it must not be used for. Nothing but the results above was measured.
 """
 
+_PIXELS = """```python
+import rince
+
+encoder = rince.load_exported("FOLDER")  # pip install 'rince[export]'{own}
+# pixels: (B, {shape}) uint8
+{output} = encoder.module(encoder.normalised(pixels))
+encoder.classes  # their names
+```
+
+`rince embed FOLDER DATA/` embeds a folder of {inputs}, `rince search` finds the nearest.
+
+| input | |
+|:---|:---|
+| {inputs} | {colour}, {scaled} |
+| values | bytes / 255, minus {mean}, divided by {std}, a channel each |"""
+_SENTENCES = """```python
+from sentence_transformers import SentenceTransformer
+
+features = SentenceTransformer("FOLDER").encode(["some words"])
+```
+
+`rince embed FOLDER FILE` embeds the texts of a .csv, .jsonl or .txt file, `rince search` finds the
+nearest.
+
+| input | |
+|:---|:---|
+| texts | without a prompt in front{cut} |"""
+_HEADS = {
+    "images": "library_name: rince\npipeline_tag: image-feature-extraction\n"
+    "tags: [rince, contrastive-learning, image-retrieval]",
+    "clips": "library_name: rince\ntags: [rince, contrastive-learning, video-retrieval]",
+    "texts": "library_name: sentence-transformers\npipeline_tag: sentence-similarity\n"
+    "tags: [sentence-transformers, rince, contrastive-learning]",
+}
+
 
 def model_card(
-    encoder: ImageEncoder,
+    encoder: ImageEncoder | SentenceModel,
     *,
     name: str,
     label: str,
@@ -105,31 +126,29 @@ def model_card(
     features = encoder.embedding_dim is None
     what = "the backbone's features" if features else "the embeddings of its projection head"
     data = PurePath(config["data"]).name
-    kind = f"`{encoder.backbone}`" if encoder.backbone else "network of its makers' own"
+    # A name, of a model of texts perhaps a folder.
+    kind = f"`{_last_part(encoder.backbone)}`" if encoder.backbone else "network of its makers' own"
     onnx = ""
     if onnx_difference is not None:
         onnx = (
-            f"| ONNX | `model.onnx`, input `images`, output `{_output(encoder)}`, batches of any "
-            f"size; ONNX Runtime and torch differ by {onnx_difference:.0e} of the largest output "
-            f"|\n"
+            f"| ONNX | `model.onnx`, input `{encoder.inputs}`, output `{_output(encoder)}`, "
+            f"batches of any size; ONNX Runtime and torch differ by {onnx_difference:.0e} of the "
+            f"largest output |\n"
         )
     return _CARD.format(
         name=one_line(name),
         about=f"A {kind} trained with {one_line(label)} on {data}; it gives {what}.",
-        own="" if encoder.backbone else "; and backbone=..., the module's code is not in here",
+        head=_HEADS[encoder.inputs],
+        inputs=encoder.inputs,
+        use=_use(encoder),
         output=_output(encoder),
-        channels=encoder.in_channels,
-        size=encoder.image_size,
-        colour="grey" if encoder.in_channels == 1 else "RGB",
-        mean=list(encoder.mean),
-        std=list(encoder.std),
         dim=encoder.output_dim,
         length=_length(encoder),
         onnx=onnx,
         num_classes=len(encoder.classes),
         classes=some_names(encoder.classes),
-        results=_results(evaluation, features),
-        ranks=_ranks(ranks) if config["objective"] == "rince" else f"{label} knows none.",
+        results=_results(evaluation, features, encoder.inputs),
+        ranks=_ranks(ranks, config, label),
         training=_training(step, about),
         config=yaml.safe_dump(_publishable(config), sort_keys=False),
         versions="\n".join(
@@ -139,25 +158,49 @@ def model_card(
     )
 
 
-def _length(encoder: ImageEncoder) -> str:
-    if encoder.embedding_dim is None:
+def _use(encoder: ImageEncoder | SentenceModel) -> str:
+    if isinstance(encoder, SentenceModel):
+        bound = encoder.model.max_seq_length
+        return _SENTENCES.format(cut=f", cut after {bound} tokens" if bound else "")
+    scaled = f"shorter side scaled to {encoder.image_size} pixels"
+    if encoder.frames is None:
+        scaled += " (bilinear, antialiased), central square"
+    else:
+        scaled = (
+            f"{encoder.frames} frames, every {encoder.stride}. of the file; shorter side scaled to "
+            f"{encoder.frame_size} pixels, central square, scaled to {encoder.image_size}"
+        )
+    return _PIXELS.format(
+        own="" if encoder.backbone else "; and backbone=..., the module's code is not in here",
+        shape=", ".join(map(str, encoder.shape)),
+        output=_output(encoder),
+        inputs=encoder.inputs,
+        colour="grey" if encoder.in_channels == 1 else "RGB",
+        scaled=scaled,
+        mean=list(encoder.mean),
+        std=list(encoder.std),
+    )
+
+
+def _length(encoder: ImageEncoder | SentenceModel) -> str:
+    if isinstance(encoder, SentenceModel) or encoder.embedding_dim is None:
         return ", of any length: compare by the cosine"
     if encoder.num_heads > 1:
         return f": {encoder.num_heads} embeddings of length 1, side by side"
     return ", of length 1"
 
 
-def _output(encoder: ImageEncoder) -> str:
+def _output(encoder: ImageEncoder | SentenceModel) -> str:
     return "features" if encoder.embedding_dim is None else "embeddings"
 
 
-def _results(evaluation: Evaluation | None, features: bool) -> str:
+def _results(evaluation: Evaluation | None, features: bool, inputs: str) -> str:
     if evaluation is None:
         return "Not evaluated."
     info = evaluation.info
     lines = [
         f"By `rince evaluate` on {info['data']}: {info['train_images']} training and "
-        f"{info['test_images']} test images, one run"
+        f"{info['test_images']} test {inputs}, one run"
         + ("." if features else ", of the backbone's features, not of the embeddings given here."),
         "Per cent, but for the correlation; FPR95 is better when lower.",
         "",
@@ -171,8 +214,12 @@ def _results(evaluation: Evaluation | None, features: bool) -> str:
     return "\n".join(lines)
 
 
-def _ranks(ranks: ClassRanks) -> str:
+def _ranks(ranks: ClassRanks, config: Mapping[str, Any], label: str) -> str:
     """Pairs of different classes by rank; on the diagonal all are rank 1."""
+    if config["objective"] != "rince":
+        return f"{label} knows none."
+    if config["ranks"]["by"] == "time":
+        return "By time: rank 1 is the same clip; see `ranks` in the configuration below."
     table = ranks.table.clone().fill_diagonal_(-2)
     counts = {i: int((table == i).sum()) for i in (*range(1, ranks.num_ranks + 1), 0, -1)}
     names = {0: "0 (negative)", -1: "-1 (ignored)"}

@@ -20,7 +20,7 @@ from rince.data.views import NORMALISATION
 from rince.models.backbones import Backbone, build_backbone
 from rince.models.exported import ImageEncoder
 from rince.models.heads import projection_head
-from rince.models.texts import text_backbone
+from rince.models.texts import SentenceModel, TextEncoder, text_backbone
 from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
@@ -208,19 +208,8 @@ def image_encoder(trained: TrainedRun, *, head: bool = False) -> ImageEncoder:
         head: with the projection head: embeddings, not features.
 
     Raises:
-        RinceError: a run on videos or texts; the head of a run that was trained as a classifier.
+        RinceError: the head of a run that was trained as a classifier.
     """
-    if trained.frames is not None or trained.on_texts:
-        data, inputs = (
-            ("texts", "tokens (B, L); its .model is one of sentence-transformers: .encode, .save")
-            if trained.on_texts
-            else ("videos", "clips (B, C, T, H, W)")
-        )
-        raise RinceError(
-            f"{trained.folder} was trained on {data}, and only networks of images can be exported "
-            f"or embed a folder. In Python its network is load_run({str(trained.folder)!r})"
-            f".backbone.module, on {inputs}"
-        )
     module, width = trained.backbone.module, trained.backbone.feature_dim
     embedding_dim, num_heads = trained.config.model.embedding_dim, trained.config.num_heads()
     if head:
@@ -232,6 +221,11 @@ def image_encoder(trained: TrainedRun, *, head: bool = False) -> ImageEncoder:
         module = nn.Sequential(OrderedDict(backbone=module, head=trained.head)).eval()
         width = embedding_dim * num_heads
     mean, std = NORMALISATION[trained.in_channels]
+    clips: dict[str, int] = {}
+    if trained.frames is not None:
+        videos = trained.config.videos
+        size = videos.frame_size or trained.image_size
+        clips = {"frames": trained.frames, "stride": videos.stride, "frame_size": size}
     return ImageEncoder(
         module=module,
         backbone=None if trained.own_backbone else trained.config.model.backbone,
@@ -243,7 +237,34 @@ def image_encoder(trained: TrainedRun, *, head: bool = False) -> ImageEncoder:
         mean=mean,
         std=std,
         class_paths=trained.taxonomy.paths,
+        **clips,
     )
+
+
+def trained_encoder(trained: TrainedRun, *, head: bool = False) -> ImageEncoder | SentenceModel:
+    """:func:`image_encoder`, or of a run on texts its model as it was trained: no prompts before
+    the texts, which are cut where they were.
+
+    Raises:
+        RinceError: as :func:`image_encoder`; the head, or a module of the user's own, of a run on
+            texts.
+    """
+    if not trained.on_texts:
+        return image_encoder(trained, head=head)
+    encoder, text = trained.backbone.module, trained.config.text
+    if head or not isinstance(encoder, TextEncoder):
+        raise RinceError(
+            f"{trained.folder} was trained on texts: what is exported and embeds is a model of "
+            f"sentence-transformers, with no projection head (leave out --head) and no module of "
+            f"your own. In Python there is load_run({str(trained.folder)!r})"
+        )
+    model: Any = encoder.model
+    model.prompts, model.default_prompt_name = {}, None
+    bounds = [bound for bound in (text.max_tokens, model.max_seq_length) if bound is not None]
+    if bounds:
+        model.max_seq_length = min(bounds)
+    backbone = str(trained.config.model.backbone)
+    return SentenceModel(model, backbone, text.column, trained.taxonomy.paths)
 
 
 def _below(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

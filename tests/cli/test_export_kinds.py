@@ -1,0 +1,332 @@
+"""rince export, embed and search on runs that were trained on texts and on videos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+import rince
+from rince import RinceError, RinceWarning
+from rince.cli.export import export_run
+from rince.cli.main import main
+from rince.data.texts import read_texts
+from rince.data.views import eval_transform, evaluation_pixels
+from rince.evaluation.embeddings import load_embeddings
+from rince.models.texts import tokenise
+from rince.training.checkpoint import image_encoder, load_run, trained_encoder
+from rince.training.config import (
+    DataConfig,
+    ModelConfig,
+    OptimConfig,
+    RanksConfig,
+    TextConfig,
+    TrainConfig,
+    VideoConfig,
+)
+from rince.training.run import train
+
+QUICK: dict[str, Any] = {
+    "optim": OptimConfig(lr=3e-3, warmup_epochs=0),
+    "epochs": 1,
+    "batch_size": 12,
+    "accelerator": "cpu",
+    "knn_every": 0,
+    "progress": False,
+}
+TIMES = [0.0, 0.2]  # of the two frames of a clip, which takes 0.3 s
+
+
+def _refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 1
+    shown = capsys.readouterr().err
+    assert "Traceback" not in shown
+    return shown
+
+
+# ---- texts -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("sentence_transformers", reason="needs the extra text")
+    from text_models import word_table
+
+    return word_table(tmp_path_factory.mktemp("texts") / "words.csv")
+
+
+@pytest.fixture(scope="module")
+def text_run(words: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a model that puts a prompt before texts, which a training does not; cut to 4 tokens."""
+    from sentence_transformers import SentenceTransformer
+
+    from text_models import tiny_model
+
+    root = tmp_path_factory.mktemp("text-run")
+    model = SentenceTransformer(tiny_model(root), device="cpu")
+    model.prompts, model.default_prompt_name = {"query": "three three "}, "query"
+    model.save(str(root / "prompted"))
+    config = TrainConfig(
+        data=str(words),
+        model=ModelConfig(backbone=str(root / "prompted"), embedding_dim=8),
+        text=TextConfig(layers=None, max_tokens=4),
+        output=str(root),
+        name="run",
+        **QUICK,
+    )
+    run = train(config)
+    assert main(["evaluate", str(run), "--probe-epochs", "1", "--device", "cpu"]) == 0
+    return run
+
+
+def test_a_run_on_texts_is_a_model_of_sentence_transformers(
+    text_run: Path, words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder, file = tmp_path / "net", tmp_path / "found.npz"
+    assert main(["export", str(text_run), "-o", str(folder)]) == 0
+    modes = {path.stat().st_mode for path in folder.iterdir() if path.is_file()}
+    assert len(modes) == 1
+    card = (folder / "README.md").read_text()
+    assert "library_name: sentence-transformers" in card
+    assert "| probe/fine | " in card
+    assert "A `prompted` trained with" in card
+    assert "without a prompt in front, cut after 4 tokens |" in card
+    assert "test texts, one run" in card
+    assert "ONNX" not in card
+
+    texts = read_texts(words)
+    assert len(texts) == 72
+    network = load_run(text_run).backbone.module
+    with torch.no_grad():
+        tokens = tokenise(str(text_run.parent / "prompted"), texts, max_tokens=4)
+        expected = functional.normalize(network(tokens), dim=1)
+    capsys.readouterr()
+    assert main(["embed", str(text_run), str(words), "-o", str(file), "--device", "cpu"]) == 0
+    assert "72 texts in 16 dimensions" in capsys.readouterr().out
+    by_run = load_embeddings(file)
+    assert list(by_run.paths) == texts
+    torch.testing.assert_close(by_run.vectors, expected, atol=1e-5, rtol=0)
+    assert main(["embed", str(folder), str(words), "-o", str(file), "--batch-size", "7"]) == 0
+    by_export = load_embeddings(file)
+    assert (by_export.paths, by_export.model) == (by_run.paths, by_run.model)
+    torch.testing.assert_close(by_export.vectors, expected, atol=1e-5, rtol=0)
+    cut = trained_encoder(load_run(text_run))
+    assert cut.fingerprint() == by_run.model
+    cut.model.max_seq_length = 3  # type: ignore[union-attr]
+    assert cut.fingerprint() != by_run.model
+    # Without rince.
+    alone = torch.tensor(SentenceTransformer(str(folder), device="cpu").encode(texts))
+    torch.testing.assert_close(functional.normalize(alone, dim=1), expected, atol=1e-5, rtol=0)
+
+
+def test_texts_are_searched(
+    text_run: Path, words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = str(tmp_path / "words.npz")
+    assert main(["embed", str(text_run), str(words), "-o", kept]) == 0
+    shown = []
+    for gallery in (kept, str(words)):
+        capsys.readouterr()
+        given = ["--gallery", gallery, "--run", str(text_run), "-k", "2"]
+        assert main(["search", "a green", "two runs", *given]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    lines = shown[0].splitlines()
+    assert [lines[0], lines[3], len(lines)] == ["a green", "two runs", 6]
+    # Four tokens are two words and their two ends.
+    assert lines[1].startswith("    1   1.000  a green ")
+
+
+def test_kinds_of_text_files(text_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("the red\n\n two runs \n", encoding="utf-8-sig")
+    rows = [{"body": "the red", "n": 1}, {"body": "two runs", "n": 2}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = []
+    for given in (["a.txt"], ["a.jsonl", "--text.column", "body"]):
+        file = tmp_path / "a.npz"
+        arguments = [str(text_run), str(tmp_path / given[0]), *given[1:], "-o", str(file)]
+        assert main(["embed", *arguments]) == 0
+        found.append(load_embeddings(file))
+    assert found[0].paths == found[1].paths == ("the red", "two runs")
+    assert torch.equal(found[0].vectors, found[1].vectors)
+
+
+def test_what_is_wrong_with_texts_is_said(
+    text_run: Path, image_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other.csv").write_text("question,answer\nred,blue\n")
+    for name in ("empty.txt", "empty.csv"):
+        (tmp_path / name).write_text("\n")
+    output = ["-o", str(tmp_path / "a.npz")]
+    for data, message in (
+        (image_tree, f"expected texts, a .csv, .jsonl or .txt file, got {image_tree}"),
+        (tmp_path / "other.csv", "has no column 'text'; its columns are question, answer"),
+        (tmp_path / "empty.txt", "holds no text: expected one a line"),
+        (tmp_path / "empty.csv", "holds no text"),
+        (tmp_path / "none.txt", "cannot read the texts in"),
+        (tmp_path / "none.csv", "cannot read the texts in"),
+    ):
+        assert message in _refusal(["embed", str(text_run), str(data), *output], capsys)
+        search = ["search", "red", "--gallery", str(data), "--run", str(text_run)]
+        assert message in _refusal(search, capsys)
+    assert not (tmp_path / "a.npz").exists()
+    with pytest.raises(RinceError, match=r"with no projection head \(leave out --head\)"):
+        export_run(load_run(text_run), tmp_path / "net", head=True)
+    assert main(["export", str(text_run), "-o", str(tmp_path / "net")]) == 0
+    with pytest.raises(RinceError, match=r"read it with sentence_transformers\.Sentence"):
+        rince.load_exported(tmp_path / "net")
+
+
+# ---- videos ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six videos of 3 s at 10 frames a second, so of ten clips of 0.3 s each."""
+    pytest.importorskip("av", reason="needs the extra video")
+    from video_files import write_video
+
+    root = tmp_path_factory.mktemp("videos")
+    for index in range(6):
+        folder = root / ("bright", "dark")[index % 2]
+        folder.mkdir(exist_ok=True)
+        write_video(folder / f"{index}.mp4", shades=[30 * index + 10 + t for t in range(30)])
+    return root
+
+
+@pytest.fixture(scope="module")
+def video_run(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("video-run")
+    config = TrainConfig(
+        data=str(videos),
+        images=DataConfig(image_size=16, workers=0),
+        videos=VideoConfig(frames=2, stride=2, frame_size=24, cache=str(root / "cache")),
+        ranks=RanksConfig(by="time", near=(1.0,)),
+        model=ModelConfig(backbone="small-resnet3d", embedding_dim=8),
+        output=str(root),
+        name="run",
+        **QUICK,
+    )
+    return train(config)
+
+
+def _clips(names: tuple[str, ...]) -> torch.Tensor:
+    from rince.data.video import read_frames
+
+    found = []
+    for name in names:
+        file, _, start = name.rpartition("@")
+        found.append(read_frames(file, [float(start) + t for t in TIMES], 24))
+    return torch.stack(found)
+
+
+def test_a_run_on_videos(
+    video_run: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runtime = pytest.importorskip("onnxruntime", reason="needs the extra export")
+    pytest.importorskip("onnxscript", reason="needs the extra export")
+    folder, file = tmp_path / "net", tmp_path / "found.npz"
+    with pytest.warns(RinceWarning, match="no results"):
+        assert main(["export", str(video_run), "-o", str(folder)]) == 0
+    card = (folder / "README.md").read_text()
+    assert "# pixels: (B, 3, 2, 16, 16) uint8" in card
+    assert "2 frames, every 2. of the file; shorter side scaled to 24 pixels" in card
+    assert "input `clips`" in card
+    assert "By time: rank 1 is the same clip" in card
+    capsys.readouterr()
+    assert main(["embed", str(video_run), str(videos), "-o", str(file)]) == 0
+    assert "60 clips in 128 dimensions" in capsys.readouterr().out
+    by_run = load_embeddings(file)
+    expected_names = [
+        f"{path}@{0.3 * i:.3f}" for path in sorted(videos.rglob("*.mp4")) for i in range(10)
+    ]
+    assert list(by_run.paths) == expected_names
+    # As they are evaluated; by the run, the export read back, and ONNX Runtime.
+    pixels = eval_transform(16)(_clips(by_run.paths))
+    alone = rince.load_exported(folder)
+    assert (alone.frames, alone.stride, alone.frame_size) == (2, 2, 24)
+    inputs = alone.normalised(pixels)
+    assert torch.equal(inputs, evaluation_pixels(pixels))
+    with torch.no_grad():
+        expected = functional.normalize(load_run(video_run).backbone.module(inputs), dim=1)
+        torch.testing.assert_close(functional.normalize(alone.module(inputs), dim=1), expected)
+    torch.testing.assert_close(by_run.vectors, expected, atol=1e-5, rtol=0)
+    session = runtime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    (given,) = session.run(["features"], {"clips": inputs.numpy()})
+    onnx = functional.normalize(torch.from_numpy(given), dim=1)
+    torch.testing.assert_close(onnx, expected, atol=1e-4, rtol=0)
+    assert main(["embed", str(folder), str(videos), "-o", str(file), "--batch-size", "7"]) == 0
+    by_export = load_embeddings(file)
+    assert (by_export.paths, by_export.model) == (by_run.paths, by_run.model)
+    torch.testing.assert_close(by_export.vectors, by_run.vectors, atol=1e-5, rtol=0)
+
+    # Each clip of a query finds itself first.
+    query = str(videos / "dark" / "1.mp4")
+    for gallery in (str(file), str(videos)):
+        capsys.readouterr()
+        assert main(["search", query, "--gallery", gallery, "--run", str(folder), "-k", "1"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[::2] == [name for name in expected_names if name.startswith(query)]
+        assert lines[1::2] == [f"    1   1.000  {name}" for name in lines[::2]]
+
+
+def test_clips_of_other_cuts_are_another_network(video_run: Path) -> None:
+    from dataclasses import replace
+
+    one = image_encoder(load_run(video_run))
+    others = [replace(one, **{name: 5}) for name in ("frames", "stride", "frame_size")]  # type: ignore[arg-type]
+    assert len({x.fingerprint() for x in (one, *others)}) == 4
+
+
+def test_the_head_of_a_run_on_videos(video_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors", reason="needs the extra export")
+    trained = load_run(video_run)
+    with pytest.warns(RinceWarning, match="no results"):
+        export_run(trained, tmp_path / "net", head=True, onnx=False)
+    clips = torch.randn(3, 3, 2, 16, 16)
+    with torch.no_grad():
+        found = rince.load_exported(tmp_path / "net").module(clips)
+        assert trained.head is not None
+        assert torch.equal(found, trained.head(trained.backbone.module(clips)))
+
+
+def test_what_is_wrong_with_videos_is_said(
+    video_run: Path,
+    videos: Path,
+    image_tree: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from video_files import write_video
+
+    mixed = tmp_path / "mixed"
+    (mixed / ".hidden").mkdir(parents=True)
+    write_video(mixed / "a.mp4", 10)
+    write_video(mixed / "short.mp4", 2)
+    (mixed / "bad.mp4").write_bytes(b"no video")
+    (mixed / ".hidden" / "b.mp4").write_bytes(b"no video")
+    output = ["-o", str(tmp_path / "a.npz")]
+    for data, message in (
+        (image_tree, "holds no video"),
+        (tmp_path / "nowhere", "is neither a video nor a folder of videos"),
+        (mixed, "bad.mp4"),
+        (mixed / "short.mp4", "is 0.20 s long, and a clip takes 0.30 s"),
+    ):
+        assert message in _refusal(["embed", str(video_run), str(data), *output], capsys)
+    assert not (tmp_path / "a.npz").exists()
+    with pytest.warns(RinceWarning, match="2 of 5 clips are left out"):
+        assert main(["embed", str(video_run), str(mixed), *output, "--skip-unreadable"]) == 0
+    with np.load(tmp_path / "a.npz") as found:
+        assert found["paths"].tolist() == [f"{mixed}/a.mp4@{x:.3f}" for x in (0.0, 0.3, 0.6)]
+    column = ["embed", str(video_run), str(videos), *output, "--text.column", "x"]
+    assert "--text.column is for texts, but the network takes clips" in _refusal(column, capsys)
+    words = ["search", "some words", "--gallery", str(tmp_path / "a.npz"), "--run", str(video_run)]
+    assert "there is no file some words: the network takes clips" in _refusal(words, capsys)
