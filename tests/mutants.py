@@ -80,6 +80,12 @@ TESTS = {
     "models/onnx_file.py": "tests/models/test_exported.py tests/cli/test_export_kinds.py",
     "training/checkpoint.py": "tests/cli/test_export_verbs.py tests/cli/test_export_kinds.py",
     "reports/model_card.py": "tests/reports/test_model_card.py tests/cli/test_export_kinds.py",
+    "evaluation/class_similarity.py": "tests/evaluation/test_class_similarity.py",
+    "reports/figures.py": "tests/reports/test_figures.py",
+    "reports/class_maps.py": "tests/reports/test_class_maps.py",
+    "reports/training_curves.py": "tests/reports/test_training_curves.py",
+    "reports/origins.py": "tests/reports/test_page.py",
+    "reports/methods.py": "tests/reports/test_page.py",
     "cli/export.py": "tests/cli/test_export_verbs.py",
     "cli/embed.py": "tests/cli/test_export_kinds.py tests/cli/test_export_verbs.py",
     "cli/search.py": "tests/cli/test_export_verbs.py tests/cli/test_export_kinds.py",
@@ -144,6 +150,12 @@ WEIGHTS = "models/weights.py"
 ONNX = "models/onnx_file.py"
 CHECKPOINT = "training/checkpoint.py"
 CARD = "reports/model_card.py"
+CLASS_MAPS = "reports/class_maps.py"
+CURVES = "reports/training_curves.py"
+ORIGINS = "reports/origins.py"
+METHODS = "reports/methods.py"
+FIGURES = "reports/figures.py"
+CLASS_MEANS = "evaluation/class_similarity.py"
 EXPORT = "cli/export.py"
 EMBED = "cli/embed.py"
 SEARCH = "cli/search.py"
@@ -666,6 +678,31 @@ MUTANTS = (
     ),
     Mutant(CHECKPOINT, "None if trained.own_backbone else", "", "a module of one's own"),
     Mutant(CHECKPOINT, "width = embedding_dim * num_heads", "width = embedding_dim", "two heads"),
+    Mutant(CLASS_MEANS, "(query @ gallery.T)", "(query @ query.T)", "test against training"),
+    Mutant(CLASS_MEANS, "torch.bincount(labels, minlength=num_classes)", "1", "means, not sums"),
+    Mutant(CLASS_MAPS, "np.mean(same, axis=0)", "same[0]", "the mean over runs"),
+    Mutant(CLASS_MAPS, "if np.array_equal(s.order, found[0].order)", "", "of the same classes"),
+    Mutant(CLASS_MAPS, "(rank > 0, -rank)", "(rank > 0, rank)", "the best rank is brightest"),
+    Mutant(
+        CLASS_MAPS,
+        "(np.flatnonzero(np.diff(groups)) + 1)",
+        "np.flatnonzero(np.diff(groups))",
+        "where a group starts",
+    ),
+    Mutant(CURVES, "set.intersection", "set.union", "steps that all runs logged"),
+    Mutant(CURVES, "logged = [run for run in logged if run]", "", "runs that did not log it"),
+    Mutant(CURVES, "if math.isfinite(value)}", "}", "steps with a value"),
+    Mutant(FIGURES, "ddof=1) if len(stacked) > 1", "ddof=0) if len(stacked) > 1", "sample sd"),
+    Mutant(
+        FIGURES,
+        "if np.array_equal(histogram.edges, histograms[0].edges):",
+        "if True:",
+        "bins of their own are not averaged",
+    ),
+    Mutant(FIGURES, "if np.array_equal(c.seconds, seconds)]", "]", "curves of the same gaps"),
+    Mutant(ORIGINS, "statistics.stdev(known)", "statistics.pstdev(known)", "spread of wall times"),
+    Mutant(ORIGINS, '", ".join(dict.fromkeys(values))', '", ".join(values)', "a version once"),
+    Mutant(METHODS, "elif not classes and", "elif", "runs that have class maps are not blamed"),
     Mutant(CARD, "fill_diagonal_(-2)", "clone()", "pairs of different classes"),
     Mutant(CARD, 'value.startswith(("/", "~"))', 'value.startswith("/")', "folders of a home"),
     Mutant(CARD, "if name not in _PRIVATE", "", "the machine's own settings stay out"),
