@@ -42,7 +42,12 @@ def test_part(make_run):
     rows = re.findall(r"<li>(.*?)</li>", html)
     assert len(rows) == len(set(runs[0].class_similarity.groups.tolist()))
     assert rows[0] == "group 0: cat &lt;wild&gt; &amp; tame, dog, fox"
-    assert class_maps([make_run(class_similarity=False).evaluation], "rince", 80) == ""
+    old = make_run(class_similarity=False).evaluation
+    assert class_maps([old], "rince", 80) == ""
+    assert "of 1 of 3 runs (not stored by the others)" in class_maps(
+        [old, runs[0], old], "rince", 80
+    )
+    assert "of 2 of 3 runs (not stored by the others)" in class_maps([*runs, old], "rince", 80)
     assert class_maps([], "rince", 80) == ""
 
 

@@ -6,6 +6,7 @@ import base64
 import io
 import os
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -223,12 +224,57 @@ def test_time_and_versions_of_several_runs(make_run, tmp_path):
     assert origin["text"].count("2.14.1") == 2  # not once a run
 
 
+def test_seconds_of_evaluations_are_times_and_what_some_lack_is_said(make_run, tmp_path):
+    infos = ({"evaluate_seconds": 20.123456}, {"evaluate_seconds": 40.0, "data": "photos"})
+    runs = [make_run("a", seed=s, points=5, steps=0) for s in (0, 1)]
+    runs = [
+        replace(run, evaluation=replace(run.evaluation, info=info))
+        for run, info in zip(runs, infos, strict=True)
+    ]
+    html = write_report(runs, tmp_path / "report.html").read_text(encoding="utf-8")
+    cells = dict(re.findall(r'scope="row">evaluation: (\w+)</th><td>(.*?)</td>', html))
+    sd = (40 - 20.123456) / np.sqrt(2)
+    assert cells == {"evaluate_seconds": f"30 s ± {sd:.0f} s", "data": "\N{EN DASH}, photos"}
+
+
+def test_names_and_folders_are_no_difference_between_methods(make_run, tmp_path):
+    runs = [
+        make_run(
+            label, points=5, steps=0, config={"name": label, "output": label, "epochs": epochs}
+        )
+        for label, epochs in (("a", 1), ("b", 2))
+    ]
+    html = write_report(runs, tmp_path / "report.html").read_text(encoding="utf-8")
+    section = html[html.index('<section id="config">') : html.index('<section id="origin">')]
+    keys = [re.findall(r'scope="row">([^<]*)<', part) for part in section.split("<details>")]
+    assert keys == [["epochs"], ["epochs", "name", "output"]]
+
+
+def test_each_detector_has_its_auroc_in_the_legend_though_the_table_shows_two(make_run, tmp_path):
+    run = make_run(points=5, steps=0)
+    curve = run.evaluation.roc["cifar10", "knn"]
+    other = replace(
+        run.evaluation,
+        roc={**run.evaluation.roc, ("cifar10", "energy"): curve},
+        metrics={**run.evaluation.metrics, "ood/cifar10/energy/AUROC": 0.625},
+    )
+    parsed = load(write_report([replace(run, evaluation=other)], tmp_path / "report.html"))
+    assert "62.5" not in {text for cells in parsed.result_rows().values() for text, _ in cells}
+    (card,) = (
+        e for e in parsed.find("figure") if e["text"].startswith("energy detector (AUROC in the")
+    )
+    assert f"{run.label}: 62.5" in card["text"]
+
+
 def test_over_time_and_runs_evaluated_before_class_maps(make_run, tmp_path):
     run = make_run(class_similarity=False, over_time=True, points=5, steps=0)
     parsed = load(write_report([run], tmp_path / "report.html"))
     (shown,) = (e for e in parsed.find("section") if e["attrs"]["id"] == "method-1")
     assert "Similarity over time" in shown["text"]
-    assert f"evaluate again: rince evaluate {run.folder}" in shown["text"]
+    assert (
+        f"same --ood and other options (all its results are replaced): rince evaluate {run.folder}"
+        in (shown["text"])
+    )
     full = load(write_report([make_run(points=5, steps=0)], tmp_path / "report.html"))
     (shown,) = (e for e in full.find("section") if e["attrs"]["id"] == "method-1")
     assert "Similarity over time" not in shown["text"]

@@ -38,6 +38,8 @@ def test_long_curves_are_thinned_before_they_are_averaged():
 def test_nothing_to_draw():
     assert training_pictures([]) == training_pictures([{}]) == []
     assert training_pictures([{"train/loss": [(0, float("nan"))], "lr": [(0, 1.0)]}]) == []
+    assert training_pictures([{"online_knn": [(1250, 0.14)]}]) == []  # a point is no curve
+    assert len(training_pictures([{"online_knn": [(0, 0.1), (1250, 0.14)]}])) == 1
 
 
 def test_a_second_run_gives_a_band(make_run):

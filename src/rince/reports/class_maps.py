@@ -22,6 +22,8 @@ def class_maps(evaluations: Sequence[Evaluation], name: str, dpi: int) -> str:
         return ""
     shown, learned, runs = first.class_similarity, *mean_learned(evaluations)
     of_runs = f", mean of {runs} runs" if runs > 1 else ""
+    if runs < len(evaluations):
+        of_runs = f", of {runs} of {len(evaluations)} runs (not stored by the others)"
     cards = [
         (learned_picture(learned, shown.groups, dpi=dpi), f"learned: mean cosine{of_runs}"),
         (given_picture(shown.given, shown.groups, dpi=dpi), "given: ranks of the classes"),

@@ -51,7 +51,10 @@ def method_section(
         again = f"rince evaluate {row.runs[0].folder}"
         parts.append(
             "<h3>Similarity of the classes</h3>"
-            + note(f"Not stored by the rince that evaluated this run; evaluate again: {again}")
+            + note(
+                "Not stored by the rince that evaluated this run. Evaluate it again with the same "
+                f"--ood and other options (all its results are replaced): {again}"
+            )
         )
     return section(anchor, row.label, *parts)
 

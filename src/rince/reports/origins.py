@@ -10,7 +10,9 @@ from typing import Any
 
 from rince.reports.pieces import fold, guide, key_table, note, section
 from rince.reports.run_report import RunReport
-from rince.reports.table import MISSING, Row
+from rince.reports.table import MISSING, SEED_KEYS, Row
+
+_NAMES = SEED_KEYS - {"seed", "seed_everything"}  # say nothing about how a run was trained
 
 
 def config_section(rows: Sequence[Row]) -> str:
@@ -19,7 +21,11 @@ def config_section(rows: Sequence[Row]) -> str:
     configs = [_config_of(row.runs) for row in rows]
     keys = sorted({key for config in configs for key in config})
     cells = {key: [config.get(key, MISSING) for config in configs] for key in keys}
-    differing = {key: values for key, values in cells.items() if len(set(values)) > 1}
+    differing = {
+        key: values
+        for key, values in cells.items()
+        if len(set(values)) > 1 and key.rpartition(".")[2] not in _NAMES
+    }
     if differing:
         body = key_table("option", names, differing)
     elif len(rows) == 1:
@@ -41,15 +47,18 @@ def config_section(rows: Sequence[Row]) -> str:
 def origin_section(rows: Sequence[Row]) -> str:
     """Wall time, versions, what each evaluation was of, and the runs' folders."""
     runs = [run for row in rows for run in row.runs]
-    cells = {"training time": [_times(row.runs) for row in rows]}
+    cells = {"training time": [_times(run.seconds for run in row.runs) for row in rows]}
     for package in sorted({package for run in runs for package in run.versions}):
         cells[f"version of {package}"] = [
             _listed(run.versions.get(package, MISSING) for run in row.runs) for row in rows
         ]
     for key in dict.fromkeys(key for run in runs for key in run.evaluation.info):
+        found = [[run.evaluation.info.get(key) for run in row.runs] for row in rows]
         cells[f"evaluation: {key}"] = [
-            _listed(_plain(run.evaluation.info.get(key, MISSING)) for run in row.runs)
-            for row in rows
+            _times(values)
+            if key.endswith("seconds")
+            else _listed(MISSING if value is None else _plain(value) for value in values)
+            for values in found
         ]
     cells["folder"] = [_listed(str(run.folder) for run in row.runs) for row in rows]
     return section(
@@ -73,9 +82,9 @@ def _listed(values: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(values))
 
 
-def _times(runs: Sequence[RunReport]) -> str:
+def _times(seconds: Iterable[float | None]) -> str:
     """Mean wall time and its sample standard deviation."""
-    known = [run.seconds for run in runs if run.seconds is not None and math.isfinite(run.seconds)]
+    known = [value for value in seconds if value is not None and math.isfinite(value)]
     if not known:
         return MISSING
     spread = f" ± {duration(statistics.stdev(known))}" if len(known) > 1 else ""

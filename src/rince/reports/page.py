@@ -26,7 +26,7 @@ from rince.reports.pieces import (
     text,
 )
 from rince.reports.run_report import RunReport, distinct_names
-from rince.reports.table import MISSING, Cell, Comparison, comparison_rows, format_metric
+from rince.reports.table import MISSING, Cell, Comparison, comparison_rows, format_metric, mean_cell
 
 MAX_BYTES = 3_000_000
 
@@ -180,25 +180,22 @@ def _outlier_section(comparison: Comparison, dpi: int) -> str:
     ]
     if not curves:
         return ""
-    places = {column.key: j for j, column in enumerate(comparison.columns)}
     parts = []
     for outliers in dict.fromkeys(pair[0] for pair, _, _ in curves):
         cards = []
         for detector in dict.fromkeys(pair[1] for pair, _, _ in curves if pair[0] == outliers):
             drawn = [(i, curve) for pair, i, curve in curves if pair == (outliers, detector)]
             styled = [(curve, *figures.series_style(i)) for i, curve in drawn]
-            column = places.get(f"ood/{outliers}/{detector}/AUROC")
             legend = []
             for i in dict.fromkeys(i for i, _ in drawn):
                 row, (colour, dash) = comparison.rows[i], figures.series_style(i)
-                score = "" if column is None else f": {row.cells[column].text}"
-                legend.append(("line", f"border-top:3px {dash} {colour}", row.label + score))
-            caption = f"{detector} detector" + ("" if column is None else " (AUROC in the legend)")
+                score = mean_cell(f"ood/{outliers}/{detector}/AUROC", row.runs).text
+                legend.append(("line", f"border-top:3px {dash} {colour}", f"{row.label}: {score}"))
             cards.append(
                 figure(
                     figures.roc_picture(styled, dpi=dpi),
                     f"ROC for outliers from {outliers}, {detector} detector",
-                    caption,
+                    f"{detector} detector (AUROC in the legend)",
                     chips(legend),
                 )
             )

@@ -56,7 +56,7 @@ def training_pictures(histories: Sequence[History], *, dpi: int = DPI) -> list[t
         for rank in _ranks_of(logged, prefix):
             points = mean_curve([h.get(f"{prefix}{rank}", ()) for h in histories])
             lines.append(_Line(points, rank_colour(rank), rank_name(rank)))
-        lines = [line for line in lines if len(line.points)]
+        lines = [line for line in lines if len(line.points) > 1]  # a point is no curve
         if lines:
             pictures.append((title, _lines_picture(lines, unit, dpi)))
     return pictures
