@@ -86,6 +86,7 @@ TESTS = {
     "reports/training_curves.py": "tests/reports/test_training_curves.py",
     "reports/origins.py": "tests/reports/test_page.py",
     "reports/methods.py": "tests/reports/test_page.py",
+    "reports/page.py": "tests/reports/test_page.py",
     "cli/export.py": "tests/cli/test_export_verbs.py",
     "cli/embed.py": "tests/cli/test_export_kinds.py tests/cli/test_export_verbs.py",
     "cli/search.py": "tests/cli/test_export_verbs.py tests/cli/test_export_kinds.py",
@@ -154,6 +155,7 @@ CLASS_MAPS = "reports/class_maps.py"
 CURVES = "reports/training_curves.py"
 ORIGINS = "reports/origins.py"
 METHODS = "reports/methods.py"
+PAGE = "reports/page.py"
 FIGURES = "reports/figures.py"
 CLASS_MEANS = "evaluation/class_similarity.py"
 EXPORT = "cli/export.py"
@@ -703,6 +705,12 @@ MUTANTS = (
     Mutant(ORIGINS, "statistics.stdev(known)", "statistics.pstdev(known)", "spread of wall times"),
     Mutant(ORIGINS, '", ".join(dict.fromkeys(values))', '", ".join(values)', "a version once"),
     Mutant(METHODS, "elif not classes and", "elif", "runs that have class maps are not blamed"),
+    Mutant(CLASS_MAPS, "if runs < len(evaluations):", "if False:", "a mean over some runs says so"),
+    Mutant(CURVES, "if len(line.points) > 1]", "if len(line.points)]", "a point is no curve"),
+    Mutant(ORIGINS, ' and key.rpartition(".")[2] not in _NAMES', "", "names are no difference"),
+    Mutant(ORIGINS, 'if key.endswith("seconds")', "if False", "times of evaluations are times"),
+    Mutant(ORIGINS, "MISSING if value is None else", "", "what one run's evaluation lacks"),
+    Mutant(PAGE, "{detector}/AUROC", "gaussian/AUROC", "each detector its own AUROC"),
     Mutant(CARD, "fill_diagonal_(-2)", "clone()", "pairs of different classes"),
     Mutant(CARD, 'value.startswith(("/", "~"))', 'value.startswith("/")', "folders of a home"),
     Mutant(CARD, "if name not in _PRIVATE", "", "the machine's own settings stay out"),
