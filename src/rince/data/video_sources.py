@@ -24,7 +24,7 @@ from rince.data.clips import (
 )
 from rince.data.shots import Shots, shots_of
 from rince.data.sources import Splits
-from rince.data.video import VIDEO_SUFFIXES, VideoInfo, probe
+from rince.data.video import VIDEO_SUFFIXES, Decoder, VideoInfo, probe, require_decoder
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import NO_SHOT, TimeRanks
 
@@ -76,6 +76,7 @@ def load_videos(
     split: int = 1,
     cache: str | Path | None = None,
     cache_gb: float = 2.0,
+    decoder: Decoder = "pyav",
     skip_unreadable: bool = False,
     test_fraction: float = 0.2,
     channels: int = 3,
@@ -102,6 +103,7 @@ def load_videos(
         splits: folder with the split files of UCF101 (``trainlist01.txt``) or HMDB51
             (``<class>_test_split1.txt``); ``split``: which of the three.
         cache: folder of decoded clips; None: ``~/.cache/rince/clips``. cache_gb: its bound.
+        decoder: "pyav", or "torchcodec" (extra ``torchcodec``, and FFmpeg's libraries).
         skip_unreadable: leave out, with a warning, files and clips that cannot be read or are
             shorter than a clip; this decodes everything once.
         test_fraction: share of the source videos that is held out, at least one.
@@ -110,8 +112,10 @@ def load_videos(
     Raises:
         RinceError: no videos, a table or split that does not fit them, a file that cannot be read.
         ValueError: a number out of its range.
+        ImportError: PyAV or the decoder is not installed.
     """
     require(cache_gb >= 0, f"videos.cache_gb must be at least 0, got {cache_gb}")
+    require_decoder(decoder)  # here, as a clip that cannot be decoded may be left out
     size = image_size or FOLDER_FRAME_SIZE
     shape = (channels, frames, frame_size or size, frame_size or size)
     folder = Path(data).expanduser()
@@ -119,9 +123,10 @@ def load_videos(
     clips = _cut(
         files, shape, stride, hop, per_video, shots_of(shots), skip_unreadable, folder.name
     )
+    clips = replace(clips, decoder=decoder)
     if cache_gb > 0:
         where = default_cache_folder() if cache is None else Path(cache).expanduser()
-        stamp = [(f.key, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
+        stamp = decoder, [(f.key, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
         stored = ClipCache(where, clips.keys, stamp, shape, int(cache_gb * 1e9))
         clips = replace(clips, cache=stored)
     if skip_unreadable:
@@ -147,6 +152,7 @@ def load_clip_outliers(
     stride: int,
     frame_size: int,
     channels: int = 3,
+    decoder: Decoder = "pyav",
     skip_unreadable: bool = False,
 ) -> Tensor:
     """All clips of all videos below a folder, without labels: (N, C, T, S, S) uint8.
@@ -157,10 +163,12 @@ def load_clip_outliers(
     Raises:
         RinceError: no such folder, no video in it, or one that cannot be read.
     """
+    require_decoder(decoder)
     folder = Path(path).expanduser()
     shape = (channels, frames, frame_size, frame_size)
     files = [replace(file, label=()) for file in _listed(folder, None, 1)]
     clips = _cut(files, shape, stride, None, None, shots_of(None), skip_unreadable, folder.name)
+    clips = replace(clips, decoder=decoder)
     clips = clips.readable() if skip_unreadable else clips
     return torch.stack([clips[i] for i in range(len(clips))])
 
