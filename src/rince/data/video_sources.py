@@ -25,6 +25,7 @@ from rince.data.clips import (
 from rince.data.shots import Shots, shots_of
 from rince.data.sources import Splits
 from rince.data.video import VIDEO_SUFFIXES, Decoder, VideoInfo, probe, require_decoder
+from rince.ranks.readers import IMAGE_SUFFIXES
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import NO_SHOT, TimeRanks
 
@@ -54,12 +55,27 @@ class VideoFile:
     test: bool | None = None
 
 
-def holds_videos(data: str | Path) -> bool:
-    """Whether this is a folder of videos: one with a table of clips, or any file of such a kind."""
+def holds_videos(data: str | Path, by_time: bool = False) -> bool:
+    """Whether to take this as a folder of videos, with a warning if it holds images too.
+
+    It is one if it has a table of clips, or no fewer videos than images (a picture may stand for
+    each); where ranks are made from time, any video will do.
+    """
     folder = Path(data).expanduser()
-    return folder.is_dir() and (
-        (folder / TABLE).is_file() or next(_video_files(folder), None) is not None
-    )
+    if not folder.is_dir() or (folder / TABLE).is_file():
+        return folder.is_dir()
+    kinds = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    isvideo = [path.suffix.lower() in VIDEO_SUFFIXES for path in _media_files(folder, kinds)]
+    videos, images = sum(isvideo), len(isvideo) - sum(isvideo)
+    chosen = videos > 0 and (by_time or videos >= images)
+    if videos and images:
+        used, other = ("videos", "images") if chosen else ("images", "videos")
+        how = "" if chosen else f", list them in {folder / TABLE}, or rank by time (--ranks time)"
+        warn(
+            f"{folder} holds {videos} videos and {images} images: the {used} are used, the {other} "
+            f"left out. To use the {other}, put them into a folder of their own{how}"
+        )
+    return chosen
 
 
 def load_videos(
@@ -200,25 +216,27 @@ def _listed(folder: Path, splits: str | None, split: int) -> list[VideoFile]:
     return files
 
 
-def _video_files(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
+def _media_files(
+    folder: Path, kinds: frozenset[str] = VIDEO_SUFFIXES, seen: set[Path] | None = None
+) -> Iterator[Path]:
     seen = set() if seen is None else seen
     if folder.resolve() in seen:  # by a link, perhaps one that leads back above itself
         return
     seen.add(folder.resolve())
-    # scandir knows which are folders: images by the million are walked here too, to find no video.
+    # scandir knows which are folders: images by the million are walked here too.
     with os.scandir(folder) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _video_files(Path(entry.path), seen)
-        elif os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES:
+            yield from _media_files(Path(entry.path), kinds, seen)
+        elif os.path.splitext(entry.name)[1].lower() in kinds:
             yield Path(entry.path)
 
 
 def _from_tree(root: Path, prefix: str, test: bool | None) -> Iterator[VideoFile]:
-    for path in _video_files(root):
+    for path in _media_files(root):
         parts = path.relative_to(root).parts
         key = prefix + "/".join(parts)
         yield VideoFile(path, key, source=key, label=parts[:-1], test=test)
@@ -251,7 +269,7 @@ def _from_table(folder: Path) -> Iterator[VideoFile]:
             raise RinceError(f"{table}, line {number}: {error}") from None
         seen.add(key)
         yield VideoFile(path, key, row.get("source_video") or key, label, start)
-    others = sum(p.relative_to(folder).as_posix() not in seen for p in _video_files(folder))
+    others = sum(p.relative_to(folder).as_posix() not in seen for p in _media_files(folder))
     if others:
         warn(f"{others} videos in {folder} are not in {TABLE} and are left out")
 
