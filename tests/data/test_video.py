@@ -192,6 +192,7 @@ def _need_torchcodec() -> None:
         ("plain.mp4", {}),
         ("b.mp4", {"codec": "h264", "b_frames": 3, "keyframes": 12}),
         ("variable.mkv", {"codec": "h264", "times": [0, 1, 2, *range(10, 37)]}),
+        ("late.mkv", {"codec": "h264", "times": range(5, 35)}),
         ("turned.mp4", {"rotation": 90, "size": (52, 34)}),
         ("upside-down.mp4", {"rotation": 180, "size": (50, 34)}),
         ("late.ts", {"codec": "mpeg2video", "rate": 25}),  # begins 0.04 s into the container
@@ -215,6 +216,30 @@ def test_both_decoders_return_the_same(
     for times, frames in zip(parts, expected, strict=True):
         found = read_frames(path, times, 33, channels, "torchcodec").int()
         assert int((found - frames).abs().max()) <= 4  # one frame further is 5
+
+
+@pytest.mark.parametrize("fault", ["fails", "loses one"])
+def test_pyav_goes_on_where_torchcodec_fails(
+    plain: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _need_torchcodec()
+    decoders = torchcodec().decoders
+    real, asked = decoders.VideoDecoder, []
+
+    class Faulty:
+        def __init__(self, *given: object, **named: object) -> None:
+            self._decoder = real(*given, **named)
+
+        def get_frame_at(self, number: int) -> object:
+            asked.append(number)
+            if len(asked) == 3 and fault == "fails":
+                raise RuntimeError("Could not push packet to decoder")
+            return self._decoder.get_frame_at(number + (len(asked) == 3))
+
+    monkeypatch.setattr(decoders, "VideoDecoder", Faulty)
+    clip = read_frames(plain, [0.4, 0.8, 1.2, 1.6, 2.0], 32, decoder="torchcodec")
+    assert numbers(clip) == [4, 8, 12, 16, 20]
+    assert asked == [4, 8, 12]
 
 
 def test_what_torchcodec_lacks(monkeypatch: pytest.MonkeyPatch, plain: Path) -> None:
