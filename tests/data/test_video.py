@@ -146,8 +146,8 @@ def _broken(folder: Path) -> dict[str, tuple[Path, str]]:
         "header": (header, "it is damaged, or no video that FFmpeg knows"),
         "sound": (sound, "it holds only sound"),
         "missing": (folder / "missing.mp4", "there is no such file"),
-        "folder": (folder, "there is no such file"),
-        "pipe": (pipe, "there is no such file"),
+        "folder": (folder, "it is no plain file"),
+        "pipe": (pipe, "it is no plain file"),
     }
 
 

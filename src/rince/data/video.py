@@ -145,7 +145,8 @@ class _Opened:
     def __enter__(self) -> _Opened:
         try:
             if not os.path.isfile(self.path):  # a pipe would block for good
-                raise ValueError("there is no such file")
+                other = os.path.exists(self.path)
+                raise ValueError("it is no plain file" if other else "there is no such file")
             if os.path.getsize(self.path) == 0:
                 raise ValueError("it is empty (0 bytes)")
             self.container = self._av.open(str(self.path), metadata_errors="ignore")
