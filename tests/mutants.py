@@ -584,7 +584,34 @@ MUTANTS = (
     Mutant(TEXT_MODELS, "real.sum(dim=1).max()", "real.sum(dim=1).min()", "the longest text"),
     Mutant("training/run.py", "list(texts.texts), most)", "list(texts.texts))", "cut texts"),
     # Clips of videos.
-    Mutant(VIDEO, "self._seek(times[0] + self._early)", "self._seek(0)", "only what is needed"),
+    Mutant(VIDEO, "self._seek(times[0] + self._early)", "self._rewind()", "only what is needed"),
+    Mutant(VIDEO, "start = min(0, self.stream.start_time or 0)", "start = 5000", "from the start"),
+    Mutant(VIDEO, "if shown is None and not from_start:", "if False:", "no key frame is left"),
+    Mutant(
+        VIDEO,
+        "bisect_right(begins, time + self._early + origin) - 1",
+        "bisect_right(begins, time + self._early + origin)",
+        "torchcodec: the frame before",
+    ),
+    Mutant(VIDEO, "time + self._early + origin", "time + origin", "torchcodec: rounded times"),
+    Mutant(
+        VIDEO,
+        'require(abs(frame.pts_seconds - begins[number]) < 1e-4, "another frame")',
+        "pass",
+        "torchcodec: the frame that was meant",
+    ),
+    Mutant(VIDEO, "self.shown_at(times[done:])", "self.shown_at(times)", "PyAV goes on from there"),
+    Mutant(VIDEO, "if module.ffmpeg_major_version", "if module", "torchcodec without FFmpeg"),
+    Mutant(
+        SOURCES, "by_time or videos >= images", "videos >= images", "ranks from time mean videos"
+    ),
+    Mutant(SOURCES, "videos >= images)", "videos > images)", "a thumbnail each"),
+    Mutant(
+        SOURCES,
+        "clips = replace(clips, decoder=decoder)\n    if cache",
+        "if cache",
+        "the decoder is used",
+    ),
     Mutant(VIDEO, "frame.rotation / 90", "-frame.rotation / 90", "upright"),
     Mutant(VIDEO, "waiting[-1] > end + early", "False", "a file that was cut short"),
     Mutant(

@@ -212,3 +212,22 @@ def test_what_cannot_be_read_is_an_error_or_left_out(folder: Path, tmp_path: Pat
     (bad / "cut.mp4").unlink()
     with pytest.raises(RinceError, match="none of the 2 videos can be read; the first"):
         load_videos(bad, image_size=16, frames=8, stride=2, cache_gb=0, skip_unreadable=True)
+
+
+def test_the_decoder_that_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every clip asks it, and the cache keeps the clips of two decoders apart."""
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / name, 6)
+    asked = []
+
+    def frames(*given: object) -> torch.Tensor:
+        asked.append(given[-1])
+        return torch.zeros(3, 2, 16, 16, dtype=torch.uint8)
+
+    monkeypatch.setattr("rince.data.clips.read_frames", frames)
+    monkeypatch.setattr("rince.data.video_sources.require_decoder", asked.append)
+    shape = {"frames": 2, "stride": 2, "cache": tmp_path / "cache", "image_size": 16}
+    for decoder in ("pyav", "torchcodec", "pyav"):
+        train = load_videos(tmp_path, decoder=decoder, **shape).train  # type: ignore[arg-type]
+        assert train[0].shape == (3, 2, 16, 16)
+    assert asked == ["pyav", "pyav", "torchcodec", "torchcodec", "pyav"]

@@ -112,6 +112,31 @@ def test_a_table_of_clips(tmp_path: Path) -> None:
         load_videos(tmp_path, **SMALL)  # type: ignore[arg-type]
 
 
+def test_what_most_files_are(tmp_path: Path) -> None:
+    photos, films = tmp_path / "photos", tmp_path / "films"
+    for name in ("a/1.jpg", "a/2.JPG", "b/3.png", "b/4.mov", "b/notes.txt", "b/.5.mov"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).touch()
+    message = r"photos holds 1 videos and 3 images: the images are used, the videos left out.*own, "
+    with pytest.warns(RinceWarning, match=message + r"list them in .*clips.csv, or rank by time"):
+        assert not holds_videos(photos)
+    with pytest.warns(RinceWarning, match="1 videos and 3 images: the videos are used, the images"):
+        assert holds_videos(photos, by_time=True)
+    films.mkdir()
+    for name in ("1.mp4", "1.jpg", "2.mp4", "2.jpg"):  # a thumbnail each
+        (films / name).touch()
+    with pytest.warns(RinceWarning, match="2 videos and 2 images: the videos are used, the images"):
+        assert holds_videos(films)
+    (films / "3.jpg").touch()
+    with pytest.warns(RinceWarning, match="2 videos and 3 images: the images are used"):
+        assert not holds_videos(films)
+    (films / "clips.csv").touch()
+    assert holds_videos(films)
+    for name in ("1.mp4", "2.mp4", "clips.csv"):
+        (films / name).unlink()
+    assert not holds_videos(films, by_time=True)  # and no warning, which would be an error
+
+
 def test_folders_that_do_not_do(tmp_path: Path) -> None:
     assert not holds_videos(tmp_path)
     with pytest.raises(RinceError, match=r"holds no video \(.3gp, .avi"):

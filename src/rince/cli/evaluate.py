@@ -151,6 +151,7 @@ def evaluate_run(
                 stride=videos.stride,
                 frame_size=videos.frame_size or trained.image_size,
                 channels=trained.in_channels,
+                decoder=videos.decoder,
                 skip_unreadable=skip_unreadable,
             )
         elif path == DIGITS:

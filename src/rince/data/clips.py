@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
-from rince.data.video import VIDEO_SUFFIXES, probe, read_frames
+from rince.data.video import VIDEO_SUFFIXES, Decoder, probe, read_frames
 from rince.ranks.taxonomy import Taxonomy
 
 _RESERVED = 4  # bytes of a check sum
@@ -35,6 +35,7 @@ class VideoClips:
         keys: (N,) names of the clips that are the same wherever the folder lies.
         frames: T. frame_size: S, pixels. channels: 3 (RGB) or 1 (grey).
         cache: keeps decoded clips; None decodes each time.
+        decoder: see :func:`read_frames <rince.data.video.read_frames>`.
     """
 
     paths: tuple[str, ...]
@@ -49,6 +50,7 @@ class VideoClips:
     frame_size: int
     channels: int = 3
     cache: ClipCache | None = None
+    decoder: Decoder = "pyav"
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -64,7 +66,7 @@ class VideoClips:
             return kept
         start, step = float(self.starts[index]), float(self.steps[index])
         times = [start + k * step for k in range(self.frames)]
-        clip = read_frames(self.paths[index], times, self.frame_size, self.channels)
+        clip = read_frames(self.paths[index], times, self.frame_size, self.channels, self.decoder)
         if self.cache is not None:
             self.cache.put(self.keys[index], clip)
         return clip

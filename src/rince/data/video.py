@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rince.core.checks import RinceError, import_extra
+from rince.core.checks import RinceError, import_extra, require
 
 VIDEO_SUFFIXES = frozenset(
     (
@@ -31,6 +33,7 @@ VIDEO_SUFFIXES = frozenset(
         ".wmv",
     )
 )
+Decoder: TypeAlias = Literal["pyav", "torchcodec"]
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: the picture of an album is no video
 
 
@@ -65,7 +68,41 @@ def probe(path: str | Path) -> VideoInfo:
         return VideoInfo(seconds, float(rate))
 
 
-def read_frames(path: str | Path, times: Sequence[float], size: int, channels: int = 3) -> Tensor:
+def torchcodec() -> Any:
+    """The module, where it and the FFmpeg libraries that it needs are installed.
+
+    Raises:
+        ImportError: what is missing, and how to mend it.
+    """
+    try:
+        module = import_extra("torchcodec", "torchcodec")
+        reason = "" if module.ffmpeg_major_version else "it finds no FFmpeg libraries that it knows"
+    except (AttributeError, OSError, RuntimeError) as error:  # as of its release
+        reason = str(error).strip().partition("\n")[0]
+    if reason:
+        raise ImportError(
+            f"torchcodec cannot decode videos here: {reason}. Install FFmpeg (apt-get install "
+            f"ffmpeg, conda install ffmpeg) and the torchcodec made for torch {torch.__version__}, "
+            f"or take --videos.decoder pyav, which brings its own"
+        )
+    return module
+
+
+def require_decoder(decoder: str) -> None:
+    """Raise unless there is such a decoder (ValueError), and it works here (ImportError)."""
+    known = get_args(Decoder)
+    require(decoder in known, f"videos.decoder must be {' or '.join(known)}, got {decoder!r}")
+    if decoder == "torchcodec":
+        torchcodec()
+
+
+def read_frames(
+    path: str | Path,
+    times: Sequence[float],
+    size: int,
+    channels: int = 3,
+    decoder: Decoder = "pyav",
+) -> Tensor:
     """The frames that are shown at some times: shorter side to ``size``, central square.
 
     Starts at the last key frame before the first time and stops after the last one; frames in
@@ -78,15 +115,20 @@ def read_frames(path: str | Path, times: Sequence[float], size: int, channels: i
         times: rising seconds from the first frame on, at least one.
         size: pixels.
         channels: 3 (RGB) or 1 (grey).
+        decoder: "pyav", or "torchcodec" (the same frames; it reads all of the file's packets to
+            know their times, but decodes as few).
 
     Returns:
         (C, T, S, S) uint8.
 
     Raises:
         RinceError: the file cannot be read, or ends before the last time.
+        ImportError: the decoder is not installed, or finds no FFmpeg.
     """
+    require_decoder(decoder)
     with _Opened(path) as video:
-        frames = [_square(frame, size, channels) for frame in video.shown_at(times)]
+        shown = video.shown_at(times) if decoder == "pyav" else video.by_torchcodec(times)
+        frames = [_square(frame, size, channels) for frame in shown]
     return torch.from_numpy(np.stack(frames, axis=1))
 
 
@@ -103,7 +145,8 @@ class _Opened:
     def __enter__(self) -> _Opened:
         try:
             if not os.path.isfile(self.path):  # a pipe would block for good
-                raise ValueError("there is no such file")
+                other = os.path.exists(self.path)
+                raise ValueError("it is no plain file" if other else "there is no such file")
             if os.path.getsize(self.path) == 0:
                 raise ValueError("it is empty (0 bytes)")
             self.container = self._av.open(str(self.path), metadata_errors="ignore")
@@ -144,12 +187,45 @@ class _Opened:
                 yield first
                 yield from frames
                 return
-            self._seek(0)
+            self._rewind()
         yield from self._from_here(times, from_start=True)
+
+    def by_torchcodec(self, times: Sequence[float]) -> Iterator[Any]:
+        """The same frames, turned upright already.
+
+        Asked for by number: torchcodec 0.17 takes the next frame for a time in a gap of a variable
+        rate, and loses the first of a transport stream. What does not have the time that its
+        packet has, or fails, is left to PyAV, which then also says what is wrong with the file.
+        """
+        packets = [p for p in self.container.demux(self.stream) if p.pts is not None]
+        shown = sorted((float(p.pts * p.time_base), p.duration or 0) for p in packets)
+        begins = [begin for begin, _ in shown]
+        origin, done = float(self.origin), 0
+        with contextlib.suppress(IndexError, RuntimeError, ValueError):
+            decoder = torchcodec().decoders.VideoDecoder(
+                str(self.path), stream_index=self.stream.index, dimension_order="NHWC"
+            )
+            end = begins[-1] + float(shown[-1][1] * self.stream.time_base)
+            require(times[-1] <= end - origin + self._early, "it ends before")
+            for time in times:
+                number = max(0, bisect_right(begins, time + self._early + origin) - 1)
+                frame = decoder.get_frame_at(number)
+                require(abs(frame.pts_seconds - begins[number]) < 1e-4, "another frame")
+                yield self._av.VideoFrame.from_ndarray(frame.data.numpy(), format="rgb24")
+                done += 1
+        if done < len(times):
+            self._rewind()
+            yield from self.shown_at(times[done:])
 
     def _seek(self, seconds: float) -> None:
         place = (Fraction(seconds) + self.origin) / self.stream.time_base
         self.container.seek(int(place), stream=self.stream, backward=True)
+
+    def _rewind(self) -> None:
+        # Not to the first frame's own time: a transport stream, sought by the earlier time of
+        # decoding, would begin behind it. Nor before 0, which AVI refuses.
+        start = min(0, self.stream.start_time or 0)
+        self.container.seek(start, stream=self.stream, backward=True)
 
     def _from_here(self, times: Sequence[float], *, from_start: bool = False) -> Iterator[Any]:
         """The frames, decoding on from where the container stands; none if that is too late."""
@@ -168,6 +244,8 @@ class _Opened:
                 return
             shown = frame
             end = time + (float(frame.duration * frame.time_base) if frame.duration else 4 * early)
+        if shown is None and not from_start:  # no key frame after a place that was too late
+            return
         if shown is None or waiting[-1] > end + early:
             known = "" if shown is None else f" (its frames end at {end:.2f} s)"
             raise ValueError(
@@ -194,7 +272,7 @@ def _square(frame: Any, size: int, channels: int) -> np.ndarray[Any, np.dtype[np
         width, height, "gray" if channels == 1 else "rgb24", interpolation="AREA"
     )
     pixels = small.to_ndarray().reshape(height, width, channels)
-    top, left = (height - size) // 2, (width - size) // 2
-    square = pixels[top : top + size, left : left + size]
-    upright = np.rot90(square, round(frame.rotation / 90))  # degrees, counter-clockwise as here
-    return np.ascontiguousarray(upright.transpose(2, 0, 1))
+    upright = np.rot90(pixels, round(frame.rotation / 90))  # degrees, counter-clockwise as here
+    top, left = (upright.shape[0] - size) // 2, (upright.shape[1] - size) // 2
+    square = upright[top : top + size, left : left + size]
+    return np.ascontiguousarray(square.transpose(2, 0, 1))

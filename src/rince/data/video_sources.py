@@ -24,7 +24,8 @@ from rince.data.clips import (
 )
 from rince.data.shots import Shots, shots_of
 from rince.data.sources import Splits
-from rince.data.video import VIDEO_SUFFIXES, VideoInfo, probe
+from rince.data.video import VIDEO_SUFFIXES, Decoder, VideoInfo, probe, require_decoder
+from rince.ranks.readers import IMAGE_SUFFIXES
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import NO_SHOT, TimeRanks
 
@@ -54,12 +55,27 @@ class VideoFile:
     test: bool | None = None
 
 
-def holds_videos(data: str | Path) -> bool:
-    """Whether this is a folder of videos: one with a table of clips, or any file of such a kind."""
+def holds_videos(data: str | Path, by_time: bool = False) -> bool:
+    """Whether to take this as a folder of videos, with a warning if it holds images too.
+
+    It is one if it has a table of clips, or no fewer videos than images (a picture may stand for
+    each); where ranks are made from time, any video will do.
+    """
     folder = Path(data).expanduser()
-    return folder.is_dir() and (
-        (folder / TABLE).is_file() or next(_video_files(folder), None) is not None
-    )
+    if not folder.is_dir() or (folder / TABLE).is_file():
+        return folder.is_dir()
+    kinds = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    isvideo = [path.suffix.lower() in VIDEO_SUFFIXES for path in _media_files(folder, kinds)]
+    videos, images = sum(isvideo), len(isvideo) - sum(isvideo)
+    chosen = videos > 0 and (by_time or videos >= images)
+    if videos and images:
+        used, other = ("videos", "images") if chosen else ("images", "videos")
+        how = "" if chosen else f", list them in {folder / TABLE}, or rank by time (--ranks time)"
+        warn(
+            f"{folder} holds {videos} videos and {images} images: the {used} are used, the {other} "
+            f"left out. To use the {other}, put them into a folder of their own{how}"
+        )
+    return chosen
 
 
 def load_videos(
@@ -76,6 +92,7 @@ def load_videos(
     split: int = 1,
     cache: str | Path | None = None,
     cache_gb: float = 2.0,
+    decoder: Decoder = "pyav",
     skip_unreadable: bool = False,
     test_fraction: float = 0.2,
     channels: int = 3,
@@ -102,6 +119,7 @@ def load_videos(
         splits: folder with the split files of UCF101 (``trainlist01.txt``) or HMDB51
             (``<class>_test_split1.txt``); ``split``: which of the three.
         cache: folder of decoded clips; None: ``~/.cache/rince/clips``. cache_gb: its bound.
+        decoder: "pyav", or "torchcodec" (extra ``torchcodec``, and FFmpeg's libraries).
         skip_unreadable: leave out, with a warning, files and clips that cannot be read or are
             shorter than a clip; this decodes everything once.
         test_fraction: share of the source videos that is held out, at least one.
@@ -110,8 +128,10 @@ def load_videos(
     Raises:
         RinceError: no videos, a table or split that does not fit them, a file that cannot be read.
         ValueError: a number out of its range.
+        ImportError: PyAV or the decoder is not installed.
     """
     require(cache_gb >= 0, f"videos.cache_gb must be at least 0, got {cache_gb}")
+    require_decoder(decoder)  # here, as a clip that cannot be decoded may be left out
     size = image_size or FOLDER_FRAME_SIZE
     shape = (channels, frames, frame_size or size, frame_size or size)
     folder = Path(data).expanduser()
@@ -119,9 +139,10 @@ def load_videos(
     clips = _cut(
         files, shape, stride, hop, per_video, shots_of(shots), skip_unreadable, folder.name
     )
+    clips = replace(clips, decoder=decoder)
     if cache_gb > 0:
         where = default_cache_folder() if cache is None else Path(cache).expanduser()
-        stamp = [(f.key, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
+        stamp = decoder, [(f.key, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
         stored = ClipCache(where, clips.keys, stamp, shape, int(cache_gb * 1e9))
         clips = replace(clips, cache=stored)
     if skip_unreadable:
@@ -147,6 +168,7 @@ def load_clip_outliers(
     stride: int,
     frame_size: int,
     channels: int = 3,
+    decoder: Decoder = "pyav",
     skip_unreadable: bool = False,
 ) -> Tensor:
     """All clips of all videos below a folder, without labels: (N, C, T, S, S) uint8.
@@ -157,10 +179,12 @@ def load_clip_outliers(
     Raises:
         RinceError: no such folder, no video in it, or one that cannot be read.
     """
+    require_decoder(decoder)
     folder = Path(path).expanduser()
     shape = (channels, frames, frame_size, frame_size)
     files = [replace(file, label=()) for file in _listed(folder, None, 1)]
     clips = _cut(files, shape, stride, None, None, shots_of(None), skip_unreadable, folder.name)
+    clips = replace(clips, decoder=decoder)
     clips = clips.readable() if skip_unreadable else clips
     return torch.stack([clips[i] for i in range(len(clips))])
 
@@ -192,25 +216,27 @@ def _listed(folder: Path, splits: str | None, split: int) -> list[VideoFile]:
     return files
 
 
-def _video_files(folder: Path, seen: set[Path] | None = None) -> Iterator[Path]:
+def _media_files(
+    folder: Path, kinds: frozenset[str] = VIDEO_SUFFIXES, seen: set[Path] | None = None
+) -> Iterator[Path]:
     seen = set() if seen is None else seen
     if folder.resolve() in seen:  # by a link, perhaps one that leads back above itself
         return
     seen.add(folder.resolve())
-    # scandir knows which are folders: images by the million are walked here too, to find no video.
+    # scandir knows which are folders: images by the million are walked here too.
     with os.scandir(folder) as found:
         entries = sorted(found, key=lambda entry: entry.name)
     for entry in entries:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _video_files(Path(entry.path), seen)
-        elif os.path.splitext(entry.name)[1].lower() in VIDEO_SUFFIXES:
+            yield from _media_files(Path(entry.path), kinds, seen)
+        elif os.path.splitext(entry.name)[1].lower() in kinds:
             yield Path(entry.path)
 
 
 def _from_tree(root: Path, prefix: str, test: bool | None) -> Iterator[VideoFile]:
-    for path in _video_files(root):
+    for path in _media_files(root):
         parts = path.relative_to(root).parts
         key = prefix + "/".join(parts)
         yield VideoFile(path, key, source=key, label=parts[:-1], test=test)
@@ -243,7 +269,7 @@ def _from_table(folder: Path) -> Iterator[VideoFile]:
             raise RinceError(f"{table}, line {number}: {error}") from None
         seen.add(key)
         yield VideoFile(path, key, row.get("source_video") or key, label, start)
-    others = sum(p.relative_to(folder).as_posix() not in seen for p in _video_files(folder))
+    others = sum(p.relative_to(folder).as_posix() not in seen for p in _media_files(folder))
     if others:
         warn(f"{others} videos in {folder} are not in {TABLE} and are left out")
 

@@ -94,9 +94,10 @@ def as_backbone(
             features = module(torch.zeros(1, in_channels, *time, image_size, image_size))
     except (RuntimeError, ValueError) as error:  # some norms raise ValueError for a dimension more
         what = "image" if frames is None else f"clip of {frames} frames"
+        hint = "" if frames is None else "; for clips take small-resnet3d or torchvision/r3d_18"
         raise ValueError(
             f"the backbone {type(module).__name__} fails on a {in_channels}-channel {what} of "
-            f"{image_size} x {image_size} pixels: {error}"
+            f"{image_size} x {image_size} pixels: {error}{hint}"
         ) from error
     finally:
         module.train(was_training)

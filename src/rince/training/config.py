@@ -97,6 +97,7 @@ class VideoConfig:
         split: which of their three.
         cache: folder of decoded clips; None takes ~/.cache/rince/clips.
         cache_gb: most that it holds of this data set; 0 decodes each clip each time.
+        decoder: torchcodec needs the extra torchcodec and FFmpeg; it returns the same frames.
     """
 
     frames: int = 8
@@ -109,6 +110,7 @@ class VideoConfig:
     split: int = 1
     cache: str | None = None
     cache_gb: float = 2.0
+    decoder: Literal["pyav", "torchcodec"] = "pyav"
 
 
 @dataclass

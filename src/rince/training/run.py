@@ -143,7 +143,7 @@ def load_splits(config: TrainConfig, channels: int = 3) -> Splits:
         return replace(
             found, train=tokenised(config, found.train), test=tokenised(config, found.test)
         )
-    if holds_videos(config.data):
+    if holds_videos(config.data, by_time=config.ranks.by == "time"):
         for option in ("root", "per_class", "test_per_class", "cache", "drop_duplicates"):
             require(
                 not getattr(images, option),
