@@ -80,6 +80,9 @@ TESTS = {
     "models/onnx_file.py": "tests/models/test_exported.py tests/cli/test_export_kinds.py",
     "training/checkpoint.py": "tests/cli/test_export_verbs.py tests/cli/test_export_kinds.py",
     "reports/model_card.py": "tests/reports/test_model_card.py tests/cli/test_export_kinds.py",
+    "evaluation/evaluate.py": (
+        "tests/evaluation/test_evaluate.py tests/evaluation/test_evaluate_videos.py"
+    ),
     "evaluation/class_similarity.py": "tests/evaluation/test_class_similarity.py",
     "reports/figures.py": "tests/reports/test_figures.py",
     "reports/class_maps.py": "tests/reports/test_class_maps.py",
@@ -158,6 +161,7 @@ METHODS = "reports/methods.py"
 PAGE = "reports/page.py"
 FIGURES = "reports/figures.py"
 CLASS_MEANS = "evaluation/class_similarity.py"
+EVALUATE = "evaluation/evaluate.py"
 EXPORT = "cli/export.py"
 EMBED = "cli/embed.py"
 SEARCH = "cli/search.py"
@@ -707,6 +711,24 @@ MUTANTS = (
     ),
     Mutant(CHECKPOINT, "None if trained.own_backbone else", "", "a module of one's own"),
     Mutant(CHECKPOINT, "width = embedding_dim * num_heads", "width = embedding_dim", "two heads"),
+    Mutant(
+        EVALUATE,
+        "logits.argmax(dim=1) == test.labels",
+        "logits.argmax(dim=1) >= 0",
+        "a classifier's own accuracy",
+    ),
+    Mutant(
+        EVALUATE,
+        "classifier is not None and own_classes",
+        "classifier is not None",
+        "not on other classes",
+    ),
+    Mutant(
+        EVALUATE,
+        "video_accuracy(logits, test.labels, videos)",
+        "float(hits.double().mean())",
+        "a classifier's own accuracy over videos",
+    ),
     Mutant(CLASS_MEANS, "(query @ gallery.T)", "(query @ query.T)", "test against training"),
     Mutant(CLASS_MEANS, "torch.bincount(labels, minlength=num_classes)", "1", "means, not sums"),
     Mutant(CLASS_MAPS, "np.mean(same, axis=0)", "same[0]", "the mean over runs"),

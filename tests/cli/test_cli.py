@@ -489,3 +489,18 @@ def test_train_evaluate_compare(
     assert "rince out-in" in shown
     assert "cross-entropy" in shown
     assert f"{100 * metrics['probe/fine']:.1f}" in page.read_text()
+
+
+def test_warnings_of_rince_have_no_line_of_source() -> None:
+    code = (
+        "import sys, warnings, rince.cli.ranks as ranks\n"
+        "from rince.cli.main import main\n"
+        "from rince.core.checks import warn\n"
+        "def run(_):\n    warn('mind the gap')\n    warnings.warn('of another library')\n"
+        "ranks.run = run\nusual = warnings.formatwarning\nmain(['ranks'])\n"
+        "assert warnings.formatwarning is usual\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, second = found.stderr.splitlines()[:2]
+    assert first == "warning: mind the gap"
+    assert "UserWarning: of another library" in second

@@ -58,6 +58,13 @@ def test_a_classifier_judges_outliers_by_its_logits() -> None:
         assert found.metrics[f"ood/black/{name}/AUROC"] == pytest.approx(auroc(*scores))
         assert found.metrics[f"ood/black/{name}/FPR95"] == pytest.approx(fpr_at_tpr(*scores))
         assert ("black", name) in found.roc
+    right = sum(int(a) == int(b) for a, b in zip(inside.argmax(1), data.test.labels, strict=True))
+    assert found.metrics["classifier/fine"] == pytest.approx(right / 6)
+    assert "classifier/video" not in found.metrics
+    other = evaluate_backbone(
+        nn.Flatten(), data, outliers(), options=OPTIONS, classifier=head, own_classes=False
+    )
+    assert found.metrics.keys() - other.metrics.keys() == {"classifier/fine"}
 
 
 def test_without_a_covariance_the_other_detector_and_all_else_remain() -> None:

@@ -11,8 +11,12 @@ import torch
 from rince.cli.compare import compare_runs
 from rince.cli.evaluate import evaluate_run
 from rince.core.checks import RinceError
+from rince.data.batches import eval_batches
+from rince.data.clips import VideoClips
 from rince.evaluation.evaluate import EvaluationOptions
 from rince.evaluation.results import load_evaluation
+from rince.ranks.time import VIDEO
+from rince.training.checkpoint import load_run
 from rince.training.config import (
     DataConfig,
     ModelConfig,
@@ -21,7 +25,7 @@ from rince.training.config import (
     TrainConfig,
     VideoConfig,
 )
-from rince.training.run import train
+from rince.training.run import load_splits, train
 
 pytest.importorskip("av")
 
@@ -93,6 +97,39 @@ def test_nothing_is_judged_by_labels_that_are_not_there(tmp_path: Path) -> None:
     kinds = {name.partition("/")[0] for name in found.metrics}
     assert kinds == {"retrieval", "ordering"}
     assert "retrieval/near/R@1" in found.metrics
+
+
+def test_a_fine_tuned_classifier_is_judged_by_its_own_logits(
+    labelled: Path, tmp_path: Path
+) -> None:
+    first = _run(labelled, tmp_path, "first")
+    tuned = _run(
+        labelled, tmp_path, "tuned", objective="cross-entropy", ranks=RanksConfig(),
+        model=ModelConfig(backbone="small-resnet3d", start_from=str(first)),
+    )  # fmt: skip
+    evaluate_run(first, [], options=OPTIONS)
+    assert not [name for name in load_evaluation(first).metrics if name.startswith("classifier")]
+    evaluate_run(tuned, [], options=OPTIONS)
+    found = load_evaluation(tuned)
+    trained = load_run(tuned)
+    assert trained.classifier is not None
+    clips = load_splits(trained.config).test
+    assert isinstance(clips, VideoClips)
+    with torch.no_grad():
+        features = [trained.backbone.module(pixels) for pixels, _ in eval_batches(clips, 1, 16, 0)]
+        chances = trained.classifier(torch.cat(features)).softmax(dim=1)
+    hits = [
+        int(row.argmax()) == int(label) for row, label in zip(chances, clips.labels, strict=True)
+    ]
+    assert found.metrics["classifier/fine"] == pytest.approx(sum(hits) / len(hits))
+    of_video: dict[int, list[int]] = {}
+    for i, video in enumerate(clips.items[:, VIDEO].tolist()):
+        of_video.setdefault(int(video), []).append(i)
+    whole = [
+        int(sum(chances[i] for i in rows).argmax()) == int(clips.labels[rows[0]])  # type: ignore[union-attr]
+        for rows in of_video.values()
+    ]
+    assert found.metrics["classifier/video"] == pytest.approx(sum(whole) / len(whole))
 
 
 def test_videos_of_one_clip_are_judged_by_label(labelled: Path, tmp_path: Path) -> None:

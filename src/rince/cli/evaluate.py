@@ -163,7 +163,7 @@ def evaluate_run(
                 trained.in_channels,
                 "skip" if skip_unreadable else "error",
             )
-    own_classes = trained.ranks.classes == splits.train.taxonomy.classes
+    classes = splits.train.taxonomy.classes
     evaluation = evaluate_backbone(
         trained.backbone.module,
         splits,
@@ -172,7 +172,8 @@ def evaluate_run(
         device=device,
         workers=images.workers,
         classifier=trained.classifier,
-        class_ranks=trained.ranks if own_classes else None,
+        own_classes=trained.taxonomy.classes == classes,
+        class_ranks=trained.ranks if trained.ranks.classes == classes else None,
     )
     save_evaluation(evaluation, folder)
     print(f"{folder.name} ({evaluation.info['evaluate_seconds']:.0f} s)")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from rince._version import __version__
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, RinceWarning
 
 VERBS = {
     "ranks": "show what the ranks of a data set look like, before any training",
@@ -53,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rince has no verb {verb!r}{hint}", file=sys.stderr)
         return 2
     try:
-        importlib.import_module(f"rince.cli.{verb}").run(rest)
+        with _plain_warnings():
+            importlib.import_module(f"rince.cli.{verb}").run(rest)
     except Exception as error:
         message = _message(error)
         if message is None:
@@ -67,6 +70,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 130
     return 0
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Rince's own warnings without a line of its source, which says nothing to a user."""
+    usual = warnings.formatwarning
+
+    def plain(message: Warning | str, category: type[Warning], *where: object) -> str:
+        if issubclass(category, RinceWarning):
+            return f"warning: {message}\n"
+        return usual(message, category, *where)  # type: ignore[arg-type]
+
+    warnings.formatwarning = plain  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _message(error: Exception) -> str | None:

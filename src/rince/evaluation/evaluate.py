@@ -77,6 +77,7 @@ def evaluate_backbone(
     batch_size: int = 512,
     workers: int = 0,
     classifier: nn.Module | None = None,
+    own_classes: bool = True,
     class_ranks: ClassRanks | None = None,
 ) -> Evaluation:
     """Judge a backbone as the paper does, and by whether it keeps the order of the ranks.
@@ -95,6 +96,8 @@ def evaluate_backbone(
         workers: processes that decode image files; no effect for images in memory.
         classifier: features to logits, (B, D) -> (B, C), of a run that was trained as one: then
             its probabilities (msp) and energies are outlier scores too.
+        own_classes: its classes are those of the splits, so that its own accuracy, as after
+            fine-tuning, can be told.
         class_ranks: those it was trained on, to be drawn beside what it learned; the taxonomy's
             by default.
 
@@ -142,6 +145,13 @@ def evaluate_backbone(
             train_labels,
             k=neighbours,
         )
+    if levels and classifier is not None and own_classes:
+        logits = copy.deepcopy(classifier).to(test.features)(test.features).detach()
+        hits = logits.argmax(dim=1) == test.labels
+        metrics["classifier/fine"] = float(hits.double().mean())
+        if isinstance(splits.test, VideoClips):
+            videos = splits.test.items[:, VIDEO]
+            metrics["classifier/video"] = video_accuracy(logits, test.labels, videos)
     sides = {
         level: (test_labels, train_labels)
         for level, (train_labels, test_labels, _) in levels.items()

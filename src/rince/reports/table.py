@@ -207,6 +207,7 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
         Column("probe/fine", "probe", "fine"),
         Column("probe/coarse", "probe", "coarse"),
         Column("probe/video", "probe", "video"),
+        Column("classifier/video", "classifier", "video"),
         Column("knn/fine", "kNN", "fine"),
         Column("knn/coarse", "kNN", "coarse"),
         Column("retrieval/fine/R@1", "R@1", "fine"),
