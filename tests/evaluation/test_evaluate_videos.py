@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from rince.cli.compare import compare_runs
 from rince.cli.evaluate import evaluate_run
 from rince.core.checks import RinceError
 from rince.data.batches import eval_batches
 from rince.data.clips import VideoClips
-from rince.evaluation.evaluate import EvaluationOptions
+from rince.evaluation.evaluate import EvaluationOptions, evaluate_backbone
 from rince.evaluation.results import load_evaluation
 from rince.ranks.time import VIDEO
 from rince.training.checkpoint import load_run
@@ -99,9 +100,8 @@ def test_nothing_is_judged_by_labels_that_are_not_there(tmp_path: Path) -> None:
     assert "retrieval/near/R@1" in found.metrics
 
 
-def test_a_fine_tuned_classifier_is_judged_by_its_own_logits(
-    labelled: Path, tmp_path: Path
-) -> None:
+def test_a_classifier_is_judged_by_its_own_logits(labelled: Path, tmp_path: Path) -> None:
+    """As after fine-tuning: by clip, and over the mean probabilities of a video's clips."""
     first = _run(labelled, tmp_path, "first")
     tuned = _run(
         labelled, tmp_path, "tuned", objective="cross-entropy", ranks=RanksConfig(),
@@ -111,25 +111,49 @@ def test_a_fine_tuned_classifier_is_judged_by_its_own_logits(
     assert not [name for name in load_evaluation(first).metrics if name.startswith("classifier")]
     evaluate_run(tuned, [], options=OPTIONS)
     found = load_evaluation(tuned)
+
     trained = load_run(tuned)
-    assert trained.classifier is not None
-    clips = load_splits(trained.config).test
+    splits = load_splits(trained.config)
+    clips = splits.test
     assert isinstance(clips, VideoClips)
     with torch.no_grad():
-        features = [trained.backbone.module(pixels) for pixels, _ in eval_batches(clips, 1, 16, 0)]
-        chances = trained.classifier(torch.cat(features)).softmax(dim=1)
-    hits = [
-        int(row.argmax()) == int(label) for row, label in zip(chances, clips.labels, strict=True)
-    ]
-    assert found.metrics["classifier/fine"] == pytest.approx(sum(hits) / len(hits))
+        batches = eval_batches(clips, 1, 16, 0)
+        features = torch.cat([trained.backbone.module(pixels) for pixels, _ in batches])
     of_video: dict[int, list[int]] = {}
     for i, video in enumerate(clips.items[:, VIDEO].tolist()):
         of_video.setdefault(int(video), []).append(i)
-    whole = [
-        int(sum(chances[i] for i in rows).argmax()) == int(clips.labels[rows[0]])  # type: ignore[union-attr]
-        for rows in of_video.values()
-    ]
-    assert found.metrics["classifier/video"] == pytest.approx(sum(whole) / len(whole))
+
+    def accuracies(head: nn.Linear) -> tuple[float, float]:
+        chances = head(features).softmax(dim=1)
+        guesses = chances.argmax(dim=1).tolist()
+        hits = [guess == int(clips.labels[i]) for i, guess in enumerate(guesses)]
+        whole = [
+            int(torch.stack([chances[i] for i in rows]).sum(dim=0).argmax())
+            == int(clips.labels[rows[0]])
+            for rows in of_video.values()
+        ]
+        return sum(hits) / len(hits), sum(whole) / len(whole)
+
+    assert isinstance(trained.classifier, nn.Linear)
+    expected = accuracies(trained.classifier)
+    assert found.metrics["classifier/fine"] == pytest.approx(expected[0])
+    assert found.metrics["classifier/video"] == pytest.approx(expected[1])
+    # One that cuts through a video, whose clips then disagree.
+    head = nn.Linear(features.shape[1], 2)
+    torch.nn.init.zeros_(head.weight)
+    head.weight.data[1] = torch.randn(features.shape[1], generator=torch.Generator().manual_seed(0))
+    heights = (features @ head.weight[1]).detach().sort().values
+    for cut in ((heights[1:] + heights[:-1]) / 2).tolist():
+        head.bias.data = torch.tensor([0.0, -cut])
+        expected = accuracies(head)
+        if expected[0] != expected[1]:
+            break
+    assert expected[0] != expected[1]
+    judged = evaluate_backbone(
+        trained.backbone.module, splits, {}, options=OPTIONS, classifier=head.requires_grad_(False)
+    ).metrics
+    assert judged["classifier/fine"] == pytest.approx(expected[0])
+    assert judged["classifier/video"] == pytest.approx(expected[1])
 
 
 def test_videos_of_one_clip_are_judged_by_label(labelled: Path, tmp_path: Path) -> None:
