@@ -23,6 +23,8 @@ def test_mean_curve_is_of_the_steps_that_all_runs_logged():
     mean = values.mean(axis=1, keepdims=True)
     np.testing.assert_allclose(found[:, 2], np.sqrt(((values - mean) ** 2).sum(axis=1) / (3 - 1)))
     np.testing.assert_allclose(mean_curve(runs[:1]), [[0, 1, 0], [10, 2, 0], [30, 7, 0]])
+    lost = [[(0, 1.0), (5, float("nan")), (9, 4.0)], [(0, 3.0), (5, 2.0), (9, 4.0)]]
+    assert mean_curve(lost)[:, :2].tolist() == [[0, 2], [9, 4]]
     assert mean_curve([]).shape == mean_curve([[]]).shape == (0, 3)
     assert mean_curve([[(0, 1.0)], [(5, 1.0)]]).shape == (0, 3)
 
