@@ -182,7 +182,7 @@ def test_what_is_wrong_is_said(
     search = ["search", query, "--gallery", file, "--run"]
     shown = _refusal([*search, str(runs / "two-heads")], capsys)
     assert "was made by another network" in shown
-    assert f"rince embed {runs / 'two-heads'} FOLDER -o {file}" in shown
+    assert f"rince embed {runs / 'two-heads'} DATA -o {file}" in shown
     assert "there is no file x.png: the network takes images" in _refusal(
         ["search", "x.png", "--gallery", file, "--run", run], capsys
     )
