@@ -1,0 +1,67 @@
+"""What the grades do on Cranfield: is a relevant abstract found, and is a better one ahead?
+
+    python experiments/text/why_grades.py DATA/cranfield [FOLDS]
+
+Seed 0, the first two of graded.py's folds (90 questions). For each method NDCG@10 with grades and
+without, the share of (judged, other) pairs of abstracts in the right order, and of (better grade,
+worse grade) pairs. "two ranks" takes grades 4 and 3 together, and 2 and 1; "soft" doubles the first
+temperature.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from pathlib import Path
+
+import graded
+import torch
+from common import encode
+
+from rince.evaluation.graded import ndcg
+
+GRADES = {
+    "rince grades": ([4, 3, 2, 1], (0.05, 0.08, 0.12, 0.2)),
+    "rince grades, two ranks": ([3, 1], (0.05, 0.1)),
+    "rince grades, soft": ([4, 3, 2, 1], (0.1, 0.13, 0.17, 0.2)),
+}
+
+
+def main(folder: Path, folds: int) -> None:
+    queries, corpus, judged = graded.load(folder)
+    judged = {q: {d: g for d, g in judged[q].items() if d in corpus} for q in queries}
+    names, place = list(queries), {key: i for i, key in enumerate(corpus)}
+    shuffled = torch.randperm(len(names), generator=torch.Generator().manual_seed(0)).tolist()
+    for method in ("frozen", "rince binary", *GRADES):
+        found: dict[str, list[float]] = {"NDCG@10": [], "binary": [], "judged": [], "grades": []}
+        for fold in range(folds):
+            test = [names[i] for i in shuffled[fold :: graded.FOLDS]]
+            rest = [name for name in names if name not in set(test)]
+            if method in GRADES:
+                graded.GRADES, graded.TEMPERATURES = GRADES[method]  # type: ignore[assignment]
+            model, _ = graded.fit(
+                "rince grades" if method in GRADES else method, queries, corpus, judged, rest, 0,
+                graded.EPOCHS, graded.LAYERS, graded.MAX_LENGTH,
+            )  # fmt: skip
+            z, c = encode(model, [queries[q] for q in test]), encode(model, list(corpus.values()))
+            gains = torch.zeros(len(test), len(corpus))
+            for i, question in enumerate(test):
+                for key, grade in judged[question].items():
+                    gains[i, place[key]] = grade
+            found["NDCG@10"] += ndcg(z, c, gains)[10].tolist()
+            found["binary"] += ndcg(z, c, (gains > 0).float())[10].tolist()
+            for similarity, gain in zip(z @ c.T, gains, strict=True):
+                own, grades, others = similarity[gain > 0], gain[gain > 0], similarity[gain == 0]
+                found["judged"].append(float((own[:, None] > others).float().mean()))
+                better = grades[:, None] > grades
+                if better.any():
+                    ahead = (own[:, None] > own)[better]
+                    found["grades"].append(float(ahead.float().mean()))
+        means = {name: round(100 * statistics.fmean(values), 1) for name, values in found.items()}
+        print(method, means, flush=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) == 3 else 2)
