@@ -832,10 +832,8 @@ MUTANTS = (
         "+ k / info.rate for k in range(frames)]\n                yield",
         "kinds: the stride",
     ),
-    Mutant(
-        CLIPS, "span, span)\n            if", "span, step)\n            if", "kinds: they touch"
-    ),
-    Mutant(CLIPS, 'part.startswith(".") for part', "False for part", "kinds: hidden folders"),
+    Mutant(CLIPS, "hop or span, most", "hop or step, most", "kinds: they touch"),
+    Mutant(SOURCES, 'if entry.name.startswith("."):', "if False:", "kinds: hidden folders"),
     Mutant(CLIPS, "count + len(reasons)", "len(reasons)", "kinds: some can be read"),
     Mutant(CARD, 'config["ranks"]["by"] == "time"', "False", "kinds: times are no class ranks"),
     Mutant(CARD, "`{_last_part(encoder.backbone)}`", "`{encoder.backbone}`", "kinds: no folders"),

@@ -101,9 +101,9 @@ def embed_data(
         RinceError: there are none, or some cannot be read.
     """
     from rince.core.checks import RinceError
-    from rince.data.clips import video_files
     from rince.data.images import image_files
     from rince.data.texts import read_texts
+    from rince.data.video_sources import video_files
     from rince.evaluation.embeddings import embed
     from rince.models.texts import SentenceModel
 

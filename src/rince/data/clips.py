@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
-from rince.data.video import VIDEO_SUFFIXES, Decoder, probe, read_frames
+from rince.data.video import Decoder, VideoInfo, probe, read_frames
 from rince.ranks.taxonomy import Taxonomy
 
 _RESERVED = 4  # bytes of a check sum
@@ -220,27 +220,21 @@ def clip_starts(
     return [first + i * hop for i in chosen]
 
 
-def video_files(path: str | Path) -> list[str]:
-    """A video itself, or all below a folder, sorted; hidden ones are left out.
+def cut(
+    info: VideoInfo, frames: int, stride: int, hop: float | None = None, most: int | None = None
+) -> tuple[list[float], float, float]:
+    """Where the clips of a video begin, the step from frame to frame, and how long a clip is.
 
-    Raises:
-        RinceError: neither a file nor a folder, or no video in it.
+    Args:
+        info: of the video. frames, stride: a clip is so many frames, each the stride-th.
+        hop: from one start to the next; None: clips touch. most: see :func:`clip_starts`.
+
+    Returns:
+        Seconds, all of them; no start if not one clip fits.
     """
-    root = Path(path).expanduser()
-    if root.is_file():
-        return [str(root)]
-    if not root.is_dir():
-        raise RinceError(f"{path} is neither a video nor a folder of videos")
-    found = [
-        str(file)
-        for file in sorted(root.rglob("*"))
-        if file.suffix.lower() in VIDEO_SUFFIXES
-        and file.is_file()
-        and not any(part.startswith(".") for part in file.relative_to(root).parts)
-    ]
-    if not found:
-        raise RinceError(f"{path} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
-    return found
+    step = stride / info.rate
+    span = (frames - 1) * step + 1 / info.rate
+    return clip_starts(info.seconds, span, hop or span, most), step, span
 
 
 def decoded_clips(
@@ -262,9 +256,7 @@ def decoded_clips(
     for file in files:
         try:
             info = probe(file)
-            step = stride / info.rate
-            span = (frames - 1) * step + 1 / info.rate
-            starts = clip_starts(info.seconds, span, span)
+            starts, step, span = cut(info, frames, stride)
             if not starts:
                 raise RinceError(
                     f"{file} is {info.seconds:.2f} s long, and a clip takes {span:.2f} s. Mend or "

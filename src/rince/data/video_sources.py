@@ -18,7 +18,7 @@ from rince.core.checks import RinceError, require, warn
 from rince.data.clips import (
     ClipCache,
     VideoClips,
-    clip_starts,
+    cut,
     default_cache_folder,
     warn_left_out,
 )
@@ -216,6 +216,23 @@ def _listed(folder: Path, splits: str | None, split: int) -> list[VideoFile]:
     return files
 
 
+def video_files(path: str | Path) -> list[str]:
+    """A video itself, or all below a folder, sorted; hidden ones are left out.
+
+    Raises:
+        RinceError: neither a file nor a folder, or no video in it.
+    """
+    root = Path(path).expanduser()
+    if root.is_file():
+        return [str(root)]
+    if not root.is_dir():
+        raise RinceError(f"{path} is neither a video nor a folder of videos")
+    found = [str(file) for file in _media_files(root) if file.is_file()]
+    if not found:
+        raise RinceError(f"{path} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
+    return found
+
+
 def _media_files(
     folder: Path, kinds: frozenset[str] = VIDEO_SUFFIXES, seen: set[Path] | None = None
 ) -> Iterator[Path]:
@@ -333,9 +350,7 @@ def _cut(
         try:
             if isinstance(info, RinceError):
                 raise info
-            step = stride / info.rate
-            span = (frames - 1) * step + 1 / info.rate
-            starts = clip_starts(info.seconds, span, hop or span, per_video)
+            starts, step, span = cut(info, frames, stride, hop, per_video)
             if not starts:
                 raise RinceError(
                     f"cannot use {file.path}: it is {info.seconds:.2f} s long, and a clip of "
