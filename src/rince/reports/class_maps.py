@@ -10,7 +10,7 @@ import numpy as np
 from rince.core.checks import import_extra
 from rince.evaluation.results import Evaluation
 from rince.reports.figures import DPI, WIDTH, Array, Picture, drawing, encode, new_axes
-from rince.reports.pieces import class_name, figure, figures_row, fold, guide, text
+from rince.reports.pieces import class_name, figure, figures_row, fold, part, text
 
 _MAX_TICKS = 20
 
@@ -29,14 +29,12 @@ def class_maps(evaluations: Sequence[Evaluation], name: str, dpi: int) -> str:
         (given_picture(shown.given, shown.groups, dpi=dpi), "given: ranks of the classes"),
     ]
     names = [class_name(first.classes, label) for label in shown.order.tolist()]
-    return (
-        "<h3>Similarity of the classes</h3>"
-        + guide(
-            "both should show the same pattern: a bright diagonal, classes of one group (between "
-            "two lines) brighter than the rest. Rows are test images, columns training images."
-        )
-        + figures_row(figure(picture, f"{words} of {name}", words) for picture, words in cards)
-        + fold("Which row is which", _rows_list(names, shown.groups, first.groups))
+    return part(
+        "Similarity of the classes",
+        "both should show the same pattern: a bright diagonal, classes of one group (between two "
+        "lines) brighter than the rest. Rows are test images, columns training images.",
+        figures_row(figure(picture, f"{words} of {name}", words) for picture, words in cards),
+        fold("Which row is which", _rows_list(names, shown.groups, first.groups)),
     )
 
 

@@ -12,12 +12,10 @@ from rince.reports.pieces import (
     figure,
     figures_row,
     fold,
-    guide,
     note,
+    part,
     section,
-    text,
 )
-from rince.reports.run_report import one_line
 from rince.reports.table import Row
 from rince.reports.training_curves import training_pictures
 
@@ -64,13 +62,11 @@ def _histogram_part(row: Row, limits: tuple[float, float] | None, dpi: int) -> s
     picture = figures.histogram_picture(histograms, limits, dpi=dpi)
     if picture is None:
         return ""
-    return (
-        "<h3>Similarities per rank</h3>"
-        + guide(
-            "the curves should stand in order, rank 1 furthest right and the negatives furthest "
-            "left, and overlap little." + _spread(row)
-        )
-        + figures_row([figure(picture, f"similarity histogram of {row.label}")])
+    return part(
+        "Similarities per rank",
+        "the curves should stand in order, rank 1 furthest right and the negatives furthest "
+        "left, and overlap little." + _spread(row),
+        figures_row([figure(picture, f"similarity histogram of {row.label}")]),
     )
 
 
@@ -79,13 +75,11 @@ def _time_part(row: Row, dpi: int) -> str:
     picture = figures.time_picture([curve for curve in curves if curve is not None], dpi=dpi)
     if picture is None:
         return ""
-    return (
-        "<h3>Similarity over time</h3>"
-        + guide(
-            "the line should fall with the seconds between two clips of a video, and stay above "
-            "the dashed one, which is for clips of two videos." + _spread(row)
-        )
-        + figures_row([figure(picture, f"similarity over time of {row.label}")])
+    return part(
+        "Similarity over time",
+        "the line should fall with the seconds between two clips of a video, and stay above "
+        "the dashed one, which is for clips of two videos." + _spread(row),
+        figures_row([figure(picture, f"similarity over time of {row.label}")]),
     )
 
 
@@ -109,13 +103,11 @@ def _map_part(row: Row, dpi: int) -> str:
             legend = fold(f"{len(colours)} colours", legend)
         caption = f"coloured by {level} ({len(colours)})"
         cards.append(figure(picture, f"map of {row.label}, {caption}", caption, legend))
-    return (
-        f"<h3>Map of the features{_of_first(row)}</h3>"
-        + guide(
-            "classes should form clumps in the first map, and clumps of one group should be "
-            "neighbours in the second; distances across the map mean little."
-        )
-        + figures_row(cards)
+    return part(
+        "Map of the features" + _of_first(row),
+        "classes should form clumps in the first map, and clumps of one group should be "
+        "neighbours in the second; distances across the map mean little.",
+        figures_row(cards),
     )
 
 
@@ -123,15 +115,11 @@ def _training_part(row: Row, dpi: int) -> str:
     curves = training_pictures([run.history for run in row.runs], dpi=dpi)
     if not curves:
         return ""
-    return (
-        "<h3>Training</h3>"
-        + guide(
-            "the similarity curves should spread out in rank order; a rank with hardly any "
-            "positives learns nothing." + _spread(row)
-        )
-        + figures_row(
-            figure(picture, f"{title} of {row.label}", title) for title, picture in curves
-        )
+    return part(
+        "Training",
+        "the similarity curves should spread out in rank order; a rank with hardly any "
+        "positives learns nothing." + _spread(row),
+        figures_row(figure(picture, f"{title} of {row.label}", title) for title, picture in curves),
     )
 
 
@@ -140,13 +128,11 @@ def _gallery_part(row: Row, max_characters: int) -> str:
     shown = gallery_html(evaluation.gallery, evaluation.classes, max_characters)
     if not shown:
         return ""
-    return (
-        f"<h3>Nearest neighbours{_of_first(row)}</h3>"
-        + guide(
-            "frames should be green first, then the next ranks; a red frame among the first is a "
-            "mistake worth looking at."
-        )
-        + shown
+    return part(
+        "Nearest neighbours" + _of_first(row),
+        "frames should be green first, then the next ranks; a red frame among the first is a "
+        "mistake worth looking at.",
+        shown,
     )
 
 
@@ -157,4 +143,4 @@ def _spread(row: Row) -> str:
 
 
 def _of_first(row: Row) -> str:
-    return f", of {text(one_line(row.runs[0].folder.name))}" if len(row.runs) > 1 else ""
+    return f", of {row.runs[0].folder.name}" if len(row.runs) > 1 else ""

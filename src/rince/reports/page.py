@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rince.core.checks import RinceError, require, warn
-from rince.evaluation.results import Evaluation
 from rince.reports import figures
 from rince.reports.methods import method_section
 from rince.reports.origins import config_section, origin_section
@@ -26,7 +25,7 @@ from rince.reports.pieces import (
     text,
 )
 from rince.reports.run_report import RunReport, distinct_names
-from rince.reports.table import MISSING, Cell, Comparison, comparison_rows, format_metric, mean_cell
+from rince.reports.table import MISSING, Cell, Comparison, comparison_rows, mean_cell
 
 MAX_BYTES = 3_000_000
 
@@ -145,7 +144,7 @@ def _results_section(
     if any(len(row.runs) > 1 for row in comparison.rows):
         remarks += " ± is the sample standard deviation over the runs of a row."
     metrics = dict.fromkeys(key for run in runs for key in run.evaluation.metrics)
-    everything = {key: [_number(run.evaluation, key) for run in runs] for key in metrics}
+    everything = {key: [mean_cell(key, [run]).text for run in runs] for key in metrics}
     return section(
         "results",
         "Results",
@@ -163,11 +162,6 @@ def _result_cell(cell: Cell) -> str:
     if cell.best:
         return f'<td class="best"><strong>{text(cell.text)}</strong></td>'
     return f"<td>{text(cell.text)}</td>"
-
-
-def _number(evaluation: Evaluation, key: str) -> str:
-    value = evaluation.metrics.get(key)
-    return MISSING if value is None or not math.isfinite(value) else format_metric(key, value)
 
 
 def _outlier_section(comparison: Comparison, dpi: int) -> str:

@@ -33,6 +33,11 @@ def guide(words: str) -> str:
     return f'<p class="guide">What to look at: {text(words)}</p>'
 
 
+def part(heading: str, hint: str, *content: str) -> str:
+    """A piece of a section, with one sentence on how to read it; ``content`` is HTML."""
+    return f"<h3>{text(heading)}</h3>{guide(hint)}{''.join(content)}"
+
+
 def note(words: str) -> str:
     """A remark in small print."""
     return f'<p class="note">{text(words)}</p>'
