@@ -125,14 +125,27 @@ def judge(
     model: Any, queries: dict[int, str], corpus: dict[int, str], judged: Judged, test: list[int]
 ) -> list[float]:
     """NDCG@10 of each question."""
+    z = encode(model, [queries[question] for question in test])
+    gains = gains_of(corpus, judged, test)
+    return [float(x) for x in ndcg(z, encode(model, list(corpus.values())), gains)[10]]
+
+
+def gains_of(corpus: dict[int, str], judged: Judged, test: list[int]) -> Tensor:
+    """(questions, abstracts): the grade, 0 where it was not judged."""
     place = {key: i for i, key in enumerate(corpus)}
     gains = torch.zeros(len(test), len(corpus))
     for i, question in enumerate(test):
         for key, grade in judged[question].items():
             if key in place:
                 gains[i, place[key]] = grade
-    z = encode(model, [queries[question] for question in test])
-    return [float(x) for x in ndcg(z, encode(model, list(corpus.values())), gains)[10]]
+    return gains
+
+
+def split(names: list[int], seed: int, fold: int, folds: int) -> tuple[list[int], list[int]]:
+    """The questions to judge and to train on: the seed shuffles, a fold is every so many-th."""
+    shuffled = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))
+    test = [names[i] for i in shuffled[fold::folds].tolist()]
+    return test, [name for name in names if name not in set(test)]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -151,11 +164,8 @@ def main(arguments: list[str] | None = None) -> None:
         known = set(corpus)
         judged = {q: {d: g for d, g in judged[q].items() if d in known} for q in queries}
         for seed in found.seeds:
-            shuffled = torch.randperm(len(queries), generator=torch.Generator().manual_seed(seed))
-            names = list(queries)
             for fold in range(folds):
-                test = [names[i] for i in shuffled[fold::folds].tolist()]
-                rest = [name for name in names if name not in set(test)]
+                test, rest = split(list(queries), seed, fold, folds)
                 for method in found.methods:
                     key = {"method": method, "seed": seed, "fold": fold}
                     if not results.has(**key):

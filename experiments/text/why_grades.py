@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 import graded
-import torch
 from common import encode
 
 from rince.evaluation.graded import ndcg
@@ -30,13 +29,10 @@ GRADES = {
 def main(folder: Path, folds: int) -> None:
     queries, corpus, judged = graded.load(folder)
     judged = {q: {d: g for d, g in judged[q].items() if d in corpus} for q in queries}
-    names, place = list(queries), {key: i for i, key in enumerate(corpus)}
-    shuffled = torch.randperm(len(names), generator=torch.Generator().manual_seed(0)).tolist()
     for method in ("frozen", "rince binary", *GRADES):
         found: dict[str, list[float]] = {"NDCG@10": [], "binary": [], "judged": [], "grades": []}
         for fold in range(folds):
-            test = [names[i] for i in shuffled[fold :: graded.FOLDS]]
-            rest = [name for name in names if name not in set(test)]
+            test, rest = graded.split(list(queries), 0, fold, graded.FOLDS)
             if method in GRADES:
                 graded.GRADES, graded.TEMPERATURES = GRADES[method]  # type: ignore[assignment]
             model, _ = graded.fit(
@@ -44,10 +40,7 @@ def main(folder: Path, folds: int) -> None:
                 graded.EPOCHS, graded.LAYERS, graded.MAX_LENGTH,
             )  # fmt: skip
             z, c = encode(model, [queries[q] for q in test]), encode(model, list(corpus.values()))
-            gains = torch.zeros(len(test), len(corpus))
-            for i, question in enumerate(test):
-                for key, grade in judged[question].items():
-                    gains[i, place[key]] = grade
+            gains = graded.gains_of(corpus, judged, test)
             found["NDCG@10"] += ndcg(z, c, gains)[10].tolist()
             found["binary"] += ndcg(z, c, (gains > 0).float())[10].tolist()
             for similarity, gain in zip(z @ c.T, gains, strict=True):
