@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from refusals import refusal
 from rince import RinceWarning, Similarity
 from rince.cli.evaluate import named_outliers
 from rince.cli.main import main
@@ -210,24 +211,17 @@ def _images(folder: Path, *names: str) -> Path:
     return folder
 
 
-def _refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    assert main(arguments) == 1
-    shown = capsys.readouterr().err
-    assert "Traceback" not in shown
-    return shown
-
-
 def test_bad_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--output", str(tmp_path / "runs"), "--batch-size", "8", "--images.image-size", "16"]
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "empty is empty; a class folder needs" in _refusal(["train", str(empty), *where], capsys)
+    assert "empty is empty; a class folder needs" in refusal(["train", str(empty), *where], capsys)
     one = _images(tmp_path / "one", *(f"dog/husky/{i}.png" for i in range(12)))
-    assert "only one class (husky)" in _refusal(["train", str(one), *where], capsys)
+    assert "only one class (husky)" in refusal(["train", str(one), *where], capsys)
     names = [f"dog/{name}/{i}.png" for name in ("husky", "malamute") for i in range(12)]
     corrupt = _images(tmp_path / "corrupt", *names)
     (corrupt / "dog" / "husky" / "3.png").write_bytes(b"not a picture")
-    shown = _refusal(["train", str(corrupt), *where], capsys)
+    shown = refusal(["train", str(corrupt), *where], capsys)
     assert "husky/3.png" in shown
     assert "leave unreadable images out (skip_unreadable)" in shown
     assert not (tmp_path / "runs").exists()
@@ -237,7 +231,7 @@ def test_bad_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_too_large_a_batch(image_tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = _refusal(["train", str(image_tree), "--batch-size", "500"], capsys)
+    shown = refusal(["train", str(image_tree), "--batch-size", "500"], capsys)
     assert "batch_size 500 is more than the 76 training images" in shown
 
 
@@ -247,11 +241,11 @@ def test_ordinary_mistakes_have_no_traceback(
     small = ["--images.image-size", "16", "--batch-size", "8", "--epochs", "2"]
     (tmp_path / "file").write_text("in the way")
     below = ["--output", str(tmp_path / "file" / "runs"), "--accelerator", "cpu"]
-    shown = _refusal(["train", str(image_tree), *small, *below], capsys)
+    shown = refusal(["train", str(image_tree), *small, *below], capsys)
     assert str(tmp_path / "file") in shown
     if not torch.cuda.is_available():
         gpu = ["--output", str(tmp_path / "runs"), "--accelerator", "gpu"]
-        assert "accelerator" in _refusal(["train", str(image_tree), *small, *gpu], capsys)
+        assert "accelerator" in refusal(["train", str(image_tree), *small, *gpu], capsys)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +284,7 @@ def test_a_mistake_of_our_own_keeps_its_traceback(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "cpu:7", "meta"])
 def test_a_device_that_is_not_there(device: str, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = _refusal(["evaluate", "nowhere/", "--device", device], capsys)
+    shown = refusal(["evaluate", "nowhere/", "--device", device], capsys)
     assert f"--device {device} is not on this machine; it has cpu" in shown
 
 
@@ -325,7 +319,7 @@ def test_bad_names_of_outliers(
     given: list[str], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = [word for one in given for word in ("--ood", one)]
-    shown = _refusal(["evaluate", "nowhere/", *options], capsys)  # before the run is looked for
+    shown = refusal(["evaluate", "nowhere/", *options], capsys)  # before the run is looked for
     assert problem in shown
     assert "use --ood NAME=FOLDER" in shown
 
@@ -375,13 +369,13 @@ def test_images_that_changed_since_the_training_are_refused(
     run = _altered(trained, tmp_path / "run", config=to_dict(config))
     assert main(["evaluate", str(run), *QUICK]) == 0  # elsewhere, but the same
     _images(photos, "dog/husky/new.png")
-    shown = _refusal(["evaluate", str(run), *QUICK], capsys)
+    shown = refusal(["evaluate", str(run), *QUICK], capsys)
     assert f"{photos} no longer holds the images that run was trained with" in shown
     assert "test images may have been trained on" in shown
     assert main(["evaluate", str(run), "--data", str(photos), *QUICK]) == 0
     (photos / "dog" / "husky" / "new.png").unlink()
     (photos / "dog" / "husky").rename(photos / "dog" / "poodle")
-    assert "no longer holds" in _refusal(["evaluate", str(run), *QUICK], capsys)
+    assert "no longer holds" in refusal(["evaluate", str(run), *QUICK], capsys)
 
 
 def test_classes_in_another_group_are_refused(
@@ -390,7 +384,7 @@ def test_classes_in_another_group_are_refused(
     paths = [["cat", "husky"], ["cat", "malamute"]]  # classes of the same names
     run = _altered(trained, tmp_path / "run", taxonomy=paths, data_fingerprint=None)
     with pytest.warns(RinceWarning, match="run was trained by an older rince"):
-        assert "no longer holds" in _refusal(["evaluate", str(run), *QUICK], capsys)
+        assert "no longer holds" in refusal(["evaluate", str(run), *QUICK], capsys)
     assert main(["evaluate", str(run), "--data", str(trained / "photos"), *QUICK]) == 0
     assert "has other classes than run was trained on" in capsys.readouterr().out
 
@@ -406,7 +400,7 @@ def test_other_data_come_in_the_size_and_colours_of_the_run(
     assert results["info"]["data"] == "photos"
     _fashion_mnist(tmp_path / "fashion")
     named = ["--data", "fashion-mnist", "--data-root", str(tmp_path / "fashion")]
-    shown = _refusal(["evaluate", str(run), *named, *QUICK], capsys)
+    shown = refusal(["evaluate", str(run), *named, *QUICK], capsys)
     assert "fashion-mnist holds grey images of 16 pixels" in shown
     assert "run was trained on colour images of 16 pixels" in shown
 
@@ -440,7 +434,7 @@ def test_unreadable_outliers_are_skipped_on_request(
     birds = _images(tmp_path / "birds", "a.png", "b.png", "c.png")
     (birds / "b.png").write_bytes(b"no image")
     given = ["evaluate", str(trained / "run"), "--ood", str(birds), *QUICK]
-    assert "b.png" in _refusal(given, capsys)
+    assert "b.png" in refusal(given, capsys)
     with pytest.warns(RinceWarning, match="1 of 3 images are left out"):
         assert main([*given, "--skip-unreadable"]) == 0
     results = json.loads((trained / "run" / "results.json").read_text())

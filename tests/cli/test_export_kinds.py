@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 import rince
+from refusals import refusal
 from rince import RinceError, RinceWarning
 from rince.cli.export import export_run
 from rince.cli.main import main
@@ -40,14 +41,6 @@ QUICK: dict[str, Any] = {
     "progress": False,
 }
 TIMES = [0.0, 0.2]  # of the two frames of a clip, which takes 0.3 s
-
-
-def _refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    capsys.readouterr()
-    assert main(arguments) == 1
-    shown = capsys.readouterr().err
-    assert "Traceback" not in shown
-    return shown
 
 
 # ---- texts -----------------------------------------------------------------------------------
@@ -174,9 +167,9 @@ def test_what_is_wrong_with_texts_is_said(
         (tmp_path / "none.txt", "cannot read the texts in"),
         (tmp_path / "none.csv", "cannot read the texts in"),
     ):
-        assert message in _refusal(["embed", str(text_run), str(data), *output], capsys)
+        assert message in refusal(["embed", str(text_run), str(data), *output], capsys)
         search = ["search", "red", "--gallery", str(data), "--run", str(text_run)]
-        assert message in _refusal(search, capsys)
+        assert message in refusal(search, capsys)
     assert not (tmp_path / "a.npz").exists()
     with pytest.raises(RinceError, match=r"with no projection head \(leave out --head\)"):
         export_run(load_run(text_run), tmp_path / "net", head=True)
@@ -320,13 +313,13 @@ def test_what_is_wrong_with_videos_is_said(
         (mixed, "bad.mp4"),
         (mixed / "short.mp4", "is 0.20 s long, and a clip takes 0.30 s"),
     ):
-        assert message in _refusal(["embed", str(video_run), str(data), *output], capsys)
+        assert message in refusal(["embed", str(video_run), str(data), *output], capsys)
     assert not (tmp_path / "a.npz").exists()
     with pytest.warns(RinceWarning, match="2 of 5 clips are left out"):
         assert main(["embed", str(video_run), str(mixed), *output, "--skip-unreadable"]) == 0
     with np.load(tmp_path / "a.npz") as found:
         assert found["paths"].tolist() == [f"{mixed}/a.mp4@{x:.3f}" for x in (0.0, 0.3, 0.6)]
     column = ["embed", str(video_run), str(videos), *output, "--text.column", "x"]
-    assert "--text.column is for texts, but the network takes clips" in _refusal(column, capsys)
+    assert "--text.column is for texts, but the network takes clips" in refusal(column, capsys)
     words = ["search", "some words", "--gallery", str(tmp_path / "a.npz"), "--run", str(video_run)]
-    assert "there is no file some words: the network takes clips" in _refusal(words, capsys)
+    assert "there is no file some words: the network takes clips" in refusal(words, capsys)

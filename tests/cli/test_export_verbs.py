@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import rince
+from refusals import refusal
 from rince import RinceError, RinceWarning
 from rince.cli.export import export_run
 from rince.cli.main import main
@@ -43,14 +44,6 @@ def runs(image_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     given = ["--probe-epochs", "1", "--map-points", "0", "--device", "cpu"]
     assert main(["evaluate", str(root / "rince"), *given]) == 0
     return root
-
-
-def _refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    capsys.readouterr()
-    assert main(arguments) == 1
-    shown = capsys.readouterr().err
-    assert "Traceback" not in shown
-    return shown
 
 
 def test_from_run_to_search(
@@ -141,7 +134,7 @@ def test_an_export_is_never_overwritten(
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "README.md").write_text("license: mine")
     given = ["export", str(runs / "rince"), "-o", str(tmp_path / "net"), "--no-onnx"]
-    assert "is there already: remove it, or choose another -o" in _refusal(given, capsys)
+    assert "is there already: remove it, or choose another -o" in refusal(given, capsys)
     assert (tmp_path / "net" / "README.md").read_text() == "license: mine"
 
 
@@ -171,25 +164,25 @@ def test_what_is_wrong_is_said(
     runs: Path, image_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, images, file = str(runs / "rince"), str(image_tree), str(tmp_path / "a.npz")
-    assert "neither a run" in _refusal(["embed", str(tmp_path), images, "-o", file], capsys)
-    assert "is not a folder of images" in _refusal(["embed", run, "nowhere/", "-o", file], capsys)
+    assert "neither a run" in refusal(["embed", str(tmp_path), images, "-o", file], capsys)
+    assert "is not a folder of images" in refusal(["embed", run, "nowhere/", "-o", file], capsys)
     # Before anything is loaded.
-    assert ".npz or a .parquet" in _refusal(["embed", "nowhere", images, "-o", "a.csv"], capsys)
-    assert "at least 1" in _refusal(["embed", run, images, "--batch-size", "0"], capsys)
-    assert "holds no checkpoint" in _refusal(["export", str(tmp_path)], capsys)
+    assert ".npz or a .parquet" in refusal(["embed", "nowhere", images, "-o", "a.csv"], capsys)
+    assert "at least 1" in refusal(["embed", run, images, "--batch-size", "0"], capsys)
+    assert "holds no checkpoint" in refusal(["export", str(tmp_path)], capsys)
     assert main(["embed", run, images, "-o", file]) == 0
     query = next(str(path) for path in image_tree.rglob("*.png"))
     search = ["search", query, "--gallery", file, "--run"]
-    shown = _refusal([*search, str(runs / "two-heads")], capsys)
+    shown = refusal([*search, str(runs / "two-heads")], capsys)
     assert "was made by another network" in shown
     assert f"rince embed {runs / 'two-heads'} DATA -o {file}" in shown
-    assert "there is no file x.png: the network takes images" in _refusal(
+    assert "there is no file x.png: the network takes images" in refusal(
         ["search", "x.png", "--gallery", file, "--run", run], capsys
     )
-    assert "there is no file" in _refusal(
+    assert "there is no file" in refusal(
         ["search", query, "--gallery", str(tmp_path / "b.npz"), "--run", run], capsys
     )
-    assert "--top_k must be at least 1" in _refusal([*search, run, "--top-k", "0"], capsys)
+    assert "--top_k must be at least 1" in refusal([*search, run, "--top-k", "0"], capsys)
 
 
 def test_unreadable_images(
@@ -202,7 +195,7 @@ def test_unreadable_images(
         shutil.copy(file, photos / f"{file.parent.name}-{file.name}")
     (photos / "bad.png").write_bytes(b"no image")
     given = ["embed", str(runs / "rince"), str(photos), "-o", str(tmp_path / "a.npz")]
-    assert "bad.png" in _refusal(given, capsys)
+    assert "bad.png" in refusal(given, capsys)
     assert not (tmp_path / "a.npz").exists()
     with pytest.warns(RinceWarning, match="1 of 3 images are left out"):
         assert main([*given, "--skip-unreadable"]) == 0
