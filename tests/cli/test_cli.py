@@ -63,6 +63,7 @@ def test_flags_file_and_defaults(tmp_path: Path) -> None:
         (["--variant", "in"], "--variant is not an option: did you mean --loss.variant?"),
         (["--loss.varian", "in"], "did you mean --loss.variant?"),
         (["--epoch", "3"], "did you mean --epochs?"),
+        (["--optim.epochs", "3"], "did you mean --epochs?"),
         (["--loss.variant", "inn"], "--loss.variant"),
         (["--epochs", "many"], "--epochs"),
     ],

@@ -53,8 +53,9 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
             option = name if name.startswith("--") else f"--{name}"
             if option in known:
                 continue
-            # The last word alone finds --variant -> --loss.variant.
-            tails = [o for o in known if o.endswith("." + option[2:])]
+            # The last word alone finds --variant -> --loss.variant, --optim.epochs -> --epochs.
+            last = option[2:].rpartition(".")[2]
+            tails = [o for o in known if o == f"--{last}" or o.endswith(f".{last}")]
             close = tails or difflib.get_close_matches(option, known, n=1, cutoff=0.6)
             if close:
                 hints.append(f"{option} is not an option: did you mean {' or '.join(close)}?")

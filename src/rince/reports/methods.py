@@ -130,8 +130,8 @@ def _gallery_part(row: Row, max_characters: int) -> str:
         return ""
     return part(
         "Nearest neighbours" + _of_first(row),
-        "frames should be green first, then the next ranks; a red frame among the first is a "
-        "mistake worth looking at.",
+        "frames should come in the order of the ranks: green (1), blue (2), and so on; a red one, "
+        "a negative, among the first is a mistake worth looking at.",
         shown,
     )
 
