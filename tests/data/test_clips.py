@@ -214,6 +214,22 @@ def test_what_cannot_be_read_is_an_error_or_left_out(folder: Path, tmp_path: Pat
         load_videos(bad, image_size=16, frames=8, stride=2, cache_gb=0, skip_unreadable=True)
 
 
+def test_what_to_do_about_short_videos(tmp_path: Path) -> None:
+    """All of them are counted, and the largest stride that fits all is named."""
+    for name, frames in (("a", 40), ("b", 9), ("c", 11)):
+        write_video(tmp_path / f"{name}.mp4", frames)
+    given = {"image_size": 16, "cache_gb": 0}
+    with pytest.raises(RinceError) as refused:
+        load_videos(tmp_path, frames=4, stride=5, **given)
+    text = str(refused.value)
+    assert "b.mp4: it is 0.90 s long, and a clip of 4 frames at stride 5 takes 1.60 s. Mend" in text
+    assert "the 2 of 3 videos that are too short" in text
+    assert "a smaller videos.stride (2 fits all), or" in text
+    load_videos(tmp_path, frames=4, stride=2, **given)
+    with pytest.raises(RinceError, match=r"a smaller videos.stride, or leave"):
+        load_videos(tmp_path, frames=10, stride=5, **given)  # nor does any other stride
+
+
 def test_the_decoder_that_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every clip asks it, and the cache keeps the clips of two decoders apart."""
     for name in ("a.mp4", "b.mp4"):

@@ -23,7 +23,7 @@ from rince.training.config import (
     VideoConfig,
 )
 from rince.training.history import read_history
-from rince.training.run import load_splits, resume, train
+from rince.training.run import load_splits, read_config, resume, train
 
 pytest.importorskip("av")
 
@@ -51,7 +51,7 @@ def _config(videos: Path, output: Path, **changes: object) -> TrainConfig:
         "images": DataConfig(image_size=16, workers=0),
         "videos": VideoConfig(frames=2, stride=2, hop=1.0, cache=str(output / "cache")),
         "ranks": RanksConfig(by="time", near=(1.0,)),
-        "model": ModelConfig(backbone="small-resnet3d", embedding_dim=16),
+        "model": ModelConfig(embedding_dim=16),
         "optim": OptimConfig(lr=0.02, warmup_epochs=0),
         "epochs": 2,
         "batch_size": 12,
@@ -109,6 +109,9 @@ def test_labels_serve_as_ever(videos: Path, tmp_path: Path) -> None:
         )
         assert load_run(folder).taxonomy.classes == ("bright", "dark")
         assert load_run(folder).frames == 2
+        # Where none is chosen, the default one of clips, as its folder says.
+        assert load_run(folder).config.model.backbone == "small-resnet3d"
+        assert read_config(folder).model.backbone == "small-resnet3d"
 
 
 def _stopping(step: int) -> Backbone:

@@ -18,7 +18,7 @@ EXAMPLES = """examples:
   rince train photos/ --ranks.scores text --ranks.top-k "[3]"  ranks from the class names
   rince train cifar100 --model.backbone resnet50-3x3 --model.momentum 0.99 --model.queue-size 4096
   rince train photos/ --batch-size 4096 --micro-batch 256  a batch beyond the memory
-  rince train videos/ --ranks time --model.backbone small-resnet3d  without labels
+  rince train videos/ --ranks time                      without labels
   rince train intents.csv                               texts with columns text,domain,intent
   rince train --config recipe.yaml --seed 1             flags win over the file
   rince train --resume runs/latest                      go on with a run that stopped

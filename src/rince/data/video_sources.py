@@ -354,9 +354,8 @@ def _cut(
             if not starts:
                 raise RinceError(
                     f"cannot use {file.path}: it is {info.seconds:.2f} s long, and a clip of "
-                    f"{frames} frames at stride {stride} takes {span:.2f} s. Mend or remove the "
-                    f"file, take fewer videos.frames or a smaller videos.stride, or leave such "
-                    f"videos out (images.skip_unreadable)"
+                    f"{frames} frames at stride {stride} takes {span:.2f} s"
+                    + ("" if skip else _cures(probed, frames, stride))
                 )
             found = shots(file.path, file.key)
         except RinceError as error:
@@ -393,6 +392,20 @@ def _cut(
         frames=frames,
         frame_size=shape[2],
         channels=shape[0],
+    )
+
+
+def _cures(probed: Sequence[VideoInfo | RinceError], frames: int, stride: int) -> str:
+    """What to do about videos shorter than a clip, all of them at once."""
+
+    def short(stride: int) -> int:
+        return sum(not (isinstance(x, RinceError) or cut(x, frames, stride)[0]) for x in probed)
+
+    fits = next((f" ({s} fits all)" for s in range(stride - 1, 0, -1) if not short(s)), "")
+    return (
+        f". Mend or remove the {short(stride)} of {len(probed)} videos that are too short, take "
+        f"fewer videos.frames or a smaller videos.stride{fits}, or leave such "
+        f"videos out (images.skip_unreadable)"
     )
 
 

@@ -156,7 +156,7 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
     checkpoint = read_checkpoint(folder)
     about = checkpoint[CHECKPOINT_KEY]
     require_own_backbone(about, backbone, folder, f"load_run({str(folder)!r}, backbone=...)")
-    config = from_dict(about["config"], quiet=True)
+    config = from_dict(about["config"], quiet=True).with_backbone(about.get("frames"))
     if backbone is None:
         backbone = configured_backbone(
             config, about["in_channels"], about["image_size"], about.get("frames")

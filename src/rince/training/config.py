@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from copy import copy
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import PurePath
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -45,7 +46,8 @@ TIME_OPTIONS = ("near", "unit", "shots", "beyond")
 DEFAULT_TEMPERATURES = {1: (0.1,), 2: (0.1, 0.225), 3: (0.1, 0.225, 0.5)}
 
 
-IMAGE_BACKBONE, TEXT_BACKBONE = "small-resnet", "all-MiniLM-L6-v2"
+IMAGE_BACKBONE, CLIP_BACKBONE = "small-resnet", "small-resnet3d"
+TEXT_BACKBONE = "all-MiniLM-L6-v2"
 DEFAULT_LR = {"sgd": 0.5, "adamw": 1e-3}
 
 
@@ -300,9 +302,10 @@ class ModelConfig:
 
     Args:
         backbone: small-resnet (for CPUs), tiny-resnet (half the channels), resnet18-3x3,
-            resnet50-3x3 (the paper's for 32 pixels), torchvision/NAME or timm/NAME; for texts a
-            model of sentence-transformers, by name or folder. None takes small-resnet, and for
-            texts all-MiniLM-L6-v2, which the extra rince[text] brings along.
+            resnet50-3x3 (the paper's for 32 pixels), torchvision/NAME or timm/NAME; for clips of
+            videos small-resnet3d, torchvision/r3d_18 and the like; for texts a model of
+            sentence-transformers, by name or folder. None takes small-resnet, small-resnet3d, or
+            all-MiniLM-L6-v2, which the extra rince[text] brings along.
         pretrained: start from the library's weights (torchvision and timm names only; a text
             model always does).
         start_from: folder of a run whose backbone to start from, of the same architecture: with
@@ -409,8 +412,8 @@ class TrainConfig:
             _check_choices(prefix, part)
         self.ranks.check()
         texts = is_text_file(self.data)
-        backbone = self.model.backbone or (TEXT_BACKBONE if texts else IMAGE_BACKBONE)
-        self.model = replace(self.model, backbone=backbone)
+        if texts and self.model.backbone is None:
+            self.model = replace(self.model, backbone=TEXT_BACKBONE)
         if self.optim.optimizer == "auto":
             self.optim = replace(self.optim, optimizer="adamw" if texts else "sgd")
         if self.optim.lr is None:
@@ -501,6 +504,19 @@ class TrainConfig:
         cumulative = " cumulative" if self.loss.positives == "cumulative" else ""
         ranks = f", {self.ranks.label()}" if self.ranks.label() else ""
         return f"rince {self.loss.variant}{cumulative}{ranks}{weak}"
+
+    def with_backbone(self, frames: int | None) -> TrainConfig:
+        """The same; where no backbone is chosen, with the default one of the data.
+
+        Args:
+            frames: of a clip, if the data are videos.
+        """
+        if self.model.backbone is not None:
+            return self
+        found = copy(self)  # not replace(), which would warn of unread options once more
+        default = IMAGE_BACKBONE if frames is None else CLIP_BACKBONE
+        found.model = replace(self.model, backbone=default)
+        return found
 
     def _by_video(self) -> bool:
         return self.ranks.by == "time" and self.objective.startswith("supcon")

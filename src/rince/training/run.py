@@ -81,6 +81,7 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
         )
     pl.seed_everything(config.seed, workers=True, verbose=False)
     splits = load_splits(config)
+    config = config.with_backbone(splits.frames)
     ranks = rank_source(config, splits.train)
     module = _build_module(config, splits, ranks, backbone, pretrained=config.model.pretrained)
     if config.model.start_from is not None:
