@@ -10,6 +10,7 @@ recipe=$(cd "$(dirname "$0")" && pwd)/long-video.yaml
 method infonce-easy --objective infonce "$@"        # positives: the same piece
 method infonce-hard-out --objective supcon-out "$@" # positives: all of the video
 method rince-video --ranks.near "[]" "$@"           # piece, video
+method rince-video-out --ranks.near "[]" --loss.variant out "$@"
 method rince-near "$@"                              # piece, up to 2 s, video
 method rince-shot --ranks.near "[]" --ranks.shots true --videos.shots detect "$@" # piece, shot, video
 method untrained --objective infonce --epochs 1 --optim.lr 1e-12 "$@"  # what pixels give

@@ -229,12 +229,12 @@ class _Opened:
 
     def _from_here(self, times: Sequence[float], *, from_start: bool = False) -> Iterator[Any]:
         """The frames, decoding on from where the container stands; none if that is too late."""
-        early = self._early
+        early, origin = self._early, self.origin
         waiting, shown, end = list(times), None, 0.0
         for frame in self.container.decode(self.stream):
             if frame.pts is None:
                 raise ValueError("its frames have no times; pack it into another container")
-            time = float(frame.pts * self.stream.time_base - self.origin)
+            time = float(frame.pts * self.stream.time_base - origin)
             if shown is None and not from_start and time > waiting[0] + early:
                 return
             while waiting and shown is not None and time > waiting[0] + early:
