@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 DEMO_ARGS ?=
+# Files are dealt out whole, as their fixtures train runs; a test takes one thread.
+TEST_ARGS ?= -n 2 --dist loadscope
 # Not --quiet: that silences the warnings that --strict counts.
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -38,7 +40,7 @@ test: $(VENV)/ready fashion-mnist
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(SITE)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TEST_ARGS)
 
 docs: $(VENV)/ready
 	$(SITE)
