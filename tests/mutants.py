@@ -55,6 +55,8 @@ TESTS = {
     "data/batches.py": "tests/data/test_texts.py tests/data/test_batches.py",
     "models/texts.py": "tests/models/test_text_backbones.py tests/cli/test_export_kinds.py",
     "training/run.py": "tests/training/test_text_runs.py",
+    "training/config.py": "tests/training/test_video_runs.py",
+    "cli/parser.py": "tests/cli/test_cli.py",
     "data/video.py": "tests/data/test_video.py",
     "data/clips.py": "tests/data/test_clips.py tests/cli/test_export_kinds.py",
     "data/video_sources.py": "tests/data/test_clips.py tests/data/test_video_sources.py",
@@ -834,6 +836,17 @@ MUTANTS = (
     ),
     Mutant(CLIPS, "hop or span, most", "hop or step, most", "kinds: they touch"),
     Mutant(SOURCES, 'if entry.name.startswith("."):', "if False:", "kinds: hidden folders"),
+    Mutant(SOURCES, "if not short(s)", "if s", "short videos: what fits all"),
+    Mutant(
+        SOURCES, "cut(x, frames, stride)[0])", "not cut(x, frames, stride)[0])", "short: how many"
+    ),
+    Mutant(
+        "training/config.py",
+        "if frames is None else CLIP_BACKBONE",
+        "if frames is None else IMAGE_BACKBONE",
+        "short: clips have their own backbone",
+    ),
+    Mutant("cli/parser.py", 'o == f"--{last}" or ', "", "short: an option of no group"),
     Mutant(CLIPS, "count + len(reasons)", "len(reasons)", "kinds: some can be read"),
     Mutant(CARD, 'config["ranks"]["by"] == "time"', "False", "kinds: times are no class ranks"),
     Mutant(CARD, "`{_last_part(encoder.backbone)}`", "`{encoder.backbone}`", "kinds: no folders"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -42,6 +44,17 @@ def test_only_runs_with_one_label_and_one_config_share_a_row(make_run):
     rows = comparison_rows(runs).rows
     assert [row.label for row in rows] == ["a · a-0 (2 runs)", "b", "a · a-2"]
     assert [row.runs for row in rows] == [(runs[0], runs[2]), (runs[1],), (runs[3],)]
+
+
+def test_a_row_is_not_called_by_the_seed_of_its_first_run(make_run):
+    def run(folder, **config):
+        return replace(make_run("a", config=config), folder=Path(folder))
+
+    two = [run(f"x-seed{seed}", variant="in", seed=seed) for seed in (0, 1)]
+    rows = comparison_rows([*two, run("y-seed0", variant="out", seed=0)]).rows
+    assert [row.label for row in rows] == ["a · x (2 runs)", "a · y"]
+    apart = [run(f"x-seed{seed}", variant=seed) for seed in (0, 1)]  # the names tell them apart
+    assert [row.label for row in comparison_rows(apart).rows] == ["a · x-seed0", "a · x-seed1"]
 
 
 def test_a_seed_without_the_metric_is_counted_out_and_said(make_run):

@@ -90,7 +90,7 @@ def comparison_rows(runs: Sequence[RunReport]) -> Comparison:
     groups: dict[tuple[str, str], list[RunReport]] = {}
     for run in runs:
         groups.setdefault((one_line(run.label), _method(run.config)), []).append(run)
-    names = distinct_names([members[0] for members in groups.values()])
+    names = _without_seeds(distinct_names([members[0] for members in groups.values()]))
     columns = _columns(runs)
     by_column = [
         _mark_best(column, [mean_cell(column.key, members) for members in groups.values()])
@@ -105,6 +105,12 @@ def comparison_rows(runs: Sequence[RunReport]) -> Comparison:
         for i, (name, members) in enumerate(zip(names, groups.values(), strict=True))
     )
     return Comparison(columns, rows)
+
+
+def _without_seeds(names: Sequence[str]) -> Sequence[str]:
+    """A row of several seeds should not be called by the first one's folder, NAME-seed0."""
+    short = [re.sub(r"[-_]seed[-_]?\d+$", "", name) for name in names]
+    return short if len(set(short)) == len(short) else names
 
 
 def text_table(runs: Sequence[RunReport]) -> str:
