@@ -54,7 +54,7 @@ TESTS = {
     "data/text_sources.py": "tests/data/test_texts.py",
     "data/batches.py": "tests/data/test_texts.py tests/data/test_batches.py",
     "models/texts.py": "tests/models/test_text_backbones.py tests/cli/test_export_kinds.py",
-    "training/run.py": "tests/training/test_text_runs.py",
+    "training/splits.py": "tests/training/test_text_runs.py",
     "training/config.py": "tests/training/test_video_runs.py",
     "cli/parser.py": "tests/cli/test_cli.py",
     "data/video.py": "tests/data/test_video.py",
@@ -588,7 +588,7 @@ MUTANTS = (
     Mutant(TEXT_MODELS, "min(bounds)", "max(bounds)", "the smaller bound"),
     Mutant(TEXT_MODELS, "padding_value=PADDING", "padding_value=0", "padding is no token"),
     Mutant(TEXT_MODELS, "real.sum(dim=1).max()", "real.sum(dim=1).min()", "the longest text"),
-    Mutant("training/run.py", "list(texts.texts), most)", "list(texts.texts))", "cut texts"),
+    Mutant("training/splits.py", "list(texts.texts), most)", "list(texts.texts))", "cut texts"),
     # Clips of videos.
     Mutant(VIDEO, "self._seek(times[0] + self._early)", "self._rewind()", "only what is needed"),
     Mutant(VIDEO, "start = min(0, self.stream.start_time or 0)", "start = 5000", "from the start"),

@@ -21,10 +21,10 @@ from rince.cli.evaluate import named_outliers
 from rince.cli.main import main
 from rince.cli.train import parse
 from rince.core.checks import RinceError
-from rince.training.checkpoint import CHECKPOINT_FILE, load_run
+from rince.training.checkpoint import CHECKPOINT_FILE, CHECKPOINT_KEY, load_run
 from rince.training.config import DataConfig, OptimConfig, RanksConfig, TrainConfig, to_dict
-from rince.training.module import CHECKPOINT_KEY
-from rince.training.run import ABOUT_FILE, train
+from rince.training.folder import ABOUT_FILE
+from rince.training.run import train
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -85,6 +87,28 @@ def test_from_run_to_search(
     best = int(expected.argmax())
     assert lines[5] == f"    2  {float(expected[best]):6.3f}  {by_run.paths[best]}"
     assert len(lines) == 6
+
+
+def test_what_only_reads_a_run_does_not_import_lightning(
+    runs: Path, image_tree: Path, tmp_path: Path
+) -> None:
+    """Which takes more seconds than all the rest."""
+    run, query = str(runs / "rince"), str(next(image_tree.rglob("*.png")))
+    gallery = str(tmp_path / "a.npz")
+    verbs = [
+        ["embed", run, str(image_tree), "-o", gallery],
+        ["search", query, "--gallery", gallery, "--run", run],
+        ["export", run, "-o", str(tmp_path / "net"), "--no-onnx"],
+        ["evaluate", run, "--probe-epochs", "1", "--map-points", "0", "--device", "cpu"],
+        ["compare", run, "-o", str(tmp_path / "report.html")],
+    ]
+    code = (
+        "import sys\nfrom rince.cli.main import main\n"
+        f"for verb in {verbs!r}:\n"
+        "    assert main(verb) == 0\n"
+        "    assert 'lightning' not in sys.modules, verb\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
 def test_the_head_comes_along_if_asked_for(runs: Path, tmp_path: Path) -> None:

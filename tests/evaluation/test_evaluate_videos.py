@@ -26,7 +26,8 @@ from rince.training.config import (
     TrainConfig,
     VideoConfig,
 )
-from rince.training.run import load_splits, train
+from rince.training.run import train
+from rince.training.splits import load_splits
 
 pytest.importorskip("av")
 

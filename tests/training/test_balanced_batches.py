@@ -16,8 +16,9 @@ from rince.cli.main import main
 from rince.core.checks import RinceError
 from rince.training.checkpoint import read_checkpoint
 from rince.training.config import BatchConfig, OptimConfig
+from rince.training.folder import read_config
 from rince.training.history import read_history
-from rince.training.run import read_config, resume, train
+from rince.training.run import resume, train
 
 BALANCED = BatchConfig(images_per_class=8, classes_per_superclass=2)
 

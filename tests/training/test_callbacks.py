@@ -17,8 +17,9 @@ from rince.core.checks import RinceWarning
 from rince.data.images import TensorImages
 from rince.training import callbacks
 from rince.training.callbacks import EpochLine, OnlineKNN
-from rince.training.history import HistoryLogger, read_history
+from rince.training.history import read_history
 from rince.training.run import train
+from rince.training.saving import HistoryLogger
 
 
 class _Module(SimpleNamespace):

@@ -13,12 +13,8 @@ from torch import nn
 
 from rince.core.checks import RinceError, RinceWarning
 from rince.models.weights import load_strictly
-from rince.training.checkpoint import (
-    CHECKPOINT_FILE,
-    AtomicCheckpointIO,
-    CheckpointEvery,
-    read_checkpoint,
-)
+from rince.training.checkpoint import CHECKPOINT_FILE, read_checkpoint
+from rince.training.saving import AtomicCheckpointIO, CheckpointEvery
 
 
 @pytest.fixture

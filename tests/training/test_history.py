@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from rince.core.checks import RinceWarning
-from rince.training.history import HISTORY_FILE, HistoryLogger, read_history
+from rince.training.history import HISTORY_FILE, read_history
+from rince.training.saving import HistoryLogger
 
 
 def test_a_file_that_cannot_be_written_is_warned_of_once(tmp_path: Path) -> None:

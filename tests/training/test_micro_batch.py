@@ -27,9 +27,10 @@ from rince.training.config import (
     OptimConfig,
     TrainConfig,
 )
+from rince.training.folder import read_config
 from rince.training.history import read_history
 from rince.training.module import RankedModule
-from rince.training.run import read_config, resume, train
+from rince.training.run import resume, train
 
 BATCH, PART = 32, 5
 

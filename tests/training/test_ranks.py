@@ -15,9 +15,10 @@ from rince import RinceError, RinceWarning, Similarity, Taxonomy
 from rince.ranks.noise import forget_ranks, move_classes, noisy_scores
 from rince.training.checkpoint import CHECKPOINT_FILE, load_run, read_checkpoint
 from rince.training.config import RanksConfig, TrainConfig, from_dict, to_dict
+from rince.training.folder import CONFIG_FILE
 from rince.training.history import read_history
 from rince.training.ranks import training_ranks
-from rince.training.run import CONFIG_FILE, resume, train
+from rince.training.run import resume, train
 
 # Not in the order of the folders (cold/blue, cold/green, warm/orange, warm/red).
 NAMES = ["red", "green", "orange", "blue", "purple"]

@@ -12,9 +12,10 @@ from small_runs import STEPS, disturbed, flat_backbone, small_config
 
 from rince.core.checks import RinceError, RinceWarning
 from rince.training.checkpoint import read_checkpoint
+from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE
 from rince.training.history import HISTORY_FILE, read_history
 from rince.training.logs import logger, logging_to
-from rince.training.run import ABOUT_FILE, CONFIG_FILE, LOG_FILE, resume, train
+from rince.training.run import resume, train
 
 
 def _stop() -> None:

@@ -25,7 +25,8 @@ from rince.training.config import (
     TrainConfig,
 )
 from rince.training.history import read_history
-from rince.training.run import load_splits, resume, train
+from rince.training.run import resume, train
+from rince.training.splits import load_splits
 
 pytest.importorskip("sentence_transformers")
 from text_models import tiny_model, word_table, write_table

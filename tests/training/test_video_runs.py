@@ -22,8 +22,10 @@ from rince.training.config import (
     TrainConfig,
     VideoConfig,
 )
+from rince.training.folder import read_config
 from rince.training.history import read_history
-from rince.training.run import load_splits, read_config, resume, train
+from rince.training.run import resume, train
+from rince.training.splits import load_splits
 
 pytest.importorskip("av")
 

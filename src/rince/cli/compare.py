@@ -50,8 +50,8 @@ def read_run(folder: Path) -> Any:
     from rince.evaluation.results import load_evaluation
     from rince.reports.run_report import RunReport
     from rince.training.config import to_dict
+    from rince.training.folder import ABOUT_FILE, read_config
     from rince.training.history import read_history
-    from rince.training.run import ABOUT_FILE, read_config
 
     config = read_config(folder)
     about_file = folder / ABOUT_FILE

@@ -123,7 +123,7 @@ def evaluate_run(
     from rince.evaluation.evaluate import EvaluationOptions, evaluate_backbone
     from rince.evaluation.results import save_evaluation
     from rince.training.checkpoint import load_run
-    from rince.training.run import ABOUT_FILE
+    from rince.training.folder import ABOUT_FILE
 
     assert isinstance(options, EvaluationOptions)
     device = known_device(device)
@@ -246,7 +246,7 @@ def _own_splits(trained: TrainedRun) -> Splits:
     """The images that the run was trained with, if they are still the same."""
     from rince.core.checks import RinceError, warn
     from rince.data.sources import NAMES
-    from rince.training.run import load_splits
+    from rince.training.splits import load_splits
 
     data, name = trained.config.data, trained.folder.name
     splits = load_splits(trained.config)
@@ -272,7 +272,7 @@ def _own_splits(trained: TrainedRun) -> Splits:
 def _other_splits(trained: TrainedRun, data: str) -> Splits:
     """Other images, in the size and colours that the run's backbone knows; or other texts."""
     from rince.core.checks import RinceError
-    from rince.training.run import load_splits
+    from rince.training.splits import load_splits
 
     if is_text_file(data) != trained.on_texts:
         holds, knows = (
@@ -295,7 +295,7 @@ def _other_splits(trained: TrainedRun, data: str) -> Splits:
 def _outlying_texts(trained: TrainedRun, path: str) -> Texts:
     from rince.core.checks import RinceError
     from rince.data.text_sources import load_text_outliers
-    from rince.training.run import tokenised
+    from rince.training.splits import tokenised
 
     column = trained.config.text.column
     if not is_text_file(path):

@@ -121,7 +121,7 @@ def _card(
     from rince.evaluation.results import load_evaluation
     from rince.reports.model_card import model_card
     from rince.training.config import to_dict
-    from rince.training.run import ABOUT_FILE
+    from rince.training.folder import ABOUT_FILE
 
     folder, about = trained.folder, trained.folder / ABOUT_FILE
     evaluation = load_evaluation(folder) if is_evaluated(folder) else None

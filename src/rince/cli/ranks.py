@@ -119,7 +119,7 @@ def _describe_time(found: Any, config: RanksConfig) -> None:
     from rince.ranks.time import ItemTimes
     from rince.training.config import TrainConfig
     from rince.training.ranks import rank_source
-    from rince.training.run import load_splits
+    from rince.training.splits import load_splits
 
     videos = VideoConfig(**found.videos.as_dict())
     train = TrainConfig(found.data, ranks=config, videos=videos)

@@ -15,7 +15,7 @@ from rince.data.batches import eval_batches
 from rince.data.images import Images
 from rince.evaluation.features import extract_features
 from rince.evaluation.knn import knn_accuracy
-from rince.training.history import HistoryLogger
+from rince.training.saving import HistoryLogger
 
 logger = logging.getLogger("rince")
 

@@ -1,21 +1,17 @@
-"""Checkpoints that survive kill -9 and a full disk, and errors when one did not."""
+"""A trained run, read back from its checkpoint. No Lightning here: that takes seconds to import."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
-from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from torch import nn
 
-from rince.core.checks import RinceError, warn
+from rince.core.checks import RinceError
 from rince.data.views import NORMALISATION
 from rince.models.backbones import Backbone, build_backbone
 from rince.models.exported import ImageEncoder
@@ -25,85 +21,12 @@ from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.config import CLASSIFIERS, TrainConfig, from_dict
-from rince.training.module import BACKBONE_PREFIX, CHECKPOINT_KEY, HEAD_PREFIX
 from rince.training.ranks import kept_ranks
 
 CHECKPOINT_FILE = "last.ckpt"
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the old checkpoint, flushes to disk, then replaces it in one step.
-
-    Only process 0 writes, while the others wait for it at a barrier: an error raised here would
-    leave them there for good. So it is kept.
-
-    Attributes:
-        failed: why the last write failed; None after one that did not.
-    """
-
-    failed: RinceError | None = None
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        target = Path(path)
-        part = target.with_name(target.name + ".part")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as stream:
-                torch.save(checkpoint, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(part, target)
-            self.failed = None
-        except Exception as error:  # whatever it is, the other processes wait
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            there = os.path.exists(target)
-            kept = f"the one before is intact: {target}" if there else "there is none yet"
-            self.failed = RinceError(
-                f"could not write a checkpoint to {target.parent} ({error}); {kept}. Free some "
-                f"space there, then go on with `rince train --resume {target.parent}`"
-            )
-
-
-class CheckpointEvery(pl.Callback):
-    """One checkpoint, renewed every so many steps and at the end of each epoch.
-
-    A write that fails in mid-run is a warning, since the next one may succeed (somebody frees
-    space); at the end of the run it is an error, on every process.
-
-    Not one of Lightning's ``Checkpoint`` callbacks, which it moves behind all others: an epoch is
-    to be safe before something else looks at it.
-
-    Args:
-        folder: the run's. steps: between two checkpoints. io: the trainer's.
-    """
-
-    def __init__(self, folder: Path, steps: int, io: AtomicCheckpointIO) -> None:
-        self.path = folder / CHECKPOINT_FILE
-        self.steps = steps
-        self.io = io
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
-    ) -> None:
-        if trainer.global_step % self.steps == 0:
-            self._save(trainer)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Only process 0 knows, and all are to end alike.
-        problem = trainer.strategy.broadcast(str(self.io.failed or ""))
-        if problem:
-            raise RinceError(problem)
-
-    def _save(self, trainer: pl.Trainer) -> None:
-        trainer.save_checkpoint(self.path)
-        if self.io.failed is not None:
-            warn(f"{self.io.failed}. Training goes on and will try again")
+CHECKPOINT_KEY = "rince"  # of what the checkpoint says of the run
+BACKBONE_PREFIX = "encoder.backbone."
+HEAD_PREFIX = "encoder.head."
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import ItemTimes
 from rince.training.cached import Part, encode_parts, micro_batches
+from rince.training.checkpoint import CHECKPOINT_KEY
 from rince.training.classifiers import classification_loss, classifier_head
 from rince.training.config import (
     BY_TIME,
@@ -38,10 +39,6 @@ from rince.training.config import (
 )
 from rince.training.objectives import Loss, Pairs, contrastive_loss, rank_statistics
 from rince.training.ranks import to_checkpoint
-
-CHECKPOINT_KEY = "rince"
-BACKBONE_PREFIX = "encoder.backbone."
-HEAD_PREFIX = "encoder.head."
 
 
 class RankedModule(pl.LightningModule):

@@ -8,7 +8,6 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,38 +20,35 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rince._version import __version__
 from rince.core.checks import RinceError, require
 from rince.core.distributed import world_size
-from rince.core.files import is_text_file, replacing
+from rince.core.files import replacing
 from rince.data.batches import BatchPlan, ImageBatch, TrainLoader
 from rince.data.clips import VideoClips
 from rince.data.images import FileImages, Images
 from rince.data.sampler import BalancedPlan
-from rince.data.sources import Splits, load_dataset
-from rince.data.text_sources import load_texts
+from rince.data.sources import Splits
 from rince.data.texts import Texts
-from rince.data.video_sources import holds_videos, load_videos
 from rince.models.backbones import Backbone
-from rince.models.texts import tokenise
 from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.time import ItemTimes
 from rince.training.callbacks import EpochLine, OnlineKNN
 from rince.training.checkpoint import (
+    BACKBONE_PREFIX,
     CHECKPOINT_FILE,
-    AtomicCheckpointIO,
-    CheckpointEvery,
+    CHECKPOINT_KEY,
     configured_backbone,
     read_checkpoint,
     require_own_backbone,
 )
-from rince.training.config import TrainConfig, from_dict, to_dict
-from rince.training.history import HISTORY_FILE, HistoryLogger
+from rince.training.config import TrainConfig, to_dict
+from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config
+from rince.training.history import HISTORY_FILE
 from rince.training.logs import logger, logging_to, quiet_lightning
-from rince.training.module import BACKBONE_PREFIX, CHECKPOINT_KEY, RankedModule, view_config
+from rince.training.module import RankedModule, view_config
 from rince.training.ranks import rank_source, resumed_ranks
+from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
+from rince.training.splits import load_splits
 
-CONFIG_FILE = "config.yaml"
-ABOUT_FILE = "about.json"
-LOG_FILE = "log.txt"
 KNN_IMAGES = 5000
 
 
@@ -121,76 +117,6 @@ def resume(folder: Path, *, progress: bool = True, backbone: Backbone | None = N
     del checkpoint  # Lightning reads it again; weights and optimizer need not be held twice
     _fit(config, folder, splits, module, resumed=about)
     return folder
-
-
-def load_splits(config: TrainConfig, channels: int = 3) -> Splits:
-    """The data of a run's configuration; ``channels`` are those that image files are decoded to."""
-    images = config.images
-    if is_text_file(config.data):
-        for option in ("root", "image_size", "cache", "skip_unreadable", "augmentation"):
-            require(
-                getattr(images, option) in (None, False, 0, "strong"),
-                f"images.{option} is for images, and {config.data} holds texts: see text.*",
-            )
-        found = load_texts(
-            config.data,
-            column=config.text.column,
-            labels=config.text.labels,
-            without_duplicates=images.drop_duplicates,
-            per_class=images.per_class,
-            test_per_class=images.test_per_class,
-            seed=config.seed,
-        )
-        return replace(
-            found, train=tokenised(config, found.train), test=tokenised(config, found.test)
-        )
-    if holds_videos(config.data, by_time=config.ranks.by == "time"):
-        for option in ("root", "per_class", "test_per_class", "cache", "drop_duplicates"):
-            require(
-                not getattr(images, option),
-                f"images.{option} is for images, and {config.data} holds videos: see videos.*",
-            )
-        return load_videos(
-            config.data,
-            **asdict(config.videos),
-            image_size=images.image_size,
-            skip_unreadable=images.skip_unreadable,
-            channels=channels,
-        )
-    return load_dataset(
-        config.data,
-        data_root=images.root,
-        image_size=images.image_size,
-        channels=channels,
-        cache=images.cache,
-        skip_unreadable=images.skip_unreadable,
-        without_duplicates=images.drop_duplicates,
-        per_class=images.per_class,
-        test_per_class=images.test_per_class,
-        seed=config.seed,
-    )
-
-
-def tokenised(config: TrainConfig, texts: Images) -> Texts:
-    """With the tokens of the run's backbone."""
-    assert isinstance(texts, Texts)
-    name, most = str(config.model.backbone), config.text.max_tokens
-    return replace(texts, tokens=tokenise(name, list(texts.texts), most))
-
-
-def read_config(folder: Path) -> TrainConfig:
-    """A run's configuration.
-
-    Raises:
-        RinceError: not the folder of a run, or a damaged file.
-    """
-    file = folder / CONFIG_FILE
-    if not file.is_file():
-        raise RinceError(f"{folder} is not the folder of a run: it holds no {CONFIG_FILE}")
-    try:
-        return from_dict(yaml.safe_load(file.read_text()), quiet=True)
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise RinceError(f"{file} is damaged: {error}") from error
 
 
 def versions() -> dict[str, str]:
