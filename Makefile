@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 DEMO_ARGS ?=
-# Files are dealt out whole, as their fixtures train runs; a test takes one thread.
-TEST_ARGS ?= -n 2 --dist loadscope
+# Files are dealt out whole, as their fixtures train runs.
+TEST_ARGS ?= -n 2 --dist loadfile
 # Not --quiet: that silences the warnings that --strict counts.
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

@@ -3,8 +3,8 @@
     python benchmarks/import_time.py [--runs N]
 
 "import" is what every user pays; "all names" what one pays who uses the whole public namespace;
-"read a run" what `rince evaluate`, `compare`, `embed`, `search` and `export` pay, and "train" what
-`rince train` pays (extra `train`). All start when torch and numpy are loaded.
+"read a run" is what reads its checkpoint, configuration, metrics and data, and "train" what
+`rince train` needs (extra `train`). All start when torch and numpy are loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ imported = time.perf_counter()
 for name in rince.__all__:
     getattr(rince, name)
 named = time.perf_counter()
-import rince.training.checkpoint, rince.training.folder, rince.training.history
+import rince.training.checkpoint, rince.training.folder
+import rince.training.history, rince.training.splits
 read = time.perf_counter()
 import rince.training.run
 print(*(t - start for t in (imported, named, read, time.perf_counter())))

@@ -57,6 +57,7 @@ TESTS = {
     "training/splits.py": "tests/training/test_text_runs.py",
     "training/config.py": "tests/training/test_video_runs.py",
     "cli/parser.py": "tests/cli/test_cli.py",
+    "reports/table.py": "tests/reports/test_table.py",
     "data/video.py": "tests/data/test_video.py",
     "data/clips.py": "tests/data/test_clips.py tests/cli/test_export_kinds.py",
     "data/video_sources.py": "tests/data/test_clips.py tests/data/test_video_sources.py",
@@ -840,6 +841,8 @@ MUTANTS = (
     Mutant(
         SOURCES, "cut(x, frames, stride)[0])", "not cut(x, frames, stride)[0])", "short: how many"
     ),
+    Mutant(SOURCES, "os.path.isdir(entry.path) if link else ", "", "short: links to themselves"),
+    Mutant("reports/table.py", " if count > 1 else name", "", "short: one run keeps its seed"),
     Mutant(
         "training/config.py",
         "if frames is None else CLIP_BACKBONE",

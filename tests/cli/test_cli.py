@@ -77,6 +77,15 @@ def test_a_wrong_option_is_an_error_with_a_suggestion(
     assert hint in capsys.readouterr().err
 
 
+def test_a_wrong_option_of_a_file_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("optim:\n  epochs: 3\n")
+    with pytest.raises(SystemExit):
+        main(["train", "photos/", "--config", str(recipe)])
+    shown = capsys.readouterr().err
+    assert "--optim.epochs is not an option: did you mean --epochs?" in shown
+
+
 def test_data_in_the_wrong_place(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--epochs", "2", "photos/"])

@@ -96,6 +96,7 @@ def test_what_only_reads_a_run_does_not_import_lightning(
     run, query = str(runs / "rince"), str(next(image_tree.rglob("*.png")))
     gallery = str(tmp_path / "a.npz")
     verbs = [
+        ["ranks", str(image_tree)],
         ["embed", run, str(image_tree), "-o", gallery],
         ["search", query, "--gallery", gallery, "--run", run],
         ["export", run, "-o", str(tmp_path / "net"), "--no-onnx"],

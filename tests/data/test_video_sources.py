@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from rince.core.checks import RinceError, RinceWarning
 from rince.data.shots import detect_shots, read_shots
-from rince.data.video_sources import holds_videos, load_videos
+from rince.data.video_sources import holds_videos, load_videos, video_files
 
 pytest.importorskip("av")
 
@@ -29,6 +30,38 @@ def _put(root: Path, *names: str) -> None:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         write_video(root / name, 6)
+
+
+def test_links(tmp_path: Path) -> None:
+    """Those to folders are followed, once; one that leads to itself is left alone."""
+    _put(tmp_path, "all/run/1.mp4", "elsewhere/2.mp4", "elsewhere/3.mp4")
+    root = tmp_path / "all"
+    for name, target in (
+        ("jump", tmp_path / "elsewhere"),
+        ("up", root),
+        ("loop", root / "loop"),
+        ("loop.mp4", root / "loop.mp4"),
+    ):
+        (root / name).symlink_to(target)
+    names = ["jump/2.mp4", "jump/3.mp4", "run/1.mp4"]
+    assert video_files(root) == [str(root / name) for name in names]
+    (root / "loop.mp4").unlink()
+    train, test = _sides(root)
+    assert sorted(train + test) == names
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _put(tmp_path, "run/1.mp4", "shut/2.mp4")
+    look = os.scandir
+
+    def scandir(folder: Path) -> object:
+        if Path(folder).name == "shut":  # whoever is root may read any
+            raise PermissionError(13, "Permission denied", str(folder))
+        return look(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(RinceError, match=r"cannot look into .*shut .*Permission denied"):
+        video_files(tmp_path)
 
 
 def test_kinetics(tmp_path: Path) -> None:
@@ -144,7 +177,7 @@ def test_folders_that_do_not_do(tmp_path: Path) -> None:
     with pytest.raises(RinceError, match="there is no folder"):
         load_videos(tmp_path / "none")
     _put(tmp_path, "a.mp4")
-    with pytest.raises(RinceError, match="there must be at least two source videos"):
+    with pytest.raises(RinceError, match="it takes two source videos"):
         load_videos(tmp_path, **SMALL)  # type: ignore[arg-type]
     _put(tmp_path, "run/b.mp4")
     with pytest.raises(RinceError, match=r"a.mp4 has no label, but .*run/b.mp4 has"):

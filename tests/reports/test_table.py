@@ -50,11 +50,20 @@ def test_a_row_is_not_called_by_the_seed_of_its_first_run(make_run):
     def run(folder, **config):
         return replace(make_run("a", config=config), folder=Path(folder))
 
-    two = [run(f"x-seed{seed}", variant="in", seed=seed) for seed in (0, 1)]
-    rows = comparison_rows([*two, run("y-seed0", variant="out", seed=0)]).rows
-    assert [row.label for row in rows] == ["a · x (2 runs)", "a · y"]
-    apart = [run(f"x-seed{seed}", variant=seed) for seed in (0, 1)]  # the names tell them apart
-    assert [row.label for row in comparison_rows(apart).rows] == ["a · x-seed0", "a · x-seed1"]
+    def labels(*runs):
+        return [row.label for row in comparison_rows(runs).rows]
+
+    x = [run(f"x-seed{seed}", variant="in", seed=seed) for seed in (0, 1)]
+    y = run("y-seed0", variant="out", seed=0)
+    assert labels(*x, y) == ["a · x (2 runs)", "a · y-seed0"]
+    # Folders of one name but for the seed are not two rows of one name; others are still short.
+    z = [run(f"x_seed{seed}", variant="out-in", seed=seed) for seed in (0, 1)]
+    w = [run(f"w-seed{seed}", variant="none", seed=seed) for seed in (0, 1)]
+    assert labels(*x, *z, *w) == [
+        "a · x-seed0 (2 runs)",
+        "a · x_seed0 (2 runs)",
+        "a · w (2 runs)",
+    ]
 
 
 def test_a_seed_without_the_metric_is_counted_out_and_said(make_run):

@@ -49,7 +49,9 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
         text = re.sub(r"^Parser key \"([^\"]*)\":\s*", r"--\1: ", message.strip())
         text = text.replace("typing.Literal", "one of ")
         hints = []
-        for name in re.findall(r"--[\w.]+|(?<=Key ')[\w.]+|(?<=key ')[\w.]+", text):
+        named = re.findall(r"--[\w.]+|(?<=Key ')[\w.]+|(?<=key ')[\w.]+", text)
+        in_files = re.findall(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
+        for name in [*named, *map(".".join, in_files)]:
             option = name if name.startswith("--") else f"--{name}"
             if option in known:
                 continue

@@ -156,7 +156,7 @@ def load_videos(
     if not bool(test.any()) or bool(test.all()):
         raise RinceError(
             f"{data}: all clips are on one side of the split ({int(test.sum())} of {len(test)} for "
-            f"the test): there must be at least two source videos"
+            f"the test): it takes two source videos, of one class if they are labelled"
         )
     return Splits(clips.subset((~test).nonzero()[:, 0]), clips.subset(test.nonzero()[:, 0]), size)
 
@@ -217,10 +217,10 @@ def _listed(folder: Path, splits: str | None, split: int) -> list[VideoFile]:
 
 
 def video_files(path: str | Path) -> list[str]:
-    """A video itself, or all below a folder, sorted; hidden ones are left out.
+    """A video itself, or all below a folder (links to folders too), sorted; no hidden ones.
 
     Raises:
-        RinceError: neither a file nor a folder, or no video in it.
+        RinceError: neither a file nor a folder, no video in it, or a folder that cannot be read.
     """
     root = Path(path).expanduser()
     if root.is_file():
@@ -241,12 +241,16 @@ def _media_files(
         return
     seen.add(folder.resolve())
     # scandir knows which are folders: images by the million are walked here too.
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise RinceError(f"cannot look into {folder} ({error}): mend that, or move it") from error
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        link = entry.is_symlink()  # one that leads to itself is no folder, nor an error
+        if os.path.isdir(entry.path) if link else entry.is_dir():
             yield from _media_files(Path(entry.path), kinds, seen)
         elif os.path.splitext(entry.name)[1].lower() in kinds:
             yield Path(entry.path)
@@ -397,15 +401,16 @@ def _cut(
 
 def _cures(probed: Sequence[VideoInfo | RinceError], frames: int, stride: int) -> str:
     """What to do about videos shorter than a clip, all of them at once."""
+    known = [info for info in probed if not isinstance(info, RinceError)]
 
     def short(stride: int) -> int:
-        return sum(not (isinstance(x, RinceError) or cut(x, frames, stride)[0]) for x in probed)
+        return sum(not cut(info, frames, stride)[0] for info in known)
 
-    fits = next((f" ({s} fits all)" for s in range(stride - 1, 0, -1) if not short(s)), "")
+    fits = next((s for s in range(stride - 1, 0, -1) if not short(s)), None)
+    smaller = f" or videos.stride {fits}, which fits all" if fits else ""
     return (
-        f". Mend or remove the {short(stride)} of {len(probed)} videos that are too short, take "
-        f"fewer videos.frames or a smaller videos.stride{fits}, or leave such "
-        f"videos out (images.skip_unreadable)"
+        f". Mend or remove the {short(stride)} of {len(known)} videos that are too short, take "
+        f"fewer videos.frames{smaller}, or leave such videos out (images.skip_unreadable)"
     )
 
 

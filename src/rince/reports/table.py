@@ -90,7 +90,8 @@ def comparison_rows(runs: Sequence[RunReport]) -> Comparison:
     groups: dict[tuple[str, str], list[RunReport]] = {}
     for run in runs:
         groups.setdefault((one_line(run.label), _method(run.config)), []).append(run)
-    names = _without_seeds(distinct_names([members[0] for members in groups.values()]))
+    names = distinct_names([members[0] for members in groups.values()])
+    names = _without_seeds(names, [len(members) for members in groups.values()])
     columns = _columns(runs)
     by_column = [
         _mark_best(column, [mean_cell(column.key, members) for members in groups.values()])
@@ -107,10 +108,13 @@ def comparison_rows(runs: Sequence[RunReport]) -> Comparison:
     return Comparison(columns, rows)
 
 
-def _without_seeds(names: Sequence[str]) -> Sequence[str]:
+def _without_seeds(names: Sequence[str], counts: Sequence[int]) -> tuple[str, ...]:
     """A row of several seeds should not be called by the first one's folder, NAME-seed0."""
-    short = [re.sub(r"[-_]seed[-_]?\d+$", "", name) for name in names]
-    return short if len(set(short)) == len(short) else names
+    short = [
+        re.sub(r"[-_/]seed[-_]?\d+$", "", name) if count > 1 else name
+        for name, count in zip(names, counts, strict=True)
+    ]
+    return tuple(s if short.count(s) == 1 else n for s, n in zip(short, names, strict=True))
 
 
 def text_table(runs: Sequence[RunReport]) -> str:

@@ -109,6 +109,7 @@ def resume(folder: Path, *, progress: bool = True, backbone: Backbone | None = N
     about = checkpoint[CHECKPOINT_KEY]
     require_own_backbone(about, backbone, folder, "resume(folder, backbone=...)")
     splits = load_splits(config)
+    config = config.with_backbone(splits.frames)
     _check_data(about, splits, config, folder)
     ranks = resumed_ranks(about, splits.train, config, folder)
     # No pretrained weights, which the checkpoint's would only overwrite.
