@@ -837,10 +837,8 @@ MUTANTS = (
     ),
     Mutant(CLIPS, "hop or span, most", "hop or step, most", "kinds: they touch"),
     Mutant(SOURCES, 'if entry.name.startswith("."):', "if False:", "kinds: hidden folders"),
-    Mutant(SOURCES, "if not short(s)", "if s", "short videos: what fits all"),
-    Mutant(
-        SOURCES, "cut(x, frames, stride)[0])", "not cut(x, frames, stride)[0])", "short: how many"
-    ),
+    Mutant(SOURCES, "if not short(s)", "if s", "short: what fits all"),
+    Mutant(SOURCES, "sum(not cut(info", "sum(bool(info) or not cut(info", "short: how many"),
     Mutant(SOURCES, "os.path.isdir(entry.path) if link else ", "", "short: links to themselves"),
     Mutant("reports/table.py", " if count > 1 else name", "", "short: one run keeps its seed"),
     Mutant(
