@@ -39,6 +39,7 @@ TESTS = {
     "training/classifiers.py": "tests/training/test_objectives.py",
     "training/module.py": "tests/training/test_module.py",
     "core/pair_ranks.py": "tests/core/test_pair_ranks.py",
+    "core/files.py": "tests/data/test_video_sources.py tests/data/test_images.py",
     "core/distributed.py": "tests/core/test_distributed.py",
     "ranks/similarity.py": "tests/ranks/test_similarity.py",
     "ranks/score_files.py": "tests/ranks/test_score_files.py",
@@ -127,6 +128,7 @@ TEXT_MODELS = "models/texts.py"
 VIDEO = "data/video.py"
 CLIPS = "data/clips.py"
 SOURCES = "data/video_sources.py"
+BELOW = "core/files.py"
 VIEWS = "data/views.py"
 TIMES = "evaluation/times.py"
 MODULE = "training/module.py"
@@ -836,10 +838,11 @@ MUTANTS = (
         "kinds: the stride",
     ),
     Mutant(CLIPS, "hop or span, most", "hop or step, most", "kinds: they touch"),
-    Mutant(SOURCES, 'if entry.name.startswith("."):', "if False:", "kinds: hidden folders"),
+    Mutant(BELOW, 'if entry.name.startswith("."):', "if False:", "kinds: hidden folders"),
     Mutant(SOURCES, "if not short(s)", "if s", "short: what fits all"),
     Mutant(SOURCES, "sum(not cut(info", "sum(bool(info) or not cut(info", "short: how many"),
-    Mutant(SOURCES, "os.path.isdir(entry.path) if link else ", "", "short: links to themselves"),
+    Mutant(BELOW, "os.path.isdir(entry.path) if link else ", "", "short: links to themselves"),
+    Mutant(BELOW, "if folder.resolve() in seen:", "if False:", "short: loops of links"),
     Mutant("reports/table.py", " if count > 1 else name", "", "short: one run keeps its seed"),
     Mutant(
         "training/config.py",

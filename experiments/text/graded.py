@@ -136,8 +136,7 @@ def gains_of(corpus: dict[int, str], judged: Judged, test: list[int]) -> Tensor:
     gains = torch.zeros(len(test), len(corpus))
     for i, question in enumerate(test):
         for key, grade in judged[question].items():
-            if key in place:
-                gains[i, place[key]] = grade
+            gains[i, place[key]] = grade
     return gains
 
 
@@ -161,8 +160,6 @@ def main(arguments: list[str] | None = None) -> None:
             queries = dict(list(queries.items())[:12])
             needed = {key for question in queries for key in judged[question]}
             corpus = {key: text for key, text in corpus.items() if key in needed}
-        known = set(corpus)
-        judged = {q: {d: g for d, g in judged[q].items() if d in known} for q in queries}
         for seed in found.seeds:
             for fold in range(folds):
                 test, rest = split(list(queries), seed, fold, folds)

@@ -28,7 +28,6 @@ GRADES = {
 
 def main(folder: Path, folds: int) -> None:
     queries, corpus, judged = graded.load(folder)
-    judged = {q: {d: g for d, g in judged[q].items() if d in corpus} for q in queries}
     for method in ("frozen", "rince binary", *GRADES):
         found: dict[str, list[float]] = {"NDCG@10": [], "binary": [], "judged": [], "grades": []}
         for fold in range(folds):

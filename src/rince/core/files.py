@@ -1,11 +1,13 @@
-"""Files that are replaced whole or not at all; and which files are texts."""
+"""Files: which lie below a folder, which are texts, and replacing one whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+
+from rince.core.checks import RinceError
 
 TEXT_SUFFIXES = (".csv", ".jsonl")
 
@@ -13,6 +15,38 @@ TEXT_SUFFIXES = (".csv", ".jsonl")
 def is_text_file(data: str | Path) -> bool:
     """Whether the name is that of a file of labelled texts."""
     return str(data).lower().endswith(TEXT_SUFFIXES)
+
+
+def files_below(
+    folder: Path, suffixes: Collection[str], seen: set[Path] | None = None
+) -> Iterator[Path]:
+    """Sorted folder by folder, without hidden ones; links to folders are followed, each once.
+
+    Args:
+        folder: where to look. suffixes: wanted ones, as ``.png``, in lower case.
+        seen: folders that were walked before.
+
+    Raises:
+        RinceError: a folder that cannot be read.
+    """
+    seen = set() if seen is None else seen
+    if folder.resolve() in seen:  # by a link, perhaps one that leads back above itself
+        return
+    seen.add(folder.resolve())
+    try:
+        # scandir knows which are folders: images by the million are walked here.
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise RinceError(f"cannot look into {folder} ({error}): mend that, or move it") from error
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        link = entry.is_symlink()  # one that leads to itself is no folder, nor an error
+        if os.path.isdir(entry.path) if link else entry.is_dir():
+            yield from files_below(Path(entry.path), suffixes, seen)
+        elif os.path.splitext(entry.name)[1].lower() in suffixes:
+            yield Path(entry.path)
 
 
 @contextlib.contextmanager

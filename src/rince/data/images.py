@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require, warn
+from rince.core.files import files_below
 from rince.data.clips import VideoClips, warn_left_out
 from rince.data.texts import Texts
 from rince.data.views import eval_transform
@@ -139,7 +140,8 @@ class FileImages:
         paths: list[str] = []
         labels: list[int] = []
         for path, label in label_of.items():
-            files = [str(file) for file in _image_files(folder.joinpath(*path))]
+            # A class folder holds no folders: the taxonomy has seen to that.
+            files = [str(file) for file in files_below(folder.joinpath(*path), IMAGE_SUFFIXES)]
             paths += files
             labels += [label] * len(files)
         images = cls(
@@ -231,11 +233,11 @@ def image_files(path: str | Path) -> list[str]:
     """All images below a folder, whatever its structure, sorted; hidden ones are left out.
 
     Raises:
-        RinceError: no such folder, or no image in it.
+        RinceError: no such folder, no image in it, or a folder that cannot be read.
     """
     if not Path(path).is_dir():
         raise RinceError(f"{path} is not a folder of images")
-    files = [str(file) for file in _image_files(Path(path), recursive=True)]
+    files = [str(file) for file in files_below(Path(path), IMAGE_SUFFIXES)]
     if not files:
         raise RinceError(f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return files
@@ -407,25 +409,6 @@ def _in_threads(work: Callable[[str], _T], paths: Sequence[str], what: str) -> I
             for result in pool.map(work, paths[start : start + _SLICE]):
                 progress.advance(task)
                 yield result
-
-
-def _image_files(
-    folder: Path, *, recursive: bool = False, seen: set[Path] | None = None
-) -> Iterator[Path]:
-    """Sorted, without hidden files and folders; ``seen`` are folders that were walked before."""
-    seen = set() if seen is None else seen
-    real = folder.resolve()
-    if real in seen:  # by a link, perhaps one that leads back to a folder above itself
-        return
-    seen.add(real)
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            if recursive:
-                yield from _image_files(entry, recursive=True, seen=seen)
-        elif entry.suffix.lower() in IMAGE_SUFFIXES:
-            yield entry
 
 
 def _labels_of_folders(root: Path, taxonomy: Taxonomy) -> dict[Names, int]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
+from rince.core.files import files_below
 from rince.data.clips import (
     ClipCache,
     VideoClips,
@@ -65,7 +66,7 @@ def holds_videos(data: str | Path, by_time: bool = False) -> bool:
     if not folder.is_dir() or (folder / TABLE).is_file():
         return folder.is_dir()
     kinds = VIDEO_SUFFIXES | IMAGE_SUFFIXES
-    isvideo = [path.suffix.lower() in VIDEO_SUFFIXES for path in _media_files(folder, kinds)]
+    isvideo = [path.suffix.lower() in VIDEO_SUFFIXES for path in files_below(folder, kinds)]
     videos, images = sum(isvideo), len(isvideo) - sum(isvideo)
     chosen = videos > 0 and (by_time or videos >= images)
     if videos and images:
@@ -227,37 +228,14 @@ def video_files(path: str | Path) -> list[str]:
         return [str(root)]
     if not root.is_dir():
         raise RinceError(f"{path} is neither a video nor a folder of videos")
-    found = [str(file) for file in _media_files(root) if file.is_file()]
+    found = [str(file) for file in files_below(root, VIDEO_SUFFIXES) if file.is_file()]
     if not found:
         raise RinceError(f"{path} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
     return found
 
 
-def _media_files(
-    folder: Path, kinds: frozenset[str] = VIDEO_SUFFIXES, seen: set[Path] | None = None
-) -> Iterator[Path]:
-    seen = set() if seen is None else seen
-    if folder.resolve() in seen:  # by a link, perhaps one that leads back above itself
-        return
-    seen.add(folder.resolve())
-    # scandir knows which are folders: images by the million are walked here too.
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError as error:
-        raise RinceError(f"cannot look into {folder} ({error}): mend that, or move it") from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        link = entry.is_symlink()  # one that leads to itself is no folder, nor an error
-        if os.path.isdir(entry.path) if link else entry.is_dir():
-            yield from _media_files(Path(entry.path), kinds, seen)
-        elif os.path.splitext(entry.name)[1].lower() in kinds:
-            yield Path(entry.path)
-
-
 def _from_tree(root: Path, prefix: str, test: bool | None) -> Iterator[VideoFile]:
-    for path in _media_files(root):
+    for path in files_below(root, VIDEO_SUFFIXES):
         parts = path.relative_to(root).parts
         key = prefix + "/".join(parts)
         yield VideoFile(path, key, source=key, label=parts[:-1], test=test)
@@ -290,7 +268,9 @@ def _from_table(folder: Path) -> Iterator[VideoFile]:
             raise RinceError(f"{table}, line {number}: {error}") from None
         seen.add(key)
         yield VideoFile(path, key, row.get("source_video") or key, label, start)
-    others = sum(p.relative_to(folder).as_posix() not in seen for p in _media_files(folder))
+    others = sum(
+        p.relative_to(folder).as_posix() not in seen for p in files_below(folder, VIDEO_SUFFIXES)
+    )
     if others:
         warn(f"{others} videos in {folder} are not in {TABLE} and are left out")
 
