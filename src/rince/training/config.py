@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from rince.core.checks import RinceWarning, require, warn
 from rince.core.files import TEXT_SUFFIXES, is_text_file
+from rince.losses.options import LossOptions
 
 Objective = Literal[
     "rince",
@@ -41,10 +42,6 @@ NEED_SUPERCLASSES = (
 SCORE_FILES = (".csv", ".npy", ".parquet")
 RULES = ("thresholds", "quantiles", "top_k")
 TIME_OPTIONS = ("near", "unit", "shots", "beyond")
-
-# The temperatures of the paper's CIFAR-100 study, and its setting for three ranks.
-DEFAULT_TEMPERATURES = {1: (0.1,), 2: (0.1, 0.225), 3: (0.1, 0.225, 0.5)}
-
 
 IMAGE_BACKBONE, CLIP_BACKBONE = "small-resnet", "small-resnet3d"
 TEXT_BACKBONE = "all-MiniLM-L6-v2"
@@ -134,28 +131,7 @@ class TextConfig:
     max_tokens: int | None = None
 
 
-@dataclass
-class LossConfig:
-    """The loss.
-
-    Args:
-        variant: form of RINCE: "in" is content with one good positive a rank (noisy ranks),
-            "out" asks each positive, "out-in" asks each of rank 1 and one of the others.
-        positives: "exclusive" takes rank i alone in term i, "cumulative" all ranks up to i.
-        temperatures: RINCE, one a rank, rising; None takes (0.1, 0.225, 0.5) up to the number of
-            ranks.
-        temperature: of supcon-*, infonce and himulcon.
-        margin: of triplet-hierarchical, on squared distances of unit vectors, a step of rank.
-        smoothing: share of a label that cross-entropy spreads over the classes of its superclass,
-            itself included (0: none).
-    """
-
-    variant: Literal["in", "out", "out-in"] = "out-in"
-    positives: Literal["exclusive", "cumulative"] = "exclusive"
-    temperatures: tuple[float, ...] | None = None
-    temperature: float = 0.1
-    margin: float = 0.2
-    smoothing: float = 0.0
+LossConfig = LossOptions  # its name until 0.x
 
 
 @dataclass
@@ -444,20 +420,8 @@ class TrainConfig:
             f"optim.warmup_epochs must be at least 0 and below epochs ({self.epochs}), got "
             f"{self.optim.warmup_epochs}",
         )
-        for name, given in (
-            ("loss.temperature", (self.loss.temperature,)),
-            ("loss.temperatures", self.loss.temperatures or ()),
-        ):
-            require(
-                all(t > 0 and math.isfinite(t) for t in given),
-                f"{name} must be positive, got {', '.join(map(str, given))}",
-            )
+        self.loss.check()
         self._check_batches()
-        require(self.loss.margin > 0, f"loss.margin must be positive, got {self.loss.margin}")
-        require(
-            0 <= self.loss.smoothing < 1,
-            f"loss.smoothing must be at least 0 and below 1, got {self.loss.smoothing}",
-        )
         require(
             self.objective != "fastap" or self.model.momentum is None,
             "fastap judges a batch against itself: leave out model.momentum and model.queue_size",
@@ -609,20 +573,9 @@ def from_dict(data: dict[str, Any], *, quiet: bool = False) -> TrainConfig:
         raise ValueError(f"not a training configuration: {error}") from error
 
 
-def rank_temperatures(config: LossConfig, num_ranks: int) -> tuple[float, ...]:
-    """The temperatures given, or the paper's for this number of ranks.
-
-    Raises:
-        ValueError: none given and more than three ranks.
-    """
-    if config.temperatures is not None:
-        return config.temperatures
-    require(
-        num_ranks in DEFAULT_TEMPERATURES,
-        f"these data have {num_ranks} ranks; the default temperatures are known for up to 3: "
-        f"give --loss.temperatures, {num_ranks} rising numbers",
-    )
-    return DEFAULT_TEMPERATURES[num_ranks]
+def rank_temperatures(config: LossOptions, num_ranks: int) -> tuple[float, ...]:
+    """:meth:`~rince.losses.options.LossOptions.temperatures_for`."""
+    return config.temperatures_for(num_ranks)
 
 
 def _check_choices(prefix: str, part: Any) -> None:
