@@ -1,0 +1,356 @@
+r"""RINCE in Triton: on the GPU, with no queries-by-keys matrix in memory, forward or backward.
+
+The formula (see :mod:`rince.losses.definition`), of a query with similarities s_k, for rank i:
+
+.. math::
+    x_k = s_k / \tau_i, \quad W = \log \sum_{k \,\text{less similar}} e^{x_k}, \quad
+    P = \log \sum_{p \,\text{positive}} e^{x_p}, \quad
+    l_i^{in} = \log(1 + e^{W - P}), \quad
+    l_i^{out} = \frac{1}{n} \sum_p \log(1 + e^{W - x_p})
+
+    \frac{\partial l^{in}}{\partial x_k} = \sigma(W - P)\, e^{x_k - W}, \quad
+    \frac{\partial l^{in}}{\partial x_p} = -\sigma(W - P)\, e^{x_p - P}
+
+    \frac{\partial l^{out}}{\partial x_k} = e^{x_k - W} \frac{1}{n} \sum_p \sigma(W - x_p), \quad
+    \frac{\partial l^{out}}{\partial x_p} = -\frac{1}{n} \sigma(W - x_p)
+
+The kernels (:mod:`rince.losses.blockwise.fused_kernels`) compute tiles of similarities in each of
+
+- pass 1: W and P of every query and rank, as running maxima and sums;
+- pass 2, for ranks of the "out" form only: the sums over p, which need the finished W;
+- backward: one kernel for the gradient of the queries, the same with roles swapped for the keys,
+  or one for both where a batch stands against itself.
+
+Ranks come as level codes, compared level by level, or as labels and a class table. Nothing here
+reads a value from the device.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rince.core.checks import require
+from rince.core.pair_ranks import IdentityRanks, PairRanks, TableRanks
+from rince.losses.common import Reduction
+from rince.losses.definition import Positives, RankTerms, Variant, takes_each_positive
+
+MOST_RANKS = 8
+WIDEST = 1024
+OLDEST_TRITON = (3, 6)
+OLDEST_CARD = (8, 0)  # compute capability; the first with TF32
+
+Precision = Literal["fp32", "tf32", "bf16"]
+
+
+class Codes(NamedTuple):
+    """Ranks in the form that the kernels read.
+
+    Args:
+        query, key: (Q, L), (K, L) integers. Without a table: the group of each item at level 1
+            (finest) to L; the rank of a pair is the first level at which both agree, 0 if none.
+            With a table: L = 1, the class.
+        table: (C, C) int8 ranks, or None.
+        ignore_self: the first Q keys are the queries themselves: pair (i, i) is ignored.
+        key_valid: (K,) bool; False marks keys to ignore.
+    """
+
+    query: Tensor
+    key: Tensor
+    table: Tensor | None = None
+    ignore_self: bool = False
+    key_valid: Tensor | None = None
+
+
+class Tiles(NamedTuple):
+    """Sizes of a kernel's tile: what fits the registers and the shared memory of a card."""
+
+    rows: int
+    columns: int
+    warps: int
+    stages: int
+
+
+def codes_of(ranks: PairRanks | Codes) -> Codes | None:
+    """The codes of a rank source; None if it has none (a matrix of its own)."""
+    if isinstance(ranks, Codes):
+        return ranks
+    if isinstance(ranks, TableRanks):
+        query, key, table = ranks.query_labels, ranks.key_labels, ranks.table
+    elif isinstance(ranks, IdentityRanks):
+        query, key, table = ranks.query_ids, ranks.key_ids, None
+    else:
+        return None
+    return Codes(query[:, None], key[:, None], table, ranks.ignore_self, ranks.key_valid)
+
+
+def reason_against(
+    query: Tensor, key: Tensor, ranks: PairRanks | Codes, num_ranks: int
+) -> str | None:
+    """Why this engine cannot take a case, in half a sentence; None if it can."""
+    codes = codes_of(ranks)
+    largest = max(query.shape[0], key.shape[0]) * query.shape[1]
+    device = query.device
+    if device.type != "cuda" and not _interpreted():
+        return f"it needs a CUDA card, and the embeddings are on {device}"
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < OLDEST_CARD:
+        return "it needs a card of compute capability 8.0 (A100, RTX 30) or newer"
+    if codes is None:
+        return f"it takes ranks from labels or levels, not {type(ranks).__name__}"
+    if max(num_ranks, codes.query.shape[1]) > MOST_RANKS:
+        return f"it takes up to {MOST_RANKS} ranks, and there are {num_ranks}"
+    if query.shape[1] > WIDEST:
+        return f"it takes embeddings of up to {WIDEST} dimensions, and these have {query.shape[1]}"
+    if torch.float64 in (query.dtype, key.dtype):
+        return "it sums in float32, and the embeddings are float64"
+    if largest >= 2**31:
+        return "it counts in 32 bits, and the embeddings hold 2^31 numbers or more"
+    return why_no_triton()
+
+
+def why_no_triton() -> str | None:
+    """What is wrong with the installed Triton, and how to mend it; None if nothing is."""
+    oldest = ".".join(map(str, OLDEST_TRITON))
+    try:
+        import triton
+    except ImportError:
+        return f"it needs triton, which is not installed: pip install 'triton>={oldest}'"
+    if tuple(int(part) for part in triton.__version__.split(".")[:2]) < OLDEST_TRITON:
+        return f"it needs triton >= {oldest}, and {triton.__version__} is installed"
+    return None
+
+
+def fused_loss(
+    query: Tensor,
+    key: Tensor,
+    ranks: PairRanks | Codes,
+    taus: Sequence[float | Tensor],
+    variant: Variant,
+    positives: Positives,
+    *,
+    reduction: Reduction,
+    precision: Precision = "fp32",
+    tiles: Tiles | None = None,
+) -> tuple[Tensor, RankTerms]:
+    """The loss, and its terms without a graph.
+
+    Args:
+        query: (Q, D), key: (K, D), checked. The same tensor twice halves the backward pass.
+        ranks: a source that has codes.
+        taus: one temperature per rank; tensors may require a gradient.
+        precision: of the products of embeddings. "fp32" is TF32 in three terms, nearly as exact
+            as fp32; sums are fp32 in any case.
+        tiles: None takes what fits the dimension and the precision.
+
+    Raises:
+        ValueError: the engine cannot take this case; the message says why.
+    """
+    reason = reason_against(query, key, ranks, len(taus))
+    require(reason is None, f'engine="fused" cannot take this case: {reason}')
+    if torch.compiler.is_compiling():
+        # A break in the graph: the compiler would trace every launch, to gain nothing.
+        apply = torch.compiler.disable(_Fused.apply)  # type: ignore[no-untyped-call]
+    else:
+        apply = _Fused.apply
+    codes = codes_of(ranks)
+    assert codes is not None
+    device = query.device
+    # full: a number copied from memory would make the host wait for the device.
+    stacked = torch.stack(
+        [t.to(device) if isinstance(t, Tensor) else torch.full((), t, device=device) for t in taus]
+    )
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    own = key is query
+    rows = query.to(torch.float32)
+    columns = rows if own else key.to(torch.float32)
+    out = sum(takes_each_positive(variant, i + 1) << i for i in range(len(taus)))
+    plan = _Plan(
+        Codes(
+            codes.query.to(device).contiguous(),
+            codes.key.to(device).contiguous(),
+            None if codes.table is None else codes.table.to(device).contiguous(),
+            codes.ignore_self,
+            None if codes.key_valid is None else codes.key_valid.to(device).contiguous(),
+        ),
+        out,
+        positives == "cumulative",
+        {"fp32": "tf32x3"}.get(precision, "tf32"),
+        dtype,
+        tiles or default_tiles(query.shape[1], precision),
+    )
+    losses, values, active = apply(rows, None if own else columns, stacked.float(), plan)
+    terms = RankTerms(values, active)
+    if reduction == "none":
+        return losses, terms
+    loss = losses.sum()
+    if reduction == "mean":
+        loss = loss / active.any(dim=0).sum().clamp(min=1)
+    return loss, terms
+
+
+def default_tiles(dimension: int, precision: Precision) -> Tiles:
+    """By what the compiler reports of registers and shared memory (tests/losses/test_fused.py)."""
+    if precision == "fp32":
+        return Tiles(64, 32, 4, 2)
+    return Tiles(64, 64, 4, 2)
+
+
+class _Plan(NamedTuple):
+    codes: Codes
+    out: int  # bit i: rank i + 1 has the "out" form
+    cumulative: bool
+    input_precision: str  # as Triton names it
+    dtype: torch.dtype  # of the embeddings
+    tiles: Tiles
+
+
+class _Fused(torch.autograd.Function):
+    """key None: the queries are the keys."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor | None, taus: Tensor, plan: _Plan
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        launch = _Launch(query, key, taus, plan)
+        values, active, factors = launch.terms()
+        ctx.plan = plan
+        ctx.own = key is None
+        ctx.save_for_backward(query, query if key is None else key, taus, factors)
+        ctx.mark_non_differentiable(values, active)
+        return values.sum(dim=0), values, active
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
+        require_first_derivative()
+        query, key, taus, factors = ctx.saved_tensors
+        launch = _Launch(query, None if ctx.own else key, taus, ctx.plan)
+        of_query, of_key, of_taus = ctx.needs_input_grad[:3]
+        d_query = d_key = d_taus = None
+        if of_query or of_taus:
+            d_query, d_taus = launch.gradient(factors, upstream, True, ctx.own, of_taus)
+        if of_key:
+            d_key, _ = launch.gradient(factors, upstream, False, True, False)
+        return d_query if of_query else None, d_key, d_taus, None
+
+
+def require_first_derivative() -> None:
+    if torch.is_grad_enabled():  # create_graph=True
+        raise RuntimeError(
+            'the fused engine has no second derivatives (create_graph=True): use engine="dense"'
+        )
+
+
+class _Launch:
+    """The kernels on one set of tensors."""
+
+    def __init__(self, query: Tensor, key: Tensor | None, taus: Tensor, plan: _Plan) -> None:
+        self.query = query.detach().to(plan.dtype).contiguous()
+        self.key = self.query if key is None else key.detach().to(plan.dtype).contiguous()
+        self.taus, self.plan, self.kernels = taus.detach().contiguous(), plan, _kernels()
+        self.Q, self.K, self.R = len(query), len(self.key), len(taus)
+        self.D = query.shape[1]
+        self.BD = min(128, max(16, 1 << (self.D - 1).bit_length()))
+
+    def terms(self) -> tuple[Tensor, Tensor, Tensor]:
+        """values (R, Q), active (R, Q) bool, factors (3, R, Q)."""
+        Q, R, plan = self.Q, self.R, self.plan
+        splits = self._splits(Q, self.K)
+        sums = self.taus.new_empty(splits, 2, R, Q)
+        each = self.taus.new_empty(splits, 2, R, Q) if plan.out else sums
+        grid = (_ceil(Q, plan.tiles.rows), splits)
+        self._run(self.kernels.pass_1_sums, grid, self.taus, sums)
+        if plan.out:
+            self._run(self.kernels.pass_2_each_positive, grid, self.taus, sums, each)
+        values = self.taus.new_empty(R, Q)
+        active = torch.empty_like(values, dtype=torch.int8)
+        factors = self.taus.new_empty(3, R, Q)
+        block = 64
+        self.kernels.finish[(_ceil(Q, block),)](
+            sums, each, self.taus, values, active, factors, Q, splits, R=R, OUT=plan.out, BM=block
+        )
+        return values, active.view(torch.bool), factors
+
+    def gradient(
+        self, factors: Tensor, upstream: Tensor, as_query: bool, as_key: bool, want_taus: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """(rows, D) of the rows, which are queries or keys or both; and (R,) of temperatures."""
+        M, N = (self.Q, self.K) if as_query else (self.K, self.Q)
+        chunks = _ceil(self.D, self.BD)
+        splits = self._splits(M * chunks, N)
+        out = self.taus.new_empty(splits, M, self.D)
+        of_taus = self.taus.new_empty(splits, self.R, M) if want_taus else None
+        self._run(
+            self.kernels.gradient,
+            (_ceil(M, self.plan.tiles.rows), splits, chunks),
+            self.taus,
+            factors,
+            upstream.contiguous(),
+            out,
+            out if of_taus is None else of_taus,
+            AS_QUERY=as_query,
+            AS_KEY=as_key,
+            TAUS=want_taus,
+        )
+        found = out[0] if splits == 1 else out.sum(dim=0)
+        # d x / d tau = -s / tau^2, and one tau is in the slope already.
+        return found, None if of_taus is None else -of_taus.sum(dim=(0, 2)) / self.taus
+
+    def _splits(self, rows: int, columns: int) -> int:
+        """Parts of the columns: enough programs to fill the card, and no part without a tile."""
+        tiles = _ceil(columns, self.plan.tiles.columns)
+        wanted = _ceil(_programs(self.query.device), _ceil(rows, self.plan.tiles.rows))
+        return _ceil(tiles, _ceil(tiles, min(wanted, tiles)))
+
+    def _run(self, kernel: Any, grid: tuple[int, ...], *tensors: Tensor, **options: bool) -> None:
+        codes, plan = self.plan.codes, self.plan
+        table = codes.query if codes.table is None else codes.table
+        valid = codes.query if codes.key_valid is None else codes.key_valid.view(torch.uint8)
+        given = (self.query, self.key, codes.query, codes.key, table, valid, *tensors)
+        kernel[grid](
+            *given,
+            self.Q,
+            self.K,
+            table.shape[-1],
+            grid[1],
+            D=self.D,
+            BD=self.BD,
+            R=self.R,
+            OUT=plan.out,
+            LEVELS=codes.query.shape[1] if codes.table is None else 0,
+            OWN=codes.ignore_self,
+            VALID=codes.key_valid is not None,
+            CUMULATIVE=plan.cumulative,
+            PRECISION=plan.input_precision,
+            BM=plan.tiles.rows,
+            BN=plan.tiles.columns,
+            num_warps=plan.tiles.warps,
+            num_stages=plan.tiles.stages,
+            **options,
+        )
+
+
+def _kernels() -> ModuleType:
+    from rince.losses.blockwise import fused_kernels
+
+    return fused_kernels
+
+
+def _interpreted() -> bool:
+    """Triton runs kernels in Python, on the CPU: for tests."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _programs(device: torch.device) -> int:
+    """Programs that fill the device: two per multiprocessor."""
+    if device.type != "cuda":
+        return 4
+    return 2 * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _ceil(count: int, size: int) -> int:
+    return -(-count // size)
