@@ -68,10 +68,16 @@ class Codes(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """Sizes of a kernel's tile: what fits the registers and the shared memory of a card."""
+    """Sizes of a kernel's tile: what fits the registers and the shared memory of a card.
+
+    Args:
+        components: of the embeddings, at a time: a power of 2; wider ones take several turns.
+        warps, stages: as Triton names them.
+    """
 
     rows: int
     columns: int
+    components: int
     warps: int
     stages: int
 
@@ -98,12 +104,13 @@ def reason_against(
     device = query.device
     if device.type != "cuda" and not _interpreted():
         return f"it needs a CUDA card, and the embeddings are on {device}"
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < OLDEST_CARD:
+    if _capability(device) < OLDEST_CARD:
         return "it needs a card of compute capability 8.0 (A100, RTX 30) or newer"
     if codes is None:
         return f"it takes ranks from labels or levels, not {type(ranks).__name__}"
-    if max(num_ranks, codes.query.shape[1]) > MOST_RANKS:
-        return f"it takes up to {MOST_RANKS} ranks, and there are {num_ranks}"
+    most = max(num_ranks, codes.query.shape[1])
+    if most > MOST_RANKS:
+        return f"it takes up to {MOST_RANKS} ranks and levels, and there are {most}"
     if query.shape[1] > WIDEST:
         return f"it takes embeddings of up to {WIDEST} dimensions, and these have {query.shape[1]}"
     if torch.float64 in (query.dtype, key.dtype):
@@ -135,7 +142,7 @@ def fused_loss(
     *,
     reduction: Reduction,
     precision: Precision = "fp32",
-    tiles: Tiles | None = None,
+    tiles: tuple[Tiles, Tiles] | None = None,
 ) -> tuple[Tensor, RankTerms]:
     """The loss, and its terms without a graph.
 
@@ -145,7 +152,8 @@ def fused_loss(
         taus: one temperature per rank; tensors may require a gradient.
         precision: of the products of embeddings. "fp32" is TF32 in three terms, nearly as exact
             as fp32; sums are fp32 in any case.
-        tiles: None takes what fits the dimension and the precision.
+        tiles: of the forward and of the backward pass; None takes what fits the dimension and
+            the precision.
 
     Raises:
         ValueError: the engine cannot take this case; the message says why.
@@ -181,7 +189,7 @@ def fused_loss(
         positives == "cumulative",
         {"fp32": "tf32x3"}.get(precision, "tf32"),
         dtype,
-        tiles or default_tiles(query.shape[1], precision),
+        tiles or default_tiles(query.shape[1], precision, _capability(device)),
     )
     losses, values, active = apply(rows, None if own else columns, stacked.float(), plan)
     terms = RankTerms(values, active)
@@ -193,11 +201,17 @@ def fused_loss(
     return loss, terms
 
 
-def default_tiles(dimension: int, precision: Precision) -> Tiles:
+def default_tiles(
+    dimension: int, precision: Precision, capability: tuple[int, int]
+) -> tuple[Tiles, Tiles]:
     """By what the compiler reports of registers and shared memory (tests/losses/test_fused.py)."""
+    old = capability < (9, 0)
     if precision == "fp32":
-        return Tiles(64, 32, 4, 2)
-    return Tiles(64, 64, 4, 2)
+        small = Tiles(32, 32, 128, 4, 2)
+        return (small, small) if old else (Tiles(64, 32, 128, 4, 2), Tiles(64, 32, 128, 8, 2))
+    wide = 256 if dimension > 128 else 128
+    forward = Tiles(32, 64, 128, 4, 2) if old else Tiles(64, 64, 128, 4, 2)
+    return forward, Tiles(32 if old else 64, 32, wide, 8 if wide > 128 else 4, 2)
 
 
 class _Plan(NamedTuple):
@@ -206,7 +220,7 @@ class _Plan(NamedTuple):
     cumulative: bool
     input_precision: str  # as Triton names it
     dtype: torch.dtype  # of the embeddings
-    tiles: Tiles
+    tiles: tuple[Tiles, Tiles]
 
 
 class _Fused(torch.autograd.Function):
@@ -254,18 +268,18 @@ class _Launch:
         self.taus, self.plan, self.kernels = taus.detach().contiguous(), plan, _kernels()
         self.Q, self.K, self.R = len(query), len(self.key), len(taus)
         self.D = query.shape[1]
-        self.BD = min(128, max(16, 1 << (self.D - 1).bit_length()))
 
     def terms(self) -> tuple[Tensor, Tensor, Tensor]:
         """values (R, Q), active (R, Q) bool, factors (3, R, Q)."""
         Q, R, plan = self.Q, self.R, self.plan
-        splits = self._splits(Q, self.K)
+        tiles = plan.tiles[0]
+        splits = self._splits(Q, self.K, tiles)
         sums = self.taus.new_empty(splits, 2, R, Q)
         each = self.taus.new_empty(splits, 2, R, Q) if plan.out else sums
-        grid = (_ceil(Q, plan.tiles.rows), splits)
-        self._run(self.kernels.pass_1_sums, grid, self.taus, sums)
+        grid = (_ceil(Q, tiles.rows), splits)
+        self._run(self.kernels.pass_1_sums, tiles, grid, self.taus, sums)
         if plan.out:
-            self._run(self.kernels.pass_2_each_positive, grid, self.taus, sums, each)
+            self._run(self.kernels.pass_2_each_positive, tiles, grid, self.taus, sums, each)
         values = self.taus.new_empty(R, Q)
         active = torch.empty_like(values, dtype=torch.int8)
         factors = self.taus.new_empty(3, R, Q)
@@ -280,13 +294,15 @@ class _Launch:
     ) -> tuple[Tensor, Tensor | None]:
         """(rows, D) of the rows, which are queries or keys or both; and (R,) of temperatures."""
         M, N = (self.Q, self.K) if as_query else (self.K, self.Q)
-        chunks = _ceil(self.D, self.BD)
-        splits = self._splits(M * chunks, N)
+        tiles = self.plan.tiles[1]
+        turns = _ceil(self.D, tiles.components)
+        splits = self._splits(M * turns, N, tiles)
         out = self.taus.new_empty(splits, M, self.D)
         of_taus = self.taus.new_empty(splits, self.R, M) if want_taus else None
         self._run(
             self.kernels.gradient,
-            (_ceil(M, self.plan.tiles.rows), splits, chunks),
+            tiles,
+            (_ceil(M, tiles.rows), splits, turns),
             self.taus,
             factors,
             upstream.contiguous(),
@@ -300,13 +316,15 @@ class _Launch:
         # d x / d tau = -s / tau^2, and one tau is in the slope already.
         return found, None if of_taus is None else -of_taus.sum(dim=(0, 2)) / self.taus
 
-    def _splits(self, rows: int, columns: int) -> int:
+    def _splits(self, rows: int, columns: int, tiles: Tiles) -> int:
         """Parts of the columns: enough programs to fill the card, and no part without a tile."""
-        tiles = _ceil(columns, self.plan.tiles.columns)
-        wanted = _ceil(_programs(self.query.device), _ceil(rows, self.plan.tiles.rows))
-        return _ceil(tiles, _ceil(tiles, min(wanted, tiles)))
+        of_columns = _ceil(columns, tiles.columns)
+        wanted = _ceil(_programs(self.query.device), _ceil(rows, tiles.rows))
+        return _ceil(of_columns, _ceil(of_columns, min(wanted, of_columns)))
 
-    def _run(self, kernel: Any, grid: tuple[int, ...], *tensors: Tensor, **options: bool) -> None:
+    def _run(
+        self, kernel: Any, tiles: Tiles, grid: tuple[int, ...], *tensors: Tensor, **options: bool
+    ) -> None:
         codes, plan = self.plan.codes, self.plan
         table = codes.query if codes.table is None else codes.table
         valid = codes.query if codes.key_valid is None else codes.key_valid.view(torch.uint8)
@@ -318,7 +336,7 @@ class _Launch:
             table.shape[-1],
             grid[1],
             D=self.D,
-            BD=self.BD,
+            BD=min(tiles.components, max(16, 1 << (self.D - 1).bit_length())),
             R=self.R,
             OUT=plan.out,
             LEVELS=codes.query.shape[1] if codes.table is None else 0,
@@ -326,10 +344,10 @@ class _Launch:
             VALID=codes.key_valid is not None,
             CUMULATIVE=plan.cumulative,
             PRECISION=plan.input_precision,
-            BM=plan.tiles.rows,
-            BN=plan.tiles.columns,
-            num_warps=plan.tiles.warps,
-            num_stages=plan.tiles.stages,
+            BM=tiles.rows,
+            BN=tiles.columns,
+            num_warps=tiles.warps,
+            num_stages=tiles.stages,
             **options,
         )
 
@@ -343,6 +361,10 @@ def _kernels() -> ModuleType:
 def _interpreted() -> bool:
     """Triton runs kernels in Python, on the CPU: for tests."""
     return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else OLDEST_CARD
 
 
 def _programs(device: torch.device) -> int:

@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
+# A batch of another size must not compile anew.
+SIZES = ["Q", "K", "C", "num_splits"]
 LOW = tl.constexpr(-1e30)  # log2 of an empty sum; finite, so that LOW - LOW is 0 and not NaN
 
 
@@ -37,9 +39,14 @@ def _similarities(
     """(BM, BN) dot products; and (BN, BD), the columns' first components. a: those of the rows."""
     b = _embeddings(columns, n, N, 0, D, BD)
     s = tl.dot(a, tl.trans(b), input_precision=PRECISION)
-    for start in tl.static_range(BD, D, BD):
-        more = tl.trans(_embeddings(columns, n, N, start, D, BD))
-        s = tl.dot(_embeddings(rows, m, M, start, D, BD), more, s, input_precision=PRECISION)
+    if D <= 2 * BD:
+        for start in tl.static_range(BD, D, BD):
+            more = tl.trans(_embeddings(columns, n, N, start, D, BD))
+            s = tl.dot(_embeddings(rows, m, M, start, D, BD), more, s, input_precision=PRECISION)
+    else:  # unrolled, each turn would have a buffer of its own
+        for start in range(BD, D, BD):
+            more = tl.trans(_embeddings(columns, n, N, start, D, BD))
+            s = tl.dot(_embeddings(rows, m, M, start, D, BD), more, s, input_precision=PRECISION)
     return s, b
 
 
@@ -122,7 +129,7 @@ def _added(ptr, m, count, num_splits, stride):
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def pass_1_sums(
     query, key, q_codes, k_codes, table, key_valid, taus, sums, Q, K, C, num_splits,
     D: tl.constexpr, BD: tl.constexpr, R: tl.constexpr, OUT: tl.constexpr, LEVELS: tl.constexpr,
@@ -179,7 +186,7 @@ def pass_1_sums(
             tl.store(place + R * Q, positive_log, mask=m < Q)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def pass_2_each_positive(
     query, key, q_codes, k_codes, table, key_valid, taus, sums, each, Q, K, C, num_splits,
     D: tl.constexpr, BD: tl.constexpr, R: tl.constexpr, OUT: tl.constexpr, LEVELS: tl.constexpr,
@@ -226,7 +233,7 @@ def pass_2_each_positive(
             tl.store(place + R * Q, weight, mask=m < Q)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def finish(
     sums, each, taus, values, active, factors, Q, num_splits,
     R: tl.constexpr, OUT: tl.constexpr, BM: tl.constexpr,
@@ -289,7 +296,7 @@ def _slopes(
     return slope * up, grown
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def gradient(
     query, key, q_codes, k_codes, table, key_valid, taus, factors, upstream, out, out_taus,
     Q, K, C, num_splits,
