@@ -209,7 +209,8 @@ def default_tiles(
     if precision == "fp32":
         small = Tiles(32, 32, 128, 4, 2)
         return (small, small) if old else (Tiles(64, 32, 128, 4, 2), Tiles(64, 32, 128, 8, 2))
-    wide = 256 if dimension > 128 else 128
+    fits = dimension > 128 and (precision == "bf16" or dimension <= 256)
+    wide = 256 if fits else 128
     forward = Tiles(32, 64, 128, 4, 2) if old else Tiles(64, 64, 128, 4, 2)
     return forward, Tiles(32 if old else 64, 32, wide, 8 if wide > 128 else 4, 2)
 
