@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpu.problems import Problem, by_name, launches, peak_bytes
+from card_problems import Problem, by_name, launches, peak_bytes
 from rince.core.pair_ranks import ALL, DenseRanks, TableRanks
 from rince.losses.ranked_info_nce import RankedInfoNCE, ranked_info_nce
 

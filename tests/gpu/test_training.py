@@ -23,7 +23,7 @@ class Stopped(Exception):
 
 def losses_of(folder: Path) -> list[float]:
     """One per step."""
-    return [value for _, value in read_history(folder)["loss"]]
+    return [value for _, value in read_history(folder)["train/loss"]]
 
 
 def config(images: Path, output: Path, name: str, **changes: Any) -> Any:

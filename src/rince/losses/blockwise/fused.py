@@ -207,8 +207,9 @@ def default_tiles(
     """By what the compiler reports of registers and shared memory (tests/losses/test_fused.py)."""
     old = capability < (9, 0)
     if precision == "fp32":
-        small = Tiles(32, 32, 128, 4, 2)
-        return (small, small) if old else (Tiles(64, 32, 128, 4, 2), Tiles(64, 32, 128, 8, 2))
+        part = 128 if dimension <= 256 else 64  # a loop in a loop takes more registers
+        small = Tiles(32, 32, part, 4, 2)
+        return (small, small) if old else (Tiles(64, 32, part, 4, 2), Tiles(64, 32, part, 8, 2))
     fits = dimension > 128 and (precision == "bf16" or dimension <= 256)
     wide = 256 if fits else 128
     forward = Tiles(32, 64, 128, 4, 2) if old else Tiles(64, 64, 128, 4, 2)

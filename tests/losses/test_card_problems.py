@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gpu.problems import Problem, error, outcome
+from card_problems import Problem, error, outcome
 from rince.core.pair_ranks import ALL
 
 
