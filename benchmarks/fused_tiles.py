@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-
 from devices import about, median_seconds
+
 from losses import Case, Size
 from rince.losses.blockwise.fused import Tiles, default_tiles, fused_loss
 
@@ -87,7 +87,9 @@ def main() -> None:
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         faults = pool.map(compiles, trials, chunksize=1)
     lines = [*about(torch.device("cuda")), ""]
-    lines += [f"{given.batch:,} in-batch, R = 3, out-in; (rows, columns, components, warps, stages)"]
+    lines += [
+        f"{given.batch:,} in-batch, R = 3, out-in; (rows, columns, components, warps, stages)"
+    ]
     lines += ["", "| D | products | pass | tiles | ms |", "|---:|:---|:---|:---|---:|"]
     for trial, fault in zip(trials, faults, strict=True):
         cell = fault.replace("\n", " ").replace("|", "/")

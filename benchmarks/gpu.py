@@ -24,8 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-
 from devices import about, launches, median_seconds, peak_bytes, waits
+
 from losses import DENSE_UP_TO, GPU_SIZES, Case, Size, gpu_contenders
 
 ROOT = Path(__file__).parents[1]
@@ -217,7 +217,9 @@ def main() -> None:
     for size in GPU_SIZES:
         if size.queries * (size.keys or size.queries) <= DENSE_UP_TO:
             report.step(
-                f"Compiled: {size}", 40, lambda size=size: compiled(report, size)  # type: ignore[misc]
+                f"Compiled: {size}",
+                40,
+                lambda size=size: compiled(report, size),  # type: ignore[misc]
             )
     report.add("", f"{time.monotonic() - report.start:.0f} s of {given.budget:.0f} s")
 

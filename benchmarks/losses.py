@@ -24,11 +24,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from devices import about, median_seconds, peak_bytes, seconds
 from torch import Tensor
 from torch.nn import functional
 
 import rince
-from devices import about, median_seconds, peak_bytes, seconds
 from rince.core.pair_ranks import ALL, DenseRanks, TableRanks
 from rince.losses.blockwise.engine import default_block_size
 

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from devices import peak_bytes, seconds
 from torch import Tensor, nn
 
-from devices import peak_bytes, seconds
 from losses import Case, Size
 
 DIM, RANKS, FIRST = 128, 3, 256

@@ -213,9 +213,7 @@ def plain_supcon(z: Tensor, labels: Tensor) -> Tensor:
     return -(log_probability.masked_fill(~positive, 0).sum(1) / positive.sum(1)).mean()
 
 
-def plain_run(
-    data: str, in_memory: bool, workers: int, device: str = "cpu"
-) -> dict[str, float]:
+def plain_run(data: str, in_memory: bool, workers: int, device: str = "cpu") -> dict[str, float]:
     """Mean seconds of a step."""
     torch.manual_seed(0)
     backbone = build_backbone("small-resnet", image_size=SIDE)

@@ -41,9 +41,7 @@ def step(problem: Problem, engine: str, device: torch.device) -> Callable[[], li
 
 @pytest.mark.parametrize("keys", [4096, None], ids=["queue", "in-batch"])
 @pytest.mark.parametrize("engine", ["dense", "streamed", "fused-fp32", "fused-bf16"])
-def test_a_step_never_waits_for_the_card(
-    engine: str, keys: int | None, card: torch.device
-) -> None:
+def test_a_step_never_waits_for_the_card(engine: str, keys: int | None, card: torch.device) -> None:
     work = step(Problem(queries=512, keys=keys, dimension=128), engine, card)
     work()  # compiles, and fills caches
     torch.cuda.set_sync_debug_mode("error")

@@ -22,7 +22,6 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from oracles import losses as oracle
-
 from rince.core.pair_ranks import ALL, IdentityRanks, PairRanks, TableRanks
 from rince.losses.blockwise.fused import Codes, Tiles, fused_loss
 from rince.losses.definition import rank_terms

@@ -82,7 +82,9 @@ def test_the_compiler_fits_the_kernels_into_the_card(
         assert ("wgmma" if capability == 90 else "mma.sync") in report.ptx, (name, options)
 
 
-def _case(dimension: int = 8, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, TableRanks]:
+def _case(
+    dimension: int = 8, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, TableRanks]:
     labels = torch.arange(6) % 3
     z = unit(0, 6, dimension).to(dtype)
     return z, TableRanks(labels, labels, torch.eye(3, dtype=torch.int8), ignore_self=True)
