@@ -264,6 +264,7 @@ class Taxonomy:
         *,
         ignore_self: bool = False,
         key_valid: Tensor | None = None,
+        validate: bool = True,
     ) -> TableRanks:
         """The ranks between two sides of labels: what a ranked loss takes.
 
@@ -272,6 +273,7 @@ class Taxonomy:
             key_labels: (K,) int64 in [0, C) where ``key_valid``.
             ignore_self: the first Q keys are the queries themselves; those pairs are ignored.
             key_valid: (K,) bool; False marks keys to ignore, whatever their label.
+            validate: also check labels on a GPU, which is waited for.
 
         Raises:
             ValueError: wrong shapes, or a label outside [0, C).
@@ -283,7 +285,11 @@ class Taxonomy:
             [[-1, 2, 2], [2, -1, 2], [2, 2, -1]]
         """
         return self.class_ranks.ranks(
-            query_labels, key_labels, ignore_self=ignore_self, key_valid=key_valid
+            query_labels,
+            key_labels,
+            ignore_self=ignore_self,
+            key_valid=key_valid,
+            validate=validate,
         )
 
     def describe(
