@@ -1,6 +1,7 @@
 """Which tile sizes suit the fused engine on this card: the numbers behind default_tiles.
 
     python benchmarks/fused_tiles.py [--output benchmarks/fused-tiles.md] [--batch 8192]
+        [--precisions fp32 bf16]
 
 A batch against itself, three ranks, "out-in". Forward tiles are timed by the forward pass alone,
 backward tiles by both with the default forward tiles. Compiled by as many processes as there are
@@ -71,13 +72,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("benchmarks/fused-tiles.md"))
     parser.add_argument("--batch", type=int, default=8192)
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
     given = parser.parse_args()
     if not torch.cuda.is_available():
         print("not run: PyTorch finds no CUDA card here")
         return
     trials = [
         Trial(dimension, precision, backward, Tiles(*tiles))
-        for precision in ("fp32", "bf16", "tf32")
+        for precision in given.precisions
         for dimension in (128, 256)
         for backward, candidates in ((False, FORWARD), (True, BACKWARD))
         for tiles in candidates

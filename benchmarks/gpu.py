@@ -93,7 +93,8 @@ def run_tests(report: Report, files: list[str], seconds: float) -> None:
     command += ["--tb=line", "-W", "ignore"]
     if importlib.util.find_spec("xdist"):
         command += ["-n", "12", "--dist", "worksteal"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    paths = [str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     try:
         run = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds

@@ -28,9 +28,9 @@ from devices import about, median_seconds, peak_bytes, seconds
 from torch import Tensor
 from torch.nn import functional
 
-import rince
 from rince.core.pair_ranks import ALL, DenseRanks, TableRanks
-from rince.losses.blockwise.engine import default_block_size
+from rince.losses.blockwise.sizes import Sizes
+from rince.losses.ranked_info_nce import RankedInfoNCE, ranked_info_nce
 
 
 class Size(NamedTuple):
@@ -94,7 +94,7 @@ class Case:
     def bare(self, dtype: torch.dtype = torch.float32) -> None:
         query, key = self.query.detach().to(dtype), self.key.detach().to(dtype)
         on_gpu = self.device.type == "cuda"
-        block = 4096 if on_gpu else default_block_size(len(key), 1, query.dtype)
+        block = 4096 if on_gpu else Sizes().queries_per_block(8 * len(key))
         d_query, d_key = torch.empty_like(query), torch.zeros_like(key)
         scratch = query.new_empty(block, len(key))
         for backward in (False, True):
@@ -112,7 +112,7 @@ class Case:
             torch.backends.cuda.matmul.allow_tf32 = False
 
     def ours(self, variant: str, engine: str, *, validate: bool = True) -> None:
-        loss = rince.ranked_info_nce(
+        loss = ranked_info_nce(
             self.query, self.key, self.ranks, self.taus,
             variant=variant, engine=engine, validate=validate,
         )  # fmt: skip
@@ -130,7 +130,7 @@ class Case:
     def compiled_dense(self) -> Callable[[], None]:
         """The ranks are made outside, once."""
         matrix = DenseRanks(self.ranks.tile(ALL, ALL), num_ranks=len(self.taus))
-        criterion = rince.RankedInfoNCE(self.taus, engine="dense", validate=False)
+        criterion = RankedInfoNCE(self.taus, engine="dense", validate=False)
         compiled = torch.compile(criterion, fullgraph=True)
 
         def work() -> None:

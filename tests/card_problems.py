@@ -44,7 +44,7 @@ class Problem:
         for rank, group in ((3, 8), (2, 4), (1, 1)):
             if rank <= len(self.taus):
                 table[c[:, None] // group == c // group] = rank
-        given: Any = {"num_ranks": len(self.taus)}
+        given: Any = {"num_ranks": len(self.taus), "validate": False}
         if self.keys is None:
             ranks = TableRanks(labels, labels, table.to(device), ignore_self=True, **given)
             return query, query, ranks
@@ -100,7 +100,8 @@ def by_name(engine: str) -> Engine:
     def of_pytorch(problem: Problem, query: Tensor, key: Tensor, ranks: Any, taus: Any) -> Tensor:
         name: Any = engine
         if engine == "streamed-pairs":
-            ranks, name = DenseRanks(ranks.tile(ALL, ALL), num_ranks=len(taus)), "streamed"
+            matrix = ranks.tile(ALL, ALL)
+            ranks, name = DenseRanks(matrix, num_ranks=len(taus), validate=False), "streamed"
         return ranked_info_nce(
             query, key, ranks, taus, variant=problem.variant, positives=problem.positives,
             engine=name, validate=False,

@@ -30,7 +30,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,14 +38,13 @@ from torch import Tensor
 from rince.core.checks import require
 from rince.core.pair_ranks import IdentityRanks, PairRanks, TableRanks
 from rince.losses.common import Reduction
-from rince.losses.definition import Positives, RankTerms, Variant, takes_each_positive
+from rince.losses.definition import Positives, RankTerms, Variant, form_of_term
+from rince.losses.products import MatmulPrecision
 
 MOST_RANKS = 8
 WIDEST = 1024
 OLDEST_TRITON = (3, 6)
 OLDEST_CARD = (8, 0)  # compute capability; the first with TF32
-
-Precision = Literal["fp32", "tf32", "bf16"]
 
 
 class Codes(NamedTuple):
@@ -141,7 +140,7 @@ def fused_loss(
     positives: Positives,
     *,
     reduction: Reduction,
-    precision: Precision = "fp32",
+    precision: MatmulPrecision = "fp32",
     tiles: tuple[Tiles, Tiles] | None = None,
 ) -> tuple[Tensor, RankTerms]:
     """The loss, and its terms without a graph.
@@ -176,7 +175,7 @@ def fused_loss(
     own = key is query
     rows = query.to(torch.float32)
     columns = rows if own else key.to(torch.float32)
-    out = sum(takes_each_positive(variant, i + 1) << i for i in range(len(taus)))
+    out = sum((form_of_term(variant, i + 1) == "out") << i for i in range(len(taus)))
     plan = _Plan(
         Codes(
             codes.query.to(device).contiguous(),
@@ -202,7 +201,7 @@ def fused_loss(
 
 
 def default_tiles(
-    dimension: int, precision: Precision, capability: tuple[int, int]
+    dimension: int, precision: MatmulPrecision, capability: tuple[int, int]
 ) -> tuple[Tiles, Tiles]:
     """By what the compiler reports of registers and shared memory (tests/losses/test_fused.py)."""
     old = capability < (9, 0)

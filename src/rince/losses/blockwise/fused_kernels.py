@@ -13,6 +13,7 @@ that the hardware has; ``x = s / tau * LOG2E``.
 
 from __future__ import annotations
 
+# ruff: noqa: RUF005 - Triton knows tuples and their sum, not unpacking
 import triton
 import triton.language as tl
 
@@ -55,7 +56,7 @@ def _ranks(
     q_codes, k_codes, table, key_valid, q, k, Q, K, C,
     R: tl.constexpr, LEVELS: tl.constexpr, OWN: tl.constexpr, VALID: tl.constexpr,
 ):  # fmt: skip
-    """The rank tile, from level codes (LEVELS > 0: the finest level where they agree) or a table."""
+    """The rank tile, from a table or (LEVELS > 0) codes: the finest level where they agree."""
     pair = (q < Q) & (k < K)
     if OWN:
         pair = pair & (q != k)
@@ -144,7 +145,7 @@ def pass_1_sums(
     start, stop = _part(K, num_splits, BN)
     nothing = tl.zeros((BM,), tl.float32)
     state = ()
-    for i in tl.static_range(R):
+    for _ in tl.static_range(R):
         state = state + ((nothing + LOW, nothing, nothing + LOW, nothing),)
     a = _embeddings(query, m, Q, 0, D, BD)
     for first in range(start, stop, BN):
@@ -240,7 +241,7 @@ def finish(
 ):  # fmt: skip
     """values, active (R, Q); factors (3, R, Q): what _slopes needs of each query.
 
-    The weight w of a sum's share e^x / e^W goes into the exponent: w e^x / e^W = e^(x - (W - log w)).
+    The weight w of a share goes into its exponent: w e^x / e^W = e^(x - (W - log w)).
     """
     m = tl.program_id(0) * BM + tl.arange(0, BM)
     inside = m < Q
