@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rince.losses.blockwise.fused import Tiles
+from rince.losses.blockwise.fused import Tiles, constants_of
 
 LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes of shared memory per block
 
@@ -44,35 +44,35 @@ def compile_kernel(
     constants = {
         "D": dimension,
         "BD": min(tiles.components, max(16, 1 << (dimension - 1).bit_length())),
+        "BM": tiles.rows,
+        "BN": tiles.columns,
         "R": 3,
         "OUT": 1,
+        "CUMULATIVE": False,
         "LEVELS": 0,
         "OWN": False,
         "VALID": True,
-        "CUMULATIVE": False,
         "PRECISION": "tf32x3" if precision == "fp32" else "tf32",
-        "BM": tiles.rows,
-        "BN": tiles.columns,
     }
-    if name == "gradient":
-        constants |= {"AS_QUERY": True, "AS_KEY": False, "TAUS": False}
-    constants |= changed
-    constants = {k: v for k, v in constants.items() if k in kernel.arg_names}
     embeddings = "*bf16" if precision == "bf16" else "*fp32"
     types = {"query": embeddings, "key": embeddings, "q_codes": "*i64", "k_codes": "*i64"}
-    types |= {"table": "*i8", "key_valid": "*u8", "active": "*i8"}
+    types |= {"table": "*i8", "key_valid": "*u8", "active": "*i8", "c": "constexpr"}
     types |= dict.fromkeys(("Q", "K", "C", "num_splits"), "i32")
-    signature = {
-        x: "constexpr" if x in constants else types.get(x, "*fp32") for x in kernel.arg_names
-    }
+    signature = {x: types.get(x, "*fp32") for x in kernel.arg_names}
     # As at run time, where pointers are multiples of 16.
     aligned = {
         (i,): [["tt.divisibility", 16]]
         for i, x in enumerate(kernel.arg_names)
         if signature[x].startswith("*")
     }
+    compiled_for = {"c": constants_of(**constants | changed)}
     compiled = triton.compile(
-        ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=aligned),
+        ASTSource(
+            fn=kernel,
+            signature=signature,
+            constexprs=compiled_for,
+            attrs=aligned,
+        ),
         target=GPUTarget("cuda", capability, 32),
         options={"num_warps": tiles.warps, "num_stages": tiles.stages},
     )

@@ -284,10 +284,8 @@ class _Launch:
         values = self.taus.new_empty(R, Q)
         active = torch.empty_like(values, dtype=torch.int8)
         factors = self.taus.new_empty(3, R, Q)
-        block = 64
-        self.kernels.finish[(_ceil(Q, block),)](
-            sums, each, self.taus, values, active, factors, Q, splits, R=R, OUT=plan.out, BM=block
-        )
+        finish = self.kernels.finish[(_ceil(Q, tiles.rows),)]
+        finish(sums, each, self.taus, values, active, factors, Q, splits, self._constants(tiles))
         return values, active.view(torch.bool), factors
 
     def gradient(
@@ -326,31 +324,37 @@ class _Launch:
     def _run(
         self, kernel: Any, tiles: Tiles, grid: tuple[int, ...], *tensors: Tensor, **options: bool
     ) -> None:
-        codes, plan = self.plan.codes, self.plan
+        codes = self.plan.codes
         table = codes.query if codes.table is None else codes.table
         valid = codes.query if codes.key_valid is None else codes.key_valid.view(torch.uint8)
         given = (self.query, self.key, codes.query, codes.key, table, valid, *tensors)
-        kernel[grid](
-            *given,
-            self.Q,
-            self.K,
-            table.shape[-1],
-            grid[1],
+        sizes = (self.Q, self.K, table.shape[-1], grid[1])
+        constants = self._constants(tiles, **options)
+        kernel[grid](*given, *sizes, constants, num_warps=tiles.warps, num_stages=tiles.stages)
+
+    def _constants(self, tiles: Tiles, **options: bool) -> Any:
+        codes = self.plan.codes
+        return constants_of(
             D=self.D,
             BD=min(tiles.components, max(16, 1 << (self.D - 1).bit_length())),
+            BM=tiles.rows,
+            BN=tiles.columns,
             R=self.R,
-            OUT=plan.out,
+            OUT=self.plan.out,
+            CUMULATIVE=self.plan.cumulative,
             LEVELS=codes.query.shape[1] if codes.table is None else 0,
             OWN=codes.ignore_self,
             VALID=codes.key_valid is not None,
-            CUMULATIVE=plan.cumulative,
-            PRECISION=plan.input_precision,
-            BM=tiles.rows,
-            BN=tiles.columns,
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
+            PRECISION=self.plan.input_precision,
             **options,
         )
+
+
+def constants_of(**values: Any) -> Any:
+    """:class:`~rince.losses.blockwise.fused_kernels.Constants` from plain values."""
+    from triton.language import constexpr
+
+    return _kernels().Constants(**{name: constexpr(value) for name, value in values.items()})
 
 
 def _kernels() -> ModuleType:
