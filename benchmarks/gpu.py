@@ -68,12 +68,23 @@ class Report:
             self.add("| " + " | ".join(row) + " |")
 
 
-def compile_kernels(job: tuple[Size, str]) -> None:
-    """In a process of its own, into Triton's cache: kernels depend on no number of rows."""
+def compile_kernels(job: tuple[Size, str]) -> str:
+    """In a process of its own, into Triton's cache: kernels depend on no number of rows.
+
+    Returns what went wrong, or nothing.
+    """
     size, name = job
     small = size._replace(queries=64, keys=None if size.keys is None else 64)
-    gpu_contenders(Case(small, "cuda"), small)[name]()
-    torch.cuda.synchronize()
+    try:
+        gpu_contenders(Case(small, "cuda"), small)[name]()
+        torch.cuda.synchronize()
+    except Exception as error:
+        return f"{name}, {small}: {_short(error)}"
+    return ""
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[-300:]}".replace("|", "/")
 
 
 def compile_all(report: Report) -> None:
@@ -84,8 +95,8 @@ def compile_all(report: Report) -> None:
     jobs = [(size, name) for name in names for size in kinds.values()]
     workers = min(len(jobs), max(1, (os.cpu_count() or 2) - 2))
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        pool.map(compile_kernels, jobs, chunksize=1)
-    report.add(f"{len(jobs)} sets of kernels, by {workers} processes")
+        faults = pool.map(compile_kernels, jobs, chunksize=1)
+    report.add(f"{len(jobs)} sets of kernels, by {workers} processes", *filter(None, faults))
 
 
 def run_tests(report: Report, files: list[str], seconds: float) -> None:
@@ -118,7 +129,11 @@ def errors(report: Report) -> None:
     ):
         wanted = problem.expected()
         for engine in ("dense", "streamed", "fused-fp32", "fused-tf32", "fused-bf16"):
-            found = outcome(problem, engine, "cuda")
+            try:
+                found = outcome(problem, engine, "cuda")
+            except Exception as error:
+                rows.append([f"{engine}, {name}", _short(error), "", ""])
+                continue
             parts = [found.loss, *found.gradients[:2]]
             right = [wanted.loss, *wanted.gradients[:2]]
             cells = [f"{error(a, b):.1e}" for a, b in zip(parts, right, strict=True)]
@@ -133,8 +148,9 @@ def timings(report: Report, size: Size) -> None:
     for name, job in gpu_contenders(case, size).items():
         try:
             measured[name] = median_seconds(job, case.device, budget=0.3)
-        except torch.cuda.OutOfMemoryError:
+        except Exception as error:
             measured[name] = math.nan
+            report.add(f"{name} failed: {_short(error)}", "")
     again = median_seconds(case.bare, case.device, budget=0.3)
     bare = measured["bare"]
     rows = [[n, f"{1000 * s:.3f}", f"{s / bare:.2f}"] for n, s in measured.items()]
@@ -153,8 +169,11 @@ def memory(report: Report) -> None:
     for index, size in enumerate(GPU_SIZES):
         case = Case(size, "cuda")
         for name, job in gpu_contenders(case, size).items():
-            job()
-            text = f"{peak_bytes(job) / 2**20:,.0f}"
+            try:
+                job()
+                text = f"{peak_bytes(job) / 2**20:,.0f}"
+            except Exception as error:
+                text = _short(error)[:40]
             rows.setdefault(name, [""] * len(GPU_SIZES))[index] = text
     report.table(
         ["peak MB above the inputs", *map(str, GPU_SIZES)], [[n, *row] for n, row in rows.items()]
@@ -166,8 +185,13 @@ def launches_and_waits(report: Report) -> None:
     for size in GPU_SIZES:
         case = Case(size, "cuda")
         for name, job in gpu_contenders(case, size).items():
-            if "bare" not in name:
-                rows.append([f"{size}: {name}", f"{launches(job):,}", waits(job)])
+            if "bare" in name:
+                continue
+            try:
+                found = [f"{launches(job):,}", waits(job)]
+            except Exception as error:
+                found = ["", _short(error)[:80]]
+            rows.append([f"{size}: {name}", *found])
     report.table(["a step without checks", "launches", "waits for the card at"], rows)
 
 
