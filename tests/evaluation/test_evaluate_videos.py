@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from rince.cli.compare import compare_runs
+from rince.reports.compare import compare_runs
 from rince.cli.evaluate import evaluate_run
 from rince.core.checks import RinceError
 from rince.data.batches import eval_batches

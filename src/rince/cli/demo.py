@@ -57,9 +57,9 @@ def run(arguments: Sequence[str]) -> None:
         for objective in METHODS
     ]
     # Heavy imports after the arguments are known to be right.
-    from rince.cli.compare import compare_runs
     from rince.cli.evaluate import evaluate_run
     from rince.evaluation.evaluate import EvaluationOptions
+    from rince.reports.compare import compare_runs
     from rince.training.run import train
 
     runs = [train(config) for config in configs]
