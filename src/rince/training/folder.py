@@ -24,6 +24,6 @@ def read_config(folder: Path) -> TrainConfig:
     if not file.is_file():
         raise RinceError(f"{folder} is not the folder of a run: it holds no {CONFIG_FILE}")
     try:
-        return from_dict(yaml.safe_load(file.read_text()), quiet=True)
+        return from_dict(yaml.safe_load(file.read_text()))
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise RinceError(f"{file} is damaged: {error}") from error

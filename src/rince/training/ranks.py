@@ -126,7 +126,7 @@ def resumed_ranks(
     Raises:
         RinceError: a score file, or a configuration, that gives other ranks by now.
     """
-    scores, was = config.ranks.scores, from_dict(about["config"], quiet=True).ranks
+    scores, was = config.ranks.scores, from_dict(about["config"]).ranks
     changed = was != config.ranks
     if "time" in (was.by, config.ranks.by):
         if changed:
