@@ -111,8 +111,9 @@ class TextOptions:
 
 @dataclass
 class BatchOptions:
-    """Class-balanced batches (PK sampling): M superclasses x P classes x K images; by default
-    batches are drawn at random.
+    """Class-balanced batches (PK sampling): M superclasses x P classes x K images.
+
+    By default batches are drawn at random. M is batch_size / (P x K).
 
     Args:
         images_per_class: K: different images of each class in a batch.

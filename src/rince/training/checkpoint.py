@@ -22,10 +22,10 @@ from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.config import TrainConfig, from_dict
+from rince.training.folder import CHECKPOINT_FILE as CHECKPOINT_FILE
 from rince.training.objectives import OBJECTIVES, Objective
 from rince.training.ranks import kept_ranks
 
-CHECKPOINT_FILE = "last.ckpt"
 CHECKPOINT_KEY = "rince"  # of what the checkpoint says of the run
 OWN_OBJECTIVE = "own_objective"
 BACKBONE_PREFIX = "encoder.backbone."
