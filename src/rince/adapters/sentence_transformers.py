@@ -24,9 +24,9 @@ from torch.nn import functional
 from rince.core.checks import import_extra, require
 from rince.core.pair_ranks import IGNORED, NEGATIVE, DenseRanks
 from rince.evaluation.graded import ndcg
-from rince.losses.modules import RankedInfoNCE
+from rince.losses.definition import Positives, Variant
+from rince.losses.ranked_info_nce import RankedInfoNCE
 from rince.losses.temperatures import check_temperatures, match_num_ranks
-from rince.losses.terms import Positives, Variant
 from rince.ranks.score_ranks import ScoreRanks
 from rince.training.cached import encode_parts, micro_batches
 
