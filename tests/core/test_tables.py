@@ -142,7 +142,7 @@ def test_columns_without_a_name() -> None:
     assert frame.columns == ("", "text")
     with pytest.raises(RinceError, match=r"no column 'label'.*one without a name, text: add it"):
         frame.require_columns("text", "label", hint="add it")
-    with pytest.raises(RinceError, match="twice: the empty name"):
+    with pytest.raises(RinceError, match="without a name is there twice"):
         read(",a,\n0,x,1\n")
 
 
@@ -194,7 +194,7 @@ def test_an_empty_file_has_no_columns() -> None:
         ("a,b\n1,2,3\n1\n1,2\n", "t.csv", ["2 bad rows", "line 2: 3 cells", "line 3: 1 cells"]),
         ('a,b\n1,2\n3,"4\n5,6\n', "t.csv", ["line 3", "never closed"]),
         ('a,b\n1,2\n3,"4', "t.csv", ["line 3", "never closed"]),
-        ("a,b, a\n1,2,3\n", "t.csv", ["twice: 'a'"]),
+        ("a,b, a\n1,2,3\n", "t.csv", ["'a' is there twice"]),
         ("a,b\n" + "1\n" * 14, "t.csv", ["14 bad rows", "line 11", "4 more"]),
         ('{"a": 1}\n{"a": 1', "t.jsonl", ["line 2 is not JSON"]),
         ('{"a": 1, " a": 2}', "t.jsonl", ["line 1", "twice"]),

@@ -312,9 +312,9 @@ def _filled(file: Path, rows: Sequence[tuple[int, Mapping[str, str]]]) -> Table:
 def _columns(names: Sequence[str], file: Path) -> tuple[str, ...]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        shown = ", ".join(repr(name) if name else "the empty name" for name in twice)
+        shown = ", ".join(repr(name) if name else "without a name" for name in twice)
         raise RinceError(
-            f"{file}: a column is there twice: {shown}; give each column a name of its own. The "
+            f"{file}: column {shown} is there twice, give each column a name of its own; the "
             f"columns are {', '.join(names)}"
         )
     return tuple(names)
