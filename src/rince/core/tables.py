@@ -94,15 +94,13 @@ def read_table(file: Path, what: str = "table", *, fill_short_rows: bool = False
     if file.suffix.lower() == ".parquet":
         return _read_parquet(file, what)
     header, body = read_cells(file, what, fill_short_rows=fill_short_rows)
-    named = [
-        i
-        for i, name in enumerate(header)
-        if name or any(cells[i] for _, cells in body)  # else a separator too many at the end
-    ]
-    columns = _columns([header[i] for i in named], file)
-    rows = [
-        (line, dict(zip(columns, (cells[i] for i in named), strict=True))) for line, cells in body
-    ]
+    # A separator too many at the end of the lines makes columns without name and cells.
+    empty = {i for i, name in enumerate(header) if not name and not any(x[i] for _, x in body)}
+    if empty:
+        header = [name for i, name in enumerate(header) if i not in empty]
+        body = [(line, [x for i, x in enumerate(row) if i not in empty]) for line, row in body]
+    columns = _columns(header, file)
+    rows = [(line, dict(zip(columns, cells, strict=True))) for line, cells in body]
     return Table(file, columns, rows)
 
 
@@ -292,6 +290,8 @@ def _read_parquet(file: Path, what: str) -> Table:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return value.strip()
     if value is None or value != value:  # null, NaN
         return ""
     # A column of integers with a gap becomes floats in a data frame, and 1 is the same as 1.0.
