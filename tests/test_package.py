@@ -173,7 +173,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
         )
     packed = {name for name in names if ".dist-info/" not in name}
     assert packed == {name.removeprefix("src/") for name in _tracked("src")}
-    assert {"rince/py.typed", "rince/reports/page.css"} <= packed
+    assert {"rince/py.typed", "rince/reports/page.css", "rince/reports/report.html.j2"} <= packed
     info = {name.partition(".dist-info/")[2] for name in names - packed}
     assert info == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
     assert metadata["Version"] == rince.__version__

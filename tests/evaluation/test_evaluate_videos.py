@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from rince.cli.compare import compare_runs
 from rince.core.checks import RinceError
 from rince.data.batches import eval_batches
 from rince.data.clips import VideoClips
 from rince.evaluation.evaluate import EvaluationOptions, evaluate_backbone
 from rince.evaluation.results import load_evaluation
 from rince.ranks.time import VIDEO
+from rince.reports.compare import compare_runs
 from rince.training.checkpoint import load_run
 from rince.training.config import (
     DataConfig,

@@ -57,8 +57,8 @@ def run(arguments: Sequence[str]) -> None:
         for objective in METHODS
     ]
     # Heavy imports after the arguments are known to be right.
-    from rince.cli.compare import compare_runs
     from rince.evaluation.evaluate import EvaluationOptions
+    from rince.reports.compare import compare_runs
     from rince.training.evaluation import evaluate_run
     from rince.training.run import train
 
