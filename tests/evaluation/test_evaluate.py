@@ -14,8 +14,8 @@ from rince.data.images import TensorImages
 from rince.data.sources import Splits
 from rince.data.views import evaluation_pixels
 from rince.evaluation.evaluate import EvaluationOptions, evaluate_backbone
-from rince.evaluation.ood import auroc, energy_score, fpr_at_tpr, msp_score
 from rince.evaluation.results import load_evaluation, save_evaluation
+from rince.metrics import auroc, energy_score, fpr_at_tpr, msp_score
 
 
 def splits(taxonomy: Taxonomy, train: int, test: int) -> Splits:

@@ -59,7 +59,7 @@ def run(arguments: Sequence[str]) -> None:
     # Heavy imports after the arguments are known to be right.
     from rince.cli.compare import compare_runs
     from rince.cli.evaluate import evaluate_run
-    from rince.evaluation.evaluate import EvaluationOptions
+    from rince.evaluation.options import EvaluationOptions
     from rince.training.run import train
 
     runs = [train(config) for config in configs]

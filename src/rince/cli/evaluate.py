@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> None:
     outlier_sources = found.ood or []
     named_outliers(outlier_sources)  # refused before any work
 
-    from rince.evaluation.evaluate import EvaluationOptions
+    from rince.evaluation.options import EvaluationOptions
 
     options = EvaluationOptions(
         probe_epochs=found.probe_epochs,
@@ -120,7 +120,8 @@ def evaluate_run(
     from rince.data.images import load_outliers
     from rince.data.sources import digits_outliers
     from rince.data.video_sources import load_clip_outliers
-    from rince.evaluation.evaluate import EvaluationOptions, evaluate_backbone
+    from rince.evaluation.evaluate import evaluate_backbone
+    from rince.evaluation.options import EvaluationOptions
     from rince.evaluation.results import save_evaluation
     from rince.training.checkpoint import load_run
     from rince.training.folder import ABOUT_FILE

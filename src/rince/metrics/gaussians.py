@@ -1,7 +1,4 @@
-"""Out-of-distribution detection: how outlying is a sample, and how well do the scores tell?
-
-Every score here is higher for a more outlying sample, and outliers are the positive class.
-"""
+"""Out-of-distribution detection by one Gaussian per class; higher scores are more outlying."""
 
 from __future__ import annotations
 
@@ -10,14 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from rince.core.checks import require
-from rince.evaluation.features import check_features, check_labels, cosine_chunks, unit_features
-from rince.evaluation.results import RocCurve
+from rince.metrics.arrays import Array, check_labels, tensor, tensors, unit_features
 
 _BLOCK = 4096  # samples in float64 at a time
 
@@ -27,7 +21,7 @@ class ClassGaussians:
     """One full-covariance Gaussian per class on L2-normalised features (as in RINCE).
 
     A class of 500 samples in 2048 dimensions has no invertible covariance of its own, so it is
-    regularised in two steps, both without a knob to turn on the outliers:
+    regularised in two steps, neither of which is tuned on outliers:
 
     1. The covariance pooled over classes is shrunk towards a multiple of the identity, by the
        amount of Ledoit and Wolf (2004); with many samples next to nothing.
@@ -41,11 +35,17 @@ class ClassGaussians:
     fewer samples than dimensions, a class is held as its difference from the pooled covariance.
 
     Args:
-        classes: (C,) int64, the labels that were seen.
+        classes: (C,) int64, the labels that occur.
         means: (C, D) float64.
         shrinkage: (C,) float64, the weight of the pooled covariance in each class.
         pooled_factor: (D, D) float64, lower Cholesky factor of the pooled covariance.
-        shapes: what sets each class's covariance apart from the pooled one.
+        shapes: each class's covariance, relative to the pooled one.
+
+    >>> features = torch.tensor([[3.0, 0.0], [4.0, 1.0], [0.0, 3.0], [1.0, 4.0]])
+    >>> gaussians = ClassGaussians.fit(features, torch.tensor([0, 0, 1, 1]))
+    >>> near, far = gaussians.score(torch.tensor([[4.0, 0.5], [-1.0, -1.0]]))
+    >>> bool(far > near)
+    True
     """
 
     classes: Tensor
@@ -56,7 +56,7 @@ class ClassGaussians:
 
     @classmethod
     def fit(
-        cls, features: Tensor, labels: Tensor, *, shrinkage: float | None = None
+        cls, features: Array, labels: Array, *, shrinkage: float | None = None
     ) -> ClassGaussians:
         """Estimate the Gaussians.
 
@@ -76,6 +76,7 @@ class ClassGaussians:
             shrinkage is None or 0 <= shrinkage <= 1,
             f"shrinkage must lie between 0 and 1, or be None, got {shrinkage}",
         )
+        features, labels = tensors(features, labels)
         check_labels(labels, len(features), "labels")
         unit = unit_features(features, "features")
         dim = unit.shape[1]
@@ -116,7 +117,7 @@ class ClassGaussians:
             self, shrinkage=torch.ones_like(self.shrinkage), shapes=(shape,) * len(self.shapes)
         )
 
-    def score(self, features: Tensor, *, chunk_size: int = 2048) -> Tensor:
+    def score(self, features: Array, *, chunk_size: int = 2048) -> Tensor:
         """Minus the highest log-likelihood among the classes: higher is more outlying.
 
         Args:
@@ -130,6 +131,7 @@ class ClassGaussians:
             ValueError: wrong shapes or values that are not finite.
         """
         require(chunk_size >= 1, f"chunk_size must be at least 1, got {chunk_size}")
+        features = tensor(features)
         dim = self.means.shape[1]
         unit = unit_features(features, "features").to(self.means.device)
         require(
@@ -170,158 +172,6 @@ class ClassShape(NamedTuple):
         """x' S^-1 x = ball |x|^2 + sign |rows x|^2 for every row x: (M, D) to (M,)."""
         inside = (white @ self.rows.T).square_().sum(1)
         return self.ball * white.square().sum(1) + self.sign * inside
-
-
-def knn_ood_score(
-    train_features: Tensor, features: Tensor, *, k: int = 50, chunk_size: int = 256
-) -> Tensor:
-    """Euclidean distance to the k-th nearest training sample, both L2-normalised.
-
-    Source: Sun et al., ICML 2022, arXiv 2204.06507.
-
-    Args:
-        train_features: (N, D) float. features: (M, D) float.
-        k: which neighbour, 1 to N.
-        chunk_size: samples at a time; changes memory and speed, not the result.
-
-    Returns:
-        (M,) float32 in [0, 2].
-
-    Raises:
-        ValueError: wrong shapes, values that are not finite, or k out of range.
-    """
-    require(
-        1 <= k <= len(train_features),
-        f"k must lie between 1 and the {len(train_features)} training samples, got {k}",
-    )
-    chunks = cosine_chunks(features, train_features, chunk_size)
-    nearest = torch.cat([cosine.topk(k, dim=1).values[:, -1] for _, cosine in chunks])
-    return (2 - 2 * nearest).clamp(min=0).sqrt()
-
-
-def msp_score(logits: Tensor) -> Tensor:
-    """1 minus the highest class probability (Hendrycks and Gimpel, arXiv 1610.02136).
-
-    Args:
-        logits: (M, C) float, finite.
-
-    Returns:
-        (M,) float64 in [0, 1 - 1/C].
-
-    Raises:
-        ValueError: wrong shape or values that are not finite.
-
-    >>> msp_score(torch.tensor([[0.0, 0.0], [0.0, 100.0]])).round(decimals=4)
-    tensor([0.5000, 0.0000], dtype=torch.float64)
-    """
-    check_features(logits, "logits")
-    probability, best = functional.softmax(logits.double(), dim=1), logits.argmax(dim=1)
-    # The sum of the others, as 1 - p would round all confident samples to the same 0.
-    return probability.scatter(1, best[:, None], 0.0).sum(dim=1)
-
-
-def energy_score(logits: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """Free energy, -T logsumexp(logits / T) (Liu et al., arXiv 2010.03759).
-
-    Args:
-        logits: (M, C) float, finite.
-        temperature: T, above 0.
-
-    Returns:
-        (M,) float64.
-
-    Raises:
-        ValueError: wrong shape or values that are not finite.
-
-    >>> energy_score(torch.zeros(1, 4)) == -torch.tensor(4.0, dtype=torch.float64).log()
-    tensor([True])
-    """
-    check_features(logits, "logits")
-    require(temperature > 0, f"temperature must be above 0, got {temperature}")
-    return -temperature * torch.logsumexp(logits.double() / temperature, dim=1)
-
-
-def auroc(inlier_scores: Tensor, outlier_scores: Tensor) -> float:
-    """Probability that an outlier scores higher than an inlier; ties count one half.
-
-    Args:
-        inlier_scores: (N,) float. outlier_scores: (M,) float; higher is more outlying.
-
-    Returns:
-        In [0, 1]; 0.5 is chance.
-
-    Raises:
-        ValueError: no scores on a side, or scores that are NaN.
-
-    >>> auroc(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0]))
-    0.875
-    """
-    inliers, outliers = _scores(inlier_scores, outlier_scores)
-    inliers = inliers.sort().values
-    below = torch.searchsorted(inliers, outliers) + torch.searchsorted(
-        inliers, outliers, right=True
-    )
-    return float(below.double().mean() / (2 * len(inliers)))
-
-
-def fpr_at_tpr(inlier_scores: Tensor, outlier_scores: Tensor, tpr: float = 0.95) -> float:
-    """Share of inliers flagged by the threshold that catches a share ``tpr`` of the outliers.
-
-    Outliers are the positive class: the threshold is the highest score t such that at least
-    ``tpr`` of the outliers score t or more; the false positives are inliers that score t or
-    more. (So do pytorch-ood and OpenOOD. Where inliers are positive instead, the number is
-    ``fpr_at_tpr(-outlier_scores, -inlier_scores)``.)
-
-    Args:
-        inlier_scores: (N,) float. outlier_scores: (M,) float; higher is more outlying.
-        tpr: true positive rate, above 0 and at most 1.
-
-    Returns:
-        In [0, 1]; lower is better.
-
-    Raises:
-        ValueError: no scores on a side, scores that are NaN, or ``tpr`` out of range.
-
-    >>> fpr_at_tpr(torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.tensor([2.0, 3.0, 4.0]), tpr=0.6)
-    0.25
-    """
-    require(0 < tpr <= 1, f"tpr must be above 0 and at most 1, got {tpr}")
-    inliers, outliers = _scores(inlier_scores, outlier_scores)
-    ordered = outliers.sort(descending=True).values
-    # The slack keeps 0.95 of 20 at 19: in floats the product may come out just above.
-    caught = max(1, math.ceil(tpr * len(ordered) * (1 - 1e-12)))
-    return float((inliers >= ordered[caught - 1]).double().mean())
-
-
-def roc_curve(inlier_scores: Tensor, outlier_scores: Tensor, max_points: int = 200) -> RocCurve:
-    """The ROC curve (outliers are positive), thinned evenly along its length for drawing.
-
-    Args:
-        inlier_scores: (N,) float. outlier_scores: (M,) float; higher is more outlying.
-        max_points: at least 2; the corners (0, 0) and (1, 1) are always among them.
-
-    Returns:
-        (P,) false and true positive rates, both ascending from 0 to 1.
-
-    Raises:
-        ValueError: no scores on a side, or scores that are NaN.
-    """
-    require(max_points >= 2, f"max_points must be at least 2, got {max_points}")
-    inliers, outliers = _scores(inlier_scores, outlier_scores)
-    thresholds = torch.unique(torch.cat([inliers, outliers]))
-    rates = []
-    for scores in (inliers, outliers):
-        below = torch.searchsorted(scores.sort().values, thresholds)
-        share = 1 - below.double() / len(scores)  # that score the threshold or more
-        rates.append(np.insert(share.flip(0).cpu().numpy(), 0, 0.0))  # above all: none
-    false_positive, true_positive = rates
-    if len(false_positive) > max_points:
-        # Equal steps in both rates together, as thresholds crowd where nothing happens.
-        travelled = false_positive + true_positive
-        places = np.searchsorted(travelled, np.linspace(0, 2, max_points))
-        places = np.unique(places.clip(max=len(travelled) - 1))
-        false_positive, true_positive = false_positive[places], true_positive[places]
-    return RocCurve(false_positive, true_positive)
 
 
 def _shape(centred: Tensor, weight: float, pooled_factor: Tensor) -> ClassShape | None:
@@ -377,16 +227,3 @@ def _ledoit_wolf(blocks: Iterable[Tensor]) -> Tensor:
     variance = (fourth / size - covariance.square().sum()) / size
     weight = (variance / distance).clamp(0, 1) if float(distance) > 0 else distance.new_ones(())
     return (1 - weight) * covariance + weight * target
-
-
-def _scores(inlier_scores: Tensor, outlier_scores: Tensor) -> tuple[Tensor, Tensor]:
-    for name, scores in (("inlier", inlier_scores), ("outlier", outlier_scores)):
-        require(
-            scores.ndim == 1 and scores.numel() > 0,
-            f"{name}_scores must be a non-empty vector, got shape {tuple(scores.shape)}",
-        )
-        require(
-            not bool(scores.isnan().any()),
-            f"{int(scores.isnan().sum())} of {len(scores)} {name}_scores are NaN",
-        )
-    return inlier_scores.double(), outlier_scores.double().to(inlier_scores.device)

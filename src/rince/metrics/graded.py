@@ -1,4 +1,4 @@
-"""Graded retrieval: are the most relevant items found first? NDCG@k."""
+"""Graded retrieval: NDCG@k."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.evaluation.features import cosine_chunks
+from rince.metrics.arrays import Array, cosine_chunks, tensors
 
 
 def ndcg(
-    query_features: Tensor,
-    gallery_features: Tensor,
-    gains: Tensor,
+    query_features: Array,
+    gallery_features: Array,
+    gains: Array,
     *,
     ks: Sequence[int] = (10,),
     chunk_size: int = 256,
@@ -29,7 +29,7 @@ def ndcg(
     Args:
         query_features: (Q, D) float. gallery_features: (G, D) float.
         gains: (Q, G) numbers, at least 0: the grades themselves (as trec_eval does), or
-            ``2**grades - 1`` for the steeper gain of Burges et al., ICML 2005. Not judged is 0.
+            ``2**grades - 1`` for the steeper gain of Burges et al., ICML 2005. Unjudged items: 0.
         ks: how many nearest items to look at, each at least 1.
         chunk_size: queries at a time; changes memory and speed, not the result.
 
@@ -43,6 +43,7 @@ def ndcg(
     >>> ndcg(queries, gallery, torch.tensor([[1, 3, 0], [0, 0, 2]]), ks=(2,))[2]
     tensor([0.7967, 1.0000], dtype=torch.float64)
     """
+    query_features, gallery_features, gains = tensors(query_features, gallery_features, gains)
     shape = (len(query_features), len(gallery_features))
     require(
         tuple(gains.shape) == shape,
@@ -52,12 +53,12 @@ def ndcg(
     gains = gains.to(query_features.device, torch.float64)
     require(
         bool(gains.isfinite().all()) and bool((gains >= 0).all()),
-        "gains must be finite and at least 0; write 0 for items that are not judged",
+        "gains must be finite and at least 0; write 0 for items without a grade",
     )
     require(bool((gains > 0).any()), "no query has an item with a gain above 0")
     places = torch.arange(shape[1], device=gains.device)
     discounts = {k: torch.where(places < k, 1 / (places + 2.0).double().log2(), 0) for k in ks}
-    found: dict[int, list[Tensor]] = {k: [] for k in ks}
+    parts: dict[int, list[Tensor]] = {k: [] for k in ks}
     for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
         similarity, order = similarity.sort(dim=1, descending=True)
         gain = gains[rows].gather(1, order)
@@ -69,5 +70,5 @@ def ndcg(
         mean_gain = torch.zeros_like(gain).scatter_add_(1, group, gain) / size.clamp(min=1)
         gain = mean_gain.gather(1, group)
         for k, discount in discounts.items():
-            found[k].append((gain @ discount) / (best @ discount))  # 0 / 0 without any gain
-    return {k: torch.cat(parts) for k, parts in found.items()}
+            parts[k].append((gain @ discount) / (best @ discount))  # 0 / 0 without any gain
+    return {k: torch.cat(values) for k, values in parts.items()}

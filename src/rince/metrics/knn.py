@@ -7,14 +7,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince.core.checks import require
-from rince.evaluation.features import check_features, check_labels, cosine_chunks
+from rince.metrics.arrays import Array, check_features, check_labels, cosine_chunks, tensors
 
 
 def knn_accuracy(
-    query_features: Tensor,
-    query_labels: Tensor,
-    gallery_features: Tensor,
-    gallery_labels: Tensor,
+    query_features: Array,
+    gallery_features: Array,
+    query_labels: Array,
+    gallery_labels: Array,
     *,
     k: int = 20,
     temperature: float | None = None,
@@ -28,8 +28,8 @@ def knn_accuracy(
     so the order of the gallery plays no part; classes that tie go to the lower number.
 
     Args:
-        query_features: (Q, D) float. query_labels: (Q,) int64.
-        gallery_features: (G, D) float. gallery_labels: (G,) int64.
+        query_features: (Q, D) float. gallery_features: (G, D) float.
+        query_labels: (Q,) int64. gallery_labels: (G,) int64.
         k: neighbours that vote, 1 to G.
         temperature: above 0; None counts all neighbours alike.
         num_classes: labels lie in [0, num_classes); None takes what the labels need.
@@ -42,9 +42,11 @@ def knn_accuracy(
         ValueError: wrong shapes, values that are not finite, or an option out of its range.
 
     >>> gallery = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]])
-    >>> knn_accuracy(torch.eye(2), torch.tensor([0, 1]), gallery, torch.tensor([0, 0, 1]), k=1)
+    >>> knn_accuracy(torch.eye(2), gallery, torch.tensor([0, 1]), torch.tensor([0, 0, 1]), k=1)
     1.0
     """
+    query_features, gallery_features = tensors(query_features, gallery_features)
+    query_labels, gallery_labels = tensors(query_labels, gallery_labels)
     check_features(query_features, "query features")
     check_features(gallery_features, "gallery features")
     num_items = len(gallery_features)

@@ -1,24 +1,46 @@
-"""Are the ranks kept? Keys of a better rank should be more similar to their query."""
+"""Rank order: keys of a better rank should be more similar to their query."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.pair_ranks import ALL, IGNORED, NEGATIVE, PairRanks
-from rince.evaluation.features import cosine_chunks, sort_rows
-from rince.evaluation.results import Histograms
+from rince.metrics.arrays import (
+    Array,
+    check_pair_shape,
+    cosine_chunks,
+    pair_ranks,
+    sort_rows,
+    tensors,
+)
 
 INFINITY = float("inf")
 
 
+@dataclass(frozen=True)
+class Histograms:
+    """Similarities between queries and gallery, counted per rank.
+
+    Args:
+        edges: (B + 1,) float, bin edges over the cosine.
+        counts: rank -> (B,) int; key 0 holds the negatives.
+    """
+
+    edges: npt.NDArray[Any]
+    counts: Mapping[int, npt.NDArray[Any]]
+
+
 def rank_agreement(
-    query_features: Tensor,
-    gallery_features: Tensor,
-    ranks: PairRanks,
+    query_features: Array,
+    gallery_features: Array,
+    ranks: PairRanks | Array,
     *,
     chunk_size: int = 256,
 ) -> dict[str, float]:
@@ -31,12 +53,12 @@ def rank_agreement(
     - ``pairs/a>b``: mean over queries of P(s_a > s_b) for a random key of either rank; ties
       count one half, and 0.5 is chance.
 
-    Only queries with keys of both ranks count, and a rank that no query has is passed over (1
-    and 3 are then neighbours). 0, the negatives, comes last.
+    Only queries with keys of both ranks count. A rank that no query has is skipped (1 and 3 are
+    then neighbours). 0, the negatives, comes last.
 
     Args:
         query_features: (Q, D) float. gallery_features: (G, D) float.
-        ranks: (Q, G); pairs of rank -1 take no part.
+        ranks: (Q, G), a rank source or an integer matrix; pairs of rank -1 are left out.
         chunk_size: queries at a time; changes memory and speed, not the result.
 
     Returns:
@@ -45,9 +67,8 @@ def rank_agreement(
     Raises:
         ValueError: wrong shapes, values that are not finite, or no query has keys of two ranks.
 
-    >>> from rince.core.pair_ranks import DenseRanks
     >>> gallery = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
-    >>> ranks = DenseRanks(torch.tensor([[1, 2, 0]]))
+    >>> ranks = torch.tensor([[1, 2, 0]])
     >>> rank_agreement(torch.tensor([[1.0, 0.1]]), gallery, ranks)
     {'1>2': 1.0, '2>0': 1.0, 'pairs/1>2': 1.0, 'pairs/2>0': 1.0}
     """
@@ -64,24 +85,23 @@ def rank_agreement(
             won = _pairs_won(levels[better], levels[worse]) / (n_better * n_worse)
             pairs.setdefault((better, worse), []).append(won[both])
     order = sorted(seen, key=_similar_first)
-    found = {}
+    agreement = {}
     for prefix, values in (("", strict), ("pairs/", pairs)):
         for better, worse in zip(order, order[1:], strict=False):
             value = torch.cat(values.get((better, worse), [torch.zeros(0)])).double()
             if len(value):
-                found[f"{prefix}{better}>{worse}"] = float(value.mean())
+                agreement[f"{prefix}{better}>{worse}"] = float(value.mean())
     require(
-        bool(found),
-        "no query has gallery items of two neighbouring ranks, so there is no order to keep "
-        "(or to lose)",
+        bool(agreement),
+        "no query has gallery items of two neighbouring ranks, so there is no order to measure",
     )
-    return found
+    return agreement
 
 
 def rank_correlation(
-    query_features: Tensor,
-    gallery_features: Tensor,
-    ranks: PairRanks,
+    query_features: Array,
+    gallery_features: Array,
+    ranks: PairRanks | Array,
     *,
     chunk_size: int = 256,
 ) -> float:
@@ -95,14 +115,18 @@ def rank_correlation(
 
     Args:
         query_features: (Q, D) float. gallery_features: (G, D) float.
-        ranks: (Q, G); pairs of rank -1 take no part.
+        ranks: (Q, G), a rank source or an integer matrix; pairs of rank -1 are left out.
         chunk_size: queries at a time; changes memory and speed, not the result.
 
     Returns:
-        In [-1, 1]. Queries whose keys are all of one rank take no part.
+        In [-1, 1]. Queries whose keys are all of one rank are left out.
 
     Raises:
         ValueError: wrong shapes, values that are not finite, or no query has keys of two ranks.
+
+    >>> gallery = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    >>> rank_correlation(torch.tensor([[1.0, 0.1]]), gallery, torch.tensor([[1, 0, 2]]))
+    0.333...
     """
     correlations = []
     for levels in _levels(query_features, gallery_features, ranks, chunk_size):
@@ -122,9 +146,9 @@ def rank_correlation(
 
 
 def similarity_histograms(
-    query_features: Tensor,
-    gallery_features: Tensor,
-    ranks: PairRanks,
+    query_features: Array,
+    gallery_features: Array,
+    ranks: PairRanks | Array,
     *,
     bins: int = 60,
     chunk_size: int = 256,
@@ -133,7 +157,7 @@ def similarity_histograms(
 
     Args:
         query_features: (Q, D) float. gallery_features: (G, D) float.
-        ranks: (Q, G); pairs of rank -1 are not counted.
+        ranks: (Q, G), a rank source or an integer matrix; pairs of rank -1 are not counted.
         bins: number of bins of equal width over [-1, 1]. A bin holds its left edge; the last one
             also holds 1.
         chunk_size: queries at a time; changes memory and speed, not the result.
@@ -151,9 +175,9 @@ def similarity_histograms(
         # One code for rank and bin, so that one count does it all. Rank -1 comes first.
         codes = (tile.long() - IGNORED) * bins + place
         size = bins * (int(tile.max()) - IGNORED + 1)
-        found = torch.bincount(codes.flatten(), minlength=max(size, len(total))).cpu()
-        found[: len(total)] += total
-        total = found
+        of_tile = torch.bincount(codes.flatten(), minlength=max(size, len(total))).cpu()
+        of_tile[: len(total)] += total
+        total = of_tile
     counts = total.reshape(-1, bins)
     return Histograms(
         edges=torch.linspace(-1, 1, bins + 1, dtype=torch.float64).numpy(),
@@ -170,20 +194,18 @@ Level = tuple[Tensor, Tensor]
 
 
 def _tiles(
-    query_features: Tensor, gallery_features: Tensor, ranks: PairRanks, chunk_size: int
+    query_features: Array, gallery_features: Array, ranks: PairRanks | Array, chunk_size: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Ranks and similarities (rows, G), a chunk of queries at a time."""
-    shape = (len(query_features), len(gallery_features))
-    require(
-        tuple(ranks.shape) == shape,
-        f"ranks must be (queries, gallery items) = {shape}, got {tuple(ranks.shape)}",
-    )
+    query_features, gallery_features = tensors(query_features, gallery_features)
+    ranks = pair_ranks(ranks)
+    check_pair_shape(ranks, (len(query_features), len(gallery_features)))
     for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
         yield ranks.tile(rows, ALL).to(similarity.device), similarity
 
 
 def _levels(
-    query_features: Tensor, gallery_features: Tensor, ranks: PairRanks, chunk_size: int
+    query_features: Array, gallery_features: Array, ranks: PairRanks | Array, chunk_size: int
 ) -> Iterator[dict[int, Level]]:
     """For a chunk of queries, the similarities of each rank that occurs in it."""
     for tile, similarity in _tiles(query_features, gallery_features, ranks, chunk_size):

@@ -1,4 +1,4 @@
-"""Linear probe: how well one linear layer tells the classes apart on frozen features."""
+"""Linear probe: the accuracy of one linear layer trained on frozen features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince.core.checks import require
-from rince.evaluation.features import check_features, check_labels
+from rince.metrics.arrays import Array, check_features, check_labels, tensor, tensors
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,9 @@ class ProbeResult:
     weight: Tensor
     bias: Tensor
 
-    def logits(self, features: Tensor) -> Tensor:
+    def logits(self, features: Array) -> Tensor:
         """Class scores (N, C) float64 of features (N, D), for instance of outliers."""
+        features = tensor(features)
         require(
             features.ndim == 2 and features.shape[1] == self.weight.shape[1],
             f"the probe was trained on {self.weight.shape[1]} dimensions, got features of shape "
@@ -38,10 +39,10 @@ class ProbeResult:
 
 
 def linear_probe(
-    train_features: Tensor,
-    train_labels: Tensor,
-    test_features: Tensor,
-    test_labels: Tensor,
+    test_features: Array,
+    train_features: Array,
+    test_labels: Array,
+    train_labels: Array,
     *,
     num_classes: int,
     epochs: int = 100,
@@ -64,11 +65,11 @@ def linear_probe(
     features as given.
 
     Args:
-        train_features: (N, D) float. train_labels: (N,) int64.
-        test_features: (M, D) float. test_labels: (M,) int64.
+        test_features: (M, D) float. train_features: (N, D) float.
+        test_labels: (M,) int64. train_labels: (N,) int64.
         num_classes: C; labels lie in [0, C).
         epochs: passes over the training set.
-        batch_size: samples a step.
+        batch_size: samples per step.
         lr: learning rate.
         milestones: where the rate is multiplied by ``gamma``, as fractions of the epochs.
         gamma: factor of the rate at a milestone.
@@ -83,9 +84,11 @@ def linear_probe(
             training diverged.
 
     >>> x, y = torch.tensor([[-1.0], [-2.0], [1.0], [2.0]]), torch.tensor([0, 0, 1, 1])
-    >>> linear_probe(x, y, x, y, num_classes=2, epochs=5).accuracy
+    >>> linear_probe(x, x, y, y, num_classes=2, epochs=5).accuracy
     1.0
     """
+    test_features, train_features = tensors(test_features, train_features)
+    test_labels, train_labels = tensors(test_labels, train_labels)
     check_features(train_features, "train features")
     check_features(test_features, "test features")
     require(

@@ -1,4 +1,4 @@
-"""Retrieval: does a query find gallery items of its own class first?"""
+"""Retrieval: recall at k and mean average precision by cosine similarity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.evaluation.features import check_labels, cosine_chunks, sort_rows
+from rince.core.pair_ranks import ALL, IGNORED, PairRanks
+from rince.metrics.arrays import (
+    Array,
+    check_labels,
+    check_pair_shape,
+    cosine_chunks,
+    pair_ranks,
+    sort_rows,
+    tensors,
+)
 
 INFINITY = float("inf")
 
@@ -21,7 +30,7 @@ class RetrievalResult:
     Args:
         recall: k -> share of queries with at least one positive among the k nearest items, in
             [0, 1]. Where similarities tie, negatives come first: a collapsed backbone, to which
-            all items look the same, finds nothing.
+            all items look the same, scores 0.
         mean_average_precision: mean over queries of the average precision, in [0, 1].
         num_skipped: queries without any positive in the gallery; they take part in no mean.
     """
@@ -32,10 +41,10 @@ class RetrievalResult:
 
 
 def retrieval(
-    query_features: Tensor,
-    query_labels: Tensor,
-    gallery_features: Tensor,
-    gallery_labels: Tensor,
+    query_features: Array,
+    gallery_features: Array,
+    query_labels: Array,
+    gallery_labels: Array,
     *,
     ks: Sequence[int] = (1, 5, 10, 20),
     exclude_self: bool = False,
@@ -48,8 +57,8 @@ def retrieval(
     not depend on the order of ties and equals ``sklearn.metrics.average_precision_score``.
 
     Args:
-        query_features: (Q, D) float. query_labels: (Q,) int64.
-        gallery_features: (G, D) float. gallery_labels: (G,) int64.
+        query_features: (Q, D) float. gallery_features: (G, D) float.
+        query_labels: (Q,) int64. gallery_labels: (G,) int64.
         ks: how many nearest items to look at, each at least 1; above G all items count.
         exclude_self: the first Q gallery items are the queries themselves; a query then does
             not find itself.
@@ -62,7 +71,7 @@ def retrieval(
         ValueError: wrong shapes, values that are not finite, or no query has any positive.
 
     >>> queries, gallery = torch.eye(2), torch.tensor([[1.0, 0.1], [1.0, 0.2], [0.0, 1.0]])
-    >>> retrieval(queries, torch.tensor([0, 1]), gallery, torch.tensor([1, 0, 1]), ks=(1, 2))
+    >>> retrieval(queries, gallery, torch.tensor([0, 1]), torch.tensor([1, 0, 1]), ks=(1, 2))
     RetrievalResult(recall={1: 0.5, 2: 1.0}, mean_average_precision=0.666..., num_skipped=0)
     """
     return retrieval_by_level(
@@ -76,9 +85,9 @@ def retrieval(
 
 
 def retrieval_by_level(
-    query_features: Tensor,
-    gallery_features: Tensor,
-    labels: Mapping[str, tuple[Tensor, Tensor]],
+    query_features: Array,
+    gallery_features: Array,
+    labels: Mapping[str, tuple[Array, Array]],
     *,
     ks: Sequence[int] = (1, 5, 10, 20),
     exclude_self: bool = False,
@@ -97,6 +106,7 @@ def retrieval_by_level(
     Raises:
         ValueError: as :func:`retrieval`.
     """
+    query_features, gallery_features = tensors(query_features, gallery_features)
     num_queries, num_items = len(query_features), len(gallery_features)
     require(all(k >= 1 for k in ks), f"ks must be at least 1, got {tuple(ks)}")
     require(
@@ -104,23 +114,70 @@ def retrieval_by_level(
         "exclude_self=True says that the first gallery items are the queries themselves, but "
         f"there are {num_queries} queries and only {num_items} gallery items",
     )
-    for name, (query_labels, gallery_labels) in labels.items():
+    device = query_features.device
+    positives: dict[str, _Positives] = {}
+    for name, sides in labels.items():
+        query_labels, gallery_labels = tensors(*sides)
         check_labels(query_labels, num_queries, f"query {name}")
         check_labels(gallery_labels, num_items, f"gallery {name}")
-    device = query_features.device
-    positives = {
-        name: _Positives(query.to(device), gallery.to(device))
-        for name, (query, gallery) in labels.items()
-    }
-    found: dict[str, list[Tensor]] = {name: [] for name in labels}
+        positives[name] = _Positives(query_labels.to(device), gallery_labels.to(device))
+    measured: dict[str, list[Tensor]] = {name: [] for name in labels}
     for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
         if exclude_self:
             similarity.diagonal(offset=rows.start).fill_(-INFINITY)
         scores = {name: sort_rows(p.scores(rows, similarity)) for name, p in positives.items()}
         ordered = sort_rows(similarity)
         for name, level in scores.items():
-            found[name].append(_measure(level, ordered, ks))
-    return {name: _summary(torch.cat(chunks), ks, name) for name, chunks in found.items()}
+            measured[name].append(_measure(level, ordered, ks))
+    return {name: _summary(torch.cat(chunks), ks, name) for name, chunks in measured.items()}
+
+
+def recall_by_rank(
+    query_features: Array,
+    gallery_features: Array,
+    ranks: PairRanks | Array,
+    *,
+    worst_rank: int,
+    ks: Sequence[int] = (1, 5, 10, 20),
+    chunk_size: int = 256,
+) -> dict[int, float]:
+    """Share of queries with a key of rank 1 to ``worst_rank`` among the k nearest.
+
+    Args:
+        query_features: (Q, D) float. gallery_features: (G, D) float.
+        ranks: (Q, G); ignored pairs are left out of the ranking.
+        worst_rank: the highest rank number that counts as positive, at least 1.
+        ks: how many nearest items to look at.
+        chunk_size: queries at a time.
+
+    Returns:
+        k -> share in [0, 1]; ties count against the query, as in
+        :func:`retrieval`. Queries without such a key take no part;
+        {} if that is all of them.
+
+    Raises:
+        ValueError: wrong shapes, values that are not finite, or an option out of its range.
+
+    >>> queries, gallery = torch.eye(2), torch.tensor([[1.0, 0.1], [1.0, 0.2], [0.0, 1.0]])
+    >>> ranks = torch.tensor([[0, 2, 1], [0, 0, 2]])
+    >>> recall_by_rank(queries, gallery, ranks, worst_rank=1, ks=(1, 2, 3))
+    {1: 0.0, 2: 0.0, 3: 1.0}
+    """
+    query_features, gallery_features = tensors(query_features, gallery_features)
+    ranks = pair_ranks(ranks)
+    check_pair_shape(ranks, (len(query_features), len(gallery_features)))
+    require(all(k >= 1 for k in ks), f"ks must be at least 1, got {tuple(ks)}")
+    require(worst_rank >= 1, f"worst_rank must be at least 1, got {worst_rank}")
+    hits: dict[int, list[Tensor]] = {k: [] for k in ks}
+    for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
+        tile = ranks.tile(rows, ALL).to(similarity.device)
+        positive = (tile > 0) & (tile <= worst_rank)
+        best = similarity.masked_fill(~positive, -INFINITY).amax(dim=1, keepdim=True)
+        before = ((similarity >= best) & ~positive & (tile != IGNORED)).sum(dim=1)
+        for k in ks:
+            hits[k].append((before < k)[positive.any(dim=1)])
+    hits_per_query = {k: torch.cat(parts).double() for k, parts in hits.items()}
+    return {k: float(values.mean()) for k, values in hits_per_query.items() if len(values)}
 
 
 class _Positives:

@@ -1,0 +1,6 @@
+"""Moved to :mod:`rince.metrics`; this module goes with the next release."""
+
+from rince.core.moved import moved_names
+
+_MOVED = ("ndcg",)
+__getattr__ = moved_names(__name__, dict.fromkeys(_MOVED, "rince.metrics"))
