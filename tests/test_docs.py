@@ -25,6 +25,7 @@ import pytest
 import torch
 
 import rince
+import rince.metrics
 from rince.cli.main import main
 
 ROOT = Path(__file__).parents[1]
@@ -148,6 +149,8 @@ def test_every_public_name_has_its_place_in_the_reference() -> None:
     pages = "".join(page.read_text(encoding="utf-8") for page in ROOT.glob("docs/api/*.md"))
     listed = set(re.findall(r"(?m)^::: rince\.(\w+)$", pages))
     assert {name for name in rince.__all__ if name != "__version__"} <= listed
+    metrics = re.findall(r"(?m)^::: rince\.metrics\.(\w+)$", pages)
+    assert sorted(metrics) == sorted(rince.metrics.__all__)
 
 
 def test_log_lines_look_as_training_writes_them() -> None:
