@@ -12,7 +12,7 @@ from torch import nn
 from rince.core.checks import RinceError
 from rince.data.batches import eval_batches
 from rince.data.clips import VideoClips
-from rince.evaluation.evaluate import EvaluationOptions, evaluate_backbone
+from rince.evaluation import EvaluationOptions, evaluate_backbone
 from rince.evaluation.results import load_evaluation
 from rince.ranks.time import VIDEO
 from rince.reports.compare import compare_runs

@@ -17,7 +17,7 @@ from PIL import Image
 from rince import Similarity, Taxonomy
 from rince.cli.train import parse
 from rince.core.checks import RinceError
-from rince.evaluation.evaluate import EvaluationOptions
+from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import load_evaluation
 from rince.models.backbones import SmallResNet3D, as_backbone
 from rince.training.checkpoint import load_run

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rince.cli.parser import HelpfulParser, with_underscores
+from rince.evaluation.options import EvaluationOptions
 from rince.training.config import ImageOptions, LossOptions, OptimOptions, TrainConfig
 
 METHODS = ("rince", "supcon-out", "cross-entropy")
@@ -57,7 +58,6 @@ def run(arguments: Sequence[str]) -> None:
         for objective in METHODS
     ]
     # Heavy imports after the arguments are known to be right.
-    from rince.evaluation.evaluate import EvaluationOptions
     from rince.reports.compare import compare_runs
     from rince.training.evaluation import evaluate_run
     from rince.training.run import train

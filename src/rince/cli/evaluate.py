@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rince.cli.parser import HelpfulParser, with_underscores
 from rince.core.files import is_text_file
+from rince.evaluation.options import EvaluationOptions
 
 EXAMPLES = """examples:
   rince evaluate runs/latest
@@ -61,7 +62,6 @@ def run(arguments: Sequence[str]) -> None:
     outliers = named_outliers(found.ood or [])
 
     from rince.core.devices import known_device
-    from rince.evaluation.evaluate import EvaluationOptions
     from rince.training.evaluation import evaluate_run
     from rince.training.folder import is_evaluated
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from rince.data.sources import NAMES, Splits, digits_outliers
 from rince.data.text_sources import load_text_outliers
 from rince.data.texts import Texts
 from rince.data.video_sources import load_clip_outliers
-from rince.evaluation.evaluate import EvaluationOptions, evaluate_backbone
+from rince.evaluation.evaluate import evaluate_backbone
+from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import Evaluation, save_evaluation
+from rince.evaluation.steps import STEPS, Step
 from rince.training.checkpoint import TrainedRun, load_run
 from rince.training.config import TrainConfig
 from rince.training.folder import ABOUT_FILE
@@ -37,6 +39,7 @@ def evaluate_run(
     split: int = 1,
     skip_unreadable: bool = False,
     device: str = "auto",
+    steps: Sequence[Step] = STEPS,
 ) -> Evaluation:
     """Evaluate one run and write its results.
 
@@ -49,6 +52,8 @@ def evaluate_run(
         splits_folder, split: with data: the split files of UCF101 or HMDB51, and which split.
         skip_unreadable: leave out, with a warning, what cannot be read.
         device: where features are extracted.
+        steps: what measures the metrics; ``[*STEPS, my_step]`` adds one of your own, a function
+            of a :class:`~rince.evaluation.context.Context` to name -> number.
 
     Raises:
         RinceError: no such run or data; or, where ``data`` are not given, images that are no
@@ -87,6 +92,7 @@ def evaluate_run(
         workers=images.workers,
         classifier=trained.classifier,
         own_classes=trained.taxonomy.classes == classes,
+        steps=steps,
         class_ranks=trained.ranks if trained.ranks.classes == classes else None,
     )
     save_evaluation(evaluation, folder)
