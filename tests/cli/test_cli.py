@@ -424,10 +424,10 @@ def _fashion_mnist(folder: Path) -> None:
 
 
 def test_grey_runs_see_a_folder_in_grey(trained: Path, tmp_path: Path) -> None:
-    from rince.cli.evaluate import _other_splits
+    from rince.training.evaluation import other_splits
 
     run = replace(load_run(trained / "run"), in_channels=1, image_size=12)
-    splits = _other_splits(run, str(trained / "photos"))
+    splits = other_splits(run, replace(run.config, data=str(trained / "photos")))
     assert (splits.channels, splits.image_size) == (1, 12)
 
 

@@ -4,7 +4,6 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
@@ -19,16 +18,14 @@ from rince.training.config import (
     DataConfig,
     LossConfig,
     ModelConfig,
-    Objective,
     OptimConfig,
     TrainConfig,
 )
 from rince.training.history import read_history
 from rince.training.module import RankedModule, lr_factor
-from rince.training.objectives import Pairs, contrastive_loss
+from rince.training.objectives import OBJECTIVES
 from rince.training.run import train
-
-OBJECTIVES = get_args(Objective)
+from rince.training.step import Pairs, Step, objective_loss
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -105,7 +102,8 @@ def test_each_head_learns_its_own_level() -> None:
     assert z.shape == (9, 8)
     labels = torch.arange(9) % 3
     pairs = Pairs(z, z, labels, labels, labels, labels, ignore_self=True, num_heads=2)
-    total = contrastive_loss("supcon-two-heads", config.loss, tree, pairs).total
+    step = Step(pairs, tree, tree.class_ranks, config.loss)
+    total = objective_loss(OBJECTIVES["supcon-two-heads"], step).total
     fine = tree.ranks(labels, labels, ignore_self=True).tile(slice(None), slice(None))
     coarse = torch.where(fine == 2, 1, fine)
     fine = torch.where(fine == 2, 0, fine)
@@ -153,7 +151,7 @@ def test_a_trained_run_comes_back(image_tree: Path, tmp_path: Path) -> None:
     config = small_config(image_tree, tmp_path, epochs=1, optim=OptimConfig(warmup_epochs=0))
     folder = train(config)
     run = load_run(folder)
-    assert run.config == config.with_backbone(None)  # the default of images
+    assert run.config == config.with_defaults(None)  # the default of images
     assert run.taxonomy.classes == ("blue", "green", "orange", "red")
     assert (run.in_channels, run.image_size) == (3, 16)
     assert run.step == STEPS

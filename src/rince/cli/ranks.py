@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from rince.cli.parser import HelpfulParser, with_underscores
+from rince.core.checks import RinceError
 from rince.core.files import is_text_file
-from rince.training.config import RanksConfig, TextConfig, VideoConfig
+from rince.core.tables import read_table
+from rince.data.options import TextOptions, VideoOptions
+from rince.ranks.options import RankOptions
 
 EXAMPLES = """examples:
   rince ranks photos/                    photos/<superclass>/<class>/*.jpg, any depth
@@ -42,7 +44,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--batch_size", type=int, default=256, help="images a step")
     parser.add_argument("--names", action="store_true", help="also list classes by superclass")
-    parser.add_class_arguments(RanksConfig, skip=NOISE)
+    parser.add_class_arguments(RankOptions, skip=NOISE)
     parser.add_argument(
         "--save_scores",
         type=str,
@@ -50,11 +52,11 @@ def run(arguments: Sequence[str]) -> None:
         metavar="CSV",
         help="write the scores to a table to look at, edit, and give back as --scores",
     )
-    parser.add_class_arguments(VideoConfig, "videos")
-    parser.add_class_arguments(TextConfig, "text", skip={"layers", "max_tokens"})
+    parser.add_class_arguments(VideoOptions, "videos")
+    parser.add_class_arguments(TextOptions, "text", skip={"layers", "max_tokens"})
     found = parser.parse_args(with_underscores(arguments))
-    options = {f.name: getattr(found, f.name) for f in fields(RanksConfig) if f.name not in NOISE}
-    config, chosen = RanksConfig(**options), True
+    options = {f.name: getattr(found, f.name) for f in fields(RankOptions) if f.name not in NOISE}
+    config, chosen = RankOptions(**options), True
     if config.scores is not None and not config.rules():
         config, chosen = replace(config, quantiles=SHOWN_QUANTILES), False
     config.check()
@@ -108,20 +110,19 @@ def run(arguments: Sequence[str]) -> None:
 def _has_column(table: Path, name: str) -> bool:
     """Whether this is a table of texts, not of classes; one that cannot be read is neither."""
     try:
-        with table.expanduser().open(encoding="utf-8-sig", newline="") as stream:
-            return name in map(str.strip, next(csv.reader(stream), []))
-    except (OSError, UnicodeDecodeError):
+        return name in read_table(table.expanduser(), fill_short_rows=True).columns
+    except RinceError:
         return False
 
 
-def _describe_time(found: Any, config: RanksConfig) -> None:
+def _describe_time(found: Any, config: RankOptions) -> None:
     from rince.data.clips import VideoClips
     from rince.ranks.time import ItemTimes
     from rince.training.config import TrainConfig
     from rince.training.ranks import rank_source
     from rince.training.splits import load_splits
 
-    videos = VideoConfig(**found.videos.as_dict())
+    videos = VideoOptions(**found.videos.as_dict())
     train = TrainConfig(found.data, ranks=config, videos=videos)
     clips = load_splits(train).train
     source = rank_source(train, clips)

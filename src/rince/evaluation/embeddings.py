@@ -17,7 +17,8 @@ from rince.core.files import replacing
 from rince.data.clips import decoded_clips
 from rince.data.images import OnUnreadable, fitted_batches
 from rince.data.views import eval_transform
-from rince.evaluation.features import cosine_chunks, extract_features, unit_features
+from rince.evaluation.features import extract_features
+from rince.metrics.arrays import cosine_chunks, unit_features
 from rince.models.exported import ImageEncoder
 from rince.models.texts import SentenceModel
 

@@ -14,7 +14,7 @@ from rince.core.checks import RinceError, warn
 from rince.data.batches import eval_batches
 from rince.data.images import Images
 from rince.evaluation.features import extract_features
-from rince.evaluation.knn import knn_accuracy
+from rince.metrics.knn import knn_accuracy
 from rince.training.saving import HistoryLogger
 
 logger = logging.getLogger("rince")
@@ -71,8 +71,8 @@ class OnlineKNN(pl.Callback):
         queries = max(1, len(found.labels) // 5)
         return knn_accuracy(
             found.features[:queries],
-            found.labels[:queries],
             found.features[queries:],
+            found.labels[:queries],
             found.labels[queries:],
             k=min(20, len(found.labels) - queries),
         )

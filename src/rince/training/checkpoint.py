@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from rince.core.checks import RinceError
+from rince.core.options import check_choices
 from rince.data.views import NORMALISATION
 from rince.models.backbones import Backbone, build_backbone
 from rince.models.exported import ImageEncoder
@@ -20,11 +21,13 @@ from rince.models.texts import SentenceModel, TextEncoder, text_backbone
 from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
-from rince.training.config import CLASSIFIERS, TrainConfig, from_dict
+from rince.training.config import TrainConfig, from_dict
+from rince.training.folder import CHECKPOINT_FILE as CHECKPOINT_FILE
+from rince.training.objectives import OBJECTIVES, Objective
 from rince.training.ranks import kept_ranks
 
-CHECKPOINT_FILE = "last.ckpt"
 CHECKPOINT_KEY = "rince"  # of what the checkpoint says of the run
+OWN_OBJECTIVE = "own_objective"
 BACKBONE_PREFIX = "encoder.backbone."
 HEAD_PREFIX = "encoder.head."
 
@@ -38,6 +41,7 @@ class TrainedRun:
         in_channels, image_size: of the images it was trained on. frames: of its clips, if it was
             trained on those.
         step: optimizer steps taken.
+        objective: its row; of a user's own without the code, which a checkpoint does not hold.
         data_fingerprint: of the images it was trained with; "" if it was not recorded.
         classifier: features to the logits of the classes, of a run that was trained as one.
         head: features to embeddings, of any other run.
@@ -53,6 +57,7 @@ class TrainedRun:
     image_size: int
     step: int
     ranks: ClassRanks
+    objective: Objective
     frames: int | None = None
     data_fingerprint: str = ""
     classifier: nn.Linear | None = None
@@ -79,7 +84,8 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
     checkpoint = read_checkpoint(folder)
     about = checkpoint[CHECKPOINT_KEY]
     require_own_backbone(about, backbone, folder, f"load_run({str(folder)!r}, backbone=...)")
-    config = from_dict(about["config"], quiet=True).with_backbone(about.get("frames"))
+    config = from_dict(about["config"]).with_defaults(about.get("frames"))
+    objective = recorded_objective(about, config)
     if backbone is None:
         backbone = configured_backbone(
             config, about["in_channels"], about["image_size"], about.get("frames")
@@ -88,9 +94,9 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
     load_strictly(backbone.module, _below(BACKBONE_PREFIX, weights), folder / CHECKPOINT_FILE)
     backbone.module.eval()
     head = None
-    if config.objective not in CLASSIFIERS:
+    if not objective.classifier:
         head = projection_head(
-            backbone.feature_dim, config.model.embedding_dim, config.num_heads()
+            backbone.feature_dim, config.model.embedding_dim, objective.num_heads
         ).eval()
         load_strictly(head, _below(HEAD_PREFIX, weights), folder / CHECKPOINT_FILE)
     taxonomy = Taxonomy(tuple(tuple(path) for path in about["taxonomy"]))
@@ -104,7 +110,8 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
         step=checkpoint["global_step"],
         frames=about.get("frames"),
         data_fingerprint=about.get("data_fingerprint") or "",
-        classifier=_classifier(config, weights, taxonomy.num_classes),
+        objective=objective,
+        classifier=_classifier(objective, weights, taxonomy.num_classes),
         head=head,
         ranks=kept_ranks(about, taxonomy),
         own_backbone=bool(about.get("own_backbone")),
@@ -134,7 +141,8 @@ def image_encoder(trained: TrainedRun, *, head: bool = False) -> ImageEncoder:
         RinceError: the head of a run that was trained as a classifier.
     """
     module, width = trained.backbone.module, trained.backbone.feature_dim
-    embedding_dim, num_heads = trained.config.model.embedding_dim, trained.config.num_heads()
+    embedding_dim, objective = trained.config.model.embedding_dim, trained.objective
+    num_heads = 1 if objective.classifier else objective.num_heads
     if head:
         if trained.head is None:
             raise RinceError(
@@ -195,10 +203,10 @@ def _below(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.
 
 
 def _classifier(
-    config: TrainConfig, weights: Mapping[str, torch.Tensor], num_classes: int
+    objective: Objective, weights: Mapping[str, torch.Tensor], num_classes: int
 ) -> nn.Linear | None:
     """The logits of the classes; those of superclasses, which come behind, are left out."""
-    if config.objective not in CLASSIFIERS:
+    if not objective.classifier:
         return None
     weight, bias = (weights[HEAD_PREFIX + name][:num_classes] for name in ("weight", "bias"))
     classifier = nn.Linear(weight.shape[1], num_classes)
@@ -243,3 +251,41 @@ def require_own_backbone(
             f"{folder} was trained with a module of your own, which its folder does not hold: "
             f"build it as it was built for training and pass it, in Python: {call}"
         )
+
+
+def own_facts(objective: Objective) -> dict[str, Any]:
+    """What a checkpoint says of a user's own objective: enough to read its head, not its code."""
+    if objective.name in OBJECTIVES:
+        return {}
+    return {OWN_OBJECTIVE: {"classifier": objective.classifier, "num_heads": objective.num_heads}}
+
+
+def recorded_objective(about: Mapping[str, Any], config: TrainConfig) -> Objective:
+    """The objective of a run, as its checkpoint tells it."""
+    own = about.get(OWN_OBJECTIVE)
+    if own is not None:
+        return Objective(config.objective, **own)
+    check_choices(config)
+    return OBJECTIVES[config.objective]
+
+
+def resumed_objective(
+    about: Mapping[str, Any], config: TrainConfig, objective: Objective | None, folder: Path
+) -> Objective:
+    """The objective to go on with: a user's own is code, which the run's folder does not hold.
+
+    Raises:
+        RinceError: the run was trained with one and none is given; or another one is given.
+    """
+    recorded = recorded_objective(about, config)
+    if objective is not None and objective.name != recorded.name:
+        raise RinceError(
+            f"{folder} was trained with the objective {recorded.name}, not with {objective.name}: "
+            f"give that one, or start a new run"
+        )
+    if objective is None and OWN_OBJECTIVE in about:
+        raise RinceError(
+            f"{folder} was trained with an objective of your own, {recorded.name}, which its "
+            f"folder does not hold: pass it, in Python: resume(folder, objective=...)"
+        )
+    return objective or recorded

@@ -8,9 +8,10 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -39,25 +40,38 @@ from rince.training.checkpoint import (
     configured_backbone,
     read_checkpoint,
     require_own_backbone,
+    resumed_objective,
 )
 from rince.training.config import TrainConfig, to_dict
 from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config
 from rince.training.history import HISTORY_FILE
 from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import RankedModule, view_config
+from rince.training.objectives import Objective, own_objective
 from rince.training.ranks import rank_source, resumed_ranks
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
 from rince.training.splits import load_splits
 
+if TYPE_CHECKING:
+    from rince.training.objectives import LossFunction
+
 KNN_IMAGES = 5000
 
 
-def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
+def train(
+    config: TrainConfig,
+    backbone: Backbone | None = None,
+    *,
+    objective: Objective | LossFunction | None = None,
+) -> Path:
     """Train from the start.
 
     Args:
         config: the run.
         backbone: in place of ``config.model.backbone``, any module of your own.
+        objective: in place of ``config.objective``, your own: a function of query (Q, D), key
+            (K, D) and their ranks (a :class:`~rince.core.pair_ranks.PairRanks`) to a scalar, or a
+            row of the table for one that needs more.
 
     Returns:
         The run's folder.
@@ -69,6 +83,10 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
         KeyboardInterrupt: likewise by Ctrl-C.
         ValueError: a configuration that does not fit the data.
     """
+    own = None if objective is None else own_objective(objective)
+    if own is not None:
+        config = replace(config, objective=own.name)
+    config.check(own)
     folder = Path(config.output) / config.run_name()
     if (folder / CHECKPOINT_FILE).exists() and _is_main_process():
         raise RinceError(
@@ -77,9 +95,9 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
         )
     pl.seed_everything(config.seed, workers=True, verbose=False)
     splits = load_splits(config)
-    config = config.with_backbone(splits.frames)
+    config = config.with_defaults(splits.frames)
     ranks = rank_source(config, splits.train)
-    module = _build_module(config, splits, ranks, backbone, pretrained=config.model.pretrained)
+    module = _build_module(config, splits, ranks, backbone, own, pretrained=config.model.pretrained)
     if config.model.start_from is not None:
         _start_from(module, Path(config.model.start_from))
     if _is_main_process():
@@ -88,13 +106,19 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
     return folder
 
 
-def resume(folder: Path, *, progress: bool = True, backbone: Backbone | None = None) -> Path:
+def resume(
+    folder: Path,
+    *,
+    progress: bool = True,
+    backbone: Backbone | None = None,
+    objective: Objective | LossFunction | None = None,
+) -> Path:
     """Go on from a stopped run's last checkpoint, to the weights it would have had without.
 
     Args:
         folder: the run's.
         progress: show the progress bar.
-        backbone: the module given to :func:`train`, if one was.
+        backbone, objective: those given to :func:`train`, if any.
 
     Raises:
         RinceError: nothing to resume, a damaged checkpoint, or one of another architecture, other
@@ -102,18 +126,20 @@ def resume(folder: Path, *, progress: bool = True, backbone: Backbone | None = N
         KeyboardInterrupt: as :func:`train`.
     """
     folder = folder.resolve()  # runs/latest may soon be another run
-    config = read_config(folder)
-    config.progress = progress
+    config = replace(read_config(folder), progress=progress)
     checkpoint = read_checkpoint(folder)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     about = checkpoint[CHECKPOINT_KEY]
     require_own_backbone(about, backbone, folder, "resume(folder, backbone=...)")
+    own = None if objective is None else own_objective(objective)
+    row = resumed_objective(about, config, own, folder)
+    config.check_values(row)
     splits = load_splits(config)
-    config = config.with_backbone(splits.frames)
+    config = config.with_defaults(splits.frames)
     _check_data(about, splits, config, folder)
     ranks = resumed_ranks(about, splits.train, config, folder)
     # No pretrained weights, which the checkpoint's would only overwrite.
-    module = _build_module(config, splits, ranks, backbone, pretrained=False)
+    module = _build_module(config, splits, ranks, backbone, row, pretrained=False)
     load_strictly(module, checkpoint["state_dict"], folder / CHECKPOINT_FILE)
     del checkpoint  # Lightning reads it again; weights and optimizer need not be held twice
     _fit(config, folder, splits, module, resumed=about)
@@ -199,6 +225,7 @@ def _build_module(
     splits: Splits,
     ranks: ClassRanks | ItemTimes,
     backbone: Backbone | None,
+    objective: Objective | None,
     *,
     pretrained: bool,
 ) -> RankedModule:
@@ -213,6 +240,7 @@ def _build_module(
         backbone,
         splits.train.taxonomy,
         config,
+        objective=objective,
         rank_source=ranks,
         in_channels=channels,
         image_size=size,
