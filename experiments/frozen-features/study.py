@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rince import ClassRanks, Taxonomy
-from rince.data.batches import BatchPlan
+from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
 from rince.evaluation.evaluate import label_levels, outlier_detectors
 from rince.evaluation.features import FeatureSet

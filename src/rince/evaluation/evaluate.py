@@ -6,7 +6,6 @@ import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +14,7 @@ from torch import Tensor, nn
 from rince.core.checks import require, warn
 from rince.core.pair_ranks import ALL, IGNORED, PairRanks
 from rince.data.batches import eval_batches
-from rince.data.clips import VideoClips
-from rince.data.images import FileImages, Images, TensorImages
-from rince.data.sources import Splits
-from rince.data.texts import Texts
+from rince.data.items import Items, Splits
 from rince.evaluation.class_similarity import class_similarity
 from rince.evaluation.features import FeatureSet, extract_features
 from rince.evaluation.knn import knn_accuracy
@@ -41,7 +37,6 @@ from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import VIDEO, TimePairRanks, TimeRanks
 
 KS = (1, 5, 10, 20)
-_TEXT_SHOWN = 300  # characters of a text in the gallery
 
 
 @dataclass(frozen=True)
@@ -70,7 +65,7 @@ class EvaluationOptions:
 def evaluate_backbone(
     backbone: nn.Module,
     splits: Splits,
-    outliers: Mapping[str, Tensor | Texts],
+    outliers: Mapping[str, Items],
     *,
     options: EvaluationOptions | None = None,
     device: torch.device | str = "cpu",
@@ -89,7 +84,7 @@ def evaluate_backbone(
         backbone: images to features; frozen here.
         splits: the training images are the gallery and train the probe; the test images are
             queries.
-        outliers: name -> uint8 pixels (N, C, H, W) of images of no known class, or texts.
+        outliers: name -> items of no known class; see :func:`rince.data.kinds.load_outliers`.
         options: how much to do.
         device: where features are extracted.
         batch_size: of the extraction.
@@ -111,18 +106,15 @@ def evaluate_backbone(
     require(len(splits.test) > 0, "there are no test images to evaluate on")
     started = time.perf_counter()
     taxonomy = splits.train.taxonomy
-    size = splits.image_size
-    train = extract_features(
-        backbone, eval_batches(splits.train, batch_size, size, workers), device
-    )
-    test = extract_features(backbone, eval_batches(splits.test, batch_size, size, workers), device)
+    train = extract_features(backbone, eval_batches(splits.train, batch_size, workers), device)
+    test = extract_features(backbone, eval_batches(splits.test, batch_size, workers), device)
     extracted = time.perf_counter()
 
     metrics: dict[str, float] = {}
     neighbours = min(options.knn_k, len(train))
     times = _Times.of(splits.test, options.near)
     levels = label_levels(taxonomy, train, test)
-    if isinstance(splits.test, VideoClips) and taxonomy.num_classes == 1:
+    if splits.test.times is not None and taxonomy.num_classes == 1:
         levels = {}  # nothing is labelled
     for level, (train_labels, test_labels, count) in levels.items():
         probe = linear_probe(
@@ -135,8 +127,8 @@ def evaluate_backbone(
             seed=options.seed,
         )
         metrics[f"probe/{level}"] = probe.accuracy
-        if level == "fine" and isinstance(splits.test, VideoClips):
-            logits, videos = probe.logits(test.features), splits.test.items[:, VIDEO]
+        if level == "fine" and splits.test.times is not None:
+            logits, videos = probe.logits(test.features), splits.test.times[:, VIDEO]
             metrics["probe/video"] = video_accuracy(logits, test_labels, videos)
         metrics[f"knn/{level}"] = knn_accuracy(
             test.features,
@@ -149,8 +141,8 @@ def evaluate_backbone(
         logits = copy.deepcopy(classifier).to(test.features)(test.features).detach()
         hits = logits.argmax(dim=1) == test.labels
         metrics["classifier/fine"] = float(hits.double().mean())
-        if isinstance(splits.test, VideoClips):
-            videos = splits.test.items[:, VIDEO]
+        if splits.test.times is not None:
+            videos = splits.test.times[:, VIDEO]
             metrics["classifier/video"] = video_accuracy(logits, test.labels, videos)
     sides = {
         level: (test_labels, train_labels)
@@ -175,9 +167,8 @@ def evaluate_backbone(
     roc: dict[tuple[str, str], RocCurve] = {}
     detectors = outlier_detectors(train, neighbours, classifier) if outliers else {}
     inlier_scores = {name: score(test.features) for name, score in detectors.items()}
-    for name, given in outliers.items():
-        images = given if isinstance(given, Texts) else _unlabelled(given, taxonomy)
-        out = extract_features(backbone, eval_batches(images, batch_size, size), device).features
+    for name, unknown in outliers.items():
+        out = extract_features(backbone, eval_batches(unknown, batch_size), device).features
         for detector, score in detectors.items():
             inside, scores = inlier_scores[detector], score(out)
             metrics[f"ood/{name}/{detector}/AUROC"] = auroc(inside, scores)
@@ -200,15 +191,11 @@ def evaluate_backbone(
         groups=taxonomy.group_names(min(2, taxonomy.num_ranks)),
         histograms=similarity_histograms(test.features, gallery.features, ranks),
         map_2d=_map_2d(test, taxonomy, options),
-        gallery=_gallery(splits.test, gallery_images, test, gallery, ranks, size, options),
+        gallery=_gallery(splits.test, gallery_images, test, gallery, ranks, options),
         roc=roc,
         time_curve=None if times is None else times.curve(test.features),
         class_similarity=class_similarity(test, train, taxonomy, class_ranks),
     )
-
-
-def _unlabelled(pixels: Tensor, taxonomy: Taxonomy) -> TensorImages:
-    return TensorImages(pixels, torch.zeros(len(pixels), dtype=torch.int64), taxonomy, "outliers")
 
 
 @dataclass(frozen=True)
@@ -218,19 +205,19 @@ class _Times:
     Clips that share frames are left out: they are found first whatever was learned.
     """
 
-    clips: VideoClips
+    items: Tensor
     ranks: TimePairRanks
 
     @classmethod
-    def of(cls, images: Images, near: float) -> _Times | None:
-        """None for images, and where no test video has two clips."""
-        if not isinstance(images, VideoClips):
+    def of(cls, test: Items, near: float) -> _Times | None:
+        """None where times are not known, or no test video has two clips."""
+        items = test.times
+        if items is None:
             return None
-        items = images.items
         rule = TimeRanks([near])
         timed = len(torch.unique(items[:, VIDEO])) < len(items)
         ranks = rule.ranks(items, items, ignore_self=True, ignore_overlaps=True)
-        return cls(images, ranks) if timed else None
+        return cls(items, ranks) if timed else None
 
     def retrieval(self, features: Tensor) -> dict[str, float]:
         """R@k of clips near in time, and of the same video."""
@@ -241,7 +228,7 @@ class _Times:
         return found
 
     def curve(self, features: Tensor) -> TimeCurve:
-        return similarity_over_time(features, self.clips.items)
+        return similarity_over_time(features, self.items)
 
 
 def outlier_detectors(
@@ -302,12 +289,11 @@ def _map_2d(test: FeatureSet, taxonomy: Taxonomy, options: EvaluationOptions) ->
 
 
 def _gallery(
-    query_images: Images,
-    gallery_images: Images,
+    query_items: Items,
+    gallery_items: Items,
     test: FeatureSet,
     train: FeatureSet,
     ranks: PairRanks,
-    size: int,
     options: EvaluationOptions,
 ) -> Gallery:
     """Some test images with the gallery's images nearest to them."""
@@ -320,10 +306,11 @@ def _gallery(
     similarities, neighbours = similarity.topk(count, dim=1)  # (G, n)
     labels = test.labels[queries]
     found = train.labels[neighbours]
-    pictures = _thumbnails(query_images, queries, size)
+    size = query_items.spec.size
+    pictures = query_items.thumbnails(queries, size)
     return Gallery(
         queries=pictures,
-        neighbours=_thumbnails(gallery_images, neighbours.flatten(), size).reshape(
+        neighbours=gallery_items.thumbnails(neighbours.flatten(), size).reshape(
             *neighbours.shape, *pictures.shape[1:]
         ),
         ranks=rank.gather(1, neighbours).numpy(),
@@ -336,22 +323,3 @@ def _gallery(
 def _sample(total: int, count: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randperm(total, generator=generator)[:count]
-
-
-def _thumbnails(
-    images: Images, indices: Tensor, size: int
-) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
-    """(n, H, W, C) bytes; of texts (n,) strings."""
-    chosen = images.subset(indices)
-    if isinstance(chosen, Texts):
-        return np.array([text[:_TEXT_SHOWN] for text in chosen.texts])
-    if isinstance(chosen, FileImages):
-        chosen = chosen.preload(min(size, 64))
-    if isinstance(chosen, TensorImages):
-        stacked = chosen.pixels
-    else:  # four frames of a clip, side by side
-        frames = torch.linspace(0, chosen.frames - 1, 4).long()
-        strips = [chosen[i][:, frames].permute(0, 2, 1, 3).flatten(2) for i in range(len(chosen))]
-        stacked = torch.stack(strips)
-    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = stacked.permute(0, 2, 3, 1).numpy()
-    return pixels

@@ -1,89 +1,38 @@
-"""Labelled images: in memory as bytes (:class:`TensorImages`) or in files (:class:`FileImages`)."""
+"""Labelled images in files, decoded when asked for."""
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
-import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from rince.core.checks import RinceError, import_extra, require, warn
+from rince.core.checks import RinceError, require, warn
 from rince.core.files import files_below
-from rince.data.clips import VideoClips, warn_left_out
-from rince.data.texts import Texts
-from rince.data.views import eval_transform
+from rince.core.input_spec import InputSpec
+from rince.data.arrays import TensorImages
+from rince.data.image.decode import (
+    OnUnreadable,
+    decode_all,
+    in_threads,
+    read_fitted,
+    read_image,
+)
+from rince.data.items import Indices, Items, Thumbnails, check_labels, digest, warn_left_out
+from rince.data.views import ViewConfig, evaluation_pixels, image_views
 from rince.ranks.readers import IMAGE_SUFFIXES, Names, checked_paths, class_folders
 from rince.ranks.taxonomy import Taxonomy
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-OnUnreadable = Literal["error", "skip"]
-_PROGRESS_FROM = 2000  # files
-_SLICE = 1024  # files decoded between two looks at what went wrong
+IMAGE_SIZE = 32  # pixels, where none is given
 
 
 @dataclass(frozen=True, eq=False)
-class TensorImages:
-    """Images of one size, in memory.
-
-    Args:
-        pixels: (N, C, H, W) uint8, C = 1 or 3; or clips, (N, C, T, H, W).
-        labels: (N,) int64 in [0, classes of the taxonomy).
-        taxonomy: the class tree.
-        name: what to call the data set in reports.
-        source: :func:`fingerprint` of the files the pixels were read from; "" if from none.
-
-    Raises:
-        ValueError: wrong shapes or dtypes, or a label outside the taxonomy.
-    """
-
-    pixels: Tensor
-    labels: Tensor
-    taxonomy: Taxonomy
-    name: str
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        shape = tuple(self.pixels.shape)
-        require(
-            self.pixels.dtype == torch.uint8 and len(shape) in (4, 5) and shape[1] in (1, 3),
-            f"pixels must be uint8 (N, 1 or 3, H, W) or (N, 1 or 3, T, H, W), got {shape} "
-            f"and {self.pixels.dtype}",
-        )
-        _check_labels(self.labels, shape[0], self.taxonomy)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.pixels[index]
-
-    @property
-    def channels(self) -> int:
-        """C, 3 (RGB) or 1 (grey)."""
-        return int(self.pixels.shape[1])
-
-    def subset(self, indices: Tensor | Sequence[int]) -> TensorImages:
-        """The images at these positions, in this order."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
-        source = self.source and _digest([self.source, chosen.tolist()])
-        pixels, labels = self.pixels[chosen], self.labels[chosen]
-        return replace(self, pixels=pixels, labels=labels, source=source)
-
-
-@dataclass(frozen=True, eq=False)
-class FileImages:
+class FileImages(Items):
     """Images in files, decoded when asked for.
 
     Args:
@@ -92,6 +41,7 @@ class FileImages:
         taxonomy: the class tree.
         name: what to call the data set in reports.
         channels: 3 (RGB) or 1 (grey); files of another kind are converted.
+        image_size: side of the squares that a network is fed, pixels.
 
     Raises:
         ValueError: wrong shapes or dtypes, or a label outside the taxonomy.
@@ -102,10 +52,11 @@ class FileImages:
     taxonomy: Taxonomy
     name: str
     channels: int = 3
+    image_size: int = IMAGE_SIZE
 
     def __post_init__(self) -> None:
         require(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
-        _check_labels(self.labels, len(self.paths), self.taxonomy)
+        check_labels(self.labels, len(self.paths), self.taxonomy)
 
     @classmethod
     def from_folder(
@@ -149,8 +100,9 @@ class FileImages:
         )
         return images.readable() if on_unreadable == "skip" else images
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    @property
+    def spec(self) -> InputSpec:
+        return InputSpec.images(self.channels, self.image_size)
 
     def __getitem__(self, index: int) -> Tensor:
         """Decode one image, (C, H, W) uint8 in full resolution.
@@ -169,15 +121,26 @@ class FileImages:
             for path, label in zip(self.paths, self.labels.tolist(), strict=True)
         ]
 
-    def subset(self, indices: Tensor | Sequence[int]) -> FileImages:
-        """The images at these positions, in this order."""
+    def fingerprint(self) -> str:
+        """Of class paths, file names and labels; not the pixels, nor where the folder lies."""
+        return digest(zip(self.keys(), self.labels.tolist(), strict=True))
+
+    def content_hashes(self) -> Iterator[bytes]:
+        for path in self.paths:
+            try:
+                content = Path(path).read_bytes()
+            except OSError as error:
+                raise RinceError(f"cannot read {path}: {error}") from error
+            yield hashlib.blake2b(content, digest_size=16).digest()
+
+    def subset(self, indices: Indices) -> FileImages:
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         paths = tuple(self.paths[i] for i in chosen.tolist())
         return replace(self, paths=paths, labels=self.labels[chosen])
 
     def readable(self) -> FileImages:
         """Decode every file and leave out, with a warning, those that fail."""
-        results = _in_threads(lambda path: _failure(path, self.channels), self.paths, "checking")
+        results = in_threads(lambda path: _failure(path, self.channels), self.paths, "checking")
         failures = {i: failure for i, failure in enumerate(results) if failure is not None}
         warn_left_out(map(str, failures.values()), len(self), "images")
         return self.subset([i for i in range(len(self)) if i not in failures])
@@ -192,41 +155,23 @@ class FileImages:
         Raises:
             RinceError: the first unreadable file, unless skipping; no readable file at all.
         """
-        pixels, kept = _decode_all(self.paths, image_size, self.channels, on_unreadable)
-        source = fingerprint(self.subset(kept))
+        pixels, kept = decode_all(self.paths, image_size, self.channels, on_unreadable)
+        source = self.subset(kept).fingerprint()
         return TensorImages(pixels, self.labels[kept], self.taxonomy, self.name, source)
 
+    def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
+        small = self.subset(indices).preload(min(size, 64))
+        return small.thumbnails(range(len(small)), size)
 
-Images: TypeAlias = TensorImages | FileImages | VideoClips | Texts
-AnyImages = TypeVar("AnyImages", TensorImages, FileImages, Texts)
+    def fitted(self, indices: Tensor) -> Tensor:
+        chosen = [self.paths[i] for i in indices.tolist()]
+        return torch.stack([read_fitted(path, self.image_size, self.channels) for path in chosen])
 
+    def network_inputs(self, fitted: Tensor) -> Tensor:
+        return evaluation_pixels(fitted)
 
-def fingerprint(images: Images) -> str:
-    """A hex digest that tells whether two data sets are the same images in the same order.
-
-    Of files it covers class paths, file names and labels, not the pixels, and not where the
-    folder lies; of images that came from no file the number, the labels and the class tree.
-    """
-    if isinstance(images, VideoClips | Texts):
-        return images.fingerprint()
-    if isinstance(images, FileImages):
-        return _digest(zip(images.keys(), images.labels.tolist(), strict=True))
-    return images.source or _digest([images.taxonomy.paths, images.labels.tolist()])
-
-
-def load_outliers(
-    path: str | Path, image_size: int, channels: int = 3, on_unreadable: OnUnreadable = "error"
-) -> Tensor:
-    """All images below a folder, whatever its structure, without labels.
-
-    Returns:
-        (N, C, S, S) uint8: shorter side to ``image_size``, central square. A folder that can be
-        reached twice, by a link, is read once.
-
-    Raises:
-        RinceError: no such folder, no image in it, or one that cannot be read.
-    """
-    return _decode_all(image_files(path), image_size, channels, on_unreadable)[0]
+    def item_views(self, config: ViewConfig) -> Callable[[Tensor], Tensor]:
+        return image_views(self.image_size, self.channels, config)
 
 
 def image_files(path: str | Path) -> list[str]:
@@ -243,172 +188,12 @@ def image_files(path: str | Path) -> list[str]:
     return files
 
 
-def fitted_batches(
-    paths: Sequence[str],
-    image_size: int,
-    channels: int,
-    batch_size: int,
-    on_unreadable: OnUnreadable = "error",
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Image files as they are evaluated, a batch at a time, decoded in threads meanwhile.
-
-    Yields:
-        (B, C, S, S) uint8, and the positions (B,) int64 in ``paths``; those that cannot be read
-        are missing, with a warning at the end.
-
-    Raises:
-        RinceError: the first unreadable file, unless skipping; no readable file at all.
-    """
-    fitted = _fitted(paths, image_size, channels, on_unreadable)
-    while batch := list(itertools.islice(fitted, batch_size)):
-        positions, pixels = zip(*batch, strict=True)
-        yield torch.stack(pixels), torch.tensor(positions, dtype=torch.int64)
-
-
-def drop_duplicates(
-    images: AnyImages, against: TensorImages | FileImages | Texts | None = None
-) -> AnyImages:
-    """Leave out images whose bytes occur earlier in ``images``, or anywhere in ``against``.
-
-    ``drop_duplicates(train, test)`` keeps the test split as it is. Files are compared as files,
-    images in memory by their pixels; the two kinds do not match each other.
-    """
-    seen = set() if against is None else set(_content_hashes(against))
-    kept: list[int] = []
-    for index, content in enumerate(_content_hashes(images)):
-        if content not in seen:
-            kept.append(index)
-        seen.add(content)
-    return images.subset(kept)
-
-
-def read_image(path: str | Path, channels: int = 3, at_least: int | None = None) -> Tensor:
-    """Decode a file: turned as its EXIF data say, transparency on white, 16 bits cut to 8.
-
-    Args:
-        path: anything Pillow reads; of an animation the first frame.
-        channels: 3 (RGB) or 1 (grey).
-        at_least: pixels of the shorter side that are enough; large JPEGs are then decoded at a
-            half, a quarter or an eighth of their size, several times faster.
-
-    Returns:
-        (C, H, W) uint8.
-
-    Raises:
-        RinceError: the file is missing, damaged, truncated or no image.
-    """
-    pil = import_extra("PIL.Image", "train")
-    operations = import_extra("PIL.ImageOps", "train")
-    try:
-        with pil.open(path) as image:
-            if at_least is not None:
-                image.draft(None, (at_least, at_least))
-            upright = operations.exif_transpose(image)
-            pixels = np.array(_eight_bit(upright, "L" if channels == 1 else "RGB"))
-    except Exception as error:  # Pillow raises whatever its decoders do
-        reason = "it is no image that Pillow knows" if "identify" in str(error) else str(error)
-        raise RinceError(
-            f"cannot read {path}: {reason or type(error).__name__}. Mend or remove the file, or "
-            "leave unreadable images out (skip_unreadable)"
-        ) from error
-    tensor = torch.from_numpy(pixels)
-    return tensor[None] if channels == 1 else tensor.permute(2, 0, 1).contiguous()
-
-
-def read_fitted(path: str | Path, image_size: int, channels: int = 3) -> Tensor:
-    """Decode a file for evaluation: shorter side to ``image_size``, central square.
-
-    The one way for known classes and outliers alike, in memory or not: a detector must not tell
-    them apart by how they were decoded.
-
-    Returns:
-        (C, S, S) uint8.
-
-    Raises:
-        RinceError: the file cannot be read.
-    """
-    # Twice the size leaves the antialiased resize something to average over.
-    pixels = read_image(path, channels, at_least=2 * image_size)
-    return eval_transform(image_size)(pixels)
-
-
-def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
-    from PIL import Image
-
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range; save it as PNG")
-    if image.mode.startswith("I"):  # Pillow's own conversion would clip 16 bits at 255
-        deep = np.asarray(image).astype(np.float64).clip(0, 65535)
-        # 32 bits may hold bytes as well (exports of arrays), which would all become black.
-        scale = 1 if image.mode == "I" and deep.max() <= 255 else 257
-        image = Image.fromarray((deep / scale).round().astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
-
-
-def _decode_all(
-    paths: Sequence[str], image_size: int, channels: int, on_unreadable: OnUnreadable
-) -> tuple[Tensor, Tensor]:
-    """(N, C, S, S) uint8 of the readable files, and their positions."""
-    require(image_size >= 1, f"image_size must be at least 1 pixel, got {image_size}")
-    pixels = torch.empty(len(paths), channels, image_size, image_size, dtype=torch.uint8)
-    kept: list[int] = []
-    for index, image in _fitted(paths, image_size, channels, on_unreadable):
-        pixels[len(kept)] = image
-        kept.append(index)
-    return pixels[: len(kept)], torch.tensor(kept, dtype=torch.int64)
-
-
-def _fitted(
-    paths: Sequence[str], image_size: int, channels: int, on_unreadable: OnUnreadable
-) -> Iterator[tuple[int, Tensor]]:
-    """Position and (C, S, S) uint8 pixels of the readable files, in order."""
-
-    def decode(path: str) -> Tensor | RinceError:
-        try:
-            return read_fitted(path, image_size, channels)
-        except RinceError as error:
-            if on_unreadable == "error":
-                raise
-            return error
-
-    failures: list[RinceError] = []
-    for index, result in enumerate(_in_threads(decode, paths, "reading")):
-        if isinstance(result, RinceError):
-            failures.append(result)
-        else:
-            yield index, result
-    warn_left_out(map(str, failures), len(paths), "images")
-
-
 def _failure(path: str, channels: int) -> RinceError | None:
     try:
         read_image(path, channels)
     except RinceError as error:
         return error
     return None
-
-
-_T = TypeVar("_T")
-
-
-def _in_threads(work: Callable[[str], _T], paths: Sequence[str], what: str) -> Iterator[_T]:
-    """Results in order, with a progress bar where it takes a while and somebody looks."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    hidden = len(paths) < _PROGRESS_FROM or not sys.stderr.isatty()
-    with (
-        Progress(console=Console(stderr=True), disable=hidden, transient=True) as progress,
-        ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool,
-    ):
-        task = progress.add_task(f"{what} images", total=len(paths))
-        for start in range(0, len(paths), _SLICE):
-            for result in pool.map(work, paths[start : start + _SLICE]):
-                progress.advance(task)
-                yield result
 
 
 def _labels_of_folders(root: Path, taxonomy: Taxonomy) -> dict[Names, int]:
@@ -445,39 +230,3 @@ def _labels_of_folders(root: Path, taxonomy: Taxonomy) -> dict[Names, int]:
 def _composed(name: str) -> str:
     """An accented letter as one character, whatever the file system made of it."""
     return unicodedata.normalize("NFC", name)
-
-
-def _digest(parts: Iterable[object]) -> str:
-    found = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        found.update(repr(part).encode() + b"\n")  # repr: names need not be valid Unicode
-    return found.hexdigest()
-
-
-def _content_hashes(images: TensorImages | FileImages | Texts) -> Iterator[bytes]:
-    for index in range(len(images)):
-        if isinstance(images, Texts):
-            content = images.texts[index].encode()
-        elif isinstance(images, FileImages):
-            try:
-                content = Path(images.paths[index]).read_bytes()
-            except OSError as error:
-                raise RinceError(f"cannot read {images.paths[index]}: {error}") from error
-        else:
-            content = images.pixels[index].numpy().tobytes()
-        yield hashlib.blake2b(content, digest_size=16).digest()
-
-
-def _check_labels(labels: Tensor, count: int, taxonomy: Taxonomy) -> None:
-    require(
-        labels.shape == (count,) and labels.dtype == torch.int64,
-        f"labels must be int64, one for each of the {count} images, got shape "
-        f"{tuple(labels.shape)} and {labels.dtype}",
-    )
-    if count:
-        low, high = (int(x) for x in torch.aminmax(labels))
-        require(
-            low >= 0 and high < taxonomy.num_classes,
-            f"labels must lie in [0, {taxonomy.num_classes}), the classes of the taxonomy, but "
-            f"hold {low if low < 0 else high}",
-        )

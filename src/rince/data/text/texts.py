@@ -1,26 +1,25 @@
-"""Labelled texts from a csv or jsonl file: strings, and the tokens that a backbone is fed."""
+"""Labelled texts: strings, and the tokens that a backbone is fed."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from rince.core.checks import RinceError
-from rince.core.files import is_text_file
+from rince.core.input_spec import InputSpec
+from rince.data.items import Indices, Items, Thumbnails, digest
+from rince.models.texts import tokenise
 from rince.ranks.taxonomy import Taxonomy
 
-Row = tuple[int, dict[str, str]]  # line in the file, and the cells by column
+_SHOWN = 300  # characters of a text in a report
 
 
 @dataclass(frozen=True, eq=False)
-class Texts:
+class Texts(Items):
     """Labelled texts.
 
     Args:
@@ -36,121 +35,47 @@ class Texts:
     labels: Tensor
     taxonomy: Taxonomy
     name: str
-    channels: int = 0  # they have none, by which a run on texts is known
+    in_memory = True
 
-    def __len__(self) -> int:
-        return len(self.texts)
+    @property
+    def spec(self) -> InputSpec:
+        return InputSpec.texts()
+
+    @property
+    def size(self) -> str:
+        return f"{self.tokens.shape[1]} tokens"
+
+    def __getitem__(self, index: int) -> Tensor:
+        """(L,) the tokens of a text."""
+        return self.tokens[index]
 
     def keys(self) -> list[str]:
-        """What the split and the choice of some texts go by: the texts."""
+        """The texts themselves."""
         return list(self.texts)
 
-    def subset(self, indices: Tensor | Sequence[int]) -> Texts:
-        """The texts at these positions, in this order."""
+    def subset(self, indices: Indices) -> Texts:
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         texts = tuple(self.texts[i] for i in chosen.tolist())
         return replace(self, texts=texts, tokens=self.tokens[chosen], labels=self.labels[chosen])
 
     def fingerprint(self) -> str:
-        """A hex digest of the texts, their order, labels and class tree."""
-        found = hashlib.blake2b(digest_size=16)
-        for part in (self.taxonomy.paths, *zip(self.texts, self.labels.tolist(), strict=True)):
-            found.update(repr(part).encode() + b"\n")
-        return found.hexdigest()
+        """Of the texts, their order, labels and class tree."""
+        rows = zip(self.texts, self.labels.tolist(), strict=True)
+        return digest([self.taxonomy.paths, *rows])
 
+    def content_hashes(self) -> Iterator[bytes]:
+        for text in self.texts:
+            yield hashlib.blake2b(text.encode(), digest_size=16).digest()
 
-def read_rows(path: str | Path, column: str) -> list[Row]:
-    """The rows of a csv file with a header, or of a file with a JSON object a line.
+    def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
+        return np.array([text[:_SHOWN] for text in self.subset(indices).texts])
 
-    Args:
-        path: UTF-8. Blank lines are passed over.
-        column: must be there, and hold something in every row.
+    def batch(self, indices: Tensor) -> Tensor:
+        return self.tokens[indices]
 
-    Returns:
-        Cells as strings, blanks at their ends taken off; every row has all columns, in the order
-        in which they first occur. A value that is null or missing is "".
+    def tokenised(self, backbone: str, max_tokens: int | None = None) -> Texts:
+        """With the tokens of a backbone.
 
-    Raises:
-        RinceError: no such file, no row, no such column, a line that is not as it should be.
-    """
-    file = Path(path).expanduser()
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            read = _csv_rows if file.suffix.lower() == ".csv" else _json_rows
-            rows = list(read(stream, file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RinceError(f"cannot read the texts in {file}: {error}") from error
-    if not rows:
-        raise RinceError(f"{file} holds no text: expected rows with a text and its labels")
-    columns = list(dict.fromkeys(name for _, cells in rows for name in cells))
-    if column not in columns:
-        raise RinceError(
-            f"{file} has no column {column!r}; its columns are {', '.join(columns)}: name the one "
-            f"that holds the texts (text.column)"
-        )
-    rows = [(line, {name: cells.get(name, "") for name in columns}) for line, cells in rows]
-    empty = [str(line) for line, cells in rows if not cells[column]]
-    if empty:
-        lines = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-        raise RinceError(
-            f"{file}: {len(empty)} of {len(rows)} rows have no text in the column {column!r} "
-            f"(line {lines}): fill or remove them"
-        )
-    return rows
-
-
-def read_texts(path: str | Path, column: str = "text") -> list[str]:
-    """The texts of a .csv or .jsonl file, or of a .txt file with one a line.
-
-    Raises:
-        RinceError: as :func:`read_rows`; another kind of file.
-    """
-    file = Path(path).expanduser()
-    if is_text_file(file):
-        return [cells[column] for _, cells in read_rows(file, column)]
-    if file.suffix.lower() != ".txt":
-        raise RinceError(f"expected texts, a .csv, .jsonl or .txt file, got {path}")
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RinceError(f"cannot read the texts in {file}: {error}") from error
-    texts = [line.strip() for line in lines if line.strip()]
-    if not texts:
-        raise RinceError(f"{file} holds no text: expected one a line")
-    return texts
-
-
-def _csv_rows(stream: Iterable[str], file: Path) -> Iterator[Row]:
-    reader = csv.reader(stream)
-    header: list[str] | None = None
-    for cells in reader:
-        cells = [cell.strip() for cell in cells]
-        if not any(cells):
-            continue
-        if header is None:
-            header = cells
-            if len(set(header)) < len(header):
-                raise RinceError(f"{file}: a column is there twice: {', '.join(header)}")
-        elif len(cells) > len(header):
-            raise RinceError(
-                f"{file}, line {reader.line_num}: {len(cells)} cells, but the header has "
-                f"{len(header)} columns; a text that holds a comma needs quotes"
-            )
-        else:
-            yield reader.line_num, dict(zip(header, cells, strict=False))
-
-
-def _json_rows(stream: Iterable[str], file: Path) -> Iterator[Row]:
-    for number, line in enumerate(stream, 1):
-        if not line.strip():
-            continue
-        try:
-            found = json.loads(line)
-        except ValueError as error:
-            raise RinceError(f"{file}, line {number} is not JSON: {error}") from None
-        if not isinstance(found, dict) or any(isinstance(x, (dict, list)) for x in found.values()):
-            raise RinceError(
-                f"{file}, line {number}: expected an object of names and plain values, such as "
-                f'{{"text": "...", "label": "..."}}, got {line.strip()[:80]}'
-            )
-        yield number, {k: "" if x is None else str(x).strip() for k, x in found.items()}
+        Args, Raises: as :func:`rince.models.texts.tokenise`.
+        """
+        return replace(self, tokens=tokenise(backbone, list(self.texts), max_tokens))

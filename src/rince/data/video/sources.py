@@ -1,82 +1,30 @@
-"""Where videos are found, and which are for training: folders, a table, split files."""
+"""Where videos are found, how they are cut into clips, and which are for training."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from rince.core.checks import RinceError, require, warn
-from rince.core.files import files_below
-from rince.data.clips import (
-    ClipCache,
-    VideoClips,
-    cut,
-    default_cache_folder,
-    warn_left_out,
-)
-from rince.data.shots import Shots, shots_of
-from rince.data.sources import Splits
-from rince.data.video import VIDEO_SUFFIXES, Decoder, VideoInfo, probe, require_decoder
-from rince.ranks.readers import IMAGE_SUFFIXES
+from rince.core.checks import RinceError, require
+from rince.data.items import SPLIT_SEED, Splits, held_out, warn_left_out
+from rince.data.video.cache import ClipCache, default_cache_folder
+from rince.data.video.clips import VideoClips
+from rince.data.video.cuts import cut
+from rince.data.video.decode import VideoInfo, probe
+from rince.data.video.files import VideoFile, listed_videos
+from rince.data.video.shots import Shots, shots_of
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import NO_SHOT, TimeRanks
 
-TABLE = "clips.csv"
-FOLDER_FRAME_SIZE = 64
-SPLIT_SEED = 0  # one for all: runs that differ in their seed must share the test videos
-_TEST_FOLDERS = ("val", "validation", "valid", "test")
-
-
-@dataclass(frozen=True)
-class VideoFile:
-    """A file and what is known of it before it is opened.
-
-    Args:
-        path: the file. key: its name below the folder.
-        source: name of the video it is from: itself, unless a table says so.
-        label: path of class names from the top group down; () if it is not labelled.
-        start: seconds into the source at which the file begins.
-        test: whether it is a test video; None: to be decided.
-    """
-
-    path: Path
-    key: str
-    source: str
-    label: tuple[str, ...]
-    start: float = 0.0
-    test: bool | None = None
-
-
-def holds_videos(data: str | Path, by_time: bool = False) -> bool:
-    """Whether to take this as a folder of videos, with a warning if it holds images too.
-
-    It is one if it has a table of clips, or no fewer videos than images (a picture may stand for
-    each); where ranks are made from time, any video will do.
-    """
-    folder = Path(data).expanduser()
-    if not folder.is_dir() or (folder / TABLE).is_file():
-        return folder.is_dir()
-    kinds = VIDEO_SUFFIXES | IMAGE_SUFFIXES
-    isvideo = [path.suffix.lower() in VIDEO_SUFFIXES for path in files_below(folder, kinds)]
-    videos, images = sum(isvideo), len(isvideo) - sum(isvideo)
-    chosen = videos > 0 and (by_time or videos >= images)
-    if videos and images:
-        used, other = ("videos", "images") if chosen else ("images", "videos")
-        how = "" if chosen else f", list them in {folder / TABLE}, or rank by time (--ranks time)"
-        warn(
-            f"{folder} holds {videos} videos and {images} images: the {used} are used, the {other} "
-            f"left out. To use the {other}, put them into a folder of their own{how}"
-        )
-    return chosen
+FRAME_SIZE = 64  # pixels, where none is given
 
 
 def load_videos(
@@ -93,7 +41,6 @@ def load_videos(
     split: int = 1,
     cache: str | Path | None = None,
     cache_gb: float = 2.0,
-    decoder: Decoder = "pyav",
     skip_unreadable: bool = False,
     test_fraction: float = 0.2,
     channels: int = 3,
@@ -120,7 +67,6 @@ def load_videos(
         splits: folder with the split files of UCF101 (``trainlist01.txt``) or HMDB51
             (``<class>_test_split1.txt``); ``split``: which of the three.
         cache: folder of decoded clips; None: ``~/.cache/rince/clips``. cache_gb: its bound.
-        decoder: "pyav", or "torchcodec" (extra ``torchcodec``, and FFmpeg's libraries).
         skip_unreadable: leave out, with a warning, files and clips that cannot be read or are
             shorter than a clip; this decodes everything once.
         test_fraction: share of the source videos that is held out, at least one.
@@ -129,27 +75,27 @@ def load_videos(
     Raises:
         RinceError: no videos, a table or split that does not fit them, a file that cannot be read.
         ValueError: a number out of its range.
-        ImportError: PyAV or the decoder is not installed.
+        ImportError: PyAV is not installed.
     """
     require(cache_gb >= 0, f"videos.cache_gb must be at least 0, got {cache_gb}")
-    require_decoder(decoder)  # here, as a clip that cannot be decoded may be left out
-    size = image_size or FOLDER_FRAME_SIZE
+    size = image_size or FRAME_SIZE
     shape = (channels, frames, frame_size or size, frame_size or size)
     folder = Path(data).expanduser()
-    files = _listed(folder, splits, split)
+    files = listed_videos(folder, splits, split)
     clips = _cut(
         files, shape, stride, hop, per_video, shots_of(shots), skip_unreadable, folder.name
     )
-    clips = replace(clips, decoder=decoder)
+    clips = replace(clips, image_size=size)
     if cache_gb > 0:
         where = default_cache_folder() if cache is None else Path(cache).expanduser()
-        stamp = decoder, [(f.key, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
-        stored = ClipCache(where, clips.keys, stamp, shape, int(cache_gb * 1e9))
+        # The name of the decoder: caches of before hold it.
+        stamp = "pyav", [(f.key, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
+        stored = ClipCache(where, clips.clip_keys, stamp, shape, int(cache_gb * 1e9))
         clips = replace(clips, cache=stored)
     if skip_unreadable:
         clips = clips.readable()
     known = {f.key: f.test for f in files}
-    chosen = [known[key.rpartition("@")[0]] for key in clips.keys]
+    chosen = [known[key.rpartition("@")[0]] for key in clips.clip_keys]
     if None in chosen:
         test = _held_out(clips, test_fraction)
     else:
@@ -159,7 +105,7 @@ def load_videos(
             f"{data}: all clips are on one side of the split ({int(test.sum())} of {len(test)} for "
             f"the test): it takes two source videos, of one class if they are labelled"
         )
-    return Splits(clips.subset((~test).nonzero()[:, 0]), clips.subset(test.nonzero()[:, 0]), size)
+    return Splits(clips.subset((~test).nonzero()[:, 0]), clips.subset(test.nonzero()[:, 0]))
 
 
 def load_clip_outliers(
@@ -169,7 +115,6 @@ def load_clip_outliers(
     stride: int,
     frame_size: int,
     channels: int = 3,
-    decoder: Decoder = "pyav",
     skip_unreadable: bool = False,
 ) -> Tensor:
     """All clips of all videos below a folder, without labels: (N, C, T, S, S) uint8.
@@ -180,133 +125,12 @@ def load_clip_outliers(
     Raises:
         RinceError: no such folder, no video in it, or one that cannot be read.
     """
-    require_decoder(decoder)
     folder = Path(path).expanduser()
     shape = (channels, frames, frame_size, frame_size)
-    files = [replace(file, label=()) for file in _listed(folder, None, 1)]
+    files = [replace(file, label=()) for file in listed_videos(folder, None, 1)]
     clips = _cut(files, shape, stride, None, None, shots_of(None), skip_unreadable, folder.name)
-    clips = replace(clips, decoder=decoder)
     clips = clips.readable() if skip_unreadable else clips
     return torch.stack([clips[i] for i in range(len(clips))])
-
-
-def _listed(folder: Path, splits: str | None, split: int) -> list[VideoFile]:
-    if not folder.is_dir():
-        raise RinceError(f"there is no folder {folder}; expected a folder of videos")
-    if (folder / TABLE).is_file():
-        files = list(_from_table(folder))
-    else:
-        inside = {f.name: f for f in folder.iterdir() if f.is_dir()}
-        tests = [name for name in _TEST_FOLDERS if name in inside]
-        if "train" in inside and tests:
-            sides = (("train", False), (tests[0], True))
-            files = [f for side, test in sides for f in _from_tree(inside[side], side + "/", test)]
-        else:
-            files = list(_from_tree(folder, "", None))
-    if splits is not None:
-        files = list(_by_split_files(files, Path(splits).expanduser(), split))
-    if not files:
-        raise RinceError(f"{folder} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
-    labelled = [f for f in files if f.label]
-    if labelled and len(labelled) < len(files):
-        bare = next(f for f in files if not f.label)
-        raise RinceError(
-            f"{bare.path} has no label, but {labelled[0].path} has: put all videos into class "
-            f"folders, or none"
-        )
-    return files
-
-
-def video_files(path: str | Path) -> list[str]:
-    """A video itself, or all below a folder (links to folders too), sorted; no hidden ones.
-
-    Raises:
-        RinceError: neither a file nor a folder, no video in it, or a folder that cannot be read.
-    """
-    root = Path(path).expanduser()
-    if root.is_file():
-        return [str(root)]
-    if not root.is_dir():
-        raise RinceError(f"{path} is neither a video nor a folder of videos")
-    found = [str(file) for file in files_below(root, VIDEO_SUFFIXES) if file.is_file()]
-    if not found:
-        raise RinceError(f"{path} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
-    return found
-
-
-def _from_tree(root: Path, prefix: str, test: bool | None) -> Iterator[VideoFile]:
-    for path in files_below(root, VIDEO_SUFFIXES):
-        parts = path.relative_to(root).parts
-        key = prefix + "/".join(parts)
-        yield VideoFile(path, key, source=key, label=parts[:-1], test=test)
-
-
-def _from_table(folder: Path) -> Iterator[VideoFile]:
-    table = folder / TABLE
-    seen: set[str] = set()
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RinceError(f"cannot read {table}: {error}") from error
-    if not rows or "clip" not in rows[0]:
-        raise RinceError(f"{table} must have a header with the column clip, and rows below it")
-    for number, row in enumerate(rows, start=2):
-        label = (row.get("label") or "",) if row.get("label") else ()
-        ways = (folder.joinpath(*label, row["clip"]), folder / row["clip"])
-        path = next((way for way in ways if way.is_file()), None)
-        try:
-            start = float(row.get("start_s") or 0)
-            if path is None:
-                raise ValueError(f"there is no file {' or '.join(dict.fromkeys(map(str, ways)))}")
-            if not 0 <= start < float("inf"):
-                raise ValueError(f"start_s must be seconds of at least 0, got {start}")
-            key = path.relative_to(folder).as_posix()
-            if key in seen:
-                raise ValueError(f"{key} is listed twice")
-        except ValueError as error:
-            raise RinceError(f"{table}, line {number}: {error}") from None
-        seen.add(key)
-        yield VideoFile(path, key, row.get("source_video") or key, label, start)
-    others = sum(
-        p.relative_to(folder).as_posix() not in seen for p in files_below(folder, VIDEO_SUFFIXES)
-    )
-    if others:
-        warn(f"{others} videos in {folder} are not in {TABLE} and are left out")
-
-
-def _by_split_files(files: Sequence[VideoFile], folder: Path, split: int) -> Iterator[VideoFile]:
-    """The sides that UCF101's or HMDB51's files give; videos that they do not name are dropped."""
-    sides: dict[str, bool] = {}  # class/file -> whether it is a test video
-    ucf = {False: folder / f"trainlist{split:02}.txt", True: folder / f"testlist{split:02}.txt"}
-    hmdb = sorted(folder.glob(f"*_test_split{split}.txt"))
-    if all(file.is_file() for file in ucf.values()):
-        for test, file in ucf.items():  # lines: ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi [1]
-            sides |= {
-                line.split()[0]: test for line in file.read_text().splitlines() if line.strip()
-            }
-    elif hmdb:
-        for file in hmdb:  # brush_hair_test_split1.txt: NAME.avi 1 (train), 2 (test), 0 (neither)
-            label = file.name.removesuffix(f"_test_split{split}.txt")
-            for name, code in (
-                line.split() for line in file.read_text().splitlines() if line.strip()
-            ):
-                if code in ("1", "2"):
-                    sides[f"{label}/{name}"] = code == "2"
-    else:
-        raise RinceError(
-            f"{folder} holds neither trainlist{split:02}.txt and testlist{split:02}.txt (UCF101) "
-            f"nor *_test_split{split}.txt (HMDB51)"
-        )
-    found = {"/".join((*f.label[-1:], f.path.name)): f for f in files}
-    missing = [name for name in sides if name not in found]
-    if missing:
-        raise RinceError(
-            f"{len(missing)} of {len(sides)} videos of the split in {folder} are not in the data, "
-            f"such as {missing[0]}"
-        )
-    for name, test in sides.items():
-        yield replace(found[name], test=test)
 
 
 def _cut(
@@ -413,21 +237,19 @@ def _classes(files: Sequence[VideoFile]) -> tuple[Taxonomy, Mapping[tuple[str, .
 
 def _held_out(clips: VideoClips, fraction: float) -> Tensor:
     """(N,) bool: the clips of some source videos, of each class its share."""
-    sources: dict[int, list[int]] = defaultdict(list)
-    names: dict[int, str] = {}
-    for index, video in enumerate(clips.items[:, 0].tolist()):
-        sources[video].append(index)
-        names.setdefault(video, clips.keys[index].rpartition("@")[0])
+    clips_of: dict[int, list[int]] = defaultdict(list)  # by source video
+    for index, video in enumerate(clips.times[:, 0].tolist()):
+        clips_of[video].append(index)
+    # In the order of the hashes of their first clips' files, so that others move none of them.
+    names = {v: clips.clip_keys[members[0]].rpartition("@")[0] for v, members in clips_of.items()}
+    order = sorted(
+        clips_of, key=lambda v: hashlib.blake2b(repr((SPLIT_SEED, names[v])).encode()).digest()
+    )
     by_class = defaultdict(list)
-    for video, members in sources.items():
-        by_class[int(clips.labels[members].mode().values)].append(video)
+    for video in order:
+        by_class[int(clips.labels[clips_of[video]].mode().values)].append(video)
     test = torch.zeros(len(clips), dtype=torch.bool)
     for videos in by_class.values():
-        order = sorted(
-            videos,
-            key=lambda v: hashlib.blake2b(repr((SPLIT_SEED, names[v])).encode()).digest(),
-        )
-        count = max(1, min(len(order) - 1, round(fraction * len(order))))
-        for video in order[:count] if len(order) > 1 else []:
-            test[sources[video]] = True
+        for video in held_out(videos, fraction):
+            test[clips_of[video]] = True
     return test
