@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rince import RinceError, RinceWarning, Taxonomy
-from rince.data.images import TensorImages
-from rince.data.sources import Splits
+from rince.data.arrays import TensorImages
+from rince.data.items import Splits
 from rince.data.views import evaluation_pixels
 from rince.evaluation import STEPS, Context, EvaluationOptions, evaluate_backbone
 from rince.evaluation.results import load_evaluation, save_evaluation
@@ -25,7 +25,7 @@ def splits(taxonomy: Taxonomy, train: int, test: int) -> Splits:
         pixels = torch.randint(0, 256, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
         return TensorImages(pixels, torch.arange(count) % taxonomy.num_classes, taxonomy, "noise")
 
-    return Splits(images(train), images(test), 8)
+    return Splits(images(train), images(test))
 
 
 def outliers() -> dict[str, Tensor]:

@@ -12,6 +12,8 @@ from torch import nn
 
 from rince import Taxonomy, supcon_out
 from rince.core.checks import RinceError, RinceWarning
+from rince.core.input_spec import InputSpec
+from rince.data.kinds import kind_named
 from rince.models.backbones import as_backbone
 from rince.training.checkpoint import load_run, read_checkpoint
 from rince.training.config import (
@@ -97,7 +99,7 @@ def test_each_head_learns_its_own_level() -> None:
     """The gradient of a loss of two heads is that of each head's own loss."""
     tree = Taxonomy([("warm", "red"), ("warm", "orange"), ("cold", "blue")])
     config = TrainConfig(data="x", objective="supcon-two-heads", model=ModelConfig(embedding_dim=4))
-    module = RankedModule(flat_backbone(), tree, config, in_channels=3, image_size=16)
+    module = RankedModule(flat_backbone(), tree, config, spec=InputSpec.images(3, 16))
     z = module.encoder(torch.randn(9, 3, 16, 16))
     assert z.shape == (9, 8)
     labels = torch.arange(9) % 3
@@ -151,9 +153,9 @@ def test_a_trained_run_comes_back(image_tree: Path, tmp_path: Path) -> None:
     config = small_config(image_tree, tmp_path, epochs=1, optim=OptimConfig(warmup_epochs=0))
     folder = train(config)
     run = load_run(folder)
-    assert run.config == config.with_defaults(None)  # the default of images
+    assert run.config == config.with_defaults(kind_named("images"))  # the default of images
     assert run.taxonomy.classes == ("blue", "green", "orange", "red")
-    assert (run.in_channels, run.image_size) == (3, 16)
+    assert run.spec == InputSpec.images(3, 16)
     assert run.step == STEPS
     assert not run.backbone.module.training
     with pytest.raises(RinceError, match="holds a run already"):
@@ -186,7 +188,7 @@ def test_a_loss_that_blows_up_stops_with_advice(image_tree: Path, tmp_path: Path
             features = images.mean(dim=(2, 3)) * self.weight
             return features * float("nan") if self.calls > 3 else features
 
-    backbone = as_backbone(Broken(), in_channels=3, image_size=16)
+    backbone = as_backbone(Broken(), InputSpec.images(size=16))
     with pytest.raises((ValueError, FloatingPointError), match="learning rate|optim.lr"):
         train(small_config(image_tree, tmp_path, knn_every=0), backbone)
 
@@ -215,7 +217,7 @@ def test_what_cannot_be_trained_is_said_before(
 ) -> None:
     config = TrainConfig(data="x", **changes)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=message):
-        RankedModule(flat_backbone(), Taxonomy(tree), config, in_channels=3, image_size=16)
+        RankedModule(flat_backbone(), Taxonomy(tree), config, spec=InputSpec.images(3, 16))
 
 
 def test_temperatures_that_do_not_rise_are_warned_of(image_tree: Path, tmp_path: Path) -> None:

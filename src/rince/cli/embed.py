@@ -75,6 +75,6 @@ def run(arguments: Sequence[str]) -> None:
     save_embeddings(embeddings, output)
     size, seconds = embeddings.vectors.shape[1], time.perf_counter() - started
     print(
-        f"{output}: {len(embeddings)} {encoder.inputs} in {size} dimensions ({seconds:.1f} s)\n"
+        f"{output}: {len(embeddings)} {encoder.noun} in {size} dimensions ({seconds:.1f} s)\n"
         f"next: rince search QUERY --gallery {output} --run {found.run}"
     )

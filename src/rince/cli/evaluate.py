@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rince.cli.parser import HelpfulParser, with_underscores
-from rince.core.files import is_text_file
+from rince.data.kinds import kind_by_name
 from rince.evaluation.options import EvaluationOptions
 
 EXAMPLES = """examples:
@@ -109,7 +109,7 @@ def named_outliers(sources: Sequence[str]) -> dict[str, str]:
         name, equals, path = source.partition("=")
         whole = Path(source).expanduser()
         if not equals or whole.is_dir():
-            name, path = whole.stem if is_text_file(whole) else whole.name, source
+            name, path = whole.stem if kind_by_name(str(whole)) else whole.name, source
         if name.strip() in ("", "..") or not path:
             problem = "it has no name" if path else "it names no folder"
         elif "/" in name:

@@ -6,19 +6,16 @@ import time
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rince.core.checks import require
 from rince.core.moved import moved_names
 from rince.data.batches import eval_batches
-from rince.data.images import Images
-from rince.data.sources import Splits
-from rince.data.texts import Texts
+from rince.data.items import Items, Splits
 from rince.evaluation.class_similarity import class_similarity
 from rince.evaluation.context import Context
 from rince.evaluation.drawings import feature_map, nearest_neighbours, roc_curves, time_curve
 from rince.evaluation.features import FeatureSet, extract_features
-from rince.evaluation.items import unlabelled
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import Evaluation
 from rince.evaluation.steps import STEPS, Step
@@ -33,7 +30,7 @@ __getattr__ = moved_names(
 def evaluate_backbone(
     backbone: nn.Module,
     splits: Splits,
-    outliers: Mapping[str, Tensor | Texts],
+    outliers: Mapping[str, Items],
     *,
     options: EvaluationOptions | None = None,
     device: torch.device | str = "cpu",
@@ -54,7 +51,7 @@ def evaluate_backbone(
         backbone: items to features; frozen here.
         splits: the training items are the gallery and train the probe; the test items are
             queries.
-        outliers: name -> uint8 pixels (N, C, H, W) of images of no known class, or texts.
+        outliers: name -> items of no known class; see :func:`rince.data.kinds.load_outliers`.
         options: how much to do.
         device: where features are extracted.
         batch_size: of the extraction.
@@ -78,18 +75,14 @@ def evaluate_backbone(
     options = options or EvaluationOptions()
     require(len(splits.test) > 0, "there are no test images to evaluate on")
 
-    def features_of(items: Images, workers: int) -> FeatureSet:
-        batches = eval_batches(items, batch_size, splits.image_size, workers)
-        return extract_features(backbone, batches, device)
+    def features_of(items: Items, workers: int) -> FeatureSet:
+        return extract_features(backbone, eval_batches(items, batch_size, workers), device)
 
     started = time.perf_counter()
     taxonomy = splits.train.taxonomy
     train, test = (features_of(items, workers) for items in (splits.train, splits.test))
     extracted = time.perf_counter()
-    outlying = {
-        name: features_of(unlabelled(given, taxonomy), 0).features
-        for name, given in outliers.items()
-    }
+    outlying = {name: features_of(items, 0).features for name, items in outliers.items()}
     context = Context(splits, train, test, outlying, options, classifier, own_classes)
     metrics = _measured(context, steps)
     gallery, _, ranks = context.ranked

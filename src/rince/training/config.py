@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from rince.core.checks import require, warn
-from rince.core.files import TEXT_SUFFIXES, is_text_file
+from rince.core.files import TEXT_SUFFIXES
 from rince.core.options import check_choices, from_plain
+from rince.data.kind import Kind
 from rince.data.options import BatchOptions as BatchOptions
 from rince.data.options import ImageOptions as ImageOptions
 from rince.data.options import TextOptions as TextOptions
@@ -23,9 +24,6 @@ from rince.models.options import ModelOptions as ModelOptions
 from rince.ranks.options import RankOptions as RankOptions
 from rince.training.objectives import OBJECTIVES, Objective, ObjectiveName
 from rince.training.options import OptimOptions as OptimOptions
-
-IMAGE_BACKBONE, CLIP_BACKBONE = "small-resnet", "small-resnet3d"
-TEXT_BACKBONE = "all-MiniLM-L6-v2"
 
 
 @dataclass
@@ -167,19 +165,13 @@ class TrainConfig:
             parts.append("weak augmentation")
         return ", ".join([method, *parts])
 
-    def with_defaults(self, frames: int | None) -> TrainConfig:
-        """The same, with the backbone, the optimizer and the learning rate of the kind of data
-        where these were left open.
-
-        Args:
-            frames: of a clip, if the data are videos.
-        """
-        texts = is_text_file(self.data)
-        backbone = TEXT_BACKBONE if texts else IMAGE_BACKBONE if frames is None else CLIP_BACKBONE
+    def with_defaults(self, kind: Kind) -> TrainConfig:
+        """The same; a backbone, an optimizer and a learning rate that were left open are those of
+        the kind of data."""
         return replace(
             self,
-            model=replace(self.model, backbone=self.model.backbone or backbone),
-            optim=self.optim.resolved("adamw" if texts else "sgd"),
+            model=replace(self.model, backbone=self.model.backbone or kind.backbone),
+            optim=self.optim.resolved(kind.optimizer),
         )
 
     def _reads(self) -> tuple[str, ...]:

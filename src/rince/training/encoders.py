@@ -5,27 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from rince.core.checks import RinceError
-from rince.core.text_models import load_text_model
-from rince.data.images import OnUnreadable, image_files
-from rince.data.texts import read_texts
-from rince.data.video_sources import video_files
+from rince.data.kinds import embedding_names
 from rince.evaluation.embeddings import Embeddings, embed
-from rince.models.exported import EXPORT_FILE, ImageEncoder, load_exported
-from rince.models.texts import SENTENCE_FILE, SentenceModel
+from rince.models import encoders
+from rince.models.encoders import Encoder
+from rince.models.exported import EXPORT_FILE
+from rince.models.texts import SENTENCE_FILE
 from rince.training.checkpoint import load_run, trained_encoder
 from rince.training.folder import CHECKPOINT_FILE
 
 
-def load_encoder(folder: Path) -> ImageEncoder | SentenceModel:
+def load_encoder(folder: Path) -> Encoder:
     """The network of a run (its backbone) or of an export; any model of sentence-transformers.
 
     Raises:
         RinceError: the folder is none of them, or damaged.
     """
-    if (folder / EXPORT_FILE).exists():
-        return load_exported(folder)
-    if (folder / SENTENCE_FILE).exists():
-        return SentenceModel(load_text_model(str(folder)))
+    exported = encoders.load_encoder(folder)
+    if exported is not None:
+        return exported
     if not (folder / CHECKPOINT_FILE).exists():
         raise RinceError(
             f"{folder} is neither a run (it holds no {CHECKPOINT_FILE}) nor an export (no "
@@ -35,7 +33,7 @@ def load_encoder(folder: Path) -> ImageEncoder | SentenceModel:
 
 
 def embed_data(
-    encoder: ImageEncoder | SentenceModel,
+    encoder: Encoder,
     data: str,
     column: str | None,
     device: str,
@@ -43,16 +41,10 @@ def embed_data(
     *,
     skip: bool = False,
 ) -> Embeddings:
-    """Find the images, videos or texts in ``data``, whichever the encoder takes, and embed them.
+    """Find what there is to embed in ``data``, of the kind that the encoder takes, and embed it.
 
     Raises:
-        RinceError: there are none, or some cannot be read.
+        RinceError: there is none, or some cannot be read.
     """
-    if isinstance(encoder, SentenceModel):
-        items = read_texts(data, column or encoder.column)
-    elif column is not None:
-        raise RinceError(f"--text.column is for texts, but the network takes {encoder.inputs}")
-    else:
-        items = image_files(data) if encoder.frames is None else video_files(data)
-    on_unreadable: OnUnreadable = "skip" if skip else "error"
-    return embed(encoder, items, device=device, batch_size=batch_size, on_unreadable=on_unreadable)
+    names = embedding_names(encoder, data, column)
+    return embed(encoder, names, device=device, batch_size=batch_size, skip_unreadable=skip)

@@ -6,16 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor
-
 from rince.core.checks import RinceError, warn
 from rince.core.devices import known_device
-from rince.core.files import is_text_file
-from rince.data.images import load_outliers
-from rince.data.sources import NAMES, Splits, digits_outliers
-from rince.data.text_sources import load_text_outliers
-from rince.data.texts import Texts
-from rince.data.video_sources import load_clip_outliers
+from rince.data.items import Splits
+from rince.data.kinds import NAMED, load_outliers, may_be
 from rince.evaluation.evaluate import evaluate_backbone
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import Evaluation, save_evaluation
@@ -23,9 +17,7 @@ from rince.evaluation.steps import STEPS, Step
 from rince.training.checkpoint import TrainedRun, load_run
 from rince.training.config import TrainConfig
 from rince.training.folder import ABOUT_FILE
-from rince.training.splits import load_splits, tokenised
-
-DIGITS = "digits"
+from rince.training.splits import load_splits
 
 
 def evaluate_run(
@@ -84,7 +76,13 @@ def evaluate_run(
         trained.backbone.module,
         splits,
         {
-            name: _outliers(trained, path, skip_unreadable)
+            name: load_outliers(
+                path,
+                splits.test,
+                config,
+                skip_unreadable=skip_unreadable,
+                backbone=config.model.backbone,
+            )
             for name, path in (outliers or {}).items()
         },
         options=options,
@@ -106,17 +104,13 @@ def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
         RinceError: data of another kind, or that do not fit.
     """
     data = config.data
-    if is_text_file(data) != trained.on_texts:
-        holds, knows = (
-            "texts" if texts else "images or videos"
-            for texts in (is_text_file(data), trained.on_texts)
-        )
+    if not may_be(data, trained.spec.noun):
         raise RinceError(
-            f"{data} holds {holds}, but {trained.folder.name} was trained on {knows}; evaluate it "
-            f"on data of its own kind"
+            f"{data} holds no {trained.spec.noun}, which {trained.folder.name} was trained on; "
+            f"evaluate it on data of its own kind"
         )
-    config = replace(config, images=replace(config.images, image_size=trained.image_size))
-    splits = load_splits(config, trained.in_channels)
+    config = replace(config, images=replace(config.images, image_size=trained.spec.size))
+    splits = load_splits(config, trained.spec.channels)
     if splits.train.taxonomy.paths != trained.taxonomy.paths:
         print(f"note: {data} has other classes than {trained.folder.name} was trained on")
     _check_fit(trained, splits, data)
@@ -130,7 +124,7 @@ def _own_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
     changed = splits.train.taxonomy.paths != trained.taxonomy.paths
     if trained.data_fingerprint:
         changed = changed or splits.fingerprint() != trained.data_fingerprint
-    elif data not in NAMES:
+    elif data not in NAMED:
         warn(
             f"{name} was trained by an older rince, which did not record its images: if "
             f"{data} has no val/ or test/ of its own, test images may have been trained on"
@@ -146,50 +140,9 @@ def _own_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
     return splits
 
 
-def _outliers(trained: TrainedRun, path: str, skip_unreadable: bool) -> Tensor | Texts:
-    if trained.on_texts:
-        return _outlying_texts(trained, path)
-    if trained.frames is not None:
-        videos = trained.config.videos
-        return load_clip_outliers(
-            path,
-            frames=trained.frames,
-            stride=videos.stride,
-            frame_size=videos.frame_size or trained.image_size,
-            channels=trained.in_channels,
-            decoder=videos.decoder,
-            skip_unreadable=skip_unreadable,
-        )
-    if path == DIGITS:
-        return digits_outliers(trained.image_size, trained.in_channels)
-    return load_outliers(
-        Path(path).expanduser(),
-        trained.image_size,
-        trained.in_channels,
-        "skip" if skip_unreadable else "error",
-    )
-
-
-def _outlying_texts(trained: TrainedRun, path: str) -> Texts:
-    column = trained.config.text.column
-    if not is_text_file(path):
-        raise RinceError(
-            f"--ood {path}: {trained.folder.name} was trained on texts, so outliers must be a .csv "
-            f"or .jsonl file with a column {column!r}"
-        )
-    return tokenised(trained.config, load_text_outliers(path, trained.taxonomy, column=column))
-
-
 def _check_fit(trained: TrainedRun, splits: Splits, data: str) -> None:
-    given = (splits.channels, splits.image_size, splits.frames)
-    expected = (trained.in_channels, trained.image_size, trained.frames)
-    if given != expected:
-        has, wants = (
-            f"{'grey' if channels == 1 else 'colour'} "
-            f"{'images' if frames is None else f'clips of {frames} frames'} of {size} pixels"
-            for channels, size, frames in (given, expected)
-        )
+    if splits.spec != trained.spec:
         raise RinceError(
-            f"{data} holds {has}, but {trained.folder.name} was trained on {wants}; evaluate it "
-            f"on data of its own kind"
+            f"{data} holds {splits.spec}, but {trained.folder.name} was trained on "
+            f"{trained.spec}; evaluate it on data of its own kind"
         )

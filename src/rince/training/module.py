@@ -16,8 +16,10 @@ from torch.nn import functional
 from rince._version import __version__
 from rince.core.checks import import_extra, require
 from rince.core.distributed import gather, process_index, world_size
-from rince.data.batches import BatchViews, ImageBatch, batch_seed
-from rince.data.views import WEAK_VIEWS, BatchAugmentation, ViewConfig
+from rince.core.input_spec import InputSpec
+from rince.data.batches import BatchViews, ImageBatch
+from rince.data.plan import batch_seed
+from rince.data.views import WEAK_VIEWS, Augmentation, ViewConfig
 from rince.models.backbones import Backbone
 from rince.models.heads import projection_head
 from rince.models.momentum import MomentumEncoder
@@ -53,9 +55,9 @@ class RankedModule(pl.LightningModule):
         objective: your own; None takes that of ``config.objective``.
         rank_source: what the objective rince trains on; None takes the taxonomy's. Ranks by class
             are kept in the checkpoint.
-        in_channels, image_size, frames: of the images or clips (None: images; of texts 0, 0,
-            None), kept in the checkpoint for the evaluation.
-        data_fingerprint: of the images, kept in the checkpoint, so that a resumed run can tell
+        spec: what one input is, kept in the checkpoint for the evaluation.
+        augmentation: makes the views of batches that arrive as they are kept.
+        data_fingerprint: of the data, kept in the checkpoint, so that a resumed run can tell
             whether they are the same.
         own_backbone: the backbone is the user's, not ``config.model.backbone``; kept likewise.
 
@@ -73,9 +75,8 @@ class RankedModule(pl.LightningModule):
         *,
         objective: Objective | None = None,
         rank_source: ClassRanks | ItemTimes | None = None,
-        in_channels: int,
-        image_size: int,
-        frames: int | None = None,
+        spec: InputSpec,
+        augmentation: Augmentation | None = None,
         data_fingerprint: str = "",
         own_backbone: bool = False,
     ) -> None:
@@ -84,12 +85,10 @@ class RankedModule(pl.LightningModule):
         self.taxonomy = taxonomy
         self.objective = OBJECTIVES[config.objective] if objective is None else objective
         self.rank_source = taxonomy.class_ranks if rank_source is None else rank_source
-        self.in_channels = in_channels
-        self.image_size = image_size
-        self.frames = frames
+        self.spec = spec
+        self.augmentation = augmentation
         self.data_fingerprint = data_fingerprint
         self.own_backbone = own_backbone
-        self.augmentation = BatchAugmentation(image_size, in_channels, view_config(config))
         self._seconds_before = 0.0
         self._started = time.perf_counter()
         self._check_objective()
@@ -186,9 +185,7 @@ class RankedModule(pl.LightningModule):
             "config": to_dict(self.config),
             "taxonomy": [list(path) for path in self.taxonomy.paths],
             "ranks": to_checkpoint(self.rank_source),
-            "in_channels": self.in_channels,
-            "image_size": self.image_size,
-            "frames": self.frames,
+            **self.spec.to_dict(),
             "own_backbone": self.own_backbone,
             "data_fingerprint": self.data_fingerprint,
             "steps_per_epoch": int(self.trainer.num_training_batches),

@@ -37,7 +37,7 @@ class OptimOptions:
         """Epochs of warm-up: those given, or else 1, or a tenth of a short run."""
         return min(1.0, epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
 
-    def resolved(self, auto: Literal["sgd", "adamw"]) -> OptimOptions:
+    def resolved(self, auto: Literal["auto", "sgd", "adamw"]) -> OptimOptions:
         """The same, with an optimizer and a learning rate where these were left open."""
         optimizer = auto if self.optimizer == "auto" else self.optimizer
         lr = DEFAULT_LR[optimizer] if self.lr is None else self.lr
