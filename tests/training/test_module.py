@@ -10,10 +10,11 @@ import torch
 from small_runs import STEPS, flat_backbone, small_config
 from torch import nn
 
-from rince import Taxonomy, supcon_out
+from rince import Taxonomy
 from rince.core.checks import RinceError, RinceWarning
 from rince.core.input_spec import InputSpec
 from rince.data.kinds import kind_named
+from rince.losses import supcon_out
 from rince.models.backbones import as_backbone
 from rince.training.checkpoint import load_run, read_checkpoint
 from rince.training.config import (

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rince import Taxonomy, himulcon, info_nce, ranked_info_nce, supcon_in, supcon_out
+from rince import Taxonomy, ranked_info_nce
 from rince.core.pair_ranks import ALL
+from rince.losses import himulcon, info_nce, supcon_in, supcon_out
 from rince.losses.metric_learning import fast_ap, hierarchical_triplet
 from rince.training.classifiers import classifier_head
 from rince.training.config import LossConfig

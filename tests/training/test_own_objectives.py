@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from rince import RinceError
 from rince.cli.main import main
 from rince.core.pair_ranks import ALL, PairRanks
-from rince.losses.contrastive import supcon_out
-from rince.losses.ranked_info_nce import ranked_info_nce
+from rince.losses import ranked_info_nce, supcon_out
 from rince.training import (
     OBJECTIVES,
     Loss,

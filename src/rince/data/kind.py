@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from rince.core.checks import require
+from rince.core.checks import RinceError, require
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,9 +55,18 @@ class Request:
     skip_unreadable: bool = False
 
 
+def _not_given(name: str) -> Callable[..., Any]:
+    """In place of a function that a kind's row does not name."""
+
+    def refuse(*_: Any) -> Any:
+        raise RinceError(f"this kind of data has no {name}: give one to its row (Kind)")
+
+    return refuse
+
+
 @dataclass(frozen=True)
 class Kind:
-    """A kind of data.
+    """A kind of data. To train and evaluate a module of your own, the first three are enough.
 
     Args:
         noun: what its items are called, plural; the same as in their
@@ -82,12 +91,18 @@ class Kind:
     noun: str
     recognise: Callable[[str, bool], bool]
     load: Callable[[Request], Splits]
-    load_outliers: Callable[[Request, Items], Items]
-    embedding_names: Callable[[Any, str, str | None], list[str]]
-    embedding_inputs: Callable[[Any, Sequence[str], int, bool], Iterator[tuple[list[str], Any]]]
-    build_backbone: Callable[[str, InputSpec, DataOptions, bool], Backbone]
-    encoder: Callable[[TrainedNetwork, DataOptions], Encoder]
-    backbone: str
+    load_outliers: Callable[[Request, Items], Items] = field(default=_not_given("load_outliers"))
+    embedding_names: Callable[[Any, str, str | None], list[str]] = field(
+        default=_not_given("embedding_names")
+    )
+    embedding_inputs: Callable[[Any, Sequence[str], int, bool], Iterator[tuple[list[str], Any]]] = (
+        field(default=_not_given("embedding_inputs"))
+    )
+    build_backbone: Callable[[str, InputSpec, DataOptions, bool], Backbone] = field(
+        default=_not_given("build_backbone")
+    )
+    encoder: Callable[[TrainedNetwork, DataOptions], Encoder] = field(default=_not_given("encoder"))
+    backbone: str = ""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     by_name: bool = False
     files: bool = True

@@ -14,6 +14,7 @@ from rince.evaluation.evaluate import evaluate_backbone
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import Evaluation, save_evaluation
 from rince.evaluation.steps import STEPS, Step
+from rince.models.backbones import Backbone
 from rince.training.checkpoint import TrainedRun, load_run
 from rince.training.config import TrainConfig
 from rince.training.folder import ABOUT_FILE
@@ -31,6 +32,7 @@ def evaluate_run(
     split: int = 1,
     skip_unreadable: bool = False,
     device: str = "auto",
+    backbone: Backbone | None = None,
     steps: Sequence[Step] = STEPS,
 ) -> Evaluation:
     """Evaluate one run and write its results.
@@ -44,6 +46,7 @@ def evaluate_run(
         splits_folder, split: with data: the split files of UCF101 or HMDB51, and which split.
         skip_unreadable: leave out, with a warning, what cannot be read.
         device: where features are extracted.
+        backbone: a module like the one that was trained, if it was your own.
         steps: what measures the metrics; ``[*STEPS, my_step]`` adds one of your own, a function
             of a :class:`~rince.evaluation.context.Context` to name -> number.
 
@@ -52,7 +55,7 @@ def evaluate_run(
             longer split as they were when the run was trained.
     """
     device = known_device(device)
-    trained = load_run(folder)
+    trained = load_run(folder, backbone)
     if not (folder / ABOUT_FILE).exists():  # written when the training ends
         warn(
             f"{folder.name} is not finished: it stopped at step {trained.step}, or is still at "

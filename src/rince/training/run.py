@@ -282,7 +282,7 @@ def _fit(
                 seed=config.seed,
             )
         )
-    callbacks.append(EpochLine(history, config.batch_size))
+    callbacks.append(EpochLine(history, config.batch_size, splits.train.noun))
     with logging_to(folder / LOG_FILE if _is_main_process() else None), quiet_lightning():
         trainer = pl.Trainer(
             accelerator=config.accelerator,
