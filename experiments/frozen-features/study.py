@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rince import ClassRanks, Taxonomy
+from rince import Taxonomy
+from rince.ranks import ClassRanks
 from rince.data.batches import BatchPlan
 from rince.data.sampler import BalancedPlan
 from rince.evaluation.evaluate import label_levels, outlier_detectors

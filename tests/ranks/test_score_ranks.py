@@ -11,14 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rince import (
-    Relevance,
-    ScoreRanks,
-    graph_closeness,
-    label_overlap,
-    ranked_info_nce,
-    target_closeness,
-)
+from rince import Relevance, ScoreRanks, ranked_info_nce
+from rince.ranks import graph_closeness, label_overlap, target_closeness
 from rince.ranks.score_ranks import describe_pairs
 
 # A handful of values, so that scores meet thresholds; None: not judged.
