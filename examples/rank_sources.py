@@ -43,7 +43,9 @@ def label_sets() -> PairSummary:
     women_and_events = networkx.davis_southern_women_graph()
     women = women_and_events.graph["top"]
     went = torch.tensor(bipartite.biadjacency_matrix(women_and_events, women).toarray())
-    return rince.ScoreRanks([0.6, 0.3]).describe(rince.ranks.label_overlap(went, went), ignore_self=True)
+    return rince.ScoreRanks([0.6, 0.3]).describe(
+        rince.ranks.label_overlap(went, went), ignore_self=True
+    )
 
 
 def teacher() -> PairSummary:
