@@ -103,10 +103,9 @@ def test_what_is_refused(wrong: Any) -> None:
 
 def test_warnings_of_a_summary() -> None:
     summary = Relevance([2, 1]).describe(torch.tensor([[2.0, 2.0]]))
-    assert summary.warnings == (
-        "no pair has rank 2: its loss term is always skipped",
-        "there are no negatives: the last rank has nothing to be told from",
-    )
+    empty, alone = summary.warnings
+    assert "no pair has rank 2" in empty
+    assert "no negatives" in alone
     assert all(warning in str(summary) for warning in summary.warnings)
     assert (
         describe_pairs(torch_ranks := Relevance([1]).ranks(torch.eye(2)), ["same"]).warnings == ()

@@ -21,7 +21,7 @@ Nested: TypeAlias = "Mapping[str, Nested] | Sequence[str | Nested]"
 
 
 def checked_paths(paths: Sequence[Sequence[str]], places: Sequence[str]) -> tuple[Names, ...]:
-    """The paths as tuples, if they are a tree; ``places`` say where each one was found."""
+    """The paths as tuples, if they are a tree; ``places`` say where each one stands."""
     require(len(paths) > 0, "a class tree needs at least one class")
     seen: dict[str, int] = {}
     for i, path in enumerate(paths):
@@ -64,7 +64,7 @@ def two_parents(name: str, first: str | None, second: str | None) -> str:
 def class_folders(folder: Path, path: Names, empty: list[Path] | None = None) -> Iterator[Names]:
     """Walk the folders in sorted order and give the path of each one that holds images.
 
-    A folder that holds neither images nor folders is an error, or goes into ``empty``.
+    A folder that holds neither images nor folders is an error; with ``empty`` it is added there.
     """
     if len(path) > MAX_DEPTH:
         raise RinceError(f"folders are nested more than {MAX_DEPTH} deep (a link loop?): {folder}")
@@ -87,7 +87,7 @@ def class_folders(folder: Path, path: Names, empty: list[Path] | None = None) ->
         )
     if image and not path:
         raise RinceError(
-            f"images lie directly in {folder} ({image}); put them into one folder a class: "
+            f"images lie directly in {folder} ({image}); put them into one folder per class: "
             f"{folder}/<group>/<class>/{image}"
         )
     if image:
@@ -145,7 +145,8 @@ def paths_from_rows(
 def _check_no_cycle(paths: Sequence[Names], lines: Sequence[int]) -> None:
     """Refuse a table where a name is a group above itself: ``a,b`` and ``b,a``.
 
-    A class named like its own group (``bag,bag``) is no cycle: tables with a group of one do so.
+    A class named like its own group (``bag,bag``) is not a cycle: groups of
+    one class are often written so.
     """
     line_of: dict[tuple[str, str], int] = {}  # (parent, child) -> where that is said first
     for path, line in zip(paths, lines, strict=True):
@@ -159,10 +160,10 @@ def _check_no_cycle(paths: Sequence[Names], lines: Sequence[int]) -> None:
         graphlib.TopologicalSorter(parents).prepare()
     except graphlib.CycleError as error:
         cycle = error.args[1]  # each name is the parent of the next
-        found = sorted({line_of[edge] for edge in zip(cycle, cycle[1:], strict=False)})
+        lines_of_cycle = sorted({line_of[edge] for edge in zip(cycle, cycle[1:], strict=False)})
         raise ValueError(
             f"the groups form a cycle: {' -> '.join(reversed(cycle))} (lines "
-            f"{' and '.join(map(str, found))}); no name can be a group above itself"
+            f"{' and '.join(map(str, lines_of_cycle))}); no name can be a group above itself"
         ) from None
 
 

@@ -24,8 +24,8 @@ class TaxonomySummary:
             count as one pair of rank 1.
         covered: (R + 1,) classes that have at least one such pair.
         expected: (R + 1,) other images of the batch that have this rank to an image, on average.
-        alone: classes without a rank-2 partner (empty if R = 1).
-        empty: classes without an image, as far as counts were given.
+        without_sibling: classes without a pair of rank 2 (empty if R = 1).
+        empty: classes without an image, where counts were given.
     """
 
     num_classes: int
@@ -35,29 +35,31 @@ class TaxonomySummary:
     pairs: tuple[int, ...]
     covered: tuple[int, ...]
     expected: tuple[float, ...]
-    alone: tuple[str, ...]
+    without_sibling: tuple[str, ...]
     empty: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is likely not meant, in sentences."""
-        found = []
+        """What is probably a mistake, one sentence each."""
+        sentences = []
         if self.num_classes == 1:
-            found.append("one class only: there are no negatives, so nothing can be learned")
+            sentences.append("one class only: there are no negatives, so nothing can be learned")
         elif self.pairs[-1] == 0:
-            found.append(
+            sentences.append(
                 "no two classes are negatives of each other: all are in one top group; leave that "
                 "level out"
             )
         if self.num_ranks == 1 and self.num_classes > 1:
-            found.append(
+            sentences.append(
                 "no class is in a group: there is only rank 1, as in plain supervised contrastive "
                 "learning"
             )
-        found += rare_ranks(self, "a balanced sampler")
+        sentences += rare_ranks(self, "a balanced sampler")
         if self.empty:
-            found.append(f"classes without images ({len(self.empty)}): {some_names(self.empty)}")
-        return tuple(found)
+            sentences.append(
+                f"classes without images ({len(self.empty)}): {some_names(self.empty)}"
+            )
+        return tuple(sentences)
 
     def __str__(self) -> str:
         lines = [
@@ -74,12 +76,12 @@ class TaxonomySummary:
                 f"{rank:<6}{same:<10}{groups:>7}{self.pairs[i]:>13}{self.covered[i]:>9}"
                 f"{self.expected[i]:>28.1f}"
             )
-        lines += without_partner(self.alone)
+        lines += without_sibling_line(self.without_sibling)
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
 
 class CountedPairs(Protocol):
-    """What class trees, scores and times know: entries of rank i at i - 1, see the summaries."""
+    """What the summaries of class trees, scores and times share; rank i stands at i - 1."""
 
     @property
     def num_ranks(self) -> int: ...
@@ -97,25 +99,25 @@ class CountedPairs(Protocol):
 def rare_ranks(
     summary: CountedPairs, remedy: str, things: str = "classes", per: str = "image"
 ) -> list[str]:
-    """Warnings of ranks from 2 on that no pair of things has, or few keys of a batch."""
-    found = []
+    """Warn of ranks from 2 on that no pair has, or that a batch holds few keys of."""
+    sentences = []
     for rank in range(2, summary.num_ranks + 1):
         expected = summary.expected[rank - 1]
         if summary.pairs[rank - 1] == 0:
-            found.append(f"no two {things} have rank {rank}: its loss term is always skipped")
+            sentences.append(f"no two {things} have rank {rank}: its loss term is always skipped")
         elif expected < 1:
-            found.append(
+            sentences.append(
                 f"a random batch of {summary.batch_size} holds {expected:.2g} keys of rank {rank} "
                 f"per {per} on average: use larger batches, a queue or {remedy}"
             )
-    return found
+    return sentences
 
 
-def without_partner(alone: Sequence[str]) -> list[str]:
-    """A line on classes without a rank-2 partner, if there are any."""
-    if not alone:
+def without_sibling_line(names: Sequence[str]) -> list[str]:
+    """A line on classes without a pair of rank 2, if there are any."""
+    if not names:
         return []
-    return [f"classes without a rank-2 partner ({len(alone)}): {some_names(alone)}"]
+    return [f"classes without a rank-2 partner ({len(names)}): {some_names(names)}"]
 
 
 def pair_probabilities(

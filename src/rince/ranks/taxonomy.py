@@ -44,7 +44,7 @@ class Taxonomy:
     ``Taxonomy(json.loads(text))`` gives the same tree back, label order included.
 
     Args:
-        paths: one path a class in label order; each holds the names from the top group down to
+        paths: one path per class in label order; each holds the names from the top group down to
             the class itself, at least one and at most 127.
 
     Raises:
@@ -75,7 +75,7 @@ class Taxonomy:
         """Read the tree from nested folders ``root/<group>/.../<class>/*.jpg``.
 
         A folder that holds images is a class, one that holds folders is a group. Hidden files and
-        folders and files that are no images are passed over; links are followed. Labels are in
+        folders and files that are not images are skipped; links are followed. Labels are in
         sorted order of the paths, so they do not depend on the file system.
 
         Raises:
@@ -98,7 +98,7 @@ class Taxonomy:
 
     @classmethod
     def from_csv(cls, path: str | Path, levels: Sequence[str] | None = None) -> Taxonomy:
-        """Read the tree from a table: a header, then one row a class in label order.
+        """Read the tree from a table: a header, then one row per class in label order.
 
         The columns go from the class up to its top group::
 
@@ -138,7 +138,7 @@ class Taxonomy:
         ``{"animal": [{"dog": ["husky", "malamute"]}, "carp"]}``.
 
         Raises:
-            ValueError: a group that holds nothing, something that is no dict, list or string, a
+            ValueError: a group that holds nothing, something that is not a dict, list or string, a
                 class given twice or under two groups.
         """
         return cls(nested_paths(tree, ()))
@@ -315,7 +315,7 @@ class Taxonomy:
             pairs=tuple(int(((table == code) & upper).sum()) for code in codes),
             covered=tuple(int((table == code).any(dim=1).sum()) for code in codes),
             expected=tuple((batch_size - 1) * float(joint[table == code].sum()) for code in codes),
-            alone=tuple(
+            without_sibling=tuple(
                 name
                 for name, sibling in zip(self.classes, has_sibling, strict=True)
                 if self.num_ranks > 1 and not sibling
