@@ -87,6 +87,77 @@ def test_a_loss_and_its_gradient_are_those_of_a_table() -> None:
     torch.testing.assert_close(*results)
 
 
+# ---- class trees from label columns ----------------------------------------------------------
+
+
+@given(sides(), st.booleans())
+def test_a_tree_from_labels_has_their_ranks(
+    drawn: tuple[Labels, Labels, bool, list[bool] | None], finest_first: bool
+) -> None:
+    _, rows, _, _ = drawn  # finest first
+    labels = torch.tensor(rows)
+    tree = Taxonomy.from_labels(
+        labels if finest_first else labels.flip(1), finest_first=finest_first
+    )
+    assert tree.num_ranks == labels.shape[1]
+    assert [tuple(map(int, path[:-1])) for path in tree.paths] == [
+        row[:0:-1] for row in sorted({tuple(row) for row in rows})
+    ]
+    of_item = torch.unique(labels, dim=0, return_inverse=True)[1]
+    expected = by_definition(rows, rows, False, None)
+    assert tree.ranks(of_item, of_item).tile(ALL, ALL).tolist() == expected
+    assert torch.equal(
+        tree.table, LevelRanks(tree.codes, tree.codes, finest_first=True).tile(ALL, ALL)
+    )
+
+
+def test_names_of_a_tree_from_labels() -> None:
+    rows = [[0, 5, 1], [0, 6, 1], [9, 5, 1], [0, 5, 1]]
+    tree = Taxonomy.from_labels(rows, finest_first=True)
+    assert tree.paths == (("1", "5", "1/5/0"), ("1", "6", "1/6/0"), ("1", "5", "9"))
+    coarse_first = Taxonomy.from_labels([row[::-1] for row in rows], finest_first=False)
+    assert coarse_first == tree
+    for wrong, fact in (([1, 2], r"\(2,\)"), ([[0.5]], "float"), (torch.zeros(0, 2), r"\(0, 2\)")):
+        with pytest.raises(ValueError, match=fact):
+            Taxonomy.from_labels(wrong, finest_first=True)
+
+
+def test_a_large_tree_needs_no_table() -> None:
+    """Of 200,000 classes a table would take 40 GB."""
+    size = 200_000
+    classes = torch.arange(size)
+    columns = torch.stack([classes, classes // 10, classes // 1000], dim=1)
+    tree = Taxonomy.from_labels(columns, finest_first=True)
+    assert tree.classes[-1] == str(size - 1)
+    query, key = torch.tensor([0, 199_999, 5]), torch.tensor([0, 199_999, 7, 900, 1000, -4])
+    valid = torch.tensor([True, True, True, True, True, False])
+    ranks = tree.ranks(query, key, ignore_self=True, key_valid=valid)
+    assert isinstance(ranks, LevelRanks)
+    assert ranks.tile(ALL, ALL).tolist() == [
+        [-1, 0, 2, 3, 0, -1],
+        [0, -1, 0, 0, 0, -1],
+        [2, 0, -1, 3, 0, -1],
+    ]
+    summary = tree.describe(batch_size=11)
+    assert summary.groups == (200_000, 20_000, 200)
+    assert summary.pairs[:3] == (200_000, 20_000 * 45, 200 * (1000 * 999 // 2 - 100 * 45))
+    assert summary.expected[:3] == pytest.approx((10 / size, 90 / size, 9900 / size))
+    for wrong in (-1, size):
+        with pytest.raises(ValueError, match=f"query_labels .*200000.*hold {wrong}"):
+            tree.ranks(torch.tensor([0, wrong]), key)
+
+
+@pytest.mark.parametrize("size", [2048, 2049])
+def test_small_and_large_trees_give_the_same_ranks(size: int) -> None:
+    tree = Taxonomy((f"g{i % 7}", f"c{i}") if i % 5 else (f"c{i}",) for i in range(size))
+    labels = torch.randint(size, (60,), generator=torch.Generator().manual_seed(1))
+    ranks = tree.ranks(labels, labels, ignore_self=True)
+    assert isinstance(ranks, TableRanks if size == 2048 else LevelRanks)
+    expected = tree.class_ranks.ranks(labels, labels, ignore_self=True)
+    assert torch.equal(ranks.tile(ALL, ALL), expected.tile(ALL, ALL))
+    assert ranks.num_ranks == expected.num_ranks
+
+
 @pytest.mark.parametrize(
     ("query", "key", "fact"),
     [

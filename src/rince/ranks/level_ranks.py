@@ -66,7 +66,7 @@ class LevelRanks:
         return self.query_labels.shape[1]
 
     def tile(self, rows: slice, cols: slice) -> Tensor:
-        ranks = _compare(self.query_labels[rows], self.key_labels[cols])
+        ranks = compare_levels(self.query_labels[rows], self.key_labels[cols])
         return mask_pairs(ranks, self.shape, rows, cols, self.ignore_self, self.key_valid)
 
     def by_table(self) -> TableRanks:
@@ -81,15 +81,15 @@ class LevelRanks:
         return TableRanks(
             labels[:queries],
             labels[queries:],
-            _compare(classes, classes),
+            compare_levels(classes, classes),
             ignore_self=self.ignore_self,
             key_valid=self.key_valid,
             num_ranks=self.num_ranks,
         )
 
 
-def _compare(query: Tensor, key: Tensor) -> Tensor:
-    """(Q, L) and (K, L), finest first -> (Q, K) int8."""
+def compare_levels(query: Tensor, key: Tensor) -> Tensor:
+    """The ranks of (Q, L) and (K, L) labels, finest first: (Q, K) int8."""
     levels = query.shape[1]
     same = torch.ones(len(query), len(key), dtype=torch.bool, device=query.device)
     shared = torch.zeros_like(same, dtype=torch.int8)  # levels in common, from the top down

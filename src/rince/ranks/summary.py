@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -80,6 +81,59 @@ class TaxonomySummary:
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
 
+def tree_summary(
+    classes: Sequence[str],
+    codes: Tensor,
+    batch_size: int,
+    counts: Sequence[int] | Tensor | None,
+) -> TaxonomySummary:
+    """Count by groups, never pair by pair; see :class:`TaxonomySummary`.
+
+    Args:
+        classes: C names. codes: (C, R) group numbers from 0, finest level first.
+        batch_size, counts: as of :meth:`Taxonomy.describe <rince.Taxonomy.describe>`.
+    """
+    size, num_ranks = codes.shape
+    if counts is None:  # equally frequent classes of a large data set: drawn independently
+        images = torch.ones(size, dtype=torch.float64)
+        selves, possible = 0.0, float(size) ** 2
+    else:
+        images = image_counts(size, batch_size, counts)
+        selves = float(images.sum())  # an image and itself are not two
+        possible = selves * (selves - 1)
+    # Of ranks 1 to i: classes that share a group of level i with a class, pairs of classes, and
+    # the probability that two images of a batch have such a pair of classes.
+    partners = [torch.zeros(size, dtype=torch.int64)]
+    pairs, likely, groups = [0], [0.0], []
+    for column in codes.T:
+        members = column.bincount()
+        groups.append(len(members))
+        partners.append(members[column])
+        pairs.append(int((members * (members + 1) // 2).sum()))
+        total = column.bincount(images).square().sum()
+        likely.append((float(total) - selves) / possible)
+    partners.append(torch.full((size,), size))  # and with the negatives, all
+    pairs.append(size * (size + 1) // 2)
+    likely.append(1.0)
+    sibling = partners[2] > partners[1]
+    names_by_count = zip(classes, [] if counts is None else counts, strict=False)
+    return TaxonomySummary(
+        num_classes=size,
+        num_ranks=num_ranks,
+        batch_size=batch_size,
+        groups=tuple(groups),
+        pairs=tuple(b - a for a, b in itertools.pairwise(pairs)),
+        covered=tuple(int((b > a).sum()) for a, b in itertools.pairwise(partners)),
+        expected=tuple((batch_size - 1) * (b - a) for a, b in itertools.pairwise(likely)),
+        without_sibling=tuple(
+            name
+            for name, has in zip(classes, sibling.tolist(), strict=True)
+            if num_ranks > 1 and not has
+        ),
+        empty=tuple(name for name, count in names_by_count if int(count) == 0),
+    )
+
+
 class CountedPairs(Protocol):
     """What the summaries of class trees, scores and times share; rank i stands at i - 1."""
 
@@ -126,6 +180,14 @@ def pair_probabilities(
     """(C, C) float64: how likely two different images of a batch have classes (a, b)."""
     if counts is None:
         return torch.full((num_classes, num_classes), 1 / num_classes**2, dtype=torch.float64)
+    images = image_counts(num_classes, batch_size, counts)
+    total = float(images.sum())
+    # Drawn without repetition: the second image is one of the total - 1 others.
+    return (images[:, None] * images[None, :] - images.diag()) / (total * (total - 1))
+
+
+def image_counts(num_classes: int, batch_size: int, counts: Sequence[int] | Tensor) -> Tensor:
+    """(C,) float64, checked: enough images for a batch."""
     images = torch.as_tensor(counts, dtype=torch.float64, device="cpu")
     require(
         images.shape == (num_classes,) and bool((images >= 0).all()),
@@ -137,5 +199,4 @@ def pair_probabilities(
         total >= max(2, batch_size),
         f"counts sum to {total:.0f} images: too few for a batch of {batch_size}",
     )
-    # Drawn without repetition: the second image is one of the total - 1 others.
-    return (images[:, None] * images[None, :] - images.diag()) / (total * (total - 1))
+    return images
