@@ -31,7 +31,7 @@ def test_a_warning_from_outside_points_at_the_line_that_called() -> None:
 def test_a_warning_from_inside_points_at_the_users_line(through_module: bool) -> None:
     z = torch.eye(2) * math.sqrt(2)  # not of unit length
     ranks = torch.tensor([[1, 0], [0, 1]])
-    criterion = rince.RankedInfoNCE(0.1) if through_module else rince.supcon_out
+    criterion = rince.RankedInfoNCE(0.1) if through_module else rince.losses.supcon_out
     with pytest.warns(RinceWarning, match="unit length") as caught:
         criterion(z, z, ranks)
     assert [w.filename for w in caught] == [__file__]
