@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import rince
-from rince.losses.blockwise.engine import default_block_size
+from rince.losses.blockwise.sizes import Sizes
 
 
 class Size(NamedTuple):
@@ -82,7 +82,7 @@ class Case:
 
     def bare(self) -> None:
         query, key = self.query.detach(), self.key.detach()
-        block = default_block_size(len(key), 1, query.dtype)
+        block = Sizes().queries_per_block(8 * len(key))
         d_query, d_key = torch.empty_like(query), torch.zeros_like(key)
         scratch = torch.empty(block, len(key))
         for backward in (False, True):

@@ -77,10 +77,10 @@ def ranked_info_nce(
         query: (Q, D) floating point, unit length.
         key: (K, D) floating point, unit length. May be ``query`` itself: then ignore the pairs
             of a sample and itself (``ignore_self=True`` of the rank source).
-        ranks: (Q, K) :class:`~rince.PairRanks` or integer matrix; 1 = most similar, 0 =
+        ranks: (Q, K) :class:`~rince.ranks.PairRanks` or integer matrix; 1 = most similar, 0 =
             negative, -1 = ignored.
         temperatures: tau_1 < ... < tau_R, positive, one a rank (see
-            :func:`~rince.temperature_schedule`). A tensor may require a gradient.
+            :func:`~rince.losses.temperature_schedule`). A tensor may require a gradient.
         variant: "in", "out" or "out-in".
         positives: "exclusive" takes P_i as written above; "cumulative" takes the keys of rank 1
             to i in its place, as in the paper's CIFAR-100 results.
