@@ -34,7 +34,6 @@ def base() -> None:
 def nothing_more() -> None:
     """Without any extra the command line says what it needs."""
     errors = io.StringIO()
-    from rince.core.input_spec import InputSpec
     from rince.cli.main import main
 
     with contextlib.redirect_stderr(errors):
@@ -89,7 +88,7 @@ def timm() -> None:
 
 
 def text() -> None:
-    scores = rince.name_scores_by_text(CLASSES)
+    scores = rince.ranks.name_scores_by_text(CLASSES)
     assert scores.by_top_k([1]).num_ranks == 2
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.nn import functional
 
-from rince.core.pair_ranks import DenseRanks, IdentityRanks, PairRanks, TableRanks
 from rince.losses import info_nce, ranked_info_nce, supcon_in, supcon_out
 from rince.losses.blockwise.sizes import Sizes, gpu_sizes
+from rince.ranks import DenseRanks, IdentityRanks, PairRanks, TableRanks
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.time import ItemTimes, TimeRanks
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from oracles import losses as oracle
-from rince import rank_n_contrast
+from rince.losses import rank_n_contrast
 from rince.losses.definition import rank_terms
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from rince import RinceWarning, temperature_schedule
+from rince import RinceWarning
+from rince.losses import temperature_schedule
 from rince.losses.temperatures import check_temperatures, match_num_ranks
 
 

@@ -48,7 +48,7 @@ def test_the_judge_by_hand() -> None:
     angles = torch.deg2rad(torch.tensor([0.0, 40.0, 60.0, 180.0]))
     z = torch.stack([angles.cos(), angles.sin()], dim=1)
     ranks = torch.tensor([[-1, 1, 2, 0], [1, -1, 2, 0], [2, 2, -1, 1], [2, 2, 1, -1]])
-    outcome = toy.judge(z, rince.DenseRanks(ranks))
+    outcome = toy.judge(z, rince.ranks.DenseRanks(ranks))
     # Query 0: 40 < 60 degrees, ordered. 1: 40 > 20. 2: 120 > 20. 3: 120 < 140, ordered.
     assert outcome.ordered == 0.5
     degrees = torch.tensor([60.0, 20.0, 60.0, 20.0, 180.0, 140.0])

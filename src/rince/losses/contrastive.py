@@ -73,7 +73,7 @@ def info_nce(
     Example:
         >>> import torch, rince
         >>> z = torch.eye(3)
-        >>> loss = rince.info_nce(z, z, temperature=1.0)
+        >>> loss = rince.losses.info_nce(z, z, temperature=1.0)
         >>> expected = -torch.log(torch.e / (torch.exp(torch.tensor(1.0)) + 2))
         >>> bool(torch.isclose(loss, expected))
         True

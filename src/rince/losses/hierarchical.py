@@ -1,4 +1,4 @@
-"""Rivals of RINCE that know the class tree: HiMulConE, and labels smoothed within a superclass."""
+"""Baselines that know the class tree: HiMulConE, and labels smoothed within a superclass."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def himulcon(
         A scalar, or (Q,) with ``reduction="none"``; at least float32.
 
     Raises:
-        ValueError: as :func:`~rince.supcon_out`; ranks beyond the number of levels, or a number of
-            levels that is not known.
+        ValueError: as :func:`~rince.losses.supcon_out`; ranks beyond the number of levels, or a
+            number of levels that is not known.
 
     Example:
         >>> import rince
         >>> from math import exp, log
         >>> query, key = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-        >>> ranks = rince.DenseRanks(torch.tensor([[1, 2]]), num_ranks=2)
+        >>> ranks = rince.ranks.DenseRanks(torch.tensor([[1, 2]]), num_ranks=2)
         >>> loss = himulcon(query, key, ranks, temperature=1.0)
         >>> fine, coarse = log((exp(1) + 1) / exp(1)), log(exp(1) + 1)
         >>> bool(abs(loss - (exp(1) * fine + exp(1 / 2) * max(coarse, fine)) / 2) < 1e-6)

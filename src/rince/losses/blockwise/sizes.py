@@ -12,6 +12,7 @@ from functools import cache
 import torch
 
 MB = 2**20
+DENSE_BYTES = 33  # of the dense engine, forward and backward, for a pair and a rank, about
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Sizes:
     Args:
         dense_pairs: ``engine="auto"`` holds whole (Q, K) matrices below so many pairs; for losses
             with one rank ``dense_pairs_of_one_rank``.
+        fused_pairs: "auto" takes the fused engine, where it can serve, from so many pairs on; None:
+            never.
         scratch_bytes: of the buffers of a block.
         block: queries in a block, or samples in a panel; None fits the scratch.
         largest_block: upper limit where the scratch decides; None: no limit.
@@ -37,6 +40,7 @@ class Sizes:
 
     dense_pairs: int = 128 * 128
     dense_pairs_of_one_rank: int = 2**22 + 1
+    fused_pairs: int | None = None
     scratch_bytes: int = 16 * MB
     block: int | None = None
     largest_block: int | None = 512
@@ -81,13 +85,14 @@ def gpu_sizes(free: int) -> Sizes:
     """Sizes for a GPU with so many bytes free.
 
     A tenth of it, and no more than makes launches few: 3 GB serve 2,048 queries and 131,072 keys
-    in two blocks. The dense engine takes about 100 bytes for a pair with three ranks.
+    in two blocks.
     """
     scratch = min(3072 * MB, free // 10)
-    dense = min(4096 * 4096, scratch // 100)
+    dense = min(4096 * 4096, scratch // (3 * DENSE_BYTES))
     return Sizes(
         dense_pairs=dense + 1,
         dense_pairs_of_one_rank=dense + 1,
+        fused_pairs=dense + 1,
         scratch_bytes=scratch,
         largest_block=None,
         by_class_pairs=0,
