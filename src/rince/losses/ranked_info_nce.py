@@ -312,9 +312,9 @@ def _served_by(
             return "streamed"
     if engine == "dense" and not torch.compiler.is_compiling():
         need = pairs * num_ranks * DENSE_BYTES
-        if query.is_cuda and need > free_bytes(query.device):
+        if query.is_cuda and need > 2**28 and need > free_bytes(query.device):
             warn(
-                f'engine="dense" would need about {need / 2**30:.0f} GB for {query.shape[0]} x '
+                f'engine="dense" would need about {need / 2**30:.1f} GB for {query.shape[0]} x '
                 f'{key.shape[0]} pairs, more than {query.device} has free: "streamed" serves'
             )
             return "streamed"

@@ -12,7 +12,7 @@ from functools import cache
 import torch
 
 MB = 2**20
-DENSE_BYTES = 33  # of the dense engine, forward and backward, for a pair and a rank, about
+DENSE_BYTES = 24  # of the dense engine for a pair and a rank: benchmarks/losses.py --memory
 
 
 @dataclass(frozen=True)
