@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince.core.pair_ranks import ALL, DenseRanks, TableRanks
-from rince.losses.blockwise.fused import Codes, fused_loss
+from rince.losses.blockwise.fused import fused_loss
 from rince.losses.definition import rank_terms
 from rince.losses.ranked_info_nce import ranked_info_nce
+from rince.ranks.level_ranks import LevelRanks
 
 CLASSES = 40
 
@@ -53,16 +54,16 @@ class Problem:
         valid = (torch.rand(self.keys, generator=generator) > 0.2).to(device)
         return query, key, TableRanks(labels, others, table.to(device), key_valid=valid, **given)
 
-    def levels(self, device: torch.device | str) -> Codes:
-        """The same ranks as level codes."""
+    def levels(self, device: torch.device | str) -> LevelRanks:
+        """The same ranks from the groups of each level."""
         ranks = self.tensors(device)[2]
         groups = torch.tensor([1, 4, 8][: len(self.taus)], device=device)
-        return Codes(
+        return LevelRanks(
             ranks.query_labels[:, None] // groups,
             ranks.key_labels[:, None] // groups,
-            None,
-            ranks.ignore_self,
-            ranks.key_valid,
+            finest_first=True,
+            ignore_self=ranks.ignore_self,
+            key_valid=ranks.key_valid,
         )
 
     def expected(self) -> Outcome:

@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from oracles import losses as oracle
 from rince.core.pair_ranks import ALL, IdentityRanks, PairRanks, TableRanks
-from rince.losses.blockwise.fused import Codes, Tiles, fused_loss
+from rince.losses.blockwise.fused import Tiles, fused_loss
 from rince.losses.definition import rank_terms
+from rince.ranks.level_ranks import LevelRanks
 
 TILES = Tiles(rows=16, columns=16, components=128, warps=4, stages=1)
 
@@ -117,7 +118,7 @@ def errors(case: Case) -> dict[str, Any]:
     }
 
 
-def _ranks(case: Case, generator: torch.Generator) -> tuple[PairRanks, PairRanks | Codes]:
+def _ranks(case: Case, generator: torch.Generator) -> tuple[PairRanks, PairRanks]:
     """The rank source, and what the engine gets of it."""
     K = case.queries if case.own else case.keys
     valid = torch.rand(K, generator=generator) > 0.2
@@ -144,7 +145,10 @@ def _ranks(case: Case, generator: torch.Generator) -> tuple[PairRanks, PairRanks
         labels, others, table, ignore_self=case.own, key_valid=valid, num_ranks=case.num_ranks
     )
     if case.levels:
-        return source, Codes(groups[labels], groups[others], None, case.own, valid)
+        levels = LevelRanks(
+            groups[labels], groups[others], finest_first=True, ignore_self=case.own, key_valid=valid
+        )
+        return source, levels
     return source, source
 
 

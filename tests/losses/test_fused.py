@@ -18,7 +18,8 @@ from losses.fused_cases import CASES, Case
 from losses.fused_compiler import LIMIT, compile_kernel, ptxas
 from losses.losses_helpers import unit
 from rince.core.pair_ranks import DenseRanks, IdentityRanks, TableRanks
-from rince.losses.blockwise.fused import Codes, default_tiles, fused_loss, reason_against
+from rince.losses.blockwise.fused import default_tiles, fused_loss, reason_against
+from rince.ranks.level_ranks import LevelRanks
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="triton is not installed"
@@ -110,7 +111,7 @@ def test_it_says_what_it_cannot_take(monkeypatch: pytest.MonkeyPatch) -> None:
     for case, fact in (
         ((z, z, DenseRanks(torch.eye(6, dtype=torch.int8)), 1), "DenseRanks"),
         ((z, z, ranks, 9), "9"),
-        ((z, z, Codes(nine, nine), 8), "9"),
+        ((z, z, LevelRanks(nine, nine, finest_first=True), 8), "9"),
         ((wide, wide, ranks, 1), "1025"),
         ((z.double(), z.double(), ranks, 1), "float64"),
     ):

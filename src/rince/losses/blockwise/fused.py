@@ -28,7 +28,7 @@ reads a value from the device.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.pair_ranks import IdentityRanks, PairRanks, TableRanks
+from rince.core.pair_ranks import PairCodes, PairRanks
 from rince.losses.common import Reduction
 from rince.losses.definition import Positives, RankTerms, Variant, form_of_term
 from rince.losses.products import MatmulPrecision
@@ -45,25 +45,6 @@ MOST_RANKS = 8
 WIDEST = 1024
 OLDEST_TRITON = (3, 6)
 OLDEST_CARD = (8, 0)  # compute capability; the first with TF32
-
-
-class Codes(NamedTuple):
-    """Ranks in the form that the kernels read.
-
-    Args:
-        query, key: (Q, L), (K, L) integers. Without a table: the group of each item at level 1
-            (finest) to L; the rank of a pair is the first level at which both agree, 0 if none.
-            With a table: L = 1, the class.
-        table: (C, C) int8 ranks, or None.
-        ignore_self: the first Q keys are the queries themselves: pair (i, i) is ignored.
-        key_valid: (K,) bool; False marks keys to ignore.
-    """
-
-    query: Tensor
-    key: Tensor
-    table: Tensor | None = None
-    ignore_self: bool = False
-    key_valid: Tensor | None = None
 
 
 class Tiles(NamedTuple):
@@ -81,22 +62,13 @@ class Tiles(NamedTuple):
     stages: int
 
 
-def codes_of(ranks: PairRanks | Codes) -> Codes | None:
+def codes_of(ranks: PairRanks) -> PairCodes | None:
     """The codes of a rank source; None if it has none (a matrix of its own)."""
-    if isinstance(ranks, Codes):
-        return ranks
-    if isinstance(ranks, TableRanks):
-        query, key, table = ranks.query_labels, ranks.key_labels, ranks.table
-    elif isinstance(ranks, IdentityRanks):
-        query, key, table = ranks.query_ids, ranks.key_ids, None
-    else:
-        return None
-    return Codes(query[:, None], key[:, None], table, ranks.ignore_self, ranks.key_valid)
+    codes: Callable[[], PairCodes] | None = getattr(ranks, "codes", None)
+    return None if codes is None else codes()
 
 
-def reason_against(
-    query: Tensor, key: Tensor, ranks: PairRanks | Codes, num_ranks: int
-) -> str | None:
+def reason_against(query: Tensor, key: Tensor, ranks: PairRanks, num_ranks: int) -> str | None:
     """Why this engine cannot take a case, in half a sentence; None if it can."""
     codes = codes_of(ranks)
     largest = max(query.shape[0], key.shape[0]) * query.shape[1]
@@ -134,7 +106,7 @@ def why_no_triton() -> str | None:
 def fused_loss(
     query: Tensor,
     key: Tensor,
-    ranks: PairRanks | Codes,
+    ranks: PairRanks,
     taus: Sequence[float | Tensor],
     variant: Variant,
     positives: Positives,
@@ -177,7 +149,7 @@ def fused_loss(
     columns = rows if own else key.to(torch.float32)
     out = sum((form_of_term(variant, i + 1) == "out") << i for i in range(len(taus)))
     plan = _Plan(
-        Codes(
+        PairCodes(
             codes.query.to(device).contiguous(),
             codes.key.to(device).contiguous(),
             None if codes.table is None else codes.table.to(device).contiguous(),
@@ -216,7 +188,7 @@ def default_tiles(
 
 
 class _Plan(NamedTuple):
-    codes: Codes
+    codes: PairCodes
     out: int  # bit i: rank i + 1 has the "out" form
     cumulative: bool
     input_precision: str  # as Triton names it

@@ -80,7 +80,7 @@ def _similarities(a, rows, columns, m, n, M, N, c: tl.constexpr):
 
 @triton.jit
 def _ranks(q_codes, k_codes, table, key_valid, q, k, Q, K, C, c: tl.constexpr):
-    """The rank tile, from a table or (LEVELS > 0) codes: the finest level where they agree."""
+    """The rank tile, from a table or (LEVELS > 0) codes: the finest level that all above share."""
     pair = (q < Q) & (k < K)
     if c.OWN:
         pair = pair & (q != k)
@@ -93,11 +93,13 @@ def _ranks(q_codes, k_codes, table, key_valid, q, k, Q, K, C, c: tl.constexpr):
         rank = tl.where(rank == 0, c.R + 1, rank)
     else:
         rank = tl.full(pair.shape, c.R + 1, tl.int32)
+        same = pair
         for finer in tl.static_range(c.LEVELS):
-            level = c.LEVELS - 1 - finer  # the finest level is written last
+            level = c.LEVELS - 1 - finer
             a = tl.load(q_codes + q * c.LEVELS + level, mask=q < Q, other=0)
             b = tl.load(k_codes + k * c.LEVELS + level, mask=k < K, other=0)
-            rank = tl.where(a == b, level + 1, rank)
+            same = same & (a == b)
+            rank = tl.where(same, level + 1, rank)
     return tl.where(pair, rank, 0)
 
 
