@@ -317,7 +317,7 @@ def check_pair_labels(
     )
     require(
         key_valid is None or (key_valid.shape == key.shape and key_valid.dtype == torch.bool),
-        "key_valid must be a boolean vector with one entry a key"
+        "key_valid must be a boolean vector with one entry per key"
         + ("" if key_valid is None else f", got shape {tuple(key_valid.shape)}, {key_valid.dtype}"),
     )
 

@@ -61,7 +61,7 @@ def ranked_info_nce(
 
     With :math:`P_i` the keys of rank i, N the negatives, s the dot product (the cosine, for unit
     vectors) and :math:`W_i = P_{i+1} \cup \dots \cup P_R \cup N` the keys less similar than
-    rank i, the loss of a query is the sum of one term a rank,
+    rank i, the loss of a query is the sum of one term per rank,
 
     .. math::
         \text{in: }\; l_i = -\log \frac{\sum_{p \in P_i} e^{s_p/\tau_i}}
@@ -83,7 +83,7 @@ def ranked_info_nce(
             of a sample and itself (``ignore_self=True`` of the rank source).
         ranks: (Q, K) :class:`~rince.ranks.PairRanks` or integer matrix; 1 = most similar, 0 =
             negative, -1 = ignored.
-        temperatures: tau_1 < ... < tau_R, positive, one a rank (see
+        temperatures: tau_1 < ... < tau_R, positive, one per rank (see
             :func:`~rince.losses.temperature_schedule`). A tensor may require a gradient.
         variant: "in", "out" or "out-in".
         positives: "exclusive" takes P_i as written above; "cumulative" takes the keys of rank 1
@@ -107,7 +107,7 @@ def ranked_info_nce(
 
     Raises:
         ValueError: shapes that do not fit, NaN, infinite or zero embeddings, temperatures not
-            positive or not one a rank, an unknown option.
+            positive or not one per rank, an unknown option.
 
     Example:
         >>> import torch, rince
@@ -312,9 +312,9 @@ def _served_by(
             return "streamed"
     if engine == "dense" and not torch.compiler.is_compiling():
         need = pairs * num_ranks * DENSE_BYTES
-        if query.is_cuda and need > free_bytes(query.device):
+        if query.is_cuda and need > 2**28 and need > free_bytes(query.device):
             warn(
-                f'engine="dense" would need about {need / 2**30:.0f} GB for {query.shape[0]} x '
+                f'engine="dense" would need about {need / 2**30:.1f} GB for {query.shape[0]} x '
                 f'{key.shape[0]} pairs, more than {query.device} has free: "streamed" serves'
             )
             return "streamed"
