@@ -25,6 +25,7 @@ import pytest
 import torch
 
 import rince
+import rince.ranks
 from rince.cli.main import main
 
 ROOT = Path(__file__).parents[1]
@@ -146,8 +147,9 @@ def test_the_readme_has_no_marker_and_no_broken_link() -> None:
 
 def test_every_public_name_has_its_place_in_the_reference() -> None:
     pages = "".join(page.read_text(encoding="utf-8") for page in ROOT.glob("docs/api/*.md"))
-    listed = set(re.findall(r"(?m)^::: rince\.(\w+)$", pages))
+    listed = set(re.findall(r"(?m)^::: rince\.(?:\w+\.)*(\w+)$", pages))
     assert {name for name in rince.__all__ if name != "__version__"} <= listed
+    assert set(rince.ranks.__all__) <= listed
 
 
 def test_log_lines_look_as_training_writes_them() -> None:

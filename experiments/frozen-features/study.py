@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rince import ClassRanks, Taxonomy
+from rince import Taxonomy
 from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
 from rince.evaluation.evaluate import label_levels, outlier_detectors
@@ -37,6 +37,7 @@ from rince.evaluation.ood import auroc, fpr_at_tpr
 from rince.evaluation.ordering import rank_agreement
 from rince.evaluation.retrieval import retrieval_by_level
 from rince.models.heads import ParallelHeads, ProjectionHead
+from rince.ranks import ClassRanks
 from rince.training.classifiers import classification_loss, classifier_head
 from rince.training.config import (
     CLASSIFIERS,

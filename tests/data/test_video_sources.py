@@ -61,7 +61,7 @@ def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
         return look(folder)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(RinceError, match=r"cannot look into .*shut .*Permission denied"):
+    with pytest.raises(RinceError, match=r"cannot read .*shut .*Permission denied"):
         video_files(tmp_path)
 
 

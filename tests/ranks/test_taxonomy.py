@@ -460,6 +460,31 @@ def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
         Taxonomy.from_csv(file)
 
 
+def test_all_rows_that_are_too_long_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "tree.csv"
+    file.write_text("class,a\nx,p,q\ny\nz,p,q,r\n")
+    with pytest.raises(RinceError, match="2 bad rows: line 2: 3 cells.*; line 4: 4 cells"):
+        Taxonomy.from_csv(file)
+
+
+def test_other_tables_than_csv(tmp_path: Path) -> None:
+    expected = (("animal", "husky"), ("boat",))
+    (tmp_path / "t.csv").write_text("class;up\nhusky;animal\nboat;\n")
+    (tmp_path / "t.tsv").write_text("class\tup\nhusky\tanimal\nboat\n")
+    (tmp_path / "t.jsonl").write_text('{"class": "husky", "up": "animal"}\n{"class": "boat"}\n')
+    for name in ("t.csv", "t.tsv", "t.jsonl"):
+        assert Taxonomy.from_csv(tmp_path / name).paths == expected
+
+
+def test_two_unicode_forms_are_one_name() -> None:
+    one, two = "caf\u00e9", "cafe\u0301"
+    tree = Taxonomy([(two,), ("eau",)])
+    assert tree.classes[0] == two
+    assert tree.index(one) == tree.index(two) == 0
+    with pytest.raises(ValueError, match=r"given twice \(class 0 and class 1\)"):
+        Taxonomy([(one,), (two,)])
+
+
 def test_csv_levels(tmp_path: Path) -> None:
     file = tmp_path / "tree.csv"
     file.write_text("class,a,b\nx,p,q\n")
@@ -589,7 +614,7 @@ def test_fashion_mnist() -> None:
     for a, b in itertools.product(range(10), repeat=2):
         together = any(a in group and b in group for group in groups)
         assert int(tree.table[a, b]) == (1 if a == b else 2 if together else 0)
-    assert tree.describe().alone == ("Trouser", "Dress", "Bag")
+    assert tree.describe().without_sibling == ("Trouser", "Dress", "Bag")
 
 
 def shared_data(name: str) -> Path:
@@ -667,7 +692,7 @@ def test_summary_counts(paths: tuple[tuple[str, ...], ...]) -> None:
         len({path[: tree.num_ranks - level + 1] for path in paths})
         for level in range(1, tree.num_ranks + 1)
     )
-    assert summary.alone == tuple(
+    assert summary.without_sibling == tuple(
         path[-1]
         for path, row in zip(paths, table, strict=True)
         if 2 not in row and tree.num_ranks > 1

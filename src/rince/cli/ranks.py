@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from rince.cli.parser import HelpfulParser, with_underscores
+from rince.core.checks import RinceError
+from rince.core.tables import read_table
 from rince.training.config import DataConfig, RanksConfig, TextConfig, TrainConfig, VideoConfig
 
 EXAMPLES = """examples:
@@ -104,9 +105,8 @@ def run(arguments: Sequence[str]) -> None:
 def _has_column(table: Path, name: str) -> bool:
     """Whether this is a table of texts, not of classes; one that cannot be read is neither."""
     try:
-        with table.expanduser().open(encoding="utf-8-sig", newline="") as stream:
-            return name in map(str.strip, next(csv.reader(stream), []))
-    except (OSError, UnicodeDecodeError):
+        return name in read_table(table.expanduser(), fill_short_rows=True).columns
+    except RinceError:
         return False
 
 

@@ -1,4 +1,4 @@
-"""Files: which lie below a folder, which are texts, and replacing one whole or not at all."""
+"""Files: which lie below a folder, which are texts, and replacing one as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,26 +23,28 @@ def files_below(
     """Sorted folder by folder, without hidden ones; links to folders are followed, each once.
 
     Args:
-        folder: where to look. suffixes: wanted ones, as ``.png``, in lower case.
+        folder: where to look. suffixes: those to keep, such as ``.png``, in lower case.
         seen: folders that were walked before.
 
     Raises:
         RinceError: a folder that cannot be read.
     """
     seen = set() if seen is None else seen
-    if folder.resolve() in seen:  # by a link, perhaps one that leads back above itself
+    if folder.resolve() in seen:  # through a link, perhaps to a folder above itself
         return
     seen.add(folder.resolve())
     try:
         # scandir knows which are folders: images by the million are walked here.
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as unsorted:
+            entries = sorted(unsorted, key=lambda entry: entry.name)
     except OSError as error:
-        raise RinceError(f"cannot look into {folder} ({error}): mend that, or move it") from error
+        raise RinceError(
+            f"cannot read folder {folder} ({error}): fix its permissions or move it"
+        ) from error
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        link = entry.is_symlink()  # one that leads to itself is no folder, nor an error
+        link = entry.is_symlink()  # one that leads to itself is neither a folder nor an error
         if os.path.isdir(entry.path) if link else entry.is_dir():
             yield from files_below(Path(entry.path), suffixes, seen)
         elif os.path.splitext(entry.name)[1].lower() in suffixes:
@@ -53,14 +55,28 @@ def files_below(
 def replacing(target: Path) -> Iterator[Path]:
     """A file beside ``target`` to write; it takes the target's place once the block is done.
 
+    What was written is on the disk before it does, so that a machine that stops leaves the old
+    file or the new one. Whatever the block raises, what was at ``target`` is untouched.
+
     Raises:
-        OSError: it cannot be written or moved; what was at ``target`` is untouched.
+        OSError: it cannot be written or moved.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "results.json")
+        ...     with replacing(file) as part:
+        ...         _ = part.write_text("{}")
+        ...     file.read_text(), os.listdir(folder)
+        ('{}', ['results.json'])
     """
     part = target.with_name(target.name + ".part")
     try:
         yield part
+        with part.open("rb+") as stream:
+            os.fsync(stream.fileno())
         os.replace(part, target)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 from rince.core.checks import RinceError, require, warn
 from rince.core.pair_ranks import IGNORED, NEGATIVE
 from rince.ranks.class_ranks import ClassRanks
-from rince.ranks.readers import some_names
+from rince.ranks.readers import composed, some_names
 from rince.ranks.score_files import read_scores, write_csv
 from rince.ranks.score_summary import SimilaritySummary, summary
 from rince.ranks.taxonomy import Taxonomy
@@ -69,7 +70,8 @@ class Similarity:
                 isinstance(name, str) and name.strip() != "",
                 f"names must be strings that are not empty, got {name!r}",
             )
-        twice = sorted({name for name in classes if classes.count(name) > 1})
+        uses = Counter(map(composed, classes))
+        twice = sorted(name for name, count in uses.items() if count > 1)
         require(not twice, f"names are given twice: {some_names(twice)}")
         require(
             scores.shape == (len(classes), len(classes)),
@@ -115,7 +117,7 @@ class Similarity:
         """Read a matrix with the names of its classes.
 
         - ``.csv``: a header row and a first column of names; an empty cell is a missing score.
-        - ``.parquet``: a column of text that names the rows, and a column a class (a data frame
+        - ``.parquet``: a column of text that names the rows, and one per class (a data frame
           with its index); needs ``pip install 'rince[parquet]'``.
         - ``.npy``: the matrix alone; the names are a JSON list in ``names``, by default the file
           beside it: ``scores.npy`` and ``scores.json``.
@@ -168,18 +170,20 @@ class Similarity:
         Raises:
             ValueError: a class without scores; the message names the nearest ones.
         """
-        position = {name: i for i, name in enumerate(self.classes)}
-        missing = [name for name in classes if name not in position]
+        position = {composed(name): i for i, name in enumerate(self.classes)}
+        missing = [name for name in classes if composed(name) not in position]
         if missing:
-            unused = [name for name in self.classes if name not in set(classes)]
+            wanted = set(map(composed, classes))
+            unused = [name for name in self.classes if composed(name) not in wanted]
             close = [(name, difflib.get_close_matches(name, unused, n=1)) for name in missing]
             hints = [f"{name!r} (did you mean {near[0]!r}?)" for name, near in close[:8] if near]
             raise ValueError(
                 f"{len(missing)} of {len(classes)} classes have no scores: {some_names(missing)}; "
                 + (f"near names with scores: {', '.join(hints)}; " if hints else "")
-                + f"names with scores that are no class: {some_names(unused) or 'none'}"
+                + f"names with scores that are not among the classes: "
+                f"{some_names(unused) or 'none'}"
             )
-        order = torch.tensor([position[name] for name in classes], dtype=torch.int64)
+        order = torch.tensor([position[composed(name)] for name in classes], dtype=torch.int64)
         return Similarity(tuple(classes), self.scores[order][:, order])
 
     def by_thresholds(
