@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import rince
-from rince.losses.streamed import default_block_size
+from rince.losses.blockwise.engine import default_block_size
 
 
 class Size(NamedTuple):

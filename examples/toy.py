@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 import rince
-from rince.losses.terms import Positives, Variant
+from rince.losses.definition import Positives, Variant
 
 SUPERCLASSES, CLASSES_EACH, SAMPLES_EACH, DIMENSION = 8, 5, 8, 32
 

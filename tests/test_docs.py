@@ -25,6 +25,7 @@ import pytest
 import torch
 
 import rince
+import rince.metrics
 import rince.ranks
 from rince.cli.main import main
 
@@ -150,6 +151,8 @@ def test_every_public_name_has_its_place_in_the_reference() -> None:
     listed = set(re.findall(r"(?m)^::: rince\.(?:\w+\.)*(\w+)$", pages))
     assert {name for name in rince.__all__ if name != "__version__"} <= listed
     assert set(rince.ranks.__all__) <= listed
+    metrics = re.findall(r"(?m)^::: rince\.metrics\.(\w+)$", pages)
+    assert sorted(metrics) == sorted(rince.metrics.__all__)
 
 
 def test_log_lines_look_as_training_writes_them() -> None:

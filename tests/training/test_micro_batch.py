@@ -158,7 +158,7 @@ def test_on_the_command_line(image_tree: Path, tmp_path: Path) -> None:
 
 def test_what_makes_no_sense_is_refused(image_tree: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"micro_batch must be at least 1 image, got 0: leave"):
-        parse(["photos/", "--micro-batch", "0"])
+        parse(["photos/", "--micro-batch", "0"]).check()
     config = small_config(image_tree, tmp_path, batch_size=16384, micro_batch=256)
     with pytest.raises(
         ValueError, match="batch_size 16384 is more than the 76 training images.*smaller batch_size"
@@ -177,7 +177,7 @@ def test_images_stay_on_the_host_until_their_turn(raw: bool) -> None:
     for micro_batch, expected in ((None, "meta"), (8, "meta"), (4, "cpu")):
         config = TrainConfig(data="x", micro_batch=micro_batch)
         tree = Taxonomy([("a",), ("b",)])
-        module = RankedModule(flat_backbone(), tree, config, in_channels=3, image_size=16)
+        module = RankedModule(flat_backbone(), tree, config, spec=InputSpec.images(3, 16))
         moved = module.transfer_batch_to_device(batch, meta, 0)
         assert {x.device.type for x in moved.views} == {expected}
         assert {x.device.type for x in (moved.labels, moved.indices)} == {"meta"}

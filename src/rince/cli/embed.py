@@ -5,14 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rince.cli.evaluate import known_device
 from rince.cli.parser import HelpfulParser, with_underscores
-
-if TYPE_CHECKING:
-    from rince.evaluation.embeddings import Embeddings
-    from rince.models.encoders import Encoder
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz
@@ -65,7 +59,9 @@ def run(arguments: Sequence[str]) -> None:
     found = parser.parse_args(with_underscores(arguments))
 
     from rince.core.checks import require
+    from rince.core.devices import known_device
     from rince.evaluation.embeddings import require_writable, save_embeddings
+    from rince.training.encoders import embed_data, load_encoder
 
     output = Path(found.output)
     require(found.batch_size >= 1, f"--batch_size must be at least 1, got {found.batch_size}")
@@ -82,47 +78,3 @@ def run(arguments: Sequence[str]) -> None:
         f"{output}: {len(embeddings)} {encoder.noun} in {size} dimensions ({seconds:.1f} s)\n"
         f"next: rince search QUERY --gallery {output} --run {found.run}"
     )
-
-
-def embed_data(
-    encoder: Encoder,
-    data: str,
-    column: str | None,
-    device: str,
-    batch_size: int = 64,
-    *,
-    skip: bool = False,
-) -> Embeddings:
-    """Find the images, videos or texts in ``data``, whichever the encoder takes, and embed them.
-
-    Raises:
-        RinceError: there are none, or some cannot be read.
-    """
-    from rince.data.kinds import embedding_names
-    from rince.evaluation.embeddings import embed
-
-    names = embedding_names(encoder, data, column)
-    return embed(encoder, names, device=device, batch_size=batch_size, skip_unreadable=skip)
-
-
-def load_encoder(folder: Path) -> Encoder:
-    """The network of a run (its backbone) or of an export; any model of sentence-transformers.
-
-    Raises:
-        RinceError: the folder is none of them, or damaged.
-    """
-    from rince.core.checks import RinceError
-    from rince.models.encoders import load_encoder as load_export
-    from rince.models.exported import EXPORT_FILE
-    from rince.models.texts import SENTENCE_FILE
-    from rince.training.checkpoint import CHECKPOINT_FILE, load_run, trained_encoder
-
-    exported = load_export(folder)
-    if exported is not None:
-        return exported
-    if not (folder / CHECKPOINT_FILE).exists():
-        raise RinceError(
-            f"{folder} is neither a run (it holds no {CHECKPOINT_FILE}) nor an export (no "
-            f"{EXPORT_FILE} or {SENTENCE_FILE})"
-        )
-    return trained_encoder(load_run(folder))

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rince.cli.evaluate import is_evaluated
 from rince.cli.parser import HelpfulParser, with_underscores
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def _card(trained: TrainedRun, encoder: Encoder, onnx_difference: float | None) 
     from rince.evaluation.results import load_evaluation
     from rince.reports.model_card import model_card
     from rince.training.config import to_dict
-    from rince.training.folder import ABOUT_FILE
+    from rince.training.folder import ABOUT_FILE, is_evaluated
 
     folder, about = trained.folder, trained.folder / ABOUT_FILE
     evaluation = load_evaluation(folder) if is_evaluated(folder) else None

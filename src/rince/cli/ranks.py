@@ -10,7 +10,9 @@ from typing import Any
 from rince.cli.parser import HelpfulParser, with_underscores
 from rince.core.checks import RinceError
 from rince.core.tables import read_table
-from rince.training.config import DataConfig, RanksConfig, TextConfig, TrainConfig, VideoConfig
+from rince.data.options import ImageOptions, TextOptions, VideoOptions
+from rince.ranks.options import RankOptions
+from rince.training.config import TrainConfig
 
 EXAMPLES = """examples:
   rince ranks photos/                    photos/<superclass>/<class>/*.jpg, any depth
@@ -42,7 +44,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--batch_size", type=int, default=256, help="images a step")
     parser.add_argument("--names", action="store_true", help="also list classes by superclass")
-    parser.add_class_arguments(RanksConfig, skip=NOISE)
+    parser.add_class_arguments(RankOptions, skip=NOISE)
     parser.add_argument(
         "--save_scores",
         type=str,
@@ -50,11 +52,11 @@ def run(arguments: Sequence[str]) -> None:
         metavar="CSV",
         help="write the scores to a table to look at, edit, and give back as --scores",
     )
-    parser.add_class_arguments(VideoConfig, "videos")
-    parser.add_class_arguments(TextConfig, "text", skip={"layers", "max_tokens"})
+    parser.add_class_arguments(VideoOptions, "videos")
+    parser.add_class_arguments(TextOptions, "text", skip={"layers", "max_tokens"})
     found = parser.parse_args(with_underscores(arguments))
-    options = {f.name: getattr(found, f.name) for f in fields(RanksConfig) if f.name not in NOISE}
-    config, chosen = RanksConfig(**options), True
+    options = {f.name: getattr(found, f.name) for f in fields(RankOptions) if f.name not in NOISE}
+    config, chosen = RankOptions(**options), True
     if config.scores is not None and not config.rules():
         config, chosen = replace(config, quantiles=SHOWN_QUANTILES), False
     config.check()
@@ -74,8 +76,8 @@ def run(arguments: Sequence[str]) -> None:
     elif path.suffix == ".csv" and not _has_column(path, found.text.column):
         taxonomy = Taxonomy.from_csv(path)
     else:
-        text = TextConfig(**found.text.as_dict())
-        images = DataConfig(cache=False)  # lists the files, decodes none
+        text = TextOptions(**found.text.as_dict())
+        images = ImageOptions(cache=False)  # lists the files, decodes none
         config_of = TrainConfig(found.data, images=images, text=text)
         train = load_splits(found.data, config_of).train
         taxonomy = train.taxonomy
@@ -110,12 +112,12 @@ def _has_column(table: Path, name: str) -> bool:
         return False
 
 
-def _describe_time(found: Any, config: RanksConfig) -> None:
+def _describe_time(found: Any, config: RankOptions) -> None:
     from rince.ranks.time import ItemTimes
     from rince.training.ranks import rank_source
     from rince.training.splits import load_splits
 
-    videos = VideoConfig(**found.videos.as_dict())
+    videos = VideoOptions(**found.videos.as_dict())
     train = TrainConfig(found.data, ranks=config, videos=videos)
     clips = load_splits(train).train
     source = rank_source(train, clips)

@@ -6,8 +6,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.cli.embed import embed_data, load_encoder
-from rince.cli.evaluate import known_device
 from rince.cli.parser import HelpfulParser, with_underscores
 
 EXAMPLES = """examples:
@@ -45,8 +43,10 @@ def run(arguments: Sequence[str]) -> None:
     found = parser.parse_args(with_underscores(arguments))
 
     from rince.core.checks import RinceError, require
+    from rince.core.devices import known_device
     from rince.data.kinds import require_queries
     from rince.evaluation.embeddings import embed, load_embeddings, nearest
+    from rince.training.encoders import embed_data, load_encoder
 
     require(found.top_k >= 1, f"--top_k must be at least 1, got {found.top_k}")
     device, file = known_device(found.device), Path(found.gallery)

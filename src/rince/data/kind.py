@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from rince.core.checks import require
+from rince.core.checks import RinceError, require
+from rince.data.options import ImageOptions, TextOptions, VideoOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,16 +22,16 @@ class DataOptions(Protocol):
     """The groups of options that data are loaded by; a ``TrainConfig`` has them."""
 
     @property
-    def images(self) -> Any:
-        """Of all kinds: root, image_size, per_class, cache, ...; see ``images.*``."""
+    def images(self) -> ImageOptions:
+        """Of all kinds: size, augmentation, which of them."""
 
     @property
-    def videos(self) -> Any:
-        """frames, stride, ...; see ``videos.*``."""
+    def videos(self) -> VideoOptions:
+        """How videos are cut into clips."""
 
     @property
-    def text(self) -> Any:
-        """column, labels, ...; see ``text.*``."""
+    def text(self) -> TextOptions:
+        """Columns, and how texts are tokenised."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,23 @@ class Request:
     skip_unreadable: bool = False
 
 
+EmbeddingInputs: TypeAlias = Callable[
+    [Any, Sequence[str], int, bool], Iterator[tuple[list[str], Any]]
+]
+
+
+def _not_given(name: str) -> Callable[..., Any]:
+    """In place of a function that a kind's row does not name."""
+
+    def refuse(*_: Any) -> Any:
+        raise RinceError(f"this kind of data has no {name}: give one to its row (Kind)")
+
+    return refuse
+
+
 @dataclass(frozen=True)
 class Kind:
-    """A kind of data.
+    """A kind of data. To train and evaluate a module of your own, the first three are enough.
 
     Args:
         noun: what its items are called, plural; the same as in their
@@ -83,14 +98,18 @@ class Kind:
     noun: str
     recognise: Callable[[str, bool], bool]
     load: Callable[[Request], Splits]
-    load_outliers: Callable[[Request, Items], Items]
-    embedding_names: Callable[[Any, str, str | None], list[str]]
-    embedding_inputs: Callable[[Any, Sequence[str], int, bool], Iterator[tuple[list[str], Any]]]
-    build_backbone: Callable[[str, InputSpec, DataOptions, bool], Backbone]
-    encoder: Callable[[TrainedNetwork, DataOptions], Encoder]
-    usage: Callable[[Any], str]
-    backbone: str
-    optimizer: str = "sgd"
+    load_outliers: Callable[[Request, Items], Items] = field(default=_not_given("load_outliers"))
+    embedding_names: Callable[[Any, str, str | None], list[str]] = field(
+        default=_not_given("embedding_names")
+    )
+    embedding_inputs: EmbeddingInputs = field(default=_not_given("embedding_inputs"))
+    build_backbone: Callable[[str, InputSpec, DataOptions, bool], Backbone] = field(
+        default=_not_given("build_backbone")
+    )
+    encoder: Callable[[TrainedNetwork, DataOptions], Encoder] = field(default=_not_given("encoder"))
+    usage: Callable[[Any], str] = field(default=_not_given("usage"))
+    backbone: str = ""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     by_name: bool = False
     files: bool = True
     group: str = "images"

@@ -14,7 +14,7 @@ from torch import Tensor
 from rince.core.checks import RinceError, import_extra, require
 from rince.core.files import replacing
 from rince.data.kinds import embedding_inputs
-from rince.evaluation.features import cosine_chunks, unit_features
+from rince.metrics.arrays import cosine_chunks, unit_features
 from rince.models.encoders import Encoder
 
 _MODEL = "rince_model"  # in the metadata of a parquet file

@@ -8,9 +8,10 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -23,6 +24,7 @@ from rince.core.distributed import world_size
 from rince.core.files import replacing
 from rince.data.batches import ImageBatch, TrainLoader
 from rince.data.items import Items, Splits
+from rince.data.kinds import kind_of
 from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
 from rince.models.backbones import Backbone
@@ -37,25 +39,38 @@ from rince.training.checkpoint import (
     configured_backbone,
     read_checkpoint,
     require_own_backbone,
+    resumed_objective,
 )
 from rince.training.config import TrainConfig, to_dict
 from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config
 from rince.training.history import HISTORY_FILE
 from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import RankedModule, view_config
+from rince.training.objectives import Objective, own_objective
 from rince.training.ranks import rank_source, resumed_ranks
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
 from rince.training.splits import load_splits
 
+if TYPE_CHECKING:
+    from rince.training.objectives import LossFunction
+
 KNN_IMAGES = 5000
 
 
-def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
+def train(
+    config: TrainConfig,
+    backbone: Backbone | None = None,
+    *,
+    objective: Objective | LossFunction | None = None,
+) -> Path:
     """Train from the start.
 
     Args:
         config: the run.
         backbone: in place of ``config.model.backbone``, any module of your own.
+        objective: in place of ``config.objective``, your own: a function of query (Q, D), key
+            (K, D) and their ranks (a :class:`~rince.core.pair_ranks.PairRanks`) to a scalar, or a
+            row of the table for one that needs more.
 
     Returns:
         The run's folder.
@@ -67,6 +82,10 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
         KeyboardInterrupt: likewise by Ctrl-C.
         ValueError: a configuration that does not fit the data.
     """
+    own = None if objective is None else own_objective(objective)
+    if own is not None:
+        config = replace(config, objective=own.name)
+    config.check(own)
     folder = Path(config.output) / config.run_name()
     if (folder / CHECKPOINT_FILE).exists() and _is_main_process():
         raise RinceError(
@@ -74,10 +93,11 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
             f"choose another --name"
         )
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    splits = load_splits(config)
-    config = config.with_backbone(splits.spec.frames)
+    kind = kind_of(config.data, config.ranks.by == "time")
+    config = config.with_defaults(kind)
+    splits = load_splits(config, kind=kind)
     ranks = rank_source(config, splits.train)
-    module = _build_module(config, splits, ranks, backbone, pretrained=config.model.pretrained)
+    module = _build_module(config, splits, ranks, backbone, own, pretrained=config.model.pretrained)
     if config.model.start_from is not None:
         _start_from(module, Path(config.model.start_from))
     if _is_main_process():
@@ -86,13 +106,19 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
     return folder
 
 
-def resume(folder: Path, *, progress: bool = True, backbone: Backbone | None = None) -> Path:
+def resume(
+    folder: Path,
+    *,
+    progress: bool = True,
+    backbone: Backbone | None = None,
+    objective: Objective | LossFunction | None = None,
+) -> Path:
     """Go on from a stopped run's last checkpoint, to the weights it would have had without.
 
     Args:
         folder: the run's.
         progress: show the progress bar.
-        backbone: the module given to :func:`train`, if one was.
+        backbone, objective: those given to :func:`train`, if any.
 
     Raises:
         RinceError: nothing to resume, a damaged checkpoint, or one of another architecture, other
@@ -100,18 +126,21 @@ def resume(folder: Path, *, progress: bool = True, backbone: Backbone | None = N
         KeyboardInterrupt: as :func:`train`.
     """
     folder = folder.resolve()  # runs/latest may soon be another run
-    config = read_config(folder)
-    config.progress = progress
+    config = replace(read_config(folder), progress=progress)
     checkpoint = read_checkpoint(folder)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     about = checkpoint[CHECKPOINT_KEY]
     require_own_backbone(about, backbone, folder, "resume(folder, backbone=...)")
-    splits = load_splits(config)
-    config = config.with_backbone(splits.spec.frames)
+    own = None if objective is None else own_objective(objective)
+    row = resumed_objective(about, config, own, folder)
+    config.check_values(row)
+    kind = kind_of(config.data, config.ranks.by == "time")
+    config = config.with_defaults(kind)
+    splits = load_splits(config, kind=kind)
     _check_data(about, splits, config, folder)
     ranks = resumed_ranks(about, splits.train, config, folder)
     # No pretrained weights, which the checkpoint's would only overwrite.
-    module = _build_module(config, splits, ranks, backbone, pretrained=False)
+    module = _build_module(config, splits, ranks, backbone, row, pretrained=False)
     load_strictly(module, checkpoint["state_dict"], folder / CHECKPOINT_FILE)
     del checkpoint  # Lightning reads it again; weights and optimizer need not be held twice
     _fit(config, folder, splits, module, resumed=about)
@@ -197,6 +226,7 @@ def _build_module(
     splits: Splits,
     ranks: ClassRanks | ItemTimes,
     backbone: Backbone | None,
+    objective: Objective | None,
     *,
     pretrained: bool,
 ) -> RankedModule:
@@ -210,10 +240,10 @@ def _build_module(
         backbone,
         splits.train.taxonomy,
         config,
+        objective=objective,
         rank_source=ranks,
-        in_channels=spec.channels,
-        image_size=spec.size,
-        frames=spec.frames,
+        spec=spec,
+        augmentation=splits.train.augmentation(view_config(config)),
         data_fingerprint=splits.fingerprint(),
         own_backbone=own_backbone,
     )
@@ -254,7 +284,7 @@ def _fit(
                 seed=config.seed,
             )
         )
-    callbacks.append(EpochLine(history, config.batch_size))
+    callbacks.append(EpochLine(history, config.batch_size, splits.train.noun))
     with logging_to(folder / LOG_FILE if _is_main_process() else None), quiet_lightning():
         trainer = pl.Trainer(
             accelerator=config.accelerator,

@@ -5,12 +5,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluation_helpers import FloatArray, cosines, normal_features, random_labels, sign_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rince.evaluation.retrieval import RetrievalResult, retrieval, retrieval_by_level
+from metric_inputs import FloatArray, cosines, normal_features, random_labels, sign_features
+from rince.core.pair_ranks import DenseRanks
+from rince.metrics.recall import (
+    RetrievalResult,
+    recall_by_rank,
+    retrieval,
+    retrieval_by_level,
+)
 
 
 def oracle(
@@ -45,7 +51,7 @@ def test_equals_the_slow_definition_with_many_ties(seed: int, k: int, exclude_se
     if exclude_self:
         np.fill_diagonal(similarity, -9)
     found = retrieval(
-        query, labels, gallery, others, ks=[k], exclude_self=exclude_self, chunk_size=4
+        query, gallery, labels, others, ks=[k], exclude_self=exclude_self, chunk_size=4
     )
     recall, precision, skipped = oracle(similarity, labels.tolist(), others.tolist(), k)
     assert found.recall[k] == pytest.approx(recall)
@@ -63,7 +69,7 @@ def test_average_precision_equals_sklearn(features: Any) -> None:
         average_precision_score((others == label).numpy(), row)
         for row, label in zip(cosines(query, gallery), labels, strict=True)
     ]
-    found = retrieval(query, labels, gallery, others).mean_average_precision
+    found = retrieval(query, gallery, labels, others).mean_average_precision
     assert found == pytest.approx(np.mean(expected), rel=1e-9)
 
 
@@ -73,8 +79,8 @@ def test_worked_example() -> None:
     gallery = torch.stack([angles.cos(), angles.sin()], 1)
     found = retrieval(
         torch.tensor([[1.0, 0.0]]),
-        torch.tensor([1]),
         gallery,
+        torch.tensor([1]),
         torch.tensor([0, 1, 0, 1]),
         ks=(1, 2, 9),
     )
@@ -87,7 +93,7 @@ def test_worked_example() -> None:
 
 def test_a_collapsed_backbone_finds_nothing() -> None:
     labels = torch.tensor([0, 0, 0, 1, 1])
-    found = retrieval(torch.ones(1, 4), torch.tensor([0]), torch.ones(5, 4), labels, ks=(1, 2, 3))
+    found = retrieval(torch.ones(1, 4), torch.ones(5, 4), torch.tensor([0]), labels, ks=(1, 2, 3))
     assert found.recall == {1: 0.0, 2: 0.0, 3: 1.0}  # the 2 negatives come first
     assert found.mean_average_precision == 3 / 5
 
@@ -95,20 +101,20 @@ def test_a_collapsed_backbone_finds_nothing() -> None:
 def test_a_perfect_backbone_finds_everything() -> None:
     labels = random_labels(0, 50, 4)
     features = torch.eye(4)[labels]
-    assert retrieval(features, labels, features, labels, ks=(1,)) == RetrievalResult(
+    assert retrieval(features, features, labels, labels, ks=(1,)) == RetrievalResult(
         {1: 1.0}, 1.0, 0
     )
 
 
 def test_excluding_the_query_is_leaving_it_out_of_the_gallery() -> None:
     features, labels = normal_features(0, 20), random_labels(0, 20, 3)
-    found = retrieval(features, labels, features, labels, ks=(1, 3), exclude_self=True)
+    found = retrieval(features, features, labels, labels, ks=(1, 3), exclude_self=True)
     each = []
     for i in range(20):
         rest = [j for j in range(20) if j != i]
         each.append(
             retrieval(
-                features[i : i + 1], labels[i : i + 1], features[rest], labels[rest], ks=(1, 3)
+                features[i : i + 1], features[rest], labels[i : i + 1], labels[rest], ks=(1, 3)
             )
         )
     for k in (1, 3):
@@ -116,27 +122,27 @@ def test_excluding_the_query_is_leaving_it_out_of_the_gallery() -> None:
     assert found.mean_average_precision == pytest.approx(
         np.mean([r.mean_average_precision for r in each])
     )
-    assert retrieval(features, labels, features, labels, ks=(1,)).recall[1] == 1.0
+    assert retrieval(features, features, labels, labels, ks=(1,)).recall[1] == 1.0
 
 
 def test_the_only_sample_of_a_class_is_skipped_without_itself() -> None:
     features, labels = sign_features(0, 3), torch.tensor([0, 0, 1])
-    found = retrieval(features, labels, features, labels, exclude_self=True)
+    found = retrieval(features, features, labels, labels, exclude_self=True)
     assert found.num_skipped == 1
     with pytest.raises(ValueError, match="no query has a gallery item with the same label"):
-        retrieval(features, torch.arange(3), features, torch.arange(3), exclude_self=True)
+        retrieval(features, features, torch.arange(3), torch.arange(3), exclude_self=True)
 
 
 def test_queries_without_positive_are_reported_and_change_no_mean() -> None:
     query, gallery = normal_features(0, 12), normal_features(1, 40)
     labels, others = random_labels(0, 12, 3), random_labels(1, 40, 3)
-    expected = retrieval(query, labels, gallery, others)
+    expected = retrieval(query, gallery, labels, others)
     # Labels between, below and above those of the gallery.
     strange = torch.tensor([-4, 7, 50])
     found = retrieval(
         torch.cat([normal_features(2, 3), query]),
-        torch.cat([strange, labels]),
         gallery,
+        torch.cat([strange, labels]),
         others,
         chunk_size=1,
     )
@@ -150,10 +156,10 @@ def test_queries_without_positive_are_reported_and_change_no_mean() -> None:
 def test_chunks_and_the_order_of_both_sides_play_no_part(seed: int, chunk_size: int) -> None:
     query, gallery = sign_features(1, 25), sign_features(2, 30)
     labels, others = random_labels(1, 25, 4), random_labels(2, 30, 4)
-    expected = retrieval(query, labels, gallery, others)
+    expected = retrieval(query, gallery, labels, others)
     generator = torch.Generator().manual_seed(seed)
     p, q = torch.randperm(25, generator=generator), torch.randperm(30, generator=generator)
-    found = retrieval(query[p], labels[p], gallery[q], others[q], chunk_size=chunk_size)
+    found = retrieval(query[p], gallery[q], labels[p], others[q], chunk_size=chunk_size)
     assert found.recall == expected.recall
     assert found.mean_average_precision == pytest.approx(expected.mean_average_precision, rel=1e-12)
 
@@ -164,16 +170,16 @@ def test_levels_in_one_pass_equal_single_passes() -> None:
     both = retrieval_by_level(
         query, gallery, {"fine": (fine, others), "coarse": (fine // 3, others // 3)}, ks=(1, 5)
     )
-    assert both["fine"] == retrieval(query, fine, gallery, others, ks=(1, 5))
-    assert both["coarse"] == retrieval(query, fine // 3, gallery, others // 3, ks=(1, 5))
+    assert both["fine"] == retrieval(query, gallery, fine, others, ks=(1, 5))
+    assert both["coarse"] == retrieval(query, gallery, fine // 3, others // 3, ks=(1, 5))
     assert both["coarse"].mean_average_precision > both["fine"].mean_average_precision
 
 
 def test_inputs_are_left_alone() -> None:
     tensors: list[Tensor] = [
         normal_features(0, 5),
-        random_labels(0, 5, 2),
         normal_features(1, 9),
+        random_labels(0, 5, 2),
         random_labels(1, 9, 2),
     ]
     before = [t.clone() for t in tensors]
@@ -210,3 +216,42 @@ def test_errors(change: dict[str, object], message: str) -> None:
     }
     with pytest.raises(ValueError, match=message):
         retrieval(**(arguments | change))  # type: ignore[arg-type]
+
+
+# Few directions, so that similarities tie.
+VECTORS = st.sampled_from([(1.0, 0.0), (0.8, 0.6), (0.6, 0.8), (0.0, 1.0), (-1.0, 0.0)])
+
+
+@given(st.data())
+def test_recall_by_rank(data: st.DataObject) -> None:
+    queries, keys = (data.draw(st.lists(VECTORS, min_size=1, max_size=6)) for _ in range(2))
+    codes = st.lists(st.integers(-1, 3), min_size=len(keys), max_size=len(keys))
+    ranks = [data.draw(codes) for _ in queries]
+    worst = data.draw(st.integers(1, 3))
+    expected: dict[int, list[bool]] = {1: [], 2: [], 5: []}
+    for query, row in zip(queries, ranks, strict=True):
+        scored = [
+            (round(query[0] * key[0] + query[1] * key[1], 6), 1 <= rank <= worst)
+            for key, rank in zip(keys, row, strict=True)
+            if rank != -1
+        ]
+        if not any(wanted for _, wanted in scored):
+            continue
+        nearest = sorted(scored, key=lambda s: (-s[0], s[1]))  # of ties, the unwanted first
+        for k, hits in expected.items():
+            hits.append(any(wanted for _, wanted in nearest[:k]))
+    found = recall_by_rank(
+        torch.tensor(queries), torch.tensor(keys), DenseRanks(torch.tensor(ranks)),
+        worst_rank=worst, ks=(1, 2, 5), chunk_size=2,
+    )  # fmt: skip
+    assert found == pytest.approx({k: sum(h) / len(h) for k, h in expected.items() if h})
+
+
+def test_recall_by_rank_errors() -> None:
+    features, ranks = normal_features(0, 3), torch.ones(3, 3, dtype=torch.int64)
+    with pytest.raises(ValueError, match=r"\(3, 2\), got \(3, 3\)"):
+        recall_by_rank(features, features[:2], ranks, worst_rank=1)
+    with pytest.raises(ValueError, match="ks must be at least 1"):
+        recall_by_rank(features, features, ranks, worst_rank=1, ks=(0,))
+    with pytest.raises(ValueError, match="worst_rank must be at least 1, got 0"):
+        recall_by_rank(features, features, ranks, worst_rank=0)

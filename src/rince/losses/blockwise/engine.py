@@ -5,7 +5,7 @@ similarities with all keys, the terms, and at once their gradient, which it mult
 gradients of queries and keys; the backward pass only scales those. That is three matrix products
 in place of the four of a recomputing backward pass.
 
-A batch against itself with ranks from labels needs two: see :mod:`rince.losses.self_pairs`.
+A batch against itself with ranks from labels needs two: see :mod:`rince.losses.blockwise.in_batch`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.pair_ranks import PairRanks
-from rince.losses.kernels import ByClass, ByPair, Inputs, Kernel
-from rince.losses.masked import Reduction, dtype_of_sums
-from rince.losses.self_pairs import SelfPairs
-from rince.losses.terms import Positives, RankTerms, Variant
+from rince.losses.blockwise.block import Inputs, Kernel
+from rince.losses.blockwise.by_class import ByClass
+from rince.losses.blockwise.by_pair import ByPair
+from rince.losses.blockwise.in_batch import SelfPairs
+from rince.losses.common import Reduction, dtype_of_sums
+from rince.losses.definition import Positives, RankTerms, Variant
 
 SCRATCH_BYTES = 16 * 2**20
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rince.evaluation.graded import ndcg
+from rince.metrics.graded import ndcg
 
 
 def oracle(similarity: list[float], gains: list[float], k: int) -> float | None:

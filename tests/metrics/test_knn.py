@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from evaluation_helpers import cosines, normal_features, random_labels, sign_features
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rince.evaluation.knn import knn_accuracy
+from metric_inputs import cosines, normal_features, random_labels, sign_features
+from rince.metrics.knn import knn_accuracy
 
 
 def oracle(
@@ -45,7 +45,7 @@ def oracle(
 def test_equals_the_slow_vote_with_many_ties(seed: int, k: int, temperature: float | None) -> None:
     query, gallery = sign_features(seed, 9), sign_features(seed + 1, 12)
     labels, others = random_labels(seed, 9, 3), random_labels(seed + 1, 12, 3)
-    found = knn_accuracy(query, labels, gallery, others, k=k, temperature=temperature, chunk_size=4)
+    found = knn_accuracy(query, gallery, labels, others, k=k, temperature=temperature, chunk_size=4)
     assert found == pytest.approx(oracle(query, labels, gallery, others, k, temperature, 3))
 
 
@@ -57,13 +57,13 @@ def test_equals_sklearn(k: int) -> None:
     labels, others = random_labels(0, 150, 3), random_labels(1, 200, 3)
     theirs = KNeighborsClassifier(k, metric="cosine", algorithm="brute")
     expected = theirs.fit(gallery, others).score(query, labels)
-    assert knn_accuracy(query, labels, gallery, others, k=k) == pytest.approx(expected)
+    assert knn_accuracy(query, gallery, labels, others, k=k) == pytest.approx(expected)
 
     weighted = KNeighborsClassifier(
         k, metric="cosine", algorithm="brute", weights=lambda d: np.exp((1 - d) / 0.07)
     )
     expected = weighted.fit(gallery, others).score(query, labels)
-    found = knn_accuracy(query, labels, gallery, others, k=k, temperature=0.07)
+    found = knn_accuracy(query, gallery, labels, others, k=k, temperature=0.07)
     assert found == pytest.approx(expected)
 
 
@@ -71,18 +71,18 @@ def test_temperature_lets_one_close_neighbour_beat_two_far_ones() -> None:
     query = torch.tensor([[1.0, 0.0]])
     gallery = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     one, other = torch.tensor([1]), torch.tensor([1, 0, 0])
-    assert knn_accuracy(query, one, gallery, other, k=3) == 0.0
+    assert knn_accuracy(query, gallery, one, other, k=3) == 0.0
     # exp(1 / t) against 2 exp(0): the near one wins below t = 1 / log(2)
     edge = 1 / math.log(2)
-    assert knn_accuracy(query, one, gallery, other, k=3, temperature=edge * 0.99) == 1.0
-    assert knn_accuracy(query, one, gallery, other, k=3, temperature=edge * 1.01) == 0.0
-    assert knn_accuracy(query, one, gallery, other, k=3, temperature=1e-4) == 1.0
+    assert knn_accuracy(query, gallery, one, other, k=3, temperature=edge * 0.99) == 1.0
+    assert knn_accuracy(query, gallery, one, other, k=3, temperature=edge * 1.01) == 0.0
+    assert knn_accuracy(query, gallery, one, other, k=3, temperature=1e-4) == 1.0
 
 
 def test_classes_that_tie_go_to_the_lower_number() -> None:
     same = torch.ones(1, 4)
     found = [
-        knn_accuracy(same, torch.tensor([label]), torch.ones(2, 4), torch.tensor([2, 1]), k=2)
+        knn_accuracy(same, torch.ones(2, 4), torch.tensor([label]), torch.tensor([2, 1]), k=2)
         for label in range(3)
     ]
     assert found == [0.0, 1.0, 0.0]
@@ -92,14 +92,14 @@ def test_classes_that_tie_go_to_the_lower_number() -> None:
 def test_chunks_and_the_order_of_the_gallery_play_no_part(temperature: float | None) -> None:
     query, gallery = sign_features(0, 40), sign_features(1, 60)
     labels, others = random_labels(0, 40, 4), random_labels(1, 60, 4)
-    expected = knn_accuracy(query, labels, gallery, others, k=7, temperature=temperature)
+    expected = knn_accuracy(query, gallery, labels, others, k=7, temperature=temperature)
     assert 0 < expected < 1
     for seed in range(5):
         order = torch.randperm(60, generator=torch.Generator().manual_seed(seed))
         found = knn_accuracy(
             query,
-            labels,
             gallery[order],
+            labels,
             others[order],
             k=7,
             temperature=temperature,
@@ -110,8 +110,8 @@ def test_chunks_and_the_order_of_the_gallery_play_no_part(temperature: float | N
 
 def test_a_class_missing_from_the_gallery_is_never_right() -> None:
     gallery, labels = torch.eye(2), torch.tensor([0, 1])
-    assert knn_accuracy(torch.eye(2), torch.tensor([0, 7]), gallery, labels, k=1) == 0.5
-    assert knn_accuracy(torch.eye(2), labels, gallery, labels, k=1, num_classes=9) == 1.0
+    assert knn_accuracy(torch.eye(2), gallery, torch.tensor([0, 7]), labels, k=1) == 0.5
+    assert knn_accuracy(torch.eye(2), gallery, labels, labels, k=1, num_classes=9) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -145,6 +145,6 @@ def test_items_that_tie_for_the_last_place_share_it_and_no_more() -> None:
     """k = 2: one vote for the nearest (class 0), half a vote each for the two that tie behind."""
     gallery = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.6, -0.8]])
     found = knn_accuracy(
-        torch.tensor([[1.0, 0.0]]), torch.tensor([0]), gallery, torch.tensor([0, 1, 2]), k=2
+        torch.tensor([[1.0, 0.0]]), gallery, torch.tensor([0]), torch.tensor([0, 1, 2]), k=2
     )
     assert found == 1.0

@@ -7,7 +7,7 @@ panels; the tiles on and above the diagonal of panels-by-panels are visited twic
    as queries and of its rows as queries;
 2. backward: the similarities again, the gradient of both pairs merged, ``(G + G^T) z``.
 
-That is two matrix products in place of the three of :mod:`rince.losses.streamed`. As a panel holds
+That is two matrix products in place of the three of the block loop (``engine.py``). As a panel holds
 few classes, summing per class and spreading per class are thin matrix products.
 """
 
@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince.core.pair_ranks import TableRanks
-from rince.losses.kernels import Inputs, class_masks, sum_factors
-from rince.losses.positive_pairs import PositivePairs, add_gradient, positive_pairs
-from rince.losses.terms import log_one_plus_exp
+from rince.losses.blockwise.block import Inputs, class_masks, sum_factors
+from rince.losses.blockwise.positive_pairs import PositivePairs, add_gradient, positive_pairs
+from rince.losses.definition import log_one_plus_exp
 
 CLASS_MASK_BYTES = 16 * 2**20
 MOST_VISITS = 1 / 16

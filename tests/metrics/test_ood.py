@@ -7,22 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluation_helpers import normal_features, random_labels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from rince.evaluation.features import unit_features
-from rince.evaluation.ood import (
-    ClassGaussians,
-    auroc,
-    energy_score,
-    fpr_at_tpr,
-    knn_ood_score,
-    msp_score,
-    roc_curve,
-)
+from metric_inputs import normal_features, random_labels
+from rince.metrics.arrays import unit_features
+from rince.metrics.gaussians import ClassGaussians
+from rince.metrics.ood import energy_score, knn_ood_score, msp_score
+from rince.metrics.roc import auroc, fpr_at_tpr, roc_curve
 
 scores = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=25).map(torch.tensor)
 
@@ -191,18 +185,18 @@ def test_knn_score_equals_pytorch_ood(k: int) -> None:
 
     train, test = normal_features(0, 40), normal_features(1, 30)
     expected = KNN(None, k=k).fit_features(train, torch.zeros(40)).predict_features(test)
-    found = knn_ood_score(train, test, k=k, chunk_size=8)
+    found = knn_ood_score(test, train, k=k, chunk_size=8)
     torch.testing.assert_close(found.double(), expected.double(), rtol=1e-4, atol=1e-5)
 
 
 def test_knn_score_bounds_and_errors() -> None:
     train = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     test = torch.tensor([[3.0, 0.0], [-1.0, 0.0]])
-    assert knn_ood_score(train, test, k=1).tolist() == [0.0, pytest.approx(math.sqrt(2))]
-    assert knn_ood_score(train, test, k=2).tolist() == [pytest.approx(math.sqrt(2)), 2.0]
+    assert knn_ood_score(test, train, k=1).tolist() == [0.0, pytest.approx(math.sqrt(2))]
+    assert knn_ood_score(test, train, k=2).tolist() == [pytest.approx(math.sqrt(2)), 2.0]
     for k in (0, 3):
         with pytest.raises(ValueError, match=f"between 1 and the 2 training samples, got {k}"):
-            knn_ood_score(train, test, k=k)
+            knn_ood_score(test, train, k=k)
 
 
 def test_logit_scores_equal_pytorch_ood() -> None:

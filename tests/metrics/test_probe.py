@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from evaluation_helpers import normal_features, random_labels
 from torch import Tensor, nn
 
-from rince.evaluation.linear_probe import ProbeResult, linear_probe
+from metric_inputs import normal_features, random_labels
+from rince.metrics.probe import ProbeResult, linear_probe
 
 
 def blobs(
@@ -14,6 +16,10 @@ def blobs(
     centres = normal_features(99, classes, dim)
     labels = random_labels(seed, size, classes)
     return centres[labels] + noise * normal_features(seed, size, dim), labels
+
+
+def probe(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], **options: Any) -> ProbeResult:
+    return linear_probe(test[0], train[0], test[1], train[1], **options)
 
 
 def reference(
@@ -52,8 +58,8 @@ def reference(
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
 def test_equals_torch_sgd_and_reports_the_last_epoch(weight_decay: float) -> None:
     train, test = blobs(0, 70, noise=2.0), blobs(2, 50, noise=2.0)
-    result = linear_probe(
-        *train, *test, num_classes=3, epochs=20, batch_size=16, weight_decay=weight_decay, seed=5
+    result = probe(
+        train, test, num_classes=3, epochs=20, batch_size=16, weight_decay=weight_decay, seed=5
     )
     _, logits, accuracies = reference(
         train,
@@ -79,7 +85,7 @@ def test_as_good_as_logistic_regression_on_digits() -> None:
     x = torch.from_numpy(digits.data).float()[order]
     y = torch.from_numpy(digits.target).long()[order]
     theirs = LogisticRegression(max_iter=2000).fit(x[:1200] / 16, y[:1200])
-    ours = linear_probe(x[:1200], y[:1200], x[1200:], y[1200:], num_classes=10)
+    ours = linear_probe(x[1200:], x[:1200], y[1200:], y[:1200], num_classes=10)
     assert ours.accuracy == pytest.approx(theirs.score(x[1200:] / 16, y[1200:]), abs=0.02)
     assert ours.train_accuracy > 0.985
     assert ours.logits(x[1200:]).shape == (len(x) - 1200, 10)
@@ -88,7 +94,7 @@ def test_as_good_as_logistic_regression_on_digits() -> None:
 def test_training_accuracy_is_that_of_the_training_set() -> None:
     train, test = blobs(0, 60, noise=0.1), blobs(1, 60, noise=0.1)
     shifted = (test[0], (test[1] + 1) % 3)
-    result = linear_probe(*train, *shifted, num_classes=3, epochs=10)
+    result = probe(train, shifted, num_classes=3, epochs=10)
     assert result.train_accuracy == 1.0
     assert result.accuracy == 0.0
 
@@ -96,8 +102,8 @@ def test_training_accuracy_is_that_of_the_training_set() -> None:
 @pytest.mark.parametrize("factor", [2.0**-20, 2.0**10])
 def test_scale_and_origin_of_the_features_play_no_part(factor: float) -> None:
     (x, y), (xt, yt) = blobs(0, 80), blobs(1, 80)
-    plain = linear_probe(x, y, xt, yt, num_classes=3, epochs=10)
-    moved = linear_probe((x + 3) * factor, y, (xt + 3) * factor, yt, num_classes=3, epochs=10)
+    plain = linear_probe(xt, x, yt, y, num_classes=3, epochs=10)
+    moved = linear_probe((xt + 3) * factor, (x + 3) * factor, yt, y, num_classes=3, epochs=10)
     torch.testing.assert_close(
         moved.logits((xt + 3) * factor), plain.logits(xt), rtol=1e-3, atol=1e-3
     )
@@ -105,8 +111,8 @@ def test_scale_and_origin_of_the_features_play_no_part(factor: float) -> None:
 
 def test_test_samples_have_no_influence_on_the_layer() -> None:
     train = blobs(0, 60)
-    one = linear_probe(*train, *blobs(1, 50), num_classes=3, epochs=5)
-    other = linear_probe(*train, *blobs(2, 7, noise=9.0), num_classes=3, epochs=5)
+    one = probe(train, blobs(1, 50), num_classes=3, epochs=5)
+    other = probe(train, blobs(2, 7, noise=9.0), num_classes=3, epochs=5)
     assert torch.equal(one.weight, other.weight)
     assert torch.equal(one.bias, other.bias)
 
@@ -115,11 +121,11 @@ def test_a_dimension_dead_in_training_is_ignored() -> None:
     (x, y), (xt, yt) = blobs(0, 80), blobs(1, 80)
     dead = torch.full((80, 1), 0.3)
     result = linear_probe(
-        torch.cat([x, dead], 1), y, torch.cat([xt, dead + 1e6], 1), yt, num_classes=3, epochs=10
+        torch.cat([xt, dead + 1e6], 1), torch.cat([x, dead], 1), yt, y, num_classes=3, epochs=10
     )
     assert float(result.weight[:, -1].abs().max()) == 0.0
     assert result.accuracy > 0.6
-    constant = linear_probe(dead, y, dead, yt, num_classes=3, epochs=2)
+    constant = linear_probe(dead, dead, yt, y, num_classes=3, epochs=2)
     assert bool(torch.isfinite(constant.bias).all())
     assert constant.train_accuracy == float(y.bincount().max()) / 80
 
@@ -128,8 +134,7 @@ def test_seed_decides_and_the_global_generator_stays() -> None:
     train, test = blobs(0, 60), blobs(1, 50)
     state = torch.get_rng_state()
     first, again, other = (
-        linear_probe(*train, *test, num_classes=3, epochs=3, batch_size=8, seed=seed)
-        for seed in (0, 0, 1)
+        probe(train, test, num_classes=3, epochs=3, batch_size=8, seed=seed) for seed in (0, 0, 1)
     )
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first.weight, again.weight)
@@ -138,12 +143,12 @@ def test_seed_decides_and_the_global_generator_stays() -> None:
 
 def test_works_where_gradients_are_off() -> None:
     train, test = blobs(0, 60), blobs(1, 50)
-    expected = linear_probe(*train, *test, num_classes=3, epochs=3)
+    expected = probe(train, test, num_classes=3, epochs=3)
     with torch.inference_mode():
-        found = linear_probe(train[0].clone(), train[1].clone(), *test, num_classes=3, epochs=3)
+        found = probe((train[0].clone(), train[1].clone()), test, num_classes=3, epochs=3)
     assert torch.equal(found.weight.clone(), expected.weight)
     learning = train[0].clone().requires_grad_()
-    assert not linear_probe(learning, train[1], *test, num_classes=3, epochs=1).bias.requires_grad
+    assert not probe((learning, train[1]), test, num_classes=3, epochs=1).bias.requires_grad
 
 
 def test_logits_apply_to_features_as_given() -> None:

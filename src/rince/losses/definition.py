@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rince.losses.masked import masked_logsumexp, mean_over_mask
+from rince.losses.common import masked_logsumexp, mean_over_mask
 
 Variant = Literal["in", "out", "out-in"]
 Positives = Literal["exclusive", "cumulative"]

@@ -4,13 +4,13 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from evaluation_helpers import FloatArray, cosines, normal_features, random_labels, sign_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from metric_inputs import FloatArray, cosines, normal_features, random_labels, sign_features
 from rince.core.pair_ranks import DenseRanks, IdentityRanks, TableRanks
-from rince.evaluation.ordering import rank_agreement, rank_correlation, similarity_histograms
+from rince.metrics.ordering import rank_agreement, rank_correlation, similarity_histograms
 
 
 def random_ranks(seed: int, rows: int, cols: int, low: int = -1, high: int = 3) -> Tensor:
