@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from rince.data import kinds
 from rince.data.items import Splits
+from rince.data.kind import Kind
 from rince.training.config import TrainConfig
 
 
-def load_splits(config: TrainConfig, channels: int = 3, kind: kinds.Kind | None = None) -> Splits:
+def load_splits(config: TrainConfig, channels: int = 3, kind: Kind | None = None) -> Splits:
     """The data of a run's configuration; ``channels`` are those that image files are decoded to.
 
     ``kind`` is theirs, if it is known already.
