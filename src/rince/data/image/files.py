@@ -200,21 +200,21 @@ def _labels_of_folders(root: Path, taxonomy: Taxonomy) -> dict[Names, int]:
     """The label of every class folder with images, in a taxonomy of other folders."""
     empty: list[Path] = []
     try:
-        found = sorted(class_folders(root, (), empty))
-        if not found:
+        folders = sorted(class_folders(root, (), empty))
+        if not folders:
             raise RinceError(f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        checked_paths(found, [str(root.joinpath(*path)) for path in found])
+        checked_paths(folders, [str(root.joinpath(*path)) for path in folders])
     except OSError as error:
         raise RinceError(f"cannot read {error.filename}: {error.strerror}") from error
     except ValueError as error:  # two folders of one class
         raise RinceError(str(error)) from None
     if empty:
         names = ", ".join(str(folder.relative_to(root)) for folder in empty[:5])
-        warn(f"{len(empty)} class folders in {root} hold no image and are passed over: {names}")
+        warn(f"{len(empty)} class folders in {root} hold no image and are left out: {names}")
     composed = [tuple(map(_composed, path)) for path in taxonomy.paths]
     label_of_class = {path[-1]: label for label, path in enumerate(composed)}
     label_of = {}
-    for path in found:
+    for path in folders:
         label = label_of_class.get(_composed(path[-1]), -1)
         if label < 0 or composed[label][-len(path) :] != tuple(map(_composed, path)):
             known = "no such class" if label < 0 else f"expected {'/'.join(taxonomy.paths[label])}"

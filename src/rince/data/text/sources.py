@@ -94,7 +94,7 @@ def load_text_outliers(path: str | Path, taxonomy: Taxonomy, *, column: str = "t
 
 def _part(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
     """The rows of the first of these splits that the file has."""
-    found: dict[str, list[Row]] = {}
+    rows_of: dict[str, list[Row]] = {}
     for line, cells in rows:
         name = cells[SPLIT].lower()
         if name not in ("train", *_TESTS):
@@ -102,13 +102,13 @@ def _part(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
             raise ValueError(
                 f"line {line}: the column 'split' is {name!r}, expected one of {known}"
             )
-        found.setdefault(name, []).append((line, cells))
-    there = [name for name in names if name in found]
-    if not there:
+        rows_of.setdefault(name, []).append((line, cells))
+    present = [name for name in names if name in rows_of]
+    if not present:
         raise ValueError(f"the column 'split' never says {' or '.join(names)}")
-    if len(there) > 1:
-        warn(f"the column 'split' says {' and '.join(there)}: {there[0]} is used for testing")
-    return found[there[0]]
+    if len(present) > 1:
+        warn(f"the column 'split' says {' and '.join(present)}: {present[0]} is used for testing")
+    return rows_of[present[0]]
 
 
 def _texts(
@@ -135,11 +135,11 @@ def _texts(
             f"{some_names(unknown)}: classes of the test that no training text has, or not under "
             f"the same labels"
         )
-    found = [label_of[tuple(name for name in path if name)] for path in paths]
+    labels = [label_of[tuple(name for name in path if name)] for path in paths]
     return Texts(
         tuple(cells[column] for _, cells in rows),
         torch.zeros(len(rows), 0, dtype=torch.int64),
-        torch.tensor(found),
+        torch.tensor(labels),
         taxonomy,
         Path(data).stem,
     )

@@ -18,7 +18,7 @@ _RESERVED = 4  # bytes of a check sum
 
 
 class ClipCache:
-    """Decoded clips in one file, at most so many bytes; loader workers and later runs share it.
+    """Decoded clips in one file of bounded size; loader workers and later runs share it.
 
     A file mapped into memory: a set that fits into free memory is read from there. Each clip has
     one place, written once, so that a full cache stays useful: it holds a fixed part of the set.

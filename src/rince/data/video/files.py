@@ -95,10 +95,10 @@ def video_files(path: str | Path) -> list[str]:
         return [str(root)]
     if not root.is_dir():
         raise RinceError(f"{path} is neither a video nor a folder of videos")
-    found = [str(file) for file in files_below(root, VIDEO_SUFFIXES) if file.is_file()]
-    if not found:
+    files = [str(file) for file in files_below(root, VIDEO_SUFFIXES) if file.is_file()]
+    if not files:
         raise RinceError(f"{path} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
-    return found
+    return files
 
 
 def _from_tree(root: Path, prefix: str, test: bool | None) -> Iterator[VideoFile]:
@@ -161,12 +161,12 @@ def _by_split_files(files: Sequence[VideoFile], folder: Path, split: int) -> Ite
             f"{folder} holds neither trainlist{split:02}.txt and testlist{split:02}.txt (UCF101) "
             f"nor *_test_split{split}.txt (HMDB51)"
         )
-    found = {"/".join((*f.label[-1:], f.path.name)): f for f in files}
-    missing = [name for name in sides if name not in found]
+    by_name = {"/".join((*f.label[-1:], f.path.name)): f for f in files}
+    missing = [name for name in sides if name not in by_name]
     if missing:
         raise RinceError(
             f"{len(missing)} of {len(sides)} videos of the split in {folder} are not in the data, "
             f"such as {missing[0]}"
         )
     for name, test in sides.items():
-        yield replace(found[name], test=test)
+        yield replace(by_name[name], test=test)

@@ -90,11 +90,11 @@ def read_shots(file: Path) -> dict[str, ShotList]:
         except ValueError as error:
             problems.append(f"line {line}: {error}")
     refuse_rows(file, problems, "start_s and end_s are seconds")
-    found = {}
+    shots_of_video = {}
     for video, of_video in spans.items():
         ordered = sorted(of_video)
         flat = [t for span in ordered for t in span]
         if flat != sorted(flat):
             raise RinceError(f"{file}: the shots of {video} overlap, or end before they start")
-        found[video] = ShotList(tuple(ordered))
-    return found
+        shots_of_video[video] = ShotList(tuple(ordered))
+    return shots_of_video
