@@ -81,8 +81,9 @@ class Items(ABC):
 
     @property
     def size(self) -> str:
-        """How large one is, for people: "32 px"."""
-        return f"{self.spec.size} px"
+        """How large one is, for people: "32 px"; of a kind of your own its shape."""
+        shape = self.spec.shape
+        return f"{shape[-1]} px" if len(shape) in (3, 4) else " x ".join(map(str, shape))
 
     @property
     def times(self) -> Tensor | None:
