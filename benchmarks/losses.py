@@ -69,7 +69,9 @@ class Case:
             if rank <= size.ranks:
                 table[c[:, None] // group == c // group] = rank
         self.labels, self.key_labels = labels, others
-        self.ranks = rince.TableRanks(labels, others, table, ignore_self=own, num_ranks=size.ranks)
+        self.ranks = rince.ranks.TableRanks(
+            labels, others, table, ignore_self=own, num_ranks=size.ranks
+        )
         self.taus = TAUS[: size.ranks]
         self.leaves = [self.query] if own else [self.query, self.key]
 

@@ -74,7 +74,7 @@ def train(
     return judge(z.detach(), ranks)
 
 
-def judge(z: torch.Tensor, ranks: rince.PairRanks) -> Outcome:
+def judge(z: torch.Tensor, ranks: rince.ranks.PairRanks) -> Outcome:
     """z: (N, D) unit length; ranks: (N, N), 1 and 2 somewhere in each row."""
     similarity, rank = z @ z.T, ranks.tile(slice(None), slice(None))
     worst_same = similarity.masked_fill(rank != 1, torch.inf).amin(dim=1)

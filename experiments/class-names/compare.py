@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import torch
 
-from rince import Similarity, Taxonomy, name_scores_by_text, name_scores_by_wordnet
+from rince import Similarity, Taxonomy
+from rince.ranks import name_scores_by_text, name_scores_by_wordnet
 from rince.ranks.class_names import readable_name
 from rince.ranks.wordnet import WordNetNouns
 

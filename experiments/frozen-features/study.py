@@ -27,12 +27,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rince import ClassRanks, Taxonomy
+from rince import Taxonomy
 from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
 from rince.evaluation import FeatureSet, label_levels, outlier_detectors
 from rince.metrics import auroc, fpr_at_tpr, linear_probe, rank_agreement, retrieval_by_level
 from rince.models.heads import ParallelHeads, ProjectionHead
+from rince.ranks import ClassRanks
 from rince.training.classifiers import classification_loss, classifier_head
 from rince.training.config import (
     CLASSIFIERS,

@@ -10,9 +10,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn import functional
 
-from rince import TableRanks, gather, mean_over_processes, ranked_info_nce
+from rince import gather, mean_over_processes, ranked_info_nce
 from rince.core.distributed import process_index, world_size
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
+from rince.ranks import TableRanks
 
 COUNT = 240
 TABLE = torch.tensor([[1, 2, 0, 0], [2, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.int8)

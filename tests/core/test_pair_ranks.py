@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rince import DenseRanks, IdentityRanks, PairRanks, TableRanks
 from rince.core.pair_ranks import ALL, as_pair_ranks
+from rince.ranks import DenseRanks, IdentityRanks, PairRanks, TableRanks
 
 TABLE = torch.tensor([[1, 2, 0, -1], [3, 1, 2, 0], [0, 0, 1, 3], [2, 2, 0, 1]], dtype=torch.int8)
 

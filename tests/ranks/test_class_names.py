@@ -11,14 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rince import (
-    RinceError,
-    RinceWarning,
-    Similarity,
-    Taxonomy,
-    name_scores_by_text,
-    name_scores_by_wordnet,
-)
+from rince import RinceError, RinceWarning, Similarity, Taxonomy
+from rince.ranks import name_scores_by_text, name_scores_by_wordnet
 from rince.ranks.class_names import readable_name
 from rince.ranks.wordnet import FAR, WordNetNouns
 
@@ -234,7 +228,7 @@ def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_importing_rince_stays_light() -> None:
     code = (
-        "import sys, rince; rince.Similarity, rince.name_scores_by_text; print(sorted("
+        "import sys, rince; rince.Similarity, rince.ranks.name_scores_by_text; print(sorted("
         "{'sentence_transformers', 'transformers', 'nltk', 'pyarrow'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -77,8 +77,11 @@ def test_rows_in_another_order_are_matched_by_name(tmp_path: Path) -> None:
         ("", "expected a header row of class names"),
         ("x,a,b\n", "expected a header row of class names"),
         ("x,a,b\na,1,2\nb,1\n", "line 3: 2 cells, but the header has 3"),
-        ("x,a,b\na,one,2\nb,1,two\n", "line 2: 'one' is no number; line 3: 'two' is no number"),
-        ("x;a;b\na;1;0,5\nb;1;1\n", "line 2: '0,5' is no number"),
+        (
+            "x,a,b\na,one,2\nb,1,two\n",
+            "line 2: 'one' is not a number; line 3: 'two' is not a number",
+        ),
+        ("x;a;b\na;1;0,5\nb;1;1\n", "line 2: '0,5' is not a number"),
         ("x,a,b\na,1,2\nc,1,2\n", "c is only among the rows; b is only among the columns"),
         ("x,a,a\na,1,2\nb,1,2\n", "column names occur twice: a"),
         ("x,a,b\na,1,2\na,1,2\n", "row names occur twice: a"),

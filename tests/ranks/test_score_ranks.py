@@ -11,14 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rince import (
-    Relevance,
-    ScoreRanks,
-    graph_closeness,
-    label_overlap,
-    ranked_info_nce,
-    target_closeness,
-)
+from rince import Relevance, ScoreRanks, ranked_info_nce
+from rince.ranks import graph_closeness, label_overlap, target_closeness
 from rince.ranks.score_ranks import describe_pairs
 
 # A handful of values, so that scores meet thresholds; None: not judged.
@@ -109,10 +103,9 @@ def test_what_is_refused(wrong: Any) -> None:
 
 def test_warnings_of_a_summary() -> None:
     summary = Relevance([2, 1]).describe(torch.tensor([[2.0, 2.0]]))
-    assert summary.warnings == (
-        "no pair has rank 2: its loss term is always skipped",
-        "there are no negatives: the last rank has nothing to be told from",
-    )
+    empty, alone = summary.warnings
+    assert "no pair has rank 2" in empty
+    assert "no negatives" in alone
     assert all(warning in str(summary) for warning in summary.warnings)
     assert (
         describe_pairs(torch_ranks := Relevance([1]).ranks(torch.eye(2)), ["same"]).warnings == ()

@@ -203,7 +203,7 @@ def test_aligned_by_name_and_not_by_place(animals: Similarity) -> None:
 def test_a_class_without_scores_is_named_with_its_neighbour(animals: Similarity) -> None:
     message = (
         r"2 of 3 classes have no scores: huskie, boat; near names with scores: 'huskie' \(did you "
-        r"mean 'husky'\?\); names with scores that are no class: husky, malamute, tabby, siamese"
+        r"mean 'husky'\?\); names .*: husky, malamute, tabby, siamese"
     )
     with pytest.raises(ValueError, match=message):
         animals.aligned_to(["huskie", "boat", "carp"])
@@ -264,7 +264,7 @@ def test_describe_counts(animals: Similarity) -> None:
     assert found.most == (0, 1, 2, 4, 1)
     # 10 others of a batch of 11; each ordered pair of classes has a chance of 1/25.
     assert found.expected == pytest.approx((2.0, 1.2, 2.0, 4.4, 0.4))
-    assert found.alone == ("siamese", "carp")
+    assert found.without_sibling == ("siamese", "carp")
     assert (found.missing, found.one_sided) == (1, 2)  # tabby-siamese, husky-carp
     assert sum(found.histogram) == 19
     assert (found.edges[0], found.edges[-1]) == (0.1, 0.9)
@@ -310,11 +310,15 @@ def test_pairs_on_which_a_tree_disagrees(animals: Similarity) -> None:
     tree = Taxonomy([("dog", "husky"), ("dog", "malamute"), ("cat", "tabby"), ("cat", "siamese"),
                      ("carp",)])  # fmt: skip
     found = animals.by_thresholds([0.7, 0.45]).describe(tree=tree)
-    assert [(p.query, p.key, p.score) for p in found.strangers] == [("husky", "tabby", 0.5)]
-    assert found.torn == ()
+    assert [(p.query, p.key, p.score) for p in found.cross_group_positives] == [
+        ("husky", "tabby", 0.5)
+    ]
+    assert found.within_group_negatives == ()
     found = animals.by_thresholds([0.7]).describe(tree=tree)
-    assert [(p.query, p.key, p.score) for p in found.torn] == [("siamese", "tabby", 0.6)]
-    assert found.counted == (0, 1)
+    assert [(p.query, p.key, p.score) for p in found.within_group_negatives] == [
+        ("siamese", "tabby", 0.6)
+    ]
+    assert found.totals == (0, 1)
     assert "in a common group, negative by score (1), lowest:\n  siamese -> tabby" in str(found)
     with pytest.raises(ValueError, match="in another order"):
         animals.by_top_k([1]).describe(tree=Taxonomy([(n,) for n in reversed(NAMES)]))

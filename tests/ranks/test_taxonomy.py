@@ -614,7 +614,7 @@ def test_fashion_mnist() -> None:
     for a, b in itertools.product(range(10), repeat=2):
         together = any(a in group and b in group for group in groups)
         assert int(tree.table[a, b]) == (1 if a == b else 2 if together else 0)
-    assert tree.describe().alone == ("Trouser", "Dress", "Bag")
+    assert tree.describe().without_sibling == ("Trouser", "Dress", "Bag")
 
 
 def shared_data(name: str) -> Path:
@@ -692,7 +692,7 @@ def test_summary_counts(paths: tuple[tuple[str, ...], ...]) -> None:
         len({path[: tree.num_ranks - level + 1] for path in paths})
         for level in range(1, tree.num_ranks + 1)
     )
-    assert summary.alone == tuple(
+    assert summary.without_sibling == tuple(
         path[-1]
         for path, row in zip(paths, table, strict=True)
         if 2 not in row and tree.num_ranks > 1

@@ -204,9 +204,9 @@ def test_the_ids_and_times_that_are_kept() -> None:
         ({"shot": [0, -2]}, r"item 1 has a shot below -1 \(unknown\): shot -2"),
         ({"video": [0.5, 1]}, "video must be a vector of integers.*number names first"),
         ({"video": [True, False]}, "video must be a vector of integers"),
-        ({"video": [[0], [1]]}, r"video must be a vector of integers, one an item, got shape \(2"),
+        ({"video": [[0], [1]]}, r"video must be a vector of integers, one per item, got shape \(2"),
         ({"start": [0]}, "start has 1 items, but video has 2"),
-        ({"start": 0.0}, r"start must be a vector of seconds, one an item, got shape \(\)"),
+        ({"start": 0.0}, r"start must be a vector of seconds, one per item, got shape \(\)"),
     ],
 )
 def test_wrong_items(given: dict[str, Any], message: str) -> None:

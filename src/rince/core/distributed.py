@@ -31,7 +31,7 @@ def gather(x: Tensor) -> Tensor:
     >>> import rince, torch
     >>> z, labels = torch.eye(4), torch.tensor([0, 0, 1, 1])  # of this process
     >>> table = torch.tensor([[1, 0], [0, 1]])
-    >>> ranks = rince.TableRanks(labels, rince.gather(labels), table, ignore_self=True)
+    >>> ranks = rince.ranks.TableRanks(labels, rince.gather(labels), table, ignore_self=True)
     >>> loss = rince.ranked_info_nce(z, rince.gather(z), ranks, 0.1)
 
     That is exact where all processes have as many queries with something to learn, which holds if

@@ -30,7 +30,7 @@ def files_below(
         RinceError: a folder that cannot be read.
     """
     seen = set() if seen is None else seen
-    if folder.resolve() in seen:  # by a link, perhaps one that leads back above itself
+    if folder.resolve() in seen:  # through a link, perhaps to a folder above itself
         return
     seen.add(folder.resolve())
     try:
@@ -38,11 +38,13 @@ def files_below(
         with os.scandir(folder) as unsorted:
             entries = sorted(unsorted, key=lambda entry: entry.name)
     except OSError as error:
-        raise RinceError(f"cannot look into {folder} ({error}): mend that, or move it") from error
+        raise RinceError(
+            f"cannot read folder {folder} ({error}): fix its permissions or move it"
+        ) from error
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        link = entry.is_symlink()  # one that leads to itself is no folder, nor an error
+        link = entry.is_symlink()  # one that leads to itself is neither a folder nor an error
         if os.path.isdir(entry.path) if link else entry.is_dir():
             yield from files_below(Path(entry.path), suffixes, seen)
         elif os.path.splitext(entry.name)[1].lower() in suffixes:

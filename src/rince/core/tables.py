@@ -178,7 +178,7 @@ def refuse_rows(file: Path, problems: Sequence[str], hint: str = "") -> None:
     """Refuse a file for all its bad rows at once.
 
     Args:
-        problems: one a row, with its line; the first ten are shown. hint: how to fix them.
+        problems: one per row, with its line; the first ten are shown. hint: how to fix them.
 
     Raises:
         RinceError: there is a problem.

@@ -7,7 +7,6 @@ items are held out for the test, and how a data set is told from another, is dec
 from __future__ import annotations
 
 import copy
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
-from rince.core.input_spec import InputSpec
+from rince.core.digests import content_digest, short_digest
+from rince.core.input_spec import InputSpec as InputSpec
 from rince.data.views import Augmentation, ViewConfig
 from rince.ranks.taxonomy import Taxonomy
 
@@ -137,7 +137,7 @@ class Items(ABC):
         return self.batch(indices)
 
     def network_inputs(self, fitted: Tensor) -> Tensor:
-        """What a network takes at evaluation, (B, \\*spec.shape), from :meth:`fitted`."""
+        """What a network takes at evaluation, (B, *spec.shape), from :meth:`fitted`."""
         return fitted
 
     def augmentation(self, config: ViewConfig) -> Augmentation | None:
@@ -171,15 +171,7 @@ class Splits:
     def fingerprint(self) -> str:
         """A hex digest that tells whether these are the items of another time, split alike."""
         both = f"{self.train.fingerprint()} {self.test.fingerprint()}"
-        return hashlib.blake2b(both.encode(), digest_size=16).hexdigest()
-
-
-def digest(parts: Iterable[object]) -> str:
-    """The fingerprint of some facts, in their order: 32 hex digits."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(repr(part).encode() + b"\n")  # repr: names need not be valid Unicode
-    return digest.hexdigest()
+        return content_digest(both.encode()).hex()
 
 
 def check_labels(labels: Tensor, count: int, taxonomy: Taxonomy) -> None:
@@ -314,8 +306,7 @@ def _hashed_by_class(items: Items, use: str, seed: int) -> list[tuple[int, list[
     assert keys is not None
     members: dict[int, list[tuple[bytes, int]]] = {}
     for index, (key, label) in enumerate(zip(keys, items.labels.tolist(), strict=True)):
-        place = hashlib.blake2b(repr((use, seed, key)).encode(), digest_size=8).digest()
-        members.setdefault(label, []).append((place, index))
+        members.setdefault(label, []).append((short_digest(use, seed, key), index))
     return [(label, [index for _, index in sorted(members[label])]) for label in sorted(members)]
 
 

@@ -80,6 +80,7 @@ class Kind:
             takes, some at a time; ``skip``: leave out, with a warning, what cannot be read.
         build_backbone: (name, spec, options, pretrained) -> a backbone.
         encoder: (trained network, options) -> what is exported and embeds.
+        usage: encoder -> how to feed it, in code and in a table: Markdown for a model card.
         backbone: name of the default backbone. optimizer: the default one.
         by_name: whether ``recognise`` looks at the name alone, and never at the disk.
         files: whether a query of ``rince search`` is a file.
@@ -102,6 +103,7 @@ class Kind:
         default=_not_given("build_backbone")
     )
     encoder: Callable[[TrainedNetwork, DataOptions], Encoder] = field(default=_not_given("encoder"))
+    usage: Callable[[Any], str] = field(default=_not_given("usage"))
     backbone: str = ""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     by_name: bool = False

@@ -1,6 +1,7 @@
 from .class_names import name_scores_by_text as name_scores_by_text
 from .class_names import name_scores_by_wordnet as name_scores_by_wordnet
 from .class_ranks import ClassRanks as ClassRanks
+from .level_ranks import LevelRanks as LevelRanks
 from .measures import graph_closeness as graph_closeness
 from .measures import label_overlap as label_overlap
 from .measures import target_closeness as target_closeness

@@ -88,7 +88,7 @@ def name_scores_by_wordnet(classes: Sequence[str], folder: str | Path | None = N
     """
     wordnet = WordNetNouns(folder)
     senses = [_senses(wordnet, name) for name in classes]
-    unknown = [name for name, found in zip(classes, senses, strict=True) if not found]
+    unknown = [name for name, of_name in zip(classes, senses, strict=True) if not of_name]
     if len(unknown) == len(classes):
         raise RinceError(f"WordNet has none of these classes: {some_names(classes)}")
     if unknown:
@@ -96,14 +96,15 @@ def name_scores_by_wordnet(classes: Sequence[str], folder: str | Path | None = N
             f"WordNet does not have {len(unknown)} of {len(classes)} classes, whose scores are "
             f"missing: {some_names(unknown)}"
         )
-    sizes = [len(found) for found in senses if found]
-    known = [i for i, found in enumerate(senses) if found]
-    edges = wordnet.distances([sense for found in senses for sense in found])  # (N, N)
+    sizes = [len(of_name) for of_name in senses if of_name]
+    known = [i for i, of_name in enumerate(senses) if of_name]
+    edges = wordnet.distances([sense for of_name in senses for sense in of_name])  # (N, N)
     for _ in range(2):  # the nearest sense of each class, on one side and then on the other
         edges = torch.stack([block.amin(dim=0) for block in torch.split(edges, sizes)], dim=1)
-    found = 1 / (1 + edges.double())
+    similarity = 1 / (1 + edges.double())
     scores = torch.full((len(classes), len(classes)), float("nan"), dtype=torch.float64)
-    scores[torch.tensor(known)[:, None], torch.tensor(known)] = found.masked_fill(edges >= FAR, 0)
+    similarity[edges >= FAR] = 0
+    scores[torch.tensor(known)[:, None], torch.tensor(known)] = similarity
     return Similarity(tuple(classes), scores)
 
 

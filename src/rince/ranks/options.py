@@ -18,14 +18,14 @@ TIME_OPTIONS = ("near", "unit", "shots", "beyond")
 
 @dataclass
 class RankOptions:
-    """How similar RINCE takes images to be; by default as the folders' superclasses say.
+    """How similar two items are for RINCE; by default as the superclasses of the data say.
 
-    What a run is judged by (fine and coarse labels, rank order) is always the folders' own.
+    Runs are always evaluated by the classes and superclasses of the data.
 
     Args:
         by: "classes", or "time": clips of videos by when they were recorded, without any label;
             supcon-in and supcon-out then take all of a video as positives.
-        near: by time: clips at most so far apart have rank 2, 3, ...; [] leaves the ranks "same
+        near: by time: the largest gaps of clips of rank 2, 3, ...; [] leaves the ranks "same
             clip" and "same video".
         unit: by time: of near, "seconds" or "fraction" of the video.
         shots: by time: clips of one shot have rank 2, whatever near says (see videos.shots).
@@ -33,13 +33,14 @@ class RankOptions:
         scores: rank classes by similarity scores: a .csv, .npy or .parquet file of a
             class-by-class matrix with names, or text (a sentence-embedding model on the class
             names), or wordnet (path similarity of the class names).
-        thresholds: falling scores from which on classes have rank 2, 3, ...
+        thresholds: the lowest scores of rank 2, 3, ..., falling.
         quantiles: thresholds at these quantiles of all scores, falling (0.95: the top 5 %).
-        top_k: so many most similar classes have rank 2, so many next ones rank 3, ...
+        top_k: how many of the most similar classes have rank 2, how many of the next ones rank
+            3, ...
         missing: pairs of classes without a score are ignored, or negatives.
         text_model: a sentence-transformers model for scores text; None takes all-MiniLM-L6-v2,
             which the extra rince[text] brings along.
-        score_noise: disturb the scores by normal noise of this standard deviation (by the seed).
+        score_noise: add normal noise of this standard deviation to the scores (by the seed).
         move_classes: move this share of the classes into a wrong superclass for RINCE (by the
             seed); not together with scores.
         forget: ignore this share of the pairs of classes (by the seed).
@@ -101,8 +102,8 @@ class RankOptions:
             )
             require(
                 self.move_classes == 0,
-                "ranks.move_classes moves classes between the folders' superclasses, which have no "
-                "part in ranks by ranks.scores: disturb those with ranks.score_noise",
+                "ranks.move_classes moves classes between superclasses, which ranks.scores does "
+                "not use: take ranks.score_noise instead",
             )
         require(
             self.text_model is None or self.scores == "text",
@@ -114,10 +115,10 @@ class RankOptions:
         )
         for name in ("move_classes", "forget"):
             share = getattr(self, name)
-            require(0 <= share <= 1, f"ranks.{name} is a share in [0, 1], got {share}")
+            require(0 <= share <= 1, f"ranks.{name} must be a share in [0, 1], got {share}")
 
     def label(self) -> str:
-        """What differs from the folders' ranks, for a table; "" if nothing does."""
+        """What differs from the default ranks, for a table; "" if nothing does."""
         parts = []
         if self.by == "time":
             near = " ".join(f"{x:g}" for x in self.near)

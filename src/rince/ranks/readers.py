@@ -9,6 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
 from rince.core.checks import RinceError, require
 
 IMAGE_SUFFIXES = frozenset(
@@ -20,25 +24,31 @@ Names: TypeAlias = tuple[str, ...]
 Nested: TypeAlias = "Mapping[str, Nested] | Sequence[str | Nested]"
 
 
-def checked_paths(paths: Sequence[Sequence[str]], places: Sequence[str]) -> tuple[Names, ...]:
-    """The paths as tuples, if they are a tree; ``places`` say where each one was found."""
+def checked_paths(
+    paths: Sequence[Sequence[str]], places: Sequence[str] | None = None
+) -> tuple[Names, ...]:
+    """The paths as tuples, if they are a tree; ``places`` say where each one stands."""
+
+    def place(i: int) -> str:
+        return f"class {i}" if places is None else places[i]
+
     require(len(paths) > 0, "a class tree needs at least one class")
     seen: dict[str, int] = {}
     for i, path in enumerate(paths):
-        place = places[i]
-        require(
-            not isinstance(path, str) and 1 <= len(path) <= MAX_DEPTH,
-            f"{place}: a path is a sequence of 1 to {MAX_DEPTH} names from the top group down to "
-            f"the class, such as ('animal', 'dog', 'husky'); got {str(path)[:80]!r}",
-        )
-        for name in path:
-            require(
-                isinstance(name, str) and name.strip() != "",
-                f"{place}: names must be strings that are not empty, got {name!r} in {path!r}",
+        if isinstance(path, str) or not 1 <= len(path) <= MAX_DEPTH:
+            raise ValueError(
+                f"{place(i)}: a path is a sequence of 1 to {MAX_DEPTH} names from the top group "
+                f"down to the class, such as ('animal', 'dog', 'husky'); got {str(path)[:80]!r}"
             )
+        for name in path:
+            if not isinstance(name, str) or not name.strip():
+                raise ValueError(
+                    f"{place(i)}: names must be strings that are not empty, got {name!r} in "
+                    f"{path!r}"
+                )
         first = seen.setdefault(composed(path[-1]), i)
         if first != i:
-            where = f" ({places[first]} and {place})"
+            where = f" ({place(first)} and {place(i)})"
             before, now = ("/".join(paths[k][:-1]) or None for k in (first, i))
             raise ValueError(
                 f"class {path[-1]!r} is given twice{where}"
@@ -47,12 +57,12 @@ def checked_paths(paths: Sequence[Sequence[str]], places: Sequence[str]) -> tupl
             )
     result = tuple(tuple(path) for path in paths)
     groups = {path[:k] for path in result for k in range(1, len(path))}
-    for path, place in zip(result, places, strict=True):
-        require(
-            path not in groups,
-            f"{place}: {'/'.join(path)!r} is both a class and a group of other classes; give the "
-            "class a name of its own inside the group",
-        )
+    for i, path in enumerate(result):
+        if path in groups:
+            raise ValueError(
+                f"{place(i)}: {'/'.join(path)!r} is both a class and a group of other classes; "
+                "give the class a name of its own inside the group"
+            )
     return result
 
 
@@ -64,7 +74,7 @@ def two_parents(name: str, first: str | None, second: str | None) -> str:
 def class_folders(folder: Path, path: Names, empty: list[Path] | None = None) -> Iterator[Names]:
     """Walk the folders in sorted order and give the path of each one that holds images.
 
-    A folder that holds neither images nor folders is an error, or goes into ``empty``.
+    A folder that holds neither images nor folders is an error; with ``empty`` it is added there.
     """
     if len(path) > MAX_DEPTH:
         raise RinceError(f"folders are nested more than {MAX_DEPTH} deep (a link loop?): {folder}")
@@ -87,7 +97,7 @@ def class_folders(folder: Path, path: Names, empty: list[Path] | None = None) ->
         )
     if image and not path:
         raise RinceError(
-            f"images lie directly in {folder} ({image}); put them into one folder a class: "
+            f"images lie directly in {folder} ({image}); put them into one folder per class: "
             f"{folder}/<group>/<class>/{image}"
         )
     if image:
@@ -145,7 +155,8 @@ def paths_from_rows(
 def _check_no_cycle(paths: Sequence[Names], lines: Sequence[int]) -> None:
     """Refuse a table where a name is a group above itself: ``a,b`` and ``b,a``.
 
-    A class named like its own group (``bag,bag``) is no cycle: tables with a group of one do so.
+    A class named like its own group (``bag,bag``) is not a cycle: groups of
+    one class are often written so.
     """
     line_of: dict[tuple[str, str], int] = {}  # (parent, child) -> where that is said first
     for path, line in zip(paths, lines, strict=True):
@@ -159,11 +170,36 @@ def _check_no_cycle(paths: Sequence[Names], lines: Sequence[int]) -> None:
         graphlib.TopologicalSorter(parents).prepare()
     except graphlib.CycleError as error:
         cycle = error.args[1]  # each name is the parent of the next
-        found = sorted({line_of[edge] for edge in zip(cycle, cycle[1:], strict=False)})
+        lines_of_cycle = sorted({line_of[edge] for edge in zip(cycle, cycle[1:], strict=False)})
         raise ValueError(
             f"the groups form a cycle: {' -> '.join(reversed(cycle))} (lines "
-            f"{' and '.join(map(str, found))}); no name can be a group above itself"
+            f"{' and '.join(map(str, lines_of_cycle))}); no name can be a group above itself"
         ) from None
+
+
+def paths_from_labels(labels: Tensor | ArrayLike, finest_first: bool) -> list[Names]:
+    """Paths of the different rows of (N, L) integers, sorted from the finest column on."""
+    rows = torch.as_tensor(labels)
+    require(
+        rows.ndim == 2 and len(rows) > 0 and 1 <= rows.shape[1] <= MAX_DEPTH,
+        f"labels must be (items, levels), with at least one item and 1 to {MAX_DEPTH} levels, got "
+        f"shape {tuple(rows.shape)}",
+    )
+    require(
+        not rows.is_floating_point() and rows.dtype != torch.bool,
+        f"labels must be integers, got {rows.dtype}",
+    )
+    rows = torch.unique(rows if finest_first else rows.flip(1), dim=0)  # sorted
+    columns, occurrences = [], torch.ones(0)
+    for column in reversed(rows.unbind(1)):  # the top level first, the classes last
+        values, inverse, occurrences = torch.unique(column, return_inverse=True, return_counts=True)
+        names = [str(value) for value in values.tolist()]  # one object for all rows of a group
+        columns.append([names[i] for i in inverse.tolist()])
+    paths = list(zip(*columns, strict=True))
+    if len(occurrences) == len(paths):
+        return paths
+    own = {name for name, count in zip(names, occurrences.tolist(), strict=True) if count == 1}
+    return [path if path[-1] in own else (*path[:-1], "/".join(path)) for path in paths]
 
 
 def nested_paths(node: object, path: Names) -> Iterator[Names]:

@@ -26,7 +26,7 @@ def read_scores(file: Path, names: Path | None = None) -> tuple[list[str], Tenso
     suffix = file.suffix.lower()
     if suffix not in SCORE_FILES:
         raise RinceError(
-            f"{file} is no score matrix that can be read: expected a file that ends in "
+            f"{file} is not a score matrix that can be read: expected a file that ends in "
             f"{', '.join(SCORE_FILES)}"
         )
     if names is not None and suffix != ".npy":
@@ -54,10 +54,10 @@ def _from_csv(file: Path) -> tuple[list[str], Tensor]:
     header, rows = read_cells(file, "scores")
     require(
         len(rows) > 0,
-        "expected a header row of class names, then a row a class that begins with its name",
+        "expected a header row of class names, then one row per class that begins with its name",
     )
     problems = [
-        f"line {line}: {cell!r} is no number"
+        f"line {line}: {cell!r} is not a number"
         for line, cells in rows
         for cell in cells[1:]
         if not _is_number(cell)
@@ -88,14 +88,14 @@ def _from_npy(file: Path, names: Path) -> tuple[list[str], Tensor]:
         'a JSON list of the names in the order of the matrix, ["cat", "dog", ...]',
     )
     try:
-        found = json.loads(names.read_text(encoding="utf-8"))
+        class_names = json.loads(names.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{names} is not JSON: {error}") from error
     require(
-        isinstance(found, list) and all(isinstance(name, str) for name in found),
+        isinstance(class_names, list) and all(isinstance(name, str) for name in class_names),
         f'{names} must hold a JSON list of names, ["cat", "dog", ...]',
     )
-    return found, torch.from_numpy(array)
+    return class_names, torch.from_numpy(array)
 
 
 def _from_parquet(file: Path) -> tuple[list[str], Tensor]:

@@ -24,10 +24,10 @@ class ScoreRanks:
     """Rank 1 where score >= the first threshold, else 2 where >= the second, ..., else negative.
 
     Thresholds stay fixed from batch to batch, so that the rank of a pair does not depend on what
-    else is in the batch. NaN is a score that nobody knows; such a pair is ignored.
+    else is in the batch. NaN is an unknown score; such a pair is ignored.
 
     Args:
-        thresholds: falling, one a rank, 1 to 127 of them. They are compared in the precision of
+        thresholds: falling, one per rank, 1 to 127 of them. They are compared in the precision of
             the scores, so that a float32 score of 0.7 reaches a threshold of 0.7.
 
     Raises:
@@ -61,7 +61,7 @@ class ScoreRanks:
 
         Args:
             scores: any shape; NaN is left out.
-            quantiles: falling, in [0, 1], one a rank.
+            quantiles: falling, in [0, 1], one per rank.
 
         Raises:
             ValueError: quantiles that do not fall, no score, or a rank that would be empty.
@@ -90,18 +90,18 @@ class ScoreRanks:
         require(scores.ndim == 2, f"scores must be (queries, keys), got {tuple(scores.shape)}")
         if not scores.is_floating_point():
             scores = scores.double()
-        found = torch.full_like(scores, NEGATIVE, dtype=torch.int8)
+        ranks = torch.full_like(scores, NEGATIVE, dtype=torch.int8)
         for rank, cut in reversed(list(enumerate(self.thresholds, 1))):  # the best written last
-            found[scores >= cut] = rank
-        found[scores.isnan()] = IGNORED
+            ranks[scores >= cut] = rank
+        ranks[scores.isnan()] = IGNORED
         if ignore_self:
             require(
                 scores.shape[0] <= scores.shape[1],
                 f"ignore_self=True says that the first keys are the queries, but there are "
                 f"{scores.shape[0]} queries and {scores.shape[1]} keys",
             )
-            found.fill_diagonal_(IGNORED)
-        return DenseRanks(found, self.num_ranks)
+            ranks.fill_diagonal_(IGNORED)
+        return DenseRanks(ranks, self.num_ranks)
 
     def describe(self, scores: Tensor, *, ignore_self: bool = False) -> PairSummary:
         """Count the pairs of each rank, as a table to read before any training.
@@ -116,8 +116,8 @@ class ScoreRanks:
 class Relevance(ScoreRanks):
     """Relevance grades, higher = more relevant, turned into ranks, 1 = most relevant.
 
-    The other way round at the edge of the library and nowhere else. A grade has the rank of the
-    first entry that it reaches; below the last it is a negative; NaN, not judged, is ignored.
+    A grade has the rank of the first entry that it reaches; a grade below the last entry is a
+    negative; NaN (no grade was given) is ignored.
 
     Args:
         grades: the lowest grade of each rank, best first: ``[3, 2, 1]`` makes grade 3 rank 1,
@@ -166,15 +166,15 @@ class PairSummary:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is likely not meant, in sentences."""
-        found = [
+        """What is probably a mistake, one sentence each."""
+        sentences = [
             f"no pair has rank {rank}: its loss term is always skipped"
             for rank in range(1, self.num_ranks + 1)
             if not self.pairs[rank]
         ]
         if not self.pairs[NEGATIVE]:
-            found.append("there are no negatives: the last rank has nothing to be told from")
-        return tuple(found)
+            sentences.append("there are no negatives: the last rank has no contrast")
+        return tuple(sentences)
 
     def __str__(self) -> str:
         lines = [
@@ -195,7 +195,7 @@ def describe_pairs(ranks: PairRanks, rules: Sequence[str]) -> PairSummary:
     """Count the pairs of any rank source that knows its number of ranks.
 
     Args:
-        ranks: (Q, K). rules: what each rank means, one a rank.
+        ranks: (Q, K). rules: what each rank means, one per rank.
     """
     matrix = ranks.tile(ALL, ALL)
     codes = (*range(1, len(rules) + 1), NEGATIVE, IGNORED)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rince.core.pair_ranks import IGNORED, NEGATIVE
 from rince.ranks.class_ranks import ClassRanks
-from rince.ranks.summary import pair_probabilities, rare_ranks, without_partner
+from rince.ranks.summary import pair_probabilities, rare_ranks, without_sibling_line
 
 BINS, BAR, LISTED = 20, 40, 8
 
@@ -39,17 +39,18 @@ class SimilaritySummary:
         num_classes: C. num_ranks: R. batch_size: B.
         edges: (bins + 1,) of the histogram, rising; empty if there is no score.
         histogram: (bins,) pairs with a score in [edge, next edge), the last bin closed.
-        codes: (R + 2,) the ranks that the next four are about: 1 to R, 0, -1.
+        codes: (R + 2,) the ranks of the entries of the next four: 1 to R, 0, -1.
         pairs: pairs of each rank; rank 1 has none.
         covered: classes that have at least one such key class.
         most: key classes of that rank for the class that has most of them.
         expected: other images of the batch that have this rank to an image, on average.
-        alone: classes without any rank-2 partner.
+        without_sibling: classes without any pair of rank 2.
         missing: pairs without a score. one_sided: pairs (both orders) whose ranks differ by order.
         doubtful: pairs nearest to where a rank ends, nearest first.
-        strangers: with a class tree, pairs that share no group but have a positive rank, highest
-            score first. torn: pairs of one group that have rank 0, lowest score first.
-        counted: how many strangers and torn pairs there are in all; None without a tree.
+        cross_group_positives: with a class tree, pairs of two groups that have a positive rank,
+            highest score first.
+        within_group_negatives: pairs of one group that have rank 0, lowest score first.
+        totals: how many of these two there are in all; None without a tree.
     """
 
     rule: str
@@ -63,21 +64,21 @@ class SimilaritySummary:
     covered: tuple[int, ...]
     most: tuple[int, ...]
     expected: tuple[float, ...]
-    alone: tuple[str, ...]
+    without_sibling: tuple[str, ...]
     missing: int
     one_sided: int
     doubtful: tuple[ScoredPair, ...]
-    strangers: tuple[ScoredPair, ...] = ()
-    torn: tuple[ScoredPair, ...] = ()
-    counted: tuple[int, int] | None = None
+    cross_group_positives: tuple[ScoredPair, ...] = ()
+    within_group_negatives: tuple[ScoredPair, ...] = ()
+    totals: tuple[int, int] | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is likely not meant, in sentences."""
-        found = []
+        """What is probably a mistake, one sentence each."""
+        sentences = []
         if self.num_classes > 1 and self.pairs[self.codes.index(NEGATIVE)] == 0:
-            found.append("no two classes are negatives of each other: choose fewer positives")
-        return tuple(found + rare_ranks(self, "lower thresholds"))
+            sentences.append("no two classes are negatives of each other: choose fewer positives")
+        return tuple(sentences + rare_ranks(self, "lower thresholds"))
 
     def __str__(self) -> str:
         lines = [
@@ -98,14 +99,18 @@ class SimilaritySummary:
             lines.append(f"pairs without a score: {self.missing}")
         if self.one_sided:
             lines.append(f"pairs of classes whose rank depends on the order: {self.one_sided}")
-        lines += without_partner(self.alone)
+        lines += without_sibling_line(self.without_sibling)
         lines += _listing("doubtful, nearest to where a rank ends", self.doubtful)
-        if self.counted is not None:
-            strangers, torn = self.counted
+        if self.totals is not None:
+            positives, negatives = self.totals
             lines += _listing(
-                f"similar by score, in no common group ({strangers}), highest", self.strangers
+                f"similar by score, in no common group ({positives}), highest",
+                self.cross_group_positives,
             )
-            lines += _listing(f"in a common group, negative by score ({torn}), lowest", self.torn)
+            lines += _listing(
+                f"in a common group, negative by score ({negatives}), lowest",
+                self.within_group_negatives,
+            )
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
     def _histogram_lines(self) -> list[str]:
@@ -131,7 +136,8 @@ def summary(
     """Count and sort; see :class:`SimilaritySummary`.
 
     Args:
-        scores: (C, C). borders: (C, R - 1), where ranks 2 to R end, a row a query class.
+        scores: (C, C).
+        borders: (C, R - 1), one row per query class: the scores where ranks 2 to R end.
         tree: (C, C) ranks of a class tree.
     """
     table, size = ranks.table, ranks.num_classes
@@ -145,10 +151,10 @@ def summary(
     edges, histogram = _histogram(scores[scored])
 
     distance = (scores[:, :, None] - borders.double()[:, None, :]).abs().amin(dim=2)
-    strangers = torn = torch.zeros_like(apart)
+    cross_positives = within_negatives = torch.zeros_like(apart)
     if tree is not None:
-        strangers = scored & (tree == NEGATIVE) & (table > 0)
-        torn = scored & (tree > 0) & (table == NEGATIVE)
+        cross_positives = scored & (tree == NEGATIVE) & (table > 0)
+        within_negatives = scored & (tree > 0) & (table == NEGATIVE)
 
     def nearest(which: Tensor, by: Tensor) -> tuple[ScoredPair, ...]:
         return _first_pairs(ranks, scores, which & by.isfinite(), by)
@@ -166,13 +172,17 @@ def summary(
         most=tuple(int(pairs.sum(dim=1).max()) for pairs in chosen),
         # Of images: two of one class are a pair of rank 1.
         expected=tuple((batch_size - 1) * float(joint[table == code].sum()) for code in codes),
-        alone=tuple(name for name, has in zip(ranks.classes, has_partner, strict=True) if not has),
+        without_sibling=tuple(
+            name for name, has in zip(ranks.classes, has_partner, strict=True) if not has
+        ),
         missing=int((apart & scores.isnan()).sum()),
         one_sided=int((table != table.T).sum()) // 2,
         doubtful=nearest(scored, distance),
-        strangers=nearest(strangers, -scores),
-        torn=nearest(torn, scores),
-        counted=None if tree is None else (int(strangers.sum()), int(torn.sum())),
+        cross_group_positives=nearest(cross_positives, -scores),
+        within_group_negatives=nearest(within_negatives, scores),
+        totals=(
+            None if tree is None else (int(cross_positives.sum()), int(within_negatives.sum()))
+        ),
     )
 
 
@@ -192,7 +202,7 @@ def _first_pairs(
     ranks: ClassRanks, scores: Tensor, which: Tensor, by: Tensor
 ) -> tuple[ScoredPair, ...]:
     """The chosen pairs in rising order of ``by``; a pair that is the same both ways once."""
-    found: list[ScoredPair] = []
+    pairs: list[ScoredPair] = []
     seen: set[tuple[int, int]] = set()
     if bool(which.any()):  # only what can be listed is sorted: each pair may be there both ways
         values = by[which]
@@ -204,10 +214,10 @@ def _first_pairs(
         if (b, a) in seen and rank == int(ranks.table[b, a]) and score == float(scores[b, a]):
             continue
         seen.add((a, b))
-        found.append(ScoredPair(ranks.classes[a], ranks.classes[b], score, rank))
-        if len(found) == LISTED:
+        pairs.append(ScoredPair(ranks.classes[a], ranks.classes[b], score, rank))
+        if len(pairs) == LISTED:
             break
-    return tuple(found)
+    return tuple(pairs)
 
 
 def _listing(title: str, pairs: Sequence[ScoredPair]) -> list[str]:

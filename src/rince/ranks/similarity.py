@@ -117,7 +117,7 @@ class Similarity:
         """Read a matrix with the names of its classes.
 
         - ``.csv``: a header row and a first column of names; an empty cell is a missing score.
-        - ``.parquet``: a column of text that names the rows, and a column a class (a data frame
+        - ``.parquet``: a column of text that names the rows, and one per class (a data frame
           with its index); needs ``pip install 'rince[parquet]'``.
         - ``.npy``: the matrix alone; the names are a JSON list in ``names``, by default the file
           beside it: ``scores.npy`` and ``scores.json``.
@@ -180,7 +180,8 @@ class Similarity:
             raise ValueError(
                 f"{len(missing)} of {len(classes)} classes have no scores: {some_names(missing)}; "
                 + (f"near names with scores: {', '.join(hints)}; " if hints else "")
-                + f"names with scores that are no class: {some_names(unused) or 'none'}"
+                + f"names with scores that are not among the classes: "
+                f"{some_names(unused) or 'none'}"
             )
         order = torch.tensor([position[composed(name)] for name in classes], dtype=torch.int64)
         return Similarity(tuple(classes), self.scores[order][:, order])

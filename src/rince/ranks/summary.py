@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,8 +25,8 @@ class TaxonomySummary:
             count as one pair of rank 1.
         covered: (R + 1,) classes that have at least one such pair.
         expected: (R + 1,) other images of the batch that have this rank to an image, on average.
-        alone: classes without a rank-2 partner (empty if R = 1).
-        empty: classes without an image, as far as counts were given.
+        without_sibling: classes without a pair of rank 2 (empty if R = 1).
+        empty: classes without an image, where counts were given.
     """
 
     num_classes: int
@@ -35,29 +36,31 @@ class TaxonomySummary:
     pairs: tuple[int, ...]
     covered: tuple[int, ...]
     expected: tuple[float, ...]
-    alone: tuple[str, ...]
+    without_sibling: tuple[str, ...]
     empty: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is likely not meant, in sentences."""
-        found = []
+        """What is probably a mistake, one sentence each."""
+        sentences = []
         if self.num_classes == 1:
-            found.append("one class only: there are no negatives, so nothing can be learned")
+            sentences.append("one class only: there are no negatives, so nothing can be learned")
         elif self.pairs[-1] == 0:
-            found.append(
+            sentences.append(
                 "no two classes are negatives of each other: all are in one top group; leave that "
                 "level out"
             )
         if self.num_ranks == 1 and self.num_classes > 1:
-            found.append(
+            sentences.append(
                 "no class is in a group: there is only rank 1, as in plain supervised contrastive "
                 "learning"
             )
-        found += rare_ranks(self, "a balanced sampler")
+        sentences += rare_ranks(self, "a balanced sampler")
         if self.empty:
-            found.append(f"classes without images ({len(self.empty)}): {some_names(self.empty)}")
-        return tuple(found)
+            sentences.append(
+                f"classes without images ({len(self.empty)}): {some_names(self.empty)}"
+            )
+        return tuple(sentences)
 
     def __str__(self) -> str:
         lines = [
@@ -74,12 +77,65 @@ class TaxonomySummary:
                 f"{rank:<6}{same:<10}{groups:>7}{self.pairs[i]:>13}{self.covered[i]:>9}"
                 f"{self.expected[i]:>28.1f}"
             )
-        lines += without_partner(self.alone)
+        lines += without_sibling_line(self.without_sibling)
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
 
+def tree_summary(
+    classes: Sequence[str],
+    codes: Tensor,
+    batch_size: int,
+    counts: Sequence[int] | Tensor | None,
+) -> TaxonomySummary:
+    """Count by groups, never pair by pair; see :class:`TaxonomySummary`.
+
+    Args:
+        classes: C names. codes: (C, R) group numbers from 0, finest level first.
+        batch_size, counts: as of :meth:`Taxonomy.describe <rince.Taxonomy.describe>`.
+    """
+    size, num_ranks = codes.shape
+    if counts is None:  # equally frequent classes of a large data set: drawn independently
+        images = torch.ones(size, dtype=torch.float64)
+        selves, possible = 0.0, float(size) ** 2
+    else:
+        images = image_counts(size, batch_size, counts)
+        selves = float(images.sum())  # an image and itself are not two
+        possible = selves * (selves - 1)
+    # Of ranks 1 to i: classes that share a group of level i with a class, pairs of classes, and
+    # the probability that two images of a batch have such a pair of classes.
+    partners = [torch.zeros(size, dtype=torch.int64)]
+    pairs, likely, groups = [0], [0.0], []
+    for column in codes.T:
+        members = column.bincount()
+        groups.append(len(members))
+        partners.append(members[column])
+        pairs.append(int((members * (members + 1) // 2).sum()))
+        total = column.bincount(images).square().sum()
+        likely.append((float(total) - selves) / possible)
+    partners.append(torch.full((size,), size))  # and with the negatives, all
+    pairs.append(size * (size + 1) // 2)
+    likely.append(1.0)
+    sibling = partners[2] > partners[1]
+    names_by_count = zip(classes, [] if counts is None else counts, strict=False)
+    return TaxonomySummary(
+        num_classes=size,
+        num_ranks=num_ranks,
+        batch_size=batch_size,
+        groups=tuple(groups),
+        pairs=tuple(b - a for a, b in itertools.pairwise(pairs)),
+        covered=tuple(int((b > a).sum()) for a, b in itertools.pairwise(partners)),
+        expected=tuple((batch_size - 1) * (b - a) for a, b in itertools.pairwise(likely)),
+        without_sibling=tuple(
+            name
+            for name, has in zip(classes, sibling.tolist(), strict=True)
+            if num_ranks > 1 and not has
+        ),
+        empty=tuple(name for name, count in names_by_count if int(count) == 0),
+    )
+
+
 class CountedPairs(Protocol):
-    """What class trees, scores and times know: entries of rank i at i - 1, see the summaries."""
+    """What the summaries of class trees, scores and times share; rank i stands at i - 1."""
 
     @property
     def num_ranks(self) -> int: ...
@@ -97,25 +153,25 @@ class CountedPairs(Protocol):
 def rare_ranks(
     summary: CountedPairs, remedy: str, things: str = "classes", per: str = "image"
 ) -> list[str]:
-    """Warnings of ranks from 2 on that no pair of things has, or few keys of a batch."""
-    found = []
+    """Warn of ranks from 2 on that no pair has, or that a batch holds few keys of."""
+    sentences = []
     for rank in range(2, summary.num_ranks + 1):
         expected = summary.expected[rank - 1]
         if summary.pairs[rank - 1] == 0:
-            found.append(f"no two {things} have rank {rank}: its loss term is always skipped")
+            sentences.append(f"no two {things} have rank {rank}: its loss term is always skipped")
         elif expected < 1:
-            found.append(
+            sentences.append(
                 f"a random batch of {summary.batch_size} holds {expected:.2g} keys of rank {rank} "
                 f"per {per} on average: use larger batches, a queue or {remedy}"
             )
-    return found
+    return sentences
 
 
-def without_partner(alone: Sequence[str]) -> list[str]:
-    """A line on classes without a rank-2 partner, if there are any."""
-    if not alone:
+def without_sibling_line(names: Sequence[str]) -> list[str]:
+    """A line on classes without a pair of rank 2, if there are any."""
+    if not names:
         return []
-    return [f"classes without a rank-2 partner ({len(alone)}): {some_names(alone)}"]
+    return [f"classes without a rank-2 partner ({len(names)}): {some_names(names)}"]
 
 
 def pair_probabilities(
@@ -124,6 +180,14 @@ def pair_probabilities(
     """(C, C) float64: how likely two different images of a batch have classes (a, b)."""
     if counts is None:
         return torch.full((num_classes, num_classes), 1 / num_classes**2, dtype=torch.float64)
+    images = image_counts(num_classes, batch_size, counts)
+    total = float(images.sum())
+    # Drawn without repetition: the second image is one of the total - 1 others.
+    return (images[:, None] * images[None, :] - images.diag()) / (total * (total - 1))
+
+
+def image_counts(num_classes: int, batch_size: int, counts: Sequence[int] | Tensor) -> Tensor:
+    """(C,) float64, checked: enough images for a batch."""
     images = torch.as_tensor(counts, dtype=torch.float64, device="cpu")
     require(
         images.shape == (num_classes,) and bool((images >= 0).all()),
@@ -135,5 +199,4 @@ def pair_probabilities(
         total >= max(2, batch_size),
         f"counts sum to {total:.0f} images: too few for a batch of {batch_size}",
     )
-    # Drawn without repetition: the second image is one of the total - 1 others.
-    return (images[:, None] * images[None, :] - images.diag()) / (total * (total - 1))
+    return images

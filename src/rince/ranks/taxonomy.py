@@ -10,12 +10,14 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
-from rince.core.pair_ranks import TableRanks
+from rince.core.pair_ranks import TableRanks, check_pair_labels
 from rince.core.tables import read_table
 from rince.ranks.class_ranks import ClassRanks
+from rince.ranks.level_ranks import LevelRanks, compare_levels
 from rince.ranks.readers import (
     Names,
     Nested,
@@ -24,11 +26,14 @@ from rince.ranks.readers import (
     composed,
     nested_paths,
     parent_chain,
+    paths_from_labels,
     paths_from_rows,
     some_names,
     two_parents,
 )
-from rince.ranks.summary import TaxonomySummary, pair_probabilities
+from rince.ranks.summary import TaxonomySummary, tree_summary
+
+MAX_TABLE_CLASSES = 2048  # 4 MB; above, ranks() compares level by level
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -44,7 +49,7 @@ class Taxonomy:
     ``Taxonomy(json.loads(text))`` gives the same tree back, label order included.
 
     Args:
-        paths: one path a class in label order; each holds the names from the top group down to
+        paths: one path per class in label order; each holds the names from the top group down to
             the class itself, at least one and at most 127.
 
     Raises:
@@ -61,9 +66,7 @@ class Taxonomy:
     paths: tuple[Names, ...]
 
     def __init__(self, paths: Iterable[Sequence[str]]) -> None:
-        listed = list(paths)
-        places = [f"class {i}" for i in range(len(listed))]
-        object.__setattr__(self, "paths", checked_paths(listed, places))
+        object.__setattr__(self, "paths", checked_paths(list(paths)))
 
     def __repr__(self) -> str:
         return f"Taxonomy({self.num_classes} classes, {self.num_ranks} ranks)"
@@ -75,7 +78,7 @@ class Taxonomy:
         """Read the tree from nested folders ``root/<group>/.../<class>/*.jpg``.
 
         A folder that holds images is a class, one that holds folders is a group. Hidden files and
-        folders and files that are no images are passed over; links are followed. Labels are in
+        folders and files that are not images are skipped; links are followed. Labels are in
         sorted order of the paths, so they do not depend on the file system.
 
         Raises:
@@ -98,7 +101,7 @@ class Taxonomy:
 
     @classmethod
     def from_csv(cls, path: str | Path, levels: Sequence[str] | None = None) -> Taxonomy:
-        """Read the tree from a table: a header, then one row a class in label order.
+        """Read the tree from a table: a header, then one row per class in label order.
 
         The columns go from the class up to its top group::
 
@@ -138,7 +141,7 @@ class Taxonomy:
         ``{"animal": [{"dog": ["husky", "malamute"]}, "carp"]}``.
 
         Raises:
-            ValueError: a group that holds nothing, something that is no dict, list or string, a
+            ValueError: a group that holds nothing, something that is not a dict, list or string, a
                 class given twice or under two groups.
         """
         return cls(nested_paths(tree, ()))
@@ -164,6 +167,31 @@ class Taxonomy:
         # All chains are walked, not only those of classes: a cycle may have no class below it.
         chains = {name: parent_chain(name, parents) for name in parents}
         return cls(chain for name, chain in chains.items() if name not in groups)
+
+    @classmethod
+    def from_labels(cls, labels: Tensor | ArrayLike, *, finest_first: bool) -> Taxonomy:
+        """Read the tree from label columns of items: every different row is a class.
+
+        A class is its whole row, so a number may occur again below another parent. Names are the
+        numbers; where a class's number is not its own, its whole path, ``"3/14"``.
+
+        Args:
+            labels: (N, L) integers of any value, one row per item; L from 1 to 127.
+            finest_first: column 0 is the class and column L - 1 the top level; False: the reverse.
+
+        Returns:
+            Its classes are in rising order of the finest column, then of the next coarser one:
+            numbers 0 to C - 1 are the labels.
+
+        Raises:
+            ValueError: another shape, no row, or labels that are not integers.
+
+        Example:
+            >>> tree = Taxonomy.from_labels([[0, 7], [1, 7], [2, 9], [1, 7]], finest_first=True)
+            >>> tree.paths
+            (('7', '0'), ('7', '1'), ('9', '2'))
+        """
+        return cls(paths_from_labels(labels, finest_first))
 
     @classmethod
     def cifar100(cls) -> Taxonomy:
@@ -198,12 +226,21 @@ class Taxonomy:
 
     @cached_property
     def table(self) -> Tensor:
-        """(C, C) int8: the rank of a key of class b for a query of class a. Clone to edit."""
-        table = torch.zeros(self.num_classes, self.num_classes, dtype=torch.int8)
-        for level in range(self.num_ranks, 0, -1):  # the finest shared group is written last
-            labels = self.labels_at(level)
-            table[labels[:, None] == labels[None, :]] = level
-        return table
+        """(C, C) int8: the rank of a key of class b for a query of class a. Clone to edit.
+
+        Made when it is first asked for: of 20,000 classes it takes 400 MB.
+        """
+        return compare_levels(self.codes, self.codes)
+
+    @cached_property
+    def codes(self) -> Tensor:
+        """(C, R) int64: :meth:`labels_at` levels 1 to R, finest first. Clone to edit."""
+        columns = []
+        for level in range(1, self.num_ranks + 1):
+            length = self._prefix_length(level)
+            numbers = {group: i for i, group in enumerate(self._groups(level))}
+            columns.append(torch.tensor([numbers[path[:length]] for path in self.paths]))
+        return torch.stack(columns, dim=1)
 
     @cached_property
     def class_ranks(self) -> ClassRanks:
@@ -241,9 +278,8 @@ class Taxonomy:
             (C,) int64. Groups above level 1 are numbered in sorted order of their paths (for
             CIFAR-100: the official coarse labels).
         """
-        numbers = {group: i for i, group in enumerate(self._groups(level))}
-        length = self._prefix_length(level)
-        return torch.tensor([numbers[path[:length]] for path in self.paths])
+        self._prefix_length(level)  # refuses a level that the tree does not have
+        return self.codes[:, level - 1].clone()
 
     def group_names(self, level: int) -> tuple[str, ...]:
         """Names of the groups at a level, in the numbering of :meth:`labels_at`.
@@ -266,8 +302,10 @@ class Taxonomy:
         *,
         ignore_self: bool = False,
         key_valid: Tensor | None = None,
-    ) -> TableRanks:
+    ) -> TableRanks | LevelRanks:
         """The ranks between two sides of labels: what a ranked loss takes.
+
+        With more than 2,048 classes they are compared level by level, and no table is made.
 
         Args:
             query_labels: (Q,) int64 in [0, C).
@@ -284,8 +322,23 @@ class Taxonomy:
             >>> tree.ranks(labels, labels, ignore_self=True).tile(slice(None), slice(None)).tolist()
             [[-1, 2, 2], [2, -1, 2], [2, 2, -1]]
         """
-        return self.class_ranks.ranks(
-            query_labels, key_labels, ignore_self=ignore_self, key_valid=key_valid
+        if self.num_classes <= MAX_TABLE_CLASSES:
+            return self.class_ranks.ranks(
+                query_labels, key_labels, ignore_self=ignore_self, key_valid=key_valid
+            )
+        check_pair_labels(query_labels, key_labels, ignore_self, key_valid)
+        if key_valid is not None:  # other keys may carry any label
+            key_labels = torch.where(key_valid, key_labels, 0)
+        query_codes, key_codes = (
+            self._codes_of(side, labels)
+            for side, labels in (("query", query_labels), ("key", key_labels))
+        )
+        return LevelRanks(
+            query_codes,
+            key_codes,
+            finest_first=True,
+            ignore_self=ignore_self,
+            key_valid=key_valid,
         )
 
     def describe(
@@ -300,32 +353,27 @@ class Taxonomy:
 
         Raises:
             ValueError: ``counts`` does not fit the classes, or holds fewer than B images.
+
+        Takes time and memory in proportion to the number of classes.
         """
         require(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
-        size, codes = self.num_classes, (*range(1, self.num_ranks + 1), 0)
-        joint = pair_probabilities(size, batch_size, counts)  # (C, C)
-        table = self.table
-        upper = torch.ones_like(table, dtype=torch.bool).triu()
-        has_sibling = (table == 2).any(dim=1).tolist()
-        return TaxonomySummary(
-            num_classes=size,
-            num_ranks=self.num_ranks,
-            batch_size=batch_size,
-            groups=tuple(len(self._groups(level)) for level in range(1, self.num_ranks + 1)),
-            pairs=tuple(int(((table == code) & upper).sum()) for code in codes),
-            covered=tuple(int((table == code).any(dim=1).sum()) for code in codes),
-            expected=tuple((batch_size - 1) * float(joint[table == code].sum()) for code in codes),
-            alone=tuple(
-                name
-                for name, sibling in zip(self.classes, has_sibling, strict=True)
-                if self.num_ranks > 1 and not sibling
-            ),
-            empty=tuple(
-                name
-                for name, count in zip(self.classes, [] if counts is None else counts, strict=False)
-                if int(count) == 0
-            ),
-        )
+        return tree_summary(self.classes, self.codes, batch_size, counts)
+
+    def _codes_of(self, side: str, labels: Tensor) -> Tensor:
+        if labels.numel():
+            low, high = (int(x) for x in torch.aminmax(labels))
+            require(
+                low >= 0 and high < self.num_classes,
+                f"{side}_labels must lie in [0, {self.num_classes}), the classes of the tree, but "
+                f"hold {low if low < 0 else high}",
+            )
+        if labels.device not in self._codes_on:
+            self._codes_on[labels.device] = self.codes.to(labels.device)
+        return self._codes_on[labels.device][labels.long()]
+
+    @cached_property
+    def _codes_on(self) -> dict[torch.device, Tensor]:
+        return {}
 
     @cached_property
     def _index(self) -> dict[str, int]:

@@ -153,8 +153,8 @@ class TimeRanks:
         Args:
             query_items: (Q, 5) int64. key_items: (K, 5) int64; see :meth:`items`.
             ignore_self: the first Q keys are the queries themselves; those pairs are ignored.
-            ignore_overlaps: pairs that share a part of their time are ignored: to judge by, as
-                they are alike whatever was learned.
+            ignore_overlaps: pairs that share a part of their time are ignored. For evaluation:
+                such pairs are similar whatever was learned.
             key_valid: (K,) bool; False marks keys to ignore, such as an empty slot of a queue.
 
         Raises:
@@ -215,10 +215,10 @@ class TimeRanks:
         order = items[:, VIDEO].argsort(stable=True)
         sizes = torch.unique(items[:, VIDEO], return_counts=True)[1].tolist()
         for own in torch.split(items[order], sizes):
-            found = self.ranks(own, own)
+            own_ranks = self.ranks(own, own)
             for start in range(0, len(own), step := max(1, _BLOCK // len(own))):
                 rows = slice(start, min(start + step, len(own)))
-                tile = found.tile(rows, ALL)
+                tile = own_ranks.tile(rows, ALL)
                 tile[torch.arange(len(tile)), torch.arange(rows.start, rows.stop)] = IGNORED - 1
                 yield tile
 
@@ -275,24 +275,24 @@ class TimePairRanks:
         same_video = query[:, VIDEO] == key[:, VIDEO]  # (rows, cols), as all below
         apart = _apart(query, key)
         codes = {"rank": self.num_ranks, "negative": NEGATIVE, "ignore": IGNORED}
-        found = torch.full_like(same_video, codes[self.rule.beyond], dtype=torch.int8)
+        ranks = torch.full_like(same_video, codes[self.rule.beyond], dtype=torch.int8)
         for i in reversed(range(len(self._gaps))):  # the best rank is written last
             limit = self._gaps[i]
             limit = limit[rows] if isinstance(limit, Tensor) else limit
-            found[apart <= limit] = i + 2
+            ranks[apart <= limit] = i + 2
         if self.rule.shots:
-            found[(query[:, SHOT] == key[:, SHOT]) & (query[:, SHOT] != NO_SHOT)] = 2
-        found[(query[:, START] == key[:, START]) & (query[:, END] == key[:, END])] = 1
-        found = found.masked_fill(~same_video, NEGATIVE)
+            ranks[(query[:, SHOT] == key[:, SHOT]) & (query[:, SHOT] != NO_SHOT)] = 2
+        ranks[(query[:, START] == key[:, START]) & (query[:, END] == key[:, END])] = 1
+        ranks = ranks.masked_fill(~same_video, NEGATIVE)
         if self.ignore_overlaps:
-            found = found.masked_fill(same_video & (apart < 0), IGNORED)
-        return mask_pairs(found, self.shape, rows, cols, self.ignore_self, self.key_valid)
+            ranks = ranks.masked_fill(same_video & (apart < 0), IGNORED)
+        return mask_pairs(ranks, self.shape, rows, cols, self.ignore_self, self.key_valid)
 
 
 class ItemTimes:
-    """:class:`TimeRanks` over the items of a data set, asked by the items' numbers.
+    """:class:`TimeRanks` over the items of a data set, looked up by their indices.
 
-    So a batch, and a queue of past keys, need to hold no more than which items they are.
+    A batch, or a queue of past keys, then holds only the indices of its items.
 
     Args:
         rule: the ranks. items: (N, 5), see :meth:`TimeRanks.items`.
@@ -359,20 +359,20 @@ class TimeSummary:
 
     @property
     def num_ranks(self) -> int:
-        """R, negatives not counted."""
+        """R, the number of ranks, without negatives."""
         return len(self.rules) - 1
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is likely not meant, in sentences."""
-        found = []
+        """What is probably a mistake, one sentence each."""
+        sentences = []
         if self.pairs[-1] == 0:
-            found.append(
+            sentences.append(
                 "there are no negatives, so nothing can be learned: give more than one video, or "
                 "let what is far apart in time be negative (beyond='negative')"
             )
-        found += rare_ranks(self, "batches of several items a video", "items", "item")
-        return tuple(found)
+        sentences += rare_ranks(self, "batches of several items per video", "items", "item")
+        return tuple(sentences)
 
     def __str__(self) -> str:
         width = max(map(len, self.rules)) + 2
@@ -408,25 +408,24 @@ def _apart(query: Tensor, key: Tensor) -> Tensor:
 
 
 def _integers(name: str, values: Tensor | ArrayLike) -> Tensor:
-    found = torch.as_tensor(values)
+    integers = torch.as_tensor(values)
     require(
-        found.ndim == 1 and not found.is_floating_point() and found.dtype != torch.bool,
-        f"{name} must be a vector of integers, one an item, got shape {tuple(found.shape)} and "
-        f"{found.dtype}; number names first (numpy.unique(..., return_inverse=True))",
+        integers.ndim == 1 and not integers.is_floating_point() and integers.dtype != torch.bool,
+        f"{name} must be a vector of integers, one per item, got shape {tuple(integers.shape)} "
+        f"and {integers.dtype}; number names first (numpy.unique(..., return_inverse=True))",
     )
-    return found.to("cpu", torch.int64)
+    return integers.to("cpu", torch.int64)
 
 
 def _seconds(name: str, values: Tensor | ArrayLike) -> Tensor:
-    found = torch.as_tensor(values, dtype=torch.float64).cpu()  # not float32, as of a list
+    seconds = torch.as_tensor(values, dtype=torch.float64).cpu()  # a list would become float32
     require(
-        found.ndim == 1,
-        f"{name} must be a vector of seconds, one an item, got shape {tuple(found.shape)}",
+        seconds.ndim == 1,
+        f"{name} must be a vector of seconds, one per item, got shape {tuple(seconds.shape)}",
     )
-    _refuse(
-        ~((found >= 0) & (found < MAX_SECONDS)), f"has a {name} outside [0, 1e9)", {name: found}
-    )
-    return found
+    outside = ~((seconds >= 0) & (seconds < MAX_SECONDS))
+    _refuse(outside, f"has a {name} outside [0, 1e9)", {name: seconds})
+    return seconds
 
 
 def _refuse(wrong: Tensor, problem: str, shown: Mapping[str, Tensor]) -> None:

@@ -72,24 +72,24 @@ class WordNetNouns:
         no common ancestor.
         """
         above = [self._ancestors(sense) for sense in senses]
-        everything = sorted({ancestor for found in above for ancestor in found})
+        everything = sorted({ancestor for ancestors in above for ancestor in ancestors})
         column = {ancestor: i for i, ancestor in enumerate(everything)}
         depth = torch.full((len(senses), max(1, len(column))), FAR, dtype=torch.int32)
-        for row, found in zip(depth, above, strict=True):
-            row[[column[a] for a in found]] = torch.tensor(list(found.values()), dtype=torch.int32)
+        for row, edges in zip(depth, above, strict=True):
+            row[[column[a] for a in edges]] = torch.tensor(list(edges.values()), dtype=torch.int32)
         if not len(senses):
             return depth[:, :0]
         return torch.stack([(row + depth).amin(dim=1) for row in depth])  # (N, N)
 
     def _ancestors(self, sense: int) -> dict[int, int]:
         """Every ancestor, the sense itself included, and how many edges it is above."""
-        found, front, steps = {sense: 0}, [sense], 0
+        edges, front, steps = {sense: 0}, [sense], 0
         while front:
             steps += 1
-            parents = {p for s in front for p in self._parents(s)} - found.keys()
-            found |= dict.fromkeys(parents, steps)
+            parents = {p for s in front for p in self._parents(s)} - edges.keys()
+            edges |= dict.fromkeys(parents, steps)
             front = list(parents)
-        return found
+        return edges
 
     def _parents(self, sense: int) -> list[int]:
         fields = self._entry(sense)
@@ -117,12 +117,12 @@ class WordNetNouns:
     @cached_property
     def _index(self) -> dict[str, list[int]]:
         """Noun, in lower case with underscores -> its senses."""
-        found = {}
+        senses = {}
         with (self.folder / "index.noun").open(encoding="utf-8", errors="replace") as stream:
             for line in stream:
                 if line.startswith(" "):  # the licence
                     continue
                 # noun, n, number of senses, ..., and the offsets of the senses at the end
                 fields = line.split()
-                found[fields[0]] = [int(offset) for offset in fields[-int(fields[2]) :]]
-        return found
+                senses[fields[0]] = [int(offset) for offset in fields[-int(fields[2]) :]]
+        return senses

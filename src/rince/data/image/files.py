@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
+from rince.core.digests import content_digest, digest
 from rince.core.files import files_below
 from rince.core.input_spec import InputSpec
 from rince.data.arrays import TensorImages
@@ -23,7 +23,7 @@ from rince.data.image.decode import (
     read_fitted,
     read_image,
 )
-from rince.data.items import Indices, Items, Thumbnails, check_labels, digest, warn_left_out
+from rince.data.items import Indices, Items, Thumbnails, check_labels, warn_left_out
 from rince.data.views import ViewConfig, evaluation_pixels, image_views
 from rince.ranks.readers import IMAGE_SUFFIXES, Names, checked_paths, class_folders
 from rince.ranks.taxonomy import Taxonomy
@@ -131,7 +131,7 @@ class FileImages(Items):
                 content = Path(path).read_bytes()
             except OSError as error:
                 raise RinceError(f"cannot read {path}: {error}") from error
-            yield hashlib.blake2b(content, digest_size=16).digest()
+            yield content_digest(content)
 
     def subset(self, indices: Indices) -> FileImages:
         chosen = torch.as_tensor(indices, dtype=torch.int64)

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from rince.core.checks import RinceError, warn
+from rince.core.tables import Row
 from rince.data.items import Splits, at_most, drop_duplicates, split_by_hash
-from rince.data.text.rows import Row, read_rows
+from rince.data.text.rows import read_text_table
 from rince.data.text.texts import Texts
 from rince.ranks.readers import paths_from_rows, some_names
 from rince.ranks.taxonomy import Taxonomy
@@ -51,9 +52,12 @@ def load_texts(
         RinceError: a file that cannot be read or lacks a column, a row without a text or class,
             labels that are no tree, a split that is none.
     """
-    rows = read_rows(data, column)
-    columns = list(rows[0][1])
-    levels = [c for c in columns if c not in (column, SPLIT)] if labels is None else list(labels)
+    table = read_text_table(data, column)
+    rows, columns = table.rows, table.columns
+    if labels is None and "" in columns:
+        warn(f"{data} has a column without a name, which is left out of the labels")
+    others = [c for c in columns if c and c not in (column, SPLIT)]
+    levels = others if labels is None else list(labels)
     missing = [repr(name) for name in levels if name not in columns]
     if missing or not levels:
         raise RinceError(
@@ -83,7 +87,7 @@ def load_text_outliers(path: str | Path, taxonomy: Taxonomy, *, column: str = "t
     Raises:
         RinceError: as :func:`load_texts`.
     """
-    texts = tuple(cells[column] for _, cells in read_rows(path, column))
+    texts = tuple(read_text_table(path, column).column(column))
     tokens, labels = (torch.zeros(len(texts), *rest, dtype=torch.int64) for rest in ((0,), ()))
     return Texts(texts, tokens, labels, taxonomy, Path(path).stem)
 

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError
+from rince.core.digests import digest
 from rince.core.input_spec import InputSpec
 from rince.data.arrays import as_pictures
-from rince.data.items import Indices, Items, Thumbnails, digest, warn_left_out
+from rince.data.items import Indices, Items, Thumbnails, warn_left_out
 from rince.data.video.cache import ClipCache
 from rince.data.video.decode import read_frames
 from rince.data.views import BatchAugmentation, ViewConfig, eval_transform, evaluation_pixels

@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rince.core.cache import cache_folder
 from rince.core.checks import RinceError, require
 from rince.data.items import SPLIT_SEED, Splits, held_out, warn_left_out
-from rince.data.video.cache import ClipCache, default_cache_folder
+from rince.data.video.cache import ClipCache
 from rince.data.video.clips import VideoClips
 from rince.data.video.cuts import cut
 from rince.data.video.decode import VideoInfo, probe
@@ -87,7 +88,7 @@ def load_videos(
     )
     clips = replace(clips, image_size=size)
     if cache_gb > 0:
-        where = default_cache_folder() if cache is None else Path(cache).expanduser()
+        where = cache_folder("clips") if cache is None else Path(cache).expanduser()
         # The name of the decoder: caches of before hold it.
         stamp = "pyav", [(f.key, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
         stored = ClipCache(where, clips.clip_keys, stamp, shape, int(cache_gb * 1e9))

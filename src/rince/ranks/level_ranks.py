@@ -1,0 +1,99 @@
+"""Ranks from label columns, compared level by level: no table, whatever the number of classes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rince.core.checks import require
+from rince.core.pair_ranks import TableRanks, check_pair_labels, mask_pairs
+
+MAX_LEVELS = 127  # ranks are int8
+
+
+class LevelRanks:
+    """The rank of a pair is the finest level at which both are in the same group.
+
+    ``rank(q, k) = min {l : q and k have equal labels at the levels l, ..., L}``, 0 (negative) if
+    they differ at the top level L. Level 1 is the class. A class is its whole path, so a label may
+    occur again below another parent. On a class tree these are the ranks of
+    :class:`~rince.ranks.Taxonomy`; (Q + K) x L integers take the place of its C x C table.
+
+    Args:
+        query_labels: (Q, L) integers of any value, L from 1 to 127.
+        key_labels: (K, L) integers.
+        finest_first: column 0 is the class and column L - 1 the top level; False: the reverse.
+        ignore_self: the first Q keys are the queries themselves: pair (i, i) is ignored.
+        key_valid: (K,) bool; False marks keys to ignore, whatever their labels.
+
+    Raises:
+        ValueError: wrong shapes, or labels that are not integers.
+
+    Example:
+        >>> labels = torch.tensor([[0, 7], [1, 7], [2, 9], [0, 9]])  # class, superclass
+        >>> LevelRanks(labels, labels, finest_first=True).tile(slice(None), slice(None)).tolist()
+        [[1, 2, 0, 0], [2, 1, 0, 0], [0, 0, 1, 2], [0, 0, 2, 1]]
+    """
+
+    def __init__(
+        self,
+        query_labels: Tensor,
+        key_labels: Tensor,
+        *,
+        finest_first: bool,
+        ignore_self: bool = False,
+        key_valid: Tensor | None = None,
+    ) -> None:
+        require(
+            query_labels.ndim == key_labels.ndim == 2
+            and query_labels.shape[1] == key_labels.shape[1]
+            and 1 <= query_labels.shape[1] <= MAX_LEVELS,
+            f"labels must be (items, levels), with the same 1 to {MAX_LEVELS} levels on both "
+            f"sides, got {tuple(query_labels.shape)} and {tuple(key_labels.shape)}",
+        )
+        check_pair_labels(query_labels[:, 0], key_labels[:, 0], ignore_self, key_valid)
+        if not finest_first:
+            query_labels, key_labels = query_labels.flip(1), key_labels.flip(1)
+        self.query_labels, self.key_labels = query_labels, key_labels  # finest first
+        self.ignore_self, self.key_valid = ignore_self, key_valid
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.query_labels.shape[0], self.key_labels.shape[0])
+
+    @property
+    def num_ranks(self) -> int:
+        return self.query_labels.shape[1]
+
+    def tile(self, rows: slice, cols: slice) -> Tensor:
+        ranks = compare_levels(self.query_labels[rows], self.key_labels[cols])
+        return mask_pairs(ranks, self.shape, rows, cols, self.ignore_self, self.key_valid)
+
+    def by_table(self) -> TableRanks:
+        """The same ranks with a table of the U different classes of these items, U <= Q + K.
+
+        For losses that work class by class; (U, U) int8.
+        """
+        queries = len(self.query_labels)
+        classes, labels = torch.unique(
+            torch.cat([self.query_labels, self.key_labels]), dim=0, return_inverse=True
+        )
+        return TableRanks(
+            labels[:queries],
+            labels[queries:],
+            compare_levels(classes, classes),
+            ignore_self=self.ignore_self,
+            key_valid=self.key_valid,
+            num_ranks=self.num_ranks,
+        )
+
+
+def compare_levels(query: Tensor, key: Tensor) -> Tensor:
+    """The ranks of (Q, L) and (K, L) labels, finest first: (Q, K) int8."""
+    levels = query.shape[1]
+    same = torch.ones(len(query), len(key), dtype=torch.bool, device=query.device)
+    shared = torch.zeros_like(same, dtype=torch.int8)  # levels in common, from the top down
+    for level in reversed(range(levels)):
+        same &= query[:, level, None] == key[None, :, level]
+        shared += same
+    return torch.where(shared > 0, levels + 1 - shared, 0).to(torch.int8)
