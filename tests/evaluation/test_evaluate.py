@@ -45,7 +45,7 @@ def test_fewer_training_images_than_neighbours() -> None:
     assert "ood/black/msp/AUROC" not in found.metrics
 
 
-def test_a_classifier_judges_outliers_by_its_logits() -> None:
+def test_a_classifier_scores_outliers_by_its_logits() -> None:
     tree = Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]})
     torch.manual_seed(0)
     head = nn.Linear(64, 3).requires_grad_(False)
@@ -77,7 +77,7 @@ def test_without_a_covariance_the_other_detector_and_all_else_remain() -> None:
     assert "probe/fine" in found.metrics
 
 
-def test_one_class_has_no_order_to_judge() -> None:
+def test_one_class_has_no_order_to_measure() -> None:
     found = evaluate_backbone(
         nn.Flatten(), splits(Taxonomy([("only",)]), 20, 12), {}, options=OPTIONS
     )
@@ -90,7 +90,7 @@ class Collapsed(nn.Module):
         return torch.ones(len(images), 3)
 
 
-def test_a_collapsed_encoder_is_judged_as_worthless() -> None:
+def test_a_collapsed_encoder_scores_at_chance_or_below() -> None:
     tree = Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]})
     found = evaluate_backbone(Collapsed(), splits(tree, 60, 40), {}, options=OPTIONS)
     assert found.metrics["retrieval/fine/R@1"] == 0
