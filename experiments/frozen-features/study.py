@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rince import ClassRanks, Taxonomy
-from rince.data.batches import BatchPlan
+from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
 from rince.evaluation import FeatureSet, label_levels, outlier_detectors
 from rince.metrics import auroc, fpr_at_tpr, linear_probe, rank_agreement, retrieval_by_level

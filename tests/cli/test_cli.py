@@ -411,8 +411,8 @@ def test_other_data_come_in_the_size_and_colours_of_the_run(
     _fashion_mnist(tmp_path / "fashion")
     named = ["--data", "fashion-mnist", "--data-root", str(tmp_path / "fashion")]
     shown = refusal(["evaluate", str(run), *named, *QUICK], capsys)
-    assert "fashion-mnist holds grey images of 16 pixels" in shown
-    assert "run was trained on colour images of 16 pixels" in shown
+    assert "fashion-mnist holds grey images of 16 x 16 pixels" in shown
+    assert "run was trained on colour images of 16 x 16 pixels" in shown
 
 
 def _fashion_mnist(folder: Path) -> None:
@@ -428,7 +428,7 @@ def test_grey_runs_see_a_folder_in_grey(trained: Path, tmp_path: Path) -> None:
 
     run = replace(load_run(trained / "run"), in_channels=1, image_size=12)
     splits = _other_splits(run, str(trained / "photos"))
-    assert (splits.channels, splits.image_size) == (1, 12)
+    assert (splits.spec.channels, splits.spec.size) == (1, 12)
 
 
 def test_an_unfinished_run_is_judged_with_a_warning(trained: Path, tmp_path: Path) -> None:

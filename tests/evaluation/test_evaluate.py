@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rince import RinceError, RinceWarning, Taxonomy
-from rince.data.images import TensorImages
-from rince.data.sources import Splits
+from rince.data.arrays import TensorImages, unlabelled
+from rince.data.items import Splits
 from rince.data.views import evaluation_pixels
 from rince.evaluation import STEPS, Context, EvaluationOptions, evaluate_backbone
 from rince.evaluation.results import load_evaluation, save_evaluation
@@ -25,7 +25,7 @@ def splits(taxonomy: Taxonomy, train: int, test: int) -> Splits:
         pixels = torch.randint(0, 256, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
         return TensorImages(pixels, torch.arange(count) % taxonomy.num_classes, taxonomy, "noise")
 
-    return Splits(images(train), images(test), 8)
+    return Splits(images(train), images(test))
 
 
 def outliers() -> dict[str, Tensor]:
@@ -141,3 +141,15 @@ def test_two_steps_that_give_one_name_are_refused() -> None:
     data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 6)
     with pytest.raises(ValueError, match="step norm_ratio gives mine/norm-ratio, which an earlier"):
         evaluate_backbone(nn.Flatten(), data, {}, options=OPTIONS, steps=[norm_ratio, norm_ratio])
+
+
+def test_outliers_may_be_items_or_their_pixels() -> None:
+    data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 6)
+    pixels = torch.zeros(5, 1, 12, 12, dtype=torch.uint8)  # larger than the others, so fitted
+    items = unlabelled(pixels, data.test.taxonomy, image_size=8)
+    one, other = (
+        evaluate_backbone(nn.Flatten(), data, {"black": given}, options=OPTIONS)
+        for given in (pixels, items)
+    )
+    assert one.metrics == other.metrics
+    assert one.info["outliers"] == {"black": 5}

@@ -13,7 +13,7 @@ from rince.cli.compare import compare_runs
 from rince.cli.evaluate import evaluate_run
 from rince.core.checks import RinceError
 from rince.data.batches import eval_batches
-from rince.data.clips import VideoClips
+from rince.data.video.clips import VideoClips
 from rince.evaluation import EvaluationOptions, evaluate_backbone
 from rince.evaluation.results import load_evaluation
 from rince.ranks.time import VIDEO
@@ -118,10 +118,10 @@ def test_a_classifier_is_evaluated_by_its_own_logits(labelled: Path, tmp_path: P
     clips = splits.test
     assert isinstance(clips, VideoClips)
     with torch.no_grad():
-        batches = eval_batches(clips, 1, 16, 0)
+        batches = eval_batches(clips, 1)
         features = torch.cat([trained.backbone.module(pixels) for pixels, _ in batches])
     of_video: dict[int, list[int]] = {}
-    for i, video in enumerate(clips.items[:, VIDEO].tolist()):
+    for i, video in enumerate(clips.times[:, VIDEO].tolist()):
         of_video.setdefault(int(video), []).append(i)
 
     def accuracies(head: nn.Linear) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from small_runs import STEPS, flat_backbone, small_config
 from torch import Tensor, nn
-
+from rince.core.input_spec import InputSpec
 from rince.cli.main import main
 from rince.cli.train import parse
 from rince.core.checks import RinceError
@@ -58,7 +58,7 @@ def trained(
     changes = {"knn_every": 0, "epochs": 1, "micro_batch": micro_batch, **changes}
     config = replace(small_config(tree, output), name=f"micro-{micro_batch}", **changes)
     module = Recorded()
-    folder = train(config, as_backbone(module, in_channels=3, image_size=16))
+    folder = train(config, as_backbone(module, InputSpec.images(size=16)))
     losses = [value for _, value in read_history(folder)["train/loss"]]
     return read_checkpoint(folder)["state_dict"], losses, module.sizes
 
@@ -205,7 +205,7 @@ class Stopping(nn.Module):
 
 
 def stopping(stop_at: int | None = None) -> Backbone:
-    return as_backbone(Stopping(stop_at), in_channels=3, image_size=16)
+    return as_backbone(Stopping(stop_at), InputSpec.images(size=16))
 
 
 def test_a_run_that_stops_resumes_to_the_bit(image_tree: Path, tmp_path: Path) -> None:
@@ -237,6 +237,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from rince.core.distributed import process_index
+from rince.core.input_spec import InputSpec
 from rince.models.backbones import as_backbone
 from rince.training.callbacks import EpochLine
 from rince.training.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
@@ -259,7 +260,7 @@ for model in (ModelConfig(), ModelConfig(momentum=0.9, queue_size=40)):
             name=f"{model.queue_size}-{micro_batch}", accelerator="cpu", knn_every=0,
             images=DataConfig(image_size=16), optim=OptimConfig(lr=0.05), progress=False,
         )
-        train(config, as_backbone(backbone, in_channels=3, image_size=16))
+        train(config, as_backbone(backbone, InputSpec.images(size=16)))
 """
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from rince import Taxonomy, supcon_out
 from rince.core.checks import RinceError, RinceWarning
+from rince.core.input_spec import InputSpec
 from rince.models.backbones import as_backbone
 from rince.training.checkpoint import load_run, read_checkpoint
 from rince.training.config import (
@@ -188,7 +189,7 @@ def test_a_loss_that_blows_up_stops_with_advice(image_tree: Path, tmp_path: Path
             features = images.mean(dim=(2, 3)) * self.weight
             return features * float("nan") if self.calls > 3 else features
 
-    backbone = as_backbone(Broken(), in_channels=3, image_size=16)
+    backbone = as_backbone(Broken(), InputSpec.images(size=16))
     with pytest.raises((ValueError, FloatingPointError), match="learning rate|optim.lr"):
         train(small_config(image_tree, tmp_path, knn_every=0), backbone)
 

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from rince import Similarity, Taxonomy
+from rince.core.input_spec import InputSpec
 from rince.cli.evaluate import evaluate_run
 from rince.cli.train import parse
 from rince.core.checks import RinceError
@@ -109,7 +110,7 @@ def test_kinetics_to_ucf101(tmp_path: Path) -> None:
     assert torch.equal(before[weight], after[weight])  # started from, and moved by nothing
     config = parse([*given, "--name", "other", "--model.start_from", str(tuned)])
     with pytest.raises(RinceError, match="comes from another architecture than SmallResNet"):
-        train(config, as_backbone(SmallResNet3D(widths=(8, 8, 8)), image_size=16, frames=4))
+        train(config, as_backbone(SmallResNet3D(widths=(8, 8, 8)), InputSpec.clips(3, 4, 16)))
 
 
 @pytest.fixture(scope="module")

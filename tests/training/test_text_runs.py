@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from rince.data.text.texts import Texts
 
 from rince.cli.evaluate import named_outliers
 from rince.cli.main import main
 from rince.cli.train import parse
 from rince.core.checks import RinceError
-from rince.data.texts import Texts
 from rince.evaluation.results import load_evaluation
 from rince.models.texts import TextEncoder, text_backbone
 from rince.training.checkpoint import load_run, read_checkpoint

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-
+from rince.core.input_spec import InputSpec
 from rince.cli.train import parse
 from rince.core.checks import RinceError
-from rince.data.clips import VideoClips
+from rince.data.video.clips import VideoClips
 from rince.models.backbones import Backbone, as_backbone
 from rince.training.checkpoint import load_run, read_checkpoint
 from rince.training.config import (
@@ -126,7 +126,7 @@ def _stopping(step: int) -> Backbone:
             raise KeyboardInterrupt
 
     torch.manual_seed(1)
-    return as_backbone(Stopping(), image_size=16, frames=2)
+    return as_backbone(Stopping(), InputSpec.clips(3, 2, 16))
 
 
 def test_resumed_equals_uninterrupted(videos: Path, tmp_path: Path) -> None:

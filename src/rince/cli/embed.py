@@ -11,10 +11,8 @@ from rince.cli.evaluate import known_device
 from rince.cli.parser import HelpfulParser, with_underscores
 
 if TYPE_CHECKING:
-    from rince.data.images import OnUnreadable
     from rince.evaluation.embeddings import Embeddings
-    from rince.models.exported import ImageEncoder
-    from rince.models.texts import SentenceModel
+    from rince.models.encoders import Encoder
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz
@@ -81,13 +79,13 @@ def run(arguments: Sequence[str]) -> None:
     save_embeddings(embeddings, output)
     size, seconds = embeddings.vectors.shape[1], time.perf_counter() - started
     print(
-        f"{output}: {len(embeddings)} {encoder.inputs} in {size} dimensions ({seconds:.1f} s)\n"
+        f"{output}: {len(embeddings)} {encoder.noun} in {size} dimensions ({seconds:.1f} s)\n"
         f"next: rince search QUERY --gallery {output} --run {found.run}"
     )
 
 
 def embed_data(
-    encoder: ImageEncoder | SentenceModel,
+    encoder: Encoder,
     data: str,
     column: str | None,
     device: str,
@@ -100,40 +98,34 @@ def embed_data(
     Raises:
         RinceError: there are none, or some cannot be read.
     """
-    from rince.core.checks import RinceError
-    from rince.data.images import image_files
-    from rince.data.texts import read_texts
-    from rince.data.video_sources import video_files
+    from rince.data.kinds import embedding_names
     from rince.evaluation.embeddings import embed
-    from rince.models.texts import SentenceModel
 
-    if isinstance(encoder, SentenceModel):
-        items = read_texts(data, column or encoder.column)
-    elif column is not None:
-        raise RinceError(f"--text.column is for texts, but the network takes {encoder.inputs}")
-    else:
-        items = image_files(data) if encoder.frames is None else video_files(data)
-    on_unreadable: OnUnreadable = "skip" if skip else "error"
-    return embed(encoder, items, device=device, batch_size=batch_size, on_unreadable=on_unreadable)
+    names = embedding_names(encoder, data, column)
+    return embed(
+        encoder,
+        names,
+        device=device,
+        batch_size=batch_size,
+        on_unreadable="skip" if skip else "error",
+    )
 
 
-def load_encoder(folder: Path) -> ImageEncoder | SentenceModel:
+def load_encoder(folder: Path) -> Encoder:
     """The network of a run (its backbone) or of an export; any model of sentence-transformers.
 
     Raises:
         RinceError: the folder is none of them, or damaged.
     """
     from rince.core.checks import RinceError
-    from rince.core.text_models import load_text_model
-    from rince.models.exported import EXPORT_FILE, load_exported
-    from rince.models.texts import SENTENCE_FILE, SentenceModel
-
-    if (folder / EXPORT_FILE).exists():
-        return load_exported(folder)
-    if (folder / SENTENCE_FILE).exists():
-        return SentenceModel(load_text_model(str(folder)))
+    from rince.models.encoders import load_encoder as load_export
+    from rince.models.exported import EXPORT_FILE
+    from rince.models.texts import SENTENCE_FILE
     from rince.training.checkpoint import CHECKPOINT_FILE, load_run, trained_encoder
 
+    exported = load_export(folder)
+    if exported is not None:
+        return exported
     if not (folder / CHECKPOINT_FILE).exists():
         raise RinceError(
             f"{folder} is neither a run (it holds no {CHECKPOINT_FILE}) nor an export (no "

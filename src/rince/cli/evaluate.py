@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rince.cli.parser import HelpfulParser, with_underscores
-from rince.core.files import is_text_file
+from rince.data.kinds import kind_by_name, may_be
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from rince.data.sources import Splits
-    from rince.data.texts import Texts
+    from rince.data.items import Splits
     from rince.training.checkpoint import TrainedRun
 
 DIGITS = "digits"
@@ -117,9 +114,7 @@ def evaluate_run(
             longer split as they were when the run was trained.
     """
     from rince.core.checks import warn
-    from rince.data.images import load_outliers
-    from rince.data.sources import digits_outliers
-    from rince.data.video_sources import load_clip_outliers
+    from rince.data.kinds import load_outliers
     from rince.evaluation.evaluate import evaluate_backbone
     from rince.evaluation.options import EvaluationOptions
     from rince.evaluation.results import save_evaluation
@@ -140,30 +135,16 @@ def evaluate_run(
     if data is not None:
         trained.config.videos.splits, trained.config.videos.split = splits_folder, split
     splits = _own_splits(trained) if data is None else _other_splits(trained, data)
-    outliers: dict[str, Tensor | Texts] = {}
-    for name, path in named_outliers(outlier_sources).items():
-        if trained.on_texts:
-            outliers[name] = _outlying_texts(trained, path)
-        elif trained.frames is not None:
-            videos = trained.config.videos
-            outliers[name] = load_clip_outliers(
-                path,
-                frames=trained.frames,
-                stride=videos.stride,
-                frame_size=videos.frame_size or trained.image_size,
-                channels=trained.in_channels,
-                decoder=videos.decoder,
-                skip_unreadable=skip_unreadable,
-            )
-        elif path == DIGITS:
-            outliers[name] = digits_outliers(trained.image_size, trained.in_channels)
-        else:
-            outliers[name] = load_outliers(
-                Path(path).expanduser(),
-                trained.image_size,
-                trained.in_channels,
-                "skip" if skip_unreadable else "error",
-            )
+    outliers = {
+        name: load_outliers(
+            path,
+            splits.test,
+            trained.config,
+            skip_unreadable=skip_unreadable,
+            backbone=trained.config.model.backbone,
+        )
+        for name, path in named_outliers(outlier_sources).items()
+    }
     classes = splits.train.taxonomy.classes
     evaluation = evaluate_backbone(
         trained.backbone.module,
@@ -197,7 +178,7 @@ def named_outliers(sources: Sequence[str]) -> dict[str, str]:
         name, equals, path = source.partition("=")
         whole = Path(source).expanduser()
         if not equals or whole.is_dir():
-            name, path = whole.stem if is_text_file(whole) else whole.name, source
+            name, path = whole.stem if kind_by_name(str(whole)) else whole.name, source
         if name.strip() in ("", "..") or not path:
             problem = "it has no name" if path else "it names no folder"
         elif "/" in name:
@@ -246,7 +227,7 @@ def is_evaluated(folder: Path) -> bool:
 def _own_splits(trained: TrainedRun) -> Splits:
     """The images that the run was trained with, if they are still the same."""
     from rince.core.checks import RinceError, warn
-    from rince.data.sources import NAMES
+    from rince.data.kinds import NAMED
     from rince.training.splits import load_splits
 
     data, name = trained.config.data, trained.folder.name
@@ -254,7 +235,7 @@ def _own_splits(trained: TrainedRun) -> Splits:
     changed = splits.train.taxonomy.paths != trained.taxonomy.paths
     if trained.data_fingerprint:
         changed = changed or splits.fingerprint() != trained.data_fingerprint
-    elif data not in NAMES:
+    elif data not in NAMED:
         warn(
             f"{name} was trained by an older rince, which did not record its images: if "
             f"{data} has no val/ or test/ of its own, test images may have been trained on"
@@ -275,14 +256,10 @@ def _other_splits(trained: TrainedRun, data: str) -> Splits:
     from rince.core.checks import RinceError
     from rince.training.splits import load_splits
 
-    if is_text_file(data) != trained.on_texts:
-        holds, knows = (
-            "texts" if texts else "images or videos"
-            for texts in (is_text_file(data), trained.on_texts)
-        )
+    if not may_be(data, trained.spec.noun):
         raise RinceError(
-            f"{data} holds {holds}, but {trained.folder.name} was trained on {knows}; evaluate it "
-            f"on data of its own kind"
+            f"{data} holds no {trained.spec.noun}, which {trained.folder.name} was trained on; "
+            f"evaluate it on data of its own kind"
         )
     trained.config.data = data
     trained.config.images.image_size = trained.image_size
@@ -293,32 +270,11 @@ def _other_splits(trained: TrainedRun, data: str) -> Splits:
     return splits
 
 
-def _outlying_texts(trained: TrainedRun, path: str) -> Texts:
-    from rince.core.checks import RinceError
-    from rince.data.text_sources import load_text_outliers
-    from rince.training.splits import tokenised
-
-    column = trained.config.text.column
-    if not is_text_file(path):
-        raise RinceError(
-            f"--ood {path}: {trained.folder.name} was trained on texts, so outliers must be a .csv "
-            f"or .jsonl file with a column {column!r}"
-        )
-    return tokenised(trained.config, load_text_outliers(path, trained.taxonomy, column=column))
-
-
 def _check_fit(trained: TrainedRun, splits: Splits, data: str) -> None:
     from rince.core.checks import RinceError
 
-    given = (splits.channels, splits.image_size, splits.frames)
-    expected = (trained.in_channels, trained.image_size, trained.frames)
-    if given != expected:
-        has, wants = (
-            f"{'grey' if channels == 1 else 'colour'} "
-            f"{'images' if frames is None else f'clips of {frames} frames'} of {size} pixels"
-            for channels, size, frames in (given, expected)
-        )
+    if splits.spec != trained.spec:
         raise RinceError(
-            f"{data} holds {has}, but {trained.folder.name} was trained on {wants}; evaluate it "
-            f"on data of its own kind"
+            f"{data} holds {splits.spec}, but {trained.folder.name} was trained on "
+            f"{trained.spec}; evaluate it on data of its own kind"
         )

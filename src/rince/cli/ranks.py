@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rince.cli.parser import HelpfulParser, with_underscores
-from rince.core.files import is_text_file
-from rince.training.config import RanksConfig, TextConfig, VideoConfig
+from rince.training.config import DataConfig, RanksConfig, TextConfig, TrainConfig, VideoConfig
 
 EXAMPLES = """examples:
   rince ranks photos/                    photos/<superclass>/<class>/*.jpg, any depth
@@ -63,8 +62,7 @@ def run(arguments: Sequence[str]) -> None:
         _describe_time(found, config)
         return
 
-    from rince.data.sources import load_dataset
-    from rince.data.text_sources import load_texts
+    from rince.data.kinds import load_splits
     from rince.ranks.taxonomy import Taxonomy
 
     path, counts = Path(found.data), None
@@ -75,15 +73,13 @@ def run(arguments: Sequence[str]) -> None:
     elif path.suffix == ".csv" and not _has_column(path, found.text.column):
         taxonomy = Taxonomy.from_csv(path)
     else:
-        if is_text_file(path):
-            train = load_texts(path, **found.text.as_dict()).train
-        else:
-            train = load_dataset(path, cache=False).train  # lists the files, decodes none
+        text = TextConfig(**found.text.as_dict())
+        images = DataConfig(cache=False)  # lists the files, decodes none
+        config_of = TrainConfig(found.data, images=images, text=text)
+        train = load_splits(found.data, config_of).train
         taxonomy = train.taxonomy
         counts = train.labels.bincount(minlength=taxonomy.num_classes)
-        print(
-            f"{len(train)} training {'texts' if is_text_file(path) else 'images'} in {found.data}"
-        )
+        print(f"{len(train)} training {train.noun} in {found.data}")
     batch_size = found.batch_size if counts is None else min(found.batch_size, int(counts.sum()))
     if config.scores is None:
         print(taxonomy.describe(batch_size=batch_size, counts=counts))
@@ -115,9 +111,7 @@ def _has_column(table: Path, name: str) -> bool:
 
 
 def _describe_time(found: Any, config: RanksConfig) -> None:
-    from rince.data.clips import VideoClips
     from rince.ranks.time import ItemTimes
-    from rince.training.config import TrainConfig
     from rince.training.ranks import rank_source
     from rince.training.splits import load_splits
 
@@ -125,7 +119,6 @@ def _describe_time(found: Any, config: RanksConfig) -> None:
     train = TrainConfig(found.data, ranks=config, videos=videos)
     clips = load_splits(train).train
     source = rank_source(train, clips)
-    assert isinstance(clips, VideoClips)
     assert isinstance(source, ItemTimes)
-    print(f"{len(clips)} training clips of {clips.frames} frames in {found.data}")
-    print(source.rule.describe(clips.items, min(found.batch_size, len(clips))))
+    print(f"{len(clips)} training {clips.noun} of {clips.spec.frames} frames in {found.data}")
+    print(source.rule.describe(source.items, min(found.batch_size, len(clips))))

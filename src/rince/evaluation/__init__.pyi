@@ -3,9 +3,6 @@ from .context import label_levels as label_levels
 from .context import outlier_detectors as outlier_detectors
 from .embeddings import Embeddings as Embeddings
 from .embeddings import embed as embed
-from .embeddings import embed_clips as embed_clips
-from .embeddings import embed_images as embed_images
-from .embeddings import embed_texts as embed_texts
 from .embeddings import load_embeddings as load_embeddings
 from .embeddings import nearest as nearest
 from .embeddings import save_embeddings as save_embeddings

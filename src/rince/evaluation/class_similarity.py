@@ -14,7 +14,7 @@ from rince.ranks.taxonomy import Taxonomy
 
 __getattr__ = moved_names(
     __name__,
-    {"mean_class_cosines": "rince.metrics"},
+    {"mean_class_cosines": "rince.metrics.mean_class_cosines"},
     {
         "mean_class_cosines": (
             *("query_features", "query_labels", "gallery_features", "gallery_labels"),

@@ -13,10 +13,8 @@ from torch import Tensor, nn
 
 from rince.core.checks import warn
 from rince.core.pair_ranks import PairRanks
-from rince.data.images import Images
-from rince.data.sources import Splits
+from rince.data.items import Items, Splits
 from rince.evaluation.features import FeatureSet
-from rince.evaluation.items import times_of
 from rince.evaluation.options import EvaluationOptions
 from rince.metrics.gaussians import ClassGaussians
 from rince.metrics.ood import energy_score, knn_ood_score, msp_score
@@ -31,7 +29,7 @@ class Ranked(NamedTuple):
     """What is ranked for each test item: a gallery, and the ranks (M, G) of its items."""
 
     gallery: FeatureSet
-    items: Images
+    items: Items
     ranks: PairRanks
 
 
@@ -74,7 +72,7 @@ class Context:
     @property
     def videos(self) -> Tensor | None:
         """(M,) int64, the video of each test item; None for items without times."""
-        times = times_of(self.splits.test)
+        times = self.splits.test.times
         return None if times is None else times[:, VIDEO]
 
     @cached_property
@@ -90,7 +88,7 @@ class Context:
 
         Items that share frames are ignored: they are found first whatever was learned.
         """
-        times, videos = times_of(self.splits.test), self.videos
+        times, videos = self.splits.test.times, self.videos
         if times is None or videos is None or len(torch.unique(videos)) == len(videos):
             return None
         rule = TimeRanks([self.options.near])

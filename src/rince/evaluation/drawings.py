@@ -9,7 +9,6 @@ from torch.nn.functional import normalize
 
 from rince.core.pair_ranks import ALL, IGNORED
 from rince.evaluation.context import Context
-from rince.evaluation.items import thumbnails, times_of
 from rince.evaluation.results import Gallery, Map2D, RocCurve, TimeCurve
 from rince.evaluation.times import similarity_over_time
 from rince.metrics.roc import roc_curve
@@ -22,7 +21,7 @@ def roc_curves(context: Context) -> dict[tuple[str, str], RocCurve]:
 
 def time_curve(context: Context) -> TimeCurve | None:
     """Similarity over time; None for items that are not ranked by time."""
-    times = times_of(context.splits.test)
+    times = context.splits.test.times
     if times is None or context.by_time is None:
         return None
     return similarity_over_time(context.test.features, times)
@@ -55,9 +54,9 @@ def nearest_neighbours(context: Context) -> Gallery:
     similarity = similarity.masked_fill(ranks == IGNORED, -torch.inf)
     count = min(options.gallery_neighbours, int((ranks != IGNORED).sum(dim=1).min()))
     similarities, neighbours = similarity.topk(count, dim=1)  # (Q, n)
-    size = context.splits.image_size
-    pictures = thumbnails(context.splits.test, queries, size)
-    beside = thumbnails(items, neighbours.flatten(), size)
+    size = context.splits.spec.size
+    pictures = context.splits.test.thumbnails(queries, size)
+    beside = items.thumbnails(neighbours.flatten(), size)
     return Gallery(
         queries=pictures,
         neighbours=beside.reshape(*neighbours.shape, *pictures.shape[1:]),

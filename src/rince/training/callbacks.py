@@ -12,7 +12,7 @@ import torch
 
 from rince.core.checks import RinceError, warn
 from rince.data.batches import eval_batches
-from rince.data.images import Images
+from rince.data.items import Items
 from rince.evaluation.features import extract_features
 from rince.metrics.knn import knn_accuracy
 from rince.training.saving import HistoryLogger
@@ -36,10 +36,9 @@ class OnlineKNN(pl.Callback):
 
     def __init__(
         self,
-        images: Images,
+        images: Items,
         *,
         every: int,
-        image_size: int,
         limit: int,
         seed: int,
     ) -> None:
@@ -47,7 +46,6 @@ class OnlineKNN(pl.Callback):
         chosen = torch.randperm(len(images), generator=generator)[:limit]
         self.images = images.subset(chosen)
         self.every = every
-        self.image_size = image_size
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
@@ -65,9 +63,7 @@ class OnlineKNN(pl.Callback):
 
     def _measure(self, pl_module: pl.LightningModule) -> float:
         backbone: Any = pl_module.backbone
-        found = extract_features(
-            backbone, eval_batches(self.images, 512, self.image_size), pl_module.device
-        )
+        found = extract_features(backbone, eval_batches(self.images, 512), pl_module.device)
         queries = max(1, len(found.labels) // 5)
         return knn_accuracy(
             found.features[:queries],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,11 @@ import torch
 from torch import nn
 
 from rince.core.checks import RinceError
-from rince.data.views import NORMALISATION
-from rince.models.backbones import Backbone, build_backbone
-from rince.models.exported import ImageEncoder
+from rince.core.input_spec import InputSpec
+from rince.data.kinds import TrainedNetwork, kind_named
+from rince.models.backbones import Backbone
+from rince.models.encoders import Encoder
 from rince.models.heads import projection_head
-from rince.models.texts import SentenceModel, TextEncoder, text_backbone
 from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
@@ -60,9 +59,11 @@ class TrainedRun:
     own_backbone: bool = False
 
     @property
-    def on_texts(self) -> bool:
-        """Whether it was trained on texts, which have no channels."""
-        return self.in_channels == 0
+    def spec(self) -> InputSpec:
+        """What one input is."""
+        return InputSpec.from_dict(
+            {"in_channels": self.in_channels, "image_size": self.image_size, "frames": self.frames}
+        )
 
 
 def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
@@ -81,9 +82,7 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
     require_own_backbone(about, backbone, folder, f"load_run({str(folder)!r}, backbone=...)")
     config = from_dict(about["config"], quiet=True).with_backbone(about.get("frames"))
     if backbone is None:
-        backbone = configured_backbone(
-            config, about["in_channels"], about["image_size"], about.get("frames")
-        )
+        backbone = configured_backbone(config, InputSpec.from_dict(about))
     weights = checkpoint["state_dict"]
     load_strictly(backbone.module, _below(BACKBONE_PREFIX, weights), folder / CHECKPOINT_FILE)
     backbone.module.eval()
@@ -112,82 +111,41 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
 
 
 def configured_backbone(
-    config: TrainConfig, channels: int, size: int, frames: int | None, *, pretrained: bool = False
+    config: TrainConfig, spec: InputSpec, *, pretrained: bool = False
 ) -> Backbone:
-    """That of ``config.model.backbone``; without channels (0) the data are texts."""
+    """That of ``config.model.backbone``."""
     name = str(config.model.backbone)
-    if channels == 0:
-        return text_backbone(name, config.text.layers)
-    return build_backbone(
-        name, in_channels=channels, image_size=size, frames=frames, pretrained=pretrained
-    )
+    return kind_named(spec.noun).build_backbone(name, spec, config, pretrained)
 
 
-def image_encoder(trained: TrainedRun, *, head: bool = False) -> ImageEncoder:
-    """A run's network with all that it takes to feed it: what is exported.
+def trained_encoder(trained: TrainedRun, *, head: bool = False) -> Encoder:
+    """A run's network with all that it takes to feed it: what is exported and embeds.
 
     Args:
         trained: the run.
         head: with the projection head: embeddings, not features.
 
     Raises:
-        RinceError: the head of a run that was trained as a classifier.
+        RinceError: the head of a run that was trained as a classifier; of a run on texts the head,
+            or a module of the user's own.
     """
-    module, width = trained.backbone.module, trained.backbone.feature_dim
-    embedding_dim, num_heads = trained.config.model.embedding_dim, trained.config.num_heads()
-    if head:
-        if trained.head is None:
-            raise RinceError(
-                f"{trained.folder} was trained with {trained.config.objective}: it has a "
-                f"classifier in place of a projection head. Leave out --head to take its features"
-            )
-        module = nn.Sequential(OrderedDict(backbone=module, head=trained.head)).eval()
-        width = embedding_dim * num_heads
-    mean, std = NORMALISATION[trained.in_channels]
-    clips: dict[str, int] = {}
-    if trained.frames is not None:
-        videos = trained.config.videos
-        size = videos.frame_size or trained.image_size
-        clips = {"frames": trained.frames, "stride": videos.stride, "frame_size": size}
-    return ImageEncoder(
-        module=module,
-        backbone=None if trained.own_backbone else trained.config.model.backbone,
-        output_dim=width,
-        embedding_dim=embedding_dim if head else None,
-        num_heads=num_heads,
-        in_channels=trained.in_channels,
-        image_size=trained.image_size,
-        mean=mean,
-        std=std,
-        class_paths=trained.taxonomy.paths,
-        **clips,
-    )
-
-
-def trained_encoder(trained: TrainedRun, *, head: bool = False) -> ImageEncoder | SentenceModel:
-    """:func:`image_encoder`, or of a run on texts its model as it was trained: no prompts before
-    the texts, which are cut where they were.
-
-    Raises:
-        RinceError: as :func:`image_encoder`; the head, or a module of the user's own, of a run on
-            texts.
-    """
-    if not trained.on_texts:
-        return image_encoder(trained, head=head)
-    encoder, text = trained.backbone.module, trained.config.text
-    if head or not isinstance(encoder, TextEncoder):
+    config, with_head = trained.config, trained.head if head else None
+    if head and trained.head is None:
         raise RinceError(
-            f"{trained.folder} was trained on texts: what is exported and embeds is a model of "
-            f"sentence-transformers, with no projection head (leave out --head) and no module of "
-            f"your own. In Python there is load_run({str(trained.folder)!r})"
+            f"{trained.folder} was trained with {config.objective}: it has a classifier in place "
+            f"of a projection head. Leave out --head to take its features"
         )
-    model: Any = encoder.model
-    model.prompts, model.default_prompt_name = {}, None
-    bounds = [bound for bound in (text.max_tokens, model.max_seq_length) if bound is not None]
-    if bounds:
-        model.max_seq_length = min(bounds)
-    backbone = str(trained.config.model.backbone)
-    return SentenceModel(model, backbone, text.column, trained.taxonomy.paths)
+    network = TrainedNetwork(
+        module=trained.backbone.module,
+        name=None if trained.own_backbone else config.model.backbone,
+        feature_dim=trained.backbone.feature_dim,
+        spec=trained.spec,
+        class_paths=trained.taxonomy.paths,
+        head=with_head,
+        embedding_dim=config.model.embedding_dim,
+        num_heads=config.num_heads(),
+    )
+    return kind_named(trained.spec.noun).encoder(network, config)
 
 
 def _below(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -16,7 +16,8 @@ from torch.nn import functional
 from rince._version import __version__
 from rince.core.checks import require
 from rince.core.distributed import gather, process_index, world_size
-from rince.data.batches import BatchViews, ImageBatch, batch_seed
+from rince.data.batches import BatchViews, ImageBatch
+from rince.data.plan import batch_seed
 from rince.data.views import WEAK_VIEWS, BatchAugmentation, ViewConfig
 from rince.losses.metric_learning import require_metric_learning
 from rince.models.backbones import Backbone

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from rince.core.checks import RinceError, require
-from rince.data.clips import VideoClips
-from rince.data.images import Images
+from rince.core.checks import RinceError
+from rince.data.items import Items
 from rince.ranks.class_names import name_scores_by_text, name_scores_by_wordnet
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.noise import forget_ranks, move_classes, noisy_scores
@@ -20,7 +19,7 @@ from rince.ranks.time import ItemTimes, TimeRanks
 from rince.training.config import RanksConfig, TrainConfig, from_dict
 
 
-def rank_source(config: TrainConfig, images: Images) -> ClassRanks | ItemTimes:
+def rank_source(config: TrainConfig, images: Items) -> ClassRanks | ItemTimes:
     """Ranks by the classes of the images, or by the times of the clips.
 
     Raises:
@@ -30,13 +29,10 @@ def rank_source(config: TrainConfig, images: Images) -> ClassRanks | ItemTimes:
     ranks = config.ranks
     if ranks.by == "classes":
         return training_ranks(ranks, images.taxonomy, config.seed)
-    require(
-        isinstance(images, VideoClips),
-        f"ranks.by time needs videos, and {config.data} holds none",
-    )
-    assert isinstance(images, VideoClips)
+    if images.times is None:
+        raise ValueError(f"ranks.by time needs videos, and {config.data} holds none")
     rule = TimeRanks(ranks.near, unit=ranks.unit, shots=ranks.shots, beyond=ranks.beyond)
-    return ItemTimes(rule, images.items)
+    return ItemTimes(rule, images.times)
 
 
 def training_ranks(config: RanksConfig, taxonomy: Taxonomy, seed: int) -> ClassRanks:
@@ -113,7 +109,7 @@ def kept_ranks(about: Mapping[str, Any], taxonomy: Taxonomy) -> ClassRanks:
 
 
 def resumed_ranks(
-    about: Mapping[str, Any], images: Images, config: TrainConfig, folder: Path
+    about: Mapping[str, Any], images: Items, config: TrainConfig, folder: Path
 ) -> ClassRanks | ItemTimes:
     """The ranks that a run was trained on, as its checkpoint holds them.
 

@@ -21,12 +21,10 @@ from rince._version import __version__
 from rince.core.checks import RinceError, require
 from rince.core.distributed import world_size
 from rince.core.files import replacing
-from rince.data.batches import BatchPlan, ImageBatch, TrainLoader
-from rince.data.clips import VideoClips
-from rince.data.images import FileImages, Images
+from rince.data.batches import ImageBatch, TrainLoader
+from rince.data.items import Items, Splits
+from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
-from rince.data.sources import Splits
-from rince.data.texts import Texts
 from rince.models.backbones import Backbone
 from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
@@ -77,7 +75,7 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
         )
     pl.seed_everything(config.seed, workers=True, verbose=False)
     splits = load_splits(config)
-    config = config.with_backbone(splits.frames)
+    config = config.with_backbone(splits.spec.frames)
     ranks = rank_source(config, splits.train)
     module = _build_module(config, splits, ranks, backbone, pretrained=config.model.pretrained)
     if config.model.start_from is not None:
@@ -109,7 +107,7 @@ def resume(folder: Path, *, progress: bool = True, backbone: Backbone | None = N
     about = checkpoint[CHECKPOINT_KEY]
     require_own_backbone(about, backbone, folder, "resume(folder, backbone=...)")
     splits = load_splits(config)
-    config = config.with_backbone(splits.frames)
+    config = config.with_backbone(splits.spec.frames)
     _check_data(about, splits, config, folder)
     ranks = resumed_ranks(about, splits.train, config, folder)
     # No pretrained weights, which the checkpoint's would only overwrite.
@@ -202,21 +200,20 @@ def _build_module(
     *,
     pretrained: bool,
 ) -> RankedModule:
-    channels, size = splits.channels, splits.image_size
+    spec = splits.spec
     own_backbone = backbone is not None
     if backbone is None:
-        backbone = configured_backbone(config, channels, size, splits.frames, pretrained=pretrained)
+        backbone = configured_backbone(config, spec, pretrained=pretrained)
     # Convolutions on CPUs and on tensor cores are faster with the channels last.
-    last = torch.channels_last if splits.frames is None else torch.channels_last_3d
-    backbone.module.to(memory_format=last)
+    backbone.module.to(memory_format=getattr(torch, spec.memory_format))
     return RankedModule(
         backbone,
         splits.train.taxonomy,
         config,
         rank_source=ranks,
-        in_channels=channels,
-        image_size=size,
-        frames=splits.frames,
+        in_channels=spec.channels,
+        image_size=spec.size,
+        frames=spec.frames,
         data_fingerprint=splits.fingerprint(),
         own_backbone=own_backbone,
     )
@@ -253,7 +250,6 @@ def _fit(
             OnlineKNN(
                 _with_labels(splits.train),
                 every=config.knn_every,
-                image_size=splits.image_size,
                 limit=KNN_IMAGES,
                 seed=config.seed,
             )
@@ -280,11 +276,9 @@ def _fit(
             TrainLoader(
                 splits.train,
                 plan,
-                image_size=splits.image_size,
                 workers=config.images.workers,
                 config=view_config(config),
-                # Images in memory travel as bytes and are augmented on the device.
-                augment="now" if isinstance(splits.train, FileImages) else "later",
+                augment=None,  # on the device, where the items can wait
             ),
             lambda: trainer.global_step,
         )
@@ -294,14 +288,13 @@ def _fit(
         if trainer.is_global_zero:
             _link_latest(folder)
         logger.info(
-            "%s on %s: %d %s of %d classes, %d %s, %d rank(s); %d epochs of %d steps; "
-            "%d process(es)",
+            "%s on %s: %d %s of %d classes, %s, %d rank(s); %d epochs of %d steps; %d process(es)",
             config.label(),
             splits.train.name,
             len(splits.train),
-            splits.kind,
+            splits.train.noun,
             splits.train.taxonomy.num_classes,
-            *_size(splits),
+            splits.train.size,
             module.rank_source.num_ranks,
             config.epochs,
             steps,
@@ -322,8 +315,7 @@ def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: i
         )
     labels, taxonomy = splits.train.labels, splits.train.taxonomy
     if config.ranks.by == "time":
-        assert isinstance(splits.train, VideoClips)
-        labels = splits.train.by_video().labels
+        labels = splits.train.by_recording().labels
     require(
         classes is None or taxonomy.num_ranks >= 2,
         "batches.classes_per_superclass needs superclasses, but these classes form one flat level",
@@ -340,18 +332,10 @@ def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: i
     )
 
 
-def _size(splits: Splits) -> tuple[int, str]:
-    """Of what the backbone is fed."""
-    texts = splits.train
-    return (
-        (texts.tokens.shape[1], "tokens") if isinstance(texts, Texts) else (splits.image_size, "px")
-    )
-
-
-def _with_labels(images: Images) -> Images:
-    """Without any label, the video that a clip is from is the class to find by kNN."""
-    unlabelled = isinstance(images, VideoClips) and images.taxonomy.num_classes == 1
-    return images.by_video() if isinstance(images, VideoClips) and unlabelled else images
+def _with_labels(items: Items) -> Items:
+    """Without any label, the recording that an item is from is the class to find by kNN."""
+    unlabelled = items.times is not None and items.taxonomy.num_classes == 1
+    return items.by_recording() if unlabelled else items
 
 
 def _run_to_the_end(

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rince.core.checks import RinceError, import_extra, require
+from rince.core.checks import RinceError, import_extra
 
 VIDEO_SUFFIXES = frozenset(
     (
@@ -33,7 +31,6 @@ VIDEO_SUFFIXES = frozenset(
         ".wmv",
     )
 )
-Decoder: TypeAlias = Literal["pyav", "torchcodec"]
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: the picture of an album is no video
 
 
@@ -68,41 +65,7 @@ def probe(path: str | Path) -> VideoInfo:
         return VideoInfo(seconds, float(rate))
 
 
-def torchcodec() -> Any:
-    """The module, where it and the FFmpeg libraries that it needs are installed.
-
-    Raises:
-        ImportError: what is missing, and how to mend it.
-    """
-    try:
-        module = import_extra("torchcodec", "torchcodec")
-        reason = "" if module.ffmpeg_major_version else "it finds no FFmpeg libraries that it knows"
-    except (AttributeError, OSError, RuntimeError) as error:  # as of its release
-        reason = str(error).strip().partition("\n")[0]
-    if reason:
-        raise ImportError(
-            f"torchcodec cannot decode videos here: {reason}. Install FFmpeg (apt-get install "
-            f"ffmpeg, conda install ffmpeg) and the torchcodec made for torch {torch.__version__}, "
-            f"or take --videos.decoder pyav, which brings its own"
-        )
-    return module
-
-
-def require_decoder(decoder: str) -> None:
-    """Raise unless there is such a decoder (ValueError), and it works here (ImportError)."""
-    known = get_args(Decoder)
-    require(decoder in known, f"videos.decoder must be {' or '.join(known)}, got {decoder!r}")
-    if decoder == "torchcodec":
-        torchcodec()
-
-
-def read_frames(
-    path: str | Path,
-    times: Sequence[float],
-    size: int,
-    channels: int = 3,
-    decoder: Decoder = "pyav",
-) -> Tensor:
+def read_frames(path: str | Path, times: Sequence[float], size: int, channels: int = 3) -> Tensor:
     """The frames that are shown at some times: shorter side to ``size``, central square.
 
     Starts at the last key frame before the first time and stops after the last one; frames in
@@ -115,20 +78,16 @@ def read_frames(
         times: rising seconds from the first frame on, at least one.
         size: pixels.
         channels: 3 (RGB) or 1 (grey).
-        decoder: "pyav", or "torchcodec" (the same frames; it reads all of the file's packets to
-            know their times, but decodes as few).
 
     Returns:
         (C, T, S, S) uint8.
 
     Raises:
         RinceError: the file cannot be read, or ends before the last time.
-        ImportError: the decoder is not installed, or finds no FFmpeg.
+        ImportError: PyAV is not installed.
     """
-    require_decoder(decoder)
     with _Opened(path) as video:
-        shown = video.shown_at(times) if decoder == "pyav" else video.by_torchcodec(times)
-        frames = [_square(frame, size, channels) for frame in shown]
+        frames = [_square(frame, size, channels) for frame in video.shown_at(times)]
     return torch.from_numpy(np.stack(frames, axis=1))
 
 
@@ -189,33 +148,6 @@ class _Opened:
                 return
             self._rewind()
         yield from self._from_here(times, from_start=True)
-
-    def by_torchcodec(self, times: Sequence[float]) -> Iterator[Any]:
-        """The same frames, turned upright already.
-
-        Asked for by number: torchcodec 0.17 takes the next frame for a time in a gap of a variable
-        rate, and loses the first of a transport stream. What does not have the time that its
-        packet has, or fails, is left to PyAV, which then also says what is wrong with the file.
-        """
-        packets = [p for p in self.container.demux(self.stream) if p.pts is not None]
-        shown = sorted((float(p.pts * p.time_base), p.duration or 0) for p in packets)
-        begins = [begin for begin, _ in shown]
-        origin, done = float(self.origin), 0
-        with contextlib.suppress(IndexError, RuntimeError, ValueError):
-            decoder = torchcodec().decoders.VideoDecoder(
-                str(self.path), stream_index=self.stream.index, dimension_order="NHWC"
-            )
-            end = begins[-1] + float(shown[-1][1] * self.stream.time_base)
-            require(times[-1] <= end - origin + self._early, "it ends before")
-            for time in times:
-                number = max(0, bisect_right(begins, time + self._early + origin) - 1)
-                frame = decoder.get_frame_at(number)
-                require(abs(frame.pts_seconds - begins[number]) < 1e-4, "another frame")
-                yield self._av.VideoFrame.from_ndarray(frame.data.numpy(), format="rgb24")
-                done += 1
-        if done < len(times):
-            self._rewind()
-            yield from self.shown_at(times[done:])
 
     def _seek(self, seconds: float) -> None:
         place = (Fraction(seconds) + self.origin) / self.stream.time_base

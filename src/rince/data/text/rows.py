@@ -1,62 +1,16 @@
-"""Labelled texts from a csv or jsonl file: strings, and the tokens that a backbone is fed."""
+"""Rows of texts from a csv or jsonl file."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from rince.core.checks import RinceError
 from rince.core.files import is_text_file
-from rince.ranks.taxonomy import Taxonomy
 
 Row = tuple[int, dict[str, str]]  # line in the file, and the cells by column
-
-
-@dataclass(frozen=True, eq=False)
-class Texts:
-    """Labelled texts.
-
-    Args:
-        texts: N of them.
-        tokens: (N, L) int64, -1 where a text has ended; (N, 0) before they are tokenised.
-        labels: (N,) int64 in [0, classes of the taxonomy).
-        taxonomy: the class tree.
-        name: what to call the data set in reports.
-    """
-
-    texts: tuple[str, ...]
-    tokens: Tensor
-    labels: Tensor
-    taxonomy: Taxonomy
-    name: str
-    channels: int = 0  # they have none, by which a run on texts is known
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def keys(self) -> list[str]:
-        """What the split and the choice of some texts go by: the texts."""
-        return list(self.texts)
-
-    def subset(self, indices: Tensor | Sequence[int]) -> Texts:
-        """The texts at these positions, in this order."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
-        texts = tuple(self.texts[i] for i in chosen.tolist())
-        return replace(self, texts=texts, tokens=self.tokens[chosen], labels=self.labels[chosen])
-
-    def fingerprint(self) -> str:
-        """A hex digest of the texts, their order, labels and class tree."""
-        found = hashlib.blake2b(digest_size=16)
-        for part in (self.taxonomy.paths, *zip(self.texts, self.labels.tolist(), strict=True)):
-            found.update(repr(part).encode() + b"\n")
-        return found.hexdigest()
 
 
 def read_rows(path: str | Path, column: str) -> list[Row]:

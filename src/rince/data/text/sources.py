@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from rince.core.checks import RinceError, warn
-from rince.data.images import drop_duplicates
-from rince.data.sources import Splits, at_most, stratified
-from rince.data.texts import Row, Texts, read_rows
+from rince.data.items import Splits, at_most, drop_duplicates, split_by_hash
+from rince.data.text.rows import Row, read_rows
+from rince.data.text.texts import Texts
 from rince.ranks.readers import paths_from_rows, some_names
 from rince.ranks.taxonomy import Taxonomy
 
@@ -28,8 +28,10 @@ def load_texts(
     test_per_class: int | None = None,
     test_fraction: float = 0.2,
     seed: int = 0,
+    backbone: str | None = None,
+    max_tokens: int | None = None,
 ) -> Splits:
-    """Training and test texts, not yet tokenised.
+    """Training and test texts.
 
     Args:
         data: a .csv file with a header, or a .jsonl file with an object a line. A column
@@ -41,7 +43,9 @@ def load_texts(
             the file's order. The last is the class; an empty cell in one before it makes a
             ragged tree, as in :meth:`Taxonomy.from_csv`.
         without_duplicates, per_class, test_per_class, test_fraction, seed: as of
-            :func:`~rince.data.sources.load_dataset`; texts are duplicates whatever their labels.
+            a data set of images; texts are duplicates whatever their labels.
+        backbone, max_tokens: whose tokens they are given, and how many; see
+            :func:`~rince.models.texts.tokenise`. None: no tokens.
 
     Raises:
         RinceError: a file that cannot be read or lacks a column, a row without a text or class,
@@ -62,12 +66,15 @@ def load_texts(
             test = _texts(data, _part(rows, _TESTS), column, levels, train.taxonomy)
         else:
             whole = _texts(data, rows, column, levels)
-            train, test = stratified(whole, test_fraction, "a column 'split'")
+            train, test = split_by_hash(whole, test_fraction, "a column 'split'")
     except ValueError as error:
         raise RinceError(f"{data}: {error}") from None
     if without_duplicates:
         train = drop_duplicates(train, test)
-    return Splits(at_most(train, per_class, seed), at_most(test, test_per_class, seed), 0)
+    train, test = at_most(train, per_class, seed), at_most(test, test_per_class, seed)
+    if backbone is not None:
+        train, test = (texts.tokenised(backbone, max_tokens) for texts in (train, test))
+    return Splits(train, test)
 
 
 def load_text_outliers(path: str | Path, taxonomy: Taxonomy, *, column: str = "text") -> Texts:
