@@ -16,6 +16,7 @@ from refusals import refusal
 from rince import RinceError, RinceWarning
 from rince.cli.export import export_run
 from rince.cli.main import main
+from rince.core.input_spec import InputSpec
 from rince.data.text.rows import read_texts
 from rince.data.views import eval_transform, evaluation_pixels
 from rince.evaluation.embeddings import load_embeddings

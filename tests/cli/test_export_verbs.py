@@ -20,7 +20,7 @@ from rince.cli.export import export_run
 from rince.cli.main import main
 from rince.evaluation.embeddings import load_embeddings
 from rince.evaluation.results import RESULTS_FILE, load_evaluation
-from rince.training.checkpoint import CHECKPOINT_FILE, trained_encoder, load_run
+from rince.training.checkpoint import CHECKPOINT_FILE, load_run, trained_encoder
 from rince.training.config import ModelConfig
 from rince.training.run import train
 from training.small_runs import flat_backbone, small_config

@@ -28,8 +28,9 @@ def splits(taxonomy: Taxonomy, train: int, test: int) -> Splits:
     return Splits(images(train), images(test))
 
 
-def outliers() -> dict[str, Tensor]:
-    return {"black": torch.zeros(5, 1, 8, 8, dtype=torch.uint8)}
+def outliers() -> dict[str, TensorImages]:
+    black = torch.zeros(5, 1, 8, 8, dtype=torch.uint8)
+    return {"black": unlabelled(black, Taxonomy([("none",)]))}
 
 
 OPTIONS = EvaluationOptions(probe_epochs=2, map_points=40, gallery_queries=2)
@@ -52,7 +53,7 @@ def test_a_classifier_scores_outliers_by_its_logits() -> None:
     data = splits(tree, 16, 6)
     found = evaluate_backbone(nn.Flatten(), data, outliers(), options=OPTIONS, classifier=head)
     inside = head(evaluation_pixels(data.test.pixels).flatten(1))
-    outside = head(evaluation_pixels(outliers()["black"]).flatten(1))
+    outside = head(evaluation_pixels(outliers()["black"].pixels).flatten(1))
     for name, score in (("msp", msp_score), ("energy", energy_score)):
         scores = score(inside), score(outside)
         assert found.metrics[f"ood/black/{name}/AUROC"] == pytest.approx(auroc(*scores))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+
 from rince.core.input_spec import InputSpec
 from rince.models.backbones import as_backbone, build_backbone
 

@@ -9,8 +9,8 @@ import torch
 import yaml
 from torch import nn
 
-from rince.evaluation.results import Evaluation
 from rince.core.input_spec import InputSpec
+from rince.evaluation.results import Evaluation
 from rince.models.exported import ImageEncoder
 from rince.ranks.class_ranks import ClassRanks
 from rince.reports.model_card import model_card

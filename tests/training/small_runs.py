@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+
 from rince.core.input_spec import InputSpec
 from rince.models.backbones import Backbone, as_backbone
 from rince.training.config import DataConfig, OptimConfig, TrainConfig

@@ -12,10 +12,11 @@ import pytest
 import torch
 from small_runs import STEPS, flat_backbone, small_config
 from torch import Tensor, nn
-from rince.core.input_spec import InputSpec
+
 from rince.cli.main import main
 from rince.cli.train import parse
 from rince.core.checks import RinceError
+from rince.core.input_spec import InputSpec
 from rince.data.batches import ImageBatch
 from rince.models.backbones import Backbone, as_backbone
 from rince.ranks.taxonomy import Taxonomy

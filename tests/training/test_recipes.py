@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from rince import Similarity, Taxonomy
-from rince.core.input_spec import InputSpec
 from rince.cli.evaluate import evaluate_run
 from rince.cli.train import parse
 from rince.core.checks import RinceError
+from rince.core.input_spec import InputSpec
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import load_evaluation
 from rince.models.backbones import SmallResNet3D, as_backbone

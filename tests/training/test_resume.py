@@ -18,8 +18,8 @@ import torch
 from small_runs import STEPS as SMALL_STEPS
 from small_runs import flat_backbone, small_config
 
-from rince.core.input_spec import InputSpec
 from rince.core.checks import RinceError
+from rince.core.input_spec import InputSpec
 from rince.models.backbones import Backbone
 from rince.training import run
 from rince.training.checkpoint import CHECKPOINT_FILE, read_checkpoint

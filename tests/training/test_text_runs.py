@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from rince.data.text.texts import Texts
 
 from rince.cli.evaluate import named_outliers
 from rince.cli.main import main
 from rince.cli.train import parse
 from rince.core.checks import RinceError
+from rince.data.text.texts import Texts
 from rince.evaluation.results import load_evaluation
 from rince.models.texts import TextEncoder, text_backbone
 from rince.training.checkpoint import load_run, read_checkpoint
@@ -117,8 +117,8 @@ def test_other_texts_and_other_data(
     assert main(["evaluate", str(run), "--data", other, *quick]) == 0
     assert "has other classes than" in capsys.readouterr().out
     for given, message in (
-        (["--data", str(image_tree)], "holds images or videos, but run was trained on texts"),
-        (["--ood", "digits"], "so outliers must be a .csv or .jsonl file with a column 'text'"),
+        (["--data", str(image_tree)], "holds no texts, which run was trained on"),
+        (["--ood", "digits"], "must be a .csv or .jsonl file with a column 'text'"),
         (["--ood", str(tmp_path / "none.csv")], "cannot read the texts"),
         (["--data-root", "x"], "images.root is for images"),
     ):
@@ -202,7 +202,7 @@ def test_what_does_not_go_together(words: Path, model: str, tmp_path: Path) -> N
         (DataConfig(cache=True), "cache"),
         (DataConfig(skip_unreadable=True), "skip_unreadable"),
     ):
-        with pytest.raises(ValueError, match=rf"images.{option} is for images, and .* holds texts"):
+        with pytest.raises(ValueError, match=rf"images.{option} is for images, but .* holds texts"):
             train(_config(words, model, tmp_path, images=images))
     with pytest.raises(ValueError, match="ranks.by time needs videos"):
         train(_config(words, model, tmp_path, ranks=RanksConfig(by="time")))

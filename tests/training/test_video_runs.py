@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from rince.core.input_spec import InputSpec
+
 from rince.cli.train import parse
 from rince.core.checks import RinceError
+from rince.core.input_spec import InputSpec
 from rince.data.video.clips import VideoClips
 from rince.models.backbones import Backbone, as_backbone
 from rince.training.checkpoint import load_run, read_checkpoint
@@ -170,7 +171,9 @@ def test_what_does_not_go_together(videos: Path, image_tree: Path, tmp_path: Pat
         train(_config(videos, tmp_path, objective="cross-entropy"))
     with pytest.raises(ValueError, match=r"ranks.by time needs videos, and .* holds none"):
         train(_config(image_tree, tmp_path))
-    with pytest.raises(ValueError, match=r"images.per_class is for images, and .* holds videos"):
+    with pytest.raises(
+        ValueError, match=r"images.per_class is for images.* holds clips: see videos"
+    ):
         train(_config(videos, tmp_path, images=DataConfig(image_size=16, per_class=3)))
     with pytest.raises(
         ValueError, match=r"ranks.near is for ranks.by time, but ranks.by is classes"
@@ -207,4 +210,4 @@ def test_unlabelled_clips_are_found_by_their_video(tmp_path: Path) -> None:
     )
     assert isinstance(splits.train, VideoClips)
     assert splits.train.labels.unique().tolist() == [0]
-    assert splits.train.by_video().labels.unique().tolist() == [0, 1]
+    assert splits.train.by_recording().labels.unique().tolist() == [0, 1]

@@ -181,7 +181,7 @@ def eval_batches(
         workers: processes that read items; 0: this one. No effect for items in memory.
 
     Yields:
-        (B, \\*spec.shape): float32 normalised pixels, or int64 tokens; and (B,) int64 labels.
+        (B, *spec.shape): float32 normalised pixels, or int64 tokens; and (B,) int64 labels.
 
     Raises:
         RinceError: an item that cannot be read.

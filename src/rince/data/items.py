@@ -137,7 +137,7 @@ class Items(ABC):
         return self.batch(indices)
 
     def network_inputs(self, fitted: Tensor) -> Tensor:
-        """What a network takes at evaluation, (B, \\*spec.shape), from :meth:`fitted`."""
+        """What a network takes at evaluation, (B, *spec.shape), from :meth:`fitted`."""
         return fitted
 
     def augmentation(self, config: ViewConfig) -> Augmentation | None:

@@ -71,6 +71,7 @@ class Kind:
             takes, some at a time; ``skip``: leave out, with a warning, what cannot be read.
         build_backbone: (name, spec, options, pretrained) -> a backbone.
         encoder: (trained network, options) -> what is exported and embeds.
+        usage: encoder -> how to feed it, in code and in a table: Markdown for a model card.
         backbone: name of the default backbone. optimizer: the default one.
         by_name: whether ``recognise`` looks at the name alone, and never at the disk.
         files: whether a query of ``rince search`` is a file.
@@ -87,6 +88,7 @@ class Kind:
     embedding_inputs: Callable[[Any, Sequence[str], int, bool], Iterator[tuple[list[str], Any]]]
     build_backbone: Callable[[str, InputSpec, DataOptions, bool], Backbone]
     encoder: Callable[[TrainedNetwork, DataOptions], Encoder]
+    usage: Callable[[Any], str]
     backbone: str
     optimizer: str = "sgd"
     by_name: bool = False

@@ -105,7 +105,7 @@ def load_splits(
         value = getattr(options.images, name)
         require(
             not value or value == getattr(type(options.images)(), name),
-            f"images.{name} is for images, and {data} holds {kind.noun}: see {kind.group}.*",
+            f"images.{name} is for images, but {data} holds {kind.noun}: see {kind.group}.*",
         )
     return kind.load(Request(data, options, seed, by_time, channels, backbone))
 

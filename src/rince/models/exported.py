@@ -100,9 +100,9 @@ class ImageEncoder:
     def fingerprint(self) -> str:
         """The same for two encoders that give the same numbers for the same file."""
         spec = self.spec
-        clips = () if self.stride is None else (spec.frames, self.stride, self.frame_size)
         facts = (self.backbone, spec.channels, spec.size, self.mean, self.std)
-        return fingerprint((*facts, *clips), self.module)
+        of_clips = (spec.frames, self.stride, self.frame_size)
+        return fingerprint((*facts, *(x for x in of_clips if x is not None)), self.module)
 
     def save(self, folder: Path) -> None:
         """:func:`save_exported`."""
@@ -114,44 +114,7 @@ class ImageEncoder:
 
         return write_onnx(self, file)
 
-    def usage(self) -> str:
-        """Markdown for a model card: how to feed it, in code and in a table."""
-        spec = self.spec
-        scaled = (
-            f"shorter side scaled to {spec.size} pixels (bilinear, antialiased), central square"
-        )
-        if self.stride is not None:
-            scaled = (
-                f"{spec.frames} frames, every {self.stride}. of the file; shorter side scaled to "
-                f"{self.frame_size} pixels, central square, scaled to {spec.size}"
-            )
-        return _USAGE.format(
-            own="" if self.backbone else "; and backbone=..., the module's code is not in here",
-            shape=", ".join(map(str, spec.shape)),
-            output="features" if self.embedding_dim is None else "embeddings",
-            noun=spec.noun,
-            colour="grey" if spec.channels == 1 else "RGB",
-            scaled=scaled,
-            mean=list(self.mean),
-            std=list(self.std),
-        )
 
-
-_USAGE = """```python
-import rince
-
-encoder = rince.load_exported("FOLDER")  # pip install 'rince[export]'{own}
-# pixels: (B, {shape}) uint8
-{output} = encoder.module(encoder.normalised(pixels))
-encoder.classes  # their names
-```
-
-`rince embed FOLDER DATA/` embeds a folder of {noun}, `rince search` finds the nearest.
-
-| input | |
-|:---|:---|
-| {noun} | {colour}, {scaled} |
-| values | bytes / 255, minus {mean}, divided by {std}, a channel each |"""
 FACTS = tuple(f.name for f in fields(ImageEncoder) if f.name not in ("module", "spec"))
 _OF_CLIPS = ("stride", "frame_size")  # not in the exports of earlier versions
 

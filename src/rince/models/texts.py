@@ -101,25 +101,6 @@ class SentenceModel:
     def write_onnx(self, file: Path) -> None:
         """None: of models of texts no ONNX file is written."""
 
-    def usage(self) -> str:
-        """Markdown for a model card: how to feed it, in code and in a table."""
-        bound = self.model.max_seq_length
-        return _USAGE.format(cut=f", cut after {bound} tokens" if bound else "")
-
-
-_USAGE = """```python
-from sentence_transformers import SentenceTransformer
-
-features = SentenceTransformer("FOLDER").encode(["some words"])
-```
-
-`rince embed FOLDER FILE` embeds the texts of a .csv, .jsonl or .txt file, `rince search` finds the
-nearest.
-
-| input | |
-|:---|:---|
-| texts | without a prompt in front{cut} |"""
-
 
 def text_backbone(name: str, layers: int | None = None) -> Backbone:
     """Build a text backbone with its pretrained weights.
