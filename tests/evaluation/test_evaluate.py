@@ -154,3 +154,9 @@ def test_outliers_may_be_items_or_their_pixels() -> None:
     )
     assert one.metrics == other.metrics
     assert one.info["outliers"] == {"black": 5}
+
+
+def test_nothing_to_test_on_is_refused() -> None:
+    data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 0)
+    with pytest.raises(ValueError, match="no test images"):
+        evaluate_backbone(nn.Flatten(), data, {}, options=OPTIONS)
