@@ -44,7 +44,7 @@ class Encoder(nn.Sequential):
 
 
 @torch.no_grad()
-def judge(encoder: nn.Module, test: torch.utils.data.TensorDataset) -> dict[str, float]:
+def evaluate(encoder: nn.Module, test: torch.utils.data.TensorDataset) -> dict[str, float]:
     """R@1 of the digit, and how often pairs of neighbouring ranks are in the right order."""
     x, labels = test.tensors
     z = encoder(x)

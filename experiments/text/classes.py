@@ -167,7 +167,9 @@ def fit(study: Study, method: str, split: Split, epochs: int, lr: float, tau: fl
             loss: Tensor = mnrl.compute_loss_from_embeddings([z[pairs[0]], z[pairs[1]]], y)
             return loss
         if method == "supcon-out":
-            return rince.supcon_out(z, z, rince.ranks.IdentityRanks(y, y, ignore_self=True), tau)
+            return rince.losses.supcon_out(
+                z, z, rince.ranks.IdentityRanks(y, y, ignore_self=True), tau
+            )
         return rince.ranked_info_nce(z, z, study.tree.ranks(y, y, ignore_self=True), taus)
 
     seconds = train(model, batches(), loss_of, epochs * len(plan), lr)

@@ -1,5 +1,6 @@
 from . import data as data
 from . import losses as losses
+from . import metrics as metrics
 from . import models as models
 from . import ranks as ranks
 from . import training as training

@@ -129,7 +129,8 @@ def save_embeddings(embeddings: Embeddings, file: Path) -> None:
     metadata. The file is replaced whole or not at all.
 
     Raises:
-        as :func:`require_writable`; OSError, if it cannot be written.
+        RinceError, ImportError: as :func:`require_writable`.
+        OSError: it cannot be written.
     """
     require_writable(file)
     vectors = embeddings.vectors.numpy()

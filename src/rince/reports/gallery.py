@@ -74,6 +74,7 @@ def gallery_view(
     """
     if gallery.queries.size == 0 or gallery.neighbours.size == 0:
         return None
+    # Thumbnails are images, or strings for items that have no picture.
     has_texts = gallery.queries.dtype.kind == "U"
     total = len(gallery.queries)
     queries = [_query(gallery, i, classes, has_texts) for i in range(total)]
