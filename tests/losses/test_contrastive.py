@@ -15,16 +15,12 @@ from torch.nn import functional
 
 import rince
 from oracles import losses as oracle
-from rince import (
-    IdentityRanks,
-    RinceWarning,
-    TableRanks,
-    info_nce,
-    ranked_info_nce,
-    supcon_in,
-    supcon_out,
-)
-from rince.losses import common, contrastive
+from rince import RinceWarning
+from rince.core.pair_ranks import ALL, DenseRanks, IdentityRanks, PairRanks, TableRanks
+from rince.losses import info_nce, ranked_info_nce, supcon_in, supcon_out
+from rince.losses.blockwise.engine import blockwise_loss
+from rince.losses.blockwise.sizes import Sizes
+from rince.losses.contrastive import one_rank_loss
 
 LOSSES: dict[str, Any] = {"info_nce": info_nce, "supcon_in": supcon_in, "supcon_out": supcon_out}
 each_loss = pytest.mark.parametrize("name", LOSSES)
@@ -146,36 +142,85 @@ def test_info_nce_without_ranks_is_cross_entropy_of_the_similarities(
 
 
 @each_loss
-@given(cases())
-def test_blocks_give_the_same(name: str, case: Case) -> None:
+@given(case=cases())
+def test_the_streamed_engine_gives_the_same(name: str, case: Case) -> None:
     case = case.for_loss(name)
+    upstream = torch.linspace(-1, 2, len(case.query), dtype=torch.float64)
+    for reduction in ("mean", "none"):
+        found = []
+        for engine in ("dense", "streamed"):
+            query, key = case.query.clone().requires_grad_(), case.key.clone().requires_grad_()
+            options = {"query": query, "key": key, "engine": engine, "block_size": 2}
+            loss = case.loss(name, reduction=reduction, **options)
+            (loss * upstream if reduction == "none" else loss).sum().backward()
+            found.append((loss.detach(), query.grad, key.grad))
+        torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["supcon-in", "supcon-out"])
+@given(seed=st.integers(0, 2**16), may_read=st.booleans(), own=st.booleans())
+def test_sums_by_class_give_the_same(form: Any, seed: int, may_read: bool, own: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    classes = int(torch.randint(1, 4, (), generator=generator))
+
+    def integers(low: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=generator)
+
+    labels, num_keys = integers(0, classes, 7), 7 if own else 19
+    source: PairRanks = TableRanks(
+        labels,
+        labels if own else integers(0, classes, num_keys),
+        integers(-1, 2, classes, classes),
+        ignore_self=own,
+        key_valid=integers(0, 3, num_keys) > 0,
+        num_ranks=1,
+    )
     found = []
-    for pairs_at_once in (2**22, 0):
-        query, key = case.query.clone().requires_grad_(), case.key.clone().requires_grad_()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(contrastive, "PAIRS_AT_ONCE", pairs_at_once)
-            patch.setattr(contrastive, "PAIRS_OF_A_BLOCK", 2 * key.shape[0])  # two queries a block
-            loss = case.loss(name, query=query, key=key, reduction="mean")
-            grads = torch.autograd.grad(loss, (query, key), create_graph=True)
-            again = torch.autograd.grad(sum((g * g).sum() for g in grads), (query, key))
-        found.append((loss.detach(), *grads, *again))
-    torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-12)
+    for ranks in (DenseRanks(source.tile(ALL, ALL)), source):
+        query = unit(seed, 7, 3, dtype=torch.float64).requires_grad_()
+        key = query if own else unit(seed + 1, num_keys, 3, dtype=torch.float64).requires_grad_()
+        loss, terms = blockwise_loss(
+            query,
+            key,
+            ranks,
+            [0.2],
+            (form,),
+            reduction="mean",
+            sizes=Sizes(block=3, by_class_pairs=0),
+            may_read=may_read,
+        )
+        loss.backward()
+        found.append((loss.detach(), query.grad, key.grad, terms.values, terms.active))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-11)
 
 
 @each_loss
-def test_large_batches_hold_no_queries_by_keys_matrix(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_batches_hold_no_queries_by_keys_matrix(name: str) -> None:
     count = 300
-    monkeypatch.setattr(contrastive, "PAIRS_AT_ONCE", count * count - 1)
-    monkeypatch.setattr(contrastive, "PAIRS_OF_A_BLOCK", 16 * count)
-    monkeypatch.setattr(common, "PAIRS_OF_A_TILE", 16 * count)
+    sizes = Sizes(
+        dense_pairs_of_one_rank=count * count,
+        scratch_bytes=16 * count * 8,
+        pairs_of_a_check=16 * count,
+    )
     z = unit(7, count, 4).requires_grad_()
     labels = torch.arange(count) // 2
     source = IdentityRanks(labels, labels, ignore_self=True)
+    form: Any = "supcon-in" if name == "supcon_in" else "supcon-out"
     with LargestTensor() as most:
-        LOSSES[name](z, z, source).backward()
+        one_rank_loss(z, z, source, 0.1, form, reduction="mean", sizes=sizes).backward()
     assert most.size <= 16 * count
+
+
+def test_large_batches_are_served_by_the_shared_loop() -> None:
+    z = unit(8, 2049, 2).requires_grad_()
+    labels = torch.arange(2049) % 10
+    loss = supcon_out(z, z, TableRanks(labels, labels, torch.eye(10).long(), ignore_self=True))
+    with pytest.raises(RuntimeError, match='engine="dense"'):
+        torch.autograd.grad(loss, z, create_graph=True)
+    few = z[:64].detach().requires_grad_()
+    ranks = TableRanks(labels[:64], labels[:64], torch.eye(10).long(), ignore_self=True)
+    (grad,) = torch.autograd.grad(supcon_out(few, few, ranks), few, create_graph=True)
+    assert torch.isfinite(torch.autograd.grad(grad.square().sum(), few)[0]).all()
 
 
 def test_the_default_temperature_is_a_tenth() -> None:
@@ -411,7 +456,7 @@ def test_wrong_input_is_refused(name: str) -> None:
 
 def test_info_nce_takes_one_positive_a_query() -> None:
     query, key = unit(0, 2, 3), unit(1, 3, 3)
-    with pytest.raises(ValueError, match="one positive a query, but a query has 2: use supcon_in"):
+    with pytest.raises(ValueError, match="a query has 2: use supcon_in"):
         info_nce(query, key, torch.tensor([[1, 0, 0], [1, 1, 0]]))
     ignored = torch.tensor([[1, 0, 0], [1, -1, 0]])
     assert torch.equal(info_nce(query, key, ignored), supcon_out(query, key, ignored))

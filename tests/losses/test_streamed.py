@@ -6,7 +6,7 @@ import importlib
 import math
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -20,15 +20,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import rince
 from oracles import losses as oracle
-from rince import DenseRanks, IdentityRanks, PairRanks, RinceWarning, TableRanks, ranked_info_nce
-from rince.core.pair_ranks import ALL
-from rince.losses.blockwise import block, by_class, positive_pairs
-from rince.losses.blockwise import engine as streamed
-from rince.losses.blockwise import in_batch as self_pairs
+from rince import RinceWarning
+from rince.core.pair_ranks import ALL, DenseRanks, IdentityRanks, PairRanks, TableRanks
+from rince.losses.blockwise import in_batch
+from rince.losses.blockwise.block import Inputs
+from rince.losses.blockwise.by_class import ByClass
+from rince.losses.blockwise.by_pair import ByPair
+from rince.losses.blockwise.engine import blockwise_loss
+from rince.losses.blockwise.sizes import Sizes
+from rince.losses.definition import form_of_term
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
 
 # The function of the same name hides the module.
 ranked_info_nce_module = importlib.import_module("rince.losses.ranked_info_nce")
+
+# Small batches have many positives a query; the kernels for large ones serve them all the same, and
+# visit them in many small pieces.
+SMALL = Sizes(
+    by_class_pairs=0, in_batch=0, most_positives=1.0, positive_pairs=40, queries_per_run=3
+)
+
+
+def ranked_info_nce(*given: Any, **options: Any) -> Tensor:
+    return ranked_info_nce_with_terms(*given, **{"sizes": SMALL, **options})[0]
+
 
 VARIANTS = ("in", "out", "out-in")
 POSITIVES = ("exclusive", "cumulative")
@@ -58,17 +73,6 @@ class Case:
                 **changed,
             },
         )
-
-
-@pytest.fixture(autouse=True)
-def positives_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small batches have many positives a query; let the kernels for large ones serve them all the
-    same, and make it visit them in many small pieces."""
-    monkeypatch.setattr(self_pairs, "MOST_VISITS", 1.0)
-    monkeypatch.setattr(self_pairs, "SMALLEST_BATCH", 0)
-    monkeypatch.setattr(by_class, "FEWEST_PAIRS_BY_CLASS", 0)
-    monkeypatch.setattr(positive_pairs, "PAIRS_AT_A_TIME", 40)
-    monkeypatch.setattr(positive_pairs, "QUERIES_OF_A_CLASS", 3)
 
 
 @st.composite
@@ -172,6 +176,7 @@ def test_terms_are_those_of_the_dense_engine(case: Case) -> None:
             engine=engine,
             block_size=case.block_size,
             validate=False,
+            sizes=SMALL,
         )[1]
         for engine in ("dense", "streamed")
     ]
@@ -222,6 +227,53 @@ def test_gradcheck(variant: str, positives: str, reduction: str) -> None:
     assert torch.autograd.gradcheck(loss, [*inputs, learnable])
 
 
+@given(cases(), st.sampled_from(["mean", "none"]), st.booleans())
+def test_without_reading_values_the_numbers_are_the_same(
+    case: Case, reduction: str, float_taus: bool
+) -> None:
+    """As on a GPU with validate=False: no list of positives, no in-batch kernel."""
+    variant = case.options["variant"]
+    forms = tuple(form_of_term(variant, i + 1) for i in range(len(case.taus)))
+    found = []
+    for may_read in (True, False):
+        query = case.query.clone().requires_grad_()
+        key = query if case.key is case.query else case.key.clone().requires_grad_()
+        taus = list(case.taus) if float_taus else list(torch.tensor(case.taus).double())
+        loss, _ = blockwise_loss(
+            query,
+            key,
+            case.source,
+            taus,
+            forms,
+            positives=case.options["positives"],
+            reduction=reduction,
+            sizes=replace(SMALL, block=case.block_size),
+            may_read=may_read,
+        )
+        loss.sum().backward()
+        found.append((loss.detach(), query.grad, key.grad))
+    for other, exact in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(other, exact, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_vectors_that_are_too_long_stay_finite_where_lengths_are_not_read(variant: str) -> None:
+    forms = tuple(form_of_term(variant, i) for i in (1, 2))
+    source = labelled(60)
+    for length, exact in ((1.0, True), (3.5, False), (40.0, False)):
+        losses = []
+        for may_read in (True, False):
+            z = (unit(30, 60, 8) * length).requires_grad_()
+            options = {"reduction": "mean", "sizes": SMALL, "may_read": may_read}
+            loss, _ = blockwise_loss(z, z, source, (0.1, 0.2), forms, **options)
+            loss.backward()
+            assert torch.isfinite(loss)
+            assert torch.isfinite(z.grad).all()
+            losses.append((loss.detach(), z.grad))
+        if exact:
+            torch.testing.assert_close(losses[1], losses[0], rtol=2e-5, atol=1e-5)
+
+
 # ---- fp32 ------------------------------------------------------------------------------------
 
 
@@ -247,21 +299,27 @@ def test_fp32_is_near_fp64(variant: str, tau: float) -> None:
     assert float(error) < 1e-5
 
 
-def test_the_kernel_by_class_serves_where_its_exponents_fit(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def serves(tau: float, source: PairRanks, scale: float = 1.0) -> bool:
+def inputs_of(
+    z: Tensor, source: PairRanks, taus: tuple[float, ...] = (0.1, 0.2), **changed: Any
+) -> Inputs:
+    options = {"forms": ("out", "in"), "positives": "exclusive", "sizes": SMALL, **changed}
+    return Inputs(z, z, torch.tensor(taus, dtype=z.dtype), taus, source, **options)
+
+
+def test_the_kernel_by_class_serves_where_its_exponents_fit() -> None:
+    def serves(tau: float, source: PairRanks, scale: float = 1.0, **sizes: Any) -> bool:
         z = unit(2, 300, 16) * scale
-        inputs = block.Inputs(z, z, torch.tensor([tau, 0.5]), source, "out-in", "exclusive")
-        return by_class.ByClass.can_serve(inputs)
+        return ByClass.can_serve(inputs_of(z, source, (tau, 0.5), sizes=replace(SMALL, **sizes)))
 
     assert serves(0.1, labelled(300))
     assert serves(0.0127, labelled(300))
     assert not serves(0.01, labelled(300))
     assert not serves(0.1, labelled(300), scale=3.0)
-    monkeypatch.setattr(by_class, "FEWEST_PAIRS_BY_CLASS", 300 * 300 + 1)
-    assert not serves(0.1, labelled(300))
-    monkeypatch.setattr(by_class, "FEWEST_PAIRS_BY_CLASS", 300 * 300)
+    assert not serves(0.1, labelled(300), by_class_pairs=300 * 300 + 1)
+    assert serves(0.1, labelled(300), by_class_pairs=300 * 300)
+    masks = 2 * 2 * 10 * 10 * 4
+    assert serves(0.1, labelled(300), class_mask_bytes=masks)
+    assert not serves(0.1, labelled(300), class_mask_bytes=masks - 1)
     assert not serves(0.1, labelled(300, num_classes=100))  # no fewer classes than keys / 4
     assert not serves(0.1, IdentityRanks(torch.arange(300), torch.arange(300)))
 
@@ -320,26 +378,24 @@ def test_the_kernel_by_class_ignores_pairs_of_a_sample_and_itself(
 # ---- a batch with itself -----------------------------------------------------------------------
 
 
-def served_in_batch(
-    monkeypatch: pytest.MonkeyPatch, query: Tensor, key: Tensor, source: PairRanks, **options: Any
-) -> bool:
-    made = []
-    original = self_pairs.SelfPairs.terms
-    with monkeypatch.context() as patch:
-        patch.setattr(self_pairs.SelfPairs, "terms", lambda own: made.append(own) or original(own))
+def served_in_batch(query: Tensor, key: Tensor, source: PairRanks, **options: Any) -> bool:
+    served = []
+    original = in_batch.SelfPairs.terms
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(in_batch.SelfPairs, "terms", lambda own: served.append(own) or original(own))
         options = {"temperatures": (0.1, 0.2), "engine": "streamed", "validate": False} | options
         ranked_info_nce(query, key, source, **options)
-    return bool(made)
+    return bool(served)
 
 
-def test_the_in_batch_kernel_serves_a_batch_with_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_in_batch_kernel_serves_a_batch_with_itself() -> None:
     z, source = unit(20, 60, 8), labelled(60)
     valid = torch.ones(60, dtype=torch.bool)
     labels = source.query_labels
     learnable = torch.tensor([0.1, 0.2], requires_grad=True)
 
     def served(key: Tensor = z, source: PairRanks = source, **options: Any) -> bool:
-        return served_in_batch(monkeypatch, z, key, source, **options)
+        return served_in_batch(z, key, source, **options)
 
     assert served()
     assert served(variant="out")
@@ -350,14 +406,14 @@ def test_the_in_batch_kernel_serves_a_batch_with_itself(monkeypatch: pytest.Monk
     assert not served(source=TableRanks(labels, labels, source.table, key_valid=valid))
     assert not served(source=TableRanks(labels, labels.roll(1), source.table))
     assert not served(source=DenseRanks(source.tile(ALL, ALL)))
-    big = torch.zeros(1500, 1500, dtype=torch.int8).fill_diagonal_(1)
-    assert not served(source=TableRanks(labels, labels, big, num_ranks=2))
-    monkeypatch.setattr(self_pairs, "SMALLEST_BATCH", 61)
-    assert not served()
-    monkeypatch.setattr(self_pairs, "SMALLEST_BATCH", 60)
-    monkeypatch.setattr(self_pairs, "MOST_VISITS", 0.2)  # of rank 1 a tenth, of rank 2 four tenths
-    assert served()
-    assert not served(variant="out")
+    masks = 2 * 2 * 10 * 10 * 4
+    assert served(sizes=replace(SMALL, in_batch_mask_bytes=masks))
+    assert not served(sizes=replace(SMALL, in_batch_mask_bytes=masks - 1))
+    assert not served(sizes=replace(SMALL, in_batch=61))
+    # Of rank 1 a tenth are positives, of rank 2 four tenths.
+    few = replace(SMALL, in_batch=60, most_positives=0.2)
+    assert served(sizes=few)
+    assert not served(sizes=few, variant="out")
 
 
 def test_half_of_the_similarities_are_computed() -> None:
@@ -390,7 +446,7 @@ def test_related_classes_become_neighbours_whatever_their_numbers() -> None:
         (superclass[:, None] != superclass) & (group[:, None] == group)
     )
     table.fill_diagonal_(1)
-    order = self_pairs._neighbours_together(table, 3)
+    order = in_batch._neighbours_together(table, 3)
     assert sorted(order.tolist()) == list(range(9))
     for code in (superclass, group):
         _, runs = torch.unique_consecutive(code[order], return_counts=True)
@@ -404,13 +460,13 @@ def test_tiles_of_one_rank_are_found_and_give_the_same(monkeypatch: pytest.Monke
     table.fill_diagonal_(1)
     source = TableRanks(labels, labels, table, ignore_self=True)
     z = unit(22, 90, 8, dtype=torch.float64)
-    inputs = block.Inputs(z, z, torch.tensor([0.1, 0.2]), source, "out-in", "exclusive")
+    inputs = inputs_of(z, source, sizes=replace(SMALL, block=15))
     # 30 samples a superclass: panels of 15 never hold two of them.
-    assert len(self_pairs.SelfPairs(inputs, 15).uniform) == 15 - 3
+    assert len(in_batch.SelfPairs(inputs).uniform) == 15 - 3
     found = []
     for uniform in (True, False):
         if not uniform:
-            monkeypatch.setattr(self_pairs.SelfPairs, "_uniform_tiles", lambda *unused: set())
+            monkeypatch.setattr(in_batch.SelfPairs, "_uniform_tiles", lambda *unused: set())
         x = z.clone().requires_grad_()
         loss = ranked_info_nce(x, x, source, (0.1, 0.2), engine="streamed", block_size=15)
         found.append((loss.detach(), torch.autograd.grad(loss, x)[0]))
@@ -422,7 +478,7 @@ def test_a_tile_of_one_rank_in_one_direction_only_is_not_of_one_rank() -> None:
     table[2, 1] = table[3, 0] = table[2, 3] = 2
     # Neighbours are then classes 0 and 3, and 1 and 2: from there to here all are negatives, from
     # here to there class 2 has a rank 2.
-    assert self_pairs._neighbours_together(table, 2).tolist() == [0, 3, 1, 2]
+    assert in_batch._neighbours_together(table, 2).tolist() == [0, 3, 1, 2]
     labels = torch.arange(4).repeat_interleave(8)
     source = TableRanks(labels, labels, table, ignore_self=True)
     z = unit(24, 32, 4, dtype=torch.float64)
@@ -524,9 +580,10 @@ def test_torch_compile_breaks_the_callers_graph_once() -> None:
 def test_the_compiler_is_not_imported_for_those_who_do_not_compile() -> None:
     """It takes seconds."""
     code = (
-        "import sys, torch, rince\n"
+        "import sys, torch, rince, rince.core.pair_ranks\n"
         "z = torch.eye(9).requires_grad_()\n"
-        "ranks = rince.TableRanks(torch.arange(9) % 3, torch.arange(9) % 3, torch.eye(3).to(int))\n"
+        "labels = torch.arange(9) % 3\n"
+        "ranks = rince.core.pair_ranks.TableRanks(labels, labels, torch.eye(3).to(int))\n"
         "rince.ranked_info_nce(z, z, ranks, (0.1,), engine='streamed').backward()\n"
         "print('torch._dynamo' in sys.modules)"
     )
@@ -558,11 +615,17 @@ def test_no_queries_by_keys_matrix_is_ever_alive(reduction: str, dense_source: b
 
 
 def test_blocks_shrink_as_keys_grow() -> None:
+    z = unit(24, 8, 4)
     for keys in (100, 2048, 8192, 32768, 262144):
-        block = streamed.default_block_size(keys, 3, torch.float32)
-        assert 16 <= block <= 512
-        assert block == 16 or block * keys * 4 * 4 <= streamed.SCRATCH_BYTES
-    assert streamed.default_block_size(100, 1, torch.float32) == 512
+        inputs = inputs_of(z.expand(1, -1, -1)[0], labelled(8)).on(z, z[:1].expand(keys, 4))
+        for kernel in (ByClass, ByPair):
+            need = kernel.bytes_per_query(inputs)
+            assert need >= keys * 3 * 4
+            block = Sizes().queries_per_block(need)
+            assert 16 <= block <= 512
+            assert block == 16 or block * need <= Sizes().scratch_bytes
+    assert Sizes().queries_per_block(800) == 512
+    assert Sizes(block=7).queries_per_block(800) == 7
 
 
 # ---- what users see --------------------------------------------------------------------------
@@ -570,14 +633,14 @@ def test_blocks_shrink_as_keys_grow() -> None:
 
 def test_auto_streams_large_batches_and_names_choose() -> None:
     seen = []
-    original = ranked_info_nce_module.streamed_loss
+    original = ranked_info_nce_module.blockwise_loss
 
     def noted(*args: Any, **options: Any) -> Any:
         seen.append(True)
         return original(*args, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranked_info_nce_module, "streamed_loss", noted)
+        patch.setattr(ranked_info_nce_module, "blockwise_loss", noted)
         for count, engine, streams in (
             (127, "auto", False),
             (128, "auto", True),

@@ -61,6 +61,7 @@ def test_each_pair_is_as_defined(
     assert source.tile(ALL, ALL).dtype == torch.int8
     assert source.tile(ALL, ALL).tolist() == expected
     assert source.tile(slice(1, 3), slice(2, 5)).tolist() == [row[2:5] for row in expected[1:3]]
+    assert source.to(torch.device("cpu")).tile(ALL, ALL).tolist() == expected
     table = source.by_table()
     assert table.tile(ALL, ALL).tolist() == expected
     assert table.num_ranks == source.num_ranks

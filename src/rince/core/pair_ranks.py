@@ -7,7 +7,8 @@ empty queue slot).
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+import copy
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -51,17 +52,20 @@ class DenseRanks:
         matrix: (Q, K), any integer dtype, codes as above.
         num_ranks: highest rank that can occur in any batch, so that the number of temperatures
             can be checked; None (default) checks only that no rank is beyond them.
+        validate: also check the codes of a matrix on a GPU, which is waited for.
 
     Raises:
         ValueError: not a matrix, not integers, or a code below -1 or above 127 or ``num_ranks``.
     """
 
-    def __init__(self, matrix: Tensor, num_ranks: int | None = None) -> None:
+    def __init__(
+        self, matrix: Tensor, num_ranks: int | None = None, *, validate: bool = True
+    ) -> None:
         require(
             matrix.ndim == 2,
             f"ranks must be a (queries, keys) matrix, got shape {tuple(matrix.shape)}",
         )
-        _check_codes(matrix, num_ranks)
+        _check_codes(matrix, num_ranks, validate)
         self.matrix = matrix.to(torch.int8)
         self._num_ranks = num_ranks
 
@@ -76,6 +80,10 @@ class DenseRanks:
     def tile(self, rows: slice, cols: slice) -> Tensor:
         return self.matrix[rows, cols]
 
+    def to(self, device: torch.device) -> DenseRanks:
+        """The same ranks on another device."""
+        return _moved(self, device, "matrix")
+
 
 class TableRanks:
     """Ranks looked up in a class-by-class table from labels on both sides.
@@ -88,7 +96,10 @@ class TableRanks:
         ignore_self: the first Q keys are the queries themselves: pair (i, i) is ignored.
         key_valid: (K,) bool; False marks keys to ignore (an empty queue slot), whatever their
             label says. A separate mask, because any label value could be a user's own.
-        num_ranks: highest rank of the table; computed if not given.
+        num_ranks: highest rank of the table; computed if not given, unless that would have to wait
+            for a GPU against ``validate``.
+        validate: also check labels and a table on a GPU, which is waited for. On a CPU they are
+            always checked.
 
     Raises:
         ValueError: wrong shapes, a label outside the table, or a table that is not of integers
@@ -104,33 +115,35 @@ class TableRanks:
         ignore_self: bool = False,
         key_valid: Tensor | None = None,
         num_ranks: int | None = None,
+        validate: bool = True,
     ) -> None:
         require(
             table.ndim == 2 and table.shape[0] == table.shape[1],
             f"the rank table must be (classes, classes), got shape {tuple(table.shape)}",
         )
         require(table.numel() > 0, "the rank table is empty: it needs at least one class")
-        _check_codes(table, num_ranks)
+        _check_codes(table, num_ranks, validate)
         check_pair_labels(query_labels, key_labels, ignore_self, key_valid)
         num_classes = table.shape[0]
-        usable = key_labels if key_valid is None else key_labels[key_valid]
-        for side, labels in (("query", query_labels), ("key", usable)):
-            if labels.numel():
-                low, high = (int(x) for x in torch.aminmax(labels))
-                require(
-                    low >= 0 and high < num_classes,
-                    f"{side}_labels must lie in [0, {num_classes}), the classes of the rank "
-                    f"table, but hold {low if low < 0 else high}",
-                )
         # torch indexes by int64 without surprises: a uint8 index is a mask, an int16 one an error.
         self.query_labels, self.key_labels = query_labels.long(), key_labels.long()
         if key_valid is not None:
             # Invalid keys may carry any label; a safe one keeps the look-up in range.
             self.key_labels = torch.where(key_valid, self.key_labels, 0)
+        for side, labels in (("query", self.query_labels), ("key", self.key_labels)):
+            if labels.numel() and may_read(labels, validate):
+                low, high = torch.stack(torch.aminmax(labels)).tolist()
+                require(
+                    low >= 0 and high < num_classes,
+                    f"{side}_labels must lie in [0, {num_classes}), the classes of the rank "
+                    f"table, but hold {low if low < 0 else high}",
+                )
         self.table = table.to(device=query_labels.device, dtype=torch.int8)
         self.ignore_self = ignore_self
         self.key_valid = key_valid
-        self._num_ranks = int(table.max()) if num_ranks is None else num_ranks
+        if num_ranks is None and may_read(table, validate):
+            num_ranks = int(table.max())
+        self._num_ranks = num_ranks
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -141,8 +154,12 @@ class TableRanks:
         return self._num_ranks
 
     def tile(self, rows: slice, cols: slice) -> Tensor:
-        found = self.table[self.query_labels[rows, None], self.key_labels[None, cols]]
-        return mask_pairs(found, self.shape, rows, cols, self.ignore_self, self.key_valid)
+        ranks = self.table[self.query_labels[rows, None], self.key_labels[None, cols]]
+        return mask_pairs(ranks, self.shape, rows, cols, self.ignore_self, self.key_valid)
+
+    def to(self, device: torch.device) -> TableRanks:
+        """The same ranks on another device."""
+        return _moved(self, device, "query_labels", "key_labels", "table", "key_valid")
 
 
 class IdentityRanks:
@@ -182,30 +199,74 @@ class IdentityRanks:
         return (self.query_ids.shape[0], self.key_ids.shape[0])
 
     def tile(self, rows: slice, cols: slice) -> Tensor:
-        found = (self.query_ids[rows, None] == self.key_ids[None, cols]).to(torch.int8)
-        return mask_pairs(found, self.shape, rows, cols, self.ignore_self, self.key_valid)
+        same = (self.query_ids[rows, None] == self.key_ids[None, cols]).to(torch.int8)
+        return mask_pairs(same, self.shape, rows, cols, self.ignore_self, self.key_valid)
+
+    def to(self, device: torch.device) -> IdentityRanks:
+        """The same ranks on another device."""
+        return _moved(self, device, "query_ids", "key_ids", "key_valid")
 
 
-def as_pair_ranks(ranks: PairRanks | Tensor) -> PairRanks:
-    """A plain integer matrix is as good as a :class:`DenseRanks`."""
+def as_pair_ranks(
+    ranks: PairRanks | Tensor, device: torch.device | None = None, validate: bool = True
+) -> PairRanks:
+    """A plain integer matrix is as good as a :class:`DenseRanks`.
+
+    Args:
+        device: where the tiles are wanted; None: wherever the ranks are. What a source is made of
+            moves, not the matrix of all pairs, if the source can move (has a method ``to``).
+        validate: also check the codes of a matrix on a GPU.
+    """
     if isinstance(ranks, Tensor):
-        return DenseRanks(ranks)
+        ranks = DenseRanks(ranks, validate=validate)
     require(
         isinstance(ranks, PairRanks),
         f"ranks must be an integer tensor (queries, keys) or a rank source such as TableRanks or "
         f"Taxonomy.ranks(...), got {type(ranks).__name__}",
     )
-    return ranks
+    if device is None:
+        return ranks
+    move = getattr(ranks, "to", None)
+    return _TilesOn(ranks, device) if move is None else move(device)
 
 
-def _check_codes(ranks: Tensor, num_ranks: int | None) -> None:
+def may_read(x: Tensor, validate: bool) -> bool:
+    """Whether values may be looked at: on a CPU that is free, a GPU has to be waited for."""
+    return validate or x.device.type == "cpu"
+
+
+class _TilesOn:
+    """A source that cannot move, whose tiles do."""
+
+    def __init__(self, source: PairRanks, device: torch.device) -> None:
+        self.source, self.device = source, device
+        self.shape, self.num_ranks = source.shape, source.num_ranks
+
+    def tile(self, rows: slice, cols: slice) -> Tensor:
+        return self.source.tile(rows, cols).to(self.device)
+
+
+_Source = TypeVar("_Source")
+
+
+def _moved(source: _Source, device: torch.device, *names: str) -> _Source:
+    """A copy whose tensors of these names are on the device; itself if they are."""
+    tensors = {name: getattr(source, name) for name in names}
+    if all(x is None or x.device == device for x in tensors.values()):
+        return source
+    moved = copy.copy(source)
+    vars(moved).update({n: None if x is None else x.to(device) for n, x in tensors.items()})
+    return moved
+
+
+def _check_codes(ranks: Tensor, num_ranks: int | None, validate: bool = True) -> None:
     require(
         ranks.dtype in _INTEGER_DTYPES,
         f"ranks must be integers (1 = most similar, 0 = negative, -1 = ignored), got "
         f"{ranks.dtype}; a boolean positives mask becomes ranks with .to(torch.int8)",
     )
-    if ranks.numel():
-        low, high = (int(x) for x in torch.aminmax(ranks))
+    if ranks.numel() and may_read(ranks, validate):
+        low, high = torch.stack(torch.aminmax(ranks)).tolist()
         top = 127 if num_ranks is None else num_ranks
         require(
             low >= IGNORED and high <= top,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -10,10 +11,10 @@ from torch import Tensor
 
 from rince.core.checks import require, warn
 from rince.core.pair_ranks import ALL, PairRanks
+from rince.losses.products import MatmulPrecision, product
 
 Reduction = Literal["mean", "sum", "none"]
-
-PAIRS_OF_A_TILE = 2**22
+Engine = Literal["auto", "dense", "streamed"]
 
 
 def check_inputs(query: Tensor, key: Tensor, ranks: PairRanks, validate: bool) -> None:
@@ -30,7 +31,20 @@ def check_inputs(query: Tensor, key: Tensor, ranks: PairRanks, validate: bool) -
             check_values("key", key)
 
 
-def similarities(query: Tensor, key: Tensor) -> Tensor:
+def check_options(**options: tuple[str, tuple[str, ...]]) -> None:
+    """Refuse a word that is not known: name=(given, known)."""
+    for name, (given, known) in options.items():
+        require(given in known, f"{name} must be one of {known}, got {given!r}")
+
+
+def check_block_size(block_size: int | None) -> None:
+    """Refuse blocks without a query."""
+    require(
+        block_size is None or block_size >= 1, f"block_size must be at least 1, got {block_size}"
+    )
+
+
+def similarities(query: Tensor, key: Tensor, precision: MatmulPrecision = "fp32") -> Tensor:
     """(Q, K) dot products, at least fp32 whatever comes in, and outside autocast.
 
     Half precision has too few bits for a logit of 100 (temperature 0.01), where one unit in the
@@ -38,7 +52,7 @@ def similarities(query: Tensor, key: Tensor) -> Tensor:
     """
     dtype = dtype_of_sums(query, key)
     with torch.autocast(query.device.type, enabled=False):
-        return query.to(dtype) @ key.to(dtype).T
+        return product(query.to(dtype), key.to(dtype).T, precision)
 
 
 def dtype_of_sums(query: Tensor, key: Tensor) -> torch.dtype:
@@ -135,11 +149,11 @@ def reduce_over_queries(loss: Tensor, active: Tensor, reduction: Reduction) -> T
     return loss.sum() / active.sum().clamp(min=1)
 
 
-def warn_if_nothing_to_learn(ranks: PairRanks, active: Tensor) -> None:
+def warn_if_nothing_to_learn(ranks: PairRanks, active: Tensor, pairs_at_once: int = 2**22) -> None:
     """One warning for a batch whose loss is 0 for lack of pairs, saying which pairs it lacks."""
     if bool(active.any()):
         return
-    if highest_rank(ranks) < 1:
+    if highest_rank(ranks, pairs_at_once) < 1:
         why = (
             "no query has a positive (a key of rank 1 or more). Batches are too small for the "
             "number of classes, or labels of both sides do not match"
@@ -152,9 +166,14 @@ def warn_if_nothing_to_learn(ranks: PairRanks, active: Tensor) -> None:
     warn(f"the loss of this batch is 0 and teaches nothing: {why}")
 
 
-def highest_rank(ranks: PairRanks) -> int:
+def highest_rank(ranks: PairRanks, pairs_at_once: int = 2**22) -> int:
     """The highest code of a batch, without its whole matrix."""
+    return max(int(tile.max()) for tile in tiles(ranks, pairs_at_once))
+
+
+def tiles(ranks: PairRanks, pairs_at_once: int) -> Iterator[Tensor]:
+    """The ranks of some queries and all keys, int8, one after the other."""
     num_queries, num_keys = ranks.shape
-    step = max(1, PAIRS_OF_A_TILE // num_keys)
-    starts = range(0, num_queries, step)
-    return max(int(ranks.tile(slice(i, min(i + step, num_queries)), ALL).max()) for i in starts)
+    step = max(1, pairs_at_once // num_keys)
+    for start in range(0, num_queries, step):
+        yield ranks.tile(slice(start, min(start + step, num_queries)), ALL)

@@ -5,36 +5,38 @@ here it holds every candidate, the other positives too; in RINCE's "out" form th
 step aside, and its "in" form does not divide by the number of positives. With exactly one
 positive a query all of them are InfoNCE.
 
-Large batches go a block of queries at a time, computed again in the backward pass, so that memory
-grows with the batch and not with its square.
+Large batches go a block of queries at a time, in the loop that RINCE takes, so that memory grows
+with the batch and not with its square.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from rince.core.checks import require
-from rince.core.pair_ranks import ALL, IdentityRanks, PairRanks, as_pair_ranks
+from rince.core.pair_ranks import ALL, IdentityRanks, PairRanks, as_pair_ranks, may_read
+from rince.losses.blockwise.engine import blockwise_loss
+from rince.losses.blockwise.sizes import Sizes, sizes_for
 from rince.losses.common import (
+    Engine,
     Reduction,
+    check_block_size,
     check_inputs,
+    check_options,
     check_temperature,
+    dtype_of_sums,
     masked_logsumexp,
     mean_over_mask,
     reduce_over_queries,
     similarities,
+    tiles,
     warn_if_nothing_to_learn,
 )
-
-PAIRS_AT_ONCE = 2**22
-PAIRS_OF_A_BLOCK = 2**20
-
-LossOfBlock = Callable[[Tensor, Tensor], Tensor]
-"""Logits and ranks, both (B, K) -> the loss of each query, (B,)."""
+from rince.losses.products import MatmulPrecision, check_precision
 
 
 def info_nce(
@@ -44,6 +46,9 @@ def info_nce(
     temperature: float = 0.1,
     *,
     reduction: Reduction = "mean",
+    engine: Engine = "auto",
+    block_size: int | None = None,
+    matmul_precision: MatmulPrecision = "fp32",
     validate: bool = True,
 ) -> Tensor:
     r"""InfoNCE: :math:`-\log e^{s_p/\tau} / \sum_{k} e^{s_k/\tau}`, one positive a query.
@@ -56,8 +61,8 @@ def info_nce(
         ranks: (Q, K); rank 1 marks the positive, -1 pairs to ignore. None: key i is the positive
             of query i, further keys are negatives.
         temperature: positive.
-        reduction: as in :func:`~rince.ranked_info_nce`.
-        validate: also make the checks that read values.
+        reduction, engine, block_size, matmul_precision, validate: as in
+            :func:`~rince.ranked_info_nce`; "auto" takes blocks from 2,048 x 2,048 pairs on.
 
     Returns:
         A scalar, or (Q,) with ``reduction="none"``.
@@ -83,8 +88,18 @@ def info_nce(
             torch.arange(query.shape[0], device=query.device),
             torch.arange(key.shape[0], device=key.device),
         )
-    return _loss(
-        query, key, ranks, temperature, _against_all, reduction, validate, most_positives=1
+    return one_rank_loss(
+        query,
+        key,
+        ranks,
+        temperature,
+        "supcon-out",
+        reduction=reduction,
+        engine=engine,
+        block_size=block_size,
+        matmul_precision=matmul_precision,
+        validate=validate,
+        most_positives=1,
     )
 
 
@@ -95,6 +110,9 @@ def supcon_out(
     temperature: float = 0.1,
     *,
     reduction: Reduction = "mean",
+    engine: Engine = "auto",
+    block_size: int | None = None,
+    matmul_precision: MatmulPrecision = "fp32",
     validate: bool = True,
 ) -> Tensor:
     r"""SupCon, sum outside the log: :math:`-\frac{1}{|P|}\sum_{p \in P} \log \frac{e^{s_p/\tau}}
@@ -106,8 +124,8 @@ def supcon_out(
         query: (Q, D) unit length. key: (K, D) unit length.
         ranks: (Q, K); 1 positive, 0 negative, -1 ignored; no other rank.
         temperature: positive.
-        reduction: as in :func:`~rince.ranked_info_nce`.
-        validate: also make the checks that read values.
+        reduction, engine, block_size, matmul_precision, validate: as in
+            :func:`~rince.ranked_info_nce`; "auto" takes blocks from 2,048 x 2,048 pairs on.
 
     Returns:
         A scalar, or (Q,) with ``reduction="none"``.
@@ -115,7 +133,18 @@ def supcon_out(
     Raises:
         ValueError: as :func:`~rince.ranked_info_nce`; also ranks beyond 1.
     """
-    return _loss(query, key, ranks, temperature, _against_all, reduction, validate)
+    return one_rank_loss(
+        query,
+        key,
+        ranks,
+        temperature,
+        "supcon-out",
+        reduction=reduction,
+        engine=engine,
+        block_size=block_size,
+        matmul_precision=matmul_precision,
+        validate=validate,
+    )
 
 
 def supcon_in(
@@ -125,6 +154,9 @@ def supcon_in(
     temperature: float = 0.1,
     *,
     reduction: Reduction = "mean",
+    engine: Engine = "auto",
+    block_size: int | None = None,
+    matmul_precision: MatmulPrecision = "fp32",
     validate: bool = True,
 ) -> Tensor:
     r"""SupCon, sum inside the log: :math:`-\log \frac{1}{|P|} \sum_{p \in P} \frac{e^{s_p/\tau}}
@@ -135,7 +167,18 @@ def supcon_in(
 
     Takes, returns and raises the same as :func:`supcon_out`.
     """
-    return _loss(query, key, ranks, temperature, _sum_against_all, reduction, validate)
+    return one_rank_loss(
+        query,
+        key,
+        ranks,
+        temperature,
+        "supcon-in",
+        reduction=reduction,
+        engine=engine,
+        block_size=block_size,
+        matmul_precision=matmul_precision,
+        validate=validate,
+    )
 
 
 def _against_all(logits: Tensor, rank: Tensor) -> Tensor:
@@ -144,81 +187,87 @@ def _against_all(logits: Tensor, rank: Tensor) -> Tensor:
 
 def _sum_against_all(logits: Tensor, rank: Tensor) -> Tensor:
     is_positive = rank == 1
-    log_count = is_positive.sum(dim=1).clamp(min=1).to(logits.dtype).log()  # (B,)
+    log_count = is_positive.sum(dim=1).clamp(min=1).to(logits.dtype).log()  # (Q,)
     return masked_logsumexp(logits, rank >= 0) - masked_logsumexp(logits, is_positive) + log_count
 
 
-def _loss(
+# The definitions, by the name that the block loop knows them by.
+_DEFINITIONS = {"supcon-in": _sum_against_all, "supcon-out": _against_all}
+
+
+def one_rank_loss(
     query: Tensor,
     key: Tensor,
     ranks: PairRanks | Tensor,
     temperature: float,
-    of_block: LossOfBlock,
+    form: Literal["supcon-in", "supcon-out"],
+    *,
     reduction: Reduction,
-    validate: bool,
+    engine: Engine = "auto",
+    block_size: int | None = None,
+    matmul_precision: MatmulPrecision = "fp32",
+    validate: bool = True,
     most_positives: int | None = None,
+    sizes: Sizes | None = None,
 ) -> Tensor:
+    """What the three have in common.
+
+    Args:
+        most_positives: per query; None: any number.
+        sizes: of blocks; None takes those that suit the device.
+    """
     check_temperature(temperature)
-    source = as_pair_ranks(ranks)
+    check_options(
+        reduction=(reduction, ("mean", "sum", "none")),
+        engine=(engine, ("auto", "dense", "streamed")),
+    )
+    check_block_size(block_size)
+    source = as_pair_ranks(ranks, query.device, validate)
     check_inputs(query, key, source, validate)
-    num_queries, num_keys = source.shape
-    whole = num_queries * num_keys <= PAIRS_AT_ONCE
-    size = num_queries if whole else max(1, PAIRS_OF_A_BLOCK // num_keys)
-    losses, active = [], []
-    for start in range(0, num_queries, size):
-        rows = slice(start, min(start + size, num_queries))
-        rank = source.tile(rows, ALL).to(query.device)
-        if validate:
-            highest = int(rank.max())
-            require(
-                highest <= 1,
-                f"this loss knows one rank, but a pair has rank {highest}: use ranked_info_nce, or "
-                f"flatten the ranks (Taxonomy.flat_table)",
-            )
-        num_positives = (rank == 1).sum(dim=1)
-        if validate and most_positives is not None:
-            most = int(num_positives.max())
+    check_precision(matmul_precision, dtype_of_sums(query, key))
+    sizes = replace(sizes or sizes_for(query.device), block=block_size)
+    if validate:
+        _check_ranks(source, most_positives, sizes.pairs_of_a_check)
+    if engine == "auto":
+        few = query.shape[0] * key.shape[0] < sizes.dense_pairs_of_one_rank
+        engine = "dense" if few else "streamed"
+    if engine == "streamed":
+        loss, terms = blockwise_loss(
+            query,
+            key,
+            source,
+            [temperature],
+            (form,),
+            reduction=reduction,
+            sizes=sizes,
+            precision=matmul_precision,
+            may_read=may_read(query, validate),
+        )
+        active = terms.active[0]
+    else:
+        rank = source.tile(ALL, ALL)  # (Q, K)
+        logits = similarities(query, key, matmul_precision) / temperature
+        losses = _DEFINITIONS[form](logits, rank)
+        # A positive with no other candidate beside it has nothing to be compared with.
+        active = (rank == 1).any(dim=1) & ((rank >= 0).sum(dim=1) > 1)
+        loss = reduce_over_queries(torch.where(active, losses, 0), active, reduction)
+    if validate:
+        warn_if_nothing_to_learn(source, active, sizes.pairs_of_a_check)
+    return loss
+
+
+def _check_ranks(source: PairRanks, most_positives: int | None, pairs_at_once: int) -> None:
+    for tile in tiles(source, pairs_at_once):
+        highest = int(tile.max())
+        require(
+            highest <= 1,
+            f"this loss knows one rank, but a pair has rank {highest}: use ranked_info_nce, or "
+            f"flatten the ranks (Taxonomy.flat_table)",
+        )
+        if most_positives is not None:
+            most = int((tile == 1).sum(dim=1).max())
             require(
                 most <= most_positives,
-                f"InfoNCE takes one positive a query, but a query has {most}: use supcon_in, "
+                f"InfoNCE takes one positive per query, but a query has {most}: use supcon_in, "
                 f"supcon_out or ranked_info_nce, or ignore the others with rank -1",
             )
-        # A positive with no other candidate beside it has nothing to be compared with.
-        active.append((num_positives > 0) & ((rank >= 0).sum(dim=1) > 1))
-        if whole:
-            losses.append(of_block(_logits(query, key, temperature), rank))
-        else:
-            losses.append(
-                checkpoint(
-                    _block_again,
-                    query[rows],
-                    key,
-                    source,
-                    rows,
-                    temperature,
-                    of_block,
-                    use_reentrant=False,
-                    preserve_rng_state=False,  # there is nothing random in it
-                )
-            )
-    learns = torch.cat(active)  # (Q,)
-    if validate:
-        warn_if_nothing_to_learn(source, learns)
-    return reduce_over_queries(torch.where(learns, torch.cat(losses), 0), learns, reduction)
-
-
-def _block_again(
-    query: Tensor,
-    key: Tensor,
-    source: PairRanks,
-    rows: slice,
-    temperature: float,
-    of_block: LossOfBlock,
-) -> Tensor:
-    """The losses of a block, from what is held anyway: its ranks are made anew, too."""
-    rank = source.tile(rows, ALL).to(query.device)
-    return of_block(_logits(query, key, temperature), rank)
-
-
-def _logits(query: Tensor, key: Tensor, temperature: float) -> Tensor:
-    return similarities(query, key) / temperature

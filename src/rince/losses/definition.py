@@ -55,11 +55,11 @@ def rank_terms(
         learns = is_positive.any(dim=1) & is_less_similar.any(dim=1)  # (Q,)
         less_similar = masked_logsumexp(logits, is_less_similar)  # (Q,)
         # Either form is -log(e^a / (e^a + e^b)) = log(1 + e^(b - a)), b the less similar keys.
-        if takes_each_positive(variant, i):
-            per_key = log_one_plus_exp(less_similar[:, None] - logits)  # (Q, K)
+        if form_of_term(variant, i) == "out":
+            per_key = softplus(less_similar[:, None] - logits)  # (Q, K)
             term = mean_over_mask(per_key, is_positive)
         else:
-            term = log_one_plus_exp(less_similar - masked_logsumexp(logits, is_positive))
+            term = softplus(less_similar - masked_logsumexp(logits, is_positive))
         values.append(torch.where(learns, term, 0))
         active.append(learns)
     return RankTerms(torch.stack(values), torch.stack(active))
@@ -76,11 +76,14 @@ def sides_of(rank: Tensor, i: int | Tensor, positives: Positives) -> tuple[Tenso
     return less_similar, positive
 
 
-def takes_each_positive(variant: Variant, rank: int) -> bool:
-    """Whether the term of a rank has the "out" form."""
-    return variant == "out" or (variant == "out-in" and rank == 1)
+def form_of_term(variant: Variant, rank: int) -> Literal["in", "out"]:
+    """Whether the term of a rank asks each positive ("out") or all together ("in")."""
+    return "out" if variant == "out" or (variant == "out-in" and rank == 1) else "in"
 
 
-def log_one_plus_exp(x: Tensor) -> Tensor:
-    """log(1 + e^x) without overflow, and exact for x far below 0, where the loss is small."""
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x) without overflow, and exact for x far below 0, where the loss is small.
+
+    (torch's softplus stops at x = 20, which float64 can tell.)
+    """
     return torch.logaddexp(x, torch.zeros_like(x))

@@ -9,27 +9,28 @@ The formula is :func:`rince.losses.definition.rank_terms`; here are its input an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import replace
 
 from torch import Tensor, nn
 
-from rince.core.checks import require
-from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
-from rince.losses.blockwise.engine import streamed_loss
+from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks, may_read
+from rince.losses.blockwise.engine import blockwise_loss
+from rince.losses.blockwise.sizes import Sizes, sizes_for
 from rince.losses.common import (
+    Engine,
     Reduction,
+    check_block_size,
     check_inputs,
+    check_options,
+    dtype_of_sums,
     highest_rank,
     reduce_over_queries,
     similarities,
     warn_if_nothing_to_learn,
 )
-from rince.losses.definition import Positives, RankTerms, Variant, rank_terms
+from rince.losses.definition import Positives, RankTerms, Variant, form_of_term, rank_terms
+from rince.losses.products import MatmulPrecision, check_precision
 from rince.losses.temperatures import check_temperatures, match_num_ranks
-
-Engine = Literal["auto", "dense", "streamed"]
-
-STREAM_FROM = 128 * 128  # pairs: below, the dense engine is about as fast and needs little memory
 
 
 def ranked_info_nce(
@@ -43,6 +44,7 @@ def ranked_info_nce(
     reduction: Reduction = "mean",
     engine: Engine = "auto",
     block_size: int | None = None,
+    matmul_precision: MatmulPrecision = "fp32",
     validate: bool = True,
 ) -> Tensor:
     r"""RINCE: pull keys nearer the better their rank, each rank against everything less similar.
@@ -82,6 +84,9 @@ def ranked_info_nce(
             gradient cannot itself be differentiated: for second derivatives take "dense".
         block_size: queries at a time of the streamed engine; None fits them into about 16 MB. For
             a batch against itself the side of a square tile; None takes 256 to 512.
+        matmul_precision: "fp32"; "tf32" and "bf16" let tensor cores round the factors of matrix
+            products, to 10 and 7 bits, and sum in float32. A CPU computes "tf32" as "fp32". A
+            global switch (``torch.set_float32_matmul_precision``) changes nothing.
         validate: also make the checks that read values (and on a GPU wait for them): NaN, zero
             or non-unit embeddings, ranks without a temperature, a batch that teaches nothing.
 
@@ -113,6 +118,7 @@ def ranked_info_nce(
         reduction=reduction,
         engine=engine,
         block_size=block_size,
+        matmul_precision=matmul_precision,
         validate=validate,
     )
     return loss
@@ -140,6 +146,7 @@ class RankedInfoNCE(nn.Module):
         reduction: Reduction = "mean",
         engine: Engine = "auto",
         block_size: int | None = None,
+        matmul_precision: MatmulPrecision = "fp32",
         validate: bool = True,
     ) -> None:
         super().__init__()
@@ -150,6 +157,7 @@ class RankedInfoNCE(nn.Module):
         self.reduction: Reduction = reduction
         self.engine: Engine = engine
         self.block_size = block_size
+        self.matmul_precision: MatmulPrecision = matmul_precision
         self.validate = validate
 
     def forward(self, query: Tensor, key: Tensor, ranks: PairRanks | Tensor) -> Tensor:
@@ -163,6 +171,7 @@ class RankedInfoNCE(nn.Module):
             reduction=self.reduction,
             engine=self.engine,
             block_size=self.block_size,
+            matmul_precision=self.matmul_precision,
             validate=self.validate,
         )
 
@@ -184,44 +193,50 @@ def ranked_info_nce_with_terms(
     reduction: Reduction = "mean",
     engine: Engine = "auto",
     block_size: int | None = None,
+    matmul_precision: MatmulPrecision = "fp32",
     validate: bool = True,
+    sizes: Sizes | None = None,
 ) -> tuple[Tensor, RankTerms]:
     """:func:`ranked_info_nce` and its terms rank by rank, without a graph, to log them.
 
-    Takes and raises the same as :func:`ranked_info_nce`.
+    Takes and raises the same as :func:`ranked_info_nce`, and ``sizes``, where blocks pay and how
+    large they are; None takes what suits the device.
     """
-    for name, given, known in (
-        ("variant", variant, ("in", "out", "out-in")),
-        ("positives", positives, ("exclusive", "cumulative")),
-        ("reduction", reduction, ("mean", "sum", "none")),
-        ("engine", engine, ("auto", "dense", "streamed")),
-    ):
-        require(given in known, f"{name} must be one of {known}, got {given!r}")
-    require(
-        block_size is None or block_size >= 1, f"block_size must be at least 1, got {block_size}"
+    check_options(
+        variant=(variant, ("in", "out", "out-in")),
+        positives=(positives, ("exclusive", "cumulative")),
+        reduction=(reduction, ("mean", "sum", "none")),
+        engine=(engine, ("auto", "dense", "streamed")),
     )
+    check_block_size(block_size)
     taus = check_temperatures(temperatures, validate)
-    source = as_pair_ranks(ranks)
+    source = as_pair_ranks(ranks, query.device, validate)
     match_num_ranks(len(taus), source.num_ranks)
     check_inputs(query, key, source, validate)
+    check_precision(matmul_precision, dtype_of_sums(query, key))
     if validate and source.num_ranks is None:
         match_num_ranks(len(taus), None, highest=highest_rank(source))
+    sizes = replace(sizes or sizes_for(query.device), block=block_size)
     if engine == "auto":
-        engine = "streamed" if query.shape[0] * key.shape[0] >= STREAM_FROM else "dense"
+        few = query.shape[0] * key.shape[0] < sizes.dense_pairs
+        engine = "dense" if few else "streamed"
     if engine == "streamed":
-        loss, terms = streamed_loss(
+        loss, terms = blockwise_loss(
             query,
             key,
             source,
             taus,
-            variant,
-            positives,
+            tuple(form_of_term(variant, i) for i in range(1, len(taus) + 1)),
+            positives=positives,
             reduction=reduction,
-            block_size=block_size,
+            sizes=sizes,
+            precision=matmul_precision,
+            may_read=may_read(query, validate),
         )
     else:
-        rank = source.tile(ALL, ALL).to(query.device)
-        terms = rank_terms(similarities(query, key), rank, taus, variant, positives)
+        rank = source.tile(ALL, ALL)
+        similarity = similarities(query, key, matmul_precision)
+        terms = rank_terms(similarity, rank, taus, variant, positives)
         loss = reduce_over_queries(terms.values.sum(dim=0), terms.active.any(dim=0), reduction)
         terms = RankTerms(terms.values.detach(), terms.active)
     if validate:

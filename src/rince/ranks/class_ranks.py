@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from rince.core.checks import require
@@ -27,6 +28,7 @@ class ClassRanks:
     classes: tuple[str, ...]
     table: Tensor
     num_ranks: int
+    _copies: dict[torch.device, Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         size = len(self.classes)
@@ -36,6 +38,7 @@ class ClassRanks:
             f"{tuple(self.table.shape)}",
         )
         object.__setattr__(self, "table", DenseRanks(self.table, self.num_ranks).matrix)
+        object.__setattr__(self, "_copies", {})
 
     @property
     def num_classes(self) -> int:
@@ -49,6 +52,7 @@ class ClassRanks:
         *,
         ignore_self: bool = False,
         key_valid: Tensor | None = None,
+        validate: bool = True,
     ) -> TableRanks:
         """The ranks between two sides of labels: what a ranked loss takes.
 
@@ -57,6 +61,7 @@ class ClassRanks:
             key_labels: (K,) int64 in [0, C) where ``key_valid``.
             ignore_self: the first Q keys are the queries themselves; those pairs are ignored.
             key_valid: (K,) bool; False marks keys to ignore, whatever their label.
+            validate: also check labels on a GPU, which is waited for.
 
         Raises:
             ValueError: wrong shapes, or a label outside [0, C).
@@ -64,8 +69,17 @@ class ClassRanks:
         return TableRanks(
             query_labels,
             key_labels,
-            self.table,
+            self.table_on(query_labels.device),
             ignore_self=ignore_self,
             key_valid=key_valid,
             num_ranks=self.num_ranks,
+            validate=validate,
         )
+
+    def table_on(self, device: torch.device) -> Tensor:
+        """The table on a device, copied there once."""
+        if self.table.device == device:
+            return self.table
+        if device not in self._copies:
+            self._copies[device] = self.table.to(device)
+        return self._copies[device]

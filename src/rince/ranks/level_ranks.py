@@ -69,6 +69,16 @@ class LevelRanks:
         ranks = compare_levels(self.query_labels[rows], self.key_labels[cols])
         return mask_pairs(ranks, self.shape, rows, cols, self.ignore_self, self.key_valid)
 
+    def to(self, device: torch.device) -> LevelRanks:
+        """The same ranks on another device."""
+        return LevelRanks(
+            self.query_labels.to(device),
+            self.key_labels.to(device),
+            finest_first=True,
+            ignore_self=self.ignore_self,
+            key_valid=None if self.key_valid is None else self.key_valid.to(device),
+        )
+
     def by_table(self) -> TableRanks:
         """The same ranks with a table of the U different classes of these items, U <= Q + K.
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
-from rince.core.pair_ranks import TableRanks, check_pair_labels
+from rince.core.pair_ranks import TableRanks, check_pair_labels, may_read
 from rince.core.tables import read_table
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.level_ranks import LevelRanks, compare_levels
@@ -302,6 +302,7 @@ class Taxonomy:
         *,
         ignore_self: bool = False,
         key_valid: Tensor | None = None,
+        validate: bool = True,
     ) -> TableRanks | LevelRanks:
         """The ranks between two sides of labels: what a ranked loss takes.
 
@@ -312,6 +313,7 @@ class Taxonomy:
             key_labels: (K,) int64 in [0, C) where ``key_valid``.
             ignore_self: the first Q keys are the queries themselves; those pairs are ignored.
             key_valid: (K,) bool; False marks keys to ignore, whatever their label.
+            validate: also check labels on a GPU, which is waited for.
 
         Raises:
             ValueError: wrong shapes, or a label outside [0, C).
@@ -324,13 +326,17 @@ class Taxonomy:
         """
         if self.num_classes <= MAX_TABLE_CLASSES:
             return self.class_ranks.ranks(
-                query_labels, key_labels, ignore_self=ignore_self, key_valid=key_valid
+                query_labels,
+                key_labels,
+                ignore_self=ignore_self,
+                key_valid=key_valid,
+                validate=validate,
             )
         check_pair_labels(query_labels, key_labels, ignore_self, key_valid)
         if key_valid is not None:  # other keys may carry any label
             key_labels = torch.where(key_valid, key_labels, 0)
         query_codes, key_codes = (
-            self._codes_of(side, labels)
+            self._codes_of(side, labels, validate)
             for side, labels in (("query", query_labels), ("key", key_labels))
         )
         return LevelRanks(
@@ -359,9 +365,9 @@ class Taxonomy:
         require(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
         return tree_summary(self.classes, self.codes, batch_size, counts)
 
-    def _codes_of(self, side: str, labels: Tensor) -> Tensor:
-        if labels.numel():
-            low, high = (int(x) for x in torch.aminmax(labels))
+    def _codes_of(self, side: str, labels: Tensor, validate: bool) -> Tensor:
+        if labels.numel() and may_read(labels, validate):
+            low, high = torch.stack(torch.aminmax(labels)).tolist()
             require(
                 low >= 0 and high < self.num_classes,
                 f"{side}_labels must lie in [0, {self.num_classes}), the classes of the tree, but "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import os
@@ -17,6 +16,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from rince.core.checks import RinceError, warn
+from rince.core.files import replacing
 from rince.training.checkpoint import CHECKPOINT_FILE
 from rince.training.history import HISTORY_FILE
 
@@ -100,18 +100,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         target = Path(path)
-        part = target.with_name(target.name + ".part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as stream:
-                torch.save(checkpoint, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(part, target)
+            with replacing(target) as part:
+                torch.save(checkpoint, part)
             self.failed = None
         except Exception as error:  # whatever it is, the other processes wait
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
             there = os.path.exists(target)
             kept = f"the one before is intact: {target}" if there else "there is none yet"
             self.failed = RinceError(

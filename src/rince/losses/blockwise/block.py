@@ -1,61 +1,91 @@
-"""What the block loop gives to a kernel, and what a kernel gives back."""
+"""What the block loop gives to a kernel, and what it gets back."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from rince.core.pair_ranks import PairRanks
-from rince.losses.definition import Positives, Variant, sides_of, takes_each_positive
+from rince.losses.blockwise.sizes import Sizes
+from rince.losses.definition import Positives, sides_of
+from rince.losses.products import MatmulPrecision
 
+# Sums of that many e-folds up and down have a factor of e^7 to spare for the number of keys.
 LARGEST_EXPONENT = {torch.float32: 80.0, torch.float64: 600.0}
 
+Form = Literal["in", "out", "supcon-in", "supcon-out"]
+"""Of a term: that of RINCE, or that of the one-rank losses, which compare with all candidates."""
 
-class Block(NamedTuple):
-    """What a kernel finds for the B queries of a block.
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a kernel reads.
 
     Args:
-        values, active: (R, B), as in :class:`~rince.losses.definition.RankTerms`.
-        gradient: (B, K) of the weighted sum of losses by the similarities; None if not asked
-            for. Overwritten by the next block.
-        tau_gradient: (R,), or None.
+        query: (Q, D), key: (K, D), in the dtype of the sums, without a graph.
+        taus: (R,) on their device.
+        known_taus: the same as numbers; None if only the device knows them.
+        source: the ranks, on that device.
+        forms: (R,).
+        sizes: of blocks.
+        precision: of matrix products.
+        may_read: whether values may be read, for which a GPU is waited for.
     """
-
-    values: Tensor
-    active: Tensor
-    gradient: Tensor | None
-    tau_gradient: Tensor | None
-
-
-class Kernel(Protocol):
-    def __call__(self, rows: slice, weight: Tensor | None) -> Block:
-        """Args: rows: the block. weight: (B,) of each query's loss; None: no gradient wanted."""
-        ...
-
-
-class Inputs(NamedTuple):
-    """Everything a kernel reads; query and key in the dtype of the sums, without a graph."""
 
     query: Tensor
     key: Tensor
-    taus: Tensor  # (R,)
+    taus: Tensor
+    known_taus: Sequence[float] | None
     source: PairRanks
-    variant: Variant
+    forms: tuple[Form, ...]
     positives: Positives
+    sizes: Sizes
+    precision: MatmulPrecision = "fp32"
+    may_read: bool = True
 
-    def each_positive(self) -> list[int]:
-        """Indices of the ranks whose term has the "out" form."""
-        return [j for j in range(len(self.taus)) if takes_each_positive(self.variant, j + 1)]
+    def on(self, query: Tensor, key: Tensor) -> Inputs:
+        """The same with other embeddings."""
+        return replace(self, query=query, key=key)
 
     def exponents_fit(self) -> bool:
-        """Whether sums of exp(similarity / tau) stay in the range of the dtype, unshifted."""
-        largest = self.query.norm(dim=1).max() * self.key.norm(dim=1).max()
-        exponent = float(largest / self.taus.min())
+        """Whether sums of exp(similarity / tau) stay in the range of the dtype, unshifted.
+
+        Where values may not be read, embeddings are taken to be of unit length.
+        """
+        if self.may_read:
+            largest = self.query.norm(dim=1).max() * self.key.norm(dim=1).max()
+            exponent = float(largest / self.taus.min())
+        elif self.known_taus is not None:
+            exponent = 1 / min(self.known_taus)
+        else:
+            return False
         limit = LARGEST_EXPONENT[self.query.dtype]
         return exponent <= limit and exponent + math.log(len(self.key)) <= limit + 7
+
+
+class Kernel(Protocol):
+    """What the loop calls for one block of queries after the other."""
+
+    def __call__(self, rows: slice) -> Tensor | None:
+        """(B, K): gradient of the weighted sum of losses by the similarities, if asked for.
+
+        The next call overwrites it.
+        """
+        ...
+
+    def terms(self) -> tuple[Tensor, Tensor]:
+        """(R, Q) values and which are active, once all blocks have been seen."""
+        ...
+
+    @property
+    def tau_gradient(self) -> Tensor | None:
+        """(R,), once all blocks have been seen, if asked for."""
+        ...
 
 
 def class_masks(table: Tensor, num_ranks: int, positives: Positives, dtype: torch.dtype) -> Tensor:
@@ -71,27 +101,26 @@ def class_masks(table: Tensor, num_ranks: int, positives: Positives, dtype: torc
     return torch.stack(sides_of(table, each_rank, positives)).to(dtype)
 
 
-def sum_factors(
-    sums: Tensor, odds: Tensor, scale: Tensor, shares: Tensor, each: list[int]
-) -> Tensor:
-    """What the gradient multiplies exponentials with: (2, R, B), less similar keys and positives.
+def sum_weights(sums: Tensor, scale: Tensor, forms: tuple[Form, ...]) -> tuple[Tensor, Tensor]:
+    """What exponentials are multiplied with: (R, B) of less similar keys, and of positives.
 
-    The gradient of log(1 + less / positive) by a less similar exponent is 1 / (less + positive),
-    by a positive one minus its sigmoid(odds) / positive. Terms of the "out" form give the former
-    summed over positives; what they give to each positive is not a factor of its exponential.
+    The latter is to be subtracted. The gradient of log(1 + less / positive) by a less similar
+    exponent is its exponential over (less + positive); by a positive one minus its exponential
+    times less / (less + positive) / positive. Terms against all candidates have 1 / all and 1 / positive in their place.
 
     Args:
-        sums: (2, R, B) of exponentials, less similar keys and positives.
-        odds: (R, B) log(less / positive).
+        sums: (2, R, B) of exponentials, less similar keys (or all candidates) and positives, not 0.
         scale: (R, B) the weight of the term over its temperature, 0 where it is not active.
-        shares: (R, B), for ranks in ``each``: sum over positives of sigmoid(their odds), divided
-            by their number.
     """
     less, positive = sums
-    push = scale / (less + positive)
-    pull = scale * odds.sigmoid() / positive
-    for j in each:
-        push[j] = scale[j] * shares[j] / less[j]
-        pull[j] = 0
-    # Sums may be 0 where nothing is learnt.
-    return torch.where(scale == 0, 0, torch.stack([push, -pull]))
+    if forms[0] == "supcon-out":
+        return scale / less, torch.zeros_like(less)
+    if forms[0] == "supcon-in":
+        return scale / less, scale / positive
+    total = less + positive
+    return scale / total, scale / positive * (less / total)
+
+
+def least_sum(dtype: torch.dtype) -> float:
+    """Below any sum that holds a key."""
+    return math.exp(-LARGEST_EXPONENT[dtype] - 1)

@@ -1,7 +1,8 @@
 """Ranks from labels: they depend on the key's class alone.
 
-Sums of exponentials are taken per class (one ``index_add`` a rank), ranks act on the small
-class-by-query sums, and coefficients go back to the keys with one ``index_select`` a rank.
+Sums of exponentials are taken per class (one ``index_add``), ranks act on the small class-by-query
+sums, and coefficients go back to the keys with one ``index_select`` per rank. Buffers are (keys,
+block), so that a class is a row.
 """
 
 from __future__ import annotations
@@ -12,91 +13,153 @@ import torch
 from torch import Tensor
 
 from rince.core.pair_ranks import TableRanks
-from rince.losses.blockwise.block import Block, Inputs, class_masks, sum_factors
+from rince.losses.blockwise.block import (
+    LARGEST_EXPONENT,
+    Inputs,
+    class_masks,
+    least_sum,
+    sum_weights,
+)
 from rince.losses.blockwise.positive_pairs import padded_places
-from rince.losses.definition import log_one_plus_exp
-
-# Below, picking classes costs more than it saves.
-FEWEST_PAIRS_BY_CLASS = 2**17
+from rince.losses.definition import softplus
+from rince.losses.products import mm
 
 
 class ByClass:
-    """Sums of exponentials per key class; buffers are (keys, block), so that a class is a row."""
+    """Sums of exponentials per key class.
+
+    Args:
+        weight: (Q,) of each query's loss; None: no gradient is wanted.
+        block: most queries of a block.
+    """
 
     @staticmethod
     def can_serve(inputs: Inputs) -> bool:
         """Ranks from labels, clearly fewer classes than keys, and exponents in range."""
-        source = inputs.source
+        source, sizes = inputs.source, inputs.sizes
         if not isinstance(source, TableRanks) or 4 * len(source.table) > len(inputs.key):
             return False
-        if len(inputs.query) * len(inputs.key) < FEWEST_PAIRS_BY_CLASS:
+        if len(inputs.query) * len(inputs.key) < sizes.by_class_pairs:
+            return False
+        mask_bytes = 2 * len(inputs.forms) * len(source.table) ** 2 * inputs.query.element_size()
+        if sizes.class_mask_bytes is not None and mask_bytes > sizes.class_mask_bytes:
             return False
         return inputs.exponents_fit()
 
-    def __init__(self, inputs: Inputs, block_size: int) -> None:
-        self.inputs = inputs
-        source = inputs.source
+    @staticmethod
+    def bytes_per_query(inputs: Inputs) -> int:
+        """Of the buffers that grow with the block.
+
+        (keys, block) one per rank and one more; terms of each positive, where it may not be asked
+        which these are, take one and a quarter on top. (classes, block) six per rank.
+        """
+        assert isinstance(inputs.source, TableRanks)
+        num_ranks, num_classes = len(inputs.forms), len(inputs.source.table) + 1
+        tiles = num_ranks + 1 + (1.25 if "out" in inputs.forms and not inputs.may_read else 0)
+        numbers = len(inputs.key) * tiles + num_classes * 6 * num_ranks
+        return math.ceil(numbers * inputs.query.element_size())
+
+    def __init__(self, inputs: Inputs, weight: Tensor | None, block: int) -> None:
+        source, query, key, taus = inputs.source, inputs.query, inputs.key, inputs.taus
         assert isinstance(source, TableRanks)
-        query, device = inputs.query, inputs.query.device
-        num_classes, num_ranks = len(source.table), len(inputs.taus)
-        self.query_labels = source.query_labels.to(device)
-        self.key_labels = source.key_labels.to(device)
+        self.inputs = inputs
+        num_classes, num_ranks = len(source.table), len(taus)
+        self.query_labels, self.key_labels = source.query_labels, source.key_labels
         self.ignore_self = source.ignore_self
         if source.key_valid is not None:
             # Keys that take no part form a class of their own, which nobody is related to.
-            self.key_labels = torch.where(source.key_valid.to(device), self.key_labels, num_classes)
-        table = torch.nn.functional.pad(source.table.to(device), (0, 1), value=-1)  # (C, C + 1)
+            self.key_labels = torch.where(source.key_valid, self.key_labels, num_classes)
+        table = torch.nn.functional.pad(source.table, (0, 1), value=-1)  # (C, C + 1)
         masks = class_masks(table, num_ranks, inputs.positives, query.dtype)
-        count = torch.bincount(self.key_labels, minlength=num_classes + 1).to(query.dtype)
+        against_all = inputs.forms[0].startswith("supcon")
+        if against_all:
+            masks[0] += masks[1]
+        count = query.new_zeros(num_classes + 1)
+        count.index_add_(0, self.key_labels, torch.ones_like(key[:, 0]))
         num_keys = (masks @ count)[:, :, self.query_labels]  # (2, R, Q)
         if self.ignore_self:
             num_keys -= masks[:, :, self.query_labels, self.key_labels[: len(query)]]
-        self.num_positives = num_keys[1]  # (R, Q)
-        self.active = (num_keys > 0).all(dim=0)  # (R, Q)
-        self.each = inputs.each_positive()
-        # (M, C): for each query class the keys of its positive classes, filled up with -1.
-        self.places = {
-            j: padded_places((masks[1, j] > 0)[:, self.key_labels]).T.contiguous()
-            for j in self.each
-        }
+        self.num_positives = num_keys[1].clamp(min=1)  # (R, Q)
+        # A positive with no other candidate beside it has nothing to be compared with.
+        self.active = (num_keys[0] > int(against_all)) & (num_keys[1] > 0)  # (R, Q)
+        # Of the weight of a term over its temperature, 0 where it is not active.
+        self.scale = None
+        if weight is not None:
+            self.scale = torch.where(self.active, weight, 0) / taus[:, None]  # (R, Q)
+        self.each = [j for j, form in enumerate(inputs.forms) if form == "out"]
+        self.places = {}
+        if inputs.may_read:
+            # (M, C): for each query class the keys of its positive classes, filled up with -1.
+            self.places = {
+                j: padded_places((masks[1, j] > 0)[:, self.key_labels]).T.contiguous()
+                for j in self.each
+            }
+        if inputs.forms[0] == "supcon-out":
+            self.positive_mean = self._positive_mean(masks[1, 0])  # (Q, D)
         self.masks = masks.mT.contiguous()  # (2, R, C + 1, C): key class, query class
-        self.exponentials = query.new_empty(num_ranks * len(inputs.key) * block_size)
-        self.spread = query.new_empty(len(inputs.key) * block_size)
+        self.exponent = query * (math.log2(math.e) / taus[0])  # (Q, D), of 2 with the keys
+        self.ratios = (taus[0] / taus[1:])[:, None, None]
+        self.shift = None if inputs.may_read else self._shift()
+        self.exponentials = query.new_empty(num_ranks * len(key) * block)
+        self.spread = query.new_empty(len(key) * block)
+        # (R, Q): log sums, less similar keys over positives; and means over each positive.
+        self.sums = query.new_empty(2, num_ranks, len(query))
+        self.of_each = torch.zeros_like(self.scale if self.scale is not None else self.sums[0])
+        self.tau_gradient = None
 
-    def __call__(self, rows: slice, weight: Tensor | None) -> Block:
+    def terms(self) -> tuple[Tensor, Tensor]:
+        """(R, Q) values and which are active."""
+        forms = self.inputs.forms
+        log_sums = self.sums.log()
+        if forms[0] == "supcon-out":
+            positive = (self.inputs.query * self.positive_mean).sum(dim=1) / self.inputs.taus
+            values = log_sums[0] - positive
+        else:
+            values = softplus(log_sums[0] - log_sums[1])
+        if forms[0] == "supcon-in":
+            values = log_sums[0] - log_sums[1] + self.num_positives.log()
+        for j in self.each:
+            values[j] = self.of_each[j] / self.num_positives[j]
+        return torch.where(self.active, values, 0), self.active
+
+    def __call__(self, rows: slice) -> Tensor | None:
         i = self.inputs
-        query, active = i.query[rows], self.active[:, rows]
-        num_ranks, num_keys, width = len(i.taus), len(i.key), len(query)
+        width, num_keys, num_ranks = rows.stop - rows.start, len(i.key), len(i.forms)
         exponentials = self.exponentials[: num_ranks * num_keys * width]
         exponentials = exponentials.view(num_ranks, num_keys, width)
-        first, *others = exponentials
-        torch.mm(i.key, (query * (math.log2(math.e) / i.taus[0])).T, out=first)  # (K, B)
-        for j, other in enumerate(others, start=1):
-            torch.mul(first, i.taus[0] / i.taus[j], out=other)
+        first = exponentials[0]
+        mm(i.key, self.exponent[rows].T, i.precision, out=first)  # (K, B)
+        if self.shift is not None:
+            first -= self.shift
+        if num_ranks > 1:
+            torch.mul(first, self.ratios, out=exponentials[1:])
         exponentials.exp2_()
         if self.ignore_self:
             exponentials[:, rows].diagonal(dim1=1, dim2=2).zero_()
-        by_class = query.new_zeros(num_ranks, self.masks.shape[2], width)  # (R, C + 1, B)
+        by_class = first.new_zeros(num_ranks, self.masks.shape[2], width)  # (R, C + 1, B)
         by_class.index_add_(1, self.key_labels, exponentials)
         masks = self.masks.index_select(3, self.query_labels[rows])  # (2, R, C + 1, B)
-        sums = (masks * by_class).sum(dim=2)  # (2, R, B)
-        odds = sums[0].log() - sums[1].log()  # (R, B)
-        values = log_one_plus_exp(odds)
-        shares = torch.zeros_like(odds)
-        pulls: dict[int, tuple[Tensor, Tensor]] = {}
-        count = self.num_positives[:, rows].clamp(min=1)
-        for j in self.each:
-            chosen, of_each = self._odds_of_each(j, rows, exponentials[j], sums[0, j])  # (M, B)
-            values[j] = log_one_plus_exp(of_each).sum(dim=0) / count[j]
-            share = of_each.sigmoid() / count[j]
-            shares[j] = share.sum(dim=0)
-            pulls[j] = chosen, share
-        values = torch.where(active, values, 0)
-        if weight is None:
-            return Block(values, active, None, None)
-        scale = torch.where(active, weight, 0) / i.taus[:, None]  # (R, B)
-        factors = sum_factors(sums, odds, scale, shares, self.each)
-        coefficients = (masks * factors[:, :, None]).sum(dim=0)  # (R, C + 1, B)
+        # Nothing is left of a sum without keys; its term is not active.
+        sums = (masks * by_class).sum(dim=2).clamp_(min=least_sum(first.dtype))  # (2, R, B)
+        self.sums[:, :, rows] = sums
+        log_odds = {j: self._log_odds(j, rows, exponentials[j], sums[0, j]) for j in self.each}
+        for j, (_, of_each) in log_odds.items():
+            torch.sum(softplus(of_each), dim=0, out=self.of_each[j, rows])
+        if self.scale is None:
+            return None
+        scale = self.scale[:, rows]  # (R, B)
+        pulls = {}
+        less_weight, positive_weight = sum_weights(sums, scale, i.forms)
+        for j, (places, of_each) in log_odds.items():
+            share = of_each.sigmoid_()
+            pulls[j] = places, share
+            scale_of_each = scale[j] / self.num_positives[j, rows]
+            less_weight[j] = share.sum(dim=0) * scale_of_each / sums[0, j]
+            positive_weight[j] = 0
+            share *= -scale_of_each
+        # (R, C + 1, B): what the exponential of a key is multiplied with.
+        coefficients = masks[0] * less_weight[:, None]
+        coefficients.addcmul_(masks[1], positive_weight[:, None], value=-1)
         spread = self.spread[: num_keys * width].view(num_keys, width)
         for j in range(num_ranks):
             torch.index_select(coefficients[j], 0, self.key_labels, out=spread)
@@ -104,18 +167,58 @@ class ByClass:
                 first.mul_(spread)
             else:
                 first.addcmul_(exponentials[j], spread)
-        for j, (chosen, share) in pulls.items():
-            first.scatter_add_(0, chosen, -share * scale[j])
-        return Block(values, active, first.T, None)
+        for places, share in pulls.values():
+            if places is None:
+                first += share
+            else:
+                first.scatter_add_(0, places, share)
+        if i.forms[0] == "supcon-out":
+            pull = masks[1, 0] * (-scale[0] / self.num_positives[0, rows])
+            first += torch.index_select(pull, 0, self.key_labels, out=spread)
+            if self.ignore_self:
+                first[rows].diagonal().zero_()
+        return first.T
 
-    def _odds_of_each(
+    def _log_odds(
         self, j: int, rows: slice, exponential: Tensor, less: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Places of the positives (M, B), any place where there is none, and their odds or -inf."""
-        chosen = self.places[j].index_select(1, self.query_labels[rows])
-        real = (chosen >= 0) & self.active[j, rows]
+    ) -> tuple[Tensor | None, Tensor]:
+        """Places of the positives (M, B), any where there is none, and their log-odds or -inf.
+
+        Without places all keys have one, (K, B).
+        """
+        active, labels = self.active[j, rows], self.query_labels[rows]
+        if j not in self.places:
+            no_positive = (self.masks[1, j] == 0).index_select(1, labels)  # (C + 1, B)
+            outside = (no_positive | ~active).index_select(0, self.key_labels)  # (K, B)
+            if self.ignore_self:
+                outside[rows].diagonal().fill_(True)
+            positive = exponential.clamp(min=least_sum(exponential.dtype))
+            return None, (less.log() - positive.log_()).masked_fill_(outside, -torch.inf)
+        places = self.places[j].index_select(1, labels)
+        real = (places >= 0) & active
         if self.ignore_self:
-            real &= chosen != torch.arange(rows.start, rows.stop, device=chosen.device)
-        chosen = chosen.clamp(min=0)
-        odds = less.log() - exponential.gather(0, chosen).log()
-        return chosen, torch.where(real, odds, -torch.inf)
+            real &= places != torch.arange(rows.start, rows.stop, device=places.device)
+        places = places.clamp(min=0)
+        log_odds = less.log() - exponential.gather(0, places).log()
+        return places, torch.where(real, log_odds, -torch.inf)
+
+    def _positive_mean(self, positive: Tensor) -> Tensor:
+        """(Q, D): mean of each query's positives, by the sums of the keys of each class."""
+        i = self.inputs
+        of_class = i.key.new_zeros(positive.shape[1], i.key.shape[1])
+        of_class.index_add_(0, self.key_labels, i.key)
+        total = (positive @ of_class)[self.query_labels]
+        if self.ignore_self:
+            own = positive[self.query_labels, self.key_labels[: len(total)]]
+            total = total - own[:, None] * i.key[: len(total)]
+        return total / self.num_positives[0, :, None]
+
+    def _shift(self) -> Tensor:
+        """Of exponents, where the lengths of embeddings were not read: 0 for unit length.
+
+        Longer ones stay finite by it, but exponentials far below the largest count as about 0.
+        """
+        i = self.inputs
+        limit = LARGEST_EXPONENT[i.query.dtype] * math.log2(math.e)
+        largest = self.exponent.norm(dim=1).max() * i.key.norm(dim=1).max()
+        return torch.clamp(largest - limit * i.taus.min() / i.taus[0], min=0)

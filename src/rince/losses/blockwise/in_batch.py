@@ -7,8 +7,8 @@ panels; the tiles on and above the diagonal of panels-by-panels are visited twic
    as queries and of its rows as queries;
 2. backward: the similarities again, the gradient of both pairs merged, ``(G + G^T) z``.
 
-That is two matrix products in place of the three of the block loop (``engine.py``). As a panel holds
-few classes, summing per class and spreading per class are thin matrix products.
+That is two matrix products in place of the three of the block loop (``engine.py``). As a panel
+holds few classes, summing per class and spreading per class are thin matrix products.
 """
 
 from __future__ import annotations
@@ -22,13 +22,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince.core.pair_ranks import TableRanks
-from rince.losses.blockwise.block import Inputs, class_masks, sum_factors
+from rince.losses.blockwise.block import Inputs, class_masks, least_sum, sum_weights
 from rince.losses.blockwise.positive_pairs import PositivePairs, add_gradient, positive_pairs
-from rince.losses.definition import log_one_plus_exp
-
-CLASS_MASK_BYTES = 16 * 2**20
-MOST_VISITS = 1 / 16
-SMALLEST_BATCH = 2048
+from rince.losses.definition import softplus
+from rince.losses.products import add_mm, mm
 
 
 class Panel(NamedTuple):
@@ -50,37 +47,40 @@ class SelfPairs:
 
     Args:
         inputs: query and key are the same (N, D).
-        panel_size: samples a panel.
     """
 
     @staticmethod
     def can_serve(inputs: Inputs) -> bool:
         """One label a sample, few enough classes and exponents in range; where it is faster."""
-        source, num_ranks = inputs.source, len(inputs.taus)
+        source, sizes, forms = inputs.source, inputs.sizes, inputs.forms
         if not isinstance(source, TableRanks) or source.key_valid is not None:
             return False
-        if len(source.query_labels) < SMALLEST_BATCH:
+        if not inputs.may_read or forms[0].startswith("supcon"):
             return False
-        if 2 * num_ranks * len(source.table) ** 2 * inputs.query.element_size() > CLASS_MASK_BYTES:
+        if len(source.query_labels) < sizes.in_batch:
+            return False
+        mask_bytes = 2 * len(forms) * len(source.table) ** 2 * inputs.query.element_size()
+        if mask_bytes > sizes.in_batch_mask_bytes:
             return False
         if not torch.equal(source.query_labels, source.key_labels):
             return False
         # Terms that ask something of each positive visit positives one by one, which is slower.
-        masks = class_masks(source.table, num_ranks, inputs.positives, torch.float32)[1]
+        masks = class_masks(source.table, len(forms), inputs.positives, torch.float32)[1]
         count = torch.bincount(source.query_labels, minlength=len(source.table)).float()
-        visits = sum(
-            float(count @ masks[j].to(count.device) @ count) for j in inputs.each_positive()
-        )
-        return visits <= MOST_VISITS * len(source.query_labels) ** 2 and inputs.exponents_fit()
+        visits = sum(float(count @ masks[j] @ count) for j, f in enumerate(forms) if f == "out")
+        few = visits <= sizes.most_positives * len(source.query_labels) ** 2
+        return few and inputs.exponents_fit()
 
-    def __init__(self, inputs: Inputs, panel_size: int) -> None:
+    def __init__(self, inputs: Inputs) -> None:
         z, source, self.taus = inputs.query, inputs.source, inputs.taus
         assert isinstance(source, TableRanks)
+        self.forms, self.sizes, self.precision = inputs.forms, inputs.sizes, inputs.precision
+        panel_size = self.sizes.samples_per_panel(len(z))
         self.ignore_self = source.ignore_self
-        self.each = inputs.each_positive()
+        self.each = [j for j, form in enumerate(self.forms) if form == "out"]
         num_ranks = len(self.taus)
-        table = source.table.to(z.device)
-        classes, labels = torch.unique(source.query_labels.to(z.device), return_inverse=True)
+        table = source.table
+        classes, labels = torch.unique(source.query_labels, return_inverse=True)
         table = table[classes][:, classes]
         by_likeness = _neighbours_together(table, num_ranks)
         table = table[by_likeness][:, by_likeness]
@@ -114,14 +114,14 @@ class SelfPairs:
 
     def _uniform_tiles(self, table: Tensor) -> set[tuple[int, int]]:
         """Tiles whose pairs all have the same rank, in either direction: most, if sorted well."""
-        found = set()
+        uniform = set()
         for n, columns in enumerate(self.panels):
             for m, rows in enumerate(self.panels[n + 1 :], start=n + 1):
                 there = table[columns.classes, rows.classes]
                 back = table[rows.classes, columns.classes]
                 if bool((there == there[0, 0]).all() & (back == back[0, 0]).all()):
-                    found.add((n, m))
-        return found
+                    uniform.add((n, m))
+        return uniform
 
     def _tiles(self) -> Iterator[tuple[Panel, Panel, Tensor, bool]]:
         """Panel of queries, panel of keys (the same or a later one), exponentials, uniform.
@@ -137,7 +137,7 @@ class SelfPairs:
                 shape = (len(rows.one_hot), len(columns.one_hot))
                 size = shape[0] * shape[1]
                 s = similarity[:size].view(shape)
-                torch.mm(self.z[rows.rows], queries, out=s)
+                mm(self.z[rows.rows], queries, self.precision, out=s)
                 out = exponentials[: len(self.taus) * size].view(-1, *shape)
                 torch.mul(s, factor, out=out).exp2_()
                 if n == m and self.ignore_self:
@@ -156,36 +156,41 @@ class SelfPairs:
             by_class = exponentials.new_zeros(shape)
             by_class.index_add_(1, rows.labels, exponentials)
             masks = self.masks[:, :, columns.classes, rows.classes]
-            found = (masks @ by_class) * columns.one_hot.T  # (2, R, query classes, queries)
-            self.sums[:, :, columns.rows] += found.sum(dim=2)
+            sums = (masks @ by_class) * columns.one_hot.T  # (2, R, query classes, queries)
+            self.sums[:, :, columns.rows] += sums.sum(dim=2)
             if rows is not columns:
                 by_class = columns.one_hot.T @ exponentials.view(-1, num_queries).T
                 by_class = by_class.view(-1, num_ranks, num_keys).transpose(0, 1)
                 masks = self.masks[:, :, rows.classes, columns.classes]
-                found = (masks @ by_class) * rows.one_hot.T
-                self.sums[:, :, rows.rows] += found.sum(dim=2)
-        less, positive = self.sums
-        self.odds = less.log() - positive.log()  # (R, N)
-        values = torch.where(self.active, log_one_plus_exp(self.odds), 0)
-        self.shares = torch.zeros_like(less)  # (R, N), see sum_factors
+                sums = (masks @ by_class) * rows.one_hot.T
+                self.sums[:, :, rows.rows] += sums.sum(dim=2)
+        # Nothing is left of a sum without keys; its term is not active.
+        less, positive = self.sums.clamp_(min=least_sum(self.z.dtype))
+        values = torch.where(self.active, softplus(less.log() - positive.log()), 0)
+        # (R, N): mean over positives of sigmoid(log-odds), for terms of the "out" form.
+        self.positive_share = torch.zeros_like(less)
         for j in self.each:
-            for pairs, odds in self._positive_pairs(j):
+            for pairs, log_odds in self._positive_pairs(j):
                 real = pairs.real.any(dim=2)  # (U, L)
                 places = pairs.queries[real]
                 count = self.num_keys[1, j, places].clamp(min=1)
-                values[j, places] = log_one_plus_exp(odds).sum(dim=2)[real] / count
-                self.shares[j, places] = odds.sigmoid().sum(dim=2)[real] / count
+                values[j, places] = softplus(log_odds).sum(dim=2)[real] / count
+                self.positive_share[j, places] = log_odds.sigmoid().sum(dim=2)[real] / count
         return self._restore(values), self._restore(self.active)
 
     def gradient(self, weight: Tensor) -> Tensor:
         """(N, D), of the sum of losses weighted by (N,). To be called after :meth:`terms`."""
         scale = torch.where(self.active, weight[self.order], 0) / self.taus[:, None]  # (R, N)
-        factors = sum_factors(self.sums, self.odds, scale, self.shares, self.each)
+        less_weight, positive_weight = sum_weights(self.sums, scale, self.forms)
         d_z = torch.zeros_like(self.z)
         for j in self.each:
+            less_weight[j] = scale[j] * self.positive_share[j] / self.sums[0, j]
+            positive_weight[j] = 0
             of_each = scale[j] / self.num_keys[1, j].clamp(min=1)
-            for pairs, odds in self._positive_pairs(j):
-                add_gradient(d_z, self.z, pairs, -odds.sigmoid() * of_each[pairs.queries, None])
+            for pairs, log_odds in self._positive_pairs(j):
+                gradient = -log_odds.sigmoid() * of_each[pairs.queries, None]
+                add_gradient(d_z, self.z, pairs, gradient)
+        factors = torch.stack([less_weight, -positive_weight])  # (2, R, N)
         coefficients = self.z.new_empty(len(self.taus) * self.largest_tile)
         for columns, rows, exponentials, uniform in self._tiles():
             coefficient = coefficients[: exponentials.numel()].view(exponentials.shape)
@@ -199,9 +204,9 @@ class SelfPairs:
                 of_columns = columns.one_hot.T.expand(len(self.taus), -1, -1)
                 coefficient.baddbmm_(self._spread(factors, rows, columns), of_columns)
             gradient = coefficient.mul_(exponentials).sum(dim=0)  # (keys, queries), both pairs'
-            d_z[rows.rows].addmm_(gradient, self.z[columns.rows])
+            add_mm(d_z[rows.rows], gradient, self.z[columns.rows], self.precision)
             if rows is not columns:
-                d_z[columns.rows].addmm_(gradient.T, self.z[rows.rows])
+                add_mm(d_z[columns.rows], gradient.T, self.z[rows.rows], self.precision)
         out = torch.empty_like(d_z)
         out[self.order] = d_z
         return out
@@ -222,17 +227,17 @@ class SelfPairs:
         return (masks * factors[:, :, queries.rows, None]).sum(dim=0)
 
     def _positive_pairs(self, j: int) -> Iterator[tuple[PositivePairs, Tensor]]:
-        """All pairs of a query and its positives of rank j + 1, and their odds, -inf for padding.
+        """All pairs of a query and its positives of rank j + 1, and their log-odds (U, L, M).
 
-        Odds (U, L, M) are the log of less similar over positive.
+        That is the log of less similar over positive; -inf for padding.
         """
         less = self.sums[0, j].log()
-        for pairs in positive_pairs(self.z, self.labels, self.masks[1, j] > 0):
+        for pairs in positive_pairs(self.z, self.labels, self.masks[1, j] > 0, self.sizes):
             real = pairs.real & self.active[j, pairs.queries, None]
             if self.ignore_self:
                 real &= pairs.queries[:, :, None] != pairs.keys[:, None, :]
-            odds = less[pairs.queries, None] - pairs.similarity / self.taus[j]
-            yield pairs, odds.masked_fill(~real, -torch.inf)
+            log_odds = less[pairs.queries, None] - pairs.similarity / self.taus[j]
+            yield pairs, log_odds.masked_fill(~real, -torch.inf)
 
     def _restore(self, x: Tensor) -> Tensor:
         """Back from the sorted order, along the last dimension."""

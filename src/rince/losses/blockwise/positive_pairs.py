@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-PAIRS_AT_A_TIME = 2**18
-QUERIES_OF_A_CLASS = 64
+from rince.losses.blockwise.sizes import Sizes
 
 
 class PositivePairs(NamedTuple):
@@ -40,7 +39,9 @@ class _Run(NamedTuple):
     size: int
 
 
-def positive_pairs(z: Tensor, labels: Tensor, positive: Tensor) -> Iterator[PositivePairs]:
+def positive_pairs(
+    z: Tensor, labels: Tensor, positive: Tensor, sizes: Sizes
+) -> Iterator[PositivePairs]:
     """All pairs of a sample and its positives (itself too, if its class is), each once.
 
     Args:
@@ -52,8 +53,8 @@ def positive_pairs(z: Tensor, labels: Tensor, positive: Tensor) -> Iterator[Posi
     runs, start = [], 0
     for a, size in enumerate(count.tolist()):
         if num_positives[a]:
-            for first in range(start, start + size, QUERIES_OF_A_CLASS):
-                runs.append(_Run(a, first, min(QUERIES_OF_A_CLASS, start + size - first)))
+            for first in range(start, start + size, sizes.queries_per_run):
+                runs.append(_Run(a, first, min(sizes.queries_per_run, start + size - first)))
         start += size
     # Classes with as many positives together: little padding.
     runs.sort(key=lambda run: num_positives[run.class_index])
@@ -62,7 +63,7 @@ def positive_pairs(z: Tensor, labels: Tensor, positive: Tensor) -> Iterator[Posi
         taken = 1
         while taken < len(runs):
             pairs = (taken + 1) * width * num_positives[runs[taken].class_index]
-            if pairs > PAIRS_AT_A_TIME:
+            if pairs > sizes.positive_pairs:
                 break
             taken += 1
         yield _pairs_of(runs[:taken], z, labels, positive)

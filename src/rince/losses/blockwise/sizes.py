@@ -1,0 +1,103 @@
+"""How large a block is, and from where on which path pays, on a CPU and on a GPU.
+
+CPU: blocks fit into caches, measured (docs/decisions/0012). GPU: blocks are as large as memory
+allows, so that launches are few; that they are few is tested, their speed was not measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+MB = 2**20
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes that suit a device; the defaults are a CPU's.
+
+    Args:
+        dense_pairs: ``engine="auto"`` holds whole (Q, K) matrices below so many pairs; for losses
+            with one rank ``dense_pairs_of_one_rank``.
+        scratch_bytes: of the buffers of a block.
+        block: queries in a block, or samples in a panel; None fits the scratch.
+        largest_block: upper limit where the scratch decides; None: no limit.
+        by_class_pairs: sums per class pay from so many pairs on.
+        class_mask_bytes: most memory for the masks of all pairs of classes; None: no limit.
+        in_batch: half of the similarities pay from so many samples on.
+        in_batch_mask_bytes: most memory for its masks of all pairs of classes.
+        smallest_panel, largest_panel: samples; in between an eighth of the batch.
+        most_positives: share of all pairs that it may look at one by one.
+        positive_pairs: so many of these at once.
+        queries_per_run: queries of one class that are looked at together.
+        pairs_of_a_check: ranks read at once by checks of values.
+    """
+
+    dense_pairs: int = 128 * 128
+    dense_pairs_of_one_rank: int = 2**22 + 1
+    scratch_bytes: int = 16 * MB
+    block: int | None = None
+    largest_block: int | None = 512
+    by_class_pairs: int = 2**17
+    class_mask_bytes: int | None = None
+    in_batch: int = 2048
+    in_batch_mask_bytes: int = 16 * MB
+    smallest_panel: int = 256
+    largest_panel: int = 512
+    most_positives: float = 1 / 16
+    positive_pairs: int = 2**18
+    queries_per_run: int = 64
+    pairs_of_a_check: int = 2**22
+
+    def queries_per_block(self, bytes_per_query: int) -> int:
+        """As many as fit the scratch, a multiple of 16, at least 16."""
+        if self.block is not None:
+            return self.block
+        block = max(16, self.scratch_bytes // bytes_per_query // 16 * 16)
+        return block if self.largest_block is None else min(self.largest_block, block)
+
+    def samples_per_panel(self, count: int) -> int:
+        """Few tiles on the diagonal, which are computed whole, but large tiles."""
+        return self.block or max(self.smallest_panel, min(self.largest_panel, count // 8))
+
+
+def sizes_for(device: torch.device) -> Sizes:
+    """The sizes that suit a device, by its free memory when it was first asked for."""
+    return _sizes_of_gpu(device) if device.type == "cuda" else Sizes()
+
+
+@cache
+def _sizes_of_gpu(device: torch.device) -> Sizes:
+    return gpu_sizes(free_bytes(device))
+
+
+def gpu_sizes(free: int) -> Sizes:
+    """Sizes for a GPU with so many bytes free.
+
+    The dense engine takes about 100 bytes for a pair with three ranks; it gets a tenth of the
+    memory at most, as the scratch of a block does.
+    """
+    scratch = min(2048 * MB, free // 10)
+    dense = min(4096 * 4096, scratch // 100)
+    return Sizes(
+        dense_pairs=dense + 1,
+        dense_pairs_of_one_rank=dense + 1,
+        scratch_bytes=scratch,
+        largest_block=None,
+        by_class_pairs=0,
+        class_mask_bytes=scratch // 4,
+        in_batch=32768,
+        in_batch_mask_bytes=scratch // 4,
+        smallest_panel=4096,
+        largest_panel=4096,
+        positive_pairs=2**24,
+        pairs_of_a_check=2**26,
+    )
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory of a GPU that a new tensor could take: the driver's, and what torch holds unused."""
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
