@@ -210,7 +210,7 @@ class RankedModule(pl.LightningModule):
         return micro_batches(count, self.config.micro_batch or count)
 
     def _parts(self, batch: ImageBatch, views: BatchViews, *which: int) -> list[Part]:
-        """Makers of the encoder's input, one a micro-batch: the views of its images."""
+        """One function per micro-batch, which makes the views of its items."""
 
         def made(rows: slice) -> Tensor:
             return torch.cat([views.part(view, rows, self.device) for view in which])

@@ -147,11 +147,11 @@ def resume(
 
 def versions() -> dict[str, str]:
     """Of Python and of what a result depends on."""
-    found = {"rince": __version__, "python": platform.python_version()}
+    by_package = {"rince": __version__, "python": platform.python_version()}
     for name in ("torch", "torchvision", "lightning", "timm", "scikit-learn", "numpy"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            by_package[name] = metadata.version(name)
+    return by_package
 
 
 class _PositionedLoader:
@@ -187,7 +187,7 @@ def _start_folder(folder: Path, config: TrainConfig) -> None:
         (folder / CONFIG_FILE).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
     except OSError as error:
         raise RinceError(
-            f"cannot write to the run's folder {folder} ({error}): mend that, or choose another "
+            f"cannot write to the run's folder {folder} ({error}): fix that, or choose another "
             f"--output"
         ) from error
 
@@ -433,7 +433,7 @@ def _write_about(
     except OSError as error:
         raise RinceError(
             f"the run is trained and its checkpoint is whole, but {file} could not be written "
-            f"({error}): mend that, then `rince train --resume {folder}` writes it"
+            f"({error}): fix that, then `rince train --resume {folder}` writes it"
         ) from error
 
 

@@ -102,8 +102,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         target = Path(path)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(target) as part:
-                torch.save(checkpoint, part)
+            with replacing(target) as part, part.open("wb") as stream:
+                torch.save(checkpoint, stream)
             self.failed = None
         except Exception as error:  # whatever it is, the other processes wait
             there = os.path.exists(target)
@@ -115,7 +115,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class CheckpointEvery(pl.Callback):
-    """One checkpoint, renewed every so many steps and at the end of each epoch.
+    """One checkpoint, renewed every ``steps`` steps and at the end of each epoch.
 
     A write that fails in mid-run is a warning, since the next one may succeed (somebody frees
     space); at the end of the run it is an error, on every process.
@@ -142,7 +142,7 @@ class CheckpointEvery(pl.Callback):
         self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Only process 0 knows, and all are to end alike.
+        # Only process 0 knows, and all must end alike.
         problem = trainer.strategy.broadcast(str(self.io.failed or ""))
         if problem:
             raise RinceError(problem)
