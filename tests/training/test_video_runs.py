@@ -174,9 +174,9 @@ def test_what_does_not_go_together(videos: Path, image_tree: Path, tmp_path: Pat
     with pytest.raises(ValueError, match=r"images.per_class .*clips.*videos"):
         train(_config(videos, tmp_path, images=DataConfig(image_size=16, per_class=3)))
     with pytest.raises(ValueError, match=r"ranks.near .*time.*classes"):
-        _config(videos, tmp_path, ranks=RanksConfig(near=(3.0,)))
+        _config(videos, tmp_path, ranks=RanksConfig(near=(3.0,))).check()
     with pytest.raises(ValueError, match=r"ranks.forget .*classes.*time"):
-        _config(videos, tmp_path, ranks=RanksConfig(by="time", forget=0.1))
+        _config(videos, tmp_path, ranks=RanksConfig(by="time", forget=0.1)).check()
     loss = LossConfig(temperatures=(0.1, 0.2))
     with pytest.raises(ValueError, match=r"loss.temperatures .*2 .*3 rank"):
         train(_config(videos, tmp_path, loss=loss))
