@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 import rince
-from rince.data import InputSpec, Items, Kind, Request, Splits, ViewConfig, register_kind
+from rince.data import Items, Kind, Request, Splits, ViewConfig, register_kind
 from rince.evaluation import STEPS, Context, EvaluationOptions
-from rince.models.backbones import Backbone, as_backbone
+from rince.models import Backbone, InputSpec, as_backbone
 from rince.ranks import PairRanks
 from rince.training import OptimOptions, TrainConfig, evaluate_run, train
 

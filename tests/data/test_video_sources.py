@@ -206,7 +206,7 @@ def test_shots_from_a_table(tmp_path: Path) -> None:
     with pytest.raises(RinceError, match=r"the shots of a.mp4 overlap"):
         read_shots(table)
     table.write_text("video,start\na.mp4,0\n")
-    with pytest.raises(RinceError, match="no column .start_s., .end_s.; its columns are video, start"):
+    with pytest.raises(RinceError, match="no column .start_s., .end_s."):
         read_shots(table)
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from rince.core.pixels import NORMALISATION
 from rince.data.views import (
-    NORMALISATION,
     BatchAugmentation,
     ViewConfig,
     _draw_views,

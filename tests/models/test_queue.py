@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rince import TableRanks, ranked_info_nce
+from rince import ranked_info_nce
 from rince.models.queue import KeyQueue
+from rince.ranks import TableRanks
 
 
 @given(

@@ -118,8 +118,8 @@ def test_other_texts_and_other_data(
     assert main(["evaluate", str(run), "--data", other, *quick]) == 0
     assert "has other classes than" in capsys.readouterr().out
     for given, message in (
-        (["--data", str(image_tree)], "holds no texts, which run was trained on"),
-        (["--ood", "digits"], "must be a .csv or .jsonl file with a column 'text'"),
+        (["--data", str(image_tree)], "holds images or videos, but run was trained on texts"),
+        (["--ood", "digits"], "so outliers must be a .csv or .jsonl file with a column 'text'"),
         (["--ood", str(tmp_path / "none.csv")], "cannot read the texts"),
         (["--data-root", "x"], "images.root is for images"),
     ):

@@ -2,7 +2,6 @@ from .arrays import TensorImages as TensorImages
 from .batches import TrainLoader as TrainLoader
 from .batches import eval_batches as eval_batches
 from .image.files import FileImages as FileImages
-from .items import InputSpec as InputSpec
 from .items import Items as Items
 from .items import Splits as Splits
 from .kind import Kind as Kind

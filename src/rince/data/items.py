@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.digests import content_digest, short_digest
-from rince.core.input_spec import InputSpec as InputSpec
+from rince.core.input_spec import InputSpec
 from rince.data.views import Augmentation, ViewConfig
 from rince.ranks.taxonomy import Taxonomy
 

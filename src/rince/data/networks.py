@@ -38,14 +38,14 @@ def pixel_encoder(
 
     from torch import nn
 
-    from rince.data.views import NORMALISATION
+    from rince.core.pixels import normalisation
     from rince.models.exported import ImageEncoder
 
     module, width = network.module, network.feature_dim
     if network.head is not None:
         module = nn.Sequential(OrderedDict(backbone=module, head=network.head)).eval()
         width = (network.embedding_dim or 0) * network.num_heads
-    mean, std = NORMALISATION[network.spec.channels]
+    mean, std = normalisation(network.spec.channels)
     return ImageEncoder(
         module=module,
         backbone=network.name,

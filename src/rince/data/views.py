@@ -17,13 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.pixels import normalisation, normalised
 
-# The one place for them. RGB: mean and standard deviation of ImageNet; grey: maps [0, 1] to
-# [-2, 2] whatever the data set. Keyed by the number of channels.
-NORMALISATION: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
-    3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    1: ((0.5,), (0.25,)),
-}
 _LUMA = {3: (0.2989, 0.587, 0.114), 1: (1.0,)}  # ITU-R 601-2 with torchvision's rounding
 _CROP_TRIES = 10  # as torchvision: then the largest centre crop of a legal shape
 
@@ -180,14 +175,14 @@ def image_views(
     from torchvision.transforms import v2
 
     config = config or ViewConfig()
-    mean, std = _normalisation(channels)
+    mean, std = normalisation(channels)
     steps = [
         v2.RandomResizedCrop(image_size, config.crop_scale, config.crop_ratio, antialias=True),
         v2.RandomHorizontalFlip(config.flip),
         v2.RandomApply([v2.ColorJitter(*config.jitter)], p=config.jitter_probability),
         v2.RandomGrayscale(config.grayscale if channels == 3 else 0.0),
         v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(mean.flatten().tolist(), std.flatten().tolist()),
+        v2.Normalize(mean, std),
     ]
     transform: Callable[[Tensor], Tensor] = v2.Compose(steps)
     return transform
@@ -207,9 +202,7 @@ def evaluation_pixels(pixels: Tensor) -> Tensor:
         [-2.0, 2.0]
     """
     _check_pixels(pixels, pixels.shape[1] if pixels.ndim > 1 else 3)
-    mean, std = (x.to(pixels.device) for x in _normalisation(pixels.shape[1]))
-    planes = pixels.float().flatten(2, -2)  # (B, C, T H, W)
-    return ((planes / 255 - mean) / std).view_as(pixels)
+    return normalised(pixels, *normalisation(pixels.shape[1]))
 
 
 def eval_transform(image_size: int) -> Callable[[Tensor], Tensor]:
@@ -282,7 +275,7 @@ def adjusted_colors(pixels: Tensor, colors: Tensor, grayscale: Tensor) -> Tensor
         (B, C, H, W), normalised.
     """
     channels = pixels.shape[1]
-    mean, std = (x.to(pixels) for x in _normalisation(channels))
+    mean, std = (torch.tensor(x)[:, None, None].to(pixels) for x in normalisation(channels))
     luma = torch.tensor(_LUMA[channels]).to(pixels)
     brightness, contrast, saturation, hue = (x[:, None, None] for x in colors.to(pixels).T)
     to_grey = luma.expand(channels, channels)
@@ -358,16 +351,6 @@ def _hue_rotation(turns: Tensor, channels: int) -> Tensor:
     cross = turns.new_tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
     eye = torch.eye(3, device=turns.device, dtype=turns.dtype)
     return angle.cos() * eye + (1 - angle.cos()) / 3 + angle.sin() / math.sqrt(3) * cross
-
-
-def _normalisation(channels: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, (C, 1, 1) each."""
-    require(
-        channels in NORMALISATION,
-        f"images must have {' or '.join(map(str, sorted(NORMALISATION)))} channels, got {channels}",
-    )
-    mean, std = NORMALISATION[channels]
-    return torch.tensor(mean)[:, None, None], torch.tensor(std)[:, None, None]
 
 
 def _check_pixels(pixels: Tensor, channels: int) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rince._version import __version__
 from rince.core.checks import RinceError, import_extra, require
 from rince.core.input_spec import InputSpec
+from rince.core.pixels import normalised
 from rince.models.backbones import as_backbone, build_backbone
 from rince.models.heads import projection_head
 from rince.models.texts import SENTENCE_FILE
@@ -82,11 +83,7 @@ class ImageEncoder:
             f"pixels must be uint8 (B, {', '.join(map(str, self.spec.shape))}), got "
             f"{tuple(pixels.shape)} and {pixels.dtype}",
         )
-        one_a_channel = (-1,) + (1,) * (pixels.ndim - 2)
-        mean, std = (
-            torch.tensor(x, device=pixels.device).view(one_a_channel) for x in (self.mean, self.std)
-        )
-        return (pixels.float() / 255 - mean) / std
+        return normalised(pixels, self.mean, self.std)
 
     def encode(
         self, inputs: Tensor, *, device: torch.device | str = "cpu", batch_size: int = 64

@@ -93,8 +93,9 @@ def train(
             f"choose another --name"
         )
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    config = config.with_defaults(kind_of(config.data, config.ranks.by == "time"))
-    splits = load_splits(config)
+    kind = kind_of(config.data, config.ranks.by == "time")
+    config = config.with_defaults(kind)
+    splits = load_splits(config, kind=kind)
     ranks = rank_source(config, splits.train)
     module = _build_module(config, splits, ranks, backbone, own, pretrained=config.model.pretrained)
     if config.model.start_from is not None:
@@ -133,8 +134,9 @@ def resume(
     own = None if objective is None else own_objective(objective)
     row = resumed_objective(about, config, own, folder)
     config.check_values(row)
-    config = config.with_defaults(kind_of(config.data, config.ranks.by == "time"))
-    splits = load_splits(config)
+    kind = kind_of(config.data, config.ranks.by == "time")
+    config = config.with_defaults(kind)
+    splits = load_splits(config, kind=kind)
     _check_data(about, splits, config, folder)
     ranks = resumed_ranks(about, splits.train, config, folder)
     # No pretrained weights, which the checkpoint's would only overwrite.
