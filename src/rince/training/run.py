@@ -122,7 +122,7 @@ def resume(
 
     Raises:
         RinceError: nothing to resume, a damaged checkpoint, or one of another architecture, other
-            images or ranks, or another number of processes or steps; and as :func:`train`.
+            data or ranks, or another number of processes or steps; and as :func:`train`.
         KeyboardInterrupt: as :func:`train`.
     """
     folder = folder.resolve()  # runs/latest may soon be another run
@@ -197,7 +197,7 @@ def _start_folder(folder: Path, config: TrainConfig) -> None:
 def _check_data(
     about: Mapping[str, Any], splits: Splits, config: TrainConfig, folder: Path
 ) -> None:
-    """The images are those that the run was trained on; checkpoints of old do not say."""
+    """The data are those that the run was trained on; the oldest checkpoints do not say."""
     if about["taxonomy"] != [list(path) for path in splits.train.taxonomy.paths]:
         raise RinceError(
             f"the classes in {config.data} are not those that {folder} was trained on: put the "
@@ -205,8 +205,8 @@ def _check_data(
         )
     if about.get("data_fingerprint") not in (None, "", splits.fingerprint()):
         raise RinceError(
-            f"the images in {config.data} are not those that {folder} was trained on: put them "
-            f"back as they were, or start a new run"
+            f"the {splits.train.noun} in {config.data} are not those that {folder} was trained on: "
+            f"put them back as they were, or start a new run"
         )
 
 
@@ -338,8 +338,8 @@ def _fit(
 
 
 def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: int) -> BatchPlan:
-    images, classes = config.batches.images_per_class, config.batches.classes_per_superclass
-    if images is None:
+    per_class, classes = config.batches.images_per_class, config.batches.classes_per_superclass
+    if per_class is None:
         return BatchPlan(
             len(splits.train), config.batch_size, config.seed, process_index, world_size
         )
@@ -354,7 +354,7 @@ def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: i
         labels,
         None if classes is None else taxonomy.labels_at(2),
         config.batch_size,
-        images,
+        per_class,
         classes or 1,
         seed=config.seed,
         process_index=process_index,
