@@ -48,8 +48,8 @@ from rince.data.views import BatchAugmentation
 from rince.models.backbones import build_backbone
 from rince.models.heads import ProjectionHead
 from rince.training.config import from_dict
-from rince.training.objectives import Pairs, contrastive_loss, rank_statistics
 from rince.training.run import train
+from rince.training.step import Step, objective_loss, rank_statistics
 
 RECIPE = Path(__file__).parents[1] / "experiments/tiny-imagenet-100/recipe.yaml"
 WARM_UP, STEPS = 5, 25  # the first are not counted
@@ -91,9 +91,9 @@ class Clock(pl.Callback):
         forward = self.timed("loss", function)
 
         def timed(*args: Any) -> Any:
-            (pairs,) = (x for x in args if isinstance(x, Pairs))
+            (step,) = (x for x in args if isinstance(x, Step))
             # Called once all gradients of the embeddings are there: the loss's own part is over.
-            pairs.query.register_hook(lambda gradient: self.lap("loss"))
+            step.pairs.query.register_hook(lambda gradient: self.lap("loss"))
             return forward(*args)
 
         return timed
@@ -142,7 +142,7 @@ def rince_run(data: str) -> dict[str, float]:
         patch(TrainLoader, "__iter__", clock.loading(TrainLoader.__iter__)),
         patch(BatchAugmentation, "draw", clock.timed("augmentation", BatchAugmentation.draw)),
         patch(BatchAugmentation, "apply", clock.timed("augmentation", BatchAugmentation.apply)),
-        patch(training_module, "contrastive_loss", clock.loss(contrastive_loss)),
+        patch(training_module, "objective_loss", clock.loss(objective_loss)),
         patch(training_module, "rank_statistics", statistics_of),
     ):
         train(from_dict(recipe | {"output": folder}))

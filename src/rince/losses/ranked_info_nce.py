@@ -8,9 +8,10 @@ The formula is :func:`rince.losses.definition.rank_terms`; here are its input an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks, may_read
@@ -22,6 +23,7 @@ from rince.losses.common import (
     check_block_size,
     check_inputs,
     check_options,
+    check_temperature,
     dtype_of_sums,
     highest_rank,
     reduce_over_queries,
@@ -30,7 +32,11 @@ from rince.losses.common import (
 )
 from rince.losses.definition import Positives, RankTerms, Variant, form_of_term, rank_terms
 from rince.losses.products import MatmulPrecision, check_precision
-from rince.losses.temperatures import check_temperatures, match_num_ranks
+from rince.losses.temperatures import (
+    as_parameter_or_numbers,
+    check_temperatures,
+    match_num_ranks,
+)
 
 
 def ranked_info_nce(
@@ -127,6 +133,19 @@ def ranked_info_nce(
 class RankedInfoNCE(nn.Module):
     """:func:`rince.ranked_info_nce` with its options held; see there for their meaning.
 
+    Args:
+        temperatures: numbers, or an ``nn.Parameter`` to learn them: then it is one of this
+            module's parameters, trained, saved and moved with it.
+        learn_temperatures: make a parameter of the numbers given.
+        min_temperature: learned temperatures are kept from falling below.
+
+    Learned temperatures stay float32, whatever ``.half()`` or ``.to(torch.bfloat16)`` do to the
+    module: their gradient would overflow under a loss scale.
+
+    Raises:
+        ValueError: as :func:`~rince.ranked_info_nce`; also temperatures that are computed from a
+            parameter (pass the parameter, or call the function), or not float32.
+
     Example:
         >>> import torch, rince
         >>> criterion = rince.RankedInfoNCE(temperatures=(0.1, 0.225), variant="out-in")
@@ -148,10 +167,14 @@ class RankedInfoNCE(nn.Module):
         block_size: int | None = None,
         matmul_precision: MatmulPrecision = "fp32",
         validate: bool = True,
+        learn_temperatures: bool = False,
+        min_temperature: float = 0.01,
     ) -> None:
         super().__init__()
         check_temperatures(temperatures, validate)
-        self.temperatures = temperatures
+        check_temperature(min_temperature)
+        self.min_temperature = min_temperature
+        self.temperatures = as_parameter_or_numbers(temperatures, learn_temperatures)
         self.variant: Variant = variant
         self.positives: Positives = positives
         self.reduction: Reduction = reduction
@@ -161,6 +184,9 @@ class RankedInfoNCE(nn.Module):
         self.validate = validate
 
     def forward(self, query: Tensor, key: Tensor, ranks: PairRanks | Tensor) -> Tensor:
+        if isinstance(self.temperatures, nn.Parameter):
+            # As data: a loss that was computed before keeps its graph.
+            self.temperatures.data.clamp_(min=self.min_temperature)
         return ranked_info_nce(
             query,
             key,
@@ -175,10 +201,20 @@ class RankedInfoNCE(nn.Module):
             validate=self.validate,
         )
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RankedInfoNCE:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if isinstance(self.temperatures, nn.Parameter):
+            self.temperatures.data = self.temperatures.data.to(
+                torch.promote_types(self.temperatures.dtype, torch.float32)
+            )
+        return self
+
     def extra_repr(self) -> str:
+        taus = self.temperatures
+        shown = f"learned {taus.tolist()}" if isinstance(taus, nn.Parameter) else taus
         return (
-            f"temperatures={self.temperatures}, variant={self.variant!r}, "
-            f"positives={self.positives!r}, reduction={self.reduction!r}, engine={self.engine!r}"
+            f"temperatures={shown}, variant={self.variant!r}, positives={self.positives!r}, "
+            f"reduction={self.reduction!r}, engine={self.engine!r}"
         )
 
 

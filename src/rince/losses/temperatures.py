@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rince.core.checks import require, warn
 
@@ -71,6 +71,36 @@ def check_temperatures(
     if validate:
         _warn_unless_rising(numbers)
     return numbers
+
+
+def as_parameter_or_numbers(
+    temperatures: float | Sequence[float] | Tensor, learn: bool
+) -> nn.Parameter | tuple[float, ...]:
+    """What a module holds: a parameter if they are to be learned.
+
+    A tensor that requires a gradient becomes a parameter on the same memory; an ``nn.Parameter``
+    stays the object that an optimizer may know.
+    """
+    if not isinstance(temperatures, Tensor):
+        numbers = [temperatures] if isinstance(temperatures, (int, float)) else temperatures
+        held = tuple(float(t) for t in numbers)
+        return nn.Parameter(torch.tensor(held)) if learn else held
+    require(
+        temperatures.is_leaf,
+        "these temperatures are computed from others, and a module cannot keep a computation: "
+        "give it the parameter itself (it is kept above min_temperature), or call "
+        "ranked_info_nce(query, key, ranks, temperatures) with them",
+    )
+    if not learn and not temperatures.requires_grad:
+        return tuple(temperatures.reshape(-1).tolist())
+    require(
+        temperatures.dtype in (torch.float32, torch.float64),
+        f"temperatures to learn must be float32, got {temperatures.dtype}: their gradient would "
+        f"overflow under a loss scale",
+    )
+    if isinstance(temperatures, nn.Parameter):
+        return temperatures
+    return nn.Parameter(temperatures.detach())
 
 
 def match_num_ranks(given: int, num_ranks: int | None, highest: int = 0) -> None:

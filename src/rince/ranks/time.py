@@ -18,6 +18,7 @@ from rince.core.pair_ranks import (
     IdentityRanks,
     check_pair_labels,
     mask_pairs,
+    may_read,
 )
 from rince.ranks.summary import rare_ranks
 
@@ -147,6 +148,7 @@ class TimeRanks:
         ignore_self: bool = False,
         ignore_overlaps: bool = False,
         key_valid: Tensor | None = None,
+        validate: bool = True,
     ) -> TimePairRanks:
         """The ranks between two sides of items: what a ranked loss takes.
 
@@ -156,6 +158,7 @@ class TimeRanks:
             ignore_overlaps: pairs that share a part of their time are ignored. For evaluation:
                 such pairs are similar whatever was learned.
             key_valid: (K,) bool; False marks keys to ignore, such as an empty slot of a queue.
+            validate: also check items on a GPU, which is waited for.
 
         Raises:
             ValueError: wrong shapes; fractions of a video whose length is not known.
@@ -167,6 +170,7 @@ class TimeRanks:
             ignore_self=ignore_self,
             ignore_overlaps=ignore_overlaps,
             key_valid=key_valid,
+            validate=validate,
         )
 
     def describe(self, items: Tensor, batch_size: int = 256) -> TimeSummary:
@@ -246,19 +250,21 @@ class TimePairRanks:
         ignore_self: bool = False,
         ignore_overlaps: bool = False,
         key_valid: Tensor | None = None,
+        validate: bool = True,
     ) -> None:
-        _check_items(query_items, "query_items", rule.unit)
+        _check_items(query_items, "query_items", rule.unit, validate)
         _check_items(key_items, "key_items")
         self.rule, self.query_items, self.key_items = rule, query_items, key_items
         self.ignore_self, self.key_valid = ignore_self, key_valid
         self.ignore_overlaps = ignore_overlaps
         check_pair_labels(query_items[:, VIDEO], key_items[:, VIDEO], ignore_self, key_valid)
         # Integers once, here: float64 is not known on every device.
-        fractions = query_items[:, LENGTH] if rule.unit == "fraction" else None
+        device = query_items.device
+        lengths = query_items[:, LENGTH].to("cpu" if device.type == "mps" else device)
         self._gaps = [
             round(x * MICROSECONDS)
-            if fractions is None
-            else (fractions.cpu().double() * x).floor().long().to(fractions.device)[:, None]
+            if rule.unit == "seconds"
+            else (lengths.double() * x).floor().long().to(device)[:, None]
             for x in rule.near
         ]
 
@@ -279,10 +285,10 @@ class TimePairRanks:
         for i in reversed(range(len(self._gaps))):  # the best rank is written last
             limit = self._gaps[i]
             limit = limit[rows] if isinstance(limit, Tensor) else limit
-            ranks[apart <= limit] = i + 2
+            ranks.masked_fill_(apart <= limit, i + 2)
         if self.rule.shots:
-            ranks[(query[:, SHOT] == key[:, SHOT]) & (query[:, SHOT] != NO_SHOT)] = 2
-        ranks[(query[:, START] == key[:, START]) & (query[:, END] == key[:, END])] = 1
+            ranks.masked_fill_((query[:, SHOT] == key[:, SHOT]) & (query[:, SHOT] != NO_SHOT), 2)
+        ranks.masked_fill_((query[:, START] == key[:, START]) & (query[:, END] == key[:, END]), 1)
         ranks = ranks.masked_fill(~same_video, NEGATIVE)
         if self.ignore_overlaps:
             ranks = ranks.masked_fill(same_video & (apart < 0), IGNORED)
@@ -314,10 +320,13 @@ class ItemTimes:
         *,
         ignore_self: bool = False,
         key_valid: Tensor | None = None,
+        validate: bool = True,
     ) -> TimePairRanks:
         """As :meth:`TimeRanks.ranks`, of items (Q,) and (K,) int64 in [0, N)."""
         query, key = self._of(query_ids), self._of(key_ids)
-        return self.rule.ranks(query, key, ignore_self=ignore_self, key_valid=key_valid)
+        return self.rule.ranks(
+            query, key, ignore_self=ignore_self, key_valid=key_valid, validate=validate
+        )
 
     def same_video(
         self,
@@ -436,14 +445,14 @@ def _refuse(wrong: Tensor, problem: str, shown: Mapping[str, Tensor]) -> None:
         raise ValueError(f"item {first}{more} {problem}: {values}")
 
 
-def _check_items(items: Tensor, name: str, unit: Unit = "seconds") -> None:
+def _check_items(items: Tensor, name: str, unit: Unit = "seconds", validate: bool = True) -> None:
     require(
         items.ndim == 2 and items.shape[1] == LENGTH + 1 and items.dtype == torch.int64,
         f"{name} must be an (items, {LENGTH + 1}) int64 tensor made by TimeRanks.items(...), got "
         f"shape {tuple(items.shape)} and {items.dtype}",
     )
     require(
-        unit == "seconds" or bool((items[:, LENGTH] > 0).all()),
+        unit == "seconds" or not may_read(items, validate) or bool((items[:, LENGTH] > 0).all()),
         f"near in fractions needs the length of the videos, but {name} do not have it: "
         f"TimeRanks.items(..., length=...)",
     )

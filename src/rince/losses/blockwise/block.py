@@ -106,7 +106,8 @@ def sum_weights(sums: Tensor, scale: Tensor, forms: tuple[Form, ...]) -> tuple[T
 
     The latter is to be subtracted. The gradient of log(1 + less / positive) by a less similar
     exponent is its exponential over (less + positive); by a positive one minus its exponential
-    times less / (less + positive) / positive. Terms against all candidates have 1 / all and 1 / positive in their place.
+    times less / (less + positive) / positive. Terms against all candidates have 1 / all and
+    1 / positive in their place.
 
     Args:
         sums: (2, R, B) of exponentials, less similar keys (or all candidates) and positives, not 0.

@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rince.core.pair_ranks import TableRanks
 from rince.losses.blockwise.block import (
@@ -21,7 +22,6 @@ from rince.losses.blockwise.block import (
     sum_weights,
 )
 from rince.losses.blockwise.positive_pairs import padded_places
-from rince.losses.definition import softplus
 from rince.losses.products import mm
 
 
@@ -69,7 +69,7 @@ class ByClass:
         if source.key_valid is not None:
             # Keys that take no part form a class of their own, which nobody is related to.
             self.key_labels = torch.where(source.key_valid, self.key_labels, num_classes)
-        table = torch.nn.functional.pad(source.table, (0, 1), value=-1)  # (C, C + 1)
+        table = functional.pad(source.table, (0, 1), value=-1)  # (C, C + 1)
         masks = class_masks(table, num_ranks, inputs.positives, query.dtype)
         against_all = inputs.forms[0].startswith("supcon")
         if against_all:
@@ -87,13 +87,23 @@ class ByClass:
         if weight is not None:
             self.scale = torch.where(self.active, weight, 0) / taus[:, None]  # (R, Q)
         self.each = [j for j, form in enumerate(inputs.forms) if form == "out"]
-        self.places = {}
-        if inputs.may_read:
-            # (M, C): for each query class the keys of its positive classes, filled up with -1.
-            self.places = {
-                j: padded_places((masks[1, j] > 0)[:, self.key_labels]).T.contiguous()
-                for j in self.each
+        self.scale_of_each = {}
+        if self.scale is not None:
+            self.scale_of_each = {
+                j: self.scale[j] / self.num_positives[j]
+                for j, form in enumerate(inputs.forms)
+                if form.endswith("out")
             }
+        # For each query class the keys of its positive classes: (M, C) places filled up with -1,
+        # or, where their number may not be read, (C + 1, C) which key classes are others.
+        self.places = {}
+        self.is_other = {}
+        for j in self.each:
+            if inputs.may_read:
+                places = padded_places((masks[1, j] > 0)[:, self.key_labels])
+                self.places[j] = places.T.contiguous()
+            else:
+                self.is_other[j] = (masks[1, j] == 0).T
         if inputs.forms[0] == "supcon-out":
             self.positive_mean = self._positive_mean(masks[1, 0])  # (Q, D)
         self.masks = masks.mT.contiguous()  # (2, R, C + 1, C): key class, query class
@@ -115,7 +125,7 @@ class ByClass:
             positive = (self.inputs.query * self.positive_mean).sum(dim=1) / self.inputs.taus
             values = log_sums[0] - positive
         else:
-            values = softplus(log_sums[0] - log_sums[1])
+            values = _softplus(log_sums[0] - log_sums[1])
         if forms[0] == "supcon-in":
             values = log_sums[0] - log_sums[1] + self.num_positives.log()
         for j in self.each:
@@ -142,38 +152,33 @@ class ByClass:
         # Nothing is left of a sum without keys; its term is not active.
         sums = (masks * by_class).sum(dim=2).clamp_(min=least_sum(first.dtype))  # (2, R, B)
         self.sums[:, :, rows] = sums
+        spread = self.spread[: num_keys * width].view(num_keys, width)
         log_odds = {j: self._log_odds(j, rows, exponentials[j], sums[0, j]) for j in self.each}
         for j, (_, of_each) in log_odds.items():
-            torch.sum(softplus(of_each), dim=0, out=self.of_each[j, rows])
+            torch.sum(_softplus(of_each), dim=0, out=self.of_each[j, rows])
         if self.scale is None:
             return None
-        scale = self.scale[:, rows]  # (R, B)
-        pulls = {}
-        less_weight, positive_weight = sum_weights(sums, scale, i.forms)
-        for j, (places, of_each) in log_odds.items():
-            share = of_each.sigmoid_()
-            pulls[j] = places, share
-            scale_of_each = scale[j] / self.num_positives[j, rows]
-            less_weight[j] = share.sum(dim=0) * scale_of_each / sums[0, j]
+        less_weight, positive_weight = sum_weights(sums, self.scale[:, rows], i.forms)
+        for j, (_, of_each) in log_odds.items():
+            share = of_each.sigmoid_().sum(dim=0)
+            torch.mul(share, self.scale_of_each[j][rows] / sums[0, j], out=less_weight[j])
             positive_weight[j] = 0
-            share *= -scale_of_each
         # (R, C + 1, B): what the exponential of a key is multiplied with.
         coefficients = masks[0] * less_weight[:, None]
         coefficients.addcmul_(masks[1], positive_weight[:, None], value=-1)
-        spread = self.spread[: num_keys * width].view(num_keys, width)
         for j in range(num_ranks):
             torch.index_select(coefficients[j], 0, self.key_labels, out=spread)
             if j == 0:
                 first.mul_(spread)
             else:
                 first.addcmul_(exponentials[j], spread)
-        for places, share in pulls.values():
+        for j, (places, share) in log_odds.items():
             if places is None:
-                first += share
+                first.addcmul_(share, self.scale_of_each[j][rows], value=-1)
             else:
-                first.scatter_add_(0, places, share)
+                first.scatter_add_(0, places, share.mul_(-self.scale_of_each[j][rows]))
         if i.forms[0] == "supcon-out":
-            pull = masks[1, 0] * (-scale[0] / self.num_positives[0, rows])
+            pull = masks[1, 0] * -self.scale_of_each[0][rows]
             first += torch.index_select(pull, 0, self.key_labels, out=spread)
             if self.ignore_self:
                 first[rows].diagonal().zero_()
@@ -184,18 +189,19 @@ class ByClass:
     ) -> tuple[Tensor | None, Tensor]:
         """Places of the positives (M, B), any where there is none, and their log-odds or -inf.
 
-        Without places all keys have one, (K, B).
+        Without places all keys have one, (K, B). Terms that are not active get finite numbers.
         """
-        active, labels = self.active[j, rows], self.query_labels[rows]
-        if j not in self.places:
-            no_positive = (self.masks[1, j] == 0).index_select(1, labels)  # (C + 1, B)
-            outside = (no_positive | ~active).index_select(0, self.key_labels)  # (K, B)
+        labels = self.query_labels[rows]
+        if j in self.is_other:
+            is_other = self.is_other[j].index_select(1, labels)  # (C + 1, B)
+            is_other = is_other.index_select(0, self.key_labels)  # (K, B)
             if self.ignore_self:
-                outside[rows].diagonal().fill_(True)
-            positive = exponential.clamp(min=least_sum(exponential.dtype))
-            return None, (less.log() - positive.log_()).masked_fill_(outside, -torch.inf)
+                is_other[rows].diagonal().fill_(True)
+            buffer = self.spread[: exponential.numel()].view(exponential.shape)
+            torch.clamp(exponential, min=least_sum(exponential.dtype), out=buffer).log_()
+            return None, (less.log() - buffer).masked_fill_(is_other, -torch.inf)
         places = self.places[j].index_select(1, labels)
-        real = (places >= 0) & active
+        real = places >= 0
         if self.ignore_self:
             real &= places != torch.arange(rows.start, rows.stop, device=places.device)
         places = places.clamp(min=0)
@@ -218,7 +224,13 @@ class ByClass:
 
         Longer ones stay finite by it, but exponentials far below the largest count as about 0.
         """
-        i = self.inputs
-        limit = LARGEST_EXPONENT[i.query.dtype] * math.log2(math.e)
-        largest = self.exponent.norm(dim=1).max() * i.key.norm(dim=1).max()
-        return torch.clamp(largest - limit * i.taus.min() / i.taus[0], min=0)
+        i, taus = self.inputs, self.inputs.known_taus
+        assert taus is not None
+        limit = LARGEST_EXPONENT[i.query.dtype] * math.log2(math.e) * min(taus) / taus[0]
+        largest: Tensor = self.exponent.norm(dim=1).max() * i.key.norm(dim=1).max()
+        return (largest - limit).clamp(min=0)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x), in one pass; beyond e^80 neither dtype sees the 1."""
+    return functional.softplus(x, threshold=80)

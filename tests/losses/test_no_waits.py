@@ -1,0 +1,211 @@
+"""On a GPU: with validate=False nothing is read or copied, and launches are few.
+
+Both are shown on tensors without values; speed is not shown by any of this.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from fake_card import Watch, fake_card, gradients
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException
+from torch.nn import functional
+
+from rince.core.pair_ranks import DenseRanks, IdentityRanks, PairRanks, TableRanks
+from rince.losses import info_nce, ranked_info_nce, supcon_in, supcon_out
+from rince.losses.blockwise.sizes import Sizes, gpu_sizes
+from rince.ranks.class_ranks import ClassRanks
+from rince.ranks.time import ItemTimes, TimeRanks
+
+TAUS = (0.1, 0.225, 0.5)
+CLASSES = 100
+
+
+def unit(count: int, dim: int) -> Tensor:
+    return functional.normalize(torch.randn(count, dim, device="cuda"), dim=1)
+
+
+def labels(count: int) -> Tensor:
+    return torch.zeros(count, dtype=torch.int64, device="cuda")
+
+
+def class_ranks(num_ranks: int) -> ClassRanks:
+    c = torch.arange(CLASSES)
+    table = torch.zeros(CLASSES, CLASSES, dtype=torch.int8)
+    for rank, group in ((3, 25), (2, 5), (1, 1)):
+        if rank <= num_ranks:
+            table[c[:, None] // group == c // group] = rank
+    return ClassRanks(tuple(map(str, range(CLASSES))), table, num_ranks)
+
+
+class Sources:
+    """Rank sources built from what lies on the device, as in a training step.
+
+    What a program makes once, before its first step, has values and lies on the CPU.
+    """
+
+    def __init__(self, num_ranks: int) -> None:
+        self.num_ranks = num_ranks
+        self.classes = class_ranks(num_ranks)
+        number = torch.arange(40)
+        rule = TimeRanks(near=(5.0,))
+        self.times = ItemTimes(rule, rule.items(number // 10, number * 1.0, number + 1.0))
+
+    def of(self, kind: str, num_queries: int, num_keys: int | None) -> PairRanks | Tensor:
+        query = labels(num_queries)
+        key = query if num_keys is None else labels(num_keys)
+        masks: dict[str, Any] = {"ignore_self": num_keys is None}
+        if kind == "queue":
+            masks["key_valid"] = torch.ones(len(key), dtype=torch.bool, device="cuda")
+        if kind in ("labels", "queue"):
+            return self.classes.ranks(query, key, validate=False, **masks)
+        if kind == "table":
+            table = torch.ones(CLASSES, CLASSES, dtype=torch.int8, device="cuda")
+            masks |= {"num_ranks": self.num_ranks, "validate": False}
+            return TableRanks(query, key, table, **masks)
+        if kind == "ids":
+            return IdentityRanks(query, key, **masks)
+        if kind == "time":
+            return self.times.ranks(query, key, validate=False, **masks)
+        matrix = torch.ones(len(query), len(key), dtype=torch.int8, device="cuda")
+        if kind == "dense":
+            return DenseRanks(matrix, self.num_ranks, validate=False)
+        return matrix
+
+
+def step(
+    loss: Any,
+    kind: str,
+    num_queries: int,
+    num_keys: int | None,
+    dim: int,
+    num_ranks: int,
+    **options: Any,
+) -> Watch:
+    """Ranks, loss and gradients of one step, after a first one that fills what is kept."""
+    sources = Sources(num_ranks)
+    with fake_card() as watch:
+        for _ in range(2):
+            query = unit(num_queries, dim).requires_grad_()
+            key = query if num_keys is None else unit(num_keys, dim).requires_grad_()
+            watch.launches.clear()
+            watch.copies.clear()
+            source = sources.of(kind, num_queries, num_keys)
+            made = len(watch.launches)
+            value = loss(query, key, source, validate=False, **options)
+            found = gradients(value if value.ndim == 0 else value.sum())
+            assert found[query].shape == query.shape
+            assert found[key].shape == key.shape
+        del watch.launches[:made]
+    return watch
+
+
+@pytest.mark.parametrize("engine", ["dense", "streamed"])
+@pytest.mark.parametrize("variant", ["in", "out", "out-in"])
+@pytest.mark.parametrize("positives", ["exclusive", "cumulative"])
+def test_rince_reads_nothing(engine: str, variant: str, positives: str) -> None:
+    for kind, num_ranks in (
+        ("labels", 3),
+        ("queue", 2),
+        ("table", 2),
+        ("ids", 1),
+        ("time", 3),
+        ("dense", 2),
+        ("matrix", 2),
+    ):
+        taus = (0.1, 0.2, 0.3, 0.4)[:num_ranks]
+        for sides in ((96, None), (64, 520)):
+            for reduction in ("mean", "none"):
+                options = {"temperatures": taus, "variant": variant, "positives": positives}
+                options |= {"engine": engine, "reduction": reduction}
+                watch = step(ranked_info_nce, kind, *sides, 16, num_ranks, **options)
+                assert not watch.copies, (kind, sides, reduction)
+
+
+@pytest.mark.parametrize("engine", ["dense", "streamed"])
+@pytest.mark.parametrize("loss", [supcon_in, supcon_out, info_nce])
+def test_losses_with_one_rank_read_nothing(engine: str, loss: Any) -> None:
+    for kind in ("labels", "queue", "ids", "matrix"):
+        for sides in ((96, None), (64, 520)):
+            watch = step(loss, kind, *sides, 16, 1, temperature=0.1, engine=engine)
+            assert not watch.copies, (kind, sides)
+    with fake_card() as watch:
+        z = unit(64, 16)
+        info_nce(z, unit(80, 16), engine=engine, validate=False)
+        assert not watch.copies
+
+
+@pytest.mark.parametrize("engine", ["dense", "streamed"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_no_precision_reads(engine: str, precision: str) -> None:
+    options = {"temperatures": TAUS, "engine": engine, "matmul_precision": precision}
+    for sides in ((96, None), (64, 520)):
+        assert not step(ranked_info_nce, "labels", *sides, 16, 3, **options).copies
+
+
+@pytest.mark.parametrize("engine", ["dense", "streamed"])
+def test_temperatures_on_the_device_are_not_read(engine: str) -> None:
+    sources = Sources(2)
+    with fake_card() as watch:
+        taus = torch.full((2,), 0.2, device="cuda", requires_grad=True)
+        z = unit(96, 16).requires_grad_()
+        source = sources.of("labels", 96, None)
+        watch.copies.clear()
+        loss = ranked_info_nce(z, z, source, taus, engine=engine, validate=False)
+        found = gradients(loss)
+        assert found[taus].shape == (2,)
+        assert found[z].shape == z.shape
+        assert not watch.copies
+
+
+def test_a_read_is_found() -> None:
+    """The check of the checks: with validate=True values are read, which this card cannot."""
+    with fake_card():
+        z, ranks = unit(8, 4), torch.ones(8, 8, dtype=torch.int8, device="cuda")
+        with pytest.raises(DataDependentOutputException):
+            ranked_info_nce(z, z, ranks, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("num_queries", "num_keys", "dim", "num_ranks", "ceiling"),
+    [
+        (512, 4096, 128, 2, 160),
+        (512, 65536, 128, 2, 160),
+        (1024, None, 128, 3, 160),
+        (8192, None, 256, 3, 160),
+        (2048, 131072, 128, 3, 160),
+        (32768, None, 256, 3, 800),
+    ],
+)
+def test_launches_are_few(
+    num_queries: int, num_keys: int | None, dim: int, num_ranks: int, ceiling: int
+) -> None:
+    watch = step(
+        ranked_info_nce,
+        "labels",
+        num_queries,
+        num_keys,
+        dim,
+        num_ranks,
+        temperatures=TAUS[:num_ranks],
+    )
+    assert len(watch.launches) <= ceiling
+    assert watch.largest <= 2**31
+
+
+def test_sizes_follow_the_free_memory() -> None:
+    large, small = gpu_sizes(70 * 2**30), gpu_sizes(4 * 2**30)
+    assert large.scratch_bytes == 3 * 2**30
+    assert large.dense_pairs == 4096 * 4096 + 1
+    assert small.scratch_bytes == 4 * 2**30 // 10
+    assert small.dense_pairs < large.dense_pairs
+    for given in (large, small):
+        per_query = 131072 * 4 * 4
+        block = given.queries_per_block(per_query)
+        assert block * per_query <= given.scratch_bytes
+        assert block > Sizes().queries_per_block(per_query)
+        assert given.in_batch == 32768
+        assert given.samples_per_panel(40000) == 4096

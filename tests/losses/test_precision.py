@@ -1,0 +1,136 @@
+"""matmul_precision: what is rounded is what was asked for, whatever a global switch says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from losses_helpers import unit
+from torch import Tensor
+
+from rince.core.pair_ranks import TableRanks
+from rince.losses import RankedInfoNCE, info_nce, ranked_info_nce, supcon_in, supcon_out
+from rince.losses.products import _switch, add_mm, mm, product, products_in
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+TABLE = torch.tensor([[1, 2, 0], [2, 1, 0], [0, 0, 1]])
+
+
+@pytest.fixture(autouse=True)
+def switches() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+def rounded(x: Tensor) -> Tensor:
+    return x.bfloat16().to(x.dtype)
+
+
+def test_bf16_rounds_the_factors_and_not_the_sum() -> None:
+    a, b = unit(0, 5, 64), unit(1, 64, 7)
+    exact = rounded(a).double() @ rounded(b).double()
+    out, total = torch.empty(5, 7), torch.ones(5, 7)
+    add_mm(total, a, b, "bf16")
+    for result in (product(a, b, "bf16"), mm(a, b, "bf16"), mm(a, b, "bf16", out=out), total - 1):
+        assert result.dtype == torch.float32
+        torch.testing.assert_close(result.double(), exact, rtol=0, atol=1e-6)
+    assert torch.equal(out, mm(a, b, "bf16"))
+
+
+def test_a_product_can_be_differentiated_twice() -> None:
+    a, b = unit(2, 3, 4).requires_grad_(), unit(3, 4, 2).requires_grad_()
+    grads = torch.autograd.grad(product(a, b, "bf16").square().sum(), (a, b), create_graph=True)
+    upstream = 2 * (rounded(a) @ rounded(b))
+    torch.testing.assert_close(grads[0], rounded(upstream) @ rounded(b).T)
+    torch.testing.assert_close(grads[1], rounded(a).T @ rounded(upstream))
+    second = torch.autograd.grad(grads[0].sum(), (a, b))
+    assert all(torch.isfinite(x).all() for x in second)
+
+
+@pytest.mark.parametrize("device", [CPU, CUDA])
+@pytest.mark.parametrize("switch", ["highest", "high", "medium"])
+def test_the_switch_is_set_for_the_products_and_put_back(device: Any, switch: str) -> None:
+    torch.set_float32_matmul_precision(switch)
+    before = _switch(device)
+    for precision in ("fp32", "tf32", "bf16"):
+        with products_in(precision, device):
+            exact = precision == "fp32" or device.type == "cpu"
+            assert _switch(device) in (("ieee", "none") if exact else ("tf32",))
+        assert _switch(device) == before
+    assert torch.get_float32_matmul_precision() == switch
+    with pytest.raises(KeyError), products_in("fp32", device):
+        raise KeyError
+    assert _switch(device) == before
+
+
+@pytest.mark.parametrize("engine", ["dense", "streamed"])
+def test_the_loss_sets_the_switch_around_its_products(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the forward and in the backward pass."""
+    torch.set_float32_matmul_precision("medium")
+    seen = []
+    for name in ("mm", "matmul"):
+        original = getattr(torch, name)
+
+        def noted(*given: Any, original: Any = original, **options: Any) -> Tensor:
+            seen.append(_switch(CPU))
+            return original(*given, **options)
+
+        monkeypatch.setattr(torch, name, noted)
+    labels = torch.arange(30) % 3
+    z = unit(4, 30, 8).requires_grad_()
+    loss = ranked_info_nce(z, z, TableRanks(labels, labels, TABLE), (0.1, 0.2), engine=engine)
+    loss.backward()
+    assert len(seen) >= 2
+    assert set(seen) == {"ieee"}
+    assert _switch(CPU) != "ieee"
+
+
+@pytest.mark.parametrize("engine", ["dense", "streamed"])
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_the_error_is_that_of_the_rounding(engine: str, precision: Any) -> None:
+    labels = torch.arange(200) % 3
+    source = TableRanks(labels, labels, TABLE, ignore_self=True)
+    z = unit(5, 200, 32)
+    exact = z.double().requires_grad_()
+    expected = ranked_info_nce(exact, exact, source, (0.1, 0.2), engine="dense")
+    expected.backward()
+    x = z.clone().requires_grad_()
+    module = RankedInfoNCE((0.1, 0.2), engine=engine, matmul_precision=precision)
+    loss = module(x, x, source)
+    loss.backward()
+    error = float((x.grad - exact.grad).abs().max() / exact.grad.abs().max())
+    if precision == "bf16":
+        assert 1e-5 < error < 1e-2
+        assert abs(loss.item() / expected.item() - 1) < 1e-3
+    else:  # which a CPU does not have
+        assert error < 1e-5
+
+
+@pytest.mark.parametrize("loss", [supcon_in, supcon_out, info_nce])
+@pytest.mark.parametrize("engine", ["dense", "streamed"])
+def test_losses_with_one_rank_take_it_too(loss: Any, engine: str) -> None:
+    query, key = unit(6, 20, 16), unit(7, 20, 16)
+    ranks = torch.eye(20, dtype=torch.int8)
+    exact = loss(query, key, ranks, engine=engine)
+    other = loss(query, key, ranks, engine=engine, matmul_precision="bf16")
+    assert 0 < abs(float(exact) - float(other)) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "facts"),
+    [
+        (torch.float32, "fp16", "matmul_precision .* 'fp16'"),
+        (torch.float64, "bf16", "float64"),
+        (torch.float64, "tf32", "float64"),
+    ],
+)
+def test_what_cannot_be_is_refused(dtype: torch.dtype, precision: Any, facts: str) -> None:
+    z = unit(8, 4, 3, dtype=dtype)
+    for loss in (ranked_info_nce, supcon_out):
+        with pytest.raises(ValueError, match=facts):
+            loss(z, z, torch.eye(4, dtype=torch.int8), 0.1, matmul_precision=precision)
