@@ -261,8 +261,9 @@ def made_by_hand(hand: Hand, sources: Mapping[str, bytes]) -> Mutant:
 
 
 def _function(tree: ast.AST, name: str) -> Iterator[ast.AST]:
-    """All nodes in the function of this name."""
+    """All nodes in the function of this name; "": anywhere."""
     head, _, rest = name.partition(".")
+    yield from () if name else ast.walk(tree)
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == head:
             yield from _function(node, rest) if rest else ast.walk(node)
