@@ -57,9 +57,10 @@ def split_keys(config_file: Path) -> dict[str, list[str]]:
 
 def _keys(items: Any) -> list[str]:
     keys = getattr(items, "keys", None)
+    keys = keys() if callable(keys) else keys
     if keys is None:
         return [_digest(pixels.numpy().tobytes())[:12] for pixels in items.pixels]
-    return list(keys() if callable(keys) else keys)
+    return list(keys)
 
 
 # ---- data sets, made in the working directory ----
