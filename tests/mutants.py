@@ -323,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if found.list or not chosen:
         print("\n".join(map(str, chosen)) or f"there is no mutant in {found.only!r}")
         return 0 if chosen else 2
-    return judge(found, package, sources, chosen)
+    return judge(found, package.name, sources, chosen)
 
 
 def sample(mutants: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
@@ -335,19 +335,20 @@ def sample(mutants: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
 
 def judge(
     options: argparse.Namespace,
-    package: Path,
+    package: str,
     sources: Mapping[str, bytes],
     mutants: Sequence[Mutant],
 ) -> int:
     """Run the tests against each mutant, several at a time; the exit status."""
-    start, root, jobs = time.perf_counter(), options.root, max(1, options.jobs)
+    start, root, jobs = time.perf_counter(), options.root.resolve(), max(1, options.jobs)
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
+        trees = [copied(root, Path(folder, str(index), root.name)) for index in range(jobs)]
         copies: queue.Queue[Path] = queue.Queue()
-        for index in range(jobs):
-            copies.put(copied(root, Path(folder, str(index), root.name)))
+        for tree in trees:
+            copies.put(tree)
         limits: dict[str, float] = {}
         for room in sorted({Path(mutant.module).parts[0] for mutant in mutants}):
-            healthy = run_tests(root, tests_of(root, package, f"{room}/*"), options.timeout)
+            healthy = run_tests(trees[0], tests_of(trees[0], room), options.timeout)
             if healthy.killed:
                 print(f"tests/{room} fail without any mutant ({healthy.by}): fix that first")
                 return 2
@@ -356,10 +357,10 @@ def judge(
 
         def verdict_on(mutant: Mutant) -> Verdict:
             copy, source = copies.get(), sources[mutant.module]
-            file = copy / package.relative_to(root) / mutant.module
+            file = copy / "src" / package / mutant.module
             try:
                 file.write_bytes(mutant.applied(source))
-                tests, room = tests_of(root, package, mutant.module), Path(mutant.module).parts[0]
+                tests, room = tests_of(copy, mutant.module), Path(mutant.module).parts[0]
                 return run_tests(copy, tests, limits[room])
             finally:
                 file.write_bytes(source)
@@ -396,7 +397,7 @@ def copied(root: Path, copy: Path) -> Path:
     return copy
 
 
-def tests_of(root: Path, package: Path, module: str) -> list[str]:
+def tests_of(root: Path, module: str) -> list[str]:
     """The tests of a module's room; first its own by name, its doctests, those that mention it.
 
     Raises:
@@ -411,7 +412,7 @@ def tests_of(root: Path, package: Path, module: str) -> list[str]:
     if not files:
         raise SystemExit(f"tests/{room} holds no tests of {module}")
     tests = [str(file.relative_to(root)) for file in sorted(files, key=distance)]
-    doctests = [] if stem == "*" else [str((package / module).relative_to(root))]
+    doctests = [str(file.relative_to(root)) for file in root.glob(f"src/*/{module}")]
     return [*tests[:1], *doctests, *tests[1:]]
 
 
