@@ -9,7 +9,7 @@ TEST_ARGS ?= -n 2 --dist loadfile
 # Not --quiet: that silences the warnings that --strict counts.
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-.PHONY: help demo test docs lint slow mutants fashion-mnist clean
+.PHONY: help demo test docs lint slow mutants gpu fashion-mnist clean
 
 help:
 	@echo "make demo     environment, data, train and evaluate three methods, table and report"
@@ -50,6 +50,9 @@ slow: $(VENV)/ready
 
 mutants: $(VENV)/ready
 	$(BIN)/python tests/mutants.py
+
+gpu: $(VENV)/ready
+	PYTHONPATH=src $(BIN)/python benchmarks/gpu.py --output benchmarks/gpu.md --budget 1800
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site
