@@ -17,6 +17,7 @@ help:
 	@echo "make docs     the site, in site/index.html"
 	@echo "make slow     the tests that take minutes"
 	@echo "make mutants  break losses, ranks and metrics; every break must be noticed (an hour)"
+	@echo "make gpu      on a CUDA card: its tests and benchmarks, into benchmarks/gpu.md"
 	@echo "make clean    remove the environment and caches (runs/ stays)"
 
 $(VENV)/ready: pyproject.toml
