@@ -9,14 +9,15 @@ TEST_ARGS ?= -n 2 --dist loadfile
 # Not --quiet: that silences the warnings that --strict counts.
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-.PHONY: help demo test docs lint slow mutants fashion-mnist clean
+.PHONY: help demo test docs lint slow mutants gpu fashion-mnist clean
 
 help:
 	@echo "make demo     environment, data, train and evaluate three methods, table and report"
 	@echo "make test     environment, lint, types, layers, site, tests"
 	@echo "make docs     the site, in site/index.html"
 	@echo "make slow     the tests that take minutes"
-	@echo "make mutants  break losses and metrics on purpose; the tests must notice every break"
+	@echo "make mutants  break losses, ranks and metrics; every break must be noticed (an hour)"
+	@echo "make gpu      on a CUDA card: its tests and benchmarks, into benchmarks/gpu.md"
 	@echo "make clean    remove the environment and caches (runs/ stays)"
 
 $(VENV)/ready: pyproject.toml
@@ -50,6 +51,9 @@ slow: $(VENV)/ready
 
 mutants: $(VENV)/ready
 	$(BIN)/python tests/mutants.py
+
+gpu: $(VENV)/ready
+	PYTHONPATH=src $(BIN)/python benchmarks/gpu.py --output benchmarks/gpu.md --budget 1800
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache site

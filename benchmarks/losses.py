@@ -1,13 +1,15 @@
 """Time and memory of the losses, forward and backward, against the bare matrix products.
 
-    python benchmarks/losses.py [--threads 1] [--rounds 7] [--memory]
+    python benchmarks/losses.py [--threads 1] [--rounds 7] [--memory] [--device cpu]
 
 "bare" is what no exact loss can do without: the similarities, computed forward and again
 backward, and the two products that give the gradients of queries and keys. All losses of a size
 take turns in one process; the table holds medians as multiples of bare. --memory starts a process
 for each loss and size, and shows how much its peak resident memory rises over the inputs.
 
-pytorch-metric-learning's SupConLoss joins in if it is installed.
+pytorch-metric-learning's SupConLoss joins in if it is installed. On a GPU (--device cuda) the bare
+products come in fp32, TF32 and bf16, the fused engine and the compiled dense one join in, and
+--memory reads the allocator.
 """
 
 from __future__ import annotations
@@ -18,16 +20,17 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from devices import about, median_seconds, peak_bytes, seconds
 from torch import Tensor
 from torch.nn import functional
 
-import rince
-from rince.losses.blockwise.engine import default_block_size
+from rince.core.pair_ranks import ALL, DenseRanks, TableRanks
+from rince.losses.blockwise.sizes import Sizes
+from rince.losses.ranked_info_nce import RankedInfoNCE, ranked_info_nce
 
 
 class Size(NamedTuple):
@@ -47,6 +50,13 @@ SIZES = (
     Size(8192, None, 256, 3),
 )
 LARGE = Size(32768, None, 256, 3)
+GPU_SIZES = (
+    Size(512, 4096, 128, 2),
+    Size(512, 65536, 128, 2),
+    Size(1024, None, 128, 3),
+    Size(8192, None, 256, 3),
+    LARGE,
+)
 DENSE_UP_TO = 8192 * 8192
 CLASSES = 100
 TAUS = (0.1, 0.225, 0.5)
@@ -55,7 +65,8 @@ TAUS = (0.1, 0.225, 0.5)
 class Case:
     """100 classes in groups of 5 (rank 2) and 25 (rank 3)."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: Size, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
         generator = torch.Generator().manual_seed(0)
         own = size.keys is None
         self.query = self._unit(size.queries, size.dimension, generator)
@@ -68,23 +79,24 @@ class Case:
         for rank, group in ((3, 25), (2, 5), (1, 1)):
             if rank <= size.ranks:
                 table[c[:, None] // group == c // group] = rank
-        self.labels, self.key_labels = labels, others
-        self.ranks = rince.ranks.TableRanks(
-            labels, others, table, ignore_self=own, num_ranks=size.ranks
+        labels, others, table = (x.to(self.device) for x in (labels, others, table))
+        self.labels, self.key_labels = labels, labels if own else others
+        self.ranks = TableRanks(
+            labels, self.key_labels, table, ignore_self=own, num_ranks=size.ranks
         )
         self.taus = TAUS[: size.ranks]
         self.leaves = [self.query] if own else [self.query, self.key]
 
-    @staticmethod
-    def _unit(count: int, dimension: int, generator: torch.Generator) -> Tensor:
+    def _unit(self, count: int, dimension: int, generator: torch.Generator) -> Tensor:
         x = torch.randn(count, dimension, generator=generator)
-        return functional.normalize(x, dim=1).requires_grad_()
+        return functional.normalize(x, dim=1).to(self.device).requires_grad_()
 
-    def bare(self) -> None:
-        query, key = self.query.detach(), self.key.detach()
-        block = default_block_size(len(key), 1, query.dtype)
+    def bare(self, dtype: torch.dtype = torch.float32) -> None:
+        query, key = self.query.detach().to(dtype), self.key.detach().to(dtype)
+        on_gpu = self.device.type == "cuda"
+        block = 4096 if on_gpu else Sizes().queries_per_block(8 * len(key))
         d_query, d_key = torch.empty_like(query), torch.zeros_like(key)
-        scratch = torch.empty(block, len(key))
+        scratch = query.new_empty(block, len(key))
         for backward in (False, True):
             for part, out in zip(query.split(block), d_query.split(block), strict=True):
                 similarity = torch.mm(part, key.T, out=scratch[: len(part)])
@@ -92,18 +104,45 @@ class Case:
                     torch.mm(similarity, key, out=out)
                     d_key.addmm_(similarity.T, part)
 
-    def ours(self, variant: str, engine: str) -> None:
-        loss = rince.ranked_info_nce(
-            self.query, self.key, self.ranks, self.taus, variant=variant, engine=engine
-        )
+    def bare_tf32(self) -> None:
+        torch.backends.cuda.matmul.allow_tf32 = True
+        try:
+            self.bare()
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = False
+
+    def ours(self, variant: str, engine: str, *, validate: bool = True) -> None:
+        loss = ranked_info_nce(
+            self.query, self.key, self.ranks, self.taus,
+            variant=variant, engine=engine, validate=validate,
+        )  # fmt: skip
         torch.autograd.grad(loss, self.leaves)
+
+    def fused(self, variant: str, precision: str) -> None:
+        from rince.losses.blockwise.fused import fused_loss
+
+        loss, _ = fused_loss(
+            self.query, self.key, self.ranks, self.taus, variant, "exclusive",
+            reduction="mean", precision=precision,
+        )  # fmt: skip
+        torch.autograd.grad(loss, self.leaves)
+
+    def compiled_dense(self) -> Callable[[], None]:
+        """The ranks are made outside, once."""
+        matrix = DenseRanks(self.ranks.tile(ALL, ALL), num_ranks=len(self.taus))
+        criterion = RankedInfoNCE(self.taus, engine="dense", validate=False)
+        compiled = torch.compile(criterion, fullgraph=True)
+
+        def work() -> None:
+            torch.autograd.grad(compiled(self.query, self.key, matrix), self.leaves)
+
+        return work
 
     def cross_entropy(self) -> None:
         """InfoNCE as everybody writes it; one positive, so less work than any of the others."""
         logits = self.query @ self.key.T / 0.1
-        torch.autograd.grad(
-            functional.cross_entropy(logits, torch.arange(len(self.query))), self.leaves
-        )
+        target = torch.arange(len(self.query), device=self.device)
+        torch.autograd.grad(functional.cross_entropy(logits, target), self.leaves)
 
     def supcon(self) -> None:
         from pytorch_metric_learning.losses import SupConLoss
@@ -129,15 +168,56 @@ def contenders(case: Case, size: Size) -> dict[str, Callable[[], None]]:
     return found
 
 
+def gpu_contenders(case: Case, size: Size) -> dict[str, Callable[[], None]]:
+    """Without the checks that read values, as a training step would."""
+    found: dict[str, Callable[[], None]] = {
+        "bare": case.bare,
+        "bare, TF32": case.bare_tf32,
+        "bare, bf16": lambda: case.bare(torch.bfloat16),
+        "fused out-in": lambda: case.fused("out-in", "fp32"),
+        "fused in": lambda: case.fused("in", "fp32"),
+        "fused out-in, TF32": lambda: case.fused("out-in", "tf32"),
+        "fused out-in, bf16": lambda: case.fused("out-in", "bf16"),
+        "streamed out-in": lambda: case.ours("out-in", "streamed", validate=False),
+    }
+    if size.queries * (size.keys or size.queries) <= DENSE_UP_TO:
+        found["dense out-in"] = lambda: case.ours("out-in", "dense", validate=False)
+        found["InfoNCE (F.cross_entropy)"] = case.cross_entropy
+        if importlib.util.find_spec("pytorch_metric_learning"):
+            found["SupConLoss (pytorch-metric-learning)"] = case.supcon
+    return found
+
+
+def gpu_table(memory: bool) -> list[str]:
+    """Milliseconds, or peak MB above the inputs, of every loss and size."""
+    rows: dict[str, list[str]] = {}
+    for size in GPU_SIZES:
+        case = Case(size, "cuda")
+        jobs = gpu_contenders(case, size)
+        if not memory and "dense out-in" in jobs:
+            jobs["dense out-in, compiled"] = case.compiled_dense()
+        for name, job in jobs.items():
+            rows.setdefault(name, [""] * len(GPU_SIZES))[GPU_SIZES.index(size)] = (
+                f"{peak_bytes(job) / 2**20:,.0f}"
+                if memory
+                else f"{1000 * median_seconds(job, case.device):.3f}"
+            )
+    what = "peak extra MB" if memory else "ms"
+    return [
+        f"| {what} | " + " | ".join(map(str, GPU_SIZES)) + " |",
+        "|:---|" + "---:|" * len(GPU_SIZES),
+        *(f"| {name} | " + " | ".join(row) + " |" for name, row in rows.items()),
+    ]
+
+
 def times(size: Size, rounds: int) -> dict[str, float]:
-    jobs = contenders(Case(size), size)
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    case = Case(size)
+    jobs = contenders(case, size)
+    measured: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(rounds + 1):
         for name, job in jobs.items():
-            start = time.perf_counter()
-            job()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
+            measured[name].append(seconds(job, case.device))
+    return {name: statistics.median(values[1:]) for name, values in measured.items()}
 
 
 def peak_memory(size: Size, name: str) -> float:
@@ -155,9 +235,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     found = parser.parse_args()
     torch.set_num_threads(found.threads)
+    if found.device == "cuda":
+        print("\n".join([*about(torch.device("cuda")), "", *gpu_table(found.memory)]))
+        return
     sizes = (*SIZES, LARGE) if found.memory else SIZES
     if found.one:
         print(peak_memory(sizes[int(found.one[0])], found.one[1]))

@@ -1,12 +1,14 @@
 """RINCE beside the losses that people use today: time and memory from a batch of 256 up.
 
     python benchmarks/rivals.py [--threads 2] [--largest 32768] [--output benchmarks/rivals]
+        [--device cpu]
 
 A batch against itself, D = 128, forward and backward, gradients to the embeddings; the same
 embeddings and labels (100 classes, three ranks) for all. Each loss and size has a process of its
 own with at most 12 GB of data and five minutes. A process first notes how much its peak resident
 memory rises in one call, then takes turns between the loss and the bare matrix products (see
-benchmarks/losses.py): the medians' ratio is what counts, as the machine's speed drifts.
+benchmarks/losses.py): the medians' ratio is what counts, as the machine's speed drifts. On a GPU
+(--device cuda) memory is what the allocator gave out, and without a limit of its own.
 
 Needs pytorch-metric-learning, sentence-transformers and matplotlib. Writes OUTPUT.md, OUTPUT.csv
 and OUTPUT.png.
@@ -22,12 +24,12 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from devices import peak_bytes, seconds
 from torch import Tensor, nn
 
 from losses import Case, Size
@@ -71,6 +73,10 @@ def _cached_mnrl(case: Case) -> None:
     loss.calculate_loss([parts(), parts()], with_backward=True)
 
 
+def _fused(case: Case) -> None:
+    case.fused("out-in", "fp32")
+
+
 LOSSES: dict[str, Callable[[Case], None]] = {
     "RINCE out-in": lambda case: case.ours("out-in", "streamed"),
     "RINCE in": lambda case: case.ours("in", "streamed"),
@@ -83,36 +89,32 @@ LOSSES: dict[str, Callable[[Case], None]] = {
 }
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def measure(name: str, batch: int) -> Row:
+def measure(name: str, batch: int, device: str) -> Row:
     """In this process."""
-    resource.setrlimit(resource.RLIMIT_DATA, (DATA_BYTES, DATA_BYTES))
-    job, case = LOSSES[name], Case(Size(batch, None, DIM, RANKS))
-    job(Case(Size(64, None, DIM, RANKS)))
+    job, case = LOSSES[name], Case(Size(batch, None, DIM, RANKS), device)
+    if device == "cpu":
+        resource.setrlimit(resource.RLIMIT_DATA, (DATA_BYTES, DATA_BYTES))
+    job(Case(Size(64, None, DIM, RANKS), device))
     before = peak()
-    first = seconds(lambda: job(case))
-    extra = (peak() - before) / 1024
+    first = seconds(lambda: job(case), case.device)
+    extra = (peak() - before) / 1024 if device == "cpu" else peak_bytes(lambda: job(case)) / 2**20
     rounds = 7 if first < 2 else 3 if first < 20 else 1
     own, bare = [], []
     case.bare()
     for _ in range(rounds):
-        own.append(seconds(lambda: job(case)))
-        bare.append(seconds(case.bare))
+        own.append(seconds(lambda: job(case), case.device))
+        bare.append(seconds(case.bare, case.device))
     ratio = statistics.median(own) / statistics.median(bare)
     return Row(name, batch, 1000 * statistics.median(own), ratio, extra)
 
 
-def measure_apart(name: str, batch: int, threads: int) -> Row:
+def measure_apart(name: str, batch: int, threads: int, device: str) -> Row:
     command = [sys.executable, __file__, "--threads", str(threads), "--one", name, str(batch)]
+    command += ["--device", device]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
     except subprocess.TimeoutExpired:
@@ -169,17 +171,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--largest", type=int, default=32768)
     parser.add_argument("--output", type=Path, default=Path("benchmarks/rivals"))
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     found = parser.parse_args()
     torch.set_num_threads(found.threads)
+    if found.device == "cuda":
+        LOSSES["RINCE out-in, fused"] = _fused
     if found.one:
-        print(json.dumps(measure(found.one[0], int(found.one[1]))))
+        print(json.dumps(measure(found.one[0], int(found.one[1]), found.device)))
         return
     rows: list[Row] = []
     batch, alive = FIRST, list(LOSSES)
     while batch <= found.largest:
         for name in list(alive):
-            row = measure_apart(name, batch, found.threads)
+            row = measure_apart(name, batch, found.threads, found.device)
             rows.append(row)
             print(row, flush=True)
             if row.milliseconds is None:

@@ -122,8 +122,8 @@ class Clock(pl.Callback):
         self.now.clear()
 
 
-def rince_run(data: str) -> dict[str, float]:
-    """Mean seconds of a step and of its parts."""
+def rince_run(data: str, device: str = "cpu", precision: str = "32-true") -> dict[str, float]:
+    """Mean seconds of a step and of its parts (on a GPU, of the host's part in them)."""
     clock, trainer = Clock(), pl.Trainer
     patch = mock.patch.object
 
@@ -131,7 +131,7 @@ def rince_run(data: str) -> dict[str, float]:
         return trainer(*args, callbacks=[*callbacks, clock], **kwargs)
 
     recipe = yaml.safe_load(RECIPE.read_text())
-    recipe |= {"data": data, "accelerator": "cpu", "progress": False}
+    recipe |= {"data": data, "accelerator": device, "precision": precision, "progress": False}
     recipe |= {"epochs": 1, "knn_every": 0, "checkpoint_every": 1000}
     recipe["optim"]["warmup_epochs"] = 0
     recipe["images"]["per_class"] = per_class(data)
@@ -149,6 +149,18 @@ def rince_run(data: str) -> dict[str, float]:
     kept = clock.steps[WARM_UP : WARM_UP + STEPS]
     assert len(kept) == STEPS, f"{len(clock.steps)} steps only"
     return {part: statistics.fmean(s.get(part, 0.0) for s in kept) for part in ("step", *PARTS)}
+
+
+def write_noise(root: Path) -> None:
+    """root/train/group/class/*.png, enough for a run: the speed does not ask what is on them."""
+    generator = np.random.default_rng(0)
+    for index in range(20):
+        folder = root / "train" / f"group{index // 5}" / f"class{index:02}"
+        folder.mkdir(parents=True)
+    for folder in sorted(root.glob("train/*/*/")):
+        for number in range(per_class(str(root)) + 1):
+            pixels = generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number:04}.png")
 
 
 def per_class(data: str) -> int:
@@ -195,7 +207,7 @@ class TwoViews(Dataset[tuple[Tensor, Tensor, int]]):
 
 def plain_supcon(z: Tensor, labels: Tensor) -> Tensor:
     """SupCon-out over all pairs of a batch, as one matrix (arXiv 2004.11362, equation 2)."""
-    own = torch.eye(len(z), dtype=torch.bool)
+    own = torch.eye(len(z), dtype=torch.bool, device=z.device)
     logits = (z @ z.T / TEMPERATURE).masked_fill(own, -torch.inf)
     log_probability = logits - logits.logsumexp(1, keepdim=True)
     positive = (labels[:, None] == labels) & ~own
@@ -203,19 +215,20 @@ def plain_supcon(z: Tensor, labels: Tensor) -> Tensor:
     return -(log_probability.masked_fill(~positive, 0).sum(1) / positive.sum(1)).mean()
 
 
-def plain_run(data: str, in_memory: bool, workers: int) -> dict[str, float]:
+def plain_run(data: str, in_memory: bool, workers: int, device: str = "cpu") -> dict[str, float]:
     """Mean seconds of a step."""
     torch.manual_seed(0)
     backbone = build_backbone("small-resnet", InputSpec.images(size=SIDE))
     backbone.module.to(memory_format=torch.channels_last)
-    model = nn.Sequential(backbone.module, ProjectionHead(backbone.feature_dim))
+    model = nn.Sequential(backbone.module, ProjectionHead(backbone.feature_dim)).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.25, momentum=0.9, weight_decay=1e-4)
     loader = DataLoader(
         TwoViews(data, in_memory), BATCH, shuffle=True, drop_last=True, num_workers=workers
     )
     ends = []
     for first, second, labels in loader:
-        loss = plain_supcon(model(torch.cat([first, second])), labels.repeat(2))
+        views, labels = torch.cat([first, second]).to(device), labels.to(device)
+        loss = plain_supcon(model(views), labels.repeat(2))
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
@@ -230,8 +243,10 @@ RINCE = "rince train"
 PLAIN = {"plain loop, images in memory": True, "plain loop, image files": False}
 
 
-def in_own_process(data: str, threads: int, name: str, workers: int) -> dict[str, float]:
-    command = [sys.executable, __file__, data, "--threads", str(threads)]
+def in_own_process(
+    data: str, threads: int, name: str, workers: int, device: str
+) -> dict[str, float]:
+    command = [sys.executable, __file__, data, "--threads", str(threads), "--device", device]
     command += ["--one", name, str(workers)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
@@ -244,6 +259,7 @@ def main() -> None:
     parser.add_argument("data", help="folder with train/SUPERCLASS/CLASS/*.JPEG")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     found = parser.parse_args()
     torch.set_num_threads(found.threads)
@@ -251,9 +267,9 @@ def main() -> None:
         name, workers = found.one
         in_memory = PLAIN.get(name)
         run = (
-            rince_run(found.data)
+            rince_run(found.data, found.device)
             if in_memory is None
-            else plain_run(found.data, in_memory, int(workers))
+            else plain_run(found.data, in_memory, int(workers), found.device)
         )
         print(json.dumps(run))
         return
@@ -261,7 +277,7 @@ def main() -> None:
     contenders = [(RINCE, 0)] + [(name, workers) for name in PLAIN for workers in (0, 1, 2)]
     for _ in range(found.rounds):
         for name, workers in contenders:
-            run = in_own_process(found.data, found.threads, name, workers)
+            run = in_own_process(found.data, found.threads, name, workers, found.device)
             runs[name, workers].append(run)
             print(f"{name}, {workers}: {BATCH / run['step']:.0f} images/s", file=sys.stderr)
     speed = {

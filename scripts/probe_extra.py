@@ -90,7 +90,7 @@ def timm() -> None:
 
 
 def text() -> None:
-    scores = rince.name_scores_by_text(CLASSES)
+    scores = rince.ranks.name_scores_by_text(CLASSES)
     assert scores.by_top_k([1]).num_ranks == 2
 
 

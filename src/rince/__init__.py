@@ -14,31 +14,38 @@ import lazy_loader
 
 _get, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-# Names that stood here until 0.x: room -> module -> names. They go with the next release.
+# Names that stood here until 0.x; they go with the next release.
 _MOVED = {
-    "rince.losses": {
-        "losses.contrastive": ("info_nce", "supcon_in", "supcon_out"),
-        "losses.hierarchical": ("himulcon",),
-        "losses.rank_n_contrast": ("rank_n_contrast",),
-        "losses.temperatures": ("temperature_schedule",),
-    },
-    "rince.ranks": {
-        "core.pair_ranks": ("DenseRanks", "IdentityRanks", "PairRanks", "TableRanks"),
-        "ranks.class_names": ("name_scores_by_text", "name_scores_by_wordnet"),
-        "ranks.class_ranks": ("ClassRanks",),
-        "ranks.measures": ("graph_closeness", "label_overlap", "target_closeness"),
-    },
+    "rince.losses": (
+        "himulcon",
+        "info_nce",
+        "rank_n_contrast",
+        "supcon_in",
+        "supcon_out",
+        "temperature_schedule",
+    ),
+    "rince.ranks": (
+        "ClassRanks",
+        "DenseRanks",
+        "IdentityRanks",
+        "PairRanks",
+        "TableRanks",
+        "graph_closeness",
+        "label_overlap",
+        "name_scores_by_text",
+        "name_scores_by_wordnet",
+        "target_closeness",
+    ),
 }
 
 
 def __getattr__(name: str) -> Any:
-    for room, modules in _MOVED.items():
-        for module, names in modules.items():
-            if name in names:
-                warnings.warn(
-                    f"rince.{name} is now {room}.{name}; the old place goes with the next release",
-                    DeprecationWarning,
-                    stacklevel=2,
-                )
-                return getattr(importlib.import_module(f"rince.{module}"), name)
+    for room, names in _MOVED.items():
+        if name in names:
+            warnings.warn(
+                f"rince.{name} is now {room}.{name}; the old name goes with the next release",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            return getattr(importlib.import_module(room), name)
     return _get(name)

@@ -184,7 +184,7 @@ def test_wrong_sides_are_refused(make: Any) -> None:
     with pytest.raises(ValueError, match="3 queries and only 2 keys"):
         make(labels, labels[:2], ignore_self=True)
     for valid in (torch.tensor([True, False]), torch.tensor([1, 0, 1])):
-        with pytest.raises(ValueError, match="boolean vector with one entry a key, got shape"):
+        with pytest.raises(ValueError, match="boolean vector with one entry per key, got shape"):
             make(labels, labels, key_valid=valid)
 
 
@@ -236,3 +236,44 @@ def test_a_tensor_is_as_good_as_a_source_and_anything_else_is_refused() -> None:
     for wrong in (matrix.numpy(), matrix.tolist(), None):
         with pytest.raises(ValueError, match=f"rank source .* got {type(wrong).__name__}"):
             as_pair_ranks(wrong)  # type: ignore[arg-type]
+
+
+def test_sources_move_by_what_they_are_made_of() -> None:
+    labels, valid = torch.arange(4) % 2, torch.tensor([True, True, False, True])
+    meta, cpu = torch.device("meta"), torch.device("cpu")
+    for source in (
+        DenseRanks(torch.eye(4, dtype=torch.int8), 1),
+        TableRanks(labels, labels, torch.eye(2, dtype=torch.int8), ignore_self=True),
+        TableRanks(labels, labels, torch.eye(2, dtype=torch.int8), key_valid=valid),
+        IdentityRanks(labels, labels, key_valid=valid),
+    ):
+        moved = as_pair_ranks(source, meta)
+        assert type(moved) is type(source)
+        assert moved.tile(ALL, ALL).device == meta
+        assert source.tile(ALL, ALL).device == cpu
+        assert moved.num_ranks == source.num_ranks
+        assert as_pair_ranks(source, cpu) is source
+        assert as_pair_ranks(source) is source
+
+
+def test_the_tiles_of_a_source_that_cannot_move_are_moved() -> None:
+    class Mine:
+        shape = (2, 3)
+        num_ranks = 1
+
+        def tile(self, rows: slice, cols: slice) -> torch.Tensor:
+            return torch.ones(2, 3, dtype=torch.int8)[rows, cols]
+
+    moved = as_pair_ranks(Mine(), torch.device("meta"))
+    assert (moved.shape, moved.num_ranks) == ((2, 3), 1)
+    assert moved.tile(slice(1), ALL).device.type == "meta"
+    assert moved.tile(slice(1), ALL).shape == (1, 3)
+
+
+def test_on_a_cpu_labels_are_checked_even_without_validate() -> None:
+    table = torch.eye(2, dtype=torch.int8)
+    with pytest.raises(ValueError, match="hold 2"):
+        TableRanks(torch.tensor([2]), torch.tensor([0]), table, validate=False)
+    with pytest.raises(ValueError, match="-2 to 1"):
+        DenseRanks(torch.tensor([[-2, 1]]), validate=False)
+    assert TableRanks(torch.tensor([1]), torch.tensor([0]), table, validate=False).num_ranks == 1

@@ -7,17 +7,23 @@ wait.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from rince.losses import contrastive
 from rince.losses.blockwise import sizes
+
+# The function of the same name hides the module.
+ranked = importlib.import_module("rince.losses.ranked_info_nce")
 
 FREE = 70 * 2**30  # bytes, as on a card of 80 GB with a model on it
 
@@ -48,15 +54,14 @@ class Watch(TorchDispatchMode):
 @contextmanager
 def fake_card(free: int = FREE) -> Iterator[Watch]:
     """Inside, ``device="cuda"`` works without a card, until somebody wants a value."""
-    before = sizes.free_bytes
-    sizes.free_bytes = lambda device: free
-    sizes._sizes_of_gpu.cache_clear()
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sizes, "sizes_for", lambda device: sizes.gpu_sizes(free))
+        for module in (ranked, contrastive):
+            patch.setattr(module, "sizes_for", sizes.sizes_for)
+        patch.setattr(ranked, "free_bytes", lambda device: free)
+        patch.setattr(ranked, "reason_against", lambda *given: "a fake card runs no kernels")
         with FakeTensorMode(allow_non_fake_inputs=True), Watch() as watch:
             yield watch
-    finally:
-        sizes.free_bytes = before
-        sizes._sizes_of_gpu.cache_clear()
 
 
 def gradients(loss: Tensor) -> dict[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince import RankedInfoNCE
-from rince.core.pair_ranks import DenseRanks, IdentityRanks, PairRanks, TableRanks
+from rince.ranks import DenseRanks, IdentityRanks, PairRanks, TableRanks
 
 LABELS = torch.arange(12) % 3
 TABLE = torch.tensor([[1, 2, 0], [2, 1, 0], [0, 0, 1]])

@@ -468,4 +468,6 @@ def test_info_nce_without_ranks_needs_a_key_a_query() -> None:
 
 
 def test_the_public_names_are_these_functions() -> None:
-    assert (rince.info_nce, rince.supcon_in, rince.supcon_out) == tuple(LOSSES.values())
+    assert (rince.losses.info_nce, rince.losses.supcon_in, rince.losses.supcon_out) == tuple(
+        LOSSES.values()
+    )

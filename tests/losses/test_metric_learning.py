@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from oracles import losses as oracle
-from rince import DenseRanks, Taxonomy, gather
+from rince import Taxonomy, gather
 from rince.losses.metric_learning import (
     fast_ap,
     hierarchical_triplet,
     require_metric_learning,
 )
+from rince.ranks import DenseRanks
 
 pytest.importorskip("pytorch_metric_learning")
 

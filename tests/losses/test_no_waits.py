@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from fake_card import Watch, fake_card, gradients
+from fake_card import Watch, fake_card, gradients, ranked
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.nn import functional
 
-from rince.core.pair_ranks import DenseRanks, IdentityRanks, PairRanks, TableRanks
+from rince import RinceWarning
 from rince.losses import info_nce, ranked_info_nce, supcon_in, supcon_out
 from rince.losses.blockwise.sizes import Sizes, gpu_sizes
+from rince.ranks import DenseRanks, IdentityRanks, PairRanks, TableRanks
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.time import ItemTimes, TimeRanks
 
@@ -209,3 +210,54 @@ def test_sizes_follow_the_free_memory() -> None:
         assert block > Sizes().queries_per_block(per_query)
         assert given.in_batch == 32768
         assert given.samples_per_panel(40000) == 4096
+
+
+def served_by(pairs: tuple[int, int], free: int, reason: str | None, **options: Any) -> list[str]:
+    """Which engine is called, without running it."""
+    called: list[str] = []
+
+    class Called(Exception):
+        pass
+
+    def note(name: str) -> Any:
+        def call(*given: Any, **unused: Any) -> Any:
+            called.append(name)
+            raise Called
+
+        return call
+
+    with fake_card(free), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranked, "reason_against", lambda *given: reason)
+        patch.setattr(ranked, "blockwise_loss", note("streamed"))
+        patch.setattr(ranked, "fused_loss", note("fused"))
+        patch.setattr(ranked, "rank_terms", note("dense"))
+        query, key = unit(pairs[0], 8), unit(pairs[1], 8)
+        source = IdentityRanks(labels(pairs[0]), labels(pairs[1]))
+        with pytest.raises(Called):
+            ranked_info_nce(query, key, source, 0.1, validate=False, **options)
+    return called
+
+
+def test_auto_takes_the_dense_engine_then_the_fused_or_the_streamed_one() -> None:
+    large = 70 * 2**30
+    assert served_by((4096, 4096), large, None) == ["dense"]
+    assert served_by((4096, 4097), large, None) == ["fused"]
+    assert served_by((4096, 4097), large, "no triton") == ["streamed"]
+    assert served_by((4096, 4096), 2**30, "no triton") == ["streamed"]
+
+
+def test_an_engine_that_cannot_serve_says_so_and_another_serves() -> None:
+    assert served_by((64, 64), 2**30, None, engine="fused") == ["fused"]
+    with pytest.warns(RinceWarning, match="streamed.*triton 2.0 is too old"):
+        assert served_by((64, 64), 2**30, "triton 2.0 is too old", engine="fused") == ["streamed"]
+    assert served_by((8192, 4096), 2**31, None, engine="dense") == ["dense"]
+    with pytest.warns(RinceWarning, match=r"0.8 GB for 8192 x 4096 pairs"):
+        assert served_by((8192, 4096), 2**29, None, engine="dense") == ["streamed"]
+
+
+def test_on_a_cpu_fused_falls_back_too() -> None:
+    z = functional.normalize(torch.randn(6, 4), dim=1)
+    ids = IdentityRanks(torch.arange(6) // 2, torch.arange(6) // 2, ignore_self=True)
+    with pytest.warns(RinceWarning, match="CUDA card"):
+        loss = ranked_info_nce(z, z, ids, 0.1, engine="fused")
+    torch.testing.assert_close(loss, ranked_info_nce(z, z, ids, 0.1, engine="dense"))

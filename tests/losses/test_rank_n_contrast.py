@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from oracles import losses as oracle
-from rince import rank_n_contrast
+from rince.losses import rank_n_contrast
 from rince.losses.definition import rank_terms
 
 
@@ -73,7 +73,7 @@ def test_equal_embeddings_have_a_finite_gradient() -> None:
 
 def test_what_is_refused() -> None:
     z = points(0, 4)
-    with pytest.raises(ValueError, match=r"targets must be one row a sample, \(4,\)"):
+    with pytest.raises(ValueError, match=r"one row per sample, \(4,\)"):
         rank_n_contrast(z, torch.arange(3))
     with pytest.raises(ValueError, match="at least two samples"):
         rank_n_contrast(z[:1], torch.arange(1))

@@ -16,8 +16,9 @@ from torch.nn import functional
 
 import rince
 from oracles import losses as oracle
-from rince import RankedInfoNCE, RinceWarning, TableRanks, ranked_info_nce
+from rince import RankedInfoNCE, RinceWarning, ranked_info_nce
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
+from rince.ranks import TableRanks
 
 VARIANTS = ("in", "out", "out-in")
 POSITIVES = ("exclusive", "cumulative")
@@ -309,7 +310,7 @@ def test_with_one_rank_exclusive_and_cumulative_are_one(case: Case) -> None:
 
 @given(cases())
 def test_a_source_and_its_matrix_give_the_same(case: Case) -> None:
-    for ranks in (rince.DenseRanks(case.ranks), case.ranks.to(torch.int8), case.ranks.int()):
+    for ranks in (rince.ranks.DenseRanks(case.ranks), case.ranks.to(torch.int8), case.ranks.int()):
         assert torch.equal(quiet(case, ranks=ranks), quiet(case))
 
 
@@ -692,7 +693,7 @@ def test_a_wrong_number_of_temperatures_is_refused() -> None:
         ranked_info_nce(query, query, matrix, (0.1, 0.2))
     assert ranked_info_nce(query, query, matrix, (0.1, 0.2, 0.3, 0.4)) > 0
     with pytest.raises(ValueError, match="go up to 4, so 4 temperatures"):
-        ranked_info_nce(query, query, rince.DenseRanks(matrix, num_ranks=4), (0.1, 0.2, 0.3))
+        ranked_info_nce(query, query, rince.ranks.DenseRanks(matrix, num_ranks=4), (0.1, 0.2, 0.3))
 
 
 def test_without_validation_the_numbers_are_the_same_and_nobody_warns() -> None:

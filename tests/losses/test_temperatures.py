@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from rince import RinceWarning, temperature_schedule
+from rince import RinceWarning
+from rince.losses import temperature_schedule
 from rince.losses.temperatures import check_temperatures, match_num_ranks
 
 
@@ -28,6 +29,7 @@ def test_the_papers_settings() -> None:
         ((1.0, -0.1), (0.1, 0.6), r"must lie in \[0, 1\], got \(1.0, -0.1\)"),
         ((1.0, 1.0), (0.1, 0.6), r"must fall from rank to rank .* got \(1.0, 1.0\)"),
         ((0.5, 1.0), (0.1, 0.6), r"must fall from rank to rank .* got \(0.5, 1.0\)"),
+        ((1.0, 0.5, 0.7), (0.1, 0.6), r"must fall from rank to rank .* got \(1.0, 0.5, 0.7\)"),
     ],
 )
 def test_schedules_that_make_no_sense_are_refused(scores: Any, limits: Any, match: str) -> None:
@@ -75,7 +77,7 @@ def test_no_temperatures_and_a_matrix_of_them_are_refused() -> None:
     for empty in ([], torch.empty(0)):
         with pytest.raises(ValueError, match="temperatures are empty"):
             check_temperatures(empty)
-    with pytest.raises(ValueError, match=r"must be a vector, one a rank, got shape \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"must be a vector, one per rank, got shape \(1, 2\)"):
         check_temperatures(torch.tensor([[0.1, 0.2]]))
 
 

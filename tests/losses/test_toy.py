@@ -43,19 +43,19 @@ def test_cumulative_positives_weaken_the_pull_between_siblings(in_rising: toy.Ou
     assert cumulative.sibling_cosine == pytest.approx(0.522, abs=0.02)
 
 
-def test_the_judge_by_hand() -> None:
-    """Queries on a circle, classes {0, 1} and {2}, {3}; 2 is their sibling and 3 a stranger."""
+def test_evaluation_by_hand() -> None:
+    """Queries on a circle, classes {0, 1} and {2}, {3}; 2 is their sibling and 3 is not related."""
     angles = torch.deg2rad(torch.tensor([0.0, 40.0, 60.0, 180.0]))
     z = torch.stack([angles.cos(), angles.sin()], dim=1)
     ranks = torch.tensor([[-1, 1, 2, 0], [1, -1, 2, 0], [2, 2, -1, 1], [2, 2, 1, -1]])
-    outcome = toy.judge(z, rince.DenseRanks(ranks))
+    outcome = toy.evaluate(z, rince.ranks.DenseRanks(ranks))
     # Query 0: 40 < 60 degrees, ordered. 1: 40 > 20. 2: 120 > 20. 3: 120 < 140, ordered.
     assert outcome.ordered == 0.5
     degrees = torch.tensor([60.0, 20.0, 60.0, 20.0, 180.0, 140.0])
     assert outcome.sibling_cosine == pytest.approx(float(torch.deg2rad(degrees).cos().mean()))
 
 
-def test_the_script_prints_a_row_a_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script_prints_a_row_per_setting(capsys: pytest.CaptureFixture[str]) -> None:
     toy.main(seeds=(0,), steps=2)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + len(toy.SETTINGS) + 1

@@ -8,7 +8,7 @@ empty queue slot).
 from __future__ import annotations
 
 import copy
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -43,6 +43,25 @@ class PairRanks(Protocol):
     def tile(self, rows: slice, cols: slice) -> Tensor:
         """Ranks of the chosen queries and keys as an int8 matrix (len(rows), len(cols))."""
         ...
+
+
+class PairCodes(NamedTuple):
+    """Ranks that follow from a few integers per item: what a source's method ``codes`` gives.
+
+    Args:
+        query, key: (Q, L), (K, L) integers. Without a table the group of each item at level 1
+            (finest) to L: the rank of a pair is the finest level from which on both agree up to
+            level L, 0 if none. With a table: L = 1, the class.
+        table: (C, C) int8 ranks, or None.
+        ignore_self: the first Q keys are the queries themselves: pair (i, i) is ignored.
+        key_valid: (K,) bool; False marks keys to ignore.
+    """
+
+    query: Tensor
+    key: Tensor
+    table: Tensor | None
+    ignore_self: bool
+    key_valid: Tensor | None
 
 
 class DenseRanks:
@@ -161,6 +180,10 @@ class TableRanks:
         """The same ranks on another device."""
         return _moved(self, device, "query_labels", "key_labels", "table", "key_valid")
 
+    def codes(self) -> PairCodes:
+        query, key = self.query_labels[:, None], self.key_labels[:, None]
+        return PairCodes(query, key, self.table, self.ignore_self, self.key_valid)
+
 
 class IdentityRanks:
     """Rank 1 where both sides carry the same id, negative elsewhere (instance discrimination).
@@ -205,6 +228,10 @@ class IdentityRanks:
     def to(self, device: torch.device) -> IdentityRanks:
         """The same ranks on another device."""
         return _moved(self, device, "query_ids", "key_ids", "key_valid")
+
+    def codes(self) -> PairCodes:
+        query, key = self.query_ids[:, None], self.key_ids[:, None]
+        return PairCodes(query, key, None, self.ignore_self, self.key_valid)
 
 
 def as_pair_ranks(
@@ -290,7 +317,7 @@ def check_pair_labels(
     )
     require(
         key_valid is None or (key_valid.shape == key.shape and key_valid.dtype == torch.bool),
-        "key_valid must be a boolean vector with one entry a key"
+        "key_valid must be a boolean vector with one entry per key"
         + ("" if key_valid is None else f", got shape {tuple(key_valid.shape)}, {key_valid.dtype}"),
     )
 

@@ -91,16 +91,16 @@ def check_values(side: str, x: Tensor) -> None:
     """Checks that read values (on a GPU: wait for them)."""
     wide = x.detach().to(torch.promote_types(x.dtype, torch.float32))
     norms = torch.linalg.vector_norm(wide, dim=1)  # (count,)
-    bad = ~torch.isfinite(norms)
-    if bool(bad.any()):
+    bad, zero, far = ~torch.isfinite(norms), norms == 0, (norms - 1).abs() > 0.02
+    has_bad, has_zero, has_far = torch.stack([bad.any(), zero.any(), far.any()]).tolist()
+    if has_bad:
         row = int(bad.nonzero()[0, 0])
         raise ValueError(
             f"{int(bad.sum())} of {x.shape[0]} {side} embeddings hold NaN or infinite values "
             f"(first: row {row}). The encoder has diverged or its input is broken: lower the "
             f"learning rate, clip gradients, or check the input for NaN"
         )
-    zero = norms == 0
-    if bool(zero.any()):
+    if has_zero:
         row = int(zero.nonzero()[0, 0])
         raise ValueError(
             f"{int(zero.sum())} of {x.shape[0]} {side} embeddings are all zeros (first: row "
@@ -108,7 +108,7 @@ def check_values(side: str, x: Tensor) -> None:
             f"ReLU that died, or is this padding? Mark padded keys with rank -1 and give them "
             f"any non-zero vector"
         )
-    if bool(((norms - 1).abs() > 0.02).any()):
+    if has_far:
         warn(
             f"{side} embeddings are not of unit length (norms {float(norms.min()):.3g} to "
             f"{float(norms.max()):.3g}): the loss takes dot products, which are cosines only "

@@ -3,7 +3,7 @@
 They differ from :func:`~rince.ranked_info_nce` with one temperature only in the denominator:
 here it holds every candidate, the other positives too; in RINCE's "out" form the other positives
 step aside, and its "in" form does not divide by the number of positives. With exactly one
-positive a query all of them are InfoNCE.
+positive per query all of them are InfoNCE.
 
 Large batches go a block of queries at a time, in the loop that RINCE takes, so that memory grows
 with the batch and not with its square.
@@ -51,7 +51,7 @@ def info_nce(
     matmul_precision: MatmulPrecision = "fp32",
     validate: bool = True,
 ) -> Tensor:
-    r"""InfoNCE: :math:`-\log e^{s_p/\tau} / \sum_{k} e^{s_k/\tau}`, one positive a query.
+    r"""InfoNCE: :math:`-\log e^{s_p/\tau} / \sum_{k} e^{s_k/\tau}`, one positive per query.
 
     van den Oord et al. 2018 (arXiv 1807.03748), equation 4; with keys from a momentum encoder
     and a queue it is MoCo's loss, with both views of a batch SimCLR's (NT-Xent).
@@ -73,7 +73,7 @@ def info_nce(
     Example:
         >>> import torch, rince
         >>> z = torch.eye(3)
-        >>> loss = rince.info_nce(z, z, temperature=1.0)
+        >>> loss = rince.losses.info_nce(z, z, temperature=1.0)
         >>> expected = -torch.log(torch.e / (torch.exp(torch.tensor(1.0)) + 2))
         >>> bool(torch.isclose(loss, expected))
         True

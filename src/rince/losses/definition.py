@@ -46,7 +46,7 @@ def rank_terms(
 
     Args:
         similarity: (Q, K) float. rank: (Q, K) integer codes.
-        taus: one temperature a rank.
+        taus: one temperature per rank.
     """
     values, active = [], []
     for i, tau in enumerate(taus, start=1):

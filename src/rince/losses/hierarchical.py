@@ -1,4 +1,4 @@
-"""Rivals of RINCE that know the class tree: HiMulConE, and labels smoothed within a superclass."""
+"""Baselines that know the class tree: HiMulConE, and labels smoothed within a superclass."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def himulcon(
         query: (Q, D) unit length. key: (K, D) unit length.
         ranks: (Q, K); 1, 2, ... from the finest level on, 0 negative, -1 ignored.
         temperature: positive.
-        level_weights: lambda_1 (finest), lambda_2, ..., one a level, each at least 0. None takes
+        level_weights: lambda_1 (finest), lambda_2, ..., one per level, each at least 0. None takes
             e^(1/l) for as many levels as the rank source can give (``num_ranks``).
         reduction: as in :func:`~rince.ranked_info_nce`; a query without any positive, or without
             another candidate beside it, is exactly 0 and not counted.
@@ -64,14 +64,14 @@ def himulcon(
         A scalar, or (Q,) with ``reduction="none"``; at least float32.
 
     Raises:
-        ValueError: as :func:`~rince.supcon_out`; ranks beyond the number of levels, or a number of
-            levels that is not known.
+        ValueError: as :func:`~rince.losses.supcon_out`; ranks beyond the number of levels, or a
+            number of levels that is not known.
 
     Example:
         >>> import rince
         >>> from math import exp, log
         >>> query, key = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-        >>> ranks = rince.DenseRanks(torch.tensor([[1, 2]]), num_ranks=2)
+        >>> ranks = rince.ranks.DenseRanks(torch.tensor([[1, 2]]), num_ranks=2)
         >>> loss = himulcon(query, key, ranks, temperature=1.0)
         >>> fine, coarse = log((exp(1) + 1) / exp(1)), log(exp(1) + 1)
         >>> bool(abs(loss - (exp(1) * fine + exp(1 / 2) * max(coarse, fine)) / 2) < 1e-6)
@@ -87,7 +87,7 @@ def himulcon(
         require(
             highest <= len(weights),
             f"a pair has rank {highest}, but there are {len(weights)} level(s): give one of "
-            f"level_weights a rank",
+            f"level_weights per rank",
         )
     logits = similarities(query, key) / temperature
     pair_loss = masked_logsumexp(logits, rank >= 0)[:, None] - logits  # (Q, K)
@@ -143,12 +143,12 @@ def _level_weights(given: Sequence[float] | None, source: PairRanks) -> tuple[fl
         # Not the highest rank of the batch: then the loss would depend on what happens to be in it.
         require(
             source.num_ranks is not None,
-            "the number of levels is not known: give level_weights, one a level, or ranks that "
+            "the number of levels is not known: give level_weights, one per level, or ranks that "
             "know their number, such as Taxonomy.ranks(...) or DenseRanks(matrix, num_ranks=2)",
         )
         return tuple(math.exp(1 / level) for level in range(1, (source.num_ranks or 0) + 1))
     require(
         len(given) > 0 and all(w >= 0 and math.isfinite(w) for w in given),
-        f"level_weights must be numbers of at least 0, one a level, got {tuple(given)}",
+        f"level_weights must be numbers of at least 0, one per level, got {tuple(given)}",
     )
     return tuple(given)

@@ -1,4 +1,4 @@
-"""Rivals from pytorch-metric-learning (the extra ``metric-learning``), fed with ranks."""
+"""Baselines from pytorch-metric-learning (the extra ``metric-learning``), fed with ranks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def hierarchical_triplet(
     Representation", CVPR 2016, equation 4.
 
     Every positive pair meets one key of each worse rank, drawn anew each call: all triplets would
-    be Q x K x K. The loss is TripletMarginLoss of pytorch-metric-learning, called once a margin
+    be Q x K x K. The loss is TripletMarginLoss of pytorch-metric-learning, called once per margin
     and averaged over the triplets that violate theirs, over all margins together.
 
     Args:
@@ -60,7 +60,7 @@ def hierarchical_triplet(
     Raises:
         ImportError: pytorch-metric-learning is not installed.
         ValueError: a margin that is not positive, a number of ranks that is not known, or input
-            as in :func:`~rince.supcon_out`.
+            as in :func:`~rince.losses.supcon_out`.
     """
     losses: Any = import_extra("pytorch_metric_learning.losses", EXTRA)
     distances: Any = import_extra("pytorch_metric_learning.distances", EXTRA)
@@ -87,9 +87,9 @@ def hierarchical_triplet(
                 distance=distances.LpDistance(power=2, normalize_embeddings=False),
                 reducer=reducers.DoNothingReducer(),
             )
-            found = loss(query, indices_tuple=triplets, ref_emb=key)["loss"]["losses"]
-            if isinstance(found, Tensor):  # 0 where there are no triplets
-                total, violated = total + found.sum(), violated + (found > 0).sum()
+            per_triplet = loss(query, indices_tuple=triplets, ref_emb=key)["loss"]["losses"]
+            if isinstance(per_triplet, Tensor):  # 0 where there are no triplets
+                total, violated = total + per_triplet.sum(), violated + (per_triplet > 0).sum()
     return total / violated.clamp(min=1)
 
 
@@ -120,7 +120,7 @@ def _triplets(
     level: Tensor, step: int, highest: int, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(T,) each: query, positive, and a key ``step`` levels less similar, one for each pair."""
-    found = []
+    triplets = []
     for better in range(1, highest + 2 - step):
         is_worse = level == better + step  # (Q, K)
         count = is_worse.sum(dim=1)
@@ -130,6 +130,6 @@ def _triplets(
         order = is_worse.to(torch.int8).argsort(dim=1, descending=True, stable=True)
         draw = torch.rand(len(anchor), generator=generator).to(level.device)
         place = (draw * count[anchor]).long().clamp(max=count[anchor] - 1)
-        found.append((anchor, positive, order[anchor, place]))
-    a, p, n = (torch.cat(parts) for parts in zip(*found, strict=True))
+        triplets.append((anchor, positive, order[anchor, place]))
+    a, p, n = (torch.cat(parts) for parts in zip(*triplets, strict=True))
     return a, p, n

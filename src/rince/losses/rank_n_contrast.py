@@ -53,7 +53,8 @@ def rank_n_contrast(embeddings: Tensor, targets: Tensor, temperature: float = 2.
     targets = targets[:, None] if targets.ndim == 1 else targets
     require(
         targets.ndim == 2 and len(targets) == count,
-        f"targets must be one row a sample, ({count},) or ({count}, T), got {tuple(targets.shape)}",
+        f"targets must be one row per sample, ({count},) or ({count}, T), got "
+        f"{tuple(targets.shape)}",
     )
     others = ~torch.eye(count, dtype=torch.bool, device=embeddings.device)
     targets = targets.to(embeddings.device, torch.float64)

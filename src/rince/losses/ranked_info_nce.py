@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from rince.core.checks import warn
 from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks, may_read
 from rince.losses.blockwise.engine import blockwise_loss
-from rince.losses.blockwise.sizes import Sizes, sizes_for
+from rince.losses.blockwise.fused import fused_loss, reason_against
+from rince.losses.blockwise.sizes import DENSE_BYTES, Sizes, free_bytes, sizes_for
 from rince.losses.common import (
-    Engine,
     Reduction,
     check_block_size,
     check_inputs,
@@ -38,6 +40,8 @@ from rince.losses.temperatures import (
     match_num_ranks,
 )
 
+RankedEngine = Literal["auto", "dense", "streamed", "fused"]
+
 
 def ranked_info_nce(
     query: Tensor,
@@ -48,7 +52,7 @@ def ranked_info_nce(
     variant: Variant = "out-in",
     positives: Positives = "exclusive",
     reduction: Reduction = "mean",
-    engine: Engine = "auto",
+    engine: RankedEngine = "auto",
     block_size: int | None = None,
     matmul_precision: MatmulPrecision = "fp32",
     validate: bool = True,
@@ -57,7 +61,7 @@ def ranked_info_nce(
 
     With :math:`P_i` the keys of rank i, N the negatives, s the dot product (the cosine, for unit
     vectors) and :math:`W_i = P_{i+1} \cup \dots \cup P_R \cup N` the keys less similar than
-    rank i, the loss of a query is the sum of one term a rank,
+    rank i, the loss of a query is the sum of one term per rank,
 
     .. math::
         \text{in: }\; l_i = -\log \frac{\sum_{p \in P_i} e^{s_p/\tau_i}}
@@ -77,17 +81,19 @@ def ranked_info_nce(
         query: (Q, D) floating point, unit length.
         key: (K, D) floating point, unit length. May be ``query`` itself: then ignore the pairs
             of a sample and itself (``ignore_self=True`` of the rank source).
-        ranks: (Q, K) :class:`~rince.PairRanks` or integer matrix; 1 = most similar, 0 =
+        ranks: (Q, K) :class:`~rince.ranks.PairRanks` or integer matrix; 1 = most similar, 0 =
             negative, -1 = ignored.
-        temperatures: tau_1 < ... < tau_R, positive, one a rank (see
-            :func:`~rince.temperature_schedule`). A tensor may require a gradient.
+        temperatures: tau_1 < ... < tau_R, positive, one per rank (see
+            :func:`~rince.losses.temperature_schedule`). A tensor may require a gradient.
         variant: "in", "out" or "out-in".
         positives: "exclusive" takes P_i as written above; "cumulative" takes the keys of rank 1
             to i in its place, as in the paper's CIFAR-100 results.
         reduction: "mean" over the queries that have something to learn, "sum", or "none".
-        engine: "dense" holds a few (Q, K) matrices, "streamed" a block of queries at a time; both
-            give the same numbers. "auto" streams from about 128 x 128 pairs on. The streamed
-            gradient cannot itself be differentiated: for second derivatives take "dense".
+        engine: "dense" holds a few (Q, K) matrices, "streamed" a block of queries at a time,
+            "fused" none: Triton kernels on a CUDA card, ranks from labels. All give the same
+            numbers. "auto" streams from about 128 x 128 pairs on, on a GPU from 4,096 x 4,096,
+            and prefers "fused" there. An engine that cannot serve warns, and "streamed" serves.
+            For second derivatives take "dense".
         block_size: queries at a time of the streamed engine; None fits them into about 16 MB. For
             a batch against itself the side of a square tile; None takes 256 to 512.
         matmul_precision: "fp32"; "tf32" and "bf16" let tensor cores round the factors of matrix
@@ -101,7 +107,7 @@ def ranked_info_nce(
 
     Raises:
         ValueError: shapes that do not fit, NaN, infinite or zero embeddings, temperatures not
-            positive or not one a rank, an unknown option.
+            positive or not one per rank, an unknown option.
 
     Example:
         >>> import torch, rince
@@ -163,7 +169,7 @@ class RankedInfoNCE(nn.Module):
         variant: Variant = "out-in",
         positives: Positives = "exclusive",
         reduction: Reduction = "mean",
-        engine: Engine = "auto",
+        engine: RankedEngine = "auto",
         block_size: int | None = None,
         matmul_precision: MatmulPrecision = "fp32",
         validate: bool = True,
@@ -178,7 +184,7 @@ class RankedInfoNCE(nn.Module):
         self.variant: Variant = variant
         self.positives: Positives = positives
         self.reduction: Reduction = reduction
-        self.engine: Engine = engine
+        self.engine: RankedEngine = engine
         self.block_size = block_size
         self.matmul_precision: MatmulPrecision = matmul_precision
         self.validate = validate
@@ -227,7 +233,7 @@ def ranked_info_nce_with_terms(
     variant: Variant = "out-in",
     positives: Positives = "exclusive",
     reduction: Reduction = "mean",
-    engine: Engine = "auto",
+    engine: RankedEngine = "auto",
     block_size: int | None = None,
     matmul_precision: MatmulPrecision = "fp32",
     validate: bool = True,
@@ -242,7 +248,7 @@ def ranked_info_nce_with_terms(
         variant=(variant, ("in", "out", "out-in")),
         positives=(positives, ("exclusive", "cumulative")),
         reduction=(reduction, ("mean", "sum", "none")),
-        engine=(engine, ("auto", "dense", "streamed")),
+        engine=(engine, ("auto", "dense", "streamed", "fused")),
     )
     check_block_size(block_size)
     taus = check_temperatures(temperatures, validate)
@@ -253,10 +259,19 @@ def ranked_info_nce_with_terms(
     if validate and source.num_ranks is None:
         match_num_ranks(len(taus), None, highest=highest_rank(source))
     sizes = replace(sizes or sizes_for(query.device), block=block_size)
-    if engine == "auto":
-        few = query.shape[0] * key.shape[0] < sizes.dense_pairs
-        engine = "dense" if few else "streamed"
-    if engine == "streamed":
+    engine = _served_by(engine, query, key, source, len(taus), sizes)
+    if engine == "fused":
+        loss, terms = fused_loss(
+            query,
+            key,
+            source,
+            taus,
+            variant,
+            positives,
+            reduction=reduction,
+            precision=matmul_precision,
+        )
+    elif engine == "streamed":
         loss, terms = blockwise_loss(
             query,
             key,
@@ -278,3 +293,36 @@ def ranked_info_nce_with_terms(
     if validate:
         warn_if_nothing_to_learn(source, terms.active)
     return loss, terms
+
+
+def _served_by(
+    engine: RankedEngine,
+    query: Tensor,
+    key: Tensor,
+    source: PairRanks,
+    num_ranks: int,
+    sizes: Sizes,
+) -> RankedEngine:
+    """The engine for "auto", and for one that cannot serve the one in its place."""
+    pairs = query.shape[0] * key.shape[0]
+    if engine == "fused":
+        reason = reason_against(query, key, source, num_ranks)
+        if reason is not None:
+            warn(f'engine="fused" cannot serve here, "streamed" does: {reason}')
+            return "streamed"
+    if engine == "dense" and not torch.compiler.is_compiling():
+        need = pairs * num_ranks * DENSE_BYTES
+        if query.is_cuda and need > 2**28 and need > free_bytes(query.device):
+            warn(
+                f'engine="dense" would need about {need / 2**30:.1f} GB for {query.shape[0]} x '
+                f'{key.shape[0]} pairs, more than {query.device} has free: "streamed" serves'
+            )
+            return "streamed"
+    if engine != "auto":
+        return engine
+    if sizes.fused_pairs is not None and pairs >= sizes.fused_pairs:
+        # A compiled graph stays whole by the dense engine, and breaks once by the streamed one.
+        compiling = torch.compiler.is_compiling()
+        if not compiling and reason_against(query, key, source, num_ranks) is None:
+            return "fused"
+    return "dense" if pairs < sizes.dense_pairs else "streamed"

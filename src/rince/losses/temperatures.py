@@ -22,7 +22,7 @@ def temperature_schedule(
         minimum, maximum: temperatures at score 1 and at score 0.
 
     Returns:
-        One temperature a rank.
+        One temperature per rank.
 
     Raises:
         ValueError: a score outside [0, 1], scores not falling, or not 0 < minimum < maximum.
@@ -49,23 +49,23 @@ def temperature_schedule(
 def check_temperatures(
     temperatures: float | Sequence[float] | Tensor, validate: bool = True
 ) -> Sequence[float | Tensor]:
-    """One temperature a rank, as a list; a 1-D tensor keeps its graph."""
+    """One temperature per rank, as a list; a 1-D tensor keeps its graph."""
     if isinstance(temperatures, Tensor):
         require(
             temperatures.ndim <= 1,
-            f"temperatures must be a vector, one a rank, got shape {tuple(temperatures.shape)}",
+            f"temperatures must be a vector, one per rank, got shape {tuple(temperatures.shape)}",
         )
         taus = list(
             temperatures.reshape(-1).to(torch.promote_types(temperatures.dtype, torch.float32))
         )
-        require(len(taus) > 0, "temperatures are empty: give one a rank")
+        require(len(taus) > 0, "temperatures are empty: give one per rank")
         if validate:
             numbers = temperatures.detach().reshape(-1).tolist()
             _check_positive(numbers)
             _warn_unless_rising(numbers)
         return taus
     numbers = [temperatures] if isinstance(temperatures, (int, float)) else list(temperatures)
-    require(len(numbers) > 0, "temperatures are empty: give one a rank")
+    require(len(numbers) > 0, "temperatures are empty: give one per rank")
     numbers = [float(t) for t in numbers]
     _check_positive(numbers)
     if validate:
@@ -112,7 +112,7 @@ def match_num_ranks(given: int, num_ranks: int | None, highest: int = 0) -> None
         )
     require(
         highest <= given,
-        f"a pair has rank {highest}, but there are only {given} temperatures: give one a rank",
+        f"a pair has rank {highest}, but there are only {given} temperatures: give one per rank",
     )
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.pair_ranks import TableRanks, check_pair_labels, mask_pairs
+from rince.core.pair_ranks import PairCodes, TableRanks, check_pair_labels, mask_pairs
 
 MAX_LEVELS = 127  # ranks are int8
 
@@ -78,6 +78,9 @@ class LevelRanks:
             ignore_self=self.ignore_self,
             key_valid=None if self.key_valid is None else self.key_valid.to(device),
         )
+
+    def codes(self) -> PairCodes:
+        return PairCodes(self.query_labels, self.key_labels, None, self.ignore_self, self.key_valid)
 
     def by_table(self) -> TableRanks:
         """The same ranks with a table of the U different classes of these items, U <= Q + K.

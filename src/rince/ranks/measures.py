@@ -15,7 +15,7 @@ def target_closeness(query_targets: Tensor, key_targets: Tensor) -> Tensor:
     """Minus the distance of continuous targets: 0 = equal, falling.
 
     ``ScoreRanks([-1, -5])`` then makes targets at most 1 apart rank 1, at most 5 apart rank 2. As
-    the steps get fine this becomes the order that :func:`rince.rank_n_contrast` learns.
+    the steps get fine this becomes the order that :func:`rince.losses.rank_n_contrast` learns.
 
     Args:
         query_targets: (Q,) or (Q, T) float. key_targets: (K,) or (K, T).

@@ -50,12 +50,14 @@ class ByClass:
     def bytes_per_query(inputs: Inputs) -> int:
         """Of the buffers that grow with the block.
 
-        (keys, block) one per rank and one more; terms of each positive, where it may not be asked
-        which these are, take one and a quarter on top. (classes, block) six per rank.
+        (keys, block) one per rank and one more; terms of each positive, where these are not listed,
+        take one and a quarter on top. (classes, block) six per rank.
         """
         assert isinstance(inputs.source, TableRanks)
         num_ranks, num_classes = len(inputs.forms), len(inputs.source.table) + 1
-        tiles = num_ranks + 1 + (1.25 if "out" in inputs.forms and not inputs.may_read else 0)
+        tiles = (
+            num_ranks + 1 + (1.25 if "out" in inputs.forms and not lists_positives(inputs) else 0)
+        )
         numbers = len(inputs.key) * tiles + num_classes * 6 * num_ranks
         return math.ceil(numbers * inputs.query.element_size())
 
@@ -94,12 +96,12 @@ class ByClass:
                 for j, form in enumerate(inputs.forms)
                 if form.endswith("out")
             }
-        # For each query class the keys of its positive classes: (M, C) places filled up with -1,
-        # or, where their number may not be read, (C + 1, C) which key classes are others.
+        # For each query class the keys of its positive classes: (M, C) places filled up with -1.
+        # On a GPU, where their number is not read, (C + 1, C): which key classes are others.
         self.places = {}
         self.is_other = {}
         for j in self.each:
-            if inputs.may_read:
+            if lists_positives(inputs):
                 places = padded_places((masks[1, j] > 0)[:, self.key_labels])
                 self.places[j] = places.T.contiguous()
             else:
@@ -234,3 +236,11 @@ class ByClass:
 def _softplus(x: Tensor) -> Tensor:
     """log(1 + e^x), in one pass; beyond e^80 neither dtype sees the 1."""
     return functional.softplus(x, threshold=80)
+
+
+def lists_positives(inputs: Inputs) -> bool:
+    """Whether terms of each positive look at these alone, or at all keys under a mask.
+
+    A list needs its length, and adding to the keys in it is not deterministic on a GPU.
+    """
+    return inputs.may_read and not inputs.query.is_cuda

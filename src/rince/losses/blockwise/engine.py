@@ -31,7 +31,7 @@ from rince.losses.products import MatmulPrecision, add_mm, mm, products_in
 
 def blockwise_loss(*given: Any, **options: Any) -> tuple[Tensor, RankTerms]:
     """:func:`_blockwise_loss`, which torch.compile leaves alone."""
-    # As a decorator it would import the compiler with this module: seconds, whoever never compiles.
+    # As a decorator it would import the compiler with this module, which takes seconds.
     if torch.compiler.is_compiling():
         return torch.compiler.disable(_blockwise_loss)(*given, **options)  # type: ignore[no-any-return, no-untyped-call]
     return _blockwise_loss(*given, **options)

@@ -64,7 +64,7 @@ class SelfPairs:
             return False
         if not torch.equal(source.query_labels, source.key_labels):
             return False
-        # Terms that ask something of each positive visit positives one by one, which is slower.
+        # Terms that have a part for each positive visit positives one by one, which is slower.
         masks = class_masks(source.table, len(forms), inputs.positives, torch.float32)[1]
         count = torch.bincount(source.query_labels, minlength=len(source.table)).float()
         visits = sum(float(count @ masks[j] @ count) for j, f in enumerate(forms) if f == "out")

@@ -1,6 +1,6 @@
 """Pairs of queries and their positives in a batch, class by class.
 
-Terms of the "out" form ask something of each positive, not of sums alone. Positives are few, so
+Terms of the "out" form have a part for each positive, not of sums alone. Positives are few, so
 their similarities are computed apart from all the others.
 """
 

@@ -12,31 +12,35 @@ from functools import cache
 import torch
 
 MB = 2**20
+DENSE_BYTES = 24  # of the dense engine for a pair and a rank: benchmarks/losses.py --memory
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes that suit a device; the defaults are a CPU's.
+    """Sizes that suit a device; the defaults are a CPU's. Pairs are queries x keys.
 
     Args:
-        dense_pairs: ``engine="auto"`` holds whole (Q, K) matrices below so many pairs; for losses
-            with one rank ``dense_pairs_of_one_rank``.
-        scratch_bytes: of the buffers of a block.
-        block: queries in a block, or samples in a panel; None fits the scratch.
-        largest_block: upper limit where the scratch decides; None: no limit.
-        by_class_pairs: sums per class pay from so many pairs on.
-        class_mask_bytes: most memory for the masks of all pairs of classes; None: no limit.
-        in_batch: half of the similarities pay from so many samples on.
-        in_batch_mask_bytes: most memory for its masks of all pairs of classes.
-        smallest_panel, largest_panel: samples; in between an eighth of the batch.
-        most_positives: share of all pairs that it may look at one by one.
-        positive_pairs: so many of these at once.
-        queries_per_run: queries of one class that are looked at together.
-        pairs_of_a_check: ranks read at once by checks of values.
+        dense_pairs: number of pairs below which ``engine="auto"`` takes the dense engine.
+        dense_pairs_of_one_rank: the same for info_nce, supcon_in and supcon_out.
+        fused_pairs: number of pairs from which "auto" takes the fused engine, if it can serve;
+            None: never.
+        scratch_bytes: memory for the buffers of a block.
+        block: queries per block, or samples per panel; None: as many as fit scratch_bytes.
+        largest_block: upper limit of queries per block if ``block`` is None; None: no limit.
+        by_class_pairs: number of pairs from which sums per class are faster.
+        class_mask_bytes: maximum memory for the masks of all pairs of classes; None: no limit.
+        in_batch: number of samples from which half of the similarities is faster.
+        in_batch_mask_bytes: maximum memory for the masks of all pairs of classes there.
+        smallest_panel, largest_panel: limits of samples per panel; an eighth of the batch between.
+        most_positives: maximum share of all pairs that is looked at pair by pair there.
+        positive_pairs: number of these pairs looked at together.
+        queries_per_run: number of queries of one class looked at together.
+        pairs_of_a_check: number of ranks that a check of values reads at once.
     """
 
     dense_pairs: int = 128 * 128
     dense_pairs_of_one_rank: int = 2**22 + 1
+    fused_pairs: int | None = None
     scratch_bytes: int = 16 * MB
     block: int | None = None
     largest_block: int | None = 512
@@ -81,13 +85,14 @@ def gpu_sizes(free: int) -> Sizes:
     """Sizes for a GPU with so many bytes free.
 
     A tenth of it, and no more than makes launches few: 3 GB serve 2,048 queries and 131,072 keys
-    in two blocks. The dense engine takes about 100 bytes for a pair with three ranks.
+    in two blocks.
     """
     scratch = min(3072 * MB, free // 10)
-    dense = min(4096 * 4096, scratch // 100)
+    dense = min(4096 * 4096, scratch // (3 * DENSE_BYTES))
     return Sizes(
         dense_pairs=dense + 1,
         dense_pairs_of_one_rank=dense + 1,
+        fused_pairs=dense + 1,
         scratch_bytes=scratch,
         largest_block=None,
         by_class_pairs=0,

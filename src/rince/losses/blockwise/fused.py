@@ -1,0 +1,355 @@
+r"""RINCE in Triton: on the GPU, with no queries-by-keys matrix in memory, forward or backward.
+
+The formula (see :mod:`rince.losses.definition`), of a query with similarities s_k, for rank i:
+
+.. math::
+    x_k = s_k / \tau_i, \quad W = \log \sum_{k \,\text{less similar}} e^{x_k}, \quad
+    P = \log \sum_{p \,\text{positive}} e^{x_p}, \quad
+    l_i^{in} = \log(1 + e^{W - P}), \quad
+    l_i^{out} = \frac{1}{n} \sum_p \log(1 + e^{W - x_p})
+
+    \frac{\partial l^{in}}{\partial x_k} = \sigma(W - P)\, e^{x_k - W}, \quad
+    \frac{\partial l^{in}}{\partial x_p} = -\sigma(W - P)\, e^{x_p - P}
+
+    \frac{\partial l^{out}}{\partial x_k} = e^{x_k - W} \frac{1}{n} \sum_p \sigma(W - x_p), \quad
+    \frac{\partial l^{out}}{\partial x_p} = -\frac{1}{n} \sigma(W - x_p)
+
+The kernels (:mod:`rince.losses.blockwise.fused_kernels`) compute tiles of similarities in each of
+
+- pass 1: W and P of every query and rank, as running maxima and sums;
+- pass 2, for ranks of the "out" form only: the sums over p, which need the finished W;
+- backward: one kernel for the gradient of the queries, the same with roles swapped for the keys,
+  or one for both where a batch stands against itself.
+
+Ranks come as level codes, compared level by level, or as labels and a class table. Nothing here
+reads a value from the device.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rince.core.checks import require
+from rince.core.pair_ranks import PairCodes, PairRanks
+from rince.losses.common import Reduction
+from rince.losses.definition import Positives, RankTerms, Variant, form_of_term
+from rince.losses.products import MatmulPrecision
+
+MOST_RANKS = 8
+WIDEST = 1024
+OLDEST_TRITON = (3, 6)
+OLDEST_CARD = (8, 0)  # compute capability; the first with TF32
+
+
+class Tiles(NamedTuple):
+    """Sizes of a kernel's tile: what fits the registers and the shared memory of a card.
+
+    Args:
+        components: of the embeddings, at a time: a power of 2; wider ones take several turns.
+        warps, stages: as Triton names them.
+    """
+
+    rows: int
+    columns: int
+    components: int
+    warps: int
+    stages: int
+
+
+def codes_of(ranks: PairRanks) -> PairCodes | None:
+    """The codes of a rank source; None if it has none (a matrix of its own)."""
+    codes: Callable[[], PairCodes] | None = getattr(ranks, "codes", None)
+    return None if codes is None else codes()
+
+
+def reason_against(query: Tensor, key: Tensor, ranks: PairRanks, num_ranks: int) -> str | None:
+    """Why this engine cannot take a case, in half a sentence; None if it can."""
+    codes = codes_of(ranks)
+    largest = max(query.shape[0], key.shape[0]) * query.shape[1]
+    device = query.device
+    if device.type != "cuda" and not _interpreted():
+        return f"it needs a CUDA card, and the embeddings are on {device}"
+    if _capability(device) < OLDEST_CARD:
+        return "it needs a card of compute capability 8.0 (A100, RTX 30) or newer"
+    if codes is None:
+        return f"it takes ranks from labels or levels, not {type(ranks).__name__}"
+    most = max(num_ranks, codes.query.shape[1])
+    if most > MOST_RANKS:
+        return f"it takes up to {MOST_RANKS} ranks and levels, and there are {most}"
+    if query.shape[1] > WIDEST:
+        return f"it takes embeddings of up to {WIDEST} dimensions, and these have {query.shape[1]}"
+    if torch.float64 in (query.dtype, key.dtype):
+        return "it sums in float32, and the embeddings are float64"
+    if largest >= 2**31:
+        return "it counts in 32 bits, and the embeddings hold 2^31 numbers or more"
+    return why_no_triton()
+
+
+def why_no_triton() -> str | None:
+    """What is wrong with the installed Triton, and how to mend it; None if nothing is."""
+    oldest = ".".join(map(str, OLDEST_TRITON))
+    try:
+        import triton
+    except ImportError:
+        return f"it needs triton, which is not installed: pip install 'triton>={oldest}'"
+    if tuple(int(part) for part in triton.__version__.split(".")[:2]) < OLDEST_TRITON:
+        return f"it needs triton >= {oldest}, and {triton.__version__} is installed"
+    return None
+
+
+def fused_loss(
+    query: Tensor,
+    key: Tensor,
+    ranks: PairRanks,
+    taus: Sequence[float | Tensor],
+    variant: Variant,
+    positives: Positives,
+    *,
+    reduction: Reduction,
+    precision: MatmulPrecision = "fp32",
+    tiles: tuple[Tiles, Tiles] | None = None,
+) -> tuple[Tensor, RankTerms]:
+    """The loss, and its terms without a graph.
+
+    Args:
+        query: (Q, D), key: (K, D), checked. The same tensor twice halves the backward pass.
+        ranks: a source that has codes.
+        taus: one temperature per rank; tensors may require a gradient.
+        precision: of the products of embeddings. "fp32" is TF32 in three terms, nearly as exact
+            as fp32; sums are fp32 in any case.
+        tiles: of the forward and of the backward pass; None takes what fits the dimension and
+            the precision.
+
+    Raises:
+        ValueError: the engine cannot take this case; the message says why.
+    """
+    reason = reason_against(query, key, ranks, len(taus))
+    require(reason is None, f'engine="fused" cannot take this case: {reason}')
+    if torch.compiler.is_compiling():
+        # A break in the graph: the compiler would trace every launch, to gain nothing.
+        apply = torch.compiler.disable(_Fused.apply)  # type: ignore[no-untyped-call]
+    else:
+        apply = _Fused.apply
+    codes = codes_of(ranks)
+    assert codes is not None
+    device = query.device
+    # full: a number copied from memory would make the host wait for the device.
+    stacked = torch.stack(
+        [t.to(device) if isinstance(t, Tensor) else torch.full((), t, device=device) for t in taus]
+    )
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    own = key is query
+    rows = query.to(torch.float32)
+    columns = rows if own else key.to(torch.float32)
+    out = sum((form_of_term(variant, i + 1) == "out") << i for i in range(len(taus)))
+    plan = _Plan(
+        PairCodes(
+            codes.query.to(device).contiguous(),
+            codes.key.to(device).contiguous(),
+            None if codes.table is None else codes.table.to(device).contiguous(),
+            codes.ignore_self,
+            None if codes.key_valid is None else codes.key_valid.to(device).contiguous(),
+        ),
+        out,
+        positives == "cumulative",
+        {"fp32": "tf32x3"}.get(precision, "tf32"),
+        dtype,
+        tiles or default_tiles(query.shape[1], precision, _capability(device)),
+    )
+    losses, values, active = apply(rows, None if own else columns, stacked.float(), plan)
+    terms = RankTerms(values, active)
+    if reduction == "none":
+        return losses, terms
+    loss = losses.sum()
+    if reduction == "mean":
+        loss = loss / active.any(dim=0).sum().clamp(min=1)
+    return loss, terms
+
+
+def default_tiles(
+    dimension: int, precision: MatmulPrecision, capability: tuple[int, int]
+) -> tuple[Tiles, Tiles]:
+    """By what the compiler reports of registers and shared memory (tests/losses/test_fused.py)."""
+    old = capability < (9, 0)
+    if precision == "fp32":
+        part = 128 if dimension <= 256 else 64  # a loop in a loop takes more registers
+        small = Tiles(32, 32, part, 4, 2)
+        return (small, small) if old else (Tiles(64, 32, part, 4, 2), Tiles(64, 32, part, 8, 2))
+    fits = dimension > 128 and (precision == "bf16" or dimension <= 256)
+    wide = 256 if fits else 128
+    forward = Tiles(32, 64, 128, 4, 2) if old else Tiles(64, 64, 128, 4, 2)
+    return forward, Tiles(32 if old else 64, 32, wide, 8 if wide > 128 else 4, 2)
+
+
+class _Plan(NamedTuple):
+    codes: PairCodes
+    out: int  # bit i: rank i + 1 has the "out" form
+    cumulative: bool
+    input_precision: str  # as Triton names it
+    dtype: torch.dtype  # of the embeddings
+    tiles: tuple[Tiles, Tiles]
+
+
+class _Fused(torch.autograd.Function):
+    """key None: the queries are the keys."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor | None, taus: Tensor, plan: _Plan
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        launch = _Launch(query, key, taus, plan)
+        values, active, factors = launch.terms()
+        ctx.plan = plan
+        ctx.own = key is None
+        ctx.save_for_backward(query, query if key is None else key, taus, factors)
+        ctx.mark_non_differentiable(values, active)
+        return values.sum(dim=0), values, active
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
+        require_first_derivative()
+        query, key, taus, factors = ctx.saved_tensors
+        launch = _Launch(query, None if ctx.own else key, taus, ctx.plan)
+        of_query, of_key, of_taus = ctx.needs_input_grad[:3]
+        d_query = d_key = d_taus = None
+        if of_query or of_taus:
+            d_query, d_taus = launch.gradient(factors, upstream, True, ctx.own, of_taus)
+        if of_key:
+            d_key, _ = launch.gradient(factors, upstream, False, True, False)
+        return d_query if of_query else None, d_key, d_taus, None
+
+
+def require_first_derivative() -> None:
+    if torch.is_grad_enabled():  # create_graph=True
+        raise RuntimeError(
+            'the fused engine has no second derivatives (create_graph=True): use engine="dense"'
+        )
+
+
+class _Launch:
+    """The kernels on one set of tensors."""
+
+    def __init__(self, query: Tensor, key: Tensor | None, taus: Tensor, plan: _Plan) -> None:
+        self.query = query.detach().to(plan.dtype).contiguous()
+        self.key = self.query if key is None else key.detach().to(plan.dtype).contiguous()
+        self.taus, self.plan, self.kernels = taus.detach().contiguous(), plan, _kernels()
+        self.Q, self.K, self.R = len(query), len(self.key), len(taus)
+        self.D = query.shape[1]
+
+    def terms(self) -> tuple[Tensor, Tensor, Tensor]:
+        """values (R, Q), active (R, Q) bool, factors (3, R, Q)."""
+        Q, R, plan = self.Q, self.R, self.plan
+        tiles = plan.tiles[0]
+        splits = self._splits(Q, self.K, tiles)
+        sums = self.taus.new_empty(splits, 2, R, Q)
+        each = self.taus.new_empty(splits, 2, R, Q) if plan.out else sums
+        grid = (_ceil(Q, tiles.rows), splits)
+        self._run(self.kernels.pass_1_sums, tiles, grid, self.taus, sums)
+        if plan.out:
+            self._run(self.kernels.pass_2_each_positive, tiles, grid, self.taus, sums, each)
+        values = self.taus.new_empty(R, Q)
+        active = torch.empty_like(values, dtype=torch.int8)
+        factors = self.taus.new_empty(3, R, Q)
+        finish = self.kernels.finish[(_ceil(Q, tiles.rows),)]
+        finish(sums, each, self.taus, values, active, factors, Q, splits, self._constants(tiles))
+        return values, active.view(torch.bool), factors
+
+    def gradient(
+        self, factors: Tensor, upstream: Tensor, as_query: bool, as_key: bool, want_taus: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """(rows, D) of the rows, which are queries or keys or both; and (R,) of temperatures."""
+        M, N = (self.Q, self.K) if as_query else (self.K, self.Q)
+        tiles = self.plan.tiles[1]
+        turns = _ceil(self.D, tiles.components)
+        splits = self._splits(M * turns, N, tiles)
+        out = self.taus.new_empty(splits, M, self.D)
+        of_taus = self.taus.new_empty(splits, self.R, M) if want_taus else None
+        self._run(
+            self.kernels.gradient,
+            tiles,
+            (_ceil(M, tiles.rows), splits, turns),
+            self.taus,
+            factors,
+            upstream.contiguous(),
+            out,
+            out if of_taus is None else of_taus,
+            AS_QUERY=as_query,
+            AS_KEY=as_key,
+            TAUS=want_taus,
+        )
+        found = out[0] if splits == 1 else out.sum(dim=0)
+        # d x / d tau = -s / tau^2, and one tau is in the slope already.
+        return found, None if of_taus is None else -of_taus.sum(dim=(0, 2)) / self.taus
+
+    def _splits(self, rows: int, columns: int, tiles: Tiles) -> int:
+        """Parts of the columns: enough programs to fill the card, and no part without a tile."""
+        of_columns = _ceil(columns, tiles.columns)
+        wanted = _ceil(_programs(self.query.device), _ceil(rows, tiles.rows))
+        return _ceil(of_columns, _ceil(of_columns, min(wanted, of_columns)))
+
+    def _run(
+        self, kernel: Any, tiles: Tiles, grid: tuple[int, ...], *tensors: Tensor, **options: bool
+    ) -> None:
+        codes = self.plan.codes
+        table = codes.query if codes.table is None else codes.table
+        valid = codes.query if codes.key_valid is None else codes.key_valid.view(torch.uint8)
+        given = (self.query, self.key, codes.query, codes.key, table, valid, *tensors)
+        sizes = (self.Q, self.K, table.shape[-1], grid[1])
+        constants = self._constants(tiles, **options)
+        kernel[grid](*given, *sizes, constants, num_warps=tiles.warps, num_stages=tiles.stages)
+
+    def _constants(self, tiles: Tiles, **options: bool) -> Any:
+        codes = self.plan.codes
+        return constants_of(
+            D=self.D,
+            BD=min(tiles.components, max(16, 1 << (self.D - 1).bit_length())),
+            BM=tiles.rows,
+            BN=tiles.columns,
+            R=self.R,
+            OUT=self.plan.out,
+            CUMULATIVE=self.plan.cumulative,
+            LEVELS=codes.query.shape[1] if codes.table is None else 0,
+            OWN=codes.ignore_self,
+            VALID=codes.key_valid is not None,
+            PRECISION=self.plan.input_precision,
+            **options,
+        )
+
+
+def constants_of(**values: Any) -> Any:
+    """:class:`~rince.losses.blockwise.fused_kernels.Constants` from plain values."""
+    from triton.language import constexpr
+
+    return _kernels().Constants(**{name: constexpr(value) for name, value in values.items()})
+
+
+def _kernels() -> ModuleType:
+    from rince.losses.blockwise import fused_kernels
+
+    return fused_kernels
+
+
+def _interpreted() -> bool:
+    """Triton runs kernels in Python, on the CPU: for tests."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else OLDEST_CARD
+
+
+def _programs(device: torch.device) -> int:
+    """Programs that fill the device: two per multiprocessor."""
+    if device.type != "cuda":
+        return 4
+    return 2 * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _ceil(count: int, size: int) -> int:
+    return -(-count // size)

@@ -1,0 +1,138 @@
+"""The Triton engine: values and gradients in the interpreter, registers and memory by ptxas."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from losses.fused_cases import CASES, Case
+from losses.fused_compiler import LIMIT, compile_kernel, ptxas
+from losses.losses_helpers import unit
+from rince.core.pair_ranks import DenseRanks, IdentityRanks, TableRanks
+from rince.losses.blockwise.fused import default_tiles, fused_loss, reason_against
+from rince.ranks.level_ranks import LevelRanks
+
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="triton is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def errors() -> dict[str, dict[str, Any]]:
+    """Of each case; all in one process, as the interpreter is chosen before triton is imported."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    script = Path(__file__).with_name("fused_cases.py")
+    run = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    found = [json.loads(line) for line in run.stdout.splitlines()]
+    return {line["case"]: line for line in found}
+
+
+@needs_triton
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_values_and_gradients_are_those_of_the_oracle(
+    case: Case, errors: dict[str, dict[str, Any]]
+) -> None:
+    found = errors[case.name]
+    assert found["active"]
+    assert found["some"] > 0 or case.keys == 1
+    # At tau = 0.01 an exponent of 100 has an error of 100 units in the last place.
+    widen = 20 if case.tau < 0.05 else 1
+    assert found["loss"] < 2e-6 * widen
+    assert found["terms"] < 2e-6 * widen
+    for side in ("query", "key", "taus"):
+        assert found.get(side, 0) < 1e-5 * widen, side
+
+
+# Bytes in local memory, of kernels of R = 3 at the sizes that are shipped.
+CEILING = 1280
+SHIPPED = [(p, d) for p in ("fp32", "tf32", "bf16") for d in (64, 128, 256, 1024)]
+
+
+@pytest.mark.slow
+@needs_triton
+@pytest.mark.parametrize("capability", sorted(LIMIT))
+@pytest.mark.parametrize(("precision", "dimension"), SHIPPED)
+def test_the_compiler_fits_the_kernels_into_the_card(
+    precision: Any, dimension: int, capability: int
+) -> None:
+    if ptxas() is None:
+        pytest.skip("this triton comes without ptxas")
+    forward, backward = default_tiles(dimension, precision, (capability // 10, capability % 10))
+    for name, tiles, options in (
+        ("pass_1_sums", forward, {}),
+        ("pass_2_each_positive", forward, {}),
+        ("gradient", backward, {"AS_QUERY": True}),
+        ("gradient", backward, {"AS_QUERY": False, "AS_KEY": True}),
+        ("gradient", backward, {"AS_KEY": True, "OWN": True}),
+    ):
+        report = compile_kernel(name, capability, tiles, dimension, precision, **options)
+        assert report.shared <= LIMIT[capability], (name, options)
+        assert report.spilled <= CEILING, (name, options, report.registers)
+        assert ("wgmma" if capability == 90 else "mma.sync") in report.ptx, (name, options)
+
+
+def _case(
+    dimension: int = 8, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, TableRanks]:
+    labels = torch.arange(6) % 3
+    z = unit(0, 6, dimension).to(dtype)
+    return z, TableRanks(labels, labels, torch.eye(3, dtype=torch.int8), ignore_self=True)
+
+
+def test_without_a_card_it_says_so() -> None:
+    z, ranks = _case()
+    reason = reason_against(z, z, ranks, 1)
+    assert reason is not None
+    assert "cpu" in reason
+    with pytest.raises(ValueError, match="cpu"):
+        fused_loss(z, z, ranks, [0.1], "in", "exclusive", reduction="mean")
+
+
+@needs_triton
+def test_it_says_what_it_cannot_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    z, ranks = _case()
+    assert reason_against(z, z, ranks, 1) is None
+    assert reason_against(z, z, IdentityRanks(ranks.query_labels, ranks.key_labels), 1) is None
+    nine = torch.zeros(6, 9, dtype=torch.long)
+    wide, _ = _case(dimension=1025)
+    for case, fact in (
+        ((z, z, DenseRanks(torch.eye(6, dtype=torch.int8)), 1), "DenseRanks"),
+        ((z, z, ranks, 9), "9"),
+        ((z, z, LevelRanks(nine, nine, finest_first=True), 8), "9"),
+        ((wide, wide, ranks, 1), "1025"),
+        ((z.double(), z.double(), ranks, 1), "float64"),
+    ):
+        reason = reason_against(*case)
+        assert reason is not None
+        assert fact in reason
+
+
+def test_it_names_a_triton_that_is_missing_or_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    z, ranks = _case()
+    monkeypatch.setitem(sys.modules, "triton", None)
+    reason = reason_against(z, z, ranks, 1)
+    assert reason is not None
+    assert "pip install" in reason
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="2.1.0"))
+    reason = reason_against(z, z, ranks, 1)
+    assert reason is not None
+    assert "2.1.0" in reason
+
+
+def test_the_module_is_imported_without_triton() -> None:
+    code = "import rince.losses.blockwise.fused, sys; assert 'triton' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
