@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -134,10 +134,10 @@ def hierarchical_retrieval(
         f"there are {num_queries} queries and only {num_items} gallery items",
     )
     sequences = _checked_sequences(query_sequence, gallery_sequence, num_queries, num_items)
-    members = [
-        _Members(query_levels[:, level], gallery_levels[:, level])
-        for level in range(query_levels.shape[1])
-    ]
+    device = query.device
+    query_groups, gallery_groups = (
+        _renumbered(query_levels.to(device), gallery_levels.to(device))
+    )  # (L, Q), (L, G)
     parts: list[_Chunk] = []
     for rows, similarity in cosine_chunks(query, gallery, chunk_size):
         if exclude_self:
@@ -145,8 +145,8 @@ def hierarchical_retrieval(
         if sequences is not None:
             same = sequences[0][rows, None] == sequences[1][None, :]
             similarity.masked_fill_(same, -INFINITY)
-        scores = [sort_rows(level.scores(rows, similarity)) for level in members]
-        parts.append(_measure(scores, sort_rows(similarity), ks, alpha))
+        height = _heights(query_groups[:, rows], gallery_groups)
+        parts.append(_measure(_Sorted.of(similarity, height, len(query_groups)), ks, alpha))
     return _summary(parts, ks)
 
 
@@ -195,113 +195,189 @@ class _Chunk:
     whole: Tensor
 
 
-class _Members:
-    """Gallery items sorted by group, so that the positives of a query are a range of them."""
+def _renumbered(query_levels: Tensor, gallery_levels: Tensor) -> tuple[Tensor, Tensor]:
+    """(L, Q) and (L, G) int32: at each level the groups numbered from 0 on."""
+    both = torch.cat([query_levels, gallery_levels.to(query_levels.dtype)])
+    groups = [torch.unique(level, return_inverse=True)[1].int() for level in both.unbind(dim=1)]
+    stacked = torch.stack(groups)
+    return stacked[:, : len(query_levels)], stacked[:, len(query_levels) :].contiguous()
 
-    def __init__(self, query_groups: Tensor, gallery_groups: Tensor) -> None:
-        ordered, self.order = gallery_groups.sort(stable=True)
-        self.start = torch.searchsorted(ordered, query_groups.contiguous())  # (Q,)
-        self.count = (
-            torch.searchsorted(ordered, query_groups.contiguous(), right=True) - self.start
-        )
 
-    def scores(self, rows: slice, similarity: Tensor) -> Tensor:
-        """(rows, P) similarities of the positives; rows with fewer than P are filled with -inf."""
-        count = self.count[rows, None]
-        place = torch.arange(int(count.max()), device=count.device)
-        items = self.order[(self.start[rows, None] + place).clamp(max=len(self.order) - 1)]
-        return similarity.gather(1, items).masked_fill(place >= count, -INFINITY)
+def _heights(query_groups: Tensor, gallery_groups: Tensor) -> Tensor:
+    """(rows, G) uint8: the number of levels, from the finest on, where the groups differ."""
+    height = torch.zeros(
+        query_groups.shape[1], gallery_groups.shape[1], dtype=torch.uint8, device=query_groups.device
+    )
+    for of_query, of_gallery in zip(query_groups, gallery_groups, strict=True):
+        height += of_query[:, None] != of_gallery[None, :]
+    return height
 
 
 @dataclass(frozen=True)
-class _Placed:
-    """Where the positives of a level stand, each (rows, P), ascending similarity.
+class _Sorted:
+    """Items in the order of similarity, nearest first; those that are left out come last.
 
-    Items of one similarity share the places first + 1 .. last.
+    Args:
+        height: (rows, G) uint8: 0 = the query's class, ..., L = nothing in common, or left out.
+        first, last: (rows, G) int32: items of one similarity share the places first + 1 .. last.
+        counts: of each level (rows, G + 1) int32, how many positives are among the n nearest.
+        candidates: (rows,) items that are not left out.
     """
 
-    similarity: Tensor
-    valid: Tensor
+    height: Tensor
     first: Tensor
     last: Tensor
-    count: Tensor  # (rows,)
+    counts: list[Tensor]
+    candidates: Tensor
 
     @classmethod
-    def of(cls, positives: Tensor, ordered: Tensor) -> _Placed:
-        valid = positives > -INFINITY
-        total = ordered.shape[1]
-        # What is not below an element is at least as similar.
-        last = total - torch.searchsorted(ordered, positives)
-        first = total - torch.searchsorted(ordered, positives, right=True)
-        return cls(positives, valid, first, last, valid.sum(dim=1))
+    def of(cls, similarity: Tensor, height: Tensor, num_levels: int) -> _Sorted:
+        candidates = (similarity > -INFINITY).sum(dim=1)
+        height = height.masked_fill_(similarity == -INFINITY, num_levels)
+        # The bits of a float, as an integer, rise as it does, those of negative ones turned round.
+        # With the height behind them one sort of integers does for both; -0 becomes 0 first.
+        bits = similarity.add_(0.0).view(torch.int32)
+        falling = ~torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+        key = sort_rows((falling.long() << 32) | height)
+        height = (key & 0xFF).to(torch.uint8)
+        places = torch.arange(key.shape[1], dtype=torch.int32, device=key.device)
+        begins = torch.ones_like(height, dtype=torch.bool)
+        value = key >> 32
+        begins[:, 1:] = value[:, 1:] != value[:, :-1]
+        if bool(begins.all()):
+            first, last = places.expand_as(height), (places + 1).expand_as(height)
+        else:
+            first = torch.where(begins, places, 0).cummax(dim=1).values
+            ends = torch.ones_like(begins)
+            ends[:, :-1] = begins[:, 1:]
+            turned = torch.where(ends, places + 1, key.shape[1]).flip(1)
+            last = turned.cummin(dim=1).values.flip(1)
+        counts = []
+        for level in range(num_levels):
+            count = torch.zeros(len(key), key.shape[1] + 1, dtype=torch.int32, device=key.device)
+            torch.cumsum(height <= level, dim=1, dtype=torch.int32, out=count[:, 1:])
+            counts.append(count)
+        return cls(height, first, last, counts, candidates)
 
-    def above(self, other: Tensor) -> Tensor:
-        """(rows, P'): how many of these stand at or above each of the similarities ``other``."""
-        return self.similarity.shape[1] - torch.searchsorted(self.similarity, other)
-
-    def strictly_above(self, other: Tensor) -> Tensor:
-        """(rows, P'): how many of these stand above each of the similarities ``other``."""
-        end = torch.searchsorted(self.similarity, other, right=True)
-        return self.similarity.shape[1] - end
-
-    def tied(self) -> Tensor:
-        """(rows, P): how many of these have the same similarity, itself included."""
-        return self.above(self.similarity) - self.strictly_above(self.similarity)
-
-    def expected_among(self, places: Tensor) -> Tensor:
-        """(rows,): expected number of these among so many nearest items, places (rows,)."""
-        inside = (places[:, None] - self.first).double() / (self.last - self.first).clamp(min=1)
-        return inside.clamp(0, 1).masked_fill(~self.valid, 0).sum(dim=1)
+    def expected_among(self, level: int, places: Tensor) -> Tensor:
+        """(rows,): expected number of the level's positives among so many nearest, (rows,)."""
+        at = (places - 1).clamp(min=0)[:, None]
+        first, last = (x.gather(1, at).long() for x in (self.first, self.last))
+        before, after = (self.counts[level].gather(1, x)[:, 0].double() for x in (first, last))
+        share = (places - first[:, 0]).double() / (last - first)[:, 0]
+        return torch.where(places > 0, before + share * (after - before), 0.0)
 
 
-def _measure(scores: list[Tensor], ordered: Tensor, ks: Sequence[int], alpha: float) -> _Chunk:
-    """Args:
-    scores: of each level, finest first, (rows, P) similarities of the positives, ascending.
-    ordered: (rows, G) similarities of all items, ascending.
+@dataclass(frozen=True)
+class _Positives:
+    """The positives of a level, of all rows one after the other, each (P,).
+
+    Args:
+        row: of the chunk. first, last: as in :class:`_Sorted`.
+        before, above: how many positives stand above its similarity, and at or above it.
+        total: (rows,) number of positives.
+        finer_before, finer_above: the same of the finer level's positives.
     """
-    num_levels, num_items = len(scores), ordered.shape[1]
-    placed = [_Placed.of(positives, ordered) for positives in scores]
-    harmonic = _running_sum(1 / torch.arange(1, num_items + 1, device=ordered.device).double())
-    discount = torch.arange(2, num_items + 2, device=ordered.device).double().log2()
-    discounts = _running_sum(1 / discount)
-    candidates = (ordered > -INFINITY).sum(dim=1)  # (rows,)
-    levels: list[Tensor] = []
-    h_ap = gain = best_gain = total_relevance = torch.zeros_like(harmonic[:1])
-    finer: _Placed | None = None
-    for index, level in enumerate(placed):
-        average_precision = _average_precision(level, level.last)
-        hits = _hits(level, ks)
-        only = _only_level(level, finer)
-        r_precision = level.expected_among(level.count) / level.count.clamp(min=1)
-        columns = [level.count > 0, average_precision, r_precision, _map_at_r(level, harmonic)]
-        levels.append(torch.stack([x.double() for x in (*columns, only, *hits)], dim=1))
-        # Steps of rel and of the gain at this level, over the next coarser one.
-        relevance = num_levels - index
-        step = (relevance / num_levels) ** alpha - ((relevance - 1) / num_levels) ** alpha
-        weight = step * level.count.double()
-        h_ap = h_ap + weight * average_precision
-        total_relevance = total_relevance + weight
-        step = 2.0 ** (relevance - 1)  # (2^r - 1) - (2^(r - 1) - 1)
-        shared = (discounts[level.last] - discounts[level.first]) / (
-            level.last - level.first
-        ).clamp(min=1)
-        gain = gain + step * shared.masked_fill(~level.valid, 0).sum(dim=1)
-        best_gain = best_gain + step * discounts[level.count]
-        finer = level
-    heights = [
-        sum(
-            (1 - level.expected_among(near) / near.clamp(min=1) for level in placed),
-            torch.zeros_like(harmonic[:1]),
+
+    row: Tensor
+    first: Tensor
+    last: Tensor
+    before: Tensor
+    above: Tensor
+    total: Tensor
+    finer_before: Tensor
+    finer_above: Tensor
+
+    @classmethod
+    def of(cls, items: _Sorted, level: int) -> _Positives:
+        row, place = (items.height <= level).nonzero(as_tuple=True)
+        first, last = (x[row, place].long() for x in (items.first, items.last))
+        count = items.counts[level]
+        before, above = count[row, first].double(), count[row, last].double()
+        nothing = torch.zeros_like(before)
+        finer = items.counts[level - 1] if level else None
+        return cls(
+            row,
+            first,
+            last,
+            before,
+            above,
+            count[:, -1].double(),
+            nothing if finer is None else finer[row, first].double(),
+            nothing if finer is None else finer[row, last].double(),
         )
-        for near in (candidates.clamp(max=k) for k in (1, *ks))
-    ]
-    wrong = 1 - placed[0].expected_among(candidates.clamp(max=1))
+
+    def sum(self, values: Tensor) -> Tensor:
+        """(rows,): the sum of (P,) values over each row's positives."""
+        return torch.bincount(self.row, weights=values, minlength=len(self.total))
+
+    def average_precision(self) -> Tensor:
+        return self.sum(self.above / self.last) / self.total.clamp(min=1)
+
+    def only_level(self) -> Tensor:
+        """Average precision with the finer level's positives left out; NaN without any other."""
+        tied, tied_finer = self.above - self.before, self.finer_above - self.finer_before
+        # A run of one similarity counts once for each of its positives that is not the finer's.
+        share = (tied - tied_finer) / tied
+        precision = (self.above - self.finer_above) / (self.last - self.finer_above).clamp(min=1)
+        count = self.sum(share).round()
+        return torch.where(count > 0, self.sum(precision * share) / count.clamp(min=1), torch.nan)
+
+    def map_at_r(self, harmonic: Tensor) -> Tensor:
+        """Expected MAP@R.
+
+        A run of m tied items at the places s + 1 .. s + m holds p positives, b stand before it. At
+        its place i a positive stands with probability p / m, and then b + 1 + (i - s - 1) (p - 1) /
+        (m - 1) positives are expected up to there. A positive's part of the run is the p-th.
+        """
+        size = (self.last - self.first).double()
+        last = torch.minimum(self.last, self.total.long()[self.row]).maximum(self.first)
+        reciprocals = harmonic[last] - harmonic[self.first]
+        further = (last - self.first) - (self.first + 1) * reciprocals
+        others = (self.above - self.before - 1) / (size * (size - 1)).clamp(min=1)
+        expected = (self.before + 1) * reciprocals / size + others * further
+        return self.sum(expected) / self.total.clamp(min=1)
+
+    def hits(self, ks: Sequence[int]) -> list[Tensor]:
+        """Whether one is among the k nearest, negatives first among ties."""
+        best = torch.full_like(self.total, INFINITY)  # negatives that stand not below the best one
+        best.scatter_reduce_(0, self.row, self.last - self.above, "amin")
+        return [best < k for k in ks]
+
+
+def _measure(items: _Sorted, ks: Sequence[int], alpha: float) -> _Chunk:
+    num_levels, device = len(items.counts), items.height.device
+    place = torch.arange(1, items.height.shape[1] + 1, device=device).double()
+    harmonic, discounts = _running_sum(1 / place), _running_sum(1 / (place + 1).log2())
+    levels: list[Tensor] = []
+    h_ap = gain = best_gain = total_relevance = torch.zeros_like(items.candidates).double()
+    for level in range(num_levels):
+        positives = _Positives.of(items, level)
+        total = positives.total
+        average_precision = positives.average_precision()
+        among_r = items.expected_among(level, total.long()) / total.clamp(min=1)
+        columns = [total > 0, average_precision, among_r, positives.map_at_r(harmonic)]
+        columns += [positives.only_level(), *positives.hits(ks)]
+        levels.append(torch.stack([x.double() for x in columns], dim=1))
+        # Steps of rel and of the gain at this level, over the next coarser one.
+        relevance = num_levels - level
+        step = (relevance / num_levels) ** alpha - ((relevance - 1) / num_levels) ** alpha
+        h_ap = h_ap + step * total * average_precision
+        total_relevance = total_relevance + step * total
+        step = 2.0 ** (relevance - 1)  # (2^r - 1) - (2^(r - 1) - 1)
+        shared = discounts[positives.last] - discounts[positives.first]
+        gain = gain + step * positives.sum(shared / (positives.last - positives.first))
+        best_gain = best_gain + step * discounts[total.long()]
+    heights = []
+    for near in (items.candidates.clamp(max=k) for k in (1, *ks)):
+        among = [items.expected_among(level, near) for level in range(num_levels)]
+        heights.append(num_levels - torch.stack(among).sum(dim=0) / near.clamp(min=1))
     whole = [
-        placed[-1].count > 0,
+        items.counts[-1][:, -1] > 0,
         h_ap / total_relevance,
-        _average_set_intersection(placed),
+        _average_set_intersection(items),
         gain / best_gain,
-        wrong,
+        1 - items.expected_among(0, items.candidates.clamp(max=1)),
         *heights,
     ]
     return _Chunk(torch.stack(levels, dim=1), torch.stack([x.double() for x in whole], dim=1))
@@ -312,133 +388,53 @@ def _running_sum(values: Tensor) -> Tensor:
     return torch.cat([values.new_zeros(1), values.cumsum(0)])
 
 
-def _average_precision(level: _Placed, places: Tensor) -> Tensor:
-    precision = level.above(level.similarity).double() / places.clamp(min=1)
-    return precision.masked_fill(~level.valid, 0).sum(dim=1) / level.count.clamp(min=1)
-
-
-def _hits(level: _Placed, ks: Sequence[int]) -> list[Tensor]:
-    if level.similarity.shape[1] == 0:
-        return [level.count > 0 for _ in ks]
-    best = level.similarity[:, -1:].contiguous()
-    negatives_not_below = level.last[:, -1] - level.above(best)[:, 0]
-    return [(negatives_not_below < k) & (level.count > 0) for k in ks]
-
-
-def _only_level(level: _Placed, finer: _Placed | None) -> Tensor:
-    """(rows,) average precision with the finer level's positives left out; NaN without any."""
-    above, tied = level.above(level.similarity), level.tied()
-    finer_above, finer_tied = torch.zeros_like(above), torch.zeros_like(above)
-    if finer is not None:
-        finer_above = finer.above(level.similarity)
-        finer_tied = finer_above - finer.strictly_above(level.similarity)
-    # A run of equal similarity counts once for each of its positives that is not the finer level's.
-    share = (tied - finer_tied).double() / tied.clamp(min=1)
-    precision = (above - finer_above).double() / (level.last - finer_above).clamp(min=1)
-    count = level.count - (0 if finer is None else finer.count)
-    total = (precision * share).masked_fill(~level.valid, 0).sum(dim=1)
-    return torch.where(count > 0, total / count.clamp(min=1), float("nan"))
-
-
-def _map_at_r(level: _Placed, harmonic: Tensor) -> Tensor:
-    """(rows,) expected MAP@R.
-
-    A run of m tied items at the places s + 1 .. s + m holds p positives, b stand before it. At its
-    place i a positive stands with probability p / m, and then b + 1 + (i - s - 1) (p - 1) / (m - 1)
-    positives are expected up to there. A positive's share of the run is the p-th part.
-    """
-    wanted = level.count[:, None]  # R
-    first, size = level.first, level.last - level.first
-    last = torch.minimum(level.last, wanted)
-    before, tied = level.strictly_above(level.similarity), level.tied()
-    inside = last > first
-    last = torch.maximum(last, first)
-    reciprocals = harmonic[last] - harmonic[first]
-    further = (last - first) - (first + 1) * reciprocals
-    expected = (before + 1) * reciprocals / size.clamp(min=1)
-    expected = expected + (tied - 1) * further / (size * (size - 1)).clamp(min=1)
-    total = expected.masked_fill(~(level.valid & inside), 0).sum(dim=1)
-    return total / level.count.clamp(min=1)
-
-
-def _average_set_intersection(placed: Sequence[_Placed]) -> Tensor:
+def _average_set_intersection(items: _Sorted) -> Tensor:
     """(rows,) expected ASI.
 
     Up to place n the ideal order holds all positives of the levels below b(n) and fills up with
     those of level b(n), so the overlap is (nearest ones below b) + min(nearest ones of b, room).
     """
-    coarsest = placed[-1]
-    width = coarsest.similarity.shape[1]
-    if width == 0:
-        return torch.zeros(len(coarsest.count), dtype=torch.float64, device=coarsest.count.device)
-    n = torch.arange(1, width + 1, device=coarsest.count.device)
-    overlap = torch.zeros(len(coarsest.count), width, dtype=torch.float64, device=n.device)
-    counts_below = torch.zeros_like(coarsest.count)
-    below = torch.zeros_like(overlap)
-    for level in placed:
-        up_to = _expected_counts(level, width)  # (rows, width)
-        room = n - counts_below[:, None]
-        inside = (room > 0) & (n <= level.count[:, None])
-        overlap = torch.where(
-            inside, below + torch.minimum(up_to - below, room.double()), overlap
-        )
-        counts_below, below = level.count, up_to
-    for row, first, last in _tied_runs(placed, width):
-        _correct_tied_run(overlap, placed, row, first, last)
-    share = (overlap / n).masked_fill(n > coarsest.count[:, None], 0)
-    return share.sum(dim=1) / coarsest.count.clamp(min=1)
+    totals = torch.stack([count[:, -1] for count in items.counts])  # (L, rows)
+    width = int(totals[-1].max())
+    n = torch.arange(1, width + 1, device=totals.device)
+    first, last = items.first[:, :width].long(), items.last[:, :width].long()
+    tied = bool((last - first > 1).any())
+    overlap = torch.zeros(totals.shape[1], width, dtype=torch.float64, device=totals.device)
+    below, total_below = torch.zeros_like(overlap), torch.zeros_like(totals[0])
+    for count, total in zip(items.counts, totals, strict=True):
+        near = count[:, 1 : width + 1].double()
+        if tied:  # evenly over the places of a run
+            before, after = count.gather(1, first), count.gather(1, last)
+            near = before + (n - first).double() / (last - first) * (after - before)
+        room = n - total_below[:, None]
+        inside = (room > 0) & (n <= total[:, None])
+        overlap = torch.where(inside, below + torch.minimum(near - below, room.double()), overlap)
+        below, total_below = near, total
+    if tied:
+        _correct_tied_runs(overlap, items, totals)
+    share = (overlap / n).masked_fill(n > totals[-1][:, None], 0)
+    return share.sum(dim=1) / totals[-1].clamp(min=1)
 
 
-def _expected_counts(level: _Placed, width: int) -> Tensor:
-    """(rows, width): expected number of the level's positives among the n nearest, n = 1 ...."""
-    rows = len(level.count)
-    steps = torch.zeros(rows, width + 1, dtype=torch.float64, device=level.first.device)
-    share = (1 / (level.last - level.first).clamp(min=1).double()).masked_fill(~level.valid, 0)
-    # A positive adds its share at each of its tied places: a rise at the first, a fall behind the
-    # last.
-    steps.scatter_add_(1, level.first.clamp(max=width), share)
-    steps.scatter_add_(1, level.last.clamp(max=width), -share)
-    return steps[:, :width].cumsum(dim=1).cumsum(dim=1)
-
-
-def _tied_runs(placed: Sequence[_Placed], width: int) -> Iterator[tuple[int, int, int]]:
-    """(row, first, last) of the runs of tied places that begin within the width and hold a
-    positive."""
-    coarsest = placed[-1]
-    tied = coarsest.valid & (coarsest.last - coarsest.first > 1) & (coarsest.first < width)
-    if not bool(tied.any()):
-        return
-    rows = tied.nonzero()[:, 0]
-    runs = torch.stack([rows, coarsest.first[tied], coarsest.last[tied]], dim=1)
-    for row, first, last in torch.unique(runs, dim=0).tolist():
-        yield row, first, last
-
-
-def _correct_tied_run(
-    overlap: Tensor, placed: Sequence[_Placed], row: int, first: int, last: int
-) -> None:
-    """The expectation of a minimum is not the minimum of expectations: put it right."""
-    size, width = last - first, overlap.shape[1]
-    inside = [int(((p.first[row] == first) & p.valid[row]).sum()) for p in placed]
-    before = [int(((p.first[row] < first) & p.valid[row]).sum()) for p in placed]
-    totals = [int(p.count[row]) for p in placed]
-    for n in range(first + 1, min(last, width, totals[-1]) + 1):
-        level = next(i for i, total in enumerate(totals) if n <= total)
-        finer = level - 1
-        inside_below, before_below, total_below = (
-            (inside[finer], before[finer], totals[finer]) if level else (0, 0, 0)
-        )
-        of_level = inside[level] - inside_below
-        seen = before[level] - before_below
-        drawn = n - first
-        overlap[row, n - 1] = (
-            before_below
-            + drawn * inside_below / size
-            + _expected_minimum(size, of_level, drawn, n - total_below - seen)
-            + seen
-            if n - total_below >= seen
-            else before_below + drawn * inside_below / size + n - total_below
-        )
+def _correct_tied_runs(overlap: Tensor, items: _Sorted, totals: Tensor) -> None:
+    """The expectation of a minimum is not the minimum of expectations: put the former in place."""
+    width = overlap.shape[1]
+    first, last = items.first[:, :width], items.last[:, :width]
+    begins = (last - first > 1) & (first == torch.arange(width, device=first.device))
+    for row, start in begins.nonzero().tolist():
+        end = int(last[row, start])
+        before = [int(count[row, start]) for count in items.counts]
+        inside = [int(count[row, end]) - b for count, b in zip(items.counts, before, strict=True)]
+        total = totals[:, row].tolist()
+        for n in range(start + 1, min(end, total[-1]) + 1):
+            level = next(i for i, most in enumerate(total) if n <= most)
+            before_below, inside_below, total_below = (
+                (before[level - 1], inside[level - 1], total[level - 1]) if level else (0, 0, 0)
+            )
+            seen, room, drawn = before[level] - before_below, n - total_below, n - start
+            marked = inside[level] - inside_below
+            nearest = seen + _expected_minimum(end - start, marked, drawn, room - seen)
+            overlap[row, n - 1] = before_below + drawn * inside_below / (end - start) + nearest
 
 
 @lru_cache(maxsize=2**16)
