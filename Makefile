@@ -12,11 +12,11 @@ SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 .PHONY: help demo test docs lint slow mutants fashion-mnist clean
 
 help:
-	@echo "make demo     environment, data, train and judge three methods, table and report"
+	@echo "make demo     environment, data, train and evaluate three methods, table and report"
 	@echo "make test     environment, lint, types, layers, site, tests"
 	@echo "make docs     the site, in site/index.html"
 	@echo "make slow     the tests that take minutes"
-	@echo "make mutants  break the losses and metrics by hand; every break must be noticed"
+	@echo "make mutants  break losses and metrics on purpose; the tests must notice every break"
 	@echo "make clean    remove the environment and caches (runs/ stays)"
 
 $(VENV)/ready: pyproject.toml

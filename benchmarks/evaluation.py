@@ -35,8 +35,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rince.evaluation.ood import ClassGaussians
-from rince.evaluation.retrieval import retrieval_by_level
+from rince.metrics import ClassGaussians, retrieval_by_level
 
 QUERIES, GALLERY, RETRIEVAL_DIM = 10_000, 50_000, 512
 CLASSES, PER_CLASS, GAUSSIAN_DIM, SCORED = 100, 500, 2048, 10_000

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import rince
-from rince.losses.streamed import default_block_size
+from rince.losses.blockwise.engine import default_block_size
 
 
 class Size(NamedTuple):
@@ -69,7 +69,9 @@ class Case:
             if rank <= size.ranks:
                 table[c[:, None] // group == c // group] = rank
         self.labels, self.key_labels = labels, others
-        self.ranks = rince.TableRanks(labels, others, table, ignore_self=own, num_ranks=size.ranks)
+        self.ranks = rince.ranks.TableRanks(
+            labels, others, table, ignore_self=own, num_ranks=size.ranks
+        )
         self.taus = TAUS[: size.ranks]
         self.leaves = [self.query] if own else [self.query, self.key]
 

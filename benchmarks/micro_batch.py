@@ -45,8 +45,8 @@ def measure(batch_size: int, micro_batch: int | None, objective: Any, threads: i
     """(MB over the start; wall and CPU seconds of the last step), in a process of its own."""
     import torch
 
-    from rince.data.images import TensorImages
-    from rince.data.sources import Splits
+    from rince.data.arrays import TensorImages
+    from rince.data.items import Splits
     from rince.ranks.taxonomy import Taxonomy
     from rince.training import run
     from rince.training.callbacks import EpochLine
@@ -71,7 +71,7 @@ def measure(batch_size: int, micro_batch: int | None, objective: Any, threads: i
             super().on_train_batch_end(*given)
             ends.append((time.perf_counter(), time.process_time()))
 
-    splits = Splits(random_images(STEPS * batch_size), random_images(10), image_size=32)
+    splits = Splits(random_images(STEPS * batch_size), random_images(10))
     run.load_splits = lambda *_, **__: splits
     run.EpochLine = Watch  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):

@@ -41,6 +41,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import rince.training.module as training_module
+from rince.core.input_spec import InputSpec
 from rince.data.batches import TrainLoader
 from rince.data.views import NORMALISATION, BatchAugmentation
 from rince.models.backbones import build_backbone
@@ -204,7 +205,7 @@ def plain_supcon(z: Tensor, labels: Tensor) -> Tensor:
 def plain_run(data: str, in_memory: bool, workers: int) -> dict[str, float]:
     """Mean seconds of a step."""
     torch.manual_seed(0)
-    backbone = build_backbone("small-resnet", image_size=SIDE)
+    backbone = build_backbone("small-resnet", InputSpec.images(size=SIDE))
     backbone.module.to(memory_format=torch.channels_last)
     model = nn.Sequential(backbone.module, ProjectionHead(backbone.feature_dim))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.25, momentum=0.9, weight_decay=1e-4)

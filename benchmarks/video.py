@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import import_extra
-from rince.data.clips import VideoClips
-from rince.data.video_sources import load_videos
+from rince.data.video.clips import VideoClips
+from rince.data.video.sources import load_videos
 from rince.data.views import eval_transform
 
 

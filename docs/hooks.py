@@ -33,7 +33,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Links hold in the repository; make them hold in the site, or drop those to source files."""
     here = Path(page.file.abs_src_path).relative_to(ROOT).parent.as_posix()
 
-    def mended(link: re.Match[str]) -> str:
+    def fixed(link: re.Match[str]) -> str:
         text, target, anchor = link.groups()
         path = posixpath.normpath(posixpath.join(here, target))
         uri = path.removeprefix("docs/")
@@ -42,7 +42,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
             return f"[{text}]({target}{anchor})"
         return text if (ROOT / path).exists() else link[0]
 
-    return re.sub(r"\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)]*|)\)", mended, markdown)
+    return re.sub(r"\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)]*|)\)", fixed, markdown)
 
 
 def on_page_content(content: str, **_: Any) -> str:

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import rince
-from rince.evaluation.ordering import rank_agreement
-from rince.evaluation.retrieval import retrieval
+import rince.metrics
 
 TREE = rince.Taxonomy.from_dict(
     {"round": ["0", "6", "8", "9"], "straight": ["1", "4", "7"], "curved": ["2", "3", "5"]}
@@ -45,13 +44,13 @@ class Encoder(nn.Sequential):
 
 
 @torch.no_grad()
-def judge(encoder: nn.Module, test: torch.utils.data.TensorDataset) -> dict[str, float]:
+def evaluate(encoder: nn.Module, test: torch.utils.data.TensorDataset) -> dict[str, float]:
     """R@1 of the digit, and how often pairs of neighbouring ranks are in the right order."""
     x, labels = test.tensors
     z = encoder(x)
     ranks = TREE.ranks(labels, labels, ignore_self=True)
-    found = retrieval(z, labels, z, labels, ks=(1,), exclude_self=True)
-    agreement = rank_agreement(z, z, ranks)
+    found = rince.metrics.retrieval(z, z, labels, labels, ks=(1,), exclude_self=True)
+    agreement = rince.metrics.rank_agreement(z, z, ranks)
     return {"R@1": found.recall[1]} | {name: agreement[f"pairs/{name}"] for name in ("1>2", "2>0")}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 
 import torch
-from digits import TEMPERATURES, TREE, Encoder, arguments, judge, load, report
+from digits import TEMPERATURES, TREE, Encoder, arguments, evaluate, load, report
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments, set_seed
 
@@ -37,7 +37,7 @@ def main(epochs: int) -> tuple[dict[str, float], dict[str, float]]:
     set_seed(0)
     train, test = load()
     model = Ranked()
-    before = judge(model.encoder, test)
+    before = evaluate(model.encoder, test)
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(
             output_dir=folder, num_train_epochs=epochs, per_device_train_batch_size=256,
@@ -46,7 +46,7 @@ def main(epochs: int) -> tuple[dict[str, float], dict[str, float]]:
             dataloader_pin_memory=torch.cuda.is_available(),
         )  # fmt: skip
         Trainer(model, settings, train_dataset=train, data_collator=collate).train()
-    return before, judge(model.encoder.cpu(), test)
+    return before, evaluate(model.encoder.cpu(), test)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import lightning
 import torch
-from digits import TEMPERATURES, TREE, Encoder, arguments, judge, load, report
+from digits import TEMPERATURES, TREE, Encoder, arguments, evaluate, load, report
 from torch import Tensor
 
 import rince
@@ -36,13 +36,13 @@ def main(epochs: int) -> tuple[dict[str, float], dict[str, float]]:
     train, test = load()
     loader = torch.utils.data.DataLoader(train, batch_size=256, shuffle=True, drop_last=True)
     module = Ranked()
-    before = judge(module.encoder, test)
+    before = evaluate(module.encoder, test)
     trainer = lightning.Trainer(
         max_epochs=epochs, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, accelerator="auto", devices=1,
     )  # fmt: skip
     trainer.fit(module, loader)
-    return before, judge(module.encoder.cpu(), test)
+    return before, evaluate(module.encoder.cpu(), test)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from digits import TEMPERATURES, TREE, Encoder, arguments, judge, load, report
+from digits import TEMPERATURES, TREE, Encoder, arguments, evaluate, load, report
 
 import rince
 
@@ -15,7 +15,7 @@ def main(epochs: int) -> tuple[dict[str, float], dict[str, float]]:
     encoder = Encoder()
     criterion = rince.RankedInfoNCE(TEMPERATURES, variant="out-in")
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=3e-3)
-    before = judge(encoder, test)
+    before = evaluate(encoder, test)
     for _ in range(epochs):
         for pixels, labels in loader:
             z = encoder(pixels)
@@ -23,7 +23,7 @@ def main(epochs: int) -> tuple[dict[str, float], dict[str, float]]:
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
-    return before, judge(encoder, test)
+    return before, evaluate(encoder, test)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def graph() -> PairSummary:
     club = networkx.karate_club_graph()
     nodes = torch.arange(len(club))
     edges = torch.tensor(list(club.edges)).T
-    hops = rince.graph_closeness(edges, len(club), nodes, nodes, max_hops=2)
+    hops = rince.ranks.graph_closeness(edges, len(club), nodes, nodes, max_hops=2)
     return rince.ScoreRanks([-1, -2]).describe(hops, ignore_self=True)
 
 
@@ -31,7 +31,7 @@ def targets() -> PairSummary:
 
     y = torch.tensor(load_diabetes().target)
     return rince.ScoreRanks([-10, -50, -100]).describe(
-        rince.target_closeness(y, y), ignore_self=True
+        rince.ranks.target_closeness(y, y), ignore_self=True
     )
 
 
@@ -43,12 +43,14 @@ def label_sets() -> PairSummary:
     women_and_events = networkx.davis_southern_women_graph()
     women = women_and_events.graph["top"]
     went = torch.tensor(bipartite.biadjacency_matrix(women_and_events, women).toarray())
-    return rince.ScoreRanks([0.6, 0.3]).describe(rince.label_overlap(went, went), ignore_self=True)
+    return rince.ScoreRanks([0.6, 0.3]).describe(
+        rince.ranks.label_overlap(went, went), ignore_self=True
+    )
 
 
 def teacher() -> PairSummary:
     """A text model's opinion of the names of CIFAR-100; thresholds by quantile."""
-    scores = rince.name_scores_by_text(rince.Taxonomy.cifar100().classes).scores.clone()
+    scores = rince.ranks.name_scores_by_text(rince.Taxonomy.cifar100().classes).scores.clone()
     scores.fill_diagonal_(torch.nan)
     return rince.ScoreRanks.from_quantiles(scores, [0.99, 0.95]).describe(scores)
 

@@ -107,18 +107,18 @@ def run(seed: int, seconds: float, steps: int) -> dict[str, float]:
     half = len(cut) // 2
     model = encoder()
 
-    def judged(features: Tensor) -> float:
+    def evaluated(features: Tensor) -> float:
         return regime_accuracy(features[:half], regimes[:half], features[half:], regimes[half:])
 
     found = {"chance": float(regimes[half:].bincount().max() / len(regimes[half:]))}
-    found["raw window"] = judged(cut.flatten(1))
+    found["raw window"] = evaluated(cut.flatten(1))
     model.eval()
     with torch.no_grad():
-        found["untrained"] = judged(model(cut))
+        found["untrained"] = evaluated(model(cut))
     train(model, cut[:half], items[:half], steps)
     model.eval()
     with torch.no_grad():
-        found["ranks from time"] = judged(model(cut))
+        found["ranks from time"] = evaluated(model(cut))
     return found
 
 

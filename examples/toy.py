@@ -20,7 +20,7 @@ import torch
 from torch.nn import functional
 
 import rince
-from rince.losses.terms import Positives, Variant
+from rince.losses.definition import Positives, Variant
 
 SUPERCLASSES, CLASSES_EACH, SAMPLES_EACH, DIMENSION = 8, 5, 8, 32
 
@@ -51,7 +51,7 @@ def train(
     steps: int = 200,
     seed: int = 0,
 ) -> Outcome:
-    """Train free vectors, all of them in every step, and judge the order of their ranks."""
+    """Train free vectors, all of them in every step, and evaluate the order of their ranks."""
     tree = rince.Taxonomy(
         (f"super{i}", f"class{i}.{j}") for i in range(SUPERCLASSES) for j in range(CLASSES_EACH)
     )
@@ -71,10 +71,10 @@ def train(
         optimizer.step()
         with torch.no_grad():  # long vectors would turn ever more slowly
             z.copy_(functional.normalize(z, dim=1))
-    return judge(z.detach(), ranks)
+    return evaluate(z.detach(), ranks)
 
 
-def judge(z: torch.Tensor, ranks: rince.PairRanks) -> Outcome:
+def evaluate(z: torch.Tensor, ranks: rince.ranks.PairRanks) -> Outcome:
     """z: (N, D) unit length; ranks: (N, N), 1 and 2 somewhere in each row."""
     similarity, rank = z @ z.T, ranks.tile(slice(None), slice(None))
     worst_same = similarity.masked_fill(rank != 1, torch.inf).amin(dim=1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from digits import TEMPERATURES, TREE, Encoder, arguments, judge, load, report
+from digits import TEMPERATURES, TREE, Encoder, arguments, evaluate, load, report
 
 import rince
 
@@ -22,7 +22,7 @@ def main(epochs: int) -> tuple[dict[str, float], dict[str, float]]:
     accelerator = Accelerator()
     train, test = load()
     encoder = Encoder()
-    before = judge(encoder, test)
+    before = evaluate(encoder, test)
     criterion = rince.RankedInfoNCE(TEMPERATURES, variant="out-in")
     model, optimizer, loader = accelerator.prepare(
         encoder,
@@ -39,7 +39,7 @@ def main(epochs: int) -> tuple[dict[str, float], dict[str, float]]:
             accelerator.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
-    after = judge(accelerator.unwrap_model(model).cpu(), test)
+    after = evaluate(accelerator.unwrap_model(model).cpu(), test)
     if accelerator.is_main_process:
         report(f"accelerate x{accelerator.num_processes}", before, after)
     accelerator.end_training()

@@ -15,8 +15,8 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from rince.cli.compare import read_run
 from rince.evaluation.results import TimeCurve
+from rince.reports.compare import read_run
 from rince.reports.figures import series_style
 from rince.reports.table import comparison_rows
 

@@ -34,6 +34,7 @@ def base() -> None:
 def nothing_more() -> None:
     """Without any extra the command line says what it needs."""
     errors = io.StringIO()
+    from rince.core.input_spec import InputSpec
     from rince.cli.main import main
 
     with contextlib.redirect_stderr(errors):
@@ -66,13 +67,12 @@ def export() -> None:
     from rince.models.onnx_file import write_onnx
 
     encoder = ImageEncoder(
-        module=build_backbone("tiny-resnet", image_size=16).module.eval(),
+        module=build_backbone("tiny-resnet", InputSpec.images(size=16)).module.eval(),
         backbone="tiny-resnet",
         output_dim=128,
         embedding_dim=None,
         num_heads=1,
-        in_channels=3,
-        image_size=16,
+        spec=InputSpec.images(3, 16),
         mean=(0.5, 0.5, 0.5),
         std=(0.25, 0.25, 0.25),
         class_paths=(("dog",),),
@@ -85,7 +85,7 @@ def export() -> None:
 def timm() -> None:
     from rince.models.backbones import build_backbone
 
-    assert build_backbone("timm/resnet10t", image_size=32).feature_dim == 512
+    assert build_backbone("timm/resnet10t", InputSpec.images(size=32)).feature_dim == 512
 
 
 def text() -> None:

@@ -65,3 +65,20 @@ def test_rank_sources() -> None:
     assert (karate[1], sum(karate.values())) == (2 * 78, 34 * 34)  # 78 friendships
     teacher = found[3].pairs
     assert 99 <= teacher[1] <= 102  # 1 % of 9,900 pairs
+
+
+def test_an_objective_a_metric_and_a_kind_of_data_of_ones_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("lightning")
+    from rince.data import kinds
+
+    monkeypatch.setattr(kinds, "KINDS", list(kinds.KINDS))  # what is registered goes afterwards
+    own = importlib.import_module("own_objective")
+    monkeypatch.setattr(sys, "argv", ["own_objective", "--smoke"])
+    runpy.run_path(str(EXAMPLES / "own_objective.py"), run_name="__main__")
+    shown = dict(line.split() for line in capsys.readouterr().out.strip().splitlines()[-4:])
+    assert shown.keys() == {"knn/fine", "knn/coarse", "retrieval/fine/R@1", "class_gap"}
+    metrics = own.main(seconds=240, epochs=8)
+    assert metrics["knn/fine"] > 0.8  # three regimes
+    assert metrics["class_gap"] > float(shown["class_gap"])

@@ -16,7 +16,7 @@ import pytest
 import rince
 
 ROOT = Path(__file__).parents[1]
-BASE = {"torch", "numpy"}
+BASE = {"torch", "numpy", "lazy-loader"}
 # Where a distribution's import name is not its own.
 IMPORT_NAMES = {
     "scikit-learn": "sklearn",
@@ -90,6 +90,36 @@ def test_a_loss_with_its_gradient_needs_torch_and_numpy_only() -> None:
         "print(bool(z.grad.isfinite().all()), bool((z.grad != 0).any()))\n"
     )
     assert shown == "True True\n"
+
+
+def test_every_metric_needs_torch_and_numpy_only() -> None:
+    shown = run_alone(
+        "import numpy as np\n"
+        "from rince import metrics as m\n"
+        "draw = np.random.default_rng(0)\n"
+        "query, gallery = draw.normal(size=(20, 8)), draw.normal(size=(40, 8))\n"
+        "labels = (np.arange(20) % 4, np.arange(40) % 4)\n"
+        "ranks = draw.integers(0, 3, size=(20, 40))\n"
+        "sides = (query, gallery, *labels)\n"
+        "inside = m.ClassGaussians.fit(gallery, labels[1]).score(query)\n"
+        "probe = m.linear_probe(*sides, num_classes=4, epochs=2)\n"
+        "logits = probe.logits(query)\n"
+        "scores = (inside, m.knn_ood_score(query, gallery, k=3))\n"
+        "called = [\n"
+        "    m.retrieval(*sides), m.retrieval_by_level(query, gallery, {'fine': labels}),\n"
+        "    m.recall_by_rank(query, gallery, ranks, worst_rank=2),\n"
+        "    m.ndcg(query, gallery, ranks),\n"
+        "    m.knn_accuracy(*sides), m.rank_agreement(query, gallery, ranks),\n"
+        "    m.rank_correlation(query, gallery, ranks), m.auroc(*scores),\n"
+        "    m.similarity_histograms(query, gallery, ranks), m.fpr_at_tpr(*scores),\n"
+        "    m.mean_class_cosines(*sides, 4), m.msp_score(logits), m.energy_score(logits),\n"
+        "    m.roc_curve(*scores), m.video_accuracy(logits, labels[0], labels[0]),\n"
+        "]\n"
+        "results = {type(x).__name__ for x in (*called, probe)} & set(m.__all__)\n"
+        # All but the functions called above and the class that was fitted are what they return.
+        "print(len(called) + 3 + len(results) == len(m.__all__))\n"
+    )
+    assert shown == "True\n"
 
 
 @pytest.mark.parametrize(
@@ -173,7 +203,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
         )
     packed = {name for name in names if ".dist-info/" not in name}
     assert packed == {name.removeprefix("src/") for name in _tracked("src")}
-    assert {"rince/py.typed", "rince/reports/page.css"} <= packed
+    assert {"rince/py.typed", "rince/reports/page.css", "rince/reports/report.html.j2"} <= packed
     info = {name.partition(".dist-info/")[2] for name in names - packed}
     assert info == {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
     assert metadata["Version"] == rince.__version__

@@ -22,8 +22,8 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rince.data.images import TensorImages, load_outliers
-from rince.data.sources import load_dataset
+from rince.data.arrays import TensorImages
+from rince.data.image.sources import load_dataset, load_outliers
 from rince.evaluation.features import extract_features
 
 SIDE, COMPONENTS = 96, 256

@@ -28,14 +28,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rince import ClassRanks, Taxonomy
-from rince.data.batches import BatchPlan
+from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
-from rince.evaluation.evaluate import label_levels, outlier_detectors
-from rince.evaluation.features import FeatureSet
-from rince.evaluation.linear_probe import linear_probe
-from rince.evaluation.ood import auroc, fpr_at_tpr
-from rince.evaluation.ordering import rank_agreement
-from rince.evaluation.retrieval import retrieval_by_level
+from rince.evaluation import FeatureSet, label_levels, outlier_detectors
+from rince.metrics import auroc, fpr_at_tpr, linear_probe, rank_agreement, retrieval_by_level
 from rince.models.heads import ParallelHeads, ProjectionHead
 from rince.training.classifiers import classification_loss, classifier_head
 from rince.training.config import (
@@ -234,10 +230,10 @@ def judge(
     levels = label_levels(data.taxonomy, train, test)
     for level, (of_train, of_test, count) in levels.items():
         found[f"probe/{level}"] = linear_probe(
-            train.features,
-            of_train,
             test.features,
+            train.features,
             of_test,
+            of_train,
             num_classes=count,
             epochs=PROBE_EPOCHS,
             seed=seed,

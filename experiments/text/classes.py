@@ -26,10 +26,14 @@ from torch import Tensor
 
 import rince
 from rince.data.sampler import BalancedPlan
-from rince.evaluation.linear_probe import linear_probe
-from rince.evaluation.ood import ClassGaussians, auroc, knn_ood_score
-from rince.evaluation.ordering import rank_agreement
-from rince.evaluation.retrieval import retrieval_by_level
+from rince.metrics import (
+    ClassGaussians,
+    auroc,
+    knn_ood_score,
+    linear_probe,
+    rank_agreement,
+    retrieval_by_level,
+)
 
 METHODS = ("frozen", "mnrl", "supcon-out", "rince out-in")
 STEPS_BETWEEN_TEMPERATURES = (1.0, 2.25, 5.0)  # the paper's 0.1, 0.225, and 0.5 for a third rank
@@ -163,7 +167,9 @@ def fit(study: Study, method: str, split: Split, epochs: int, lr: float, tau: fl
             loss: Tensor = mnrl.compute_loss_from_embeddings([z[pairs[0]], z[pairs[1]]], y)
             return loss
         if method == "supcon-out":
-            return rince.supcon_out(z, z, rince.IdentityRanks(y, y, ignore_self=True), tau)
+            return rince.losses.supcon_out(
+                z, z, rince.ranks.IdentityRanks(y, y, ignore_self=True), tau
+            )
         return rince.ranked_info_nce(z, z, study.tree.ranks(y, y, ignore_self=True), taus)
 
     seconds = train(model, batches(), loss_of, epochs * len(plan), lr)
@@ -203,7 +209,7 @@ def judge(study: Study, model: Any, split: Split, seed: int) -> dict[str, float]
     metrics = {}
     for name, of in study.levels.items():
         probe = linear_probe(
-            gallery, of[gallery_labels], queries, of[labels],
+            queries, gallery, of[labels], of[gallery_labels],
             num_classes=int(of.max()) + 1, epochs=study.probe_epochs, seed=seed,
         )  # fmt: skip
         metrics[f"probe {name}"] = probe.accuracy
@@ -214,7 +220,7 @@ def judge(study: Study, model: Any, split: Split, seed: int) -> dict[str, float]
         outliers = encode(model, study.outliers)
         gaussians = ClassGaussians.fit(gallery, gallery_labels, shrinkage=1)
         metrics["AUROC Mahalanobis"] = auroc(gaussians.score(queries), gaussians.score(outliers))
-        scores = (knn_ood_score(gallery, x, k=1) for x in (queries, outliers))
+        scores = (knn_ood_score(x, gallery, k=1) for x in (queries, outliers))
         metrics["AUROC nearest"] = auroc(*scores)
     return metrics
 

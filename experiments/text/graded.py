@@ -23,7 +23,7 @@ from torch import Tensor
 
 import rince
 from rince.adapters.sentence_transformers import RaggedCollator, RankedLoss
-from rince.evaluation.graded import ndcg
+from rince.metrics import ndcg
 
 METHODS = ("frozen", "mnrl", "rince binary", "rince grades")
 GRADES = [4, 3, 2, 1]

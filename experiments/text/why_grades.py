@@ -17,7 +17,7 @@ from pathlib import Path
 import graded
 from common import encode
 
-from rince.evaluation.graded import ndcg
+from rince.metrics import ndcg
 
 GRADES = {
     "rince grades": ([4, 3, 2, 1], (0.05, 0.08, 0.12, 0.2)),

@@ -21,6 +21,7 @@ from rince.cli.evaluate import named_outliers
 from rince.cli.main import main
 from rince.cli.train import parse
 from rince.core.checks import RinceError
+from rince.core.input_spec import InputSpec
 from rince.training.checkpoint import CHECKPOINT_FILE, CHECKPOINT_KEY, load_run
 from rince.training.config import DataConfig, OptimConfig, RanksConfig, TrainConfig, to_dict
 from rince.training.folder import ABOUT_FILE
@@ -411,8 +412,8 @@ def test_other_data_come_in_the_size_and_colours_of_the_run(
     _fashion_mnist(tmp_path / "fashion")
     named = ["--data", "fashion-mnist", "--data-root", str(tmp_path / "fashion")]
     shown = refusal(["evaluate", str(run), *named, *QUICK], capsys)
-    assert "fashion-mnist holds grey images of 16 pixels" in shown
-    assert "run was trained on colour images of 16 pixels" in shown
+    assert "fashion-mnist holds grey images of 16 x 16 pixels" in shown
+    assert "run was trained on colour images of 16 x 16 pixels" in shown
 
 
 def _fashion_mnist(folder: Path) -> None:
@@ -424,11 +425,11 @@ def _fashion_mnist(folder: Path) -> None:
 
 
 def test_grey_runs_see_a_folder_in_grey(trained: Path, tmp_path: Path) -> None:
-    from rince.cli.evaluate import _other_splits
+    from rince.training.evaluation import other_splits
 
-    run = replace(load_run(trained / "run"), in_channels=1, image_size=12)
-    splits = _other_splits(run, str(trained / "photos"))
-    assert (splits.channels, splits.image_size) == (1, 12)
+    run = replace(load_run(trained / "run"), spec=InputSpec.images(1, 12))
+    splits = other_splits(run, replace(run.config, data=str(trained / "photos")))
+    assert (splits.spec.channels, splits.spec.size) == (1, 12)
 
 
 def test_an_unfinished_run_is_judged_with_a_warning(trained: Path, tmp_path: Path) -> None:

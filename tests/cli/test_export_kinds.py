@@ -16,11 +16,13 @@ from refusals import refusal
 from rince import RinceError, RinceWarning
 from rince.cli.export import export_run
 from rince.cli.main import main
-from rince.data.texts import read_texts
+from rince.core.input_spec import InputSpec
+from rince.data.text.rows import read_texts
 from rince.data.views import eval_transform, evaluation_pixels
 from rince.evaluation.embeddings import load_embeddings
+from rince.models.exported import ImageEncoder
 from rince.models.texts import tokenise
-from rince.training.checkpoint import image_encoder, load_run, trained_encoder
+from rince.training.checkpoint import load_run, trained_encoder
 from rince.training.config import (
     DataConfig,
     ModelConfig,
@@ -212,7 +214,7 @@ def video_run(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _clips(names: tuple[str, ...]) -> torch.Tensor:
-    from rince.data.video import read_frames
+    from rince.data.video.decode import read_frames
 
     found = []
     for name in names:
@@ -245,7 +247,7 @@ def test_a_run_on_videos(
     # As they are evaluated; by the run, the export read back, and ONNX Runtime.
     pixels = eval_transform(16)(_clips(by_run.paths))
     alone = rince.load_exported(folder)
-    assert (alone.frames, alone.stride, alone.frame_size) == (2, 2, 24)
+    assert (alone.spec.frames, alone.stride, alone.frame_size) == (2, 2, 24)
     inputs = alone.normalised(pixels)
     assert torch.equal(inputs, evaluation_pixels(pixels))
     with torch.no_grad():
@@ -274,8 +276,10 @@ def test_a_run_on_videos(
 def test_clips_of_other_cuts_are_another_network(video_run: Path) -> None:
     from dataclasses import replace
 
-    one = image_encoder(load_run(video_run))
-    others = [replace(one, **{name: 5}) for name in ("frames", "stride", "frame_size")]  # type: ignore[arg-type]
+    one = trained_encoder(load_run(video_run))
+    assert isinstance(one, ImageEncoder)
+    longer = replace(one, spec=InputSpec.clips(3, 5, 16))
+    others = [longer, *(replace(one, **{name: 5}) for name in ("stride", "frame_size"))]  # type: ignore[arg-type]
     assert len({x.fingerprint() for x in (one, *others)}) == 4
 
 

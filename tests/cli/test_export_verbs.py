@@ -20,7 +20,7 @@ from rince.cli.export import export_run
 from rince.cli.main import main
 from rince.evaluation.embeddings import load_embeddings
 from rince.evaluation.results import RESULTS_FILE, load_evaluation
-from rince.training.checkpoint import CHECKPOINT_FILE, image_encoder, load_run
+from rince.training.checkpoint import CHECKPOINT_FILE, load_run, trained_encoder
 from rince.training.config import ModelConfig
 from rince.training.run import train
 from training.small_runs import flat_backbone, small_config
@@ -125,8 +125,8 @@ def test_the_head_comes_along_if_asked_for(runs: Path, tmp_path: Path) -> None:
             expected = trained.head(trained.backbone.module(images))
             assert torch.equal(found.module(images), expected)
         torch.testing.assert_close(expected.view(3, -1, 8).norm(dim=2), torch.ones(3, width // 8))
-        assert found.fingerprint() != image_encoder(trained).fingerprint()
-        with_head = image_encoder(trained, head=True).module
+        assert found.fingerprint() != trained_encoder(trained).fingerprint()
+        with_head = trained_encoder(trained, head=True).module
         assert not any(module.training for module in with_head.modules())
 
 
@@ -140,8 +140,8 @@ def test_the_head_is_the_trained_one(runs: Path) -> None:
     classifier = load_run(runs / "classifier")
     assert classifier.head is None
     with pytest.raises(RinceError, match=r"trained with cross-entropy: it has a classifier"):
-        image_encoder(classifier, head=True)
-    assert image_encoder(classifier).output_dim == 128
+        trained_encoder(classifier, head=True)
+    assert trained_encoder(classifier).output_dim == 128
 
 
 def test_results_that_are_older_than_the_weights_stay_out(runs: Path, tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_backbone_of_the_users_own(image_tree: Path, tmp_path: Path) -> None:
         folder = export_run(trained, onnx=False)
     found = rince.load_exported(folder, flat_backbone().module)
     assert found.backbone is None
-    assert found.fingerprint() == image_encoder(trained).fingerprint()
+    assert found.fingerprint() == trained_encoder(trained).fingerprint()
 
 
 def test_what_is_wrong_is_said(

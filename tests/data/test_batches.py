@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from rince.core.checks import RinceError
-from rince.data.batches import (
-    BatchPlan,
-    BatchViews,
-    ImageBatch,
-    TrainLoader,
-    augmented,
-    batch_seed,
-    eval_batches,
-)
-from rince.data.images import FileImages, TensorImages
+from rince.data.arrays import TensorImages
+from rince.data.batches import BatchViews, ImageBatch, TrainLoader, augmented, eval_batches
+from rince.data.image.files import FileImages
+from rince.data.plan import BatchPlan, batch_seed
 from rince.data.views import BatchAugmentation, ViewConfig, eval_transform, evaluation_pixels
 from rince.ranks.taxonomy import Taxonomy
 
@@ -41,7 +36,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> FileImages:
         folder.mkdir(exist_ok=True)
         pixels = noise(14 + index % 3, 13 + index % 5, 3, seed=index)
         Image.fromarray(pixels.numpy()).save(folder / f"{index:02}.png")
-    return FileImages.from_folder(root)
+    return replace(FileImages.from_folder(root), image_size=SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +48,7 @@ def loader(
     images: TensorImages | FileImages, *, seed: int = 0, workers: int = 0, process: int = 0
 ) -> TrainLoader:
     plan = BatchPlan(len(images), 4, seed, process_index=process)
-    return TrainLoader(images, plan, image_size=SIZE, workers=workers)
+    return TrainLoader(images, plan, workers=workers)
 
 
 def same(first: list[ImageBatch], second: list[ImageBatch]) -> bool:
@@ -193,8 +188,9 @@ def test_views_show_their_own_images(tensors: TensorImages, tmp_path: Path) -> N
     paths = tuple(str(tmp_path / f"{index}.png") for index in range(22))
     for path, pixels in zip(paths, tensors.pixels, strict=True):
         Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
-    for images in (tensors, FileImages(paths, tensors.labels, tensors.taxonomy, "squares")):
-        for batch in TrainLoader(images, BatchPlan(22, 4, 0), image_size=SIZE, config=plain):
+    files = FileImages(paths, tensors.labels, tensors.taxonomy, "squares", image_size=SIZE)
+    for images in (tensors, files):
+        for batch in TrainLoader(images, BatchPlan(22, 4, 0), config=plain):
             expected = evaluation_pixels(tensors.pixels[batch.indices])
             for view in batch.views:
                 torch.testing.assert_close(view, expected, atol=1e-3, rtol=0)
@@ -274,16 +270,13 @@ def test_processes_draw_differently(tensors: TensorImages) -> None:
     one_image = TensorImages(
         tensors.pixels[:1].repeat(8, 1, 1, 1), tensors.labels[:8], tensors.taxonomy, "same"
     )
-    views = [
-        next(iter(TrainLoader(one_image, BatchPlan(8, 4, 0, p, 2), image_size=SIZE))).views[0]
-        for p in (0, 1)
-    ]
+    views = [next(iter(TrainLoader(one_image, BatchPlan(8, 4, 0, p, 2)))).views[0] for p in (0, 1)]
     assert not torch.equal(views[0], views[1])
 
 
 def test_augmenting_later_is_the_same(tensors: TensorImages) -> None:
     plan = BatchPlan(22, 4, 0)
-    raw = list(TrainLoader(tensors, plan, image_size=SIZE, augment="later"))
+    raw = list(TrainLoader(tensors, plan, augment="later"))
     for batch in raw:
         assert torch.equal(batch.views[0], tensors.pixels[batch.indices])
     augmentation = BatchAugmentation(SIZE)
@@ -293,7 +286,7 @@ def test_augmenting_later_is_the_same(tensors: TensorImages) -> None:
 @pytest.mark.parametrize("autocast", [False, True])
 def test_parts_of_the_views_are_those_of_the_whole(tensors: TensorImages, autocast: bool) -> None:
     plan = BatchPlan(22, 22, seed=3)
-    (raw,) = TrainLoader(tensors, plan, image_size=SIZE, augment="later")
+    (raw,) = TrainLoader(tensors, plan, augment="later")
     augmentation = BatchAugmentation(SIZE)
     whole = augmented(raw, augmentation)
     for batch in (raw, whole):  # augmented part by part, or before
@@ -314,8 +307,8 @@ def test_an_unreadable_file_stops_the_training_with_its_name(
         (*files.paths[:7], str(broken)), files.labels[:8], files.taxonomy, files.name
     )
     for workers in (0, 1):
-        train = TrainLoader(images, BatchPlan(8, 8, 0), image_size=SIZE, workers=workers)
-        for batches in (train, eval_batches(images, 8, SIZE, workers)):
+        train = TrainLoader(images, BatchPlan(8, 8, 0), workers=workers)
+        for batches in (train, eval_batches(images, 8, workers)):
             with pytest.raises(RinceError, match=r"^cannot read .*broken.png") as caught:
                 list(batches)
             assert len(str(caught.value)) < 400  # no traceback of a worker inside
@@ -323,11 +316,11 @@ def test_an_unreadable_file_stops_the_training_with_its_name(
 
 def test_impossible_loaders_are_refused(files: FileImages, tensors: TensorImages) -> None:
     with pytest.raises(ValueError, match="plan is for 10 images, but there are 22"):
-        TrainLoader(tensors, BatchPlan(10, 4, 0), image_size=SIZE)
+        TrainLoader(tensors, BatchPlan(10, 4, 0))
     with pytest.raises(ValueError, match="cannot be augmented later"):
-        TrainLoader(files, BatchPlan(22, 4, 0), image_size=SIZE, augment="later")
+        TrainLoader(files, BatchPlan(22, 4, 0), augment="later")
     with pytest.raises(ValueError, match="workers"):
-        TrainLoader(files, BatchPlan(22, 4, 0), image_size=SIZE, workers=-1)
+        TrainLoader(files, BatchPlan(22, 4, 0), workers=-1)
 
 
 # ---- evaluation batches ------------------------------------------------------------------------
@@ -337,7 +330,7 @@ def test_impossible_loaders_are_refused(files: FileImages, tensors: TensorImages
 def test_evaluation_goes_through_all_images_in_order(files: FileImages, workers: int) -> None:
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    found = list(eval_batches(files, 8, SIZE, workers))
+    found = list(eval_batches(files, 8, workers))
     assert torch.equal(torch.get_rng_state(), state)
     assert [len(labels) for _, labels in found] == [8, 8, 6]
     assert torch.equal(torch.cat([labels for _, labels in found]), files.labels)
@@ -346,17 +339,17 @@ def test_evaluation_goes_through_all_images_in_order(files: FileImages, workers:
 
 
 def test_evaluation_of_images_in_memory(tensors: TensorImages) -> None:
-    found = list(eval_batches(tensors, 5, SIZE))
+    found = list(eval_batches(tensors, 5))
     assert torch.equal(torch.cat([x for x, _ in found]), evaluation_pixels(tensors.pixels))
     assert torch.equal(torch.cat([labels for _, labels in found]), tensors.labels)
-    smaller = torch.cat([x for x, _ in eval_batches(tensors, 5, 8)])
+    smaller = torch.cat([x for x, _ in eval_batches(replace(tensors, image_size=8), 5)])
     assert torch.equal(smaller, evaluation_pixels(eval_transform(8)(tensors.pixels)))
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
-        next(eval_batches(tensors, 0, SIZE))
+        next(eval_batches(tensors, 0))
 
 
 def test_grey_images(tensors: TensorImages) -> None:
     grey = TensorImages(tensors.pixels[:, :1], tensors.labels, Taxonomy([("a",), ("b",)]), "grey")
     batch = next(iter(loader(grey)))
     assert batch.views[0].shape == (4, 1, SIZE, SIZE)
-    assert next(eval_batches(grey, 3, SIZE))[0].shape == (3, 1, SIZE, SIZE)
+    assert next(eval_batches(grey, 3))[0].shape == (3, 1, SIZE, SIZE)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from rince.core.checks import RinceError, RinceWarning
-from rince.data.batches import BatchPlan, TrainLoader, eval_batches
-from rince.data.clips import ClipCache, VideoClips, clip_starts
-from rince.data.video_sources import load_videos
+from rince.data.batches import TrainLoader, eval_batches
+from rince.data.kinds import load_splits
+from rince.data.plan import BatchPlan
+from rince.data.video.cache import ClipCache
+from rince.data.video.clips import VideoClips
+from rince.data.video.cuts import clip_starts
+from rince.data.video.sources import load_videos
 from rince.data.views import BatchAugmentation, evaluation_pixels
+from rince.training.config import DataConfig, TrainConfig, VideoConfig
 
 pytest.importorskip("av")
 
@@ -34,18 +40,17 @@ def _load(folder: Path, tmp_path: Path, **options: object) -> VideoClips:
     given = {"frames": 4, "stride": 2, "image_size": 16, "cache": tmp_path / "cache", **options}
     splits = load_videos(folder, **given)  # type: ignore[arg-type]
     both = [splits.train, splits.test]
-    names = [key for side in both for key in side.keys]
+    names = [*splits.train.keys(), *splits.test.keys()]  # type: ignore[misc]
     order = sorted(range(len(names)), key=names.__getitem__)
     first = splits.train
     assert isinstance(first, VideoClips)
     joined = {
         n: torch.cat([getattr(s, n) for s in both])[order]
-        for n in ("starts", "steps", "items", "labels")
+        for n in ("starts", "steps", "clip_times", "labels")
     }
     paths = [p for side in both for p in side.paths]
-    return replace(
-        first, keys=tuple(names[i] for i in order), paths=tuple(paths[i] for i in order), **joined
-    )
+    keys, files = (tuple(given[i] for i in order) for given in (names, paths))
+    return replace(first, clip_keys=keys, paths=files, **joined)
 
 
 def test_how_a_video_is_cut(folder: Path, tmp_path: Path) -> None:
@@ -58,8 +63,8 @@ def test_how_a_video_is_cut(folder: Path, tmp_path: Path) -> None:
         [7, 9, 11, 13],
         [21, 23, 25, 27],
     ]
-    assert clips.items[1].tolist() == [0, 700_000, 1_400_000, -1, 2_800_000]
-    assert clips.items[:, 0].tolist() == [v for v in range(5) for _ in range(4)]
+    assert clips.times[1].tolist() == [0, 700_000, 1_400_000, -1, 2_800_000]
+    assert clips.times[:, 0].tolist() == [v for v in range(5) for _ in range(4)]
     assert clips[0].shape == (3, 4, 16, 16)
     assert clips.taxonomy.num_classes == 1
     spaced = _load(folder, tmp_path, hop=0.25, per_video=3)
@@ -76,7 +81,7 @@ def test_starts_by_hand() -> None:
 def test_whole_sources_are_held_out_and_stay_so(folder: Path, tmp_path: Path) -> None:
     splits = load_videos(folder, frames=2, image_size=16, cache_gb=0)
     assert len(splits.train) + len(splits.test) > 5 * 2
-    sides = [set(side.items[:, 0].tolist()) for side in (splits.train, splits.test)]
+    sides = [set(side.times[:, 0].tolist()) for side in (splits.train, splits.test)]
     assert sides[0] | sides[1] == set(range(5))
     assert not sides[0] & sides[1]
     assert len(sides[1]) == 1
@@ -133,7 +138,7 @@ def test_batches_are_those_of_the_plan(folder: Path, tmp_path: Path, workers: in
     made = []
     for augment in ("now", "later"):
         plan = BatchPlan(len(clips), 6, seed=3)
-        loader = TrainLoader(clips, plan, image_size=12, workers=workers, augment=augment)  # type: ignore[arg-type]
+        loader = TrainLoader(replace(clips, image_size=12), plan, workers=workers, augment=augment)  # type: ignore[arg-type]
         made.append(list(loader))
     augmentation = BatchAugmentation(12, 3)
     for now, later in zip(*made, strict=True):
@@ -178,7 +183,7 @@ def test_the_contrast_of_a_clip_is_that_of_all_its_frames() -> None:
 def test_evaluation_batches(folder: Path, tmp_path: Path) -> None:
     clips = _load(folder, tmp_path, frame_size=20)
     assert clips.frame_size == 20
-    batches = list(eval_batches(clips, 8, 16))
+    batches = list(eval_batches(clips, 8))
     assert [b.shape for b, _ in batches] == [(8, 3, 4, 16, 16)] * 2 + [(4, 3, 4, 16, 16)]
     assert torch.isfinite(batches[0][0]).all()
 
@@ -230,20 +235,22 @@ def test_what_to_do_about_short_videos(tmp_path: Path) -> None:
         load_videos(tmp_path, frames=10, stride=5, **given)  # nor does any other stride
 
 
-def test_the_decoder_that_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every clip asks it, and the cache keeps the clips of two decoders apart."""
+def test_the_decoder_of_earlier_versions(tmp_path: Path) -> None:
+    """config.yaml files of theirs say which; PyAV decodes the same frames."""
+
+    @dataclass
+    class Videos(VideoConfig):
+        decoder: str = "pyav"
+
     for name in ("a.mp4", "b.mp4"):
         write_video(tmp_path / name, 6)
-    asked = []
-
-    def frames(*given: object) -> torch.Tensor:
-        asked.append(given[-1])
-        return torch.zeros(3, 2, 16, 16, dtype=torch.uint8)
-
-    monkeypatch.setattr("rince.data.clips.read_frames", frames)
-    monkeypatch.setattr("rince.data.video_sources.require_decoder", asked.append)
-    shape = {"frames": 2, "stride": 2, "cache": tmp_path / "cache", "image_size": 16}
-    for decoder in ("pyav", "torchcodec", "pyav"):
-        train = load_videos(tmp_path, decoder=decoder, **shape).train  # type: ignore[arg-type]
-        assert train[0].shape == (3, 2, 16, 16)
-    assert asked == ["pyav", "pyav", "torchcodec", "torchcodec", "pyav"]
+    splits = []
+    for decoder in ("pyav", "torchcodec"):
+        videos = Videos(frames=2, stride=2, cache_gb=0, decoder=decoder)
+        config = TrainConfig(str(tmp_path), images=DataConfig(image_size=16), videos=videos)
+        said = pytest.warns(RinceWarning, match="torchcodec.*PyAV")
+        with said if decoder == "torchcodec" else contextlib.nullcontext():
+            splits.append(load_splits(str(tmp_path), config))
+    one, other = splits
+    assert one.fingerprint() == other.fingerprint()
+    assert torch.equal(one.train[0], other.train[0])

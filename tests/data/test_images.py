@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from rince.core.checks import RinceError, RinceWarning
+from rince.data.arrays import TensorImages
 from rince.data.batches import eval_batches
-from rince.data.images import (
-    FileImages,
-    TensorImages,
-    drop_duplicates,
-    load_outliers,
-    read_image,
-)
+from rince.data.image.decode import read_image
+from rince.data.image.files import FileImages
+from rince.data.image.sources import load_outliers
+from rince.data.items import drop_duplicates
 from rince.data.views import eval_transform, evaluation_pixels
 from rince.ranks.taxonomy import Taxonomy
 
@@ -294,7 +293,7 @@ def test_known_classes_and_outliers_are_decoded_alike(tmp_path: Path) -> None:
     save(noise(640, 480, 3), tmp_path / "a" / "b" / "large.jpg")
     outliers = load_outliers(tmp_path, 70)
     files = FileImages.from_folder(tmp_path / "a")
-    ((known, _),) = eval_batches(files, 1, 70)
+    ((known, _),) = eval_batches(replace(files, image_size=70), 1)
     assert torch.equal(known, evaluation_pixels(outliers))
     assert torch.equal(files.preload(70).pixels, outliers)
     assert not torch.equal(eval_transform(70)(files[0]), outliers[0])

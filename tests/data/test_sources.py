@@ -15,9 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from rince.core.checks import RinceError, RinceWarning
-from rince.data import sources
-from rince.data.images import FileImages, TensorImages
-from rince.data.sources import digits_outliers, load_dataset, read_idx
+from rince.data.arrays import TensorImages
+from rince.data.image import named as sources
+from rince.data.image.files import FileImages
+from rince.data.image.named import read_idx
+from rince.data.image.sources import digits_outliers, load_dataset
 from rince.data.views import eval_transform
 from rince.ranks.taxonomy import Taxonomy
 
@@ -98,14 +100,14 @@ def test_splits_of_a_folder_are_taken(tmp_path: Path, test_name: str) -> None:
     assert isinstance(splits.train, TensorImages)
     assert isinstance(splits.test, TensorImages)
     assert splits.train.pixels.shape == (7, 3, 8, 8)
-    assert (splits.image_size, splits.channels) == (8, 3)
+    assert (splits.spec.size, splits.spec.channels) == (8, 3)
     taxonomy = Taxonomy.from_folders(tmp_path / "train")
     assert splits.train.taxonomy == splits.test.taxonomy == taxonomy
     assert splits.train.name == splits.test.name == tmp_path.name
     red, blue = taxonomy.index("red"), taxonomy.index("blue")
     assert splits.train.labels.bincount().tolist() == [2, 2, 3]  # blue, orange, red
     assert sorted(splits.test.labels.tolist()) == sorted([red, blue, blue])
-    assert load_dataset(tmp_path).image_size == 32
+    assert load_dataset(tmp_path).spec.size == 32
 
 
 def test_val_comes_before_test_with_a_warning(tmp_path: Path) -> None:
@@ -352,7 +354,7 @@ def test_fashion_mnist_is_read(tmp_path: Path, layout: str, zipped: bool) -> Non
     assert torch.equal(splits.test.pixels, noise(20, 28, 28, seed=2)[:, None])
     assert torch.equal(splits.train.labels, torch.arange(40) % 10)
     assert splits.train.taxonomy == Taxonomy.fashion_mnist()
-    assert (splits.image_size, splits.channels, splits.train.name) == (28, 1, "fashion-mnist")
+    assert (splits.spec.size, splits.spec.channels, splits.train.name) == (28, 1, "fashion-mnist")
     small = load_dataset("fashion-mnist", data_root=tmp_path, image_size=14, per_class=2)
     assert isinstance(small.train, TensorImages)
     assert small.train.pixels.shape == (20, 1, 14, 14)
@@ -462,7 +464,7 @@ def test_cifar100_is_read(tmp_path: Path, layout: str) -> None:
     assert torch.equal(splits.train.pixels, expected)
     assert torch.equal(splits.train.labels, torch.arange(200) % 100)
     assert len(splits.test) == 100
-    assert (splits.image_size, splits.channels) == (32, 3)
+    assert (splits.spec.size, splits.spec.channels) == (32, 3)
     assert splits.train.taxonomy.num_ranks == 2
 
 

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from rince import RinceError, RinceWarning, Taxonomy
-from rince.data.batches import BatchPlan, TrainLoader, eval_batches
-from rince.data.images import drop_duplicates, fingerprint
-from rince.data.sources import Splits
-from rince.data.text_sources import load_text_outliers, load_texts
-from rince.data.texts import Texts, read_rows
+from rince.core.input_spec import InputSpec
+from rince.data.batches import TrainLoader, eval_batches
+from rince.data.items import Splits, drop_duplicates
+from rince.data.plan import BatchPlan
+from rince.data.text.rows import read_rows
+from rince.data.text.sources import load_text_outliers, load_texts
+from rince.data.text.texts import Texts
 from text_models import word_table, write_table
 
 HEADER = ("text", "domain", "intent", "split")
@@ -45,7 +47,7 @@ def expect(train: Texts, test: Texts) -> None:
 def test_csv(tmp_path: Path) -> None:
     splits = load_texts(write_table(tmp_path / "mine.csv", [HEADER, ("", "", "", ""), *ROWS]))
     expect(*texts_of(splits))
-    assert (splits.kind, splits.channels, splits.image_size, splits.frames) == ("texts", 0, 0, None)
+    assert splits.spec == InputSpec.texts()
     same = Taxonomy.from_csv(  # a class without a domain hangs where Taxonomy puts it
         write_table(tmp_path / "classes.csv", [("class", "up"), *[(p[-1], *p[:-1]) for p in PATHS]])
     )
@@ -123,9 +125,9 @@ def test_fingerprint(tmp_path: Path) -> None:
     assert len({before, *map(found, others)}) == 6
     train = load_texts(write_table(tmp_path / "a.csv", [HEADER, *ROWS])).train
     assert (
-        fingerprint(train.subset([0, 1, 2]))
-        == fingerprint(train)
-        != fingerprint(train.subset([1, 0, 2]))
+        train.subset([0, 1, 2]).fingerprint()
+        == train.fingerprint()
+        != train.subset([1, 0, 2]).fingerprint()
     )
 
 
@@ -191,7 +193,7 @@ def test_batches(tmp_path: Path) -> None:
     tree = Taxonomy([("x",), ("y",)])
     tokens = torch.arange(10).view(5, 2)
     texts = Texts(tuple("abcde"), tokens, torch.tensor([0, 1, 0, 1, 1]), tree, "mine")
-    found = list(eval_batches(texts, 2, 0))
+    found = list(eval_batches(texts, 2))
     assert [len(part) for part, _ in found] == [2, 2, 1]
     assert torch.equal(torch.cat([part for part, _ in found]), tokens)
     assert torch.cat([labels for _, labels in found]).tolist() == [0, 1, 0, 1, 1]
@@ -199,7 +201,7 @@ def test_batches(tmp_path: Path) -> None:
     assert (some.texts, some.tokens.tolist(), some.labels.tolist()) == (
         ("d", "b"), [[6, 7], [2, 3]], [1, 1],
     )  # fmt: skip
-    (batch,) = TrainLoader(texts, BatchPlan(5, 4, seed=0), image_size=0, augment="later")
+    (batch,) = TrainLoader(texts, BatchPlan(5, 4, seed=0), augment="later")
     assert len(batch.views) == 2
     for view in batch.views:
         assert torch.equal(view, tokens[batch.indices])

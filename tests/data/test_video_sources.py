@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from rince.core.checks import RinceError, RinceWarning
-from rince.data.shots import detect_shots, read_shots
-from rince.data.video_sources import holds_videos, load_videos, video_files
+from rince.data.video.files import holds_videos, video_files
+from rince.data.video.shots import detect_shots, read_shots
+from rince.data.video.sources import load_videos
 
 pytest.importorskip("av")
 
@@ -21,7 +22,7 @@ SMALL = {"frames": 2, "stride": 2, "image_size": 16, "cache_gb": 0}
 def _sides(folder: Path, **options: object) -> tuple[list[str], list[str]]:
     splits = load_videos(folder, **{**SMALL, "per_video": 1, **options})  # type: ignore[arg-type]
     train, test = (
-        [k.rpartition("@")[0] for k in side.keys] for side in (splits.train, splits.test)
+        [k.rpartition("@")[0] for k in keys] for keys in (splits.train.keys(), splits.test.keys())
     )  # type: ignore[union-attr]
     return train, test
 
@@ -74,7 +75,7 @@ def test_kinetics(tmp_path: Path) -> None:
     splits = load_videos(tmp_path, **SMALL)  # type: ignore[arg-type]
     assert splits.train.taxonomy.classes == ("jump", "run")
     assert splits.train.labels.tolist()[0] == 0
-    assert set(splits.train.items[:, 0].tolist()) & set(splits.test.items[:, 0].tolist()) == set()  # type: ignore[union-attr]
+    assert set(splits.train.times[:, 0].tolist()) & set(splits.test.times[:, 0].tolist()) == set()  # type: ignore[union-attr]
 
 
 def test_ucf101(tmp_path: Path) -> None:
@@ -119,15 +120,15 @@ def test_a_table_of_clips(tmp_path: Path) -> None:
     clips = {
         key: item
         for side in (splits.train, splits.test)
-        for key, item in zip(side.keys, side.items.tolist(), strict=True)  # type: ignore[union-attr]
+        for key, item in zip(side.keys(), side.times.tolist(), strict=True)  # type: ignore[union-attr]
     }
     # Sources in order of their names: fourth, other, tape, third.
     assert clips["x/1.mp4@0.000"] == [2, 10_500_000, 10_800_000, -1, 10_800_000]
     assert clips["x/2.mp4@0.000"] == [2, 3_000_000, 3_300_000, -1, 10_800_000]
     assert clips["y/5.mp4@0.000"][:2] == [0, 7_000_000]
     tape = [
-        any(k.startswith("x/1") or k.startswith("x/2") for k in s.keys)
-        for s in (splits.train, splits.test)
+        any(k.startswith("x/1") or k.startswith("x/2") for k in keys)
+        for keys in (splits.train.keys(), splits.test.keys())
     ]  # type: ignore[union-attr]
     assert sorted(tape) == [False, True]  # both of its clips are on one side
     assert {side.taxonomy.classes for side in (splits.train, splits.test)} == {("x", "y")}
@@ -197,7 +198,7 @@ def test_shots_from_a_table(tmp_path: Path) -> None:
     shots = {
         key: item[3]
         for side in (splits.train, splits.test)
-        for key, item in zip(side.keys, side.items.tolist(), strict=True)  # type: ignore[union-attr]
+        for key, item in zip(side.keys(), side.times.tolist(), strict=True)  # type: ignore[union-attr]
     }
     assert [shots[f"a.mp4@{t:.3f}"] for t in (0, 0.1, 0.2, 0.5)] == [0, 0, 1, 1]
     assert shots["b.mp4@0.000"] == -1

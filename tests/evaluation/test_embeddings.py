@@ -11,11 +11,13 @@ from PIL import Image
 from torch import nn
 
 from rince.core.checks import RinceError, RinceWarning
-from rince.data.images import image_files, read_fitted
+from rince.core.input_spec import InputSpec
+from rince.data.image.decode import read_fitted
+from rince.data.image.files import image_files
 from rince.data.views import evaluation_pixels
 from rince.evaluation.embeddings import (
     Embeddings,
-    embed_images,
+    embed,
     load_embeddings,
     nearest,
     require_writable,
@@ -34,8 +36,7 @@ def encoder(channels: int = 3) -> ImageEncoder:
         output_dim=5,
         embedding_dim=None,
         num_heads=1,
-        in_channels=channels,
-        image_size=SIZE,
+        spec=InputSpec.images(channels, SIZE),
         mean=(0.485, 0.456, 0.406)[:channels] if channels == 3 else (0.5,),
         std=(0.229, 0.224, 0.225)[:channels] if channels == 3 else (0.25,),
         class_paths=(("a",),),
@@ -61,7 +62,7 @@ def photos(tmp_path: Path) -> Path:
 def test_each_image_by_itself(photos: Path, channels: int, batch_size: int) -> None:
     net, files = encoder(channels), image_files(photos)
     assert len(files) == 10
-    found = embed_images(net, files, batch_size=batch_size)
+    found = embed(net, files, batch_size=batch_size)
     assert found.paths == tuple(files)
     linear = net.module[1].double()  # type: ignore[index,operator]
     for file, vector in zip(files, found.vectors, strict=True):
@@ -75,20 +76,20 @@ def test_each_image_by_itself(photos: Path, channels: int, batch_size: int) -> N
 
 def test_files_that_cannot_be_read(photos: Path) -> None:
     files = image_files(photos)
-    whole = embed_images(encoder(), files, batch_size=2)
+    whole = embed(encoder(), files, batch_size=2)
     for index in (2, 3, 9):  # all of a batch, and one of the last
         Path(files[index]).write_bytes(b"no image")
     with pytest.raises(RinceError, match=r"cannot read .*png"):
-        embed_images(encoder(), files, batch_size=2)
+        embed(encoder(), files, batch_size=2)
     with pytest.warns(RinceWarning, match="3 of 10 images are left out"):
-        found = embed_images(encoder(), files, batch_size=2, on_unreadable="skip")
+        found = embed(encoder(), files, batch_size=2, skip_unreadable=True)
     kept = [0, 1, 4, 5, 6, 7, 8]
     assert found.paths == tuple(files[i] for i in kept)
     torch.testing.assert_close(found.vectors, whole.vectors[kept])
     for file in files:
         Path(file).write_bytes(b"no image")
     with pytest.raises(RinceError, match="none of the 10 images can be read"):
-        embed_images(encoder(), files, on_unreadable="skip")
+        embed(encoder(), files, skip_unreadable=True)
 
 
 def test_the_nearest_against_all_cosines_in_float64() -> None:

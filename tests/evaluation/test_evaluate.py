@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from rince import RinceError, RinceWarning, Taxonomy
-from rince.data.images import TensorImages
-from rince.data.sources import Splits
+from rince.data.arrays import TensorImages
+from rince.data.items import Splits
 from rince.data.views import evaluation_pixels
-from rince.evaluation.evaluate import EvaluationOptions, evaluate_backbone
-from rince.evaluation.ood import auroc, energy_score, fpr_at_tpr, msp_score
+from rince.evaluation import STEPS, Context, EvaluationOptions, evaluate_backbone
 from rince.evaluation.results import load_evaluation, save_evaluation
+from rince.metrics import auroc, energy_score, fpr_at_tpr, msp_score
 
 
 def splits(taxonomy: Taxonomy, train: int, test: int) -> Splits:
@@ -25,7 +25,7 @@ def splits(taxonomy: Taxonomy, train: int, test: int) -> Splits:
         pixels = torch.randint(0, 256, (count, 1, 8, 8), generator=generator, dtype=torch.uint8)
         return TensorImages(pixels, torch.arange(count) % taxonomy.num_classes, taxonomy, "noise")
 
-    return Splits(images(train), images(test), 8)
+    return Splits(images(train), images(test))
 
 
 def outliers() -> dict[str, Tensor]:
@@ -114,3 +114,30 @@ def test_results_that_cannot_be_written_leave_the_old_ones(
         save_evaluation(found, tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     assert load_evaluation(tmp_path).metrics == found.metrics
+
+
+def norm_ratio(context: Context) -> dict[str, float]:
+    """A metric of one's own: mean length of the test features over that of the training ones."""
+    test, train = (features.norm(dim=1).mean() for features in context.features)
+    return {"mine/norm-ratio": float(test / train)}
+
+
+def test_a_step_of_ones_own_comes_after_the_others() -> None:
+    data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 6)
+    plain = evaluate_backbone(nn.Flatten(), data, outliers(), options=OPTIONS)
+    found = evaluate_backbone(
+        nn.Flatten(), data, outliers(), options=OPTIONS, steps=[*STEPS, norm_ratio]
+    )
+    test, train = (evaluation_pixels(side.pixels).flatten(1) for side in (data.test, data.train))
+    ratio = float(test.norm(dim=1).mean() / train.norm(dim=1).mean())
+    assert list(found.metrics) == [*plain.metrics, "mine/norm-ratio"]
+    assert found.metrics["mine/norm-ratio"] == pytest.approx(ratio)
+    assert {name: found.metrics[name] for name in plain.metrics} == plain.metrics
+    alone = evaluate_backbone(nn.Flatten(), data, {}, options=OPTIONS, steps=[norm_ratio])
+    assert list(alone.metrics) == ["mine/norm-ratio"]
+
+
+def test_two_steps_that_give_one_name_are_refused() -> None:
+    data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 6)
+    with pytest.raises(ValueError, match="step norm_ratio gives mine/norm-ratio, which an earlier"):
+        evaluate_backbone(nn.Flatten(), data, {}, options=OPTIONS, steps=[norm_ratio, norm_ratio])

@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from rince.cli.compare import compare_runs
-from rince.cli.evaluate import evaluate_run
 from rince.core.checks import RinceError
 from rince.data.batches import eval_batches
-from rince.data.clips import VideoClips
-from rince.evaluation.evaluate import EvaluationOptions, evaluate_backbone
+from rince.data.video.clips import VideoClips
+from rince.evaluation import EvaluationOptions, evaluate_backbone
 from rince.evaluation.results import load_evaluation
 from rince.ranks.time import VIDEO
+from rince.reports.compare import compare_runs
 from rince.training.checkpoint import load_run
 from rince.training.config import (
     DataConfig,
@@ -26,6 +25,7 @@ from rince.training.config import (
     TrainConfig,
     VideoConfig,
 )
+from rince.training.evaluation import evaluate_run
 from rince.training.run import train
 from rince.training.splits import load_splits
 
@@ -71,7 +71,7 @@ def test_labelled_clips(labelled: Path, tmp_path: Path) -> None:
     for i in range(3):
         write_video(strange / f"{i}.mp4", 20, shades=[(97 * (i + 3 * t)) % 250 for t in range(20)])
     folder = _run(labelled, tmp_path, "run")
-    evaluate_run(folder, [str(strange)], options=OPTIONS)
+    evaluate_run(folder, {strange.name: str(strange)}, options=OPTIONS)
     found = load_evaluation(folder)
     names = ["probe/fine", "probe/video", "knn/fine", "retrieval/fine/R@20", "retrieval/near/R@5"]
     names += ["retrieval/video/R@1", "ordering/pairs/2>3", "ordering/pairs/3>0"]
@@ -94,7 +94,7 @@ def test_labelled_clips(labelled: Path, tmp_path: Path) -> None:
 
 def test_nothing_is_judged_by_labels_that_are_not_there(tmp_path: Path) -> None:
     folder = _run(_videos(tmp_path / "plain", ("",)), tmp_path, "run")
-    evaluate_run(folder, [], options=OPTIONS)
+    evaluate_run(folder, {}, options=OPTIONS)
     found = load_evaluation(folder)
     kinds = {name.partition("/")[0] for name in found.metrics}
     assert kinds == {"retrieval", "ordering"}
@@ -108,9 +108,9 @@ def test_a_classifier_is_judged_by_its_own_logits(labelled: Path, tmp_path: Path
         labelled, tmp_path, "tuned", objective="cross-entropy", ranks=RanksConfig(),
         model=ModelConfig(backbone="small-resnet3d", start_from=str(first)),
     )  # fmt: skip
-    evaluate_run(first, [], options=OPTIONS)
+    evaluate_run(first, {}, options=OPTIONS)
     assert not [name for name in load_evaluation(first).metrics if name.startswith("classifier")]
-    evaluate_run(tuned, [], options=OPTIONS)
+    evaluate_run(tuned, {}, options=OPTIONS)
     found = load_evaluation(tuned)
 
     trained = load_run(tuned)
@@ -118,10 +118,10 @@ def test_a_classifier_is_judged_by_its_own_logits(labelled: Path, tmp_path: Path
     clips = splits.test
     assert isinstance(clips, VideoClips)
     with torch.no_grad():
-        batches = eval_batches(clips, 1, 16, 0)
+        batches = eval_batches(clips, 1)
         features = torch.cat([trained.backbone.module(pixels) for pixels, _ in batches])
     of_video: dict[int, list[int]] = {}
-    for i, video in enumerate(clips.items[:, VIDEO].tolist()):
+    for i, video in enumerate(clips.times[:, VIDEO].tolist()):
         of_video.setdefault(int(video), []).append(i)
 
     def accuracies(head: nn.Linear) -> tuple[float, float]:
@@ -160,7 +160,7 @@ def test_a_classifier_is_judged_by_its_own_logits(labelled: Path, tmp_path: Path
 def test_videos_of_one_clip_are_judged_by_label(labelled: Path, tmp_path: Path) -> None:
     videos = VideoConfig(frames=4, stride=1, per_video=1, cache_gb=0)
     folder = _run(labelled, tmp_path, "run", videos=videos, ranks=RanksConfig())
-    evaluate_run(folder, [], options=OPTIONS)
+    evaluate_run(folder, {}, options=OPTIONS)
     found = load_evaluation(folder)
     assert "ordering/pairs/1>0" in found.metrics
     assert not [name for name in found.metrics if name.startswith("retrieval/near")]
@@ -173,5 +173,5 @@ def test_other_data_must_be_clips_of_that_length(
     folder = _run(labelled, tmp_path, "run")
     with pytest.raises(RinceError, match="holds colour images of 16 pixels, but run was trained on "
                        "colour clips of 4 frames of 16 pixels"):  # fmt: skip
-        evaluate_run(folder, [], options=OPTIONS, data=str(image_tree))
+        evaluate_run(folder, {}, options=OPTIONS, data=str(image_tree))
     torch.manual_seed(0)

@@ -1,20 +1,11 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from evaluation_helpers import cosines, normal_features
 from torch import Tensor, nn
 
-from rince.core.checks import RinceWarning
-from rince.evaluation.features import (
-    FeatureSet,
-    check_labels,
-    cosine_chunks,
-    extract_features,
-    sort_rows,
-    unit_features,
-)
+from metric_inputs import normal_features
+from rince.evaluation.features import FeatureSet, extract_features
 
 
 def backbone() -> nn.Sequential:
@@ -103,52 +94,3 @@ def test_feature_set_checks_what_it_holds() -> None:
         FeatureSet(torch.ones(2, 2), torch.arange(3))
     with pytest.raises(ValueError, match="non-empty"):
         FeatureSet(torch.ones(0, 2), torch.arange(0))
-
-
-@pytest.mark.parametrize("bad", [-1, 3])
-def test_labels_out_of_range_are_named(bad: int) -> None:
-    check_labels(torch.tensor([0, 2]), 2, "labels", num_classes=3)
-    with pytest.raises(ValueError, match=rf"\[0, 3\).*but hold {bad}"):
-        check_labels(torch.tensor([1, bad]), 2, "labels", num_classes=3)
-
-
-def test_unit_features_survive_tiny_and_huge_values() -> None:
-    rows = torch.tensor([[3.0, 4.0]])
-    for factor in (1e-30, 1e-22, 1.0, 1e22, 1e37):
-        torch.testing.assert_close(unit_features(rows * factor, "x"), torch.tensor([[0.6, 0.8]]))
-    torch.testing.assert_close(
-        unit_features(rows.double() * 1e300, "x"), torch.tensor([[0.6, 0.8]])
-    )
-
-
-def test_zero_vectors_warn_and_all_zero_is_an_error() -> None:
-    with pytest.warns(RinceWarning, match="1 of 2 x are zero vectors"):
-        unit = unit_features(torch.tensor([[0.0, 0.0], [0.0, -2.0]]), "x")
-    assert unit.tolist() == [[0.0, 0.0], [0.0, -1.0]]
-    with pytest.raises(ValueError, match="all x are zero vectors"):
-        unit_features(torch.zeros(2, 3), "x")
-
-
-@pytest.mark.parametrize("chunk_size", [1, 3, 7, 100])
-def test_chunks_hold_all_cosines_once(chunk_size: int) -> None:
-    query, gallery = normal_features(0, 7), normal_features(1, 5)
-    found = np.full((7, 5), np.nan)
-    for rows, similarity in cosine_chunks(query.requires_grad_(), gallery, chunk_size):
-        assert len(similarity) <= chunk_size
-        assert np.isnan(found[rows]).all()
-        found[rows] = similarity.numpy()
-    np.testing.assert_allclose(found, cosines(query.detach(), gallery), atol=1e-6)
-
-
-def test_chunk_errors() -> None:
-    with pytest.raises(ValueError, match="as many dimensions, got 8 and 4"):
-        next(cosine_chunks(normal_features(0, 2), normal_features(0, 2, 4), 2))
-    with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
-        next(cosine_chunks(normal_features(0, 2), normal_features(0, 2), 0))
-
-
-@pytest.mark.parametrize("rows", [0, 1, 2, 5])
-def test_rows_are_sorted_each_for_itself(rows: int) -> None:
-    values = normal_features(3, rows, 40)
-    expected = torch.sort(values, dim=1).values
-    assert torch.equal(sort_rows(values.clone()), expected)

@@ -1,4 +1,4 @@
-"""Clips judged by time, against loops over all pairs."""
+"""Similarity over time, against a loop over all pairs."""
 
 from __future__ import annotations
 
@@ -6,53 +6,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rince import TimeRanks
-from rince.core.pair_ranks import DenseRanks
-from rince.evaluation.times import recall_by_rank, similarity_over_time, video_accuracy
+from rince.evaluation.times import similarity_over_time
 from rince.ranks.time import seconds_apart
-
-# Few directions, so that similarities tie.
-VECTORS = st.sampled_from([(1.0, 0.0), (0.8, 0.6), (0.6, 0.8), (0.0, 1.0), (-1.0, 0.0)])
-
-
-@given(st.data())
-def test_recall(data: st.DataObject) -> None:
-    queries, keys = (data.draw(st.lists(VECTORS, min_size=1, max_size=6)) for _ in range(2))
-    codes = st.lists(st.integers(-1, 3), min_size=len(keys), max_size=len(keys))
-    ranks = [data.draw(codes) for _ in queries]
-    worst = data.draw(st.integers(1, 3))
-    expected: dict[int, list[bool]] = {1: [], 2: [], 5: []}
-    for query, row in zip(queries, ranks, strict=True):
-        scored = [
-            (round(query[0] * key[0] + query[1] * key[1], 6), 1 <= rank <= worst)
-            for key, rank in zip(keys, row, strict=True)
-            if rank != -1
-        ]
-        if not any(wanted for _, wanted in scored):
-            continue
-        nearest = sorted(scored, key=lambda s: (-s[0], s[1]))  # of ties, the unwanted first
-        for k, hits in expected.items():
-            hits.append(any(wanted for _, wanted in nearest[:k]))
-    found = recall_by_rank(
-        torch.tensor(queries), torch.tensor(keys), DenseRanks(torch.tensor(ranks)),
-        worst_rank=worst, ks=(1, 2, 5), chunk_size=2,
-    )  # fmt: skip
-    assert found == pytest.approx({k: sum(h) / len(h) for k, h in expected.items() if h})
-
-
-def test_videos_are_judged_by_the_mean_of_their_clips() -> None:
-    # Video 0: one sure and two unsure clips; video 1 holds clips of both labels.
-    logits = torch.tensor([[5.0, 0], [0, 0.5], [0, 0.5], [0, 3], [0, 3]])
-    labels, videos = torch.tensor([0, 0, 0, 1, 0]), torch.tensor([0, 0, 0, 1, 1])
-    assert video_accuracy(logits, labels, videos) == pytest.approx(2 / 3)
-    # Probabilities, not logits: one clip, however sure, does not outvote two.
-    sure = torch.tensor([[50.0, 0], [0, 3], [0, 3]])
-    assert video_accuracy(sure, torch.tensor([1, 1, 1]), torch.tensor([0, 0, 0])) == 1
-    with pytest.raises(ValueError, match="no logits"):
-        video_accuracy(logits[:0], labels[:0], videos[:0])
 
 
 def test_seconds_apart() -> None:

@@ -24,7 +24,7 @@ from rince import (
     supcon_in,
     supcon_out,
 )
-from rince.losses import contrastive, masked
+from rince.losses import common, contrastive
 
 LOSSES: dict[str, Any] = {"info_nce": info_nce, "supcon_in": supcon_in, "supcon_out": supcon_out}
 each_loss = pytest.mark.parametrize("name", LOSSES)
@@ -169,7 +169,7 @@ def test_large_batches_hold_no_queries_by_keys_matrix(
     count = 300
     monkeypatch.setattr(contrastive, "PAIRS_AT_ONCE", count * count - 1)
     monkeypatch.setattr(contrastive, "PAIRS_OF_A_BLOCK", 16 * count)
-    monkeypatch.setattr(masked, "PAIRS_OF_A_TILE", 16 * count)
+    monkeypatch.setattr(common, "PAIRS_OF_A_TILE", 16 * count)
     z = unit(7, count, 4).requires_grad_()
     labels = torch.arange(count) // 2
     source = IdentityRanks(labels, labels, ignore_self=True)

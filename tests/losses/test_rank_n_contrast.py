@@ -8,7 +8,7 @@ from torch import Tensor
 
 from oracles import losses as oracle
 from rince import rank_n_contrast
-from rince.losses.terms import rank_terms
+from rince.losses.definition import rank_terms
 
 
 def points(seed: int, count: int) -> Tensor:

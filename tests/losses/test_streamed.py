@@ -22,7 +22,9 @@ import rince
 from oracles import losses as oracle
 from rince import DenseRanks, IdentityRanks, PairRanks, RinceWarning, TableRanks, ranked_info_nce
 from rince.core.pair_ranks import ALL
-from rince.losses import kernels, positive_pairs, self_pairs, streamed
+from rince.losses.blockwise import block, by_class, positive_pairs
+from rince.losses.blockwise import engine as streamed
+from rince.losses.blockwise import in_batch as self_pairs
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
 
 # The function of the same name hides the module.
@@ -64,7 +66,7 @@ def positives_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     same, and make it visit them in many small pieces."""
     monkeypatch.setattr(self_pairs, "MOST_VISITS", 1.0)
     monkeypatch.setattr(self_pairs, "SMALLEST_BATCH", 0)
-    monkeypatch.setattr(kernels, "FEWEST_PAIRS_BY_CLASS", 0)
+    monkeypatch.setattr(by_class, "FEWEST_PAIRS_BY_CLASS", 0)
     monkeypatch.setattr(positive_pairs, "PAIRS_AT_A_TIME", 40)
     monkeypatch.setattr(positive_pairs, "QUERIES_OF_A_CLASS", 3)
 
@@ -250,16 +252,16 @@ def test_the_kernel_by_class_serves_where_its_exponents_fit(
 ) -> None:
     def serves(tau: float, source: PairRanks, scale: float = 1.0) -> bool:
         z = unit(2, 300, 16) * scale
-        inputs = kernels.Inputs(z, z, torch.tensor([tau, 0.5]), source, "out-in", "exclusive")
-        return kernels.ByClass.can_serve(inputs)
+        inputs = block.Inputs(z, z, torch.tensor([tau, 0.5]), source, "out-in", "exclusive")
+        return by_class.ByClass.can_serve(inputs)
 
     assert serves(0.1, labelled(300))
     assert serves(0.0127, labelled(300))
     assert not serves(0.01, labelled(300))
     assert not serves(0.1, labelled(300), scale=3.0)
-    monkeypatch.setattr(kernels, "FEWEST_PAIRS_BY_CLASS", 300 * 300 + 1)
+    monkeypatch.setattr(by_class, "FEWEST_PAIRS_BY_CLASS", 300 * 300 + 1)
     assert not serves(0.1, labelled(300))
-    monkeypatch.setattr(kernels, "FEWEST_PAIRS_BY_CLASS", 300 * 300)
+    monkeypatch.setattr(by_class, "FEWEST_PAIRS_BY_CLASS", 300 * 300)
     assert not serves(0.1, labelled(300, num_classes=100))  # no fewer classes than keys / 4
     assert not serves(0.1, IdentityRanks(torch.arange(300), torch.arange(300)))
 
@@ -402,7 +404,7 @@ def test_tiles_of_one_rank_are_found_and_give_the_same(monkeypatch: pytest.Monke
     table.fill_diagonal_(1)
     source = TableRanks(labels, labels, table, ignore_self=True)
     z = unit(22, 90, 8, dtype=torch.float64)
-    inputs = kernels.Inputs(z, z, torch.tensor([0.1, 0.2]), source, "out-in", "exclusive")
+    inputs = block.Inputs(z, z, torch.tensor([0.1, 0.2]), source, "out-in", "exclusive")
     # 30 samples a superclass: panels of 15 never hold two of them.
     assert len(self_pairs.SelfPairs(inputs, 15).uniform) == 15 - 3
     found = []

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from rince.core.input_spec import InputSpec
 from rince.models.backbones import SmallResNet, as_backbone, build_backbone
 from rince.models.heads import ProjectionHead
 
@@ -22,7 +23,7 @@ from rince.models.heads import ProjectionHead
     ],
 )
 def test_names_give_features_and_a_gradient(name: str, channels: int, size: int, dim: int) -> None:
-    backbone = build_backbone(name, in_channels=channels, image_size=size)
+    backbone = build_backbone(name, InputSpec.images(channels, size))
     features = backbone.module(torch.randn(2, channels, size, size))
     assert features.shape == (2, dim) == (2, backbone.feature_dim)
     features.sum().backward()
@@ -33,14 +34,14 @@ def test_names_give_features_and_a_gradient(name: str, channels: int, size: int,
 
 def test_timm_names() -> None:
     pytest.importorskip("timm", reason="the extra timm is not installed")
-    backbone = build_backbone("timm/resnet10t", in_channels=1, image_size=32)
+    backbone = build_backbone("timm/resnet10t", InputSpec.images(1, 32))
     assert backbone.module(torch.randn(2, 1, 32, 32)).shape == (2, backbone.feature_dim)
     with pytest.raises(ValueError, match=r"no model 'resnet10'. Close: .*resnet1"):
         build_backbone("timm/resnet10")
 
 
 def test_the_3x3_stem_keeps_the_resolution() -> None:
-    module = build_backbone("resnet18-3x3", image_size=32).module
+    module = build_backbone("resnet18-3x3", InputSpec.images(size=32)).module
     stem = nn.Sequential(module.conv1, module.bn1, module.relu, module.maxpool)
     assert stem(torch.randn(1, 3, 32, 32)).shape == (1, 64, 32, 32)
 
@@ -52,13 +53,13 @@ def test_the_small_resnet_is_small() -> None:
 
 def test_a_module_of_your_own() -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(12, 7))
-    backbone = as_backbone(module, in_channels=3, image_size=2)
+    backbone = as_backbone(module, InputSpec.images(size=2))
     assert backbone.module is module
     assert backbone.feature_dim == 7
-    with pytest.raises(ValueError, match=r"fails on a 3-channel image of 4 x 4 pixels"):
-        as_backbone(module, in_channels=3, image_size=4)
+    with pytest.raises(ValueError, match=r"fails on colour images of 4 x 4 pixels"):
+        as_backbone(module, InputSpec.images(size=4))
     with pytest.raises(ValueError, match=r"must give \(batch, features\), got \(1, 3, 4, 4\)"):
-        as_backbone(nn.Identity(), in_channels=3, image_size=4)
+        as_backbone(nn.Identity(), InputSpec.images(size=4))
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_unknown_names_are_answered_with_known_ones(name: str, message: str) -> 
 
 def test_grey_images_in_a_model_for_rgb() -> None:
     with pytest.raises(ValueError, match="takes RGB images only"):
-        build_backbone("torchvision/mobilenet_v3_small", in_channels=1, image_size=64)
+        build_backbone("torchvision/mobilenet_v3_small", InputSpec.images(1, 64))
 
 
 def test_pretrained_names() -> None:

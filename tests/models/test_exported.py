@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import rince
 from rince.core.checks import RinceError
+from rince.core.input_spec import InputSpec
 from rince.data.views import NORMALISATION, evaluation_pixels
 from rince.models.backbones import build_backbone
 from rince.models.exported import (
@@ -33,7 +34,7 @@ def encoder(
     channels: int = 3, embedding_dim: int | None = None, num_heads: int = 1, seed: int = 0
 ) -> ImageEncoder:
     torch.manual_seed(seed)
-    backbone = build_backbone("tiny-resnet", in_channels=channels, image_size=SIZE)
+    backbone = build_backbone("tiny-resnet", InputSpec.images(channels, SIZE))
     module, width = backbone.module, backbone.feature_dim
     with torch.no_grad():
         for norm in (m for m in module.modules() if isinstance(m, nn.BatchNorm2d)):
@@ -51,8 +52,7 @@ def encoder(
         output_dim=width * num_heads,
         embedding_dim=embedding_dim,
         num_heads=num_heads,
-        in_channels=channels,
-        image_size=SIZE,
+        spec=InputSpec.images(channels, SIZE),
         mean=mean,
         std=std,
         class_paths=(("pet", "dog"), ("pet", "cat"), ("car",)),
@@ -124,7 +124,7 @@ def test_the_fingerprint_tells_encoders_apart() -> None:
     others = [
         encoder(seed=1),
         encoder(embedding_dim=8),
-        replace(one, image_size=13),
+        replace(one, spec=InputSpec.images(3, 13)),
         replace(one, mean=(0.5, 0.5, 0.5)),
         replace(one, std=(0.5, 0.5, 0.5)),
         replace(one, backbone="small-resnet"),

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from rince.core.input_spec import InputSpec
 from rince.models.backbones import as_backbone, build_backbone
 
 
@@ -17,7 +18,7 @@ from rince.models.backbones import as_backbone, build_backbone
     ],
 )
 def test_backbones_take_clips(name: str, dimension: int) -> None:
-    backbone = build_backbone(name, image_size=32, frames=4)
+    backbone = build_backbone(name, InputSpec.clips(3, 4, 32))
     assert backbone.feature_dim == dimension
     backbone.module.eval()
     clips = torch.randn(2, 3, 4, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -29,20 +30,16 @@ def test_backbones_take_clips(name: str, dimension: int) -> None:
 
 
 def test_the_small_one_is_small() -> None:
-    module = build_backbone("small-resnet3d", in_channels=1, image_size=32, frames=8).module
+    module = build_backbone("small-resnet3d", InputSpec.clips(1, 8, 32)).module
     assert sum(p.numel() for p in module.parameters()) < 400_000
 
 
 def test_any_module_on_clips() -> None:
     own = nn.Sequential(nn.Conv3d(3, 5, 1), nn.AdaptiveAvgPool3d(1), nn.Flatten())
-    assert as_backbone(own, image_size=8, frames=2).feature_dim == 5
-    for frames in (None, 4):  # a net for clips on images, and the other way round
-        module = nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.Flatten())
-        if frames is None:
-            module = nn.Sequential(nn.Conv3d(3, 5, 1), nn.BatchNorm3d(5), nn.Flatten())
-        with pytest.raises(
-            ValueError,
-            match="fails on a 3-channel "
-            + ("image", "clip of 4.*take small-resnet3d")[bool(frames)],
-        ):
-            as_backbone(module, image_size=8, frames=frames)
+    assert as_backbone(own, InputSpec.clips(3, 2, 8)).feature_dim == 5
+    flat = nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.Flatten())
+    deep = nn.Sequential(nn.Conv3d(3, 5, 1), nn.BatchNorm3d(5), nn.Flatten())
+    with pytest.raises(ValueError, match=r"fails on .*clips of 4.*\n?.*small-resnet3d"):
+        as_backbone(flat, InputSpec.clips(3, 4, 8))
+    with pytest.raises(ValueError, match=r"fails on .*images of 8 x 8"):
+        as_backbone(deep, InputSpec.images(size=8))

@@ -76,13 +76,14 @@ def test_rows_in_another_order_are_matched_by_name(tmp_path: Path) -> None:
     [
         ("", "expected a header row of class names"),
         ("x,a,b\n", "expected a header row of class names"),
-        ("x,a,b\na,1,2\nb,1\n", "line 3 has 2 cells, but the header has 3"),
-        ("x,a,b\na,1,2\nb,1,two\n", "line 3: 'two' is no number"),
+        ("x,a,b\na,1,2\nb,1\n", "line 3: 2 cells, but the header has 3"),
+        ("x,a,b\na,one,2\nb,1,two\n", "line 2: 'one' is no number; line 3: 'two' is no number"),
+        ("x;a;b\na;1;0,5\nb;1;1\n", "line 2: '0,5' is no number"),
         ("x,a,b\na,1,2\nc,1,2\n", "c is only among the rows; b is only among the columns"),
         ("x,a,a\na,1,2\nb,1,2\n", "column names occur twice: a"),
         ("x,a,b\na,1,2\na,1,2\n", "row names occur twice: a"),
         ("x,a,b\na,1,inf\nb,1,2\n", "scores must be finite"),
-        ('x,"a\n', "cannot read the scores"),
+        ('x,"a\n', "line 1: a quote"),
     ],
 )
 def test_a_table_that_cannot_be(tmp_path: Path, text: str, message: str) -> None:

@@ -337,3 +337,12 @@ def test_no_score_at_all_is_no_crash() -> None:
     alone: SimilarityRanks = Similarity.from_matrix([[1.0]], ["a"]).by_thresholds([0.5])
     assert alone.table.tolist() == [[1]]
     assert alone.describe().pairs == (0, 0, 0, 0)
+
+
+def test_two_unicode_forms_are_one_name() -> None:
+    one, two = "caf\u00e9", "cafe\u0301"
+    scores = Similarity.from_matrix([[1, 0.5], [0.25, 1]], [two, "eau"])
+    assert scores.aligned_to(["eau", one]).scores.tolist() == [[1, 0.25], [0.5, 1]]
+    assert scores.aligned_to(["eau", one]).classes == ("eau", one)
+    with pytest.raises(ValueError, match="given twice"):
+        Similarity.from_matrix([[1, 0.5], [0.25, 1]], [one, two])

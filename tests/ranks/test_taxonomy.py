@@ -460,6 +460,31 @@ def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
         Taxonomy.from_csv(file)
 
 
+def test_all_rows_that_are_too_long_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "tree.csv"
+    file.write_text("class,a\nx,p,q\ny\nz,p,q,r\n")
+    with pytest.raises(RinceError, match="2 bad rows: line 2: 3 cells.*; line 4: 4 cells"):
+        Taxonomy.from_csv(file)
+
+
+def test_other_tables_than_csv(tmp_path: Path) -> None:
+    expected = (("animal", "husky"), ("boat",))
+    (tmp_path / "t.csv").write_text("class;up\nhusky;animal\nboat;\n")
+    (tmp_path / "t.tsv").write_text("class\tup\nhusky\tanimal\nboat\n")
+    (tmp_path / "t.jsonl").write_text('{"class": "husky", "up": "animal"}\n{"class": "boat"}\n')
+    for name in ("t.csv", "t.tsv", "t.jsonl"):
+        assert Taxonomy.from_csv(tmp_path / name).paths == expected
+
+
+def test_two_unicode_forms_are_one_name() -> None:
+    one, two = "caf\u00e9", "cafe\u0301"
+    tree = Taxonomy([(two,), ("eau",)])
+    assert tree.classes[0] == two
+    assert tree.index(one) == tree.index(two) == 0
+    with pytest.raises(ValueError, match=r"given twice \(class 0 and class 1\)"):
+        Taxonomy([(one,), (two,)])
+
+
 def test_csv_levels(tmp_path: Path) -> None:
     file = tmp_path / "tree.csv"
     file.write_text("class,a,b\nx,p,q\n")

@@ -9,6 +9,7 @@ import torch
 import yaml
 from torch import nn
 
+from rince.core.input_spec import InputSpec
 from rince.evaluation.results import Evaluation
 from rince.models.exported import ImageEncoder
 from rince.ranks.class_ranks import ClassRanks
@@ -22,8 +23,7 @@ ENCODER = ImageEncoder(
     output_dim=256,
     embedding_dim=None,
     num_heads=1,
-    in_channels=3,
-    image_size=64,
+    spec=InputSpec.images(3, 64),
     mean=(0.1, 0.2, 0.3),
     std=(0.4, 0.5, 0.6),
     class_paths=(("pet", "dog"), ("pet", "cat"), ("car",)),
@@ -120,7 +120,7 @@ def test_ranks_are_counted_between_different_classes() -> None:
             {"embedding_dim": 128, "output_dim": 256, "num_heads": 2},
             "embeddings, 256 numbers: 2 embeddings of length 1, side by side |",
         ),
-        ({"in_channels": 1}, "| images | grey, shorter side scaled to 64 pixels"),
+        ({"spec": InputSpec.images(1, 64)}, "| images | grey, shorter side scaled to 64 pixels"),
         ({}, "minus [0.1, 0.2, 0.3], divided by [0.4, 0.5, 0.6], a channel each"),
         ({"backbone": None}, "and backbone=..., the module's code is not in here"),
         ({}, "Trained on 3 classes: dog, cat, car\n"),

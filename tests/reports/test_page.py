@@ -16,11 +16,12 @@ from PIL import Image
 from rince.core.checks import RinceError, RinceWarning
 from rince.evaluation.results import Gallery
 from rince.reports.figures import rank_colour
-from rince.reports.gallery import gallery_html
+from rince.reports.gallery import gallery_view
 from rince.reports.origins import duration
 from rince.reports.page import MAX_BYTES, write_report
 from rince.reports.table import comparison_rows, format_metric
 
+SCRIPT = "<script>alert(1)</script>"
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
@@ -38,8 +39,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         names = [name for name, _ in attrs]
         assert len(names) == len(set(names))
-        parents = [element["tag"] for element in self.open]
-        element = {"tag": tag, "attrs": dict(attrs), "text": "", "parents": parents}
+        element = {"tag": tag, "attrs": dict(attrs), "text": "", "within": list(self.open)}
         self.elements.append(element)
         if tag not in VOID:
             self.open.append(element)
@@ -53,28 +53,44 @@ class Page(HTMLParser):
         for element in self.open:
             element["text"] += data
 
-    def find(self, tag, **attrs):
+    def find(self, tag, within=None, **attrs):
         return [
             e
             for e in self.elements
             if e["tag"] == tag
+            and (within is None or any(outer is within for outer in e["within"]))
             and all(v in e["attrs"].get(k.rstrip("_"), "").split() for k, v in attrs.items())
+        ]
+
+    def section(self, name):
+        """The section that is linked as #name."""
+        (section,) = self.find("section", id=name)
+        return section
+
+    def rows(self, table):
+        """The first cell of each row of a table -> the other cells, as elements."""
+        rows = {}
+        for row in self.find("tr", table):
+            head, *cells = [e for tag in ("th", "td") for e in self.find(tag, row)]
+            if head["attrs"].get("scope") == "row":
+                rows[head["text"]] = cells
+        return rows
+
+    def key_tables(self, section, folded):
+        """The tables of options or versions: key -> texts of its cells."""
+        return [
+            {key: [cell["text"] for cell in cells] for key, cells in self.rows(table).items()}
+            for table in self.find("table", self.section(section), class_="keys")
+            if any(e["tag"] == "details" for e in table["within"]) == folded
         ]
 
     def result_rows(self):
         """label -> [(text, best)] of the results table."""
-        start = self.elements.index(self.find("table", class_="results")[0])
-        rows: dict[str, list] = {}
-        label = None
-        for element in self.elements[start:]:
-            if element["tag"] == "table" and element["attrs"].get("class") != "results":
-                break
-            if element["tag"] == "th" and element["attrs"].get("scope") == "row":
-                label = element["text"]
-                rows[label] = []
-            elif element["tag"] == "td":
-                rows[label].append((element["text"], element["attrs"].get("class") == "best"))
-        return rows
+        (table,) = self.find("table", class_="results")
+        return {
+            label: [(cell["text"], cell["attrs"].get("class") == "best") for cell in cells]
+            for label, cells in self.rows(table).items()
+        }
 
 
 def load(path) -> Page:
@@ -91,7 +107,7 @@ def page(make_run, make_empty_run, tmp_path_factory):
         make_empty_run("empty"),
     ]
     path = tmp_path_factory.mktemp("report") / "new" / "report.html"
-    assert write_report(runs, path, title='A "title" <script>alert(1)</script>') == path
+    assert write_report(runs, path, title=f'A "title" {SCRIPT}') == path
     return runs, path, load(path)
 
 
@@ -113,15 +129,52 @@ def test_nothing_is_loaded_from_elsewhere(page):
     assert {e["attrs"]["href"] for e in parsed.find("a")} == {f"#{i}" for i in ids} - {"#results"}
 
 
-def test_text_is_escaped(page):
-    _, _, parsed = page
+def test_names_are_text_wherever_they_stand(make_run, tmp_path):
+    """Of classes, groups, runs, files, outlier sets, options, versions, and texts themselves."""
+    evil = f'" onload="x" {SCRIPT} {{{{ 7 * 7 }}}}\n'
+    shown = " ".join(evil.split())
+    run = make_run(
+        f"label {evil}",
+        classes=[f"class {i} {evil}" for i in range(10)],
+        outliers=(f"outliers {evil}",),
+        config={f"option {evil}": f"value {evil}"},
+        folder=f"runs/folder {evil}",
+        points=20,
+        metrics={f"metric {evil}": 0.5},
+    )
+    evaluation = replace(
+        run.evaluation,
+        info={f"info {evil}": f"about {evil}"},
+        groups=tuple(f"group {i} {evil}" for i in range(10)),
+    )
+    images = replace(run, evaluation=evaluation, versions={f"package {evil}": f"1 {evil}"})
+    gallery = evaluation.gallery
+    texts = replace(
+        images,
+        folder=run.folder / "b",
+        evaluation=replace(
+            evaluation,
+            gallery=replace(
+                gallery,
+                queries=np.array([f"query {evil}"] * len(gallery.queries)),
+                neighbours=np.full(gallery.neighbours.shape[:2], f"neighbour {evil}"),
+            ),
+        ),
+        config={f"option {evil}": f"other value {evil}"},
+    )
+    parsed = load(write_report([images, texts], tmp_path / f"{SCRIPT[:8]}.html", title=evil))
+    assert not parsed.find("script")
+    assert not [e for e in parsed.elements if any(name.startswith("on") for name in e["attrs"])]
+    body = next(e["text"] for e in parsed.elements if e["tag"] == "body")
+    for said in (
+        *("label", "class 3", "group 1", "outliers", "option", "value", "other value"),
+        *("runs/folder", "metric", "about", "package", "1", "query", "neighbour"),
+    ):
+        assert f"{said} {shown}" in body
+    assert any(shown in e["attrs"].get("title", "") for e in parsed.find("figure"))
+    assert any(shown in e["attrs"]["alt"] for e in parsed.find("img"))
     (heading,) = parsed.find("h1")
-    assert heading["text"] == 'A "title" <script>alert(1)</script>'
-    assert not parsed.find("wild")
-    assert not parsed.find("out-in")
-    assert any("cat <wild> & tame" in e["text"] for e in parsed.find("figcaption"))
-    assert any("cat <wild> & tame" in e["attrs"].get("title", "") for e in parsed.find("figure"))
-    assert any(e["text"] == "<none>" for e in parsed.find("td"))
+    assert heading["text"] == parsed.find("title")[0]["text"] == shown
 
 
 def test_table_holds_every_value_and_the_true_best(page):
@@ -134,7 +187,7 @@ def test_table_holds_every_value_and_the_true_best(page):
     assert shown["rince <out-in> & co (2 runs)"][0] == (f"{100 * mean:.1f} ± {100 * sd:.1f}", True)
     assert shown["supcon"][0] == ("50.0", False)
     assert shown["empty"][1] == ("\N{EN DASH}", False)
-    judged = 0
+    compared = 0
     for j, column in enumerate(comparison.columns):
         column_cells = [cells[j] for cells in shown.values()]
         values = {
@@ -148,8 +201,8 @@ def test_table_holds_every_value_and_the_true_best(page):
             continue
         pick = min if column.key.endswith("FPR95") else max
         assert marked == {i for i, value in values.items() if value == pick(values.values())}
-        judged += 1
-    assert judged == 8 + 4
+        compared += 1
+    assert compared == 8 + 4
 
 
 def test_every_metric_of_every_run_is_somewhere(page):
@@ -195,30 +248,28 @@ def test_sections_of_runs(page):
 
 def test_roc_legend_has_one_entry_a_row_with_its_auroc(page):
     runs, _, parsed = page
-    sections = {e["attrs"]["id"]: e["text"] for e in parsed.find("section")}
     key = "ood/cifar10/gaussian/AUROC"
     mean = (runs[0].evaluation.metrics[key] + runs[2].evaluation.metrics[key]) / 2
-    assert sections["ood"].count(f"rince <out-in> & co (2 runs): {100 * mean:.1f} ± ") == 2
-    assert sections["ood"].count("supcon: 70.0") == 2
-    assert "empty" not in sections["ood"]
+    shown = parsed.section("ood")["text"]
+    assert shown.count(f"rince <out-in> & co (2 runs): {100 * mean:.1f} ± ") == 2
+    assert shown.count("supcon: 70.0") == 2
+    assert "empty" not in shown
 
 
 def test_config_lists_only_differences_and_folds_the_rest(page):
-    _, path, _ = page
-    html = path.read_text(encoding="utf-8")
-    section = html[html.index('<section id="config">') : html.index('<section id="origin">')]
-    differing, everything = section.split("<details>")
-    keys = [re.findall(r'scope="row">([^<]*)<', part) for part in (differing, everything)]
-    assert keys == [["data.root", "loss.variant", "seed"]] * 2
-    (seeds,) = re.findall(r'scope="row">seed</th>(.*?)</tr>', differing)
-    assert re.findall(r"<td>(.*?)</td>", seeds) == ["0, 1", "\N{EN DASH}", "\N{EN DASH}"]
+    _, _, parsed = page
+    (differing,) = parsed.key_tables("config", folded=False)
+    (everything,) = parsed.key_tables("config", folded=True)
+    assert list(differing) == list(everything) == ["data.root", "loss.variant", "seed"]
+    assert differing["seed"] == ["0, 1", "\N{EN DASH}", "\N{EN DASH}"]
+    assert differing["loss.variant"] == ["out-in", "<none>", "\N{EN DASH}"]
 
 
 def test_time_and_versions_of_several_runs(make_run, tmp_path):
     runs = [make_run("a", seed=s, points=5, steps=0, seconds=60.0 * (1 + s)) for s in (0, 1)]
     runs.append(make_run("b", points=5, steps=0, seconds=None))
     parsed = load(write_report(runs, tmp_path / "report.html"))
-    (origin,) = (e for e in parsed.find("section") if e["attrs"]["id"] == "origin")
+    origin = parsed.section("origin")
     assert f"1 min 30 s ± {60 / np.sqrt(2):.0f} s" in origin["text"]  # of 60 and 120 seconds
     assert "runs/a-0, runs/a-1" in origin["text"]
     assert origin["text"].count("2.14.1") == 2  # not once a run
@@ -231,10 +282,11 @@ def test_seconds_of_evaluations_are_times_and_what_some_lack_is_said(make_run, t
         replace(run, evaluation=replace(run.evaluation, info=info))
         for run, info in zip(runs, infos, strict=True)
     ]
-    html = write_report(runs, tmp_path / "report.html").read_text(encoding="utf-8")
-    cells = dict(re.findall(r'scope="row">evaluation: (\w+)</th><td>(.*?)</td>', html))
+    parsed = load(write_report(runs, tmp_path / "report.html"))
+    (cells,) = parsed.key_tables("origin", folded=False)
     sd = (40 - 20.123456) / np.sqrt(2)
-    assert cells == {"evaluate_seconds": f"30 s ± {sd:.0f} s", "data": "\N{EN DASH}, photos"}
+    assert cells["evaluation: evaluate_seconds"] == [f"30 s ± {sd:.0f} s"]
+    assert cells["evaluation: data"] == ["\N{EN DASH}, photos"]
 
 
 def test_names_and_folders_are_no_difference_between_methods(make_run, tmp_path):
@@ -244,10 +296,12 @@ def test_names_and_folders_are_no_difference_between_methods(make_run, tmp_path)
         )
         for label, epochs in (("a", 1), ("b", 2))
     ]
-    html = write_report(runs, tmp_path / "report.html").read_text(encoding="utf-8")
-    section = html[html.index('<section id="config">') : html.index('<section id="origin">')]
-    keys = [re.findall(r'scope="row">([^<]*)<', part) for part in section.split("<details>")]
-    assert keys == [["epochs"], ["epochs", "name", "output"]]
+    parsed = load(write_report(runs, tmp_path / "report.html"))
+    tables = [parsed.key_tables("config", folded) for folded in (False, True)]
+    assert tables == [
+        [{"epochs": ["1", "2"]}],
+        [{"epochs": ["1", "2"], "name": ["a", "b"], "output": ["a", "b"]}],
+    ]
 
 
 def test_each_detector_has_its_auroc_in_the_legend_though_the_table_shows_two(make_run, tmp_path):
@@ -260,21 +314,19 @@ def test_each_detector_has_its_auroc_in_the_legend_though_the_table_shows_two(ma
     )
     parsed = load(write_report([replace(run, evaluation=other)], tmp_path / "report.html"))
     assert "62.5" not in {text for cells in parsed.result_rows().values() for text, _ in cells}
-    (card,) = (
-        e for e in parsed.find("figure") if e["text"].startswith("energy detector (AUROC in the")
-    )
+    (card,) = (e for e in parsed.find("figure") if "energy detector" in e["text"])
     assert f"{run.label}: 62.5" in card["text"]
 
 
 def test_over_time_and_runs_evaluated_before_class_maps(make_run, tmp_path):
     run = make_run(class_similarity=False, over_time=True, points=5, steps=0)
     parsed = load(write_report([run], tmp_path / "report.html"))
-    (shown,) = (e for e in parsed.find("section") if e["attrs"]["id"] == "method-1")
+    shown = parsed.section("method-1")
     assert "Similarity over time" in shown["text"]
     again = "with the same --ood and other options (all its results are replaced): rince evaluate "
     assert again + str(run.folder) in shown["text"]
     full = load(write_report([make_run(points=5, steps=0)], tmp_path / "report.html"))
-    (shown,) = (e for e in full.find("section") if e["attrs"]["id"] == "method-1")
+    shown = full.section("method-1")
     assert "Similarity over time" not in shown["text"]
     assert again not in shown["text"]
 
@@ -290,18 +342,18 @@ def test_same_config_and_one_run(make_run, tmp_path):
     assert "fashion-mnist" in sections["origin"]
     runs = [make_run("a", points=5, steps=0), make_run("b", points=5, steps=0)]
     two = load(write_report(runs, tmp_path / "two.html"))
-    section = next(e for e in two.find("section") if e["attrs"]["id"] == "config")
-    assert "All runs have the same configuration." in section["text"]
+    assert "All runs have the same configuration." in two.section("config")["text"]
+    assert two.key_tables("config", folded=False) == []
     mixed = [runs[0], make_run("b", points=5, steps=0, config={"seed": 0, "loss.variant": "in"})]
-    html = write_report(mixed, tmp_path / "three.html").read_text(encoding="utf-8")
-    part = html[html.index('<section id="config">') :].split("<details>")[0]
-    assert re.findall(r'scope="row">([^<]*)<', part) == ["data.root", "loss.variant"]
-    assert "<td>\N{EN DASH}</td>" in part
+    three = load(write_report(mixed, tmp_path / "three.html"))
+    assert three.key_tables("config", folded=False) == [
+        {"data.root": ["photos", "\N{EN DASH}"], "loss.variant": ["out-in", "in"]}
+    ]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("side", [28, 100])
-def test_gallery_frames_and_tiles(channels, side):
+def test_gallery_frames_and_tiles(channels, side, make_run, tmp_path):
     """Each tile shows the right image, in the frame of its own rank."""
     ranks = np.array([[1, 0, 2], [0, 3, -1]])
     greys = np.array([[10, 60, 110, 160], [30, 80, 130, 180]], dtype=np.uint8)
@@ -316,8 +368,9 @@ def test_gallery_frames_and_tiles(channels, side):
         labels,
     )
     names = ("a<b", "c", "d")
-    html = gallery_html(gallery, names, 10**9)
-    parsed = Page(html)
+    run = make_run(classes=names, points=5, steps=0, outliers=())
+    run = replace(run, evaluation=replace(run.evaluation, gallery=gallery))
+    parsed = load(write_report([run], tmp_path / "report.html"))
     strips = parsed.find("div", class_="strip")
     tiles = [e for e in parsed.elements if e["attrs"].get("role") == "img"]
     assert (len(strips), len(tiles)) == (2, 8)
@@ -343,16 +396,59 @@ def test_gallery_frames_and_tiles(channels, side):
     assert legend == [f"--c:{rank_colour(rank)}" for rank in (1, 2, 3, -1, 0)]
 
 
+def test_gallery_of_texts(make_run, tmp_path):
+    run = make_run(queries=3, neighbours=2, points=5, steps=0, classes=("a", "b", "c"))
+    gallery = replace(
+        run.evaluation.gallery,
+        queries=np.array(["how?", "why?", "when?"]),
+        neighbours=np.array([["by car", "by bus"], ["so", "thus"], ["now", "later"]]),
+        ranks=np.array([[1, 0], [2, 1], [0, -1]]),
+        neighbour_labels=np.array([[0, 1], [2, 1], [1, 0]]),
+    )
+    run = replace(run, evaluation=replace(run.evaluation, gallery=gallery))
+    parsed = load(write_report([run], tmp_path / "report.html"))
+    method = parsed.section("method-1")
+    asked = [fold for fold in parsed.find("details", method) if "?" in fold["text"]]
+    cells = [[cell["text"] for cell in parsed.find("td", fold)] for fold in asked]
+    assert [parsed.find("summary", fold)[0]["text"] for fold in asked] == [
+        "how? (a)",
+        "why? (b)",
+        "when? (c)",
+    ]
+    assert cells[0] == ["rank 1", "0.97", "by car", "a", "negative", "0.40", "by bus", "b"]
+    assert cells[1] == ["rank 2", "0.97", "so", "c", "rank 1", "0.40", "thus", "b"]
+    assert cells[2] == ["negative", "0.97", "now", "b", "ignored", "0.40", "later", "a"]
+    assert not parsed.find("div", class_="strip")
+
+
 def test_gallery_keeps_to_its_budget(make_run):
     gallery = make_run(queries=10).evaluation.gallery
-    full = gallery_html(gallery, (), 10**9)
-    half = gallery_html(gallery, (), sum(map(len, re.findall(r"url\([^)]*\)", full))) // 2)
-    assert len(re.findall('class="strip"', full)) == 10
-    shown = len(re.findall('class="strip"', half))
-    assert 4 <= shown <= 5
-    assert f"{shown} of 10 queries" in half
-    assert "class 9, query" in half  # the last query is still there: spread, not cut
-    assert len(re.findall('class="strip"', gallery_html(gallery, (), 1))) == 1
+    full = gallery_view(gallery, (), 10**9)
+    assert len(full.queries) == full.total == 10
+    half = gallery_view(gallery, (), sum(len(query.strip) for query in full.queries) // 2)
+    assert 4 <= len(half.queries) <= 5
+    assert half.total == 10
+    # The last query is still there: spread, not cut.
+    assert half.queries[-1] == full.queries[-1]
+    assert half.queries[-1].name == "class 9"
+    assert len(gallery_view(gallery, (), 1).queries) == 1
+    texts = replace(
+        gallery,
+        queries=np.array(["x" * 10] * 10),
+        neighbours=np.full(gallery.neighbours.shape[:2], "y" * 6),
+    )
+    each = 10 + 5 * 6
+    assert [len(gallery_view(texts, (), n * each).queries) for n in (10, 5, 1, 0)] == [10, 5, 1, 1]
+
+
+def test_queries_left_out_are_counted(make_run, tmp_path, monkeypatch):
+    run = make_run(queries=10, points=5, steps=0)
+    parsed = load(write_report([run], tmp_path / "report.html"))
+    assert "of 10 queries" not in parsed.section("method-1")["text"]
+    monkeypatch.setattr("rince.reports.page._GALLERY_CHARACTERS", 1)
+    parsed = load(write_report([run], tmp_path / "report.html"))
+    assert "1 of 10 queries" in parsed.section("method-1")["text"]
+    assert len(parsed.find("div", class_="strip")) == 1
 
 
 def test_large_runs_stay_small(make_run, tmp_path):
@@ -390,8 +486,8 @@ def test_detail_goes_before_the_limit_does(make_run, tmp_path, monkeypatch):
     assert path.stat().st_size < full
     assert not shrunk(25_000).find("img")
     assert path.stat().st_size < 25_000
-    assert "none is drawn" in path.read_text(encoding="utf-8")
-    with pytest.warns(RinceWarning, match="compare fewer runs"):
+    assert "Numbers only" in load(path).section("method-1")["text"]
+    with pytest.warns(RinceWarning, match=r"\d MB"):
         shrunk(10)
 
 
@@ -405,7 +501,7 @@ def test_an_old_report_is_replaced_whole_or_not_at_all(make_run, tmp_path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", fail)
-        with pytest.raises(RinceError, match=r"report\.html \(No space left on device\)"):
+        with pytest.raises(RinceError, match=r"report\.html.*No space left on device"):
             write_report([run], path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -419,10 +515,10 @@ def test_refusals(make_run, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file" / "report.html", tmp_path / "folder"):
-        with pytest.raises(RinceError, match="cannot write the report to"):
+        with pytest.raises(RinceError, match=re.escape(str(path))):
             write_report([run], path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
-    with pytest.raises(ValueError, match="at least one run"):
+    with pytest.raises(ValueError, match="run"):
         write_report([], tmp_path / "report.html")
 
 

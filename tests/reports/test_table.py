@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rince.reports.run_report import distinct_names
-from rince.reports.table import comparison_rows, format_metric, markdown_table, text_table
+from rince.reports.table import comparison_rows, format_metric, markdown_table, print_table
 
 AUROC = "ood/cifar10/gaussian/AUROC"
 FPR95 = "ood/cifar10/gaussian/FPR95"
@@ -66,7 +68,7 @@ def test_a_row_is_not_called_by_the_seed_of_its_first_run(make_run):
     ]
 
 
-def test_a_seed_without_the_metric_is_counted_out_and_said(make_run):
+def test_a_seed_without_the_metric_is_counted_out_and_said(make_run, capsys):
     runs = [
         make_run("a", seed=0, metrics={"probe/fine": 0.5, AUROC: 0.9}),
         make_run("a", seed=1, metrics={"probe/fine": 0.6, AUROC: float("nan")}),
@@ -76,7 +78,8 @@ def test_a_seed_without_the_metric_is_counted_out_and_said(make_run):
     assert found["a (2 runs)"].text == "90.0 (n=1)"
     assert found["a (2 runs)"].sd is None
     assert found["b"].text == "\N{EN DASH}"
-    assert "nan" not in text_table(runs).lower()
+    print_table(runs)
+    assert "nan" not in capsys.readouterr().out.lower()
 
 
 def test_higher_is_better_except_for_fpr95(make_run):
@@ -109,7 +112,7 @@ def test_marks_are_the_best_as_printed(values):
         assert marks == [not tied and value == best for value in printed]
 
 
-def test_seconds_are_shown_but_not_judged(make_run):
+def test_seconds_are_shown_but_none_is_best(make_run):
     runs = [make_run("a", seconds=4321.0), make_run("b", seconds=8.25)]
     found = cells_of(runs, "seconds")
     assert [cell.text for cell in found.values()] == ["4,321", "8.2"]
@@ -148,48 +151,81 @@ def test_format(key, value, text):
     assert format_metric(key, value) == text
 
 
-def test_text_table_fits_and_lines_up(make_run):
-    long_label = "a method with quite a long name, number "
+def blocks_of(printed):
+    """The tables of what was printed, each as its lines; and the remarks below them."""
+    *blocks, remarks = printed.rstrip("\n").split("\n\n")
+    return [block.splitlines() for block in blocks], remarks
+
+
+def test_printed_to_a_file_nothing_is_lost_and_columns_line_up(make_run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")  # of a terminal that is not written to
+    long_label = "a method with a name of more than a hundred characters " + "x" * 60
     runs = [
-        make_run(f"{long_label}{i}", seed=10 * i + s, quality=0.5 + 0.01 * (i + s), config={"i": i})
+        make_run(f"{long_label} {i}", seed=s, quality=0.5 + 0.01 * (i + s), config={"i": i})
         for i in range(4)
         for s in range(2)
-    ] + [make_run("short", metrics={"probe/fine": 0.9})]
+    ] + [make_run("[b]short[/b] :smile:", metrics={"probe/fine": 0.9}, config={"i": 9})]
+    print_table(runs)
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "…" not in printed
     comparison = comparison_rows(runs)
-    lines = text_table(runs).splitlines()
-    assert max(map(len, lines)) <= 100
-    shown = " ".join(" ".join(lines).split())
+    blocks, _ = blocks_of(printed)
+    assert len(blocks) > 1
+    cells = {row.label: [] for row in comparison.rows}
+    for lines in blocks:
+        (*body,) = lines[-len(comparison.rows) :]
+        assert len({len(line) for line in body}) == 1  # columns end at one place
+        for row, line in zip(comparison.rows, body, strict=True):
+            assert line.startswith(row.label)
+            cells[row.label] += re.split(r"\s{2,}", line.removeprefix(row.label).strip())
     for row in comparison.rows:
+        assert cells[row.label] == [("*" if c.best else "") + c.text for c in row.cells]
+
+
+def test_a_terminal_gets_colours_and_whole_names(make_run, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    name = "a name of many words, longer than the terminal is wide, to be wrapped"
+    runs = [make_run(name, quality=0.7), make_run("b", quality=0.5)]
+    print_table(runs)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    assert plain != terminal.getvalue()
+    blocks, _ = blocks_of(plain)
+    for lines in blocks:
+        assert max(map(len, lines)) <= 60
+        for word in name.split():
+            assert any(word in line for line in lines)
+    for row in comparison_rows(runs).rows:
         for cell in row.cells:
-            assert cell.text + ("*" if cell.best else "") in shown
-    for i in range(4):
-        assert re.search(rf"a method\S* .*…\S*mber {i} \(2 runs\)", shown)
-    # Within a block, each column ends at one place: the ends of the body agree with the rule.
-    blocks = text_table(runs).split("\n\n")[:-1]
-    assert sum(block.count("short") for block in blocks) == len(blocks) > 1
-    for block in blocks:
-        rule = next(line for line in block.splitlines() if set(line) == {"-"})
-        body = block.splitlines()[block.splitlines().index(rule) + 1 :]
-        assert all(len(rule) - 1 <= len(line) <= len(rule) for line in body)
-    assert shown.count("*") == 1 + sum(cell.best for row in comparison.rows for cell in row.cells)
+            assert ("*" if cell.best else " ") + cell.text in plain
 
 
-def test_text_table_exactly(make_run):
+def test_printed_exactly(make_run, capsys):
     runs = [
         make_run("a", metrics={"probe/fine": 0.5, FPR95: 0.25}, seconds=None),
         make_run("bcd", metrics={"probe/fine": 0.725}, seconds=None),
     ]
-    assert text_table(runs) == (
-        "             OOD cifar10\n"
-        "     probe      gaussian\n"
-        "run   fine       FPR95 ↓\n"
-        "-------------------------\n"
-        "a     50.0          25.0\n"
-        "bcd   72.5*            \N{EN DASH}\n"
+    print_table(runs)
+    assert capsys.readouterr().out == (
+        "              OOD cifar10\n"
+        "      probe      gaussian\n"
+        "run    fine       FPR95 ↓\n"
+        "─────────────────────────\n"
+        "a      50.0          25.0\n"
+        "bcd   *72.5             \N{EN DASH}\n"
         "\n"
         "per cent, but for corr. (-1 to 1) and seconds; ↓ lower is better\n"
         "* best of its column\n"
         "\N{EN DASH} not measured\n"
+        "\n"
     )
 
 
@@ -215,5 +251,5 @@ def test_names_are_made_longer_only_where_needed(make_run):
 
 
 def test_no_runs():
-    with pytest.raises(ValueError, match="at least one run"):
+    with pytest.raises(ValueError, match="run"):
         comparison_rows([])

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from rince.core.input_spec import InputSpec
 from rince.models.backbones import Backbone, as_backbone
 from rince.training.config import DataConfig, OptimConfig, TrainConfig
 
@@ -33,7 +34,7 @@ def small_config(images: Path, output: Path, **changes: object) -> TrainConfig:
 def flat_backbone() -> Backbone:
     torch.manual_seed(0)
     module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 16))
-    return as_backbone(module, in_channels=3, image_size=16)
+    return as_backbone(module, InputSpec.images(size=16))
 
 
 class Disturbed(nn.Module):
@@ -56,4 +57,4 @@ class Disturbed(nn.Module):
 
 
 def disturbed(step: int, happens: Callable[[], object]) -> Backbone:
-    return as_backbone(Disturbed(step, happens), in_channels=3, image_size=16)
+    return as_backbone(Disturbed(step, happens), InputSpec.images(size=16))

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rince import TableRanks, Taxonomy, cached_encode, info_nce, ranked_info_nce, supcon_out
+from rince import Taxonomy, cached_encode, ranked_info_nce
 from rince.core.distributed import gather
+from rince.losses import info_nce, supcon_out
+from rince.ranks import TableRanks
 from rince.training.cached import encode_parts, micro_batches
 
 TREE = Taxonomy([("dog", "husky"), ("dog", "malamute"), ("cat", "manx"), ("cat", "siamese")])

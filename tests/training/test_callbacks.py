@@ -14,7 +14,7 @@ from torch import nn
 
 from rince import Taxonomy
 from rince.core.checks import RinceWarning
-from rince.data.images import TensorImages
+from rince.data.arrays import TensorImages
 from rince.training import callbacks
 from rince.training.callbacks import EpochLine, OnlineKNN
 from rince.training.history import read_history
@@ -42,7 +42,7 @@ def _measured(count: int, backbone: nn.Module, folder: Path) -> list[tuple[int, 
         is_global_zero=True, current_epoch=0, max_epochs=1, global_step=4, loggers=[history]
     )
     module: Any = _Module(backbone=backbone)
-    callback = OnlineKNN(images, every=1, image_size=8, limit=100, seed=0)
+    callback = OnlineKNN(images, every=1, limit=100, seed=0)
     callback.on_train_epoch_end(trainer, module)
     return read_history(folder).get("online_knn", [])
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rince.cli.main import main
 from rince.cli.train import parse
 from rince.core.checks import RinceError
+from rince.core.input_spec import InputSpec
 from rince.data.batches import ImageBatch
 from rince.models.backbones import Backbone, as_backbone
 from rince.ranks.taxonomy import Taxonomy
@@ -58,7 +59,7 @@ def trained(
     changes = {"knn_every": 0, "epochs": 1, "micro_batch": micro_batch, **changes}
     config = replace(small_config(tree, output), name=f"micro-{micro_batch}", **changes)
     module = Recorded()
-    folder = train(config, as_backbone(module, in_channels=3, image_size=16))
+    folder = train(config, as_backbone(module, InputSpec.images(size=16)))
     losses = [value for _, value in read_history(folder)["train/loss"]]
     return read_checkpoint(folder)["state_dict"], losses, module.sizes
 
@@ -157,7 +158,7 @@ def test_on_the_command_line(image_tree: Path, tmp_path: Path) -> None:
 
 def test_what_makes_no_sense_is_refused(image_tree: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"micro_batch must be at least 1 image, got 0: leave"):
-        parse(["photos/", "--micro-batch", "0"])
+        parse(["photos/", "--micro-batch", "0"]).check()
     config = small_config(image_tree, tmp_path, batch_size=16384, micro_batch=256)
     with pytest.raises(
         ValueError, match="batch_size 16384 is more than the 76 training images.*smaller batch_size"
@@ -176,7 +177,7 @@ def test_images_stay_on_the_host_until_their_turn(raw: bool) -> None:
     for micro_batch, expected in ((None, "meta"), (8, "meta"), (4, "cpu")):
         config = TrainConfig(data="x", micro_batch=micro_batch)
         tree = Taxonomy([("a",), ("b",)])
-        module = RankedModule(flat_backbone(), tree, config, in_channels=3, image_size=16)
+        module = RankedModule(flat_backbone(), tree, config, spec=InputSpec.images(3, 16))
         moved = module.transfer_batch_to_device(batch, meta, 0)
         assert {x.device.type for x in moved.views} == {expected}
         assert {x.device.type for x in (moved.labels, moved.indices)} == {"meta"}
@@ -205,7 +206,7 @@ class Stopping(nn.Module):
 
 
 def stopping(stop_at: int | None = None) -> Backbone:
-    return as_backbone(Stopping(stop_at), in_channels=3, image_size=16)
+    return as_backbone(Stopping(stop_at), InputSpec.images(size=16))
 
 
 def test_a_run_that_stops_resumes_to_the_bit(image_tree: Path, tmp_path: Path) -> None:
@@ -237,6 +238,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from rince.core.distributed import process_index
+from rince.core.input_spec import InputSpec
 from rince.models.backbones import as_backbone
 from rince.training.callbacks import EpochLine
 from rince.training.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
@@ -259,7 +261,7 @@ for model in (ModelConfig(), ModelConfig(momentum=0.9, queue_size=40)):
             name=f"{model.queue_size}-{micro_batch}", accelerator="cpu", knn_every=0,
             images=DataConfig(image_size=16), optim=OptimConfig(lr=0.05), progress=False,
         )
-        train(config, as_backbone(backbone, in_channels=3, image_size=16))
+        train(config, as_backbone(backbone, InputSpec.images(size=16)))
 """
 
 

@@ -4,31 +4,31 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
 from small_runs import STEPS, flat_backbone, small_config
 from torch import nn
 
-from rince import Taxonomy, supcon_out
+from rince import Taxonomy
 from rince.core.checks import RinceError, RinceWarning
+from rince.core.input_spec import InputSpec
+from rince.data.kinds import kind_named
+from rince.losses import supcon_out
 from rince.models.backbones import as_backbone
 from rince.training.checkpoint import load_run, read_checkpoint
 from rince.training.config import (
     DataConfig,
     LossConfig,
     ModelConfig,
-    Objective,
     OptimConfig,
     TrainConfig,
 )
 from rince.training.history import read_history
 from rince.training.module import RankedModule, lr_factor
-from rince.training.objectives import Pairs, contrastive_loss
+from rince.training.objectives import OBJECTIVES
 from rince.training.run import train
-
-OBJECTIVES = get_args(Objective)
+from rince.training.step import Pairs, Step, objective_loss
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -100,12 +100,13 @@ def test_each_head_learns_its_own_level() -> None:
     """The gradient of a loss of two heads is that of each head's own loss."""
     tree = Taxonomy([("warm", "red"), ("warm", "orange"), ("cold", "blue")])
     config = TrainConfig(data="x", objective="supcon-two-heads", model=ModelConfig(embedding_dim=4))
-    module = RankedModule(flat_backbone(), tree, config, in_channels=3, image_size=16)
+    module = RankedModule(flat_backbone(), tree, config, spec=InputSpec.images(3, 16))
     z = module.encoder(torch.randn(9, 3, 16, 16))
     assert z.shape == (9, 8)
     labels = torch.arange(9) % 3
     pairs = Pairs(z, z, labels, labels, labels, labels, ignore_self=True, num_heads=2)
-    total = contrastive_loss("supcon-two-heads", config.loss, tree, pairs).total
+    step = Step(pairs, tree, tree.class_ranks, config.loss)
+    total = objective_loss(OBJECTIVES["supcon-two-heads"], step).total
     fine = tree.ranks(labels, labels, ignore_self=True).tile(slice(None), slice(None))
     coarse = torch.where(fine == 2, 1, fine)
     fine = torch.where(fine == 2, 0, fine)
@@ -153,9 +154,9 @@ def test_a_trained_run_comes_back(image_tree: Path, tmp_path: Path) -> None:
     config = small_config(image_tree, tmp_path, epochs=1, optim=OptimConfig(warmup_epochs=0))
     folder = train(config)
     run = load_run(folder)
-    assert run.config == config.with_backbone(None)  # the default of images
+    assert run.config == config.with_defaults(kind_named("images"))  # the default of images
     assert run.taxonomy.classes == ("blue", "green", "orange", "red")
-    assert (run.in_channels, run.image_size) == (3, 16)
+    assert run.spec == InputSpec.images(3, 16)
     assert run.step == STEPS
     assert not run.backbone.module.training
     with pytest.raises(RinceError, match="holds a run already"):
@@ -188,7 +189,7 @@ def test_a_loss_that_blows_up_stops_with_advice(image_tree: Path, tmp_path: Path
             features = images.mean(dim=(2, 3)) * self.weight
             return features * float("nan") if self.calls > 3 else features
 
-    backbone = as_backbone(Broken(), in_channels=3, image_size=16)
+    backbone = as_backbone(Broken(), InputSpec.images(size=16))
     with pytest.raises((ValueError, FloatingPointError), match="learning rate|optim.lr"):
         train(small_config(image_tree, tmp_path, knn_every=0), backbone)
 
@@ -217,7 +218,7 @@ def test_what_cannot_be_trained_is_said_before(
 ) -> None:
     config = TrainConfig(data="x", **changes)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=message):
-        RankedModule(flat_backbone(), Taxonomy(tree), config, in_channels=3, image_size=16)
+        RankedModule(flat_backbone(), Taxonomy(tree), config, spec=InputSpec.images(3, 16))
 
 
 def test_temperatures_that_do_not_rise_are_warned_of(image_tree: Path, tmp_path: Path) -> None:

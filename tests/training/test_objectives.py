@@ -5,14 +5,17 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
-from rince import Taxonomy, himulcon, info_nce, ranked_info_nce, supcon_in, supcon_out
+from rince import Taxonomy, ranked_info_nce
 from rince.core.pair_ranks import ALL
+from rince.losses import himulcon, info_nce, supcon_in, supcon_out
 from rince.losses.metric_learning import fast_ap, hierarchical_triplet
-from rince.training.classifiers import classification_loss, classifier_head
-from rince.training.config import LossConfig, rank_temperatures
-from rince.training.objectives import Pairs, contrastive_loss, rank_statistics
+from rince.training.classifiers import classifier_head
+from rince.training.config import LossConfig
+from rince.training.objectives import OBJECTIVES
+from rince.training.step import Loss, Pairs, Step, objective_loss, rank_statistics
 
 TREE = Taxonomy([("dog", "husky"), ("dog", "malamute"), ("cat", "manx"), ("cat", "siamese")])
 
@@ -33,6 +36,14 @@ def _pairs(queued: int = 0) -> Pairs:
         key_ids=torch.cat([ids, torch.tensor([2, *range(100, 99 + queued)])]) if queued else ids,
         ignore_self=False,
         num_queued=queued,
+    )
+
+
+def contrastive_loss(
+    objective: str, options: LossConfig, tree: Taxonomy, pairs: Pairs, logits: Tensor | None = None
+) -> Loss:
+    return objective_loss(
+        OBJECTIVES[objective], Step(pairs, tree, tree.class_ranks, options, logits)
     )
 
 
@@ -58,7 +69,7 @@ def test_each_objective_is_its_loss_on_its_ranks() -> None:
         ),
     }
     for objective, value in expected.items():
-        found = contrastive_loss(objective, config, TREE, pairs)  # type: ignore[arg-type]
+        found = contrastive_loss(objective, config, TREE, pairs)
         torch.testing.assert_close(found.total, value)
     assert len({round(float(v), 4) for v in expected.values()}) == len(expected)
 
@@ -98,9 +109,10 @@ def test_classification_is_cross_entropy_of_both_labels() -> None:
     ):
         given = logits if objective == "cross-entropy-two-heads" else logits[:, :4]
         config = LossConfig(smoothing=smoothing)
-        found = classification_loss(objective, config, TREE, given, labels)  # type: ignore[arg-type]
+        pairs = Pairs(given, given, labels, labels, labels, labels, ignore_self=True)
+        found = contrastive_loss(objective, config, TREE, pairs, given)
         torch.testing.assert_close(found.total, expected)
-        head = classifier_head(objective, 7, TREE)  # type: ignore[arg-type]
+        head = classifier_head(OBJECTIVES[objective], 7, TREE)
         assert head.weight.shape == (given.shape[1], 7)
 
 
@@ -151,10 +163,10 @@ def test_statistics_are_means_over_pairs() -> None:
 
 
 def test_temperatures_by_number_of_ranks() -> None:
-    assert rank_temperatures(LossConfig(), 2) == (0.1, 0.225)
-    assert rank_temperatures(LossConfig(temperatures=(0.2, 0.3)), 2) == (0.2, 0.3)
+    assert LossConfig().temperatures_for(2) == (0.1, 0.225)
+    assert LossConfig(temperatures=(0.2, 0.3)).temperatures_for(2) == (0.2, 0.3)
     with pytest.raises(ValueError, match=r"give --loss.temperatures, 4 rising numbers"):
-        rank_temperatures(LossConfig(), 4)
+        LossConfig().temperatures_for(4)
 
 
 @pytest.mark.parametrize("queued", [0, 4])

@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 
 from rince import Similarity, Taxonomy
-from rince.cli.evaluate import evaluate_run
 from rince.cli.train import parse
 from rince.core.checks import RinceError
-from rince.evaluation.evaluate import EvaluationOptions
+from rince.core.input_spec import InputSpec
+from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import load_evaluation
 from rince.models.backbones import SmallResNet3D, as_backbone
 from rince.training.checkpoint import load_run
+from rince.training.evaluation import evaluate_run
 from rince.training.history import read_history
 from rince.training.run import train
 from video_files import write_video
@@ -95,7 +96,7 @@ def test_kinetics_to_ucf101(tmp_path: Path) -> None:
     assert np.isfinite([value for _, value in history["train/loss"]]).all()
     assert "train/loss_rank_3" in history
     options = EvaluationOptions(probe_epochs=2, map_points=0, gallery_queries=1)
-    evaluate_run(folder, [], options=options, data=str(ucf), splits_folder=str(lists))
+    evaluate_run(folder, {}, options=options, data=str(ucf), splits_folder=str(lists))
     found = load_evaluation(folder)
     assert found.classes == ("Archery", "Biking")
     assert {"retrieval/fine/R@1", "probe/video", "retrieval/video/R@5"} <= found.metrics.keys()
@@ -109,7 +110,7 @@ def test_kinetics_to_ucf101(tmp_path: Path) -> None:
     assert torch.equal(before[weight], after[weight])  # started from, and moved by nothing
     config = parse([*given, "--name", "other", "--model.start_from", str(tuned)])
     with pytest.raises(RinceError, match="comes from another architecture than SmallResNet"):
-        train(config, as_backbone(SmallResNet3D(widths=(8, 8, 8)), image_size=16, frames=4))
+        train(config, as_backbone(SmallResNet3D(widths=(8, 8, 8)), InputSpec.clips(3, 4, 16)))
 
 
 @pytest.fixture(scope="module")

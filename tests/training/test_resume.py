@@ -19,8 +19,9 @@ from small_runs import STEPS as SMALL_STEPS
 from small_runs import flat_backbone, small_config
 
 from rince.core.checks import RinceError
+from rince.core.input_spec import InputSpec
 from rince.models.backbones import Backbone
-from rince.training import checkpoint, run
+from rince.training import run
 from rince.training.checkpoint import CHECKPOINT_FILE, read_checkpoint
 from rince.training.config import ModelConfig
 from rince.training.run import resume, train
@@ -187,11 +188,11 @@ def test_pretrained_weights_are_not_fetched_to_be_overwritten(
 ) -> None:
     asked = []
 
-    def build(name: str, *, pretrained: bool, **_: Any) -> Backbone:
+    def build(name: str, spec: InputSpec, *, pretrained: bool, **_: Any) -> Backbone:
         asked.append(pretrained)
         return flat_backbone()
 
-    monkeypatch.setattr(checkpoint, "build_backbone", build)
+    monkeypatch.setattr("rince.models.backbones.build_backbone", build)
     model = ModelConfig(backbone="torchvision/resnet18", pretrained=True)
     folder = train(small_config(image_tree, tmp_path, model=model, epochs=1, knn_every=0))
     resume(folder, progress=False)

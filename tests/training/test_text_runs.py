@@ -12,7 +12,8 @@ from rince.cli.evaluate import named_outliers
 from rince.cli.main import main
 from rince.cli.train import parse
 from rince.core.checks import RinceError
-from rince.data.texts import Texts
+from rince.data.kinds import kind_of
+from rince.data.text.texts import Texts
 from rince.evaluation.results import load_evaluation
 from rince.models.texts import TextEncoder, text_backbone
 from rince.training.checkpoint import load_run, read_checkpoint
@@ -215,12 +216,14 @@ def test_what_does_not_go_together(words: Path, model: str, tmp_path: Path) -> N
 def test_the_command_line(words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = parse([str(words), "--text.labels", "[domain, word]", "--text.layers", "3"])
     assert (config.text.labels, config.text.layers) == (("domain", "word"), 3)
-    assert config.model.backbone == "all-MiniLM-L6-v2"
-    assert (config.optim.optimizer, config.optim.lr) == ("adamw", 1e-3)
+    run = config.with_defaults(kind_of(config.data))
+    assert run.model.backbone == "all-MiniLM-L6-v2"
+    assert (run.optim.optimizer, run.optim.lr) == ("adamw", 1e-3)
     assert parse(["a/b.csv"]).run_name() == "b-rince-out-in-seed0"
-    image = parse(["photos/", "--optim.lr", "0.1"])
-    assert (image.optim.optimizer, image.optim.lr) == ("sgd", 0.1)
-    assert parse(["photos/"]).optim.lr == 0.5
+    images = kind_of("photos/")
+    run = parse(["photos/", "--optim.lr", "0.1"]).with_defaults(images)
+    assert (run.optim.optimizer, run.optim.lr) == ("sgd", 0.1)
+    assert parse(["photos/"]).with_defaults(images).optim.lr == 0.5
     assert main(["ranks", str(words), "--batch-size", "8", "--names"]) == 0
     out = capsys.readouterr().out
     assert "56 training texts" in out

@@ -9,7 +9,8 @@ import torch
 
 from rince.cli.train import parse
 from rince.core.checks import RinceError
-from rince.data.clips import VideoClips
+from rince.core.input_spec import InputSpec
+from rince.data.video.clips import VideoClips
 from rince.models.backbones import Backbone, as_backbone
 from rince.training.checkpoint import load_run, read_checkpoint
 from rince.training.config import (
@@ -110,7 +111,7 @@ def test_labels_serve_as_ever(videos: Path, tmp_path: Path) -> None:
             _config(videos, tmp_path, objective=objective, ranks=RanksConfig(), epochs=1)
         )
         assert load_run(folder).taxonomy.classes == ("bright", "dark")
-        assert load_run(folder).frames == 2
+        assert load_run(folder).spec.frames == 2
         # Where none is chosen, the default one of clips, as its folder says.
         assert load_run(folder).config.model.backbone == "small-resnet3d"
         assert read_config(folder).model.backbone == "small-resnet3d"
@@ -126,7 +127,7 @@ def _stopping(step: int) -> Backbone:
             raise KeyboardInterrupt
 
     torch.manual_seed(1)
-    return as_backbone(Stopping(), image_size=16, frames=2)
+    return as_backbone(Stopping(), InputSpec.clips(3, 2, 16))
 
 
 def test_resumed_equals_uninterrupted(videos: Path, tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_changed_times_or_ranks_are_refused(videos: Path, tmp_path: Path) -> Non
 
 
 def test_what_does_not_go_together(videos: Path, image_tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="cross-entropy needs labels, and knows no ranks by time"):
+    with pytest.raises(ValueError, match="cross-entropy needs labels, .* ranks by time"):
         train(_config(videos, tmp_path, objective="cross-entropy"))
     with pytest.raises(ValueError, match=r"ranks.by time needs videos, and .* holds none"):
         train(_config(image_tree, tmp_path))

@@ -15,10 +15,10 @@ from torch.nn import functional
 
 from rince.core.checks import import_extra
 from rince.core.pair_ranks import ALL, IGNORED, NEGATIVE, DenseRanks, IdentityRanks, PairRanks
-from rince.losses.masked import dtype_of_sums, warn_if_nothing_to_learn
+from rince.losses.common import dtype_of_sums, warn_if_nothing_to_learn
+from rince.losses.definition import Positives, Variant, rank_terms
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
 from rince.losses.temperatures import check_temperatures, match_num_ranks
-from rince.losses.terms import Positives, Variant, rank_terms
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
 

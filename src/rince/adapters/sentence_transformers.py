@@ -23,10 +23,10 @@ from torch.nn import functional
 
 from rince.core.checks import import_extra, require
 from rince.core.pair_ranks import IGNORED, NEGATIVE, DenseRanks
-from rince.evaluation.graded import ndcg
-from rince.losses.modules import RankedInfoNCE
+from rince.losses.definition import Positives, Variant
+from rince.losses.ranked_info_nce import RankedInfoNCE
 from rince.losses.temperatures import check_temperatures, match_num_ranks
-from rince.losses.terms import Positives, Variant
+from rince.metrics.graded import ndcg
 from rince.ranks.score_ranks import ScoreRanks
 from rince.training.cached import encode_parts, micro_batches
 
@@ -249,9 +249,9 @@ class GradedRetrievalEvaluator(_evaluators.BaseEvaluator):  # type: ignore[misc]
 
     Raises:
         ValueError: a grade of a query or document that is not there, or as
-            :func:`rince.evaluation.graded.ndcg`.
+            :func:`rince.metrics.graded.ndcg`.
 
-    Source: see :func:`rince.evaluation.graded.ndcg`.
+    Source: see :func:`rince.metrics.graded.ndcg`.
     """
 
     def __init__(

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rince.cli.parser import HelpfulParser, with_underscores
-from rince.training.config import DataConfig, LossConfig, Objective, OptimConfig, TrainConfig
+from rince.evaluation.options import EvaluationOptions
+from rince.training.config import ImageOptions, LossOptions, OptimOptions, TrainConfig
 
-METHODS: tuple[Objective, ...] = ("rince", "supcon-out", "cross-entropy")
+METHODS = ("rince", "supcon-out", "cross-entropy")
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -40,9 +41,9 @@ def run(arguments: Sequence[str]) -> None:
         TrainConfig(
             data="fashion-mnist",
             objective=objective,
-            loss=LossConfig(variant="out-in"),
-            optim=OptimConfig(lr=0.1 if objective == "cross-entropy" else 0.25),
-            images=DataConfig(
+            loss=LossOptions(variant="out-in"),
+            optim=OptimOptions(lr=0.1 if objective == "cross-entropy" else 0.25),
+            images=ImageOptions(
                 root=found.data_root,
                 per_class=found.per_class,
                 test_per_class=found.test_per_class,
@@ -57,14 +58,13 @@ def run(arguments: Sequence[str]) -> None:
         for objective in METHODS
     ]
     # Heavy imports after the arguments are known to be right.
-    from rince.cli.compare import compare_runs
-    from rince.cli.evaluate import evaluate_run
-    from rince.evaluation.evaluate import EvaluationOptions
+    from rince.reports.compare import compare_runs
+    from rince.training.evaluation import evaluate_run
     from rince.training.run import train
 
     runs = [train(config) for config in configs]
     for trained in runs:
-        evaluate_run(trained, ["digits"], options=EvaluationOptions(map_points=600))
+        evaluate_run(trained, {"digits": "digits"}, options=EvaluationOptions(map_points=600))
     print()
     compare_runs(runs, folder / "report.html", title="rince demo: Fashion-MNIST")
 

@@ -5,16 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rince.cli.evaluate import known_device
 from rince.cli.parser import HelpfulParser, with_underscores
-
-if TYPE_CHECKING:
-    from rince.data.images import OnUnreadable
-    from rince.evaluation.embeddings import Embeddings
-    from rince.models.exported import ImageEncoder
-    from rince.models.texts import SentenceModel
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz
@@ -67,7 +59,9 @@ def run(arguments: Sequence[str]) -> None:
     found = parser.parse_args(with_underscores(arguments))
 
     from rince.core.checks import require
+    from rince.core.devices import known_device
     from rince.evaluation.embeddings import require_writable, save_embeddings
+    from rince.training.encoders import embed_data, load_encoder
 
     output = Path(found.output)
     require(found.batch_size >= 1, f"--batch_size must be at least 1, got {found.batch_size}")
@@ -81,62 +75,6 @@ def run(arguments: Sequence[str]) -> None:
     save_embeddings(embeddings, output)
     size, seconds = embeddings.vectors.shape[1], time.perf_counter() - started
     print(
-        f"{output}: {len(embeddings)} {encoder.inputs} in {size} dimensions ({seconds:.1f} s)\n"
+        f"{output}: {len(embeddings)} {encoder.noun} in {size} dimensions ({seconds:.1f} s)\n"
         f"next: rince search QUERY --gallery {output} --run {found.run}"
     )
-
-
-def embed_data(
-    encoder: ImageEncoder | SentenceModel,
-    data: str,
-    column: str | None,
-    device: str,
-    batch_size: int = 64,
-    *,
-    skip: bool = False,
-) -> Embeddings:
-    """Find the images, videos or texts in ``data``, whichever the encoder takes, and embed them.
-
-    Raises:
-        RinceError: there are none, or some cannot be read.
-    """
-    from rince.core.checks import RinceError
-    from rince.data.images import image_files
-    from rince.data.texts import read_texts
-    from rince.data.video_sources import video_files
-    from rince.evaluation.embeddings import embed
-    from rince.models.texts import SentenceModel
-
-    if isinstance(encoder, SentenceModel):
-        items = read_texts(data, column or encoder.column)
-    elif column is not None:
-        raise RinceError(f"--text.column is for texts, but the network takes {encoder.inputs}")
-    else:
-        items = image_files(data) if encoder.frames is None else video_files(data)
-    on_unreadable: OnUnreadable = "skip" if skip else "error"
-    return embed(encoder, items, device=device, batch_size=batch_size, on_unreadable=on_unreadable)
-
-
-def load_encoder(folder: Path) -> ImageEncoder | SentenceModel:
-    """The network of a run (its backbone) or of an export; any model of sentence-transformers.
-
-    Raises:
-        RinceError: the folder is none of them, or damaged.
-    """
-    from rince.core.checks import RinceError
-    from rince.core.text_models import load_text_model
-    from rince.models.exported import EXPORT_FILE, load_exported
-    from rince.models.texts import SENTENCE_FILE, SentenceModel
-
-    if (folder / EXPORT_FILE).exists():
-        return load_exported(folder)
-    if (folder / SENTENCE_FILE).exists():
-        return SentenceModel(load_text_model(str(folder)))
-    from rince.training.checkpoint import CHECKPOINT_FILE, load_run, trained_encoder
-
-    if not (folder / CHECKPOINT_FILE).exists():
-        raise RinceError(
-            f"{folder} is neither a run (it holds no {CHECKPOINT_FILE}) nor an export (no "
-            f"{EXPORT_FILE} or {SENTENCE_FILE})"
-        )
-    return trained_encoder(load_run(folder))

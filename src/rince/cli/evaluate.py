@@ -4,19 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rince.cli.parser import HelpfulParser, with_underscores
-from rince.core.files import is_text_file
+from rince.data.kinds import kind_by_name
+from rince.evaluation.options import EvaluationOptions
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from rince.data.sources import Splits
-    from rince.data.texts import Texts
-    from rince.training.checkpoint import TrainedRun
-
-DIGITS = "digits"
 EXAMPLES = """examples:
   rince evaluate runs/latest
   rince evaluate runs/kinetics --data UCF-101/ --splits ucfTrainTestlist/
@@ -67,10 +59,11 @@ def run(arguments: Sequence[str]) -> None:
         help="leave out runs that have results, unless they were trained on since",
     )
     found = parser.parse_args(with_underscores(arguments))
-    outlier_sources = found.ood or []
-    named_outliers(outlier_sources)  # refused before any work
+    outliers = named_outliers(found.ood or [])
 
-    from rince.evaluation.evaluate import EvaluationOptions
+    from rince.core.devices import known_device
+    from rince.training.evaluation import evaluate_run
+    from rince.training.folder import is_evaluated
 
     options = EvaluationOptions(
         probe_epochs=found.probe_epochs,
@@ -85,9 +78,9 @@ def run(arguments: Sequence[str]) -> None:
         if folder in done or (found.skip_done and is_evaluated(folder)):
             continue
         done.add(folder)
-        evaluate_run(
+        evaluation = evaluate_run(
             folder,
-            outlier_sources,
+            outliers,
             options=options,
             data=found.data,
             data_root=found.data_root,
@@ -96,89 +89,9 @@ def run(arguments: Sequence[str]) -> None:
             skip_unreadable=found.skip_unreadable,
             device=device,
         )
-
-
-def evaluate_run(
-    folder: Path,
-    outlier_sources: Sequence[str],
-    *,
-    options: object,
-    data: str | None = None,
-    data_root: str | None = None,
-    splits_folder: str | None = None,
-    split: int = 1,
-    skip_unreadable: bool = False,
-    device: str = "auto",
-) -> None:
-    """Evaluate one run and write its results.
-
-    Raises:
-        RinceError: no such run or data; or, where ``data`` are not given, images that are no
-            longer split as they were when the run was trained.
-    """
-    from rince.core.checks import warn
-    from rince.data.images import load_outliers
-    from rince.data.sources import digits_outliers
-    from rince.data.video_sources import load_clip_outliers
-    from rince.evaluation.evaluate import EvaluationOptions, evaluate_backbone
-    from rince.evaluation.results import save_evaluation
-    from rince.training.checkpoint import load_run
-    from rince.training.folder import ABOUT_FILE
-
-    assert isinstance(options, EvaluationOptions)
-    device = known_device(device)
-    trained = load_run(folder)
-    if not (folder / ABOUT_FILE).exists():  # written when the training ends
-        warn(
-            f"{folder.name} is not finished: it stopped at step {trained.step}, or is still at "
-            f"work. If it stopped, `rince train --resume {folder}` goes on with it"
-        )
-    images = trained.config.images
-    images.root = data_root or images.root
-    images.skip_unreadable = images.skip_unreadable or skip_unreadable
-    if data is not None:
-        trained.config.videos.splits, trained.config.videos.split = splits_folder, split
-    splits = _own_splits(trained) if data is None else _other_splits(trained, data)
-    outliers: dict[str, Tensor | Texts] = {}
-    for name, path in named_outliers(outlier_sources).items():
-        if trained.on_texts:
-            outliers[name] = _outlying_texts(trained, path)
-        elif trained.frames is not None:
-            videos = trained.config.videos
-            outliers[name] = load_clip_outliers(
-                path,
-                frames=trained.frames,
-                stride=videos.stride,
-                frame_size=videos.frame_size or trained.image_size,
-                channels=trained.in_channels,
-                decoder=videos.decoder,
-                skip_unreadable=skip_unreadable,
-            )
-        elif path == DIGITS:
-            outliers[name] = digits_outliers(trained.image_size, trained.in_channels)
-        else:
-            outliers[name] = load_outliers(
-                Path(path).expanduser(),
-                trained.image_size,
-                trained.in_channels,
-                "skip" if skip_unreadable else "error",
-            )
-    classes = splits.train.taxonomy.classes
-    evaluation = evaluate_backbone(
-        trained.backbone.module,
-        splits,
-        outliers,
-        options=options,
-        device=device,
-        workers=images.workers,
-        classifier=trained.classifier,
-        own_classes=trained.taxonomy.classes == classes,
-        class_ranks=trained.ranks if trained.ranks.classes == classes else None,
-    )
-    save_evaluation(evaluation, folder)
-    print(f"{folder.name} ({evaluation.info['evaluate_seconds']:.0f} s)")
-    for metric, value in evaluation.metrics.items():
-        print(f"  {metric:32}{value:8.4f}")
+        print(f"{folder.name} ({evaluation.info['evaluate_seconds']:.0f} s)")
+        for metric, value in evaluation.metrics.items():
+            print(f"  {metric:32}{value:8.4f}")
 
 
 def named_outliers(sources: Sequence[str]) -> dict[str, str]:
@@ -196,7 +109,7 @@ def named_outliers(sources: Sequence[str]) -> dict[str, str]:
         name, equals, path = source.partition("=")
         whole = Path(source).expanduser()
         if not equals or whole.is_dir():
-            name, path = whole.stem if is_text_file(whole) else whole.name, source
+            name, path = whole.stem if kind_by_name(str(whole)) else whole.name, source
         if name.strip() in ("", "..") or not path:
             problem = "it has no name" if path else "it names no folder"
         elif "/" in name:
@@ -208,116 +121,3 @@ def named_outliers(sources: Sequence[str]) -> dict[str, str]:
             continue
         raise ValueError(f"--ood {source}: {problem}; use --ood NAME=FOLDER")
     return found
-
-
-def known_device(name: str) -> str:
-    """The device of this machine that ``--device`` means.
-
-    Raises:
-        ValueError: the machine has no such device.
-    """
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    cuda = ["cuda", *(f"cuda:{index}" for index in range(count))] if count else []
-    mps = ["mps"] if torch.backends.mps.is_available() else []
-    if name == "auto":
-        return "cuda" if cuda else "cpu"
-    allowed = ["cpu", *cuda, *mps]
-    if name not in allowed:
-        raise ValueError(
-            f"--device {name} is not on this machine; it has {', '.join(allowed)} (or say auto)"
-        )
-    return name
-
-
-def is_evaluated(folder: Path) -> bool:
-    """Whether the results are there, and not older than the checkpoint."""
-    from rince.evaluation.results import RESULTS_FILE
-    from rince.training.checkpoint import CHECKPOINT_FILE
-
-    results, checkpoint = folder / RESULTS_FILE, folder / CHECKPOINT_FILE
-    return results.exists() and not (
-        checkpoint.exists() and results.stat().st_mtime < checkpoint.stat().st_mtime
-    )
-
-
-def _own_splits(trained: TrainedRun) -> Splits:
-    """The images that the run was trained with, if they are still the same."""
-    from rince.core.checks import RinceError, warn
-    from rince.data.sources import NAMES
-    from rince.training.splits import load_splits
-
-    data, name = trained.config.data, trained.folder.name
-    splits = load_splits(trained.config)
-    changed = splits.train.taxonomy.paths != trained.taxonomy.paths
-    if trained.data_fingerprint:
-        changed = changed or splits.fingerprint() != trained.data_fingerprint
-    elif data not in NAMES:
-        warn(
-            f"{name} was trained by an older rince, which did not record its images: if "
-            f"{data} has no val/ or test/ of its own, test images may have been trained on"
-        )
-    if changed:
-        raise RinceError(
-            f"{data} no longer holds the images that {name} was trained with (now "
-            f"{len(splits.train)} for training and {len(splits.test)} for the test), so test "
-            f"images may have been trained on. Put the data back as they were, train again, or "
-            f"give other images with --data"
-        )
-    _check_fit(trained, splits, data)
-    return splits
-
-
-def _other_splits(trained: TrainedRun, data: str) -> Splits:
-    """Other images, in the size and colours that the run's backbone knows; or other texts."""
-    from rince.core.checks import RinceError
-    from rince.training.splits import load_splits
-
-    if is_text_file(data) != trained.on_texts:
-        holds, knows = (
-            "texts" if texts else "images or videos"
-            for texts in (is_text_file(data), trained.on_texts)
-        )
-        raise RinceError(
-            f"{data} holds {holds}, but {trained.folder.name} was trained on {knows}; evaluate it "
-            f"on data of its own kind"
-        )
-    trained.config.data = data
-    trained.config.images.image_size = trained.image_size
-    splits = load_splits(trained.config, trained.in_channels)
-    if splits.train.taxonomy.paths != trained.taxonomy.paths:
-        print(f"note: {data} has other classes than {trained.folder.name} was trained on")
-    _check_fit(trained, splits, data)
-    return splits
-
-
-def _outlying_texts(trained: TrainedRun, path: str) -> Texts:
-    from rince.core.checks import RinceError
-    from rince.data.text_sources import load_text_outliers
-    from rince.training.splits import tokenised
-
-    column = trained.config.text.column
-    if not is_text_file(path):
-        raise RinceError(
-            f"--ood {path}: {trained.folder.name} was trained on texts, so outliers must be a .csv "
-            f"or .jsonl file with a column {column!r}"
-        )
-    return tokenised(trained.config, load_text_outliers(path, trained.taxonomy, column=column))
-
-
-def _check_fit(trained: TrainedRun, splits: Splits, data: str) -> None:
-    from rince.core.checks import RinceError
-
-    given = (splits.channels, splits.image_size, splits.frames)
-    expected = (trained.in_channels, trained.image_size, trained.frames)
-    if given != expected:
-        has, wants = (
-            f"{'grey' if channels == 1 else 'colour'} "
-            f"{'images' if frames is None else f'clips of {frames} frames'} of {size} pixels"
-            for channels, size, frames in (given, expected)
-        )
-        raise RinceError(
-            f"{data} holds {has}, but {trained.folder.name} was trained on {wants}; evaluate it "
-            f"on data of its own kind"
-        )

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rince.cli.evaluate import is_evaluated
 from rince.cli.parser import HelpfulParser, with_underscores
 
 if TYPE_CHECKING:
-    from rince.models.exported import ImageEncoder
-    from rince.models.texts import SentenceModel
+    from rince.models.encoders import Encoder
     from rince.training.checkpoint import TrainedRun
 
 CARD_FILE = "README.md"
@@ -90,8 +88,7 @@ def export_run(
         ImportError: a library of the extra ``export`` is not installed.
     """
     from rince.core.checks import RinceError
-    from rince.models.exported import ImageEncoder, save_exported
-    from rince.models.onnx_file import ONNX_FILE, write_onnx
+    from rince.models.onnx_file import ONNX_FILE
     from rince.training.checkpoint import trained_encoder
 
     folder = trained.folder / "export" if folder is None else folder
@@ -102,26 +99,20 @@ def export_run(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as made:
         part = Path(made) / "part"  # the temporary folder itself is for its owner's eyes only
         part.mkdir()
-        difference = None
-        if not isinstance(encoder, ImageEncoder):
-            encoder.save(part)
-        else:
-            save_exported(encoder, part)
-            difference = write_onnx(encoder, part / ONNX_FILE) if onnx else None
+        encoder.save(part)
+        difference = encoder.write_onnx(part / ONNX_FILE) if onnx else None
         card = _card(trained, encoder, difference)
         (part / CARD_FILE).write_text(card, encoding="utf-8")
         part.rename(folder)
     return folder
 
 
-def _card(
-    trained: TrainedRun, encoder: ImageEncoder | SentenceModel, onnx_difference: float | None
-) -> str:
+def _card(trained: TrainedRun, encoder: Encoder, onnx_difference: float | None) -> str:
     from rince.core.checks import warn
     from rince.evaluation.results import load_evaluation
     from rince.reports.model_card import model_card
     from rince.training.config import to_dict
-    from rince.training.folder import ABOUT_FILE
+    from rince.training.folder import ABOUT_FILE, is_evaluated
 
     folder, about = trained.folder, trained.folder / ABOUT_FILE
     evaluation = load_evaluation(folder) if is_evaluated(folder) else None

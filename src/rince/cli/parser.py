@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 from rince.core.checks import import_extra
 
 jsonargparse = import_extra("jsonargparse", "train")
 
 
-class _KeepLines(jsonargparse.DefaultHelpFormatter):  # type: ignore[name-defined,misc]
-    """Leaves the line breaks of descriptions and examples as they are written."""
+class _PlainHelp(jsonargparse.DefaultHelpFormatter):  # type: ignore[name-defined,misc]
+    """An option, a word for its value, what it is, its default; texts keep their line breaks."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"max_help_position": 30, **options})
+
+    def _get_help_string(self, action: Any) -> str:
+        text: str = action.help or ""
+        text = text if text.endswith("...") else text.removesuffix(".")
+        if action.required and action.option_strings:
+            return f"{text} (required)"
+        has_value = action.option_strings and action.nargs != 0
+        no_default = action.default in (argparse.SUPPRESS, None) and not _may_be_none(action)
+        return text if no_default or not has_value else f"{text} (default: %(default)s)"
+
+    def _expand_help(self, action: Any) -> str:
+        text: str = super()._expand_help(action)
+        return text.replace("(default: null)", "(default: None)")
+
+    def _get_default_metavar_for_optional(self, action: Any) -> str:
+        kind = self._get_type_str(action) or ""
+        words = {"tuple": "LIST", "int": "N", "float": "X", "str": "TEXT"}
+        usual: str = super()._get_default_metavar_for_optional(action)
+        return next((word for name, word in words.items() if name in kind), usual)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if "\n" not in text.strip():
             filled: str = super()._fill_text(text, width, indent)
             return filled
         return "".join(indent + line for line in text.splitlines(keepends=True))
+
+
+def _may_be_none(action: Any) -> bool:
+    """Whether None is one of the values that a user can give."""
+    return type(None) in get_args(getattr(action, "_typehint", None))
 
 
 class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,misc]
@@ -34,7 +62,7 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
     def __init__(self, *, aliases: Mapping[str, str] | None = None, **options: Any) -> None:
         self._aliases = dict(aliases or {})
         # An abbreviation that works today would break when an option is added.
-        super().__init__(allow_abbrev=False, formatter_class=_KeepLines, **options)
+        super().__init__(allow_abbrev=False, formatter_class=_PlainHelp, **options)
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         given = []
@@ -42,6 +70,13 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
             name, equals, value = argument.partition("=")
             given.append(self._aliases.get(name, name) + equals + value)
         return super().parse_args(given, *rest, **options)
+
+    def format_help(self) -> str:
+        for action in self._actions:  # --loss FILE and the like: --config does it for all
+            if action.help == "Path to a configuration file.":
+                action.help = argparse.SUPPRESS
+        text: str = super().format_help()
+        return text
 
     def error(self, message: str, exception: Exception | None = None) -> NoReturn:
         known = [o for action in self._actions for o in action.option_strings if len(o) > 2]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from rince.cli.parser import HelpfulParser, with_underscores
-from rince.core.files import is_text_file
-from rince.training.config import RanksConfig, TextConfig, VideoConfig
+from rince.core.checks import RinceError
+from rince.core.tables import read_table
+from rince.data.options import ImageOptions, TextOptions, VideoOptions
+from rince.ranks.options import RankOptions
+from rince.training.config import TrainConfig
 
 EXAMPLES = """examples:
   rince ranks photos/                    photos/<superclass>/<class>/*.jpg, any depth
@@ -42,7 +44,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--batch_size", type=int, default=256, help="images a step")
     parser.add_argument("--names", action="store_true", help="also list classes by superclass")
-    parser.add_class_arguments(RanksConfig, skip=NOISE)
+    parser.add_class_arguments(RankOptions, skip=NOISE)
     parser.add_argument(
         "--save_scores",
         type=str,
@@ -50,11 +52,11 @@ def run(arguments: Sequence[str]) -> None:
         metavar="CSV",
         help="write the scores to a table to look at, edit, and give back as --scores",
     )
-    parser.add_class_arguments(VideoConfig, "videos")
-    parser.add_class_arguments(TextConfig, "text", skip={"layers", "max_tokens"})
+    parser.add_class_arguments(VideoOptions, "videos")
+    parser.add_class_arguments(TextOptions, "text", skip={"layers", "max_tokens"})
     found = parser.parse_args(with_underscores(arguments))
-    options = {f.name: getattr(found, f.name) for f in fields(RanksConfig) if f.name not in NOISE}
-    config, chosen = RanksConfig(**options), True
+    options = {f.name: getattr(found, f.name) for f in fields(RankOptions) if f.name not in NOISE}
+    config, chosen = RankOptions(**options), True
     if config.scores is not None and not config.rules():
         config, chosen = replace(config, quantiles=SHOWN_QUANTILES), False
     config.check()
@@ -63,8 +65,7 @@ def run(arguments: Sequence[str]) -> None:
         _describe_time(found, config)
         return
 
-    from rince.data.sources import load_dataset
-    from rince.data.text_sources import load_texts
+    from rince.data.kinds import load_splits
     from rince.ranks.taxonomy import Taxonomy
 
     path, counts = Path(found.data), None
@@ -75,15 +76,13 @@ def run(arguments: Sequence[str]) -> None:
     elif path.suffix == ".csv" and not _has_column(path, found.text.column):
         taxonomy = Taxonomy.from_csv(path)
     else:
-        if is_text_file(path):
-            train = load_texts(path, **found.text.as_dict()).train
-        else:
-            train = load_dataset(path, cache=False).train  # lists the files, decodes none
+        text = TextOptions(**found.text.as_dict())
+        images = ImageOptions(cache=False)  # lists the files, decodes none
+        config_of = TrainConfig(found.data, images=images, text=text)
+        train = load_splits(found.data, config_of).train
         taxonomy = train.taxonomy
         counts = train.labels.bincount(minlength=taxonomy.num_classes)
-        print(
-            f"{len(train)} training {'texts' if is_text_file(path) else 'images'} in {found.data}"
-        )
+        print(f"{len(train)} training {train.noun} in {found.data}")
     batch_size = found.batch_size if counts is None else min(found.batch_size, int(counts.sum()))
     if config.scores is None:
         print(taxonomy.describe(batch_size=batch_size, counts=counts))
@@ -108,24 +107,20 @@ def run(arguments: Sequence[str]) -> None:
 def _has_column(table: Path, name: str) -> bool:
     """Whether this is a table of texts, not of classes; one that cannot be read is neither."""
     try:
-        with table.expanduser().open(encoding="utf-8-sig", newline="") as stream:
-            return name in map(str.strip, next(csv.reader(stream), []))
-    except (OSError, UnicodeDecodeError):
+        return name in read_table(table.expanduser(), fill_short_rows=True).columns
+    except RinceError:
         return False
 
 
-def _describe_time(found: Any, config: RanksConfig) -> None:
-    from rince.data.clips import VideoClips
+def _describe_time(found: Any, config: RankOptions) -> None:
     from rince.ranks.time import ItemTimes
-    from rince.training.config import TrainConfig
     from rince.training.ranks import rank_source
     from rince.training.splits import load_splits
 
-    videos = VideoConfig(**found.videos.as_dict())
+    videos = VideoOptions(**found.videos.as_dict())
     train = TrainConfig(found.data, ranks=config, videos=videos)
     clips = load_splits(train).train
     source = rank_source(train, clips)
-    assert isinstance(clips, VideoClips)
     assert isinstance(source, ItemTimes)
-    print(f"{len(clips)} training clips of {clips.frames} frames in {found.data}")
-    print(source.rule.describe(clips.items, min(found.batch_size, len(clips))))
+    print(f"{len(clips)} training {clips.noun} of {clips.spec.frames} frames in {found.data}")
+    print(source.rule.describe(source.items, min(found.batch_size, len(clips))))

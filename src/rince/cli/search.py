@@ -6,8 +6,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.cli.embed import embed_data, load_encoder
-from rince.cli.evaluate import known_device
 from rince.cli.parser import HelpfulParser, with_underscores
 
 EXAMPLES = """examples:
@@ -45,17 +43,16 @@ def run(arguments: Sequence[str]) -> None:
     found = parser.parse_args(with_underscores(arguments))
 
     from rince.core.checks import RinceError, require
+    from rince.core.devices import known_device
+    from rince.data.kinds import require_queries
     from rince.evaluation.embeddings import embed, load_embeddings, nearest
-    from rince.models.texts import SentenceModel
+    from rince.training.encoders import embed_data, load_encoder
 
     require(found.top_k >= 1, f"--top_k must be at least 1, got {found.top_k}")
     device, file = known_device(found.device), Path(found.gallery)
     kept = load_embeddings(file) if file.suffix in (".npz", ".parquet") else None
     encoder = load_encoder(Path(found.run))
-    if not isinstance(encoder, SentenceModel):
-        for query in found.queries:
-            if not Path(query).is_file():
-                raise RinceError(f"there is no file {query}: the network takes {encoder.inputs}")
+    require_queries(encoder, found.queries)
     queries = embed(encoder, found.queries, device=device)
     gallery = embed_data(encoder, found.gallery, found.column, device) if kept is None else kept
     if queries.model != gallery.model:

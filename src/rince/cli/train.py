@@ -10,14 +10,15 @@ from typing import Any
 
 from rince.cli.parser import HelpfulParser, jsonargparse, with_underscores
 from rince.training.config import TrainConfig, from_dict
+from rince.training.objectives import OBJECTIVES
 
 EXAMPLES = """examples:
   rince train photos/                                   RINCE out-in on nested class folders
-  rince train photos/ --objective supcon-out            a rival in the same harness
+  rince train photos/ --objective supcon-out            a baseline, trained in the same way
   rince train photos/ --loss.variant in --loss.temperatures "[0.1, 0.225, 0.5]"
   rince train photos/ --ranks.scores text --ranks.top-k "[3]"  ranks from the class names
   rince train cifar100 --model.backbone resnet50-3x3 --model.momentum 0.99 --model.queue-size 4096
-  rince train photos/ --batch-size 4096 --micro-batch 256  a batch beyond the memory
+  rince train photos/ --batch-size 4096 --micro-batch 256  a batch larger than the memory
   rince train videos/ --ranks time                      without labels
   rince train intents.csv                               texts with columns text,domain,intent
   rince train --config recipe.yaml --seed 1             flags win over the file
@@ -50,6 +51,7 @@ def run(arguments: Sequence[str]) -> None:
         print(f"run: {resume(Path(found.resume), progress=found.progress)}")
         return
     config = parse(given)
+    config.check_values()  # before anything heavy is imported
     from rince.training.run import train
 
     folder = train(config)
@@ -88,8 +90,9 @@ def build_parser() -> Any:
     parser = HelpfulParser(
         prog="rince train",
         usage="rince train DATA [OPTIONS] | rince train --resume RUN",
-        description="Train an encoder on images, videos or texts with ranked positives.",
-        epilog=EXAMPLES,
+        description="Train an encoder on images, videos or texts with ranked positives. "
+        "Options may be written with - or _.",
+        epilog=f"{_objectives()}\n{EXAMPLES}",
         # What the other verbs call it; and --ranks time for short.
         aliases={"--data_root": "--images.root", "--ranks": "--ranks.by"},
     )
@@ -97,4 +100,15 @@ def build_parser() -> Any:
         "--config", action=jsonargparse.ActionConfigFile, help="YAML file with any of the options"
     )
     parser.add_class_arguments(TrainConfig)
+    next(a for a in parser._actions if a.dest == "objective").metavar = "NAME"  # listed below
     return parser
+
+
+def _objectives() -> str:
+    """The table, for the help."""
+    lines = [
+        f"  {row.name:25}{row.summary}"
+        + (f" (needs pip install 'rince[{row.package[1]}]')" if row.package else "")
+        for row in OBJECTIVES.values()
+    ]
+    return "\n".join(["objectives:", *lines, ""])

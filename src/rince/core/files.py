@@ -1,4 +1,4 @@
-"""Files: which lie below a folder, which are texts, and replacing one whole or not at all."""
+"""Files: which lie below a folder, which are texts, and replacing one as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def files_below(
     """Sorted folder by folder, without hidden ones; links to folders are followed, each once.
 
     Args:
-        folder: where to look. suffixes: wanted ones, as ``.png``, in lower case.
+        folder: where to look. suffixes: those to keep, such as ``.png``, in lower case.
         seen: folders that were walked before.
 
     Raises:
@@ -35,8 +35,8 @@ def files_below(
     seen.add(folder.resolve())
     try:
         # scandir knows which are folders: images by the million are walked here.
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as unsorted:
+            entries = sorted(unsorted, key=lambda entry: entry.name)
     except OSError as error:
         raise RinceError(f"cannot look into {folder} ({error}): mend that, or move it") from error
     for entry in entries:
@@ -53,14 +53,28 @@ def files_below(
 def replacing(target: Path) -> Iterator[Path]:
     """A file beside ``target`` to write; it takes the target's place once the block is done.
 
+    What was written is on the disk before it does, so that a machine that stops leaves the old
+    file or the new one. Whatever the block raises, what was at ``target`` is untouched.
+
     Raises:
-        OSError: it cannot be written or moved; what was at ``target`` is untouched.
+        OSError: it cannot be written or moved.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder, "results.json")
+        ...     with replacing(file) as part:
+        ...         _ = part.write_text("{}")
+        ...     file.read_text(), os.listdir(folder)
+        ('{}', ['results.json'])
     """
     part = target.with_name(target.name + ".part")
     try:
         yield part
+        with part.open("rb+") as stream:
+            os.fsync(stream.fileno())
         os.replace(part, target)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise

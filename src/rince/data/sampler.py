@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.data.batches import BatchPlan, mixed_seed
+from rince.data.plan import BatchPlan, mixed_seed
 
 
 class BalancedPlan(BatchPlan):

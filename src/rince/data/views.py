@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +85,20 @@ class ViewDraws(NamedTuple):
     def rows(self, rows: slice) -> ViewDraws:
         """Those of some of the images."""
         return ViewDraws(*(x[rows] for x in self))
+
+
+class Augmentation(Protocol):
+    """One random view of every item of a batch, in two steps.
+
+    The random numbers of a batch are drawn at once, on the CPU, so that they are the same on every
+    device; the views are made where and when they are needed, some of the items at a time.
+    """
+
+    def draw(self, batch: Tensor, generator: torch.Generator) -> Any:
+        """The random numbers of a view; an object with ``rows(slice)``, those of some items."""
+
+    def apply(self, batch: Tensor, draws: Any) -> Tensor:
+        """(B, ...) what a network takes, from the (B, ...) items as they are kept."""
 
 
 WEAK_VIEWS = ViewConfig(jitter_probability=0.0, grayscale=0.0)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -14,12 +13,9 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require
 from rince.core.files import replacing
-from rince.data.clips import decoded_clips
-from rince.data.images import OnUnreadable, fitted_batches
-from rince.data.views import eval_transform
-from rince.evaluation.features import cosine_chunks, extract_features, unit_features
-from rince.models.exported import ImageEncoder
-from rince.models.texts import SentenceModel
+from rince.data.kinds import embedding_inputs
+from rince.metrics.arrays import cosine_chunks, unit_features
+from rince.models.encoders import Encoder
 
 _MODEL = "rince_model"  # in the metadata of a parquet file
 
@@ -53,107 +49,37 @@ class Embeddings:
 
 
 def embed(
-    encoder: ImageEncoder | SentenceModel,
-    items: Sequence[str],
+    encoder: Encoder,
+    names: Sequence[str],
     *,
     device: torch.device | str = "cpu",
     batch_size: int = 64,
-    on_unreadable: OnUnreadable = "error",
+    skip_unreadable: bool = False,
 ) -> Embeddings:
-    """Embed images, clips or texts, whichever the encoder takes.
-
-    Args and errors: as :func:`embed_images`, :func:`embed_clips`, :func:`embed_texts`.
-    """
-    if isinstance(encoder, SentenceModel):
-        return embed_texts(encoder, items, device=device, batch_size=batch_size)
-    by = embed_images if encoder.frames is None else embed_clips
-    return by(encoder, items, device=device, batch_size=batch_size, on_unreadable=on_unreadable)
-
-
-def embed_images(
-    encoder: ImageEncoder,
-    files: Sequence[str],
-    *,
-    device: torch.device | str = "cpu",
-    batch_size: int = 64,
-    on_unreadable: OnUnreadable = "error",
-) -> Embeddings:
-    """Embed image files, fitted and normalised as the encoder's own training images.
+    """Embed images, clips of videos or texts, fed as those that the encoder was trained on.
 
     Args:
         encoder: of a run or an export.
-        files: N paths.
+        names: image files, videos, or texts; see :func:`rince.data.kinds.embedding_names`.
         device: where the network runs.
-        batch_size: images at a time; the result does not depend on it, but for rounding.
-        on_unreadable: "skip" leaves out files that cannot be read, with a warning.
+        batch_size: inputs at a time; the result does not depend on it, but for rounding.
+        skip_unreadable: leave out files that cannot be read, with a warning. Videos shorter than
+            a clip count as unreadable.
 
     Raises:
         RinceError: the first unreadable file, unless skipping; no readable file at all.
         ValueError: embeddings that are not finite.
     """
-    size, channels = encoder.image_size, encoder.in_channels
-    batches = fitted_batches(files, size, channels, batch_size, on_unreadable)
-    # The positions travel as labels would.
-    pairs = ((encoder.normalised(pixels), positions) for pixels, positions in batches)
-    found = extract_features(encoder.module, pairs, device)
-    return Embeddings(
-        tuple(files[i] for i in found.labels.tolist()),
-        unit_features(found.features, "embeddings"),
-        encoder.fingerprint(),
-    )
-
-
-def embed_clips(
-    encoder: ImageEncoder,
-    files: Sequence[str],
-    *,
-    device: torch.device | str = "cpu",
-    batch_size: int = 64,
-    on_unreadable: OnUnreadable = "error",
-) -> Embeddings:
-    """Embed all clips of videos, cut, fitted and normalised as those of its evaluation.
-
-    Args and errors: as :func:`embed_images`; videos shorter than a clip count as unreadable.
-    """
-    assert encoder.frames is not None
-    assert encoder.stride is not None
-    names: list[str] = []
-    clips = decoded_clips(
-        files,
-        encoder.frames,
-        encoder.stride,
-        encoder.frame_size or encoder.image_size,
-        encoder.in_channels,
-        skip=on_unreadable == "skip",
-    )
-    fit = eval_transform(encoder.image_size)
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        while batch := list(itertools.islice(clips, batch_size)):
-            names.extend(name for name, _ in batch)
-            pixels = fit(torch.stack([clip for _, clip in batch]))
-            yield encoder.normalised(pixels), torch.arange(len(batch))
-
-    found = extract_features(encoder.module, batches(), device)
-    vectors = unit_features(found.features, "embeddings")
-    return Embeddings(tuple(names), vectors, encoder.fingerprint())
-
-
-def embed_texts(
-    model: SentenceModel,
-    texts: Sequence[str],
-    *,
-    device: torch.device | str = "cpu",
-    batch_size: int = 64,
-) -> Embeddings:
-    """Embed texts by the model's own ``encode``.
-
-    Raises:
-        ValueError: embeddings that are not finite.
-    """
-    given = {"batch_size": batch_size, "device": str(device), "show_progress_bar": False}
-    found = model.model.encode(list(texts), convert_to_tensor=True, **given).float().cpu()
-    return Embeddings(tuple(texts), unit_features(found, "embeddings"), model.fingerprint())
+    embedded: list[str] = []
+    vectors: list[Tensor] = []
+    for part, inputs in embedding_inputs(
+        encoder, names, batch_size=batch_size, skip_unreadable=skip_unreadable
+    ):
+        embedded += part
+        vectors.append(encoder.encode(inputs, device=device, batch_size=batch_size))
+    require(bool(vectors), f"there are no {encoder.noun} to embed")
+    unit = unit_features(torch.cat(vectors), "embeddings")
+    return Embeddings(tuple(embedded), unit, encoder.fingerprint())
 
 
 def nearest(gallery: Embeddings, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -197,7 +123,8 @@ def save_embeddings(embeddings: Embeddings, file: Path) -> None:
     metadata. The file is replaced whole or not at all.
 
     Raises:
-        as :func:`require_writable`; OSError, if it cannot be written.
+        RinceError, ImportError: as :func:`require_writable`.
+        OSError: it cannot be written.
     """
     require_writable(file)
     vectors = embeddings.vectors.numpy()

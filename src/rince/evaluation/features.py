@@ -1,17 +1,15 @@
-"""Features of a data set, taken once and shared by every metric, and their cosines in chunks."""
+"""Features of a data set, extracted once and shared by every metric."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from rince.core.checks import require, warn
+from rince.core.checks import require
+from rince.metrics.arrays import check_features, check_labels
 
 
 @dataclass(frozen=True)
@@ -88,88 +86,3 @@ def extract_features(
             module.training = mode
     require(bool(features), "there is nothing to extract features from: no batch was given")
     return FeatureSet(torch.cat(features), torch.cat(labels))
-
-
-def check_features(features: Tensor, name: str) -> None:
-    """Raise ``ValueError`` unless ``features`` are (N >= 1, D >= 1) finite floats."""
-    require(
-        features.ndim == 2 and features.numel() > 0 and features.is_floating_point(),
-        f"{name} must be a non-empty (samples, dimensions) matrix of floats, got shape "
-        f"{tuple(features.shape)} and {features.dtype}",
-    )
-    bad = ~torch.isfinite(features).all(dim=1)
-    require(
-        not bool(bad.any()),
-        f"{int(bad.sum())} of {len(bad)} {name} hold NaN or infinity: the training has most "
-        "likely diverged (a lower learning rate or a higher temperature helps)",
-    )
-
-
-def check_labels(labels: Tensor, size: int, name: str, num_classes: int | None = None) -> None:
-    """Raise ``ValueError`` unless ``labels`` are (size,) int64 in [0, num_classes)."""
-    require(
-        labels.shape == (size,) and labels.dtype == torch.int64,
-        f"{name} must be int64, one for each of the {size} samples, got shape "
-        f"{tuple(labels.shape)} and {labels.dtype}",
-    )
-    if num_classes is not None:
-        low, high = (int(x) for x in torch.aminmax(labels))
-        require(
-            low >= 0 and high < num_classes,
-            f"{name} must lie in [0, {num_classes}), the number of classes, but hold "
-            f"{low if low < 0 else high}",
-        )
-
-
-def unit_features(features: Tensor, name: str) -> Tensor:
-    """Checked features as float32 rows of length 1; a row of zeros stays zero, with a warning."""
-    check_features(features, name)
-    features = features.detach()
-    peak = features.abs().amax(dim=1, keepdim=True)
-    # Scaled first, so that neither tiny nor huge rows under- or overflow when squared.
-    unit = functional.normalize((features / torch.where(peak > 0, peak, 1)).float(), dim=1)
-    zero = int((peak == 0).sum())
-    require(zero < len(unit), f"all {name} are zero vectors: they have no direction to compare")
-    if zero:
-        warn(f"{zero} of {len(unit)} {name} are zero vectors: their cosines count as 0")
-    return unit
-
-
-def cosine_chunks(
-    query_features: Tensor, gallery_features: Tensor, chunk_size: int
-) -> Iterator[tuple[slice, Tensor]]:
-    """Cosines of all queries with all gallery items, ``chunk_size`` queries at a time.
-
-    Args:
-        query_features: (Q, D) float. gallery_features: (G, D) float.
-        chunk_size: queries a chunk; a chunk takes 4 * chunk_size * G bytes.
-
-    Yields:
-        The rows of a chunk and their cosines (rows, G) float32, free to be written to.
-
-    Raises:
-        ValueError: wrong shapes or values that are not finite.
-    """
-    require(chunk_size >= 1, f"chunk_size must be at least 1, got {chunk_size}")
-    query = unit_features(query_features, "query features")
-    gallery = unit_features(gallery_features, "gallery features").to(query.device)
-    require(
-        query.shape[1] == gallery.shape[1],
-        f"query and gallery features must have as many dimensions, got {query.shape[1]} and "
-        f"{gallery.shape[1]}: they come from different backbones",
-    )
-    for start in range(0, len(query), chunk_size):
-        rows = slice(start, min(start + chunk_size, len(query)))
-        yield rows, query[rows] @ gallery.T
-
-
-def sort_rows(values: Tensor) -> Tensor:
-    """Sort each row, ascending; on the CPU in place."""
-    if values.device.type == "cpu":
-        # numpy's sort is vectorised, about twice as fast as torch's, and releases the GIL.
-        threads = torch.get_num_threads()
-        with ThreadPoolExecutor(threads) as pool:
-            parts = np.array_split(values.numpy(), threads)  # views
-            list(pool.map(lambda part: part.sort(axis=1), parts))
-        return values
-    return values.sort(dim=1).values

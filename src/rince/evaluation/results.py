@@ -19,24 +19,13 @@ import numpy.typing as npt
 
 from rince.core.checks import RinceError
 from rince.core.files import replacing
+from rince.metrics.ordering import Histograms as Histograms
+from rince.metrics.roc import RocCurve as RocCurve
 
 RESULTS_FILE = "results.json"
 ARRAYS_FILE = "evaluation.npz"
 
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Histograms:
-    """Similarities between queries and gallery, counted per rank.
-
-    Args:
-        edges: (B + 1,) float, bin edges over the cosine.
-        counts: rank -> (B,) int; key 0 holds the negatives.
-    """
-
-    edges: Array
-    counts: Mapping[int, Array]
 
 
 @dataclass(frozen=True)
@@ -71,14 +60,6 @@ class Gallery:
     similarities: Array
     query_labels: Array
     neighbour_labels: Array
-
-
-@dataclass(frozen=True)
-class RocCurve:
-    """One out-of-distribution detector on one outlier set: (P,) rates, thinned for drawing."""
-
-    false_positive_rate: Array
-    true_positive_rate: Array
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rince.core.checks import require
 from rince.core.pair_ranks import ALL, IdentityRanks, PairRanks, as_pair_ranks
-from rince.losses.masked import (
+from rince.losses.common import (
     Reduction,
     check_inputs,
     check_temperature,

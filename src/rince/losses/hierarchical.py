@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
-from rince.losses.masked import (
+from rince.losses.common import (
     Reduction,
     check_inputs,
     check_temperature,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rince.core.checks import import_extra, require
 from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
-from rince.losses.masked import check_inputs, dtype_of_sums
+from rince.losses.common import check_inputs, dtype_of_sums
 
 EXTRA = "metric-learning"
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.losses.masked import check_embeddings, check_temperature, dtype_of_sums
+from rince.losses.common import check_embeddings, check_temperature, dtype_of_sums
 
 
 def rank_n_contrast(embeddings: Tensor, targets: Tensor, temperature: float = 2.0) -> Tensor:

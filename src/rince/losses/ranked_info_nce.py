@@ -3,7 +3,7 @@
 Hoffmann, Behrmann, Gall, Brox, Noroozi: "Ranking Info Noise Contrastive Estimation: Boosting
 Contrastive Learning via Ranked Positives", AAAI 2022, arXiv 2201.11736, section 3.
 
-The formula itself is :func:`rince.losses.terms.rank_terms`; here are its input and its engines.
+The formula is :func:`rince.losses.definition.rank_terms`; here are its input and its engines.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from rince.core.checks import require
 from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
-from rince.losses.masked import (
+from rince.losses.blockwise.engine import streamed_loss
+from rince.losses.common import (
     Reduction,
     check_inputs,
     highest_rank,
@@ -23,9 +24,8 @@ from rince.losses.masked import (
     similarities,
     warn_if_nothing_to_learn,
 )
-from rince.losses.streamed import streamed_loss
+from rince.losses.definition import Positives, RankTerms, Variant, rank_terms
 from rince.losses.temperatures import check_temperatures, match_num_ranks
-from rince.losses.terms import Positives, RankTerms, Variant, rank_terms
 
 Engine = Literal["auto", "dense", "streamed"]
 
@@ -116,6 +116,61 @@ def ranked_info_nce(
         validate=validate,
     )
     return loss
+
+
+class RankedInfoNCE(nn.Module):
+    """:func:`rince.ranked_info_nce` with its options held; see there for their meaning.
+
+    Example:
+        >>> import torch, rince
+        >>> criterion = rince.RankedInfoNCE(temperatures=(0.1, 0.225), variant="out-in")
+        >>> z = torch.nn.functional.normalize(torch.randn(8, 4), dim=1)
+        >>> ranks = rince.Taxonomy.from_dict({"dog": ["husky", "malamute"], "cat": ["manx"]}).ranks(
+        ...     torch.arange(8) % 3, torch.arange(8) % 3, ignore_self=True)
+        >>> criterion(z, z, ranks).shape
+        torch.Size([])
+    """
+
+    def __init__(
+        self,
+        temperatures: float | Sequence[float] | Tensor = (0.1, 0.225),
+        *,
+        variant: Variant = "out-in",
+        positives: Positives = "exclusive",
+        reduction: Reduction = "mean",
+        engine: Engine = "auto",
+        block_size: int | None = None,
+        validate: bool = True,
+    ) -> None:
+        super().__init__()
+        check_temperatures(temperatures, validate)
+        self.temperatures = temperatures
+        self.variant: Variant = variant
+        self.positives: Positives = positives
+        self.reduction: Reduction = reduction
+        self.engine: Engine = engine
+        self.block_size = block_size
+        self.validate = validate
+
+    def forward(self, query: Tensor, key: Tensor, ranks: PairRanks | Tensor) -> Tensor:
+        return ranked_info_nce(
+            query,
+            key,
+            ranks,
+            self.temperatures,
+            variant=self.variant,
+            positives=self.positives,
+            reduction=self.reduction,
+            engine=self.engine,
+            block_size=self.block_size,
+            validate=self.validate,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"temperatures={self.temperatures}, variant={self.variant!r}, "
+            f"positives={self.positives!r}, reduction={self.reduction!r}, engine={self.engine!r}"
+        )
 
 
 def ranked_info_nce_with_terms(

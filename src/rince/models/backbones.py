@@ -1,4 +1,4 @@
-"""Backbones by name: images in, one feature vector an image out.
+"""Backbones by name: images or clips in, one feature vector each out.
 
 Names:
     ``small-resnet``          3x3 stem of stride 2, four stages of one block (32 to 256 channels):
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import import_extra, require
+from rince.core.input_spec import InputSpec
 
 OWN_NAMES = ("small-resnet", "tiny-resnet", "resnet18-3x3", "resnet50-3x3", "small-resnet3d")
 
@@ -37,67 +38,67 @@ class Backbone:
 
 
 def build_backbone(
-    name: str,
-    *,
-    in_channels: int = 3,
-    image_size: int = 32,
-    frames: int | None = None,
-    pretrained: bool = False,
+    name: str, spec: InputSpec | None = None, *, pretrained: bool = False
 ) -> Backbone:
     """Build a backbone without its classifier.
 
     Args:
         name: see the module's list.
-        in_channels: 1 (grey) or 3 (RGB); torchvision's models other than ResNets take 3 only.
-        image_size: side in pixels, to measure the feature dimension with one image.
-        frames: T of a clip; None for images.
+        spec: what it takes; None: RGB images of 32 x 32 pixels. torchvision's models other than
+            ResNets take RGB only.
         pretrained: load the library's default weights (downloads them).
 
     Raises:
-        ValueError: unknown name, or one that cannot take these images.
+        ValueError: unknown name, or one that cannot take such inputs.
         ImportError: timm is not installed.
 
     Example:
-        >>> backbone = build_backbone("small-resnet", in_channels=1, image_size=28)
+        >>> backbone = build_backbone("small-resnet", InputSpec.images(channels=1, size=28))
         >>> backbone.feature_dim, backbone.module(torch.zeros(2, 1, 28, 28)).shape
         (256, torch.Size([2, 256]))
     """
+    spec = spec or InputSpec.images()
     library, _, model = name.rpartition("/")
     if library == "timm":
-        module = _timm_model(model, in_channels, pretrained)
+        module = _timm_model(model, spec.channels, pretrained)
     elif library == "torchvision":
-        module = _torchvision_model(model, in_channels, pretrained)
+        module = _torchvision_model(model, spec.channels, pretrained)
     else:
         require(
             not pretrained,
             f"{name} has no pretrained weights: use torchvision/... or timm/..., or train it",
         )
-        module = _own_model(name, in_channels)
-    return as_backbone(module, in_channels=in_channels, image_size=image_size, frames=frames)
+        module = _own_model(name, spec.channels)
+    return as_backbone(module, spec)
 
 
-def as_backbone(
-    module: nn.Module, *, in_channels: int = 3, image_size: int = 32, frames: int | None = None
-) -> Backbone:
-    """Take any module that maps images to feature vectors; one blank image tells the dimension.
+def as_backbone(module: nn.Module, spec: InputSpec | None = None) -> Backbone:
+    """Take any module that maps a batch of inputs to feature vectors.
 
-    With ``frames`` it maps clips (B, C, frames, H, W).
+    Args:
+        module: (B, \\*spec.shape) -> (B, D); a blank input tells D.
+        spec: what it takes; None: RGB images of 32 x 32 pixels.
 
     Raises:
-        ValueError: the module does not take such an image, or does not give one vector.
+        ValueError: the module does not take such inputs, or does not give one vector.
+
+    Example:
+        >>> flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5))
+        >>> as_backbone(flat, InputSpec.images(size=8)).feature_dim
+        5
     """
+    spec = spec or InputSpec.images()
     was_training = module.training
-    time = () if frames is None else (frames,)
     module.eval()
     try:
         with torch.no_grad():
-            features = module(torch.zeros(1, in_channels, *time, image_size, image_size))
+            blank = torch.zeros(spec.batch_shape(), dtype=getattr(torch, spec.dtype))
+            features = module(blank)
     except (RuntimeError, ValueError) as error:  # some norms raise ValueError for a dimension more
-        what = "image" if frames is None else f"clip of {frames} frames"
-        hint = "" if frames is None else "; for clips take small-resnet3d or torchvision/r3d_18"
         raise ValueError(
-            f"the backbone {type(module).__name__} fails on a {in_channels}-channel {what} of "
-            f"{image_size} x {image_size} pixels: {error}{hint}"
+            f"the backbone {type(module).__name__} fails on {spec}: {error}. It must take "
+            f"(B, {', '.join(map(str, spec.shape))}); small-resnet3d and torchvision/r3d_18 take "
+            f"clips, the others images"
         ) from error
     finally:
         module.train(was_training)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rince._version import __version__
 from rince.core.checks import RinceError, import_extra, require
+from rince.core.input_spec import InputSpec
 from rince.models.backbones import as_backbone, build_backbone
 from rince.models.heads import projection_head
 from rince.models.texts import SENTENCE_FILE
@@ -39,14 +40,12 @@ class ImageEncoder:
         embedding_dim: width of the projection head, if the module ends with one: then it gives
             embeddings of length 1. None: it gives the backbone's features, of any length.
         num_heads: projection heads side by side.
-        in_channels: C, 3 (RGB) or 1 (grey).
-        image_size: S; the shorter side is scaled to it (bilinear, antialiased), and the central
-            square kept.
+        spec: what it takes; the shorter side is scaled to S (bilinear, antialiased), and the
+            central square kept.
         mean, std: C numbers each, for pixels in [0, 1].
         class_paths: the classes that it was trained on, each from its top group down; a
             ``rince.Taxonomy`` takes them.
-        frames: T of a clip; None: it takes images.
-        stride: a clip is every stride-th frame of a file. frame_size: side of the square that is
+        stride: of clips: every stride-th frame of a file. frame_size: side of the square that is
             decoded and then scaled to S.
     """
 
@@ -55,25 +54,17 @@ class ImageEncoder:
     output_dim: int
     embedding_dim: int | None
     num_heads: int
-    in_channels: int
-    image_size: int
+    spec: InputSpec
     mean: tuple[float, ...]
     std: tuple[float, ...]
     class_paths: tuple[tuple[str, ...], ...]
-    frames: int | None = None
     stride: int | None = None
     frame_size: int | None = None
 
     @property
-    def inputs(self) -> str:
+    def noun(self) -> str:
         """What the module takes: "images" or "clips"."""
-        return "images" if self.frames is None else "clips"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one input: (C, S, S), or (C, T, S, S)."""
-        time = () if self.frames is None else (self.frames,)
-        return (self.in_channels, *time, self.image_size, self.image_size)
+        return self.spec.noun
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -87,8 +78,8 @@ class ImageEncoder:
             ValueError: pixels of another dtype, size or number of channels.
         """
         require(
-            pixels.dtype == torch.uint8 and pixels.shape[1:] == self.shape,
-            f"pixels must be uint8 (B, {', '.join(map(str, self.shape))}), got "
+            pixels.dtype == torch.uint8 and pixels.shape[1:] == self.spec.shape,
+            f"pixels must be uint8 (B, {', '.join(map(str, self.spec.shape))}), got "
             f"{tuple(pixels.shape)} and {pixels.dtype}",
         )
         one_a_channel = (-1,) + (1,) * (pixels.ndim - 2)
@@ -97,15 +88,72 @@ class ImageEncoder:
         )
         return (pixels.float() / 255 - mean) / std
 
+    def encode(
+        self, inputs: Tensor, *, device: torch.device | str = "cpu", batch_size: int = 64
+    ) -> Tensor:
+        """(N, output_dim) float32 on the CPU, from (N, C, [T,] S, S) pixels as bytes."""
+        module = self.module.to(device).eval()
+        with torch.no_grad():
+            parts = [module(self.normalised(x).to(device)) for x in torch.split(inputs, batch_size)]
+        return torch.cat(parts).float().cpu()
+
     def fingerprint(self) -> str:
         """The same for two encoders that give the same numbers for the same file."""
-        clips = () if self.frames is None else (self.frames, self.stride, self.frame_size)
-        facts = (self.backbone, self.in_channels, self.image_size, self.mean, self.std)
+        spec = self.spec
+        clips = () if self.stride is None else (spec.frames, self.stride, self.frame_size)
+        facts = (self.backbone, spec.channels, spec.size, self.mean, self.std)
         return fingerprint((*facts, *clips), self.module)
 
+    def save(self, folder: Path) -> None:
+        """:func:`save_exported`."""
+        save_exported(self, folder)
 
-FACTS = tuple(field.name for field in fields(ImageEncoder) if field.name != "module")
-_OF_CLIPS = ("frames", "stride", "frame_size")  # not in the exports of earlier versions
+    def write_onnx(self, file: Path) -> float | None:
+        """:func:`rince.models.onnx_file.write_onnx`."""
+        from rince.models.onnx_file import write_onnx
+
+        return write_onnx(self, file)
+
+    def usage(self) -> str:
+        """Markdown for a model card: how to feed it, in code and in a table."""
+        spec = self.spec
+        scaled = (
+            f"shorter side scaled to {spec.size} pixels (bilinear, antialiased), central square"
+        )
+        if self.stride is not None:
+            scaled = (
+                f"{spec.frames} frames, every {self.stride}. of the file; shorter side scaled to "
+                f"{self.frame_size} pixels, central square, scaled to {spec.size}"
+            )
+        return _USAGE.format(
+            own="" if self.backbone else "; and backbone=..., the module's code is not in here",
+            shape=", ".join(map(str, spec.shape)),
+            output="features" if self.embedding_dim is None else "embeddings",
+            noun=spec.noun,
+            colour="grey" if spec.channels == 1 else "RGB",
+            scaled=scaled,
+            mean=list(self.mean),
+            std=list(self.std),
+        )
+
+
+_USAGE = """```python
+import rince
+
+encoder = rince.load_exported("FOLDER")  # pip install 'rince[export]'{own}
+# pixels: (B, {shape}) uint8
+{output} = encoder.module(encoder.normalised(pixels))
+encoder.classes  # their names
+```
+
+`rince embed FOLDER DATA/` embeds a folder of {noun}, `rince search` finds the nearest.
+
+| input | |
+|:---|:---|
+| {noun} | {colour}, {scaled} |
+| values | bytes / 255, minus {mean}, divided by {std}, a channel each |"""
+FACTS = tuple(f.name for f in fields(ImageEncoder) if f.name not in ("module", "spec"))
+_OF_CLIPS = ("stride", "frame_size")  # not in the exports of earlier versions
 
 
 def save_exported(encoder: ImageEncoder, folder: Path) -> None:
@@ -116,7 +164,7 @@ def save_exported(encoder: ImageEncoder, folder: Path) -> None:
     """
     safetensors = import_extra("safetensors.torch", "export")
     facts = {"format": FORMAT, "rince": __version__}
-    facts |= {name: getattr(encoder, name) for name in FACTS}
+    facts |= encoder.spec.to_dict() | {name: getattr(encoder, name) for name in FACTS}
     (folder / EXPORT_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     # Cloned: safetensors refuses tensors that share their memory.
     weights = {
@@ -147,11 +195,10 @@ def load_exported(folder: str | Path, backbone: nn.Module | None = None) -> Imag
     """
     folder = Path(folder)
     facts = _read_facts(folder / EXPORT_FILE)
-    size = {name: facts[name] for name in ("in_channels", "image_size", "frames")}
     if backbone is not None:
-        built = as_backbone(backbone, **size)
+        built = as_backbone(backbone, facts["spec"])
     elif facts["backbone"] is not None:
-        built = build_backbone(facts["backbone"], **size)
+        built = build_backbone(facts["backbone"], facts["spec"])
     else:
         raise RinceError(
             f"{folder} was trained with a module of your own, which an export does not hold: "
@@ -194,9 +241,9 @@ def _read_facts(file: Path) -> dict[str, Any]:
                 f"rince {__version__} reads format {FORMAT}: install that one, or export again"
             )
         facts = dict.fromkeys(_OF_CLIPS) | facts
-        found = {name: facts[name] for name in FACTS}
-        found["class_paths"] = tuple(map(tuple, found["class_paths"]))
-        return found | {name: tuple(map(float, found[name])) for name in ("mean", "std")}
+        read = {name: facts[name] for name in FACTS} | {"spec": InputSpec.from_dict(facts)}
+        read["class_paths"] = tuple(map(tuple, read["class_paths"]))
+        return read | {name: tuple(map(float, read[name])) for name in ("mean", "std")}
     except (ValueError, TypeError, KeyError) as error:
         raise RinceError(
             f"{file} is damaged ({type(error).__name__}: {error}): export the run again"

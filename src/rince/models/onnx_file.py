@@ -42,7 +42,7 @@ def write_onnx(encoder: ImageEncoder, file: Path) -> float:
                 (_inputs(encoder, 2),),
                 file,
                 dynamo=True,
-                input_names=[encoder.inputs],
+                input_names=[encoder.noun],
                 output_names=[output],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 external_data=False,
@@ -67,7 +67,7 @@ def write_onnx(encoder: ImageEncoder, file: Path) -> float:
 def _difference(encoder: ImageEncoder, session: Any, count: int) -> float:
     inputs = _inputs(encoder, count)
     expected = encoder.module(inputs)
-    (given,) = session.run(None, {encoder.inputs: inputs.numpy()})
+    (given,) = session.run(None, {encoder.noun: inputs.numpy()})
     found = torch.from_numpy(given)
     if found.shape != expected.shape:
         raise ValueError(f"it gives {tuple(found.shape)}, not {tuple(expected.shape)}")
@@ -76,6 +76,6 @@ def _difference(encoder: ImageEncoder, session: Any, count: int) -> float:
 
 def _inputs(encoder: ImageEncoder, count: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(count)
-    shape = (count, *encoder.shape)
+    shape = encoder.spec.batch_shape(count)
     pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     return encoder.normalised(pixels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import RinceError, require
+from rince.core.input_spec import InputSpec
 from rince.core.text_models import load_text_model
 from rince.models.backbones import Backbone
 from rince.models.weights import fingerprint
@@ -59,7 +61,9 @@ class SentenceModel:
     column: str = "text"
     class_paths: tuple[tuple[str, ...], ...] = ()
     embedding_dim: ClassVar[None] = None  # it ends with no projection head
-    inputs: ClassVar[str] = "texts"
+    num_heads: ClassVar[int] = 1
+    spec: ClassVar[InputSpec] = InputSpec.texts()
+    noun: ClassVar[str] = "texts"
 
     @property
     def output_dim(self) -> int:
@@ -71,6 +75,19 @@ class SentenceModel:
         """Names of the classes that it was trained on, in label order."""
         return tuple(path[-1] for path in self.class_paths)
 
+    def encode(
+        self, inputs: Sequence[str], *, device: torch.device | str = "cpu", batch_size: int = 64
+    ) -> Tensor:
+        """(N, output_dim) float32 on the CPU, of N texts, by the model's own ``encode``."""
+        given: Tensor = self.model.encode(
+            list(inputs),
+            convert_to_tensor=True,
+            batch_size=batch_size,
+            device=str(device),
+            show_progress_bar=False,
+        )
+        return given.float().cpu()
+
     def fingerprint(self) -> str:
         """The same for two models that give the same numbers for the same text."""
         return fingerprint((self.model.max_seq_length,), self.model)
@@ -80,6 +97,28 @@ class SentenceModel:
         self.model.save_pretrained(str(folder), create_model_card=False)
         for file in folder.rglob("*.safetensors"):  # written for their owner alone
             file.chmod((folder / SENTENCE_FILE).stat().st_mode)
+
+    def write_onnx(self, file: Path) -> None:
+        """None: of models of texts no ONNX file is written."""
+
+    def usage(self) -> str:
+        """Markdown for a model card: how to feed it, in code and in a table."""
+        bound = self.model.max_seq_length
+        return _USAGE.format(cut=f", cut after {bound} tokens" if bound else "")
+
+
+_USAGE = """```python
+from sentence_transformers import SentenceTransformer
+
+features = SentenceTransformer("FOLDER").encode(["some words"])
+```
+
+`rince embed FOLDER FILE` embeds the texts of a .csv, .jsonl or .txt file, `rince search` finds the
+nearest.
+
+| input | |
+|:---|:---|
+| texts | without a prompt in front{cut} |"""
 
 
 def text_backbone(name: str, layers: int | None = None) -> Backbone:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import graphlib
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -35,7 +36,7 @@ def checked_paths(paths: Sequence[Sequence[str]], places: Sequence[str]) -> tupl
                 isinstance(name, str) and name.strip() != "",
                 f"{place}: names must be strings that are not empty, got {name!r} in {path!r}",
             )
-        first = seen.setdefault(path[-1], i)
+        first = seen.setdefault(composed(path[-1]), i)
         if first != i:
             where = f" ({places[first]} and {place})"
             before, now = ("/".join(paths[k][:-1]) or None for k in (first, i))
@@ -106,8 +107,7 @@ def class_folders(folder: Path, path: Names, empty: list[Path] | None = None) ->
 def paths_from_rows(
     rows: Sequence[tuple[int, list[str]]], levels: Sequence[str] | None
 ) -> tuple[Names, ...]:
-    """Paths from (line number, cells) of a class table whose first row is the header."""
-    require(len(rows) > 0, "the table is empty; expected a header such as class,superclass")
+    """Paths from (line number, cells) of a class table: first the header, then rows as long."""
     header = rows[0][1]
     if levels is None:
         require(
@@ -120,21 +120,13 @@ def paths_from_rows(
     require(len(levels) > 0, "levels names no column")
     for name in levels:
         require(name in header, f"no column {name!r}; the columns are {some_names(header)}")
-        require(
-            header.count(name) == 1 and list(levels).count(name) == 1,
-            f"column {name!r} is there twice",
-        )
+        require(list(levels).count(name) == 1, f"column {name!r} is there twice in levels")
     columns = [header.index(name) for name in levels]
     paths: list[Names] = []
     places: list[str] = []
     parents: dict[str, tuple[str | None, int]] = {}
     for line, cells in rows[1:]:
-        require(
-            len(cells) <= len(header),
-            f"line {line}: {len(cells)} cells, but the header has {len(header)} columns; a name "
-            "that holds a comma needs quotes",
-        )
-        names = [cells[c] if c < len(cells) else "" for c in columns]
+        names = [cells[c] for c in columns]
         require(names[0] != "", f"line {line}: the column {levels[0]!r} is empty")
         path = tuple(name for name in reversed(names) if name)
         # Two groups of one name are legal in a tree, but in a table they are nearly always a typo
@@ -204,6 +196,11 @@ def parent_chain(name: str, parents: Mapping[str, str | None]) -> Names:
             raise ValueError(f"the parents form a cycle: {' -> '.join(cycle)}")
         chain.append(parent)
     return tuple(reversed(chain))
+
+
+def composed(name: str) -> str:
+    """An accented letter as one character (NFC), whatever a file system or editor made of it."""
+    return unicodedata.normalize("NFC", name)
 
 
 def some_names(names: Sequence[str]) -> str:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require
+from rince.core.tables import read_cells, refuse_rows
+from rince.ranks.options import SCORE_FILES
 from rince.ranks.readers import some_names
-
-SUFFIXES = (".csv", ".npy", ".parquet")
 
 
 def read_scores(file: Path, names: Path | None = None) -> tuple[list[str], Tensor]:
@@ -24,10 +24,10 @@ def read_scores(file: Path, names: Path | None = None) -> tuple[list[str], Tenso
         RinceError: a file that is missing, damaged, without names, or not one square matrix.
     """
     suffix = file.suffix.lower()
-    if suffix not in SUFFIXES:
+    if suffix not in SCORE_FILES:
         raise RinceError(
             f"{file} is no score matrix that can be read: expected a file that ends in "
-            f"{', '.join(SUFFIXES)}"
+            f"{', '.join(SCORE_FILES)}"
         )
     if names is not None and suffix != ".npy":
         raise RinceError(f"{file} carries its own names: leave out names={str(names)!r}")
@@ -51,35 +51,29 @@ def write_csv(file: Path, classes: Sequence[str], scores: Tensor) -> None:
 
 
 def _from_csv(file: Path) -> tuple[list[str], Tensor]:
-    with file.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.reader(stream)
-        try:
-            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-        except csv.Error as error:
-            raise ValueError(f"line {reader.line_num}: {error}") from error
+    header, rows = read_cells(file, "scores")
     require(
-        len(rows) > 1,
+        len(rows) > 0,
         "expected a header row of class names, then a row a class that begins with its name",
     )
-    columns = [cell.strip() for cell in rows[0][1][1:]]
-    names, values = [], []
-    for line, cells in rows[1:]:
-        require(
-            len(cells) == len(columns) + 1,
-            f"line {line} has {len(cells)} cells, but the header has {len(columns) + 1}",
-        )
-        names.append(cells[0].strip())
-        values.append([_number(cell.strip(), line) for cell in cells[1:]])
-    return columns, _rows_by_name(names, columns, torch.tensor(values, dtype=torch.float64))
+    problems = [
+        f"line {line}: {cell!r} is no number"
+        for line, cells in rows
+        for cell in cells[1:]
+        if not _is_number(cell)
+    ]
+    refuse_rows(file, problems, "a missing score is an empty cell; decimals have a point")
+    values = [[float(cell or "nan") for cell in cells[1:]] for _, cells in rows]
+    scores = torch.tensor(values, dtype=torch.float64)
+    return header[1:], _rows_by_name([cells[0] for _, cells in rows], header[1:], scores)
 
 
-def _number(cell: str, line: int) -> float:
+def _is_number(cell: str) -> bool:
     try:
-        return float(cell) if cell else float("nan")
+        float(cell or "nan")
     except ValueError:
-        raise ValueError(
-            f"line {line}: {cell!r} is no number (a missing score is an empty cell)"
-        ) from None
+        return False
+    return True
 
 
 def _from_npy(file: Path, names: Path) -> tuple[list[str], Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from torch import Tensor
 from rince.core.checks import RinceError, require, warn
 from rince.core.pair_ranks import IGNORED, NEGATIVE
 from rince.ranks.class_ranks import ClassRanks
-from rince.ranks.readers import some_names
+from rince.ranks.readers import composed, some_names
 from rince.ranks.score_files import read_scores, write_csv
 from rince.ranks.score_summary import SimilaritySummary, summary
 from rince.ranks.taxonomy import Taxonomy
@@ -69,7 +70,8 @@ class Similarity:
                 isinstance(name, str) and name.strip() != "",
                 f"names must be strings that are not empty, got {name!r}",
             )
-        twice = sorted({name for name in classes if classes.count(name) > 1})
+        uses = Counter(map(composed, classes))
+        twice = sorted(name for name, count in uses.items() if count > 1)
         require(not twice, f"names are given twice: {some_names(twice)}")
         require(
             scores.shape == (len(classes), len(classes)),
@@ -168,10 +170,11 @@ class Similarity:
         Raises:
             ValueError: a class without scores; the message names the nearest ones.
         """
-        position = {name: i for i, name in enumerate(self.classes)}
-        missing = [name for name in classes if name not in position]
+        position = {composed(name): i for i, name in enumerate(self.classes)}
+        missing = [name for name in classes if composed(name) not in position]
         if missing:
-            unused = [name for name in self.classes if name not in set(classes)]
+            wanted = set(map(composed, classes))
+            unused = [name for name in self.classes if composed(name) not in wanted]
             close = [(name, difflib.get_close_matches(name, unused, n=1)) for name in missing]
             hints = [f"{name!r} (did you mean {near[0]!r}?)" for name, near in close[:8] if near]
             raise ValueError(
@@ -179,7 +182,7 @@ class Similarity:
                 + (f"near names with scores: {', '.join(hints)}; " if hints else "")
                 + f"names with scores that are no class: {some_names(unused) or 'none'}"
             )
-        order = torch.tensor([position[name] for name in classes], dtype=torch.int64)
+        order = torch.tensor([position[composed(name)] for name in classes], dtype=torch.int64)
         return Similarity(tuple(classes), self.scores[order][:, order])
 
     def by_thresholds(

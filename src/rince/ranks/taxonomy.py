@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,12 +14,14 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, require
 from rince.core.pair_ranks import TableRanks
+from rince.core.tables import read_table
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.readers import (
     Names,
     Nested,
     checked_paths,
     class_folders,
+    composed,
     nested_paths,
     parent_chain,
     paths_from_rows,
@@ -105,26 +106,27 @@ class Taxonomy:
             husky,dog,animal
             carp,,animal
 
-        Empty cells make a ragged tree. UTF-8, separated by commas; blank lines are passed over.
+        Empty cells make a ragged tree.
 
         Args:
-            path: the file.
+            path: a table that :func:`~rince.core.tables.read_table` reads: .csv, .tsv, .jsonl or
+                .parquet, in UTF-8.
             levels: names of the columns to use, from the class to the top group; by default the
                 column ``class`` and all columns to the right of it.
 
         Raises:
-            RinceError: no such file, a missing column, a row with too many cells or without a
+            RinceError: no such file, a missing column, rows with too many cells, a row without a
                 class, a class given twice, or a group under two different parents.
         """
         file = Path(path)
+        table = read_table(file, "class table", fill_short_rows=True)
         try:
-            with file.open(encoding="utf-8-sig", newline="") as stream:
-                reader = csv.reader(stream)
-                rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise RinceError(f"cannot read the class table {file}: {error}") from error
-        try:
-            return cls(paths_from_rows([row for row in rows if any(row[1])], levels))
+            require(
+                table.columns != (),
+                "the table is empty; expected a header such as class,superclass",
+            )
+            rows = [(line, list(cells.values())) for line, cells in table.rows]
+            return cls(paths_from_rows([(0, list(table.columns)), *rows], levels))
         except ValueError as error:
             raise RinceError(f"{file}: {error}") from None
 
@@ -214,9 +216,9 @@ class Taxonomy:
         Raises:
             ValueError: no such class; the message names the closest ones.
         """
-        found = self._index.get(name)
-        if found is not None:
-            return found
+        label = self._index.get(composed(name))
+        if label is not None:
+            return label
         if any(name in path[:-1] for path in self.paths):
             raise ValueError(f"{name!r} is a group, not a class; only classes have labels")
         close = difflib.get_close_matches(name, self.classes, n=3)
@@ -327,7 +329,7 @@ class Taxonomy:
 
     @cached_property
     def _index(self) -> dict[str, int]:
-        return {name: i for i, name in enumerate(self.classes)}
+        return {composed(name): i for i, name in enumerate(self.classes)}
 
     def _prefix_length(self, level: int) -> int:
         require(

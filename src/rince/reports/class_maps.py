@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,38 +11,43 @@ import numpy as np
 from rince.core.checks import import_extra
 from rince.evaluation.results import Evaluation
 from rince.reports.figures import DPI, WIDTH, Array, Picture, drawing, encode, new_axes
-from rince.reports.pieces import class_name, figure, figures_row, fold, part, text
+from rince.reports.run_report import class_name
 
 _MAX_TICKS = 20
 
 
-def class_maps(evaluations: Sequence[Evaluation], name: str, dpi: int) -> str:
-    """The part of a method as HTML, the mean over its runs; empty if none stored similarities."""
+@dataclass(frozen=True)
+class ClassMaps:
+    """Two heat maps with their captions, and the names of the rows, a line for each group."""
+
+    pictures: list[tuple[Picture, str]]
+    rows: list[str]
+
+
+def class_maps(evaluations: Sequence[Evaluation], dpi: int) -> ClassMaps | None:
+    """The maps of a method, the mean over its runs; None if none stored similarities."""
     first = next((e for e in evaluations if e.class_similarity is not None), None)
     if first is None or first.class_similarity is None:
-        return ""
+        return None
     shown, learned, runs = first.class_similarity, *mean_learned(evaluations)
     of_runs = f", mean of {runs} runs" if runs > 1 else ""
     if runs < len(evaluations):
         of_runs = f", of {runs} of {len(evaluations)} runs (not stored by the others)"
-    cards = [
-        (learned_picture(learned, shown.groups, dpi=dpi), f"learned: mean cosine{of_runs}"),
-        (given_picture(shown.given, shown.groups, dpi=dpi), "given: ranks of the classes"),
-    ]
     names = [class_name(first.classes, label) for label in shown.order.tolist()]
-    return part(
-        "Similarity of the classes",
-        "both should show the same pattern: a bright diagonal, classes of one group (between two "
-        "lines) brighter than the rest. Rows are test images, columns training images.",
-        figures_row(figure(picture, f"{words} of {name}", words) for picture, words in cards),
-        fold("Which row is which", _rows_list(names, shown.groups, first.groups)),
+    return ClassMaps(
+        pictures=[
+            (learned_picture(learned, shown.groups, dpi=dpi), f"learned: mean cosine{of_runs}"),
+            (given_picture(shown.given, shown.groups, dpi=dpi), "given: ranks of the classes"),
+        ],
+        rows=_names_by_group(names, shown.groups, first.groups),
     )
 
 
 def mean_learned(evaluations: Sequence[Evaluation]) -> tuple[Array, int]:
     """(C, C) mean cosines over the runs that have them, of the first one's classes; how many."""
-    found = [e.class_similarity for e in evaluations if e.class_similarity is not None]
-    same = [s.learned.astype(np.float64) for s in found if np.array_equal(s.order, found[0].order)]
+    stored = [e.class_similarity for e in evaluations if e.class_similarity is not None]
+    order = stored[0].order
+    same = [s.learned.astype(np.float64) for s in stored if np.array_equal(s.order, order)]
     return np.mean(same, axis=0), len(same)
 
 
@@ -113,11 +119,10 @@ def _picture(
         return encode(figure, dpi)
 
 
-def _rows_list(names: Sequence[str], groups: Array, group_names: Sequence[str]) -> str:
+def _names_by_group(names: Sequence[str], groups: Array, group_names: Sequence[str]) -> list[str]:
     starts = group_starts(groups)
     lines = []
     for a, b in zip(starts, starts[1:], strict=False):
-        of_group = ", ".join(names[a:b])
         title = f"{class_name(group_names, int(groups[a]))}: " if b - a > 1 else ""
-        lines.append(f"<li>{text(title + of_group)}</li>")
-    return f'<ol class="rows">{"".join(lines)}</ol>'
+        lines.append(title + ", ".join(names[a:b]))
+    return lines

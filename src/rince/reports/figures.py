@@ -135,12 +135,12 @@ def histogram_picture(
 
 def mean_densities(histograms: Sequence[Histograms]) -> dict[int, tuple[Array, Array]]:
     """rank -> (B,) mean density over the runs with the bins of the first, and its sd."""
-    found: dict[int, list[Array]] = {}
+    by_rank: dict[int, list[Array]] = {}
     for histogram in histograms:
         if np.array_equal(histogram.edges, histograms[0].edges):
             for rank, density in densities(histogram).items():
-                found.setdefault(rank, []).append(density)
-    return {rank: mean_and_sd(found[rank]) for rank in sorted(found, key=similar_first)}
+                by_rank.setdefault(rank, []).append(density)
+    return {rank: mean_and_sd(by_rank[rank]) for rank in sorted(by_rank, key=similar_first)}
 
 
 def mean_and_sd(values: Sequence[Array]) -> tuple[Array, Array]:

@@ -1,9 +1,10 @@
-"""Query images beside their nearest images, each in a frame of the colour of its rank."""
+"""Queries beside their nearest images or texts, each with its class, rank and cosine."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,89 +12,104 @@ import numpy.typing as npt
 
 from rince.core.checks import import_extra
 from rince.evaluation.results import Gallery
-from rince.reports.figures import data_uri, rank_colour, rank_name
-from rince.reports.pieces import chips, class_name, fold, note, table, text
+from rince.reports.figures import data_uri, similar_first
+from rince.reports.run_report import class_name
 
 Array = npt.NDArray[Any]
 
 _LONGEST_SIDE = 64  # pixels of an image in the page
 
 
-def gallery_html(gallery: Gallery, classes: Sequence[str], max_characters: int) -> str:
-    """The gallery as HTML; empty text if there are no images.
+@dataclass(frozen=True)
+class Neighbour:
+    """One of the nearest items of a query: its class, rank and cosine; of a text also that."""
+
+    name: str
+    rank: int
+    similarity: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query with its nearest items, nearest first.
 
     Args:
-        gallery: images of any size; those above 64 pixels are shrunk, small ones are magnified.
+        name: its class. text: the query itself; empty for images.
+        strip: data URI of one image, the query and its neighbours side by side; empty for texts.
+    """
+
+    name: str
+    text: str
+    strip: str
+    neighbours: list[Neighbour]
+
+
+@dataclass(frozen=True)
+class GalleryView:
+    """The queries to show.
+
+    Args:
+        total: number of queries that the evaluation stored. ranks: those that occur.
+        tiles: images in a strip; 0 for texts. width, height: of an image, in CSS pixels.
+    """
+
+    queries: list[Query]
+    total: int
+    ranks: list[int]
+    tiles: int = 0
+    width: int = 0
+    height: int = 0
+
+
+def gallery_view(
+    gallery: Gallery, classes: Sequence[str], max_characters: int
+) -> GalleryView | None:
+    """The gallery to show; None if it is empty.
+
+    Args:
+        gallery: texts, or images: above 64 pixels they are shrunk, small ones are magnified.
         classes: names of the classes.
-        max_characters: where the images take more, only some queries are shown (one at least).
+        max_characters: where the items take more, only some queries are shown (one at least).
     """
     if gallery.queries.size == 0 or gallery.neighbours.size == 0:
-        return ""
-    if gallery.queries.dtype.kind == "U":
-        return _texts_html(gallery, classes, max_characters)
+        return None
+    # Thumbnails are images, or strings for items that have no picture.
+    has_texts = gallery.queries.dtype.kind == "U"
     total = len(gallery.queries)
-    strips = [_strip(gallery.queries[i], gallery.neighbours[i]) for i in range(total)]
-    size = sum(map(len, strips))
+    queries = [_query(gallery, i, classes, has_texts) for i in range(total)]
+    size = sum(
+        len(query.strip) + len(query.text) + sum(len(key.text) for key in query.neighbours)
+        for query in queries
+    )
     shown = total if size <= max_characters else max(1, total * max_characters // size)
     # Spread over all queries, which may be sorted by class.
-    chosen = np.linspace(0, total - 1, shown).round().astype(int).tolist()
+    chosen = [queries[i] for i in np.linspace(0, total - 1, shown).round().astype(int).tolist()]
+    ranks = sorted(set(gallery.ranks.ravel().tolist()), key=similar_first)
+    if has_texts:
+        return GalleryView(chosen, total, ranks)
     height, width = _tile_size(gallery.queries.shape[1:3])
     zoom = max(1, round(_LONGEST_SIDE / _side(height, width)))
     tiles = 1 + gallery.neighbours.shape[1]
-    ranks = sorted(set(gallery.ranks.ravel().tolist()), key=lambda rank: (rank < 1, rank))
-    return (
-        chips(("frame", f"--c:{rank_colour(rank)}", rank_name(rank)) for rank in ranks)
-        + f'<div class="scroll" style="--w:{width * zoom}px;--h:{height * zoom}px;--n:{tiles}">'
-        + "".join(_query_row(gallery, i, strips[i], classes) for i in chosen)
-        + "</div>"
-        + (note(f"{shown} of {total} queries") if shown < total else "")
-    )
+    return GalleryView(chosen, total, ranks, tiles, width=width * zoom, height=height * zoom)
 
 
-def _texts_html(gallery: Gallery, classes: Sequence[str], max_characters: int) -> str:
-    """Each query with its nearest texts behind it, as many queries as there is room for."""
-    parts: list[str] = []
-    for i, query in enumerate(gallery.queries.tolist()):
-        rows = [
-            f'<tr><td style="border-left:4px solid {rank_colour(rank)}">'
-            f"{text(rank_name(rank))}</td>"
-            f"<td>{similarity:.2f}</td><td>{text(words)}</td>"
-            f"<td>{text(class_name(classes, label))}</td></tr>"
-            for words, rank, similarity, label in zip(
-                gallery.neighbours[i].tolist(),
-                gallery.ranks[i].tolist(),
-                gallery.similarities[i].tolist(),
-                gallery.neighbour_labels[i].tolist(),
-                strict=True,
+def _query(gallery: Gallery, i: int, classes: Sequence[str], has_texts: bool) -> Query:
+    count = gallery.neighbours.shape[1]
+    texts = gallery.neighbours[i].tolist() if has_texts else [""] * count
+    return Query(
+        name=class_name(classes, int(gallery.query_labels[i])),
+        text=str(gallery.queries[i]) if has_texts else "",
+        strip="" if has_texts else _strip(gallery.queries[i], gallery.neighbours[i]),
+        neighbours=[
+            Neighbour(
+                name=class_name(classes, int(gallery.neighbour_labels[i, j])),
+                rank=int(gallery.ranks[i, j]),
+                similarity=float(gallery.similarities[i, j]),
+                text=texts[j],
             )
-        ]
-        name = class_name(classes, int(gallery.query_labels[i]))
-        parts.append(fold(f"{query} ({name})", table("keys", [], rows)))
-        if sum(map(len, parts)) > max_characters:
-            break
-    return "".join(parts)
-
-
-def _query_row(gallery: Gallery, i: int, strip: str, classes: Sequence[str]) -> str:
-    last = gallery.neighbours.shape[1]
-    cells = [
-        _tile("query", class_name(classes, int(gallery.query_labels[i])), "", "transparent", 0.0)
-    ]
-    for j in range(last):
-        rank = int(gallery.ranks[i, j])
-        name = class_name(classes, int(gallery.neighbour_labels[i, j]))
-        similarity = f"{float(gallery.similarities[i, j]):.2f}"
-        cells.append(_tile(rank_name(rank), name, similarity, rank_colour(rank), (j + 1) / last))
-    return f'<div class="strip" style="--s:url({strip})">{"".join(cells)}</div>'
-
-
-def _tile(kind: str, name: str, similarity: str, colour: str, place: float) -> str:
-    """One image: its place (0 first, 1 last) in the strip, framed and captioned."""
-    spoken = text(f"{name}, {kind}" + (f", similarity {similarity}" if similarity else ""))
-    return (
-        f'<figure class="tile{" query" if kind == "query" else ""}" title="{spoken}">'
-        f'<span role="img" aria-label="{spoken}" style="--c:{colour};--x:{100 * place:.2f}%">'
-        f"</span><figcaption><b>{text(name)}</b>{kind}<br>{similarity}</figcaption></figure>"
+            for j in range(count)
+        ],
     )
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from rince._version import __version__
+from rince.data.kinds import kind_named
 from rince.evaluation.results import Evaluation
-from rince.models.exported import ImageEncoder
-from rince.models.texts import SentenceModel
+from rince.models.encoders import Encoder
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.readers import some_names
 from rince.reports.run_report import one_line
@@ -61,44 +61,9 @@ For you to fill in before you publish this: the licence of the weights, the term
 what it is for, and what it must not be used for. Nothing but the results above was measured.
 """
 
-_PIXELS = """```python
-import rince
-
-encoder = rince.load_exported("FOLDER")  # pip install 'rince[export]'{own}
-# pixels: (B, {shape}) uint8
-{output} = encoder.module(encoder.normalised(pixels))
-encoder.classes  # their names
-```
-
-`rince embed FOLDER DATA/` embeds a folder of {inputs}, `rince search` finds the nearest.
-
-| input | |
-|:---|:---|
-| {inputs} | {colour}, {scaled} |
-| values | bytes / 255, minus {mean}, divided by {std}, a channel each |"""
-_SENTENCES = """```python
-from sentence_transformers import SentenceTransformer
-
-features = SentenceTransformer("FOLDER").encode(["some words"])
-```
-
-`rince embed FOLDER FILE` embeds the texts of a .csv, .jsonl or .txt file, `rince search` finds the
-nearest.
-
-| input | |
-|:---|:---|
-| texts | without a prompt in front{cut} |"""
-_HEADS = {
-    "images": "library_name: rince\npipeline_tag: image-feature-extraction\n"
-    "tags: [rince, contrastive-learning, image-retrieval]",
-    "clips": "library_name: rince\ntags: [rince, contrastive-learning, video-retrieval]",
-    "texts": "library_name: sentence-transformers\npipeline_tag: sentence-similarity\n"
-    "tags: [sentence-transformers, rince, contrastive-learning]",
-}
-
 
 def model_card(
-    encoder: ImageEncoder | SentenceModel,
+    encoder: Encoder,
     *,
     name: str,
     label: str,
@@ -131,23 +96,23 @@ def model_card(
     onnx = ""
     if onnx_difference is not None:
         onnx = (
-            f"| ONNX | `model.onnx`, input `{encoder.inputs}`, output `{_output(encoder)}`, "
+            f"| ONNX | `model.onnx`, input `{encoder.noun}`, output `{_output(encoder)}`, "
             f"batches of any size; ONNX Runtime and torch differ by {onnx_difference:.0e} of the "
             f"largest output |\n"
         )
     return _CARD.format(
         name=one_line(name),
         about=f"A {kind} trained with {one_line(label)} on {data}; it gives {what}.",
-        head=_HEADS[encoder.inputs],
-        inputs=encoder.inputs,
-        use=_use(encoder),
+        head=kind_named(encoder.noun).card,
+        inputs=encoder.noun,
+        use=encoder.usage(),
         output=_output(encoder),
         dim=encoder.output_dim,
         length=_length(encoder),
         onnx=onnx,
         num_classes=len(encoder.classes),
         classes=some_names(encoder.classes),
-        results=_results(evaluation, features, encoder.inputs),
+        results=_results(evaluation, features, encoder.noun),
         ranks=_ranks(ranks, config, label),
         training=_training(step, about),
         config=yaml.safe_dump(_publishable(config), sort_keys=False),
@@ -158,39 +123,15 @@ def model_card(
     )
 
 
-def _use(encoder: ImageEncoder | SentenceModel) -> str:
-    if isinstance(encoder, SentenceModel):
-        bound = encoder.model.max_seq_length
-        return _SENTENCES.format(cut=f", cut after {bound} tokens" if bound else "")
-    scaled = f"shorter side scaled to {encoder.image_size} pixels"
-    if encoder.frames is None:
-        scaled += " (bilinear, antialiased), central square"
-    else:
-        scaled = (
-            f"{encoder.frames} frames, every {encoder.stride}. of the file; shorter side scaled to "
-            f"{encoder.frame_size} pixels, central square, scaled to {encoder.image_size}"
-        )
-    return _PIXELS.format(
-        own="" if encoder.backbone else "; and backbone=..., the module's code is not in here",
-        shape=", ".join(map(str, encoder.shape)),
-        output=_output(encoder),
-        inputs=encoder.inputs,
-        colour="grey" if encoder.in_channels == 1 else "RGB",
-        scaled=scaled,
-        mean=list(encoder.mean),
-        std=list(encoder.std),
-    )
-
-
-def _length(encoder: ImageEncoder | SentenceModel) -> str:
-    if isinstance(encoder, SentenceModel) or encoder.embedding_dim is None:
+def _length(encoder: Encoder) -> str:
+    if encoder.embedding_dim is None:
         return ", of any length: compare by the cosine"
     if encoder.num_heads > 1:
         return f": {encoder.num_heads} embeddings of length 1, side by side"
     return ", of length 1"
 
 
-def _output(encoder: ImageEncoder | SentenceModel) -> str:
+def _output(encoder: Encoder) -> str:
     return "features" if encoder.embedding_dim is None else "embeddings"
 
 

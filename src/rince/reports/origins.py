@@ -5,47 +5,34 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rince.reports.pieces import fold, guide, key_table, note, section
-from rince.reports.run_report import RunReport
 from rince.reports.table import MISSING, SEED_KEYS, Row
 
 _NAMES = SEED_KEYS - {"seed", "seed_everything"}  # say nothing about how a run was trained
 
 
-def config_section(rows: Sequence[Row]) -> str:
-    """The options in which the methods differ, and all of them, folded."""
-    names = [row.label for row in rows]
-    configs = [_config_of(row.runs) for row in rows]
-    keys = sorted({key for config in configs for key in config})
-    cells = {key: [config.get(key, MISSING) for config in configs] for key in keys}
-    differing = {
+def options_of(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Option -> its value in each row, or values where the runs of a row differ (their seeds)."""
+    keys = sorted({key for row in rows for run in row.runs for key in run.config})
+    return {
+        key: [_listed(_plain(run.config.get(key, MISSING)) for run in row.runs) for row in rows]
+        for key in keys
+    }
+
+
+def differing_options(options: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Those of :func:`options_of` in which the rows differ, but for their names and folders."""
+    return {
         key: values
-        for key, values in cells.items()
+        for key, values in options.items()
         if len(set(values)) > 1 and key.rpartition(".")[2] not in _NAMES
     }
-    if differing:
-        body = key_table("option", names, differing)
-    elif len(rows) == 1:
-        body = note("One method: nothing to compare with.")
-    else:
-        body = note("All runs have the same configuration.")
-    return section(
-        "config",
-        "Configuration",
-        guide(
-            "only the options that differ between the methods are listed; a fair comparison "
-            "differs in nothing but what it is about."
-        ),
-        body,
-        fold(f"All options ({len(cells)})", key_table("option", names, cells)),
-    )
 
 
-def origin_section(rows: Sequence[Row]) -> str:
-    """Wall time, versions, what each evaluation was of, and the runs' folders."""
+def origins_of(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Wall time, versions, what each evaluation was of, and the runs' folders: a cell per row."""
     runs = [run for row in rows for run in row.runs]
     cells = {"training time": [_times(run.seconds for run in row.runs) for row in rows]}
     for package in sorted({package for run in runs for package in run.versions}):
@@ -53,29 +40,15 @@ def origin_section(rows: Sequence[Row]) -> str:
             _listed(run.versions.get(package, MISSING) for run in row.runs) for row in rows
         ]
     for key in dict.fromkeys(key for run in runs for key in run.evaluation.info):
-        found = [[run.evaluation.info.get(key) for run in row.runs] for row in rows]
+        values_by_row = [[run.evaluation.info.get(key) for run in row.runs] for row in rows]
         cells[f"evaluation: {key}"] = [
             _times(values)
             if key.endswith("seconds")
             else _listed(MISSING if value is None else _plain(value) for value in values)
-            for values in found
+            for values in values_by_row
         ]
     cells["folder"] = [_listed(str(run.folder) for run in row.runs) for row in rows]
-    return section(
-        "origin",
-        "Versions and time",
-        guide(
-            "numbers of runs made with different versions, or evaluated on different data, should "
-            "not be compared."
-        ),
-        key_table("", [row.label for row in rows], cells),
-    )
-
-
-def _config_of(runs: Sequence[RunReport]) -> dict[str, str]:
-    """Option -> its value, or values where the runs of one method differ (their seeds)."""
-    keys = dict.fromkeys(key for run in runs for key in run.config)
-    return {key: _listed(_plain(run.config.get(key, MISSING)) for run in runs) for key in keys}
+    return cells
 
 
 def _listed(values: Iterable[str]) -> str:

@@ -1,35 +1,30 @@
-"""The report: one HTML file that needs nothing else, to open, mail or archive."""
+"""The report: one HTML file that needs nothing else, to open, mail or archive.
+
+What is shown stands in ``report.html.j2``; here and in the modules beside it are its numbers and
+drawings.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rince.core.checks import RinceError, require, warn
+from rince.core.checks import RinceError, import_extra, require, warn
+from rince.core.files import replacing
 from rince.reports import figures
-from rince.reports.methods import method_section
-from rince.reports.origins import config_section, origin_section
-from rince.reports.pieces import (
-    chips,
-    figure,
-    figures_row,
-    fold,
-    guide,
-    key_table,
-    note,
-    section,
-    table,
-    text,
-)
-from rince.reports.run_report import RunReport, distinct_names
-from rince.reports.table import MISSING, Cell, Comparison, comparison_rows, mean_cell
+from rince.reports.methods import method_drawings
+from rince.reports.origins import differing_options, options_of, origins_of
+from rince.reports.run_report import RunReport, distinct_names, one_line
+from rince.reports.table import MISSING, Comparison, comparison_rows, mean_cell
 
 MAX_BYTES = 3_000_000
 
 _GALLERY_CHARACTERS = 1_000_000  # of all methods together
+_MAX_CHIPS = 40  # a longer legend is folded
 
 
 def write_report(
@@ -61,23 +56,16 @@ def write_report(
             f"the report of {len(runs)} runs is {len(page) / 1e6:.1f} MB even without pictures of "
             "each run: compare fewer runs at a time for a page that is easy to mail"
         )
-    _write_whole(path, page)
-    return path
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        os.replace(part, path)
+        with replacing(path) as part:
+            part.write_bytes(page)
     except OSError as error:
-        if part.is_file():
-            part.unlink()
         raise RinceError(
             f"cannot write the report to {path} ({error.strerror or error}): name a file in a "
             "folder that you may write to"
         ) from error
+    return path
 
 
 def _page(runs: Sequence[RunReport], title: str, detail: float) -> str:
@@ -86,85 +74,68 @@ def _page(runs: Sequence[RunReport], title: str, detail: float) -> str:
     rows = comparison.rows
     limits = figures.similarity_range([run.evaluation.histograms for run in runs])
     dpi = max(80, round(figures.DPI * math.sqrt(detail)))
-    outliers = _outlier_section(comparison, dpi)
-    links = [(f"#method-{i}", row.label) for i, row in enumerate(rows, 1)]
-    links += [("#ood", "Outliers")] if outliers else []
-    links += [("#config", "Configuration"), ("#origin", "Versions and time")]
-    gallery = int(detail * _GALLERY_CHARACTERS / len(rows))
-    body = [
-        f"<h1>{text(title)}</h1>",
-        "<nav>" + "".join(f'<a href="{to}">{text(name)}</a>' for to, name in links) + "</nav>",
-        _results_section(comparison, runs, distinct_names(runs)),
-        *(
-            method_section(row, f"method-{i}", limits, dpi if detail else 0, gallery)
-            for i, row in enumerate(rows, 1)
-        ),
-        outliers,
-        config_section(rows),
-        origin_section(rows),
-    ]
-    style = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        # The browser itself makes sure that nothing is fetched.
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
-        f"<title>{text(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</body>\n</html>\n"
+    gallery_characters = int(detail * _GALLERY_CHARACTERS / len(rows))
+    options = options_of(rows)
+    return _render(
+        title=title,
+        comparison=comparison,
+        column_groups=[
+            (group, len(list(members)))
+            for group, members in itertools.groupby(comparison.columns, lambda c: c.group)
+        ],
+        run_names=distinct_names(runs),
+        metrics={
+            key: [mean_cell(key, [run]).text for run in runs]
+            for key in dict.fromkeys(key for run in runs for key in run.evaluation.metrics)
+        },
+        drawn=detail > 0,
+        methods=[method_drawings(row, limits, dpi, gallery_characters) for row in rows]
+        if detail
+        else rows,
+        outliers=_outliers(comparison, dpi),
+        options=options,
+        differing_options=differing_options(options),
+        origins=origins_of(rows),
     )
 
 
-def _results_section(
-    comparison: Comparison, runs: Sequence[RunReport], names: Sequence[str]
-) -> str:
-    groups = itertools.groupby(comparison.columns, key=lambda column: column.group)
-    heads = [
-        '<tr><th rowspan="2" scope="col">run</th>',
-        *(
-            f'<th colspan="{len(list(members))}" scope="colgroup">{text(group)}</th>'
-            for group, members in groups
-        ),
-        "</tr><tr>",
-        *(
-            f'<th scope="col">{text(column.name)}'
-            f"{' ↓' if column.higher_is_better is False else ''}</th>"
-            for column in comparison.columns
-        ),
-        "</tr>",
-    ]
-    body = []
-    for i, row in enumerate(comparison.rows):
-        dot = f'<i class="dot" style="background:{figures.series_style(i)[0]}"></i>'
-        cells = "".join(_result_cell(cell) for cell in row.cells)
-        body.append(f'<tr><th scope="row">{dot}{text(row.label)}</th>{cells}</tr>')
-    remarks = "Per cent, except corr. (-1 to 1) and seconds; ↓ lower is better; "
-    remarks += f"{MISSING} not measured."
-    if any(len(row.runs) > 1 for row in comparison.rows):
-        remarks += " ± is the sample standard deviation over the runs of a row."
-    metrics = dict.fromkeys(key for run in runs for key in run.evaluation.metrics)
-    everything = {key: [mean_cell(key, [run]).text for run in runs] for key in metrics}
-    return section(
-        "results",
-        "Results",
-        guide(
-            "the shaded bold number is the best of its column; a good ranking loss keeps the fine "
-            "columns high while it raises the coarse, the ranks and the OOD ones."
-        ),
-        table("results", heads, body),
-        note(remarks),
-        fold(f"Every number measured ({len(everything)})", key_table("metric", names, everything)),
+def _render(**shown: Any) -> str:
+    jinja2 = import_extra("jinja2", "train")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_on_one_line,
     )
+    environment.globals.update(
+        series_style=figures.series_style,
+        rank_colour=figures.rank_colour,
+        rank_name=figures.rank_name,
+        missing=MISSING,
+        max_chips=_MAX_CHIPS,
+    )
+    page: str = environment.get_template("report.html.j2").render(shown)
+    return page.lstrip()
 
 
-def _result_cell(cell: Cell) -> str:
-    if cell.best:
-        return f'<td class="best"><strong>{text(cell.text)}</strong></td>'
-    return f"<td>{text(cell.text)}</td>"
+def _on_one_line(value: Any) -> Any:
+    """Names lose their line breaks; what is HTML already (``Markup``) stays as it is."""
+    return one_line(value) if type(value) is str else value
 
 
-def _outlier_section(comparison: Comparison, dpi: int) -> str:
+@dataclass(frozen=True)
+class RocCard:
+    """The ROC curves of one detector; the legend holds (colour, line style, name) of each row."""
+
+    detector: str
+    picture: figures.Picture
+    legend: list[tuple[str, str, str]]
+
+
+def _outliers(comparison: Comparison, dpi: int) -> dict[str, list[RocCard]]:
+    """Outlier set -> a drawing for each detector."""
     curves = [
         (pair, i, curve)
         for i, row in enumerate(comparison.rows)
@@ -172,34 +143,15 @@ def _outlier_section(comparison: Comparison, dpi: int) -> str:
         for pair, curve in run.evaluation.roc.items()
         if curve.false_positive_rate.size
     ]
-    if not curves:
-        return ""
-    parts = []
-    for outliers in dict.fromkeys(pair[0] for pair, _, _ in curves):
-        cards = []
-        for detector in dict.fromkeys(pair[1] for pair, _, _ in curves if pair[0] == outliers):
-            drawn = [(i, curve) for pair, i, curve in curves if pair == (outliers, detector)]
-            styled = [(curve, *figures.series_style(i)) for i, curve in drawn]
-            legend = []
-            for i in dict.fromkeys(i for i, _ in drawn):
-                row, (colour, dash) = comparison.rows[i], figures.series_style(i)
-                score = mean_cell(f"ood/{outliers}/{detector}/AUROC", row.runs).text
-                legend.append(("line", f"border-top:3px {dash} {colour}", f"{row.label}: {score}"))
-            cards.append(
-                figure(
-                    figures.roc_picture(styled, dpi=dpi),
-                    f"ROC for outliers from {outliers}, {detector} detector",
-                    f"{detector} detector (AUROC in the legend)",
-                    chips(legend),
-                )
-            )
-        parts.append(f"<h3>{text(outliers)}</h3>{figures_row(cards)}")
-    return section(
-        "ood",
-        "Outliers (out-of-distribution)",
-        guide(
-            "the curve nearest to the upper left corner finds the most outliers for the fewest "
-            "false alarms; the grey diagonal is guessing."
-        ),
-        *parts,
-    )
+    cards: dict[str, list[RocCard]] = {}
+    for outliers, detector in dict.fromkeys(pair for pair, _, _ in curves):
+        drawn = [(i, curve) for pair, i, curve in curves if pair == (outliers, detector)]
+        legend = []
+        for i in dict.fromkeys(i for i, _ in drawn):
+            row = comparison.rows[i]
+            auroc = mean_cell(f"ood/{outliers}/{detector}/AUROC", row.runs).text
+            legend.append((*figures.series_style(i), f"{row.label}: {auroc}"))
+        styled = [(curve, *figures.series_style(i)) for i, curve in drawn]
+        picture = figures.roc_picture(styled, dpi=dpi)
+        cards.setdefault(outliers, []).append(RocCard(detector, picture, legend))
+    return cards

@@ -38,7 +38,7 @@ class RunReport:
 
 
 def distinct_names(runs: Sequence[RunReport]) -> tuple[str, ...]:
-    """One name a run: its label, made longer only where two runs would share it.
+    """One name per run: its label, made longer only where two runs would share it.
 
     Returns:
         Names in the order of ``runs``, no two alike and without line breaks.
@@ -66,3 +66,8 @@ def one_line(text: str) -> str:
     'rince out-in'
     """
     return " ".join(text.split())
+
+
+def class_name(names: Sequence[str], index: int) -> str:
+    """The name of a class or group; a number where the evaluation stored no name."""
+    return names[index] if 0 <= index < len(names) else f"class {index}"

@@ -1,4 +1,4 @@
-"""The comparison table: which run is better at what, for the terminal, markdown and HTML."""
+"""The comparison table of runs, for the terminal, markdown and HTML."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import itertools
 import math
 import re
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rince.core.checks import require
+from rince.core.checks import import_extra, require
 from rince.reports.run_report import RunReport, distinct_names, one_line
 
 MISSING = "\N{EN DASH}"
@@ -21,10 +22,8 @@ SEED_KEYS = frozenset(
     {"seed", "seed_everything", "name", "label", "folder", "out", "output", "run_dir", "run_folder"}
 )
 
-_WIDTH = 100
-_LABEL_WIDTH = 34
-_HEADER_WIDTH = 14
-_GAP = "  "
+_PLAIN_WIDTH = 100  # columns, where the output is not a terminal
+_LABEL_WIDTH = 34  # columns of a terminal for the names of the rows
 _DETECTORS = ("gaussian", "knn")
 
 
@@ -117,41 +116,69 @@ def _without_seeds(names: Sequence[str], counts: Sequence[int]) -> tuple[str, ..
     return tuple(s if short.count(s) == 1 else n for s, n in zip(short, names, strict=True))
 
 
-def text_table(runs: Sequence[RunReport]) -> str:
-    """The table for a terminal of 100 columns: as many blocks below each other as it takes.
+def print_table(runs: Sequence[RunReport]) -> None:
+    """Print the table, as many blocks below each other as the width of the terminal takes.
+
+    Where the output is not a terminal, it is plain text: blocks of about 100 columns, one line
+    per row whatever its length, no colours.
 
     Raises:
         ValueError: no runs.
     """
     comparison = comparison_rows(runs)
-    labels = [_shorten(row.label, _LABEL_WIDTH) for row in comparison.rows]
-    label_width = max(len(text) for text in [*labels, "run"])
-    headers = [_header_lines(column) for column in comparison.columns]
-    bodies = [
-        [row.cells[j].text + ("*" if row.cells[j].best else " ") for row in comparison.rows]
-        for j in range(len(comparison.columns))
-    ]
-    # The place of the mark is kept free above it too, so that digits line up.
-    widths = [
-        max(*(len(line) + 1 for line in header), *(len(text) for text in body))
-        for header, body in zip(headers, bodies, strict=True)
-    ]
+    new_console = import_extra("rich.console", "train").Console
+    if sys.stdout.isatty():
+        console, label_width = new_console(), _LABEL_WIDTH
+    else:
+        console, label_width = new_console(color_system=None, width=_PLAIN_WIDTH), None
+    blocks = _blocks(comparison, console, label_width)
+    if label_width is None:
+        console.width = max(_PLAIN_WIDTH, *(_width_of(block, console) for block in blocks))
+    for block in blocks:
+        console.print(block)
+        console.print()
+    for line in _legend(comparison):
+        console.out(line, highlight=False)
+    console.print()
+
+
+def _blocks(comparison: Comparison, console: Any, label_width: int | None) -> list[Any]:
+    """Tables no wider than the console, if a group of columns, which is kept together, is not."""
     blocks = []
-    for members in _blocks(comparison.columns, widths, _WIDTH - label_width):
-        height = max((len(headers[j]) for j in members), default=1)
-        lines = []
-        for i in range(height):
-            line = ("run" if i == height - 1 else "").ljust(label_width)
-            for j in members:
-                padded = ["", "", *headers[j]][-height:]
-                line += _GAP + (padded[i] + " ").rjust(widths[j])
-            lines.append(line)
-        lines.append("-" * (label_width + sum(widths[j] + len(_GAP) for j in members)))
-        for i, label in enumerate(labels):
-            cells = (_GAP + bodies[j][i].rjust(widths[j]) for j in members)
-            lines.append(label.ljust(label_width) + "".join(cells))
-        blocks.append("\n".join(line.rstrip() for line in lines))
-    return "\n\n".join(blocks) + "\n\n" + "\n".join(_legend(comparison)) + "\n"
+    columns: list[int] = []
+    indices = range(len(comparison.columns))
+    for _, group in itertools.groupby(indices, key=lambda j: comparison.columns[j].group):
+        members = list(group)
+        longer = _rich_table(comparison, columns + members, label_width)
+        if columns and _width_of(longer, console) > console.width:
+            blocks.append(_rich_table(comparison, columns, label_width))
+            columns = []
+        columns += members
+    return [*blocks, _rich_table(comparison, columns, label_width)]
+
+
+def _rich_table(comparison: Comparison, columns: Sequence[int], label_width: int | None) -> Any:
+    """The given columns of the comparison; names are wrapped at ``label_width``, never cut."""
+    text = import_extra("rich.text", "train").Text  # a plain str would be read as markup
+    box = import_extra("rich.box", "train").SIMPLE_HEAD
+    table = import_extra("rich.table", "train").Table(box=box, show_edge=False, pad_edge=False)
+    table.add_column("run", max_width=label_width, vertical="bottom", overflow="fold")
+    for j in columns:
+        header = text("\n".join(_header_lines(comparison.columns[j])))
+        table.add_column(header, justify="right", vertical="bottom", overflow="fold")
+    for row in comparison.rows:
+        cells = (row.cells[j] for j in columns)
+        table.add_row(
+            text(row.label),
+            *(text("*" + c.text, "bold green") if c.best else text(c.text) for c in cells),
+        )
+    return table
+
+
+def _width_of(table: Any, console: Any) -> int:
+    """The columns that a table takes where there is room for all of it."""
+    width: int = console.measure(table, options=console.options.update(width=100_000)).maximum
+    return width
 
 
 def markdown_table(runs: Sequence[RunReport]) -> str:
@@ -161,7 +188,7 @@ def markdown_table(runs: Sequence[RunReport]) -> str:
         ValueError: no runs.
     """
     comparison = comparison_rows(runs)
-    heads = [" ".join(_header_words(column)) for column in comparison.columns]
+    heads = [" ".join(_header_lines(column)) for column in comparison.columns]
     lines = [
         "| run | " + "".join(markdown_escape(head) + " | " for head in heads).rstrip(),
         "|:---|" + "---:|" * len(heads),
@@ -174,8 +201,7 @@ def markdown_table(runs: Sequence[RunReport]) -> str:
 
 def mean_cell(key: str, runs: Sequence[RunReport]) -> Cell:
     """A metric (or :data:`SECONDS`) of the runs of one row: mean ± sample standard deviation."""
-    found = [_value(run, key) for run in runs]
-    values = [value for value in found if value is not None]
+    values = [value for value in (_value(run, key) for run in runs) if value is not None]
     if not values:
         return Cell(None, None, 0, MISSING)
     mean = statistics.fmean(values)
@@ -275,38 +301,8 @@ def _header_words(column: Column) -> list[str]:
 
 
 def _header_lines(column: Column) -> list[str]:
-    lines = [column.group, *column.name.split()]
-    if column.higher_is_better is False:
-        lines[-1] += " ↓"
-    return [_shorten(line, _HEADER_WIDTH) for line in lines]
-
-
-def _shorten(text: str, width: int) -> str:
-    """Cut from the middle: names tend to differ at their ends."""
-    if len(text) <= width:
-        return text
-    tail = (width - 1) // 2
-    return text[: width - 1 - tail] + "…" + text[-tail:]
-
-
-def _blocks(columns: Sequence[Column], widths: Sequence[int], room: int) -> list[list[int]]:
-    """Column indices of each block; a group is kept together where a block can hold it."""
-    blocks: list[list[int]] = [[]]
-    used = 0
-    for _, group in itertools.groupby(range(len(columns)), key=lambda j: columns[j].group):
-        members = list(group)
-        whole = sum(widths[j] + len(_GAP) for j in members)
-        if used and used + whole > room >= whole:
-            blocks.append([])
-            used = 0
-        for j in members:
-            width = widths[j] + len(_GAP)
-            if used and used + width > room:
-                blocks.append([])
-                used = 0
-            blocks[-1].append(j)
-            used += width
-    return blocks
+    arrow = " ↓" if column.higher_is_better is False else ""
+    return [column.group, *f"{column.name}{arrow}".split(" ", maxsplit=1)]
 
 
 def _legend(comparison: Comparison) -> list[str]:
@@ -323,19 +319,19 @@ def _legend(comparison: Comparison) -> list[str]:
 
 
 def differences(comparison: Comparison) -> list[str]:
-    """What makes the numbers of these runs no fair comparison; empty if nothing does."""
+    """Why the numbers of these runs cannot be compared fairly; empty if they can."""
     runs = [run for row in comparison.rows for run in row.runs]
-    found = []
+    reasons = []
     for key, what in (
         ("data", "data sets"),
         ("train_images", "numbers of training images"),
         ("test_images", "numbers of test images"),
         ("probe_epochs", "epochs of the linear probe"),
     ):
-        seen = dict.fromkeys(str(run.evaluation.info.get(key)) for run in runs)
-        if len(seen) > 1:
-            found.append(f"the runs were measured with different {what}: {', '.join(seen)}")
-    return found
+        values = dict.fromkeys(str(run.evaluation.info.get(key)) for run in runs)
+        if len(values) > 1:
+            reasons.append(f"the runs were measured with different {what}: {', '.join(values)}")
+    return reasons
 
 
 def markdown_escape(text: str) -> str:

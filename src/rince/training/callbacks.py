@@ -1,4 +1,4 @@
-"""What a user sees while training: one line an epoch, and an online kNN accuracy."""
+"""What a user sees while training: one line per epoch, and an online kNN accuracy."""
 
 from __future__ import annotations
 
@@ -12,47 +12,45 @@ import torch
 
 from rince.core.checks import RinceError, warn
 from rince.data.batches import eval_batches
-from rince.data.images import Images
+from rince.data.items import Items
 from rince.evaluation.features import extract_features
-from rince.evaluation.knn import knn_accuracy
+from rince.metrics.knn import knn_accuracy
 from rince.training.saving import HistoryLogger
 
 logger = logging.getLogger("rince")
 
 
 class OnlineKNN(pl.Callback):
-    """kNN accuracy of the backbone on training images that are held out of the gallery.
+    """kNN accuracy of the backbone on training items that are held out of the gallery.
 
-    It watches progress, and is no result: the images are trained on. The test set stays unseen.
-    Where it fails, or there are fewer than two images, training goes on without it.
+    For monitoring only, do not report it: the encoder was trained on these items. The test set
+    stays unseen. Where it fails, or there are fewer than two items, training goes on without it.
 
     Args:
-        images: the training images; a fixed fifth of at most ``limit`` of them are queries, the
+        items: the training items; a fixed fifth of at most ``limit`` of them are queries, the
             rest the gallery.
         every: epochs between two measurements.
-        limit: largest number of images used.
+        limit: largest number of items used.
         seed: chooses them.
     """
 
     def __init__(
         self,
-        images: Images,
+        items: Items,
         *,
         every: int,
-        image_size: int,
         limit: int,
         seed: int,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(images), generator=generator)[:limit]
-        self.images = images.subset(chosen)
+        chosen = torch.randperm(len(items), generator=generator)[:limit]
+        self.items = items.subset(chosen)
         self.every = every
-        self.image_size = image_size
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
         due = epoch % self.every == 0 or epoch == trainer.max_epochs
-        if not trainer.is_global_zero or not due or len(self.images) < 2:
+        if not trainer.is_global_zero or not due or len(self.items) < 2:
             return
         try:
             accuracy = self._measure(pl_module)
@@ -65,30 +63,30 @@ class OnlineKNN(pl.Callback):
 
     def _measure(self, pl_module: pl.LightningModule) -> float:
         backbone: Any = pl_module.backbone
-        found = extract_features(
-            backbone, eval_batches(self.images, 512, self.image_size), pl_module.device
-        )
-        queries = max(1, len(found.labels) // 5)
+        known = extract_features(backbone, eval_batches(self.items, 512), pl_module.device)
+        queries = max(1, len(known.labels) // 5)
         return knn_accuracy(
-            found.features[:queries],
-            found.labels[:queries],
-            found.features[queries:],
-            found.labels[queries:],
-            k=min(20, len(found.labels) - queries),
+            known.features[:queries],
+            known.features[queries:],
+            known.labels[:queries],
+            known.labels[queries:],
+            k=min(20, len(known.labels) - queries),
         )
 
 
 class EpochLine(pl.Callback):
-    """Logs one line an epoch: loss, and per rank its loss, similarity and positives.
+    """Logs one line per epoch: loss, and per rank its loss, similarity and positives.
 
     Args:
         history: where the metrics of the steps went.
-        batch_size: of one process, for the images per second of all of them.
+        batch_size: of one process, for the items per second of all of them.
+        noun: what the items are called.
     """
 
-    def __init__(self, history: HistoryLogger, batch_size: int) -> None:
+    def __init__(self, history: HistoryLogger, batch_size: int, noun: str = "images") -> None:
         self.history = history
         self.batch_size = batch_size
+        self.noun = noun
         self._started: float | None = None  # stays None for the rest of a resumed epoch
         self._ended = 0.0
         self._steps = 0
@@ -108,15 +106,23 @@ class EpochLine(pl.Callback):
             return
         speed = None
         if self._started is not None:
-            images = self._steps * self.batch_size * trainer.world_size
-            speed = images / (self._ended - self._started)
+            count = self._steps * self.batch_size * trainer.world_size
+            speed = count / (self._ended - self._started)
         means = self.history.take_means()
         logger.info(
-            epoch_line(trainer.current_epoch + 1, int(trainer.max_epochs or 0), means, speed)
+            epoch_line(
+                trainer.current_epoch + 1, int(trainer.max_epochs or 0), means, speed, self.noun
+            )
         )
 
 
-def epoch_line(epoch: int, epochs: int, means: Mapping[str, float], speed: float | None) -> str:
+def epoch_line(
+    epoch: int,
+    epochs: int,
+    means: Mapping[str, float],
+    speed: float | None,
+    noun: str = "images",
+) -> str:
     """``epoch 3/20 | loss 4.21 | rank 1: loss 2.10, similarity 0.63, positives 5.1 | ...``."""
     parts = [f"epoch {epoch}/{epochs}"]
     if "train/loss" in means:
@@ -135,5 +141,5 @@ def epoch_line(epoch: int, epochs: int, means: Mapping[str, float], speed: float
     if "online_knn" in means:
         parts.append(f"kNN {100 * means['online_knn']:.1f}%")
     if speed is not None:
-        parts.append(f"{speed:.0f} images/s")
+        parts.append(f"{speed:.0f} {noun}/s")
     return " | ".join(parts)

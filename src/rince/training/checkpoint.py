@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +11,22 @@ import torch
 from torch import nn
 
 from rince.core.checks import RinceError
-from rince.data.views import NORMALISATION
-from rince.models.backbones import Backbone, build_backbone
-from rince.models.exported import ImageEncoder
+from rince.core.input_spec import InputSpec
+from rince.core.options import check_choices
+from rince.data.kinds import TrainedNetwork, kind_named
+from rince.models.backbones import Backbone
+from rince.models.encoders import Encoder
 from rince.models.heads import projection_head
-from rince.models.texts import SentenceModel, TextEncoder, text_backbone
 from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
-from rince.training.config import CLASSIFIERS, TrainConfig, from_dict
+from rince.training.config import TrainConfig, from_dict
+from rince.training.folder import CHECKPOINT_FILE as CHECKPOINT_FILE
+from rince.training.objectives import OBJECTIVES, Objective
 from rince.training.ranks import kept_ranks
 
-CHECKPOINT_FILE = "last.ckpt"
 CHECKPOINT_KEY = "rince"  # of what the checkpoint says of the run
+OWN_OBJECTIVE = "own_objective"
 BACKBONE_PREFIX = "encoder.backbone."
 HEAD_PREFIX = "encoder.head."
 
@@ -35,9 +37,9 @@ class TrainedRun:
 
     Args:
         backbone: in evaluation mode, on the CPU.
-        in_channels, image_size: of the images it was trained on. frames: of its clips, if it was
-            trained on those.
+        spec: what one input is.
         step: optimizer steps taken.
+        objective: its row; of a user's own without the code, which a checkpoint does not hold.
         data_fingerprint: of the images it was trained with; "" if it was not recorded.
         classifier: features to the logits of the classes, of a run that was trained as one.
         head: features to embeddings, of any other run.
@@ -49,20 +51,14 @@ class TrainedRun:
     config: TrainConfig
     taxonomy: Taxonomy
     backbone: Backbone
-    in_channels: int
-    image_size: int
+    spec: InputSpec
     step: int
     ranks: ClassRanks
-    frames: int | None = None
+    objective: Objective
     data_fingerprint: str = ""
     classifier: nn.Linear | None = None
     head: nn.Module | None = None
     own_backbone: bool = False
-
-    @property
-    def on_texts(self) -> bool:
-        """Whether it was trained on texts, which have no channels."""
-        return self.in_channels == 0
 
 
 def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
@@ -79,18 +75,18 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
     checkpoint = read_checkpoint(folder)
     about = checkpoint[CHECKPOINT_KEY]
     require_own_backbone(about, backbone, folder, f"load_run({str(folder)!r}, backbone=...)")
-    config = from_dict(about["config"], quiet=True).with_backbone(about.get("frames"))
+    spec = InputSpec.from_dict(about)
+    config = from_dict(about["config"]).with_defaults(kind_named(spec.noun))
+    objective = recorded_objective(about, config)
     if backbone is None:
-        backbone = configured_backbone(
-            config, about["in_channels"], about["image_size"], about.get("frames")
-        )
+        backbone = configured_backbone(config, spec)
     weights = checkpoint["state_dict"]
     load_strictly(backbone.module, _below(BACKBONE_PREFIX, weights), folder / CHECKPOINT_FILE)
     backbone.module.eval()
     head = None
-    if config.objective not in CLASSIFIERS:
+    if not objective.classifier:
         head = projection_head(
-            backbone.feature_dim, config.model.embedding_dim, config.num_heads()
+            backbone.feature_dim, config.model.embedding_dim, objective.num_heads
         ).eval()
         load_strictly(head, _below(HEAD_PREFIX, weights), folder / CHECKPOINT_FILE)
     taxonomy = Taxonomy(tuple(tuple(path) for path in about["taxonomy"]))
@@ -99,12 +95,11 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
         config=config,
         taxonomy=taxonomy,
         backbone=backbone,
-        in_channels=about["in_channels"],
-        image_size=about["image_size"],
+        spec=spec,
         step=checkpoint["global_step"],
-        frames=about.get("frames"),
         data_fingerprint=about.get("data_fingerprint") or "",
-        classifier=_classifier(config, weights, taxonomy.num_classes),
+        objective=objective,
+        classifier=_classifier(objective, weights, taxonomy.num_classes),
         head=head,
         ranks=kept_ranks(about, taxonomy),
         own_backbone=bool(about.get("own_backbone")),
@@ -112,82 +107,41 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
 
 
 def configured_backbone(
-    config: TrainConfig, channels: int, size: int, frames: int | None, *, pretrained: bool = False
+    config: TrainConfig, spec: InputSpec, *, pretrained: bool = False
 ) -> Backbone:
-    """That of ``config.model.backbone``; without channels (0) the data are texts."""
+    """That of ``config.model.backbone``."""
     name = str(config.model.backbone)
-    if channels == 0:
-        return text_backbone(name, config.text.layers)
-    return build_backbone(
-        name, in_channels=channels, image_size=size, frames=frames, pretrained=pretrained
-    )
+    return kind_named(spec.noun).build_backbone(name, spec, config, pretrained)
 
 
-def image_encoder(trained: TrainedRun, *, head: bool = False) -> ImageEncoder:
-    """A run's network with all that it takes to feed it: what is exported.
+def trained_encoder(trained: TrainedRun, *, head: bool = False) -> Encoder:
+    """A run's network with all that it takes to feed it: what is exported and embeds.
 
     Args:
         trained: the run.
         head: with the projection head: embeddings, not features.
 
     Raises:
-        RinceError: the head of a run that was trained as a classifier.
+        RinceError: the head of a run that was trained as a classifier; of a run on texts the head,
+            or a module of the user's own.
     """
-    module, width = trained.backbone.module, trained.backbone.feature_dim
-    embedding_dim, num_heads = trained.config.model.embedding_dim, trained.config.num_heads()
-    if head:
-        if trained.head is None:
-            raise RinceError(
-                f"{trained.folder} was trained with {trained.config.objective}: it has a "
-                f"classifier in place of a projection head. Leave out --head to take its features"
-            )
-        module = nn.Sequential(OrderedDict(backbone=module, head=trained.head)).eval()
-        width = embedding_dim * num_heads
-    mean, std = NORMALISATION[trained.in_channels]
-    clips: dict[str, int] = {}
-    if trained.frames is not None:
-        videos = trained.config.videos
-        size = videos.frame_size or trained.image_size
-        clips = {"frames": trained.frames, "stride": videos.stride, "frame_size": size}
-    return ImageEncoder(
-        module=module,
-        backbone=None if trained.own_backbone else trained.config.model.backbone,
-        output_dim=width,
-        embedding_dim=embedding_dim if head else None,
-        num_heads=num_heads,
-        in_channels=trained.in_channels,
-        image_size=trained.image_size,
-        mean=mean,
-        std=std,
-        class_paths=trained.taxonomy.paths,
-        **clips,
-    )
-
-
-def trained_encoder(trained: TrainedRun, *, head: bool = False) -> ImageEncoder | SentenceModel:
-    """:func:`image_encoder`, or of a run on texts its model as it was trained: no prompts before
-    the texts, which are cut where they were.
-
-    Raises:
-        RinceError: as :func:`image_encoder`; the head, or a module of the user's own, of a run on
-            texts.
-    """
-    if not trained.on_texts:
-        return image_encoder(trained, head=head)
-    encoder, text = trained.backbone.module, trained.config.text
-    if head or not isinstance(encoder, TextEncoder):
+    config, objective = trained.config, trained.objective
+    if head and trained.head is None:
         raise RinceError(
-            f"{trained.folder} was trained on texts: what is exported and embeds is a model of "
-            f"sentence-transformers, with no projection head (leave out --head) and no module of "
-            f"your own. In Python there is load_run({str(trained.folder)!r})"
+            f"{trained.folder} was trained with {config.objective}: it has a classifier in place "
+            f"of a projection head. Leave out --head to take its features"
         )
-    model: Any = encoder.model
-    model.prompts, model.default_prompt_name = {}, None
-    bounds = [bound for bound in (text.max_tokens, model.max_seq_length) if bound is not None]
-    if bounds:
-        model.max_seq_length = min(bounds)
-    backbone = str(trained.config.model.backbone)
-    return SentenceModel(model, backbone, text.column, trained.taxonomy.paths)
+    network = TrainedNetwork(
+        module=trained.backbone.module,
+        name=None if trained.own_backbone else config.model.backbone,
+        feature_dim=trained.backbone.feature_dim,
+        spec=trained.spec,
+        class_paths=trained.taxonomy.paths,
+        head=trained.head if head else None,
+        embedding_dim=config.model.embedding_dim,
+        num_heads=1 if objective.classifier else objective.num_heads,
+    )
+    return kind_named(trained.spec.noun).encoder(network, config)
 
 
 def _below(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -195,10 +149,10 @@ def _below(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.
 
 
 def _classifier(
-    config: TrainConfig, weights: Mapping[str, torch.Tensor], num_classes: int
+    objective: Objective, weights: Mapping[str, torch.Tensor], num_classes: int
 ) -> nn.Linear | None:
     """The logits of the classes; those of superclasses, which come behind, are left out."""
-    if config.objective not in CLASSIFIERS:
+    if not objective.classifier:
         return None
     weight, bias = (weights[HEAD_PREFIX + name][:num_classes] for name in ("weight", "bias"))
     classifier = nn.Linear(weight.shape[1], num_classes)
@@ -243,3 +197,41 @@ def require_own_backbone(
             f"{folder} was trained with a module of your own, which its folder does not hold: "
             f"build it as it was built for training and pass it, in Python: {call}"
         )
+
+
+def own_facts(objective: Objective) -> dict[str, Any]:
+    """What a checkpoint says of a user's own objective: enough to read its head, not its code."""
+    if objective.name in OBJECTIVES:
+        return {}
+    return {OWN_OBJECTIVE: {"classifier": objective.classifier, "num_heads": objective.num_heads}}
+
+
+def recorded_objective(about: Mapping[str, Any], config: TrainConfig) -> Objective:
+    """The objective of a run, as its checkpoint tells it."""
+    own = about.get(OWN_OBJECTIVE)
+    if own is not None:
+        return Objective(config.objective, **own)
+    check_choices(config)
+    return OBJECTIVES[config.objective]
+
+
+def resumed_objective(
+    about: Mapping[str, Any], config: TrainConfig, objective: Objective | None, folder: Path
+) -> Objective:
+    """The objective to go on with: a user's own is code, which the run's folder does not hold.
+
+    Raises:
+        RinceError: the run was trained with one and none is given; or another one is given.
+    """
+    recorded = recorded_objective(about, config)
+    if objective is not None and objective.name != recorded.name:
+        raise RinceError(
+            f"{folder} was trained with the objective {recorded.name}, not with {objective.name}: "
+            f"give that one, or start a new run"
+        )
+    if objective is None and OWN_OBJECTIVE in about:
+        raise RinceError(
+            f"{folder} was trained with an objective of your own, {recorded.name}, which its "
+            f"folder does not hold: pass it, in Python: resume(folder, objective=...)"
+        )
+    return objective or recorded

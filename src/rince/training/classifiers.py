@@ -1,4 +1,4 @@
-"""Cross-entropy in the harness: a linear classifier on the features, of one label or of two."""
+"""Cross-entropy: a linear classifier on the features, of one label or of two."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from rince.losses.hierarchical import smoothed_targets
 from rince.ranks.taxonomy import Taxonomy
-from rince.training.config import LossConfig, Objective
-from rince.training.objectives import Loss, fine_and_coarse
+from rince.training.objectives import Objective
+from rince.training.step import Loss, Step, fine_and_coarse
 
 
 def classifier_head(objective: Objective, feature_dim: int, taxonomy: Taxonomy) -> nn.Linear:
@@ -17,37 +17,32 @@ def classifier_head(objective: Objective, feature_dim: int, taxonomy: Taxonomy) 
     The G logits behind them are those of the superclasses. Rows of one linear map are as
     independent as two maps are, and are encoded and stored as one.
     """
-    outputs = taxonomy.num_classes
-    if objective == "cross-entropy-two-heads":
-        outputs += len(taxonomy.group_names(2))
-    return nn.Linear(feature_dim, outputs)
+    superclasses = len(taxonomy.group_names(2)) if objective.num_heads == 2 else 0
+    return nn.Linear(feature_dim, taxonomy.num_classes + superclasses)
 
 
-def classification_loss(
-    objective: Objective, config: LossConfig, taxonomy: Taxonomy, logits: Tensor, labels: Tensor
-) -> Loss:
-    """Cross-entropy, with labels smoothed within their superclass; two heads: plus the coarse one.
+def cross_entropy(step: Step) -> Loss:
+    """Cross-entropy of the classes, smoothed within their superclass; plus, where there are logits
+    of superclasses too, theirs.
 
-    Args:
-        objective: cross-entropy or cross-entropy-two-heads.
-        config: its ``smoothing`` is that of the fine labels.
-        taxonomy: C classes.
-        logits: (B, C), or (B, C + G) with two heads.
-        labels: (B,) int64, the classes.
+    Raises:
+        ValueError: there are no logits.
     """
-    logits = logits.float()
+    if step.logits is None:
+        raise ValueError("cross-entropy is not a loss on pairs: it needs a classifier's logits")
+    taxonomy, labels, logits = step.taxonomy, step.pairs.query_labels, step.logits.float()
     fine, coarse = logits[:, : taxonomy.num_classes], logits[:, taxonomy.num_classes :]
-    of_classes = functional.cross_entropy(fine, _targets(config, taxonomy, labels))
-    if objective == "cross-entropy":
+    targets = _targets(step.options.smoothing, taxonomy, labels)
+    of_classes = functional.cross_entropy(fine, targets)
+    if coarse.shape[1] == 0:
         return Loss(of_classes)
     superclass = taxonomy.labels_at(2).to(labels.device)[labels]
-    of_superclasses = functional.cross_entropy(coarse, superclass)
-    return fine_and_coarse(of_classes, of_superclasses)
+    return fine_and_coarse(of_classes, functional.cross_entropy(coarse, superclass))
 
 
-def _targets(config: LossConfig, taxonomy: Taxonomy, labels: Tensor) -> Tensor:
-    """(B,) labels as they are, or (B, C) shares."""
-    if config.smoothing == 0:
+def _targets(smoothing: float, taxonomy: Taxonomy, labels: Tensor) -> Tensor:
+    """(B,) labels as they are, or (B, C) probabilities."""
+    if smoothing == 0:
         return labels
-    targets = smoothed_targets(taxonomy.labels_at(2), config.smoothing)
+    targets = smoothed_targets(taxonomy.labels_at(2), smoothing)
     return targets.to(labels.device)[labels]

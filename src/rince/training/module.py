@@ -1,4 +1,4 @@
-"""The LightningModule: views in, queries and keys, one of the objectives out."""
+"""The LightningModule: views in, queries and keys, the loss of an objective out."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rince._version import __version__
-from rince.core.checks import require
+from rince.core.checks import import_extra, require
 from rince.core.distributed import gather, process_index, world_size
-from rince.data.batches import BatchViews, ImageBatch, batch_seed
-from rince.data.views import WEAK_VIEWS, BatchAugmentation, ViewConfig
-from rince.losses.metric_learning import require_metric_learning
+from rince.core.input_spec import InputSpec
+from rince.data.batches import BatchViews, ImageBatch
+from rince.data.plan import batch_seed
+from rince.data.views import WEAK_VIEWS, Augmentation, ViewConfig
 from rince.models.backbones import Backbone
 from rince.models.heads import projection_head
 from rince.models.momentum import MomentumEncoder
@@ -27,28 +28,22 @@ from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import ItemTimes
 from rince.training.cached import Part, encode_parts, micro_batches
-from rince.training.checkpoint import CHECKPOINT_KEY
-from rince.training.classifiers import classification_loss, classifier_head
-from rince.training.config import (
-    BY_TIME,
-    CLASSIFIERS,
-    NEED_SUPERCLASSES,
-    TrainConfig,
-    rank_temperatures,
-    to_dict,
-)
-from rince.training.objectives import Loss, Pairs, contrastive_loss, rank_statistics
+from rince.training.checkpoint import CHECKPOINT_KEY, own_facts
+from rince.training.classifiers import classifier_head
+from rince.training.config import TrainConfig, to_dict
+from rince.training.objectives import OBJECTIVES, Objective
 from rince.training.ranks import to_checkpoint
+from rince.training.step import Pairs, Step, objective_loss, rank_statistics
 
 
 class RankedModule(pl.LightningModule):
-    """Trains a backbone with any objective of the harness.
+    """Trains a backbone with any objective.
 
     Without ``model.momentum`` both views of every image are queries and keys at once (SimCLR).
     With it the first view is the query, the second goes through the momentum encoder and is a
     key, and so are the queued keys (MoCo). Over several processes the keys of all are gathered.
-    With ``micro_batch`` the batch is encoded in parts (:mod:`rince.training.cached`), and judged
-    as a whole all the same.
+    With ``micro_batch`` the batch is encoded in parts (:mod:`rince.training.cached`); the loss
+    sees the whole batch all the same.
 
     A step draws its random numbers from (seed, epoch, batch, process) alone, so that a run that
     is killed and resumed takes the same steps.
@@ -57,17 +52,19 @@ class RankedModule(pl.LightningModule):
         backbone: images, or clips, to features.
         taxonomy: the classes and their superclasses.
         config: the whole run's.
+        objective: your own; None takes that of ``config.objective``.
         rank_source: what the objective rince trains on; None takes the taxonomy's. Ranks by class
             are kept in the checkpoint.
-        in_channels, image_size, frames: of the images or clips (None: images; of texts 0, 0,
-            None), kept in the checkpoint for the evaluation.
-        data_fingerprint: of the images, kept in the checkpoint, so that a resumed run can tell
+        spec: what one input is, kept in the checkpoint for the evaluation.
+        augmentation: makes the views of batches that arrive as they are kept.
+        data_fingerprint: of the data, kept in the checkpoint, so that a resumed run can tell
             whether they are the same.
         own_backbone: the backbone is the user's, not ``config.model.backbone``; kept likewise.
 
     Raises:
-        ValueError: temperatures that do not fit the taxonomy, or an objective that it cannot
-            serve.
+        ValueError: temperatures that do not fit the taxonomy, or classes that the objective
+            cannot be trained on.
+        ImportError: a package that the objective needs is not installed.
     """
 
     def __init__(
@@ -76,31 +73,30 @@ class RankedModule(pl.LightningModule):
         taxonomy: Taxonomy,
         config: TrainConfig,
         *,
+        objective: Objective | None = None,
         rank_source: ClassRanks | ItemTimes | None = None,
-        in_channels: int,
-        image_size: int,
-        frames: int | None = None,
+        spec: InputSpec,
+        augmentation: Augmentation | None = None,
         data_fingerprint: str = "",
         own_backbone: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
         self.taxonomy = taxonomy
+        self.objective = OBJECTIVES[config.objective] if objective is None else objective
         self.rank_source = taxonomy.class_ranks if rank_source is None else rank_source
-        self.in_channels = in_channels
-        self.image_size = image_size
-        self.frames = frames
+        self.spec = spec
+        self.augmentation = augmentation
         self.data_fingerprint = data_fingerprint
         self.own_backbone = own_backbone
-        self.augmentation = BatchAugmentation(image_size, in_channels, view_config(config))
         self._seconds_before = 0.0
         self._started = time.perf_counter()
         self._check_objective()
-        model, contrastive = config.model, config.objective not in CLASSIFIERS
-        self.num_heads = config.num_heads()
+        model, contrastive = config.model, not self.objective.classifier
+        self.num_heads = self.objective.num_heads
         head: nn.Module
         if not contrastive:
-            head = classifier_head(config.objective, backbone.feature_dim, taxonomy)
+            head = classifier_head(self.objective, backbone.feature_dim, taxonomy)
         else:
             head = projection_head(backbone.feature_dim, model.embedding_dim, self.num_heads)
         self.encoder = nn.Sequential(OrderedDict(backbone=backbone.module, head=head))
@@ -140,14 +136,14 @@ class RankedModule(pl.LightningModule):
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         # Images held in memory arrive as bytes: drawing their views here uses the GPU, if any.
         views = BatchViews(batch, self.augmentation)
-        if self.config.objective in CLASSIFIERS:
-            loss, pairs = self._classify(batch, views)
+        logits = None
+        if self.objective.classifier:
+            logits, pairs = self._classify(batch, views)
         else:
             make = self._momentum_pairs if self.momentum_encoder else self._pairs
             pairs = make(batch, views)
-            loss = contrastive_loss(
-                self.config.objective, self.config.loss, self.taxonomy, pairs, self.rank_source
-            )
+        step = Step(pairs, self.taxonomy, self.rank_source, self.config.loss, logits)
+        loss = objective_loss(self.objective, step)
         total = loss.total
         if not bool(torch.isfinite(total)):
             raise FloatingPointError(
@@ -167,7 +163,7 @@ class RankedModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optim = self.config.optim
-        assert optim.lr is not None  # TrainConfig has chosen one
+        assert optim.lr is not None  # TrainConfig.with_defaults has chosen one
         weights = [p for p in self.parameters() if p.requires_grad]
         optimizer: torch.optim.Optimizer
         if optim.optimizer == "sgd":
@@ -177,7 +173,7 @@ class RankedModule(pl.LightningModule):
         else:
             optimizer = torch.optim.AdamW(weights, lr=optim.lr, weight_decay=optim.weight_decay)
         total = int(self.trainer.estimated_stepping_batches)
-        warmup = round(total * self.config.warmup_epochs() / self.config.epochs)
+        warmup = round(total * optim.warmup(self.config.epochs) / self.config.epochs)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: lr_factor(step, total, warmup, optim.final_lr_ratio)
         )
@@ -189,14 +185,13 @@ class RankedModule(pl.LightningModule):
             "config": to_dict(self.config),
             "taxonomy": [list(path) for path in self.taxonomy.paths],
             "ranks": to_checkpoint(self.rank_source),
-            "in_channels": self.in_channels,
-            "image_size": self.image_size,
-            "frames": self.frames,
+            **self.spec.to_dict(),
             "own_backbone": self.own_backbone,
             "data_fingerprint": self.data_fingerprint,
             "steps_per_epoch": int(self.trainer.num_training_batches),
             "world_size": world_size(),
             "train_seconds": self.train_seconds(),
+            **own_facts(self.objective),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -281,42 +276,41 @@ class RankedModule(pl.LightningModule):
             num_heads=self.num_heads,
         )
 
-    def _classify(self, batch: ImageBatch, views: BatchViews) -> tuple[Loss, Pairs]:
+    def _classify(self, batch: ImageBatch, views: BatchViews) -> tuple[Tensor, Pairs]:
         # (2B, F): the same budget of images
         features, labels, ids = self._encode_both(self.backbone, batch, views)
         logits = self.encoder.get_submodule("head")(features)
-        config = self.config
-        loss = classification_loss(config.objective, config.loss, self.taxonomy, logits, labels)
         z = functional.normalize(features.detach().float(), dim=1)
-        return loss, Pairs(z, z, labels, labels, ids, ids, ignore_self=True)
+        return logits, Pairs(z, z, labels, labels, ids, ids, ignore_self=True)
 
     def _check_objective(self) -> None:
-        objective, taxonomy = self.config.objective, self.taxonomy
-        if objective == "rince":
+        objective, taxonomy = self.objective, self.taxonomy
+        if objective.package is not None:
+            import_extra(*objective.package)
+        if "loss.temperatures" in objective.reads:
             num_ranks = self.rank_source.num_ranks
-            given = rank_temperatures(self.config.loss, num_ranks)
+            given = self.config.loss.temperatures_for(num_ranks)
             require(
                 len(given) == num_ranks,
                 f"loss.temperatures holds {len(given)} numbers, but these data have "
-                f"{num_ranks} rank(s) (see `rince ranks`): give one a rank",
+                f"{num_ranks} rank(s) (see `rince ranks`): give one per rank",
             )
         if isinstance(self.rank_source, ItemTimes):
+            by_time = [name for name, row in OBJECTIVES.items() if row.by_time is not None]
             require(
-                objective in BY_TIME,
-                f"{objective} needs labels, and knows no ranks by time: leave out ranks.by, or "
-                f"take one of {', '.join(BY_TIME)}",
+                objective.by_time is not None,
+                f"{objective.name} needs labels, and does not work with ranks by time: leave out "
+                f"ranks.by, or take one of {', '.join(by_time)}",
             )
             return
-        smoothed = objective in CLASSIFIERS and self.config.loss.smoothing > 0
-        if objective in NEED_SUPERCLASSES or smoothed:
-            asking = "loss.smoothing" if smoothed else objective
+        smoothed = "loss.smoothing" in objective.reads and self.config.loss.smoothing > 0
+        if objective.needs_superclasses or smoothed:
+            asking = "loss.smoothing" if smoothed else objective.name
             require(
                 taxonomy.num_ranks >= 2,
                 f"{asking} needs superclasses, but these classes form one flat level",
             )
-        if objective in ("triplet-hierarchical", "fastap"):
-            require_metric_learning()
-        if objective != "infonce":
+        if objective.needs_labels:
             require(
                 taxonomy.num_classes > 1,
                 f"there is only one class ({taxonomy.classes[0]}): without a second one nothing "

@@ -1,256 +1,222 @@
-"""The objectives of the harness: the same queries and keys, judged by different losses."""
+"""The table of objectives. No torch here: ``rince train --help`` and configurations read it.
+
+A new objective is a function of a :class:`~rince.training.step.Step` and a row here.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TypedDict
+import pkgutil
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+from rince.core.checks import import_extra, require
 
-from rince.core.pair_ranks import (
-    ALL,
-    IGNORED,
-    DenseRanks,
-    IdentityRanks,
-    PairRanks,
-    TableRanks,
-)
-from rince.losses.contrastive import info_nce, supcon_in, supcon_out
-from rince.losses.hierarchical import himulcon
-from rince.losses.metric_learning import fast_ap, hierarchical_triplet
-from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
-from rince.ranks.class_ranks import ClassRanks
-from rince.ranks.taxonomy import Taxonomy
-from rince.ranks.time import ItemTimes
-from rince.training.config import LossConfig, Objective, rank_temperatures
+if TYPE_CHECKING:
+    from torch import Tensor
 
-_ROWS = 256  # queries looked at together for statistics by pair
+    from rince.core.pair_ranks import PairRanks
+    from rince.training.step import Loss, Step
+
+    LossFunction = Callable[[Tensor, Tensor, PairRanks], Tensor]
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """One step's queries and keys with what rank sources need to know of them.
+class Objective:
+    """An objective, and all that the harness has to know of it.
 
     Args:
-        query, key: (Q, D), (K, D), unit length; with several heads (Q, H * D), (K, H * D), the
-            embeddings side by side, each of unit length.
-        query_labels, key_labels: (Q,), (K,) class indices.
-        query_ids, key_ids: (Q,), (K,) image indices, equal for two views of one image.
-        ignore_self: the first Q keys are the queries themselves.
-        num_queued: so many last keys come from the queue.
-        key_valid: (K,) bool; False marks empty queue slots. None: all are valid.
-        num_heads: H.
+        name: in ``--objective``, in tables and in the names of runs.
+        loss: a function of a :class:`~rince.training.step.Step` to a scalar tensor, or to a
+            :class:`~rince.training.step.Loss` with parts to show. As "module:function" it is
+            imported when it is first needed. None: a checkpoint's objective of your own, without
+            its code.
+        summary: for the help.
+        reads: options that it reads: of ``loss`` by name ("loss.margin"); "ranks" are all of them.
+            Others that are set have no effect, and the user is warned.
+        classifier: it reads logits: a linear classifier takes the place of the projection head.
+        num_heads: projection heads side by side; 2 of a classifier: classes and superclasses.
+        needs_superclasses: classes on one flat level are refused.
+        needs_labels: a single class is refused.
+        by_time: what it does with ``ranks.by time``: trains on these "ranks", takes all clips of a
+            "video" as positives, or takes each "clip" by itself. None: it is refused.
+        within_batch: keys are the batch's own queries: no momentum encoder and no queue.
+        package: (module, extra of rince that brings it), if it needs one.
+
+    Example:
+        >>> [name for name, row in OBJECTIVES.items() if row.classifier]
+        ['cross-entropy', 'cross-entropy-two-heads']
     """
 
-    query: Tensor
-    key: Tensor
-    query_labels: Tensor
-    key_labels: Tensor
-    query_ids: Tensor
-    key_ids: Tensor
-    ignore_self: bool
-    num_queued: int = 0
-    key_valid: Tensor | None = None
+    name: str
+    loss: str | Callable[[Step], Loss | Tensor] | None = None
+    summary: str = ""
+    reads: tuple[str, ...] = ()
+    classifier: bool = False
     num_heads: int = 1
+    needs_superclasses: bool = False
+    needs_labels: bool = True
+    by_time: Literal["ranks", "video", "clip"] | None = None
+    within_batch: bool = False
+    package: tuple[str, str] | None = None
 
-    def head(self, index: int) -> Pairs:
-        """The same pairs as one of the heads embeds them."""
-        query, key = (x.chunk(self.num_heads, dim=1)[index] for x in (self.query, self.key))
-        return replace(self, query=query, key=key, num_heads=1)
+    def function(self) -> Callable[[Step], Loss | Tensor]:
+        """The loss, imported if the row holds its path.
 
-    def ranks(self, table: Tensor, num_ranks: int) -> TableRanks:
-        """Ranks by class."""
-        return TableRanks(
-            self.query_labels,
-            self.key_labels,
-            table,
-            ignore_self=self.ignore_self,
-            key_valid=self.key_valid,
-            num_ranks=num_ranks,
-        )
-
-    def ranks_by(self, source: ClassRanks | ItemTimes) -> PairRanks:
-        """Ranks by class or by time: which images these are also says when they were taken."""
-        masks: Masks = {"ignore_self": self.ignore_self, "key_valid": self.key_valid}
-        if isinstance(source, ItemTimes):
-            return source.ranks(self.query_ids, self.key_ids, **masks)
-        return self.ranks(source.table, source.num_ranks)
-
-    def same(self, taxonomy: Taxonomy, source: ClassRanks | ItemTimes | None) -> PairRanks:
-        """One rank: the same class, or by time the same video."""
-        if isinstance(source, ItemTimes):
-            masks: Masks = {"ignore_self": self.ignore_self, "key_valid": self.key_valid}
-            return source.same_video(self.query_ids, self.key_ids, **masks)
-        return self.ranks(taxonomy.flat_table(1), 1)
-
-    def instance_ranks(self) -> PairRanks:
-        """Rank 1 for one other view of the same image only.
-
-        There may be more: an older key in the queue (from the end of the last epoch), or the same
-        image twice in a balanced batch, of a class of few images. The first counts, and the others
-        are ignored, neither a second positive nor, as in MoCo, a false negative.
+        Raises:
+            ImportError: it needs a package that is not installed; the message names the extra.
         """
-        ranks = IdentityRanks(
-            self.query_ids, self.key_ids, ignore_self=self.ignore_self, key_valid=self.key_valid
-        )
-        views = 2 if self.ignore_self else 1
-        if self.num_queued == 0 and len(torch.unique(self.key_ids)) * views == len(self.key_ids):
-            return ranks
-        matrix = ranks.tile(ALL, ALL)
-        same = matrix == 1
-        return DenseRanks(matrix.masked_fill(same & (same.cumsum(dim=1) > 1), IGNORED), num_ranks=1)
+        if self.package is not None:
+            import_extra(*self.package)
+        found: Any = pkgutil.resolve_name(self.loss) if isinstance(self.loss, str) else self.loss
+        require(callable(found), f"the objective {self.name} has no function: got {found!r}")
+        function: Callable[[Step], Loss | Tensor] = found
+        return function
 
 
-class Masks(TypedDict):
-    """Which pairs take no part."""
+_PAIRS, _CLASSIFIERS = "rince.training.pair_losses", "rince.training.classifiers"
+_METRIC_LEARNING = ("pytorch_metric_learning", "metric-learning")
 
-    ignore_self: bool
-    key_valid: Tensor | None
+_ROWS = (
+    Objective(
+        "rince",
+        f"{_PAIRS}:rince",
+        "ranked positives: RINCE",
+        reads=("loss.variant", "loss.positives", "loss.temperatures", "ranks"),
+        by_time="ranks",
+    ),
+    Objective(
+        "supcon-in",
+        f"{_PAIRS}:same_class_in",
+        "SupCon, mean over the positives inside the logarithm",
+        reads=("loss.temperature",),
+        by_time="video",
+    ),
+    Objective(
+        "supcon-out",
+        f"{_PAIRS}:same_class_out",
+        "SupCon, mean over the positives outside the logarithm",
+        reads=("loss.temperature",),
+        by_time="video",
+    ),
+    Objective(
+        "supcon-coarse",
+        f"{_PAIRS}:same_superclass",
+        "supcon-out on superclasses",
+        reads=("loss.temperature",),
+        needs_superclasses=True,
+    ),
+    Objective(
+        "supcon-sum",
+        f"{_PAIRS}:class_and_superclass",
+        "supcon-out on classes plus supcon-out on superclasses",
+        reads=("loss.temperature",),
+        needs_superclasses=True,
+    ),
+    Objective(
+        "supcon-two-heads",
+        f"{_PAIRS}:class_and_superclass",
+        "the same sum, with a projection head for each",
+        reads=("loss.temperature",),
+        needs_superclasses=True,
+        num_heads=2,
+    ),
+    Objective(
+        "himulcon",
+        f"{_PAIRS}:all_levels",
+        "hierarchical SupCon on all levels of the class tree",
+        reads=("loss.temperature",),
+    ),
+    Objective(
+        "infonce",
+        f"{_PAIRS}:same_image",
+        "SimCLR / MoCo, no labels",
+        reads=("loss.temperature",),
+        needs_labels=False,
+        by_time="clip",
+    ),
+    Objective(
+        "triplet-hierarchical",
+        f"{_PAIRS}:triplet",
+        "triplets with a margin for each step of rank",
+        reads=("loss.margin",),
+        package=_METRIC_LEARNING,
+    ),
+    Objective(
+        "fastap",
+        f"{_PAIRS}:average_precision",
+        "average precision of the batch",
+        package=_METRIC_LEARNING,
+        within_batch=True,
+    ),
+    Objective(
+        "cross-entropy",
+        f"{_CLASSIFIERS}:cross_entropy",
+        "a linear classifier of the classes",
+        reads=("loss.smoothing",),
+        classifier=True,
+    ),
+    Objective(
+        "cross-entropy-two-heads",
+        f"{_CLASSIFIERS}:cross_entropy",
+        "classifiers of classes and superclasses",
+        reads=("loss.smoothing",),
+        classifier=True,
+        num_heads=2,
+        needs_superclasses=True,
+    ),
+)
+
+OBJECTIVES = {row.name: row for row in _ROWS}
+# For type checkers any word, so that your own objectives have names too; at run time these.
+if TYPE_CHECKING:
+    ObjectiveName = str
+else:
+    ObjectiveName = Literal[tuple(OBJECTIVES)]
 
 
-@dataclass(frozen=True)
-class Loss:
-    """A step's loss, and its parts to show: name -> scalar."""
-
-    total: Tensor
-    parts: dict[str, Tensor] = field(default_factory=dict)
-
-
-def contrastive_loss(
-    objective: Objective,
-    config: LossConfig,
-    taxonomy: Taxonomy,
-    pairs: Pairs,
-    source: ClassRanks | ItemTimes | None = None,
-) -> Loss:
-    """Judge a step's pairs. Classifiers have none: see :mod:`rince.training.classifiers`.
+def own_objective(given: Objective | LossFunction) -> Objective:
+    """The row of an objective from outside: as it is, or of a plain loss.
 
     Args:
-        objective, config: which loss.
-        taxonomy: classes and superclasses, for all but rince.
-        pairs: the step's.
-        source: for rince; None takes the taxonomy's ranks. If by time, it also says what supcon-in
-            and supcon-out take as positives.
+        given: a row; or a function of query (Q, D), key (K, D) and their ranks, as the losses of
+            ``rince.losses`` are, for instance with ``functools.partial``. It is named after itself
+            and trains on the ranks of the run.
 
     Raises:
-        ImportError: pytorch-metric-learning is not installed, for the objectives that need it.
-        ValueError: an objective without pairs.
+        ValueError: a name that is taken or cannot be a folder's; a module with weights of its own.
+
+    Example:
+        >>> def my_loss(query, key, ranks): ...
+        >>> own_objective(my_loss).name
+        'my_loss'
     """
-    tau = config.temperature
-    match objective:
-        case "rince":
-            return _rince(config, source or taxonomy.class_ranks, pairs)
-        case "infonce":
-            return Loss(info_nce(pairs.query, pairs.key, pairs.instance_ranks(), tau))
-        case "supcon-in":
-            return Loss(supcon_in(pairs.query, pairs.key, pairs.same(taxonomy, source), tau))
-        case "supcon-out":
-            return Loss(supcon_out(pairs.query, pairs.key, pairs.same(taxonomy, source), tau))
-        case "supcon-coarse":
-            return Loss(_supcon_out(pairs, taxonomy, 2, tau))
-        case "supcon-sum":
-            return _supcon_twice(pairs, pairs, taxonomy, tau)
-        case "supcon-two-heads":
-            return _supcon_twice(pairs.head(0), pairs.head(1), taxonomy, tau)
-        case "himulcon":
-            ranks = pairs.ranks(taxonomy.table, taxonomy.num_ranks)
-            return Loss(himulcon(pairs.query, pairs.key, ranks, tau))
-        case "triplet-hierarchical":
-            ranks = pairs.ranks(taxonomy.table, taxonomy.num_ranks)
-            return Loss(hierarchical_triplet(pairs.query, pairs.key, ranks, config.margin))
-        case "fastap":
-            # It knows a batch and itself only (the configuration refuses a momentum encoder). With
-            # gathered keys every process judges them all: the mean of their gradients is that of
-            # the whole batch.
-            return Loss(fast_ap(pairs.key, pairs.key_labels))
-        case _:
-            raise ValueError(f"{objective} is not a loss on pairs")
-
-
-def _rince(config: LossConfig, ranks: ClassRanks | ItemTimes, pairs: Pairs) -> Loss:
-    total, terms = ranked_info_nce_with_terms(
-        pairs.query,
-        pairs.key,
-        pairs.ranks_by(ranks),
-        rank_temperatures(config, ranks.num_ranks),
-        variant=config.variant,
-        positives=config.positives,
+    row = given if isinstance(given, Objective) else _row_of(given)
+    require(
+        re.fullmatch(r"\w[\w.-]*", row.name) is not None,
+        f"an objective's name may hold letters, digits, _, . and -, but it is {row.name!r}: give "
+        f"it one, Objective(name=..., loss=...), or define it with def",
     )
-    per_rank = terms.mean_per_rank()
-    return Loss(total, {f"loss_rank_{i + 1}": x for i, x in enumerate(per_rank)})
+    require(
+        row.name not in OBJECTIVES or OBJECTIVES[row.name] == row,
+        f"the name {row.name} is that of one of rince's own objectives: choose another",
+    )
+    return row
 
 
-def _supcon_out(pairs: Pairs, taxonomy: Taxonomy, level: int, temperature: float) -> Tensor:
-    """On the groups of a level: 1 the classes, 2 the superclasses."""
-    ranks = pairs.ranks(taxonomy.flat_table(level), 1)
-    return supcon_out(pairs.query, pairs.key, ranks, temperature)
+def _row_of(loss: LossFunction) -> Objective:
+    require(callable(loss), f"an objective is a function or an Objective, got {loss!r}")
+    named: Any = getattr(loss, "func", loss)  # of functools.partial
+    name = getattr(named, "__name__", type(named).__name__)
+    weights = loss.parameters() if hasattr(loss, "parameters") else ()
+    require(
+        next(iter(weights), None) is None,
+        f"the objective {name} has weights of its own, which would not be trained: write the "
+        f"training loop yourself (examples/lightning_module.py)",
+    )
 
+    def of_step(step: Step) -> Tensor:
+        return loss(step.pairs.query, step.pairs.key, step.pair_ranks())
 
-def _supcon_twice(fine: Pairs, coarse: Pairs, taxonomy: Taxonomy, temperature: float) -> Loss:
-    of_classes = _supcon_out(fine, taxonomy, 1, temperature)
-    of_superclasses = _supcon_out(coarse, taxonomy, 2, temperature)
-    return fine_and_coarse(of_classes, of_superclasses)
-
-
-def fine_and_coarse(of_classes: Tensor, of_superclasses: Tensor) -> Loss:
-    """The sum of a loss on classes and one on superclasses, and both to show."""
-    parts = {"loss_fine": of_classes.detach(), "loss_coarse": of_superclasses.detach()}
-    return Loss(of_classes + of_superclasses, parts)
-
-
-@torch.no_grad()
-def rank_statistics(pairs: Pairs, ranks: ClassRanks | Taxonomy | ItemTimes) -> dict[str, Tensor]:
-    """What a user watches: do the ranks separate, and do batches hold positives of each?
-
-    Returns:
-        ``similarity_rank_i``: mean cosine of all pairs of rank i (0: negatives), left out where
-        the batch holds none; ``positives_rank_i``: mean number of such keys a query.
-    """
-    if isinstance(ranks, ItemTimes):
-        return _statistics_by_pair(pairs, pairs.ranks_by(ranks), ranks.num_ranks)
-    # By class, not by pair: the similarities of all pairs of two classes add up to the product of
-    # the sums of their embeddings. A matrix of all pairs would outgrow the loss's own memory.
-    query, key, key_labels = pairs.query.float(), pairs.key.float(), pairs.key_labels
-    own = torch.zeros_like(pairs.query_labels, dtype=torch.bool)  # pairs (i, i) to take out again
-    if pairs.ignore_self:
-        own = ~own if pairs.key_valid is None else pairs.key_valid[: len(own)]
-    own_similarity = (query[own] * key[: len(own)][own]).sum(dim=1)
-    if pairs.key_valid is not None:
-        key, key_labels = key[pairs.key_valid], key_labels[pairs.key_valid]
-    query_class, query_count, query_sum = _sum_by_class(query, pairs.query_labels)
-    key_class, key_count, key_sum = _sum_by_class(key, key_labels)
-    table = ranks.table.to(query.device)
-    rank = table[query_class][:, key_class]
-    own_rank = table.diagonal()[pairs.query_labels[own]]
-    similarity, count = query_sum @ key_sum.T, query_count[:, None] * key_count
-    shown: dict[str, Tensor] = {}
-    for i in range(ranks.num_ranks + 1):
-        chosen, chosen_own = rank == i, own_rank == i
-        pairs_of_rank = count[chosen].sum() - chosen_own.sum()
-        if int(pairs_of_rank) > 0:
-            total = similarity[chosen].sum() - own_similarity[chosen_own].sum()
-            shown[f"similarity_rank_{i}"] = total / pairs_of_rank
-        if i > 0:
-            shown[f"positives_rank_{i}"] = pairs_of_rank / len(query)
-    return shown
-
-
-def _statistics_by_pair(pairs: Pairs, ranks: PairRanks, num_ranks: int) -> dict[str, Tensor]:
-    """The same for any ranks, some queries at a time."""
-    query, key = pairs.query.float(), pairs.key.float()
-    total, count = query.new_zeros(num_ranks + 1), query.new_zeros(num_ranks + 1)
-    for start in range(0, len(query), _ROWS):
-        rows = slice(start, start + _ROWS)
-        tile, similarity = ranks.tile(rows, ALL), query[rows] @ key.T
-        for i in range(num_ranks + 1):
-            total[i] += similarity[tile == i].sum()
-            count[i] += (tile == i).sum()
-    shown = {f"similarity_rank_{i}": total[i] / n for i, n in enumerate(count) if n > 0}
-    return shown | {f"positives_rank_{i}": count[i] / len(query) for i in range(1, num_ranks + 1)}
-
-
-def _sum_by_class(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The C' classes that occur, (C',); how often, (C',); the sum of their rows of x, (C', D)."""
-    classes, position, count = torch.unique(labels, return_inverse=True, return_counts=True)
-    return classes, count, x.new_zeros(len(classes), x.shape[1]).index_add_(0, position, x)
+    return Objective(name, of_step, reads=("ranks",), by_time="ranks")

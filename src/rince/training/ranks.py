@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 
-from rince.core.checks import RinceError, require
-from rince.data.clips import VideoClips
-from rince.data.images import Images
+from rince.core.checks import RinceError
+from rince.data.items import Items
 from rince.ranks.class_names import name_scores_by_text, name_scores_by_wordnet
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.noise import forget_ranks, move_classes, noisy_scores
+from rince.ranks.options import RankOptions
 from rince.ranks.similarity import Similarity, SimilarityRanks
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import ItemTimes, TimeRanks
-from rince.training.config import RanksConfig, TrainConfig, from_dict
+from rince.training.config import TrainConfig, from_dict
 
 
-def rank_source(config: TrainConfig, images: Images) -> ClassRanks | ItemTimes:
+def rank_source(config: TrainConfig, images: Items) -> ClassRanks | ItemTimes:
     """Ranks by the classes of the images, or by the times of the clips.
 
     Raises:
@@ -30,16 +30,13 @@ def rank_source(config: TrainConfig, images: Images) -> ClassRanks | ItemTimes:
     ranks = config.ranks
     if ranks.by == "classes":
         return training_ranks(ranks, images.taxonomy, config.seed)
-    require(
-        isinstance(images, VideoClips),
-        f"ranks.by time needs videos, and {config.data} holds none",
-    )
-    assert isinstance(images, VideoClips)
+    if images.times is None:
+        raise ValueError(f"ranks.by time needs videos, and {config.data} holds none")
     rule = TimeRanks(ranks.near, unit=ranks.unit, shots=ranks.shots, beyond=ranks.beyond)
-    return ItemTimes(rule, images.items)
+    return ItemTimes(rule, images.times)
 
 
-def training_ranks(config: RanksConfig, taxonomy: Taxonomy, seed: int) -> ClassRanks:
+def training_ranks(config: RankOptions, taxonomy: Taxonomy, seed: int) -> ClassRanks:
     """The ranks of a configuration.
 
     Args:
@@ -67,7 +64,7 @@ def training_ranks(config: RanksConfig, taxonomy: Taxonomy, seed: int) -> ClassR
     return ranks
 
 
-def class_scores(config: RanksConfig, classes: Sequence[str]) -> Similarity:
+def class_scores(config: RankOptions, classes: Sequence[str]) -> Similarity:
     """The scores of these classes, in their order.
 
     Raises:
@@ -88,7 +85,7 @@ def class_scores(config: RanksConfig, classes: Sequence[str]) -> Similarity:
         raise RinceError(f"{source}: {error}") from None
 
 
-def ranks_by_rule(config: RanksConfig, scores: Similarity) -> SimilarityRanks:
+def ranks_by_rule(config: RankOptions, scores: Similarity) -> SimilarityRanks:
     """Ranks by the one rule that is given."""
     if config.thresholds is not None:
         return scores.by_thresholds(config.thresholds, missing=config.missing)
@@ -113,7 +110,7 @@ def kept_ranks(about: Mapping[str, Any], taxonomy: Taxonomy) -> ClassRanks:
 
 
 def resumed_ranks(
-    about: Mapping[str, Any], images: Images, config: TrainConfig, folder: Path
+    about: Mapping[str, Any], images: Items, config: TrainConfig, folder: Path
 ) -> ClassRanks | ItemTimes:
     """The ranks that a run was trained on, as its checkpoint holds them.
 
@@ -126,7 +123,7 @@ def resumed_ranks(
     Raises:
         RinceError: a score file, or a configuration, that gives other ranks by now.
     """
-    scores, was = config.ranks.scores, from_dict(about["config"], quiet=True).ranks
+    scores, was = config.ranks.scores, from_dict(about["config"]).ranks
     changed = was != config.ranks
     if "time" in (was.by, config.ranks.by):
         if changed:

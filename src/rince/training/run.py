@@ -8,9 +8,10 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
@@ -21,12 +22,11 @@ from rince._version import __version__
 from rince.core.checks import RinceError, require
 from rince.core.distributed import world_size
 from rince.core.files import replacing
-from rince.data.batches import BatchPlan, ImageBatch, TrainLoader
-from rince.data.clips import VideoClips
-from rince.data.images import FileImages, Images
+from rince.data.batches import ImageBatch, TrainLoader
+from rince.data.items import Items, Splits
+from rince.data.kinds import kind_of
+from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
-from rince.data.sources import Splits
-from rince.data.texts import Texts
 from rince.models.backbones import Backbone
 from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
@@ -39,25 +39,38 @@ from rince.training.checkpoint import (
     configured_backbone,
     read_checkpoint,
     require_own_backbone,
+    resumed_objective,
 )
 from rince.training.config import TrainConfig, to_dict
 from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config
 from rince.training.history import HISTORY_FILE
 from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import RankedModule, view_config
+from rince.training.objectives import Objective, own_objective
 from rince.training.ranks import rank_source, resumed_ranks
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
 from rince.training.splits import load_splits
 
+if TYPE_CHECKING:
+    from rince.training.objectives import LossFunction
+
 KNN_IMAGES = 5000
 
 
-def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
+def train(
+    config: TrainConfig,
+    backbone: Backbone | None = None,
+    *,
+    objective: Objective | LossFunction | None = None,
+) -> Path:
     """Train from the start.
 
     Args:
         config: the run.
         backbone: in place of ``config.model.backbone``, any module of your own.
+        objective: in place of ``config.objective``, your own: a function of query (Q, D), key
+            (K, D) and their ranks (a :class:`~rince.core.pair_ranks.PairRanks`) to a scalar, or a
+            row of the table for one that needs more.
 
     Returns:
         The run's folder.
@@ -69,6 +82,10 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
         KeyboardInterrupt: likewise by Ctrl-C.
         ValueError: a configuration that does not fit the data.
     """
+    own = None if objective is None else own_objective(objective)
+    if own is not None:
+        config = replace(config, objective=own.name)
+    config.check(own)
     folder = Path(config.output) / config.run_name()
     if (folder / CHECKPOINT_FILE).exists() and _is_main_process():
         raise RinceError(
@@ -76,10 +93,10 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
             f"choose another --name"
         )
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    config = config.with_defaults(kind_of(config.data, config.ranks.by == "time"))
     splits = load_splits(config)
-    config = config.with_backbone(splits.frames)
     ranks = rank_source(config, splits.train)
-    module = _build_module(config, splits, ranks, backbone, pretrained=config.model.pretrained)
+    module = _build_module(config, splits, ranks, backbone, own, pretrained=config.model.pretrained)
     if config.model.start_from is not None:
         _start_from(module, Path(config.model.start_from))
     if _is_main_process():
@@ -88,13 +105,19 @@ def train(config: TrainConfig, backbone: Backbone | None = None) -> Path:
     return folder
 
 
-def resume(folder: Path, *, progress: bool = True, backbone: Backbone | None = None) -> Path:
+def resume(
+    folder: Path,
+    *,
+    progress: bool = True,
+    backbone: Backbone | None = None,
+    objective: Objective | LossFunction | None = None,
+) -> Path:
     """Go on from a stopped run's last checkpoint, to the weights it would have had without.
 
     Args:
         folder: the run's.
         progress: show the progress bar.
-        backbone: the module given to :func:`train`, if one was.
+        backbone, objective: those given to :func:`train`, if any.
 
     Raises:
         RinceError: nothing to resume, a damaged checkpoint, or one of another architecture, other
@@ -102,18 +125,20 @@ def resume(folder: Path, *, progress: bool = True, backbone: Backbone | None = N
         KeyboardInterrupt: as :func:`train`.
     """
     folder = folder.resolve()  # runs/latest may soon be another run
-    config = read_config(folder)
-    config.progress = progress
+    config = replace(read_config(folder), progress=progress)
     checkpoint = read_checkpoint(folder)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     about = checkpoint[CHECKPOINT_KEY]
     require_own_backbone(about, backbone, folder, "resume(folder, backbone=...)")
+    own = None if objective is None else own_objective(objective)
+    row = resumed_objective(about, config, own, folder)
+    config.check_values(row)
+    config = config.with_defaults(kind_of(config.data, config.ranks.by == "time"))
     splits = load_splits(config)
-    config = config.with_backbone(splits.frames)
     _check_data(about, splits, config, folder)
     ranks = resumed_ranks(about, splits.train, config, folder)
     # No pretrained weights, which the checkpoint's would only overwrite.
-    module = _build_module(config, splits, ranks, backbone, pretrained=False)
+    module = _build_module(config, splits, ranks, backbone, row, pretrained=False)
     load_strictly(module, checkpoint["state_dict"], folder / CHECKPOINT_FILE)
     del checkpoint  # Lightning reads it again; weights and optimizer need not be held twice
     _fit(config, folder, splits, module, resumed=about)
@@ -199,24 +224,24 @@ def _build_module(
     splits: Splits,
     ranks: ClassRanks | ItemTimes,
     backbone: Backbone | None,
+    objective: Objective | None,
     *,
     pretrained: bool,
 ) -> RankedModule:
-    channels, size = splits.channels, splits.image_size
+    spec = splits.spec
     own_backbone = backbone is not None
     if backbone is None:
-        backbone = configured_backbone(config, channels, size, splits.frames, pretrained=pretrained)
+        backbone = configured_backbone(config, spec, pretrained=pretrained)
     # Convolutions on CPUs and on tensor cores are faster with the channels last.
-    last = torch.channels_last if splits.frames is None else torch.channels_last_3d
-    backbone.module.to(memory_format=last)
+    backbone.module.to(memory_format=getattr(torch, spec.memory_format))
     return RankedModule(
         backbone,
         splits.train.taxonomy,
         config,
+        objective=objective,
         rank_source=ranks,
-        in_channels=channels,
-        image_size=size,
-        frames=splits.frames,
+        spec=spec,
+        augmentation=splits.train.augmentation(view_config(config)),
         data_fingerprint=splits.fingerprint(),
         own_backbone=own_backbone,
     )
@@ -253,12 +278,11 @@ def _fit(
             OnlineKNN(
                 _with_labels(splits.train),
                 every=config.knn_every,
-                image_size=splits.image_size,
                 limit=KNN_IMAGES,
                 seed=config.seed,
             )
         )
-    callbacks.append(EpochLine(history, config.batch_size))
+    callbacks.append(EpochLine(history, config.batch_size, splits.train.noun))
     with logging_to(folder / LOG_FILE if _is_main_process() else None), quiet_lightning():
         trainer = pl.Trainer(
             accelerator=config.accelerator,
@@ -280,11 +304,9 @@ def _fit(
             TrainLoader(
                 splits.train,
                 plan,
-                image_size=splits.image_size,
                 workers=config.images.workers,
                 config=view_config(config),
-                # Images in memory travel as bytes and are augmented on the device.
-                augment="now" if isinstance(splits.train, FileImages) else "later",
+                augment=None,  # on the device, where the items can wait
             ),
             lambda: trainer.global_step,
         )
@@ -294,14 +316,13 @@ def _fit(
         if trainer.is_global_zero:
             _link_latest(folder)
         logger.info(
-            "%s on %s: %d %s of %d classes, %d %s, %d rank(s); %d epochs of %d steps; "
-            "%d process(es)",
+            "%s on %s: %d %s of %d classes, %s, %d rank(s); %d epochs of %d steps; %d process(es)",
             config.label(),
             splits.train.name,
             len(splits.train),
-            splits.kind,
+            splits.train.noun,
             splits.train.taxonomy.num_classes,
-            *_size(splits),
+            splits.train.size,
             module.rank_source.num_ranks,
             config.epochs,
             steps,
@@ -322,8 +343,7 @@ def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: i
         )
     labels, taxonomy = splits.train.labels, splits.train.taxonomy
     if config.ranks.by == "time":
-        assert isinstance(splits.train, VideoClips)
-        labels = splits.train.by_video().labels
+        labels = splits.train.by_recording().labels
     require(
         classes is None or taxonomy.num_ranks >= 2,
         "batches.classes_per_superclass needs superclasses, but these classes form one flat level",
@@ -340,18 +360,10 @@ def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: i
     )
 
 
-def _size(splits: Splits) -> tuple[int, str]:
-    """Of what the backbone is fed."""
-    texts = splits.train
-    return (
-        (texts.tokens.shape[1], "tokens") if isinstance(texts, Texts) else (splits.image_size, "px")
-    )
-
-
-def _with_labels(images: Images) -> Images:
-    """Without any label, the video that a clip is from is the class to find by kNN."""
-    unlabelled = isinstance(images, VideoClips) and images.taxonomy.num_classes == 1
-    return images.by_video() if isinstance(images, VideoClips) and unlabelled else images
+def _with_labels(items: Items) -> Items:
+    """Without any label, the recording that an item is from is the class to find by kNN."""
+    unlabelled = items.times is not None and items.taxonomy.num_classes == 1
+    return items.by_recording() if unlabelled else items
 
 
 def _run_to_the_end(

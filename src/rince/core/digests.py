@@ -1,0 +1,40 @@
+"""Digests: the same bytes for the same content, on every machine and in every release."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+
+def digest(parts: Iterable[object]) -> str:
+    """A hex digest of the ``repr`` of each part, in this order: the fingerprint of a data set.
+
+    ``repr``, since file names need not be valid Unicode.
+
+    Args:
+        parts: strings, numbers, bytes, and tuples of these, whose ``repr`` is stable.
+
+    Returns:
+        32 hex digits.
+
+    Example:
+        >>> digest(["a", 1])
+        '3f91b716ca9eab322da70f4533693209'
+    """
+    lines = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        lines.update(repr(part).encode() + b"\n")
+    return lines.hexdigest()
+
+
+def content_digest(content: bytes) -> bytes:
+    """16 bytes that tell one content (a file, an image, a text) from all others."""
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def short_digest(*parts: object) -> bytes:
+    """8 bytes from the ``repr`` of a tuple: places in a hashed order, seeds.
+
+    A word in front of the parts keeps digests of different use apart.
+    """
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()

@@ -1,0 +1,320 @@
+"""The one reader of tables: .csv, .tsv, .jsonl and .parquet files, and of lines of text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from rince.core.checks import RinceError, import_extra
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+Row: TypeAlias = tuple[int, dict[str, str]]
+"""The line in the file where a row begins (in parquet: its number, from 1), its cells by column."""
+
+_LONGEST_CELL = 2**31 - 1  # a C long holds no more on some systems
+_MOST_SHOWN = 10
+_csv_limit = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a file holds: every row has every column, a missing cell is ``""``.
+
+    Args:
+        file: where it was read from.
+        columns: their names in the file's order, no two alike. At most one is ``""``: the header
+            has no name for it, yet there are cells below (a data frame's index, often).
+        rows: line numbers and cells; blank lines are passed over.
+    """
+
+    file: Path
+    columns: tuple[str, ...]
+    rows: list[Row]
+
+    def require_columns(self, *names: str, hint: str = "") -> None:
+        """Refuse a table that lacks one of these.
+
+        Args:
+            names: of columns. hint: what to do about a missing one, put at the end.
+
+        Raises:
+            RinceError: names the missing columns and those that the file has.
+        """
+        missing = [repr(name) for name in names if name not in self.columns]
+        if missing:
+            shown = ", ".join(name or "one without a name" for name in self.columns) or "none"
+            raise RinceError(
+                f"{self.file} has no column {', '.join(missing)}; its columns are {shown}"
+                + (f": {hint}" if hint else "")
+            )
+
+    def column(self, name: str) -> list[str]:
+        """The cells of one column, top to bottom.
+
+        Raises:
+            RinceError: there is no such column.
+        """
+        self.require_columns(name)
+        return [cells[name] for _, cells in self.rows]
+
+
+def read_table(file: Path, what: str = "table", *, fill_short_rows: bool = False) -> Table:
+    """A table with a header, or a file with a JSON object a line.
+
+    Files are UTF-8, with or without a byte order mark. Only line feeds and carriage returns end a
+    line; a cell may hold any other character, may hold line ends where it is quoted, and may be
+    of any length. Blanks at the ends of cells and names are taken off.
+
+    Args:
+        file: ``.tsv`` is separated by tabs, ``.jsonl`` holds objects of plain values, ``.parquet``
+            needs the extra ``parquet``; anything else is separated by commas, or by semicolons
+            where these and no commas separate the header.
+        what: the file holds, for messages: "texts", "class table".
+        fill_short_rows: rows with fewer cells than the header end in empty ones, rather than
+            being refused.
+
+    Returns:
+        The table; without columns and rows if the file is empty. JSON and parquet values become
+        strings: null and NaN ``""``, and 1.0 ``"1"``, as one column may hold both.
+
+    Raises:
+        RinceError: a file that cannot be read, is not UTF-8 or not closed (a quote), two columns
+            of one name, rows that are not as the header says, with their lines.
+    """
+    if file.suffix.lower() == ".jsonl":
+        return _read_jsonl(file, what)
+    if file.suffix.lower() == ".parquet":
+        return _read_parquet(file, what)
+    header, body = read_cells(file, what, fill_short_rows=fill_short_rows)
+    # A separator too many at the end of the lines makes columns without name and cells.
+    empty = {i for i, name in enumerate(header) if not name and not any(x[i] for _, x in body)}
+    if empty:
+        header = [name for i, name in enumerate(header) if i not in empty]
+        body = [(line, [x for i, x in enumerate(row) if i not in empty]) for line, row in body]
+    columns = _columns(header, file)
+    rows = [(line, dict(zip(columns, cells, strict=True))) for line, cells in body]
+    return Table(file, columns, rows)
+
+
+def read_cells(
+    file: Path, what: str = "table", *, fill_short_rows: bool = False
+) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """The header and the rows below of a csv or tsv file, whatever the header's names.
+
+    Args:
+        file, what, fill_short_rows: as of :func:`read_table`.
+
+    Returns:
+        The header's cells, and the line number and cells of each row, as many as the header's.
+
+    Raises:
+        RinceError: as :func:`read_table`, but for the names.
+    """
+    text = read_text(file, what)
+    if "\0" in text:
+        problems = [f"line {line} holds a NUL character" for line, x in _lines(text) if "\0" in x]
+        refuse_rows(file, problems, "the file is damaged, or is not UTF-8 text")
+    header: list[str] = []
+    body, problems = [], []
+    for line, cells in _csv_rows(text, _separator(text, file), file):
+        cells = [cell.strip() for cell in cells]
+        if not any(cells):
+            continue
+        if not header:
+            header = cells
+            continue
+        missing = len(header) - len(cells)
+        if missing < 0 or (missing > 0 and not fill_short_rows):
+            problems.append(
+                f"line {line}: {len(cells)} cells, but the header has {len(header)} columns"
+            )
+        body.append((line, cells + [""] * missing))
+    refuse_rows(file, problems, "a cell that holds a separator needs quotes")
+    return header, body
+
+
+def read_lines(file: Path, what: str = "lines") -> list[tuple[int, str]]:
+    """The lines of a text file with their numbers, without blank ones and blanks at their ends.
+
+    Raises:
+        RinceError: a file that cannot be read or is not UTF-8.
+    """
+    stripped = ((line, part.strip()) for line, part in _lines(read_text(file, what)))
+    return [(line, part) for line, part in stripped if part]
+
+
+def read_text(file: Path, what: str = "text") -> str:
+    """All of a UTF-8 file, with its line ends as they are and without a byte order mark.
+
+    Raises:
+        RinceError: a file that cannot be read or is not UTF-8, with the line where that shows.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise RinceError(f"cannot read the {what} in {file}: {error}") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = len(re.findall(rb"\r\n?|\n", content[: error.start])) + 1
+        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+        likely = "utf-16" if wide else "cp1252"
+        raise RinceError(
+            f"cannot read the {what} in {file}: line {line} is not UTF-8 (byte "
+            f"0x{content[error.start]:02x}), it may be {likely}. Save the file as UTF-8, or "
+            f"convert it: iconv -f {likely} -t utf-8"
+        ) from error
+
+
+def refuse_rows(file: Path, problems: Sequence[str], hint: str = "") -> None:
+    """Refuse a file for all its bad rows at once.
+
+    Args:
+        problems: one a row, with its line; the first ten are shown. hint: how to fix them.
+
+    Raises:
+        RinceError: there is a problem.
+    """
+    if problems:
+        count = f"{len(problems)} bad rows: " if len(problems) > 1 else ""
+        more = len(problems) - _MOST_SHOWN
+        raise RinceError(
+            f"{file}: {count}{'; '.join(problems[:_MOST_SHOWN])}"
+            + (f"; and {more} more" if more > 0 else "")
+            + (f" ({hint})" if hint else "")
+        )
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Never str.splitlines, which also splits at U+2028, U+0085, form feeds and others."""
+    return enumerate(io.StringIO(text, newline=""), 1)
+
+
+def _separator(text: str, file: Path) -> str:
+    if file.suffix.lower() == ".tsv":
+        return "\t"
+    commas, semicolons = (
+        sum(len(cells) for _, cells in _parsed(io.StringIO(text, newline=""), d, only_header=True))
+        for d in ",;"
+    )
+    return ";" if commas < 2 <= semicolons else ","
+
+
+def _csv_rows(text: str, separator: str, file: Path) -> list[tuple[int, list[str]]]:
+    """The line where each row begins, and its cells."""
+    lines = [*io.StringIO(text, newline=""), "end"]
+    rows = _parsed(lines, separator)
+    last, _ = rows.pop()
+    if last < len(lines):  # its row took in the line that was added
+        raise RinceError(f"{file}: line {last}: a quote that opens in this row is never closed")
+    return rows
+
+
+def _parsed(
+    lines: Iterable[str], separator: str, *, only_header: bool = False
+) -> list[tuple[int, list[str]]]:
+    rows: list[tuple[int, list[str]]] = []
+    # The limit is global to the process: our own reads wait for each other, and it is put back.
+    with _csv_limit:
+        before = csv.field_size_limit(_LONGEST_CELL)
+        try:
+            reader = csv.reader(lines, delimiter=separator)
+            first = 1
+            for cells in reader:
+                rows.append((first, cells))
+                first = reader.line_num + 1
+                if only_header and any(cell.strip() for cell in cells):
+                    return rows[-1:]
+        finally:
+            csv.field_size_limit(before)
+    return rows
+
+
+def _read_jsonl(file: Path, what: str) -> Table:
+    rows: list[Row] = []
+    problems = []
+    for line, part in _lines(read_text(file, what)):
+        if not part.strip():
+            continue
+        try:
+            pairs = json.loads(part, object_pairs_hook=_Pairs)
+            if not isinstance(pairs, _Pairs) or any(isinstance(x, list) for _, x in pairs):
+                problems.append(f"line {line}: expected {_OBJECT}, got {part.strip()[:80]}")
+                continue
+            names = [name.strip() for name, _ in pairs]
+            cells = {name: _cell(x) for name, (_, x) in zip(names, pairs, strict=True)}
+            if len(cells) < len(names):
+                problems.append(f"line {line}: a name is there twice: {', '.join(names)}")
+            "".join((*cells, *cells.values())).encode()
+            rows.append((line, cells))
+        except UnicodeEncodeError:
+            problems.append(f"line {line} holds half of a surrogate pair, which is no character")
+        except (ValueError, RecursionError) as error:
+            problems.append(f"line {line} is not JSON: {error}")
+    refuse_rows(file, problems)
+    return _filled(file, rows)
+
+
+_OBJECT = 'an object of names and plain values, such as {"text": "...", "label": "..."}'
+
+
+class _Pairs(list[tuple[str, object]]):
+    """A JSON object as it was written, so that a name that occurs twice is seen."""
+
+
+def _read_parquet(file: Path, what: str) -> Table:
+    parquet = import_extra("pyarrow.parquet", "parquet")
+    try:
+        table = parquet.read_table(file)
+        columns = _columns([name.strip() for name in table.column_names], file)
+        nested = [
+            f"column {name!r} holds values of the type {field.type}"
+            for name, field in zip(columns, table.schema, strict=True)
+            if field.type.num_fields or "binary" in str(field.type)
+        ]
+        refuse_rows(file, nested, "expected plain values: texts, numbers, booleans or dates")
+        values = [[_cell(x) for x in column.to_pylist()] for column in table.columns]
+    except (OSError, ValueError) as error:  # pyarrow's own are ValueErrors
+        raise RinceError(f"cannot read the {what} in {file}: {error}") from error
+    cells_by_row = enumerate(zip(*values, strict=True), 1)
+    rows = [(number, dict(zip(columns, cells, strict=True))) for number, cells in cells_by_row]
+    return Table(file, columns, rows)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    if value is None or value != value:  # null, NaN
+        return ""
+    # A column of integers with a gap becomes floats in a data frame, and 1 is the same as 1.0.
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    return str(value).strip()
+
+
+def _filled(file: Path, rows: Sequence[tuple[int, Mapping[str, str]]]) -> Table:
+    columns = tuple(dict.fromkeys(name for _, cells in rows for name in cells))
+    return Table(
+        file,
+        columns,
+        [(line, {name: cells.get(name, "") for name in columns}) for line, cells in rows],
+    )
+
+
+def _columns(names: Sequence[str], file: Path) -> tuple[str, ...]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        shown = ", ".join(repr(name) if name else "without a name" for name in twice)
+        raise RinceError(
+            f"{file}: column {shown} is there twice, give each column a name of its own; the "
+            f"columns are {', '.join(names)}"
+        )
+    return tuple(names)

@@ -1,0 +1,232 @@
+"""Labelled images in files, decoded when asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rince.core.checks import RinceError, require, warn
+from rince.core.files import files_below
+from rince.core.input_spec import InputSpec
+from rince.data.arrays import TensorImages
+from rince.data.image.decode import (
+    OnUnreadable,
+    decode_all,
+    in_threads,
+    read_fitted,
+    read_image,
+)
+from rince.data.items import Indices, Items, Thumbnails, check_labels, digest, warn_left_out
+from rince.data.views import ViewConfig, evaluation_pixels, image_views
+from rince.ranks.readers import IMAGE_SUFFIXES, Names, checked_paths, class_folders
+from rince.ranks.taxonomy import Taxonomy
+
+IMAGE_SIZE = 32  # pixels, where none is given
+
+
+@dataclass(frozen=True, eq=False)
+class FileImages(Items):
+    """Images in files, decoded when asked for.
+
+    Args:
+        paths: (N,) files.
+        labels: (N,) int64 in [0, classes of the taxonomy).
+        taxonomy: the class tree.
+        name: what to call the data set in reports.
+        channels: 3 (RGB) or 1 (grey); files of another kind are converted.
+        image_size: side of the squares that a network is fed, pixels.
+
+    Raises:
+        ValueError: wrong shapes or dtypes, or a label outside the taxonomy.
+    """
+
+    paths: tuple[str, ...]
+    labels: Tensor
+    taxonomy: Taxonomy
+    name: str
+    channels: int = 3
+    image_size: int = IMAGE_SIZE
+
+    def __post_init__(self) -> None:
+        require(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
+        check_labels(self.labels, len(self.paths), self.taxonomy)
+
+    @classmethod
+    def from_folder(
+        cls,
+        root: str | Path,
+        taxonomy: Taxonomy | None = None,
+        on_unreadable: OnUnreadable = "error",
+        channels: int = 3,
+    ) -> FileImages:
+        """List ``root/<group>/.../<class>/*.jpg``; the folders are the class tree.
+
+        Args:
+            root: the folder.
+            taxonomy: classes to use instead of the folders' own, so that labels agree between
+                splits. A folder is then the class whose path ends as the folder's does:
+                ``val/dog/husky`` and ``val/husky`` are both (animal, dog, husky). A folder
+                without images is then passed over with a warning.
+            on_unreadable: "error" checks nothing now and raises once a damaged file is read;
+                "skip" decodes every file now and leaves out, with a warning, those that fail.
+            channels: 3 (RGB) or 1 (grey).
+
+        Raises:
+            RinceError: a folder that is no class tree (see :meth:`Taxonomy.from_folders`), or
+                that holds a class the taxonomy does not have.
+        """
+        folder = Path(root)
+        if taxonomy is None:
+            taxonomy = Taxonomy.from_folders(folder)
+            label_of = {path: label for label, path in enumerate(taxonomy.paths)}
+        else:
+            label_of = _labels_of_folders(folder, taxonomy)
+        paths: list[str] = []
+        labels: list[int] = []
+        for path, label in label_of.items():
+            # A class folder holds no folders: the taxonomy has seen to that.
+            files = [str(file) for file in files_below(folder.joinpath(*path), IMAGE_SUFFIXES)]
+            paths += files
+            labels += [label] * len(files)
+        images = cls(
+            tuple(paths), torch.tensor(labels, dtype=torch.int64), taxonomy, folder.name, channels
+        )
+        return images.readable() if on_unreadable == "skip" else images
+
+    @property
+    def spec(self) -> InputSpec:
+        return InputSpec.images(self.channels, self.image_size)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Decode one image, (C, H, W) uint8 in full resolution.
+
+        Raises:
+            RinceError: the file cannot be read.
+        """
+        return read_image(self.paths[index], self.channels)
+
+    def keys(self) -> list[str]:
+        """``group/class/file`` of every image: the same wherever the folder lies."""
+        # macOS may give the parts of an accented letter where Linux gives the letter.
+        classes = [_composed("/".join(path)) for path in self.taxonomy.paths]
+        return [
+            f"{classes[label]}/{_composed(os.path.basename(path))}"
+            for path, label in zip(self.paths, self.labels.tolist(), strict=True)
+        ]
+
+    def fingerprint(self) -> str:
+        """Of class paths, file names and labels; not the pixels, nor where the folder lies."""
+        return digest(zip(self.keys(), self.labels.tolist(), strict=True))
+
+    def content_hashes(self) -> Iterator[bytes]:
+        for path in self.paths:
+            try:
+                content = Path(path).read_bytes()
+            except OSError as error:
+                raise RinceError(f"cannot read {path}: {error}") from error
+            yield hashlib.blake2b(content, digest_size=16).digest()
+
+    def subset(self, indices: Indices) -> FileImages:
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        paths = tuple(self.paths[i] for i in chosen.tolist())
+        return replace(self, paths=paths, labels=self.labels[chosen])
+
+    def readable(self) -> FileImages:
+        """Decode every file and leave out, with a warning, those that fail."""
+        results = in_threads(lambda path: _failure(path, self.channels), self.paths, "checking")
+        failures = {i: failure for i, failure in enumerate(results) if failure is not None}
+        warn_left_out(map(str, failures.values()), len(self), "images")
+        return self.subset([i for i in range(len(self)) if i not in failures])
+
+    def preload(self, image_size: int, on_unreadable: OnUnreadable = "error") -> TensorImages:
+        """Decode everything once: shorter side to ``image_size``, central square.
+
+        Args:
+            image_size: pixels.
+            on_unreadable: what to do about files that cannot be read; "skip" warns.
+
+        Raises:
+            RinceError: the first unreadable file, unless skipping; no readable file at all.
+        """
+        pixels, kept = decode_all(self.paths, image_size, self.channels, on_unreadable)
+        source = self.subset(kept).fingerprint()
+        return TensorImages(pixels, self.labels[kept], self.taxonomy, self.name, source)
+
+    def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
+        small = self.subset(indices).preload(min(size, 64))
+        return small.thumbnails(range(len(small)), size)
+
+    def fitted(self, indices: Tensor) -> Tensor:
+        chosen = [self.paths[i] for i in indices.tolist()]
+        return torch.stack([read_fitted(path, self.image_size, self.channels) for path in chosen])
+
+    def network_inputs(self, fitted: Tensor) -> Tensor:
+        return evaluation_pixels(fitted)
+
+    def item_views(self, config: ViewConfig) -> Callable[[Tensor], Tensor]:
+        return image_views(self.image_size, self.channels, config)
+
+
+def image_files(path: str | Path) -> list[str]:
+    """All images below a folder, whatever its structure, sorted; hidden ones are left out.
+
+    Raises:
+        RinceError: no such folder, no image in it, or a folder that cannot be read.
+    """
+    if not Path(path).is_dir():
+        raise RinceError(f"{path} is not a folder of images")
+    files = [str(file) for file in files_below(Path(path), IMAGE_SUFFIXES)]
+    if not files:
+        raise RinceError(f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return files
+
+
+def _failure(path: str, channels: int) -> RinceError | None:
+    try:
+        read_image(path, channels)
+    except RinceError as error:
+        return error
+    return None
+
+
+def _labels_of_folders(root: Path, taxonomy: Taxonomy) -> dict[Names, int]:
+    """The label of every class folder with images, in a taxonomy of other folders."""
+    empty: list[Path] = []
+    try:
+        found = sorted(class_folders(root, (), empty))
+        if not found:
+            raise RinceError(f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        checked_paths(found, [str(root.joinpath(*path)) for path in found])
+    except OSError as error:
+        raise RinceError(f"cannot read {error.filename}: {error.strerror}") from error
+    except ValueError as error:  # two folders of one class
+        raise RinceError(str(error)) from None
+    if empty:
+        names = ", ".join(str(folder.relative_to(root)) for folder in empty[:5])
+        warn(f"{len(empty)} class folders in {root} hold no image and are passed over: {names}")
+    composed = [tuple(map(_composed, path)) for path in taxonomy.paths]
+    label_of_class = {path[-1]: label for label, path in enumerate(composed)}
+    label_of = {}
+    for path in found:
+        label = label_of_class.get(_composed(path[-1]), -1)
+        if label < 0 or composed[label][-len(path) :] != tuple(map(_composed, path)):
+            known = "no such class" if label < 0 else f"expected {'/'.join(taxonomy.paths[label])}"
+            raise RinceError(
+                f"the folder {root.joinpath(*path)} fits none of the {taxonomy.num_classes} "
+                f"classes given ({known}); test folders may only hold classes that the "
+                "training folders have"
+            )
+        label_of[path] = label
+    return label_of
+
+
+def _composed(name: str) -> str:
+    """An accented letter as one character, whatever the file system made of it."""
+    return unicodedata.normalize("NFC", name)

@@ -1,0 +1,329 @@
+"""What every kind of data answers for itself, and the rules that all of them share.
+
+:class:`Items` is a labelled data set of one kind: images, clips, texts, or a user's own. Which
+items are held out for the test, and how a data set is told from another, is decided here alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rince.core.checks import RinceError, require, warn
+from rince.core.input_spec import InputSpec
+from rince.data.views import Augmentation, ViewConfig
+from rince.ranks.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+SPLIT_SEED = 0  # one for all: runs that differ in their seed must share the test items
+HELD_OUT = ("val", "validation", "valid", "test")  # names of a test split; the first found is used
+Indices = Tensor | Sequence[int]
+AnyItems = TypeVar("AnyItems", bound="Items")
+Thumbnails = np.ndarray[tuple[int, ...], np.dtype[Any]]
+
+
+class Items(ABC):
+    """A labelled data set of one kind. A kind of your own is a class below this one.
+
+    Attributes:
+        labels: (N,) int64 in [0, classes of the taxonomy).
+        taxonomy: the class tree; of one class if nothing is labelled.
+        name: what to call the data set in reports.
+        in_memory: whether :meth:`batch` serves whole batches; otherwise loader workers decode one
+            item at a time.
+    """
+
+    labels: Tensor
+    taxonomy: Taxonomy
+    name: str
+    in_memory: bool = False
+
+    @property
+    @abstractmethod
+    def spec(self) -> InputSpec:
+        """What one item is to a network."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Tensor:
+        """One item as it is kept, before any augmentation.
+
+        Raises:
+            RinceError: it cannot be read.
+        """
+
+    @abstractmethod
+    def subset(self, indices: Indices) -> Self:
+        """The items at these positions, in this order."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hex digest that tells whether two data sets are the same items in the same order."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def noun(self) -> str:
+        """What the items are called: images, clips, texts."""
+        return self.spec.noun
+
+    @property
+    def size(self) -> str:
+        """How large one is, for people: "32 px"."""
+        return f"{self.spec.size} px"
+
+    @property
+    def times(self) -> Tensor | None:
+        """(N, 5) int64, see :meth:`TimeRanks.items <rince.TimeRanks.items>`: from which recording
+        each item is, and when; None: not known."""
+        return None
+
+    def keys(self) -> list[str] | None:
+        """N names that are the same wherever the data lie, by which items are chosen; None: they
+        have none, and are chosen by their positions."""
+        return None
+
+    def with_labels(self, labels: Tensor) -> Self:
+        """The same with other labels, (N,) int64."""
+        other = copy.copy(self)
+        object.__setattr__(other, "labels", labels)  # they may be frozen
+        return other
+
+    def by_recording(self) -> Self:
+        """The same with the numbers of their recordings, from 0 on, as labels.
+
+        Raises:
+            ValueError: their times are not known.
+        """
+        require(self.times is not None, f"the times of these {self.noun} are not known")
+        assert self.times is not None
+        return self.with_labels(torch.unique(self.times[:, 0], return_inverse=True)[1])
+
+    def content_hashes(self) -> Iterator[bytes]:
+        """A digest of each item's content: the same for items that are the same byte for byte.
+
+        Raises:
+            RinceError: an item cannot be read; or this kind cannot tell duplicates.
+        """
+        raise RinceError(
+            f"duplicates of {self.noun} are not known: leave out images.drop_duplicates"
+        )
+
+    def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
+        """What a report shows of some items: (n, H, W, C) uint8 of at most about ``size`` pixels,
+        or (n,) strings."""
+        keys = self.keys() or [f"{self.noun} {i}" for i in range(len(self))]
+        return np.array([keys[int(i)] for i in indices])
+
+    # How batches are made of the items (rince.data.batches).
+
+    def batch(self, indices: Tensor) -> Tensor:
+        """(B, ...) items as they are kept; only asked where :attr:`in_memory`."""
+        return torch.stack([self[i] for i in indices.tolist()])
+
+    def fitted(self, indices: Tensor) -> Tensor:
+        """(B, ...) items at the size that a network is fed, not yet normalised."""
+        return self.batch(indices)
+
+    def network_inputs(self, fitted: Tensor) -> Tensor:
+        """What a network takes at evaluation, (B, \\*spec.shape), from :meth:`fitted`."""
+        return fitted
+
+    def augmentation(self, config: ViewConfig) -> Augmentation | None:
+        """Makes random views of a batch of items as they are kept, on any device; None: both views
+        are the items themselves (dropout makes them differ)."""
+        return None
+
+    def item_views(self, config: ViewConfig) -> Callable[[Tensor], Tensor] | None:
+        """Makes a random view of one item in a loader worker, from torch's global generator; for
+        items of different sizes, which make no batch. None: :meth:`augmentation` does it."""
+        return None
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A data set in two parts with the same classes.
+
+    Args:
+        train: items to train on; at evaluation the gallery.
+        test: items held out; at evaluation the queries.
+    """
+
+    train: Items
+    test: Items
+
+    @property
+    def spec(self) -> InputSpec:
+        """What one item is to a network."""
+        return self.train.spec
+
+    def fingerprint(self) -> str:
+        """A hex digest that tells whether these are the items of another time, split alike."""
+        both = f"{self.train.fingerprint()} {self.test.fingerprint()}"
+        return hashlib.blake2b(both.encode(), digest_size=16).hexdigest()
+
+
+def digest(parts: Iterable[object]) -> str:
+    """The fingerprint of some facts, in their order: 32 hex digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(repr(part).encode() + b"\n")  # repr: names need not be valid Unicode
+    return digest.hexdigest()
+
+
+def check_labels(labels: Tensor, count: int, taxonomy: Taxonomy) -> None:
+    """Refuse labels that are not (count,) int64 in [0, classes of the taxonomy).
+
+    Raises:
+        ValueError: the message holds the first number that is out of range.
+    """
+    require(
+        labels.shape == (count,) and labels.dtype == torch.int64,
+        f"labels must be int64, one for each of the {count} images, got shape "
+        f"{tuple(labels.shape)} and {labels.dtype}",
+    )
+    if count:
+        low, high = (int(x) for x in torch.aminmax(labels))
+        require(
+            low >= 0 and high < taxonomy.num_classes,
+            f"labels must lie in [0, {taxonomy.num_classes}), the classes of the taxonomy, but "
+            f"hold {low if low < 0 else high}",
+        )
+
+
+def split_folders(folder: Path) -> tuple[Path, Path] | None:
+    """``train/`` and the first of ``val/``, ``validation/``, ``valid/``, ``test/`` that is there.
+
+    Returns:
+        Both folders; None: the folder holds no splits.
+    """
+    names = [name for name in HELD_OUT if (folder / name).is_dir()]
+    if not names or not (folder / "train").is_dir():
+        return None
+    if len(names) > 1:
+        warn(f"{folder} holds {' and '.join(names)}: {names[0]} is used for testing")
+    return folder / "train", folder / names[0]
+
+
+_T = TypeVar("_T", bound=Hashable)
+
+
+def held_out(members: Sequence[_T], fraction: float) -> Sequence[_T]:
+    """The split rule: of the members of a class, in the order of their hashes, which are for the
+    test. At least one, and never all: a class of one member stays in training.
+
+    One member more moves one of its neighbours over the border at most.
+
+    Example:
+        >>> held_out("abcde", 0.2), held_out("abcde", 0.5), held_out("a", 0.5)
+        ('a', 'ab', '')
+    """
+    count = min(len(members) - 1, max(1, round(fraction * len(members))))
+    return members[: max(0, count)]
+
+
+def split_by_hash(
+    items: AnyItems, test_fraction: float, instead: str = "train/ and val/ folders"
+) -> tuple[AnyItems, AnyItems]:
+    """Split every class by the hashes of its items' keys (training, test).
+
+    Args:
+        items: with keys.
+        test_fraction: share of each class that becomes the test.
+        instead: what a user can give in place of this, for the message.
+
+    Raises:
+        RinceError: no class has two members.
+    """
+    chosen: list[int] = []
+    single: list[str] = []
+    for label, members in _hashed_by_class(items, "split", SPLIT_SEED):
+        if len(members) < 2:
+            single.append(items.taxonomy.classes[label])
+        chosen += held_out(members, test_fraction)
+    if not chosen:
+        raise RinceError(
+            f"{items.name}: no class has two members, so none can be held out for the test; give "
+            f"{instead}, or more data"
+        )
+    if single:
+        warn(f"{len(single)} classes have one member and are not tested: {', '.join(single[:5])}")
+    test = torch.zeros(len(items), dtype=torch.bool)
+    test[chosen] = True
+    return items.subset((~test).nonzero()[:, 0]), items.subset(test.nonzero()[:, 0])
+
+
+def at_most(items: AnyItems, per_class: int | None, seed: int) -> AnyItems:
+    """A seeded choice of at most so many items of each class, in their old order; None: all."""
+    if per_class is None:
+        return items
+    if items.keys() is None:
+        classes = _shuffled_by_class(items.labels, seed)
+    else:
+        classes = _hashed_by_class(items, "choice", seed)
+    return items.subset(sorted(i for _, members in classes for i in members[:per_class]))
+
+
+def drop_duplicates(items: AnyItems, against: Items | None = None) -> AnyItems:
+    """Leave out items whose content occurs earlier in ``items``, or anywhere in ``against``.
+
+    ``drop_duplicates(train, test)`` keeps the test split as it is. Files are compared as files,
+    images in memory by their pixels; the two do not match each other. Texts are duplicates
+    whatever their labels.
+    """
+    seen = set() if against is None else set(against.content_hashes())
+    kept: list[int] = []
+    for index, content in enumerate(items.content_hashes()):
+        if content not in seen:
+            kept.append(index)
+        seen.add(content)
+    return items.subset(kept)
+
+
+def warn_left_out(reasons: Iterable[str], total: int, what: str) -> None:
+    """Say what is left out and why.
+
+    Raises:
+        RinceError: everything is.
+    """
+    short = [reason.partition(". Mend")[0] for reason in reasons]
+    if total and len(short) == total:
+        raise RinceError(f"none of the {total} {what} can be read; the first: {short[0]}")
+    if short:
+        more = f" (and {len(short) - 3} more)" if len(short) > 3 else ""
+        warn(f"{len(short)} of {total} {what} are left out: {'; '.join(short[:3])}{more}")
+
+
+def _hashed_by_class(items: Items, use: str, seed: int) -> list[tuple[int, list[int]]]:
+    """Each label that occurs, with the positions of its items in the order of their hashes.
+
+    An item's place among others follows from its key, so those that come or go move no other.
+    """
+    keys = items.keys()
+    assert keys is not None
+    members: dict[int, list[tuple[bytes, int]]] = {}
+    for index, (key, label) in enumerate(zip(keys, items.labels.tolist(), strict=True)):
+        place = hashlib.blake2b(repr((use, seed, key)).encode(), digest_size=8).digest()
+        members.setdefault(label, []).append((place, index))
+    return [(label, [index for _, index in sorted(members[label])]) for label in sorted(members)]
+
+
+def _shuffled_by_class(labels: Tensor, seed: int) -> list[tuple[int, list[int]]]:
+    """Each label that occurs, with the positions of its items in random order."""
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(labels), generator=generator)
+    order = shuffled[labels[shuffled].argsort(stable=True)]
+    ends = labels.bincount().cumsum(0)
+    groups = enumerate(torch.tensor_split(order, ends[:-1]))
+    return [(label, members.tolist()) for label, members in groups if len(members)]

@@ -1,0 +1,142 @@
+"""What a row of :mod:`rince.data.kinds` says of a kind of data. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from rince.core.checks import RinceError, require
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from rince.core.input_spec import InputSpec
+    from rince.data.items import Items, Splits
+    from rince.models.backbones import Backbone
+    from rince.models.encoders import Encoder
+
+
+class DataOptions(Protocol):
+    """The groups of options that data are loaded by; a ``TrainConfig`` has them."""
+
+    @property
+    def images(self) -> Any:
+        """Of all kinds: root, image_size, per_class, cache, ...; see ``images.*``."""
+
+    @property
+    def videos(self) -> Any:
+        """frames, stride, ...; see ``videos.*``."""
+
+    @property
+    def text(self) -> Any:
+        """column, labels, ...; see ``text.*``."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be loaded, and how.
+
+    Args:
+        data: a path, or a name.
+        options: of the configuration.
+        seed: of the choice of images.per_class items. by_time: ranks are made from time.
+        channels: that files are decoded to, 3 (RGB) or 1 (grey).
+        backbone: whose tokens texts are given; None: none.
+        skip_unreadable: of outliers: leave out, with a warning, what cannot be read.
+    """
+
+    data: str
+    options: DataOptions
+    seed: int = 0
+    by_time: bool = False
+    channels: int = 3
+    backbone: str | None = None
+    skip_unreadable: bool = False
+
+
+def _not_given(name: str) -> Callable[..., Any]:
+    """In place of a function that a kind's row does not name."""
+
+    def refuse(*_: Any) -> Any:
+        raise RinceError(f"this kind of data has no {name}: give one to its row (Kind)")
+
+    return refuse
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of data. To train and evaluate a module of your own, the first three are enough.
+
+    Args:
+        noun: what its items are called, plural; the same as in their
+            :class:`~rince.core.input_spec.InputSpec`.
+        recognise: (data, by_time) -> whether these data are of this kind. ``by_time``: ranks are
+            to be made from time.
+        load: a request -> both splits.
+        load_outliers: (a request, the known items) -> items of no known class, fed alike.
+        embedding_names: (encoder, data, column) -> what ``rince embed`` is to embed, a name each.
+        embedding_inputs: (encoder, names, batch_size, skip) -> names and what ``encoder.encode``
+            takes, some at a time; ``skip``: leave out, with a warning, what cannot be read.
+        build_backbone: (name, spec, options, pretrained) -> a backbone.
+        encoder: (trained network, options) -> what is exported and embeds.
+        backbone: name of the default backbone. optimizer: the default one.
+        by_name: whether ``recognise`` looks at the name alone, and never at the disk.
+        files: whether a query of ``rince search`` is a file.
+        group: of the options that are for this kind. unread: names of options ``images.*`` that
+            have no effect on it, and are refused.
+        card: first lines of a model card, YAML.
+    """
+
+    noun: str
+    recognise: Callable[[str, bool], bool]
+    load: Callable[[Request], Splits]
+    load_outliers: Callable[[Request, Items], Items] = field(default=_not_given("load_outliers"))
+    embedding_names: Callable[[Any, str, str | None], list[str]] = field(
+        default=_not_given("embedding_names")
+    )
+    embedding_inputs: Callable[[Any, Sequence[str], int, bool], Iterator[tuple[list[str], Any]]] = (
+        field(default=_not_given("embedding_inputs"))
+    )
+    build_backbone: Callable[[str, InputSpec, DataOptions, bool], Backbone] = field(
+        default=_not_given("build_backbone")
+    )
+    encoder: Callable[[TrainedNetwork, DataOptions], Encoder] = field(default=_not_given("encoder"))
+    backbone: str = ""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    by_name: bool = False
+    files: bool = True
+    group: str = "images"
+    unread: tuple[str, ...] = ()
+    card: str = "library_name: rince\ntags: [rince, contrastive-learning]"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """A trained backbone with what an encoder is made of.
+
+    Args:
+        module: in evaluation mode. name: of the backbone; None: the user's own.
+        feature_dim: width of its features. spec: what it takes.
+        class_paths: the classes that it was trained on, each from its top group down.
+        head: features to embeddings, if the encoder is to end with it; then its
+            embedding_dim and num_heads.
+    """
+
+    module: nn.Module
+    name: str | None
+    feature_dim: int
+    spec: InputSpec
+    class_paths: tuple[tuple[str, ...], ...]
+    head: nn.Module | None = None
+    embedding_dim: int | None = None
+    num_heads: int = 1
+
+
+def require_no_column(encoder: Encoder, column: str | None) -> None:
+    """Refuse a column of texts, where the encoder takes something else.
+
+    Raises:
+        ValueError: there is one.
+    """
+    require(column is None, f"--text.column is for texts, but the network takes {encoder.noun}")

@@ -1,0 +1,184 @@
+"""One row a kind of data: how it is recognised, loaded and embedded. No torch until one is used.
+
+Nothing outside :mod:`rince.data` asks which kind it has: it calls the functions here, which choose
+the row, or asks the :class:`~rince.data.items.Items` themselves. :func:`register_kind` adds a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rince.core.checks import RinceError, require
+from rince.data.image.kind import DIGITS as DIGITS
+from rince.data.image.kind import IMAGES
+from rince.data.image.kind import NAMED as NAMED
+from rince.data.kind import DataOptions, Kind, Request
+from rince.data.kind import TrainedNetwork as TrainedNetwork
+from rince.data.text.kind import TEXTS
+from rince.data.video.kind import CLIPS
+
+if TYPE_CHECKING:
+    from rince.data.items import Items, Splits
+    from rince.models.encoders import Encoder
+
+KINDS = [TEXTS, CLIPS, IMAGES]
+"""In the order in which they are asked; images take what no other does."""
+
+
+def kind_of(data: str, by_time: bool = False) -> Kind:
+    """The kind of some data: the first row that recognises them.
+
+    Args:
+        data: a path, or a name. by_time: ranks are to be made from time.
+
+    Raises:
+        RinceError: a folder that cannot be read.
+    """
+    return next(kind for kind in KINDS if kind.recognise(data, by_time))
+
+
+def kind_by_name(data: str) -> Kind | None:
+    """The kind of data that are known by their name alone (a file of texts); never looks at the
+    disk. None: :func:`kind_of` can tell."""
+    return next((kind for kind in KINDS if kind.by_name and kind.recognise(data, False)), None)
+
+
+def may_be(data: str, noun: str) -> bool:
+    """Whether data can be of this kind; False where their name alone says that they are not."""
+    kind = kind_named(noun)
+    return kind_by_name(data) is (kind if kind.by_name else None)
+
+
+def kind_named(noun: str) -> Kind:
+    """The row of this noun: ``kind_named(items.noun)``, ``kind_named(spec.noun)``.
+
+    Raises:
+        RinceError: there is none.
+    """
+    for kind in KINDS:
+        if kind.noun == noun:
+            return kind
+    known = ", ".join(kind.noun for kind in KINDS)
+    raise RinceError(
+        f"there is no kind of data called {noun!r}, only {known}: one of your own has to be "
+        f"registered before its runs are read (rince.data.register_kind)"
+    )
+
+
+def register_kind(kind: Kind) -> None:
+    """Add a kind of your own; it is asked before all others whether data are its.
+
+    One of the same noun that was registered before is replaced.
+
+    Args:
+        kind: the row.
+    """
+    KINDS[:] = [kind, *(other for other in KINDS if other.noun != kind.noun)]
+
+
+def load_splits(
+    data: str,
+    options: DataOptions,
+    *,
+    seed: int = 0,
+    by_time: bool = False,
+    channels: int = 3,
+    backbone: str | None = None,
+) -> Splits:
+    """Training and test items of any kind.
+
+    Args:
+        data: a path, or a name. options: a ``TrainConfig``, or what has its groups.
+        seed: of the choice of images.per_class items.
+        by_time: ranks are made from time: in a folder of videos and images the videos count.
+        channels: that files are decoded to, 3 (RGB) or 1 (grey).
+        backbone: whose tokens texts are given; None: none.
+
+    Raises:
+        RinceError: data that cannot be found or read.
+        ValueError: an option that has no effect on this kind, or a number out of its range.
+    """
+    kind = kind_of(data, by_time)
+    for name in kind.unread:
+        value = getattr(options.images, name)
+        require(
+            not value or value == getattr(type(options.images)(), name),
+            f"images.{name} is for images, and {data} holds {kind.noun}: see {kind.group}.*",
+        )
+    return kind.load(Request(data, options, seed, by_time, channels, backbone))
+
+
+def load_outliers(
+    path: str,
+    items: Items,
+    options: DataOptions,
+    *,
+    skip_unreadable: bool = False,
+    backbone: str | None = None,
+) -> Items:
+    """Items of no known class, as large as those that are given, and of their kind.
+
+    Args:
+        path: a folder or file; of images also :data:`DIGITS`.
+        items: the known ones.
+        options: those of the training.
+        skip_unreadable: leave out, with a warning, what cannot be read.
+        backbone: whose tokens texts are given.
+
+    Raises:
+        RinceError: data that cannot be found or read, or of another kind.
+    """
+    request = Request(
+        path,
+        options,
+        channels=items.spec.channels,
+        backbone=backbone,
+        skip_unreadable=skip_unreadable,
+    )
+    return kind_named(items.noun).load_outliers(request, items)
+
+
+def embedding_names(encoder: Encoder, data: str, column: str | None = None) -> list[str]:
+    """What there is to embed in some data: image files, videos, or the texts themselves.
+
+    Args:
+        encoder: what is to embed them. data: a folder or file.
+        column: of the texts in a table; None: as at the training. Only for texts.
+
+    Raises:
+        RinceError: there is none, or it cannot be read; a column, where they are no texts.
+    """
+    return kind_named(encoder.noun).embedding_names(encoder, data, column)
+
+
+def embedding_inputs(
+    encoder: Encoder, names: Sequence[str], *, batch_size: int = 64, skip_unreadable: bool = False
+) -> Iterator[tuple[list[str], Any]]:
+    """What ``encoder.encode`` takes, some at a time, with the name of each.
+
+    Args:
+        encoder: what is to embed them. names: from :func:`embedding_names`, or queries.
+        batch_size: inputs at a time. skip_unreadable: leave out, with a warning, what cannot be
+            read; otherwise the first is an error.
+
+    Yields:
+        B names (of clips ``FILE@SECONDS``), and B inputs.
+
+    Raises:
+        RinceError: an input that cannot be read.
+    """
+    rows = kind_named(encoder.noun).embedding_inputs(encoder, names, batch_size, skip_unreadable)
+    yield from rows
+
+
+def require_queries(encoder: Encoder, queries: Sequence[str]) -> None:
+    """Refuse queries that are no files, where the encoder takes files.
+
+    Raises:
+        RinceError: there is no such file.
+    """
+    missing = [query for query in queries if not Path(query).is_file()]
+    if missing and kind_named(encoder.noun).files:
+        raise RinceError(f"there is no file {missing[0]}: the network takes {encoder.noun}")

@@ -1,0 +1,61 @@
+"""Networks of images and of clips: what both rows of :mod:`rince.data.kinds` share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rince.data.kind import DataOptions, TrainedNetwork
+
+if TYPE_CHECKING:
+    from rince.core.input_spec import InputSpec
+    from rince.models.backbones import Backbone
+    from rince.models.exported import ImageEncoder
+
+
+def build_pixel_backbone(
+    name: str, spec: InputSpec, options: DataOptions, pretrained: bool
+) -> Backbone:
+    """:func:`rince.models.backbones.build_backbone`."""
+    from rince.models.backbones import build_backbone
+
+    return build_backbone(name, spec, pretrained=pretrained)
+
+
+def pixel_encoder(
+    network: TrainedNetwork,
+    options: DataOptions,
+    *,
+    stride: int | None = None,
+    frame_size: int | None = None,
+) -> ImageEncoder:
+    """What feeds a network pixels as its evaluation does.
+
+    Args:
+        network: trained. options: of the configuration.
+        stride, frame_size: of clips, see :class:`~rince.models.exported.ImageEncoder`.
+    """
+    from collections import OrderedDict
+
+    from torch import nn
+
+    from rince.data.views import NORMALISATION
+    from rince.models.exported import ImageEncoder
+
+    module, width = network.module, network.feature_dim
+    if network.head is not None:
+        module = nn.Sequential(OrderedDict(backbone=module, head=network.head)).eval()
+        width = (network.embedding_dim or 0) * network.num_heads
+    mean, std = NORMALISATION[network.spec.channels]
+    return ImageEncoder(
+        module=module,
+        backbone=network.name,
+        output_dim=width,
+        embedding_dim=None if network.head is None else network.embedding_dim,
+        num_heads=network.num_heads,
+        spec=network.spec,
+        mean=mean,
+        std=std,
+        class_paths=network.class_paths,
+        stride=stride,
+        frame_size=frame_size,
+    )

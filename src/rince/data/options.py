@@ -1,0 +1,149 @@
+"""Which data, and how they are cut, sized and drawn. No torch here: ``rince --help`` reads this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rince.core.checks import require
+from rince.core.options import check_choices
+
+
+@dataclass
+class ImageOptions:
+    """Images: size, augmentation, and which of them.
+
+    Args:
+        root: folder where named data sets are kept or downloaded to; None looks in the usual
+            places.
+        image_size: side of the square images that the backbone is fed, in pixels; None keeps 28
+            (Fashion-MNIST) or 32 (CIFAR-100), and takes 32 for a folder.
+        augmentation: of the views: "strong" crops, flips and changes colours (the paper's),
+            "weak" crops and flips only.
+        per_class: largest number of training images of each class, chosen by the seed; None: all.
+        test_per_class: the same for the test images.
+        cache: keep all images in memory as bytes, at image_size, and augment whole batches: much
+            faster for small images. None does so up to 64 pixels.
+        skip_unreadable: leave out images that cannot be read, with a warning; otherwise the
+            first one is an error.
+        drop_duplicates: leave out training images that are byte for byte among the test images, or
+            twice in the training images.
+        workers: processes that decode images when they are not kept in memory.
+    """
+
+    root: str | None = None
+    image_size: int | None = None
+    augmentation: Literal["strong", "weak"] = "strong"
+    per_class: int | None = None
+    test_per_class: int | None = None
+    cache: bool | None = None
+    skip_unreadable: bool = False
+    drop_duplicates: bool = False
+    workers: int = 2
+
+    def check(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            ValueError: the message names the option.
+        """
+        check_choices(self, "images.")
+
+
+@dataclass
+class VideoOptions:
+    """Folders of videos: how they are cut into clips.
+
+    Args:
+        frames: number of frames of a clip.
+        stride: frames of the video between two frames of a clip.
+        hop: seconds between the starts of two clips; None: each starts where the last one ends.
+        per_video: maximum number of clips per video, evenly spaced; None: all.
+        frame_size: side of the decoded frames, in pixels; None takes images.image_size.
+        shots: "detect" (needs the extra shots), or a csv file of video, start_s, end_s.
+        splits: folder with the split files of UCF101 or HMDB51.
+        split: which of their three splits.
+        cache: folder of decoded clips; None takes ~/.cache/rince/clips.
+        cache_gb: largest size of the decoded clips of this data set, in GB; 0 decodes each clip
+            each time.
+        decoder: torchcodec needs the extra torchcodec and FFmpeg; it returns the same frames.
+    """
+
+    frames: int = 8
+    stride: int = 4
+    hop: float | None = None
+    per_video: int | None = None
+    frame_size: int | None = None
+    shots: str | None = None
+    splits: str | None = None
+    split: int = 1
+    cache: str | None = None
+    cache_gb: float = 2.0
+    decoder: Literal["pyav", "torchcodec"] = "pyav"
+
+    def check(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            ValueError: the message names the option.
+        """
+        check_choices(self, "videos.")
+
+
+@dataclass
+class TextOptions:
+    """Files of texts: their columns, and how much of the text model to train.
+
+    Args:
+        column: the column of the texts.
+        labels: columns of the labels, from coarse to fine; None: all others but "split", in the
+            order of the file.
+        layers: number of final transformer layers to fine-tune, and the projection with them;
+            None: all layers and the token embeddings.
+        max_tokens: longer texts are cut to this many tokens; None: as the model does.
+    """
+
+    column: str = "text"
+    labels: tuple[str, ...] | None = None
+    layers: int | None = 2
+    max_tokens: int | None = None
+
+
+@dataclass
+class BatchOptions:
+    """Class-balanced batches (PK sampling): M superclasses x P classes x K images.
+
+    By default batches are drawn at random. M is batch_size / (P x K).
+
+    Args:
+        images_per_class: K: different images of each class in a batch.
+        classes_per_superclass: P: different classes of each superclass in a batch; None: classes
+            are drawn whatever their superclass. batch_size must be a multiple of P x K.
+    """
+
+    images_per_class: int | None = None
+    classes_per_superclass: int | None = None
+
+    def check(self, batch_size: int) -> None:
+        """Refuse values out of range, and batches that do not divide.
+
+        Raises:
+            ValueError: the message names the option.
+        """
+        images, classes = self.images_per_class, self.classes_per_superclass
+        for name, value in (("images_per_class", images), ("classes_per_superclass", classes)):
+            require(
+                value is None or value >= 1,
+                f"batches.{name} must be at least 1, got {value}: leave it out for random batches",
+            )
+        require(
+            classes is None or images is not None,
+            "batches.classes_per_superclass needs batches.images_per_class: how many images of "
+            "each of these classes?",
+        )
+        slot = (images or 1) * (classes or 1)
+        require(
+            batch_size % slot == 0,
+            f"batch_size must be a multiple of {slot} (batches.images_per_class x "
+            f"batches.classes_per_superclass), got {batch_size}",
+        )

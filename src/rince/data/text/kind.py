@@ -1,0 +1,108 @@
+"""The row of texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rince.core.checks import RinceError
+from rince.core.files import is_text_file
+from rince.data.kind import DataOptions, Kind, Request, TrainedNetwork
+
+if TYPE_CHECKING:
+    from rince.core.input_spec import InputSpec
+    from rince.data.items import Items, Splits
+    from rince.models.backbones import Backbone
+    from rince.models.encoders import Encoder
+
+
+def load(request: Request) -> Splits:
+    """Training and test texts, with the tokens of the backbone if there is one."""
+    from rince.data.text.sources import load_texts
+
+    images, text = request.options.images, request.options.text
+    return load_texts(
+        request.data,
+        column=text.column,
+        labels=text.labels,
+        without_duplicates=images.drop_duplicates,
+        per_class=images.per_class,
+        test_per_class=images.test_per_class,
+        seed=request.seed,
+        backbone=request.backbone,
+        max_tokens=text.max_tokens,
+    )
+
+
+def load_outliers(request: Request, items: Items) -> Items:
+    """All texts of a file."""
+    from rince.data.text.sources import load_text_outliers
+
+    text = request.options.text
+    if not is_text_file(request.data):
+        raise RinceError(
+            f"{request.data}: outliers of texts must be a .csv or .jsonl file with a column "
+            f"{text.column!r}"
+        )
+    texts = load_text_outliers(request.data, items.taxonomy, column=text.column)
+    return texts if request.backbone is None else texts.tokenised(request.backbone, text.max_tokens)
+
+
+def embedding_names(encoder: Any, data: str, column: str | None) -> list[str]:
+    """The texts of a file."""
+    from rince.data.text.rows import read_texts
+
+    return read_texts(data, column or encoder.column)
+
+
+def embedding_inputs(
+    encoder: Encoder, names: Sequence[str], batch_size: int, skip: bool
+) -> Iterator[tuple[list[str], Any]]:
+    """All at once: the model sorts them by length, for batches with little padding."""
+    yield list(names), list(names)
+
+
+def build_backbone(name: str, spec: InputSpec, options: DataOptions, pretrained: bool) -> Backbone:
+    """A model of sentence-transformers; its weights are pretrained whatever is asked."""
+    from rince.models.texts import text_backbone
+
+    return text_backbone(name, options.text.layers)
+
+
+def encoder(network: TrainedNetwork, options: DataOptions) -> Encoder:
+    """The model as it was trained: no prompts before the texts, which are cut where they were."""
+    from rince.models.texts import SentenceModel, TextEncoder
+
+    module, text = network.module, options.text
+    if network.head is not None or not isinstance(module, TextEncoder):
+        raise RinceError(
+            "a network of texts is exported and embeds as a model of sentence-transformers, with "
+            "no projection head (leave out --head) and no module of your own; in Python there is "
+            "rince.training's load_run(folder)"
+        )
+    model: Any = module.model
+    model.prompts, model.default_prompt_name = {}, None
+    bounds = [bound for bound in (text.max_tokens, model.max_seq_length) if bound is not None]
+    if bounds:
+        model.max_seq_length = min(bounds)
+    return SentenceModel(model, network.name, text.column, network.class_paths)
+
+
+TEXTS = Kind(
+    noun="texts",
+    recognise=lambda data, by_time: is_text_file(data),
+    load=load,
+    load_outliers=load_outliers,
+    embedding_names=embedding_names,
+    embedding_inputs=embedding_inputs,
+    build_backbone=build_backbone,
+    encoder=encoder,
+    backbone="all-MiniLM-L6-v2",
+    optimizer="adamw",
+    by_name=True,
+    files=False,
+    group="text",
+    unread=("root", "image_size", "cache", "skip_unreadable", "augmentation"),
+    card="library_name: sentence-transformers\npipeline_tag: sentence-similarity\n"
+    "tags: [sentence-transformers, rince, contrastive-learning]",
+)

@@ -1,0 +1,81 @@
+"""Labelled texts: strings, and the tokens that a backbone is fed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rince.core.input_spec import InputSpec
+from rince.data.items import Indices, Items, Thumbnails, digest
+from rince.models.texts import tokenise
+from rince.ranks.taxonomy import Taxonomy
+
+_SHOWN = 300  # characters of a text in a report
+
+
+@dataclass(frozen=True, eq=False)
+class Texts(Items):
+    """Labelled texts.
+
+    Args:
+        texts: N of them.
+        tokens: (N, L) int64, -1 where a text has ended; (N, 0) before they are tokenised.
+        labels: (N,) int64 in [0, classes of the taxonomy).
+        taxonomy: the class tree.
+        name: what to call the data set in reports.
+    """
+
+    texts: tuple[str, ...]
+    tokens: Tensor
+    labels: Tensor
+    taxonomy: Taxonomy
+    name: str
+    in_memory = True
+
+    @property
+    def spec(self) -> InputSpec:
+        return InputSpec.texts()
+
+    @property
+    def size(self) -> str:
+        return f"{self.tokens.shape[1]} tokens"
+
+    def __getitem__(self, index: int) -> Tensor:
+        """(L,) the tokens of a text."""
+        return self.tokens[index]
+
+    def keys(self) -> list[str]:
+        """The texts themselves."""
+        return list(self.texts)
+
+    def subset(self, indices: Indices) -> Texts:
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        texts = tuple(self.texts[i] for i in chosen.tolist())
+        return replace(self, texts=texts, tokens=self.tokens[chosen], labels=self.labels[chosen])
+
+    def fingerprint(self) -> str:
+        """Of the texts, their order, labels and class tree."""
+        rows = zip(self.texts, self.labels.tolist(), strict=True)
+        return digest([self.taxonomy.paths, *rows])
+
+    def content_hashes(self) -> Iterator[bytes]:
+        for text in self.texts:
+            yield hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+    def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
+        return np.array([text[:_SHOWN] for text in self.subset(indices).texts])
+
+    def batch(self, indices: Tensor) -> Tensor:
+        return self.tokens[indices]
+
+    def tokenised(self, backbone: str, max_tokens: int | None = None) -> Texts:
+        """With the tokens of a backbone.
+
+        Args, Raises: as :func:`rince.models.texts.tokenise`.
+        """
+        return replace(self, tokens=tokenise(backbone, list(self.texts), max_tokens))

@@ -1,0 +1,102 @@
+"""Decoded clips kept in one file, shared by loader workers and later runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rince.core.checks import RinceError
+
+_RESERVED = 4  # bytes of a check sum
+
+
+class ClipCache:
+    """Decoded clips in one file, at most so many bytes; loader workers and later runs share it.
+
+    A file mapped into memory: a set that fits into free memory is read from there. Each clip has
+    one place, written once, so that a full cache stays useful: it holds a fixed part of the set.
+    A check sum guards every clip, so one that was written halfway is decoded again.
+
+    Args:
+        folder: where the file lies; made if need be.
+        keys: (N,) names of all clips. stamp: what else tells one set of clips from another.
+        shape: (C, T, S, S).
+        max_bytes: the first clips that fit are kept, the others never.
+
+    Raises:
+        RinceError: the file cannot be made.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        keys: Sequence[str],
+        stamp: object,
+        shape: tuple[int, int, int, int],
+        max_bytes: int,
+    ) -> None:
+        self.shape = shape
+        size = _RESERVED + int(np.prod(shape))
+        # In the order of their hashes, so that a part of them is no part of the videos.
+        order = sorted(keys, key=lambda key: hashlib.blake2b(key.encode()).digest())
+        self._place = {key: i for i, key in enumerate(order[: max(0, max_bytes // size)])}
+        name = hashlib.blake2b(repr((shape, stamp, order)).encode(), digest_size=16).hexdigest()
+        self.file = folder / f"{name}.clips"
+        self._places: np.memmap[tuple[int, int], np.dtype[np.uint8]] | None = None
+        self._rows = (len(self._place), size)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with self.file.open("ab") as stream:  # a sparse file: only what is written takes room
+                stream.truncate(len(self._place) * size)
+        except OSError as error:
+            raise RinceError(
+                f"cannot make the cache of decoded clips {self.file} ({error}): choose another "
+                f"folder (videos.cache), or none (videos.cache_gb 0)"
+            ) from error
+
+    def get(self, key: str) -> Tensor | None:
+        """The clip, or None where it is not kept, or not whole."""
+        place = self._place.get(key)
+        if place is None:
+            return None
+        row = np.array(self._mapped()[place])  # a copy: it is handed out
+        pixels = row[_RESERVED:]
+        if int.from_bytes(row[:_RESERVED].tobytes(), "little") != _check_sum(pixels):
+            return None
+        return torch.from_numpy(pixels.reshape(self.shape))
+
+    def put(self, key: str, clip: Tensor) -> None:
+        """Keep a clip, if it has a place."""
+        place = self._place.get(key)
+        if place is not None:
+            pixels = clip.numpy().reshape(-1)
+            row = self._mapped()[place]
+            row[_RESERVED:] = pixels
+            check = _check_sum(pixels).to_bytes(_RESERVED, "little")
+            row[:_RESERVED] = np.frombuffer(check, np.uint8)
+
+    def _mapped(self) -> np.memmap[tuple[int, int], np.dtype[np.uint8]]:
+        if self._places is None:  # in the process that uses it: a worker gets the name alone
+            self._places = np.memmap(self.file, np.uint8, "r+", shape=self._rows)
+        return self._places
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_places": None}
+
+
+def _check_sum(pixels: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> int:
+    """Never 0, which an empty place holds."""
+    return zlib.crc32(pixels.tobytes()) or 1
+
+
+def default_cache_folder() -> Path:
+    """``~/.cache/rince/clips``, or where XDG_CACHE_HOME says."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "rince" / "clips"

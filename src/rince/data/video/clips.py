@@ -1,0 +1,123 @@
+"""Clips of videos: a data set of (C, T, S, S) bytes, decoded when asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from rince.core.checks import RinceError
+from rince.core.input_spec import InputSpec
+from rince.data.arrays import as_pictures
+from rince.data.items import Indices, Items, Thumbnails, digest, warn_left_out
+from rince.data.video.cache import ClipCache
+from rince.data.video.decode import read_frames
+from rince.data.views import BatchAugmentation, ViewConfig, eval_transform, evaluation_pixels
+from rince.ranks.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True, eq=False)
+class VideoClips(Items):
+    """Clips of videos: ``frames`` frames, ``steps`` seconds apart.
+
+    Args:
+        paths: (N,) files.
+        starts: (N,) float64, seconds into the file. steps: (N,) float64, seconds.
+        clip_times: (N, 5) int64, see :meth:`TimeRanks.items <rince.TimeRanks.items>`: which source
+            video a clip is from, and when.
+        labels: (N,) int64 in [0, classes of the taxonomy).
+        taxonomy: the class tree; of one class if nothing is labelled.
+        name: what to call the data set in reports.
+        clip_keys: (N,) names of the clips that are the same wherever the folder lies.
+        frames: T. frame_size: side of the decoded squares, pixels. channels: 3 (RGB) or 1 (grey).
+        cache: keeps decoded clips; None decodes each time.
+        image_size: side of the squares that a network is fed, pixels; None: frame_size.
+    """
+
+    paths: tuple[str, ...]
+    starts: Tensor
+    steps: Tensor
+    clip_times: Tensor
+    labels: Tensor
+    taxonomy: Taxonomy
+    name: str
+    clip_keys: tuple[str, ...]
+    frames: int
+    frame_size: int
+    channels: int = 3
+    cache: ClipCache | None = None
+    image_size: int | None = None
+
+    @property
+    def spec(self) -> InputSpec:
+        return InputSpec.clips(self.channels, self.frames, self.image_size or self.frame_size)
+
+    @property
+    def times(self) -> Tensor:
+        return self.clip_times
+
+    def keys(self) -> list[str]:
+        """``FILE@START``, the file below its folder."""
+        return list(self.clip_keys)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """(C, T, S, S) uint8.
+
+        Raises:
+            RinceError: the file cannot be read.
+        """
+        key = self.clip_keys[index]
+        kept = None if self.cache is None else self.cache.get(key)
+        if kept is not None:
+            return kept
+        start, step = float(self.starts[index]), float(self.steps[index])
+        times = [start + k * step for k in range(self.frames)]
+        clip = read_frames(self.paths[index], times, self.frame_size, self.channels)
+        if self.cache is not None:
+            self.cache.put(key, clip)
+        return clip
+
+    def subset(self, indices: Indices) -> VideoClips:
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        return replace(
+            self,
+            paths=tuple(self.paths[i] for i in chosen.tolist()),
+            clip_keys=tuple(self.clip_keys[i] for i in chosen.tolist()),
+            **{n: getattr(self, n)[chosen] for n in ("starts", "steps", "clip_times", "labels")},
+        )
+
+    def readable(self) -> VideoClips:
+        """Decode every clip (into the cache, if there is one); leave out, with a warning, those
+        that fail.
+
+        Raises:
+            RinceError: none can be read.
+        """
+        kept, reasons = [], []
+        for index in range(len(self)):
+            try:
+                self[index]
+                kept.append(index)
+            except RinceError as error:
+                reasons.append(str(error))
+        warn_left_out(reasons, len(self), "clips")
+        return self.subset(kept)
+
+    def fingerprint(self) -> str:
+        """Of names, labels, times and shape of the clips, not their pixels."""
+        shape = (self.frames, self.frame_size, self.channels)
+        rows = zip(self.clip_keys, self.labels.tolist(), self.clip_times.tolist(), strict=True)
+        return digest([shape, *rows])
+
+    def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
+        return as_pictures(self.batch(torch.as_tensor(indices)))
+
+    def fitted(self, indices: Tensor) -> Tensor:
+        return eval_transform(self.spec.size)(self.batch(indices))
+
+    def network_inputs(self, fitted: Tensor) -> Tensor:
+        return evaluation_pixels(fitted)
+
+    def augmentation(self, config: ViewConfig) -> BatchAugmentation:
+        return BatchAugmentation(self.spec.size, self.channels, config)

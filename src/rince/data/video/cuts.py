@@ -1,0 +1,91 @@
+"""Where the clips of a video begin, and all of its clips one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from torch import Tensor
+
+from rince.core.checks import RinceError, require
+from rince.data.items import warn_left_out
+from rince.data.video.decode import VideoInfo, probe, read_frames
+
+
+def clip_starts(
+    seconds: float, span: float, hop: float, most: int | None = None, first: float = 0.0
+) -> list[float]:
+    """Where the clips of a video begin: every ``hop`` seconds as long as a whole one fits.
+
+    Args:
+        seconds: of the video. span: of a clip. hop: from one start to the next.
+        most: of more than so many, these, spread evenly. first: the first start.
+
+    Returns:
+        Seconds; none if not one clip fits.
+
+    Example:
+        >>> clip_starts(10.0, span=2.0, hop=3.0), clip_starts(10.0, span=2.0, hop=1.0, most=3)
+        ([0.0, 3.0, 6.0], [0.0, 4.0, 8.0])
+    """
+    require(span > 0 and hop > 0, f"span and hop must be positive seconds, got {span}, {hop}")
+    room = seconds - span + 1e-6  # lengths are rounded in files
+    count = int(room / hop) + 1 if room >= 0 else 0
+    chosen = range(count) if most is None or count <= most else _spread(count, most)
+    return [first + i * hop for i in chosen]
+
+
+def cut(
+    info: VideoInfo, frames: int, stride: int, hop: float | None = None, most: int | None = None
+) -> tuple[list[float], float, float]:
+    """Where the clips of a video begin, the step from frame to frame, and how long a clip is.
+
+    Args:
+        info: of the video. frames, stride: a clip is so many frames, each the stride-th.
+        hop: from one start to the next; None: clips touch. most: see :func:`clip_starts`.
+
+    Returns:
+        Seconds, all of them; no start if not one clip fits.
+    """
+    step = stride / info.rate
+    span = (frames - 1) * step + 1 / info.rate
+    return clip_starts(info.seconds, span, hop or span, most), step, span
+
+
+def decoded_clips(
+    files: Iterable[str], frames: int, stride: int, size: int, channels: int, *, skip: bool = False
+) -> Iterator[tuple[str, Tensor]]:
+    """All clips of some videos, one after the other and each where the last one ends.
+
+    Args:
+        files: paths. frames, stride, channels: as of a training. size: of the decoded square.
+        skip: leave out, with a warning at the end, what cannot be read or is too short.
+
+    Yields:
+        ``FILE@START`` in seconds, and (C, T, size, size) uint8.
+
+    Raises:
+        RinceError: the first such file, unless skipping; nothing can be read.
+    """
+    reasons, count = [], 0
+    for file in files:
+        try:
+            info = probe(file)
+            starts, step, span = cut(info, frames, stride)
+            if not starts:
+                raise RinceError(
+                    f"{file} is {info.seconds:.2f} s long, and a clip takes {span:.2f} s. Mend or "
+                    f"remove the file, or leave such videos out (--skip-unreadable)"
+                )
+            for start in starts:
+                times = [start + k * step for k in range(frames)]
+                yield f"{file}@{start:.3f}", read_frames(file, times, size, channels)
+                count += 1
+        except RinceError as error:
+            if not skip:
+                raise
+            reasons.append(str(error))
+    warn_left_out(reasons, count + len(reasons), "clips")
+
+
+def _spread(count: int, most: int) -> list[int]:
+    return [round(i * (count - 1) / max(1, most - 1)) for i in range(most)]

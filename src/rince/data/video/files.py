@@ -1,0 +1,176 @@
+"""Which videos lie below a folder, with what its folders, table and split files say of them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rince.core.checks import RinceError, warn
+from rince.core.files import files_below
+from rince.data.items import split_folders
+from rince.data.video.decode import VIDEO_SUFFIXES
+from rince.ranks.readers import IMAGE_SUFFIXES
+
+TABLE = "clips.csv"
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A file and what is known of it before it is opened.
+
+    Args:
+        path: the file. key: its name below the folder.
+        source: name of the video it is from: itself, unless a table says so.
+        label: path of class names from the top group down; () if it is not labelled.
+        start: seconds into the source at which the file begins.
+        test: whether it is a test video; None: to be decided.
+    """
+
+    path: Path
+    key: str
+    source: str
+    label: tuple[str, ...]
+    start: float = 0.0
+    test: bool | None = None
+
+
+def holds_videos(data: str | Path, by_time: bool = False) -> bool:
+    """Whether to take this as a folder of videos, with a warning if it holds images too.
+
+    It is one if it has a table of clips, or no fewer videos than images (a picture may stand for
+    each); where ranks are made from time, any video will do.
+    """
+    folder = Path(data).expanduser()
+    if not folder.is_dir() or (folder / TABLE).is_file():
+        return folder.is_dir()
+    kinds = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    isvideo = [path.suffix.lower() in VIDEO_SUFFIXES for path in files_below(folder, kinds)]
+    videos, images = sum(isvideo), len(isvideo) - sum(isvideo)
+    chosen = videos > 0 and (by_time or videos >= images)
+    if videos and images:
+        used, other = ("videos", "images") if chosen else ("images", "videos")
+        how = "" if chosen else f", list them in {folder / TABLE}, or rank by time (--ranks time)"
+        warn(
+            f"{folder} holds {videos} videos and {images} images: the {used} are used, the {other} "
+            f"left out. To use the {other}, put them into a folder of their own{how}"
+        )
+    return chosen
+
+
+def listed_videos(folder: Path, splits: str | None, split: int) -> list[VideoFile]:
+    if not folder.is_dir():
+        raise RinceError(f"there is no folder {folder}; expected a folder of videos")
+    if (folder / TABLE).is_file():
+        files = list(_from_table(folder))
+    else:
+        sides = split_folders(folder)
+        if sides is None:
+            files = list(_from_tree(folder, "", None))
+        else:
+            files = [f for i, s in enumerate(sides) for f in _from_tree(s, s.name + "/", i == 1)]
+    if splits is not None:
+        files = list(_by_split_files(files, Path(splits).expanduser(), split))
+    if not files:
+        raise RinceError(f"{folder} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
+    labelled = [f for f in files if f.label]
+    if labelled and len(labelled) < len(files):
+        bare = next(f for f in files if not f.label)
+        raise RinceError(
+            f"{bare.path} has no label, but {labelled[0].path} has: put all videos into class "
+            f"folders, or none"
+        )
+    return files
+
+
+def video_files(path: str | Path) -> list[str]:
+    """A video itself, or all below a folder (links to folders too), sorted; no hidden ones.
+
+    Raises:
+        RinceError: neither a file nor a folder, no video in it, or a folder that cannot be read.
+    """
+    root = Path(path).expanduser()
+    if root.is_file():
+        return [str(root)]
+    if not root.is_dir():
+        raise RinceError(f"{path} is neither a video nor a folder of videos")
+    found = [str(file) for file in files_below(root, VIDEO_SUFFIXES) if file.is_file()]
+    if not found:
+        raise RinceError(f"{path} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
+    return found
+
+
+def _from_tree(root: Path, prefix: str, test: bool | None) -> Iterator[VideoFile]:
+    for path in files_below(root, VIDEO_SUFFIXES):
+        parts = path.relative_to(root).parts
+        key = prefix + "/".join(parts)
+        yield VideoFile(path, key, source=key, label=parts[:-1], test=test)
+
+
+def _from_table(folder: Path) -> Iterator[VideoFile]:
+    table = folder / TABLE
+    seen: set[str] = set()
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RinceError(f"cannot read {table}: {error}") from error
+    if not rows or "clip" not in rows[0]:
+        raise RinceError(f"{table} must have a header with the column clip, and rows below it")
+    for number, row in enumerate(rows, start=2):
+        label = (row.get("label") or "",) if row.get("label") else ()
+        ways = (folder.joinpath(*label, row["clip"]), folder / row["clip"])
+        path = next((way for way in ways if way.is_file()), None)
+        try:
+            start = float(row.get("start_s") or 0)
+            if path is None:
+                raise ValueError(f"there is no file {' or '.join(dict.fromkeys(map(str, ways)))}")
+            if not 0 <= start < float("inf"):
+                raise ValueError(f"start_s must be seconds of at least 0, got {start}")
+            key = path.relative_to(folder).as_posix()
+            if key in seen:
+                raise ValueError(f"{key} is listed twice")
+        except ValueError as error:
+            raise RinceError(f"{table}, line {number}: {error}") from None
+        seen.add(key)
+        yield VideoFile(path, key, row.get("source_video") or key, label, start)
+    others = sum(
+        p.relative_to(folder).as_posix() not in seen for p in files_below(folder, VIDEO_SUFFIXES)
+    )
+    if others:
+        warn(f"{others} videos in {folder} are not in {TABLE} and are left out")
+
+
+def _by_split_files(files: Sequence[VideoFile], folder: Path, split: int) -> Iterator[VideoFile]:
+    """The sides that UCF101's or HMDB51's files give; videos that they do not name are dropped."""
+    sides: dict[str, bool] = {}  # class/file -> whether it is a test video
+    ucf = {False: folder / f"trainlist{split:02}.txt", True: folder / f"testlist{split:02}.txt"}
+    hmdb = sorted(folder.glob(f"*_test_split{split}.txt"))
+    if all(file.is_file() for file in ucf.values()):
+        for test, file in ucf.items():  # lines: ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi [1]
+            sides |= {
+                line.split()[0]: test for line in file.read_text().splitlines() if line.strip()
+            }
+    elif hmdb:
+        for file in hmdb:  # brush_hair_test_split1.txt: NAME.avi 1 (train), 2 (test), 0 (neither)
+            label = file.name.removesuffix(f"_test_split{split}.txt")
+            for name, code in (
+                line.split() for line in file.read_text().splitlines() if line.strip()
+            ):
+                if code in ("1", "2"):
+                    sides[f"{label}/{name}"] = code == "2"
+    else:
+        raise RinceError(
+            f"{folder} holds neither trainlist{split:02}.txt and testlist{split:02}.txt (UCF101) "
+            f"nor *_test_split{split}.txt (HMDB51)"
+        )
+    found = {"/".join((*f.label[-1:], f.path.name)): f for f in files}
+    missing = [name for name in sides if name not in found]
+    if missing:
+        raise RinceError(
+            f"{len(missing)} of {len(sides)} videos of the split in {folder} are not in the data, "
+            f"such as {missing[0]}"
+        )
+    for name, test in sides.items():
+        yield replace(found[name], test=test)

@@ -1,0 +1,255 @@
+"""Where videos are found, how they are cut into clips, and which are for training."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rince.core.checks import RinceError, require
+from rince.data.items import SPLIT_SEED, Splits, held_out, warn_left_out
+from rince.data.video.cache import ClipCache, default_cache_folder
+from rince.data.video.clips import VideoClips
+from rince.data.video.cuts import cut
+from rince.data.video.decode import VideoInfo, probe
+from rince.data.video.files import VideoFile, listed_videos
+from rince.data.video.shots import Shots, shots_of
+from rince.ranks.taxonomy import Taxonomy
+from rince.ranks.time import NO_SHOT, TimeRanks
+
+FRAME_SIZE = 64  # pixels, where none is given
+
+
+def load_videos(
+    data: str | Path,
+    *,
+    frames: int = 8,
+    stride: int = 4,
+    hop: float | None = None,
+    per_video: int | None = None,
+    frame_size: int | None = None,
+    image_size: int | None = None,
+    shots: str | None = None,
+    splits: str | None = None,
+    split: int = 1,
+    cache: str | Path | None = None,
+    cache_gb: float = 2.0,
+    skip_unreadable: bool = False,
+    test_fraction: float = 0.2,
+    channels: int = 3,
+) -> Splits:
+    """Find videos, cut them into clips, and hold out the clips of some source videos.
+
+    What the folder may look like:
+
+    - ``clips.csv`` in it: columns ``clip`` (a file, below its label's folder or below the
+      folder itself), and as far as known ``label``, ``source_video``, ``start_s`` (of the file
+      in its source video). Files that it does not list are left out.
+    - ``train/`` and ``val/`` or ``test/``, each ``<class>/*.mp4`` or plain files (Kinetics).
+    - any other tree: folders are classes; test videos are chosen by the hash of the source's
+      name, class by class, and stay so when others come or go.
+
+    Args:
+        data: the folder.
+        frames, stride: a clip is so many frames, each the stride-th of the file's average rate.
+        hop: seconds from one clip of a file to the next; None: clips touch.
+        per_video: of a file with more clips, so many, spread evenly.
+        frame_size: side of the decoded squares; None: image_size.
+        image_size: side fed to the backbone; None: 64.
+        shots: None, "detect" (extra ``shots``), or a csv: ``video,start_s,end_s``.
+        splits: folder with the split files of UCF101 (``trainlist01.txt``) or HMDB51
+            (``<class>_test_split1.txt``); ``split``: which of the three.
+        cache: folder of decoded clips; None: ``~/.cache/rince/clips``. cache_gb: its bound.
+        skip_unreadable: leave out, with a warning, files and clips that cannot be read or are
+            shorter than a clip; this decodes everything once.
+        test_fraction: share of the source videos that is held out, at least one.
+        channels: 3 (RGB) or 1 (grey).
+
+    Raises:
+        RinceError: no videos, a table or split that does not fit them, a file that cannot be read.
+        ValueError: a number out of its range.
+        ImportError: PyAV is not installed.
+    """
+    require(cache_gb >= 0, f"videos.cache_gb must be at least 0, got {cache_gb}")
+    size = image_size or FRAME_SIZE
+    shape = (channels, frames, frame_size or size, frame_size or size)
+    folder = Path(data).expanduser()
+    files = listed_videos(folder, splits, split)
+    clips = _cut(
+        files, shape, stride, hop, per_video, shots_of(shots), skip_unreadable, folder.name
+    )
+    clips = replace(clips, image_size=size)
+    if cache_gb > 0:
+        where = default_cache_folder() if cache is None else Path(cache).expanduser()
+        # The name of the decoder: caches of before hold it.
+        stamp = "pyav", [(f.key, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
+        stored = ClipCache(where, clips.clip_keys, stamp, shape, int(cache_gb * 1e9))
+        clips = replace(clips, cache=stored)
+    if skip_unreadable:
+        clips = clips.readable()
+    known = {f.key: f.test for f in files}
+    chosen = [known[key.rpartition("@")[0]] for key in clips.clip_keys]
+    if None in chosen:
+        test = _held_out(clips, test_fraction)
+    else:
+        test = torch.tensor([bool(x) for x in chosen])
+    if not bool(test.any()) or bool(test.all()):
+        raise RinceError(
+            f"{data}: all clips are on one side of the split ({int(test.sum())} of {len(test)} for "
+            f"the test): it takes two source videos, of one class if they are labelled"
+        )
+    return Splits(clips.subset((~test).nonzero()[:, 0]), clips.subset(test.nonzero()[:, 0]))
+
+
+def load_clip_outliers(
+    path: str | Path,
+    *,
+    frames: int,
+    stride: int,
+    frame_size: int,
+    channels: int = 3,
+    skip_unreadable: bool = False,
+) -> Tensor:
+    """All clips of all videos below a folder, without labels: (N, C, T, S, S) uint8.
+
+    Args:
+        path: the folder. The others are those of :func:`load_videos`, as at the training.
+
+    Raises:
+        RinceError: no such folder, no video in it, or one that cannot be read.
+    """
+    folder = Path(path).expanduser()
+    shape = (channels, frames, frame_size, frame_size)
+    files = [replace(file, label=()) for file in listed_videos(folder, None, 1)]
+    clips = _cut(files, shape, stride, None, None, shots_of(None), skip_unreadable, folder.name)
+    clips = clips.readable() if skip_unreadable else clips
+    return torch.stack([clips[i] for i in range(len(clips))])
+
+
+def _cut(
+    files: Sequence[VideoFile],
+    shape: tuple[int, int, int, int],
+    stride: int,
+    hop: float | None,
+    per_video: int | None,
+    shots: Shots,
+    skip: bool,
+    name: str,
+) -> VideoClips:
+    """All clips of all files, in order."""
+    for option, value in (("frames", shape[1]), ("stride", stride), ("per_video", per_video)):
+        require(value is None or value >= 1, f"videos.{option} must be at least 1, got {value}")
+    require(hop is None or hop > 0, f"videos.hop must be positive seconds, got {hop}")
+    paths: list[str] = []
+    keys: list[str] = []
+    rows: list[tuple[float, float, float, int, int]] = []  # start, step, span, shot, file
+    reasons: list[str] = []
+    frames = shape[1]
+    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # it mostly waits for the disk
+        probed = list(pool.map(_probed, files))
+    for number, (file, info) in enumerate(zip(files, probed, strict=True)):
+        try:
+            if isinstance(info, RinceError):
+                raise info
+            starts, step, span = cut(info, frames, stride, hop, per_video)
+            if not starts:
+                raise RinceError(
+                    f"cannot use {file.path}: it is {info.seconds:.2f} s long, and a clip of "
+                    f"{frames} frames at stride {stride} takes {span:.2f} s"
+                    + ("" if skip else _cures(probed, frames, stride))
+                )
+            found = shots(file.path, file.key)
+        except RinceError as error:
+            if not skip:
+                raise
+            reasons.append(str(error))
+            continue
+        for start in starts:
+            paths.append(str(file.path))
+            keys.append(f"{file.key}@{start:.3f}")
+            rows.append((start, step, span, found.shot_at(start + span / 2), number))
+    warn_left_out(reasons, len(files), "videos")
+    times = torch.tensor([row[:3] for row in rows], dtype=torch.float64)
+    begin, steps, spans = times.unbind(1)
+    shot, of = torch.tensor([row[3:] for row in rows]).unbind(1)
+    number_of = {source: i for i, source in enumerate(sorted({f.source for f in files}))}
+    video = torch.tensor([number_of[f.source] for f in files])[of]
+    offsets = torch.tensor([f.start for f in files], dtype=torch.float64)[of]
+    end = offsets + begin + spans
+    # Shots are numbered in a file; two files of one source share none.
+    shot = torch.where(shot == NO_SHOT, NO_SHOT, of * 100_000 + shot)
+    length = torch.zeros(len(number_of), dtype=torch.float64)
+    length.scatter_reduce_(0, video, end, "amax")
+    tree, label_of = _classes(files)
+    return VideoClips(
+        tuple(paths),
+        begin,
+        steps,
+        TimeRanks.items(video, offsets + begin, end, shot=shot, length=length[video]),
+        torch.tensor([label_of[f.label] for f in files])[of],
+        tree,
+        name,
+        tuple(keys),
+        frames=frames,
+        frame_size=shape[2],
+        channels=shape[0],
+    )
+
+
+def _cures(probed: Sequence[VideoInfo | RinceError], frames: int, stride: int) -> str:
+    """What to do about videos shorter than a clip, all of them at once."""
+    known = [info for info in probed if not isinstance(info, RinceError)]
+
+    def short(stride: int) -> int:
+        return sum(not cut(info, frames, stride)[0] for info in known)
+
+    fits = next((s for s in range(stride - 1, 0, -1) if not short(s)), None)
+    smaller = f" or videos.stride {fits}, which fits all" if fits else ""
+    return (
+        f". Mend or remove the {short(stride)} of {len(known)} videos that are too short, take "
+        f"fewer videos.frames{smaller}, or leave such videos out (images.skip_unreadable)"
+    )
+
+
+def _probed(file: VideoFile) -> VideoInfo | RinceError:
+    try:
+        return probe(file.path)
+    except RinceError as error:
+        return error
+
+
+def _classes(files: Sequence[VideoFile]) -> tuple[Taxonomy, Mapping[tuple[str, ...], int]]:
+    labels = sorted({f.label for f in files})
+    if labels == [()]:
+        return Taxonomy([("video",)]), {(): 0}
+    try:
+        return Taxonomy(labels), {label: i for i, label in enumerate(labels)}
+    except ValueError as error:
+        raise RinceError(f"the folders of the videos are no class tree: {error}") from None
+
+
+def _held_out(clips: VideoClips, fraction: float) -> Tensor:
+    """(N,) bool: the clips of some source videos, of each class its share."""
+    clips_of: dict[int, list[int]] = defaultdict(list)  # by source video
+    for index, video in enumerate(clips.times[:, 0].tolist()):
+        clips_of[video].append(index)
+    # In the order of the hashes of their first clips' files, so that others move none of them.
+    names = {v: clips.clip_keys[members[0]].rpartition("@")[0] for v, members in clips_of.items()}
+    order = sorted(
+        clips_of, key=lambda v: hashlib.blake2b(repr((SPLIT_SEED, names[v])).encode()).digest()
+    )
+    by_class = defaultdict(list)
+    for video in order:
+        by_class[int(clips.labels[clips_of[video]].mode().values)].append(video)
+    test = torch.zeros(len(clips), dtype=torch.bool)
+    for videos in by_class.values():
+        for video in held_out(videos, fraction):
+            test[clips_of[video]] = True
+    return test

@@ -1,0 +1,108 @@
+"""The metrics of an evaluation, one step each: a function of the context to named numbers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from torch import Tensor
+
+from rince.evaluation.context import Context
+from rince.metrics.knn import knn_accuracy
+from rince.metrics.ordering import rank_agreement, rank_correlation
+from rince.metrics.probe import linear_probe
+from rince.metrics.recall import recall_by_rank, retrieval_by_level
+from rince.metrics.roc import auroc, fpr_at_tpr
+from rince.metrics.video import video_accuracy
+
+Step: TypeAlias = Callable[[Context], Mapping[str, float]]
+"""Metrics by name; {} where the data have no answer."""
+
+KS = (1, 5, 10, 20)
+
+
+def probe_and_knn(context: Context) -> dict[str, float]:
+    """Accuracy of a linear probe and of the nearest neighbours, for classes and superclasses."""
+    metrics: dict[str, float] = {}
+    options = context.options
+    for level, (train_labels, test_labels, num_classes) in context.levels.items():
+        sides = (*context.features, test_labels, train_labels)
+        probe = linear_probe(
+            *sides, num_classes=num_classes, epochs=options.probe_epochs, seed=options.seed
+        )
+        metrics[f"probe/{level}"] = probe.accuracy
+        if level == "fine":
+            metrics |= _by_video("probe", context, probe.logits(context.test.features))
+        metrics[f"knn/{level}"] = knn_accuracy(*sides, k=context.neighbours)
+    return metrics
+
+
+def own_classifier(context: Context) -> dict[str, float]:
+    """Accuracy of the head that a run was trained with, as after fine-tuning."""
+    if not context.levels or context.classifier is None or not context.own_classes:
+        return {}
+    features, labels = context.test.features, context.test.labels
+    logits = copy.deepcopy(context.classifier).to(features)(features).detach()
+    accuracy = float((logits.argmax(dim=1) == labels).double().mean())
+    return {"classifier/fine": accuracy, **_by_video("classifier", context, logits)}
+
+
+def class_retrieval(context: Context) -> dict[str, float]:
+    """Recall at k and mean average precision, for classes and superclasses."""
+    labels = {level: (test, train) for level, (train, test, _) in context.levels.items()}
+    if not labels:
+        return {}
+    metrics: dict[str, float] = {}
+    for level, result in retrieval_by_level(*context.features, labels, ks=KS).items():
+        metrics |= {f"retrieval/{level}/R@{k}": value for k, value in result.recall.items()}
+        metrics[f"retrieval/{level}/mAP"] = result.mean_average_precision
+    return metrics
+
+
+def time_retrieval(context: Context) -> dict[str, float]:
+    """Recall at k of items near in time, and of the same video."""
+    if context.by_time is None:
+        return {}
+    metrics: dict[str, float] = {}
+    features, ranks = context.test.features, context.by_time.ranks
+    for name, worst_rank in (("near", 2), ("video", 3)):
+        recall = recall_by_rank(features, features, ranks, worst_rank=worst_rank, ks=KS)
+        metrics |= {f"retrieval/{name}/R@{k}": value for k, value in recall.items()}
+    return metrics
+
+
+def rank_order(context: Context) -> dict[str, float]:
+    """Whether similarities keep the order of the ranks; a single class has no order to keep."""
+    if context.taxonomy.num_classes == 1 and context.by_time is None:
+        return {}
+    gallery, _, ranks = context.ranked
+    sides = (context.test.features, gallery.features, ranks)
+    agreement = {f"ordering/{name}": value for name, value in rank_agreement(*sides).items()}
+    return {**agreement, "ordering/correlation": rank_correlation(*sides)}
+
+
+def outlier_detection(context: Context) -> dict[str, float]:
+    """AUROC and FPR@95 of every detector on every outlier set."""
+    metrics: dict[str, float] = {}
+    for (name, detector), scores in context.outlier_scores.items():
+        metrics[f"ood/{name}/{detector}/AUROC"] = auroc(*scores)
+        metrics[f"ood/{name}/{detector}/FPR95"] = fpr_at_tpr(*scores)
+    return metrics
+
+
+STEPS: tuple[Step, ...] = (
+    probe_and_knn,
+    own_classifier,
+    class_retrieval,
+    time_retrieval,
+    rank_order,
+    outlier_detection,
+)
+
+
+def _by_video(name: str, context: Context, logits: Tensor) -> dict[str, float]:
+    """The accuracy over videos of clip by clip logits; {} for items without times."""
+    if context.videos is None:
+        return {}
+    return {f"{name}/video": video_accuracy(logits, context.test.labels, context.videos)}

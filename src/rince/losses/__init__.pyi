@@ -1,0 +1,14 @@
+from .contrastive import info_nce as info_nce
+from .contrastive import supcon_in as supcon_in
+from .contrastive import supcon_out as supcon_out
+from .definition import RankTerms as RankTerms
+from .hierarchical import himulcon as himulcon
+from .hierarchical import smoothed_targets as smoothed_targets
+from .metric_learning import fast_ap as fast_ap
+from .metric_learning import hierarchical_triplet as hierarchical_triplet
+from .options import LossOptions as LossOptions
+from .rank_n_contrast import rank_n_contrast as rank_n_contrast
+from .ranked_info_nce import RankedInfoNCE as RankedInfoNCE
+from .ranked_info_nce import ranked_info_nce as ranked_info_nce
+from .ranked_info_nce import ranked_info_nce_with_terms as ranked_info_nce_with_terms
+from .temperatures import temperature_schedule as temperature_schedule

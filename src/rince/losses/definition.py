@@ -1,0 +1,86 @@
+"""The formula of RINCE on similarities and ranks: what both engines compute.
+
+Hoffmann et al., AAAI 2022, arXiv 2201.11736, section 3; see :func:`rince.ranked_info_nce`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rince.losses.common import masked_logsumexp, mean_over_mask
+
+Variant = Literal["in", "out", "out-in"]
+Positives = Literal["exclusive", "cumulative"]
+
+
+@dataclass(frozen=True)
+class RankTerms:
+    """The terms l_i(q) of the loss.
+
+    Args:
+        values: (R, Q), exactly 0 where not active.
+        active: (R, Q) bool: the query has a positive of that rank and a less similar key.
+    """
+
+    values: Tensor
+    active: Tensor
+
+    def mean_per_rank(self) -> Tensor:
+        """(R,): mean of each rank's term over the queries where it is active."""
+        return self.values.sum(dim=1) / self.active.sum(dim=1).clamp(min=1)
+
+
+def rank_terms(
+    similarity: Tensor,
+    rank: Tensor,
+    taus: Sequence[float | Tensor],
+    variant: Variant,
+    positives: Positives,
+) -> RankTerms:
+    """The definition.
+
+    Args:
+        similarity: (Q, K) float. rank: (Q, K) integer codes.
+        taus: one temperature a rank.
+    """
+    values, active = [], []
+    for i, tau in enumerate(taus, start=1):
+        logits = similarity / tau  # (Q, K)
+        is_less_similar, is_positive = sides_of(rank, i, positives)
+        learns = is_positive.any(dim=1) & is_less_similar.any(dim=1)  # (Q,)
+        less_similar = masked_logsumexp(logits, is_less_similar)  # (Q,)
+        # Either form is -log(e^a / (e^a + e^b)) = log(1 + e^(b - a)), b the less similar keys.
+        if takes_each_positive(variant, i):
+            per_key = log_one_plus_exp(less_similar[:, None] - logits)  # (Q, K)
+            term = mean_over_mask(per_key, is_positive)
+        else:
+            term = log_one_plus_exp(less_similar - masked_logsumexp(logits, is_positive))
+        values.append(torch.where(learns, term, 0))
+        active.append(learns)
+    return RankTerms(torch.stack(values), torch.stack(active))
+
+
+def sides_of(rank: Tensor, i: int | Tensor, positives: Positives) -> tuple[Tensor, Tensor]:
+    """Which pairs are less similar than rank i, and which are the positives of its term.
+
+    Args:
+        rank: integer codes, any shape. i: a rank, or several in a shape to broadcast.
+    """
+    less_similar = (rank > i) | (rank == 0)
+    positive = (rank >= 1) & (rank <= i) if positives == "cumulative" else rank == i
+    return less_similar, positive
+
+
+def takes_each_positive(variant: Variant, rank: int) -> bool:
+    """Whether the term of a rank has the "out" form."""
+    return variant == "out" or (variant == "out-in" and rank == 1)
+
+
+def log_one_plus_exp(x: Tensor) -> Tensor:
+    """log(1 + e^x) without overflow, and exact for x far below 0, where the loss is small."""
+    return torch.logaddexp(x, torch.zeros_like(x))

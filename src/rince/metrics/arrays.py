@@ -1,0 +1,139 @@
+"""What all metrics do with the arrays they are given: convert, check, and compare by cosine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias, Union
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rince.core.checks import require, warn
+from rince.core.pair_ranks import PairRanks, as_pair_ranks
+
+Array: TypeAlias = Union[Tensor, "npt.NDArray[Any]"]
+"""A torch tensor, on any device, or a numpy array."""
+
+
+def tensors(*arrays: Array) -> tuple[Tensor, ...]:
+    """The arrays as tensors; a numpy array shares its memory where it can.
+
+    Raises:
+        ValueError: neither a tensor nor a numpy array of numbers.
+    """
+    return tuple(tensor(array) for array in arrays)
+
+
+def tensor(array: Array) -> Tensor:
+    """One array as :func:`tensors` gives it."""
+    if isinstance(array, Tensor):
+        return array
+    require(
+        isinstance(array, np.ndarray) and array.dtype.kind in "biuf",
+        "expected a torch tensor or a numpy array of numbers, got "
+        f"{f'an array of {array.dtype}' if isinstance(array, np.ndarray) else type(array)}",
+    )
+    # torch takes neither negative strides nor memory that must not be written to.
+    return torch.from_numpy(np.require(array, requirements=("C", "W")))
+
+
+def pair_ranks(ranks: PairRanks | Array) -> PairRanks:
+    """A rank source as it is; a matrix of ranks (Q, G), codes as in ``DenseRanks``, as one."""
+    return as_pair_ranks(tensor(ranks) if isinstance(ranks, np.ndarray) else ranks)
+
+
+def check_pair_shape(ranks: PairRanks, shape: tuple[int, int]) -> None:
+    """Raise ``ValueError`` unless there is a rank for each query and gallery item."""
+    require(
+        tuple(ranks.shape) == shape,
+        f"ranks must be (queries, gallery items) = {shape}, got {tuple(ranks.shape)}",
+    )
+
+
+def check_features(features: Tensor, name: str) -> None:
+    """Raise ``ValueError`` unless ``features`` are (N >= 1, D >= 1) finite floats."""
+    require(
+        features.ndim == 2 and features.numel() > 0 and features.is_floating_point(),
+        f"{name} must be a non-empty (samples, dimensions) matrix of floats, got shape "
+        f"{tuple(features.shape)} and {features.dtype}",
+    )
+    bad = ~torch.isfinite(features).all(dim=1)
+    require(
+        not bool(bad.any()),
+        f"{int(bad.sum())} of {len(bad)} {name} hold NaN or infinity: the training has most "
+        "likely diverged (a lower learning rate or a higher temperature helps)",
+    )
+
+
+def check_labels(labels: Tensor, size: int, name: str, num_classes: int | None = None) -> None:
+    """Raise ``ValueError`` unless ``labels`` are (size,) int64 in [0, num_classes)."""
+    require(
+        labels.shape == (size,) and labels.dtype == torch.int64,
+        f"{name} must be int64, one for each of the {size} samples, got shape "
+        f"{tuple(labels.shape)} and {labels.dtype}",
+    )
+    if num_classes is not None:
+        low, high = (int(x) for x in torch.aminmax(labels))
+        require(
+            low >= 0 and high < num_classes,
+            f"{name} must lie in [0, {num_classes}), the number of classes, but hold "
+            f"{low if low < 0 else high}",
+        )
+
+
+def unit_features(features: Tensor, name: str) -> Tensor:
+    """Checked features as float32 rows of length 1; a row of zeros stays zero, with a warning."""
+    check_features(features, name)
+    features = features.detach()
+    peak = features.abs().amax(dim=1, keepdim=True)
+    # Scaled first, so that neither tiny nor huge rows under- or overflow when squared.
+    unit = functional.normalize((features / torch.where(peak > 0, peak, 1)).float(), dim=1)
+    zero = int((peak == 0).sum())
+    require(zero < len(unit), f"all {name} are zero vectors: they have no direction to compare")
+    if zero:
+        warn(f"{zero} of {len(unit)} {name} are zero vectors: their cosines count as 0")
+    return unit
+
+
+def cosine_chunks(
+    query_features: Tensor, gallery_features: Tensor, chunk_size: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Cosines of all queries with all gallery items, ``chunk_size`` queries at a time.
+
+    Args:
+        query_features: (Q, D) float. gallery_features: (G, D) float.
+        chunk_size: queries a chunk; a chunk takes 4 * chunk_size * G bytes.
+
+    Yields:
+        The rows of a chunk and their cosines (rows, G) float32, free to be written to.
+
+    Raises:
+        ValueError: wrong shapes or values that are not finite.
+    """
+    require(chunk_size >= 1, f"chunk_size must be at least 1, got {chunk_size}")
+    query = unit_features(query_features, "query features")
+    gallery = unit_features(gallery_features, "gallery features").to(query.device)
+    require(
+        query.shape[1] == gallery.shape[1],
+        f"query and gallery features must have as many dimensions, got {query.shape[1]} and "
+        f"{gallery.shape[1]}: they come from different backbones",
+    )
+    for start in range(0, len(query), chunk_size):
+        rows = slice(start, min(start + chunk_size, len(query)))
+        yield rows, query[rows] @ gallery.T
+
+
+def sort_rows(values: Tensor) -> Tensor:
+    """Sort each row, ascending; on the CPU in place."""
+    if values.device.type == "cpu":
+        # numpy's sort is vectorised, about twice as fast as torch's, and releases the GIL.
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads) as pool:
+            parts = np.array_split(values.numpy(), threads)  # views
+            list(pool.map(lambda part: part.sort(axis=1), parts))
+        return values
+    return values.sort(dim=1).values

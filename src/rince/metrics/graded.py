@@ -1,0 +1,74 @@
+"""Graded retrieval: NDCG@k."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rince.core.checks import require
+from rince.metrics.arrays import Array, cosine_chunks, tensors
+
+
+def ndcg(
+    query_features: Array,
+    gallery_features: Array,
+    gains: Array,
+    *,
+    ks: Sequence[int] = (10,),
+    chunk_size: int = 256,
+) -> dict[int, Tensor]:
+    r"""Normalised discounted cumulative gain of the k items nearest by cosine, query by query.
+
+    :math:`\text{DCG} = \sum_{j \le k} g_j / \log_2(j + 1)`, over that of the best order. Items that
+    tie share the discounts of their places, so their order plays no part (McSherry and Najork,
+    "Computing Information Retrieval Performance Measures Efficiently in the Presence of Tied
+    Scores", ECIR 2008); equal to ``sklearn.metrics.ndcg_score``.
+
+    Args:
+        query_features: (Q, D) float. gallery_features: (G, D) float.
+        gains: (Q, G) numbers, at least 0: the grades themselves (as trec_eval does), or
+            ``2**grades - 1`` for the steeper gain of Burges et al., ICML 2005. Unjudged items: 0.
+        ks: how many nearest items to look at, each at least 1.
+        chunk_size: queries at a time; changes memory and speed, not the result.
+
+    Returns:
+        k -> (Q,) float64 in [0, 1]; NaN for a query without any gain. ``nanmean()`` is the figure.
+
+    Raises:
+        ValueError: wrong shapes, gains that are negative or not finite, no query with a gain.
+
+    >>> queries, gallery = torch.eye(2), torch.tensor([[1.0, 0.1], [1.0, 0.2], [0.0, 1.0]])
+    >>> ndcg(queries, gallery, torch.tensor([[1, 3, 0], [0, 0, 2]]), ks=(2,))[2]
+    tensor([0.7967, 1.0000], dtype=torch.float64)
+    """
+    query_features, gallery_features, gains = tensors(query_features, gallery_features, gains)
+    shape = (len(query_features), len(gallery_features))
+    require(
+        tuple(gains.shape) == shape,
+        f"gains must be (queries, gallery items) = {shape}, got {tuple(gains.shape)}",
+    )
+    require(all(k >= 1 for k in ks), f"ks must be at least 1, got {tuple(ks)}")
+    gains = gains.to(query_features.device, torch.float64)
+    require(
+        bool(gains.isfinite().all()) and bool((gains >= 0).all()),
+        "gains must be finite and at least 0; write 0 for items without a grade",
+    )
+    require(bool((gains > 0).any()), "no query has an item with a gain above 0")
+    places = torch.arange(shape[1], device=gains.device)
+    discounts = {k: torch.where(places < k, 1 / (places + 2.0).double().log2(), 0) for k in ks}
+    parts: dict[int, list[Tensor]] = {k: [] for k in ks}
+    for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
+        similarity, order = similarity.sort(dim=1, descending=True)
+        gain = gains[rows].gather(1, order)
+        best = gains[rows].sort(dim=1, descending=True).values
+        tied = similarity[:, 1:] == similarity[:, :-1]
+        group = torch.zeros_like(order)  # (rows, G): items of equal similarity have one number
+        group[:, 1:] = (~tied).cumsum(dim=1)
+        size = torch.zeros_like(gain).scatter_add_(1, group, torch.ones_like(gain))
+        mean_gain = torch.zeros_like(gain).scatter_add_(1, group, gain) / size.clamp(min=1)
+        gain = mean_gain.gather(1, group)
+        for k, discount in discounts.items():
+            parts[k].append((gain @ discount) / (best @ discount))  # 0 / 0 without any gain
+    return {k: torch.cat(values) for k, values in parts.items()}

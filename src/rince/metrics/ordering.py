@@ -1,0 +1,240 @@
+"""Rank order: keys of a better rank should be more similar to their query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rince.core.checks import require
+from rince.core.pair_ranks import ALL, IGNORED, NEGATIVE, PairRanks
+from rince.metrics.arrays import (
+    Array,
+    check_pair_shape,
+    cosine_chunks,
+    pair_ranks,
+    sort_rows,
+    tensors,
+)
+
+INFINITY = float("inf")
+
+
+@dataclass(frozen=True)
+class Histograms:
+    """Similarities between queries and gallery, counted per rank.
+
+    Args:
+        edges: (B + 1,) float, bin edges over the cosine.
+        counts: rank -> (B,) int; key 0 holds the negatives.
+    """
+
+    edges: npt.NDArray[Any]
+    counts: Mapping[int, npt.NDArray[Any]]
+
+
+def rank_agreement(
+    query_features: Array,
+    gallery_features: Array,
+    ranks: PairRanks | Array,
+    *,
+    chunk_size: int = 256,
+) -> dict[str, float]:
+    """How often similarities keep the order of neighbouring ranks, strictly and pair by pair.
+
+    For ranks 1, 2 and negatives the keys are ``1>2``, ``2>0``, ``pairs/1>2``, ``pairs/2>0``.
+
+    - ``a>b``: share of queries whose LEAST similar key of rank a beats their MOST similar key of
+      rank b. One pair in the wrong order fails a query, so it is small for large galleries.
+    - ``pairs/a>b``: mean over queries of P(s_a > s_b) for a random key of either rank; ties
+      count one half, and 0.5 is chance.
+
+    Only queries with keys of both ranks count. A rank that no query has is skipped (1 and 3 are
+    then neighbours). 0, the negatives, comes last.
+
+    Args:
+        query_features: (Q, D) float. gallery_features: (G, D) float.
+        ranks: (Q, G), a rank source or an integer matrix; pairs of rank -1 are left out.
+        chunk_size: queries at a time; changes memory and speed, not the result.
+
+    Returns:
+        name -> value in [0, 1]; neighbouring ranks that no query has both of are left out.
+
+    Raises:
+        ValueError: wrong shapes, values that are not finite, or no query has keys of two ranks.
+
+    >>> gallery = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    >>> ranks = torch.tensor([[1, 2, 0]])
+    >>> rank_agreement(torch.tensor([[1.0, 0.1]]), gallery, ranks)
+    {'1>2': 1.0, '2>0': 1.0, 'pairs/1>2': 1.0, 'pairs/2>0': 1.0}
+    """
+    strict: dict[tuple[int, int], list[Tensor]] = {}
+    pairs: dict[tuple[int, int], list[Tensor]] = {}
+    seen: set[int] = set()
+    for levels in _levels(query_features, gallery_features, ranks, chunk_size):
+        seen.update(levels)
+        for better, worse in _level_pairs(levels):
+            (s_better, n_better), (s_worse, n_worse) = levels[better], levels[worse]
+            both = (n_better > 0) & (n_worse > 0)
+            most_similar = s_worse.gather(1, (n_worse - 1).clamp(min=0)[:, None])[:, 0]
+            strict.setdefault((better, worse), []).append((s_better[:, 0] > most_similar)[both])
+            won = _pairs_won(levels[better], levels[worse]) / (n_better * n_worse)
+            pairs.setdefault((better, worse), []).append(won[both])
+    order = sorted(seen, key=_similar_first)
+    agreement = {}
+    for prefix, values in (("", strict), ("pairs/", pairs)):
+        for better, worse in zip(order, order[1:], strict=False):
+            value = torch.cat(values.get((better, worse), [torch.zeros(0)])).double()
+            if len(value):
+                agreement[f"{prefix}{better}>{worse}"] = float(value.mean())
+    require(
+        bool(agreement),
+        "no query has gallery items of two neighbouring ranks, so there is no order to measure",
+    )
+    return agreement
+
+
+def rank_correlation(
+    query_features: Array,
+    gallery_features: Array,
+    ranks: PairRanks | Array,
+    *,
+    chunk_size: int = 256,
+) -> float:
+    """Mean over queries of the correlation between similarity and rank (Somers' D).
+
+    Over all pairs of keys of different rank (negatives being the least similar):
+    ((pairs in the right order) - (pairs in the wrong order)) / pairs; tied similarities count as
+    neither. 1 is a perfect order, 0 chance, -1 the reverse. Kendall's tau-b has the same
+    numerator, but also divides by the pairs within a rank, so that with a few positives among
+    many negatives a perfect order would score near 0. Equal to ``scipy.stats.somersd``.
+
+    Args:
+        query_features: (Q, D) float. gallery_features: (G, D) float.
+        ranks: (Q, G), a rank source or an integer matrix; pairs of rank -1 are left out.
+        chunk_size: queries at a time; changes memory and speed, not the result.
+
+    Returns:
+        In [-1, 1]. Queries whose keys are all of one rank are left out.
+
+    Raises:
+        ValueError: wrong shapes, values that are not finite, or no query has keys of two ranks.
+
+    >>> gallery = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    >>> rank_correlation(torch.tensor([[1.0, 0.1]]), gallery, torch.tensor([[1, 0, 2]]))
+    0.333...
+    """
+    correlations = []
+    for levels in _levels(query_features, gallery_features, ranks, chunk_size):
+        some = next(iter(levels.values()))[1]
+        won, total = torch.zeros_like(some, dtype=torch.float64), torch.zeros_like(some)
+        for better, worse in _level_pairs(levels):
+            won += _pairs_won(levels[better], levels[worse])
+            total += levels[better][1] * levels[worse][1]
+        usable = total > 0
+        correlations.append(2 * won[usable] / total[usable] - 1)
+    value = torch.cat(correlations) if correlations else torch.zeros(0)
+    require(
+        len(value) > 0,
+        "no query has gallery items of two ranks, so rank and similarity cannot correlate",
+    )
+    return float(value.mean())
+
+
+def similarity_histograms(
+    query_features: Array,
+    gallery_features: Array,
+    ranks: PairRanks | Array,
+    *,
+    bins: int = 60,
+    chunk_size: int = 256,
+) -> Histograms:
+    """Count the cosines of all pairs, rank by rank.
+
+    Args:
+        query_features: (Q, D) float. gallery_features: (G, D) float.
+        ranks: (Q, G), a rank source or an integer matrix; pairs of rank -1 are not counted.
+        bins: number of bins of equal width over [-1, 1]. A bin holds its left edge; the last one
+            also holds 1.
+        chunk_size: queries at a time; changes memory and speed, not the result.
+
+    Returns:
+        Counts (bins,) int64 for each rank that occurs.
+
+    Raises:
+        ValueError: wrong shapes or values that are not finite.
+    """
+    require(bins >= 1, f"bins must be at least 1, got {bins}")
+    total = torch.zeros(0, dtype=torch.int64)
+    for tile, similarity in _tiles(query_features, gallery_features, ranks, chunk_size):
+        place = ((similarity + 1) * (bins / 2)).long().clamp(0, bins - 1)
+        # One code for rank and bin, so that one count does it all. Rank -1 comes first.
+        codes = (tile.long() - IGNORED) * bins + place
+        size = bins * (int(tile.max()) - IGNORED + 1)
+        of_tile = torch.bincount(codes.flatten(), minlength=max(size, len(total))).cpu()
+        of_tile[: len(total)] += total
+        total = of_tile
+    counts = total.reshape(-1, bins)
+    return Histograms(
+        edges=torch.linspace(-1, 1, bins + 1, dtype=torch.float64).numpy(),
+        counts={
+            rank: counts[rank - IGNORED].numpy()
+            for rank in range(len(counts) + IGNORED)
+            if int(counts[rank - IGNORED].sum())
+        },
+    )
+
+
+Level = tuple[Tensor, Tensor]
+"""Of one rank: similarities (rows, P) ascending, filled up with inf, and how many (rows,)."""
+
+
+def _tiles(
+    query_features: Array, gallery_features: Array, ranks: PairRanks | Array, chunk_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Ranks and similarities (rows, G), a chunk of queries at a time."""
+    query_features, gallery_features = tensors(query_features, gallery_features)
+    ranks = pair_ranks(ranks)
+    check_pair_shape(ranks, (len(query_features), len(gallery_features)))
+    for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
+        yield ranks.tile(rows, ALL).to(similarity.device), similarity
+
+
+def _levels(
+    query_features: Array, gallery_features: Array, ranks: PairRanks | Array, chunk_size: int
+) -> Iterator[dict[int, Level]]:
+    """For a chunk of queries, the similarities of each rank that occurs in it."""
+    for tile, similarity in _tiles(query_features, gallery_features, ranks, chunk_size):
+        levels = {}
+        for rank in range(NEGATIVE, int(tile.max()) + 1):
+            of_rank = tile == rank
+            count = of_rank.sum(dim=1)
+            if most := int(count.max()):
+                ordered = sort_rows(similarity.masked_fill(~of_rank, INFINITY))
+                levels[rank] = (ordered[:, :most].contiguous(), count)
+        if levels:
+            yield levels
+
+
+def _similar_first(rank: int) -> tuple[bool, int]:
+    return (rank == NEGATIVE, rank)
+
+
+def _level_pairs(levels: dict[int, Level]) -> list[tuple[int, int]]:
+    order = sorted(levels, key=_similar_first)
+    return [(a, b) for i, a in enumerate(order) for b in order[i + 1 :]]
+
+
+def _pairs_won(better: Level, worse: Level) -> Tensor:
+    """(rows,) float64: pairs in which the better rank is more similar; ties count one half."""
+    similarity, count = better
+    others, _ = worse
+    below = torch.searchsorted(others, similarity) + torch.searchsorted(
+        others, similarity, right=True
+    )
+    real = torch.arange(similarity.shape[1], device=count.device) < count[:, None]
+    return below.masked_fill(~real, 0).sum(dim=1).double() / 2

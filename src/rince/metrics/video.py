@@ -1,0 +1,36 @@
+"""Accuracy of videos from the logits of their clips."""
+
+from __future__ import annotations
+
+import torch
+
+from rince.core.checks import require
+from rince.metrics.arrays import Array, check_labels, tensors
+
+
+def video_accuracy(logits: Array, labels: Array, videos: Array) -> float:
+    """Accuracy over videos: the probabilities of a video's clips are averaged.
+
+    Args:
+        logits: (N, C). labels: (N,) int64. videos: (N,) int64; clips of one video but of two
+            labels count as two videos.
+
+    Returns:
+        In [0, 1].
+
+    Raises:
+        ValueError: wrong shapes, or no clip.
+
+    Example:
+        >>> logits = torch.tensor([[3.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
+        >>> video_accuracy(logits, torch.tensor([0, 0, 0]), torch.tensor([7, 7, 8]))
+        0.5
+    """
+    logits, labels, videos = tensors(logits, labels, videos)
+    require(logits.ndim == 2 and len(logits) > 0, f"no logits: got {tuple(logits.shape)}")
+    check_labels(labels, len(logits), "labels", logits.shape[1])
+    pairs = torch.stack([videos, labels], dim=1)
+    groups, number = torch.unique(pairs, dim=0, return_inverse=True)
+    total = torch.zeros(len(groups), logits.shape[1], dtype=torch.float64)
+    total.index_add_(0, number, logits.double().softmax(dim=1))
+    return float((total.argmax(dim=1) == groups[:, 1]).double().mean())

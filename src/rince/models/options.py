@@ -1,0 +1,53 @@
+"""Which encoder. No torch here: ``rince --help`` reads this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rince.core.checks import require
+
+
+@dataclass
+class ModelOptions:
+    """The encoder.
+
+    Args:
+        backbone: small-resnet (for CPUs), tiny-resnet (half the channels), resnet18-3x3,
+            resnet50-3x3 (the paper's for 32 pixels), torchvision/NAME or timm/NAME; for clips of
+            videos small-resnet3d, torchvision/r3d_18 and others of torchvision; for texts a model
+            of sentence-transformers, by name or folder. None takes small-resnet, small-resnet3d,
+            or all-MiniLM-L6-v2, which comes with the extra rince[text].
+        pretrained: start from the weights of the library (torchvision and timm names only; a text
+            model always does).
+        start_from: folder of a run whose backbone to start from, of the same architecture: with
+            an objective of labels, this is fine-tuning.
+        embedding_dim: width of the embedding that the loss sees.
+        momentum: keys come from a slow copy of the encoder that follows with this momentum, 0 to
+            1 (the paper: 0.99); None makes both views queries and keys of the current batch
+            (SimCLR).
+        queue_size: number of past keys that serve as keys too (the paper: 4096); needs momentum.
+    """
+
+    backbone: str | None = None
+    pretrained: bool = False
+    start_from: str | None = None
+    embedding_dim: int = 128
+    momentum: float | None = None
+    queue_size: int = 0
+
+    def check(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            ValueError: the message names the option.
+        """
+        require(
+            self.queue_size == 0 or self.momentum is not None,
+            "model.queue_size needs a momentum encoder (keys of an encoder that changes fast "
+            "grow stale): set model.momentum, for instance 0.99",
+        )
+        require(self.queue_size >= 0, f"model.queue_size must be at least 0, got {self.queue_size}")
+        require(
+            self.momentum is None or 0 <= self.momentum <= 1,
+            f"model.momentum must lie between 0 and 1, got {self.momentum}",
+        )

@@ -1,0 +1,63 @@
+"""Runs read from their folders, and put side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rince.evaluation.results import load_evaluation
+from rince.reports.page import write_report
+from rince.reports.run_report import RunReport
+from rince.reports.table import markdown_table, print_table
+from rince.training.config import to_dict
+from rince.training.folder import ABOUT_FILE, read_config
+from rince.training.history import read_history
+
+
+def compare_runs(
+    folders: Sequence[Path], output: Path, *, title: str, markdown: str | None = None
+) -> None:
+    """Print the table, write the page (and the table as Markdown).
+
+    Args:
+        folders: of evaluated runs. output: the page. title: of the page.
+        markdown: file for the table; None writes none.
+
+    Raises:
+        RinceError: as of :func:`read_run`, or the page cannot be written.
+    """
+    runs = [read_run(folder) for folder in folders]
+    print_table(runs)
+    if markdown is not None:
+        Path(markdown).write_text(markdown_table(runs) + "\n", encoding="utf-8")
+    print(f"report: {write_report(runs, output, title=title)}")
+
+
+def read_run(folder: Path) -> RunReport:
+    """All that a report shows of a run.
+
+    Raises:
+        RinceError: not a run, or one that was not evaluated.
+    """
+    config = read_config(folder)
+    about_file = folder / ABOUT_FILE
+    about = json.loads(about_file.read_text()) if about_file.exists() else {}
+    return RunReport(
+        label=config.label(),
+        folder=folder,
+        evaluation=load_evaluation(folder),
+        config=dict(_flat(to_dict(config))),
+        history=read_history(folder),
+        seconds=about.get("train_seconds"),
+        versions=about.get("versions", {}),
+    )
+
+
+def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,58 @@
+"""The optimizer. No torch here: ``rince --help`` reads this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from rince.core.checks import require
+from rince.core.options import check_choices
+
+DEFAULT_LR = {"sgd": 0.5, "adamw": 1e-3}
+
+
+@dataclass
+class OptimOptions:
+    """The optimizer: SGD with warm-up and cosine, as in the paper, or AdamW.
+
+    Args:
+        optimizer: "sgd" (momentum 0.9) or "adamw"; "auto" is sgd, and adamw for texts.
+        lr: peak learning rate; None takes 0.5 for sgd (the paper's, for batches of 512), and
+            0.001 for adamw. Lower it if the loss is not finite.
+        weight_decay: that of the optimizer.
+        warmup_epochs: epochs over which the learning rate rises linearly (the paper: 10 of 1000);
+            None takes 1, or a tenth of a run of fewer than 10 epochs.
+        final_lr_ratio: the cosine ends at lr times this.
+        clip: largest norm of the gradient; None does not clip.
+    """
+
+    optimizer: Literal["auto", "sgd", "adamw"] = "auto"
+    lr: float | None = None
+    weight_decay: float = 1e-4
+    warmup_epochs: float | None = None
+    final_lr_ratio: float = 1e-3
+    clip: float | None = None
+
+    def warmup(self, epochs: int) -> float:
+        """Epochs of warm-up: those given, or else 1, or a tenth of a short run."""
+        return min(1.0, epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
+
+    def resolved(self, auto: Literal["auto", "sgd", "adamw"]) -> OptimOptions:
+        """The same, with an optimizer and a learning rate where these were left open."""
+        optimizer = auto if self.optimizer == "auto" else self.optimizer
+        lr = DEFAULT_LR[optimizer] if self.lr is None else self.lr
+        return replace(self, optimizer=optimizer, lr=lr)
+
+    def check(self, epochs: int) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            ValueError: the message names the option.
+        """
+        check_choices(self, "optim.")
+        require(self.lr is None or self.lr > 0, f"optim.lr must be positive, got {self.lr}")
+        require(
+            0 <= self.warmup(epochs) < epochs,
+            f"optim.warmup_epochs must be at least 0 and below epochs ({epochs}), got "
+            f"{self.warmup_epochs}",
+        )

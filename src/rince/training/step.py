@@ -1,0 +1,210 @@
+"""A training step as an objective sees it: queries and keys with labels, ranks and options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from rince.core.pair_ranks import (
+    ALL,
+    IGNORED,
+    DenseRanks,
+    IdentityRanks,
+    PairRanks,
+    TableRanks,
+)
+from rince.losses.options import LossOptions
+from rince.ranks.class_ranks import ClassRanks
+from rince.ranks.taxonomy import Taxonomy
+from rince.ranks.time import ItemTimes
+from rince.training.objectives import Objective
+
+_ROWS = 256  # queries looked at together for statistics by pair
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The queries and keys of a step, with what rank sources need to know of them.
+
+    Args:
+        query, key: (Q, D), (K, D), unit length; with several heads (Q, H * D), (K, H * D), the
+            embeddings side by side, each of unit length.
+        query_labels, key_labels: (Q,), (K,) class indices.
+        query_ids, key_ids: (Q,), (K,) image indices, equal for two views of one image.
+        ignore_self: the first Q keys are the queries themselves.
+        num_queued: number of keys, the last ones, that come from the queue.
+        key_valid: (K,) bool; False marks empty queue slots. None: all are valid.
+        num_heads: H.
+    """
+
+    query: Tensor
+    key: Tensor
+    query_labels: Tensor
+    key_labels: Tensor
+    query_ids: Tensor
+    key_ids: Tensor
+    ignore_self: bool
+    num_queued: int = 0
+    key_valid: Tensor | None = None
+    num_heads: int = 1
+
+    def head(self, index: int) -> Pairs:
+        """The same pairs as one of the heads embeds them."""
+        query, key = (x.chunk(self.num_heads, dim=1)[index] for x in (self.query, self.key))
+        return replace(self, query=query, key=key, num_heads=1)
+
+    def ranks(self, table: Tensor, num_ranks: int) -> TableRanks:
+        """Ranks by class."""
+        return TableRanks(
+            self.query_labels,
+            self.key_labels,
+            table,
+            ignore_self=self.ignore_self,
+            key_valid=self.key_valid,
+            num_ranks=num_ranks,
+        )
+
+    def ranks_by(self, source: ClassRanks | ItemTimes) -> PairRanks:
+        """Ranks by class or by time: which images these are also says when they were taken."""
+        masks: Masks = {"ignore_self": self.ignore_self, "key_valid": self.key_valid}
+        if isinstance(source, ItemTimes):
+            return source.ranks(self.query_ids, self.key_ids, **masks)
+        return self.ranks(source.table, source.num_ranks)
+
+    def same_video(self, times: ItemTimes) -> PairRanks:
+        """One rank: clips of the same video."""
+        masks: Masks = {"ignore_self": self.ignore_self, "key_valid": self.key_valid}
+        return times.same_video(self.query_ids, self.key_ids, **masks)
+
+    def instance_ranks(self) -> PairRanks:
+        """Rank 1 for one other view of the same image only.
+
+        There may be more: an older key in the queue (from the end of the last epoch), or the same
+        image twice in a balanced batch, of a class of few images. The first counts, and the others
+        are ignored, neither a second positive nor, as in MoCo, a false negative.
+        """
+        ranks = IdentityRanks(
+            self.query_ids, self.key_ids, ignore_self=self.ignore_self, key_valid=self.key_valid
+        )
+        views = 2 if self.ignore_self else 1
+        if self.num_queued == 0 and len(torch.unique(self.key_ids)) * views == len(self.key_ids):
+            return ranks
+        matrix = ranks.tile(ALL, ALL)
+        same = matrix == 1
+        return DenseRanks(matrix.masked_fill(same & (same.cumsum(dim=1) > 1), IGNORED), num_ranks=1)
+
+
+class Masks(TypedDict):
+    """Which pairs take no part."""
+
+    ignore_self: bool
+    key_valid: Tensor | None
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of a step, and its parts to show: name -> scalar."""
+
+    total: Tensor
+    parts: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Step:
+    """All that an objective may read of a training step.
+
+    Args:
+        pairs: queries, keys, and what is known of them.
+        taxonomy: classes and superclasses.
+        ranks: those of the run, by class or by time.
+        options: of the loss.
+        logits: (Q, C), or (Q, C + G) with the superclasses behind; only for classifiers.
+    """
+
+    pairs: Pairs
+    taxonomy: Taxonomy
+    ranks: ClassRanks | ItemTimes
+    options: LossOptions
+    logits: Tensor | None = None
+
+    def pair_ranks(self) -> PairRanks:
+        """The ranks of the run, for these pairs."""
+        return self.pairs.ranks_by(self.ranks)
+
+    def same_class(self) -> PairRanks:
+        """One rank: the same class, or by time the same video."""
+        if isinstance(self.ranks, ItemTimes):
+            return self.pairs.same_video(self.ranks)
+        return self.pairs.ranks(self.taxonomy.flat_table(1), 1)
+
+
+def objective_loss(objective: Objective, step: Step) -> Loss:
+    """The loss of an objective, and its parts."""
+    loss = objective.function()(step)
+    return loss if isinstance(loss, Loss) else Loss(loss)
+
+
+def fine_and_coarse(of_classes: Tensor, of_superclasses: Tensor) -> Loss:
+    """The sum of a loss on classes and one on superclasses, and both to show."""
+    parts = {"loss_fine": of_classes.detach(), "loss_coarse": of_superclasses.detach()}
+    return Loss(of_classes + of_superclasses, parts)
+
+
+@torch.no_grad()
+def rank_statistics(pairs: Pairs, ranks: ClassRanks | Taxonomy | ItemTimes) -> dict[str, Tensor]:
+    """What a user watches: do the ranks separate, and do batches hold positives of each?
+
+    Returns:
+        ``similarity_rank_i``: mean cosine of all pairs of rank i (0: negatives), left out where
+        the batch holds none; ``positives_rank_i``: mean number of such keys a query.
+    """
+    if isinstance(ranks, ItemTimes):
+        return _statistics_by_pair(pairs, pairs.ranks_by(ranks), ranks.num_ranks)
+    # By class, not by pair: the similarities of all pairs of two classes add up to the product of
+    # the sums of their embeddings. A matrix of all pairs would outgrow the loss's own memory.
+    query, key, key_labels = pairs.query.float(), pairs.key.float(), pairs.key_labels
+    own = torch.zeros_like(pairs.query_labels, dtype=torch.bool)  # pairs (i, i) to take out again
+    if pairs.ignore_self:
+        own = ~own if pairs.key_valid is None else pairs.key_valid[: len(own)]
+    own_similarity = (query[own] * key[: len(own)][own]).sum(dim=1)
+    if pairs.key_valid is not None:
+        key, key_labels = key[pairs.key_valid], key_labels[pairs.key_valid]
+    query_class, query_count, query_sum = _sum_by_class(query, pairs.query_labels)
+    key_class, key_count, key_sum = _sum_by_class(key, key_labels)
+    table = ranks.table.to(query.device)
+    rank = table[query_class][:, key_class]
+    own_rank = table.diagonal()[pairs.query_labels[own]]
+    similarity, count = query_sum @ key_sum.T, query_count[:, None] * key_count
+    shown: dict[str, Tensor] = {}
+    for i in range(ranks.num_ranks + 1):
+        chosen, chosen_own = rank == i, own_rank == i
+        pairs_of_rank = count[chosen].sum() - chosen_own.sum()
+        if int(pairs_of_rank) > 0:
+            total = similarity[chosen].sum() - own_similarity[chosen_own].sum()
+            shown[f"similarity_rank_{i}"] = total / pairs_of_rank
+        if i > 0:
+            shown[f"positives_rank_{i}"] = pairs_of_rank / len(query)
+    return shown
+
+
+def _statistics_by_pair(pairs: Pairs, ranks: PairRanks, num_ranks: int) -> dict[str, Tensor]:
+    """The same for any ranks, some queries at a time."""
+    query, key = pairs.query.float(), pairs.key.float()
+    total, count = query.new_zeros(num_ranks + 1), query.new_zeros(num_ranks + 1)
+    for start in range(0, len(query), _ROWS):
+        rows = slice(start, start + _ROWS)
+        tile, similarity = ranks.tile(rows, ALL), query[rows] @ key.T
+        for i in range(num_ranks + 1):
+            total[i] += similarity[tile == i].sum()
+            count[i] += (tile == i).sum()
+    shown = {f"similarity_rank_{i}": total[i] / n for i, n in enumerate(count) if n > 0}
+    return shown | {f"positives_rank_{i}": count[i] / len(query) for i in range(1, num_ranks + 1)}
+
+
+def _sum_by_class(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The C' classes that occur, (C',); how often, (C',); the sum of their rows of x, (C', D)."""
+    classes, position, count = torch.unique(labels, return_inverse=True, return_counts=True)
+    return classes, count, x.new_zeros(len(classes), x.shape[1]).index_add_(0, position, x)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from rince import RinceError
+from rince.core.cache import cache_folder
+from rince.core.digests import content_digest, digest, short_digest
+from rince.core.files import files_below, replacing
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    with replacing(file) as part:
+        part.write_text("new")
+        assert not file.exists()
+    assert file.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("error", [OSError("full"), ValueError("bad"), KeyboardInterrupt()])
+def test_or_not_at_all(tmp_path: Path, error: BaseException) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("old")
+
+    def write() -> None:
+        with replacing(file) as part:
+            part.write_text("ne")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_replacing_what_was_never_written(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a.json"):
+        pass
+    with pytest.raises(OSError, match="none"), replacing(tmp_path / "none" / "a.json") as part:
+        part.write_text("x")
+
+
+def test_files_below_a_folder(tmp_path: Path) -> None:
+    for name in ("b/2.png", "b/1.PNG", "a.png", "b/c.txt", ".hidden/3.png", "b/.4.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    os.symlink(tmp_path, tmp_path / "b" / "back")
+    found = [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path, {".png"})]
+    assert found == ["a.png", "b/1.PNG", "b/2.png"]
+    with pytest.raises(RinceError, match="none"):
+        list(files_below(tmp_path / "none", {".png"}))
+
+
+def test_digests_are_those_of_all_releases() -> None:
+    """Runs of earlier releases are recognised by these bytes."""
+    parts = [("a", "b"), "\udcff", 3]
+    lines = b"('a', 'b')\n'\\udcff'\n3\n"
+    assert digest(parts) == hashlib.blake2b(lines, digest_size=16).hexdigest()
+    assert content_digest(b"x") == hashlib.blake2b(b"x", digest_size=16).digest()
+    assert (
+        short_digest("split", 0, "k")
+        == hashlib.blake2b(b"('split', 0, 'k')", digest_size=8).digest()
+    )
+    assert digest([]) == "cae66941d9efbd404e4d88758ea67670"
+
+
+def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder("clips") == tmp_path / "rince" / "clips"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert cache_folder() == Path.home() / ".cache" / "rince"

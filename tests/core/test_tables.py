@@ -1,0 +1,238 @@
+"""Tables: what was written comes back, and what is refused is named with its lines."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from rince import RinceError
+from rince.core.tables import Table, read_cells, read_lines, read_table, refuse_rows
+
+# Everything that is a line end for str.splitlines, but not for a text file.
+NO_LINE_ENDS = ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]
+
+characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+pieces = st.sampled_from([*NO_LINE_ENDS, "\r\n", "\r", "\n", '"', '""', ",", ";", "\t", "\ufeff"])
+texts = st.lists(st.text(characters, max_size=4) | pieces, max_size=5).map("".join)
+names = texts.map(str.strip).filter(bool)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[list[str], list[list[str]]]:
+    columns = draw(st.lists(names, min_size=2, max_size=4, unique=True))
+    rows = draw(st.lists(st.lists(texts, min_size=len(columns), max_size=len(columns))))
+    return columns, rows
+
+
+def read(content: str | bytes, name: str = "t.csv", **options: Any) -> Table:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, name)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        return read_table(file, **options)
+
+
+@given(
+    tables(),
+    st.sampled_from([("t.csv", ","), ("t.csv", ";"), ("t.TSV", "\t")]),
+    st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    st.booleans(),
+)
+def test_any_table_comes_back(
+    table: tuple[list[str], list[list[str]]],
+    kind: tuple[str, str],
+    quoting: Literal[0, 1],
+    marked: bool,
+) -> None:
+    columns, rows = table
+    name, separator = kind
+    if separator == ";":  # a comma in the header would be taken for the separator
+        assume(not any("," in column for column in columns))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, name)
+        with file.open("w", encoding="utf-8", newline="") as stream:
+            stream.write("\ufeff" * (marked or columns[0].startswith("\ufeff")))
+            writer = csv.writer(stream, delimiter=separator, quoting=quoting)
+            writer.writerows([columns, *rows])
+        read_back = read_table(file)
+    kept = [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
+    assert read_back.columns == tuple(columns)
+    assert [cells for _, cells in read_back.rows] == [
+        dict(zip(columns, row, strict=True)) for row in kept
+    ]
+
+
+@given(tables(), st.booleans(), st.sampled_from(["\n", "\r\n"]))
+def test_any_objects_come_back(
+    table: tuple[list[str], list[list[str]]], ascii_only: bool, line_end: str
+) -> None:
+    columns, rows = table
+    objects = [dict(zip(columns, row, strict=True)) for row in rows]
+    lines = [json.dumps(x, ensure_ascii=ascii_only) + line_end for x in objects]
+    read_back = read("".join(lines), "t.jsonl")
+    assert read_back.rows == [
+        (line, {name: cell.strip() for name, cell in cells.items()})
+        for line, cells in enumerate(objects, 1)
+    ]
+
+
+def test_a_row_is_where_it_begins() -> None:
+    table = read('\n\r\na,b\r\n"two\nlines",1\r,\r\n"x\n\ny",2\n\nz,3')
+    assert table.rows == [
+        (4, {"a": "two\nlines", "b": "1"}),
+        (7, {"a": "x\n\ny", "b": "2"}),
+        (11, {"a": "z", "b": "3"}),
+    ]
+
+
+@pytest.mark.parametrize("character", NO_LINE_ENDS)
+def test_no_line_ends_at(character: str) -> None:
+    text = f"one{character}text"
+    for name, content in (
+        ("t.csv", f"text,label\n{text},a\n"),
+        ("t.jsonl", json.dumps({"text": text, "label": "a"}, ensure_ascii=False)),
+    ):
+        assert read(content, name).column("text") == [text]
+
+
+def test_lines_of_text(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_bytes("\ufeff one\u2028text \r\n\r\n\x0c\ntwo\rthree".encode())
+    assert read_lines(tmp_path / "t.txt") == [(1, "one\u2028text"), (4, "two"), (5, "three")]
+
+
+def test_cells_of_any_length_and_the_limit_of_others() -> None:
+    long = "word " * 40_000 + "end"
+    before = csv.field_size_limit()
+    results: list[bool] = []
+
+    def reads() -> None:
+        for _ in range(5):
+            results.append(
+                read(f"text,{long}\n{long},a\n").rows == [(2, {"text": long, long: "a"})]
+            )
+
+    threads = [threading.Thread(target=reads) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [True] * 10
+    assert csv.field_size_limit() == before
+
+
+def test_separators() -> None:
+    assert read("a;b\n1,5;2\n").rows == [(2, {"a": "1,5", "b": "2"})]
+    assert read('"a;b"\n1;2\n').columns == ("a;b",)
+    assert read("a\n1;2\n").rows == [(2, {"a": "1;2"})]
+    assert read("a,b;c\n1,2\n").columns == ("a", "b;c")
+    assert read("a,b\tc\n1,2\t3\n", "t.tsv").rows == [(2, {"a,b": "1,2", "c": "3"})]
+
+
+def test_columns_without_a_name() -> None:
+    spreadsheet = read("class,up,,\nx,y,,\n")  # separators too many, as spreadsheets write
+    assert spreadsheet.rows == [(2, {"class": "x", "up": "y"})]
+    frame = read(",text\n0,x\n1,y\n")  # a data frame's index
+    assert frame.columns == ("", "text")
+    with pytest.raises(RinceError, match=r"no column 'label'.*one without a name, text: add it"):
+        frame.require_columns("text", "label", hint="add it")
+    with pytest.raises(RinceError, match="without a name is there twice"):
+        read(",a,\n0,x,1\n")
+
+
+def test_values_of_objects() -> None:
+    values = [1, 1.0, 1.5, True, None, float("nan"), 1e300, "  a\tb "]
+    table = read("\n".join(json.dumps({"x": value}) for value in values), "t.jsonl")
+    assert table.column("x") == ["1", "1", "1.5", "True", "", "", "1e+300", "a\tb"]
+    table = read('{"a": "x"}\n{"b": "y"}', "t.jsonl")
+    assert table.rows == [(1, {"a": "x", "b": ""}), (2, {"a": "", "b": "y"})]
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is the extra rince[parquet]")
+    from pyarrow import parquet
+
+    file = tmp_path / "t.parquet"
+    columns = {"text": [" a ", "b\u2028c", None], "label": [1.0, float("nan"), 2.5]}
+    columns["kind"] = pyarrow.array(["x", "y", "x"]).dictionary_encode()
+    parquet.write_table(pyarrow.table(columns), file)
+    assert read_table(file).rows == [
+        (1, {"text": "a", "label": "1", "kind": "x"}),
+        (2, {"text": "b\u2028c", "label": "", "kind": "y"}),
+        (3, {"text": "", "label": "2.5", "kind": "x"}),
+    ]
+    parquet.write_table(pyarrow.table({"a": [[1]], "b": [b"x"], "c": ["x"]}), file)
+    with pytest.raises(RinceError, match="2 bad rows.*'a'.*'b'"):
+        read_table(file)
+    file.write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(RinceError, match=r"the texts in .*t\.parquet"):
+        read_table(file, "texts")
+
+
+def test_an_empty_file_has_no_columns() -> None:
+    for content in ("", "\n\n", " \r\n,,\n", "\ufeff"):
+        assert read(content).columns == ()
+        assert read(content).rows == []
+    assert read("", "t.jsonl").columns == ()
+    assert read("a,b\n").columns == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "facts"),
+    [
+        (b"text,label\nfine,a\n\ncaf\xe9,b\n", "t.csv", ["line 4", "0xe9", "cp1252", "iconv"]),
+        (b"a\r\rcaf\xe9\r", "t.csv", ["line 3", "cp1252"]),
+        ("text,label\n".encode("utf-16"), "t.csv", ["line 1", "utf-16"]),
+        (b'{"text": "caf\xe9"}', "t.jsonl", ["line 1", "cp1252"]),
+        ("a,b\n1,2\nx\0y,2\nz,\0\n", "t.csv", ["line 3", "line 4", "NUL"]),
+        ("a,b\n1,2,3\n1\n1,2\n", "t.csv", ["2 bad rows", "line 2: 3 cells", "line 3: 1 cells"]),
+        ('a,b\n1,2\n3,"4\n5,6\n', "t.csv", ["line 3", "never closed"]),
+        ('a,b\n1,2\n3,"4', "t.csv", ["line 3", "never closed"]),
+        ("a,b, a\n1,2,3\n", "t.csv", ["'a' is there twice"]),
+        ("a,b\n" + "1\n" * 14, "t.csv", ["14 bad rows", "line 11", "4 more"]),
+        ('{"a": 1}\n{"a": 1', "t.jsonl", ["line 2 is not JSON"]),
+        ('{"a": 1, " a": 2}', "t.jsonl", ["line 1", "twice"]),
+        ('["a"]\n5\n{"a": {"b": 1}}\n{"a": []}', "t.jsonl", ["4 bad", "line 1", "line 4"]),
+        ('{"a": "\\ud800"}', "t.jsonl", ["line 1", "surrogate"]),
+        ("[" * 100_000, "t.jsonl", ["line 1 is not JSON"]),
+    ],
+)
+def test_what_is_refused(content: str | bytes, name: str, facts: list[str]) -> None:
+    with pytest.raises(RinceError) as refusal:
+        read(content, name)
+    for fact in [*facts, name]:
+        assert fact in str(refusal.value)
+
+
+def test_only_ten_bad_rows_are_shown() -> None:
+    with pytest.raises(RinceError) as refusal:
+        refuse_rows(Path("t.csv"), [f"line {i}: wrong" for i in range(14)], "fix them")
+    assert "line 9: wrong; and 4 more (fix them)" in str(refusal.value)
+    assert "line 10" not in str(refusal.value)
+    refuse_rows(Path("t.csv"), [])
+
+
+def test_short_rows_are_filled_if_that_is_said() -> None:
+    assert read("a,b,c\n1\n2,3\n", fill_short_rows=True).rows == [
+        (2, {"a": "1", "b": "", "c": ""}),
+        (3, {"a": "2", "b": "3", "c": ""}),
+    ]
+    with pytest.raises(RinceError, match="line 2: 4 cells"):
+        read("a,b,c\n1,2,3,4\n", fill_short_rows=True)
+
+
+def test_cells_whatever_the_header(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,x,\n1,2,3\n")
+    assert read_cells(tmp_path / "t.csv") == (["x", "x", ""], [(2, ["1", "2", "3"])])
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    for name in ("none.csv", "none.jsonl", "none.txt"):
+        with pytest.raises(RinceError, match=rf"cannot read the words in .*{name}"):
+            (read_lines if name.endswith("txt") else read_table)(tmp_path / name, "words")

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from rince.evaluation.options import EvaluationOptions
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"probe_epochs": 0}, "probe_epochs must be at least 1, got 0"),
+        ({"knn_k": 0}, "knn_k must be at least 1, got 0"),
+        ({"gallery_queries": 0}, "gallery_queries must be at least 1, got 0"),
+        ({"gallery_neighbours": -1}, "gallery_neighbours must be at least 1, got -1"),
+        ({"map_points": -1}, "map_points must be at least 0, got -1"),
+        ({"near": -0.5}, r"near must be at least 0, got -0\.5"),
+    ],
+)
+def test_numbers_out_of_range_are_named(change: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EvaluationOptions(**change)  # type: ignore[arg-type]
+    EvaluationOptions(map_points=0, near=0)
+
+
+def test_options_need_no_torch() -> None:
+    code = "import sys, rince.evaluation.options; print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "False\n"

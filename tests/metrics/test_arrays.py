@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from metric_inputs import cosines, normal_features
+from rince.core.checks import RinceWarning
+from rince.core.pair_ranks import DenseRanks, IdentityRanks
+from rince.metrics.arrays import (
+    check_labels,
+    cosine_chunks,
+    pair_ranks,
+    sort_rows,
+    tensor,
+    unit_features,
+)
+
+
+def test_numpy_arrays_become_tensors_whatever_their_memory() -> None:
+    array = np.arange(6.0).reshape(2, 3)
+    locked = array.copy()
+    locked.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torch warns of memory that must not be written to
+        for given in (array, array[::-1], array.T, locked):
+            assert tensor(given).tolist() == given.tolist()
+    same = torch.zeros(2)
+    assert tensor(same) is same
+    assert tensor(array).data_ptr() == array.ctypes.data  # no copy of a large gallery
+
+
+def test_what_is_no_array_of_numbers_is_refused() -> None:
+    with pytest.raises(ValueError, match="got <class 'list'>"):
+        tensor([1.0])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="got an array of <U1"):
+        tensor(np.array(["a"]))
+
+
+def test_rank_matrices_become_rank_sources() -> None:
+    matrix = np.array([[1, 0], [-1, 2]])
+    for given in (matrix, torch.from_numpy(matrix)):
+        ranks = pair_ranks(given)
+        assert isinstance(ranks, DenseRanks)
+        assert ranks.matrix.tolist() == matrix.tolist()
+    source = IdentityRanks(torch.arange(2), torch.arange(2))
+    assert pair_ranks(source) is source
+
+
+@pytest.mark.parametrize("bad", [-1, 3])
+def test_labels_out_of_range_are_named(bad: int) -> None:
+    check_labels(torch.tensor([0, 2]), 2, "labels", num_classes=3)
+    with pytest.raises(ValueError, match=rf"\[0, 3\).*but hold {bad}"):
+        check_labels(torch.tensor([1, bad]), 2, "labels", num_classes=3)
+
+
+def test_unit_features_survive_tiny_and_huge_values() -> None:
+    rows = torch.tensor([[3.0, 4.0]])
+    for factor in (1e-30, 1e-22, 1.0, 1e22, 1e37):
+        torch.testing.assert_close(unit_features(rows * factor, "x"), torch.tensor([[0.6, 0.8]]))
+    torch.testing.assert_close(
+        unit_features(rows.double() * 1e300, "x"), torch.tensor([[0.6, 0.8]])
+    )
+
+
+def test_zero_vectors_warn_and_all_zero_is_an_error() -> None:
+    with pytest.warns(RinceWarning, match="1 of 2 x are zero vectors"):
+        unit = unit_features(torch.tensor([[0.0, 0.0], [0.0, -2.0]]), "x")
+    assert unit.tolist() == [[0.0, 0.0], [0.0, -1.0]]
+    with pytest.raises(ValueError, match="all x are zero vectors"):
+        unit_features(torch.zeros(2, 3), "x")
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 7, 100])
+def test_chunks_hold_all_cosines_once(chunk_size: int) -> None:
+    query, gallery = normal_features(0, 7), normal_features(1, 5)
+    found = np.full((7, 5), np.nan)
+    for rows, similarity in cosine_chunks(query.requires_grad_(), gallery, chunk_size):
+        assert len(similarity) <= chunk_size
+        assert np.isnan(found[rows]).all()
+        found[rows] = similarity.numpy()
+    np.testing.assert_allclose(found, cosines(query.detach(), gallery), atol=1e-6)
+
+
+def test_chunk_errors() -> None:
+    with pytest.raises(ValueError, match="as many dimensions, got 8 and 4"):
+        next(cosine_chunks(normal_features(0, 2), normal_features(0, 2, 4), 2))
+    with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
+        next(cosine_chunks(normal_features(0, 2), normal_features(0, 2), 0))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 5])
+def test_rows_are_sorted_each_for_itself(rows: int) -> None:
+    values = normal_features(3, rows, 40)
+    expected = torch.sort(values, dim=1).values
+    assert torch.equal(sort_rows(values.clone()), expected)
