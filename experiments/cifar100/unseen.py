@@ -161,9 +161,7 @@ def run(setting, arguments, outliers):
         data=str(root / "seen"),
         objective=objective,
         model=ModelOptions(backbone=setting["backbone"]),
-        optim=OptimOptions(
-            lr=rate * batch / 128, weight_decay=5e-4, warmup_epochs=0.02 * epochs
-        ),
+        optim=OptimOptions(lr=rate * batch / 128, weight_decay=5e-4, warmup_epochs=0.02 * epochs),
         images=ImageOptions(augmentation=setting["views"]),
         epochs=epochs,
         batch_size=batch,
@@ -204,7 +202,8 @@ def run(setting, arguments, outliers):
 def evaluate(network, root, outliers, device):
     import torch
 
-    from rince.data import FileImages, eval_batches
+    from rince.data.batches import eval_batches
+    from rince.data.image.files import FileImages
     from rince.evaluation.features import extract_features
     from rince.metrics import ClassGaussians, auroc, hierarchical_retrieval
 
@@ -212,7 +211,9 @@ def evaluate(network, root, outliers, device):
         return extract_features(network, eval_batches(images, 512), device).features
 
     folders = {"train": "seen/train", "seen": "seen/val", "unseen": "unseen"}
-    images = {side: FileImages.from_folder(root / path).preload(32) for side, path in folders.items()}
+    images = {
+        side: FileImages.from_folder(root / path).preload(32) for side, path in folders.items()
+    }
     features = {side: features_of(x) for side, x in images.items()}
     names = {side: x.taxonomy.paths for side, x in images.items()}
     groups = sorted({path[0] for path in names["seen"]})

@@ -6,8 +6,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles import hierarchy as oracle
 
+from oracles import hierarchy as oracle
 from rince.metrics.hierarchy import hierarchical_retrieval, top_down_consistency
 
 KS = (1, 2, 5)
@@ -84,9 +84,7 @@ def agree(found, expected):
 @given(cases(), st.sampled_from([0.5, 1.0, 2.0]), st.integers(1, 3))
 def test_it_is_its_definition(case, alpha, chunk_size):
     query, gallery, query_levels, gallery_levels, exclude_self = case
-    ignored = [
-        [exclude_self and i == j for j in range(len(gallery))] for i in range(len(query))
-    ]
+    ignored = [[exclude_self and i == j for j in range(len(gallery))] for i in range(len(query))]
     expected = definition(query, gallery, query_levels, gallery_levels, ignored, alpha)
     options = {"ks": KS, "exclude_self": exclude_self, "alpha": alpha, "chunk_size": chunk_size}
     if expected["skipped"] == len(query):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.evaluation.features import cosine_chunks, sort_rows
+from rince.metrics.arrays import Array, cosine_chunks, sort_rows, tensors
 
 INFINITY = float("inf")
 
@@ -65,15 +65,15 @@ class HierarchicalResult:
 
 
 def hierarchical_retrieval(
-    query: Tensor,
-    gallery: Tensor,
-    query_levels: Tensor,
-    gallery_levels: Tensor,
+    query: Array,
+    gallery: Array,
+    query_levels: Array,
+    gallery_levels: Array,
     *,
     ks: Sequence[int] = (1, 5, 10, 20),
     exclude_self: bool = False,
-    query_sequence: Tensor | None = None,
-    gallery_sequence: Tensor | None = None,
+    query_sequence: Array | None = None,
+    gallery_sequence: Array | None = None,
     alpha: float = 1.0,
     chunk_size: int = 64,
 ) -> HierarchicalResult:
@@ -124,6 +124,9 @@ def hierarchical_retrieval(
         >>> found.levels[0].recall[1], found.mistake_severity, round(found.h_ap, 4)
         (0.0, 1.0, 0.8333)
     """
+    query, gallery, query_levels, gallery_levels = tensors(
+        query, gallery, query_levels, gallery_levels
+    )
     num_queries, num_items = len(query), len(gallery)
     require(all(k >= 1 for k in ks), f"ks must be at least 1, got {tuple(ks)}")
     require(alpha > 0, f"alpha must be positive, got {alpha}")
@@ -135,8 +138,8 @@ def hierarchical_retrieval(
     )
     sequences = _checked_sequences(query_sequence, gallery_sequence, num_queries, num_items)
     device = query.device
-    query_groups, gallery_groups = (
-        _renumbered(query_levels.to(device), gallery_levels.to(device))
+    query_groups, gallery_groups = _renumbered(
+        query_levels.to(device), gallery_levels.to(device)
     )  # (L, Q), (L, G)
     parts: list[_Chunk] = []
     for rows, similarity in cosine_chunks(query, gallery, chunk_size):
@@ -150,7 +153,7 @@ def hierarchical_retrieval(
     return _summary(parts, ks)
 
 
-def top_down_consistency(predicted: Tensor, true: Tensor) -> float:
+def top_down_consistency(predicted: Array, true: Array) -> float:
     """Of the samples predicted right at the finest level, the share right at all levels above.
 
     For predictions made at each level apart (one classifier a level): a husky that is called a
@@ -170,6 +173,7 @@ def top_down_consistency(predicted: Tensor, true: Tensor) -> float:
         >>> top_down_consistency(predicted, torch.tensor([[0, 0], [1, 0], [3, 1]]))
         0.5
     """
+    predicted, true = tensors(predicted, true)
     require(
         predicted.shape == true.shape and predicted.ndim == 2,
         f"predicted and true must both be (samples, levels), got {tuple(predicted.shape)} and "
@@ -206,7 +210,10 @@ def _renumbered(query_levels: Tensor, gallery_levels: Tensor) -> tuple[Tensor, T
 def _heights(query_groups: Tensor, gallery_groups: Tensor) -> Tensor:
     """(rows, G) uint8: the number of levels, from the finest on, where the groups differ."""
     height = torch.zeros(
-        query_groups.shape[1], gallery_groups.shape[1], dtype=torch.uint8, device=query_groups.device
+        query_groups.shape[1],
+        gallery_groups.shape[1],
+        dtype=torch.uint8,
+        device=query_groups.device,
     )
     for of_query, of_gallery in zip(query_groups, gallery_groups, strict=True):
         height += of_query[:, None] != of_gallery[None, :]
@@ -491,7 +498,7 @@ def _check_levels(
 
 
 def _checked_sequences(
-    query: Tensor | None, gallery: Tensor | None, num_queries: int, num_items: int
+    query: Array | None, gallery: Array | None, num_queries: int, num_items: int
 ) -> tuple[Tensor, Tensor] | None:
     require(
         (query is None) == (gallery is None),
@@ -499,6 +506,7 @@ def _checked_sequences(
     )
     if query is None or gallery is None:
         return None
+    query, gallery = tensors(query, gallery)
     require(
         query.shape == (num_queries,) and gallery.shape == (num_items,),
         f"sequences must be one integer an item, got {tuple(query.shape)} for {num_queries} "
@@ -519,7 +527,9 @@ def _summary(parts: Sequence[_Chunk], ks: Sequence[int]) -> HierarchicalResult:
     found = []
     for level in levels.unbind(dim=1):
         chosen = level[level[:, 0] > 0]
-        means = chosen[:, 1:].mean(dim=0).tolist() if len(chosen) else [float("nan")] * (4 + len(ks))
+        means = (
+            chosen[:, 1:].mean(dim=0).tolist() if len(chosen) else [float("nan")] * (4 + len(ks))
+        )
         found.append(
             LevelResult(
                 recall=dict(zip(ks, means[4:], strict=True)),
