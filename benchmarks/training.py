@@ -42,8 +42,9 @@ from torchvision import transforms
 
 import rince.training.module as training_module
 from rince.core.input_spec import InputSpec
+from rince.core.pixels import NORMALISATION
 from rince.data.batches import TrainLoader
-from rince.data.views import NORMALISATION, BatchAugmentation
+from rince.data.views import BatchAugmentation
 from rince.models.backbones import build_backbone
 from rince.models.heads import ProjectionHead
 from rince.training.config import from_dict

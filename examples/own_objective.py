@@ -20,16 +20,11 @@ import torch
 from torch import Tensor
 
 import rince
-from rince.core.input_spec import InputSpec
-from rince.data.items import Items, Splits, digest
-from rince.data.kind import Kind, Request
-from rince.data.kinds import register_kind
-from rince.data.views import ViewConfig
+from rince.data import Items, Kind, Request, Splits, ViewConfig, register_kind
 from rince.evaluation import STEPS, Context, EvaluationOptions
-from rince.models.backbones import Backbone, as_backbone
+from rince.models import Backbone, InputSpec, as_backbone
 from rince.ranks import PairRanks
-from rince.training import TrainConfig, train
-from rince.training.evaluation import evaluate_run
+from rince.training import OptimOptions, TrainConfig, evaluate_run, train
 
 REGIMES = rince.Taxonomy([("chaotic", "28"), ("chaotic", "60"), ("periodic", "160")])
 SPEC = InputSpec("windows", (3, sensors.WINDOW))
@@ -86,7 +81,7 @@ class Windows(Items):
         return replace(self, values=self.values[indices], labels=self.labels[indices])
 
     def fingerprint(self) -> str:
-        return digest([self.name, self.values.shape, float(self.values.double().sum())])
+        return f"{self.name} {len(self)} {float(self.values.double().sum()):.6g}"
 
     def augmentation(self, config: ViewConfig) -> Jitter:
         return Jitter()
@@ -139,7 +134,7 @@ def main(seconds: float, epochs: int) -> dict[str, float]:
             epochs=epochs,
             batch_size=64,
             output=output,
-            optim=rince.training.OptimOptions(optimizer="adamw", lr=2e-3),
+            optim=OptimOptions(optimizer="adamw", lr=2e-3),
             accelerator="cpu",
             progress=False,
         )

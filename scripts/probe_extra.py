@@ -61,6 +61,7 @@ def train() -> None:
 
 
 def export() -> None:
+    from rince.core.input_spec import InputSpec
     from rince.models.backbones import build_backbone
     from rince.models.exported import ImageEncoder, save_exported
     from rince.models.onnx_file import write_onnx
@@ -82,6 +83,7 @@ def export() -> None:
 
 
 def timm() -> None:
+    from rince.core.input_spec import InputSpec
     from rince.models.backbones import build_backbone
 
     assert build_backbone("timm/resnet10t", InputSpec.images(size=32)).feature_dim == 512

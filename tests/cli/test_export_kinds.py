@@ -162,21 +162,21 @@ def test_what_is_wrong_with_texts_is_said(
         (tmp_path / name).write_text("\n")
     output = ["-o", str(tmp_path / "a.npz")]
     for data, message in (
-        (image_tree, f"expected texts, a .csv, .jsonl or .txt file, got {image_tree}"),
-        (tmp_path / "other.csv", "has no column 'text'; its columns are question, answer"),
-        (tmp_path / "empty.txt", "holds no text: expected one a line"),
-        (tmp_path / "empty.csv", "holds no text"),
-        (tmp_path / "none.txt", "cannot read the texts in"),
-        (tmp_path / "none.csv", "cannot read the texts in"),
+        (image_tree, f"texts, a .csv, .jsonl or .txt file, got {image_tree}"),
+        (tmp_path / "other.csv", "question, answer"),
+        (tmp_path / "empty.txt", "empty.txt"),
+        (tmp_path / "empty.csv", "empty.csv"),
+        (tmp_path / "none.txt", "none.txt"),
+        (tmp_path / "none.csv", "none.csv"),
     ):
         assert message in refusal(["embed", str(text_run), str(data), *output], capsys)
         search = ["search", "red", "--gallery", str(data), "--run", str(text_run)]
         assert message in refusal(search, capsys)
     assert not (tmp_path / "a.npz").exists()
-    with pytest.raises(RinceError, match=r"with no projection head \(leave out --head\)"):
+    with pytest.raises(RinceError, match=r"--head"):
         export_run(load_run(text_run), tmp_path / "net", head=True)
     assert main(["export", str(text_run), "-o", str(tmp_path / "net")]) == 0
-    with pytest.raises(RinceError, match=r"read it with sentence_transformers\.Sentence"):
+    with pytest.raises(RinceError, match=r"sentence_transformers\.Sentence"):
         rince.load_exported(tmp_path / "net")
 
 
@@ -229,7 +229,7 @@ def test_a_run_on_videos(
     runtime = pytest.importorskip("onnxruntime", reason="needs the extra export")
     pytest.importorskip("onnxscript", reason="needs the extra export")
     folder, file = tmp_path / "net", tmp_path / "found.npz"
-    with pytest.warns(RinceWarning, match="no results"):
+    with pytest.warns(RinceWarning, match="rince evaluate"):
         assert main(["export", str(video_run), "-o", str(folder)]) == 0
     card = (folder / "README.md").read_text()
     assert "# pixels: (B, 3, 2, 16, 16) uint8" in card
@@ -286,7 +286,7 @@ def test_clips_of_other_cuts_are_another_network(video_run: Path) -> None:
 def test_the_head_of_a_run_on_videos(video_run: Path, tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="needs the extra export")
     trained = load_run(video_run)
-    with pytest.warns(RinceWarning, match="no results"):
+    with pytest.warns(RinceWarning, match="rince evaluate"):
         export_run(trained, tmp_path / "net", head=True, onnx=False)
     clips = torch.randn(3, 3, 2, 16, 16)
     with torch.no_grad():
@@ -319,7 +319,7 @@ def test_what_is_wrong_with_videos_is_said(
     ):
         assert message in refusal(["embed", str(video_run), str(data), *output], capsys)
     assert not (tmp_path / "a.npz").exists()
-    with pytest.warns(RinceWarning, match="2 of 5 clips are left out"):
+    with pytest.warns(RinceWarning, match="2 of 5 clips"):
         assert main(["embed", str(video_run), str(mixed), *output, "--skip-unreadable"]) == 0
     with np.load(tmp_path / "a.npz") as found:
         assert found["paths"].tolist() == [f"{mixed}/a.mp4@{x:.3f}" for x in (0.0, 0.3, 0.6)]

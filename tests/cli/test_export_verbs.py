@@ -139,7 +139,7 @@ def test_the_head_is_the_trained_one(runs: Path) -> None:
     )
     classifier = load_run(runs / "classifier")
     assert classifier.head is None
-    with pytest.raises(RinceError, match=r"trained with cross-entropy: it has a classifier"):
+    with pytest.raises(RinceError, match=r"cross-entropy.*--head"):
         trained_encoder(classifier, head=True)
     assert trained_encoder(classifier).output_dim == 128
 
@@ -147,7 +147,7 @@ def test_the_head_is_the_trained_one(runs: Path) -> None:
 def test_results_that_are_older_than_the_weights_stay_out(runs: Path, tmp_path: Path) -> None:
     run = shutil.copytree(runs / "rince", tmp_path / "run")
     os.utime(run / RESULTS_FILE, (0, 0))
-    with pytest.warns(RinceWarning, match="no results, or was trained on since"):
+    with pytest.warns(RinceWarning, match="rince evaluate"):
         folder = export_run(load_run(run), onnx=False)
     assert folder == run / "export"
     assert "Not evaluated." in (folder / "README.md").read_text()
@@ -178,7 +178,7 @@ def test_a_failed_export_leaves_nothing(
 def test_a_backbone_of_the_users_own(image_tree: Path, tmp_path: Path) -> None:
     run = train(small_config(image_tree, tmp_path, epochs=1, knn_every=0), flat_backbone())
     trained = load_run(run, flat_backbone())
-    with pytest.warns(RinceWarning, match="no results"):
+    with pytest.warns(RinceWarning, match="rince evaluate"):
         folder = export_run(trained, onnx=False)
     found = rince.load_exported(folder, flat_backbone().module)
     assert found.backbone is None
@@ -222,7 +222,7 @@ def test_unreadable_images(
     given = ["embed", str(runs / "rince"), str(photos), "-o", str(tmp_path / "a.npz")]
     assert "bad.png" in refusal(given, capsys)
     assert not (tmp_path / "a.npz").exists()
-    with pytest.warns(RinceWarning, match="1 of 3 images are left out"):
+    with pytest.warns(RinceWarning, match="1 of 3 images"):
         assert main([*given, "--skip-unreadable"]) == 0
     with np.load(tmp_path / "a.npz") as found:
         assert [Path(path).name for path in found["paths"]] == [

@@ -45,6 +45,13 @@ def test_names_of_the_evaluation_itself() -> None:
         assert old("rince.evaluation.evaluate", name) is getattr(evaluation, name)
 
 
+def test_one_function_embeds_every_kind() -> None:
+    from rince import evaluation
+
+    for name in ("embed_images", "embed_clips", "embed_texts"):
+        assert old("rince.evaluation.embeddings", name) is evaluation.embed
+
+
 def sides() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Queries, gallery and their labels, of two sizes so that no mix-up goes unnoticed."""
     generator = torch.Generator().manual_seed(0)
@@ -85,5 +92,5 @@ def test_a_name_that_never_was_is_unknown() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(AttributeError, match=r"'old' has no attribute 'cosh'"):
-            moved_names("old", {"sqrt": "math"})("cosh")
+            moved_names("old", {"sqrt": "math.sqrt"})("cosh")
         assert not hasattr(importlib.import_module("rince.evaluation.ood"), "__path__")

@@ -333,7 +333,7 @@ def test_draws_in_packs(count: int, packs: int, size: int, seed: int) -> None:
 
 
 def test_impossible_batches_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"batch_size 20 is no multiple of 12, .* take 12, or"):
+    with pytest.raises(ValueError, match=r"batch_size must be a multiple of 12.* got 20: take 12"):
         balanced(EVEN, THREES, 20, 4, 3)
     with pytest.raises(ValueError, match="images_per_class must be at least 1, got 0"):
         balanced(EVEN, THREES, 20, 0, 1)

@@ -474,7 +474,7 @@ def test_cifar100_is_read(tmp_path: Path, layout: str) -> None:
         ({"coarse_labels": [0] * 200}, "coarse labels are not the 20 superclasses"),
         ({"fine_labels": [100] * 200}, r"labels must lie in \[0, 100\)"),
         ({"data": np.zeros((200, 3071), np.uint8)}, "damaged"),
-        ({"fine_labels": [0] * 199}, "one for each of the 200 images"),
+        ({"fine_labels": [0] * 199}, "one for each of the 200 "),
     ],
 )
 @pytest.mark.usefixtures("bare_machine")

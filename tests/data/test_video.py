@@ -121,19 +121,19 @@ def _broken(folder: Path) -> dict[str, tuple[Path, str]]:
     os.mkfifo(pipe)
     return {
         "empty": (empty, r"it is empty \(0 bytes\)"),
-        "text": (text, "it is damaged, or no video that FFmpeg knows"),
-        "header": (header, "it is damaged, or no video that FFmpeg knows"),
+        "text": (text, "it is damaged, or FFmpeg"),
+        "header": (header, "it is damaged, or FFmpeg"),
         "sound": (sound, "it holds only sound"),
         "missing": (folder / "missing.mp4", "there is no such file"),
-        "folder": (folder, "it is no plain file"),
-        "pipe": (pipe, "it is no plain file"),
+        "folder": (folder, "it is not a plain file"),
+        "pipe": (pipe, "it is not a plain file"),
     }
 
 
 @pytest.mark.parametrize("name", ["empty", "text", "header", "sound", "missing", "folder", "pipe"])
 def test_files_that_cannot_be_read(tmp_path: Path, name: str) -> None:
     path, reason = _broken(tmp_path)[name]
-    message = f"cannot read {path}: {reason}.*Mend or remove the file.*images.skip_unreadable"
+    message = f"cannot read {path}: {reason}.*Fix or remove the file.*images.skip_unreadable"
     for attempt in (lambda: probe(path), lambda: read_frames(path, [0.0], 16)):
         with pytest.raises(RinceError, match=message):
             attempt()

@@ -142,7 +142,7 @@ def test_a_table_of_clips(tmp_path: Path) -> None:
         with pytest.raises(RinceError, match=message):
             load_videos(tmp_path, **SMALL)  # type: ignore[arg-type]
     (tmp_path / "clips.csv").write_text("file\n1.mp4\n")
-    with pytest.raises(RinceError, match="must have a header with the column clip"):
+    with pytest.raises(RinceError, match="no column .clip.*columns are file"):
         load_videos(tmp_path, **SMALL)  # type: ignore[arg-type]
 
 
@@ -206,7 +206,7 @@ def test_shots_from_a_table(tmp_path: Path) -> None:
     with pytest.raises(RinceError, match=r"the shots of a.mp4 overlap"):
         read_shots(table)
     table.write_text("video,start\na.mp4,0\n")
-    with pytest.raises(RinceError, match="must be a csv with the columns video, start_s, end_s"):
+    with pytest.raises(RinceError, match="no column .start_s., .end_s."):
         read_shots(table)
 
 

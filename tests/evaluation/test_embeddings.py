@@ -82,14 +82,14 @@ def test_files_that_cannot_be_read(photos: Path) -> None:
     with pytest.raises(RinceError, match=r"cannot read .*png"):
         embed(encoder(), files, batch_size=2)
     with pytest.warns(RinceWarning, match="3 of 10 images are left out"):
-        found = embed(encoder(), files, batch_size=2, skip_unreadable=True)
+        found = embed(encoder(), files, batch_size=2, on_unreadable="skip")
     kept = [0, 1, 4, 5, 6, 7, 8]
     assert found.paths == tuple(files[i] for i in kept)
     torch.testing.assert_close(found.vectors, whole.vectors[kept])
     for file in files:
         Path(file).write_bytes(b"no image")
     with pytest.raises(RinceError, match="none of the 10 images can be read"):
-        embed(encoder(), files, skip_unreadable=True)
+        embed(encoder(), files, on_unreadable="skip")
 
 
 def test_the_nearest_against_all_cosines_in_float64() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rince import RinceError, RinceWarning, Taxonomy
-from rince.data.arrays import TensorImages
+from rince.data.arrays import TensorImages, unlabelled
 from rince.data.items import Splits
 from rince.data.views import evaluation_pixels
 from rince.evaluation import STEPS, Context, EvaluationOptions, evaluate_backbone
@@ -28,8 +28,9 @@ def splits(taxonomy: Taxonomy, train: int, test: int) -> Splits:
     return Splits(images(train), images(test))
 
 
-def outliers() -> dict[str, Tensor]:
-    return {"black": torch.zeros(5, 1, 8, 8, dtype=torch.uint8)}
+def outliers() -> dict[str, TensorImages]:
+    black = torch.zeros(5, 1, 8, 8, dtype=torch.uint8)
+    return {"black": unlabelled(black, Taxonomy([("none",)]))}
 
 
 OPTIONS = EvaluationOptions(probe_epochs=2, map_points=40, gallery_queries=2)
@@ -45,14 +46,14 @@ def test_fewer_training_images_than_neighbours() -> None:
     assert "ood/black/msp/AUROC" not in found.metrics
 
 
-def test_a_classifier_judges_outliers_by_its_logits() -> None:
+def test_a_classifier_scores_outliers_by_its_logits() -> None:
     tree = Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]})
     torch.manual_seed(0)
     head = nn.Linear(64, 3).requires_grad_(False)
     data = splits(tree, 16, 6)
     found = evaluate_backbone(nn.Flatten(), data, outliers(), options=OPTIONS, classifier=head)
     inside = head(evaluation_pixels(data.test.pixels).flatten(1))
-    outside = head(evaluation_pixels(outliers()["black"]).flatten(1))
+    outside = head(evaluation_pixels(outliers()["black"].pixels).flatten(1))
     for name, score in (("msp", msp_score), ("energy", energy_score)):
         scores = score(inside), score(outside)
         assert found.metrics[f"ood/black/{name}/AUROC"] == pytest.approx(auroc(*scores))
@@ -77,7 +78,7 @@ def test_without_a_covariance_the_other_detector_and_all_else_remain() -> None:
     assert "probe/fine" in found.metrics
 
 
-def test_one_class_has_no_order_to_judge() -> None:
+def test_one_class_has_no_order_to_measure() -> None:
     found = evaluate_backbone(
         nn.Flatten(), splits(Taxonomy([("only",)]), 20, 12), {}, options=OPTIONS
     )
@@ -90,7 +91,7 @@ class Collapsed(nn.Module):
         return torch.ones(len(images), 3)
 
 
-def test_a_collapsed_encoder_is_judged_as_worthless() -> None:
+def test_a_collapsed_encoder_scores_at_chance_or_below() -> None:
     tree = Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]})
     found = evaluate_backbone(Collapsed(), splits(tree, 60, 40), {}, options=OPTIONS)
     assert found.metrics["retrieval/fine/R@1"] == 0
@@ -141,3 +142,21 @@ def test_two_steps_that_give_one_name_are_refused() -> None:
     data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 6)
     with pytest.raises(ValueError, match="step norm_ratio gives mine/norm-ratio, which an earlier"):
         evaluate_backbone(nn.Flatten(), data, {}, options=OPTIONS, steps=[norm_ratio, norm_ratio])
+
+
+def test_outliers_may_be_items_or_their_pixels() -> None:
+    data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 6)
+    pixels = torch.zeros(5, 1, 12, 12, dtype=torch.uint8)  # larger than the others, so fitted
+    items = unlabelled(pixels, data.test.taxonomy, image_size=8)
+    one, other = (
+        evaluate_backbone(nn.Flatten(), data, {"black": given}, options=OPTIONS)
+        for given in (pixels, items)
+    )
+    assert one.metrics == other.metrics
+    assert one.info["outliers"] == {"black": 5}
+
+
+def test_nothing_to_test_on_is_refused() -> None:
+    data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 0)
+    with pytest.raises(ValueError, match="no test images"):
+        evaluate_backbone(nn.Flatten(), data, {}, options=OPTIONS)

@@ -92,7 +92,7 @@ def test_labelled_clips(labelled: Path, tmp_path: Path) -> None:
     assert "Similarity over time" in page
 
 
-def test_nothing_is_judged_by_labels_that_are_not_there(tmp_path: Path) -> None:
+def test_clips_without_labels_are_evaluated_by_time_only(tmp_path: Path) -> None:
     folder = _run(_videos(tmp_path / "plain", ("",)), tmp_path, "run")
     evaluate_run(folder, {}, options=OPTIONS)
     found = load_evaluation(folder)
@@ -101,7 +101,7 @@ def test_nothing_is_judged_by_labels_that_are_not_there(tmp_path: Path) -> None:
     assert "retrieval/near/R@1" in found.metrics
 
 
-def test_a_classifier_is_judged_by_its_own_logits(labelled: Path, tmp_path: Path) -> None:
+def test_a_classifier_is_evaluated_by_its_own_logits(labelled: Path, tmp_path: Path) -> None:
     """As after fine-tuning: by clip, and over the mean probabilities of a video's clips."""
     first = _run(labelled, tmp_path, "first")
     tuned = _run(
@@ -150,14 +150,14 @@ def test_a_classifier_is_judged_by_its_own_logits(labelled: Path, tmp_path: Path
         if expected[0] != expected[1]:
             break
     assert expected[0] != expected[1]
-    judged = evaluate_backbone(
+    metrics = evaluate_backbone(
         trained.backbone.module, splits, {}, options=OPTIONS, classifier=head.requires_grad_(False)
     ).metrics
-    assert judged["classifier/fine"] == pytest.approx(expected[0])
-    assert judged["classifier/video"] == pytest.approx(expected[1])
+    assert metrics["classifier/fine"] == pytest.approx(expected[0])
+    assert metrics["classifier/video"] == pytest.approx(expected[1])
 
 
-def test_videos_of_one_clip_are_judged_by_label(labelled: Path, tmp_path: Path) -> None:
+def test_videos_of_one_clip_are_evaluated_by_label(labelled: Path, tmp_path: Path) -> None:
     videos = VideoConfig(frames=4, stride=1, per_video=1, cache_gb=0)
     folder = _run(labelled, tmp_path, "run", videos=videos, ranks=RanksConfig())
     evaluate_run(folder, {}, options=OPTIONS)
@@ -171,7 +171,7 @@ def test_other_data_must_be_clips_of_that_length(
     labelled: Path, image_tree: Path, tmp_path: Path
 ) -> None:
     folder = _run(labelled, tmp_path, "run")
-    with pytest.raises(RinceError, match="holds colour images of 16 pixels, but run was trained on "
-                       "colour clips of 4 frames of 16 pixels"):  # fmt: skip
+    with pytest.raises(RinceError, match="holds colour images of 16 x 16 pixels, but run was "
+                       "trained on colour clips of 4 frames of 16 x 16 pixels"):  # fmt: skip
         evaluate_run(folder, {}, options=OPTIONS, data=str(image_tree))
     torch.manual_seed(0)

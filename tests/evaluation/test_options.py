@@ -25,7 +25,8 @@ def test_numbers_out_of_range_are_named(change: dict[str, float], message: str) 
     EvaluationOptions(map_points=0, near=0)
 
 
-def test_options_need_no_torch() -> None:
-    code = "import sys, rince.evaluation.options; print('torch' in sys.modules)"
+@pytest.mark.parametrize("module", ["options", "results"])
+def test_options_and_stored_results_need_no_torch(module: str) -> None:
+    code = f"import sys, rince.evaluation.{module}; print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout == "False\n"

@@ -29,6 +29,7 @@ def test_the_papers_settings() -> None:
         ((1.0, -0.1), (0.1, 0.6), r"must lie in \[0, 1\], got \(1.0, -0.1\)"),
         ((1.0, 1.0), (0.1, 0.6), r"must fall from rank to rank .* got \(1.0, 1.0\)"),
         ((0.5, 1.0), (0.1, 0.6), r"must fall from rank to rank .* got \(0.5, 1.0\)"),
+        ((1.0, 0.5, 0.7), (0.1, 0.6), r"must fall from rank to rank .* got \(1.0, 0.5, 0.7\)"),
     ],
 )
 def test_schedules_that_make_no_sense_are_refused(scores: Any, limits: Any, match: str) -> None:

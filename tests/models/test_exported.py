@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import rince
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
-from rince.data.views import NORMALISATION, evaluation_pixels
+from rince.core.pixels import NORMALISATION
+from rince.data.views import evaluation_pixels
 from rince.models.backbones import build_backbone
 from rince.models.exported import (
     EXPORT_FILE,

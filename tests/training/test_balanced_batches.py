@@ -43,7 +43,7 @@ def test_on_the_command_line(image_tree: Path, tmp_path: Path) -> None:
 
 def test_superclasses_must_be_there(image_tree: Path, tmp_path: Path) -> None:
     config = small_config(image_tree / "warm", tmp_path, batches=BALANCED)
-    with pytest.raises(ValueError, match="classes_per_superclass needs superclasses"):
+    with pytest.raises(ValueError, match="batches.classes_per_superclass"):
         train(config, flat_backbone())
 
 

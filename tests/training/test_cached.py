@@ -348,18 +348,18 @@ def test_a_change_before_the_backward_pass_is_noticed(what: str) -> None:
 
 def test_what_is_refused() -> None:
     module, x = encoder(), images()
-    with pytest.raises(ValueError, match="micro_batch must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="micro_batch .*0"):
         cached_encode(module, x, 0)
     with pytest.raises(ValueError, match="at least one row"):
         cached_encode(module, x[:0], 4)
-    with pytest.raises(ValueError, match=r"no gradient to its inputs.*inputs.detach\(\)"):
+    with pytest.raises(ValueError, match=r"inputs.detach\(\)"):
         cached_encode(module, x.requires_grad_(), 4)
     module[0].weight.register_hook(lambda gradient: 2 * gradient)  # type: ignore[union-attr]
-    with pytest.raises(ValueError, match="gradient hook.*register_post_accumulate_grad_hook"):
+    with pytest.raises(ValueError, match="register_post_accumulate_grad_hook"):
         cached_encode(module, x.detach(), 4)
     module = encoder()
     total = cached_encode(module, images(), 4).sum()
-    with pytest.raises(RuntimeError, match="no second derivatives.*call the encoder itself"):
+    with pytest.raises(RuntimeError, match="second derivatives"):
         torch.autograd.grad(total, list(module.parameters()), create_graph=True)
 
 
@@ -426,7 +426,7 @@ def _worker(index: int, folder: str) -> None:
             loss = wrapped(images()[rows], LABELS[rows])
             loss.backward()
         found[micro_batch] = (loss.detach(), gradients(wrapped.module), len(reductions))
-    with pytest.raises(ValueError, match="wrapped in DistributedDataParallel.*bare encoder"):
+    with pytest.raises(ValueError, match="DistributedDataParallel"):
         cached_encode(nn.parallel.DistributedDataParallel(encoder()), images(), 3)
     torch.save(found, f"{folder}/found{index}.pt")
     dist.destroy_process_group()

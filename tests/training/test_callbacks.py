@@ -59,7 +59,7 @@ def test_a_knn_that_fails_does_not_stop_the_training(tmp_path: Path) -> None:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return super().forward(images) * math.nan
 
-    with pytest.warns(RinceWarning, match="no kNN accuracy after epoch 1: .* Training goes on"):
+    with pytest.warns(RinceWarning, match="kNN .*epoch 1"):
         assert _measured(9, Broken(), tmp_path) == []
 
 

@@ -52,7 +52,7 @@ def test_the_first_checkpoint_fails(tmp_path: Path, small_disk: None) -> None:
 def test_no_failure_leaves_the_other_processes_waiting(tmp_path: Path) -> None:
     writer = AtomicCheckpointIO()
     writer.save_checkpoint({"x": lambda: 0}, tmp_path / "last.ckpt")  # cannot be pickled
-    assert "could not write a checkpoint" in str(writer.failed)
+    assert "--resume" in str(writer.failed)
     (tmp_path / "file").write_text("")
     writer.save_checkpoint({}, tmp_path / "file" / "last.ckpt")  # below a file
     assert "there is none yet" in str(writer.failed)
@@ -86,9 +86,9 @@ def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
     trainer, callback = _Trainer(io), CheckpointEvery(tmp_path, 3, io)
     trainer.take_steps(callback, 4)
     trainer.full = True
-    with pytest.warns(RinceWarning, match="Training goes on and will try again"):
+    with pytest.warns(RinceWarning, match="test_a_disk_that_is_full"):
         trainer.take_steps(callback, 2)
-    with pytest.raises(RinceError, match="could not write a checkpoint"):
+    with pytest.raises(RinceError, match="test_a_disk_that_is_full"):
         callback.on_train_end(trainer, None)  # type: ignore[arg-type]
     trainer.full = False
     trainer.take_steps(callback, 3)
@@ -113,7 +113,7 @@ def test_whatever_a_damaged_file_raises(
 
     (tmp_path / CHECKPOINT_FILE).write_bytes(b"x")
     monkeypatch.setattr(torch, "load", load)
-    with pytest.raises(RinceError, match=rf"is damaged, .*{type(error).__name__}"):
+    with pytest.raises(RinceError, match=rf"last.ckpt .*{type(error).__name__}"):
         read_checkpoint(tmp_path)
 
 

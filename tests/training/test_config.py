@@ -23,39 +23,42 @@ def test_a_configuration_survives_yaml() -> None:
     config = TrainConfig(data="x", loss=LossConfig(temperatures=(0.1, 0.3)), seed=7)
     config.batches = BatchConfig(4, 2)
     assert from_dict(to_dict(config)) == config
-    with pytest.raises(ValueError, match="no option epoch: did you mean epochs"):
+    with pytest.raises(ValueError, match="epoch: .*epochs"):
         from_dict({"data": "x", "epoch": 3})
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"model": ModelConfig(queue_size=8)}, "queue_size needs a momentum encoder"),
-        ({"model": ModelConfig(momentum=1.5)}, "momentum must lie between 0 and 1, got 1.5"),
-        ({"optim": OptimConfig(lr=-1)}, "optim.lr must be positive"),
-        ({"optim": OptimConfig(warmup_epochs=20), "epochs": 20}, r"below epochs \(20\), got 20"),
-        ({"optim": OptimConfig(warmup_epochs=1), "epochs": 1}, r"below epochs \(1\), got 1"),
-        ({"batches": BatchConfig(0)}, "batches.images_per_class must be at least 1, got 0: leave"),
+        ({"epochs": 0}, "^epochs .*0"),
+        ({"model": ModelConfig(queue_size=8)}, "model.queue_size .*model.momentum"),
+        ({"model": ModelConfig(momentum=1.5)}, "model.momentum .*1.5"),
+        ({"optim": OptimConfig(lr=-1)}, "optim.lr .*-1"),
+        (
+            {"optim": OptimConfig(warmup_epochs=20), "epochs": 20},
+            r"warmup_epochs .*\(20\).*20",
+        ),
+        ({"optim": OptimConfig(warmup_epochs=1), "epochs": 1}, r"optim.warmup_epochs .*\(1\).*1"),
+        ({"batches": BatchConfig(0)}, "batches.images_per_class .*0"),
         (
             {"batches": BatchConfig(classes_per_superclass=2)},
-            "batches.classes_per_superclass needs batches.images_per_class",
+            "batches.classes_per_superclass .*batches.images_per_class",
         ),
         (
             {"batches": BatchConfig(3, 2), "batch_size": 16},
-            "batch_size must be a multiple of 6 .*got 16",
+            "batch_size .*6 .*16",
         ),
-        ({"loss": LossConfig(margin=0)}, "loss.margin must be positive, got 0"),
-        ({"loss": LossConfig(smoothing=1)}, "loss.smoothing must be .* below 1, got 1"),
+        ({"loss": LossConfig(margin=0)}, "loss.margin .*0"),
+        ({"loss": LossConfig(smoothing=1)}, "loss.smoothing .*1, got 1"),
         (
             {"objective": "fastap", "model": ModelConfig(momentum=0.9)},
-            "fastap .* leave out model.momentum",
+            "fastap .*model.momentum",
         ),
-        ({"loss": LossConfig(temperature=0)}, "loss.temperature must be positive, got 0"),
-        ({"loss": LossConfig(temperature=float("nan"))}, "loss.temperature must be positive"),
+        ({"loss": LossConfig(temperature=0)}, "loss.temperature .*0"),
+        ({"loss": LossConfig(temperature=float("nan"))}, "loss.temperature .*nan"),
         (
             {"loss": LossConfig(temperatures=(0.1, -0.2))},
-            r"loss.temperatures must be positive, got 0.1, -0.2",
+            r"loss.temperatures .*0.1, -0.2",
         ),
     ],
 )
@@ -70,20 +73,20 @@ def test_settings_that_make_no_sense(changes: dict[str, object], message: str) -
     [
         (
             {"objective": "simclr"},
-            "objective must be one of rince, .*two-heads, got 'simclr'",
+            "objective .*rince, .*two-heads.*'simclr'",
         ),
-        ({"precision": "16"}, "precision must be one of 32-true, .*16-mixed, got '16'"),
+        ({"precision": "16"}, "precision .*32-true, .*16-mixed.*'16'"),
         (
             {"videos": {"decoder": "gif"}},
             "videos.decoder must be one of pyav, torchcodec, got 'gif'",
         ),
         (
             {"optim": {"optimizer": "adam"}},
-            "optim.optimizer must be one of auto, sgd, adamw, got 'adam'",
+            "optim.optimizer .*auto, sgd, adamw.*'adam'",
         ),
-        ({"loss": {"variant": "inout"}}, "loss.variant must be one of in, out, out-in, got"),
-        ({"images": {"augmentation": "no"}}, "images.augmentation must be one of strong, weak"),
-        ({"loss": {"positives": "all"}}, "loss.positives must be one of exclusive, cumulative"),
+        ({"loss": {"variant": "inout"}}, "loss.variant .*in, out, out-in.*'inout'"),
+        ({"images": {"augmentation": "no"}}, "images.augmentation .*strong, weak.*'no'"),
+        ({"loss": {"positives": "all"}}, "loss.positives .*exclusive, cumulative.*'all'"),
     ],
 )
 def test_a_wrong_word_is_answered_with_the_right_ones(
@@ -99,18 +102,18 @@ def test_a_wrong_word_is_answered_with_the_right_ones(
     [
         (
             {"objective": "supcon-out", "loss": LossConfig("in", temperatures=(0.1, 0.2))},
-            "^loss.variant, loss.temperatures have no effect with objective supcon-out",
+            "^loss.variant, loss.temperatures .*supcon-out",
         ),
         ({"objective": "infonce", "loss": LossConfig(positives="cumulative")}, "^loss.positives"),
-        ({"loss": LossConfig(margin=0.3, smoothing=0.1)}, "^loss.margin, loss.smoothing have"),
+        ({"loss": LossConfig(margin=0.3, smoothing=0.1)}, "^loss.margin, loss.smoothing .*rince"),
         (
             {"objective": "triplet-hierarchical", "loss": LossConfig(temperature=0.2)},
-            "^loss.temperature has no effect with objective triplet-hierarchical",
+            "^loss.temperature .*triplet-hierarchical",
         ),
-        ({"loss": LossConfig(temperature=0.2)}, "^loss.temperature has no effect .* rince"),
+        ({"loss": LossConfig(temperature=0.2)}, "^loss.temperature .*rince"),
         (
             {"objective": "cross-entropy", "model": ModelConfig(momentum=0.9, queue_size=8)},
-            "^model.momentum, model.queue_size have no effect with objective cross-entropy",
+            "^model.momentum, model.queue_size .*cross-entropy",
         ),
     ],
 )

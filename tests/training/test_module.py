@@ -159,7 +159,7 @@ def test_a_trained_run_comes_back(image_tree: Path, tmp_path: Path) -> None:
     assert run.spec == InputSpec.images(3, 16)
     assert run.step == STEPS
     assert not run.backbone.module.training
-    with pytest.raises(RinceError, match="holds a run already"):
+    with pytest.raises(RinceError, match="--resume .*--name"):
         train(config)
 
 
@@ -197,19 +197,19 @@ def test_a_loss_that_blows_up_stops_with_advice(image_tree: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("tree", "changes", "message"),
     [
-        ([("a",), ("b",)], {"objective": "supcon-coarse"}, "^supcon-coarse needs superclasses"),
-        ([("a",), ("b",)], {"objective": "supcon-two-heads"}, "^supcon-two-heads needs super"),
-        ([("a",), ("b",)], {"objective": "cross-entropy-two-heads"}, "needs superclasses"),
+        ([("a",), ("b",)], {"objective": "supcon-coarse"}, "^supcon-coarse .*superclasses"),
+        ([("a",), ("b",)], {"objective": "supcon-two-heads"}, "^supcon-two-heads .*superclasses"),
+        ([("a",), ("b",)], {"objective": "cross-entropy-two-heads"}, "two-heads .*superclasses"),
         (
             [("a",), ("b",)],
             {"objective": "cross-entropy", "loss": LossConfig(smoothing=0.1)},
-            "^loss.smoothing needs superclasses",
+            "^loss.smoothing .*superclasses",
         ),
-        ([("g", "a")], {}, "only one class"),
+        ([("g", "a")], {}, r"one class \(a\)"),
         (
             [("g", "a"), ("g", "b")],
             {"loss": LossConfig(temperatures=(0.1, 0.2, 0.3))},
-            r"holds 3 numbers, but these data have 2 rank",
+            r"loss.temperatures .*3 .*2 rank",
         ),
     ],
 )
@@ -229,7 +229,7 @@ def test_temperatures_that_do_not_rise_are_warned_of(image_tree: Path, tmp_path:
         epochs=1,
         optim=OptimConfig(warmup_epochs=0),
     )
-    with pytest.warns(RinceWarning, match="do not rise with the rank"):
+    with pytest.warns(RinceWarning, match="0.2, 0.1"):
         train(config, flat_backbone())
 
 
@@ -248,7 +248,7 @@ def test_a_run_with_a_module_of_ones_own_comes_back_with_it(
     image_tree: Path, tmp_path: Path
 ) -> None:
     folder = train(small_config(image_tree, tmp_path, epochs=1, knn_every=0), flat_backbone())
-    with pytest.raises(RinceError, match=r"a module of your own.*pass it, in Python: load_run\("):
+    with pytest.raises(RinceError, match=r"load_run\(.*backbone="):
         load_run(folder)
     mine = flat_backbone()
     trained = load_run(folder, mine).backbone

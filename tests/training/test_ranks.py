@@ -78,7 +78,7 @@ def test_a_missing_score(tmp_path: Path) -> None:
 def test_scores_of_other_classes_are_refused(tmp_path: Path) -> None:
     Similarity.from_matrix([[1.0, 0.0], [0.0, 1.0]], ["reds", "blue"]).to_csv(tmp_path / "s.csv")
     options = _ranks(scores=str(tmp_path / "s.csv"), thresholds=(0.5,))
-    with pytest.raises(RinceError, match=r"s.csv: 3 of 4 classes .*'red' \(did you mean 'reds'"):
+    with pytest.raises(RinceError, match=r"s.csv: 3 of 4 .*'red' .*'reds'"):
         training_ranks(options, TREE, 0)
 
 
@@ -156,7 +156,7 @@ def test_ranks_that_changed_are_refused(image_tree: Path, scores: Path, tmp_path
     Similarity.from_matrix([[x + 0.01 for x in row] for row in SCORES], NAMES).to_csv(scores)
     again()
     Similarity.from_matrix([[x - 0.05 for x in row] for row in SCORES], NAMES).to_csv(scores)
-    with pytest.raises(RinceError, match=r"the scores in .*scores.csv give ranks not those that"):
+    with pytest.raises(RinceError, match=r"scores.csv .*ranks"):
         again()
     scores.unlink()
     again()
@@ -165,7 +165,7 @@ def test_ranks_that_changed_are_refused(image_tree: Path, scores: Path, tmp_path
     for changed in ({"thresholds": [0.15]}, {"thresholds": None, "scores": None, "forget": 0.5}):
         edited = {**said, "ranks": {**said["ranks"], **changed}}
         (folder / CONFIG_FILE).write_text(yaml.safe_dump(edited))
-        with pytest.raises(RinceError, match=r"the ranks in its config.yaml are not those that"):
+        with pytest.raises(RinceError, match=r"ranks .*config.yaml"):
             again()
 
 
@@ -179,42 +179,42 @@ def test_a_checkpoint_from_before_there_were_scores(image_tree: Path, tmp_path: 
     said = yaml.safe_load((folder / CONFIG_FILE).read_text())
     said["ranks"]["move_classes"] = 0.5
     (folder / CONFIG_FILE).write_text(yaml.safe_dump(said))
-    with pytest.raises(RinceError, match=r"the ranks in its config.yaml are not those that"):
+    with pytest.raises(RinceError, match=r"ranks .*config.yaml"):
         resume(folder, progress=False, backbone=flat_backbone())
 
 
 def test_too_few_temperatures_for_the_ranks(image_tree: Path, scores: Path, tmp_path: Path) -> None:
     options = _ranks(scores=str(scores), thresholds=(0.8, 0.6, 0.2))
     config = small_config(image_tree, tmp_path, ranks=options)
-    with pytest.raises(ValueError, match="4 ranks; the default temperatures are known for up to 3"):
+    with pytest.raises(ValueError, match="4 ranks.*up to 3.*loss.temperatures"):
         train(config, flat_backbone())
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"thresholds": (0.5,)}, "ranks.thresholds needs scores: give ranks.scores"),
-        ({"top_k": (3,)}, "ranks.top_k needs scores"),
-        ({"missing": "negative"}, "ranks.missing needs scores"),
-        ({"score_noise": 0.1}, "ranks.score_noise needs scores"),
-        ({"text_model": "m"}, "ranks.text_model needs scores"),
-        ({"scores": "text"}, "needs one rule, .*; got none"),
+        ({"thresholds": (0.5,)}, "ranks.thresholds .*ranks.scores"),
+        ({"top_k": (3,)}, "ranks.top_k .*ranks.scores"),
+        ({"missing": "negative"}, "ranks.missing .*ranks.scores"),
+        ({"score_noise": 0.1}, "ranks.score_noise .*ranks.scores"),
+        ({"text_model": "m"}, "ranks.text_model .*ranks.scores"),
+        ({"scores": "text"}, "ranks.scores .*one .*none"),
         (
             {"scores": "a.csv", "thresholds": (0.5,), "top_k": (1,)},
-            "needs one rule, .*; got thresholds and top_k",
+            "ranks.scores .*thresholds and top_k",
         ),
         ({"scores": "wordnet", "top_k": (1,), "move_classes": 0.1}, "ranks.score_noise"),
         (
             {"scores": "wordnet", "top_k": (1,), "text_model": "m"},
-            "for ranks.scores text, got word",
+            "ranks.text_model .*wordnet",
         ),
-        ({"scores": "txet", "top_k": (1,)}, "must be text, wordnet, or a file .* got 'txet'"),
-        ({"scores": "text", "top_k": (1,), "score_noise": -1}, "at least 0, got -1"),
+        ({"scores": "txet", "top_k": (1,)}, "ranks.scores .*text, wordnet.*'txet'"),
+        ({"scores": "text", "top_k": (1,), "score_noise": -1}, "ranks.score_noise .*-1"),
         ({"move_classes": 1.5}, r"ranks.move_classes .* share in \[0, 1\], got 1.5"),
         ({"forget": -0.1}, r"ranks.forget .* share in \[0, 1\], got -0.1"),
         (
             {"scores": "text", "top_k": (1,), "missing": "drop"},
-            "ranks.missing must be one of ignore",
+            "ranks.missing .*ignore, negative.*'drop'",
         ),
     ],
 )
@@ -230,6 +230,6 @@ def test_names_and_yaml() -> None:
     assert config.run_name() == "photos-rince-out-in-mine-thresholds-0.8-0.5-forget-0.1-seed0"
     assert from_dict(yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
     other = TrainConfig(data="photos/", objective="infonce", ranks=_ranks(forget=0.1))
-    with pytest.warns(RinceWarning, match="^ranks.forget has no effect with objective infonce"):
+    with pytest.warns(RinceWarning, match="^ranks.forget .*infonce"):
         other.check()
     assert (other.label(), other.run_name()) == ("infonce", "photos-infonce-seed0")

@@ -109,7 +109,7 @@ def test_kinetics_to_ucf101(tmp_path: Path) -> None:
     weight = "stages.0.time.0.weight"
     assert torch.equal(before[weight], after[weight])  # started from, and moved by nothing
     config = parse([*given, "--name", "other", "--model.start_from", str(tuned)])
-    with pytest.raises(RinceError, match="comes from another architecture than SmallResNet"):
+    with pytest.raises(RinceError, match="SmallResNet"):
         train(config, as_backbone(SmallResNet3D(widths=(8, 8, 8)), InputSpec.clips(3, 4, 16)))
 
 

@@ -62,7 +62,7 @@ def test_ctrl_c_is_not_success(image_tree: Path, tmp_path: Path) -> None:
 )
 def test_sigterm_is_not_success(step: int, advice: str, image_tree: Path, tmp_path: Path) -> None:
     config = small_config(image_tree, tmp_path, name="run", knn_every=0)
-    with pytest.raises(RinceError, match=rf"stopped at step {step} of {3 * STEPS}; .*{advice}"):
+    with pytest.raises(RinceError, match=rf"{step} of {3 * STEPS}.*{advice}"):
         train(config, disturbed(step, _terminate))
     assert not (tmp_path / "run" / ABOUT_FILE).exists()
 
@@ -79,7 +79,7 @@ def test_what_another_run_left_does_not_mix_in(image_tree: Path, tmp_path: Path)
 def test_a_folder_that_cannot_be_written_is_named(image_tree: Path, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("not a folder")
     config = small_config(image_tree, tmp_path, name="run")
-    with pytest.raises(RinceError, match="cannot write to the run's folder .*/run"):
+    with pytest.raises(RinceError, match="/run .*--output"):
         train(config, flat_backbone())
 
 
@@ -89,7 +89,7 @@ def test_a_summary_that_cannot_be_written_leaves_the_run(image_tree: Path, tmp_p
     def block() -> None:
         (tmp_path / "run" / ABOUT_FILE).mkdir()
 
-    with pytest.raises(RinceError, match=r"is trained .*about.json could not be written"):
+    with pytest.raises(RinceError, match=r"about.json.*--resume"):
         train(config, disturbed(1, block))
     assert read_checkpoint(tmp_path / "run")["global_step"] == STEPS
     assert {p.name for p in (tmp_path / "run").iterdir()} == {
@@ -101,7 +101,7 @@ def test_a_log_that_cannot_be_written_is_warned_of(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with (
-        pytest.warns(RinceWarning, match="could not write the log .*training goes on"),
+        pytest.warns(RinceWarning, match="Is a directory"),
         logging_to(tmp_path),  # a folder
     ):
         logger.info("hello")
@@ -111,7 +111,7 @@ def test_a_log_that_cannot_be_written_is_warned_of(
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
 def test_a_disk_that_fills_up_is_warned_of_once(capsys: pytest.CaptureFixture[str]) -> None:
     with logging_to(Path("/dev/full")):
-        with pytest.warns(RinceWarning, match="could not write the log /dev/full"):
+        with pytest.warns(RinceWarning, match="/dev/full"):
             logger.info("hello")
         logger.info("again")  # a second warning would be an error here
     shown = capsys.readouterr()

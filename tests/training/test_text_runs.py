@@ -116,12 +116,12 @@ def test_other_texts_and_other_data(
     other = str(write_table(tmp_path / "other.csv", rows))
     quick = ["--device", "cpu", "--probe-epochs", "1", "--map-points", "0"]
     assert main(["evaluate", str(run), "--data", other, *quick]) == 0
-    assert "has other classes than" in capsys.readouterr().out
+    assert "note: " in capsys.readouterr().out
     for given, message in (
-        (["--data", str(image_tree)], "holds images or videos, but run was trained on texts"),
-        (["--ood", "digits"], "so outliers must be a .csv or .jsonl file with a column 'text'"),
-        (["--ood", str(tmp_path / "none.csv")], "cannot read the texts"),
-        (["--data-root", "x"], "images.root is for images"),
+        (["--data", str(image_tree)], f"{image_tree} holds no texts"),
+        (["--ood", "digits"], "column 'text'"),
+        (["--ood", str(tmp_path / "none.csv")], "none.csv"),
+        (["--data-root", "x"], "images.root"),
     ):
         assert main(["evaluate", str(run), *given, *quick]) == 1
         assert message in capsys.readouterr().err
@@ -132,7 +132,7 @@ def test_changed_texts_are_refused(words: Path, model: str, tmp_path: Path) -> N
     mine.write_text(words.read_text())
     folder = train(_config(mine, model, tmp_path, epochs=1))
     mine.write_text(words.read_text().replace("the red  sings", "the red sings a"))
-    with pytest.raises(RinceError, match="are not those that .* was trained on"):
+    with pytest.raises(RinceError, match="texts in .*mine.csv"):
         resume(folder, progress=False)
 
 
@@ -203,13 +203,13 @@ def test_what_does_not_go_together(words: Path, model: str, tmp_path: Path) -> N
         (DataConfig(cache=True), "cache"),
         (DataConfig(skip_unreadable=True), "skip_unreadable"),
     ):
-        with pytest.raises(ValueError, match=rf"images.{option} is for images, and .* holds texts"):
+        with pytest.raises(ValueError, match=rf"images.{option} .*texts"):
             train(_config(words, model, tmp_path, images=images))
-    with pytest.raises(ValueError, match="ranks.by time needs videos"):
+    with pytest.raises(ValueError, match="ranks.by time .*videos"):
         train(_config(words, model, tmp_path, ranks=RanksConfig(by="time")))
     rows = [("text", "label"), ("the red", "x"), ("a red", "x"), ("one", "x")]
     one = write_table(tmp_path / "one.csv", rows)
-    with pytest.raises(ValueError, match=r"there is only one class \(x\)"):
+    with pytest.raises(ValueError, match=r"one class \(x\)"):
         train(_config(one, model, tmp_path, batch_size=2))
 
 

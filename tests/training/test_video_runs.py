@@ -157,30 +157,28 @@ def test_changed_times_or_ranks_are_refused(videos: Path, tmp_path: Path) -> Non
     folder = train(_config(videos, tmp_path, name="run", epochs=1))
     text = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(text.replace("hop: 1.0", "hop: 0.9"))
-    with pytest.raises(RinceError, match="are not those that .*/run was trained on"):
+    with pytest.raises(RinceError, match="/run "):
         resume(folder, progress=False)
     (folder / "config.yaml").write_text(text.replace("beyond: rank", "beyond: ignore"))
-    with pytest.raises(RinceError, match="the ranks in its config.yaml are not those that"):
+    with pytest.raises(RinceError, match="ranks .*config.yaml"):
         resume(folder, progress=False)
     (folder / "config.yaml").write_text(text)
     resume(folder, progress=False)
 
 
 def test_what_does_not_go_together(videos: Path, image_tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="cross-entropy needs labels, .* ranks by time"):
+    with pytest.raises(ValueError, match="cross-entropy .*ranks.by.*infonce"):
         train(_config(videos, tmp_path, objective="cross-entropy"))
-    with pytest.raises(ValueError, match=r"ranks.by time needs videos, and .* holds none"):
+    with pytest.raises(ValueError, match=r"ranks.by time .*videos"):
         train(_config(image_tree, tmp_path))
-    with pytest.raises(ValueError, match=r"images.per_class is for images, and .* holds videos"):
+    with pytest.raises(ValueError, match=r"images.per_class .*clips.*videos"):
         train(_config(videos, tmp_path, images=DataConfig(image_size=16, per_class=3)))
-    with pytest.raises(
-        ValueError, match=r"ranks.near is for ranks.by time, but ranks.by is classes"
-    ):
-        _config(videos, tmp_path, ranks=RanksConfig(near=(3.0,)))
-    with pytest.raises(ValueError, match=r"ranks.forget is for ranks.by classes, but .* is time"):
-        _config(videos, tmp_path, ranks=RanksConfig(by="time", forget=0.1))
+    with pytest.raises(ValueError, match=r"ranks.near .*time.*classes"):
+        _config(videos, tmp_path, ranks=RanksConfig(near=(3.0,))).check()
+    with pytest.raises(ValueError, match=r"ranks.forget .*classes.*time"):
+        _config(videos, tmp_path, ranks=RanksConfig(by="time", forget=0.1)).check()
     loss = LossConfig(temperatures=(0.1, 0.2))
-    with pytest.raises(ValueError, match=r"holds 2 numbers, but these data have 3 rank"):
+    with pytest.raises(ValueError, match=r"loss.temperatures .*2 .*3 rank"):
         train(_config(videos, tmp_path, loss=loss))
 
 
@@ -208,4 +206,4 @@ def test_unlabelled_clips_are_found_by_their_video(tmp_path: Path) -> None:
     )
     assert isinstance(splits.train, VideoClips)
     assert splits.train.labels.unique().tolist() == [0]
-    assert splits.train.by_video().labels.unique().tolist() == [0, 1]
+    assert splits.train.by_recording().labels.unique().tolist() == [0, 1]

@@ -45,14 +45,14 @@ class RankedInfoNCELoss(losses.BaseMetricLossFunction):  # type: ignore[misc]
         ranks: a class tree, or ranks from a score matrix such as
             ``rince.Similarity.from_matrix(scores, names).by_thresholds([0.8, 0.5])``. Labels are
             positions in its ``classes``. None: same label or not, one rank.
-        temperatures: one a rank, rising.
+        temperatures: one per rank, rising.
         variant, positives, validate: as in :func:`rince.ranked_info_nce`.
         distance: any of the library's that gives a matrix. Distances are negated. The default,
             CosineSimilarity, goes through the streamed engine where batches are large.
         reducer, embedding_regularizer, ...: as for any loss of the library.
 
     Raises:
-        ValueError: temperatures that are not one a rank, and as :func:`rince.ranked_info_nce`.
+        ValueError: temperatures that are not one per rank, and as :func:`rince.ranked_info_nce`.
 
     Example:
         >>> import rince
@@ -100,13 +100,13 @@ class RankedInfoNCELoss(losses.BaseMetricLossFunction):  # type: ignore[misc]
             dtype = dtype_of_sums(embeddings, ref_emb)
             query = embeddings.to(dtype)
             key = query if in_batch else ref_emb.to(dtype)
-            found, active = self._losses(query, key, ranks)
+            losses_per_query, active = self._losses(query, key, ranks)
         if not bool(active.any()):
             zero: dict[str, dict[str, Any]] = self.zero_losses()
             return zero
         return {
             "loss": {
-                "losses": found[active],
+                "losses": losses_per_query[active],
                 "indices": active.nonzero()[:, 0],
                 "reduction_type": "element",
                 "divisor": int(active.sum()),  # for DivisorReducer
@@ -169,8 +169,8 @@ class RankedInfoNCELoss(losses.BaseMetricLossFunction):  # type: ignore[misc]
         if self.ranks is None:
             return DenseRanks(given, 1)
         assert by_labels is not None
-        found = by_labels.tile(ALL, ALL)
-        return DenseRanks(found.masked_fill(given == IGNORED, IGNORED), self.ranks.num_ranks)
+        ranks = by_labels.tile(ALL, ALL)
+        return DenseRanks(ranks.masked_fill(given == IGNORED, IGNORED), self.ranks.num_ranks)
 
 
 for _wrapper in (losses.CrossBatchMemory, losses.SelfSupervisedLoss):

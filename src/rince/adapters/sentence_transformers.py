@@ -42,13 +42,13 @@ class RankedLoss(nn.Module):
 
     Inputs:
         - ``query, doc_1, ..., doc_n`` with ``label`` (B, n): a grade a document, turned into ranks
-          by ``relevance``. NaN: not judged.
+          by ``relevance``. NaN: no grade.
         - ``query, docs`` from :class:`RaggedCollator`: any number of documents a query.
         - ``anchor, positive_1, ..., positive_R, negative_1, ...`` without a label: one positive of
           each rank, the best first, and any number of negatives.
 
-    Documents of other queries in the batch are negatives, unless the batch itself knows better: a
-    document whose text a query's own row judges, or that belongs to the same query's text in
+    Documents of other queries in the batch are negatives, unless the batch itself says otherwise: a
+    document whose text is graded in a query's own row, or that belongs to the same query's text in
     another row, is ignored there. Texts are compared by their tokens. Under several processes each
     sees the documents of its own batch.
 
@@ -56,13 +56,13 @@ class RankedLoss(nn.Module):
         model: the SentenceTransformer that is trained.
         relevance: :class:`rince.Relevance` (or other thresholds on the label); None for columns
             without label.
-        temperatures: one a rank, rising.
+        temperatures: one per rank, rising.
         variant, positives, validate: as in :func:`rince.ranked_info_nce`.
-        micro_batch: encode so many texts at a time, twice, for batches beyond the device's memory
-            (:func:`rince.cached_encode`); loss and gradient are those of the whole batch.
+        micro_batch: number of texts encoded at a time, twice, for batches beyond the memory of the
+            device (:func:`rince.cached_encode`); loss and gradient are those of the whole batch.
 
     Raises:
-        ValueError: temperatures that are not one a rank; columns and labels that do not fit; with
+        ValueError: temperatures that are not one per rank; columns and labels that do not fit; with
             ``micro_batch`` a model in DistributedDataParallel, or features without a row a text.
     """
 
@@ -129,8 +129,8 @@ class RankedLoss(nn.Module):
         if labels is None:
             require(
                 len(columns) >= self.num_ranks,
-                f"without a label, {self.num_ranks} temperatures ask for {self.num_ranks} columns "
-                f"of positives after the anchor, one a rank, but there are {len(columns)} columns",
+                f"without a label, {self.num_ranks} temperatures need {self.num_ranks} columns of "
+                f"positives after the anchor, one per rank, but there are {len(columns)} columns",
             )
             rank = torch.zeros(num_queries, len(columns), dtype=torch.int8)
             rank[:, : self.num_ranks] = torch.arange(1, self.num_ranks + 1)
@@ -211,20 +211,22 @@ class RaggedCollator(_collators.BaseDataCollator):  # type: ignore[misc]
         query, first, *further = [name for name in names if name != label]
         documents, grades = [], []
         for row in features:
-            found = row[first] if not isinstance(row[first], str) and not further else None
-            listed = list(found) if found is not None else [row[name] for name in (first, *further)]
+            column = row[first] if not isinstance(row[first], str) and not further else None
+            listed = (
+                list(column) if column is not None else [row[name] for name in (first, *further)]
+            )
             require(
                 len(listed) == len(row[label]),
                 f"a row has {len(listed)} documents and {len(row[label])} grades: there must be a "
                 f"grade a document",
             )
-            judged = [
+            graded = [
                 (text, float(grade))
                 for text, grade in zip(listed, row[label], strict=True)
                 if text is not None and grade is not None
             ]
-            documents += [{first: text} for text, _ in judged]
-            grades.append(torch.tensor([grade for _, grade in judged]))
+            documents += [{first: text} for text, _ in graded]
+            grades.append(torch.tensor([grade for _, grade in graded]))
         require(bool(documents), "no row of the batch has a document with a grade")
         batch: dict[str, Any] = super().__call__([{query: row[query]} for row in features])
         batch |= super().__call__(documents)
@@ -283,17 +285,17 @@ class GradedRetrievalEvaluator(_evaluators.BaseEvaluator):  # type: ignore[misc]
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
-        """Encode and judge; what the trainer calls. Nothing is written to ``output_path``."""
+        """Encode and measure; what the trainer calls. Nothing is written to ``output_path``."""
         encode: dict[str, Any] = {
             "batch_size": self.batch_size, "convert_to_tensor": True, "show_progress_bar": False
         }  # fmt: skip
-        found = ndcg(
+        ndcg_per_query = ndcg(
             model.encode_query(list(self.queries.values()), **encode),
             model.encode_document(list(self.corpus.values()), **encode),
             self.gains,
             ks=self.ks,
         )
-        values = {f"ndcg@{k}": float(each.mean()) for k, each in found.items()}
+        values = {f"ndcg@{k}": float(each.mean()) for k, each in ndcg_per_query.items()}
         metrics: dict[str, float] = self.prefix_name_to_metrics(values, self.name)
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics
@@ -310,7 +312,7 @@ class _Encoder(nn.Module):
 
 
 def _with_other_rows(own: OwnRanks, queries: list[Any], documents: list[Any]) -> Tensor:
-    """(Q, N): documents of other rows are negatives, or ignored where the batch knows the pair."""
+    """(Q, N): documents of other rows are negatives, or ignored where the batch grades the pair."""
     ranks = torch.full((len(queries), len(documents)), NEGATIVE, dtype=torch.int8)
     rows_of, places_of = _places(queries), _places(documents)
     for row, text in zip(own.row.tolist(), documents, strict=True):
@@ -322,10 +324,10 @@ def _with_other_rows(own: OwnRanks, queries: list[Any], documents: list[Any]) ->
 
 
 def _places(texts: list[Any]) -> dict[Any, list[int]]:
-    found: dict[Any, list[int]] = {}
+    places: dict[Any, list[int]] = {}
     for i, text in enumerate(texts):
-        found.setdefault(text, []).append(i)
-    return found
+        places.setdefault(text, []).append(i)
+    return places
 
 
 def _texts(features: Features) -> list[Any]:

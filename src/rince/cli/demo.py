@@ -14,27 +14,27 @@ METHODS = ("rince", "supcon-out", "cross-entropy")
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Train RINCE and two rivals at one budget, judge them, show the table and the report."""
+    """Train RINCE and two baselines at one budget, evaluate all, show the table and the report."""
     parser = HelpfulParser(
         prog="rince demo",
         description="Train RINCE out-in, SupCon and cross-entropy on a part of Fashion-MNIST "
-        "(10 classes, superclasses tops and footwear) at the same budget, judge all three "
+        "(10 classes, superclasses tops and footwear) at the same budget, evaluate all three "
         "(handwritten digits as outliers), print the table and write the report.",
     )
     parser.add_argument(
         "--output", type=str, default="runs/demo", help="folder for runs and report"
     )
-    parser.add_argument("--data_root", type=str, default=None, help="where Fashion-MNIST lies")
+    parser.add_argument("--data_root", type=str, default=None, help="folder where Fashion-MNIST is")
     parser.add_argument("--per_class", type=int, default=300, help="training images of each class")
     parser.add_argument("--test_per_class", type=int, default=200, help="test images of each class")
-    parser.add_argument("--epochs", type=int, default=8, help="passes over them")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    found = parser.parse_args(with_underscores(arguments))
+    parser.add_argument("--epochs", type=int, default=8, help="number of passes over them")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
+    given = parser.parse_args(with_underscores(arguments))
 
-    folder = _free_folder(Path(found.output))
+    folder = _free_folder(Path(given.output))
     print(
-        f"Fashion-MNIST, {found.per_class} training and {found.test_per_class} test images a "
-        f"class, {found.epochs} epochs, seed {found.seed}: one seed and a small budget show that "
+        f"Fashion-MNIST, {given.per_class} training and {given.test_per_class} test images a "
+        f"class, {given.epochs} epochs, seed {given.seed}: one seed and a small budget show that "
         f"all works, not which method is best"
     )
     configs = [
@@ -44,15 +44,15 @@ def run(arguments: Sequence[str]) -> None:
             loss=LossOptions(variant="out-in"),
             optim=OptimOptions(lr=0.1 if objective == "cross-entropy" else 0.25),
             images=ImageOptions(
-                root=found.data_root,
-                per_class=found.per_class,
-                test_per_class=found.test_per_class,
+                root=given.data_root,
+                per_class=given.per_class,
+                test_per_class=given.test_per_class,
             ),
-            epochs=found.epochs,
-            batch_size=min(128, 5 * found.per_class),
+            epochs=given.epochs,
+            batch_size=min(128, 5 * given.per_class),
             log_every=5,
             devices="1",  # small enough; and on several each process would be a demo of its own
-            seed=found.seed,
+            seed=given.seed,
             output=str(folder),
         )
         for objective in METHODS

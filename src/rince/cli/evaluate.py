@@ -21,8 +21,8 @@ def run(arguments: Sequence[str]) -> None:
     """Evaluate runs one after the other; results go into their folders."""
     parser = HelpfulParser(
         prog="rince evaluate",
-        description="Judge trained runs on frozen backbone features: linear probe, kNN, retrieval, "
-        "rank order, out-of-distribution detection. Results go into the run's folder.",
+        description="Evaluate trained runs on frozen backbone features: linear probe, kNN, "
+        "retrieval, rank order, out-of-distribution detection. Results go into the run's folder.",
         epilog=EXAMPLES,
     )
     parser.add_argument("runs", nargs="+", help="folders of runs")
@@ -30,63 +30,83 @@ def run(arguments: Sequence[str]) -> None:
         "--ood",
         action="append",
         type=str,
-        help="images (or videos) of no known class: FOLDER, NAME=FOLDER, or digits "
-        "(scikit-learn's); texts: a .csv or .jsonl FILE or NAME=FILE; may be given several times",
+        help="outliers, of no known class: a folder of images or videos, a .csv or .jsonl file of "
+        "texts, or digits (scikit-learn's); NAME=FOLDER names them; may be given several times",
     )
-    parser.add_argument("--data", type=str, default=None, help="in place of the run's own data")
     parser.add_argument(
-        "--splits", type=str, default=None, help="with --data: UCF101's or HMDB51's split files"
+        "--data", type=str, default=None, help="evaluate on these data in place of the run's own"
     )
-    parser.add_argument("--split", type=int, default=1, help="which of the three")
     parser.add_argument(
-        "--data_root", type=str, default=None, help="where a named data set lies, if elsewhere now"
+        "--splits",
+        type=str,
+        default=None,
+        help="with --data: folder with the split files of UCF101 or HMDB51",
+    )
+    parser.add_argument(
+        "--split", type=int, default=1, help="with --splits: which of the three splits"
+    )
+    parser.add_argument(
+        "--data_root",
+        type=str,
+        default=None,
+        help="folder where a named data set is, if it was moved",
     )
     parser.add_argument(
         "--skip_unreadable",
         action="store_true",
-        help="leave out images that cannot be read, with a warning, outliers too",
+        help="leave out files that cannot be read, outliers too, with a warning",
     )
     parser.add_argument(
-        "--near", type=float, default=10.0, help="clips of videos: seconds that count as near"
+        "--near",
+        type=float,
+        default=10.0,
+        help="clips of one video up to this many seconds apart count as near each other",
     )
-    parser.add_argument("--probe_epochs", type=int, default=100, help="of the linear probe")
-    parser.add_argument("--map_points", type=int, default=1000, help="on the 2-D map; 0: no map")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, mps")
-    parser.add_argument("--seed", type=int, default=0, help="of the probe and the map")
+    parser.add_argument(
+        "--probe_epochs", type=int, default=100, help="epochs of the linear probe (the paper: 100)"
+    )
+    parser.add_argument(
+        "--map_points",
+        type=int,
+        default=1000,
+        help="test items on the 2-D map, which is the slowest part; 0: no map",
+    )
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the probe and of the map")
     parser.add_argument(
         "--skip_done",
         action="store_true",
         help="leave out runs that have results, unless they were trained on since",
     )
-    found = parser.parse_args(with_underscores(arguments))
-    outliers = named_outliers(found.ood or [])
+    given = parser.parse_args(with_underscores(arguments))
+    outliers = named_outliers(given.ood or [])
 
     from rince.core.devices import known_device
     from rince.training.evaluation import evaluate_run
     from rince.training.folder import is_evaluated
 
     options = EvaluationOptions(
-        probe_epochs=found.probe_epochs,
-        map_points=found.map_points,
-        seed=found.seed,
-        near=found.near,
+        probe_epochs=given.probe_epochs,
+        map_points=given.map_points,
+        seed=given.seed,
+        near=given.near,
     )
-    device = known_device(found.device)
+    device = known_device(given.device)
     done: set[Path] = set()
-    for name in found.runs:
+    for name in given.runs:
         folder = Path(name).resolve()  # runs/latest is a link to another of runs/*
-        if folder in done or (found.skip_done and is_evaluated(folder)):
+        if folder in done or (given.skip_done and is_evaluated(folder)):
             continue
         done.add(folder)
         evaluation = evaluate_run(
             folder,
             outliers,
             options=options,
-            data=found.data,
-            data_root=found.data_root,
-            splits_folder=found.splits,
-            split=found.split,
-            skip_unreadable=found.skip_unreadable,
+            data=given.data,
+            data_root=given.data_root,
+            splits_folder=given.splits,
+            split=given.split,
+            skip_unreadable=given.skip_unreadable,
             device=device,
         )
         print(f"{folder.name} ({evaluation.info['evaluate_seconds']:.0f} s)")
@@ -104,7 +124,7 @@ def named_outliers(sources: Sequence[str]) -> dict[str, str]:
         >>> named_outliers(["other-photos/", "far=birds/", "digits"])
         {'other-photos': 'other-photos/', 'far': 'birds/', 'digits': 'digits'}
     """
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for source in sources:
         name, equals, path = source.partition("=")
         whole = Path(source).expanduser()
@@ -114,10 +134,10 @@ def named_outliers(sources: Sequence[str]) -> dict[str, str]:
             problem = "it has no name" if path else "it names no folder"
         elif "/" in name:
             problem = f"there is no folder {source}, and the name {name!r} may not hold a slash"
-        elif name in found:
-            problem = f"the name {name!r} is that of {found[name]} already"
+        elif name in paths:
+            problem = f"the name {name!r} is that of {paths[name]} already"
         else:
-            found[name] = path
+            paths[name] = path
             continue
         raise ValueError(f"--ood {source}: {problem}; use --ood NAME=FOLDER")
-    return found
+    return paths

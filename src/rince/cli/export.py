@@ -52,16 +52,16 @@ def run(arguments: Sequence[str]) -> None:
         "--head",
         action="store_true",
         help="with the projection head: embeddings, which the loss saw, in place of the backbone's "
-        "features, which `rince evaluate` judges",
+        "features, which `rince evaluate` measures",
     )
     parser.add_argument("--no_onnx", action="store_true", help="leave out the ONNX file")
-    found = parser.parse_args(with_underscores(arguments))
+    given = parser.parse_args(with_underscores(arguments))
 
     from rince.training.checkpoint import load_run
 
-    output = None if found.output is None else Path(found.output)
-    trained = load_run(Path(found.run).resolve())  # runs/latest may soon be another run
-    folder = export_run(trained, output, head=found.head, onnx=not found.no_onnx)
+    output = None if given.output is None else Path(given.output)
+    trained = load_run(Path(given.run).resolve())  # runs/latest may soon be another run
+    folder = export_run(trained, output, head=given.head, onnx=not given.no_onnx)
     print(f"export: {folder}")
     for file in sorted(path for path in folder.iterdir() if path.is_file()):
         print(f"  {file.name:36}{file.stat().st_size / 1e6:8.2f} MB")

@@ -14,8 +14,8 @@ from rince.core.checks import RinceError, RinceWarning
 
 VERBS = {
     "ranks": "show what the ranks of a data set look like, before any training",
-    "train": "train an encoder: RINCE or a rival, on images with ranked positives",
-    "evaluate": "judge a run: linear probe, kNN, retrieval, rank order, out-of-distribution",
+    "train": "train an encoder with ranked positives (RINCE), or a baseline",
+    "evaluate": "evaluate a run: linear probe, kNN, retrieval, rank order, out-of-distribution",
     "compare": "put runs side by side: a table here, and one HTML page",
     "export": "take a network out of its run: safetensors, ONNX, a model card",
     "embed": "embed images, videos or texts, labels not needed",
@@ -90,7 +90,7 @@ def _plain_warnings() -> Iterator[None]:
 
 
 def _message(error: Exception) -> str | None:
-    """What to tell the user; None: it is a mistake of rince's own, whose traceback is needed."""
+    """What to tell the user; None: it is a bug of rince's own, whose traceback is needed."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"cannot use {error.filename}: {error.strerror}"
     if isinstance(error, (RinceError, ValueError, OSError, ImportError, FloatingPointError)):

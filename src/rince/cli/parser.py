@@ -105,10 +105,10 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
 
 def with_underscores(arguments: Sequence[str]) -> list[str]:
     """``--batch-size 8`` means ``--batch_size 8``; values are left alone."""
-    found = []
+    spelled = []
     for argument in arguments:
         if argument.startswith("--"):
             name, equals, value = argument.partition("=")
             argument = "--" + name[2:].replace("-", "_") + equals + value
-        found.append(argument)
-    return found
+        spelled.append(argument)
+    return spelled

@@ -42,7 +42,12 @@ def run(arguments: Sequence[str]) -> None:
         help="a folder of class folders or of videos, a csv file of classes, a .csv or .jsonl file "
         "of texts, fashion-mnist, or cifar100",
     )
-    parser.add_argument("--batch_size", type=int, default=256, help="images a step")
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        default=256,
+        help="items of a step, for the expected numbers of positives",
+    )
     parser.add_argument("--names", action="store_true", help="also list classes by superclass")
     parser.add_class_arguments(RankOptions, skip=NOISE)
     parser.add_argument(
@@ -54,44 +59,44 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_class_arguments(VideoOptions, "videos")
     parser.add_class_arguments(TextOptions, "text", skip={"layers", "max_tokens"})
-    found = parser.parse_args(with_underscores(arguments))
-    options = {f.name: getattr(found, f.name) for f in fields(RankOptions) if f.name not in NOISE}
+    given = parser.parse_args(with_underscores(arguments))
+    options = {f.name: getattr(given, f.name) for f in fields(RankOptions) if f.name not in NOISE}
     config, chosen = RankOptions(**options), True
     if config.scores is not None and not config.rules():
         config, chosen = replace(config, quantiles=SHOWN_QUANTILES), False
     config.check()
 
     if config.by == "time":
-        _describe_time(found, config)
+        _describe_time(given, config)
         return
 
     from rince.data.kinds import load_splits
     from rince.ranks.taxonomy import Taxonomy
 
-    path, counts = Path(found.data), None
-    if found.data == "fashion-mnist":
+    path, counts = Path(given.data), None
+    if given.data == "fashion-mnist":
         taxonomy = Taxonomy.fashion_mnist()
-    elif found.data == "cifar100":
+    elif given.data == "cifar100":
         taxonomy = Taxonomy.cifar100()
-    elif path.suffix == ".csv" and not _has_column(path, found.text.column):
+    elif path.suffix == ".csv" and not _has_column(path, given.text.column):
         taxonomy = Taxonomy.from_csv(path)
     else:
-        text = TextOptions(**found.text.as_dict())
+        text = TextOptions(**given.text.as_dict())
         images = ImageOptions(cache=False)  # lists the files, decodes none
-        config_of = TrainConfig(found.data, images=images, text=text)
-        train = load_splits(found.data, config_of).train
+        config_of = TrainConfig(given.data, images=images, text=text)
+        train = load_splits(given.data, config_of).train
         taxonomy = train.taxonomy
         counts = train.labels.bincount(minlength=taxonomy.num_classes)
-        print(f"{len(train)} training {train.noun} in {found.data}")
-    batch_size = found.batch_size if counts is None else min(found.batch_size, int(counts.sum()))
+        print(f"{len(train)} training {train.noun} in {given.data}")
+    batch_size = given.batch_size if counts is None else min(given.batch_size, int(counts.sum()))
     if config.scores is None:
         print(taxonomy.describe(batch_size=batch_size, counts=counts))
     else:
         from rince.training.ranks import class_scores, ranks_by_rule
 
         scores = class_scores(config, taxonomy.classes)
-        if found.save_scores:
-            scores.to_csv(found.save_scores)
+        if given.save_scores:
+            scores.to_csv(given.save_scores)
         tree = taxonomy if taxonomy.num_ranks > 1 else None
         print(ranks_by_rule(config, scores).describe(batch_size, counts, tree))
         if not chosen:
@@ -99,7 +104,7 @@ def run(arguments: Sequence[str]) -> None:
                 f"no rule was given: shown with --quantiles {list(SHOWN_QUANTILES)}; choose "
                 f"--thresholds, --quantiles or --top-k"
             )
-    if found.names:
+    if given.names:
         for names in taxonomy.paths:
             print("  " + " > ".join(names))
 
@@ -112,15 +117,15 @@ def _has_column(table: Path, name: str) -> bool:
         return False
 
 
-def _describe_time(found: Any, config: RankOptions) -> None:
+def _describe_time(given: Any, config: RankOptions) -> None:
     from rince.ranks.time import ItemTimes
     from rince.training.ranks import rank_source
     from rince.training.splits import load_splits
 
-    videos = VideoOptions(**found.videos.as_dict())
-    train = TrainConfig(found.data, ranks=config, videos=videos)
+    videos = VideoOptions(**given.videos.as_dict())
+    train = TrainConfig(given.data, ranks=config, videos=videos)
     clips = load_splits(train).train
     source = rank_source(train, clips)
     assert isinstance(source, ItemTimes)
-    print(f"{len(clips)} training {clips.noun} of {clips.spec.frames} frames in {found.data}")
-    print(source.rule.describe(source.items, min(found.batch_size, len(clips))))
+    print(f"{len(clips)} training {clips.noun} of {clips.spec.frames} frames in {given.data}")
+    print(source.rule.describe(source.items, min(given.batch_size, len(clips))))

@@ -35,12 +35,12 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--run", type=str, required=True, help="the run or export that the gallery was made with"
     )
-    parser.add_argument("-k", "--top_k", type=int, default=10, help="so many a query")
+    parser.add_argument("-k", "--top_k", type=int, default=10, help="number of results per query")
     parser.add_argument(
         "--text.column", dest="column", default=None, help="column of the gallery's texts"
     )
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, mps")
-    found = parser.parse_args(with_underscores(arguments))
+    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    given = parser.parse_args(with_underscores(arguments))
 
     from rince.core.checks import RinceError, require
     from rince.core.devices import known_device
@@ -48,20 +48,20 @@ def run(arguments: Sequence[str]) -> None:
     from rince.evaluation.embeddings import embed, load_embeddings, nearest
     from rince.training.encoders import embed_data, load_encoder
 
-    require(found.top_k >= 1, f"--top_k must be at least 1, got {found.top_k}")
-    device, file = known_device(found.device), Path(found.gallery)
+    require(given.top_k >= 1, f"--top_k must be at least 1, got {given.top_k}")
+    device, file = known_device(given.device), Path(given.gallery)
     kept = load_embeddings(file) if file.suffix in (".npz", ".parquet") else None
-    encoder = load_encoder(Path(found.run))
-    require_queries(encoder, found.queries)
-    queries = embed(encoder, found.queries, device=device)
-    gallery = embed_data(encoder, found.gallery, found.column, device) if kept is None else kept
+    encoder = load_encoder(Path(given.run))
+    require_queries(encoder, given.queries)
+    queries = embed(encoder, given.queries, device=device)
+    gallery = embed_data(encoder, given.gallery, given.column, device) if kept is None else kept
     if queries.model != gallery.model:
         raise RinceError(
-            f"{found.gallery} was made by another network than {found.run} (or by other weights of "
+            f"{given.gallery} was made by another network than {given.run} (or by other weights of "
             f"it, if it was trained on since), and their embeddings do not compare: make it again, "
-            f"rince embed {found.run} DATA -o {found.gallery}"
+            f"rince embed {given.run} DATA -o {given.gallery}"
         )
-    cosines, positions = nearest(gallery, queries.vectors, found.top_k)
+    cosines, positions = nearest(gallery, queries.vectors, given.top_k)
     for query, cosine, position in zip(queries.paths, cosines, positions, strict=True):
         print(_shown(query))
         for place, (value, index) in enumerate(

@@ -39,16 +39,16 @@ def run(arguments: Sequence[str]) -> None:
         parser.add_argument("--progress", type=bool, default=True, help="show the progress bar")
         # Only to say what is wrong with it.
         parser.add_argument("data", nargs="?", default=None, help=argparse.SUPPRESS)
-        found = parser.parse_args(given)
-        if found.data is not None:
+        parsed = parser.parse_args(given)
+        if parsed.data is not None:
             parser.error(
-                f"{found.data}: data are not given when a run goes on, it has its own; leave them "
-                f"out (rince train --resume {found.resume}), or leave out --resume to start a new "
+                f"{parsed.data}: data are not given when a run goes on, it has its own; leave them "
+                f"out (rince train --resume {parsed.resume}), or leave out --resume to start a new "
                 "run"
             )
         from rince.training.run import resume
 
-        print(f"run: {resume(Path(found.resume), progress=found.progress)}")
+        print(f"run: {resume(Path(parsed.resume), progress=parsed.progress)}")
         return
     config = parse(given)
     config.check_values()  # before anything heavy is imported
@@ -64,8 +64,8 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
     if given and not given[0].startswith("-"):
         given[0:1] = ["--data", given[0]]
     # The parser lets the last one win: flags and DATA win over the file wherever it was given.
-    found = build_parser().parse_args([*config, *given])
-    values: dict[str, Any] = found.as_dict()
+    parsed = build_parser().parse_args([*config, *given])
+    values: dict[str, Any] = parsed.as_dict()
     values.pop("config", None)
     return from_dict(values)
 

@@ -40,7 +40,7 @@ class InputSpec:
 
     @classmethod
     def clips(cls, channels: int = 3, frames: int = 8, size: int = 64) -> InputSpec:
-        """Clips of so many square frames."""
+        """Clips of ``frames`` square frames."""
         return cls("clips", (channels, frames, size, size))
 
     @classmethod

@@ -12,14 +12,14 @@ from typing import Any
 
 def moved_names(
     old_module: str,
-    new_modules: Mapping[str, str],
+    new_places: Mapping[str, str],
     old_orders: Mapping[str, Sequence[str]] | None = None,
 ) -> Callable[[str], Any]:
     """The ``__getattr__`` of a module whose names live elsewhere now.
 
     Args:
         old_module: its ``__name__``.
-        new_modules: name -> module (or namespace) that holds it now.
+        new_places: name -> where it is now, with the module: ``rince.metrics.auroc``.
         old_orders: of functions whose arguments changed their order: name -> parameters as they
             could be given by position before. The old place keeps that order.
 
@@ -27,7 +27,7 @@ def moved_names(
         A function that warns with a ``DeprecationWarning`` and gives the object.
 
     Example:
-        >>> getattr_of_old_module = moved_names("old", {"sqrt": "math"})
+        >>> getattr_of_old_module = moved_names("old", {"sqrt": "math.sqrt"})
         >>> with warnings.catch_warnings(record=True) as caught:
         ...     warnings.simplefilter("always")
         ...     getattr_of_old_module("sqrt")(4.0)
@@ -37,11 +37,12 @@ def moved_names(
     """
 
     def getattr_of_module(name: str) -> Any:
-        if name not in new_modules:
+        if name not in new_places:
             raise AttributeError(f"module {old_module!r} has no attribute {name!r}")
-        new_module = new_modules[name]
-        value = getattr(importlib.import_module(new_module), name)
-        message = f"{old_module}.{name} moved to {new_module}.{name}"
+        place = new_places[name]
+        module, _, new_name = place.rpartition(".")
+        value = getattr(importlib.import_module(module), new_name)
+        message = f"{old_module}.{name} moved to {place}"
         order = (old_orders or {}).get(name)
         if order:
             new_order = list(inspect.signature(value).parameters)[: len(order)]

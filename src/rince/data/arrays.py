@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -10,8 +9,9 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.digests import content_digest, digest
 from rince.core.input_spec import InputSpec
-from rince.data.items import Indices, Items, Thumbnails, check_labels, digest
+from rince.data.items import Indices, Items, Thumbnails, check_labels
 from rince.data.views import BatchAugmentation, ViewConfig, eval_transform, evaluation_pixels
 from rince.ranks.taxonomy import Taxonomy
 
@@ -77,7 +77,7 @@ class TensorImages(Items):
 
     def content_hashes(self) -> Iterator[bytes]:
         for pixels in self.pixels:
-            yield hashlib.blake2b(pixels.numpy().tobytes(), digest_size=16).digest()
+            yield content_digest(pixels.numpy().tobytes())
 
     def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
         return as_pictures(self.pixels[torch.as_tensor(indices)])
@@ -85,8 +85,8 @@ class TensorImages(Items):
     def batch(self, indices: Tensor) -> Tensor:
         return self.pixels[indices]
 
-    def fitted(self, indices: Tensor) -> Tensor:
-        return eval_transform(self.spec.size)(self.pixels[indices])
+    def fitted(self, rows: slice) -> Tensor:
+        return eval_transform(self.spec.size)(self.pixels[rows])
 
     def network_inputs(self, fitted: Tensor) -> Tensor:
         return evaluation_pixels(fitted)

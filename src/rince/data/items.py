@@ -7,7 +7,6 @@ items are held out for the test, and how a data set is told from another, is dec
 from __future__ import annotations
 
 import copy
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
+from rince.core.digests import content_digest, short_digest
 from rince.core.input_spec import InputSpec
 from rince.data.views import Augmentation, ViewConfig
 from rince.ranks.taxonomy import Taxonomy
@@ -26,8 +26,9 @@ from rince.ranks.taxonomy import Taxonomy
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+HINT = ". Fix or remove "  # where an error ends and its hint begins
 SPLIT_SEED = 0  # one for all: runs that differ in their seed must share the test items
-HELD_OUT = ("val", "validation", "valid", "test")  # names of a test split; the first found is used
+HELD_OUT = ("val", "validation", "valid", "test")  # of a test split; the first there is used
 Indices = Tensor | Sequence[int]
 AnyItems = TypeVar("AnyItems", bound="Items")
 Thumbnails = np.ndarray[tuple[int, ...], np.dtype[Any]]
@@ -80,8 +81,9 @@ class Items(ABC):
 
     @property
     def size(self) -> str:
-        """How large one is, for people: "32 px"."""
-        return f"{self.spec.size} px"
+        """How large one is, for people: "32 px"; of a kind of your own its shape."""
+        shape = self.spec.shape
+        return f"{shape[-1]} px" if len(shape) in (3, 4) else " x ".join(map(str, shape))
 
     @property
     def times(self) -> Tensor | None:
@@ -132,12 +134,12 @@ class Items(ABC):
         """(B, ...) items as they are kept; only asked where :attr:`in_memory`."""
         return torch.stack([self[i] for i in indices.tolist()])
 
-    def fitted(self, indices: Tensor) -> Tensor:
-        """(B, ...) items at the size that a network is fed, not yet normalised."""
-        return self.batch(indices)
+    def fitted(self, rows: slice) -> Tensor:
+        """(B, ...) consecutive items at the size that a network is fed, not yet normalised."""
+        return self.batch(torch.arange(len(self))[rows])
 
     def network_inputs(self, fitted: Tensor) -> Tensor:
-        """What a network takes at evaluation, (B, \\*spec.shape), from :meth:`fitted`."""
+        """What a network takes at evaluation, (B, *spec.shape), from :meth:`fitted`."""
         return fitted
 
     def augmentation(self, config: ViewConfig) -> Augmentation | None:
@@ -171,15 +173,7 @@ class Splits:
     def fingerprint(self) -> str:
         """A hex digest that tells whether these are the items of another time, split alike."""
         both = f"{self.train.fingerprint()} {self.test.fingerprint()}"
-        return hashlib.blake2b(both.encode(), digest_size=16).hexdigest()
-
-
-def digest(parts: Iterable[object]) -> str:
-    """The fingerprint of some facts, in their order: 32 hex digits."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(repr(part).encode() + b"\n")  # repr: names need not be valid Unicode
-    return digest.hexdigest()
+        return content_digest(both.encode()).hex()
 
 
 def check_labels(labels: Tensor, count: int, taxonomy: Taxonomy) -> None:
@@ -190,7 +184,7 @@ def check_labels(labels: Tensor, count: int, taxonomy: Taxonomy) -> None:
     """
     require(
         labels.shape == (count,) and labels.dtype == torch.int64,
-        f"labels must be int64, one for each of the {count} images, got shape "
+        f"labels must be int64, one for each of the {count} items, got shape "
         f"{tuple(labels.shape)} and {labels.dtype}",
     )
     if count:
@@ -254,7 +248,7 @@ def split_by_hash(
         chosen += held_out(members, test_fraction)
     if not chosen:
         raise RinceError(
-            f"{items.name}: no class has two members, so none can be held out for the test; give "
+            f"{items.name}: no class has two members, so none can be held out for the test: give "
             f"{instead}, or more data"
         )
     if single:
@@ -265,7 +259,7 @@ def split_by_hash(
 
 
 def at_most(items: AnyItems, per_class: int | None, seed: int) -> AnyItems:
-    """A seeded choice of at most so many items of each class, in their old order; None: all."""
+    """At most ``per_class`` items of each class, chosen by the seed, in their old order."""
     if per_class is None:
         return items
     if items.keys() is None:
@@ -292,12 +286,12 @@ def drop_duplicates(items: AnyItems, against: Items | None = None) -> AnyItems:
 
 
 def warn_left_out(reasons: Iterable[str], total: int, what: str) -> None:
-    """Say what is left out and why.
+    """Warn of what is left out, and why.
 
     Raises:
         RinceError: everything is.
     """
-    short = [reason.partition(". Mend")[0] for reason in reasons]
+    short = [reason.partition(HINT)[0] for reason in reasons]  # the warning says how to fix them
     if total and len(short) == total:
         raise RinceError(f"none of the {total} {what} can be read; the first: {short[0]}")
     if short:
@@ -314,8 +308,7 @@ def _hashed_by_class(items: Items, use: str, seed: int) -> list[tuple[int, list[
     assert keys is not None
     members: dict[int, list[tuple[bytes, int]]] = {}
     for index, (key, label) in enumerate(zip(keys, items.labels.tolist(), strict=True)):
-        place = hashlib.blake2b(repr((use, seed, key)).encode(), digest_size=8).digest()
-        members.setdefault(label, []).append((place, index))
+        members.setdefault(label, []).append((short_digest(use, seed, key), index))
     return [(label, [index for _, index in sorted(members[label])]) for label in sorted(members)]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from rince.core.checks import RinceError, require
+from rince.data.options import ImageOptions, TextOptions, VideoOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,16 +22,16 @@ class DataOptions(Protocol):
     """The groups of options that data are loaded by; a ``TrainConfig`` has them."""
 
     @property
-    def images(self) -> Any:
-        """Of all kinds: root, image_size, per_class, cache, ...; see ``images.*``."""
+    def images(self) -> ImageOptions:
+        """Of all kinds: size, augmentation, which of them."""
 
     @property
-    def videos(self) -> Any:
-        """frames, stride, ...; see ``videos.*``."""
+    def videos(self) -> VideoOptions:
+        """How videos are cut into clips."""
 
     @property
-    def text(self) -> Any:
-        """column, labels, ...; see ``text.*``."""
+    def text(self) -> TextOptions:
+        """Columns, and how texts are tokenised."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,11 @@ class Request:
     channels: int = 3
     backbone: str | None = None
     skip_unreadable: bool = False
+
+
+EmbeddingInputs: TypeAlias = Callable[
+    [Any, Sequence[str], int, bool], Iterator[tuple[list[str], Any]]
+]
 
 
 def _not_given(name: str) -> Callable[..., Any]:
@@ -80,6 +86,7 @@ class Kind:
             takes, some at a time; ``skip``: leave out, with a warning, what cannot be read.
         build_backbone: (name, spec, options, pretrained) -> a backbone.
         encoder: (trained network, options) -> what is exported and embeds.
+        usage: encoder -> how to feed it, in code and in a table: Markdown for a model card.
         backbone: name of the default backbone. optimizer: the default one.
         by_name: whether ``recognise`` looks at the name alone, and never at the disk.
         files: whether a query of ``rince search`` is a file.
@@ -95,13 +102,12 @@ class Kind:
     embedding_names: Callable[[Any, str, str | None], list[str]] = field(
         default=_not_given("embedding_names")
     )
-    embedding_inputs: Callable[[Any, Sequence[str], int, bool], Iterator[tuple[list[str], Any]]] = (
-        field(default=_not_given("embedding_inputs"))
-    )
+    embedding_inputs: EmbeddingInputs = field(default=_not_given("embedding_inputs"))
     build_backbone: Callable[[str, InputSpec, DataOptions, bool], Backbone] = field(
         default=_not_given("build_backbone")
     )
     encoder: Callable[[TrainedNetwork, DataOptions], Encoder] = field(default=_not_given("encoder"))
+    usage: Callable[[Any], str] = field(default=_not_given("usage"))
     backbone: str = ""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     by_name: bool = False

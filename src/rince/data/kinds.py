@@ -16,6 +16,7 @@ from rince.data.image.kind import IMAGES
 from rince.data.image.kind import NAMED as NAMED
 from rince.data.kind import DataOptions, Kind, Request
 from rince.data.kind import TrainedNetwork as TrainedNetwork
+from rince.data.options import ImageOptions
 from rince.data.text.kind import TEXTS
 from rince.data.video.kind import CLIPS
 
@@ -86,6 +87,7 @@ def load_splits(
     by_time: bool = False,
     channels: int = 3,
     backbone: str | None = None,
+    kind: Kind | None = None,
 ) -> Splits:
     """Training and test items of any kind.
 
@@ -95,17 +97,18 @@ def load_splits(
         by_time: ranks are made from time: in a folder of videos and images the videos count.
         channels: that files are decoded to, 3 (RGB) or 1 (grey).
         backbone: whose tokens texts are given; None: none.
+        kind: theirs, if :func:`kind_of` has told it already, which may walk a large folder.
 
     Raises:
         RinceError: data that cannot be found or read.
         ValueError: an option that has no effect on this kind, or a number out of its range.
     """
-    kind = kind_of(data, by_time)
+    kind = kind or kind_of(data, by_time)
     for name in kind.unread:
         value = getattr(options.images, name)
         require(
-            not value or value == getattr(type(options.images)(), name),
-            f"images.{name} is for images, and {data} holds {kind.noun}: see {kind.group}.*",
+            not value or value == getattr(ImageOptions(), name),
+            f"images.{name} is for images, but {data} holds {kind.noun}: see {kind.group}.*",
         )
     return kind.load(Request(data, options, seed, by_time, channels, backbone))
 

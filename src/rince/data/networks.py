@@ -38,14 +38,14 @@ def pixel_encoder(
 
     from torch import nn
 
-    from rince.data.views import NORMALISATION
+    from rince.core.pixels import normalisation
     from rince.models.exported import ImageEncoder
 
     module, width = network.module, network.feature_dim
     if network.head is not None:
         module = nn.Sequential(OrderedDict(backbone=module, head=network.head)).eval()
         width = (network.embedding_dim or 0) * network.num_heads
-    mean, std = NORMALISATION[network.spec.channels]
+    mean, std = normalisation(network.spec.channels)
     return ImageEncoder(
         module=module,
         backbone=network.name,
@@ -59,3 +59,39 @@ def pixel_encoder(
         stride=stride,
         frame_size=frame_size,
     )
+
+
+def pixel_usage(encoder: ImageEncoder, scaled: str) -> str:
+    """How to feed an encoder of images or clips, for a model card.
+
+    Args:
+        encoder: it. scaled: what is done to a file until it is the pixels of an input.
+    """
+    spec = encoder.spec
+    return _USAGE.format(
+        own="" if encoder.backbone else "; and backbone=..., the module's code is not in here",
+        shape=", ".join(map(str, spec.shape)),
+        output="features" if encoder.embedding_dim is None else "embeddings",
+        noun=spec.noun,
+        colour="grey" if spec.channels == 1 else "RGB",
+        scaled=scaled,
+        mean=list(encoder.mean),
+        std=list(encoder.std),
+    )
+
+
+_USAGE = """```python
+import rince
+
+encoder = rince.load_exported("FOLDER")  # pip install 'rince[export]'{own}
+# pixels: (B, {shape}) uint8
+{output} = encoder.module(encoder.normalised(pixels))
+encoder.classes  # their names
+```
+
+`rince embed FOLDER DATA/` embeds a folder of {noun}, `rince search` finds the nearest.
+
+| input | |
+|:---|:---|
+| {noun} | {colour}, {scaled} |
+| values | bytes / 255, minus {mean}, divided by {std}, a channel each |"""

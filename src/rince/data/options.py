@@ -66,7 +66,8 @@ class VideoOptions:
         cache: folder of decoded clips; None takes ~/.cache/rince/clips.
         cache_gb: largest size of the decoded clips of this data set, in GB; 0 decodes each clip
             each time.
-        decoder: torchcodec needs the extra torchcodec and FFmpeg; it returns the same frames.
+        decoder: pyav; torchcodec, of earlier versions, is read as pyav, which decodes the same
+            frames.
     """
 
     frames: int = 8

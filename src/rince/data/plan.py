@@ -5,13 +5,13 @@ A run that stops in the middle of an epoch goes on with ``set_epoch`` and ``star
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.digests import short_digest
 
 
 class BatchPlan:
@@ -110,5 +110,4 @@ def batch_seed(seed: int, epoch: int, batch_index: int, process_index: int = 0) 
 
 def mixed_seed(*parts: str | int) -> int:
     """A well mixed 63-bit number; the word in front keeps streams of different use apart."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
+    return int.from_bytes(short_digest(*parts), "little") >> 1

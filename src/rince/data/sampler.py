@@ -1,4 +1,4 @@
-"""Batches that hold so many images of a class, and so many classes of a superclass."""
+"""Class-balanced batches (PK sampling): M superclasses x P classes x K images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rince.data.plan import BatchPlan, mixed_seed
 
 
 class BalancedPlan(BatchPlan):
-    """Which images are in which batch, so that queries have a wished number of positives a rank.
+    """Which images are in which batch: a chosen number of positives per rank for every query.
 
     A batch is made of packs, each of ``images_per_class`` different images of one class; packs of
     ``classes_per_superclass`` different classes of one superclass make a slot, and slots of as
@@ -18,7 +18,7 @@ class BalancedPlan(BatchPlan):
     images of its class and (m - 1) n of its superclass, or more, where a batch has more slots
     than there are superclasses.
 
-    It is a function of (seed, epoch) like :class:`~rince.data.batches.BatchPlan`, with as many
+    It is a function of (seed, epoch) like :class:`~rince.data.plan.BatchPlan`, with as many
     batches, and processes share out the slots of one plan: P of them with batches of B see the
     batches of one with P * B.
 
@@ -36,7 +36,7 @@ class BalancedPlan(BatchPlan):
         batch_size: B, images in a batch of one process; a multiple of m n.
         images_per_class: n, at least 1.
         classes_per_superclass: m, at least 1.
-        seed, process_index, world_size: as in :class:`~rince.data.batches.BatchPlan`.
+        seed, process_index, world_size: as in :class:`~rince.data.plan.BatchPlan`.
 
     Raises:
         ValueError: a number out of its range, a batch size that packs do not fill, or fewer
@@ -70,9 +70,9 @@ class BalancedPlan(BatchPlan):
         slot = images_per_class * classes_per_superclass
         require(
             batch_size % slot == 0,
-            f"batch_size {batch_size} is no multiple of {slot}, the images of a superclass "
-            f"({classes_per_superclass} classes of {images_per_class}): take "
-            f"{max(1, batch_size // slot) * slot}, or other numbers",
+            f"batch_size must be a multiple of {slot}, the images of a superclass "
+            f"({classes_per_superclass} classes x {images_per_class} images), got {batch_size}: "
+            f"take {max(1, batch_size // slot) * slot}",
         )
         self.images_per_class = images_per_class
         self.classes_per_superclass = classes_per_superclass
@@ -91,10 +91,10 @@ class BalancedPlan(BatchPlan):
         """(len(self) * B,) int64: the images of this process in an epoch, batch after batch."""
         generator = torch.Generator().manual_seed(mixed_seed("balanced", self.seed, epoch))
         m, n = self.classes_per_superclass, self.images_per_class
-        slots_a_batch = self.world_size * self.batch_size // (m * n)
+        slots_per_batch = self.world_size * self.batch_size // (m * n)
         sizes = [float(sum(len(self._images[c]) for c in group)) for group in self._groups]
-        counts = proportional(sizes, len(self) * slots_a_batch, None, generator)
-        slots = spread(counts, len(self), slots_a_batch, generator)  # groups of each batch
+        counts = proportional(sizes, len(self) * slots_per_batch, None, generator)
+        slots = spread(counts, len(self), slots_per_batch, generator)  # groups of each batch
         classes = [
             self._classes_of_slots(group, count, generator)
             for group, count in zip(self._groups, counts, strict=True)
@@ -189,7 +189,7 @@ def spread(counts: list[int], bins: int, size: int, generator: torch.Generator) 
     """
     always = [i for i, count in enumerate(counts) for _ in range(count // bins)] if bins else []
     left = torch.tensor([count % bins for count in counts] if bins else [])
-    found = []
+    filled = []
     for remaining in range(bins, 0, -1):
         # Without replacement, by how often each is left: the smallest of exponential draws.
         draw = torch.rand(len(left), generator=generator, dtype=torch.float64)
@@ -198,9 +198,9 @@ def spread(counts: list[int], bins: int, size: int, generator: torch.Generator) 
         place[left == remaining] = -1.0  # now and always, or there are not enough bins for it
         chosen = place.argsort()[: size - len(always)]
         left[chosen] -= 1
-        found.append([*always, *chosen.tolist()])
+        filled.append([*always, *chosen.tolist()])
     # Above, what is there often comes late rather than early.
-    return [found[i] for i in torch.randperm(bins, generator=generator).tolist()]
+    return [filled[i] for i in torch.randperm(bins, generator=generator).tolist()]
 
 
 def draws_in_packs(

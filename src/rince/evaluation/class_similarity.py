@@ -14,7 +14,7 @@ from rince.ranks.taxonomy import Taxonomy
 
 __getattr__ = moved_names(
     __name__,
-    {"mean_class_cosines": "rince.metrics"},
+    {"mean_class_cosines": "rince.metrics.mean_class_cosines"},
     {
         "mean_class_cosines": (
             *("query_features", "query_labels", "gallery_features", "gallery_labels"),
@@ -23,7 +23,7 @@ __getattr__ = moved_names(
     },
 )
 
-MAX_CLASSES = 1000  # 2 MB in the run's folder, and as many lines as a picture can show
+MAX_CLASSES = 1000  # 2 MB in the run's folder, and as many lines as a figure can show
 
 
 def class_similarity(
@@ -33,7 +33,7 @@ def class_similarity(
 
     Args:
         test: the queries. train: the gallery.
-        taxonomy: of the classes; those of a group, at every level, come beside each other.
+        taxonomy: of the classes; those of one group, at every level, come next to each other.
         given: ranks of the same classes; by default those of the taxonomy.
 
     Returns:

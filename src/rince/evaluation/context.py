@@ -35,7 +35,7 @@ class Ranked(NamedTuple):
 
 @dataclass(frozen=True)
 class Context:
-    """All that a step can measure: (features of) test items are the queries of a gallery.
+    """What a step can use: test items are the queries, a gallery is searched.
 
     Args:
         splits: the data; training items are the gallery and train the probe.

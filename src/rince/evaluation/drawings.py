@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from rince.core.checks import import_extra
 from rince.core.pair_ranks import ALL, IGNORED
 from rince.evaluation.context import Context
 from rince.evaluation.results import Gallery, Map2D, RocCurve, TimeCurve
@@ -35,10 +36,9 @@ def feature_map(context: Context) -> Map2D:
     # Too few for t-SNE to mean anything; or all in one point, where it divides by zero.
     if len(chosen) < 10 or float(features.std(axis=0).max()) < 1e-6:
         return Map2D(np.zeros((0, 2)), np.zeros(0, dtype=int), np.zeros(0, dtype=int))
-    from sklearn.manifold import TSNE
-
+    manifold = import_extra("sklearn.manifold", "train")
     perplexity = min(30.0, (len(chosen) - 1) / 3)
-    tsne = TSNE(perplexity=perplexity, init="pca", random_state=options.seed)
+    tsne = manifold.TSNE(perplexity=perplexity, init="pca", random_state=options.seed)
     fine = test.labels[chosen]
     coarse = context.taxonomy.labels_at(min(2, context.taxonomy.num_ranks))[fine]
     return Map2D(tsne.fit_transform(features), fine.numpy(), coarse.numpy())

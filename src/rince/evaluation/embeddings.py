@@ -1,10 +1,11 @@
-"""Embeddings of images, clips of videos or texts: made, kept in a file, and searched."""
+"""Embeddings of images, clips of videos or texts: computed, stored in a file, and searched."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -13,9 +14,13 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require
 from rince.core.files import replacing
+from rince.core.moved import moved_names
 from rince.data.kinds import embedding_inputs
 from rince.metrics.arrays import cosine_chunks, unit_features
 from rince.models.encoders import Encoder
+
+_ONE_FUNCTION = ("embed_images", "embed_clips", "embed_texts")
+__getattr__ = moved_names(__name__, dict.fromkeys(_ONE_FUNCTION, "rince.evaluation.embed"))
 
 _MODEL = "rince_model"  # in the metadata of a parquet file
 
@@ -30,7 +35,7 @@ class Embeddings:
         model: fingerprint of the encoder; two sides compare only if it is the same.
 
     Raises:
-        ValueError: not one vector a path.
+        ValueError: not one vector per path.
     """
 
     paths: tuple[str, ...]
@@ -54,7 +59,7 @@ def embed(
     *,
     device: torch.device | str = "cpu",
     batch_size: int = 64,
-    skip_unreadable: bool = False,
+    on_unreadable: Literal["error", "skip"] = "error",
 ) -> Embeddings:
     """Embed images, clips of videos or texts, fed as those that the encoder was trained on.
 
@@ -63,8 +68,8 @@ def embed(
         names: image files, videos, or texts; see :func:`rince.data.kinds.embedding_names`.
         device: where the network runs.
         batch_size: inputs at a time; the result does not depend on it, but for rounding.
-        skip_unreadable: leave out files that cannot be read, with a warning. Videos shorter than
-            a clip count as unreadable.
+        on_unreadable: "skip" leaves out files that cannot be read, with a warning. Videos shorter
+            than a clip count as unreadable.
 
     Raises:
         RinceError: the first unreadable file, unless skipping; no readable file at all.
@@ -72,8 +77,9 @@ def embed(
     """
     embedded: list[str] = []
     vectors: list[Tensor] = []
+    skip = on_unreadable == "skip"
     for part, inputs in embedding_inputs(
-        encoder, names, batch_size=batch_size, skip_unreadable=skip_unreadable
+        encoder, names, batch_size=batch_size, skip_unreadable=skip
     ):
         embedded += part
         vectors.append(encoder.encode(inputs, device=device, batch_size=batch_size))
@@ -94,15 +100,15 @@ def nearest(gallery: Embeddings, query: Tensor, k: int) -> tuple[Tensor, Tensor]
         (Q, min(k, N)) float32 cosines, and positions in the gallery int64.
     """
     require(k >= 1, f"top_k must be at least 1, got {k}")
-    found = [
+    best = [
         cosine.topk(min(k, len(gallery)), dim=1)
         for _, cosine in cosine_chunks(query, gallery.vectors, chunk_size=256)
     ]
-    return torch.cat([x.values for x in found]), torch.cat([x.indices for x in found])
+    return torch.cat([part.values for part in best]), torch.cat([part.indices for part in best])
 
 
 def require_writable(file: Path) -> None:
-    """Find out before the work whether :func:`save_embeddings` will take this name.
+    """Check, before any work is done, that :func:`save_embeddings` can write this file.
 
     Raises:
         ValueError: it ends neither in .npz nor in .parquet.
@@ -144,7 +150,7 @@ def save_embeddings(embeddings: Embeddings, file: Path) -> None:
         paths = arrow.array(embeddings.paths, arrow.string())
     except UnicodeEncodeError as error:
         raise RinceError(
-            f"the name {error.object!r} is not valid Unicode, which parquet asks for: rename the "
+            f"the name {error.object!r} is not valid Unicode, which parquet requires: rename the "
             f"file, or write a .npz"
         ) from error
     table = arrow.table({"path": paths, "embedding": lists})
@@ -162,7 +168,7 @@ def load_embeddings(file: Path) -> Embeddings:
     """
     _require_suffix(file)
     if not file.is_file():
-        raise RinceError(f"there is no file {file}: `rince embed RUN FOLDER -o {file}` makes it")
+        raise RinceError(f"there is no file {file}: `rince embed RUN FOLDER -o {file}` writes it")
     try:
         if file.suffix == ".npz":
             with np.load(file, allow_pickle=False) as stored:
@@ -176,12 +182,12 @@ def load_embeddings(file: Path) -> Embeddings:
     except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise RinceError(
             f"{file} is damaged, or was not written by `rince embed` ({type(error).__name__}: "
-            f"{error}): make it again"
+            f"{error}): write it again"
         ) from error
 
 
 def _require_suffix(file: Path) -> None:
     require(
         file.suffix in (".npz", ".parquet"),
-        f"embeddings are kept in a .npz or a .parquet file, got {str(file)!r}",
+        f"embeddings are stored in a .npz or a .parquet file, got {str(file)!r}",
     )

@@ -6,10 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rince.core.checks import require
 from rince.core.moved import moved_names
+from rince.data.arrays import unlabelled
 from rince.data.batches import eval_batches
 from rince.data.items import Items, Splits
 from rince.evaluation.class_similarity import class_similarity
@@ -23,14 +24,15 @@ from rince.metrics.ordering import similarity_histograms
 from rince.ranks.class_ranks import ClassRanks
 
 __getattr__ = moved_names(
-    __name__, dict.fromkeys(("label_levels", "outlier_detectors"), "rince.evaluation")
+    __name__,
+    {name: f"rince.evaluation.{name}" for name in ("label_levels", "outlier_detectors")},
 )
 
 
 def evaluate_backbone(
     backbone: nn.Module,
     splits: Splits,
-    outliers: Mapping[str, Items],
+    outliers: Mapping[str, Items | Tensor],
     *,
     options: EvaluationOptions | None = None,
     device: torch.device | str = "cpu",
@@ -51,11 +53,12 @@ def evaluate_backbone(
         backbone: items to features; frozen here.
         splits: the training items are the gallery and train the probe; the test items are
             queries.
-        outliers: name -> items of no known class; see :func:`rince.data.kinds.load_outliers`.
+        outliers: name -> items of no known class (see :func:`rince.data.kinds.load_outliers`), or
+            their uint8 pixels (N, C, H, W).
         options: how much to do.
         device: where features are extracted.
         batch_size: of the extraction.
-        workers: processes that decode image files; no effect for images in memory.
+        workers: processes that read items; no effect for items in memory.
         classifier: features to logits, (B, D) -> (B, C), of a run that was trained as one: then
             its probabilities (msp) and energies are outlier scores too.
         own_classes: its classes are those of the splits, so its own accuracy, as after
@@ -72,17 +75,18 @@ def evaluate_backbone(
         ValueError: no test items, features that are not finite, ranks of other classes, or two
             steps that give a metric of the same name.
     """
-    options = options or EvaluationOptions()
-    require(len(splits.test) > 0, "there are no test images to evaluate on")
+    options, taxonomy = options or EvaluationOptions(), splits.train.taxonomy
+    require(len(splits.test) > 0, f"there are no test {splits.test.noun} to evaluate on")
 
-    def features_of(items: Items, workers: int) -> FeatureSet:
+    def features_of(items: Items | Tensor, workers: int = 0) -> FeatureSet:
+        if isinstance(items, Tensor):
+            items = unlabelled(items, taxonomy, image_size=splits.spec.size)
         return extract_features(backbone, eval_batches(items, batch_size, workers), device)
 
     started = time.perf_counter()
-    taxonomy = splits.train.taxonomy
     train, test = (features_of(items, workers) for items in (splits.train, splits.test))
     extracted = time.perf_counter()
-    outlying = {name: features_of(items, 0).features for name, items in outliers.items()}
+    outlying = {name: features_of(items).features for name, items in outliers.items()}
     context = Context(splits, train, test, outlying, options, classifier, own_classes)
     metrics = _measured(context, steps)
     gallery, _, ranks = context.ranked
@@ -91,7 +95,7 @@ def evaluate_backbone(
         info={
             "train_images": len(splits.train),
             "test_images": len(splits.test),
-            "outliers": {name: len(given) for name, given in outliers.items()},
+            "outliers": {name: len(items) for name, items in outliers.items()},
             "data": splits.train.name,
             "feature_dim": int(train.features.shape[1]),
             "probe_epochs": options.probe_epochs,

@@ -56,7 +56,7 @@ def extract_features(
         The features of all batches, in their order.
 
     Raises:
-        ValueError: there is no batch, the backbone does not give one row a sample, or the
+        ValueError: there is no batch, the backbone does not give one row per sample, or the
             features are not finite.
 
     >>> backbone = nn.Linear(2, 3)
@@ -72,14 +72,18 @@ def extract_features(
     try:
         with torch.no_grad():
             for inputs, batch_labels in batches:
-                found = backbone(inputs.to(device))
+                output = backbone(inputs.to(device))
                 require(
-                    isinstance(found, Tensor) and found.shape[:1] == batch_labels.shape,
+                    isinstance(output, Tensor) and output.shape[:1] == batch_labels.shape,
                     "the backbone must give one row of features for each of the "
                     f"{len(batch_labels)} samples of a batch, got "
-                    + (str(tuple(found.shape)) if isinstance(found, Tensor) else str(type(found))),
+                    + (
+                        str(tuple(output.shape))
+                        if isinstance(output, Tensor)
+                        else str(type(output))
+                    ),
                 )
-                features.append(found.float().cpu())
+                features.append(output.float().cpu())
                 labels.append(batch_labels.cpu())
     finally:
         for module, mode in modes:

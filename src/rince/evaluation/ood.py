@@ -12,4 +12,4 @@ _MOVED = (
     "roc_curve",
 )
 _OLD_ORDERS = {"knn_ood_score": ("train_features", "features")}
-__getattr__ = moved_names(__name__, dict.fromkeys(_MOVED, "rince.metrics"), _OLD_ORDERS)
+__getattr__ = moved_names(__name__, {name: f"rince.metrics.{name}" for name in _MOVED}, _OLD_ORDERS)

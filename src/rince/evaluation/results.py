@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from rince.core.checks import RinceError
 from rince.core.files import replacing
-from rince.metrics.ordering import Histograms as Histograms
-from rince.metrics.roc import RocCurve as RocCurve
+from rince.metrics.curves import Histograms as Histograms
+from rince.metrics.curves import RocCurve as RocCurve
 
 RESULTS_FILE = "results.json"
 ARRAYS_FILE = "evaluation.npz"

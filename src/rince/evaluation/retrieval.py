@@ -6,4 +6,4 @@ _MOVED = ("retrieval", "retrieval_by_level", "RetrievalResult")
 _OLD_ORDERS = {
     "retrieval": ("query_features", "query_labels", "gallery_features", "gallery_labels")
 }
-__getattr__ = moved_names(__name__, dict.fromkeys(_MOVED, "rince.metrics"), _OLD_ORDERS)
+__getattr__ = moved_names(__name__, {name: f"rince.metrics.{name}" for name in _MOVED}, _OLD_ORDERS)

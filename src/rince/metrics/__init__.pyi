@@ -1,11 +1,16 @@
 from .class_cosines import mean_class_cosines as mean_class_cosines
+from .curves import Histograms as Histograms
+from .curves import RocCurve as RocCurve
 from .gaussians import ClassGaussians as ClassGaussians
 from .graded import ndcg as ndcg
+from .hierarchy import HierarchicalResult as HierarchicalResult
+from .hierarchy import LevelResult as LevelResult
+from .hierarchy import hierarchical_retrieval as hierarchical_retrieval
+from .hierarchy import top_down_consistency as top_down_consistency
 from .knn import knn_accuracy as knn_accuracy
 from .ood import energy_score as energy_score
 from .ood import knn_ood_score as knn_ood_score
 from .ood import msp_score as msp_score
-from .ordering import Histograms as Histograms
 from .ordering import rank_agreement as rank_agreement
 from .ordering import rank_correlation as rank_correlation
 from .ordering import similarity_histograms as similarity_histograms
@@ -15,7 +20,6 @@ from .recall import RetrievalResult as RetrievalResult
 from .recall import recall_by_rank as recall_by_rank
 from .recall import retrieval as retrieval
 from .recall import retrieval_by_level as retrieval_by_level
-from .roc import RocCurve as RocCurve
 from .roc import auroc as auroc
 from .roc import fpr_at_tpr as fpr_at_tpr
 from .roc import roc_curve as roc_curve

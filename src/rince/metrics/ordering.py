@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,21 +17,9 @@ from rince.metrics.arrays import (
     sort_rows,
     tensors,
 )
+from rince.metrics.curves import Histograms
 
 INFINITY = float("inf")
-
-
-@dataclass(frozen=True)
-class Histograms:
-    """Similarities between queries and gallery, counted per rank.
-
-    Args:
-        edges: (B + 1,) float, bin edges over the cosine.
-        counts: rank -> (B,) int; key 0 holds the negatives.
-    """
-
-    edges: npt.NDArray[Any]
-    counts: Mapping[int, npt.NDArray[Any]]
 
 
 def rank_agreement(

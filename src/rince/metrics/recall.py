@@ -152,7 +152,7 @@ def recall_by_rank(
 
     Returns:
         k -> share in [0, 1]; ties count against the query, as in
-        :func:`retrieval`. Queries without such a key take no part;
+        :func:`retrieval`. Queries without such a key are left out;
         {} if that is all of them.
 
     Raises:

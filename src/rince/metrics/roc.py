@@ -6,24 +6,14 @@ Ours rather than scikit-learn's: docs/decisions/0010 says why.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from rince.core.checks import require
 from rince.metrics.arrays import Array, tensors
-
-
-@dataclass(frozen=True)
-class RocCurve:
-    """(P,) false and true positive rates, both ascending from 0 to 1."""
-
-    false_positive_rate: npt.NDArray[Any]
-    true_positive_rate: npt.NDArray[Any]
+from rince.metrics.curves import RocCurve
 
 
 def auroc(inlier_scores: Array, outlier_scores: Array) -> float:

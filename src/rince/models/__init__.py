@@ -1,0 +1,5 @@
+"""Backbones, projection heads, momentum encoders, key queues, and trained encoders."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import import_extra, require
-from rince.core.input_spec import InputSpec
+from rince.core.input_spec import InputSpec as InputSpec
 
 OWN_NAMES = ("small-resnet", "tiny-resnet", "resnet18-3x3", "resnet50-3x3", "small-resnet3d")
 
@@ -76,7 +76,7 @@ def as_backbone(module: nn.Module, spec: InputSpec | None = None) -> Backbone:
     """Take any module that maps a batch of inputs to feature vectors.
 
     Args:
-        module: (B, \\*spec.shape) -> (B, D); a blank input tells D.
+        module: (B, *spec.shape) -> (B, D); a blank input tells D.
         spec: what it takes; None: RGB images of 32 x 32 pixels.
 
     Raises:

@@ -68,9 +68,6 @@ class Encoder(Protocol):
         """Write it as ONNX; the largest difference to torch, as a share of the largest output.
         None: there is no such file of this kind."""
 
-    def usage(self) -> str:
-        """Markdown for a model card: how to feed it, in code and in a table."""
-
 
 def load_encoder(folder: str | Path) -> Encoder | None:
     """Read an export, or any model of sentence-transformers; None: the folder holds neither.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rince._version import __version__
 from rince.core.checks import RinceError, import_extra, require
 from rince.core.input_spec import InputSpec
+from rince.core.pixels import normalised
 from rince.models.backbones import as_backbone, build_backbone
 from rince.models.heads import projection_head
 from rince.models.texts import SENTENCE_FILE
@@ -82,11 +83,7 @@ class ImageEncoder:
             f"pixels must be uint8 (B, {', '.join(map(str, self.spec.shape))}), got "
             f"{tuple(pixels.shape)} and {pixels.dtype}",
         )
-        one_a_channel = (-1,) + (1,) * (pixels.ndim - 2)
-        mean, std = (
-            torch.tensor(x, device=pixels.device).view(one_a_channel) for x in (self.mean, self.std)
-        )
-        return (pixels.float() / 255 - mean) / std
+        return normalised(pixels, self.mean, self.std)
 
     def encode(
         self, inputs: Tensor, *, device: torch.device | str = "cpu", batch_size: int = 64
@@ -100,9 +97,9 @@ class ImageEncoder:
     def fingerprint(self) -> str:
         """The same for two encoders that give the same numbers for the same file."""
         spec = self.spec
-        clips = () if self.stride is None else (spec.frames, self.stride, self.frame_size)
         facts = (self.backbone, spec.channels, spec.size, self.mean, self.std)
-        return fingerprint((*facts, *clips), self.module)
+        of_clips = (spec.frames, self.stride, self.frame_size)
+        return fingerprint((*facts, *(x for x in of_clips if x is not None)), self.module)
 
     def save(self, folder: Path) -> None:
         """:func:`save_exported`."""
@@ -114,44 +111,7 @@ class ImageEncoder:
 
         return write_onnx(self, file)
 
-    def usage(self) -> str:
-        """Markdown for a model card: how to feed it, in code and in a table."""
-        spec = self.spec
-        scaled = (
-            f"shorter side scaled to {spec.size} pixels (bilinear, antialiased), central square"
-        )
-        if self.stride is not None:
-            scaled = (
-                f"{spec.frames} frames, every {self.stride}. of the file; shorter side scaled to "
-                f"{self.frame_size} pixels, central square, scaled to {spec.size}"
-            )
-        return _USAGE.format(
-            own="" if self.backbone else "; and backbone=..., the module's code is not in here",
-            shape=", ".join(map(str, spec.shape)),
-            output="features" if self.embedding_dim is None else "embeddings",
-            noun=spec.noun,
-            colour="grey" if spec.channels == 1 else "RGB",
-            scaled=scaled,
-            mean=list(self.mean),
-            std=list(self.std),
-        )
 
-
-_USAGE = """```python
-import rince
-
-encoder = rince.load_exported("FOLDER")  # pip install 'rince[export]'{own}
-# pixels: (B, {shape}) uint8
-{output} = encoder.module(encoder.normalised(pixels))
-encoder.classes  # their names
-```
-
-`rince embed FOLDER DATA/` embeds a folder of {noun}, `rince search` finds the nearest.
-
-| input | |
-|:---|:---|
-| {noun} | {colour}, {scaled} |
-| values | bytes / 255, minus {mean}, divided by {std}, a channel each |"""
 FACTS = tuple(f.name for f in fields(ImageEncoder) if f.name not in ("module", "spec"))
 _OF_CLIPS = ("stride", "frame_size")  # not in the exports of earlier versions
 

@@ -68,10 +68,10 @@ def _difference(encoder: ImageEncoder, session: Any, count: int) -> float:
     inputs = _inputs(encoder, count)
     expected = encoder.module(inputs)
     (given,) = session.run(None, {encoder.noun: inputs.numpy()})
-    found = torch.from_numpy(given)
-    if found.shape != expected.shape:
-        raise ValueError(f"it gives {tuple(found.shape)}, not {tuple(expected.shape)}")
-    return float((found - expected).abs().max() / expected.abs().max())
+    output = torch.from_numpy(given)
+    if output.shape != expected.shape:
+        raise ValueError(f"it gives {tuple(output.shape)}, not {tuple(expected.shape)}")
+    return float((output - expected).abs().max() / expected.abs().max())
 
 
 def _inputs(encoder: ImageEncoder, count: int) -> torch.Tensor:

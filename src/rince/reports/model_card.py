@@ -89,10 +89,13 @@ def model_card(
         onnx_difference: from :func:`~rince.models.onnx_file.write_onnx`; None: no such file.
     """
     features = encoder.embedding_dim is None
+    kind = kind_named(encoder.noun)
     what = "the backbone's features" if features else "the embeddings of its projection head"
     data = PurePath(config["data"]).name
     # A name, of a model of texts perhaps a folder.
-    kind = f"`{_last_part(encoder.backbone)}`" if encoder.backbone else "network of its makers' own"
+    made_of = (
+        f"`{_last_part(encoder.backbone)}`" if encoder.backbone else "network of its makers' own"
+    )
     onnx = ""
     if onnx_difference is not None:
         onnx = (
@@ -102,10 +105,10 @@ def model_card(
         )
     return _CARD.format(
         name=one_line(name),
-        about=f"A {kind} trained with {one_line(label)} on {data}; it gives {what}.",
-        head=kind_named(encoder.noun).card,
+        about=f"A {made_of} trained with {one_line(label)} on {data}; it gives {what}.",
+        head=kind.card,
         inputs=encoder.noun,
-        use=encoder.usage(),
+        use=kind.usage(encoder),
         output=_output(encoder),
         dim=encoder.output_dim,
         length=_length(encoder),

@@ -9,6 +9,7 @@ from .config import OptimOptions as OptimOptions
 from .config import TextOptions as TextOptions
 from .config import TrainConfig as TrainConfig
 from .config import VideoOptions as VideoOptions
+from .evaluation import evaluate_run as evaluate_run
 from .objectives import OBJECTIVES as OBJECTIVES
 from .objectives import Objective as Objective
 from .run import resume as resume

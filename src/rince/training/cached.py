@@ -146,13 +146,13 @@ class _CachedEncode(torch.autograd.Function):
             "cache_enabled": False,
         }
         ctx.buffers = _copied(_named_buffers(encoder))
-        ctx.random, found = [], []
+        ctx.random, embeddings = [], []
         with torch.autocast(**ctx.autocast):
             for part in parts:
                 ctx.random.append(_random_state(device))
-                found.append(encoder(part()))
-        ctx.rows = [len(z) for z in found]
-        return torch.cat(found)
+                embeddings.append(encoder(part()))
+        ctx.rows = [len(z) for z in embeddings]
+        return torch.cat(embeddings)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -177,8 +177,8 @@ class _CachedEncode(torch.autograd.Function):
                         z = functional_call(ctx.encoder, buffers, (inputs,), tie_weights=False)
                 # Not backward(), which would add to .grad and call DistributedDataParallel's
                 # hooks for every micro-batch.
-                found = torch.autograd.grad(z, weights, gradient, allow_unused=True)
-                for i, g in enumerate(found):
+                gradients = torch.autograd.grad(z, weights, gradient, allow_unused=True)
+                for i, g in enumerate(gradients):
                     if g is not None:
                         total[i] = g if total[i] is None else total[i] + g
         finally:

@@ -40,7 +40,7 @@ class TrainedRun:
         spec: what one input is.
         step: optimizer steps taken.
         objective: its row; of a user's own without the code, which a checkpoint does not hold.
-        data_fingerprint: of the images it was trained with; "" if it was not recorded.
+        data_fingerprint: of the data it was trained with; "" if it was not recorded.
         classifier: features to the logits of the classes, of a run that was trained as one.
         head: features to embeddings, of any other run.
         ranks: of the classes, as the objective rince was trained on; times are not kept.

@@ -47,4 +47,10 @@ def embed_data(
         RinceError: there is none, or some cannot be read.
     """
     names = embedding_names(encoder, data, column)
-    return embed(encoder, names, device=device, batch_size=batch_size, skip_unreadable=skip)
+    return embed(
+        encoder,
+        names,
+        device=device,
+        batch_size=batch_size,
+        on_unreadable="skip" if skip else "error",
+    )

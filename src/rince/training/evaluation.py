@@ -51,7 +51,7 @@ def evaluate_run(
             of a :class:`~rince.evaluation.context.Context` to name -> number.
 
     Raises:
-        RinceError: no such run or data; or, where ``data`` are not given, images that are no
+        RinceError: no such run or data; or, where ``data`` are not given, data that are no
             longer split as they were when the run was trained.
     """
     device = known_device(device)
@@ -129,15 +129,15 @@ def _own_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
         changed = changed or splits.fingerprint() != trained.data_fingerprint
     elif data not in NAMED:
         warn(
-            f"{name} was trained by an older rince, which did not record its images: if "
-            f"{data} has no val/ or test/ of its own, test images may have been trained on"
+            f"{name} was trained by an older rince, which did not record its data: if "
+            f"{data} has no val/ or test/ of its own, test items may have been trained on"
         )
     if changed:
         raise RinceError(
-            f"{data} no longer holds the images that {name} was trained with (now "
+            f"{data} no longer holds the {trained.spec.noun} that {name} was trained with (now "
             f"{len(splits.train)} for training and {len(splits.test)} for the test), so test "
-            f"images may have been trained on. Put the data back as they were, train again, or "
-            f"give other images with --data"
+            f"items may have been trained on. Put the data back as they were, train again, or "
+            f"give other data with --data"
         )
     _check_fit(trained, splits, data)
     return splits

@@ -17,12 +17,12 @@ def read_history(folder: Path) -> dict[str, list[tuple[int, float]]]:
     file = folder / HISTORY_FILE
     if not file.exists():
         return {}
-    found: dict[str, dict[int, float]] = {}
+    values_by_name: dict[str, dict[int, float]] = {}
     with file.open(newline="", encoding="utf-8", errors="replace") as stream:
         for row in csv.reader(line.replace("\0", "") for line in stream):
             try:
                 step, name, value = row
-                found.setdefault(name, {})[int(step)] = float(value)
+                values_by_name.setdefault(name, {})[int(step)] = float(value)
             except ValueError:  # the header too
                 continue
-    return {name: sorted(values.items()) for name, values in found.items()}
+    return {name: sorted(values.items()) for name, values in values_by_name.items()}

@@ -49,7 +49,7 @@ class RankedModule(pl.LightningModule):
     is killed and resumed takes the same steps.
 
     Args:
-        backbone: images, or clips, to features.
+        backbone: items to features.
         taxonomy: the classes and their superclasses.
         config: the whole run's.
         objective: your own; None takes that of ``config.objective``.
@@ -113,9 +113,9 @@ class RankedModule(pl.LightningModule):
         backbone: nn.Module = self.encoder.get_submodule("backbone")
         return backbone
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """(B, C, [T,] H, W) -> (B, feature_dim)."""
-        features: Tensor = self.backbone(images)
+        features: Tensor = self.backbone(inputs)
         return features
 
     def transfer_batch_to_device(
@@ -124,7 +124,7 @@ class RankedModule(pl.LightningModule):
         if len(self._rows(batch)) == 1:
             moved: ImageBatch = super().transfer_batch_to_device(batch, device, dataloader_idx)
             return moved
-        # The images follow a micro-batch at a time.
+        # The items follow a micro-batch at a time.
         return batch._replace(labels=batch.labels.to(device), indices=batch.indices.to(device))
 
     def on_train_batch_start(self, batch: ImageBatch, batch_idx: int) -> None:
@@ -205,12 +205,12 @@ class RankedModule(pl.LightningModule):
         return self._seconds_before + time.perf_counter() - self._started
 
     def _rows(self, batch: ImageBatch) -> list[slice]:
-        """The micro-batches: which images are encoded at a time."""
+        """The micro-batches: which items are encoded at a time."""
         count = len(batch.labels)
         return micro_batches(count, self.config.micro_batch or count)
 
     def _parts(self, batch: ImageBatch, views: BatchViews, *which: int) -> list[Part]:
-        """Makers of the encoder's input, one a micro-batch: the views of its images."""
+        """One function per micro-batch, which makes the views of its items."""
 
         def made(rows: slice) -> Tensor:
             return torch.cat([views.part(view, rows, self.device) for view in which])
@@ -277,7 +277,7 @@ class RankedModule(pl.LightningModule):
         )
 
     def _classify(self, batch: ImageBatch, views: BatchViews) -> tuple[Tensor, Pairs]:
-        # (2B, F): the same budget of images
+        # (2B, F): the same budget of views
         features, labels, ids = self._encode_both(self.backbone, batch, views)
         logits = self.encoder.get_submodule("head")(features)
         z = functional.normalize(features.detach().float(), dim=1)

@@ -69,9 +69,9 @@ class Objective:
         """
         if self.package is not None:
             import_extra(*self.package)
-        found: Any = pkgutil.resolve_name(self.loss) if isinstance(self.loss, str) else self.loss
-        require(callable(found), f"the objective {self.name} has no function: got {found!r}")
-        function: Callable[[Step], Loss | Tensor] = found
+        loss: Any = pkgutil.resolve_name(self.loss) if isinstance(self.loss, str) else self.loss
+        require(callable(loss), f"the objective {self.name} has no function: got {loss!r}")
+        function: Callable[[Step], Loss | Tensor] = loss
         return function
 
 

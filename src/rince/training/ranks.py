@@ -20,20 +20,20 @@ from rince.ranks.time import ItemTimes, TimeRanks
 from rince.training.config import TrainConfig, from_dict
 
 
-def rank_source(config: TrainConfig, images: Items) -> ClassRanks | ItemTimes:
-    """Ranks by the classes of the images, or by the times of the clips.
+def rank_source(config: TrainConfig, items: Items) -> ClassRanks | ItemTimes:
+    """Ranks by the classes of the items, or by their times.
 
     Raises:
         RinceError, ValueError: as :func:`training_ranks`.
-        ValueError: ranks by time for images.
+        ValueError: ranks by time for items without times.
     """
     ranks = config.ranks
     if ranks.by == "classes":
-        return training_ranks(ranks, images.taxonomy, config.seed)
-    if images.times is None:
+        return training_ranks(ranks, items.taxonomy, config.seed)
+    if items.times is None:
         raise ValueError(f"ranks.by time needs videos, and {config.data} holds none")
     rule = TimeRanks(ranks.near, unit=ranks.unit, shots=ranks.shots, beyond=ranks.beyond)
-    return ItemTimes(rule, images.times)
+    return ItemTimes(rule, items.times)
 
 
 def training_ranks(config: RankOptions, taxonomy: Taxonomy, seed: int) -> ClassRanks:
@@ -110,7 +110,7 @@ def kept_ranks(about: Mapping[str, Any], taxonomy: Taxonomy) -> ClassRanks:
 
 
 def resumed_ranks(
-    about: Mapping[str, Any], images: Items, config: TrainConfig, folder: Path
+    about: Mapping[str, Any], items: Items, config: TrainConfig, folder: Path
 ) -> ClassRanks | ItemTimes:
     """The ranks that a run was trained on, as its checkpoint holds them.
 
@@ -118,7 +118,7 @@ def resumed_ranks(
 
     Args:
         about: what the checkpoint says of the run.
-        images, config: of the run as it goes on. folder: the run's.
+        items, config: of the run as it goes on. folder: the run's.
 
     Raises:
         RinceError: a score file, or a configuration, that gives other ranks by now.
@@ -131,8 +131,8 @@ def resumed_ranks(
                 f"the ranks in its config.yaml are not those that {folder} was trained on: put "
                 f"them back as they were, or start a new run"
             )
-        return rank_source(config, images)
-    taxonomy = images.taxonomy
+        return rank_source(config, items)
+    taxonomy = items.taxonomy
     before = kept_ranks(about, taxonomy)
     if changed or (scores is not None and Path(scores).is_file()):
         now = training_ranks(config.ranks, taxonomy, config.seed)

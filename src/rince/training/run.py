@@ -93,8 +93,9 @@ def train(
             f"choose another --name"
         )
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    config = config.with_defaults(kind_of(config.data, config.ranks.by == "time"))
-    splits = load_splits(config)
+    kind = kind_of(config.data, config.ranks.by == "time")
+    config = config.with_defaults(kind)
+    splits = load_splits(config, kind=kind)
     ranks = rank_source(config, splits.train)
     module = _build_module(config, splits, ranks, backbone, own, pretrained=config.model.pretrained)
     if config.model.start_from is not None:
@@ -121,7 +122,7 @@ def resume(
 
     Raises:
         RinceError: nothing to resume, a damaged checkpoint, or one of another architecture, other
-            images or ranks, or another number of processes or steps; and as :func:`train`.
+            data or ranks, or another number of processes or steps; and as :func:`train`.
         KeyboardInterrupt: as :func:`train`.
     """
     folder = folder.resolve()  # runs/latest may soon be another run
@@ -133,8 +134,9 @@ def resume(
     own = None if objective is None else own_objective(objective)
     row = resumed_objective(about, config, own, folder)
     config.check_values(row)
-    config = config.with_defaults(kind_of(config.data, config.ranks.by == "time"))
-    splits = load_splits(config)
+    kind = kind_of(config.data, config.ranks.by == "time")
+    config = config.with_defaults(kind)
+    splits = load_splits(config, kind=kind)
     _check_data(about, splits, config, folder)
     ranks = resumed_ranks(about, splits.train, config, folder)
     # No pretrained weights, which the checkpoint's would only overwrite.
@@ -147,11 +149,11 @@ def resume(
 
 def versions() -> dict[str, str]:
     """Of Python and of what a result depends on."""
-    found = {"rince": __version__, "python": platform.python_version()}
+    by_package = {"rince": __version__, "python": platform.python_version()}
     for name in ("torch", "torchvision", "lightning", "timm", "scikit-learn", "numpy"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+            by_package[name] = metadata.version(name)
+    return by_package
 
 
 class _PositionedLoader:
@@ -187,7 +189,7 @@ def _start_folder(folder: Path, config: TrainConfig) -> None:
         (folder / CONFIG_FILE).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
     except OSError as error:
         raise RinceError(
-            f"cannot write to the run's folder {folder} ({error}): mend that, or choose another "
+            f"cannot write to the run's folder {folder} ({error}): fix that, or choose another "
             f"--output"
         ) from error
 
@@ -195,7 +197,7 @@ def _start_folder(folder: Path, config: TrainConfig) -> None:
 def _check_data(
     about: Mapping[str, Any], splits: Splits, config: TrainConfig, folder: Path
 ) -> None:
-    """The images are those that the run was trained on; checkpoints of old do not say."""
+    """The data are those that the run was trained on; the oldest checkpoints do not say."""
     if about["taxonomy"] != [list(path) for path in splits.train.taxonomy.paths]:
         raise RinceError(
             f"the classes in {config.data} are not those that {folder} was trained on: put the "
@@ -203,8 +205,8 @@ def _check_data(
         )
     if about.get("data_fingerprint") not in (None, "", splits.fingerprint()):
         raise RinceError(
-            f"the images in {config.data} are not those that {folder} was trained on: put them "
-            f"back as they were, or start a new run"
+            f"the {splits.train.noun} in {config.data} are not those that {folder} was trained on: "
+            f"put them back as they were, or start a new run"
         )
 
 
@@ -336,8 +338,8 @@ def _fit(
 
 
 def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: int) -> BatchPlan:
-    images, classes = config.batches.images_per_class, config.batches.classes_per_superclass
-    if images is None:
+    per_class, classes = config.batches.images_per_class, config.batches.classes_per_superclass
+    if per_class is None:
         return BatchPlan(
             len(splits.train), config.batch_size, config.seed, process_index, world_size
         )
@@ -352,7 +354,7 @@ def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: i
         labels,
         None if classes is None else taxonomy.labels_at(2),
         config.batch_size,
-        images,
+        per_class,
         classes or 1,
         seed=config.seed,
         process_index=process_index,
@@ -433,7 +435,7 @@ def _write_about(
     except OSError as error:
         raise RinceError(
             f"the run is trained and its checkpoint is whole, but {file} could not be written "
-            f"({error}): mend that, then `rince train --resume {folder}` writes it"
+            f"({error}): fix that, then `rince train --resume {folder}` writes it"
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import os
@@ -17,6 +16,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from rince.core.checks import RinceError, warn
+from rince.core.files import replacing
 from rince.training.checkpoint import CHECKPOINT_FILE
 from rince.training.history import HISTORY_FILE
 
@@ -100,18 +100,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         target = Path(path)
-        part = target.with_name(target.name + ".part")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as stream:
+            with replacing(target) as part, part.open("wb") as stream:
                 torch.save(checkpoint, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(part, target)
             self.failed = None
         except Exception as error:  # whatever it is, the other processes wait
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
             there = os.path.exists(target)
             kept = f"the one before is intact: {target}" if there else "there is none yet"
             self.failed = RinceError(
@@ -121,7 +115,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class CheckpointEvery(pl.Callback):
-    """One checkpoint, renewed every so many steps and at the end of each epoch.
+    """One checkpoint, renewed every ``steps`` steps and at the end of each epoch.
 
     A write that fails in mid-run is a warning, since the next one may succeed (somebody frees
     space); at the end of the run it is an error, on every process.
@@ -148,7 +142,7 @@ class CheckpointEvery(pl.Callback):
         self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Only process 0 knows, and all are to end alike.
+        # Only process 0 knows, and all must end alike.
         problem = trainer.strategy.broadcast(str(self.io.failed or ""))
         if problem:
             raise RinceError(problem)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from rince.data import kinds
 from rince.data.items import Splits
+from rince.data.kind import Kind
 from rince.training.config import TrainConfig
 
 
-def load_splits(config: TrainConfig, channels: int = 3) -> Splits:
-    """The data of a run's configuration; ``channels`` are those that image files are decoded to."""
+def load_splits(config: TrainConfig, channels: int = 3, kind: Kind | None = None) -> Splits:
+    """The data of a run's configuration; ``channels`` are those that image files are decoded to.
+
+    ``kind`` is theirs, if it is known already.
+    """
     return kinds.load_splits(
         config.data,
         config,
@@ -16,4 +20,5 @@ def load_splits(config: TrainConfig, channels: int = 3) -> Splits:
         by_time=config.ranks.by == "time",
         channels=channels,
         backbone=config.model.backbone,
+        kind=kind,
     )

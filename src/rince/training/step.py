@@ -68,7 +68,7 @@ class Pairs:
         )
 
     def ranks_by(self, source: ClassRanks | ItemTimes) -> PairRanks:
-        """Ranks by class or by time: which images these are also says when they were taken."""
+        """Ranks by class or by time: which items these are also says when they were recorded."""
         masks: Masks = {"ignore_self": self.ignore_self, "key_valid": self.key_valid}
         if isinstance(source, ItemTimes):
             return source.ranks(self.query_ids, self.key_ids, **masks)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require
-from rince.data.items import warn_left_out
+from rince.data.items import HINT, warn_left_out
 from rince.data.views import eval_transform
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def read_image(path: str | Path, channels: int = 3, at_least: int | None = None)
         (C, H, W) uint8.
 
     Raises:
-        RinceError: the file is missing, damaged, truncated or no image.
+        RinceError: the file is missing, damaged, truncated or not an image.
     """
     pil = import_extra("PIL.Image", "train")
     operations = import_extra("PIL.ImageOps", "train")
@@ -51,10 +51,10 @@ def read_image(path: str | Path, channels: int = 3, at_least: int | None = None)
             upright = operations.exif_transpose(image)
             pixels = np.array(_eight_bit(upright, "L" if channels == 1 else "RGB"))
     except Exception as error:  # Pillow raises whatever its decoders do
-        reason = "it is no image that Pillow knows" if "identify" in str(error) else str(error)
+        reason = "Pillow does not know it as an image" if "identify" in str(error) else str(error)
         raise RinceError(
-            f"cannot read {path}: {reason or type(error).__name__}. Mend or remove the file, or "
-            "leave unreadable images out (skip_unreadable)"
+            f"cannot read {path}: {reason or type(error).__name__}{HINT}the file, or leave out "
+            f"unreadable images (images.skip_unreadable)"
         ) from error
     tensor = torch.from_numpy(pixels)
     return tensor[None] if channels == 1 else tensor.permute(2, 0, 1).contiguous()

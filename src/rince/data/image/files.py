@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
+from rince.core.digests import content_digest, digest
 from rince.core.files import files_below
 from rince.core.input_spec import InputSpec
 from rince.data.arrays import TensorImages
@@ -23,7 +23,7 @@ from rince.data.image.decode import (
     read_fitted,
     read_image,
 )
-from rince.data.items import Indices, Items, Thumbnails, check_labels, digest, warn_left_out
+from rince.data.items import Indices, Items, Thumbnails, check_labels, warn_left_out
 from rince.data.views import ViewConfig, evaluation_pixels, image_views
 from rince.ranks.readers import IMAGE_SUFFIXES, Names, checked_paths, class_folders
 from rince.ranks.taxonomy import Taxonomy
@@ -131,7 +131,7 @@ class FileImages(Items):
                 content = Path(path).read_bytes()
             except OSError as error:
                 raise RinceError(f"cannot read {path}: {error}") from error
-            yield hashlib.blake2b(content, digest_size=16).digest()
+            yield content_digest(content)
 
     def subset(self, indices: Indices) -> FileImages:
         chosen = torch.as_tensor(indices, dtype=torch.int64)
@@ -163,9 +163,9 @@ class FileImages(Items):
         small = self.subset(indices).preload(min(size, 64))
         return small.thumbnails(range(len(small)), size)
 
-    def fitted(self, indices: Tensor) -> Tensor:
-        chosen = [self.paths[i] for i in indices.tolist()]
-        return torch.stack([read_fitted(path, self.image_size, self.channels) for path in chosen])
+    def fitted(self, rows: slice) -> Tensor:
+        paths = self.paths[rows]
+        return torch.stack([read_fitted(path, self.image_size, self.channels) for path in paths])
 
     def network_inputs(self, fitted: Tensor) -> Tensor:
         return evaluation_pixels(fitted)
@@ -200,21 +200,21 @@ def _labels_of_folders(root: Path, taxonomy: Taxonomy) -> dict[Names, int]:
     """The label of every class folder with images, in a taxonomy of other folders."""
     empty: list[Path] = []
     try:
-        found = sorted(class_folders(root, (), empty))
-        if not found:
+        folders = sorted(class_folders(root, (), empty))
+        if not folders:
             raise RinceError(f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        checked_paths(found, [str(root.joinpath(*path)) for path in found])
+        checked_paths(folders, [str(root.joinpath(*path)) for path in folders])
     except OSError as error:
         raise RinceError(f"cannot read {error.filename}: {error.strerror}") from error
     except ValueError as error:  # two folders of one class
         raise RinceError(str(error)) from None
     if empty:
         names = ", ".join(str(folder.relative_to(root)) for folder in empty[:5])
-        warn(f"{len(empty)} class folders in {root} hold no image and are passed over: {names}")
+        warn(f"{len(empty)} class folders in {root} hold no image and are left out: {names}")
     composed = [tuple(map(_composed, path)) for path in taxonomy.paths]
     label_of_class = {path[-1]: label for label, path in enumerate(composed)}
     label_of = {}
-    for path in found:
+    for path in folders:
         label = label_of_class.get(_composed(path[-1]), -1)
         if label < 0 or composed[label][-len(path) :] != tuple(map(_composed, path)):
             known = "no such class" if label < 0 else f"expected {'/'.join(taxonomy.paths[label])}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rince.data.kind import Kind, Request, require_no_column
-from rince.data.networks import build_pixel_backbone, pixel_encoder
+from rince.data.networks import build_pixel_backbone, pixel_encoder, pixel_usage
 
 if TYPE_CHECKING:
     from rince.data.image.decode import OnUnreadable
@@ -72,6 +72,14 @@ def embedding_inputs(
         yield [names[i] for i in positions.tolist()], pixels
 
 
+def usage(encoder: Any) -> str:
+    """How to feed an encoder of images."""
+    size = encoder.spec.size
+    return pixel_usage(
+        encoder, f"shorter side scaled to {size} pixels (bilinear, antialiased), central square"
+    )
+
+
 IMAGES = Kind(
     noun="images",
     recognise=lambda data, by_time: True,
@@ -81,6 +89,7 @@ IMAGES = Kind(
     embedding_inputs=embedding_inputs,
     build_backbone=build_pixel_backbone,
     encoder=pixel_encoder,
+    usage=usage,
     backbone="small-resnet",
     card="library_name: rince\npipeline_tag: image-feature-extraction\n"
     "tags: [rince, contrastive-learning, image-retrieval]",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 import pickle
 import struct
 import zlib
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rince.core.cache import cache_folder
 from rince.core.checks import RinceError, import_extra
 from rince.data.arrays import TensorImages
 from rince.ranks.taxonomy import Taxonomy
@@ -47,27 +47,27 @@ def read_idx(path: str | Path) -> Tensor:
     try:
         raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise RinceError(f"{file} is damaged: {error}; fetch it again") from error
+        raise RinceError(f"{file} is damaged: {error}; download it again") from error
     if len(raw) < 4 or raw[:3] != b"\0\0\x08" or len(raw) < 4 + 4 * raw[3]:
         raise RinceError(f"{file} is not an idx file of bytes (it starts with {raw[:4]!r})")
     shape = struct.unpack(f">{raw[3]}I", raw[4 : 4 + 4 * raw[3]])
-    expected, found = int(np.prod(shape)), len(raw) - 4 - 4 * raw[3]
-    if expected != found:
+    expected, given = int(np.prod(shape)), len(raw) - 4 - 4 * raw[3]
+    if expected != given:
         raise RinceError(
             f"{file} is truncated or damaged: its header says {' x '.join(map(str, shape))} = "
-            f"{expected} bytes, but {found} follow; fetch it again"
+            f"{expected} bytes, but {given} follow; download it again"
         )
     return torch.from_numpy(np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).copy()).view(shape)
 
 
 def _fashion_mnist(root: Path | None) -> tuple[TensorImages, TensorImages]:
-    folders = [DEBIAN_FASHION_MNIST, _cache_folder() / "FashionMNIST" / "raw"]
+    folders = [DEBIAN_FASHION_MNIST, cache_folder() / "FashionMNIST" / "raw"]
     if root is not None:
         folders[:0] = [root, root / "fashion-mnist", root / "FashionMNIST" / "raw"]
-    found = next((folder for folder in folders if _has_fashion_mnist(folder)), None)
-    if found is None:
-        found = _download("FashionMNIST", root) / "FashionMNIST" / "raw"
-    return _fashion_split(found, train=True), _fashion_split(found, train=False)
+    folder = next((folder for folder in folders if _has_fashion_mnist(folder)), None)
+    if folder is None:
+        folder = _download("FashionMNIST", root) / "FashionMNIST" / "raw"
+    return _fashion_split(folder, train=True), _fashion_split(folder, train=False)
 
 
 def _fashion_split(folder: Path, *, train: bool) -> TensorImages:
@@ -93,17 +93,17 @@ def _has_fashion_mnist(folder: Path) -> bool:
 
 
 def _cifar100(root: Path | None) -> tuple[TensorImages, TensorImages]:
-    folders = [_cache_folder() / "cifar-100-python"]
+    folders = [cache_folder() / "cifar-100-python"]
     if root is not None:
         folders[:0] = [root, root / "cifar-100-python"]
-    found = next((f for f in folders if all((f / n).is_file() for n in ("train", "test"))), None)
-    if found is None:
-        found = _download("CIFAR100", root) / "cifar-100-python"
-    return _cifar100_split(found / "train"), _cifar100_split(found / "test")
+    folder = next((f for f in folders if all((f / n).is_file() for n in ("train", "test"))), None)
+    if folder is None:
+        folder = _download("CIFAR100", root) / "cifar-100-python"
+    return _cifar100_split(folder / "train"), _cifar100_split(folder / "test")
 
 
 def _cifar100_split(file: Path) -> TensorImages:
-    """torchvision drops the coarse labels; here they prove that the taxonomy is the right one."""
+    """With its coarse labels, which prove that the taxonomy is the right one."""
     taxonomy = Taxonomy.cifar100()
     try:
         with file.open("rb") as stream:
@@ -147,7 +147,7 @@ def _checked_images(
 def _download(name: str, root: Path | None) -> Path:
     """Fetch a data set with torchvision; returns the folder it was put into."""
     datasets = import_extra("torchvision.datasets", "train")
-    folder = root or _cache_folder()
+    folder = root or cache_folder()
     try:
         getattr(datasets, name)(str(folder), download=True)
     except (OSError, RuntimeError) as error:  # no network, a proxy's page in place of the file
@@ -166,10 +166,6 @@ def _download(name: str, root: Path | None) -> Path:
             f"a network, try again; otherwise give --images.root FOLDER with {ways[name]}"
         ) from error
     return folder
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rince"
 
 
 NAMED = {"fashion-mnist": _fashion_mnist, "cifar100": _cifar100}

@@ -1,4 +1,4 @@
-"""Where images are found, and which are for training: a folder of your own, or a named data set."""
+"""Images of a folder or of a named data set, split into training and test."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def load_dataset(
         skip_unreadable: leave out files that cannot be read, with a warning, rather than raise.
         without_duplicates: leave out training images that are byte for byte also test images or
             earlier training images.
-        per_class: keep so many training images of each class, chosen by the seed.
-        test_per_class: likewise for the test images.
+        per_class: largest number of training images of each class, chosen by the seed.
+        test_per_class: the same for the test images.
         test_fraction: share of each class that becomes test images where a folder has no splits
             of its own; at least one image.
         seed: of the choices per class.
@@ -129,16 +129,16 @@ def _existing_folder(data: str) -> Path:
 def _folder_splits(
     folder: Path, test_fraction: float, channels: int, image_size: int
 ) -> tuple[FileImages, FileImages]:
-    found = split_folders(folder)
+    splits = split_folders(folder)
     inside = [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")]
     # A train/ among other folders, none of them a split, is a class of vehicles.
     alone = [f.name for f in inside] == ["train"]
-    root = found[0] if found else inside[0] if alone else folder
+    root = splits[0] if splits else inside[0] if alone else folder
     images = FileImages.from_folder(root, channels=channels)
     train = replace(images, name=folder.resolve().name, image_size=image_size)
-    if found is None:
+    if splits is None:
         return split_by_hash(train, test_fraction)
-    test = FileImages.from_folder(found[1], train.taxonomy, channels=channels)
+    test = FileImages.from_folder(splits[1], train.taxonomy, channels=channels)
     return train, replace(test, name=train.name, image_size=image_size)
 
 

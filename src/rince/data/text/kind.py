@@ -88,6 +88,24 @@ def encoder(network: TrainedNetwork, options: DataOptions) -> Encoder:
     return SentenceModel(model, network.name, text.column, network.class_paths)
 
 
+def usage(encoder: Any) -> str:
+    """How to feed an encoder of texts."""
+    bound = encoder.model.max_seq_length
+    return _USAGE.format(cut=f", cut after {bound} tokens" if bound else "")
+
+
+_USAGE = """```python
+from sentence_transformers import SentenceTransformer
+
+features = SentenceTransformer("FOLDER").encode(["some words"])
+```
+
+`rince embed FOLDER FILE` embeds the texts of a .csv, .jsonl or .txt file, `rince search` finds the
+nearest.
+
+| input | |
+|:---|:---|
+| texts | without a prompt in front{cut} |"""
 TEXTS = Kind(
     noun="texts",
     recognise=lambda data, by_time: is_text_file(data),
@@ -97,6 +115,7 @@ TEXTS = Kind(
     embedding_inputs=embedding_inputs,
     build_backbone=build_backbone,
     encoder=encoder,
+    usage=usage,
     backbone="all-MiniLM-L6-v2",
     optimizer="adamw",
     by_name=True,

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from rince.core.checks import RinceError, warn
+from rince.core.tables import Row
 from rince.data.items import Splits, at_most, drop_duplicates, split_by_hash
-from rince.data.text.rows import Row, read_rows
+from rince.data.text.rows import read_text_table
 from rince.data.text.texts import Texts
 from rince.ranks.readers import paths_from_rows, some_names
 from rince.ranks.taxonomy import Taxonomy
@@ -51,9 +52,12 @@ def load_texts(
         RinceError: a file that cannot be read or lacks a column, a row without a text or class,
             labels that are no tree, a split that is none.
     """
-    rows = read_rows(data, column)
-    columns = list(rows[0][1])
-    levels = [c for c in columns if c not in (column, SPLIT)] if labels is None else list(labels)
+    table = read_text_table(data, column)
+    rows, columns = table.rows, table.columns
+    if labels is None and "" in columns:
+        warn(f"{data} has a column without a name, which is left out of the labels")
+    others = [c for c in columns if c and c not in (column, SPLIT)]
+    levels = others if labels is None else list(labels)
     missing = [repr(name) for name in levels if name not in columns]
     if missing or not levels:
         raise RinceError(
@@ -83,14 +87,14 @@ def load_text_outliers(path: str | Path, taxonomy: Taxonomy, *, column: str = "t
     Raises:
         RinceError: as :func:`load_texts`.
     """
-    texts = tuple(cells[column] for _, cells in read_rows(path, column))
+    texts = tuple(read_text_table(path, column).column(column))
     tokens, labels = (torch.zeros(len(texts), *rest, dtype=torch.int64) for rest in ((0,), ()))
     return Texts(texts, tokens, labels, taxonomy, Path(path).stem)
 
 
 def _part(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
     """The rows of the first of these splits that the file has."""
-    found: dict[str, list[Row]] = {}
+    rows_of: dict[str, list[Row]] = {}
     for line, cells in rows:
         name = cells[SPLIT].lower()
         if name not in ("train", *_TESTS):
@@ -98,13 +102,13 @@ def _part(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
             raise ValueError(
                 f"line {line}: the column 'split' is {name!r}, expected one of {known}"
             )
-        found.setdefault(name, []).append((line, cells))
-    there = [name for name in names if name in found]
-    if not there:
+        rows_of.setdefault(name, []).append((line, cells))
+    present = [name for name in names if name in rows_of]
+    if not present:
         raise ValueError(f"the column 'split' never says {' or '.join(names)}")
-    if len(there) > 1:
-        warn(f"the column 'split' says {' and '.join(there)}: {there[0]} is used for testing")
-    return found[there[0]]
+    if len(present) > 1:
+        warn(f"the column 'split' says {' and '.join(present)}: {present[0]} is used for testing")
+    return rows_of[present[0]]
 
 
 def _texts(
@@ -131,11 +135,11 @@ def _texts(
             f"{some_names(unknown)}: classes of the test that no training text has, or not under "
             f"the same labels"
         )
-    found = [label_of[tuple(name for name in path if name)] for path in paths]
+    labels = [label_of[tuple(name for name in path if name)] for path in paths]
     return Texts(
         tuple(cells[column] for _, cells in rows),
         torch.zeros(len(rows), 0, dtype=torch.int64),
-        torch.tensor(found),
+        torch.tensor(labels),
         taxonomy,
         Path(data).stem,
     )

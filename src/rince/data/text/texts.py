@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -10,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rince.core.digests import content_digest, digest
 from rince.core.input_spec import InputSpec
-from rince.data.items import Indices, Items, Thumbnails, digest
+from rince.data.items import Indices, Items, Thumbnails
 from rince.models.texts import tokenise
 from rince.ranks.taxonomy import Taxonomy
 
@@ -65,7 +65,7 @@ class Texts(Items):
 
     def content_hashes(self) -> Iterator[bytes]:
         for text in self.texts:
-            yield hashlib.blake2b(text.encode(), digest_size=16).digest()
+            yield content_digest(text.encode())
 
     def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
         return np.array([text[:_SHOWN] for text in self.subset(indices).texts])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +12,13 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError
+from rince.core.digests import content_digest
 
 _RESERVED = 4  # bytes of a check sum
 
 
 class ClipCache:
-    """Decoded clips in one file, at most so many bytes; loader workers and later runs share it.
+    """Decoded clips in one file of bounded size; loader workers and later runs share it.
 
     A file mapped into memory: a set that fits into free memory is read from there. Each clip has
     one place, written once, so that a full cache stays useful: it holds a fixed part of the set.
@@ -47,7 +47,7 @@ class ClipCache:
         # In the order of their hashes, so that a part of them is no part of the videos.
         order = sorted(keys, key=lambda key: hashlib.blake2b(key.encode()).digest())
         self._place = {key: i for i, key in enumerate(order[: max(0, max_bytes // size)])}
-        name = hashlib.blake2b(repr((shape, stamp, order)).encode(), digest_size=16).hexdigest()
+        name = content_digest(repr((shape, stamp, order)).encode()).hex()
         self.file = folder / f"{name}.clips"
         self._places: np.memmap[tuple[int, int], np.dtype[np.uint8]] | None = None
         self._rows = (len(self._place), size)
@@ -94,9 +94,3 @@ class ClipCache:
 def _check_sum(pixels: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> int:
     """Never 0, which an empty place holds."""
     return zlib.crc32(pixels.tobytes()) or 1
-
-
-def default_cache_folder() -> Path:
-    """``~/.cache/rince/clips``, or where XDG_CACHE_HOME says."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "rince" / "clips"

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError
+from rince.core.digests import digest
 from rince.core.input_spec import InputSpec
 from rince.data.arrays import as_pictures
-from rince.data.items import Indices, Items, Thumbnails, digest, warn_left_out
+from rince.data.items import Indices, Items, Thumbnails, warn_left_out
 from rince.data.video.cache import ClipCache
 from rince.data.video.decode import read_frames
 from rince.data.views import BatchAugmentation, ViewConfig, eval_transform, evaluation_pixels
@@ -113,8 +114,8 @@ class VideoClips(Items):
     def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
         return as_pictures(self.batch(torch.as_tensor(indices)))
 
-    def fitted(self, indices: Tensor) -> Tensor:
-        return eval_transform(self.spec.size)(self.batch(indices))
+    def fitted(self, rows: slice) -> Tensor:
+        return eval_transform(self.spec.size)(super().fitted(rows))
 
     def network_inputs(self, fitted: Tensor) -> Tensor:
         return evaluation_pixels(fitted)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
-from rince.data.items import warn_left_out
+from rince.data.items import HINT, warn_left_out
 from rince.data.video.decode import VideoInfo, probe, read_frames
 
 
@@ -18,7 +18,7 @@ def clip_starts(
 
     Args:
         seconds: of the video. span: of a clip. hop: from one start to the next.
-        most: of more than so many, these, spread evenly. first: the first start.
+        most: maximum number of clips, evenly spaced. first: the first start.
 
     Returns:
         Seconds; none if not one clip fits.
@@ -40,8 +40,9 @@ def cut(
     """Where the clips of a video begin, the step from frame to frame, and how long a clip is.
 
     Args:
-        info: of the video. frames, stride: a clip is so many frames, each the stride-th.
-        hop: from one start to the next; None: clips touch. most: see :func:`clip_starts`.
+        info: of the video. frames: of a clip. stride: every stride-th frame.
+        hop: from one start to the next; None: each starts where the last one ends.
+        most: see :func:`clip_starts`.
 
     Returns:
         Seconds, all of them; no start if not one clip fits.
@@ -73,8 +74,8 @@ def decoded_clips(
             starts, step, span = cut(info, frames, stride)
             if not starts:
                 raise RinceError(
-                    f"{file} is {info.seconds:.2f} s long, and a clip takes {span:.2f} s. Mend or "
-                    f"remove the file, or leave such videos out (--skip-unreadable)"
+                    f"{file} is {info.seconds:.2f} s long, and a clip takes {span:.2f} s{HINT}"
+                    f"the file, or leave out such videos (--skip-unreadable)"
                 )
             for start in starts:
                 times = [start + k * step for k in range(frames)]

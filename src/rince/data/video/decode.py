@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra
+from rince.data.items import HINT
 
 VIDEO_SUFFIXES = frozenset(
     (
@@ -105,7 +106,7 @@ class _Opened:
         try:
             if not os.path.isfile(self.path):  # a pipe would block for good
                 other = os.path.exists(self.path)
-                raise ValueError("it is no plain file" if other else "there is no such file")
+                raise ValueError("it is not a plain file" if other else "there is no such file")
             if os.path.getsize(self.path) == 0:
                 raise ValueError("it is empty (0 bytes)")
             self.container = self._av.open(str(self.path), metadata_errors="ignore")
@@ -189,10 +190,10 @@ class _Opened:
         own = isinstance(error, ValueError) and not isinstance(error, self._av.FFmpegError)
         reason = str(error) if own else f"{type(error).__name__}: {error}"
         if isinstance(error, self._av.error.InvalidDataError):
-            reason = "it is damaged, or no video that FFmpeg knows"
+            reason = "it is damaged, or FFmpeg does not know it as a video"
         return RinceError(
-            f"cannot read {self.path}: {reason}. Mend or remove the file, or leave unreadable "
-            "videos out (images.skip_unreadable)"
+            f"cannot read {self.path}: {reason}{HINT}the file, or leave out unreadable videos "
+            f"(images.skip_unreadable)"
         )
 
 

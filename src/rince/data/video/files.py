@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rince.core.checks import RinceError, warn
 from rince.core.files import files_below
+from rince.core.tables import read_lines, read_table, refuse_rows
 from rince.data.items import split_folders
 from rince.data.video.decode import VIDEO_SUFFIXES
 from rince.ranks.readers import IMAGE_SUFFIXES
@@ -95,10 +95,10 @@ def video_files(path: str | Path) -> list[str]:
         return [str(root)]
     if not root.is_dir():
         raise RinceError(f"{path} is neither a video nor a folder of videos")
-    found = [str(file) for file in files_below(root, VIDEO_SUFFIXES) if file.is_file()]
-    if not found:
+    files = [str(file) for file in files_below(root, VIDEO_SUFFIXES) if file.is_file()]
+    if not files:
         raise RinceError(f"{path} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
-    return found
+    return files
 
 
 def _from_tree(root: Path, prefix: str, test: bool | None) -> Iterator[VideoFile]:
@@ -111,19 +111,17 @@ def _from_tree(root: Path, prefix: str, test: bool | None) -> Iterator[VideoFile
 def _from_table(folder: Path) -> Iterator[VideoFile]:
     table = folder / TABLE
     seen: set[str] = set()
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RinceError(f"cannot read {table}: {error}") from error
-    if not rows or "clip" not in rows[0]:
+    rows = read_table(table, "clips")
+    if not rows.rows:
         raise RinceError(f"{table} must have a header with the column clip, and rows below it")
-    for number, row in enumerate(rows, start=2):
-        label = (row.get("label") or "",) if row.get("label") else ()
-        ways = (folder.joinpath(*label, row["clip"]), folder / row["clip"])
+    rows.require_columns("clip")
+    problems: list[str] = []
+    for line, cells in rows.rows:
+        label = (cells["label"],) if cells.get("label") else ()
+        ways = (folder.joinpath(*label, cells["clip"]), folder / cells["clip"])
         path = next((way for way in ways if way.is_file()), None)
         try:
-            start = float(row.get("start_s") or 0)
+            start = float(cells.get("start_s") or 0)
             if path is None:
                 raise ValueError(f"there is no file {' or '.join(dict.fromkeys(map(str, ways)))}")
             if not 0 <= start < float("inf"):
@@ -132,9 +130,11 @@ def _from_table(folder: Path) -> Iterator[VideoFile]:
             if key in seen:
                 raise ValueError(f"{key} is listed twice")
         except ValueError as error:
-            raise RinceError(f"{table}, line {number}: {error}") from None
+            problems.append(f"line {line}: {error}")
+            continue
         seen.add(key)
-        yield VideoFile(path, key, row.get("source_video") or key, label, start)
+        yield VideoFile(path, key, cells.get("source_video") or key, label, start)
+    refuse_rows(table, problems, "correct these rows, or remove them")
     others = sum(
         p.relative_to(folder).as_posix() not in seen for p in files_below(folder, VIDEO_SUFFIXES)
     )
@@ -149,15 +149,11 @@ def _by_split_files(files: Sequence[VideoFile], folder: Path, split: int) -> Ite
     hmdb = sorted(folder.glob(f"*_test_split{split}.txt"))
     if all(file.is_file() for file in ucf.values()):
         for test, file in ucf.items():  # lines: ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi [1]
-            sides |= {
-                line.split()[0]: test for line in file.read_text().splitlines() if line.strip()
-            }
+            sides |= {line.split()[0]: test for _, line in read_lines(file, "split")}
     elif hmdb:
         for file in hmdb:  # brush_hair_test_split1.txt: NAME.avi 1 (train), 2 (test), 0 (neither)
             label = file.name.removesuffix(f"_test_split{split}.txt")
-            for name, code in (
-                line.split() for line in file.read_text().splitlines() if line.strip()
-            ):
+            for name, code in (line.split() for _, line in read_lines(file, "split")):
                 if code in ("1", "2"):
                     sides[f"{label}/{name}"] = code == "2"
     else:
@@ -165,12 +161,12 @@ def _by_split_files(files: Sequence[VideoFile], folder: Path, split: int) -> Ite
             f"{folder} holds neither trainlist{split:02}.txt and testlist{split:02}.txt (UCF101) "
             f"nor *_test_split{split}.txt (HMDB51)"
         )
-    found = {"/".join((*f.label[-1:], f.path.name)): f for f in files}
-    missing = [name for name in sides if name not in found]
+    by_name = {"/".join((*f.label[-1:], f.path.name)): f for f in files}
+    missing = [name for name in sides if name not in by_name]
     if missing:
         raise RinceError(
             f"{len(missing)} of {len(sides)} videos of the split in {folder} are not in the data, "
             f"such as {missing[0]}"
         )
     for name, test in sides.items():
-        yield replace(found[name], test=test)
+        yield replace(by_name[name], test=test)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import warn
 from rince.data.kind import DataOptions, Kind, Request, TrainedNetwork, require_no_column
-from rince.data.networks import build_pixel_backbone, pixel_encoder
+from rince.data.networks import build_pixel_backbone, pixel_encoder, pixel_usage
 
 if TYPE_CHECKING:
     from rince.data.items import Items, Splits
@@ -88,6 +88,16 @@ def encoder(network: TrainedNetwork, options: DataOptions) -> Encoder:
     return pixel_encoder(network, options, stride=videos.stride, frame_size=size)
 
 
+def usage(encoder: Any) -> str:
+    """How to feed an encoder of clips."""
+    spec = encoder.spec
+    return pixel_usage(
+        encoder,
+        f"{spec.frames} frames, every {encoder.stride}. of the file; shorter side scaled to "
+        f"{encoder.frame_size} pixels, central square, scaled to {spec.size}",
+    )
+
+
 CLIPS = Kind(
     noun="clips",
     recognise=recognise,
@@ -97,6 +107,7 @@ CLIPS = Kind(
     embedding_inputs=embedding_inputs,
     build_backbone=build_pixel_backbone,
     encoder=encoder,
+    usage=usage,
     backbone="small-resnet3d",
     group="videos",
     unread=("root", "per_class", "test_per_class", "cache", "drop_duplicates"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from rince.core.checks import RinceError, import_extra
+from rince.core.tables import read_table, refuse_rows
 from rince.ranks.time import NO_SHOT
 
 
@@ -80,23 +80,21 @@ def read_shots(file: Path) -> dict[str, ShotList]:
     Raises:
         RinceError: no such file, other columns, or spans that are no times or overlap.
     """
+    table = read_table(file, "shots")
+    table.require_columns("video", "start_s", "end_s")
     spans: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            for row in csv.DictReader(stream):
-                spans[row["video"]].append((float(row["start_s"]), float(row["end_s"])))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RinceError(f"cannot read the shots {file}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise RinceError(
-            f"{file} must be a csv with the columns video, start_s, end_s, two of them seconds: "
-            f"{error}"
-        ) from None
-    found = {}
+    problems: list[str] = []
+    for line, cells in table.rows:
+        try:
+            spans[cells["video"]].append((float(cells["start_s"]), float(cells["end_s"])))
+        except ValueError as error:
+            problems.append(f"line {line}: {error}")
+    refuse_rows(file, problems, "start_s and end_s are seconds")
+    shots_of_video = {}
     for video, of_video in spans.items():
         ordered = sorted(of_video)
         flat = [t for span in ordered for t in span]
         if flat != sorted(flat):
             raise RinceError(f"{file}: the shots of {video} overlap, or end before they start")
-        found[video] = ShotList(tuple(ordered))
-    return found
+        shots_of_video[video] = ShotList(tuple(ordered))
+    return shots_of_video

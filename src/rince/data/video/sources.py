@@ -1,4 +1,4 @@
-"""Where videos are found, how they are cut into clips, and which are for training."""
+"""Videos of a folder, cut into clips and split into training and test."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rince.core.cache import cache_folder
 from rince.core.checks import RinceError, require
-from rince.data.items import SPLIT_SEED, Splits, held_out, warn_left_out
-from rince.data.video.cache import ClipCache, default_cache_folder
+from rince.data.items import HINT, SPLIT_SEED, Splits, held_out, warn_left_out
+from rince.data.video.cache import ClipCache
 from rince.data.video.clips import VideoClips
 from rince.data.video.cuts import cut
 from rince.data.video.decode import VideoInfo, probe
@@ -58,9 +59,10 @@ def load_videos(
 
     Args:
         data: the folder.
-        frames, stride: a clip is so many frames, each the stride-th of the file's average rate.
-        hop: seconds from one clip of a file to the next; None: clips touch.
-        per_video: of a file with more clips, so many, spread evenly.
+        frames: number of frames of a clip.
+        stride: a clip takes every stride-th frame of the file's average rate.
+        hop: seconds between the starts of two clips; None: each starts where the last one ends.
+        per_video: maximum number of clips per video, evenly spaced; None: all.
         frame_size: side of the decoded squares; None: image_size.
         image_size: side fed to the backbone; None: 64.
         shots: None, "detect" (extra ``shots``), or a csv: ``video,start_s,end_s``.
@@ -87,8 +89,8 @@ def load_videos(
     )
     clips = replace(clips, image_size=size)
     if cache_gb > 0:
-        where = default_cache_folder() if cache is None else Path(cache).expanduser()
-        # The name of the decoder: caches of before hold it.
+        where = cache_folder("clips") if cache is None else Path(cache).expanduser()
+        # Once the decoder could be chosen; its name keeps the caches of that time valid.
         stamp = "pyav", [(f.key, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
         stored = ClipCache(where, clips.clip_keys, stamp, shape, int(cache_gb * 1e9))
         clips = replace(clips, cache=stored)
@@ -163,9 +165,9 @@ def _cut(
                 raise RinceError(
                     f"cannot use {file.path}: it is {info.seconds:.2f} s long, and a clip of "
                     f"{frames} frames at stride {stride} takes {span:.2f} s"
-                    + ("" if skip else _cures(probed, frames, stride))
+                    + ("" if skip else _hint(probed, frames, stride))
                 )
-            found = shots(file.path, file.key)
+            shot_list = shots(file.path, file.key)
         except RinceError as error:
             if not skip:
                 raise
@@ -174,7 +176,7 @@ def _cut(
         for start in starts:
             paths.append(str(file.path))
             keys.append(f"{file.key}@{start:.3f}")
-            rows.append((start, step, span, found.shot_at(start + span / 2), number))
+            rows.append((start, step, span, shot_list.shot_at(start + span / 2), number))
     warn_left_out(reasons, len(files), "videos")
     times = torch.tensor([row[:3] for row in rows], dtype=torch.float64)
     begin, steps, spans = times.unbind(1)
@@ -203,7 +205,7 @@ def _cut(
     )
 
 
-def _cures(probed: Sequence[VideoInfo | RinceError], frames: int, stride: int) -> str:
+def _hint(probed: Sequence[VideoInfo | RinceError], frames: int, stride: int) -> str:
     """What to do about videos shorter than a clip, all of them at once."""
     known = [info for info in probed if not isinstance(info, RinceError)]
 
@@ -213,7 +215,7 @@ def _cures(probed: Sequence[VideoInfo | RinceError], frames: int, stride: int) -
     fits = next((s for s in range(stride - 1, 0, -1) if not short(s)), None)
     smaller = f" or videos.stride {fits}, which fits all" if fits else ""
     return (
-        f". Mend or remove the {short(stride)} of {len(known)} videos that are too short, take "
+        f"{HINT}the {short(stride)} of {len(known)} videos that are too short, take "
         f"fewer videos.frames{smaller}, or leave such videos out (images.skip_unreadable)"
     )
 
@@ -232,7 +234,7 @@ def _classes(files: Sequence[VideoFile]) -> tuple[Taxonomy, Mapping[tuple[str, .
     try:
         return Taxonomy(labels), {label: i for i, label in enumerate(labels)}
     except ValueError as error:
-        raise RinceError(f"the folders of the videos are no class tree: {error}") from None
+        raise RinceError(f"the folders of the videos do not form a class tree: {error}") from None
 
 
 def _held_out(clips: VideoClips, fraction: float) -> Tensor:

@@ -1,0 +1,46 @@
+"""From pixels as bytes to the floats that a network is fed: the one place that normalises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rince.core.checks import require
+
+# RGB: mean and standard deviation of ImageNet; grey: maps [0, 1] to [-2, 2] whatever the data set.
+# Keyed by the number of channels.
+NORMALISATION: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    1: ((0.5,), (0.25,)),
+}
+
+
+def normalisation(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of pixels in [0, 1], one number per channel.
+
+    Raises:
+        ValueError: neither 1 (grey) nor 3 (RGB) channels.
+    """
+    known = " or ".join(map(str, sorted(NORMALISATION)))
+    require(channels in NORMALISATION, f"images must have {known} channels, got {channels}")
+    return NORMALISATION[channels]
+
+
+def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(pixels / 255 - mean) / std, per channel.
+
+    Args:
+        pixels: (B, C, ...) uint8. mean, std: C numbers each, of pixels in [0, 1].
+
+    Returns:
+        The same shape, float32.
+
+    Example:
+        >>> normalised(torch.tensor([[[0, 255]]], dtype=torch.uint8), [0.5], [0.25]).tolist()
+        [[[-2.0, 2.0]]]
+    """
+    per_channel = (-1,) + (1,) * (pixels.ndim - 2)
+    shift, scale = (torch.tensor(x, device=pixels.device).view(per_channel) for x in (mean, std))
+    return (pixels.float() / 255 - shift) / scale

@@ -1,0 +1,11 @@
+from .backbones import Backbone as Backbone
+from .backbones import InputSpec as InputSpec
+from .backbones import as_backbone as as_backbone
+from .backbones import build_backbone as build_backbone
+from .encoders import Encoder as Encoder
+from .encoders import load_encoder as load_encoder
+from .exported import ImageEncoder as ImageEncoder
+from .exported import load_exported as load_exported
+from .heads import ProjectionHead as ProjectionHead
+from .momentum import MomentumEncoder as MomentumEncoder
+from .queue import KeyQueue as KeyQueue

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+
+from rince.core.input_spec import InputSpec
+
+SPECS = {
+    "colour images of 28 x 28 pixels": InputSpec.images(3, 28),
+    "grey images of 8 x 8 pixels": InputSpec.images(1, 8),
+    "grey clips of 4 frames of 16 x 16 pixels": InputSpec.clips(1, 4, 16),
+    "texts": InputSpec.texts(),
+    "windows of shape 3 x 100": InputSpec("windows", (3, 100)),
+    "volumes of shape 2 x 4 x 8 x 8": InputSpec("volumes", (2, 4, 8, 8)),
+    "paintings of shape 5 x 8 x 8": InputSpec("paintings", (5, 8, 8)),
+    "vectors of shape 3": InputSpec("vectors", (3,)),
+}
+
+
+@pytest.mark.parametrize(("words", "spec"), SPECS.items())
+def test_it_says_what_it_is_and_comes_back(words: str, spec: InputSpec) -> None:
+    assert str(spec) == words
+    assert InputSpec.from_dict({"version": "1", **spec.to_dict()}) == spec
+    assert sum(spec == other for other in SPECS.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("stored", "spec"),
+    [
+        ({"in_channels": 3, "image_size": 32, "frames": None}, InputSpec.images(3, 32)),
+        ({"in_channels": 1, "image_size": 28}, InputSpec.images(1, 28)),  # of the first versions
+        ({"in_channels": 3, "image_size": 48, "frames": 8}, InputSpec.clips(3, 8, 48)),
+        ({"in_channels": 0, "image_size": 0, "frames": None}, InputSpec.texts()),
+    ],
+)
+def test_what_is_on_disk_stays_as_it_was(stored: dict[str, int | None], spec: InputSpec) -> None:
+    assert InputSpec.from_dict(stored) == spec
+    assert spec.to_dict() == {"frames": None, **stored}
+
+
+def test_shapes_and_layouts() -> None:
+    assert InputSpec.images(3, 28).batch_shape() == (1, 3, 28, 28)
+    assert InputSpec.clips(3, 8, 28).batch_shape(5) == (5, 3, 8, 28, 28)
+    assert InputSpec.texts().batch_shape(2) == (2, 1)
+    formats = [SPECS[words].memory_format for words in SPECS]
+    assert formats == [
+        *("channels_last", "channels_last", "channels_last_3d", "contiguous_format"),
+        *("contiguous_format", "channels_last_3d", "channels_last", "contiguous_format"),
+    ]
+    assert [InputSpec.texts().channels, InputSpec.texts().size, InputSpec.texts().frames] == [
+        0, 0, None,
+    ]  # fmt: skip
+
+
+def test_what_is_missing_on_disk_is_named() -> None:
+    with pytest.raises(KeyError, match="image_size"):
+        InputSpec.from_dict({"in_channels": 3})

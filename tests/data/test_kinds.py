@@ -1,0 +1,160 @@
+"""Which row data fall to, rows of one's own, and the rules that all kinds share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from rince.core.checks import RinceError, RinceWarning
+from rince.core.digests import digest
+from rince.core.input_spec import InputSpec
+from rince.data import kinds
+from rince.data.batches import TrainLoader, eval_batches
+from rince.data.items import Items, Splits, at_most, drop_duplicates, held_out, split_folders
+from rince.data.kind import Kind
+from rince.data.kinds import kind_by_name, kind_named, kind_of, load_splits, may_be
+from rince.data.options import ImageOptions, TextOptions, VideoOptions
+from rince.data.plan import BatchPlan
+from rince.ranks.taxonomy import Taxonomy
+
+OPTIONS = SimpleNamespace(images=ImageOptions(), videos=VideoOptions(), text=TextOptions())
+
+
+SIZES = Taxonomy([("small",), ("large",)])
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers(Items):
+    """The least that a kind of one's own must say."""
+
+    values: Tensor
+    labels: Tensor
+    taxonomy: Taxonomy = SIZES
+    name: str = "numbers"
+
+    @property
+    def spec(self) -> InputSpec:
+        return InputSpec("numbers", (1,))
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.values[index, None]
+
+    def subset(self, indices: Tensor) -> Numbers:
+        return replace(self, values=self.values[indices], labels=self.labels[indices])
+
+    def fingerprint(self) -> str:
+        return digest(self.values.tolist())
+
+
+def numbers(count: int) -> Numbers:
+    values = torch.arange(count, dtype=torch.float32)
+    return Numbers(values, (values >= count // 2).long())
+
+
+@pytest.fixture
+def registered() -> Iterator[Kind]:
+    before = list(kinds.KINDS)
+    kind = Kind(
+        noun="numbers",
+        recognise=lambda data, by_time: data.startswith("numbers:"),
+        load=lambda request: Splits(numbers(int(request.data[8:])), numbers(4)),
+    )
+    kinds.register_kind(kind)
+    yield kind
+    kinds.KINDS[:] = before
+
+
+def test_a_kind_is_recognised(tmp_path: Path, registered: Kind) -> None:
+    (tmp_path / "a.mp4").touch()
+    found = [kind_of(data).noun for data in ("a.csv", "A.JSONL", str(tmp_path), "cifar100", "x")]
+    assert found == ["texts", "texts", "clips", "images", "images"]
+    assert kind_of("numbers:3.csv") is registered  # it is asked first
+    by_name = [kind_by_name(data) for data in ("a.csv", str(tmp_path), "numbers:3")]
+    assert [kind and kind.noun for kind in by_name] == ["texts", None, None]
+    assert [may_be("a.csv", noun) for noun in ("texts", "images", "clips")] == [True, False, False]
+    assert [may_be("photos/", noun) for noun in ("texts", "images", "clips")] == [False, True, True]
+    with pytest.raises(RinceError, match="no kind of data called 'sounds'.*numbers, texts, clips"):
+        kind_named("sounds")
+
+
+def test_a_kind_of_the_same_noun_replaces_the_one_before(registered: Kind) -> None:
+    other = replace(registered, backbone="mine")
+    kinds.register_kind(other)
+    assert kind_named("numbers") is other
+    assert [kind.noun for kind in kinds.KINDS].count("numbers") == 1
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_kind_of_ones_own_is_loaded_and_batched() -> None:
+    splits = load_splits("numbers:10", OPTIONS)
+    assert (splits.spec.noun, len(splits.train), splits.train.noun) == ("numbers", 10, "numbers")
+    assert splits.fingerprint() == load_splits("numbers:10", OPTIONS).fingerprint()
+    assert splits.fingerprint() != load_splits("numbers:9", OPTIONS).fingerprint()
+    inputs = [x for x, _ in eval_batches(splits.train, 4)]
+    assert [len(x) for x in inputs] == [4, 4, 2]
+    assert torch.cat(inputs).flatten().tolist() == list(range(10))
+    for batch in TrainLoader(splits.train, BatchPlan(10, 5, seed=0), augment=None):
+        for view in batch.views:  # without an augmentation both are the items
+            assert view.flatten().tolist() == batch.indices.tolist()
+    for name, refuse in (
+        ("load_outliers", lambda: kinds.load_outliers("x", splits.test, OPTIONS)),
+        ("embedding_names", lambda: kinds.embedding_names(splits.test, "x")),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(RinceError, match=name):
+            refuse()
+
+
+def test_items_without_keys_and_contents() -> None:
+    items = numbers(10)
+    assert (items.times, items.keys(), items.size) == (None, None, "1")
+    fewer = at_most(items, 2, seed=0)
+    assert fewer.labels.tolist() == [0, 0, 1, 1]
+    assert at_most(items, None, seed=0) is items
+    assert at_most(items, 2, seed=0).values.tolist() == fewer.values.tolist()
+    assert {tuple(at_most(items, 2, seed).values.tolist()) for seed in range(9)} != {
+        tuple(fewer.values.tolist())
+    }
+    with pytest.raises(RinceError, match="duplicates of numbers .*images.drop_duplicates"):
+        drop_duplicates(items)
+    with pytest.raises(ValueError, match="times of these numbers are not known"):
+        items.by_recording()
+    assert items.with_labels(torch.ones(10, dtype=torch.int64)).labels.tolist() == [1] * 10
+    assert items.labels.tolist() == [0] * 5 + [1] * 5  # itself it stays as it was
+    assert items.thumbnails(torch.tensor([3]), 8).tolist() == ["numbers 3"]
+
+
+def test_the_split_rule() -> None:
+    for count in range(40):
+        for fraction in (0.01, 0.2, 0.5, 0.99):
+            members = list(range(count))
+            test = held_out(members, fraction)
+            assert list(test) == members[: len(test)]
+            expected = 0 if count < 2 else min(count - 1, max(1, round(fraction * count)))
+            assert len(test) == expected
+
+
+def test_folders_of_splits(tmp_path: Path) -> None:
+    assert split_folders(tmp_path) is None
+    (tmp_path / "train").mkdir()
+    (tmp_path / "val").touch()  # a file is no split
+    assert split_folders(tmp_path) is None
+    (tmp_path / "test").mkdir()
+    assert split_folders(tmp_path) == (tmp_path / "train", tmp_path / "test")
+    (tmp_path / "valid").mkdir()
+    with pytest.warns(RinceWarning, match="valid and test: valid is used"):
+        assert split_folders(tmp_path) == (tmp_path / "train", tmp_path / "valid")
+
+
+def test_options_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    for data, name in (("a.csv", "image_size"), (str(tmp_path), "per_class")):
+        images = ImageOptions(**{name: 3})
+        options = SimpleNamespace(images=images, videos=VideoOptions(), text=TextOptions())
+        with pytest.raises(ValueError, match=rf"images.{name} .*{data}"):
+            load_splits(data, options)

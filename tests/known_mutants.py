@@ -1,0 +1,130 @@
+"""What tests/mutants.py is told: mutants made by hand, and those that change nothing."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Hand(NamedTuple):
+    """A mutant made by hand: the one place in a function that fits a pattern.
+
+    Args:
+        room: or module, below the package. function: with its class; "" if it may be any.
+        pattern: an expression; a name of one capital letter stands for any expression.
+        replacement: an expression, with these names. why: what it would be, if it were right.
+    """
+
+    room: str
+    function: str
+    pattern: str
+    replacement: str
+    why: str
+
+
+LESS_SIMILAR = "(A > B) | (A == 0)"
+POSITIVE = "A if positives == 'cumulative' else B == C"
+SOFTPLUS = "torch.logaddexp(A, torch.zeros_like(A))"
+LOG_SUM = "torch.logsumexp(A, dim=1)"
+FINER = "pair_loss.masked_fill(A, B).max()"
+
+HAND_MADE: tuple[Hand, ...] = (
+    # The formula: which keys stand in which term, at which temperature, in which form.
+    Hand("losses", "sides_of", LESS_SIMILAR, "(A != B) & (A >= 0)", "better ranks compete"),
+    Hand("losses", "sides_of", LESS_SIMILAR, "(A > B) | (A <= 0)", "ignored keys compete"),
+    Hand("losses", "sides_of", LESS_SIMILAR, "A == 0", "worse ranks do not compete"),
+    Hand(
+        "losses",
+        "sides_of",
+        POSITIVE,
+        "A if positives == 'cumulative' else B >= C",
+        "worse ranks are positives",
+    ),
+    Hand("losses", "rank_terms", "similarity / A", "similarity / taus[0]", "one temperature"),
+    Hand(
+        "losses",
+        "rank_terms",
+        "enumerate(taus, start=1)",
+        "enumerate(taus[::-1], start=1)",
+        "swapped",
+    ),
+    Hand(
+        "losses",
+        "rank_terms",
+        "enumerate(taus, start=1)",
+        "enumerate(taus[:2], start=1)",
+        "two ranks",
+    ),
+    Hand("losses", "rank_terms", "F(A[:, None] - B)", "F(B - A[:, None])", "pushes positives away"),
+    Hand(
+        "losses",
+        "rank_terms",
+        "mean_over_mask(A, B)",
+        "mean_over_mask(A, B) * B.sum(dim=1)",
+        "sum over the positives",
+    ),
+    Hand(
+        "losses",
+        "rank_terms",
+        "F(A - masked_logsumexp(B, C))",
+        "F(A - mean_over_mask(B, C))",
+        "mean for the log of the sum",
+    ),
+    Hand(
+        "losses",
+        "RankTerms.mean_per_rank",
+        "A.sum(dim=1).clamp(min=1)",
+        "A.shape[1]",
+        "mean over all",
+    ),
+    # Numbers that only some inputs tell.
+    Hand("losses", "", SOFTPLUS, "torch.log1p(A.exp())", "overflows at temperature 0.01"),
+    Hand(
+        "losses", "", SOFTPLUS, "torch.log(1 + A.clamp(max=80).exp())", "a small loss has no digits"
+    ),
+    Hand("losses", "masked_logsumexp", LOG_SUM, "A.exp().sum(dim=1).log()", "overflows"),
+    Hand("losses", "masked_logsumexp", "torch.finfo(A).min", "0.0", "e^0 for absent keys"),
+    Hand(
+        "losses", "mean_over_mask", "A.sum(dim=1).clamp(min=1)", "A.shape[1]", "mean over all keys"
+    ),
+    Hand(
+        "losses",
+        "reduce_over_queries",
+        "A.sum().clamp(min=1)",
+        "A.numel()",
+        "mean over all queries",
+    ),
+    Hand(
+        "losses",
+        "dtype_of_sums",
+        "torch.promote_types(A, torch.float32)",
+        "A",
+        "half precision inside",
+    ),
+    Hand("losses", "similarities", "A.to(B).T", "A.detach().to(B).T", "no gradient to the keys"),
+    Hand(
+        "losses",
+        "similarities",
+        "query.to(A)",
+        "query.detach().to(A)",
+        "no gradient to the queries",
+    ),
+    # The gradients that are written out.
+    Hand("losses", "", "A.sigmoid_() / B[:, None]", "A.sigmoid_()", "positives not averaged"),
+    Hand("losses", "", "A / tau.square()", "A / tau", "gradient of the temperature"),
+    # HiMulCon.
+    Hand("losses", "himulcon", FINER, FINER + ".detach()", "no gradient to the bound"),
+    Hand("losses", "himulcon", FINER, "constrained.masked_fill(A, B).max()", "the bound is kept"),
+    Hand("losses", "himulcon", "torch.maximum(pair_loss, A)", "pair_loss", "no constraint"),
+    # Ranks of pairs.
+    Hand("core", "", "self.table[A, B]", "self.table.T[A, B]", "the table, the wrong way round"),
+)
+
+# (module, function, operator, occurrence in the function) -> why no test can tell it apart.
+EQUIVALENT: dict[tuple[str, str, str, int], str] = {
+    ("losses/temperatures.py", "check_temperatures", "detach dropped", 0): (
+        "tolist() reads numbers, with a graph or without"
+    ),
+    ("losses/temperatures.py", "match_num_ranks", "constant + 1", 0): (
+        "no temperatures at all are refused before: their number is never below 1"
+    ),
+}
