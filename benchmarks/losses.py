@@ -131,7 +131,7 @@ class Case:
         """The ranks are made outside, once."""
         matrix = DenseRanks(self.ranks.tile(ALL, ALL), num_ranks=len(self.taus))
         criterion = RankedInfoNCE(self.taus, engine="dense", validate=False)
-        compiled = torch.compile(criterion, fullgraph=True)
+        compiled = torch.compile(criterion, fullgraph=True, dynamic=False)
 
         def work() -> None:
             torch.autograd.grad(compiled(self.query, self.key, matrix), self.leaves)
@@ -179,6 +179,7 @@ def gpu_contenders(case: Case, size: Size) -> dict[str, Callable[[], None]]:
         "fused out-in, TF32": lambda: case.fused("out-in", "tf32"),
         "fused out-in, bf16": lambda: case.fused("out-in", "bf16"),
         "streamed out-in": lambda: case.ours("out-in", "streamed", validate=False),
+        "auto out-in": lambda: case.ours("out-in", "auto", validate=False),
     }
     if size.queries * (size.keys or size.queries) <= DENSE_UP_TO:
         found["dense out-in"] = lambda: case.ours("out-in", "dense", validate=False)

@@ -75,6 +75,8 @@ def reason_against(query: Tensor, key: Tensor, ranks: PairRanks, num_ranks: int)
     device = query.device
     if device.type != "cuda" and not _interpreted():
         return f"it needs a CUDA card, and the embeddings are on {device}"
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return "it needs a CUDA card, and PyTorch finds none"
     if _capability(device) < OLDEST_CARD:
         return "it needs a card of compute capability 8.0 (A100, RTX 30) or newer"
     if codes is None:
@@ -131,6 +133,10 @@ def fused_loss(
     """
     reason = reason_against(query, key, ranks, len(taus))
     require(reason is None, f'engine="fused" cannot take this case: {reason}')
+    require(
+        not torch._C._are_functorch_transforms_active(),
+        'the fused engine does not work under torch.func (grad, vmap, ...): use engine="dense"',
+    )
     if torch.compiler.is_compiling():
         # A break in the graph: the compiler would trace every launch, to gain nothing.
         apply = torch.compiler.disable(_Fused.apply)  # type: ignore[no-untyped-call]
@@ -203,8 +209,8 @@ class _Fused(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor | None, taus: Tensor, plan: _Plan
     ) -> tuple[Tensor, Tensor, Tensor]:
-        launch = _Launch(query, key, taus, plan)
-        values, active, factors = launch.terms()
+        with torch.cuda.device_of(query):
+            values, active, factors = _Launch(query, key, taus, plan).terms()
         ctx.plan = plan
         ctx.own = key is None
         ctx.save_for_backward(query, query if key is None else key, taus, factors)
@@ -218,10 +224,11 @@ class _Fused(torch.autograd.Function):
         launch = _Launch(query, None if ctx.own else key, taus, ctx.plan)
         of_query, of_key, of_taus = ctx.needs_input_grad[:3]
         d_query = d_key = d_taus = None
-        if of_query or of_taus:
-            d_query, d_taus = launch.gradient(factors, upstream, True, ctx.own, of_taus)
-        if of_key:
-            d_key, _ = launch.gradient(factors, upstream, False, True, False)
+        with torch.cuda.device_of(query):
+            if of_query or of_taus:
+                d_query, d_taus = launch.gradient(factors, upstream, True, ctx.own, of_taus)
+            if of_key:
+                d_key, _ = launch.gradient(factors, upstream, False, True, False)
         return d_query if of_query else None, d_key, d_taus, None
 
 
