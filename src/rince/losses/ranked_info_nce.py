@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Literal
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from rince.core.checks import warn
 from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks, may_read
 from rince.losses.blockwise.engine import blockwise_loss
-from rince.losses.blockwise.fused import fused_loss, reason_against
+from rince.losses.blockwise.fused import codes_of, fused_loss, reason_against
 from rince.losses.blockwise.sizes import DENSE_BYTES, Sizes, free_bytes, sizes_for
 from rince.losses.common import (
     Reduction,
@@ -320,9 +321,17 @@ def _served_by(
             return "streamed"
     if engine != "auto":
         return engine
-    if sizes.fused_pairs is not None and pairs >= sizes.fused_pairs:
-        # A compiled graph stays whole by the dense engine, and breaks once by the streamed one.
-        compiling = torch.compiler.is_compiling()
-        if not compiling and reason_against(query, key, source, num_ranks) is None:
+    # A compiled graph stays whole by the dense engine, and breaks once by the streamed one.
+    compiling = torch.compiler.is_compiling()
+    if sizes.fused_pairs is not None and pairs >= sizes.fused_pairs and not compiling:
+        reason = reason_against(query, key, source, num_ranks)
+        if reason is None:
             return "fused"
+        if codes_of(source) is not None and torch.cuda.is_available():
+            _say_once(reason)
     return "dense" if pairs < sizes.dense_pairs else "streamed"
+
+
+@cache
+def _say_once(reason: str) -> None:
+    warn(f'the fused engine, the fastest on a GPU, is not taken by engine="auto": {reason}')
