@@ -42,9 +42,11 @@ def product(a: Tensor, b: Tensor, precision: MatmulPrecision) -> Tensor:
 
 
 def mm(a: Tensor, b: Tensor, precision: MatmulPrecision, out: Tensor | None = None) -> Tensor:
-    """``a @ b`` without a graph."""
+    """``a @ b`` without a graph; in fp32 to be called inside ``products_in("fp32", ...)``."""
+    if precision == "fp32":
+        return torch.mm(a, b, out=out)
     with products_in(precision, a.device):
-        if precision != "bf16":
+        if precision == "tf32":
             return torch.mm(a, b, out=out)
         if a.is_cuda and hasattr(torch.ops.aten.mm, "dtype"):  # since torch 2.8
             a, b = a.bfloat16(), b.bfloat16()
@@ -57,7 +59,9 @@ def mm(a: Tensor, b: Tensor, precision: MatmulPrecision, out: Tensor | None = No
 
 def add_mm(total: Tensor, a: Tensor, b: Tensor, precision: MatmulPrecision) -> None:
     """``total += a @ b``, as :func:`mm`."""
-    if precision == "bf16":
+    if precision == "fp32":
+        total.addmm_(a, b)
+    elif precision == "bf16":
         total += mm(a, b, precision)
     else:
         with products_in(precision, a.device):
@@ -110,7 +114,8 @@ def _set_switch(device: torch.device, value: str) -> None:
 
 @torch.library.custom_op("rince::product", mutates_args=())
 def _product(a: Tensor, b: Tensor, precision: str) -> Tensor:
-    return mm(a, b, precision)  # type: ignore[arg-type]
+    with products_in("fp32", a.device):
+        return mm(a, b, precision)  # type: ignore[arg-type]
 
 
 @_product.register_fake

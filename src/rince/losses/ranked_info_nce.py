@@ -9,7 +9,6 @@ The formula is :func:`rince.losses.definition.rank_terms`; here are its input an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Literal
 
@@ -259,7 +258,7 @@ def ranked_info_nce_with_terms(
     check_precision(matmul_precision, dtype_of_sums(query, key))
     if validate and source.num_ranks is None:
         match_num_ranks(len(taus), None, highest=highest_rank(source))
-    sizes = replace(sizes or sizes_for(query.device), block=block_size)
+    sizes = (sizes or sizes_for(query.device)).with_block(block_size)
     engine = _served_by(engine, query, key, source, len(taus), matmul_precision, sizes)
     if engine == "fused":
         loss, terms = fused_loss(

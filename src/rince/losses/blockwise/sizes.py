@@ -6,7 +6,7 @@ What was measured of both: docs/decisions/0012.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -59,6 +59,10 @@ class Sizes:
     queries_per_run: int = 64
     pairs_of_a_check: int = 2**22
 
+    def with_block(self, block: int | None) -> Sizes:
+        """The same, but for blocks of a size that a user asks for."""
+        return self if block is None else replace(self, block=block)
+
     def queries_per_block(self, bytes_per_query: int) -> int:
         """As many as fit the scratch, a multiple of 16, at least 16."""
         if self.block is not None:
@@ -71,10 +75,13 @@ class Sizes:
         return self.block or max(self.smallest_panel, min(self.largest_panel, count // 8))
 
 
+CPU_SIZES = Sizes()
+
+
 def sizes_for(device: torch.device) -> Sizes:
     """The sizes that suit a device, by its free memory when it was first asked for."""
     if device.type != "cuda":
-        return Sizes()
+        return CPU_SIZES
     if torch.compiler.is_compiling():  # to ask for the free memory would break the graph
         return gpu_sizes(16 * 1024 * MB)
     return _sizes_of_gpu(device)
