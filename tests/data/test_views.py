@@ -11,15 +11,14 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from rince.core.pixels import NORMALISATION
+from rince.data.crops_and_colors import adjusted_colors, resized_crops
 from rince.data.views import (
     BatchAugmentation,
     ViewConfig,
     _draw_views,
-    adjusted_colors,
     eval_transform,
     evaluation_pixels,
     image_views,
-    resized_crops,
 )
 
 NEUTRAL = (1.0, 1.0, 1.0, 0.0)

@@ -286,7 +286,7 @@ def _moved(source: _Source, device: torch.device, *names: str) -> _Source:
     return moved
 
 
-def _check_codes(ranks: Tensor, num_ranks: int | None, validate: bool = True) -> None:
+def _check_codes(ranks: Tensor, num_ranks: int | None, validate: bool) -> None:
     require(
         ranks.dtype in _INTEGER_DTYPES,
         f"ranks must be integers (1 = most similar, 0 = negative, -1 = ignored), got "

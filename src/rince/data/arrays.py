@@ -85,8 +85,8 @@ class TensorImages(Items):
     def batch(self, indices: Tensor) -> Tensor:
         return self.pixels[indices]
 
-    def fitted(self, indices: Tensor) -> Tensor:
-        return eval_transform(self.spec.size)(self.pixels[indices])
+    def fitted(self, rows: slice) -> Tensor:
+        return eval_transform(self.spec.size)(self.pixels[rows])
 
     def network_inputs(self, fitted: Tensor) -> Tensor:
         return evaluation_pixels(fitted)

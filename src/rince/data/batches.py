@@ -188,7 +188,7 @@ def eval_batches(
     """
     require(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
     starts = range(0, len(items), batch_size)
-    batches = [torch.arange(i, min(i + batch_size, len(items))) for i in starts]
+    batches = [slice(start, start + batch_size) for start in starts]
     fitted: Iterator[Any] = map(items.fitted, batches)
     if not items.in_memory:
         fitted = map(
@@ -201,8 +201,8 @@ def eval_batches(
                 generator=torch.Generator(),
             ),
         )
-    for indices, batch in zip(batches, fitted, strict=True):
-        yield items.network_inputs(batch), items.labels[indices]
+    for rows, batch in zip(batches, fitted, strict=True):
+        yield items.network_inputs(batch), items.labels[rows]
 
 
 class _Keys:
@@ -254,7 +254,7 @@ class _Fitted(Dataset[_Sample]):
 
     def __getitem__(self, index: int) -> _Sample:
         try:
-            return self.items.fitted(torch.tensor([index]))[0]
+            return self.items.fitted(slice(index, index + 1))[0]
         except RinceError as error:
             return error
 

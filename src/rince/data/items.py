@@ -134,9 +134,9 @@ class Items(ABC):
         """(B, ...) items as they are kept; only asked where :attr:`in_memory`."""
         return torch.stack([self[i] for i in indices.tolist()])
 
-    def fitted(self, indices: Tensor) -> Tensor:
-        """(B, ...) items at the size that a network is fed, not yet normalised."""
-        return self.batch(indices)
+    def fitted(self, rows: slice) -> Tensor:
+        """(B, ...) consecutive items at the size that a network is fed, not yet normalised."""
+        return self.batch(torch.arange(len(self))[rows])
 
     def network_inputs(self, fitted: Tensor) -> Tensor:
         """What a network takes at evaluation, (B, *spec.shape), from :meth:`fitted`."""

@@ -3,6 +3,10 @@ from .curves import Histograms as Histograms
 from .curves import RocCurve as RocCurve
 from .gaussians import ClassGaussians as ClassGaussians
 from .graded import ndcg as ndcg
+from .hierarchy import HierarchicalResult as HierarchicalResult
+from .hierarchy import LevelResult as LevelResult
+from .hierarchy import hierarchical_retrieval as hierarchical_retrieval
+from .hierarchy import top_down_consistency as top_down_consistency
 from .knn import knn_accuracy as knn_accuracy
 from .ood import energy_score as energy_score
 from .ood import knn_ood_score as knn_ood_score

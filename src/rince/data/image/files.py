@@ -163,9 +163,9 @@ class FileImages(Items):
         small = self.subset(indices).preload(min(size, 64))
         return small.thumbnails(range(len(small)), size)
 
-    def fitted(self, indices: Tensor) -> Tensor:
-        chosen = [self.paths[i] for i in indices.tolist()]
-        return torch.stack([read_fitted(path, self.image_size, self.channels) for path in chosen])
+    def fitted(self, rows: slice) -> Tensor:
+        paths = self.paths[rows]
+        return torch.stack([read_fitted(path, self.image_size, self.channels) for path in paths])
 
     def network_inputs(self, fitted: Tensor) -> Tensor:
         return evaluation_pixels(fitted)

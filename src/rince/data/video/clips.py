@@ -114,8 +114,8 @@ class VideoClips(Items):
     def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
         return as_pictures(self.batch(torch.as_tensor(indices)))
 
-    def fitted(self, indices: Tensor) -> Tensor:
-        return eval_transform(self.spec.size)(self.batch(indices))
+    def fitted(self, rows: slice) -> Tensor:
+        return eval_transform(self.spec.size)(super().fitted(rows))
 
     def network_inputs(self, fitted: Tensor) -> Tensor:
         return evaluation_pixels(fitted)

@@ -1,0 +1,553 @@
+"""Retrieval in a tree of classes: every level, and how far off a wrong answer is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from rince.core.checks import require
+from rince.metrics.arrays import Array, cosine_chunks, sort_rows, tensors
+
+INFINITY = float("inf")
+
+
+@dataclass(frozen=True)
+class LevelResult:
+    """Retrieval at one level: positives are the gallery items of the query's group there.
+
+    Args:
+        recall: k -> share of queries with a positive among the k nearest; ties go against the
+            query.
+        mean_average_precision: as in :func:`rince.metrics.retrieval`.
+        r_precision: share of positives among the R nearest, R the number of the query's positives.
+        map_at_r: mean over the R nearest places of the precision there, counted where a positive
+            stands (Musgrave, Belongie, Lim, "A Metric Learning Reality Check", ECCV 2020).
+        only_level: mean average precision of the items that meet the query at this level and not
+            below: items that meet it below are left out, all others are negatives (HAPPIER's AP
+            per level). NaN if no query has such an item.
+        num_skipped: queries without a positive at this level; they take part in no mean.
+    """
+
+    recall: dict[int, float]
+    mean_average_precision: float
+    r_precision: float
+    map_at_r: float
+    only_level: float
+    num_skipped: int
+
+
+@dataclass(frozen=True)
+class HierarchicalResult:
+    """What :func:`hierarchical_retrieval` measures; all shares are in [0, 1].
+
+    Args:
+        levels: one result a level, finest first.
+        h_ap: hierarchical average precision.
+        asi: average set intersection.
+        ndcg: of all items, with gains 2^relevance - 1.
+        mistake_severity: mean height of the lowest common group of the query and a wrong nearest
+            item: 1 = siblings, ..., L = nothing in common. NaN if no nearest item is wrong.
+        distance: k -> mean of that height over the k nearest items, right ones at 0.
+        num_skipped: queries without a positive at any level; they take part in no mean.
+    """
+
+    levels: tuple[LevelResult, ...]
+    h_ap: float
+    asi: float
+    ndcg: float
+    mistake_severity: float
+    distance: dict[int, float]
+    num_skipped: int
+
+
+def hierarchical_retrieval(
+    query: Array,
+    gallery: Array,
+    query_levels: Array,
+    gallery_levels: Array,
+    *,
+    ks: Sequence[int] = (1, 5, 10, 20),
+    exclude_self: bool = False,
+    query_sequence: Array | None = None,
+    gallery_sequence: Array | None = None,
+    alpha: float = 1.0,
+    chunk_size: int = 64,
+) -> HierarchicalResult:
+    r"""Retrieval by cosine similarity when classes form a tree of L levels.
+
+    The relevance of an item is L for the query's class, L - 1 for its parent group, ..., 1 for
+    its top group, 0 elsewhere. With rel = (relevance / L)^alpha, and k over the items of relevance
+    above 0 in the order of similarity,
+
+    .. math::
+        \text{H-AP} = \frac{1}{\sum_k rel(k)} \sum_k \frac{\text{H-rank}(k)}{\text{rank}(k)}, \quad
+        \text{H-rank}(k) = rel(k) + \sum_{j \text{ before } k} \min(rel(j), rel(k))
+
+    (Ramzi et al., "Hierarchical Average Precision Training for Pertinent Image Retrieval", ECCV
+    2022, arXiv 2207.04873, equations 2 to 4.) It is the mean of the levels' average precisions,
+    each weighted by the number of its positives and by the step of rel at that level.
+
+    ASI is the mean over n = 1 .. N, the number of items of relevance above 0, of the overlap of
+    the n nearest items with the n first of an ideal order, divided by n; items of one relevance
+    stand for each other (Sun et al., "Dynamic Metric Learning", CVPR 2021, arXiv 2103.11781).
+    NDCG: Järvelin and Kekäläinen 2002. Mistake severity and distance: Bertinetto et al., "Making
+    Better Mistakes", CVPR 2020, section 3, for the nearest items in place of predicted classes.
+
+    Ties: R@k takes negatives first, average precision and H-AP count all items of a similarity
+    (docs/decisions/0010); all others are expected values over the orders of tied items.
+
+    Args:
+        query: (Q, D) float. gallery: (G, D) float.
+        query_levels: (Q, L) integers, the group of each query at each level, finest first; at
+            every level any numbers that tell groups apart. gallery_levels: (G, L).
+        ks: of recall and distance, each at least 1; above the number of items all of them count.
+        exclude_self: the first Q gallery items are the queries themselves; a query then does
+            not find itself.
+        query_sequence, gallery_sequence: (Q,), (G,) integers: items of one sequence (a burst,
+            photos of one object) are never each other's answers. Give both or none.
+        alpha: of rel in H-AP, positive.
+        chunk_size: queries at a time; changes memory and speed, not the result.
+
+    Raises:
+        ValueError: wrong shapes, values that are not finite, groups that do not form a tree, or
+            no query with any positive.
+
+    Example:
+        >>> gallery = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+        >>> levels = torch.tensor([[0, 0], [1, 0], [2, 1]])
+        >>> query = torch.tensor([[1.0, 0.2]])
+        >>> found = hierarchical_retrieval(query, gallery, torch.tensor([[0, 0]]), levels, ks=[1])
+        >>> found.levels[0].recall[1], found.mistake_severity, round(found.h_ap, 4)
+        (0.0, 1.0, 0.8333)
+    """
+    query, gallery, query_levels, gallery_levels = tensors(
+        query, gallery, query_levels, gallery_levels
+    )
+    num_queries, num_items = len(query), len(gallery)
+    require(all(k >= 1 for k in ks), f"ks must be at least 1, got {tuple(ks)}")
+    require(alpha > 0, f"alpha must be positive, got {alpha}")
+    _check_levels(query_levels, gallery_levels, num_queries, num_items)
+    require(
+        not exclude_self or num_items >= num_queries,
+        "exclude_self=True says that the first gallery items are the queries themselves, but "
+        f"there are {num_queries} queries and only {num_items} gallery items",
+    )
+    sequences = _checked_sequences(query_sequence, gallery_sequence, num_queries, num_items)
+    device = query.device
+    query_groups, gallery_groups = _renumbered(
+        query_levels.to(device), gallery_levels.to(device)
+    )  # (L, Q), (L, G)
+    parts: list[_Chunk] = []
+    for rows, similarity in cosine_chunks(query, gallery, chunk_size):
+        if exclude_self:
+            similarity.diagonal(offset=rows.start).fill_(-INFINITY)
+        if sequences is not None:
+            same = sequences[0][rows, None] == sequences[1][None, :]
+            similarity.masked_fill_(same, -INFINITY)
+        height = _heights(query_groups[:, rows], gallery_groups)
+        parts.append(_measure(_Sorted.of(similarity, height, len(query_groups)), ks, alpha))
+    return _summary(parts, ks)
+
+
+def top_down_consistency(predicted: Array, true: Array) -> float:
+    """Of the samples predicted right at the finest level, the share right at all levels above.
+
+    For predictions made at each level apart (one classifier a level): a husky that is called a
+    husky and, above, a cat is no use. Predictions read off a tree are always consistent.
+
+    Args:
+        predicted: (N, L) integers, predicted groups, finest level first. true: (N, L).
+
+    Returns:
+        In [0, 1]; NaN if nothing is right at the finest level.
+
+    Raises:
+        ValueError: shapes that differ or are not (N, L).
+
+    Example:
+        >>> predicted = torch.tensor([[0, 0], [1, 1], [2, 1]])
+        >>> top_down_consistency(predicted, torch.tensor([[0, 0], [1, 0], [3, 1]]))
+        0.5
+    """
+    predicted, true = tensors(predicted, true)
+    require(
+        predicted.shape == true.shape and predicted.ndim == 2,
+        f"predicted and true must both be (samples, levels), got {tuple(predicted.shape)} and "
+        f"{tuple(true.shape)}",
+    )
+    right = predicted == true.to(predicted.device)
+    return float(right[right[:, 0]].all(dim=1).double().mean())
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """What was measured of some queries, all float64.
+
+    Args:
+        levels: (rows, L, 5 + len(ks)): has a positive, average precision, R-precision, MAP@R,
+            average precision of this level only (NaN: none), and a hit among the nearest k.
+        whole: (rows, 5 + len(ks)): has any positive, H-AP, ASI, NDCG, probability that the
+            nearest item is of another class, its expected height, and the mean height among the
+            nearest k, of which the first is that of k = 1.
+    """
+
+    levels: Tensor
+    whole: Tensor
+
+
+def _renumbered(query_levels: Tensor, gallery_levels: Tensor) -> tuple[Tensor, Tensor]:
+    """(L, Q) and (L, G) int32: at each level the groups numbered from 0 on."""
+    both = torch.cat([query_levels, gallery_levels.to(query_levels.dtype)])
+    groups = [torch.unique(level, return_inverse=True)[1].int() for level in both.unbind(dim=1)]
+    stacked = torch.stack(groups)
+    return stacked[:, : len(query_levels)], stacked[:, len(query_levels) :].contiguous()
+
+
+def _heights(query_groups: Tensor, gallery_groups: Tensor) -> Tensor:
+    """(rows, G) uint8: the number of levels, from the finest on, where the groups differ."""
+    height = torch.zeros(
+        query_groups.shape[1],
+        gallery_groups.shape[1],
+        dtype=torch.uint8,
+        device=query_groups.device,
+    )
+    for of_query, of_gallery in zip(query_groups, gallery_groups, strict=True):
+        height += of_query[:, None] != of_gallery[None, :]
+    return height
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Items in the order of similarity, nearest first; those that are left out come last.
+
+    Args:
+        height: (rows, G) uint8: 0 = the query's class, ..., L = nothing in common, or left out.
+        first, last: (rows, G) int32: items of one similarity share the places first + 1 .. last.
+        counts: of each level (rows, G + 1) int32, how many positives are among the n nearest.
+        candidates: (rows,) items that are not left out.
+    """
+
+    height: Tensor
+    first: Tensor
+    last: Tensor
+    counts: list[Tensor]
+    candidates: Tensor
+
+    @classmethod
+    def of(cls, similarity: Tensor, height: Tensor, num_levels: int) -> _Sorted:
+        candidates = (similarity > -INFINITY).sum(dim=1)
+        height = height.masked_fill_(similarity == -INFINITY, num_levels)
+        # The bits of a float, as an integer, rise as it does, those of negative ones turned round.
+        # With the height behind them one sort of integers does for both; -0 becomes 0 first.
+        bits = similarity.add_(0.0).view(torch.int32)
+        falling = ~torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+        key = sort_rows((falling.long() << 32) | height)
+        height = (key & 0xFF).to(torch.uint8)
+        places = torch.arange(key.shape[1], dtype=torch.int32, device=key.device)
+        begins = torch.ones_like(height, dtype=torch.bool)
+        value = key >> 32
+        begins[:, 1:] = value[:, 1:] != value[:, :-1]
+        if bool(begins.all()):
+            first, last = places.expand_as(height), (places + 1).expand_as(height)
+        else:
+            first = torch.where(begins, places, 0).cummax(dim=1).values
+            ends = torch.ones_like(begins)
+            ends[:, :-1] = begins[:, 1:]
+            turned = torch.where(ends, places + 1, key.shape[1]).flip(1)
+            last = turned.cummin(dim=1).values.flip(1)
+        counts = []
+        for level in range(num_levels):
+            count = torch.zeros(len(key), key.shape[1] + 1, dtype=torch.int32, device=key.device)
+            torch.cumsum(height <= level, dim=1, dtype=torch.int32, out=count[:, 1:])
+            counts.append(count)
+        return cls(height, first, last, counts, candidates)
+
+    def expected_among(self, level: int, places: Tensor) -> Tensor:
+        """(rows,): expected number of the level's positives among so many nearest, (rows,)."""
+        at = (places - 1).clamp(min=0)[:, None]
+        first, last = (x.gather(1, at).long() for x in (self.first, self.last))
+        before, after = (self.counts[level].gather(1, x)[:, 0].double() for x in (first, last))
+        share = (places - first[:, 0]).double() / (last - first)[:, 0]
+        return torch.where(places > 0, before + share * (after - before), 0.0)
+
+
+@dataclass(frozen=True)
+class _Positives:
+    """The positives of a level, of all rows one after the other, each (P,).
+
+    Args:
+        row: of the chunk. first, last: as in :class:`_Sorted`.
+        before, above: how many positives stand above its similarity, and at or above it.
+        total: (rows,) number of positives.
+        finer_before, finer_above: the same of the finer level's positives.
+    """
+
+    row: Tensor
+    first: Tensor
+    last: Tensor
+    before: Tensor
+    above: Tensor
+    total: Tensor
+    finer_before: Tensor
+    finer_above: Tensor
+
+    @classmethod
+    def of(cls, items: _Sorted, level: int) -> _Positives:
+        row, place = (items.height <= level).nonzero(as_tuple=True)
+        first, last = (x[row, place].long() for x in (items.first, items.last))
+        count = items.counts[level]
+        before, above = count[row, first].double(), count[row, last].double()
+        nothing = torch.zeros_like(before)
+        finer = items.counts[level - 1] if level else None
+        return cls(
+            row,
+            first,
+            last,
+            before,
+            above,
+            count[:, -1].double(),
+            nothing if finer is None else finer[row, first].double(),
+            nothing if finer is None else finer[row, last].double(),
+        )
+
+    def sum(self, values: Tensor) -> Tensor:
+        """(rows,): the sum of (P,) values over each row's positives."""
+        return torch.bincount(self.row, weights=values, minlength=len(self.total))
+
+    def average_precision(self) -> Tensor:
+        return self.sum(self.above / self.last) / self.total.clamp(min=1)
+
+    def only_level(self) -> Tensor:
+        """Average precision with the finer level's positives left out; NaN without any other."""
+        tied, tied_finer = self.above - self.before, self.finer_above - self.finer_before
+        # A run of one similarity counts once for each of its positives that is not the finer's.
+        share = (tied - tied_finer) / tied
+        precision = (self.above - self.finer_above) / (self.last - self.finer_above).clamp(min=1)
+        count = self.sum(share).round()
+        return torch.where(count > 0, self.sum(precision * share) / count.clamp(min=1), torch.nan)
+
+    def map_at_r(self, harmonic: Tensor) -> Tensor:
+        """Expected MAP@R.
+
+        A run of m tied items at the places s + 1 .. s + m holds p positives, b stand before it. At
+        its place i a positive stands with probability p / m, and then b + 1 + (i - s - 1) (p - 1) /
+        (m - 1) positives are expected up to there. A positive's part of the run is the p-th.
+        """
+        size = (self.last - self.first).double()
+        last = torch.minimum(self.last, self.total.long()[self.row]).maximum(self.first)
+        reciprocals = harmonic[last] - harmonic[self.first]
+        further = (last - self.first) - (self.first + 1) * reciprocals
+        others = (self.above - self.before - 1) / (size * (size - 1)).clamp(min=1)
+        expected = (self.before + 1) * reciprocals / size + others * further
+        return self.sum(expected) / self.total.clamp(min=1)
+
+    def hits(self, ks: Sequence[int]) -> list[Tensor]:
+        """Whether one is among the k nearest, negatives first among ties."""
+        best = torch.full_like(self.total, INFINITY)  # negatives that stand not below the best one
+        best.scatter_reduce_(0, self.row, self.last - self.above, "amin")
+        return [best < k for k in ks]
+
+
+def _measure(items: _Sorted, ks: Sequence[int], alpha: float) -> _Chunk:
+    num_levels, device = len(items.counts), items.height.device
+    place = torch.arange(1, items.height.shape[1] + 1, device=device).double()
+    harmonic, discounts = _running_sum(1 / place), _running_sum(1 / (place + 1).log2())
+    levels: list[Tensor] = []
+    h_ap = gain = best_gain = total_relevance = torch.zeros_like(items.candidates).double()
+    for level in range(num_levels):
+        positives = _Positives.of(items, level)
+        total = positives.total
+        average_precision = positives.average_precision()
+        among_r = items.expected_among(level, total.long()) / total.clamp(min=1)
+        columns = [total > 0, average_precision, among_r, positives.map_at_r(harmonic)]
+        columns += [positives.only_level(), *positives.hits(ks)]
+        levels.append(torch.stack([x.double() for x in columns], dim=1))
+        # Steps of rel and of the gain at this level, over the next coarser one.
+        relevance = num_levels - level
+        step = (relevance / num_levels) ** alpha - ((relevance - 1) / num_levels) ** alpha
+        h_ap = h_ap + step * total * average_precision
+        total_relevance = total_relevance + step * total
+        step = 2.0 ** (relevance - 1)  # (2^r - 1) - (2^(r - 1) - 1)
+        shared = discounts[positives.last] - discounts[positives.first]
+        gain = gain + step * positives.sum(shared / (positives.last - positives.first))
+        best_gain = best_gain + step * discounts[total.long()]
+    heights = []
+    for near in (items.candidates.clamp(max=k) for k in (1, *ks)):
+        among = [items.expected_among(level, near) for level in range(num_levels)]
+        heights.append(num_levels - torch.stack(among).sum(dim=0) / near.clamp(min=1))
+    whole = [
+        items.counts[-1][:, -1] > 0,
+        h_ap / total_relevance,
+        _average_set_intersection(items),
+        gain / best_gain,
+        1 - items.expected_among(0, items.candidates.clamp(max=1)),
+        *heights,
+    ]
+    return _Chunk(torch.stack(levels, dim=1), torch.stack([x.double() for x in whole], dim=1))
+
+
+def _running_sum(values: Tensor) -> Tensor:
+    """(n + 1,): entry i is the sum of the first i values."""
+    return torch.cat([values.new_zeros(1), values.cumsum(0)])
+
+
+def _average_set_intersection(items: _Sorted) -> Tensor:
+    """(rows,) expected ASI.
+
+    Up to place n the ideal order holds all positives of the levels below b(n) and fills up with
+    those of level b(n), so the overlap is (nearest ones below b) + min(nearest ones of b, room).
+    """
+    totals = torch.stack([count[:, -1] for count in items.counts])  # (L, rows)
+    width = int(totals[-1].max())
+    n = torch.arange(1, width + 1, device=totals.device)
+    first, last = items.first[:, :width].long(), items.last[:, :width].long()
+    tied = bool((last - first > 1).any())
+    overlap = torch.zeros(totals.shape[1], width, dtype=torch.float64, device=totals.device)
+    below, total_below = torch.zeros_like(overlap), torch.zeros_like(totals[0])
+    for count, total in zip(items.counts, totals, strict=True):
+        near = count[:, 1 : width + 1].double()
+        if tied:  # evenly over the places of a run
+            before, after = count.gather(1, first), count.gather(1, last)
+            near = before + (n - first).double() / (last - first) * (after - before)
+        room = n - total_below[:, None]
+        inside = (room > 0) & (n <= total[:, None])
+        overlap = torch.where(inside, below + torch.minimum(near - below, room.double()), overlap)
+        below, total_below = near, total
+    if tied:
+        _correct_tied_runs(overlap, items, totals)
+    share = (overlap / n).masked_fill(n > totals[-1][:, None], 0)
+    return share.sum(dim=1) / totals[-1].clamp(min=1)
+
+
+def _correct_tied_runs(overlap: Tensor, items: _Sorted, totals: Tensor) -> None:
+    """The expectation of a minimum is not the minimum of expectations: put the former in place."""
+    width = overlap.shape[1]
+    first, last = items.first[:, :width], items.last[:, :width]
+    begins = (last - first > 1) & (first == torch.arange(width, device=first.device))
+    for row, start in begins.nonzero().tolist():
+        end = int(last[row, start])
+        before = [int(count[row, start]) for count in items.counts]
+        inside = [int(count[row, end]) - b for count, b in zip(items.counts, before, strict=True)]
+        total = totals[:, row].tolist()
+        for n in range(start + 1, min(end, total[-1]) + 1):
+            level = next(i for i, most in enumerate(total) if n <= most)
+            before_below, inside_below, total_below = (
+                (before[level - 1], inside[level - 1], total[level - 1]) if level else (0, 0, 0)
+            )
+            seen, room, drawn = before[level] - before_below, n - total_below, n - start
+            marked = inside[level] - inside_below
+            nearest = seen + _expected_minimum(end - start, marked, drawn, room - seen)
+            overlap[row, n - 1] = before_below + drawn * inside_below / (end - start) + nearest
+
+
+@lru_cache(maxsize=2**16)
+def _expected_minimum(size: int, marked: int, drawn: int, room: int) -> float:
+    """E[min(X, room)], X the marked ones among ``drawn`` of ``size`` items: hypergeometric."""
+    fewest, most = max(0, drawn - (size - marked)), min(drawn, marked)
+    if room <= fewest:
+        return float(room)
+    if room >= most:
+        return drawn * marked / size
+    counts = torch.arange(fewest, most + 1, dtype=torch.float64)
+
+    def log_choose(total: float | Tensor, chosen: Tensor) -> Tensor:
+        total = torch.as_tensor(total, dtype=torch.float64)
+        return torch.lgamma(total + 1) - torch.lgamma(chosen + 1) - torch.lgamma(total - chosen + 1)
+
+    log_share = log_choose(marked, counts) + log_choose(size - marked, drawn - counts)
+    share = (log_share - log_share.logsumexp(0)).exp()
+    return float((share * counts.clamp(max=room)).sum())
+
+
+def _check_levels(
+    query_levels: Tensor, gallery_levels: Tensor, num_queries: int, num_items: int
+) -> None:
+    for side, levels, count in (
+        ("query", query_levels, num_queries),
+        ("gallery", gallery_levels, num_items),
+    ):
+        require(
+            levels.ndim == 2
+            and len(levels) == count
+            and levels.shape[1] >= 1
+            and not levels.is_floating_point()
+            and levels.dtype != torch.bool,
+            f"{side}_levels must be integers (items, levels), one row for each of the {count} "
+            f"{side} features, got shape {tuple(levels.shape)} and {levels.dtype}",
+        )
+    require(
+        query_levels.shape[1] == gallery_levels.shape[1],
+        f"query_levels have {query_levels.shape[1]} levels, gallery_levels "
+        f"{gallery_levels.shape[1]}: give both the same levels, finest first",
+    )
+    both = torch.cat([query_levels, gallery_levels.to(query_levels)])
+    for level in range(both.shape[1] - 1):
+        pairs = torch.unique(both[:, level : level + 2], dim=0)
+        groups, parents = torch.unique(pairs[:, 0], return_counts=True)
+        several = groups[parents > 1]
+        require(
+            len(several) == 0,
+            f"the levels form no tree: group {several[:1].tolist()} of level {level + 1} lies in "
+            f"{int(parents.max())} groups of level {level + 2}. Levels go from fine to coarse, and "
+            f"numbers that restart in every group must be made unique first",
+        )
+
+
+def _checked_sequences(
+    query: Array | None, gallery: Array | None, num_queries: int, num_items: int
+) -> tuple[Tensor, Tensor] | None:
+    require(
+        (query is None) == (gallery is None),
+        "query_sequence and gallery_sequence belong together: give both or none",
+    )
+    if query is None or gallery is None:
+        return None
+    query, gallery = tensors(query, gallery)
+    require(
+        query.shape == (num_queries,) and gallery.shape == (num_items,),
+        f"sequences must be one integer an item, got {tuple(query.shape)} for {num_queries} "
+        f"queries and {tuple(gallery.shape)} for {num_items} gallery items",
+    )
+    return query, gallery.to(query.device)
+
+
+def _summary(parts: Sequence[_Chunk], ks: Sequence[int]) -> HierarchicalResult:
+    levels = torch.cat([part.levels for part in parts])  # (Q, L, 5 + len(ks))
+    whole = torch.cat([part.whole for part in parts])
+    usable = whole[:, 0] > 0
+    require(
+        bool(usable.any()),
+        "no query has a gallery item of its own group at any level: check that queries and "
+        "gallery number their groups alike",
+    )
+    found = []
+    for level in levels.unbind(dim=1):
+        chosen = level[level[:, 0] > 0]
+        means = (
+            chosen[:, 1:].mean(dim=0).tolist() if len(chosen) else [float("nan")] * (4 + len(ks))
+        )
+        found.append(
+            LevelResult(
+                recall=dict(zip(ks, means[4:], strict=True)),
+                mean_average_precision=means[0],
+                r_precision=means[1],
+                map_at_r=means[2],
+                only_level=float(level[:, 4].nanmean()),
+                num_skipped=len(level) - len(chosen),
+            )
+        )
+    whole = whole[usable]
+    h_ap, asi, ndcg = whole[:, 1:4].mean(dim=0).tolist()
+    return HierarchicalResult(
+        levels=tuple(found),
+        h_ap=h_ap,
+        asi=asi,
+        ndcg=ndcg,
+        mistake_severity=float(whole[:, 5].sum() / whole[:, 4].sum()),
+        distance=dict(zip(ks, whole[:, 6:].mean(dim=0).tolist(), strict=True)),
+        num_skipped=int((~usable).sum()),
+    )
