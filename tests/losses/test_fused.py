@@ -51,7 +51,7 @@ def test_values_and_gradients_are_those_of_the_oracle(
     assert found["active"]
     assert found["some"] > 0 or case.keys == 1
     # At tau = 0.01 an exponent of 100 has an error of 100 units in the last place.
-    widen = 20 if case.tau < 0.05 else 1
+    widen = 1000 if case.precision == "tf32" else 20 if case.tau < 0.05 else 1
     assert found["loss"] < 2e-6 * widen
     assert found["terms"] < 2e-6 * widen
     for side in ("query", "key", "taus"):
