@@ -238,7 +238,7 @@ class _Fused(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         ctx.plan = plan
         ctx.own = key is None
-        with torch.cuda.device_of(query):
+        with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]
             if plan.orders is not None:
                 query = query[plan.orders[0]]
                 key = None if key is None else key[plan.orders[1]]
@@ -257,7 +257,7 @@ class _Fused(torch.autograd.Function):
         of_query, of_key, of_taus = ctx.needs_input_grad[:3]
         d_query = d_key = d_taus = None
         orders = ctx.plan.orders
-        with torch.cuda.device_of(query):
+        with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]
             upstream = upstream if orders is None else upstream[orders[0]]
             if of_query or of_taus:
                 d_query, d_taus = launch.gradient(factors, upstream, True, ctx.own, of_taus)
