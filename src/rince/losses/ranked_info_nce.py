@@ -94,13 +94,15 @@ def ranked_info_nce(
             numbers. "auto" streams from about 128 x 128 pairs on; on a GPU it prefers "fused" where
             that is faster. An engine that cannot serve warns, and "streamed" serves.
             For second derivatives take "dense".
-        block_size: queries at a time of the streamed engine; None fits them into about 16 MB. For
-            a batch against itself the side of a square tile; None takes 256 to 512.
+        block_size: queries per block of the streamed engine, or samples per side of a square tile
+            where a batch stands against itself. None takes what fits a CPU's caches, or a tenth of
+            a GPU's free memory.
         matmul_precision: "fp32"; "tf32" and "bf16" let tensor cores round the factors of matrix
             products, to 10 and 7 bits, and sum in float32. A CPU computes "tf32" as "fp32". A
             global switch (``torch.set_float32_matmul_precision``) changes nothing.
         validate: also make the checks that read values (and on a GPU wait for them): NaN, zero
             or non-unit embeddings, ranks without a temperature, a batch that teaches nothing.
+            Without them nothing is read from a GPU; embeddings must then be of unit length.
 
     Returns:
         A scalar, or (Q,) with ``reduction="none"``; at least float32.
