@@ -210,8 +210,8 @@ def test_too_few_temperatures_for_the_ranks(image_tree: Path, scores: Path, tmp_
         ),
         ({"scores": "txet", "top_k": (1,)}, "ranks.scores .*text, wordnet.*'txet'"),
         ({"scores": "text", "top_k": (1,), "score_noise": -1}, "ranks.score_noise .*-1"),
-        ({"move_classes": 1.5}, r"ranks.move_classes .* share in \[0, 1\], got 1.5"),
-        ({"forget": -0.1}, r"ranks.forget .* share in \[0, 1\], got -0.1"),
+        ({"move_classes": 1.5}, r"ranks.move_classes .*0.*1.*, got 1.5"),
+        ({"forget": -0.1}, r"ranks.forget .*0.*1.*, got -0.1"),
         (
             {"scores": "text", "top_k": (1,), "missing": "drop"},
             "ranks.missing .*ignore, negative.*'drop'",

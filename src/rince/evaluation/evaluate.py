@@ -76,6 +76,7 @@ def evaluate_backbone(
             steps that give a metric of the same name.
     """
     options, taxonomy = options or EvaluationOptions(), splits.train.taxonomy
+    options.check()
     require(len(splits.test) > 0, f"there are no test {splits.test.noun} to evaluate on")
 
     def features_of(items: Items | Tensor, workers: int = 0) -> FeatureSet:

@@ -12,7 +12,6 @@ from torch import nn
 
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
-from rince.core.options import check_choices
 from rince.data.kinds import TrainedNetwork, kind_named
 from rince.models.backbones import Backbone
 from rince.models.encoders import Encoder
@@ -211,7 +210,10 @@ def recorded_objective(about: Mapping[str, Any], config: TrainConfig) -> Objecti
     own = about.get(OWN_OBJECTIVE)
     if own is not None:
         return Objective(config.objective, **own)
-    check_choices(config)
+    if config.objective not in OBJECTIVES:
+        raise RinceError(
+            f"its objective is {config.objective!r}, which is none of {', '.join(OBJECTIVES)}"
+        )
     return OBJECTIVES[config.objective]
 
 

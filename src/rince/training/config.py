@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import PurePath
 from typing import Any, Literal
 
 from rince.core.checks import require, warn
 from rince.core.files import TEXT_SUFFIXES
-from rince.core.options import check_choices, from_plain
+from rince.core.options import Options, from_plain, limited
 from rince.data.kind import Kind
 from rince.data.options import BatchOptions as BatchOptions
 from rince.data.options import ImageOptions as ImageOptions
@@ -27,7 +28,7 @@ from rince.training.options import OptimOptions as OptimOptions
 
 
 @dataclass
-class TrainConfig:
+class TrainConfig(Options):
     """Train an encoder on images, clips of videos, or texts, with ranked positives.
 
     Args:
@@ -66,18 +67,18 @@ class TrainConfig:
     videos: VideoOptions = field(default_factory=VideoOptions)
     text: TextOptions = field(default_factory=TextOptions)
     batches: BatchOptions = field(default_factory=BatchOptions)
-    epochs: int = 20
-    batch_size: int = 256
-    micro_batch: int | None = None
-    seed: int = 0
+    epochs: int = limited(20, low=1)
+    batch_size: int = limited(256, low=1)
+    micro_batch: int | None = limited(None, low=1)
+    seed: int = limited(0, low=0, high=2**32 - 1)
     name: str | None = None
     output: str = "runs"
     accelerator: str = "auto"
     devices: str = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    checkpoint_every: int = 200
-    log_every: int = 10
-    knn_every: int = 1
+    checkpoint_every: int = limited(200, low=1)
+    log_every: int = limited(10, low=1)
+    knn_every: int = limited(1, low=0)
     progress: bool = True
 
     def check(self, objective: Objective | None = None) -> None:
@@ -105,23 +106,14 @@ class TrainConfig:
         Raises:
             ValueError: as :meth:`check`.
         """
-        check_choices(self, skip=() if objective is None else ("objective",))
-        check_choices(self.loss, "loss.")
-        self.loss.check()
-        self.ranks.check()
-        self.model.check()
-        self.images.check()
-        self.videos.check()
-        for name in ("epochs", "batch_size", "checkpoint_every", "log_every"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, got {value}")
+        self._check_fields(any_word=() if objective is None else ("objective",))
+        require(bool(self.data), "data must be a folder, a file or a name, got ''")
         require(
-            self.micro_batch is None or self.micro_batch >= 1,
-            f"micro_batch must be at least 1 image, got {self.micro_batch}: leave it out to encode "
-            f"the batch at once",
+            ".." not in PurePath(self.name or "").parts and not PurePath(self.name or "").root,
+            f"name must be a folder below output, got {self.name!r}: choose another output for it",
         )
-        self.optim.check(self.epochs)
-        self.batches.check(self.batch_size)
+        self.optim.check_warmup(self.epochs)
+        self.batches.check_batch(self.batch_size)
         row = objective or OBJECTIVES[self.objective]
         require(
             not row.within_batch or self.model.momentum is None,
@@ -206,14 +198,16 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
 
 
 def from_dict(data: Mapping[str, Any]) -> TrainConfig:
-    """Back from :func:`to_dict`'s form, or YAML. Values are not checked: see
+    """Back from :func:`to_dict`'s form, or YAML. Ranges and words are not checked: see
     :meth:`TrainConfig.check`.
 
     Raises:
-        ValueError: an unknown or missing entry.
+        ValueError: an unknown or missing entry, or a value of another type.
     """
     try:
-        return from_plain(TrainConfig, data)
+        config = from_plain(TrainConfig, data)
+        config._check_fields(types_only=True)
+        return config
     except ValueError as error:
         raise ValueError(f"not a training configuration: {error}") from None
 
