@@ -39,9 +39,6 @@ def files_below(
     Args:
         folder: where to look. suffixes: those to keep, such as ``.png``, in lower case.
         seen: folders that were walked before.
-
-    Raises:
-        RinceError: a folder that cannot be read.
     """
     seen = set() if seen is None else seen
     if folder.resolve() in seen:  # through a link, perhaps to a folder above itself
@@ -71,9 +68,6 @@ def replacing(target: Path) -> Iterator[Path]:
 
     What was written is on the disk before it does, so that a machine that stops leaves the old
     file or the new one. Whatever the block raises, what was at ``target`` is untouched.
-
-    Raises:
-        OSError: it cannot be written or moved.
 
     Example:
         >>> import tempfile

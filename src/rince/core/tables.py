@@ -44,9 +44,6 @@ class Table:
 
         Args:
             names: of columns. hint: what to do about a missing one, put at the end.
-
-        Raises:
-            RinceError: names the missing columns and those that the file has.
         """
         missing = [repr(name) for name in names if name not in self.columns]
         if missing:
@@ -57,11 +54,7 @@ class Table:
             )
 
     def column(self, name: str) -> list[str]:
-        """The cells of one column, top to bottom.
-
-        Raises:
-            RinceError: there is no such column.
-        """
+        """The cells of one column, top to bottom."""
         self.require_columns(name)
         return [cells[name] for _, cells in self.rows]
 
@@ -84,10 +77,6 @@ def read_table(file: Path, what: str = "table", *, fill_short_rows: bool = False
     Returns:
         The table; without columns and rows if the file is empty. JSON and parquet values become
         strings: null and NaN ``""``, and 1.0 ``"1"``, as one column may hold both.
-
-    Raises:
-        RinceError: a file that cannot be read, is not UTF-8 or not closed (a quote), two columns
-            of one name, rows that are not as the header says, with their lines.
     """
     if file.suffix.lower() == ".jsonl":
         return _read_jsonl(file, what)
@@ -114,9 +103,6 @@ def read_cells(
 
     Returns:
         The header's cells, and the line number and cells of each row, as many as the header's.
-
-    Raises:
-        RinceError: as :func:`read_table`, but for the names.
     """
     text = read_text(file, what)
     if "\0" in text:
@@ -142,21 +128,13 @@ def read_cells(
 
 
 def read_lines(file: Path, what: str = "lines") -> list[tuple[int, str]]:
-    """The lines of a text file with their numbers, without blank ones and blanks at their ends.
-
-    Raises:
-        RinceError: a file that cannot be read or is not UTF-8.
-    """
+    """The lines of a text file with their numbers, without blank ones and blanks at their ends."""
     stripped = ((line, part.strip()) for line, part in _lines(read_text(file, what)))
     return [(line, part) for line, part in stripped if part]
 
 
 def read_text(file: Path, what: str = "text") -> str:
-    """All of a UTF-8 file, with its line ends as they are and without a byte order mark.
-
-    Raises:
-        RinceError: a file that cannot be read or is not UTF-8, with the line where that shows.
-    """
+    """All of a UTF-8 file, with its line ends as they are and without a byte order mark."""
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -179,9 +157,6 @@ def refuse_rows(file: Path, problems: Sequence[str], hint: str = "") -> None:
 
     Args:
         problems: one per row, with its line; the first ten are shown. hint: how to fix them.
-
-    Raises:
-        RinceError: there is a problem.
     """
     if problems:
         count = f"{len(problems)} bad rows: " if len(problems) > 1 else ""

@@ -16,11 +16,7 @@ EXTRA = "metric-learning"
 
 
 def require_metric_learning() -> None:
-    """Find out before a training starts.
-
-    Raises:
-        ImportError: pytorch-metric-learning is not installed; the message names the extra.
-    """
+    """Find out before a training starts."""
     import_extra("pytorch_metric_learning", EXTRA)
 
 

@@ -24,9 +24,6 @@ def compare_runs(
     Args:
         folders: of evaluated runs. output: the page. title: of the page.
         markdown: file for the table; None writes none.
-
-    Raises:
-        RinceError: as of :func:`read_run`, or the page cannot be written.
     """
     runs = [read_run(folder) for folder in folders]
     print_table(runs)
@@ -36,11 +33,7 @@ def compare_runs(
 
 
 def read_run(folder: Path) -> RunReport:
-    """All that a report shows of a run.
-
-    Raises:
-        RinceError: not a run, or one that was not evaluated.
-    """
+    """All that a report shows of a run."""
     config = read_config(folder)
     about_file = folder / ABOUT_FILE
     about = json.loads(about_file.read_text()) if about_file.exists() else {}

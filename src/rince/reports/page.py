@@ -41,10 +41,6 @@ def write_report(
 
     Returns:
         ``path``.
-
-    Raises:
-        ValueError: no runs.
-        RinceError: the file cannot be written there.
     """
     require(len(runs) > 0, "a report needs at least one run, got none")
     for detail in (1.0, 0.4, 0.2, 0.0):

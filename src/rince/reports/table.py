@@ -81,9 +81,6 @@ def comparison_rows(runs: Sequence[RunReport]) -> Comparison:
 
     Runs with one label whose options agree, but for the seed and the folder
     (:data:`SEED_KEYS`), share a row.
-
-    Raises:
-        ValueError: no runs.
     """
     require(len(runs) > 0, "a comparison needs at least one run, got none")
     groups: dict[tuple[str, str], list[RunReport]] = {}
@@ -121,9 +118,6 @@ def print_table(runs: Sequence[RunReport]) -> None:
 
     Where the output is not a terminal, it is plain text: blocks of about 100 columns, one line
     per row whatever its length, no colours.
-
-    Raises:
-        ValueError: no runs.
     """
     comparison = comparison_rows(runs)
     new_console = import_extra("rich.console", "train").Console
@@ -182,11 +176,7 @@ def _width_of(table: Any, console: Any) -> int:
 
 
 def markdown_table(runs: Sequence[RunReport]) -> str:
-    """The same table in markdown, best values in bold.
-
-    Raises:
-        ValueError: no runs.
-    """
+    """The same table in markdown, best values in bold."""
     comparison = comparison_rows(runs)
     heads = [" ".join(_header_lines(column)) for column in comparison.columns]
     lines = [
