@@ -7,10 +7,6 @@ from pathlib import Path
 
 
 def cache_folder(*names: str) -> Path:
-    """``~/.cache/rince/<names>``, or below ``XDG_CACHE_HOME`` where that is set; not created.
-
-    Args:
-        names: folders inside it, such as ``clips``.
-    """
+    """``~/.cache/rince/<names>``, or below ``XDG_CACHE_HOME`` where that is set; not created."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache").joinpath("rince", *names)

@@ -40,11 +40,7 @@ class Table:
     rows: list[Row]
 
     def require_columns(self, *names: str, hint: str = "") -> None:
-        """Refuse a table that lacks one of these.
-
-        Args:
-            names: of columns. hint: what to do about a missing one, put at the end.
-        """
+        """Refuse a table that lacks one of these; the hint says what to do about it."""
         missing = [repr(name) for name in names if name not in self.columns]
         if missing:
             shown = ", ".join(name or "one without a name" for name in self.columns) or "none"
@@ -153,11 +149,7 @@ def read_text(file: Path, what: str = "text") -> str:
 
 
 def refuse_rows(file: Path, problems: Sequence[str], hint: str = "") -> None:
-    """Refuse a file for all its bad rows at once.
-
-    Args:
-        problems: one per row, with its line; the first ten are shown. hint: how to fix them.
-    """
+    """Refuse a file for all its bad rows at once: a problem each; the first ten are shown."""
     if problems:
         count = f"{len(problems)} bad rows: " if len(problems) > 1 else ""
         more = len(problems) - _MOST_SHOWN

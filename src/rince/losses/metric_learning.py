@@ -15,11 +15,6 @@ from rince.losses.common import check_inputs, dtype_of_sums
 EXTRA = "metric-learning"
 
 
-def require_metric_learning() -> None:
-    """Find out before a training starts."""
-    import_extra("pytorch_metric_learning", EXTRA)
-
-
 def hierarchical_triplet(
     query: Tensor,
     key: Tensor,

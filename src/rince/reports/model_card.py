@@ -78,15 +78,10 @@ def model_card(
     """The text of a card.
 
     Args:
-        encoder: what is exported.
-        name: of the run.
         label: of the method, such as "rince out-in".
         config: the run's, nested. Of absolute paths only the last part is shown, as cards are
             published and folders tell of people.
-        step: optimizer steps taken.
-        ranks: what RINCE was trained on.
         about: about.json of a finished run; empty for another.
-        evaluation: what was measured; None: nothing.
         onnx_difference: from :func:`~rince.models.onnx_file.write_onnx`; None: no such file.
     """
     features = encoder.embedding_dim is None

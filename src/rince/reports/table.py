@@ -296,11 +296,6 @@ def _scale(key: str, value: float) -> tuple[float, int]:
     return (1.0, 3) if key.endswith("correlation") else (100.0, 1)
 
 
-def _header_words(column: Column) -> list[str]:
-    words = [column.group, *column.name.split()]
-    return [*words, "↓"] if column.higher_is_better is False else words
-
-
 def _header_lines(column: Column) -> list[str]:
     arrow = " ↓" if column.higher_is_better is False else ""
     return [column.group, *f"{column.name}{arrow}".split(" ", maxsplit=1)]
