@@ -17,6 +17,7 @@ from rince.ranks.readers import some_names
 from rince.ranks.taxonomy import Taxonomy
 from rince.reports.run_report import one_line
 from rince.reports.table import format_metric, markdown_escape
+from rince.training.objectives import OBJECTIVES
 
 # Of the machine and the people that trained it, not of the network.
 _PRIVATE = ("name", "output", "progress", "accelerator", "devices")
@@ -156,8 +157,9 @@ def _results(evaluation: Evaluation | None, features: bool, inputs: str) -> str:
 
 def _ranks(ranks: ClassRanks | Taxonomy, config: Mapping[str, Any], label: str) -> str:
     """Pairs of different classes by rank; on the diagonal all are rank 1."""
-    if config["objective"] != "rince":
-        return f"{label} knows none."
+    row = OBJECTIVES.get(config["objective"])  # None of one from outside, which may read them
+    if row is not None and "ranks" not in row.reads:
+        return f"{label} does not read `ranks`."
     if config["ranks"]["by"] == "time":
         return "By time: rank 1 is the same clip; see `ranks` in the configuration below."
     if isinstance(ranks, Taxonomy):  # counted by groups, of any number of classes

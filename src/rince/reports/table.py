@@ -260,8 +260,8 @@ def _orders(runs: Sequence[RunReport]) -> list[str]:
     negatives. By pairs rather than strictly: one outlier in a large gallery spoils a whole query.
     """
     names = dict.fromkeys(name for run in runs for name in run.evaluation.metrics)
-    found = re.findall(r"^ordering/pairs/(\d+)>(\d+)$", "\n".join(names), re.MULTILINE)
-    orders = sorted((int(better), int(worse) or 128, int(worse)) for better, worse in found)
+    pairs = re.findall(r"^ordering/pairs/(\d+)>(\d+)$", "\n".join(names), re.MULTILINE)
+    orders = sorted((int(better), int(worse) or 128, int(worse)) for better, worse in pairs)
     return [f"{a}>{b}" for a, _, b in orders if a == orders[0][0] or not b]
 
 

@@ -131,7 +131,7 @@ def fused_loss(
             as fp32; sums are fp32 in any case.
         tiles: of the forward and of the backward pass; None takes what fits the dimension and
             the precision.
-        sort_from: with so many pairs items are sorted by class, so that tiles hold few classes.
+        sort_from: number of pairs from which items are sorted by class: tiles hold few classes.
     """
     reason = reason_against(query, key, ranks, len(taus))
     require(reason is None, f'engine="fused" cannot take this case: {reason}')
