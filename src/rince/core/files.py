@@ -1,4 +1,5 @@
-"""Files: which lie below a folder, which are texts, and replacing one as a whole or not at all."""
+"""Files: which lie below a folder, which are texts, where they are kept between runs, and replacing
+one as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -60,6 +61,12 @@ def files_below(
             yield from files_below(Path(entry.path), suffixes, seen)
         elif os.path.splitext(entry.name)[1].lower() in suffixes:
             yield Path(entry.path)
+
+
+def cache_folder(*names: str) -> Path:
+    """``~/.cache/rince/<names>``, or below ``XDG_CACHE_HOME`` where that is set; not created."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache").joinpath("rince", *names)
 
 
 @contextlib.contextmanager

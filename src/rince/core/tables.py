@@ -62,17 +62,11 @@ def read_table(file: Path, what: str = "table", *, fill_short_rows: bool = False
     line; a cell may hold any other character, may hold line ends where it is quoted, and may be
     of any length. Blanks at the ends of cells and names are taken off.
 
-    Args:
-        file: ``.tsv`` is separated by tabs, ``.jsonl`` holds objects of plain values, ``.parquet``
-            needs the extra ``parquet``; anything else is separated by commas, or by semicolons
-            where these and no commas separate the header.
-        what: the file holds, for messages: "texts", "class table".
-        fill_short_rows: rows with fewer cells than the header end in empty ones, rather than
-            being refused.
-
-    Returns:
-        The table; without columns and rows if the file is empty. JSON and parquet values become
-        strings: null and NaN ``""``, and 1.0 ``"1"``, as one column may hold both.
+    ``.tsv`` is separated by tabs, ``.jsonl`` holds objects of plain values, ``.parquet`` needs the
+    extra ``parquet``; anything else is separated by commas, or by semicolons where these and no
+    commas separate the header. Rows with fewer cells than the header are refused, or filled up with
+    empty ones. JSON and parquet values become strings: null and NaN ``""``, and 1.0 ``"1"``, as one
+    column may hold both. ``what`` is for messages.
     """
     if file.suffix.lower() == ".jsonl":
         return _read_jsonl(file, what)
@@ -92,14 +86,8 @@ def read_table(file: Path, what: str = "table", *, fill_short_rows: bool = False
 def read_cells(
     file: Path, what: str = "table", *, fill_short_rows: bool = False
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header and the rows below of a csv or tsv file, whatever the header's names.
-
-    Args:
-        file, what, fill_short_rows: as of :func:`read_table`.
-
-    Returns:
-        The header's cells, and the line number and cells of each row, as many as the header's.
-    """
+    """The header of a csv or tsv file, whatever its names; and the line number and cells of each
+    row below, as many as the header's."""
     text = read_text(file, what)
     if "\0" in text:
         problems = [f"line {line} holds a NUL character" for line, x in _lines(text) if "\0" in x]
