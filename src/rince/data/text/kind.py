@@ -34,6 +34,15 @@ def load(request: Request) -> Splits:
     )
 
 
+def load_test(request: Request) -> Items:
+    """All texts of a file, with their labels."""
+    from rince.data.text.sources import load_test_texts
+
+    text = request.options.text
+    texts = load_test_texts(request.data, column=text.column, labels=text.labels)
+    return texts if request.backbone is None else texts.tokenised(request.backbone, text.max_tokens)
+
+
 def load_outliers(request: Request, items: Items) -> Items:
     """All texts of a file."""
     from rince.data.text.sources import load_text_outliers
@@ -116,6 +125,7 @@ TEXTS = Kind(
     noun="texts",
     recognise=lambda data, by_time: is_text_file(data),
     load=load,
+    load_test=load_test,
     load_outliers=load_outliers,
     embedding_names=embedding_names,
     embedding_inputs=embedding_inputs,
