@@ -16,6 +16,7 @@ from rince.core.pair_ranks import ALL, DenseRanks, PairRanks, TableRanks
 from rince.losses import (
     RankedInfoNCE,
     info_nce,
+    products,
     ranked_info_nce,
     ranked_info_nce_with_terms,
     supcon_in,
@@ -63,18 +64,27 @@ def test_a_product_can_be_differentiated_twice() -> None:
 
 @pytest.mark.parametrize("device", [CPU, CUDA])
 @pytest.mark.parametrize("switch", ["highest", "high", "medium"])
-def test_the_switch_is_set_for_the_products_and_put_back(device: Any, switch: str) -> None:
+@pytest.mark.parametrize("per_device", [True, False])
+def test_the_switch_is_set_for_the_products_and_put_back(
+    device: Any, switch: str, per_device: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by the one switch that torch had before 2.9."""
+    if not per_device:
+        monkeypatch.setattr(products, "_has_switch_per_device", lambda: False)
     torch.set_float32_matmul_precision(switch)
     before = _switch(device)
     for precision in ("fp32", "tf32", "bf16"):
         with products_in(precision, device):
             exact = precision == "fp32" or device.type == "cpu"
             assert _switch(device) in (("ieee", "none") if exact else ("tf32",))
+            if not per_device:
+                assert (torch.get_float32_matmul_precision() == "highest") == exact
         assert _switch(device) == before
     assert torch.get_float32_matmul_precision() == switch
     with pytest.raises(KeyError), products_in("fp32", device):
         raise KeyError
     assert _switch(device) == before
+    assert torch.get_float32_matmul_precision() == switch
 
 
 class Products(TorchDispatchMode):
@@ -105,7 +115,7 @@ def test_no_product_of_a_loss_follows_the_global_switch(source: str) -> None:
     if source == "by pair":
         ranks = DenseRanks(ranks.tile(ALL, ALL), 2)
     sizes = Sizes(by_class_pairs=0, in_batch=0, most_positives=1.0, dense_pairs_of_one_rank=0)
-    with Products(CPU) as products:
+    with Products(CPU) as noted_products:
         if source == "supcon":
             flat = TableRanks(labels, labels, (TABLE == 1).long(), ignore_self=True)
             loss = one_rank_loss(query, key, flat, 0.1, "supcon-out", reduction="mean", sizes=sizes)
@@ -119,8 +129,8 @@ def test_no_product_of_a_loss_follows_the_global_switch(source: str) -> None:
                 sizes=sizes,
             )
         loss.backward()
-    assert len(products.seen) >= 2
-    assert {x for seen in products.seen.values() for x in seen} == {"ieee"}
+    assert len(noted_products.seen) >= 2
+    assert {x for seen in noted_products.seen.values() for x in seen} == {"ieee"}
     assert _switch(CPU) != "ieee"
 
 
@@ -147,16 +157,16 @@ def test_no_product_of_the_dense_engine_follows_the_global_switch(
 @pytest.mark.parametrize("loss", [ranked_info_nce, supcon_out])
 def test_tensor_cores_take_products_of_embeddings_and_no_sums(loss: Any) -> None:
     table = torch.ones(20, 20, dtype=torch.int8)
-    with fake_card(), Products(CUDA) as products:
+    with fake_card(), Products(CUDA) as noted_products:
         labels = torch.zeros(96, dtype=torch.int64, device="cuda")
         z = torch.randn(96, 8, device="cuda").requires_grad_()
         ranks = TableRanks(labels, labels, table.cuda(), num_ranks=1, validate=False)
         options = {"engine": "streamed", "matmul_precision": "tf32", "validate": False}
         gradients(loss(z, z, ranks, 0.1, **options))
-    embeddings = {place for place in products.seen if place[1] in (8, 96)}
-    assert {x for place in embeddings for x in products.seen[place]} == {"tf32"}
-    sums = products.seen.keys() - embeddings  # of keys per class: 21 columns
-    assert {x for place in sums for x in products.seen[place]} <= {"ieee", "none"}
+    embeddings = {place for place in noted_products.seen if place[1] in (8, 96)}
+    assert {x for place in embeddings for x in noted_products.seen[place]} == {"tf32"}
+    sums = noted_products.seen.keys() - embeddings  # of keys per class: 21 columns
+    assert {x for place in sums for x in noted_products.seen[place]} <= {"ieee", "none"}
     assert sums
 
 

@@ -10,6 +10,19 @@ from pathlib import Path
 from rince.core.checks import RinceError
 
 TEXT_SUFFIXES = (".csv", ".jsonl")
+# What systems and programs leave behind: Windows, macOS, Synology, QNAP, ext file systems, Python.
+_LEFT_BEHIND = frozenset(
+    (
+        *("$recycle.bin", "recycler", "system volume information", "__macosx", "@eadir"),
+        *("#recycle", "#snapshot", "@recycle", "@recently-snapshot", "lost+found"),
+        *("cvs", "__pycache__"),
+    )
+)
+
+
+def passed_over(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or none of the user's."""
+    return name.startswith(".") or name.lower() in _LEFT_BEHIND
 
 
 def is_text_file(data: str | Path) -> bool:
@@ -20,7 +33,8 @@ def is_text_file(data: str | Path) -> bool:
 def files_below(
     folder: Path, suffixes: Collection[str], seen: set[Path] | None = None
 ) -> Iterator[Path]:
-    """Sorted folder by folder, without hidden ones; links to folders are followed, each once.
+    """Sorted folder by folder, without hidden ones and those that systems leave behind; links to
+    folders are followed, each once.
 
     Args:
         folder: where to look. suffixes: those to keep, such as ``.png``, in lower case.
@@ -42,7 +56,7 @@ def files_below(
             f"cannot read folder {folder} ({error}): fix its permissions or move it"
         ) from error
     for entry in entries:
-        if entry.name.startswith("."):
+        if passed_over(entry.name):
             continue
         link = entry.is_symlink()  # one that leads to itself is neither a folder nor an error
         if os.path.isdir(entry.path) if link else entry.is_dir():

@@ -250,7 +250,7 @@ def _read_jsonl(file: Path, what: str) -> Table:
                 problems.append(f"line {line}: expected {_OBJECT}, got {part.strip()[:80]}")
                 continue
             names = [name.strip() for name, _ in pairs]
-            cells = {name: _cell(x) for name, (_, x) in zip(names, pairs, strict=True)}
+            cells = {name: as_cell(x) for name, (_, x) in zip(names, pairs, strict=True)}
             if len(cells) < len(names):
                 problems.append(f"line {line}: a name is there twice: {', '.join(names)}")
             "".join((*cells, *cells.values())).encode()
@@ -281,7 +281,7 @@ def _read_parquet(file: Path, what: str) -> Table:
             if field.type.num_fields or "binary" in str(field.type)
         ]
         refuse_rows(file, nested, "expected plain values: texts, numbers, booleans or dates")
-        values = [[_cell(x) for x in column.to_pylist()] for column in table.columns]
+        values = [[as_cell(x) for x in column.to_pylist()] for column in table.columns]
     except (OSError, ValueError) as error:  # pyarrow's own are ValueErrors
         raise RinceError(f"cannot read the {what} in {file}: {error}") from error
     cells_by_row = enumerate(zip(*values, strict=True), 1)
@@ -289,7 +289,8 @@ def _read_parquet(file: Path, what: str) -> Table:
     return Table(file, columns, rows)
 
 
-def _cell(value: object) -> str:
+def as_cell(value: object) -> str:
+    """A plain value as the text that a table would hold: 1.0 is ``"1"``, null and NaN ``""``."""
     if isinstance(value, str):
         return value.strip()
     if value is None or value != value:  # null, NaN

@@ -28,7 +28,7 @@ MAX_CLASSES = 1000  # 2 MB in the run's folder, and as many lines as a figure ca
 
 
 def class_similarity(
-    test: FeatureSet, train: FeatureSet, taxonomy: Taxonomy, given: ClassRanks | None = None
+    test: FeatureSet, train: FeatureSet, taxonomy: Taxonomy, given: ClassRanks | Taxonomy | None = None
 ) -> ClassSimilarity | None:
     """Learned against given similarity of the classes, in an order that shows the groups.
 
@@ -43,11 +43,11 @@ def class_similarity(
     Raises:
         ValueError: ranks of other classes.
     """
-    given = given or taxonomy.class_ranks
+    given = given or taxonomy
     require(
         given.classes == taxonomy.classes,
         f"the given ranks must be those of the data's {taxonomy.num_classes} classes, got "
-        f"ranks of {given.num_classes} other ones",
+        f"ranks of {len(given.classes)} other ones",
     )
     if not 1 < taxonomy.num_classes <= MAX_CLASSES:
         return None

@@ -26,6 +26,7 @@ from rince.evaluation.steps import STEPS, Step, measured
 from rince.metrics.ordering import similarity_histograms
 from rince.models.backbones import Backbone
 from rince.ranks.class_ranks import ClassRanks
+from rince.ranks.taxonomy import Taxonomy
 
 __getattr__ = moved_names(
     __name__,
@@ -45,7 +46,7 @@ def evaluate_backbone(
     workers: int = 0,
     classifier: nn.Module | None = None,
     own_classes: bool = True,
-    class_ranks: ClassRanks | None = None,
+    class_ranks: ClassRanks | Taxonomy | None = None,
     steps: Sequence[Step] = STEPS,
 ) -> Evaluation:
     """Evaluate a backbone as the paper does, and by whether it keeps the order of the ranks.

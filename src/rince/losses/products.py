@@ -97,19 +97,24 @@ def _backend(device: torch.device) -> Any:
 
 def _switch(device: torch.device) -> str:
     """What fp32 products on the device are computed in: "ieee" or "none" is exact."""
-    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # since torch 2.9
+    if _has_switch_per_device():
         return str(_backend(device).fp32_precision)
-    exact = torch.get_float32_matmul_precision() == "highest"
-    return "ieee" if exact else torch.get_float32_matmul_precision()
+    names = {"highest": "ieee", "high": "tf32"}
+    return names.get(torch.get_float32_matmul_precision(), "medium")
 
 
 def _set_switch(device: torch.device, value: str) -> None:
-    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+    if _has_switch_per_device():
         inherited = value == torch.backends.fp32_precision  # type: ignore[attr-defined]
         _backend(device).fp32_precision = "none" if inherited else value
     else:
         names = {"ieee": "highest", "tf32": "high"}
         torch.set_float32_matmul_precision(names.get(value, value))
+
+
+def _has_switch_per_device() -> bool:
+    """Since torch 2.9."""
+    return hasattr(torch.backends.cuda.matmul, "fp32_precision")
 
 
 @torch.library.custom_op("rince::product", mutates_args=())

@@ -15,6 +15,7 @@ from rince.models.encoders import Encoder
 from rince.models.options import Space
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.readers import some_names
+from rince.ranks.taxonomy import Taxonomy
 from rince.reports.run_report import one_line
 from rince.reports.table import format_metric, markdown_escape
 
@@ -70,7 +71,7 @@ def model_card(
     label: str,
     config: Mapping[str, Any],
     step: int,
-    ranks: ClassRanks,
+    ranks: ClassRanks | Taxonomy,
     about: Mapping[str, Any],
     evaluation: Evaluation | None,
     onnx_difference: float | None,
@@ -162,14 +163,19 @@ def _results(evaluation: Evaluation | None, features: bool, inputs: str) -> str:
     return "\n".join(lines)
 
 
-def _ranks(ranks: ClassRanks, config: Mapping[str, Any], label: str) -> str:
+def _ranks(ranks: ClassRanks | Taxonomy, config: Mapping[str, Any], label: str) -> str:
     """Pairs of different classes by rank; on the diagonal all are rank 1."""
     if config["objective"] != "rince":
         return f"{label} knows none."
     if config["ranks"]["by"] == "time":
         return "By time: rank 1 is the same clip; see `ranks` in the configuration below."
-    table = ranks.table.clone().fill_diagonal_(-2)
-    counts = {i: int((table == i).sum()) for i in (*range(1, ranks.num_ranks + 1), 0, -1)}
+    if isinstance(ranks, Taxonomy):  # counted by groups, of any number of classes
+        pairs = ranks.describe().pairs
+        counts = {i + 1: 2 * pairs[i] for i in range(1, ranks.num_ranks)}
+        counts[0] = 2 * pairs[-1]
+    else:
+        table = ranks.table.clone().fill_diagonal_(-2)
+        counts = {i: int((table == i).sum()) for i in (*range(1, ranks.num_ranks + 1), 0, -1)}
     names = {0: "0 (negative)", -1: "-1 (ignored)"}
     rows = [f"| {names.get(i, i)} | {n} |" for i, n in counts.items() if n or i > 1]
     head = ["| rank | ordered pairs of different classes |", "|:---|---:|"]

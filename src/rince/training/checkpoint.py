@@ -54,7 +54,7 @@ class TrainedRun:
     backbone: Backbone
     spec: InputSpec
     step: int
-    ranks: ClassRanks
+    ranks: ClassRanks | Taxonomy
     objective: Objective
     data_fingerprint: str = ""
     classifier: nn.Linear | None = None
@@ -97,7 +97,7 @@ def load_run(folder: str | Path, backbone: Backbone | None = None) -> TrainedRun
             backbone.feature_dim, config.model.embedding_dim, objective.num_heads
         ).eval()
         load_strictly(head, _below(HEAD_PREFIX, weights), folder / CHECKPOINT_FILE)
-    taxonomy = Taxonomy(tuple(tuple(path) for path in about["taxonomy"]))
+    taxonomy = Taxonomy(about["taxonomy"])
     return TrainedRun(
         folder=folder,
         config=config,

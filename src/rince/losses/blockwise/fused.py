@@ -30,7 +30,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import cache
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -76,7 +75,8 @@ def reason_against(query: Tensor, key: Tensor, ranks: PairRanks, num_ranks: int)
     codes = codes_of(ranks)
     largest = max(query.shape[0], key.shape[0]) * query.shape[1]
     device = query.device
-    if device.type != "cuda" and not _interpreted():
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # on the CPU, in Python: for tests
+    if device.type != "cuda" and not interpreted:
         return f"it needs a CUDA card, and the embeddings are on {device}"
     if device.type == "cuda" and not torch.cuda.is_available():
         return "it needs a CUDA card, and PyTorch finds none"
@@ -154,20 +154,13 @@ def fused_loss(
     stacked = torch.stack(
         [t.to(device) if isinstance(t, Tensor) else torch.full((), t, device=device) for t in taus]
     )
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     own = key is query
     rows = query.to(torch.float32)
     columns = rows if own else key.to(torch.float32)
     out = sum((form_of_term(variant, i + 1) == "out") << i for i in range(len(taus)))
-    codes = PairCodes(
-        codes.query.to(device).contiguous(),
-        codes.key.to(device).contiguous(),
-        None if codes.table is None else codes.table.to(device).contiguous(),
-        codes.ignore_self,
-        None if codes.key_valid is None else codes.key_valid.to(device).contiguous(),
-    )
+    moved = (x.to(device).contiguous() if isinstance(x, Tensor) else x for x in codes)
+    codes = PairCodes._make(moved)
     orders = None
-    # Where the pair (i, i) is ignored, both sides must keep the same order.
     if len(query) * len(key) >= sort_from and (own or not codes.ignore_self):
         orders, codes = _by_class(codes, own)
     plan = _Plan(
@@ -175,7 +168,7 @@ def fused_loss(
         orders,
         out,
         positives == "cumulative",
-        dtype,
+        torch.bfloat16 if precision == "bf16" else torch.float32,
         tiles or default_tiles(query.shape[1], precision, _capability(device)),
     )
     losses, values, active = apply(rows, None if own else columns, stacked.float(), plan)
@@ -189,7 +182,7 @@ def fused_loss(
 
 
 def _by_class(codes: PairCodes, own: bool) -> tuple[tuple[Tensor, Tensor], PairCodes]:
-    """Orders of queries and keys by their class, and the codes in them."""
+    """Orders by class, and the codes in them; not where pairs (i, i) of two sides are ignored."""
     of_query = codes.query[:, 0].argsort(stable=True)
     of_key = of_query if own else codes.key[:, 0].argsort(stable=True)
     valid = None if codes.key_valid is None else codes.key_valid[of_key]
@@ -293,9 +286,11 @@ class _Launch:
     """The kernels on one set of tensors."""
 
     def __init__(self, query: Tensor, key: Tensor | None, taus: Tensor, plan: _Plan) -> None:
+        from rince.losses.blockwise import fused_kernels
+
         self.query = _rounded(query.detach(), plan)
         self.key = self.query if key is None else _rounded(key.detach(), plan)
-        self.taus, self.plan, self.kernels = taus.detach().contiguous(), plan, _kernels()
+        self.taus, self.plan, self.kernels = taus.detach().contiguous(), plan, fused_kernels
         self.Q, self.K, self.R = len(query), len(self.key), len(taus)
         self.D = query.shape[1]
 
@@ -385,18 +380,9 @@ def constants_of(**values: Any) -> Any:
     """:class:`~rince.losses.blockwise.fused_kernels.Constants` from plain values."""
     from triton.language import constexpr
 
-    return _kernels().Constants(**{name: constexpr(value) for name, value in values.items()})
+    from rince.losses.blockwise.fused_kernels import Constants
 
-
-def _kernels() -> ModuleType:
-    from rince.losses.blockwise import fused_kernels
-
-    return fused_kernels
-
-
-def _interpreted() -> bool:
-    """Triton runs kernels in Python, on the CPU: for tests."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
+    return Constants(**{name: constexpr(value) for name, value in values.items()})
 
 
 def _capability(device: torch.device) -> tuple[int, int]:
