@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rince.data.sampler import BalancedPlan, draws_in_packs, proportional, spread
+from rince.data.sampler import BalancedPlan, dealt, draws_in_packs, proportional, spread
 
 
 def generator(seed: int) -> torch.Generator:
@@ -292,11 +293,12 @@ def test_rounding_is_fair() -> None:
     assert float((total / rounds - expected).abs().max()) < 4 * 0.5 / rounds**0.5
 
 
+@pytest.mark.parametrize("deal", [spread, dealt])
 @given(st.integers(1, 9), st.integers(1, 5), st.integers(0, 10**6), st.data())
-def test_spread(bins: int, size: int, seed: int, data: st.DataObject) -> None:
+def test_spread(deal: Any, bins: int, size: int, seed: int, data: st.DataObject) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, bins * size), max_size=5)))
     counts = [b - a for a, b in zip([0, *cuts], [*cuts, bins * size], strict=True)]
-    found = spread(counts, bins, size, generator(seed))
+    found = deal(counts, bins, size, generator(seed))
     assert [len(items) for items in found] == [size] * bins
     for i, count in enumerate(counts):
         here = [items.count(i) for items in found]
@@ -304,13 +306,14 @@ def test_spread(bins: int, size: int, seed: int, data: st.DataObject) -> None:
         assert max(here) - min(here) <= 1
 
 
-def test_spread_is_even_over_the_bins() -> None:
+@pytest.mark.parametrize("deal", [spread, dealt])
+def test_spread_is_even_over_the_bins(deal: Any) -> None:
     """Every item is as often in the first bin as its number says; so it is with the last."""
     counts, rounds = [9, 6, 4, 1], 3000
     for place in (0, -1):
         total = torch.zeros(4)
         for seed in range(rounds):
-            for i in spread(counts, 10, 2, generator(seed))[place]:
+            for i in deal(counts, 10, 2, generator(seed))[place]:
                 total[i] += 1
         assert float((total / rounds - torch.tensor(counts) / 10).abs().max()) < 0.04
 
@@ -341,3 +344,15 @@ def test_impossible_batches_are_refused() -> None:
         balanced(EVEN, THREES, 20, 1, 0)
     with pytest.raises(ValueError, match="batch_size 480 is more than the 240 training images"):
         balanced(EVEN, THREES, 480, 4, 3)
+
+
+def test_many_classes_are_dealt_in_linear_time() -> None:
+    """100,000 classes in 1,000 batches: one by one that would be 10^8 draws."""
+    labels = torch.arange(100_000).repeat(2)
+    plan = BalancedPlan(labels, None, 200, 2, seed=3)
+    order = plan.order(0)
+    counts = labels[order].view(-1, 200)
+    assert all(len(set(batch.tolist())) == 100 for batch in counts)
+    assert len(torch.unique(labels[order])) == 100_000
+    assert not torch.equal(order, plan.order(1))
+    assert torch.equal(order, BalancedPlan(labels, None, 200, 2, seed=3).order(0))

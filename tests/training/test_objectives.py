@@ -74,7 +74,7 @@ def test_each_objective_is_its_loss_on_its_ranks() -> None:
     assert len({round(float(v), 4) for v in expected.values()}) == len(expected)
 
 
-def test_rivals_of_the_library_get_the_ranks_and_the_labels() -> None:
+def test_baselines_of_the_library_get_the_ranks_and_the_labels() -> None:
     pairs = _pairs()
     config = LossConfig(margin=0.3)
     torch.manual_seed(0)
@@ -176,7 +176,7 @@ def test_statistics_leave_out_what_is_ignored(queued: int) -> None:
         pairs = replace(pairs, key_valid=torch.tensor([True, False] * 5))
     else:
         pairs = replace(pairs, key=pairs.query, ignore_self=True)
-    ranks = pairs.ranks(TREE.table, TREE.num_ranks).tile(slice(None), slice(None))
+    ranks = pairs.ranks_by(TREE).tile(slice(None), slice(None))
     assert int((ranks == -1).sum()) == (30 if queued else 6)
     similarity = pairs.query @ pairs.key.T
     shown = rank_statistics(pairs, TREE)

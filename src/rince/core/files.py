@@ -1,4 +1,5 @@
-"""Files: which lie below a folder, which are texts, and replacing one as a whole or not at all."""
+"""Files: which lie below a folder, which are texts, where they are kept between runs, and replacing
+one as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,6 +11,19 @@ from pathlib import Path
 from rince.core.checks import RinceError
 
 TEXT_SUFFIXES = (".csv", ".jsonl")
+# What systems and programs leave behind: Windows, macOS, Synology, QNAP, ext file systems, Python.
+_LEFT_BEHIND = frozenset(
+    (
+        *("$recycle.bin", "recycler", "system volume information", "__macosx", "@eadir"),
+        *("#recycle", "#snapshot", "@recycle", "@recently-snapshot", "lost+found"),
+        *("cvs", "__pycache__"),
+    )
+)
+
+
+def passed_over(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or none of the user's."""
+    return name.startswith(".") or name.lower() in _LEFT_BEHIND
 
 
 def is_text_file(data: str | Path) -> bool:
@@ -20,14 +34,12 @@ def is_text_file(data: str | Path) -> bool:
 def files_below(
     folder: Path, suffixes: Collection[str], seen: set[Path] | None = None
 ) -> Iterator[Path]:
-    """Sorted folder by folder, without hidden ones; links to folders are followed, each once.
+    """Sorted folder by folder, without hidden ones and those that systems leave behind; links to
+    folders are followed, each once.
 
     Args:
         folder: where to look. suffixes: those to keep, such as ``.png``, in lower case.
         seen: folders that were walked before.
-
-    Raises:
-        RinceError: a folder that cannot be read.
     """
     seen = set() if seen is None else seen
     if folder.resolve() in seen:  # through a link, perhaps to a folder above itself
@@ -42,7 +54,7 @@ def files_below(
             f"cannot read folder {folder} ({error}): fix its permissions or move it"
         ) from error
     for entry in entries:
-        if entry.name.startswith("."):
+        if passed_over(entry.name):
             continue
         link = entry.is_symlink()  # one that leads to itself is neither a folder nor an error
         if os.path.isdir(entry.path) if link else entry.is_dir():
@@ -51,15 +63,18 @@ def files_below(
             yield Path(entry.path)
 
 
+def cache_folder(*names: str) -> Path:
+    """``~/.cache/rince/<names>``, or below ``XDG_CACHE_HOME`` where that is set; not created."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache").joinpath("rince", *names)
+
+
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A file beside ``target`` to write; it takes the target's place once the block is done.
 
     What was written is on the disk before it does, so that a machine that stops leaves the old
     file or the new one. Whatever the block raises, what was at ``target`` is untouched.
-
-    Raises:
-        OSError: it cannot be written or moved.
 
     Example:
         >>> import tempfile

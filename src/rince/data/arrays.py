@@ -11,7 +11,7 @@ from torch import Tensor
 from rince.core.checks import require
 from rince.core.digests import content_digest, digest
 from rince.core.input_spec import InputSpec
-from rince.data.items import Indices, Items, Thumbnails, check_labels
+from rince.data.items import Indices, Items, Thumbnails, checked_labels
 from rince.data.views import BatchAugmentation, ViewConfig, eval_transform, evaluation_pixels
 from rince.ranks.taxonomy import Taxonomy
 
@@ -47,7 +47,8 @@ class TensorImages(Items):
             f"pixels must be uint8 (N, 1 or 3, H, W) or (N, 1 or 3, T, H, W), got {shape} "
             f"and {self.pixels.dtype}",
         )
-        check_labels(self.labels, shape[0], self.taxonomy)
+        labels = checked_labels(self.labels, shape[0], self.taxonomy)
+        object.__setattr__(self, "labels", labels)
 
     def __getitem__(self, index: int) -> Tensor:
         return self.pixels[index]

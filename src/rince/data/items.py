@@ -20,6 +20,7 @@ from torch import Tensor
 from rince.core.checks import RinceError, require, warn
 from rince.core.digests import content_digest, short_digest
 from rince.core.input_spec import InputSpec
+from rince.core.labels import integers
 from rince.data.views import Augmentation, ViewConfig
 from rince.ranks.taxonomy import Taxonomy
 
@@ -176,24 +177,25 @@ class Splits:
         return content_digest(both.encode()).hex()
 
 
-def check_labels(labels: Tensor, count: int, taxonomy: Taxonomy) -> None:
-    """Refuse labels that are not (count,) int64 in [0, classes of the taxonomy).
+def checked_labels(labels: Any, count: int, taxonomy: Taxonomy) -> Tensor:
+    """(count,) int64 of integers of any type in [0, classes of the taxonomy).
 
     Raises:
         ValueError: the message holds the first number that is out of range.
     """
+    numbers = integers(labels)
     require(
-        labels.shape == (count,) and labels.dtype == torch.int64,
-        f"labels must be int64, one for each of the {count} items, got shape "
-        f"{tuple(labels.shape)} and {labels.dtype}",
+        numbers.shape == (count,),
+        f"labels must be one for each of the {count} items, got shape {tuple(numbers.shape)}",
     )
     if count:
-        low, high = (int(x) for x in torch.aminmax(labels))
+        low, high = (int(x) for x in torch.aminmax(numbers))
         require(
             low >= 0 and high < taxonomy.num_classes,
             f"labels must lie in [0, {taxonomy.num_classes}), the classes of the taxonomy, but "
             f"hold {low if low < 0 else high}",
         )
+    return numbers
 
 
 def split_folders(folder: Path) -> tuple[Path, Path] | None:

@@ -8,6 +8,10 @@ from torch import Tensor
 from rince.core.checks import require
 from rince.data.plan import BatchPlan, mixed_seed
 
+# Items x bins up to which bins are filled one by one, a second of work. It stays as it is: a run
+# that goes on must find its batches again.
+_ONE_BY_ONE = 20_000_000
+
 
 class BalancedPlan(BatchPlan):
     """Which images are in which batch: a chosen number of positives per rank for every query.
@@ -76,13 +80,11 @@ class BalancedPlan(BatchPlan):
         )
         self.images_per_class = images_per_class
         self.classes_per_superclass = classes_per_superclass
-        self._images = [  # of each class that has any
-            (labels == c).nonzero()[:, 0] for c in torch.unique(labels).tolist()
-        ]
         groups = torch.unique(labels)
+        self._images = positions_by_value(labels)  # of each class that has any
         if superclasses is not None:
             groups = superclasses[groups]
-        members = [(groups == g).nonzero()[:, 0].tolist() for g in torch.unique(groups).tolist()]
+        members = [positions.tolist() for positions in positions_by_value(groups)]
         whole = [m for m in members if len(m) >= classes_per_superclass]
         small = [c for m in members if len(m) < classes_per_superclass for c in m]
         self._groups: list[list[int]] = [*whole, small] if small else whole
@@ -187,6 +189,8 @@ def spread(counts: list[int], bins: int, size: int, generator: torch.Generator) 
     Returns:
         ``bins`` lists of ``size`` items.
     """
+    if len(counts) * bins > _ONE_BY_ONE:
+        return dealt(counts, bins, size, generator)
     always = [i for i, count in enumerate(counts) for _ in range(count // bins)] if bins else []
     left = torch.tensor([count % bins for count in counts] if bins else [])
     filled = []
@@ -201,6 +205,34 @@ def spread(counts: list[int], bins: int, size: int, generator: torch.Generator) 
         filled.append([*always, *chosen.tolist()])
     # Above, what is there often comes late rather than early.
     return [filled[i] for i in torch.randperm(bins, generator=generator).tolist()]
+
+
+def dealt(counts: list[int], bins: int, size: int, generator: torch.Generator) -> list[list[int]]:
+    """:func:`spread` in time linear in what is dealt: a round gives each bin one, in random order."""
+    order = torch.randperm(len(counts), generator=generator)
+    copies = torch.tensor(counts)[order]
+    rounds = torch.repeat_interleave(order, copies).view(size, bins)
+    filled = torch.empty_like(rounds)
+    taken = torch.empty(0, dtype=torch.int64)  # bins that got the item which goes on
+    for number, items in enumerate(rounds):
+        places = torch.randperm(bins, generator=generator)
+        before = taken if number and items[0] == rounds[number - 1, -1] else taken[:0]
+        places = torch.cat([places[~torch.isin(places, before)], before])
+        filled[number, places] = items
+        same = items == items[-1]
+        taken = before if bool(same.all()) else places[same]
+    return filled.T.tolist()
+
+
+def positions_by_value(values: Tensor) -> list[Tensor]:
+    """Where each value that occurs stands, in rising order of the values.
+
+    Example:
+        >>> positions_by_value(torch.tensor([7, 3, 7]))
+        [tensor([1]), tensor([0, 2])]
+    """
+    counts = torch.unique(values, return_counts=True)[1]
+    return list(torch.split(values.argsort(stable=True), counts.tolist()))
 
 
 def draws_in_packs(

@@ -7,6 +7,7 @@ import torch
 from rince.core.checks import require
 from rince.core.moved import moved_names
 from rince.evaluation.features import FeatureSet
+from rince.evaluation.levels import coarse_level
 from rince.evaluation.results import ClassSimilarity
 from rince.metrics import class_cosines
 from rince.ranks.class_ranks import ClassRanks
@@ -27,7 +28,10 @@ MAX_CLASSES = 1000  # 2 MB in the run's folder, and as many lines as a figure ca
 
 
 def class_similarity(
-    test: FeatureSet, train: FeatureSet, taxonomy: Taxonomy, given: ClassRanks | None = None
+    test: FeatureSet,
+    train: FeatureSet,
+    taxonomy: Taxonomy,
+    given: ClassRanks | Taxonomy | None = None,
 ) -> ClassSimilarity | None:
     """Learned against given similarity of the classes, in an order that shows the groups.
 
@@ -42,11 +46,11 @@ def class_similarity(
     Raises:
         ValueError: ranks of other classes.
     """
-    given = given or taxonomy.class_ranks
+    given = given or taxonomy
     require(
         given.classes == taxonomy.classes,
         f"the given ranks must be those of the data's {taxonomy.num_classes} classes, got "
-        f"ranks of {given.num_classes} other ones",
+        f"ranks of {len(given.classes)} other ones",
     )
     if not 1 < taxonomy.num_classes <= MAX_CLASSES:
         return None
@@ -55,7 +59,7 @@ def class_similarity(
     order = torch.tensor(sorted(range(taxonomy.num_classes), key=taxonomy.paths.__getitem__))
     return ClassSimilarity(
         order=order.numpy(),
-        groups=taxonomy.labels_at(min(2, taxonomy.num_ranks))[order].numpy(),
+        groups=taxonomy.labels_at(coarse_level(taxonomy))[order].numpy(),
         learned=learned[order][:, order].half().numpy(),
         given=given.table[order][:, order].numpy(),
     )

@@ -21,6 +21,7 @@ from rince.core.checks import RinceError
 from rince.core.files import replacing
 from rince.metrics.curves import Histograms as Histograms
 from rince.metrics.curves import RocCurve as RocCurve
+from rince.models.options import Space
 
 RESULTS_FILE = "results.json"
 ARRAYS_FILE = "evaluation.npz"
@@ -34,7 +35,7 @@ class Map2D:
 
     Args:
         xy: (M, 2) float.
-        fine: (M,) int, class indices. coarse: (M,) int, indices of level-2 groups.
+        fine: (M,) int, class indices. coarse: (M,) int, indices of coarse groups.
     """
 
     xy: Array
@@ -84,7 +85,7 @@ class ClassSimilarity:
 
     Args:
         order: (C,) int, class indices in the order of the rows and columns, groups together.
-        groups: (C,) int, level-2 group of each row.
+        groups: (C,) int, coarse group of each row.
         learned: (C, C) float16, mean cosine of test images (rows) and training images (columns);
             NaN where there is no pair.
         given: (C, C) int8, ranks: 1 = the class itself, 0 = negative, -1 = ignored.
@@ -105,9 +106,10 @@ class Evaluation:
             ``probe/fine``, ``probe/coarse``, ``knn/fine``, ``knn/coarse``,
             ``retrieval/fine/R@1`` ... ``retrieval/coarse/mAP``, ``ordering/1>2``, ...,
             ``ordering/correlation``, ``ood/<set>/<detector>/AUROC`` and ``.../FPR95``; of clips
-            also ``retrieval/video/R@1``, ``retrieval/near/R@1``, ``probe/video``, ...
+            also ``retrieval/video/R@1``, ``retrieval/near/R@1``, ``probe/video``, ...; the same of
+            the embedding with ``embedding/`` in front
         info: what was measured: sizes, data names, seconds, versions.
-        classes: (C,) fine class names. groups: names of the level-2 groups.
+        classes: (C,) fine class names. groups: names of the coarse groups.
         roc: (outlier set, detector) -> curve.
         time_curve: of clips of videos.
         class_similarity: None for one class, very many, or a run that an older rince evaluated.
@@ -123,6 +125,18 @@ class Evaluation:
     roc: Mapping[tuple[str, str], RocCurve] = field(default_factory=dict)
     time_curve: TimeCurve | None = None
     class_similarity: ClassSimilarity | None = None
+
+
+EMBEDDING = "embedding/"
+"""Before the names of metrics of the embedding; those of the backbone's features have nothing."""
+
+
+def of_space(metrics: Mapping[str, float], space: Space) -> dict[str, float]:
+    """The metrics of one space, by their names without it."""
+    if space == "backbone":
+        return {k: value for k, value in metrics.items() if not k.startswith(EMBEDDING)}
+    own = {k: value for k, value in metrics.items() if k.startswith(EMBEDDING)}
+    return {k.removeprefix(EMBEDDING): value for k, value in own.items()}
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
@@ -154,11 +168,12 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
     if evaluation.class_similarity is not None:
         for name in ClassSimilarity.__dataclass_fields__:
             arrays[f"classes/{name}"] = getattr(evaluation.class_similarity, name)
+    text = json.dumps(numbers, indent=2, allow_nan=False) + "\n"  # before a file is replaced
     try:
         with replacing(folder / ARRAYS_FILE) as part, part.open("wb") as stream:
             np.savez_compressed(stream, allow_pickle=False, **arrays)
         with replacing(folder / RESULTS_FILE) as part:
-            part.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RinceError(
             f"could not write the results of {folder} ({error}); what was there before is "

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
+from rince.core.checks import require
 from rince.evaluation.context import Context
+from rince.metrics.hierarchy import hierarchical_retrieval
 from rince.metrics.knn import knn_accuracy
 from rince.metrics.ordering import rank_agreement, rank_correlation
 from rince.metrics.probe import linear_probe
@@ -26,7 +30,11 @@ def probe_and_knn(context: Context) -> dict[str, float]:
     """Accuracy of a linear probe and of the nearest neighbours, for classes and superclasses."""
     metrics: dict[str, float] = {}
     options = context.options
+    if context.sequences is not None:  # nothing was trained on the gallery
+        return {}
     for level, (train_labels, test_labels, num_classes) in context.levels.items():
+        if level not in ("fine", "coarse"):  # a probe a level would take hours in a deep tree
+            continue
         sides = (*context.features, test_labels, train_labels)
         probe = linear_probe(
             *sides, num_classes=num_classes, epochs=options.probe_epochs, seed=options.seed
@@ -49,15 +57,50 @@ def own_classifier(context: Context) -> dict[str, float]:
 
 
 def class_retrieval(context: Context) -> dict[str, float]:
-    """Recall at k and mean average precision, for classes and superclasses."""
+    """Recall at k and mean average precision at every level of the class tree."""
     labels = {level: (test, train) for level, (train, test, _) in context.levels.items()}
-    if not labels:
+    if not labels or context.sequences is not None:  # of an open test tree_retrieval says it all
         return {}
     metrics: dict[str, float] = {}
     for level, result in retrieval_by_level(*context.features, labels, ks=KS).items():
         metrics |= {f"retrieval/{level}/R@{k}": value for k, value in result.recall.items()}
         metrics[f"retrieval/{level}/mAP"] = result.mean_average_precision
     return metrics
+
+
+def tree_retrieval(context: Context) -> dict[str, float]:
+    """What else there is to say of every level, and where there are several, of the whole."""
+    if not context.levels:
+        return {}
+    levels = context.levels.values()
+    train = torch.stack([of_train for of_train, _, _ in levels], dim=1)
+    test = torch.stack([of_test for _, of_test, _ in levels], dim=1)
+    query_sequence, gallery_sequence = context.sequences or (None, None)
+    result = hierarchical_retrieval(
+        *context.features,
+        test,
+        train,
+        ks=KS,
+        query_sequence=query_sequence,
+        gallery_sequence=gallery_sequence,
+    )
+    metrics: dict[str, float] = {}
+    for level, found in zip(context.levels, result.levels, strict=True):
+        if context.sequences is not None:
+            recall = {f"retrieval/{level}/R@{k}": value for k, value in found.recall.items()}
+            metrics |= {**recall, f"retrieval/{level}/mAP": found.mean_average_precision}
+            if found.num_skipped:
+                metrics[f"retrieval/{level}/asked"] = 1 - found.num_skipped / len(test)
+        of_level = {"R-precision": found.r_precision, "MAP@R": found.map_at_r}
+        if level != "fine":  # where nothing is better, it is the mAP
+            of_level["only"] = found.only_level
+        metrics |= {f"retrieval/{level}/{name}": value for name, value in of_level.items()}
+    if len(result.levels) > 1:
+        whole = {"H-AP": result.h_ap, "ASI": result.asi, "NDCG": result.ndcg}
+        whole["mistake-severity"] = result.mistake_severity
+        whole |= {f"distance@{k}": value for k, value in result.distance.items()}
+        metrics |= {f"hierarchy/{name}": value for name, value in whole.items()}
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
 def time_retrieval(context: Context) -> dict[str, float]:
@@ -95,10 +138,37 @@ STEPS: tuple[Step, ...] = (
     probe_and_knn,
     own_classifier,
     class_retrieval,
+    tree_retrieval,
     time_retrieval,
     rank_order,
     outlier_detection,
 )
+
+
+def measured(context: Context, steps: Sequence[Step]) -> dict[str, float]:
+    """The metrics of all steps, each name once, as plain numbers.
+
+    Raises:
+        ValueError: two steps give a metric of the same name, or one gives what is no number.
+    """
+    metrics: dict[str, float] = {}
+    for step in steps:
+        of_step, gives = step(context), f"the evaluation step {getattr(step, '__name__', step)} gives"
+        require(isinstance(of_step, Mapping), f"{gives} {of_step!r} in place of name -> number")
+        for name, value in of_step.items():
+            require(
+                name not in metrics,
+                f"{gives} {name}, which an earlier step gives too: choose other names",
+            )
+            try:
+                metrics[str(name)] = float(value)
+            except (TypeError, ValueError, RuntimeError) as error:  # the last: a tensor of many
+                raise ValueError(f"{gives} {value!r} for {name}: give one number") from error
+            require(
+                math.isfinite(metrics[str(name)]),
+                f"{gives} {value} for {name}: leave out what cannot be measured",
+            )
+    return metrics
 
 
 def _by_video(name: str, context: Context, logits: Tensor) -> dict[str, float]:

@@ -70,9 +70,9 @@ def ranked_info_nce(
         \text{out: }\; l_i = -\frac{1}{|P_i|} \sum_{p \in P_i} \log \frac{e^{s_p/\tau_i}}
             {e^{s_p/\tau_i} + \sum_{k \in W_i} e^{s_k/\tau_i}}
 
-    Keys of a better rank take no part in term i. "in" is content with one good positive, which
-    suits noisy ranks; "out" asks it of each positive; "out-in" uses "out" for rank 1 and "in"
-    for the rest.
+    Keys of a better rank take no part in term i. "in" is small as soon as one positive is near,
+    which suits noisy ranks; "out" needs every positive near; "out-in" uses "out" for rank 1 and
+    "in" for the others.
 
     A term without a positive, or without a less similar key, is exactly 0 with zero gradient. A
     query of only such terms contributes exactly 0 and is not counted in the mean.
@@ -101,7 +101,7 @@ def ranked_info_nce(
             products, to 10 and 7 bits, and sum in float32. A CPU computes "tf32" as "fp32". A
             global switch (``torch.set_float32_matmul_precision``) changes nothing.
         validate: also make the checks that read values (and on a GPU wait for them): NaN, zero
-            or non-unit embeddings, ranks without a temperature, a batch that teaches nothing.
+            or non-unit embeddings, ranks without a temperature, a batch without anything to learn.
             Without them nothing is read from a GPU; embeddings must then be of unit length.
 
     Returns:

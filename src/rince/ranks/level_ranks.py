@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.labels import integers
 from rince.core.pair_ranks import PairCodes, TableRanks, check_pair_labels, mask_pairs
 
 MAX_LEVELS = 127  # ranks are int8
@@ -20,7 +23,8 @@ class LevelRanks:
     :class:`~rince.ranks.Taxonomy`; (Q + K) x L integers take the place of its C x C table.
 
     Args:
-        query_labels: (Q, L) integers of any value, L from 1 to 127.
+        query_labels: (Q, L) integers of any type and value, L from 1 to 127: a tensor, a numpy
+            array, a pandas table or lists.
         key_labels: (K, L) integers.
         finest_first: column 0 is the class and column L - 1 the top level; False: the reverse.
         ignore_self: the first Q keys are the queries themselves: pair (i, i) is ignored.
@@ -37,24 +41,25 @@ class LevelRanks:
 
     def __init__(
         self,
-        query_labels: Tensor,
-        key_labels: Tensor,
+        query_labels: Any,
+        key_labels: Any,
         *,
         finest_first: bool,
         ignore_self: bool = False,
         key_valid: Tensor | None = None,
     ) -> None:
+        query, key = integers(query_labels, "query labels"), integers(key_labels, "key labels")
         require(
-            query_labels.ndim == key_labels.ndim == 2
-            and query_labels.shape[1] == key_labels.shape[1]
-            and 1 <= query_labels.shape[1] <= MAX_LEVELS,
+            query.ndim == key.ndim == 2
+            and query.shape[1] == key.shape[1]
+            and 1 <= query.shape[1] <= MAX_LEVELS,
             f"labels must be (items, levels), with the same 1 to {MAX_LEVELS} levels on both "
-            f"sides, got {tuple(query_labels.shape)} and {tuple(key_labels.shape)}",
+            f"sides, got {tuple(query.shape)} and {tuple(key.shape)}",
         )
-        check_pair_labels(query_labels[:, 0], key_labels[:, 0], ignore_self, key_valid)
+        check_pair_labels(query[:, 0], key[:, 0], ignore_self, key_valid)
         if not finest_first:
-            query_labels, key_labels = query_labels.flip(1), key_labels.flip(1)
-        self.query_labels, self.key_labels = query_labels, key_labels  # finest first
+            query, key = query.flip(1), key.flip(1)
+        self.query_labels, self.key_labels = query, key  # finest first
         self.ignore_self, self.key_valid = ignore_self, key_valid
 
     @property
@@ -104,9 +109,10 @@ class LevelRanks:
 def compare_levels(query: Tensor, key: Tensor) -> Tensor:
     """The ranks of (Q, L) and (K, L) labels, finest first: (Q, K) int8."""
     levels = query.shape[1]
+    query_columns, key_columns = query.T.contiguous(), key.T.contiguous()
     same = torch.ones(len(query), len(key), dtype=torch.bool, device=query.device)
     shared = torch.zeros_like(same, dtype=torch.int8)  # levels in common, from the top down
     for level in reversed(range(levels)):
-        same &= query[:, level, None] == key[None, :, level]
-        shared += same
-    return torch.where(shared > 0, levels + 1 - shared, 0).to(torch.int8)
+        same &= query_columns[level][:, None] == key_columns[level]
+        shared += same.view(torch.int8)  # not converted: this is most of a step's cost
+    return (levels + 1 - shared).mul_(shared > 0)

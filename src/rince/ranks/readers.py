@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import graphlib
 import os
+import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
+from rince.core.files import passed_over
+from rince.core.labels import as_array, integers
+from rince.core.tables import as_cell
 
 IMAGE_SUFFIXES = frozenset(
     (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -27,13 +32,25 @@ Nested: TypeAlias = "Mapping[str, Nested] | Sequence[str | Nested]"
 def checked_paths(
     paths: Sequence[Sequence[str]], places: Sequence[str] | None = None
 ) -> tuple[Names, ...]:
-    """The paths as tuples, if they are a tree; ``places`` say where each one stands."""
+    """The paths as tuples of tidy names, if they are a tree.
+
+    The one rule of all readers: names are compared, and kept, in NFC and without blanks at their
+    ends, and a class is its whole path. What differs in the same group only by characters that
+    nobody sees, or as ``1`` and ``1.0`` do, is refused.
+
+    Args:
+        paths: from the top group down to the class. places: where each of them stands.
+
+    Raises:
+        ValueError: as :class:`~rince.ranks.Taxonomy`.
+    """
 
     def place(i: int) -> str:
         return f"class {i}" if places is None else places[i]
 
     require(len(paths) > 0, "a class tree needs at least one class")
-    seen: dict[str, int] = {}
+    tidy: dict[str, str] = {}  # one string for all that use a name
+    seen: dict[Names, int] = {}
     for i, path in enumerate(paths):
         if isinstance(path, str) or not 1 <= len(path) <= MAX_DEPTH:
             raise ValueError(
@@ -41,21 +58,21 @@ def checked_paths(
                 f"down to the class, such as ('animal', 'dog', 'husky'); got {str(path)[:80]!r}"
             )
         for name in path:
-            if not isinstance(name, str) or not name.strip():
-                raise ValueError(
-                    f"{place(i)}: names must be strings that are not empty, got {name!r} in "
-                    f"{path!r}"
-                )
-        first = seen.setdefault(composed(path[-1]), i)
+            if not isinstance(name, str) or name not in tidy:
+                if not isinstance(name, str) or not name.strip():
+                    raise ValueError(
+                        f"{place(i)}: names must be strings that are not empty, got {name!r} in "
+                        f"{path!r}"
+                    )
+                once = composed(name)
+                tidy[name] = tidy.setdefault(once, once)
+        first = seen.setdefault(tuple(tidy[name] for name in path), i)
         if first != i:
-            where = f" ({place(first)} and {place(i)})"
-            before, now = ("/".join(paths[k][:-1]) or None for k in (first, i))
             raise ValueError(
-                f"class {path[-1]!r} is given twice{where}"
-                if before == now
-                else two_parents(path[-1], before, now) + where
+                f"class {'/'.join(path)!r} is given twice ({place(first)} and {place(i)})"
+                + ("" if tuple(paths[first]) == tuple(path) else _INVISIBLE)
             )
-    result = tuple(tuple(path) for path in paths)
+    result = tuple(seen)
     groups = {path[:k] for path in result for k in range(1, len(path))}
     for i, path in enumerate(result):
         if path in groups:
@@ -63,12 +80,58 @@ def checked_paths(
                 f"{place(i)}: {'/'.join(path)!r} is both a class and a group of other classes; "
                 "give the class a name of its own inside the group"
             )
+    odd = {name for name in tidy.values() if _looks(name) != name or "/" in name}
+    if odd:
+        _check_looks(result, odd, place)
     return result
+
+
+_INVISIBLE = ": the two differ only in what nobody sees, or in how an accent is stored"
+
+
+def _check_looks(paths: Sequence[Names], odd: set[str], place: Callable[[int], str]) -> None:
+    """Refuse two names of a group that look the same, and two paths that are written the same.
+
+    Args:
+        odd: the names by which that can happen at all.
+    """
+    twins = odd | {_looks(name) for name in odd}
+    written: dict[str, int] = {}
+    looks: dict[tuple[Names, str], tuple[str, int]] = {}
+    slashes = {"/".join(path) for path in paths if any("/" in name for name in path)}
+    for i, path in enumerate(paths):
+        if slashes and (whole := "/".join(path)) in slashes:
+            first = written.setdefault(whole, i)
+            require(
+                first == i,
+                f"{place(first)} and {place(i)}: both classes are written {whole!r}; leave the / "
+                f"out of the names",
+            )
+        for k, name in enumerate(path):
+            if name in twins:
+                other, first = looks.setdefault((path[:k], _looks(name)), (name, i))
+                require(
+                    other == name,
+                    f"{place(first)} and {place(i)}: {other!r} and {name!r} look like one name, "
+                    f"but are two: write both in the same way",
+                )
+
+
+def _looks(name: str) -> str:
+    """Without what nobody sees: marks without width, several blanks in a row, the .0 of 1.0."""
+    if not name.isascii():
+        name = "".join(c for c in name if unicodedata.category(c) != "Cf")
+    if not name.isalnum():
+        name = _WHOLE.sub(r"\1", " ".join(name.split()))
+    return name
+
+
+_WHOLE = re.compile(r"^([+-]?\d+)\.0+$")
 
 
 def two_parents(name: str, first: str | None, second: str | None) -> str:
     one, two = ("no group" if p is None else repr(p) for p in (first, second))
-    return f"{name!r} has two parents, {one} and {two}; in a class tree each name has one"
+    return f"{name!r} has two parents, {one} and {two}; among child -> parent edges each has one"
 
 
 def class_folders(folder: Path, path: Names, empty: list[Path] | None = None) -> Iterator[Names]:
@@ -82,7 +145,7 @@ def class_folders(folder: Path, path: Names, empty: list[Path] | None = None) ->
     image, others = "", 0
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            if passed_over(entry.name):
                 continue
             if entry.is_dir():
                 inside.append(entry.name)
@@ -133,73 +196,45 @@ def paths_from_rows(
         require(list(levels).count(name) == 1, f"column {name!r} is there twice in levels")
     columns = [header.index(name) for name in levels]
     paths: list[Names] = []
-    places: list[str] = []
-    parents: dict[str, tuple[str | None, int]] = {}
     for line, cells in rows[1:]:
         names = [cells[c] for c in columns]
         require(names[0] != "", f"line {line}: the column {levels[0]!r} is empty")
-        path = tuple(name for name in reversed(names) if name)
-        # Two groups of one name are legal in a tree, but in a table they are nearly always a typo
-        # that would silently tear a group apart.
-        for parent, group in zip((None, *path), path[:-1], strict=False):
-            before, first = parents.setdefault(group, (parent, line))
-            if before != parent:
-                where = f" (lines {first} and {line})"
-                raise ValueError(two_parents(group, before, parent) + where)
-        paths.append(path)
-        places.append(f"line {line}")
-    _check_no_cycle(paths, [line for line, _ in rows[1:]])
-    return checked_paths(paths, places)
+        paths.append(tuple(name for name in reversed(names) if name))
+    return checked_paths(paths, [f"line {line}" for line, _ in rows[1:]])
 
 
-def _check_no_cycle(paths: Sequence[Names], lines: Sequence[int]) -> None:
-    """Refuse a table where a name is a group above itself: ``a,b`` and ``b,a``.
-
-    A class named like its own group (``bag,bag``) is not a cycle: groups of
-    one class are often written so.
-    """
-    line_of: dict[tuple[str, str], int] = {}  # (parent, child) -> where that is said first
-    for path, line in zip(paths, lines, strict=True):
-        for parent, child in zip(path, path[1:], strict=False):
-            if parent != child:
-                line_of.setdefault((parent, child), line)
-    parents: dict[str, list[str]] = {}
-    for parent, child in line_of:
-        parents.setdefault(child, []).append(parent)
-    try:
-        graphlib.TopologicalSorter(parents).prepare()
-    except graphlib.CycleError as error:
-        cycle = error.args[1]  # each name is the parent of the next
-        lines_of_cycle = sorted({line_of[edge] for edge in zip(cycle, cycle[1:], strict=False)})
-        raise ValueError(
-            f"the groups form a cycle: {' -> '.join(reversed(cycle))} (lines "
-            f"{' and '.join(map(str, lines_of_cycle))}); no name can be a group above itself"
-        ) from None
-
-
-def paths_from_labels(labels: Tensor | ArrayLike, finest_first: bool) -> list[Names]:
-    """Paths of the different rows of (N, L) integers, sorted from the finest column on."""
-    rows = torch.as_tensor(labels)
+def paths_from_labels(labels: Any, finest_first: bool) -> list[Names]:
+    """Paths of the different rows of (N, L) labels, sorted from the finest column on."""
+    array = labels if isinstance(labels, Tensor) else as_array(labels)
+    shape = tuple(array.shape)
     require(
-        rows.ndim == 2 and len(rows) > 0 and 1 <= rows.shape[1] <= MAX_DEPTH,
+        len(shape) == 2 and shape[0] > 0 and 1 <= shape[1] <= MAX_DEPTH,
         f"labels must be (items, levels), with at least one item and 1 to {MAX_DEPTH} levels, got "
-        f"shape {tuple(rows.shape)}",
+        f"shape {shape}",
     )
-    require(
-        not rows.is_floating_point() and rows.dtype != torch.bool,
-        f"labels must be integers, got {rows.dtype}",
-    )
+    if isinstance(array, np.ndarray) and array.dtype.kind in "OUST":
+        paths = {row if finest_first else row[::-1] for row in label_names(array)}
+        return [path[::-1] for path in sorted(paths)]
+    rows = integers(array)
     rows = torch.unique(rows if finest_first else rows.flip(1), dim=0)  # sorted
-    columns, occurrences = [], torch.ones(0)
+    columns = []
     for column in reversed(rows.unbind(1)):  # the top level first, the classes last
-        values, inverse, occurrences = torch.unique(column, return_inverse=True, return_counts=True)
+        values, inverse = torch.unique(column, return_inverse=True)
         names = [str(value) for value in values.tolist()]  # one object for all rows of a group
         columns.append([names[i] for i in inverse.tolist()])
-    paths = list(zip(*columns, strict=True))
-    if len(occurrences) == len(paths):
-        return paths
-    own = {name for name, count in zip(names, occurrences.tolist(), strict=True) if count == 1}
-    return [path if path[-1] in own else (*path[:-1], "/".join(path)) for path in paths]
+    return list(zip(*columns, strict=True))
+
+
+def label_names(labels: NDArray[Any]) -> list[Names]:
+    """(N, L) labels as names, numbers as they are in tables.
+
+    Raises:
+        ValueError: one is missing, with its row.
+    """
+    rows = [tuple(composed(as_cell(label)) for label in row) for row in labels.tolist()]
+    for i, row in enumerate(rows):
+        require(all(row), f"row {i}: a label is missing: {row}")
+    return rows
 
 
 def nested_paths(node: object, path: Names) -> Iterator[Names]:
@@ -235,8 +270,45 @@ def parent_chain(name: str, parents: Mapping[str, str | None]) -> Names:
 
 
 def composed(name: str) -> str:
-    """An accented letter as one character (NFC), whatever a file system or editor made of it."""
-    return unicodedata.normalize("NFC", name)
+    """A name as it is compared: NFC, whatever a file system or editor made of its accented
+    letters, and without blanks at its ends."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def shortest_endings(paths: Sequence[Names]) -> tuple[str, ...]:
+    """What to call paths: the shortest ending that one has alone, or else all of it.
+
+    Example:
+        >>> shortest_endings([("men", "shirts"), ("women", "shirts"), ("men", "ties")])
+        ('men/shirts', 'women/shirts', 'ties')
+    """
+    if any("/" in name for path in paths for name in path):  # one name may read as two
+        endings = [["/".join(path[k:]) for k in reversed(range(len(path)))] for path in paths]
+        uses = Counter(name for of_path in endings for name in of_path)
+        return tuple(
+            next((name for name in of_path if uses[name] == 1), of_path[-1]) for of_path in endings
+        )
+    names = [path[-1] for path in paths]
+    shared, length = list(range(len(paths))), 1
+    while True:
+        uses = Counter(names[i] for i in shared)
+        shared = [i for i in shared if uses[names[i]] > 1 and len(paths[i]) > length]
+        if not shared:
+            break
+        length += 1
+        for i in shared:
+            names[i] = "/".join(paths[i][-length:])
+    return tuple(names)
+
+
+def homonyms(paths: Sequence[Names]) -> tuple[str, ...]:
+    """Names that occur under more than one parent, in the order in which that shows."""
+    parents: dict[str, Names] = {}
+    shared: dict[str, None] = {}
+    for group in dict.fromkeys(path[:k] for path in paths for k in range(1, len(path) + 1)):
+        if parents.setdefault(group[-1], group) is not group:
+            shared[group[-1]] = None
+    return tuple(shared)
 
 
 def some_names(names: Sequence[str]) -> str:

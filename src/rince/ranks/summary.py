@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.ranks.readers import some_names
+from rince.ranks.readers import Names, homonyms, some_names
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class TaxonomySummary:
         expected: (R + 1,) other images of the batch that have this rank to an image, on average.
         without_sibling: classes without a pair of rank 2 (empty if R = 1).
         empty: classes without an image, where counts were given.
+        homonyms: names of classes and groups that occur under more than one parent.
     """
 
     num_classes: int
@@ -38,6 +39,7 @@ class TaxonomySummary:
     expected: tuple[float, ...]
     without_sibling: tuple[str, ...]
     empty: tuple[str, ...] = ()
+    homonyms: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -78,11 +80,17 @@ class TaxonomySummary:
                 f"{self.expected[i]:>28.1f}"
             )
         lines += without_sibling_line(self.without_sibling)
+        if self.homonyms:
+            lines.append(
+                f"names under more than one parent ({len(self.homonyms)}): "
+                f"{some_names(self.homonyms)}"
+            )
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
 
 def tree_summary(
     classes: Sequence[str],
+    paths: Sequence[Names],
     codes: Tensor,
     batch_size: int,
     counts: Sequence[int] | Tensor | None,
@@ -90,7 +98,7 @@ def tree_summary(
     """Count by groups, never pair by pair; see :class:`TaxonomySummary`.
 
     Args:
-        classes: C names. codes: (C, R) group numbers from 0, finest level first.
+        classes: C names. paths: theirs. codes: (C, R) group numbers from 0, finest level first.
         batch_size, counts: as of :meth:`Taxonomy.describe <rince.Taxonomy.describe>`.
     """
     size, num_ranks = codes.shape
@@ -131,6 +139,7 @@ def tree_summary(
             if num_ranks > 1 and not has
         ),
         empty=tuple(name for name, count in names_by_count if int(count) == 0),
+        homonyms=homonyms(paths),
     )
 
 

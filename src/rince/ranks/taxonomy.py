@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, overload
 
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
-from rince.core.pair_ranks import TableRanks, check_pair_labels, may_read
+from rince.core.labels import as_array, integers
+from rince.core.pair_ranks import IdentityRanks, TableRanks, check_pair_labels, may_read
 from rince.core.tables import read_table
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.level_ranks import LevelRanks, compare_levels
@@ -24,16 +25,19 @@ from rince.ranks.readers import (
     checked_paths,
     class_folders,
     composed,
+    label_names,
     nested_paths,
     parent_chain,
     paths_from_labels,
     paths_from_rows,
+    shortest_endings,
     some_names,
     two_parents,
 )
 from rince.ranks.summary import TaxonomySummary, tree_summary
 
 MAX_TABLE_CLASSES = 2048  # 4 MB; above, ranks() compares level by level
+_LOOKED_AT = 20_000  # classes compared with a name that is none of them: a second
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -45,6 +49,9 @@ class Taxonomy:
     rank 1. The tree may be ragged: a class that stops early has no partners at the ranks below
     the group it hangs in.
 
+    A class is its whole path, so a name may occur again below another parent (men/shirts and
+    women/shirts). Names are compared and kept in Unicode's form NFC, without blanks at their ends.
+
     ``paths`` is all there is to store: lists of names are plain JSON, and
     ``Taxonomy(json.loads(text))`` gives the same tree back, label order included.
 
@@ -53,8 +60,8 @@ class Taxonomy:
             the class itself, at least one and at most 127.
 
     Raises:
-        ValueError: no class, an empty name, a class given twice or under two groups, or a name
-            path that is both a class and a group.
+        ValueError: no class, an empty name, a class given twice, a path that is both a class and
+            a group, or names of one group that look the same, such as "1" and "1.0".
 
     Example:
         >>> tree = Taxonomy([("animal", "dog", "husky"), ("animal", "dog", "malamute"),
@@ -83,21 +90,9 @@ class Taxonomy:
 
         Raises:
             RinceError: a folder that is missing, unreadable, without images, or holds both images
-                and folders; or two class folders of the same name.
+                and folders; or two folders whose names look the same.
         """
-        top = Path(root)
-        if not top.is_dir():
-            raise RinceError(f"{top} is not a folder; expected {top}/<group>/<class>/*.jpg")
-        try:
-            paths = list(class_folders(top, ()))
-        except OSError as error:  # no permission, or a link that leads back to its own folder
-            raise RinceError(f"cannot read {error.filename}: {error.strerror}") from error
-        try:
-            return cls(checked_paths(paths, [str(top.joinpath(*path)) for path in paths]))
-        except ValueError as error:
-            splits = {path[0].lower() for path in paths} & {"train", "val", "valid", "test"}
-            hint = f"; to use one split, give its folder: {top}/train" if splits else ""
-            raise RinceError(f"{error}{hint}") from None
+        return tree_of_folders(root)[0]
 
     @classmethod
     def from_csv(cls, path: str | Path, levels: Sequence[str] | None = None) -> Taxonomy:
@@ -119,7 +114,7 @@ class Taxonomy:
 
         Raises:
             RinceError: no such file, a missing column, rows with too many cells, a row without a
-                class, a class given twice, or a group under two different parents.
+                class, or a class given twice.
         """
         file = Path(path)
         table = read_table(file, "class table", fill_short_rows=True)
@@ -142,7 +137,7 @@ class Taxonomy:
 
         Raises:
             ValueError: a group that holds nothing, something that is not a dict, list or string, a
-                class given twice or under two groups.
+                class given twice.
         """
         return cls(nested_paths(tree, ()))
 
@@ -152,6 +147,8 @@ class Taxonomy:
     ) -> Taxonomy:
         """Read the tree from child -> parent edges: ``{"husky": "dog", "dog": "animal"}``.
 
+        A name is one node here, so it has one parent.
+
         Classes are the names that are nobody's parent, labels in the order written. Parent None
         says that a name is at the top, which is needed only for a class without any group.
 
@@ -159,7 +156,8 @@ class Taxonomy:
             ValueError: a cycle, a name with two parents, an empty name.
         """
         parents: dict[str, str | None] = {}
-        for child, parent in edges.items() if isinstance(edges, Mapping) else edges:
+        for name, above in edges.items() if isinstance(edges, Mapping) else edges:
+            child, parent = composed(name), above if above is None else composed(above)
             if child in parents and parents[child] != parent:
                 raise ValueError(two_parents(child, parents[child], parent))
             parents[child] = parent
@@ -169,14 +167,15 @@ class Taxonomy:
         return cls(chain for name, chain in chains.items() if name not in groups)
 
     @classmethod
-    def from_labels(cls, labels: Tensor | ArrayLike, *, finest_first: bool) -> Taxonomy:
+    def from_labels(cls, labels: Any, *, finest_first: bool) -> Taxonomy:
         """Read the tree from label columns of items: every different row is a class.
 
-        A class is its whole row, so a number may occur again below another parent. Names are the
-        numbers; where a class's number is not its own, its whole path, ``"3/14"``.
+        A class is its whole row, so a label may occur again below another parent.
+        :meth:`index` of the same rows, coarse to fine, gives each item's class.
 
         Args:
-            labels: (N, L) integers of any value, one row per item; L from 1 to 127.
+            labels: (N, L) integers of any value, or names; one row per item, L from 1 to 127. A
+                tensor, a numpy array, a pandas table or lists.
             finest_first: column 0 is the class and column L - 1 the top level; False: the reverse.
 
         Returns:
@@ -184,7 +183,7 @@ class Taxonomy:
             numbers 0 to C - 1 are the labels.
 
         Raises:
-            ValueError: another shape, no row, or labels that are not integers.
+            ValueError: another shape, no row, a label that is missing or no integer nor name.
 
         Example:
             >>> tree = Taxonomy.from_labels([[0, 7], [1, 7], [2, 9], [1, 7]], finest_first=True)
@@ -221,8 +220,9 @@ class Taxonomy:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Class names in label order."""
-        return tuple(path[-1] for path in self.paths)
+        """Class names in label order, no two alike: the shortest ending of its path that a class
+        has alone, ``shirts`` or, where there are others, ``men/shirts``."""
+        return shortest_endings(self.paths)
 
     @cached_property
     def table(self) -> Tensor:
@@ -247,24 +247,65 @@ class Taxonomy:
         """The table with its names, in the form in which other rank sources give theirs."""
         return ClassRanks(self.classes, self.table, self.num_ranks)
 
-    def index(self, name: str) -> int:
-        """The label of a class.
+    @overload
+    def index(self, name: str) -> int: ...
+
+    @overload
+    def index(self, name: Any) -> Tensor: ...
+
+    def index(self, name: Any) -> int | Tensor:
+        """The label of a class, or the labels of many.
+
+        Args:
+            name: the class's path, ``"men/shirts"``, or an ending of it that no other class has,
+                ``"shirts"``. Or a sequence of such names: a list, a numpy array, a pandas column;
+                or of paths, (N, L) names or numbers from coarse to fine, such as the rows that
+                :meth:`from_labels` read.
+
+        Returns:
+            An int; of a sequence (N,) int64.
 
         Raises:
-            ValueError: no such class; the message names the closest ones.
+            ValueError: no such class, with the closest ones; or several, with their paths.
+
+        Example:
+            >>> tree = Taxonomy.from_dict({"men": ["shirts", "ties"], "women": ["shirts"]})
+            >>> tree.index("ties"), tree.index(["women/shirts", "ties"])
+            (1, tensor([2, 1]))
         """
-        label = self._index.get(composed(name))
-        if label is not None:
-            return label
-        if any(name in path[:-1] for path in self.paths):
-            raise ValueError(f"{name!r} is a group, not a class; only classes have labels")
-        close = difflib.get_close_matches(name, self.classes, n=3)
-        hint = (
-            f"did you mean {' or '.join(map(repr, close))}?"
-            if close
-            else f"the {self.num_classes} classes are {some_names(self.classes)}"
+        if isinstance(name, str):
+            return self._label(composed(name))
+        names = as_array(name, "names")
+        require(
+            names.ndim in (1, 2) and (names.size == 0 or names.dtype.kind in "OUSTiu"),
+            f"expected names, or a row of names per class, got an array of shape {names.shape} and "
+            f"type {names.dtype}",
         )
-        raise ValueError(f"unknown class {name!r}; {hint}")
+        rows = label_names(names if names.ndim == 2 else names[:, None])
+        known = {row: self._label("/".join(row)) for row in dict.fromkeys(rows)}
+        return torch.tensor([known[row] for row in rows], dtype=torch.int64)
+
+    def aligned_to(self, classes: Sequence[str]) -> Taxonomy:
+        """The tree whose labels are those of a list of classes; further classes are left out.
+
+        torchvision's ``ImageFolder`` sorts its classes, and a table keeps the order of its file:
+        ``tree.aligned_to(dataset.classes)`` makes the labels of the one those of the other.
+
+        Args:
+            classes: names or paths in label order, each a class of this tree, see :meth:`index`.
+
+        Raises:
+            ValueError: a name that the tree does not have, or a class that is named twice.
+
+        Example:
+            >>> tree = Taxonomy.from_dict({"dog": ["husky"], "cat": ["manx"]})
+            >>> tree.aligned_to(["manx", "husky"]).paths
+            (('cat', 'manx'), ('dog', 'husky'))
+        """
+        labels = self.index(list(classes)).tolist()
+        twice = [self.classes[label] for label, count in Counter(labels).items() if count > 1]
+        require(not twice, f"{some_names(twice)}: classes that are named twice")
+        return Taxonomy([self.paths[label] for label in labels])
 
     def labels_at(self, level: int) -> Tensor:
         """The group of each class at a level.
@@ -284,11 +325,9 @@ class Taxonomy:
     def group_names(self, level: int) -> tuple[str, ...]:
         """Names of the groups at a level, in the numbering of :meth:`labels_at`.
 
-        A group is called by its last name, or by its whole path where that would be ambiguous.
+        A group is called by the shortest ending of its path that it has alone.
         """
-        groups = self._groups(level)
-        uses = Counter(group[-1] for group in groups)
-        return tuple(g[-1] if uses[g[-1]] == 1 else "/".join(g) for g in groups)
+        return shortest_endings(self._groups(level))
 
     def flat_table(self, level: int) -> Tensor:
         """(C, C) int8: 1 where two classes are in the same group at that level, else 0."""
@@ -297,8 +336,8 @@ class Taxonomy:
 
     def ranks(
         self,
-        query_labels: Tensor,
-        key_labels: Tensor,
+        query_labels: Any,
+        key_labels: Any,
         *,
         ignore_self: bool = False,
         key_valid: Tensor | None = None,
@@ -309,43 +348,70 @@ class Taxonomy:
         With more than 2,048 classes they are compared level by level, and no table is made.
 
         Args:
-            query_labels: (Q,) int64 in [0, C).
-            key_labels: (K,) int64 in [0, C) where ``key_valid``.
+            query_labels: (Q,) integers in [0, C) of any type: a tensor, a numpy array, a list, a
+                pandas column. Or the classes' names.
+            key_labels: (K,) the same; in [0, C) where ``key_valid``.
             ignore_self: the first Q keys are the queries themselves; those pairs are ignored.
             key_valid: (K,) bool; False marks keys to ignore, whatever their label.
             validate: also check labels on a GPU, which is waited for.
 
         Raises:
-            ValueError: wrong shapes, or a label outside [0, C).
+            ValueError: wrong shapes, a label outside [0, C), or the name of no class.
 
         Example:
-            >>> labels = torch.tensor([0, 2, 6])  # T-shirt, Pullover, Shirt
             >>> tree = Taxonomy.fashion_mnist()
+            >>> labels = [0, 2, 6]  # T-shirt, Pullover, Shirt
             >>> tree.ranks(labels, labels, ignore_self=True).tile(slice(None), slice(None)).tolist()
             [[-1, 2, 2], [2, -1, 2], [2, 2, -1]]
         """
+        query = self._labels("query", query_labels)
+        key = query if key_labels is query_labels else self._labels("key", key_labels)
         if self.num_classes <= MAX_TABLE_CLASSES:
             return self.class_ranks.ranks(
-                query_labels,
-                key_labels,
-                ignore_self=ignore_self,
-                key_valid=key_valid,
-                validate=validate,
+                query, key, ignore_self=ignore_self, key_valid=key_valid, validate=validate
             )
-        check_pair_labels(query_labels, key_labels, ignore_self, key_valid)
+        check_pair_labels(query, key, ignore_self, key_valid)
         if key_valid is not None:  # other keys may carry any label
-            key_labels = torch.where(key_valid, key_labels, 0)
-        query_codes, key_codes = (
-            self._codes_of(side, labels, validate)
-            for side, labels in (("query", query_labels), ("key", key_labels))
-        )
+            key = torch.where(key_valid, key, 0)
         return LevelRanks(
-            query_codes,
-            key_codes,
+            self._codes_of("query", query, validate),
+            self._codes_of("key", key, validate),
             finest_first=True,
             ignore_self=ignore_self,
             key_valid=key_valid,
         )
+
+    def same_group(
+        self,
+        level: int,
+        query_labels: Tensor,
+        key_labels: Tensor,
+        *,
+        ignore_self: bool = False,
+        key_valid: Tensor | None = None,
+    ) -> TableRanks | IdentityRanks:
+        """One rank between two sides of labels: 1 in the same group at a level, 0 otherwise.
+
+        Args:
+            level: as of :meth:`labels_at`. The others as of :meth:`ranks`.
+        """
+        if self.num_classes <= MAX_TABLE_CLASSES:
+            return TableRanks(
+                query_labels,
+                key_labels,
+                self.flat_table(level),
+                ignore_self=ignore_self,
+                key_valid=key_valid,
+                num_ranks=1,
+            )
+        check_pair_labels(query_labels, key_labels, ignore_self, key_valid)
+        if key_valid is not None:
+            key_labels = torch.where(key_valid, key_labels, 0)
+        groups = (
+            self._codes_of(side, labels, True)[:, level - 1]
+            for side, labels in (("query", query_labels), ("key", key_labels))
+        )
+        return IdentityRanks(*groups, ignore_self=ignore_self, key_valid=key_valid)
 
     def describe(
         self, batch_size: int = 256, counts: Sequence[int] | Tensor | None = None
@@ -363,7 +429,15 @@ class Taxonomy:
         Takes time and memory in proportion to the number of classes.
         """
         require(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
-        return tree_summary(self.classes, self.codes, batch_size, counts)
+        return tree_summary(self.classes, self.paths, self.codes, batch_size, counts)
+
+    def _labels(self, side: str, labels: Any) -> Tensor:
+        if isinstance(labels, Tensor):
+            return labels
+        array = as_array(labels, f"{side} labels")
+        if array.dtype.kind in "OUST" and any(isinstance(x, str) for x in array.flat):
+            return self.index(array)
+        return integers(array, f"{side} labels")
 
     def _codes_of(self, side: str, labels: Tensor, validate: bool) -> Tensor:
         if labels.numel() and may_read(labels, validate):
@@ -382,8 +456,43 @@ class Taxonomy:
         return {}
 
     @cached_property
-    def _index(self) -> dict[str, int]:
-        return {composed(name): i for i, name in enumerate(self.classes)}
+    def _labels_of_last(self) -> dict[str, list[int]]:
+        """The classes whose path ends in a name."""
+        labels: dict[str, list[int]] = {}
+        for label, path in enumerate(self.paths):
+            labels.setdefault(path[-1], []).append(label)
+        return labels
+
+    def _label(self, name: str) -> int:
+        """Of a path, or of an ending that one class has alone."""
+        parts = name.split("/")
+        endings = ["/".join(parts[k:]) for k in range(len(parts))]  # names may hold a / themselves
+        named = [
+            label
+            for ending in endings
+            for label in self._labels_of_last.get(ending, ())
+            if "/".join(self.paths[label]) == name or self._ends(label, name)
+        ]
+        whole = [label for label in named if "/".join(self.paths[label]) == name]
+        if len(whole or named) == 1:
+            return (whole or named)[0]
+        if named:
+            paths = ["/".join(self.paths[label]) for label in named]
+            raise ValueError(f"{len(named)} classes are called {name!r}: say {some_names(paths)}")
+        if any(name in path[:-1] for path in self.paths):
+            raise ValueError(f"{name!r} is a group, not a class; only classes have labels")
+        close = difflib.get_close_matches(name, self.classes[:_LOOKED_AT], n=3)
+        hint = (
+            f"did you mean {' or '.join(map(repr, close))}?"
+            if close
+            else f"the {self.num_classes} classes are {some_names(self.classes)}"
+        )
+        raise ValueError(f"unknown class {name!r}; {hint}")
+
+    def _ends(self, label: int, name: str) -> bool:
+        """Whether a path ends in whole names that are written so."""
+        path = self.paths[label]
+        return any("/".join(path[-k:]) == name for k in range(1, len(path)))
 
     def _prefix_length(self, level: int) -> int:
         require(
@@ -399,3 +508,26 @@ class Taxonomy:
         length = self._prefix_length(level)
         groups = dict.fromkeys(path[:length] for path in self.paths)
         return list(groups) if level == 1 else sorted(groups)
+
+
+def tree_of_folders(root: str | Path) -> tuple[Taxonomy, list[Names]]:
+    """See :meth:`Taxonomy.from_folders`; and the folder of each class below ``root``, as its file
+    system writes it."""
+    top = Path(root)
+    if not top.is_dir():
+        raise RinceError(f"{top} is not a folder; expected {top}/<group>/<class>/*.jpg")
+    try:
+        folders = list(class_folders(top, ()))
+    except OSError as error:  # no permission, or a link that leads back to its own folder
+        raise RinceError(f"cannot read {error.filename}: {error.strerror}") from error
+    splits = {path[0].lower() for path in folders} & {"train", "val", "valid", "validation", "test"}
+    if "train" in splits and len(splits) > 1:
+        raise RinceError(
+            f"{top} holds splits ({', '.join(sorted(splits))}), which are no groups of classes; to "
+            f"use one, give its folder: {top}/train"
+        )
+    try:
+        places = [str(top.joinpath(*path)) for path in folders]
+        return Taxonomy(checked_paths(folders, places)), folders
+    except ValueError as error:
+        raise RinceError(str(error)) from None

@@ -24,7 +24,6 @@ from rince.models.backbones import Backbone
 from rince.models.heads import projection_head
 from rince.models.momentum import MomentumEncoder
 from rince.models.queue import KeyQueue
-from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import ItemTimes
 from rince.training.cached import Part, encode_parts, micro_batches
@@ -33,7 +32,7 @@ from rince.training.classifiers import classifier_head
 from rince.training.config import TrainConfig, to_dict
 from rince.training.objectives import OBJECTIVES, Objective
 from rince.training.ranks import to_checkpoint
-from rince.training.step import Pairs, Step, objective_loss, rank_statistics
+from rince.training.step import Pairs, RankSource, Step, objective_loss, rank_statistics
 
 
 class RankedModule(pl.LightningModule):
@@ -74,7 +73,7 @@ class RankedModule(pl.LightningModule):
         config: TrainConfig,
         *,
         objective: Objective | None = None,
-        rank_source: ClassRanks | ItemTimes | None = None,
+        rank_source: RankSource | None = None,
         spec: InputSpec,
         augmentation: Augmentation | None = None,
         data_fingerprint: str = "",
@@ -84,7 +83,7 @@ class RankedModule(pl.LightningModule):
         self.config = config
         self.taxonomy = taxonomy
         self.objective = OBJECTIVES[config.objective] if objective is None else objective
-        self.rank_source = taxonomy.class_ranks if rank_source is None else rank_source
+        self.rank_source = taxonomy if rank_source is None else rank_source
         self.spec = spec
         self.augmentation = augmentation
         self.data_fingerprint = data_fingerprint

@@ -57,15 +57,15 @@ def class_and_superclass(step: Step) -> Loss:
 
 def all_levels(step: Step) -> Tensor:
     """HiMulCon on all levels of the class tree."""
-    pairs, tree = step.pairs, step.taxonomy
-    ranks = pairs.ranks(tree.table, tree.num_ranks)
+    pairs = step.pairs
+    ranks = pairs.ranks_by(step.taxonomy)
     return himulcon(pairs.query, pairs.key, ranks, step.options.temperature)
 
 
 def triplet(step: Step) -> Tensor:
     """Triplets whose margin grows with the steps of rank between them."""
-    pairs, tree = step.pairs, step.taxonomy
-    ranks = pairs.ranks(tree.table, tree.num_ranks)
+    pairs = step.pairs
+    ranks = pairs.ranks_by(step.taxonomy)
     return hierarchical_triplet(pairs.query, pairs.key, ranks, step.options.margin)
 
 
@@ -80,5 +80,5 @@ def average_precision(step: Step) -> Tensor:
 
 def _supcon_out(step: Step, pairs: Pairs, level: int) -> Tensor:
     """On the groups of a level: 1 the classes, 2 the superclasses."""
-    ranks = pairs.ranks(step.taxonomy.flat_table(level), 1)
+    ranks = pairs.same_group(step.taxonomy, level)
     return supcon_out(pairs.query, pairs.key, ranks, step.options.temperature)

@@ -18,9 +18,10 @@ from rince.ranks.similarity import Similarity, SimilarityRanks
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import ItemTimes, TimeRanks
 from rince.training.config import TrainConfig, from_dict
+from rince.training.step import RankSource
 
 
-def rank_source(config: TrainConfig, items: Items) -> ClassRanks | ItemTimes:
+def rank_source(config: TrainConfig, items: Items) -> RankSource:
     """Ranks by the classes of the items, or by their times.
 
     Raises:
@@ -36,8 +37,8 @@ def rank_source(config: TrainConfig, items: Items) -> ClassRanks | ItemTimes:
     return ItemTimes(rule, items.times)
 
 
-def training_ranks(config: RankOptions, taxonomy: Taxonomy, seed: int) -> ClassRanks:
-    """The ranks of a configuration.
+def training_ranks(config: RankOptions, taxonomy: Taxonomy, seed: int) -> ClassRanks | Taxonomy:
+    """The ranks of a configuration: a class tree, or a table of its classes.
 
     Args:
         config: which.
@@ -48,17 +49,19 @@ def training_ranks(config: RankOptions, taxonomy: Taxonomy, seed: int) -> ClassR
         RinceError: scores that cannot be read, or do not have all classes.
         ValueError: a rule that does not fit the scores, noise that does not fit the classes.
     """
-    ranks: ClassRanks
+    ranks: ClassRanks | Taxonomy
     if config.scores is not None:
         scores = class_scores(config, taxonomy.classes)
         if config.score_noise:
             scores = noisy_scores(scores, config.score_noise, seed)
         ranks = ranks_by_rule(config, scores)
     elif config.move_classes:
-        ranks = move_classes(taxonomy, config.move_classes, seed).class_ranks
+        ranks = move_classes(taxonomy, config.move_classes, seed)
     else:
-        ranks = taxonomy.class_ranks
+        ranks = taxonomy
     if config.forget:
+        if isinstance(ranks, Taxonomy):
+            ranks = ranks.class_ranks
         table = forget_ranks(ranks.table, config.forget, seed)
         ranks = ClassRanks(ranks.classes, table, ranks.num_ranks)
     return ranks
@@ -94,24 +97,35 @@ def ranks_by_rule(config: RankOptions, scores: Similarity) -> SimilarityRanks:
     return scores.by_top_k(config.top_k or (), missing=config.missing)
 
 
-def to_checkpoint(ranks: ClassRanks | ItemTimes) -> dict[str, Any] | None:
+def to_checkpoint(ranks: RankSource) -> dict[str, Any] | None:
     """As plain data; :func:`kept_ranks` reads it. Times are the data's own."""
     if isinstance(ranks, ItemTimes):
         return None
+    if isinstance(ranks, Taxonomy):
+        return {"paths": [list(path) for path in ranks.paths]}
     return {"table": ranks.table, "num_ranks": ranks.num_ranks}
 
 
-def kept_ranks(about: Mapping[str, Any], taxonomy: Taxonomy) -> ClassRanks:
-    """The ranks in a checkpoint; one of an older rince holds none, and had the taxonomy's."""
+def kept_ranks(about: Mapping[str, Any], taxonomy: Taxonomy) -> ClassRanks | Taxonomy:
+    """The ranks in a checkpoint; one of an older rince holds a table, or none, as the taxonomy's
+    were the only ones."""
     kept = about.get("ranks")
     if kept is None:
-        return taxonomy.class_ranks
+        return taxonomy
+    if "paths" in kept:
+        return Taxonomy(kept["paths"])
     return ClassRanks(taxonomy.classes, kept["table"], kept["num_ranks"])
+
+
+def _same_ranks(one: ClassRanks | Taxonomy, two: ClassRanks | Taxonomy) -> bool:
+    if isinstance(one, Taxonomy) and isinstance(two, Taxonomy):
+        return one == two
+    return one.num_ranks == two.num_ranks and torch.equal(one.table, two.table)
 
 
 def resumed_ranks(
     about: Mapping[str, Any], items: Items, config: TrainConfig, folder: Path
-) -> ClassRanks | ItemTimes:
+) -> RankSource:
     """The ranks that a run was trained on, as its checkpoint holds them.
 
     A score file that is still there must give the same ones; a text model is not asked again.
@@ -136,7 +150,7 @@ def resumed_ranks(
     before = kept_ranks(about, taxonomy)
     if changed or (scores is not None and Path(scores).is_file()):
         now = training_ranks(config.ranks, taxonomy, config.seed)
-        if now.num_ranks != before.num_ranks or not torch.equal(now.table, before.table):
+        if not _same_ranks(now, before):
             what = "ranks in its config.yaml are" if changed else f"scores in {scores} give ranks"
             raise RinceError(
                 f"the {what} not those that {folder} was trained on: put them back as they were, "

@@ -29,8 +29,7 @@ from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
 from rince.models.backbones import Backbone
 from rince.models.weights import load_strictly
-from rince.ranks.class_ranks import ClassRanks
-from rince.ranks.time import ItemTimes
+from rince.ranks.taxonomy import Taxonomy
 from rince.training.callbacks import EpochLine, OnlineKNN
 from rince.training.checkpoint import (
     BACKBONE_PREFIX,
@@ -50,6 +49,7 @@ from rince.training.objectives import Objective, own_objective
 from rince.training.ranks import rank_source, resumed_ranks
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
 from rince.training.splits import load_splits
+from rince.training.step import RankSource
 
 if TYPE_CHECKING:
     from rince.training.objectives import LossFunction
@@ -107,7 +107,7 @@ def train(
 
 
 def resume(
-    folder: Path,
+    folder: str | Path,
     *,
     progress: bool = True,
     backbone: Backbone | None = None,
@@ -125,7 +125,7 @@ def resume(
             data or ranks, or another number of processes or steps; and as :func:`train`.
         KeyboardInterrupt: as :func:`train`.
     """
-    folder = folder.resolve()  # runs/latest may soon be another run
+    folder = Path(folder).resolve()  # runs/latest may soon be another run
     config = replace(read_config(folder), progress=progress)
     checkpoint = read_checkpoint(folder)
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -198,7 +198,7 @@ def _check_data(
     about: Mapping[str, Any], splits: Splits, config: TrainConfig, folder: Path
 ) -> None:
     """The data are those that the run was trained on; the oldest checkpoints do not say."""
-    if about["taxonomy"] != [list(path) for path in splits.train.taxonomy.paths]:
+    if Taxonomy(about["taxonomy"]) != splits.train.taxonomy:
         raise RinceError(
             f"the classes in {config.data} are not those that {folder} was trained on: put the "
             f"data back as they were, or start a new run"
@@ -224,7 +224,7 @@ def _check_steps(about: Mapping[str, Any], processes: int, steps: int, folder: P
 def _build_module(
     config: TrainConfig,
     splits: Splits,
-    ranks: ClassRanks | ItemTimes,
+    ranks: RankSource,
     backbone: Backbone | None,
     objective: Objective | None,
     *,

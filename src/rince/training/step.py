@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TypedDict
+from typing import TypeAlias, TypedDict, Union
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from rince.core.pair_ranks import (
     DenseRanks,
     IdentityRanks,
     PairRanks,
-    TableRanks,
 )
 from rince.losses.options import LossOptions
 from rince.ranks.class_ranks import ClassRanks
@@ -22,6 +21,7 @@ from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import ItemTimes
 from rince.training.objectives import Objective
 
+RankSource: TypeAlias = Union[ClassRanks, Taxonomy, ItemTimes]
 _ROWS = 256  # queries looked at together for statistics by pair
 
 
@@ -56,28 +56,24 @@ class Pairs:
         query, key = (x.chunk(self.num_heads, dim=1)[index] for x in (self.query, self.key))
         return replace(self, query=query, key=key, num_heads=1)
 
-    def ranks(self, table: Tensor, num_ranks: int) -> TableRanks:
-        """Ranks by class."""
-        return TableRanks(
-            self.query_labels,
-            self.key_labels,
-            table,
-            ignore_self=self.ignore_self,
-            key_valid=self.key_valid,
-            num_ranks=num_ranks,
-        )
-
-    def ranks_by(self, source: ClassRanks | ItemTimes) -> PairRanks:
+    def ranks_by(self, source: RankSource) -> PairRanks:
         """Ranks by class or by time: which items these are also says when they were recorded."""
-        masks: Masks = {"ignore_self": self.ignore_self, "key_valid": self.key_valid}
         if isinstance(source, ItemTimes):
-            return source.ranks(self.query_ids, self.key_ids, **masks)
-        return self.ranks(source.table, source.num_ranks)
+            return source.ranks(self.query_ids, self.key_ids, **self.masks)
+        return source.ranks(self.query_labels, self.key_labels, **self.masks)
+
+    def same_group(self, taxonomy: Taxonomy, level: int) -> PairRanks:
+        """One rank: the same group at a level, 1 the classes, 2 the superclasses."""
+        return taxonomy.same_group(level, self.query_labels, self.key_labels, **self.masks)
 
     def same_video(self, times: ItemTimes) -> PairRanks:
         """One rank: clips of the same video."""
-        masks: Masks = {"ignore_self": self.ignore_self, "key_valid": self.key_valid}
-        return times.same_video(self.query_ids, self.key_ids, **masks)
+        return times.same_video(self.query_ids, self.key_ids, **self.masks)
+
+    @property
+    def masks(self) -> Masks:
+        """Which of them take no part."""
+        return {"ignore_self": self.ignore_self, "key_valid": self.key_valid}
 
     def instance_ranks(self) -> PairRanks:
         """Rank 1 for one other view of the same image only.
@@ -126,7 +122,7 @@ class Step:
 
     pairs: Pairs
     taxonomy: Taxonomy
-    ranks: ClassRanks | ItemTimes
+    ranks: RankSource
     options: LossOptions
     logits: Tensor | None = None
 
@@ -138,7 +134,7 @@ class Step:
         """One rank: the same class, or by time the same video."""
         if isinstance(self.ranks, ItemTimes):
             return self.pairs.same_video(self.ranks)
-        return self.pairs.ranks(self.taxonomy.flat_table(1), 1)
+        return self.pairs.same_group(self.taxonomy, 1)
 
 
 def objective_loss(objective: Objective, step: Step) -> Loss:
@@ -154,7 +150,7 @@ def fine_and_coarse(of_classes: Tensor, of_superclasses: Tensor) -> Loss:
 
 
 @torch.no_grad()
-def rank_statistics(pairs: Pairs, ranks: ClassRanks | Taxonomy | ItemTimes) -> dict[str, Tensor]:
+def rank_statistics(pairs: Pairs, ranks: RankSource) -> dict[str, Tensor]:
     """What a user watches: do the ranks separate, and do batches hold positives of each?
 
     Returns:
@@ -174,9 +170,11 @@ def rank_statistics(pairs: Pairs, ranks: ClassRanks | Taxonomy | ItemTimes) -> d
         key, key_labels = key[pairs.key_valid], key_labels[pairs.key_valid]
     query_class, query_count, query_sum = _sum_by_class(query, pairs.query_labels)
     key_class, key_count, key_sum = _sum_by_class(key, key_labels)
-    table = ranks.table.to(query.device)
-    rank = table[query_class][:, key_class]
-    own_rank = table.diagonal()[pairs.query_labels[own]]
+    rank = ranks.ranks(query_class, key_class).tile(ALL, ALL)
+    own_labels = pairs.query_labels[own]  # of keys too: each is in both
+    own_rank = rank[
+        torch.searchsorted(query_class, own_labels), torch.searchsorted(key_class, own_labels)
+    ]
     similarity, count = query_sum @ key_sum.T, query_count[:, None] * key_count
     shown: dict[str, Tensor] = {}
     for i in range(ranks.num_ranks + 1):

@@ -23,10 +23,10 @@ from rince.data.image.decode import (
     read_fitted,
     read_image,
 )
-from rince.data.items import Indices, Items, Thumbnails, check_labels, warn_left_out
+from rince.data.items import Indices, Items, Thumbnails, checked_labels, warn_left_out
 from rince.data.views import ViewConfig, evaluation_pixels, image_views
 from rince.ranks.readers import IMAGE_SUFFIXES, Names, checked_paths, class_folders
-from rince.ranks.taxonomy import Taxonomy
+from rince.ranks.taxonomy import Taxonomy, tree_of_folders
 
 IMAGE_SIZE = 32  # pixels, where none is given
 
@@ -56,7 +56,8 @@ class FileImages(Items):
 
     def __post_init__(self) -> None:
         require(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
-        check_labels(self.labels, len(self.paths), self.taxonomy)
+        labels = checked_labels(self.labels, len(self.paths), self.taxonomy)
+        object.__setattr__(self, "labels", labels)
 
     @classmethod
     def from_folder(
@@ -84,8 +85,8 @@ class FileImages(Items):
         """
         folder = Path(root)
         if taxonomy is None:
-            taxonomy = Taxonomy.from_folders(folder)
-            label_of = {path: label for label, path in enumerate(taxonomy.paths)}
+            taxonomy, folders = tree_of_folders(folder)
+            label_of = {path: label for label, path in enumerate(folders)}
         else:
             label_of = _labels_of_folders(folder, taxonomy)
         paths: list[str] = []
@@ -114,10 +115,10 @@ class FileImages(Items):
 
     def keys(self) -> list[str]:
         """``group/class/file`` of every image: the same wherever the folder lies."""
+        classes = ["/".join(path) for path in self.taxonomy.paths]
         # macOS may give the parts of an accented letter where Linux gives the letter.
-        classes = [_composed("/".join(path)) for path in self.taxonomy.paths]
         return [
-            f"{classes[label]}/{_composed(os.path.basename(path))}"
+            f"{classes[label]}/{unicodedata.normalize('NFC', os.path.basename(path))}"
             for path, label in zip(self.paths, self.labels.tolist(), strict=True)
         ]
 
@@ -211,22 +212,14 @@ def _labels_of_folders(root: Path, taxonomy: Taxonomy) -> dict[Names, int]:
     if empty:
         names = ", ".join(str(folder.relative_to(root)) for folder in empty[:5])
         warn(f"{len(empty)} class folders in {root} hold no image and are left out: {names}")
-    composed = [tuple(map(_composed, path)) for path in taxonomy.paths]
-    label_of_class = {path[-1]: label for label, path in enumerate(composed)}
     label_of = {}
     for path in folders:
-        label = label_of_class.get(_composed(path[-1]), -1)
-        if label < 0 or composed[label][-len(path) :] != tuple(map(_composed, path)):
-            known = "no such class" if label < 0 else f"expected {'/'.join(taxonomy.paths[label])}"
+        try:
+            label_of[path] = taxonomy.index("/".join(path))
+        except ValueError as error:
             raise RinceError(
                 f"the folder {root.joinpath(*path)} fits none of the {taxonomy.num_classes} "
-                f"classes given ({known}); test folders may only hold classes that the "
-                "training folders have"
-            )
-        label_of[path] = label
+                f"classes given ({error}); test folders may only hold classes that the training "
+                f"folders have"
+            ) from None
     return label_of
-
-
-def _composed(name: str) -> str:
-    """An accented letter as one character, whatever the file system made of it."""
-    return unicodedata.normalize("NFC", name)

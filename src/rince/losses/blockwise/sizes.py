@@ -93,7 +93,7 @@ def _sizes_of_gpu(device: torch.device) -> Sizes:
 
 
 def gpu_sizes(free: int) -> Sizes:
-    """Sizes for a GPU with so many bytes free.
+    """Sizes for a GPU, by its free memory in bytes.
 
     A tenth of it, and no more than makes launches few: 3 GB serve 2,048 queries and 131,072 keys
     in two blocks.

@@ -1,0 +1,67 @@
+"""Labels as people hold them: lists, numpy arrays, tensors, pandas columns; numbers or names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rince.core.checks import require
+
+_MOST = 2**63 - 1
+
+
+def integers(labels: Any, name: str = "labels") -> Tensor:
+    """Integers of any type as int64, of any shape.
+
+    Args:
+        labels: a tensor, on any device, a numpy array, a pandas column, or (nested) lists.
+        name: what to call them in a message.
+
+    Example:
+        >>> integers(np.array([3, 1], dtype=np.uint8)), integers([[1, 2]])
+        (tensor([3, 1]), tensor([[1, 2]]))
+    """
+    if not isinstance(labels, Tensor):
+        array = as_array(labels, name)
+        if array.size == 0 and not isinstance(labels, np.ndarray):
+            array = array.astype(np.int64)  # an empty list is of floats to numpy
+        if array.dtype == object and all(_is_integer(x) for x in array.flat):
+            array = array.astype(np.int64)
+        gaps = array.dtype.kind == "f" and bool(np.isnan(array).any())
+        require(
+            array.dtype.kind in "iu",
+            f"{name} must be integers, got values of the type {array.dtype}"
+            + (": some are missing (NaN)" if gaps else ""),
+        )
+        require(
+            array.dtype != np.uint64 or not array.size or int(array.max()) <= _MOST,
+            f"{name} must be at most {_MOST}, got {array.max() if array.size else 0}",
+        )
+        return torch.from_numpy(np.array(array, dtype=np.int64))
+    require(
+        not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool),
+        f"{name} must be integers, got {labels.dtype}",
+    )
+    return labels.long()
+
+
+def as_array(labels: Any, name: str = "labels") -> np.ndarray[Any, Any]:
+    """A numpy array of anything that people hold labels in."""
+    if isinstance(labels, Tensor):
+        labels = labels.detach().cpu()
+    try:
+        if hasattr(labels, "to_numpy"):  # pandas, polars, pyarrow
+            return np.asarray(labels.to_numpy())
+        if isinstance(labels, (np.ndarray, Tensor)):
+            return np.asarray(labels)
+        rows = [x.tolist() if isinstance(x, (np.ndarray, Tensor)) else x for x in labels]
+        return np.asarray(rows)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} cannot be read as an array: {error}") from None
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))
