@@ -90,6 +90,14 @@ def test_a_kind_of_the_same_noun_replaces_the_one_before(registered: Kind) -> No
     assert [kind.noun for kind in kinds.KINDS].count("numbers") == 1
 
 
+@pytest.mark.parametrize("noun", ["images", "clips", "texts"])
+def test_a_kind_of_rinces_own_is_not_replaced(noun: str) -> None:
+    before = list(kinds.KINDS)
+    with pytest.raises(ValueError, match=f"^{noun} "):
+        kinds.register_kind(replace(kind_named(noun), backbone="mine"))
+    assert before == kinds.KINDS
+
+
 @pytest.mark.usefixtures("registered")
 def test_a_kind_of_ones_own_is_loaded_and_batched() -> None:
     splits = load_splits("numbers:10", OPTIONS)

@@ -16,6 +16,7 @@ from rince.ranks.class_ranks import ClassRanks
 from rince.reports.model_card import model_card
 from rince.reports.run_report import RunReport
 from rince.training.config import RanksConfig, TrainConfig, from_dict, to_dict
+from rince.training.objectives import OBJECTIVES
 
 ENCODER = ImageEncoder(
     module=nn.Identity(),
@@ -45,6 +46,7 @@ def card(encoder: ImageEncoder = ENCODER, **changes: Any) -> str:
     given: dict[str, Any] = {
         "name": "husky\nrun",
         "label": "rince out-in",
+        "objective": OBJECTIVES["rince"],
         "config": to_dict(config),
         "step": 230,
         "ranks": RANKS,
@@ -108,7 +110,7 @@ def test_ranks_are_counted_between_different_classes() -> None:
     ]
     assert "3, rank 1: the same class." in text
     supcon = to_dict(TrainConfig(data="photos", objective="supcon-out"))
-    text = card(config=supcon, label="supcon-out")
+    text = card(config=supcon, label="supcon-out", objective=OBJECTIVES["supcon-out"])
     assert "## Ranks\n\nsupcon-out does not read `ranks`.\n" in text
 
 

@@ -10,12 +10,9 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rince.cli.parser import HelpfulParser, jsonargparse, with_underscores
 from rince.core.checks import require
 from rince.training.config import TrainConfig, from_dict
-from rince.training.folder import plain_yaml
 from rince.training.objectives import OBJECTIVES
 
 GROUPS = [option.name for option in fields(TrainConfig) if option.default_factory is not MISSING]
@@ -70,6 +67,8 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
     files, given = _without_config(with_underscores(arguments))
     if given and not given[0].startswith("-"):
         given[0:1] = ["--data", given[0]]
+    from rince.training.folder import plain_yaml
+
     parser = build_parser()
     try:
         in_files = [
@@ -77,7 +76,7 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
             for file in files
             for flag in _flags(plain_yaml(Path(file).read_text(encoding="utf-8")))
         ]
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         parser.error(f"--config {' '.join(files)}: {error}")
     # The parser lets the last one win: flags and DATA win over the file wherever it was given.
     parsed = parser.parse_args([*in_files, *given])

@@ -139,12 +139,13 @@ def of_space(metrics: Mapping[str, float], space: Space) -> dict[str, float]:
     return {k.removeprefix(EMBEDDING): value for k, value in own.items()}
 
 
-def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
+def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     """Write ``results.json`` and ``evaluation.npz``; each is replaced whole or not at all.
 
     Raises:
         RinceError: a file cannot be written.
     """
+    folder = Path(folder)
     numbers = {
         "metrics": dict(evaluation.metrics),
         "info": dict(evaluation.info),
@@ -181,12 +182,13 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
         ) from error
 
 
-def load_evaluation(folder: Path) -> Evaluation:
+def load_evaluation(folder: str | Path) -> Evaluation:
     """Read what :func:`save_evaluation` wrote.
 
     Raises:
         RinceError: the folder has not been evaluated, or a file is damaged.
     """
+    folder = Path(folder)
     for name in (RESULTS_FILE, ARRAYS_FILE):  # both, or the run was never evaluated to the end
         if not (folder / name).is_file():
             raise RinceError(f"{folder} has no {name}: run `rince evaluate {folder}` first")

@@ -153,7 +153,10 @@ def measured(context: Context, steps: Sequence[Step]) -> dict[str, float]:
     """
     metrics: dict[str, float] = {}
     for step in steps:
-        of_step, gives = step(context), f"the evaluation step {getattr(step, '__name__', step)} gives"
+        of_step, gives = (
+            step(context),
+            f"the evaluation step {getattr(step, '__name__', step)} gives",
+        )
         require(isinstance(of_step, Mapping), f"{gives} {of_step!r} in place of name -> number")
         for name, value in of_step.items():
             require(

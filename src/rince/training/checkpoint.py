@@ -13,7 +13,7 @@ from torch import nn
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
 from rince.data.kinds import TrainedNetwork, kind_named
-from rince.models.backbones import Backbone
+from rince.models.backbones import Backbone, as_backbone
 from rince.models.encoders import Encoder
 from rince.models.heads import projection_head
 from rince.models.options import Space
@@ -67,7 +67,7 @@ class TrainedRun:
         return "backbone" if self.head is None else "embedding"
 
 
-def load_run(folder: str | Path, backbone: Backbone | None = None) -> TrainedRun:
+def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -> TrainedRun:
     """Read a run's backbone, strictly: every weight must be there and fit.
 
     Args:
@@ -87,6 +87,8 @@ def load_run(folder: str | Path, backbone: Backbone | None = None) -> TrainedRun
     objective = recorded_objective(about, config)
     if backbone is None:
         backbone = configured_backbone(config, spec)
+    elif not isinstance(backbone, Backbone):
+        backbone = as_backbone(backbone, spec)
     weights = checkpoint["state_dict"]
     load_strictly(backbone.module, _below(BACKBONE_PREFIX, weights), folder / CHECKPOINT_FILE)
     backbone.module.eval()
@@ -193,7 +195,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 
 
 def require_own_backbone(
-    about: Mapping[str, Any], backbone: Backbone | None, folder: Path, call: str
+    about: Mapping[str, Any], backbone: object | None, folder: Path, call: str
 ) -> None:
     """A module of the user's own is code, which the run's folder does not hold.
 
@@ -208,17 +210,18 @@ def require_own_backbone(
 
 
 def own_facts(objective: Objective) -> dict[str, Any]:
-    """What a checkpoint says of a user's own objective: enough to read its head, not its code."""
+    """What a checkpoint says of a user's own objective: its row, but for its code."""
     if objective.name in OBJECTIVES:
         return {}
-    return {OWN_OBJECTIVE: {"classifier": objective.classifier, "num_heads": objective.num_heads}}
+    facts = ("classifier", "num_heads", "reads", "by_time")
+    return {OWN_OBJECTIVE: {name: getattr(objective, name) for name in facts}}
 
 
 def recorded_objective(about: Mapping[str, Any], config: TrainConfig) -> Objective:
     """The objective of a run, as its checkpoint tells it."""
     own = about.get(OWN_OBJECTIVE)
     if own is not None:
-        return Objective(config.objective, **own)
+        return Objective(config.objective, **{"reads": ("ranks",), **own})
     if config.objective not in OBJECTIVES:
         raise RinceError(
             f"its objective is {config.objective!r}, which is none of {', '.join(OBJECTIVES)}"

@@ -121,14 +121,14 @@ class TrainConfig(Options):
             f"model.queue_size",
         )
 
-    def run_name(self) -> str:
-        """Name of the run's folder."""
+    def run_name(self, objective: Objective | None = None) -> str:
+        """Name of the run's folder; ``objective`` as in :meth:`check`."""
         if self.name:
             return self.name
         data = self.data.rstrip("/").rpartition("/")[2] or "data"
         for suffix in TEXT_SUFFIXES:
             data = data.removesuffix(suffix)
-        reads, parts = self._reads(), [data, self.objective]
+        reads, parts = self._row(objective).reads, [data, self.objective]
         if "loss.variant" in reads:
             parts.append(self.loss.variant)
         if ("ranks" in reads or self.ranks.by == "time") and self.ranks.label():
@@ -139,9 +139,10 @@ class TrainConfig(Options):
             parts.append("weak")
         return "-".join([*parts, f"seed{self.seed}"])
 
-    def label(self) -> str:
-        """What a table calls this method, the same for all seeds."""
-        reads, method, parts = self._reads(), self.objective, []
+    def label(self, objective: Objective | None = None) -> str:
+        """What a table calls this method, the same for all seeds; as :meth:`run_name`."""
+        row, method, parts = self._row(objective), self.objective, []
+        reads = row.reads
         if "loss.variant" in reads:
             method += f" {self.loss.variant}"
         if "loss.positives" in reads and self.loss.positives == "cumulative":
@@ -150,8 +151,7 @@ class TrainConfig(Options):
             method += " smoothed"
         if "ranks" in reads and self.ranks.label():
             parts.append(self.ranks.label())
-        row = OBJECTIVES.get(self.objective)
-        if self.ranks.by == "time" and row is not None and row.by_time == "video":
+        if self.ranks.by == "time" and row.by_time == "video":
             parts.append("all of the video")
         if self.images.augmentation == "weak":
             parts.append("weak augmentation")
@@ -166,10 +166,10 @@ class TrainConfig(Options):
             optim=self.optim.resolved(kind.optimizer),
         )
 
-    def _reads(self) -> tuple[str, ...]:
-        """The options that the objective reads; one that is none of the table: the ranks."""
-        row = OBJECTIVES.get(self.objective)
-        return ("ranks",) if row is None else row.reads
+    def _row(self, objective: Objective | None) -> Objective:
+        """That of the objective; of one that is known by its name alone: it reads the ranks."""
+        by_name = Objective(self.objective, reads=("ranks",))
+        return objective or OBJECTIVES.get(self.objective, by_name)
 
     def _unread_options(self, objective: Objective) -> list[str]:
         """Options that were set, but that the objective does not read."""

@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from torch import nn
+
 from rince._version import __version__
-from rince.core.checks import RinceError, warn
+from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
 from rince.core.input_spec import InputSpec
 from rince.data.items import Splits
@@ -40,7 +42,7 @@ def evaluate_run(
     split: int = 1,
     skip_unreadable: bool = False,
     device: str = "auto",
-    backbone: Backbone | None = None,
+    backbone: Backbone | nn.Module | None = None,
     steps: Sequence[Step] = STEPS,
 ) -> Evaluation:
     """Evaluate one run and write its results.
@@ -70,6 +72,12 @@ def evaluate_run(
     """
     folder, started = Path(folder), time.perf_counter()
     device, options = known_device(device), options or EvaluationOptions()
+    options.check()
+    for name, given in (("outliers", outliers), ("tests", tests)):
+        require(
+            isinstance(given or {}, Mapping),
+            f"{name} must map names to data, as {{'digits': 'digits'}}, got {given!r}",
+        )
     trained = load_run(folder, backbone)
     if not (folder / ABOUT_FILE).exists():  # written when the training ends
         warn(

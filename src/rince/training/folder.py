@@ -29,7 +29,7 @@ def read_config(folder: Path) -> TrainConfig:
         raise RinceError(f"{folder} is not the folder of a run: it holds no {CONFIG_FILE}")
     try:
         return from_dict(plain_yaml(file.read_text(encoding="utf-8")))
-    except (ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         raise RinceError(f"{file} is damaged: {error}") from error
 
 
@@ -37,8 +37,14 @@ def plain_yaml(text: str) -> Any:
     """Options as they are written: their types say what is a number, and what a name.
 
     YAML's own reading would make a text of 1e-3, 7 of a run's name 007, and a date of 2024-05-01.
+
+    Raises:
+        ValueError: no YAML.
     """
-    return yaml.load(text, _AsWritten)
+    try:
+        return yaml.load(text, _AsWritten)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
 
 
 class _AsWritten(yaml.SafeLoader):
