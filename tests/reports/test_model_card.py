@@ -15,7 +15,7 @@ from rince.models.exported import ImageEncoder
 from rince.ranks.class_ranks import ClassRanks
 from rince.reports.model_card import model_card
 from rince.reports.run_report import RunReport
-from rince.training.config import RanksConfig, TrainConfig, from_dict, to_dict
+from rince.training.config import RankOptions, TrainConfig, from_dict, to_dict
 from rince.training.objectives import OBJECTIVES
 
 ENCODER = ImageEncoder(
@@ -40,7 +40,7 @@ ABOUT = {
 
 def card(encoder: ImageEncoder = ENCODER, **changes: Any) -> str:
     config = TrainConfig(
-        data="/home/anna/photos", ranks=RanksConfig(scores="~/s.csv", top_k=(3,)), output="/tmp/x"
+        data="/home/anna/photos", ranks=RankOptions(scores="~/s.csv", top_k=(3,)), output="/tmp/x"
     )
     config.images.root = "/home/anna/sets"
     given: dict[str, Any] = {

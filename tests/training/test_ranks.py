@@ -14,7 +14,7 @@ from small_runs import disturbed, flat_backbone, small_config
 from rince import RinceError, RinceWarning, Similarity, Taxonomy
 from rince.ranks.noise import forget_ranks, move_classes, noisy_scores
 from rince.training.checkpoint import CHECKPOINT_FILE, load_run, read_checkpoint
-from rince.training.config import RanksConfig, TrainConfig, from_dict, to_dict
+from rince.training.config import RankOptions, TrainConfig, from_dict, to_dict
 from rince.training.folder import CONFIG_FILE
 from rince.training.history import read_history
 from rince.training.ranks import training_ranks
@@ -39,8 +39,8 @@ def scores(tmp_path: Path) -> Path:
     return tmp_path / "scores.csv"
 
 
-def _ranks(**options: object) -> RanksConfig:
-    return RanksConfig(**options)  # type: ignore[arg-type]
+def _ranks(**options: object) -> RankOptions:
+    return RankOptions(**options)  # type: ignore[arg-type]
 
 
 def test_ranks_of_a_configuration(scores: Path) -> None:

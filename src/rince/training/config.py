@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from rince.core.checks import require, warn
 from rince.core.files import TEXT_SUFFIXES
+from rince.core.moved import moved_names
 from rince.core.options import Options, from_plain, limited
 from rince.data.kind import Kind
 from rince.data.options import BatchOptions as BatchOptions
@@ -212,12 +213,11 @@ def from_dict(data: Mapping[str, Any]) -> TrainConfig:
         raise ValueError(f"not a training configuration: {error}") from None
 
 
-# Their old names, for one release.
-LossConfig = LossOptions
-RanksConfig = RankOptions
-ModelConfig = ModelOptions
-OptimConfig = OptimOptions
-DataConfig = ImageOptions
-VideoConfig = VideoOptions
-TextConfig = TextOptions
-BatchConfig = BatchOptions
+_RENAMED = {"Data": "Image", "Ranks": "Rank"}
+__getattr__ = moved_names(
+    __name__,
+    {
+        f"{name}Config": f"rince.training.{_RENAMED.get(name, name)}Options"
+        for name in ("Loss", "Ranks", "Model", "Optim", "Data", "Video", "Text", "Batch")
+    },
+)
