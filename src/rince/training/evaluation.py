@@ -78,6 +78,8 @@ def evaluate_run(
             isinstance(given or {}, Mapping),
             f"{name} must map names to data, as {{'digits': 'digits'}}, got {given!r}",
         )
+    require(splits_folder is None or data is not None, f"--splits {splits_folder} needs --data")
+    require(split == 1 or splits_folder is not None, f"--split {split} needs --splits")
     trained = load_run(folder, backbone)
     if not (folder / ABOUT_FILE).exists():  # written when the training ends
         warn(
@@ -100,6 +102,8 @@ def evaluate_run(
             videos = replace(config.videos, splits=splits_folder, split=split)
             splits = other_splits(trained, replace(config, data=data, videos=videos))
         before = _of_these(before, splits, folder)
+        if splits.test.times is None and options.near != EvaluationOptions().near:
+            warn(f"near has no effect: {splits.test.noun} have no times")
     found: Evaluation | None = before
     if before is None or outliers or not only_named:
         only_outliers = only_named and before is not None
