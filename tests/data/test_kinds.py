@@ -107,7 +107,7 @@ def test_a_kind_of_ones_own_is_loaded_and_batched() -> None:
     inputs = [x for x, _ in eval_batches(splits.train, 4)]
     assert [len(x) for x in inputs] == [4, 4, 2]
     assert torch.cat(inputs).flatten().tolist() == list(range(10))
-    for batch in TrainLoader(splits.train, BatchPlan(10, 5, seed=0), augment=None):
+    for batch in TrainLoader(splits.train, BatchPlan(10, 5, seed=0), augment="later"):
         for view in batch.views:  # without an augmentation both are the items
             assert view.flatten().tolist() == batch.indices.tolist()
     for name, refuse in (

@@ -27,6 +27,7 @@ from rince.training.ranks import kept_ranks
 
 CHECKPOINT_KEY = "rince"  # of what the checkpoint says of the run
 OWN_OBJECTIVE = "own_objective"
+OWN_BACKBONE = "own_backbone"
 BACKBONE_PREFIX = "encoder.backbone."
 HEAD_PREFIX = "encoder.head."
 
@@ -81,10 +82,11 @@ def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -
     folder = Path(folder)
     checkpoint = read_checkpoint(folder)
     about = checkpoint[CHECKPOINT_KEY]
-    require_own_backbone(about, backbone, folder, f"load_run({str(folder)!r}, backbone=...)")
+    call = f"load_run({str(folder)!r}, backbone=...)"
+    require_own(backbone, about, OWN_BACKBONE, folder, call)
     spec = InputSpec.from_dict(about)
     config = from_dict(about["config"]).with_defaults(kind_named(spec.noun))
-    objective = recorded_objective(about, config)
+    objective = recorded_objective(about, config, folder)
     if backbone is None:
         backbone = configured_backbone(config, spec)
     elif not isinstance(backbone, Backbone):
@@ -111,7 +113,7 @@ def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -
         classifier=_classifier(objective, weights, taxonomy.num_classes),
         head=head,
         ranks=kept_ranks(about, taxonomy),
-        own_backbone=bool(about.get("own_backbone")),
+        own_backbone=bool(about.get(OWN_BACKBONE)),
     )
 
 
@@ -194,19 +196,26 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def require_own_backbone(
-    about: Mapping[str, Any], backbone: object | None, folder: Path, call: str
+def require_own(
+    part: object | None, about: Mapping[str, Any], key: str, folder: Path, call: str
 ) -> None:
-    """A module of the user's own is code, which the run's folder does not hold.
+    """A module or an objective of the user's own is code, which the run's folder does not hold.
+
+    Args:
+        part: it, if it is given. about: what the checkpoint says. key: its entry for such a part.
+        folder: the run's. call: what to write, for the message.
 
     Raises:
         RinceError: the run was trained with one, and none is given.
     """
-    if backbone is None and about.get("own_backbone"):
+    if part is None and about.get(key):
         raise RinceError(
-            f"{folder} was trained with a module of your own, which its folder does not hold: "
-            f"build it as it was built for training and pass it, in Python: {call}"
+            f"{folder} was trained with {_OWN[key].format(**about['config'])} of your own, which "
+            f"its folder does not hold: build it as for the training and pass it, in Python: {call}"
         )
+
+
+_OWN = {OWN_BACKBONE: "a module", OWN_OBJECTIVE: "an objective ({objective})"}
 
 
 def own_facts(objective: Objective) -> dict[str, Any]:
@@ -217,35 +226,22 @@ def own_facts(objective: Objective) -> dict[str, Any]:
     return {OWN_OBJECTIVE: {name: getattr(objective, name) for name in facts}}
 
 
-def recorded_objective(about: Mapping[str, Any], config: TrainConfig) -> Objective:
-    """The objective of a run, as its checkpoint tells it."""
-    own = about.get(OWN_OBJECTIVE)
-    if own is not None:
-        return Objective(config.objective, **{"reads": ("ranks",), **own})
-    if config.objective not in OBJECTIVES:
-        raise RinceError(
-            f"its objective is {config.objective!r}, which is none of {', '.join(OBJECTIVES)}"
-        )
-    return OBJECTIVES[config.objective]
-
-
-def resumed_objective(
-    about: Mapping[str, Any], config: TrainConfig, objective: Objective | None, folder: Path
+def recorded_objective(
+    about: Mapping[str, Any], config: TrainConfig, folder: Path, given: Objective | None = None
 ) -> Objective:
-    """The objective to go on with: a user's own is code, which the run's folder does not hold.
+    """The objective of a run, as its checkpoint tells it; or the same one, given with its code.
 
     Raises:
-        RinceError: the run was trained with one and none is given; or another one is given.
+        RinceError: another one is given, or the table does not hold it.
     """
-    recorded = recorded_objective(about, config)
-    if objective is not None and objective.name != recorded.name:
+    own = about.get(OWN_OBJECTIVE)
+    if given is not None and given.name != config.objective:
         raise RinceError(
-            f"{folder} was trained with the objective {recorded.name}, not with {objective.name}: "
+            f"{folder} was trained with the objective {config.objective}, not with {given.name}: "
             f"give that one, or start a new run"
         )
-    if objective is None and OWN_OBJECTIVE in about:
-        raise RinceError(
-            f"{folder} was trained with an objective of your own, {recorded.name}, which its "
-            f"folder does not hold: pass it, in Python: resume(folder, objective=...)"
-        )
-    return objective or recorded
+    if given is None and own is None and config.objective not in OBJECTIVES:
+        raise RinceError(f"{folder} has the objective {config.objective!r}, which is not known")
+    if own is not None:
+        return given or Objective(config.objective, **{"reads": ("ranks",), **own})
+    return given or OBJECTIVES[config.objective]

@@ -36,10 +36,12 @@ from rince.training.checkpoint import (
     BACKBONE_PREFIX,
     CHECKPOINT_FILE,
     CHECKPOINT_KEY,
+    OWN_BACKBONE,
+    OWN_OBJECTIVE,
     configured_backbone,
     read_checkpoint,
-    require_own_backbone,
-    resumed_objective,
+    recorded_objective,
+    require_own,
 )
 from rince.training.config import TrainConfig, to_dict
 from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config
@@ -137,9 +139,10 @@ def resume(
     checkpoint = read_checkpoint(folder)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     about = checkpoint[CHECKPOINT_KEY]
-    require_own_backbone(about, backbone, folder, "resume(folder, backbone=...)")
     own = None if objective is None else own_objective(objective)
-    row = resumed_objective(about, config, own, folder)
+    require_own(backbone, about, OWN_BACKBONE, folder, "resume(folder, backbone=...)")
+    require_own(own, about, OWN_OBJECTIVE, folder, "resume(folder, objective=...)")
+    row = recorded_objective(about, config, folder, own)
     config.check_values(row)
     kind = kind_of(config.data, config.ranks.by == "time")
     config = config.with_defaults(kind)
@@ -317,7 +320,7 @@ def _fit(
                 plan,
                 workers=config.images.workers,
                 config=view_config(config),
-                augment=None,  # on the device, where the items can wait
+                augment="later",  # on the device, where the items can wait
             ),
             lambda: trainer.global_step,
         )
