@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from rince.core.checks import RinceError
 
-TEXT_SUFFIXES = (".csv", ".jsonl")
+IMAGE_SUFFIXES = frozenset(
+    (
+        *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm"),
+        *(".tif", ".tiff", ".webp"),
+    )
+)
+VIDEO_SUFFIXES = frozenset(
+    (
+        *(".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts"),
+        *(".webm", ".wmv"),
+    )
+)
 # What systems and programs leave behind: Windows, macOS, Synology, QNAP, ext file systems, Python.
 _LEFT_BEHIND = frozenset(
     (
@@ -25,19 +37,28 @@ def passed_over(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LEFT_BEHIND
 
 
-def is_text_file(data: str | Path) -> bool:
-    """Whether the name is that of a file of labelled texts."""
-    return str(data).lower().endswith(TEXT_SUFFIXES)
+def others_below(folder: Path, suffixes: Collection[str]) -> str:
+    """What a folder holds beside the files of these suffixes: ``10 .heic, 3 .txt``; "" if nothing.
+
+    Hidden files and what systems leave behind do not count.
+    """
+    counts: Counter[str] = Counter()
+    for file in files_below(folder, None):
+        suffix = file.suffix.lower()
+        if suffix not in suffixes and file.name.lower() not in ("thumbs.db", "desktop.ini"):
+            counts[suffix or "without a suffix"] += 1
+    return ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
 
 
 def files_below(
-    folder: Path, suffixes: Collection[str], seen: set[Path] | None = None
+    folder: Path, suffixes: Collection[str] | None, seen: set[Path] | None = None
 ) -> Iterator[Path]:
     """Sorted folder by folder, without hidden ones and those that systems leave behind; links to
     folders are followed, each once.
 
     Args:
-        folder: where to look. suffixes: those to keep, such as ``.png``, in lower case.
+        folder: where to look. suffixes: those to keep, such as ``.png``, in lower case; None:
+            all.
         seen: folders that were walked before.
 
     Raises:
@@ -61,7 +82,7 @@ def files_below(
         link = entry.is_symlink()  # one that leads to itself is neither a folder nor an error
         if os.path.isdir(entry.path) if link else entry.is_dir():
             yield from files_below(Path(entry.path), suffixes, seen)
-        elif os.path.splitext(entry.name)[1].lower() in suffixes:
+        elif suffixes is None or os.path.splitext(entry.name)[1].lower() in suffixes:
             yield Path(entry.path)
 
 

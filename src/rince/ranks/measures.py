@@ -67,8 +67,7 @@ def label_overlap(query_labels: Tensor, key_labels: Tensor) -> Tensor:
         f"{tuple(query_labels.shape)} and {tuple(key_labels.shape)}",
     )
     (query, query_known, query_soft), (key, key_known, key_soft) = (
-        _indicators(side, labels)
-        for side, labels in (("query", query_labels), ("key", key_labels))
+        _indicators(side, labels) for side, labels in (("query", query_labels), ("key", key_labels))
     )
     # Of pairs, the sums over labels that are known of both; counts are exact in float32.
     either = query @ key_known.T + query_known @ key.T

@@ -16,13 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
-from rince.core.files import passed_over
+from rince.core.files import IMAGE_SUFFIXES, passed_over
 from rince.core.labels import as_array, integers
 from rince.core.tables import as_cell
 
-IMAGE_SUFFIXES = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
 MAX_DEPTH = 127  # ranks are int8
 
 Names: TypeAlias = tuple[str, ...]
@@ -89,9 +86,7 @@ def checked_paths(
 _INVISIBLE = ": the two differ only in what nobody sees, or in how an accent is stored"
 
 
-def _check_looks(
-    paths: Sequence[Names], odd: set[str], place: Callable[[int], str]
-) -> None:
+def _check_looks(paths: Sequence[Names], odd: set[str], place: Callable[[int], str]) -> None:
     """Refuse two names of a group that look the same, and two paths that are written the same.
 
     Args:

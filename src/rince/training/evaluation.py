@@ -9,7 +9,7 @@ from pathlib import Path
 from rince.core.checks import RinceError, warn
 from rince.core.devices import known_device
 from rince.data.items import Splits
-from rince.data.kinds import NAMED, load_outliers, may_be
+from rince.data.kinds import NAMED, kind_of, load_outliers
 from rince.evaluation.evaluate import evaluate_backbone
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import Evaluation, save_evaluation
@@ -107,7 +107,7 @@ def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
         RinceError: data of another kind, or that do not fit.
     """
     data = config.data
-    if not may_be(data, trained.spec.noun):
+    if kind_of(data, config.ranks.by == "time").noun != trained.spec.noun:
         raise RinceError(
             f"{data} holds no {trained.spec.noun}, which {trained.folder.name} was trained on; "
             f"evaluate it on data of its own kind"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias, TypedDict, Union
+from typing import TypeAlias, TypedDict
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import ItemTimes
 from rince.training.objectives import Objective
 
-RankSource: TypeAlias = Union[ClassRanks, Taxonomy, ItemTimes]
+RankSource: TypeAlias = ClassRanks | Taxonomy | ItemTimes
 _ROWS = 256  # queries looked at together for statistics by pair
 
 

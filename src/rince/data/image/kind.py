@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rince.core.files import IMAGE_SUFFIXES
 from rince.data.kind import Kind, Request, require_no_column
 from rince.data.networks import build_pixel_backbone, pixel_encoder, pixel_usage
+from rince.data.table import is_table, listed_files
 
 if TYPE_CHECKING:
     from rince.data.image.decode import OnUnreadable
@@ -36,6 +38,25 @@ def load(request: Request) -> Splits:
         per_class=images.per_class,
         test_per_class=images.test_per_class,
         seed=request.seed,
+        column=request.options.table.column,
+        labels=request.labels,
+    )
+
+
+def load_items(request: Request) -> Items:
+    """All images of a table, or of a folder of class folders."""
+    from rince.data.image.sources import load_all_images
+
+    images = request.options.images
+    return load_all_images(
+        request.data,
+        data_root=images.root,
+        image_size=images.image_size,
+        channels=request.channels,
+        cache=images.cache,
+        skip_unreadable=images.skip_unreadable,
+        column=request.options.table.column,
+        labels=request.labels,
     )
 
 
@@ -53,9 +74,11 @@ def load_outliers(request: Request, items: Items) -> Items:
 
 
 def embedding_names(encoder: Encoder, data: str, column: str | None) -> list[str]:
-    """All images below a folder."""
+    """The images of a table, or all below a folder."""
     from rince.data.image.files import image_files
 
+    if is_table(data):
+        return listed_files(data, IMAGE_SUFFIXES, column)
     require_no_column(encoder, column)
     return image_files(data)
 
@@ -82,8 +105,10 @@ def usage(encoder: Any) -> str:
 
 IMAGES = Kind(
     noun="images",
+    suffixes=IMAGE_SUFFIXES,
     recognise=lambda data, by_time: True,
     load=load,
+    load_items=load_items,
     load_outliers=load_outliers,
     embedding_names=embedding_names,
     embedding_inputs=embedding_inputs,
