@@ -22,16 +22,27 @@ from devices import about, median_seconds
 from losses import Case, Size
 from rince.losses.blockwise.fused import Tiles, default_tiles, fused_loss
 
-FORWARD = (
-    (64, 32, 128, 4, 2), (64, 32, 128, 4, 1), (64, 32, 128, 4, 3), (64, 64, 128, 4, 2),
-    (64, 64, 128, 8, 2), (128, 32, 128, 8, 2), (128, 64, 128, 8, 2), (128, 64, 64, 8, 2),
-    (128, 128, 128, 8, 2), (128, 128, 64, 8, 3),
-)  # fmt: skip
-BACKWARD = (
-    (64, 32, 128, 8, 2), (64, 32, 128, 4, 2), (64, 32, 256, 8, 2), (64, 64, 128, 8, 2),
-    (64, 64, 128, 4, 2), (128, 32, 128, 8, 2), (128, 64, 128, 8, 2), (128, 32, 128, 8, 1),
-    (64, 32, 256, 8, 1), (128, 32, 256, 8, 2), (64, 16, 256, 8, 2),
-)  # fmt: skip
+FORWARD = {
+    "fp32": (
+        (128, 64, 64, 8, 2, "tf32x3"), (128, 64, 64, 8, 2, "bf16x6"), (64, 64, 128, 4, 2, "bf16x6"),
+        (128, 64, 128, 8, 1, "bf16x6"), (128, 64, 64, 8, 2, "bf16x3"),
+    ),
+    "bf16": (
+        (64, 64, 128, 4, 2), (128, 64, 128, 8, 2), (128, 128, 128, 8, 2), (128, 64, 128, 8, 3),
+    ),
+}  # fmt: skip
+BACKWARD = {
+    "fp32": (
+        (128, 32, 128, 8, 1, "tf32x3"), (64, 32, 128, 4, 2, "tf32x3"),
+        (128, 32, 128, 8, 1, "bf16x6"), (64, 32, 128, 4, 2, "bf16x6"),
+        (64, 64, 128, 8, 1, "bf16x6"), (64, 32, 256, 8, 2, "bf16x6"),
+        (64, 32, 256, 8, 2, "bf16x3"), (128, 32, 256, 8, 1, "bf16x3"),
+    ),
+    "bf16": (
+        (64, 32, 128, 4, 2), (128, 32, 128, 8, 3), (64, 32, 256, 8, 2), (128, 32, 256, 8, 2),
+        (64, 64, 256, 8, 2),
+    ),
+}  # fmt: skip
 
 
 class Trial(NamedTuple):
@@ -72,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("benchmarks/fused-tiles.md"))
     parser.add_argument("--batch", type=int, default=8192)
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--precisions", nargs="+", choices=sorted(FORWARD), default=["fp32"])
     given = parser.parse_args()
     if not torch.cuda.is_available():
         print("not run: PyTorch finds no CUDA card here")
@@ -82,7 +93,7 @@ def main() -> None:
         for precision in given.precisions
         for dimension in (128, 256)
         for backward, candidates in ((False, FORWARD), (True, BACKWARD))
-        for tiles in candidates
+        for tiles in candidates[precision]
         if tiles[2] <= dimension
     ]
     workers = min(len(trials), os.cpu_count() or 2)
@@ -90,7 +101,8 @@ def main() -> None:
         faults = pool.map(compiles, trials, chunksize=1)
     lines = [*about(torch.device("cuda")), ""]
     lines += [
-        f"{given.batch:,} in-batch, R = 3, out-in; (rows, columns, components, warps, stages)"
+        f"{given.batch:,} in-batch, R = 3, out-in",
+        "Tiles: (rows, columns, components, warps, stages, products)",
     ]
     lines += ["", "| D | products | pass | tiles | ms |", "|---:|:---|:---|:---|---:|"]
     for trial, fault in zip(trials, faults, strict=True):

@@ -180,6 +180,27 @@ def memory(report: Report) -> None:
     )
 
 
+def by_kernel(report: Report) -> None:
+    """Milliseconds of each kernel of the fused engine, by PyTorch's profiler."""
+    from torch.profiler import ProfilerActivity, profile
+
+    rows = []
+    for size in GPU_SIZES:
+        case = Case(size, "cuda")
+        for precision in ("fp32", "bf16"):
+            case.fused("out-in", precision)
+            torch.cuda.synchronize()
+            with profile(activities=[ProfilerActivity.CUDA]) as seen:
+                case.fused("out-in", precision)
+                torch.cuda.synchronize()
+            spent = {e.key: e.self_device_time_total / 1000 for e in seen.key_averages()}
+            names = ("pass_1_sums", "pass_2_each_positive", "finish", "gradient")
+            ours = [spent.pop(name, 0.0) for name in names]
+            cells = [f"{value:.3f}" for value in (*ours, sum(spent.values()))]
+            rows.append([f"{size}, {precision}", *cells])
+    report.table(["ms on the card", "pass 1", "pass 2", "finish", "gradient", "others"], rows)
+
+
 def launches_and_waits(report: Report) -> None:
     rows = []
     for size in GPU_SIZES:
@@ -228,6 +249,7 @@ def main() -> None:
     report.step("Errors", 10, lambda: errors(report))
     for size in GPU_SIZES:
         report.step(f"Time of {size}", 10, lambda size=size: timings(report, size))  # type: ignore[misc]
+    report.step("Time by kernel", 8, lambda: by_kernel(report))
     report.step("Memory", 12, lambda: memory(report))
     report.step("Launches and waits", 15, lambda: launches_and_waits(report))
     report.step(

@@ -111,10 +111,12 @@ class Case:
         finally:
             torch.backends.cuda.matmul.allow_tf32 = False
 
-    def ours(self, variant: str, engine: str, *, validate: bool = True) -> None:
+    def ours(
+        self, variant: str, engine: str, *, validate: bool = True, precision: str = "fp32"
+    ) -> None:
         loss = ranked_info_nce(
             self.query, self.key, self.ranks, self.taus,
-            variant=variant, engine=engine, validate=validate,
+            variant=variant, engine=engine, validate=validate, matmul_precision=precision,
         )  # fmt: skip
         torch.autograd.grad(loss, self.leaves)
 
@@ -131,7 +133,7 @@ class Case:
         """The ranks are made outside, once."""
         matrix = DenseRanks(self.ranks.tile(ALL, ALL), num_ranks=len(self.taus))
         criterion = RankedInfoNCE(self.taus, engine="dense", validate=False)
-        compiled = torch.compile(criterion, fullgraph=True)
+        compiled = torch.compile(criterion, fullgraph=True, dynamic=False)
 
         def work() -> None:
             torch.autograd.grad(compiled(self.query, self.key, matrix), self.leaves)
@@ -179,6 +181,13 @@ def gpu_contenders(case: Case, size: Size) -> dict[str, Callable[[], None]]:
         "fused out-in, TF32": lambda: case.fused("out-in", "tf32"),
         "fused out-in, bf16": lambda: case.fused("out-in", "bf16"),
         "streamed out-in": lambda: case.ours("out-in", "streamed", validate=False),
+        "streamed out-in, TF32": lambda: case.ours(
+            "out-in", "streamed", validate=False, precision="tf32"
+        ),
+        "streamed out-in, bf16": lambda: case.ours(
+            "out-in", "streamed", validate=False, precision="bf16"
+        ),
+        "auto out-in": lambda: case.ours("out-in", "auto", validate=False),
     }
     if size.queries * (size.keys or size.queries) <= DENSE_UP_TO:
         found["dense out-in"] = lambda: case.ours("out-in", "dense", validate=False)

@@ -155,10 +155,11 @@ def write_noise(root: Path) -> None:
     """root/train/group/class/*.png, enough for a run: the speed does not ask what is on them."""
     generator = np.random.default_rng(0)
     for index in range(20):
-        folder = root / "train" / f"group{index // 5}" / f"class{index:02}"
-        folder.mkdir(parents=True)
-    for folder in sorted(root.glob("train/*/*/")):
-        for number in range(per_class(str(root)) + 1):
+        for part in ("train", "val"):
+            (root / part / f"group{index // 5}" / f"class{index:02}").mkdir(parents=True)
+    for folder in sorted(root.glob("*/*/*/")):
+        in_train = folder.parts[-3] == "train"
+        for number in range(per_class(str(root)) + 1 if in_train else 2):
             pixels = generator.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / f"{number:04}.png")
 

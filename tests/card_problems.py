@@ -87,7 +87,8 @@ Engine = Callable[[Problem, Tensor, Tensor, Any, Any], Tensor]
 
 def by_name(engine: str) -> Engine:
     """The mean loss by an engine: dense, streamed (ranks from labels), streamed-pairs (a matrix),
-    or fused-fp32, fused-tf32, fused-bf16, and the same with level codes: fused-levels."""
+    or fused-fp32, fused-tf32, fused-bf16, the same with level codes: fused-levels, and sorted by
+    class: fused-fp32-sorted."""
 
     def of_fused(problem: Problem, query: Tensor, key: Tensor, ranks: Any, taus: Any) -> Tensor:
         precision: Any = engine.split("-")[1]
@@ -95,7 +96,7 @@ def by_name(engine: str) -> Engine:
             ranks, precision = problem.levels(query.device), "fp32"
         return fused_loss(
             query, key, ranks, taus, problem.variant, problem.positives,
-            reduction="mean", precision=precision,
+            reduction="mean", precision=precision, sort_from=0 if "sorted" in engine else 2**40,
         )[0]  # fmt: skip
 
     def of_pytorch(problem: Problem, query: Tensor, key: Tensor, ranks: Any, taus: Any) -> Tensor:

@@ -15,16 +15,9 @@ Measured in the backbone's features and in the embedding that the loss sees:
   the trained classes, and of the unseen classes against the same.
 """
 
-import argparse
-import json
-import multiprocessing
-import os
-import platform
-import queue as queues
-import shutil
-import time
-import traceback
 from pathlib import Path
+
+from common import options, run_all, trained
 
 METHODS = {
     "rince-out-in": {"objective": "rince"},
@@ -33,57 +26,27 @@ METHODS = {
     "supcon-two-heads": {"objective": "supcon-two-heads"},
     "cross-entropy": {"objective": "cross-entropy"},
 }
-# Of batches of 128; they grow with the batch, as the paper's do.
-CONTRASTIVE_LR, CLASSIFIER_LR = 0.125, 0.2
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("out", type=Path)
+    parser = options(__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="CIFAR-100 as folders")
-    parser.add_argument("--outliers", nargs="*", default=[], help="NAME=FOLDER of images")
-    parser.add_argument("--images", type=int, default=400_000, help="images seen in training")
     parser.add_argument("--views", default="weak", help="weak or strong")
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--backbone", default="tiny-resnet")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--precision", default="32-true", help="Lightning's")
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="start none after")
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    shared = {
+        name: getattr(arguments, name)
+        for name in ("views", "backbone", "images", "batch", "precision")
+    }
     settings = [
-        {
-            "method": method,
-            "seed": seed,
-            "views": arguments.views,
-            "backbone": arguments.backbone,
-            "images": arguments.images,
-            "batch": arguments.batch,
-            "precision": arguments.precision,
-        }
+        {"method": method, "seed": seed, **shared}
         for seed in arguments.seeds
         for method in arguments.methods
     ]
     for seed in arguments.seeds:
         arrange(arguments.data, arguments.out, seed)
-    deadline = time.time() + arguments.seconds
-    context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager:
-        queue = manager.Queue()
-        for setting in settings:
-            if not (arguments.out / f"{name_of(setting)}.json").exists():
-                queue.put(setting)
-        workers = [
-            context.Process(target=work, args=(queue, arguments, deadline))
-            for _ in range(arguments.workers)
-        ]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
+    run_all(settings, run, name_of, arguments)
 
 
 def name_of(setting):
@@ -109,94 +72,22 @@ def arrange(data, out, seed):
                     link.symlink_to(folder.resolve(), target_is_directory=True)
 
 
-def work(queue, arguments, deadline):
-    outliers = None
-    while time.time() < deadline:
-        try:
-            setting = queue.get_nowait()
-        except queues.Empty:
-            return
-        try:
-            if outliers is None:
-                outliers = load_outlier_sets(arguments)
-            result = run(setting, arguments, outliers)
-        except Exception:
-            traceback.print_exc()
-            continue
-        file = arguments.out / f"{name_of(setting)}.json"
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(setting | result, indent=1))
-        os.replace(part, file)
-        print(f"{file.stem}: {result['seconds']:.0f} s", flush=True)
-
-
-def load_outlier_sets(arguments):
-    from rince.data.image.files import FileImages
-
-    return {
-        name: FileImages.from_folder(folder).preload(32)
-        for name, folder in (given.split("=", 1) for given in arguments.outliers)
-    }
-
-
 def run(setting, arguments, outliers):
-    import torch
-
-    from rince.training import (
-        ImageOptions,
-        ModelOptions,
-        OptimOptions,
-        TrainConfig,
-        load_run,
-        train,
+    root = arguments.out / f"left-{setting['seed']}"
+    spaces, _, result = trained(
+        setting,
+        arguments,
+        name_of(setting),
+        str(root / "seen"),
+        METHODS[setting["method"]]["objective"],
+        40_000,
+        setting["views"],
     )
-
-    torch.set_num_threads(1)
-    objective = METHODS[setting["method"]]["objective"]
-    batch, seed = setting["batch"], setting["seed"]
-    root = arguments.out / f"left-{seed}"
-    epochs = max(1, round(setting["images"] / (40_000 // batch * batch)))
-    rate = CLASSIFIER_LR if objective == "cross-entropy" else CONTRASTIVE_LR
-    config = TrainConfig(
-        data=str(root / "seen"),
-        objective=objective,
-        model=ModelOptions(backbone=setting["backbone"]),
-        optim=OptimOptions(lr=rate * batch / 128, weight_decay=5e-4, warmup_epochs=0.02 * epochs),
-        images=ImageOptions(augmentation=setting["views"]),
-        epochs=epochs,
-        batch_size=batch,
-        precision=setting["precision"],
-        seed=seed,
-        name=name_of(setting),
-        output=str(arguments.out / "runs"),
-        accelerator="gpu" if arguments.device == "cuda" else "cpu",
-        devices="1",
-        checkpoint_every=10**9,
-        log_every=100,
-        knn_every=0,
-        progress=False,
-    )
-    folder = arguments.out / "runs" / name_of(setting)
-    shutil.rmtree(folder, ignore_errors=True)  # one that was broken off
-    start = time.perf_counter()
-    train(config)
-    train_seconds = time.perf_counter() - start
-    trained = load_run(folder)
-    spaces = {"backbone": trained.backbone.module}
-    if trained.head is not None:
-        spaces["embedding"] = torch.nn.Sequential(trained.backbone.module, trained.head)
     metrics = {}
     for space, network in spaces.items():
         measured = evaluate(network, root, outliers, arguments.device)
         metrics |= {f"{space}/{name}": value for name, value in measured.items()}
-    shutil.rmtree(folder, ignore_errors=True)
-    return {
-        "metrics": metrics,
-        "epochs": epochs,
-        "train_seconds": train_seconds,
-        "seconds": time.perf_counter() - start,
-        "machine": f"{platform.machine()}, {arguments.device}, torch {torch.__version__}",
-    }
+    return {"metrics": metrics, **result}
 
 
 def evaluate(network, root, outliers, device):

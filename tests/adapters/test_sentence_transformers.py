@@ -352,7 +352,7 @@ def test_what_is_refused(model: Any) -> None:
         loss(columns[:1], labels)
     with pytest.raises(ValueError, match=r"has no relevance=rince.Relevance"):
         RankedLoss(model, temperatures=TAUS)(columns, labels)
-    with pytest.raises(ValueError, match="4 temperatures ask for 4 columns of positives"):
+    with pytest.raises(ValueError, match="4 temperatures .* 4 columns of positives"):
         RankedLoss(model, temperatures=(0.1, 0.2, 0.3, 0.4))(columns)
     with pytest.warns(RinceWarning, match="teaches nothing"):
         loss(columns, torch.zeros_like(labels))

@@ -72,7 +72,7 @@ def test_launches_of_a_step(problem: Problem, engine: str, most: int, card: torc
     [
         (Problem(8192, None, 256), "fused-fp32", 200 * MB),
         (Problem(32768, None, 256), "fused-fp32", 400 * MB),
-        (Problem(32768, None, 256), "streamed", 3000 * MB),
+        (Problem(32768, None, 256), "streamed", 4000 * MB),
         (LONG_QUEUE, "fused-fp32", 400 * MB),
         (LONG_QUEUE, "streamed", 3000 * MB),
     ],

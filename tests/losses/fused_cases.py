@@ -27,8 +27,6 @@ from rince.losses.blockwise.fused import Tiles, fused_loss
 from rince.losses.definition import rank_terms
 from rince.ranks.level_ranks import LevelRanks
 
-TILES = Tiles(rows=16, columns=16, components=128, warps=4, stages=1)
-
 
 @dataclass(frozen=True)
 class Case:
@@ -43,6 +41,7 @@ class Case:
     tau: float = 0.1
     reduction: str = "none"
     precision: str = "fp32"
+    sort: bool = False  # by class
 
     @property
     def name(self) -> str:
@@ -68,7 +67,9 @@ CASES = [
     Case(queries=33, keys=17, dimension=150),  # more than one block of components
     Case(queries=18, keys=18, dimension=150, own=True),
     Case(queries=1, keys=1),
-    Case(precision="tf32"),  # the interpreter multiplies in fp32
+    *(Case(variant, num_ranks=3, queries=20, sort=True) for variant in ("in", "out", "out-in")),
+    Case("out", num_ranks=2, levels=True, own=True, queries=40, sort=True),
+    Case(precision="tf32"),  # only the embeddings are rounded: the interpreter multiplies in fp32
 ]
 
 
@@ -90,9 +91,12 @@ def errors(case: Case) -> dict[str, Any]:
     q = query.clone().requires_grad_()
     k = q if case.own else key.clone().requires_grad_()
     leaves = [q, learnt] if case.own else [q, k, learnt]
+    products = "tf32x3" if case.precision == "fp32" else "tf32"
+    tiles = Tiles(rows=16, columns=16, components=128, warps=4, stages=1, products=products)
     loss, terms = fused_loss(
         q, k, codes, list(learnt), case.variant, case.positives,  # type: ignore[arg-type]
-        reduction=case.reduction, precision=case.precision, tiles=(TILES, TILES),  # type: ignore[arg-type]
+        reduction=case.reduction, precision=case.precision, tiles=(tiles, tiles),
+        sort_from=0 if case.sort else 2**40,  # type: ignore[arg-type]
     )  # fmt: skip
     got = torch.autograd.grad(loss if weight is None else (loss * weight).sum(), leaves)
 

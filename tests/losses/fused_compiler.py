@@ -52,7 +52,8 @@ def compile_kernel(
         "LEVELS": 0,
         "OWN": False,
         "VALID": True,
-        "PRECISION": "tf32x3" if precision == "fp32" else "tf32",
+        "PRECISION": tiles.products,
+        "SORTED": True,
     }
     embeddings = "*bf16" if precision == "bf16" else "*fp32"
     types = {"query": embeddings, "key": embeddings, "q_codes": "*i64", "k_codes": "*i64"}

@@ -17,8 +17,11 @@ import torch
 from losses.fused_cases import CASES, Case
 from losses.fused_compiler import LIMIT, compile_kernel, ptxas
 from losses.losses_helpers import unit
+from rince.core.checks import RinceWarning
 from rince.core.pair_ranks import DenseRanks, IdentityRanks, TableRanks
 from rince.losses.blockwise.fused import default_tiles, fused_loss, reason_against
+from rince.losses.blockwise.sizes import Sizes
+from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
 from rince.ranks.level_ranks import LevelRanks
 
 needs_triton = pytest.mark.skipif(
@@ -48,7 +51,7 @@ def test_values_and_gradients_are_those_of_the_oracle(
     assert found["active"]
     assert found["some"] > 0 or case.keys == 1
     # At tau = 0.01 an exponent of 100 has an error of 100 units in the last place.
-    widen = 20 if case.tau < 0.05 else 1
+    widen = 1000 if case.precision == "tf32" else 20 if case.tau < 0.05 else 1
     assert found["loss"] < 2e-6 * widen
     assert found["terms"] < 2e-6 * widen
     for side in ("query", "key", "taus"):
@@ -131,6 +134,19 @@ def test_it_names_a_triton_that_is_missing_or_too_old(monkeypatch: pytest.Monkey
     reason = reason_against(z, z, ranks, 1)
     assert reason is not None
     assert "2.1.0" in reason
+
+
+def test_auto_says_once_why_a_card_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a card whose Triton is too old: blocks serve, one warning names what to do."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="2.0.9"))
+    z, ranks = _case()
+    given = {"sizes": Sizes(fused_pairs=0), "validate": False}
+    with pytest.warns(RinceWarning, match="2.0.9") as seen:
+        found = [ranked_info_nce_with_terms(z, z, ranks, 0.1, **given)[0] for _ in range(3)]
+    assert len(seen) == 1
+    assert torch.equal(found[0], found[2])
 
 
 def test_the_module_is_imported_without_triton() -> None:

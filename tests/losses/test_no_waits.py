@@ -105,10 +105,9 @@ def step(
 
 
 @pytest.mark.parametrize("engine", ["dense", "streamed"])
-@pytest.mark.parametrize("variant", ["in", "out", "out-in"])
-@pytest.mark.parametrize("positives", ["exclusive", "cumulative"])
-def test_rince_reads_nothing(engine: str, variant: str, positives: str) -> None:
-    for kind, num_ranks in (
+@pytest.mark.parametrize(
+    ("kind", "num_ranks"),
+    [
         ("labels", 3),
         ("queue", 2),
         ("table", 2),
@@ -116,14 +115,22 @@ def test_rince_reads_nothing(engine: str, variant: str, positives: str) -> None:
         ("time", 3),
         ("dense", 2),
         ("matrix", 2),
+    ],
+)
+def test_rince_reads_nothing(engine: str, kind: str, num_ranks: int) -> None:
+    for variant, positives, reduction in (
+        ("in", "exclusive", "none"),
+        ("in", "cumulative", "mean"),
+        ("out", "exclusive", "mean"),
+        ("out", "cumulative", "none"),
+        ("out-in", "exclusive", "none"),
+        ("out-in", "cumulative", "sum"),
     ):
-        taus = (0.1, 0.2, 0.3, 0.4)[:num_ranks]
+        options = {"variant": variant, "positives": positives, "reduction": reduction}
+        options |= {"engine": engine, "temperatures": TAUS[:num_ranks]}
         for sides in ((96, None), (64, 520)):
-            for reduction in ("mean", "none"):
-                options = {"temperatures": taus, "variant": variant, "positives": positives}
-                options |= {"engine": engine, "reduction": reduction}
-                watch = step(ranked_info_nce, kind, *sides, 16, num_ranks, **options)
-                assert not watch.copies, (kind, sides, reduction)
+            watch = step(ranked_info_nce, kind, *sides, 16, num_ranks, **options)
+            assert not watch.copies, (sides, options)
 
 
 @pytest.mark.parametrize("engine", ["dense", "streamed"])
@@ -212,7 +219,9 @@ def test_sizes_follow_the_free_memory() -> None:
         assert given.samples_per_panel(40000) == 4096
 
 
-def served_by(pairs: tuple[int, int], free: int, reason: str | None, **options: Any) -> list[str]:
+def served_by(
+    pairs: tuple[int, int], free: int, reason: str | None, by_labels: bool = False, **options: Any
+) -> list[str]:
     """Which engine is called, without running it."""
     called: list[str] = []
 
@@ -232,18 +241,30 @@ def served_by(pairs: tuple[int, int], free: int, reason: str | None, **options: 
         patch.setattr(ranked, "fused_loss", note("fused"))
         patch.setattr(ranked, "rank_terms", note("dense"))
         query, key = unit(pairs[0], 8), unit(pairs[1], 8)
-        source = IdentityRanks(labels(pairs[0]), labels(pairs[1]))
+        source: PairRanks = IdentityRanks(labels(pairs[0]), labels(pairs[1]))
+        if by_labels:
+            table = torch.ones(2, 2, dtype=torch.int8, device="cuda")
+            source = TableRanks(
+                labels(pairs[0]), labels(pairs[1]), table, num_ranks=1, validate=False
+            )
         with pytest.raises(Called):
-            ranked_info_nce(query, key, source, 0.1, validate=False, **options)
+            ranked_info_nce(query, key, source, 0.1, **{"validate": False, **options})
     return called
 
 
-def test_auto_takes_the_dense_engine_then_the_fused_or_the_streamed_one() -> None:
-    large = 70 * 2**30
-    assert served_by((4096, 4096), large, None) == ["dense"]
-    assert served_by((4096, 4097), large, None) == ["fused"]
+def test_auto_takes_the_fused_engine_where_it_is_faster() -> None:
+    """Faster: see docs/decisions/0012."""
+    large, small = 70 * 2**30, 2**30
+    assert served_by((127, 128), large, None) == ["dense"]
+    assert served_by((128, 128), large, None) == ["fused"]
+    assert served_by((2**15, 2**15), large, None) == ["fused"]  # 8 dimensions
+    assert served_by((2**15, 2**15 + 1), large, None) == ["streamed"]
+    assert served_by((2**15, 2**15 + 1), large, None, matmul_precision="bf16") == ["fused"]
+    assert served_by((4096, 4096), large, "no triton") == ["dense"]
     assert served_by((4096, 4097), large, "no triton") == ["streamed"]
-    assert served_by((4096, 4096), 2**30, "no triton") == ["streamed"]
+    assert served_by((4096, 4096), small, "no triton") == ["streamed"]
+    assert served_by((127, 128), large, "no triton", by_labels=True) == ["dense"]
+    assert served_by((128, 128), large, "no triton", by_labels=True) == ["streamed"]
 
 
 def test_an_engine_that_cannot_serve_says_so_and_another_serves() -> None:

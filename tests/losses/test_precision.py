@@ -7,11 +7,23 @@ from typing import Any
 
 import pytest
 import torch
+from fake_card import fake_card, gradients
 from losses_helpers import unit
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from rince.core.pair_ranks import TableRanks
-from rince.losses import RankedInfoNCE, info_nce, ranked_info_nce, supcon_in, supcon_out
+from rince.core.pair_ranks import ALL, DenseRanks, PairRanks, TableRanks
+from rince.losses import (
+    RankedInfoNCE,
+    info_nce,
+    products,
+    ranked_info_nce,
+    ranked_info_nce_with_terms,
+    supcon_in,
+    supcon_out,
+)
+from rince.losses.blockwise.sizes import Sizes
+from rince.losses.contrastive import one_rank_loss
 from rince.losses.products import _switch, add_mm, mm, product, products_in
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -52,42 +64,110 @@ def test_a_product_can_be_differentiated_twice() -> None:
 
 @pytest.mark.parametrize("device", [CPU, CUDA])
 @pytest.mark.parametrize("switch", ["highest", "high", "medium"])
-def test_the_switch_is_set_for_the_products_and_put_back(device: Any, switch: str) -> None:
+@pytest.mark.parametrize("per_device", [True, False])
+def test_the_switch_is_set_for_the_products_and_put_back(
+    device: Any, switch: str, per_device: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by the one switch that torch had before 2.9."""
+    if not per_device:
+        monkeypatch.setattr(products, "_has_switch_per_device", lambda: False)
     torch.set_float32_matmul_precision(switch)
     before = _switch(device)
     for precision in ("fp32", "tf32", "bf16"):
         with products_in(precision, device):
             exact = precision == "fp32" or device.type == "cpu"
             assert _switch(device) in (("ieee", "none") if exact else ("tf32",))
+            if not per_device:
+                assert (torch.get_float32_matmul_precision() == "highest") == exact
         assert _switch(device) == before
     assert torch.get_float32_matmul_precision() == switch
     with pytest.raises(KeyError), products_in("fp32", device):
         raise KeyError
     assert _switch(device) == before
+    assert torch.get_float32_matmul_precision() == switch
 
 
-@pytest.mark.parametrize("engine", ["dense", "streamed"])
-def test_the_loss_sets_the_switch_around_its_products(
-    engine: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Products(TorchDispatchMode):
+    """Notes what the switch says at each matrix product: (operation, columns of the first)."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+        self.seen: dict[tuple[str, int], set[str]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__.strip("_")
+        factors = {"mm": 0, "mv": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "addmv": 1}
+        if name in factors:
+            place = name, args[factors[name]].shape[-1]
+            self.seen.setdefault(place, set()).add(_switch(self.device))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("source", ["by class", "by pair", "in-batch", "supcon"])
+def test_no_product_of_a_loss_follows_the_global_switch(source: str) -> None:
     """In the forward and in the backward pass."""
     torch.set_float32_matmul_precision("medium")
-    seen = []
-    for name in ("mm", "matmul"):
-        original = getattr(torch, name)
-
-        def noted(*given: Any, original: Any = original, **options: Any) -> Tensor:
-            seen.append(_switch(CPU))
-            return original(*given, **options)
-
-        monkeypatch.setattr(torch, name, noted)
-    labels = torch.arange(30) % 3
-    z = unit(4, 30, 8).requires_grad_()
-    loss = ranked_info_nce(z, z, TableRanks(labels, labels, TABLE), (0.1, 0.2), engine=engine)
-    loss.backward()
-    assert len(seen) >= 2
-    assert set(seen) == {"ieee"}
+    labels, own = torch.arange(60) % 3, source in ("in-batch", "supcon")
+    query = unit(4, 60, 8).requires_grad_()
+    key = query if own else unit(5, 60, 8).requires_grad_()
+    ranks: PairRanks = TableRanks(labels, labels, TABLE, ignore_self=own)
+    if source == "by pair":
+        ranks = DenseRanks(ranks.tile(ALL, ALL), 2)
+    sizes = Sizes(by_class_pairs=0, in_batch=0, most_positives=1.0, dense_pairs_of_one_rank=0)
+    with Products(CPU) as noted_products:
+        if source == "supcon":
+            flat = TableRanks(labels, labels, (TABLE == 1).long(), ignore_self=True)
+            loss = one_rank_loss(query, key, flat, 0.1, "supcon-out", reduction="mean", sizes=sizes)
+        else:
+            loss, _ = ranked_info_nce_with_terms(
+                query,
+                key,
+                ranks,
+                (0.1, 0.2),
+                engine="streamed",
+                sizes=sizes,
+            )
+        loss.backward()
+    assert len(noted_products.seen) >= 2
+    assert {x for seen in noted_products.seen.values() for x in seen} == {"ieee"}
     assert _switch(CPU) != "ieee"
+
+
+def test_no_product_of_the_dense_engine_follows_the_global_switch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An operation of its own hides them from the mode above."""
+    torch.set_float32_matmul_precision("medium")
+    seen, original = [], torch.mm
+
+    def noted(*given: Any, **options: Any) -> Tensor:
+        seen.append(_switch(CPU))
+        return original(*given, **options)
+
+    monkeypatch.setattr(torch, "mm", noted)
+    z = unit(4, 6, 8).requires_grad_()
+    with Products(CPU) as others:
+        ranked_info_nce(z, z, torch.eye(6).long(), 0.1, engine="dense").backward()
+    assert seen == ["ieee"] * 3
+    assert not others.seen
+    assert _switch(CPU) != "ieee"
+
+
+@pytest.mark.parametrize("loss", [ranked_info_nce, supcon_out])
+def test_tensor_cores_take_products_of_embeddings_and_no_sums(loss: Any) -> None:
+    table = torch.ones(20, 20, dtype=torch.int8)
+    with fake_card(), Products(CUDA) as noted_products:
+        labels = torch.zeros(96, dtype=torch.int64, device="cuda")
+        z = torch.randn(96, 8, device="cuda").requires_grad_()
+        ranks = TableRanks(labels, labels, table.cuda(), num_ranks=1, validate=False)
+        options = {"engine": "streamed", "matmul_precision": "tf32", "validate": False}
+        gradients(loss(z, z, ranks, 0.1, **options))
+    embeddings = {place for place in noted_products.seen if place[1] in (8, 96)}
+    assert {x for place in embeddings for x in noted_products.seen[place]} == {"tf32"}
+    sums = noted_products.seen.keys() - embeddings  # of keys per class: 21 columns
+    assert {x for place in sums for x in noted_products.seen[place]} <= {"ieee", "none"}
+    assert sums
 
 
 @pytest.mark.parametrize("engine", ["dense", "streamed"])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from oracles import hierarchy as oracle
 from rince.metrics.hierarchy import hierarchical_retrieval, top_down_consistency
+from rince.metrics.set_intersection import _expected_minimum
 
 KS = (1, 2, 5)
 
@@ -114,6 +115,19 @@ def test_items_of_a_sequence_are_no_answers(case, seed):
         gallery_sequence=of_gallery,
     )
     agree(found, expected)
+
+
+@given(st.integers(1, 12), st.data())
+def test_the_minimum_of_drawn_items_and_room(size, data):
+    marked, spare = data.draw(st.integers(0, size)), data.draw(st.integers(-size - 2, 3))
+    found = _expected_minimum(size, marked, spare)
+    for drawn in range(size + 1):
+        fewest, most = max(0, drawn - (size - marked)), min(drawn, marked)
+        expected = sum(
+            math.comb(marked, x) * math.comb(size - marked, drawn - x) * min(x, drawn + spare)
+            for x in range(fewest, most + 1)
+        ) / math.comb(size, drawn)
+        assert float(found[drawn]) == pytest.approx(expected, abs=1e-12)
 
 
 def random_case(seed=0, count=40):

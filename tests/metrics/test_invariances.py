@@ -89,6 +89,26 @@ def numbers(result: metrics.RetrievalResult) -> list[float]:
     return [*result.recall.values(), result.mean_average_precision]
 
 
+def tree_levels(labels: Any) -> Any:
+    """(N, 3): the three classes, two of which have a group in common, below one root."""
+    stack = np.stack if isinstance(labels, np.ndarray) else torch.stack
+    return stack([labels, labels // 2, labels // 3], 1)
+
+
+def tree_numbers(result: metrics.HierarchicalResult) -> list[float]:
+    of_levels = [
+        (*x.recall.values(), x.mean_average_precision, x.r_precision, x.only_level)
+        for x in result.levels
+    ]
+    whole = (result.h_ap, result.mistake_severity, *result.distance.values())
+    return [*np.ravel(of_levels), *whole]
+
+
+def of_tree(given: Data, **options: Any) -> metrics.HierarchicalResult:
+    levels = (tree_levels(labels) for labels in given[2:4])
+    return metrics.hierarchical_retrieval(*given[:2], *levels, **options)
+
+
 def histogram(found: metrics.Histograms) -> Values:
     counts = np.stack(list(found.counts.values()))
     return counts / counts.sum()
@@ -108,6 +128,17 @@ PAIRS = {
                 **o,
             ).values()
         ]
+    ),
+    "hierarchical_retrieval": Metric(
+        lambda d, n, **o: tree_numbers(of_tree(d, ks=[n * k for k in KS], **o))
+    ),
+    "hierarchical_retrieval, by places": Metric(
+        lambda d, n, **o: [
+            (x := of_tree(d, **o)).asi,
+            x.ndcg,
+            *(level.map_at_r for level in x.levels),
+        ],
+        copies=False,  # a second copy has a place, and a discount, of its own
     ),
     "recall_by_rank": Metric(
         lambda d, n, **o: list(
@@ -279,6 +310,9 @@ def test_order_copies_rising_changes_and_numpy_play_no_part(name: str, decimals:
 LOGITS: dict[str, Callable[[Any, Any], Any]] = {
     "msp_score": lambda logits, labels: metrics.msp_score(logits),
     "energy_score": lambda logits, labels: metrics.energy_score(logits),
+    "top_down_consistency": lambda logits, labels: metrics.top_down_consistency(
+        tree_levels(logits.argmax(1)), tree_levels(labels)
+    ),
     "video_accuracy": lambda logits, labels: metrics.video_accuracy(logits, labels, labels // 2),
 }
 
@@ -293,11 +327,32 @@ def test_order_of_rows_and_numpy_play_no_part(name: str) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-RESULTS = {"Histograms", "ProbeResult", "RetrievalResult", "RocCurve"}
+RESULTS = {
+    "HierarchicalResult",
+    "Histograms",
+    "LevelResult",
+    "ProbeResult",
+    "RetrievalResult",
+    "RocCurve",
+}
 
 
 def test_every_metric_is_in_a_table() -> None:
-    assert set(metrics.__all__) == {*PAIRS, *SCORES, *LOGITS, *RESULTS}
+    rows = {name.partition(",")[0] for name in (*PAIRS, *SCORES, *LOGITS)}
+    assert set(metrics.__all__) == rows | RESULTS
+
+
+def test_a_level_that_splits_nothing_changes_no_other_level() -> None:
+    for kind in ("ties", "no ties"):
+        given = data(kind)
+        query, gallery = (tree_levels(labels) for labels in given[2:4])
+        one, two = (
+            metrics.hierarchical_retrieval(*given[:2], query[:, list(c)], gallery[:, list(c)])
+            for c in ((0, 1, 2), (0, 0, 1, 2))
+        )
+        assert two.levels[0] == one.levels[0]
+        assert two.levels[2:] == one.levels[1:]
+        assert two.levels[1].mean_average_precision == one.levels[0].mean_average_precision
 
 
 def test_queries_come_before_the_gallery_and_features_before_labels() -> None:

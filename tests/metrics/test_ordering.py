@@ -11,6 +11,7 @@ from torch import Tensor
 from metric_inputs import FloatArray, cosines, normal_features, random_labels, sign_features
 from rince.core.pair_ranks import DenseRanks, IdentityRanks, TableRanks
 from rince.metrics.ordering import rank_agreement, rank_correlation, similarity_histograms
+from rince.ranks.taxonomy import Taxonomy
 
 
 def random_ranks(seed: int, rows: int, cols: int, low: int = -1, high: int = 3) -> Tensor:
@@ -19,19 +20,16 @@ def random_ranks(seed: int, rows: int, cols: int, low: int = -1, high: int = 3) 
 
 
 def oracle_agreement(similarity: FloatArray, ranks: npt.NDArray[np.int64]) -> dict[str, float]:
-    order = [r for r in sorted(set(ranks.flat)) if r > 0] + ([0] if (ranks == 0).any() else [])
-    found = {}
-    for a, b in zip(order, order[1:], strict=False):
-        strict, pairs = [], []
-        for row, rank in zip(similarity, ranks, strict=True):
+    strict: dict[str, list[float]] = {}
+    pairs: dict[str, list[float]] = {}
+    for row, rank in zip(similarity, ranks, strict=True):
+        own = [r for r in sorted(set(rank)) if r > 0] + ([0] if (rank == 0).any() else [])
+        for a, b in zip(own, own[1:], strict=False):
             better, worse = row[rank == a], row[rank == b]
-            if len(better) and len(worse):
-                strict.append(min(better) > max(worse))
-                pairs.append(np.mean([(x > y) + (x == y) / 2 for x in better for y in worse]))
-        if strict:
-            found[f"{a}>{b}"] = float(np.mean(strict))
-            found[f"pairs/{a}>{b}"] = float(np.mean(pairs))
-    return found
+            strict.setdefault(f"{a}>{b}", []).append(min(better) > max(worse))
+            won = np.mean([(x > y) + (x == y) / 2 for x in better for y in worse])
+            pairs.setdefault(f"pairs/{a}>{b}", []).append(float(won))
+    return {name: float(np.mean(values)) for name, values in (strict | pairs).items()}
 
 
 def oracle_correlation(similarity: FloatArray, ranks: npt.NDArray[np.int64]) -> list[float]:
@@ -67,7 +65,7 @@ def test_equal_the_slow_definitions_with_many_ties(
     if expected:
         assert rank_agreement(query, gallery, ranks, chunk_size=4) == pytest.approx(expected)
     else:
-        with pytest.raises(ValueError, match="two neighbouring ranks"):
+        with pytest.raises(ValueError, match="two ranks"):
             rank_agreement(query, gallery, ranks, chunk_size=4)
     correlations = oracle_correlation(similarity, codes)
     if correlations:
@@ -158,7 +156,25 @@ def test_an_absent_rank_is_passed_over_and_an_ignored_pair_ignored() -> None:
     assert rank_agreement(fan(0.0), gallery, ranks) == {"1>3": 0.0, "pairs/1>3": 0.5}
     apart = DenseRanks(torch.tensor([[1, 0, -1, -1], [2, 0, -1, -1]]))
     found = rank_agreement(fan(0.0, 0.0), gallery, apart)
-    assert found == {"2>0": 1.0, "pairs/2>0": 1.0}  # no query has ranks 1 and 2
+    assert found == dict.fromkeys(("1>0", "2>0", "pairs/1>0", "pairs/2>0"), 1.0)
+
+
+def test_a_ragged_tree_is_asked_of_each_query_s_own_next_rank() -> None:
+    """Four of six classes have siblings of rank 3 and none of rank 2; those come first here."""
+    tree = Taxonomy.from_dict(
+        {
+            "dogs": ["husky", "malamute"],
+            "cats": ["siamese", "sphynx"],
+            "vehicles": {"cars": ["coupe", "van"]},
+        }
+    )
+    labels = torch.arange(6)
+    sibling = labels + 1 - 2 * (labels % 2)
+    nearest = torch.where(labels < 4, sibling, labels)  # dogs and cats see their siblings first
+    query = 2 * torch.eye(6)[nearest] + torch.eye(6)[sibling] + torch.eye(6)[labels]
+    found = rank_agreement(query, torch.eye(6), tree.ranks(labels, labels))
+    names = {"1>2": 1.0, "1>3": 0.0, "2>0": 1.0, "3>0": 1.0}
+    assert found == names | {f"pairs/{name}": value for name, value in names.items()}
 
 
 def test_label_tables_and_identities_are_as_good_as_matrices() -> None:
@@ -234,7 +250,7 @@ def test_errors() -> None:
             function(query[:, :4], gallery, good)  # type: ignore[operator]
     for code in (-1, 0, 1):
         single = DenseRanks(torch.full((3, 5), code))
-        with pytest.raises(ValueError, match="two neighbouring ranks"):
+        with pytest.raises(ValueError, match="two ranks"):
             rank_agreement(query, gallery, single)
         with pytest.raises(ValueError, match="cannot correlate"):
             rank_correlation(query, gallery, single)

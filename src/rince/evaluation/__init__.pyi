@@ -9,6 +9,7 @@ from .embeddings import save_embeddings as save_embeddings
 from .evaluate import evaluate_backbone as evaluate_backbone
 from .features import FeatureSet as FeatureSet
 from .features import extract_features as extract_features
+from .levels import tree_levels as tree_levels
 from .options import EvaluationOptions as EvaluationOptions
 from .results import Evaluation as Evaluation
 from .results import load_evaluation as load_evaluation

@@ -7,6 +7,7 @@ import torch
 from rince.core.checks import require
 from rince.core.moved import moved_names
 from rince.evaluation.features import FeatureSet
+from rince.evaluation.levels import coarse_level
 from rince.evaluation.results import ClassSimilarity
 from rince.metrics import class_cosines
 from rince.ranks.class_ranks import ClassRanks
@@ -58,7 +59,7 @@ def class_similarity(
     order = torch.tensor(sorted(range(taxonomy.num_classes), key=taxonomy.paths.__getitem__))
     return ClassSimilarity(
         order=order.numpy(),
-        groups=taxonomy.labels_at(min(2, taxonomy.num_ranks))[order].numpy(),
+        groups=taxonomy.labels_at(coarse_level(taxonomy))[order].numpy(),
         learned=learned[order][:, order].half().numpy(),
         given=given.table[order][:, order].numpy(),
     )

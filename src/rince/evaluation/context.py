@@ -15,6 +15,7 @@ from rince.core.checks import warn
 from rince.core.pair_ranks import PairRanks
 from rince.data.items import Items, Splits
 from rince.evaluation.features import FeatureSet
+from rince.evaluation.levels import tree_levels
 from rince.evaluation.options import EvaluationOptions
 from rince.metrics.gaussians import ClassGaussians
 from rince.metrics.ood import energy_score, knn_ood_score, msp_score
@@ -77,7 +78,7 @@ class Context:
 
     @cached_property
     def levels(self) -> dict[str, Level]:
-        """Labels by level ("fine", "coarse"); none of recordings that nobody labelled."""
+        """Labels by level, from "fine" to "coarse"; none of recordings that nobody labelled."""
         if self.videos is not None and self.taxonomy.num_classes == 1:
             return {}
         return label_levels(self.taxonomy, self.train, self.test)
@@ -118,12 +119,11 @@ class Context:
 
 
 def label_levels(taxonomy: Taxonomy, train: FeatureSet, test: FeatureSet) -> dict[str, Level]:
-    """fine (and, where there are superclasses, coarse): labels of both sides, and their number."""
-    levels = {"fine": (train.labels, test.labels, taxonomy.num_classes)}
-    if taxonomy.num_ranks >= 2:
-        group = taxonomy.labels_at(2)
-        levels["coarse"] = (group[train.labels], group[test.labels], int(group.max()) + 1)
-    return levels
+    """Labels of both sides, and their number, at each level of :func:`tree_levels`."""
+    return {
+        name: (groups[train.labels], groups[test.labels], int(groups.max()) + 1)
+        for name, groups in tree_levels(taxonomy).items()
+    }
 
 
 def outlier_detectors(

@@ -10,6 +10,7 @@ from torch.nn.functional import normalize
 from rince.core.checks import import_extra
 from rince.core.pair_ranks import ALL, IGNORED
 from rince.evaluation.context import Context
+from rince.evaluation.levels import coarse_level
 from rince.evaluation.results import Gallery, Map2D, RocCurve, TimeCurve
 from rince.evaluation.times import similarity_over_time
 from rince.metrics.roc import roc_curve
@@ -40,7 +41,7 @@ def feature_map(context: Context) -> Map2D:
     perplexity = min(30.0, (len(chosen) - 1) / 3)
     tsne = manifold.TSNE(perplexity=perplexity, init="pca", random_state=options.seed)
     fine = test.labels[chosen]
-    coarse = context.taxonomy.labels_at(min(2, context.taxonomy.num_ranks))[fine]
+    coarse = context.taxonomy.labels_at(coarse_level(context.taxonomy))[fine]
     return Map2D(tsne.fit_transform(features), fine.numpy(), coarse.numpy())
 
 

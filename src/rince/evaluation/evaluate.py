@@ -17,6 +17,7 @@ from rince.evaluation.class_similarity import class_similarity
 from rince.evaluation.context import Context
 from rince.evaluation.drawings import feature_map, nearest_neighbours, roc_curves, time_curve
 from rince.evaluation.features import FeatureSet, extract_features
+from rince.evaluation.levels import coarse_level
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import Evaluation
 from rince.evaluation.steps import STEPS, Step
@@ -104,7 +105,7 @@ def evaluate_backbone(
             "evaluate_seconds": time.perf_counter() - started,
         },
         classes=taxonomy.classes,
-        groups=taxonomy.group_names(min(2, taxonomy.num_ranks)),
+        groups=taxonomy.group_names(coarse_level(taxonomy)),
         histograms=similarity_histograms(test.features, gallery.features, ranks),
         map_2d=feature_map(context),
         gallery=nearest_neighbours(context),

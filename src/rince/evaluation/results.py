@@ -34,7 +34,7 @@ class Map2D:
 
     Args:
         xy: (M, 2) float.
-        fine: (M,) int, class indices. coarse: (M,) int, indices of level-2 groups.
+        fine: (M,) int, class indices. coarse: (M,) int, indices of coarse groups.
     """
 
     xy: Array
@@ -84,7 +84,7 @@ class ClassSimilarity:
 
     Args:
         order: (C,) int, class indices in the order of the rows and columns, groups together.
-        groups: (C,) int, level-2 group of each row.
+        groups: (C,) int, coarse group of each row.
         learned: (C, C) float16, mean cosine of test images (rows) and training images (columns);
             NaN where there is no pair.
         given: (C, C) int8, ranks: 1 = the class itself, 0 = negative, -1 = ignored.
@@ -107,7 +107,7 @@ class Evaluation:
             ``ordering/correlation``, ``ood/<set>/<detector>/AUROC`` and ``.../FPR95``; of clips
             also ``retrieval/video/R@1``, ``retrieval/near/R@1``, ``probe/video``, ...
         info: what was measured: sizes, data names, seconds, versions.
-        classes: (C,) fine class names. groups: names of the level-2 groups.
+        classes: (C,) fine class names. groups: names of the coarse groups.
         roc: (outlier set, detector) -> curve.
         time_curve: of clips of videos.
         class_similarity: None for one class, very many, or a run that an older rince evaluated.

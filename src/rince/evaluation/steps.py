@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from rince.evaluation.context import Context
+from rince.metrics.hierarchy import hierarchical_retrieval
 from rince.metrics.knn import knn_accuracy
 from rince.metrics.ordering import rank_agreement, rank_correlation
 from rince.metrics.probe import linear_probe
@@ -27,6 +30,8 @@ def probe_and_knn(context: Context) -> dict[str, float]:
     metrics: dict[str, float] = {}
     options = context.options
     for level, (train_labels, test_labels, num_classes) in context.levels.items():
+        if level not in ("fine", "coarse"):  # a probe a level would take hours in a deep tree
+            continue
         sides = (*context.features, test_labels, train_labels)
         probe = linear_probe(
             *sides, num_classes=num_classes, epochs=options.probe_epochs, seed=options.seed
@@ -49,7 +54,7 @@ def own_classifier(context: Context) -> dict[str, float]:
 
 
 def class_retrieval(context: Context) -> dict[str, float]:
-    """Recall at k and mean average precision, for classes and superclasses."""
+    """Recall at k and mean average precision at every level of the class tree."""
     labels = {level: (test, train) for level, (train, test, _) in context.levels.items()}
     if not labels:
         return {}
@@ -58,6 +63,28 @@ def class_retrieval(context: Context) -> dict[str, float]:
         metrics |= {f"retrieval/{level}/R@{k}": value for k, value in result.recall.items()}
         metrics[f"retrieval/{level}/mAP"] = result.mean_average_precision
     return metrics
+
+
+def tree_retrieval(context: Context) -> dict[str, float]:
+    """What else there is to say of every level, and where there are several, of the whole."""
+    if not context.levels:
+        return {}
+    train, test = (
+        torch.stack([level[side] for level in context.levels.values()], dim=1) for side in (0, 1)
+    )
+    result = hierarchical_retrieval(*context.features, test, train, ks=KS)
+    metrics: dict[str, float] = {}
+    for level, found in zip(context.levels, result.levels, strict=True):
+        of_level = {"R-precision": found.r_precision, "MAP@R": found.map_at_r}
+        if level != "fine":  # where nothing is better, it is the mAP
+            of_level["only"] = found.only_level
+        metrics |= {f"retrieval/{level}/{name}": value for name, value in of_level.items()}
+    if len(result.levels) > 1:
+        whole = {"H-AP": result.h_ap, "ASI": result.asi, "NDCG": result.ndcg}
+        whole["mistake-severity"] = result.mistake_severity
+        whole |= {f"distance@{k}": value for k, value in result.distance.items()}
+        metrics |= {f"hierarchy/{name}": value for name, value in whole.items()}
+    return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
 def time_retrieval(context: Context) -> dict[str, float]:
@@ -95,6 +122,7 @@ STEPS: tuple[Step, ...] = (
     probe_and_knn,
     own_classifier,
     class_retrieval,
+    tree_retrieval,
     time_retrieval,
     rank_order,
     outlier_detection,

@@ -11,7 +11,6 @@ with the batch and not with its square.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -225,7 +224,7 @@ def one_rank_loss(
     source = as_pair_ranks(ranks, query.device, validate)
     check_inputs(query, key, source, validate)
     check_precision(matmul_precision, dtype_of_sums(query, key))
-    sizes = replace(sizes or sizes_for(query.device), block=block_size)
+    sizes = (sizes or sizes_for(query.device)).with_block(block_size)
     if validate:
         _check_ranks(source, most_positives, sizes.pairs_of_a_check)
     if engine == "auto":

@@ -77,7 +77,7 @@ def sides_of(rank: Tensor, i: int | Tensor, positives: Positives) -> tuple[Tenso
 
 
 def form_of_term(variant: Variant, rank: int) -> Literal["in", "out"]:
-    """Whether the term of a rank asks each positive ("out") or all together ("in")."""
+    """Whether the sum over positives of a rank's term stands outside the log or inside it."""
     return "out" if variant == "out" or (variant == "out-in" and rank == 1) else "in"
 
 

@@ -42,31 +42,35 @@ def product(a: Tensor, b: Tensor, precision: MatmulPrecision) -> Tensor:
 
 
 def mm(a: Tensor, b: Tensor, precision: MatmulPrecision, out: Tensor | None = None) -> Tensor:
-    """``a @ b`` without a graph; to be called inside :func:`products_in`."""
-    if precision != "bf16":
+    """``a @ b`` without a graph; in fp32 to be called inside ``products_in("fp32", ...)``."""
+    if precision == "fp32":
         return torch.mm(a, b, out=out)
-    if a.is_cuda and hasattr(torch.ops.aten.mm, "dtype"):  # since torch 2.8
-        a, b = a.bfloat16(), b.bfloat16()
-        if out is None:
-            return torch.mm(a, b, out_dtype=torch.float32)
-        return torch.mm(a, b, out_dtype=torch.float32, out=out)
-    return torch.mm(a.bfloat16().to(a.dtype), b.bfloat16().to(b.dtype), out=out)
+    with products_in(precision, a.device):
+        if precision == "tf32":
+            return torch.mm(a, b, out=out)
+        if a.is_cuda and hasattr(torch.ops.aten.mm, "dtype"):  # since torch 2.8
+            a, b = a.bfloat16(), b.bfloat16()
+            if out is None:
+                return torch.mm(a, b, out_dtype=torch.float32)
+            return torch.mm(a, b, out_dtype=torch.float32, out=out)
+        # bf16 numbers lose nothing by TF32.
+        return torch.mm(a.bfloat16().to(a.dtype), b.bfloat16().to(b.dtype), out=out)
 
 
 def add_mm(total: Tensor, a: Tensor, b: Tensor, precision: MatmulPrecision) -> None:
     """``total += a @ b``, as :func:`mm`."""
-    if precision == "bf16":
+    if precision == "fp32":
+        total.addmm_(a, b)
+    elif precision == "bf16":
         total += mm(a, b, precision)
     else:
-        total.addmm_(a, b)
+        with products_in(precision, a.device):
+            total.addmm_(a, b)
 
 
 @contextmanager
 def products_in(precision: MatmulPrecision, device: torch.device) -> Iterator[None]:
-    """Inside, fp32 products on the device are exact, or with "tf32" on a GPU by tensor cores.
-
-    bf16 numbers lose nothing by TF32: where a GPU has no bf16 products with fp32 sums, that serves.
-    """
+    """Inside, fp32 products on the device are exact, or but for "fp32" on a GPU by tensor cores."""
     wanted = "ieee" if precision == "fp32" or device.type != "cuda" else "tf32"
     before = _switch(device)
     if before == wanted or (before == "none" and wanted == "ieee"):
@@ -93,14 +97,14 @@ def _backend(device: torch.device) -> Any:
 
 def _switch(device: torch.device) -> str:
     """What fp32 products on the device are computed in: "ieee" or "none" is exact."""
-    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # since torch 2.9
+    if _has_switch_per_device():
         return str(_backend(device).fp32_precision)
-    exact = torch.get_float32_matmul_precision() == "highest"
-    return "ieee" if exact else torch.get_float32_matmul_precision()
+    names = {"highest": "ieee", "high": "tf32"}
+    return names.get(torch.get_float32_matmul_precision(), "medium")
 
 
 def _set_switch(device: torch.device, value: str) -> None:
-    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+    if _has_switch_per_device():
         inherited = value == torch.backends.fp32_precision  # type: ignore[attr-defined]
         _backend(device).fp32_precision = "none" if inherited else value
     else:
@@ -108,9 +112,14 @@ def _set_switch(device: torch.device, value: str) -> None:
         torch.set_float32_matmul_precision(names.get(value, value))
 
 
+def _has_switch_per_device() -> bool:
+    """Since torch 2.9."""
+    return hasattr(torch.backends.cuda.matmul, "fp32_precision")
+
+
 @torch.library.custom_op("rince::product", mutates_args=())
 def _product(a: Tensor, b: Tensor, precision: str) -> Tensor:
-    with products_in(precision, a.device):  # type: ignore[arg-type]
+    with products_in("fp32", a.device):
         return mm(a, b, precision)  # type: ignore[arg-type]
 
 

@@ -9,16 +9,16 @@ The formula is :func:`rince.losses.definition.rank_terms`; here are its input an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import cache
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from rince.core.checks import warn
-from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks, may_read
+from rince.core.pair_ranks import ALL, PairRanks, TableRanks, as_pair_ranks, may_read
 from rince.losses.blockwise.engine import blockwise_loss
-from rince.losses.blockwise.fused import fused_loss, reason_against
+from rince.losses.blockwise.fused import codes_of, fused_loss, reason_against
 from rince.losses.blockwise.sizes import DENSE_BYTES, Sizes, free_bytes, sizes_for
 from rince.losses.common import (
     Reduction,
@@ -70,9 +70,9 @@ def ranked_info_nce(
         \text{out: }\; l_i = -\frac{1}{|P_i|} \sum_{p \in P_i} \log \frac{e^{s_p/\tau_i}}
             {e^{s_p/\tau_i} + \sum_{k \in W_i} e^{s_k/\tau_i}}
 
-    Keys of a better rank take no part in term i. "in" is content with one good positive, which
-    suits noisy ranks; "out" asks it of each positive; "out-in" uses "out" for rank 1 and "in"
-    for the rest.
+    Keys of a better rank take no part in term i. "in" is small as soon as one positive is near,
+    which suits noisy ranks; "out" needs every positive near; "out-in" uses "out" for rank 1 and
+    "in" for the others.
 
     A term without a positive, or without a less similar key, is exactly 0 with zero gradient. A
     query of only such terms contributes exactly 0 and is not counted in the mean.
@@ -91,16 +91,18 @@ def ranked_info_nce(
         reduction: "mean" over the queries that have something to learn, "sum", or "none".
         engine: "dense" holds a few (Q, K) matrices, "streamed" a block of queries at a time,
             "fused" none: Triton kernels on a CUDA card, ranks from labels. All give the same
-            numbers. "auto" streams from about 128 x 128 pairs on, on a GPU from 4,096 x 4,096,
-            and prefers "fused" there. An engine that cannot serve warns, and "streamed" serves.
+            numbers. "auto" streams from about 128 x 128 pairs on; on a GPU it prefers "fused" where
+            that is faster. An engine that cannot serve warns, and "streamed" serves.
             For second derivatives take "dense".
-        block_size: queries at a time of the streamed engine; None fits them into about 16 MB. For
-            a batch against itself the side of a square tile; None takes 256 to 512.
+        block_size: queries per block of the streamed engine, or samples per side of a square tile
+            where a batch stands against itself. None takes what fits a CPU's caches, or a tenth of
+            a GPU's free memory.
         matmul_precision: "fp32"; "tf32" and "bf16" let tensor cores round the factors of matrix
             products, to 10 and 7 bits, and sum in float32. A CPU computes "tf32" as "fp32". A
             global switch (``torch.set_float32_matmul_precision``) changes nothing.
         validate: also make the checks that read values (and on a GPU wait for them): NaN, zero
             or non-unit embeddings, ranks without a temperature, a batch that teaches nothing.
+            Without them nothing is read from a GPU; embeddings must then be of unit length.
 
     Returns:
         A scalar, or (Q,) with ``reduction="none"``; at least float32.
@@ -258,8 +260,8 @@ def ranked_info_nce_with_terms(
     check_precision(matmul_precision, dtype_of_sums(query, key))
     if validate and source.num_ranks is None:
         match_num_ranks(len(taus), None, highest=highest_rank(source))
-    sizes = replace(sizes or sizes_for(query.device), block=block_size)
-    engine = _served_by(engine, query, key, source, len(taus), sizes)
+    sizes = (sizes or sizes_for(query.device)).with_block(block_size)
+    engine = _served_by(engine, query, key, source, len(taus), matmul_precision, sizes)
     if engine == "fused":
         loss, terms = fused_loss(
             query,
@@ -301,6 +303,7 @@ def _served_by(
     key: Tensor,
     source: PairRanks,
     num_ranks: int,
+    precision: MatmulPrecision,
     sizes: Sizes,
 ) -> RankedEngine:
     """The engine for "auto", and for one that cannot serve the one in its place."""
@@ -320,9 +323,21 @@ def _served_by(
             return "streamed"
     if engine != "auto":
         return engine
-    if sizes.fused_pairs is not None and pairs >= sizes.fused_pairs:
-        # A compiled graph stays whole by the dense engine, and breaks once by the streamed one.
-        compiling = torch.compiler.is_compiling()
-        if not compiling and reason_against(query, key, source, num_ranks) is None:
+    if torch.compiler.is_compiling():
+        # The dense engine leaves the caller's graph whole, the others break it once.
+        return "dense" if pairs < sizes.dense_pairs else "streamed"
+    is_light = precision != "fp32" or pairs * query.shape[1] <= sizes.fused_products
+    if sizes.fused_pairs is not None and pairs >= sizes.fused_pairs and is_light:
+        reason = reason_against(query, key, source, num_ranks)
+        if reason is None:
             return "fused"
-    return "dense" if pairs < sizes.dense_pairs else "streamed"
+        if codes_of(source) is not None and torch.cuda.is_available():
+            _say_once(reason)
+    by_labels = isinstance(source, TableRanks)
+    dense_pairs = sizes.dense_pairs_of_labels if by_labels else sizes.dense_pairs
+    return "dense" if pairs < dense_pairs else "streamed"
+
+
+@cache
+def _say_once(reason: str) -> None:
+    warn(f'the fused engine, the fastest on a GPU, is not taken by engine="auto": {reason}')

@@ -85,6 +85,15 @@ def check_labels(labels: Tensor, size: int, name: str, num_classes: int | None =
         )
 
 
+def check_exclude_self(exclude_self: bool, num_queries: int, num_items: int) -> None:
+    """Raise ``ValueError`` where the first gallery items cannot be the queries themselves."""
+    require(
+        not exclude_self or num_items >= num_queries,
+        "exclude_self=True says that the first gallery items are the queries themselves, but "
+        f"there are {num_queries} queries and only {num_items} gallery items",
+    )
+
+
 def unit_features(features: Tensor, name: str) -> Tensor:
     """Checked features as float32 rows of length 1; a row of zeros stays zero, with a warning."""
     check_features(features, name)

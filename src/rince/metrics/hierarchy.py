@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.metrics.arrays import Array, cosine_chunks, sort_rows, tensors
+from rince.metrics.arrays import Array, check_exclude_self, cosine_chunks, tensors
+from rince.metrics.ordered_items import OrderedItems, Positives
+from rince.metrics.set_intersection import average_set_intersection
 
 INFINITY = float("inf")
 
@@ -65,8 +66,8 @@ class HierarchicalResult:
 
 
 def hierarchical_retrieval(
-    query: Array,
-    gallery: Array,
+    query_features: Array,
+    gallery_features: Array,
     query_levels: Array,
     gallery_levels: Array,
     *,
@@ -101,7 +102,7 @@ def hierarchical_retrieval(
     (docs/decisions/0010); all others are expected values over the orders of tied items.
 
     Args:
-        query: (Q, D) float. gallery: (G, D) float.
+        query_features: (Q, D) float. gallery_features: (G, D) float.
         query_levels: (Q, L) integers, the group of each query at each level, finest first; at
             every level any numbers that tell groups apart. gallery_levels: (G, L).
         ks: of recall and distance, each at least 1; above the number of items all of them count.
@@ -124,32 +125,28 @@ def hierarchical_retrieval(
         >>> found.levels[0].recall[1], found.mistake_severity, round(found.h_ap, 4)
         (0.0, 1.0, 0.8333)
     """
-    query, gallery, query_levels, gallery_levels = tensors(
-        query, gallery, query_levels, gallery_levels
+    query_features, gallery_features, query_levels, gallery_levels = tensors(
+        query_features, gallery_features, query_levels, gallery_levels
     )
-    num_queries, num_items = len(query), len(gallery)
+    num_queries, num_items = len(query_features), len(gallery_features)
     require(all(k >= 1 for k in ks), f"ks must be at least 1, got {tuple(ks)}")
     require(alpha > 0, f"alpha must be positive, got {alpha}")
     _check_levels(query_levels, gallery_levels, num_queries, num_items)
-    require(
-        not exclude_self or num_items >= num_queries,
-        "exclude_self=True says that the first gallery items are the queries themselves, but "
-        f"there are {num_queries} queries and only {num_items} gallery items",
-    )
+    check_exclude_self(exclude_self, num_queries, num_items)
     sequences = _checked_sequences(query_sequence, gallery_sequence, num_queries, num_items)
-    device = query.device
+    device = query_features.device
     query_groups, gallery_groups = _renumbered(
         query_levels.to(device), gallery_levels.to(device)
     )  # (L, Q), (L, G)
     parts: list[_Chunk] = []
-    for rows, similarity in cosine_chunks(query, gallery, chunk_size):
+    for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
         if exclude_self:
             similarity.diagonal(offset=rows.start).fill_(-INFINITY)
         if sequences is not None:
             same = sequences[0][rows, None] == sequences[1][None, :]
             similarity.masked_fill_(same, -INFINITY)
         height = _heights(query_groups[:, rows], gallery_groups)
-        parts.append(_measure(_Sorted.of(similarity, height, len(query_groups)), ks, alpha))
+        parts.append(_measure(OrderedItems.of(similarity, height, len(query_groups)), ks, alpha))
     return _summary(parts, ks)
 
 
@@ -220,146 +217,14 @@ def _heights(query_groups: Tensor, gallery_groups: Tensor) -> Tensor:
     return height
 
 
-@dataclass(frozen=True)
-class _Sorted:
-    """Items in the order of similarity, nearest first; those that are left out come last.
-
-    Args:
-        height: (rows, G) uint8: 0 = the query's class, ..., L = nothing in common, or left out.
-        first, last: (rows, G) int32: items of one similarity share the places first + 1 .. last.
-        counts: of each level (rows, G + 1) int32, how many positives are among the n nearest.
-        candidates: (rows,) items that are not left out.
-    """
-
-    height: Tensor
-    first: Tensor
-    last: Tensor
-    counts: list[Tensor]
-    candidates: Tensor
-
-    @classmethod
-    def of(cls, similarity: Tensor, height: Tensor, num_levels: int) -> _Sorted:
-        candidates = (similarity > -INFINITY).sum(dim=1)
-        height = height.masked_fill_(similarity == -INFINITY, num_levels)
-        # The bits of a float, as an integer, rise as it does, those of negative ones turned round.
-        # With the height behind them one sort of integers does for both; -0 becomes 0 first.
-        bits = similarity.add_(0.0).view(torch.int32)
-        falling = ~torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-        key = sort_rows((falling.long() << 32) | height)
-        height = (key & 0xFF).to(torch.uint8)
-        places = torch.arange(key.shape[1], dtype=torch.int32, device=key.device)
-        begins = torch.ones_like(height, dtype=torch.bool)
-        value = key >> 32
-        begins[:, 1:] = value[:, 1:] != value[:, :-1]
-        if bool(begins.all()):
-            first, last = places.expand_as(height), (places + 1).expand_as(height)
-        else:
-            first = torch.where(begins, places, 0).cummax(dim=1).values
-            ends = torch.ones_like(begins)
-            ends[:, :-1] = begins[:, 1:]
-            turned = torch.where(ends, places + 1, key.shape[1]).flip(1)
-            last = turned.cummin(dim=1).values.flip(1)
-        counts = []
-        for level in range(num_levels):
-            count = torch.zeros(len(key), key.shape[1] + 1, dtype=torch.int32, device=key.device)
-            torch.cumsum(height <= level, dim=1, dtype=torch.int32, out=count[:, 1:])
-            counts.append(count)
-        return cls(height, first, last, counts, candidates)
-
-    def expected_among(self, level: int, places: Tensor) -> Tensor:
-        """(rows,): expected number of the level's positives among so many nearest, (rows,)."""
-        at = (places - 1).clamp(min=0)[:, None]
-        first, last = (x.gather(1, at).long() for x in (self.first, self.last))
-        before, after = (self.counts[level].gather(1, x)[:, 0].double() for x in (first, last))
-        share = (places - first[:, 0]).double() / (last - first)[:, 0]
-        return torch.where(places > 0, before + share * (after - before), 0.0)
-
-
-@dataclass(frozen=True)
-class _Positives:
-    """The positives of a level, of all rows one after the other, each (P,).
-
-    Args:
-        row: of the chunk. first, last: as in :class:`_Sorted`.
-        before, above: how many positives stand above its similarity, and at or above it.
-        total: (rows,) number of positives.
-        finer_before, finer_above: the same of the finer level's positives.
-    """
-
-    row: Tensor
-    first: Tensor
-    last: Tensor
-    before: Tensor
-    above: Tensor
-    total: Tensor
-    finer_before: Tensor
-    finer_above: Tensor
-
-    @classmethod
-    def of(cls, items: _Sorted, level: int) -> _Positives:
-        row, place = (items.height <= level).nonzero(as_tuple=True)
-        first, last = (x[row, place].long() for x in (items.first, items.last))
-        count = items.counts[level]
-        before, above = count[row, first].double(), count[row, last].double()
-        nothing = torch.zeros_like(before)
-        finer = items.counts[level - 1] if level else None
-        return cls(
-            row,
-            first,
-            last,
-            before,
-            above,
-            count[:, -1].double(),
-            nothing if finer is None else finer[row, first].double(),
-            nothing if finer is None else finer[row, last].double(),
-        )
-
-    def sum(self, values: Tensor) -> Tensor:
-        """(rows,): the sum of (P,) values over each row's positives."""
-        return torch.bincount(self.row, weights=values, minlength=len(self.total))
-
-    def average_precision(self) -> Tensor:
-        return self.sum(self.above / self.last) / self.total.clamp(min=1)
-
-    def only_level(self) -> Tensor:
-        """Average precision with the finer level's positives left out; NaN without any other."""
-        tied, tied_finer = self.above - self.before, self.finer_above - self.finer_before
-        # A run of one similarity counts once for each of its positives that is not the finer's.
-        share = (tied - tied_finer) / tied
-        precision = (self.above - self.finer_above) / (self.last - self.finer_above).clamp(min=1)
-        count = self.sum(share).round()
-        return torch.where(count > 0, self.sum(precision * share) / count.clamp(min=1), torch.nan)
-
-    def map_at_r(self, harmonic: Tensor) -> Tensor:
-        """Expected MAP@R.
-
-        A run of m tied items at the places s + 1 .. s + m holds p positives, b stand before it. At
-        its place i a positive stands with probability p / m, and then b + 1 + (i - s - 1) (p - 1) /
-        (m - 1) positives are expected up to there. A positive's part of the run is the p-th.
-        """
-        size = (self.last - self.first).double()
-        last = torch.minimum(self.last, self.total.long()[self.row]).maximum(self.first)
-        reciprocals = harmonic[last] - harmonic[self.first]
-        further = (last - self.first) - (self.first + 1) * reciprocals
-        others = (self.above - self.before - 1) / (size * (size - 1)).clamp(min=1)
-        expected = (self.before + 1) * reciprocals / size + others * further
-        return self.sum(expected) / self.total.clamp(min=1)
-
-    def hits(self, ks: Sequence[int]) -> list[Tensor]:
-        """Whether one is among the k nearest, negatives first among ties."""
-        best = torch.full_like(self.total, INFINITY)  # negatives that stand not below the best one
-        best.scatter_reduce_(0, self.row, self.last - self.above, "amin")
-        return [best < k for k in ks]
-
-
-def _measure(items: _Sorted, ks: Sequence[int], alpha: float) -> _Chunk:
+def _measure(items: OrderedItems, ks: Sequence[int], alpha: float) -> _Chunk:
     num_levels, device = len(items.counts), items.height.device
     place = torch.arange(1, items.height.shape[1] + 1, device=device).double()
     harmonic, discounts = _running_sum(1 / place), _running_sum(1 / (place + 1).log2())
     levels: list[Tensor] = []
     h_ap = gain = best_gain = total_relevance = torch.zeros_like(items.candidates).double()
     for level in range(num_levels):
-        positives = _Positives.of(items, level)
+        positives = Positives.of(items, level)
         total = positives.total
         average_precision = positives.average_precision()
         among_r = items.expected_among(level, total.long()) / total.clamp(min=1)
@@ -382,7 +247,7 @@ def _measure(items: _Sorted, ks: Sequence[int], alpha: float) -> _Chunk:
     whole = [
         items.counts[-1][:, -1] > 0,
         h_ap / total_relevance,
-        _average_set_intersection(items),
+        average_set_intersection(items),
         gain / best_gain,
         1 - items.expected_among(0, items.candidates.clamp(max=1)),
         *heights,
@@ -393,74 +258,6 @@ def _measure(items: _Sorted, ks: Sequence[int], alpha: float) -> _Chunk:
 def _running_sum(values: Tensor) -> Tensor:
     """(n + 1,): entry i is the sum of the first i values."""
     return torch.cat([values.new_zeros(1), values.cumsum(0)])
-
-
-def _average_set_intersection(items: _Sorted) -> Tensor:
-    """(rows,) expected ASI.
-
-    Up to place n the ideal order holds all positives of the levels below b(n) and fills up with
-    those of level b(n), so the overlap is (nearest ones below b) + min(nearest ones of b, room).
-    """
-    totals = torch.stack([count[:, -1] for count in items.counts])  # (L, rows)
-    width = int(totals[-1].max())
-    n = torch.arange(1, width + 1, device=totals.device)
-    first, last = items.first[:, :width].long(), items.last[:, :width].long()
-    tied = bool((last - first > 1).any())
-    overlap = torch.zeros(totals.shape[1], width, dtype=torch.float64, device=totals.device)
-    below, total_below = torch.zeros_like(overlap), torch.zeros_like(totals[0])
-    for count, total in zip(items.counts, totals, strict=True):
-        near = count[:, 1 : width + 1].double()
-        if tied:  # evenly over the places of a run
-            before, after = count.gather(1, first), count.gather(1, last)
-            near = before + (n - first).double() / (last - first) * (after - before)
-        room = n - total_below[:, None]
-        inside = (room > 0) & (n <= total[:, None])
-        overlap = torch.where(inside, below + torch.minimum(near - below, room.double()), overlap)
-        below, total_below = near, total
-    if tied:
-        _correct_tied_runs(overlap, items, totals)
-    share = (overlap / n).masked_fill(n > totals[-1][:, None], 0)
-    return share.sum(dim=1) / totals[-1].clamp(min=1)
-
-
-def _correct_tied_runs(overlap: Tensor, items: _Sorted, totals: Tensor) -> None:
-    """The expectation of a minimum is not the minimum of expectations: put the former in place."""
-    width = overlap.shape[1]
-    first, last = items.first[:, :width], items.last[:, :width]
-    begins = (last - first > 1) & (first == torch.arange(width, device=first.device))
-    for row, start in begins.nonzero().tolist():
-        end = int(last[row, start])
-        before = [int(count[row, start]) for count in items.counts]
-        inside = [int(count[row, end]) - b for count, b in zip(items.counts, before, strict=True)]
-        total = totals[:, row].tolist()
-        for n in range(start + 1, min(end, total[-1]) + 1):
-            level = next(i for i, most in enumerate(total) if n <= most)
-            before_below, inside_below, total_below = (
-                (before[level - 1], inside[level - 1], total[level - 1]) if level else (0, 0, 0)
-            )
-            seen, room, drawn = before[level] - before_below, n - total_below, n - start
-            marked = inside[level] - inside_below
-            nearest = seen + _expected_minimum(end - start, marked, drawn, room - seen)
-            overlap[row, n - 1] = before_below + drawn * inside_below / (end - start) + nearest
-
-
-@lru_cache(maxsize=2**16)
-def _expected_minimum(size: int, marked: int, drawn: int, room: int) -> float:
-    """E[min(X, room)], X the marked ones among ``drawn`` of ``size`` items: hypergeometric."""
-    fewest, most = max(0, drawn - (size - marked)), min(drawn, marked)
-    if room <= fewest:
-        return float(room)
-    if room >= most:
-        return drawn * marked / size
-    counts = torch.arange(fewest, most + 1, dtype=torch.float64)
-
-    def log_choose(total: float | Tensor, chosen: Tensor) -> Tensor:
-        total = torch.as_tensor(total, dtype=torch.float64)
-        return torch.lgamma(total + 1) - torch.lgamma(chosen + 1) - torch.lgamma(total - chosen + 1)
-
-    log_share = log_choose(marked, counts) + log_choose(size - marked, drawn - counts)
-    share = (log_share - log_share.logsumexp(0)).exp()
-    return float((share * counts.clamp(max=room)).sum())
 
 
 def _check_levels(

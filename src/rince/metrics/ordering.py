@@ -31,15 +31,15 @@ def rank_agreement(
 ) -> dict[str, float]:
     """How often similarities keep the order of neighbouring ranks, strictly and pair by pair.
 
-    For ranks 1, 2 and negatives the keys are ``1>2``, ``2>0``, ``pairs/1>2``, ``pairs/2>0``.
+    The neighbour of a rank is the next worse one that the query itself has: with siblings one
+    level up it is 2, in a ragged tree that has no rank 2 for the query it is 3, and without any
+    other positive it is 0, the negatives. For ranks 1, 2 and negatives everywhere the keys are
+    ``1>2``, ``2>0``, ``pairs/1>2``, ``pairs/2>0``; queries without rank 2 give ``1>0``.
 
     - ``a>b``: share of queries whose LEAST similar key of rank a beats their MOST similar key of
       rank b. One pair in the wrong order fails a query, so it is small for large galleries.
     - ``pairs/a>b``: mean over queries of P(s_a > s_b) for a random key of either rank; ties
       count one half, and 0.5 is chance.
-
-    Only queries with keys of both ranks count. A rank that no query has is skipped (1 and 3 are
-    then neighbours). 0, the negatives, comes last.
 
     Args:
         query_features: (Q, D) float. gallery_features: (G, D) float.
@@ -47,7 +47,7 @@ def rank_agreement(
         chunk_size: queries at a time; changes memory and speed, not the result.
 
     Returns:
-        name -> value in [0, 1]; neighbouring ranks that no query has both of are left out.
+        name -> value in [0, 1], the mean over the queries that have these two neighbours.
 
     Raises:
         ValueError: wrong shapes, values that are not finite, or no query has keys of two ranks.
@@ -59,28 +59,31 @@ def rank_agreement(
     """
     strict: dict[tuple[int, int], list[Tensor]] = {}
     pairs: dict[tuple[int, int], list[Tensor]] = {}
-    seen: set[int] = set()
     for levels in _levels(query_features, gallery_features, ranks, chunk_size):
-        seen.update(levels)
+        counts = {rank: count for rank, (_, count) in levels.items()}
         for better, worse in _level_pairs(levels):
+            neighbours = (counts[better] > 0) & (counts[worse] > 0)
+            for rank, count in counts.items():
+                if _similar_first(better) < _similar_first(rank) < _similar_first(worse):
+                    neighbours &= count == 0
+            if not bool(neighbours.any()):
+                continue
             (s_better, n_better), (s_worse, n_worse) = levels[better], levels[worse]
-            both = (n_better > 0) & (n_worse > 0)
             most_similar = s_worse.gather(1, (n_worse - 1).clamp(min=0)[:, None])[:, 0]
-            strict.setdefault((better, worse), []).append((s_better[:, 0] > most_similar)[both])
+            holds = s_better[:, 0] > most_similar
+            strict.setdefault((better, worse), []).append(holds[neighbours])
             won = _pairs_won(levels[better], levels[worse]) / (n_better * n_worse)
-            pairs.setdefault((better, worse), []).append(won[both])
-    order = sorted(seen, key=_similar_first)
-    agreement = {}
-    for prefix, values in (("", strict), ("pairs/", pairs)):
-        for better, worse in zip(order, order[1:], strict=False):
-            value = torch.cat(values.get((better, worse), [torch.zeros(0)])).double()
-            if len(value):
-                agreement[f"{prefix}{better}>{worse}"] = float(value.mean())
+            pairs.setdefault((better, worse), []).append(won[neighbours])
     require(
-        bool(agreement),
-        "no query has gallery items of two neighbouring ranks, so there is no order to measure",
+        bool(strict),
+        "no query has gallery items of two ranks, so there is no order to measure",
     )
-    return agreement
+    order = sorted(strict, key=lambda names: [_similar_first(rank) for rank in names])
+    return {
+        f"{prefix}{better}>{worse}": float(torch.cat(values[better, worse]).double().mean())
+        for prefix, values in (("", strict), ("pairs/", pairs))
+        for better, worse in order
+    }
 
 
 def rank_correlation(

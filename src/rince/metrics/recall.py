@@ -12,6 +12,7 @@ from rince.core.checks import require
 from rince.core.pair_ranks import ALL, IGNORED, PairRanks
 from rince.metrics.arrays import (
     Array,
+    check_exclude_self,
     check_labels,
     check_pair_shape,
     cosine_chunks,
@@ -109,11 +110,7 @@ def retrieval_by_level(
     query_features, gallery_features = tensors(query_features, gallery_features)
     num_queries, num_items = len(query_features), len(gallery_features)
     require(all(k >= 1 for k in ks), f"ks must be at least 1, got {tuple(ks)}")
-    require(
-        not exclude_self or num_items >= num_queries,
-        "exclude_self=True says that the first gallery items are the queries themselves, but "
-        f"there are {num_queries} queries and only {num_items} gallery items",
-    )
+    check_exclude_self(exclude_self, num_queries, num_items)
     device = query_features.device
     positives: dict[str, _Positives] = {}
     for name, sides in labels.items():

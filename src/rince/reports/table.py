@@ -218,7 +218,8 @@ def mean_cell(key: str, runs: Sequence[RunReport]) -> Cell:
 
 
 def format_metric(key: str, value: float) -> str:
-    """A metric as printed: per cent with one decimal; correlations and seconds as they are.
+    """A metric as printed: per cent with one decimal; correlations, levels of the tree and seconds
+    as they are.
 
     >>> format_metric("probe/fine", 0.7825), format_metric("ordering/correlation", -0.5)
     ('78.2', '-0.500')
@@ -236,9 +237,6 @@ def _method(config: Mapping[str, Any]) -> str:
 
 def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
     measured = list(dict.fromkeys(key for run in runs for key in run.evaluation.metrics))
-    # By pairs rather than strictly: one outlier in a large gallery spoils a whole query.
-    orders = ("2>3", "3>0") if "retrieval/near/R@1" in measured else ("1>2", "2>0")
-    ordering = [f"ordering/pairs/{order}" for order in orders]
     chosen = [
         Column("probe/fine", "probe", "fine"),
         Column("probe/coarse", "probe", "coarse"),
@@ -252,7 +250,8 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
         Column("retrieval/video/R@1", "R@1", "video"),
         Column("retrieval/fine/mAP", "mAP", "fine"),
         Column("retrieval/coarse/mAP", "mAP", "coarse"),
-        *(Column(k, "ranks", k.removeprefix("ordering/").replace("/", " ")) for k in ordering),
+        Column("hierarchy/H-AP", "tree", "H-AP"),
+        *(Column(f"ordering/pairs/{order}", "ranks", f"pairs {order}") for order in _orders(runs)),
         Column("ordering/correlation", "ranks", "corr."),
         Column(SECONDS, "train", "s", None),
     ]
@@ -264,6 +263,16 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
             name = f"{detector} {measure}"
             chosen.append(Column(key, f"OOD {one_line(outliers)}", name, measure == "AUROC"))
     return tuple(c for c in chosen if any(_value(run, c.key) is not None for run in runs))
+
+
+def _orders(runs: Sequence[RunReport]) -> list[str]:
+    """Both ends of the order of ranks: the best rank against each next one, and all against the
+    negatives. By pairs rather than strictly: one outlier in a large gallery spoils a whole query.
+    """
+    names = dict.fromkeys(name for run in runs for name in run.evaluation.metrics)
+    found = re.findall(r"^ordering/pairs/(\d+)>(\d+)$", "\n".join(names), re.MULTILINE)
+    orders = sorted((int(better), int(worse) or 128, int(worse)) for better, worse in found)
+    return [f"{a}>{b}" for a, _, b in orders if a == orders[0][0] or not b]
 
 
 def _value(run: RunReport, key: str) -> float | None:
@@ -292,6 +301,8 @@ def _scale(key: str, value: float) -> tuple[float, int]:
     """(factor, decimals) to print a metric with."""
     if key == SECONDS:
         return 1.0, 0 if abs(value) >= 10 else 1
+    if re.search(r"hierarchy/(mistake-severity|distance@\d+)$", key):
+        return 1.0, 2
     return (1.0, 3) if key.endswith("correlation") else (100.0, 1)
 
 

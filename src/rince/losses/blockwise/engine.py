@@ -73,7 +73,7 @@ def _blockwise_loss(
             for t in taus
         ]
     )
-    with torch.autocast(device.type, enabled=False):
+    with torch.autocast(device.type, enabled=False), products_in("fp32", device):
         rows = query.to(dtype)
         columns = rows if key is query else key.to(dtype)
         learnt_taus = torch.is_grad_enabled() and stacked.requires_grad
@@ -104,7 +104,7 @@ def _blockwise_loss(
 class _InBatch(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-        with products_in(inputs.precision, z.device):
+        with products_in("fp32", z.device):
             pairs = SelfPairs(inputs)
             values, active = pairs.terms()
         ctx.pairs = pairs
@@ -114,7 +114,7 @@ class _InBatch(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, *unused: Any) -> tuple[Tensor, None]:
         _refuse_second_derivatives()
-        with products_in(ctx.pairs.precision, upstream.device):
+        with products_in("fp32", upstream.device):
             return ctx.pairs.gradient(upstream), None
 
 
@@ -163,7 +163,17 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 def _walk(
     inputs: Inputs, weight: Tensor | None, wanted: tuple[bool, ...]
 ) -> tuple[Tensor, Tensor, Gradients]:
-    """All blocks: terms (R, Q), which are active (R, Q), and the gradients that are wanted."""
+    """All blocks: terms (R, Q), which are active (R, Q), and the gradients that are wanted.
+
+    Products of embeddings have the precision asked for; sums by products are exact.
+    """
+    with products_in("fp32", inputs.query.device):
+        return _all_blocks(inputs, weight, wanted)
+
+
+def _all_blocks(
+    inputs: Inputs, weight: Tensor | None, wanted: tuple[bool, ...]
+) -> tuple[Tensor, Tensor, Gradients]:
     query, key, precision = inputs.query, inputs.key, inputs.precision
     want_query, want_key, want_taus = (weight is not None and w for w in wanted)
     kernel: Kernel
@@ -175,14 +185,13 @@ def _walk(
         kernel = ByPair(inputs, weight, want_taus=want_taus)
     d_query = torch.empty_like(query) if want_query else None
     d_key = torch.zeros_like(key) if want_key else None
-    with products_in(precision, query.device):
-        for start in range(0, len(query), block):
-            rows = slice(start, min(start + block, len(query)))
-            gradient = kernel(rows)
-            if gradient is not None and d_query is not None:
-                mm(gradient, key, precision, out=d_query[rows])
-            if gradient is not None and d_key is not None:
-                add_mm(d_key, gradient.T, query[rows], precision)
+    for start in range(0, len(query), block):
+        rows = slice(start, min(start + block, len(query)))
+        gradient = kernel(rows)
+        if gradient is not None and d_query is not None:
+            mm(gradient, key, precision, out=d_query[rows])
+        if gradient is not None and d_key is not None:
+            add_mm(d_key, gradient.T, query[rows], precision)
     return *kernel.terms(), (d_query, d_key, kernel.tau_gradient)
 
 

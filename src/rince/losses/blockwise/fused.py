@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from types import ModuleType
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -53,6 +53,7 @@ class Tiles(NamedTuple):
     Args:
         components: of the embeddings, at a time: a power of 2; wider ones take several turns.
         warps, stages: as Triton names them.
+        products: their precision, as Triton names it; bf16 embeddings go without.
     """
 
     rows: int
@@ -60,6 +61,7 @@ class Tiles(NamedTuple):
     components: int
     warps: int
     stages: int
+    products: str = "tf32"
 
 
 def codes_of(ranks: PairRanks) -> PairCodes | None:
@@ -73,8 +75,11 @@ def reason_against(query: Tensor, key: Tensor, ranks: PairRanks, num_ranks: int)
     codes = codes_of(ranks)
     largest = max(query.shape[0], key.shape[0]) * query.shape[1]
     device = query.device
-    if device.type != "cuda" and not _interpreted():
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # on the CPU, in Python: for tests
+    if device.type != "cuda" and not interpreted:
         return f"it needs a CUDA card, and the embeddings are on {device}"
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return "it needs a CUDA card, and PyTorch finds none"
     if _capability(device) < OLDEST_CARD:
         return "it needs a card of compute capability 8.0 (A100, RTX 30) or newer"
     if codes is None:
@@ -114,6 +119,7 @@ def fused_loss(
     reduction: Reduction,
     precision: MatmulPrecision = "fp32",
     tiles: tuple[Tiles, Tiles] | None = None,
+    sort_from: int = 2**26,
 ) -> tuple[Tensor, RankTerms]:
     """The loss, and its terms without a graph.
 
@@ -125,12 +131,17 @@ def fused_loss(
             as fp32; sums are fp32 in any case.
         tiles: of the forward and of the backward pass; None takes what fits the dimension and
             the precision.
+        sort_from: with so many pairs items are sorted by class, so that tiles hold few classes.
 
     Raises:
         ValueError: the engine cannot take this case; the message says why.
     """
     reason = reason_against(query, key, ranks, len(taus))
     require(reason is None, f'engine="fused" cannot take this case: {reason}')
+    require(
+        not torch._C._are_functorch_transforms_active(),
+        'the fused engine does not work under torch.func (grad, vmap, ...): use engine="dense"',
+    )
     if torch.compiler.is_compiling():
         # A break in the graph: the compiler would trace every launch, to gain nothing.
         apply = torch.compiler.disable(_Fused.apply)  # type: ignore[no-untyped-call]
@@ -143,23 +154,21 @@ def fused_loss(
     stacked = torch.stack(
         [t.to(device) if isinstance(t, Tensor) else torch.full((), t, device=device) for t in taus]
     )
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     own = key is query
     rows = query.to(torch.float32)
     columns = rows if own else key.to(torch.float32)
     out = sum((form_of_term(variant, i + 1) == "out") << i for i in range(len(taus)))
+    moved = (x.to(device).contiguous() if isinstance(x, Tensor) else x for x in codes)
+    codes = PairCodes._make(moved)
+    orders = None
+    if len(query) * len(key) >= sort_from and (own or not codes.ignore_self):
+        orders, codes = _by_class(codes, own)
     plan = _Plan(
-        PairCodes(
-            codes.query.to(device).contiguous(),
-            codes.key.to(device).contiguous(),
-            None if codes.table is None else codes.table.to(device).contiguous(),
-            codes.ignore_self,
-            None if codes.key_valid is None else codes.key_valid.to(device).contiguous(),
-        ),
+        codes,
+        orders,
         out,
         positives == "cumulative",
-        {"fp32": "tf32x3"}.get(precision, "tf32"),
-        dtype,
+        torch.bfloat16 if precision == "bf16" else torch.float32,
         tiles or default_tiles(query.shape[1], precision, _capability(device)),
     )
     losses, values, active = apply(rows, None if own else columns, stacked.float(), plan)
@@ -172,26 +181,43 @@ def fused_loss(
     return loss, terms
 
 
+def _by_class(codes: PairCodes, own: bool) -> tuple[tuple[Tensor, Tensor], PairCodes]:
+    """Orders by class, and the codes in them; not where pairs (i, i) of two sides are ignored."""
+    of_query = codes.query[:, 0].argsort(stable=True)
+    of_key = of_query if own else codes.key[:, 0].argsort(stable=True)
+    valid = None if codes.key_valid is None else codes.key_valid[of_key]
+    query, key = codes.query[of_query], codes.key[of_key]
+    return (of_query, of_key), codes._replace(query=query, key=key, key_valid=valid)
+
+
 def default_tiles(
     dimension: int, precision: MatmulPrecision, capability: tuple[int, int]
 ) -> tuple[Tiles, Tiles]:
-    """By what the compiler reports of registers and shared memory (tests/losses/test_fused.py)."""
-    old = capability < (9, 0)
+    """Measured on an H200 (benchmarks/fused_tiles.py); for older cards what the compiler fits."""
+    old, exact = capability < (9, 0), "tf32x3"
     if precision == "fp32":
-        part = 128 if dimension <= 256 else 64  # a loop in a loop takes more registers
-        small = Tiles(32, 32, part, 4, 2)
-        return (small, small) if old else (Tiles(64, 32, part, 4, 2), Tiles(64, 32, part, 8, 2))
+        if old or dimension > 256:
+            part = 128 if dimension <= 256 else 64  # a loop in a loop takes more registers
+            small = Tiles(32, 32, part, 4, 2, exact)
+            new = Tiles(64, 32, part, 4, 2, exact), Tiles(64, 32, part, 8, 2, exact)
+            return (small, small) if old else new
+        narrow = Tiles(128, 32, 128, 8, 1, exact)
+        backward = narrow if dimension <= 128 else Tiles(64, 32, 128, 4, 2, exact)
+        return Tiles(128, 64, 64, 8, 2, exact), backward
     fits = dimension > 128 and (precision == "bf16" or dimension <= 256)
     wide = 256 if fits else 128
-    forward = Tiles(32, 64, 128, 4, 2) if old else Tiles(64, 64, 128, 4, 2)
-    return forward, Tiles(32 if old else 64, 32, wide, 8 if wide > 128 else 4, 2)
+    if old:
+        return Tiles(32, 64, 128, 4, 2), Tiles(32, 32, wide, 8 if fits else 4, 2)
+    if precision == "bf16" and fits:
+        return Tiles(128, 64, 128, 8, 3), Tiles(128, 32, 256, 8, 2)
+    return Tiles(64, 64, 128, 4, 2), Tiles(64, 32, wide, 8 if fits else 4, 2)
 
 
 class _Plan(NamedTuple):
-    codes: PairCodes
+    codes: PairCodes  # in the orders, if there are any
+    orders: tuple[Tensor, Tensor] | None  # of queries and keys by class
     out: int  # bit i: rank i + 1 has the "out" form
     cumulative: bool
-    input_precision: str  # as Triton names it
     dtype: torch.dtype  # of the embeddings
     tiles: tuple[Tiles, Tiles]
 
@@ -203,10 +229,15 @@ class _Fused(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor | None, taus: Tensor, plan: _Plan
     ) -> tuple[Tensor, Tensor, Tensor]:
-        launch = _Launch(query, key, taus, plan)
-        values, active, factors = launch.terms()
         ctx.plan = plan
         ctx.own = key is None
+        with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]
+            if plan.orders is not None:
+                query = query[plan.orders[0]]
+                key = None if key is None else key[plan.orders[1]]
+            values, active, factors = _Launch(query, key, taus, plan).terms()
+            if plan.orders is not None:
+                values, active = (_restored(x, plan.orders[0], 1) for x in (values, active))
         ctx.save_for_backward(query, query if key is None else key, taus, factors)
         ctx.mark_non_differentiable(values, active)
         return values.sum(dim=0), values, active
@@ -218,11 +249,30 @@ class _Fused(torch.autograd.Function):
         launch = _Launch(query, None if ctx.own else key, taus, ctx.plan)
         of_query, of_key, of_taus = ctx.needs_input_grad[:3]
         d_query = d_key = d_taus = None
-        if of_query or of_taus:
-            d_query, d_taus = launch.gradient(factors, upstream, True, ctx.own, of_taus)
-        if of_key:
-            d_key, _ = launch.gradient(factors, upstream, False, True, False)
+        orders = ctx.plan.orders
+        with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]
+            upstream = upstream if orders is None else upstream[orders[0]]
+            if of_query or of_taus:
+                d_query, d_taus = launch.gradient(factors, upstream, True, ctx.own, of_taus)
+            if of_key:
+                d_key, _ = launch.gradient(factors, upstream, False, True, False)
+            if orders is not None:
+                d_query = None if d_query is None else _restored(d_query, orders[0])
+                d_key = None if d_key is None else _restored(d_key, orders[1])
         return d_query if of_query else None, d_key, d_taus, None
+
+
+def _rounded(x: Tensor, plan: _Plan) -> Tensor:
+    """As the products want it. For TF32 to nearest, as tensor cores cut bits off, which biases."""
+    x = x.to(plan.dtype).contiguous()
+    if x.dtype == torch.float32 and plan.tiles[0].products == "tf32":
+        x = ((x.view(torch.int32) + 2**12) & -(2**13)).view(torch.float32)
+    return x
+
+
+def _restored(x: Tensor, order: Tensor, dim: int = 0) -> Tensor:
+    """What ``x.index_select(dim, order)`` gave x, put back."""
+    return torch.empty_like(x).index_copy_(dim, order, x)
 
 
 def require_first_derivative() -> None:
@@ -236,9 +286,11 @@ class _Launch:
     """The kernels on one set of tensors."""
 
     def __init__(self, query: Tensor, key: Tensor | None, taus: Tensor, plan: _Plan) -> None:
-        self.query = query.detach().to(plan.dtype).contiguous()
-        self.key = self.query if key is None else key.detach().to(plan.dtype).contiguous()
-        self.taus, self.plan, self.kernels = taus.detach().contiguous(), plan, _kernels()
+        from rince.losses.blockwise import fused_kernels
+
+        self.query = _rounded(query.detach(), plan)
+        self.key = self.query if key is None else _rounded(key.detach(), plan)
+        self.taus, self.plan, self.kernels = taus.detach().contiguous(), plan, fused_kernels
         self.Q, self.K, self.R = len(query), len(self.key), len(taus)
         self.D = query.shape[1]
 
@@ -317,27 +369,20 @@ class _Launch:
             LEVELS=codes.query.shape[1] if codes.table is None else 0,
             OWN=codes.ignore_self,
             VALID=codes.key_valid is not None,
-            PRECISION=self.plan.input_precision,
+            PRECISION=tiles.products,
+            SORTED=self.plan.orders is not None,
             **options,
         )
 
 
+@cache
 def constants_of(**values: Any) -> Any:
     """:class:`~rince.losses.blockwise.fused_kernels.Constants` from plain values."""
     from triton.language import constexpr
 
-    return _kernels().Constants(**{name: constexpr(value) for name, value in values.items()})
+    from rince.losses.blockwise.fused_kernels import Constants
 
-
-def _kernels() -> ModuleType:
-    from rince.losses.blockwise import fused_kernels
-
-    return fused_kernels
-
-
-def _interpreted() -> bool:
-    """Triton runs kernels in Python, on the CPU: for tests."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
+    return Constants(**{name: constexpr(value) for name, value in values.items()})
 
 
 def _capability(device: torch.device) -> tuple[int, int]:

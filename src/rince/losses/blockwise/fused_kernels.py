@@ -32,7 +32,7 @@ class Constants(NamedTuple):
         D, BD: components of embeddings, and how many at a time. BM, BN: rows, columns of a tile.
         R: ranks. OUT: bit i is set where rank i + 1 has the "out" form. CUMULATIVE: positives.
         LEVELS: of the codes; 0: labels and a table. OWN: pair (i, i) is ignored. VALID: some keys
-            may be ignored. PRECISION: of products, as Triton names it.
+            may be ignored. PRECISION: of products, as Triton names it. SORTED: items come by class.
         AS_QUERY, AS_KEY, TAUS: see gradient.
     """
 
@@ -47,6 +47,7 @@ class Constants(NamedTuple):
     OWN: Any
     VALID: Any
     PRECISION: Any
+    SORTED: Any
     AS_QUERY: Any = tl.constexpr(True)
     AS_KEY: Any = tl.constexpr(False)
     TAUS: Any = tl.constexpr(False)
@@ -227,21 +228,28 @@ def pass_2_each_positive(
     a = _embeddings(query, m, Q, 0, c)
     for first in range(start, stop, c.BN):
         n = first + tl.arange(0, c.BN)
-        s, _columns = _similarities(a, query, key, m, n, Q, K, c)
         rank = _ranks(q_codes, k_codes, table, key_valid, m[:, None], n[None, :], Q, K, C, c)
-        grown = ()
+        wanted = tl.zeros(rank.shape, tl.int1)
         for i in tl.static_range(c.R):
             if (c.OUT >> i) & 1:
-                less_log, value, weight = state[i]
-                _, positive = _sides(rank, i + 1, c)
-                log_odds = less_log[:, None] - s * _scale(taus, i)
-                softplus, sigmoid = _softplus_and_sigmoid(log_odds)
-                value += tl.sum(tl.where(positive, softplus, 0.0), 1)
-                weight += tl.sum(tl.where(positive, sigmoid, 0.0), 1)
-                grown = grown + ((less_log, value, weight),)
-            else:
-                grown = grown + (0,)
-        state = grown
+                _less, positive = _sides(rank, i + 1, c)
+                wanted = wanted | positive
+        # Sorted by class, most tiles hold no positive; unsorted, to ask costs more than it saves.
+        if not c.SORTED or tl.max(tl.max(wanted.to(tl.int32), 1), 0) > 0:
+            s, _columns = _similarities(a, query, key, m, n, Q, K, c)
+            grown = ()
+            for i in tl.static_range(c.R):
+                if (c.OUT >> i) & 1:
+                    less_log, value, weight = state[i]
+                    _less, positive = _sides(rank, i + 1, c)
+                    log_odds = less_log[:, None] - s * _scale(taus, i)
+                    softplus, sigmoid = _softplus_and_sigmoid(log_odds)
+                    value += tl.sum(tl.where(positive, softplus, 0.0), 1)
+                    weight += tl.sum(tl.where(positive, sigmoid, 0.0), 1)
+                    grown = grown + ((less_log, value, weight),)
+                else:
+                    grown = grown + (0,)
+            state = grown
     for i in tl.static_range(c.R):
         if (c.OUT >> i) & 1:
             _, value, weight = state[i]

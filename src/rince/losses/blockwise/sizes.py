@@ -1,12 +1,12 @@
 """How large a block is, and from where on which path pays, on a CPU and on a GPU.
 
-CPU: blocks fit into caches, measured (docs/decisions/0012). GPU: blocks are as large as memory
-allows, so that launches are few; that they are few is tested, their speed was not measured.
+CPU: blocks fit into caches. GPU: blocks are as large as memory allows, so that launches are few.
+What was measured of both: docs/decisions/0012.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -21,9 +21,11 @@ class Sizes:
 
     Args:
         dense_pairs: number of pairs below which ``engine="auto"`` takes the dense engine.
+        dense_pairs_of_labels: the same for ranks from labels.
         dense_pairs_of_one_rank: the same for info_nce, supcon_in and supcon_out.
         fused_pairs: number of pairs from which "auto" takes the fused engine, if it can serve;
             None: never.
+        fused_products: number of pairs x dimensions up to which it does so in fp32.
         scratch_bytes: memory for the buffers of a block.
         block: queries per block, or samples per panel; None: as many as fit scratch_bytes.
         largest_block: upper limit of queries per block if ``block`` is None; None: no limit.
@@ -39,8 +41,10 @@ class Sizes:
     """
 
     dense_pairs: int = 128 * 128
+    dense_pairs_of_labels: int = 128 * 128
     dense_pairs_of_one_rank: int = 2**22 + 1
     fused_pairs: int | None = None
+    fused_products: int = 2**33
     scratch_bytes: int = 16 * MB
     block: int | None = None
     largest_block: int | None = 512
@@ -55,6 +59,10 @@ class Sizes:
     queries_per_run: int = 64
     pairs_of_a_check: int = 2**22
 
+    def with_block(self, block: int | None) -> Sizes:
+        """The same, but for blocks of a size that a user asks for."""
+        return self if block is None else replace(self, block=block)
+
     def queries_per_block(self, bytes_per_query: int) -> int:
         """As many as fit the scratch, a multiple of 16, at least 16."""
         if self.block is not None:
@@ -67,10 +75,13 @@ class Sizes:
         return self.block or max(self.smallest_panel, min(self.largest_panel, count // 8))
 
 
+CPU_SIZES = Sizes()
+
+
 def sizes_for(device: torch.device) -> Sizes:
     """The sizes that suit a device, by its free memory when it was first asked for."""
     if device.type != "cuda":
-        return Sizes()
+        return CPU_SIZES
     if torch.compiler.is_compiling():  # to ask for the free memory would break the graph
         return gpu_sizes(16 * 1024 * MB)
     return _sizes_of_gpu(device)
@@ -82,7 +93,7 @@ def _sizes_of_gpu(device: torch.device) -> Sizes:
 
 
 def gpu_sizes(free: int) -> Sizes:
-    """Sizes for a GPU with so many bytes free.
+    """Sizes for a GPU, by its free memory in bytes.
 
     A tenth of it, and no more than makes launches few: 3 GB serve 2,048 queries and 131,072 keys
     in two blocks.
@@ -92,7 +103,7 @@ def gpu_sizes(free: int) -> Sizes:
     return Sizes(
         dense_pairs=dense + 1,
         dense_pairs_of_one_rank=dense + 1,
-        fused_pairs=dense + 1,
+        fused_pairs=128 * 128,
         scratch_bytes=scratch,
         largest_block=None,
         by_class_pairs=0,

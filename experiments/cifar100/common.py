@@ -1,0 +1,134 @@
+"""What the studies of this folder share: options, a queue of runs over processes, one training."""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import queue as queues
+import shutil
+import time
+import traceback
+from pathlib import Path
+
+# Of batches of 128; they grow with the batch, as the paper's do.
+CONTRASTIVE_LR, CLASSIFIER_LR = 0.125, 0.2
+
+
+def options(description):
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("out", type=Path, help="folder of the results, one .json a run")
+    parser.add_argument("--outliers", nargs="*", default=[], help="NAME=FOLDER of images")
+    parser.add_argument("--images", type=int, default=400_000, help="images seen in training")
+    parser.add_argument("--backbone", default="tiny-resnet")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--precision", default="32-true", help="Lightning's")
+    parser.add_argument("--workers", type=int, default=1, help="processes, a thread each")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="start none after")
+    return parser
+
+
+def run_all(settings, run, name_of, arguments):
+    """Run what has no result yet: ``run(setting, arguments, outliers)`` gives a dictionary.
+
+    A run that fails is shown and left out; the others go on.
+    """
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    deadline = time.time() + arguments.seconds
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        queue = manager.Queue()
+        for setting in settings:
+            if not (arguments.out / f"{name_of(setting)}.json").exists():
+                queue.put(setting)
+        workers = [
+            context.Process(target=_work, args=(queue, run, name_of, arguments, deadline))
+            for _ in range(arguments.workers)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+
+
+def _work(queue, run, name_of, arguments, deadline):
+    import torch
+
+    from rince.data.image.files import FileImages
+
+    torch.set_num_threads(1)
+    outliers = {
+        name: FileImages.from_folder(folder).preload(32)
+        for name, folder in (given.split("=", 1) for given in arguments.outliers)
+    }
+    while time.time() < deadline:
+        try:
+            setting = queue.get_nowait()
+        except queues.Empty:
+            return
+        start = time.perf_counter()
+        try:
+            result = run(setting, arguments, outliers)
+        except Exception:
+            traceback.print_exc()
+            continue
+        result["seconds"] = time.perf_counter() - start
+        result["machine"] = f"{platform.machine()}, {arguments.device}, torch {torch.__version__}"
+        file = arguments.out / f"{name_of(setting)}.json"
+        part = file.with_suffix(".part")
+        part.write_text(json.dumps(setting | result, indent=1))
+        os.replace(part, file)
+        print(f"{file.stem}: {result['seconds']:.0f} s", flush=True)
+
+
+def trained(setting, arguments, name, data, objective, images_an_epoch, views, **groups):
+    """Train one setting and read it back: the networks by space, its config, epochs and seconds.
+
+    ``groups`` are further option groups of ``TrainConfig``, or changes to ``images``.
+    """
+    import torch
+
+    from rince.training import (
+        ImageOptions,
+        ModelOptions,
+        OptimOptions,
+        TrainConfig,
+        load_run,
+        train,
+    )
+
+    batch = setting["batch"]
+    epochs = max(1, round(setting["images"] / max(1, images_an_epoch // batch * batch)))
+    rate = CLASSIFIER_LR if objective == "cross-entropy" else CONTRASTIVE_LR
+    config = TrainConfig(
+        data=data,
+        objective=objective,
+        model=ModelOptions(backbone=setting["backbone"]),
+        optim=OptimOptions(lr=rate * batch / 128, weight_decay=5e-4, warmup_epochs=0.02 * epochs),
+        images=ImageOptions(augmentation=views, **groups.pop("images", {})),
+        epochs=epochs,
+        batch_size=batch,
+        precision=setting["precision"],
+        seed=setting["seed"],
+        name=name,
+        output=str(arguments.out / "runs"),
+        accelerator="gpu" if arguments.device == "cuda" else "cpu",
+        devices="1",
+        checkpoint_every=10**9,
+        log_every=100,
+        knn_every=0,
+        progress=False,
+        **groups,
+    )
+    folder = arguments.out / "runs" / name
+    shutil.rmtree(folder, ignore_errors=True)  # one that was broken off
+    start = time.perf_counter()
+    train(config)
+    seconds = time.perf_counter() - start
+    run = load_run(folder)
+    spaces = {"backbone": run.backbone.module}
+    if run.head is not None:
+        spaces["embedding"] = torch.nn.Sequential(run.backbone.module, run.head)
+    shutil.rmtree(folder)
+    return spaces, config, {"epochs": epochs, "train_seconds": seconds}

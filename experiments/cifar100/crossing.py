@@ -1,0 +1,117 @@
+"""What decides fine accuracy? Labels a class, views, method: trained and evaluated, one line each.
+
+usage: python experiments/cifar100/crossing.py OUT --root CIFAR [options]
+
+CIFAR holds cifar-100-python/ (torchvision's files). Every setting sees the same number of images
+(--images). Results are OUT/NAME.json, one a run; what is there is not run again, so the study can
+be broken off and gone on with. Retrieval is leave-one-out among the 10,000 test images, in the
+backbone's features and in the embedding that the loss sees; the probe trains on the labelled
+training images.
+"""
+
+from common import options, run_all, trained
+
+METHODS = {
+    "rince": {},
+    "supcon-out": {"objective": "supcon-out"},
+    "cross-entropy": {"objective": "cross-entropy"},
+    "rince-shuffled": {"move_classes": 1.0},  # the control: every class in a wrong superclass
+}
+
+
+def main():
+    parser = options(__doc__.partition("\n")[0])
+    parser.add_argument("--root", required=True, help="folder of cifar-100-python/")
+    parser.add_argument("--labels", type=int, nargs="+", default=(50, 500, 10, 250, 25, 100))
+    parser.add_argument("--views", nargs="+", default=("weak", "strong"))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    arguments = parser.parse_args()
+    shared = {name: getattr(arguments, name) for name in ("backbone", "images", "batch")}
+    settings = [
+        {"method": method, "labels": labels, "views": views, "seed": seed, **shared}
+        | {"precision": arguments.precision}
+        for seed in arguments.seeds
+        for labels in arguments.labels
+        for views in arguments.views
+        for method in arguments.methods
+    ]
+    run_all(settings, run, name_of, arguments)
+
+
+def name_of(setting):
+    name = "{backbone}-{images}-{labels}-{views}-{method}-{seed}".format(**setting)
+    for option, default in (("batch", 128), ("precision", "32-true")):
+        if setting[option] != default:
+            name += f"-{setting[option]}"
+    return name
+
+
+def run(setting, arguments, outliers):
+    from rince.ranks.options import RankOptions
+    from rince.training.splits import load_splits
+
+    method = METHODS[setting["method"]]
+    spaces, config, result = trained(
+        setting,
+        arguments,
+        name_of(setting),
+        "cifar100",
+        method.get("objective", "rince"),
+        100 * setting["labels"],
+        setting["views"],
+        images={"root": arguments.root, "per_class": setting["labels"]},
+        ranks=RankOptions(move_classes=method.get("move_classes", 0.0)),
+    )
+    splits = load_splits(config)
+    metrics = {}
+    for space, network in spaces.items():
+        measured = evaluate(network, splits, outliers, arguments.device)
+        metrics |= {f"{space}/{name}": value for name, value in measured.items()}
+    return {"metrics": metrics, **result}
+
+
+def evaluate(network, splits, outliers, device):
+    from rince.data.batches import eval_batches
+    from rince.evaluation.features import extract_features
+    from rince.metrics import (
+        ClassGaussians,
+        auroc,
+        linear_probe,
+        rank_agreement,
+        retrieval_by_level,
+    )
+
+    def features_of(items):
+        return extract_features(network, eval_batches(items, 512), device).features
+
+    train, test = features_of(splits.train), features_of(splits.test)
+    train_labels, labels = splits.train.labels, splits.test.labels
+    taxonomy = splits.train.taxonomy
+    coarse = taxonomy.labels_at(2)[labels]
+    levels = {"fine": (labels, labels), "coarse": (coarse, coarse)}
+    metrics = {}
+    by_level = retrieval_by_level(test, test, levels, ks=(1,), exclude_self=True)
+    for level, result in by_level.items():
+        metrics[f"{level}/R@1"] = result.recall[1]
+        metrics[f"{level}/mAP"] = result.mean_average_precision
+    ranks = taxonomy.ranks(labels, labels, ignore_self=True)
+    agreement = rank_agreement(test, test, ranks)
+    metrics |= {f"ordering/{name}": value for name, value in agreement.items()}
+    probe = linear_probe(test, train, labels, train_labels, num_classes=100, seed=0)
+    metrics["fine/probe"] = probe.accuracy
+    if not outliers:
+        return metrics
+    try:
+        gaussians = ClassGaussians.fit(train, train_labels)
+    except ValueError as error:  # too few images of a class
+        return metrics | {"outliers": str(error)}
+    detectors = {"gaussian": gaussians, "mahalanobis": gaussians.with_shared_covariance()}
+    for name, other in ((name, features_of(items)) for name, items in outliers.items()):
+        for detector, fit in detectors.items():
+            metrics[f"outliers/{name}/{detector}"] = auroc(fit.score(test), fit.score(other))
+    return metrics
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The levels of a class tree by name: fine, coarse and those between."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from rince.ranks.taxonomy import Taxonomy
+
+
+def coarse_level(taxonomy: Taxonomy) -> int:
+    """The level called coarse, as in ``taxonomy.labels_at(level)``: the top one below the root.
+
+    Levels that hold a single group, as where all paths begin with "entity", are the root; the
+    parents of the deepest classes are not counted among them. 1 in a flat list of classes.
+    """
+    level = taxonomy.num_ranks
+    while level > 2 and len(taxonomy.group_names(level)) == 1:
+        level -= 1
+    return level
+
+
+def tree_levels(taxonomy: Taxonomy) -> dict[str, Tensor]:
+    """Name -> (C,) int64 group of each class, from fine to coarse.
+
+    "fine" is the class itself, "coarse" the top level below the root, "depth-2" the groups by the
+    first two names of a path, and so on; a class that ends above a depth is its own group there.
+    A folder one level deeper adds a level between, and changes neither fine nor coarse.
+
+    Example:
+        >>> tree = Taxonomy([("dog", "husky"), ("dog", "hound", "basset"), ("cat",)])
+        >>> {name: groups.tolist() for name, groups in tree_levels(tree).items()}
+        {'fine': [0, 1, 2], 'depth-2': [2, 1, 0], 'coarse': [1, 1, 0]}
+    """
+    top = coarse_level(taxonomy)
+    names = {top: "coarse", 1: "fine"}
+    return {
+        names.get(level, f"depth-{taxonomy.num_ranks - level + 1}"): taxonomy.labels_at(level)
+        for level in range(1, top + 1)
+    }

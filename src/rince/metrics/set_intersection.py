@@ -1,0 +1,102 @@
+"""Average set intersection: how the nearest items overlap with the first of an ideal order."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from rince.metrics.ordered_items import OrderedItems
+
+
+def average_set_intersection(items: OrderedItems) -> Tensor:
+    """(rows,) expected ASI.
+
+    Up to place n the ideal order holds all positives of the levels below b(n) and fills up with
+    those of level b(n), so the overlap is (nearest ones below b) + min(nearest ones of b, room).
+    """
+    totals = torch.stack([count[:, -1] for count in items.counts])  # (L, rows)
+    width = int(totals[-1].max())
+    n = torch.arange(1, width + 1, device=totals.device)
+    first, last = items.first[:, :width].long(), items.last[:, :width].long()
+    tied = bool((last - first > 1).any())
+    overlap = torch.zeros(totals.shape[1], width, dtype=torch.float64, device=totals.device)
+    below, total_below = torch.zeros_like(overlap), torch.zeros_like(totals[0])
+    for count, total in zip(items.counts, totals, strict=True):
+        near = count[:, 1 : width + 1].double()
+        if tied:  # evenly over the places of a run
+            before, after = count.gather(1, first), count.gather(1, last)
+            near = before + (n - first).double() / (last - first) * (after - before)
+        room = n - total_below[:, None]
+        inside = (room > 0) & (n <= total[:, None])
+        overlap = torch.where(inside, below + torch.minimum(near - below, room.double()), overlap)
+        below, total_below = near, total
+    if tied:
+        _correct_tied_runs(overlap, items, totals)
+    share = (overlap / n).masked_fill(n > totals[-1][:, None], 0)
+    return share.sum(dim=1) / totals[-1].clamp(min=1)
+
+
+def _correct_tied_runs(overlap: Tensor, items: OrderedItems, totals: Tensor) -> None:
+    """The expectation of a minimum is not the minimum of expectations: put the former in place.
+
+    Of two tied items at most one is drawn where it matters, and the two are the same.
+    """
+    width = overlap.shape[1]
+    first, last = items.first[:, :width], items.last[:, :width]
+    begins = (last - first > 2) & (first == torch.arange(width, device=first.device))
+    for row, start in begins.nonzero().tolist():
+        end = int(last[row, start])
+        size = end - start
+        finer_total = finer_before = finer_inside = 0
+        for count, total in zip(items.counts, totals[:, row].tolist(), strict=True):
+            before, inside = int(count[row, start]), int(count[row, end]) - int(count[row, start])
+            low, high = max(start, finer_total), min(end, total)
+            if low < high:  # places low + 1 .. high of the ideal order belong to this level
+                drawn = torch.arange(low + 1, high + 1) - start
+                seen = before - finer_before
+                nearest = _expected_minimum(size, inside - finer_inside, start - finer_total - seen)
+                finer = finer_before + drawn.double() * (finer_inside / size)
+                expected = finer + seen + nearest[drawn]
+                overlap[row, low:high] = expected.to(overlap)
+            finer_total, finer_before, finer_inside = total, before, inside
+
+
+@lru_cache(maxsize=64)
+def _expected_minimum(size: int, marked: int, spare: int) -> Tensor:
+    """(size + 1,): E[min(X, n + spare)] for n = 0 .. size, X the marked ones among n drawn items.
+
+    With Y = n - X the others, it is n - E[max(Y, -spare)], and E[Y; Y >= j] is n others / size
+    times the probability that of n - 1 from one item and one other less at least j - 1 are others.
+    """
+    drawn = torch.arange(size + 1, dtype=torch.float64)
+    others, least = size - marked, -spare
+    if least <= 0:
+        return drawn * (marked / size)
+    at_least = _at_least(size, others, least)
+    within = torch.zeros_like(drawn)
+    if others:
+        within[1:] = drawn[1:] * (others / size) * _at_least(size - 1, others - 1, least - 1)
+    return drawn - within - least * (1 - at_least)
+
+
+def _at_least(size: int, others: int, least: int) -> Tensor:
+    """(size + 1,): the probability that n = 0 .. size drawn items hold at least so many others."""
+    if least <= 0:
+        return torch.ones(size + 1, dtype=torch.float64)
+    if least > others:
+        return torch.zeros(size + 1, dtype=torch.float64)
+    # The least-th other one is drawn at place e: least - 1 of them before, the rest after.
+    place = torch.arange(1, size + 1, dtype=torch.float64)
+    log_share = _log_choose(place - 1, least - 1) + _log_choose(size - place, others - least)
+    share = (log_share - _log_choose(torch.tensor(float(size)).double(), others)).exp()
+    return torch.cat([share.new_zeros(1), share.cumsum(0)])
+
+
+def _log_choose(total: Tensor, chosen: int) -> Tensor:
+    """log of the binomial coefficient; -inf where fewer than ``chosen`` are there."""
+    rest = total - chosen
+    log = torch.lgamma(total + 1) - math.lgamma(chosen + 1) - torch.lgamma(rest.clamp(min=0) + 1)
+    return torch.where(rest >= 0, log, -torch.inf)
