@@ -242,7 +242,7 @@ def test_wrong_tensors_are_refused() -> None:
         ((pixels.float(), labels), "uint8"),
         ((noise(2, 4, 4, 4), labels), "1 or 3"),
         ((pixels, labels[:1]), "one for each of the 2 "),
-        ((pixels, labels.int()), "int64"),
+        ((pixels, labels.float()), "must be integers, got torch.float32"),
         ((pixels, labels + 1), r"\[0, 2\).* hold 2"),
         ((pixels, labels - 1), "hold -1"),
     ):

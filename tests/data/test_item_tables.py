@@ -180,7 +180,7 @@ def test_columns_that_are_named(photos: Path) -> None:
         (lambda r: [HEADER, *r, r[0]], r"line 8: dogs/a.png is in line 2 already .*listed once"),
         (lambda r: [HEADER, *r, ("", "x", "y", "train")], "line 8: no path"),
         (lambda r: [HEADER, *r, ("dogs/b.png", "x", "", "train")], "line 8"),
-        (lambda r: [HEADER, *r[:4], (*r[4][:3], "exam")], "line 6: split is 'exam'"),
+        (lambda r: [HEADER, *r[:4], (*r[4][:3], "exam")], "line 6: the column 'split' is 'exam'"),
         (lambda r: [HEADER, *r[:4]], "'split' never says val or "),
         (lambda r: [HEADER, *r[4:]], "'split' never says train"),
         (lambda r: [HEADER, *r[:3], (*r[3][:3],)], "line 5: 3 cells, .* 4 columns"),

@@ -1,12 +1,17 @@
 from .arrays import TensorImages as TensorImages
 from .batches import TrainLoader as TrainLoader
 from .batches import eval_batches as eval_batches
+from .datasets import from_arrays as from_arrays
+from .datasets import from_dataset as from_dataset
+from .datasets import from_texts as from_texts
 from .image.files import FileImages as FileImages
 from .items import Items as Items
+from .items import Marks as Marks
 from .items import Splits as Splits
 from .kind import Kind as Kind
 from .kind import Request as Request
 from .kinds import kind_of as kind_of
+from .kinds import load_items as load_items
 from .kinds import load_outliers as load_outliers
 from .kinds import load_splits as load_splits
 from .kinds import register_kind as register_kind

@@ -124,11 +124,11 @@ class ItemTable:
         refuse_rows(
             self.table.file,
             [
-                f"line {line}: {SPLIT} is {name!r}"
+                f"line {line}: the column {SPLIT!r} is {name!r}"
                 for (line, _), name in zip(self.table.rows, names, strict=True)
                 if name not in known
             ],
-            f"the column {SPLIT!r} is one of {', '.join(known)}",
+            f"expected one of {', '.join(known)}",
         )
         tests = [name for name in TESTS if name in names]
         for side, there in (("train", "train" in names), (" or ".join(TESTS), bool(tests))):

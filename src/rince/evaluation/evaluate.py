@@ -78,6 +78,12 @@ def evaluate_backbone(
             steps that give a metric of the same name.
     """
     options, taxonomy = options or EvaluationOptions(), splits.train.taxonomy
+    unseen = int((splits.test.labels >= taxonomy.num_classes).sum())
+    require(
+        unseen == 0,
+        f"{unseen} of {len(splits.test)} test {splits.test.noun} are of classes that were never "
+        f"trained, which a probe and kNN cannot tell",
+    )
     require(len(splits.test) > 0, f"there are no test {splits.test.noun} to evaluate on")
 
     def features_of(items: Items | Tensor, workers: int = 0) -> FeatureSet:

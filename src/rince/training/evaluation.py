@@ -34,6 +34,7 @@ def evaluate_run(
     device: str = "auto",
     backbone: Backbone | None = None,
     steps: Sequence[Step] = STEPS,
+    splits: Splits | None = None,
 ) -> Evaluation:
     """Evaluate one run and write its results.
 
@@ -49,6 +50,8 @@ def evaluate_run(
         backbone: a module like the one that was trained, if it was your own.
         steps: what measures the metrics; ``[*STEPS, my_step]`` adds one of your own, a function
             of a :class:`~rince.evaluation.context.Context` to name -> number.
+        splits: items of your own in place of data, as given to
+            :func:`~rince.training.run.train`.
 
     Raises:
         RinceError: no such run or data; or, where ``data`` are not given, data that are no
@@ -69,7 +72,9 @@ def evaluate_run(
         skip_unreadable=config.images.skip_unreadable or skip_unreadable,
     )
     config = replace(config, images=images)
-    if data is None:
+    if splits is not None:
+        _check_fit(trained, splits, "splits")
+    elif data is None:
         splits = _own_splits(trained, config)
     else:
         videos = replace(config.videos, splits=splits_folder, split=split)

@@ -43,21 +43,25 @@ def read_image(path: str | Path, channels: int = 3, at_least: int | None = None)
         RinceError: the file is missing, damaged, truncated or not an image.
     """
     pil = import_extra("PIL.Image", "train")
-    operations = import_extra("PIL.ImageOps", "train")
     try:
         with pil.open(path) as image:
             if at_least is not None:
                 image.draft(None, (at_least, at_least))
-            upright = operations.exif_transpose(image)
-            pixels = np.array(_eight_bit(upright, "L" if channels == 1 else "RGB"))
+            return picture_pixels(image, channels)
     except Exception as error:  # Pillow raises whatever its decoders do
         reason = "Pillow does not know it as an image" if "identify" in str(error) else str(error)
         raise RinceError(
             f"cannot read {path}: {reason or type(error).__name__}{HINT}the file, or leave out "
             f"unreadable images (images.skip_unreadable)"
         ) from error
-    tensor = torch.from_numpy(pixels)
-    return tensor[None] if channels == 1 else tensor.permute(2, 0, 1).contiguous()
+
+
+def picture_pixels(image: Image.Image, channels: int) -> Tensor:
+    """(C, H, W) uint8 of a picture of Pillow's: upright, transparency on white, 8 bits."""
+    operations = import_extra("PIL.ImageOps", "train")
+    upright = operations.exif_transpose(image)
+    pixels = torch.from_numpy(np.array(_eight_bit(upright, "L" if channels == 1 else "RGB")))
+    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
 def read_fitted(path: str | Path, image_size: int, channels: int = 3) -> Tensor:

@@ -230,18 +230,25 @@ def _labels_of_folders(
         warn(f"{len(empty)} class folders in {root} hold no image and are left out: {names}")
     label_of: dict[Names, int] = {}
     further: list[Names] = []
+    folder_of: dict[int, Names] = {}
     for path in folders:
+        if unseen and not taxonomy.called("/".join(path)):
+            further.append(path)
+            continue
         try:
-            label_of[path] = taxonomy.index("/".join(path))
+            label = taxonomy.index("/".join(path))
         except ValueError as error:
-            if unseen:
-                further.append(path)
-                continue
             raise RinceError(
                 f"the folder {root.joinpath(*path)} fits none of the {taxonomy.num_classes} "
                 f"classes given ({error}); test folders may only hold classes that the training "
                 f"folders have"
             ) from None
+        if folder_of.setdefault(label, path) is not path:
+            raise RinceError(
+                f"{root.joinpath(*folder_of[label])} and {root.joinpath(*path)} are both the class "
+                f"{'/'.join(taxonomy.paths[label])}: put the images into one folder"
+            )
+        label_of[path] = label
     try:
         tree = with_further(taxonomy, further, len(folders))
     except ValueError as error:
