@@ -294,8 +294,7 @@ def test_any_names_in_any_table(tmp_path_factory: pytest.TempPathFactory, data: 
     table = read_items(file, "text", None, "table.column")
     try:
         tree, labels = table.classes()
-    except RinceError as error:
-        assert "line " in str(error)
+    except RinceError:
         return
     assert len(labels) == len(rows)
     for label, (_, cells) in zip(labels, table.table.rows, strict=True):

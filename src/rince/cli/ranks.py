@@ -72,7 +72,8 @@ def run(arguments: Sequence[str]) -> None:
         _describe_time(given, config)
         return
 
-    from rince.data.kinds import is_class_table, load_splits
+    from rince.data.items import NothingToHoldOut
+    from rince.data.kinds import is_class_table, load_items, load_splits
     from rince.ranks.taxonomy import Taxonomy
 
     path, counts = Path(given.data), None
@@ -88,10 +89,13 @@ def run(arguments: Sequence[str]) -> None:
         # Lists the files, decodes none.
         images = ImageOptions(cache=False, root=given.data_root)
         config_of = TrainConfig(given.data, images=images, text=text, table=table)
-        train = load_splits(given.data, config_of).train
+        try:
+            train, which = load_splits(given.data, config_of).train, "training "
+        except NothingToHoldOut:
+            train, which = load_items(given.data, config_of), ""
         taxonomy = train.taxonomy
         counts = train.labels.bincount(minlength=taxonomy.num_classes)
-        print(f"{len(train)} training {train.noun} in {given.data}")
+        print(f"{len(train)} {which}{train.noun} in {given.data}")
     batch_size = given.batch_size if counts is None else min(given.batch_size, int(counts.sum()))
     if config.scores is None:
         print(taxonomy.describe(batch_size=batch_size, counts=counts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from rince.core.checks import RinceError
@@ -42,11 +42,21 @@ def others_below(folder: Path, suffixes: Collection[str]) -> str:
 
     Hidden files and what systems leave behind do not count.
     """
-    counts: Counter[str] = Counter()
-    for file in files_below(folder, None):
-        suffix = file.suffix.lower()
-        if suffix not in suffixes and file.name.lower() not in ("thumbs.db", "desktop.ini"):
-            counts[suffix or "without a suffix"] += 1
+    return by_suffix(x for x in files_below(folder, None) if x.suffix.lower() not in suffixes)
+
+
+def by_suffix(files: Iterable[Path]) -> str:
+    """How many files there are of each suffix, most first; those of systems do not count.
+
+    Example:
+        >>> by_suffix(map(Path, ("a.HEIC", "b.heic", "notes", "Thumbs.db")))
+        '2 .heic, 1 without a suffix'
+    """
+    counts = Counter(
+        file.suffix.lower() or "without a suffix"
+        for file in files
+        if file.name.lower() not in ("thumbs.db", "desktop.ini")
+    )
     return ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
 
 

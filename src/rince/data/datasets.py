@@ -120,7 +120,7 @@ def from_dataset(
     if columns is not None:
         chosen = [labels] if isinstance(labels, str) else labels
         require(
-            isinstance(chosen, Sequence) and set((image, *chosen)) <= set(columns),
+            isinstance(chosen, Sequence) and {image, *chosen} <= set(columns),
             f"name the image and label columns, got {image!r} and {labels!r}; the columns are "
             f"{', '.join(columns)}",
         )

@@ -55,6 +55,10 @@ class Marks:
         return Marks(**values)
 
 
+class NothingToHoldOut(RinceError):
+    """Every class has one item only."""
+
+
 class Items(ABC):
     """A labelled data set of one kind. A kind of your own is a class below this one.
 
@@ -263,7 +267,7 @@ def split_by_hash(
         instead: what a user can give in place of this, for the message.
 
     Raises:
-        RinceError: no class has two members.
+        NothingToHoldOut: no class has two members.
     """
     chosen: list[int] = []
     single: list[str] = []
@@ -272,7 +276,7 @@ def split_by_hash(
             single.append(items.taxonomy.classes[label])
         chosen += held_out(members, test_fraction)
     if not chosen:
-        raise RinceError(
+        raise NothingToHoldOut(
             f"{items.name}: no class has two members, so none can be held out for the test: give "
             f"{instead}, or more data"
         )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rince.core.checks import RinceError, import_extra, require
+from rince.core.checks import RinceError, import_extra, require, warn
 from rince.data.items import HINT, warn_left_out
 from rince.data.views import eval_transform
 
@@ -155,6 +155,15 @@ def _fitted(
     warn_left_out(map(str, failures), len(paths), "images")
 
 
+def _warn_of_dark(bits: int) -> None:
+    # Without the file's name: Python shows the same warning once.
+    warn(
+        f"an image of 16 bits holds no value above {2**bits - 1}, as {bits} bits in a file of 16 "
+        f"do: it is read as nearly black. If that is what they are, multiply such files by "
+        f"{2 ** (16 - bits)} first"
+    )
+
+
 def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
     from PIL import Image
 
@@ -164,6 +173,8 @@ def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
         deep = np.asarray(image).astype(np.float64).clip(0, 65535)
         # 32 bits may hold bytes as well (exports of arrays), which would all become black.
         scale = 1 if image.mode == "I" and deep.max() <= 255 else 257
+        if scale == 257 and 0 < deep.max() < 2**14:
+            _warn_of_dark(max(10, int(deep.max()).bit_length()))
         image = Image.fromarray((deep / scale).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.digests import content_digest, digest
-from rince.core.files import IMAGE_SUFFIXES, files_below
+from rince.core.files import IMAGE_SUFFIXES, by_suffix, files_below
 from rince.core.input_spec import InputSpec
 from rince.data.arrays import TensorImages
 from rince.data.image.decode import (
@@ -98,11 +98,17 @@ class FileImages(Items):
             taxonomy, label_of = _labels_of_folders(folder, taxonomy, unseen)
         paths: list[str] = []
         labels: list[int] = []
+        others: list[Path] = []
         for path, label in label_of.items():
             # A class folder holds no folders: the taxonomy has seen to that.
-            files = [str(file) for file in files_below(folder.joinpath(*path), IMAGE_SUFFIXES)]
-            paths += files
-            labels += [label] * len(files)
+            for file in files_below(folder.joinpath(*path), None):
+                if file.suffix.lower() in IMAGE_SUFFIXES:
+                    paths.append(str(file))
+                    labels.append(label)
+                else:
+                    others.append(file)
+        if left_out := by_suffix(others):
+            warn(f"{folder}: {len(paths)} images; left out, as they are none: {left_out}")
         images = cls(
             tuple(paths), torch.tensor(labels, dtype=torch.int64), taxonomy, folder.name, channels
         )
