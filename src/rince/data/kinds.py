@@ -113,6 +113,34 @@ def load_splits(
     return kind.load(Request(data, options, seed, by_time, channels, backbone))
 
 
+def load_test(
+    path: str,
+    noun: str,
+    options: DataOptions,
+    *,
+    channels: int = 3,
+    skip_unreadable: bool = False,
+    backbone: str | None = None,
+) -> Items:
+    """All items of a folder or file, with labels of their own, of any classes.
+
+    Args:
+        path: of a folder with ``train/`` and ``test/`` (or ``val/``) the latter is taken.
+        noun: what they are called: the kind that a network takes.
+        options: those of the training. channels, skip_unreadable, backbone: as in
+            :func:`load_splits` and :func:`load_outliers`.
+
+    Raises:
+        RinceError: data that cannot be found or read, or of another kind.
+    """
+    if not may_be(path, noun):
+        raise RinceError(f"{path} holds no {noun}: give a test of the kind that was trained on")
+    request = Request(
+        path, options, channels=channels, backbone=backbone, skip_unreadable=skip_unreadable
+    )
+    return kind_named(noun).load_test(request)
+
+
 def load_outliers(
     path: str,
     items: Items,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import require
+from rince.evaluation.results import EMBEDDING
 from rince.metrics.arrays import check_features, check_labels
 
 
@@ -37,6 +39,20 @@ class FeatureSet:
 
     def __len__(self) -> int:
         return len(self.features)
+
+
+def in_spaces(features: Tensor, head: nn.Module | None) -> dict[str, Tensor]:
+    """The features, and where there is a projection head its embeddings of them.
+
+    Returns:
+        What stands before the names of the metrics of a space -> (N, D) float32.
+    """
+    if head is None:
+        return {"": features}
+    head = copy.deepcopy(head).cpu().eval()
+    with torch.no_grad():
+        parts = [head(part) for part in torch.split(features, 4096)]
+    return {"": features, EMBEDDING: torch.cat(parts).float()}
 
 
 def extract_features(

@@ -10,8 +10,9 @@ import yaml
 
 from rince._version import __version__
 from rince.data.kinds import kind_named
-from rince.evaluation.results import Evaluation
+from rince.evaluation.results import Evaluation, of_space
 from rince.models.encoders import Encoder
+from rince.models.options import Space
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.readers import some_names
 from rince.ranks.taxonomy import Taxonomy
@@ -139,10 +140,13 @@ def _results(evaluation: Evaluation | None, features: bool, inputs: str) -> str:
     if evaluation is None:
         return "Not evaluated."
     info = evaluation.info
+    space: Space = "backbone" if features else "embedding"
+    metrics = of_space(evaluation.metrics, space)
+    elsewhere = not metrics  # an older rince measured the features alone
     lines = [
         f"By `rince evaluate` on {info['data']}: {info['train_images']} training and "
         f"{info['test_images']} test {inputs}, one run"
-        + ("." if features else ", of the backbone's features, not of the embeddings given here."),
+        + (", of the backbone's features, not of the embeddings given here." if elsewhere else "."),
         "Per cent, but for the correlation; FPR95 is better when lower.",
         "",
         "| metric | |",
@@ -150,7 +154,7 @@ def _results(evaluation: Evaluation | None, features: bool, inputs: str) -> str:
     ]
     lines += [
         f"| {markdown_escape(key)} | {format_metric(key, value)} |"
-        for key, value in evaluation.metrics.items()
+        for key, value in (metrics or evaluation.metrics).items()
     ]
     return "\n".join(lines)
 

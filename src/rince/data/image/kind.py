@@ -39,6 +39,16 @@ def load(request: Request) -> Splits:
     )
 
 
+def load_test(request: Request) -> Items:
+    """All images of a folder of class folders."""
+    from rince.data.image.sources import load_test_images
+
+    images = request.options.images
+    mode: OnUnreadable = "skip" if request.skip_unreadable else "error"
+    size, channels = images.image_size, request.channels
+    return load_test_images(request.data, size, channels, cache=images.cache, on_unreadable=mode)
+
+
 def load_outliers(request: Request, items: Items) -> Items:
     """All images below a folder; or :data:`DIGITS`."""
     from rince.data.arrays import unlabelled
@@ -84,6 +94,7 @@ IMAGES = Kind(
     noun="images",
     recognise=lambda data, by_time: True,
     load=load,
+    load_test=load_test,
     load_outliers=load_outliers,
     embedding_names=embedding_names,
     embedding_inputs=embedding_inputs,

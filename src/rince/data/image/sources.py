@@ -88,6 +88,31 @@ def load_dataset(
     return Splits(*chosen)
 
 
+def load_test_images(
+    data: str | Path,
+    image_size: int | None = None,
+    channels: int = 3,
+    *,
+    cache: bool | None = None,
+    on_unreadable: OnUnreadable = "error",
+) -> TensorImages | FileImages:
+    """All images of a tree of class folders; of one with splits those of the test.
+
+    Args:
+        data: the folder. The others are those of :func:`load_dataset`.
+
+    Raises:
+        RinceError: no such folder, none of class folders, or a file that cannot be read.
+    """
+    folder, size = _existing_folder(str(data)), image_size or IMAGE_SIZE
+    splits = split_folders(folder)
+    files = FileImages.from_folder(splits[1] if splits else folder, channels=channels)
+    files = replace(files, name=folder.resolve().name, image_size=size)
+    if size <= CACHE_UP_TO if cache is None else cache:
+        return files.preload(size, on_unreadable)
+    return files.readable() if on_unreadable == "skip" else files
+
+
 def load_outliers(
     path: str | Path, image_size: int, channels: int = 3, on_unreadable: OnUnreadable = "error"
 ) -> Tensor:

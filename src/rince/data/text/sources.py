@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from rince.core.checks import RinceError, warn
-from rince.core.tables import Row
+from rince.core.tables import Row, Table
 from rince.data.items import Splits, at_most, drop_duplicates, split_by_hash
 from rince.data.text.rows import read_text_table
 from rince.data.text.texts import Texts
@@ -53,19 +53,9 @@ def load_texts(
             labels that are no tree, a split that is none.
     """
     table = read_text_table(data, column)
-    rows, columns = table.rows, table.columns
-    if labels is None and "" in columns:
-        warn(f"{data} has a column without a name, which is left out of the labels")
-    others = [c for c in columns if c and c not in (column, SPLIT)]
-    levels = others if labels is None else list(labels)
-    missing = [repr(name) for name in levels if name not in columns]
-    if missing or not levels:
-        raise RinceError(
-            f"{data} has no column {', '.join(missing) or 'of labels'}; its columns are "
-            f"{', '.join(columns)}: name those of the labels, from coarse to fine (text.labels)"
-        )
+    rows, levels = table.rows, _levels(table, column, labels)
     try:
-        if SPLIT in columns:
+        if SPLIT in table.columns:
             train = _texts(data, _part(rows, ("train",)), column, levels)
             test = _texts(data, _part(rows, _TESTS), column, levels, train.taxonomy)
         else:
@@ -81,6 +71,24 @@ def load_texts(
     return Splits(train, test)
 
 
+def load_test_texts(
+    data: str | Path, *, column: str = "text", labels: Sequence[str] | None = None
+) -> Texts:
+    """All texts of a file with their labels, not yet tokenised; of one with splits the test's.
+
+    Raises:
+        RinceError: as :func:`load_texts`.
+    """
+    table = read_text_table(data, column)
+    levels, rows = _levels(table, column, labels), table.rows
+    try:
+        if SPLIT in table.columns and any(cells[SPLIT].lower() in _TESTS for _, cells in rows):
+            rows = _part(rows, _TESTS)
+        return _texts(data, rows, column, levels)
+    except ValueError as error:
+        raise RinceError(f"{data}: {error}") from None
+
+
 def load_text_outliers(path: str | Path, taxonomy: Taxonomy, *, column: str = "text") -> Texts:
     """All texts of a file, not yet tokenised; its other columns are not looked at.
 
@@ -90,6 +98,22 @@ def load_text_outliers(path: str | Path, taxonomy: Taxonomy, *, column: str = "t
     texts = tuple(read_text_table(path, column).column(column))
     tokens, labels = (torch.zeros(len(texts), *rest, dtype=torch.int64) for rest in ((0,), ()))
     return Texts(texts, tokens, labels, taxonomy, Path(path).stem)
+
+
+def _levels(table: Table, column: str, labels: Sequence[str] | None) -> list[str]:
+    """Names of the columns of labels, from coarse to fine."""
+    data, columns = table.file, table.columns
+    if labels is None and "" in columns:
+        warn(f"{data} has a column without a name, which is left out of the labels")
+    others = [c for c in columns if c and c not in (column, SPLIT)]
+    levels = others if labels is None else list(labels)
+    missing = [repr(name) for name in levels if name not in columns]
+    if missing or not levels:
+        raise RinceError(
+            f"{data} has no column {', '.join(missing) or 'of labels'}; its columns are "
+            f"{', '.join(columns)}: name those of the labels, from coarse to fine (text.labels)"
+        )
+    return levels
 
 
 def _part(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:

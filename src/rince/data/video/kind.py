@@ -39,6 +39,24 @@ def load(request: Request) -> Splits:
     )
 
 
+def load_test(request: Request) -> Items:
+    """Clips of all videos below a folder, labelled by its folders."""
+    from rince.data.video.sources import load_test_clips
+
+    images, videos = request.options.images, request.options.videos
+    return load_test_clips(
+        request.data,
+        frames=videos.frames,
+        stride=videos.stride,
+        hop=videos.hop,
+        per_video=videos.per_video,
+        frame_size=videos.frame_size,
+        image_size=images.image_size,
+        channels=request.channels,
+        skip_unreadable=request.skip_unreadable,
+    )
+
+
 def load_outliers(request: Request, items: Items) -> Items:
     """All clips of all videos below a folder."""
     from rince.data.arrays import unlabelled
@@ -102,6 +120,7 @@ CLIPS = Kind(
     noun="clips",
     recognise=recognise,
     load=load,
+    load_test=load_test,
     load_outliers=load_outliers,
     embedding_names=embedding_names,
     embedding_inputs=embedding_inputs,

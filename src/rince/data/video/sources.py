@@ -110,6 +110,34 @@ def load_videos(
     return Splits(clips.subset((~test).nonzero()[:, 0]), clips.subset(test.nonzero()[:, 0]))
 
 
+def load_test_clips(
+    data: str | Path,
+    *,
+    frames: int,
+    stride: int,
+    hop: float | None = None,
+    per_video: int | None = None,
+    frame_size: int | None = None,
+    image_size: int | None = None,
+    channels: int = 3,
+    skip_unreadable: bool = False,
+) -> VideoClips:
+    """All clips of the videos of a folder, labelled by its folders; the arguments are those of
+    :func:`load_videos`. Of a folder with splits those of the test.
+
+    Raises:
+        RinceError: no such folder, no video in it, or one that cannot be read.
+    """
+    folder, size = Path(data).expanduser(), image_size or FRAME_SIZE
+    shape = (channels, frames, frame_size or size, frame_size or size)
+    files = listed_videos(folder, None, 1)
+    files = [file for file in files if file.test] or files
+    shots = shots_of(None)
+    clips = _cut(files, shape, stride, hop, per_video, shots, skip_unreadable, folder.name)
+    clips = replace(clips, image_size=size)
+    return clips.readable() if skip_unreadable else clips
+
+
 def load_clip_outliers(
     path: str | Path,
     *,
