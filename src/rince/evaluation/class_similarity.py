@@ -28,7 +28,10 @@ MAX_CLASSES = 1000  # 2 MB in the run's folder, and as many lines as a figure ca
 
 
 def class_similarity(
-    test: FeatureSet, train: FeatureSet, taxonomy: Taxonomy, given: ClassRanks | Taxonomy | None = None
+    test: FeatureSet,
+    train: FeatureSet,
+    taxonomy: Taxonomy,
+    given: ClassRanks | Taxonomy | None = None,
 ) -> ClassSimilarity | None:
     """Learned against given similarity of the classes, in an order that shows the groups.
 

@@ -89,9 +89,7 @@ def checked_paths(
 _INVISIBLE = ": the two differ only in what nobody sees, or in how an accent is stored"
 
 
-def _check_looks(
-    paths: Sequence[Names], odd: set[str], place: Callable[[int], str]
-) -> None:
+def _check_looks(paths: Sequence[Names], odd: set[str], place: Callable[[int], str]) -> None:
     """Refuse two names of a group that look the same, and two paths that are written the same.
 
     Args:
