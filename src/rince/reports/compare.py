@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rince.core.checks import RinceError
+from rince.core.files import replacing
 from rince.evaluation.elsewhere import VECTOR_SUFFIXES, results_folder
 from rince.evaluation.results import load_evaluation
 from rince.reports.page import write_report
@@ -21,19 +22,12 @@ from rince.training.history import read_history
 def compare_runs(
     folders: Sequence[Path], output: Path, *, title: str, markdown: str | None = None
 ) -> None:
-    """Print the table, write the page (and the table as Markdown).
-
-    Args:
-        folders: of evaluated runs. output: the page. title: of the page.
-        markdown: file for the table; None writes none.
-
-    Raises:
-        RinceError: as of :func:`read_run`, or the page cannot be written.
-    """
+    """Print the table of evaluated runs, write the page and, to ``markdown``, the table."""
     runs = [read_run(folder) for folder in folders]
     print_table(runs)
     if markdown is not None:
-        Path(markdown).write_text(markdown_table(runs) + "\n", encoding="utf-8")
+        with replacing(Path(markdown)) as part:
+            part.write_text(markdown_table(runs) + "\n", encoding="utf-8")
     print(f"report: {write_report(runs, output, title=title)}")
 
 

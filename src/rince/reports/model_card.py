@@ -18,6 +18,7 @@ from rince.ranks.readers import some_names
 from rince.ranks.taxonomy import Taxonomy
 from rince.reports.run_report import one_line
 from rince.reports.table import format_metric, markdown_escape
+from rince.training.objectives import OBJECTIVES
 
 # Of the machine and the people that trained it, not of the network.
 _PRIVATE = ("name", "output", "progress", "accelerator", "devices")
@@ -79,15 +80,10 @@ def model_card(
     """The text of a card.
 
     Args:
-        encoder: what is exported.
-        name: of the run.
         label: of the method, such as "rince out-in".
         config: the run's, nested. Of absolute paths only the last part is shown, as cards are
             published and folders tell of people.
-        step: optimizer steps taken.
-        ranks: what RINCE was trained on.
         about: about.json of a finished run; empty for another.
-        evaluation: what was measured; None: nothing.
         onnx_difference: from :func:`~rince.models.onnx_file.write_onnx`; None: no such file.
     """
     features = encoder.embedding_dim is None
@@ -165,8 +161,9 @@ def _results(evaluation: Evaluation | None, features: bool, inputs: str) -> str:
 
 def _ranks(ranks: ClassRanks | Taxonomy, config: Mapping[str, Any], label: str) -> str:
     """Pairs of different classes by rank; on the diagonal all are rank 1."""
-    if config["objective"] != "rince":
-        return f"{label} knows none."
+    row = OBJECTIVES.get(config["objective"])  # None of one from outside, which may read them
+    if row is not None and "ranks" not in row.reads:
+        return f"{label} does not read `ranks`."
     if config["ranks"]["by"] == "time":
         return "By time: rank 1 is the same clip; see `ranks` in the configuration below."
     if isinstance(ranks, Taxonomy):  # counted by groups, of any number of classes

@@ -101,9 +101,6 @@ def comparison_rows(runs: Sequence[RunReport]) -> Comparison:
 
     Runs with one label whose options agree, but for the seed and the folder
     (:data:`SEED_KEYS`), share a row.
-
-    Raises:
-        ValueError: no runs.
     """
     require(len(runs) > 0, "a comparison needs at least one run, got none")
     groups: dict[tuple[str, str], list[RunReport]] = {}
@@ -156,9 +153,6 @@ def print_table(runs: Sequence[RunReport]) -> None:
 
     Where the output is not a terminal, it is plain text: blocks of about 100 columns, one line
     per row whatever its length, no colours.
-
-    Raises:
-        ValueError: no runs.
     """
     comparison = comparison_rows(runs)
     new_console = import_extra("rich.console", "train").Console
@@ -217,11 +211,7 @@ def _width_of(table: Any, console: Any) -> int:
 
 
 def markdown_table(runs: Sequence[RunReport]) -> str:
-    """The same table in markdown, best values in bold.
-
-    Raises:
-        ValueError: no runs.
-    """
+    """The same table in markdown, best values in bold."""
     comparison = comparison_rows(runs)
     heads = [" ".join(_header_lines(column)) for column in comparison.columns]
     lines = [
@@ -309,8 +299,8 @@ def _orders(runs: Sequence[RunReport]) -> list[str]:
     negatives. By pairs rather than strictly: one outlier in a large gallery spoils a whole query.
     """
     names = dict.fromkeys(name for run in runs for name in run.evaluation.metrics)
-    found = re.findall(r"^ordering/pairs/(\d+)>(\d+)$", "\n".join(names), re.MULTILINE)
-    orders = sorted((int(better), int(worse) or 128, int(worse)) for better, worse in found)
+    pairs = re.findall(r"^ordering/pairs/(\d+)>(\d+)$", "\n".join(names), re.MULTILINE)
+    orders = sorted((int(better), int(worse) or 128, int(worse)) for better, worse in pairs)
     return [f"{a}>{b}" for a, _, b in orders if a == orders[0][0] or not b]
 
 
@@ -343,11 +333,6 @@ def _scale(key: str, value: float) -> tuple[float, int]:
     if re.search(r"hierarchy/(mistake-severity|distance@\d+)$", key):
         return 1.0, 2
     return (1.0, 3) if key.endswith("correlation") else (100.0, 1)
-
-
-def _header_words(column: Column) -> list[str]:
-    words = [column.group, *column.name.split()]
-    return [*words, "↓"] if column.higher_is_better is False else words
 
 
 def _header_lines(column: Column) -> list[str]:

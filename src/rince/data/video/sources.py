@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rince.core.cache import cache_folder
 from rince.core.checks import RinceError, require
+from rince.core.files import cache_folder
 from rince.data.items import HINT, SPLIT_SEED, Splits, held_out, warn_left_out
 from rince.data.video.cache import ClipCache
 from rince.data.video.clips import VideoClips

@@ -97,7 +97,7 @@ def reason_against(query: Tensor, key: Tensor, ranks: PairRanks, num_ranks: int)
 
 
 def why_no_triton() -> str | None:
-    """What is wrong with the installed Triton, and how to mend it; None if nothing is."""
+    """What is wrong with the installed Triton, and how to fix it; None if nothing is."""
     oldest = ".".join(map(str, OLDEST_TRITON))
     try:
         import triton
@@ -131,10 +131,7 @@ def fused_loss(
             as fp32; sums are fp32 in any case.
         tiles: of the forward and of the backward pass; None takes what fits the dimension and
             the precision.
-        sort_from: with so many pairs items are sorted by class, so that tiles hold few classes.
-
-    Raises:
-        ValueError: the engine cannot take this case; the message says why.
+        sort_from: number of pairs from which items are sorted by class: tiles hold few classes.
     """
     reason = reason_against(query, key, ranks, len(taus))
     require(reason is None, f'engine="fused" cannot take this case: {reason}')
@@ -335,9 +332,9 @@ class _Launch:
             AS_KEY=as_key,
             TAUS=want_taus,
         )
-        found = out[0] if splits == 1 else out.sum(dim=0)
+        of_rows = out[0] if splits == 1 else out.sum(dim=0)
         # d x / d tau = -s / tau^2, and one tau is in the slope already.
-        return found, None if of_taus is None else -of_taus.sum(dim=(0, 2)) / self.taus
+        return of_rows, None if of_taus is None else -of_taus.sum(dim=(0, 2)) / self.taus
 
     def _splits(self, rows: int, columns: int, tiles: Tiles) -> int:
         """Parts of the columns: enough programs to fill the card, and no part without a tile."""
