@@ -88,12 +88,12 @@ def about(device: torch.device) -> list[str]:
         version = triton.__version__
     except ImportError:
         version = "none"
-    found = [
+    software = [
         f"Python {platform.python_version()}, PyTorch {torch.__version__}, Triton {version}, "
         f"{time.strftime('%Y-%m-%d')}"
     ]
     if device.type != "cuda":
-        return [f"{platform.processor() or platform.machine()}, CPU", *found]
+        return [f"{platform.processor() or platform.machine()}, CPU", *software]
     properties = torch.cuda.get_device_properties(device)
     query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
@@ -104,5 +104,5 @@ def about(device: torch.device) -> list[str]:
         f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, "
         f"{properties.multi_processor_count} multiprocessors, driver {driver.split()[0]}, "
         f"CUDA {torch.version.cuda}",
-        *found,
+        *software,
     ]

@@ -74,9 +74,9 @@ def rince_retrieval() -> Callable[[], Numbers]:
     query, gallery, labels = retrieval_data()
 
     def job() -> Numbers:
-        found = retrieval_by_level(query, gallery, labels, ks=KS)
+        by_level = retrieval_by_level(query, gallery, labels, ks=KS)
         numbers: Numbers = {}
-        for level, result in found.items():
+        for level, result in by_level.items():
             numbers[f"{level}/mAP"] = result.mean_average_precision
             numbers |= {f"{level}/R@{k}": recall for k, recall in result.recall.items()}
         return numbers
@@ -233,9 +233,9 @@ def in_own_process(task: str, name: str, threads: int) -> Measured:
     return Measured(*json.loads(run.stdout))
 
 
-def check_equal(task: str, found: dict[str, Numbers]) -> None:
+def check_equal(task: str, by_name: dict[str, Numbers]) -> None:
     """Names that say "(other ...)" are another model's numbers."""
-    same = {name: numbers for name, numbers in found.items() if "(other" not in name}
+    same = {name: numbers for name, numbers in by_name.items() if "(other" not in name}
     reference = same["rince"]
     for name, numbers in same.items():
         for key, value in numbers.items():
@@ -249,23 +249,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="tasks whose name holds this")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    found = parser.parse_args()
-    torch.set_num_threads(found.threads)
-    if found.one:
-        task, name = found.one
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.one:
+        task, name = options.one
         print(json.dumps(job_measured(TASKS[task][name])))
         return
     print(
-        f"| best of {found.rounds}, {found.threads} thread(s) "
+        f"| best of {options.rounds}, {options.threads} thread(s) "
         "| seconds | x rince | CPU seconds | extra MB |\n|:---|---:|---:|---:|---:|"
     )
     for task, contenders in TASKS.items():
-        if found.only not in task:
+        if options.only not in task:
             continue
         runs: dict[str, list[Measured]] = {name: [] for name in contenders}
-        for _ in range(found.rounds):
+        for _ in range(options.rounds):
             for name in contenders:
-                run = in_own_process(task, name, found.threads)
+                run = in_own_process(task, name, options.threads)
                 runs[name].append(run)
                 print(f"{task}: {name}: {run.seconds:.1f} s", file=sys.stderr)
         check_equal(task, {name: of_name[0].numbers for name, of_name in runs.items()})

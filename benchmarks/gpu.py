@@ -130,11 +130,11 @@ def errors(report: Report) -> None:
         wanted = problem.expected()
         for engine in ("dense", "streamed", "fused-fp32", "fused-tf32", "fused-bf16"):
             try:
-                found = outcome(problem, engine, "cuda")
+                given = outcome(problem, engine, "cuda")
             except Exception as error:
                 rows.append([f"{engine}, {name}", _short(error), "", ""])
                 continue
-            parts = [found.loss, *found.gradients[:2]]
+            parts = [given.loss, *given.gradients[:2]]
             right = [wanted.loss, *wanted.gradients[:2]]
             cells = [f"{error(a, b):.1e}" for a, b in zip(parts, right, strict=True)]
             rows.append([f"{engine}, {name}", *cells])
@@ -209,10 +209,10 @@ def launches_and_waits(report: Report) -> None:
             if "bare" in name:
                 continue
             try:
-                found = [f"{launches(job):,}", waits(job)]
+                cells = [f"{launches(job):,}", waits(job)]
             except Exception as error:
-                found = ["", _short(error)[:80]]
-            rows.append([f"{size}: {name}", *found])
+                cells = ["", _short(error)[:80]]
+            rows.append([f"{size}: {name}", *cells])
     report.table(["a step without checks", "launches", "waits for the card at"], rows)
 
 

@@ -48,14 +48,14 @@ def by_rince(queries: int) -> Callable[[], Numbers]:
     features, levels = items()
 
     def job() -> Numbers:
-        found = hierarchical_retrieval(
+        result = hierarchical_retrieval(
             features[:queries], features, levels[:queries], levels, ks=KS, exclude_self=True
         )
-        numbers = {"H-AP": found.h_ap, "ASI": found.asi, "NDCG": found.ndcg}
-        for level, result in enumerate(found.levels, start=1):
-            numbers |= {f"{level}/R@{k}": recall for k, recall in result.recall.items()}
-            numbers[f"{level}/R-precision"] = result.r_precision
-            numbers[f"{level}/MAP@R"] = result.map_at_r
+        numbers = {"H-AP": result.h_ap, "ASI": result.asi, "NDCG": result.ndcg}
+        for level, of_level in enumerate(result.levels, start=1):
+            numbers |= {f"{level}/R@{k}": recall for k, recall in of_level.recall.items()}
+            numbers[f"{level}/R-precision"] = of_level.r_precision
+            numbers[f"{level}/MAP@R"] = of_level.map_at_r
         return numbers
 
     return job
@@ -82,10 +82,10 @@ def by_metric_learning(queries: int) -> Callable[[], Numbers]:
         )
         numbers: Numbers = {}
         for level, groups in enumerate(levels.unbind(dim=1), start=1):
-            found = calculator.get_accuracy(
+            values = calculator.get_accuracy(
                 features[:queries], groups[:queries], features, groups, ref_includes_query=True
             )
-            numbers |= {f"{level}/{names[name]}": value for name, value in found.items()}
+            numbers |= {f"{level}/{names[name]}": value for name, value in values.items()}
         return numbers
 
     return job

@@ -38,16 +38,16 @@ def main() -> int:
     parser.add_argument(
         "--runs", type=int, default=9, help="fresh processes; the first is left out"
     )
-    found = parser.parse_args()
+    options = parser.parse_args()
     times = []
-    for _ in range(found.runs):
+    for _ in range(options.runs):
         out = subprocess.run(
             [sys.executable, "-c", CODE], capture_output=True, text=True, check=True
         )
         times.append(tuple(map(float, out.stdout.split())))
     medians = [statistics.median(x) for x in zip(*times[1:], strict=True)]
     worst = [max(x) for x in zip(*times[1:], strict=True)]
-    print(f"Python {platform.python_version()}, {platform.machine()}, {found.runs - 1} processes")
+    print(f"Python {platform.python_version()}, {platform.machine()}, {options.runs - 1} processes")
     for name, median, most in zip(NAMES, medians, worst, strict=True):
         print(f"{name:10} median {median * 1e3:6.1f} ms, slowest {most * 1e3:6.1f} ms")
     return int(medians[0] > LIMIT)

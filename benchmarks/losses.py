@@ -156,23 +156,23 @@ class Case:
 
 
 def contenders(case: Case, size: Size) -> dict[str, Callable[[], None]]:
-    found: dict[str, Callable[[], None]] = {
+    jobs: dict[str, Callable[[], None]] = {
         "bare": case.bare,
         "streamed in": lambda: case.ours("in", "streamed"),
         "streamed out-in": lambda: case.ours("out-in", "streamed"),
         "streamed out": lambda: case.ours("out", "streamed"),
     }
     if size.queries * (size.keys or size.queries) <= DENSE_UP_TO:
-        found["dense out-in"] = lambda: case.ours("out-in", "dense")
-        found["InfoNCE (F.cross_entropy)"] = case.cross_entropy
+        jobs["dense out-in"] = lambda: case.ours("out-in", "dense")
+        jobs["InfoNCE (F.cross_entropy)"] = case.cross_entropy
         if importlib.util.find_spec("pytorch_metric_learning"):
-            found["SupConLoss (pytorch-metric-learning)"] = case.supcon
-    return found
+            jobs["SupConLoss (pytorch-metric-learning)"] = case.supcon
+    return jobs
 
 
 def gpu_contenders(case: Case, size: Size) -> dict[str, Callable[[], None]]:
     """Without the checks that read values, as a training step would."""
-    found: dict[str, Callable[[], None]] = {
+    jobs: dict[str, Callable[[], None]] = {
         "bare": case.bare,
         "bare, TF32": case.bare_tf32,
         "bare, bf16": lambda: case.bare(torch.bfloat16),
@@ -190,11 +190,11 @@ def gpu_contenders(case: Case, size: Size) -> dict[str, Callable[[], None]]:
         "auto out-in": lambda: case.ours("out-in", "auto", validate=False),
     }
     if size.queries * (size.keys or size.queries) <= DENSE_UP_TO:
-        found["dense out-in"] = lambda: case.ours("out-in", "dense", validate=False)
-        found["InfoNCE (F.cross_entropy)"] = case.cross_entropy
+        jobs["dense out-in"] = lambda: case.ours("out-in", "dense", validate=False)
+        jobs["InfoNCE (F.cross_entropy)"] = case.cross_entropy
         if importlib.util.find_spec("pytorch_metric_learning"):
-            found["SupConLoss (pytorch-metric-learning)"] = case.supcon
-    return found
+            jobs["SupConLoss (pytorch-metric-learning)"] = case.supcon
+    return jobs
 
 
 def gpu_table(memory: bool) -> list[str]:
@@ -246,30 +246,30 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    found = parser.parse_args()
-    torch.set_num_threads(found.threads)
-    if found.device == "cuda":
-        print("\n".join([*about(torch.device("cuda")), "", *gpu_table(found.memory)]))
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.device == "cuda":
+        print("\n".join([*about(torch.device("cuda")), "", *gpu_table(options.memory)]))
         return
-    sizes = (*SIZES, LARGE) if found.memory else SIZES
-    if found.one:
-        print(peak_memory(sizes[int(found.one[0])], found.one[1]))
+    sizes = (*SIZES, LARGE) if options.memory else SIZES
+    if options.one:
+        print(peak_memory(sizes[int(options.one[0])], options.one[1]))
         return
     rows: dict[str, dict[Size, str]] = {}
     for index, size in enumerate(sizes):
-        if found.memory:
+        if options.memory:
             for name in contenders(Case(Size(64, 64, 8, size.ranks)), size):
                 command = [sys.executable, __file__, "--memory", "--one", str(index), name]
                 run = subprocess.run(command, capture_output=True, text=True)
                 text = f"{float(run.stdout):,.0f}" if run.returncode == 0 else "died"
                 rows.setdefault(name, {})[size] = text
         else:
-            measured = times(size, found.rounds if size.queries < 8192 else 3)
+            measured = times(size, options.rounds if size.queries < 8192 else 3)
             for name, value in measured.items():
                 ratio = f"{value / measured['bare']:.2f}"
                 text = f"{1000 * value:,.0f} ms" if name == "bare" else ratio
                 rows.setdefault(name, {})[size] = text
-    what = "peak extra MB" if found.memory else f"x bare, {found.threads} thread(s)"
+    what = "peak extra MB" if options.memory else f"x bare, {options.threads} thread(s)"
     print(f"| {what} | " + " | ".join(map(str, sizes)) + " |")
     print("|:---|" + "---:|" * len(sizes))
     for name, row in rows.items():

@@ -98,15 +98,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--objective", default="rince")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
-    found = parser.parse_args()
-    if found.one is not None:
-        print(*measure(*ROWS[found.one], found.objective, found.threads))
+    options = parser.parse_args()
+    if options.one is not None:
+        print(*measure(*ROWS[options.one], options.objective, options.threads))
         return
     print("| batch | micro-batch | peak extra MB | s a step | CPU ms an image |")
     print("|---:|---:|---:|---:|---:|")
     for index, (batch_size, micro_batch) in enumerate(ROWS):
         command = [sys.executable, __file__, "--one", str(index)]
-        command += ["--objective", found.objective, "--threads", str(found.threads)]
+        command += ["--objective", options.objective, "--threads", str(options.threads)]
         shown = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if shown.returncode == 0:
             memory, wall, cpu = (float(x) for x in shown.stdout.split())

@@ -24,7 +24,7 @@ TEMPERATURES = ((0.02, 0.045, 0.1), (0.1, 0.225, 0.5))
 
 
 def rounded(x: Tensor, bits: int) -> Tensor:
-    """float32 to the nearest number with so many bits of mantissa, ties to even."""
+    """float32 to the nearest number with `bits` bits of mantissa, ties to even."""
     dropped = 23 - bits
     if dropped == 0:
         return x

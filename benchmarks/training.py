@@ -251,8 +251,8 @@ def in_own_process(
     command += ["--one", name, str(workers)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
-    found: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
-    return found
+    measured: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
+    return measured
 
 
 def main() -> None:
@@ -262,30 +262,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    found = parser.parse_args()
-    torch.set_num_threads(found.threads)
-    if found.one:
-        name, workers = found.one
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.one:
+        name, workers = options.one
         in_memory = PLAIN.get(name)
         run = (
-            rince_run(found.data, found.device)
+            rince_run(options.data, options.device)
             if in_memory is None
-            else plain_run(found.data, in_memory, int(workers), found.device)
+            else plain_run(options.data, in_memory, int(workers), options.device)
         )
         print(json.dumps(run))
         return
     runs: dict[tuple[str, int], list[dict[str, float]]] = defaultdict(list)
     contenders = [(RINCE, 0)] + [(name, workers) for name in PLAIN for workers in (0, 1, 2)]
-    for _ in range(found.rounds):
+    for _ in range(options.rounds):
         for name, workers in contenders:
-            run = in_own_process(found.data, found.threads, name, workers, found.device)
+            run = in_own_process(options.data, options.threads, name, workers, options.device)
             runs[name, workers].append(run)
             print(f"{name}, {workers}: {BATCH / run['step']:.0f} images/s", file=sys.stderr)
     speed = {
         key: BATCH / statistics.median(run["step"] for run in of_key)
         for key, of_key in runs.items()
     }
-    print(f"| {found.threads} thread(s), median of {found.rounds} | images/s | rince / it |")
+    print(f"| {options.threads} thread(s), median of {options.rounds} | images/s | rince / it |")
     print("|:---|---:|---:|")
     for (name, workers), value in speed.items():
         how = "" if name == RINCE else f", {workers} worker(s)"

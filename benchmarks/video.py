@@ -60,21 +60,21 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
-    found = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as cache:
         splits = load_videos(
-            found.folder,
-            frames=found.frames,
-            stride=found.stride,
-            image_size=found.size,
+            options.folder,
+            frames=options.frames,
+            stride=options.stride,
+            image_size=options.size,
             cache=cache,
         )
         cached = splits.train
         assert isinstance(cached, VideoClips)
         needed = replace(cached, cache=None)
         generator = torch.Generator().manual_seed(0)
-        chosen = torch.randperm(len(cached), generator=generator)[: found.clips].tolist()
+        chosen = torch.randperm(len(cached), generator=generator)[: options.clips].tolist()
         for index in chosen:  # fills the cache, and the disk's
             cached[index]
         everything(needed, chosen[0])  # imports
@@ -84,11 +84,11 @@ def main() -> None:
             "cached": cached.__getitem__,
         }
         taken: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(found.repeats):
+        for _ in range(options.repeats):
             for name, work in ways.items():
                 taken[name].append(seconds(work, chosen))
     plain = statistics.median(taken["everything"])
-    print(f"{len(chosen)} clips of {found.frames} x {found.size} px, stride {found.stride}")
+    print(f"{len(chosen)} clips of {options.frames} x {options.size} px, stride {options.stride}")
     for name, times in taken.items():
         middle = statistics.median(times)
         spread = f"{min(times):.2f} to {max(times):.2f} s"

@@ -49,9 +49,9 @@ def evaluate(encoder: nn.Module, test: torch.utils.data.TensorDataset) -> dict[s
     x, labels = test.tensors
     z = encoder(x)
     ranks = TREE.ranks(labels, labels, ignore_self=True)
-    found = rince.metrics.retrieval(z, z, labels, labels, ks=(1,), exclude_self=True)
+    result = rince.metrics.retrieval(z, z, labels, labels, ks=(1,), exclude_self=True)
     agreement = rince.metrics.rank_agreement(z, z, ranks)
-    return {"R@1": found.recall[1]} | {name: agreement[f"pairs/{name}"] for name in ("1>2", "2>0")}
+    return {"R@1": result.recall[1]} | {name: agreement[f"pairs/{name}"] for name in ("1>2", "2>0")}
 
 
 def arguments(description: str) -> argparse.Namespace:
@@ -59,9 +59,9 @@ def arguments(description: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--smoke", action="store_true", help="one epoch: does it run?")
-    found = parser.parse_args()
-    found.epochs = 1 if found.smoke else found.epochs
-    return found
+    options = parser.parse_args()
+    options.epochs = 1 if options.smoke else options.epochs
+    return options
 
 
 def report(name: str, before: dict[str, float], after: dict[str, float]) -> None:

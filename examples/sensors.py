@@ -110,16 +110,16 @@ def run(seed: int, seconds: float, steps: int) -> dict[str, float]:
     def evaluated(features: Tensor) -> float:
         return regime_accuracy(features[:half], regimes[:half], features[half:], regimes[half:])
 
-    found = {"chance": float(regimes[half:].bincount().max() / len(regimes[half:]))}
-    found["raw window"] = evaluated(cut.flatten(1))
+    accuracies = {"chance": float(regimes[half:].bincount().max() / len(regimes[half:]))}
+    accuracies["raw window"] = evaluated(cut.flatten(1))
     model.eval()
     with torch.no_grad():
-        found["untrained"] = evaluated(model(cut))
+        accuracies["untrained"] = evaluated(model(cut))
     train(model, cut[:half], items[:half], steps)
     model.eval()
     with torch.no_grad():
-        found["ranks from time"] = evaluated(model(cut))
-    return found
+        accuracies["ranks from time"] = evaluated(model(cut))
+    return accuracies
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

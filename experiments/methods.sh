@@ -16,7 +16,7 @@ method() {
   commands+=("$(printf '%q ' "${command[@]}")")
 }
 
-# finish TITLE [options of rince evaluate]: train and judge all; one table and one report.
+# finish TITLE [options of rince evaluate]: train and evaluate all; one table and one report.
 finish() {
   local run_it=(bash -c)
   if [ -n "${DRY:-}" ]; then run_it=(echo); fi

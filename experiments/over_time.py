@@ -33,11 +33,11 @@ def main(figure: Path, folders: list[Path]) -> None:
     page, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     for i, row in enumerate(comparison_rows([read_run(folder) for folder in folders]).rows):
         curves = [run.evaluation.time_curve for run in row.runs]
-        found = [scaled(curve) for curve in curves if curve is not None]
-        if not found:
+        scaled_curves = [scaled(curve) for curve in curves if curve is not None]
+        if not scaled_curves:
             sys.exit(f"{row.label} has no clips of videos")
-        seconds = sorted(set.intersection(*map(set, found)))
-        values = np.array([[one[s] for s in seconds] for one in found])
+        seconds = sorted(set.intersection(*map(set, scaled_curves)))
+        values = np.array([[one[s] for s in seconds] for one in scaled_curves])
         colour, dash = series_style(i)
         spread = values.std(axis=0, ddof=1) if len(values) > 1 else None
         axis.errorbar(seconds, values.mean(axis=0), spread, color=colour, ls=dash, capsize=2,

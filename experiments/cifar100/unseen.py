@@ -116,18 +116,18 @@ def evaluate(network, root, outliers, device):
         )
         levels[side] = of_class[images[side].labels]
 
-    def summary(name, found, wanted):
+    def summary(name, result, wanted):
         values = {}
         for level in wanted:
-            one = found.levels[("fine", "coarse").index(level)]
+            one = result.levels[("fine", "coarse").index(level)]
             values[f"{name}/{level}/R@1"] = one.recall[1]
             values[f"{name}/{level}/mAP"] = one.mean_average_precision
         if len(wanted) > 1:
             values |= {
-                f"{name}/H-AP": found.h_ap,
-                f"{name}/ASI": found.asi,
-                f"{name}/NDCG": found.ndcg,
-                f"{name}/severity": found.mistake_severity,
+                f"{name}/H-AP": result.h_ap,
+                f"{name}/ASI": result.asi,
+                f"{name}/NDCG": result.ndcg,
+                f"{name}/severity": result.mistake_severity,
             }
         return values
 

@@ -22,9 +22,9 @@ def first_senses(classes: tuple[str, ...]) -> Similarity:
     """WordNet with the most frequent sense of each name alone."""
     wordnet = WordNetNouns()
     senses = [wordnet.senses(readable_name(name))[:1] for name in classes]
-    known = torch.tensor([i for i, found in enumerate(senses) if found])
+    known = torch.tensor([i for i, of_name in enumerate(senses) if of_name])
     scores = torch.full((len(classes), len(classes)), float("nan"), dtype=torch.float64)
-    edges = wordnet.distances([sense for found in senses for sense in found])
+    edges = wordnet.distances([sense for of_name in senses for sense in of_name])
     scores[known[:, None], known] = 1 / (1 + edges.double())
     return Similarity(classes, scores)
 
@@ -32,16 +32,16 @@ def first_senses(classes: tuple[str, ...]) -> Similarity:
 def agreement(similarity: Similarity, tree: Taxonomy) -> float:
     scores, scored = similarity.scores, ~similarity.scores.isnan()
     siblings = scores[(tree.table == 2) & scored][:, None]
-    strangers = scores[(tree.table == 0) & scored]
-    higher, tied = siblings > strangers, siblings == strangers
+    negatives = scores[(tree.table == 0) & scored]
+    higher, tied = siblings > negatives, siblings == negatives
     return float((higher.double() + tied.double() / 2).mean())
 
 
 if __name__ == "__main__":
     cifar = Taxonomy.cifar100()
-    for name, found in (
+    for name, similarity in (
         ("WordNet, nearest senses", name_scores_by_wordnet(cifar.classes)),
         ("WordNet, first senses", first_senses(cifar.classes)),
         ("all-MiniLM-L6-v2", name_scores_by_text(cifar.classes)),
     ):
-        print(f"{name:25} {100 * agreement(found, cifar):.1f} %")
+        print(f"{name:25} {100 * agreement(similarity, cifar):.1f} %")

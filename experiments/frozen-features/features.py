@@ -62,7 +62,7 @@ def reduced(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def main(tiny: Path, cifar10: Path, target: Path) -> None:
     splits = load_dataset(str(tiny), image_size=64, without_duplicates=True)
     network = Pooled().to(memory_format=torch.channels_last)
-    found: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray] = {}
     parts = {"train": splits.train, "test": splits.test}
     for name, folder in (("near", tiny / "other"), ("far", cifar10 / "test")):
         pixels = load_outliers(folder, 64, 3, "error")
@@ -72,12 +72,12 @@ def main(tiny: Path, cifar10: Path, target: Path) -> None:
     for name, images in parts.items():
         started = time.perf_counter()
         features = extract_features(network, batches(images), "cpu")
-        found[name] = features.features.numpy()
-        found[f"{name}_labels"] = features.labels.numpy()
+        arrays[name] = features.features.numpy()
+        arrays[f"{name}_labels"] = features.labels.numpy()
         print(f"{name}: {len(features)} images, {time.perf_counter() - started:.0f} s", flush=True)
-    found |= reduced({name: found[name] for name in parts})
-    found["paths"] = np.array(["/".join(path) for path in splits.train.taxonomy.paths])
-    np.savez(target, **found)
+    arrays |= reduced({name: arrays[name] for name in parts})
+    arrays["paths"] = np.array(["/".join(path) for path in splits.train.taxonomy.paths])
+    np.savez(target, **arrays)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 A trunk (linear, batch norm, ReLU) maps the features of features.py to 256 dimensions, which are
 evaluated; the losses see a projection of them, as in `rince train`. Two views of an image are two
 dropout masks on its features. Every method has the same batches, steps, optimizer and augmentation.
-`--tuning` splits a fifth off the training images and judges on that, so that choices can be made
+`--tuning` splits a fifth off the training images and measures on that, so that choices can be made
 without the test images. One line of JSON a run goes to OUTPUT/runs.jsonl; runs that are there
 already are left out, so a stopped study goes on. tables.py makes the tables.
 """
@@ -48,7 +48,7 @@ from rince.training.step import Pairs, Step, objective_loss
 
 EPOCHS, BATCH, WIDTH, DROPOUT = 8, 256, 256, 0.3
 PROBE_EPOCHS, NEIGHBOURS = 20, 20
-ORDER_QUERIES = 1000  # test images whose order of ranks is judged; all are for the other metrics
+ORDER_QUERIES = 1000  # test images whose order of ranks is measured; all are for the other metrics
 LR, WEIGHT_DECAY, WARMUP_STEPS = 0.25, 1e-4, 20
 
 
@@ -149,12 +149,12 @@ STUDIES: dict[str, dict[str, TrainConfig | None]] = {
 
 
 def load(file: Path, tuning: bool) -> Data:
-    with np.load(file) as found:
+    with np.load(file) as stored:
         sets = {
-            name: FeatureSet(torch.tensor(found[name]), torch.tensor(found[f"{name}_labels"]))
+            name: FeatureSet(torch.tensor(stored[name]), torch.tensor(stored[f"{name}_labels"]))
             for name in ("train", "test", "near", "far")
         }
-        taxonomy = Taxonomy([tuple(path.split("/")) for path in found["paths"].tolist()])
+        taxonomy = Taxonomy([tuple(path.split("/")) for path in stored["paths"].tolist()])
     train, test = sets["train"], sets["test"]
     scale = train.features.std()  # one for all: cosines of the features stay what they are
     if tuning:
@@ -220,14 +220,14 @@ def _rows(plan: BatchPlan, epochs: int) -> Iterator[Tensor]:
         yield from (rows for _, rows in plan.take())
 
 
-def judge(
+def evaluate(
     train: FeatureSet, test: FeatureSet, data: Data, classifier: nn.Module | None, seed: int
 ) -> dict[str, float]:
     """The metrics of `rince evaluate`, with a shorter probe and fewer queries for the order."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     levels = label_levels(data.taxonomy, train, test)
     for level, (of_train, of_test, count) in levels.items():
-        found[f"probe/{level}"] = linear_probe(
+        metrics[f"probe/{level}"] = linear_probe(
             test.features,
             train.features,
             of_test,
@@ -238,21 +238,21 @@ def judge(
         ).accuracy
     sides = {level: (of_test, of_train) for level, (of_train, of_test, _) in levels.items()}
     for level, result in retrieval_by_level(test.features, train.features, sides).items():
-        found |= {f"retrieval/{level}/R@{k}": x for k, x in result.recall.items()}
-        found[f"retrieval/{level}/mAP"] = result.mean_average_precision
+        metrics |= {f"retrieval/{level}/R@{k}": x for k, x in result.recall.items()}
+        metrics[f"retrieval/{level}/mAP"] = result.mean_average_precision
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[:ORDER_QUERIES]
     ranks = data.taxonomy.ranks(test.labels[order], train.labels)
     agreement = rank_agreement(test.features[order], train.features, ranks)
-    found |= {f"ordering/{name}": value for name, value in agreement.items()}
+    metrics |= {f"ordering/{name}": value for name, value in agreement.items()}
     detectors = outlier_detectors(train, NEIGHBOURS, classifier) if data.outliers else {}
     for detector, score in detectors.items():
         with torch.no_grad():
             inside = score(test.features)
             for name, features in data.outliers.items():
                 outside = score(features)
-                found[f"ood/{name}/{detector}/AUROC"] = auroc(inside, outside)
-                found[f"ood/{name}/{detector}/FPR95"] = fpr_at_tpr(inside, outside)
-    return found
+                metrics[f"ood/{name}/{detector}/AUROC"] = auroc(inside, outside)
+                metrics[f"ood/{name}/{detector}/FPR95"] = fpr_at_tpr(inside, outside)
+    return metrics
 
 
 def run(file: Path, study: str, name: str, seed: int, tuning: bool) -> dict[str, Any]:
@@ -273,7 +273,7 @@ def run(file: Path, study: str, name: str, seed: int, tuning: bool) -> dict[str,
             parts = {k: FeatureSet(trunk(v.features), v.labels) for k, v in parts.items()}
             data = data._replace(outliers={k: trunk(v) for k, v in data.outliers.items()})
     seconds = time.perf_counter() - started
-    metrics = judge(parts["train"], parts["test"], data, classifier, seed)
+    metrics = evaluate(parts["train"], parts["test"], data, classifier, seed)
     about = {"study": study, "name": name, "seed": seed, "tuning": tuning, "train_seconds": seconds}
     return about | {"metrics": metrics}
 
@@ -287,7 +287,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=STUDIES, default=list(STUDIES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2, help="processes of one thread each")
-    parser.add_argument("--tuning", action="store_true", help="judge on held-out training images")
+    parser.add_argument("--tuning", action="store_true", help="use held-out training images")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     file = given.output / "runs.jsonl"

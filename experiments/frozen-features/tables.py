@@ -1,4 +1,4 @@
-"""Tables and plots of what study.py found.
+"""Tables and plots of the results of study.py.
 
     python experiments/frozen-features/tables.py OUTPUT
 

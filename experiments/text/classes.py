@@ -186,9 +186,9 @@ def tune(study: Study, method: str, results: Results) -> tuple[float, float]:
         key = {"method": method, "kind": "tuning", "lr": lr, "tau": tau}
         if not results.has(**key):
             model, seconds = fit(study, method, split, epochs, lr, tau, TUNING_SEED)
-            found = recalls(study, encode(model, split[0]), split[1], encode(model, study.val[0]),
+            recall = recalls(study, encode(model, split[0]), split[1], encode(model, study.val[0]),
                             study.val[1])  # fmt: skip
-            results.add(**key, seconds=seconds, score=sum(found.values()) / len(found))
+            results.add(**key, seconds=seconds, score=sum(recall.values()) / len(recall))
     tried = [x for x in results.lines() if x["kind"] == "tuning" and x["method"] == method]
     best = max(tried, key=lambda line: line["score"])
     return best["lr"], best["tau"]
@@ -198,11 +198,11 @@ def recalls(
     study: Study, gallery: Tensor, gallery_labels: Tensor, queries: Tensor, labels: Tensor
 ) -> dict[str, float]:
     levels = {name: (of[labels], of[gallery_labels]) for name, of in study.levels.items()}
-    found = retrieval_by_level(queries, gallery, levels, ks=(1,))
-    return {f"R@1 {name}": result.recall[1] for name, result in found.items()}
+    by_level = retrieval_by_level(queries, gallery, levels, ks=(1,))
+    return {f"R@1 {name}": result.recall[1] for name, result in by_level.items()}
 
 
-def judge(study: Study, model: Any, split: Split, seed: int) -> dict[str, float]:
+def evaluate(study: Study, model: Any, split: Split, seed: int) -> dict[str, float]:
     """On the test texts; the texts that were trained on are the gallery and train the probes."""
     gallery, queries = encode(model, split[0]), encode(model, study.test[0])
     labels, gallery_labels = study.test[1], split[1]
@@ -242,20 +242,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", choices=("clinc", "newsgroups"))
     add_study_arguments(parser, METHODS)
-    found = parser.parse_args(arguments)
-    results = Results(found.output)
-    if not found.table:
-        study = {"clinc": clinc, "newsgroups": newsgroups}[found.data](found.folder)
-        study = smaller(study) if found.smoke else study
-        for method in found.methods:
+    options = parser.parse_args(arguments)
+    results = Results(options.output)
+    if not options.table:
+        study = {"clinc": clinc, "newsgroups": newsgroups}[options.data](options.folder)
+        study = smaller(study) if options.smoke else study
+        for method in options.methods:
             lr, tau = tune(study, method, results)
             for setting, (of_class, epochs) in study.settings.items():
-                for seed in found.seeds:
+                for seed in options.seeds:
                     key = {"method": method, "kind": "test", "setting": setting, "seed": seed}
                     if not results.has(**key):
                         split = draw(study.train, study.tree, of_class, seed)
                         model, seconds = fit(study, method, split, epochs, lr, tau, seed)
-                        metrics = judge(study, model, split, seed)
+                        metrics = evaluate(study, model, split, seed)
                         results.add(**key, lr=lr, tau=tau, seconds=seconds, metrics=metrics)
     print(table([x for x in results.lines() if x["kind"] == "test"], ("setting", "method")))
 

@@ -39,8 +39,8 @@ class FrozenLayers(nn.Module):
         if new:
             ids = nn.utils.rnn.pad_sequence(new, batch_first=True)
             with torch.no_grad():
-                found = self.frozen[0](input_ids=ids, attention_mask=ids.ne(0).long())
-            for row, hidden in zip(new, found.last_hidden_state, strict=True):
+                output = self.frozen[0](input_ids=ids, attention_mask=ids.ne(0).long())
+            for row, hidden in zip(new, output.last_hidden_state, strict=True):
                 self.known[tuple(row.tolist())] = hidden[: len(row)].clone()
         hidden = nn.utils.rnn.pad_sequence([self.known[t] for t in texts], batch_first=True)
         return nn.functional.pad(hidden, (0, 0, 0, input_ids.shape[1] - hidden.shape[1]))
@@ -74,10 +74,10 @@ def load_model(layers: int, max_length: int) -> Any:
 
 def encode(model: Any, texts: list[str]) -> Tensor:
     """(N, 384) of unit length, in evaluation mode."""
-    found: Tensor = model.encode(
+    embeddings: Tensor = model.encode(
         texts, batch_size=64, convert_to_tensor=True, show_progress_bar=False
     )
-    return found.clone()  # out of inference mode
+    return embeddings.clone()  # out of inference mode
 
 
 def train(

@@ -4,7 +4,7 @@
     python experiments/text/graded.py DATA/cranfield OUTPUT --table
 
 225 questions, 1,400 abstracts, grades 4 (complete answer) to 1. Cross-validated: the questions are
-cut into 5 folds, by the seed; a model trained on four of them is judged by NDCG@10 on the fifth,
+cut into 5 folds, by the seed; a model trained on four of them is measured by NDCG@10 on the fifth,
 over all abstracts, with the grades as gains. Nothing is tuned: learning rate, epochs and
 temperatures were set beforehand and are the same everywhere. Every step sees as many abstracts
 with any method: 16 questions with up to 4 judged ones each, or 64 pairs of a question and one.
@@ -52,7 +52,7 @@ def load(folder: Path) -> tuple[dict[int, str], dict[int, str], Judged]:
 def rows(
     questions: list[int], judged: Judged, documents: int, generator: torch.Generator
 ) -> Iterator[tuple[int, list[int]]]:
-    """Every question once, in random order, with so many of its abstracts, all grades in turn."""
+    """Every question once, in random order, with some of its abstracts, all grades in turn."""
     for i in torch.randperm(len(questions), generator=generator).tolist():
         of_question = judged[questions[i]]
         keys = list(of_question)
@@ -115,13 +115,13 @@ def fit(
             {k.removeprefix(f"{name}_"): x for k, x in batch.items() if k.startswith(f"{name}_")}
             for name in ("query", "docs")
         ]
-        found: Tensor = loss(columns, batch["label"])
-        return found
+        value: Tensor = loss(columns, batch["label"])
+        return value
 
     return model, train(model, batches(), loss_of, steps, LR)
 
 
-def judge(
+def evaluate(
     model: Any, queries: dict[int, str], corpus: dict[int, str], judged: Judged, test: list[int]
 ) -> list[float]:
     """NDCG@10 of each question."""
@@ -141,7 +141,7 @@ def gains_of(corpus: dict[int, str], judged: Judged, test: list[int]) -> Tensor:
 
 
 def split(names: list[int], seed: int, fold: int, folds: int) -> tuple[list[int], list[int]]:
-    """The questions to judge and to train on: the seed shuffles, a fold is every so many-th."""
+    """The questions to evaluate and to train on: the seed shuffles, a fold is every n-th."""
     shuffled = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))
     test = [names[i] for i in shuffled[fold::folds].tolist()]
     return test, [name for name in names if name not in set(test)]
@@ -150,26 +150,26 @@ def split(names: list[int], seed: int, fold: int, folds: int) -> tuple[list[int]
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_study_arguments(parser, METHODS)
-    found = parser.parse_args(arguments)
-    results = Results(found.output)
-    if not found.table:
-        queries, corpus, judged = load(found.folder)
+    options = parser.parse_args(arguments)
+    results = Results(options.output)
+    if not options.table:
+        queries, corpus, judged = load(options.folder)
         folds, epochs, layers, max_length = FOLDS, EPOCHS, LAYERS, MAX_LENGTH
-        if found.smoke:
+        if options.smoke:
             folds, epochs, layers, max_length = 2, 1, 1, 8
             queries = dict(list(queries.items())[:12])
             needed = {key for question in queries for key in judged[question]}
             corpus = {key: text for key, text in corpus.items() if key in needed}
-        for seed in found.seeds:
+        for seed in options.seeds:
             for fold in range(folds):
                 test, rest = split(list(queries), seed, fold, folds)
-                for method in found.methods:
+                for method in options.methods:
                     key = {"method": method, "seed": seed, "fold": fold}
                     if not results.has(**key):
                         model, seconds = fit(
                             method, queries, corpus, judged, rest, seed, epochs, layers, max_length
                         )
-                        each = judge(model, queries, corpus, judged, test)
+                        each = evaluate(model, queries, corpus, judged, test)
                         results.add(**key, seconds=seconds, questions=test, ndcg=each)
     # The questions of all folds make one figure a seed; differences are taken question by question.
     print(table(list(per_seed(results.lines())), ("method",)))

@@ -29,7 +29,7 @@ GRADES = {
 def main(folder: Path, folds: int) -> None:
     queries, corpus, judged = graded.load(folder)
     for method in ("frozen", "rince binary", *GRADES):
-        found: dict[str, list[float]] = {"NDCG@10": [], "binary": [], "judged": [], "grades": []}
+        shares: dict[str, list[float]] = {"NDCG@10": [], "binary": [], "judged": [], "grades": []}
         for fold in range(folds):
             test, rest = graded.split(list(queries), 0, fold, graded.FOLDS)
             if method in GRADES:
@@ -40,16 +40,16 @@ def main(folder: Path, folds: int) -> None:
             )  # fmt: skip
             z, c = encode(model, [queries[q] for q in test]), encode(model, list(corpus.values()))
             gains = graded.gains_of(corpus, judged, test)
-            found["NDCG@10"] += ndcg(z, c, gains)[10].tolist()
-            found["binary"] += ndcg(z, c, (gains > 0).float())[10].tolist()
+            shares["NDCG@10"] += ndcg(z, c, gains)[10].tolist()
+            shares["binary"] += ndcg(z, c, (gains > 0).float())[10].tolist()
             for similarity, gain in zip(z @ c.T, gains, strict=True):
                 own, grades, others = similarity[gain > 0], gain[gain > 0], similarity[gain == 0]
-                found["judged"].append(float((own[:, None] > others).float().mean()))
+                shares["judged"].append(float((own[:, None] > others).float().mean()))
                 better = grades[:, None] > grades
                 if better.any():
                     ahead = (own[:, None] > own)[better]
-                    found["grades"].append(float(ahead.float().mean()))
-        means = {name: round(100 * statistics.fmean(values), 1) for name, values in found.items()}
+                    shares["grades"].append(float(ahead.float().mean()))
+        means = {name: round(100 * statistics.fmean(values), 1) for name, values in shares.items()}
         print(method, means, flush=True)
 
 

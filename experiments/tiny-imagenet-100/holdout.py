@@ -13,7 +13,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-HELD_OUT = 5  # one in so many
+HELD_OUT = 5  # every fifth one
 
 
 def main(source: Path, target: Path) -> None:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # usage: run.sh TINY_IMAGENET_100 CIFAR10 [OUTPUT] [SEED] [more options for every run]
-# Trains the methods of this study at one budget, judges them, writes results.md and report.html.
+# Trains the methods of this study at one budget, evaluates them, writes results.md and report.html.
 # Can be started again after a stop. JOBS=2 OMP_NUM_THREADS=1 trains two at a time, a core each.
 # METHODS="rince-out-in supcon-out" trains only these.
 set -euo pipefail

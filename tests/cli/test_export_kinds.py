@@ -21,6 +21,7 @@ from rince.data.text.rows import read_texts
 from rince.data.views import eval_transform, evaluation_pixels
 from rince.evaluation.embeddings import load_embeddings
 from rince.models.exported import ImageEncoder
+from rince.models.options import Space
 from rince.models.texts import tokenise
 from rince.training.checkpoint import load_run, trained_encoder
 from rince.training.config import (
@@ -80,13 +81,19 @@ def text_run(words: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.parametrize(("space", "width"), [("embedding", 8), ("backbone", 16)])
 def test_a_run_on_texts_is_a_model_of_sentence_transformers(
-    text_run: Path, words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    space: Space,
+    width: int,
+    text_run: Path,
+    words: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
     folder, file = tmp_path / "net", tmp_path / "found.npz"
-    assert main(["export", str(text_run), "-o", str(folder)]) == 0
+    assert main(["export", str(text_run), "-o", str(folder), "--space", space]) == 0
     modes = {path.stat().st_mode for path in folder.iterdir() if path.is_file()}
     assert len(modes) == 1
     card = (folder / "README.md").read_text()
@@ -99,13 +106,17 @@ def test_a_run_on_texts_is_a_model_of_sentence_transformers(
 
     texts = read_texts(words)
     assert len(texts) == 72
-    network = load_run(text_run).backbone.module
+    trained = load_run(text_run)
+    assert trained.head is not None
     with torch.no_grad():
         tokens = tokenise(str(text_run.parent / "prompted"), texts, max_tokens=4)
-        expected = functional.normalize(network(tokens), dim=1)
+        features = trained.backbone.module(tokens)
+        own = trained.head(features) if space == "embedding" else features
+        expected = functional.normalize(own, dim=1)
     capsys.readouterr()
-    assert main(["embed", str(text_run), str(words), "-o", str(file), "--device", "cpu"]) == 0
-    assert "72 texts in 16 dimensions" in capsys.readouterr().out
+    given = ["-o", str(file), "--device", "cpu", "--space", space]
+    assert main(["embed", str(text_run), str(words), *given]) == 0
+    assert f"72 texts in {width} dimensions" in capsys.readouterr().out
     by_run = load_embeddings(file)
     assert list(by_run.paths) == texts
     torch.testing.assert_close(by_run.vectors, expected, atol=1e-5, rtol=0)
@@ -113,7 +124,7 @@ def test_a_run_on_texts_is_a_model_of_sentence_transformers(
     by_export = load_embeddings(file)
     assert (by_export.paths, by_export.model) == (by_run.paths, by_run.model)
     torch.testing.assert_close(by_export.vectors, expected, atol=1e-5, rtol=0)
-    cut = trained_encoder(load_run(text_run))
+    cut = trained_encoder(load_run(text_run), space)
     assert cut.fingerprint() == by_run.model
     cut.model.max_seq_length = 3  # type: ignore[union-attr]
     assert cut.fingerprint() != by_run.model
@@ -173,8 +184,6 @@ def test_what_is_wrong_with_texts_is_said(
         search = ["search", "red", "--gallery", str(data), "--run", str(text_run)]
         assert message in refusal(search, capsys)
     assert not (tmp_path / "a.npz").exists()
-    with pytest.raises(RinceError, match=r"--head"):
-        export_run(load_run(text_run), tmp_path / "net", head=True)
     assert main(["export", str(text_run), "-o", str(tmp_path / "net")]) == 0
     with pytest.raises(RinceError, match=r"sentence_transformers\.Sentence"):
         rince.load_exported(tmp_path / "net")
@@ -238,7 +247,7 @@ def test_a_run_on_videos(
     assert "By time: rank 1 is the same clip" in card
     capsys.readouterr()
     assert main(["embed", str(video_run), str(videos), "-o", str(file)]) == 0
-    assert "60 clips in 128 dimensions" in capsys.readouterr().out
+    assert "60 clips in 8 dimensions" in capsys.readouterr().out
     by_run = load_embeddings(file)
     expected_names = [
         f"{path}@{0.3 * i:.3f}" for path in sorted(videos.rglob("*.mp4")) for i in range(10)
@@ -251,11 +260,13 @@ def test_a_run_on_videos(
     inputs = alone.normalised(pixels)
     assert torch.equal(inputs, evaluation_pixels(pixels))
     with torch.no_grad():
-        expected = functional.normalize(load_run(video_run).backbone.module(inputs), dim=1)
+        trained = load_run(video_run)
+        assert trained.head is not None
+        expected = trained.head(trained.backbone.module(inputs))
         torch.testing.assert_close(functional.normalize(alone.module(inputs), dim=1), expected)
     torch.testing.assert_close(by_run.vectors, expected, atol=1e-5, rtol=0)
     session = runtime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    (given,) = session.run(["features"], {"clips": inputs.numpy()})
+    (given,) = session.run(["embeddings"], {"clips": inputs.numpy()})
     onnx = functional.normalize(torch.from_numpy(given), dim=1)
     torch.testing.assert_close(onnx, expected, atol=1e-4, rtol=0)
     assert main(["embed", str(folder), str(videos), "-o", str(file), "--batch-size", "7"]) == 0
@@ -287,7 +298,7 @@ def test_the_head_of_a_run_on_videos(video_run: Path, tmp_path: Path) -> None:
     pytest.importorskip("safetensors", reason="needs the extra export")
     trained = load_run(video_run)
     with pytest.warns(RinceWarning, match="rince evaluate"):
-        export_run(trained, tmp_path / "net", head=True, onnx=False)
+        export_run(trained, tmp_path / "net", space="embedding", onnx=False)
     clips = torch.randn(3, 3, 2, 16, 16)
     with torch.no_grad():
         found = rince.load_exported(tmp_path / "net").module(clips)

@@ -66,7 +66,7 @@ def test_from_run_to_search(
 
     # The export and the run are the same network.
     assert main(["embed", str(folder), str(image_tree), "-o", str(file)]) == 0
-    assert "96 images in 128 dimensions" in capsys.readouterr().out
+    assert "96 images in 8 dimensions, the embedding" in capsys.readouterr().out
     by_export = load_embeddings(file)
     assert main(["embed", str(run), str(image_tree), "-o", str(file), "--batch-size", "7"]) == 0
     by_run = load_embeddings(file)
@@ -112,12 +112,41 @@ def test_what_only_reads_a_run_does_not_import_lightning(
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+def test_one_space_everywhere_or_the_other_if_asked_for(
+    runs: Path, image_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, query = str(runs / "rince"), str(next(image_tree.rglob("*.png")))
+    features, gallery = str(tmp_path / "net"), str(tmp_path / "a.npz")
+    assert main(["export", run, "-o", features, "--no-onnx", "--space", "backbone"]) == 0
+    assert "it gives the backbone's features" in (tmp_path / "net" / "README.md").read_text()
+    for source in ([features], [run, "--space", "backbone"], [str(runs / "classifier")]):
+        capsys.readouterr()
+        assert main(["embed", source[0], str(image_tree), "-o", gallery, *source[1:]]) == 0
+        assert "128 dimensions, the features of the backbone" in capsys.readouterr().out
+        given = ["--gallery", gallery, "--run", *source]
+        assert main(["search", query, *given]) == 0
+    # What earlier versions embedded is refused, and the way out is named.
+    assert main(["embed", features, str(image_tree), "-o", gallery]) == 0
+    refused = refusal(["search", query, "--gallery", gallery, "--run", run], capsys)
+    assert "--space backbone" in refused
+    assert main(["search", query, "--gallery", gallery, "--run", run, "--space=backbone"]) == 0
+    other = ["search", query, "--gallery", gallery, "--run", features, "--space", "embedding"]
+    assert "--space embedding" in refusal(other, capsys)
+    assert "--head" in refusal(["export", run, "--head", "--space", "backbone"], capsys)
+    with pytest.raises(SystemExit):
+        main(["export", run, "--space", "middle"])
+    assert "embedding, backbone" in capsys.readouterr().err.replace("'", "")
+    assert main(["export", run, "-o", str(tmp_path / "b"), "--no-onnx", "--head"]) == 0
+    assert "--space embedding" in capsys.readouterr().out
+    assert "embeddings of its projection head" in (tmp_path / "b" / "README.md").read_text()
+
+
 def test_the_head_comes_along_if_asked_for(runs: Path, tmp_path: Path) -> None:
     images = torch.randn(3, 3, 16, 16)
     for name, width in (("rince", 8), ("two-heads", 16)):
         trained = load_run(runs / name)
         with pytest.warns(RinceWarning) if name == "two-heads" else nullcontext():
-            export_run(trained, tmp_path / name, head=True, onnx=False)
+            export_run(trained, tmp_path / name, space="embedding", onnx=False)
         found = rince.load_exported(tmp_path / name)
         assert (found.output_dim, found.embedding_dim) == (width, 8)
         assert trained.head is not None
@@ -125,8 +154,9 @@ def test_the_head_comes_along_if_asked_for(runs: Path, tmp_path: Path) -> None:
             expected = trained.head(trained.backbone.module(images))
             assert torch.equal(found.module(images), expected)
         torch.testing.assert_close(expected.view(3, -1, 8).norm(dim=2), torch.ones(3, width // 8))
-        assert found.fingerprint() != trained_encoder(trained).fingerprint()
-        with_head = trained_encoder(trained, head=True).module
+        assert found.fingerprint() == trained_encoder(trained).fingerprint()
+        assert found.fingerprint() != trained_encoder(trained, "backbone").fingerprint()
+        with_head = trained_encoder(trained, "embedding").module
         assert not any(module.training for module in with_head.modules())
 
 
@@ -139,8 +169,8 @@ def test_the_head_is_the_trained_one(runs: Path) -> None:
     )
     classifier = load_run(runs / "classifier")
     assert classifier.head is None
-    with pytest.raises(RinceError, match=r"cross-entropy.*--head"):
-        trained_encoder(classifier, head=True)
+    with pytest.raises(RinceError, match=r"cross-entropy.*--space embedding"):
+        trained_encoder(classifier, "embedding")
     assert trained_encoder(classifier).output_dim == 128
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from rince import RinceError
-from rince.core.cache import cache_folder
 from rince.core.digests import content_digest, digest, short_digest
-from rince.core.files import files_below, replacing
+from rince.core.files import cache_folder, files_below, replacing
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:

@@ -54,7 +54,8 @@ def damage(file: Path) -> Path:
 def test_a_tree_is_a_taxonomy(tree: Path) -> None:
     (tree / "boat" / "notes.txt").write_text("no image")
     (tree / "boat" / ".hidden.png").write_text("no image")
-    images = FileImages.from_folder(tree)
+    with pytest.warns(RinceWarning, match=r"photos: 8 images; left out.*: 1 .txt"):
+        images = FileImages.from_folder(tree)
     assert images.taxonomy == Taxonomy.from_folders(tree)
     assert len(images) == len(images.labels) == 8
     for path, label in zip(images.paths, images.labels.tolist(), strict=True):

@@ -15,7 +15,8 @@ from PIL import Image
 
 from rince import RinceError, RinceWarning
 from rince.data.image.files import FileImages
-from rince.data.kinds import kind_of, load_items, load_splits
+from rince.data.items import Items
+from rince.data.kinds import kind_of, load_splits, load_test
 from rince.data.table import ItemTable, listed_files, read_items
 from rince.data.text.texts import Texts
 from rince.data.video.clips import VideoClips
@@ -49,6 +50,10 @@ def config(data: Path, **images: Any) -> TrainConfig:
     return TrainConfig(str(data), images=ImageOptions(**given))
 
 
+def load_all(data: Path, options: TrainConfig) -> Items:
+    return load_test(str(data), kind_of(str(data)).noun, options)
+
+
 def loaded(data: Path, **images: Any) -> tuple[FileImages, FileImages]:
     splits = load_splits(str(data), config(data, **images))
     assert isinstance(splits.train, FileImages)
@@ -73,9 +78,11 @@ def test_images(photos: Path) -> None:
     assert train.marks is None
     kept = load_splits(str(table), config(table, cache=True))
     assert torch.equal(kept.test.labels, test.labels)
-    every = load_items(str(table), config(table))
-    assert every.labels.tolist() == [1, 1, 2, 0, 2, 0]
-    assert every.taxonomy == train.taxonomy
+    every = load_all(table, config(table))
+    assert every.labels.tolist() == [1, 0]  # the split says what the test is
+    assert every.taxonomy.paths == (PATHS[0], PATHS[2])
+    of_all = write_items(photos / "all.csv", [row[:3] for row in [HEADER, *ROWS]])
+    assert load_all(of_all, config(of_all)).labels.tolist() == [1, 1, 2, 0, 2, 0]
     assert listed_files(table, frozenset((".png",)), None) == [str(photos / r[0]) for r in ROWS]
 
 
@@ -140,7 +147,7 @@ def test_what_a_table_says_beside_labels(photos: Path) -> None:
     rows = [(*row, *mark) for row, mark in zip(ROWS[:4], marks, strict=True)]
     table = write_items(photos / "items.csv", [header, *rows])
     for cache in (False, True):
-        items = load_items(str(table), config(table, cache=cache))
+        items = load_all(table, config(table, cache=cache))
         assert items.marks is not None
         assert items.marks.is_query is not None
         assert items.marks.is_gallery is not None
@@ -153,14 +160,14 @@ def test_what_a_table_says_beside_labels(photos: Path) -> None:
         assert last.sequence is not None
         assert last.sequence.tolist() == [0]
     texts = [("text", "class", "sequence"), ("hello", "greeting", "x"), ("bye", "greeting", "")]
-    of_texts = load_items(str(write_items(photos / "t.csv", texts)), TrainConfig("t.csv"))
+    of_texts = load_all(write_items(photos / "t.csv", texts), TrainConfig("t.csv"))
     assert isinstance(of_texts, Texts)
     assert of_texts.marks is not None
     assert of_texts.marks.sequence is not None
     assert of_texts.marks.sequence.tolist() == [0, -1]
     table = write_items(photos / "items.csv", [header, (*ROWS[0], "maybe", "", "")])
     with pytest.raises(RinceError, match="line 2: is_query is 'maybe'"):
-        load_items(str(table), config(table))
+        load_all(table, config(table))
 
 
 def test_columns_that_are_named(photos: Path) -> None:
@@ -263,7 +270,7 @@ def test_clips(tmp_path: Path) -> None:
     assert train.marks.sequence is not None
     assert train.marks.sequence.tolist() == [0, 0, 0, 0, 0, -1, -1]
     assert int(test[0].max()) > int(train[0].max())  # frames get brighter
-    assert len(load_items(str(table), options)) == 9
+    assert load_all(table, options).keys() == test.keys()
     for bad, message in (
         (("a.mp4", "walk", "2", "1", "train", ""), "line 6: end_s 1.0 is not after start_s 2.0"),
         (("a.mp4", "walk", "-2", "1", "train", ""), "line 6: start_s must be seconds"),

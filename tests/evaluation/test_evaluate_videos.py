@@ -97,7 +97,7 @@ def test_clips_without_labels_are_evaluated_by_time_only(tmp_path: Path) -> None
     evaluate_run(folder, {}, options=OPTIONS)
     found = load_evaluation(folder)
     kinds = {name.partition("/")[0] for name in found.metrics}
-    assert kinds == {"retrieval", "ordering"}
+    assert kinds == {"retrieval", "ordering", "embedding"}
     assert "retrieval/near/R@1" in found.metrics
 
 

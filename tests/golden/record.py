@@ -297,7 +297,7 @@ def evaluated(run: Path, *options: str) -> dict[str, float]:
 
 def exported(run: Path, data: str) -> dict[str, Any]:
     """The export of a run, and the embeddings that it makes of ``data``."""
-    assert main(["export", str(run), "--no-onnx"]) == 0
+    assert main(["export", str(run), "--no-onnx", "--space=backbone"]) == 0
     return recorded_export(run / "export", data)
 
 

@@ -34,13 +34,13 @@ def test_learned_is_the_mean_over_runs_of_the_same_classes(make_run):
 
 def test_captions_say_of_how_many_runs_and_rows_are_named_by_group(make_run):
     def learned_caption(evaluations):
-        return class_maps(evaluations, 80).pictures[0][1]
+        return class_maps(evaluations, 80)["pictures"][0][1]
 
     runs = [make_run(seed=seed).evaluation for seed in range(2)]
     maps = class_maps(runs, 80)
-    assert len(maps.pictures) == 2
-    assert len(maps.rows) == len(set(runs[0].class_similarity.groups.tolist()))
-    assert maps.rows[0] == "group 0: cat <wild> & tame, dog, fox"
+    assert len(maps["pictures"]) == 2
+    assert len(maps["rows"]) == len(set(runs[0].class_similarity.groups.tolist()))
+    assert maps["rows"][0] == "group 0: cat <wild> & tame, dog, fox"
     old = make_run(class_similarity=False).evaluation
     assert class_maps([old], 80) is None
     assert class_maps([], 80) is None

@@ -108,7 +108,8 @@ def test_ranks_are_counted_between_different_classes() -> None:
     ]
     assert "3, rank 1: the same class." in text
     supcon = to_dict(TrainConfig(data="photos", objective="supcon-out"))
-    assert "## Ranks\n\nsupcon-out knows none.\n" in card(config=supcon, label="supcon-out")
+    text = card(config=supcon, label="supcon-out")
+    assert "## Ranks\n\nsupcon-out does not read `ranks`.\n" in text
 
 
 @pytest.mark.parametrize(

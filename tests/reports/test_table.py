@@ -38,6 +38,41 @@ def test_mean_and_sample_deviation_over_seeds(make_run):
     assert cell.text == f"{100 * mean:.1f} ± {100 * sd:.1f}" == "73.0 ± 3.6"
 
 
+def test_each_space_has_a_line_and_the_table_its_width(make_run, capsys):
+    runs = [
+        make_run("a", seed=i, metrics={"probe/fine": 0.7 + i / 10, "embedding/probe/fine": 0.9})
+        for i in range(2)
+    ]
+    older = make_run("b", metrics={"probe/fine": 0.85})
+    comparison = comparison_rows([*runs, older])
+    assert [column.key for column in comparison.columns] == ["probe/fine", "seconds"]
+    shown = {label: [cell.text for cell in cells] for label, cells in comparison.lines}
+    assert shown == {
+        "a (2 runs)": ["75.0 ± 7.1", "4,321 ± 0"],
+        "a (2 runs), embedding": ["90.0 ± 0.0", ""],
+        "b": ["85.0", "4,321"],
+    }
+    best = [label for label, cells in comparison.lines if cells[0].best]
+    assert best == ["a (2 runs), embedding"]
+    print_table([*runs, older])
+    assert "a (2 runs), embedding" in capsys.readouterr().out
+    assert "| a (2 runs), embedding | **90.0 ± 0.0** |" in markdown_table([*runs, older])
+
+
+def test_unseen_classes_have_columns(make_run):
+    names = ("retrieval/fine/R@1", "retrieval/fine/mAP", "hierarchy/H-AP")
+    run = make_run("a", metrics={f"unseen/birds/{name}": 0.5 for name in names})
+    columns = [(column.group, column.name) for column in comparison_rows([run]).columns]
+    assert columns[-2:] == [("unseen birds", "R@1"), ("unseen birds", "H-AP")]
+
+
+def test_both_ends_of_the_order_of_ranks_have_columns(make_run):
+    names = ("1>2", "1>3", "2>3", "2>0", "3>0")
+    run = make_run("a", metrics={f"ordering/pairs/{name}": 0.5 for name in names})
+    columns = [column.name for column in comparison_rows([run]).columns]
+    assert columns[:-1] == ["pairs 1>2", "pairs 1>3", "pairs 2>0", "pairs 3>0"]
+
+
 def test_only_runs_with_one_label_and_one_config_share_a_row(make_run):
     def run(label, seed, variant):
         return make_run(label, seed=seed, config={"seed": seed, "loss.variant": variant})

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from small_runs import flat_backbone, small_config
+from torch import nn
 
+from refusals import refusal
+from rince.cli.main import main
 from rince.core.checks import RinceError
-from rince.evaluation import STEPS, Context, EvaluationOptions
-from rince.training import evaluate_run, evaluation, load_run, train
+from rince.evaluation import STEPS, Context, EvaluationOptions, evaluate_backbone
+from rince.evaluation.results import Evaluation, load_evaluation
+from rince.training import ModelOptions, evaluate_run, evaluation, load_run, train
 from rince.training.checkpoint import TrainedRun
+from rince.training.splits import load_splits
 
 OPTIONS = EvaluationOptions(probe_epochs=1, map_points=0, gallery_queries=1)
 
@@ -61,3 +70,107 @@ def test_a_step_of_ones_own(run: Path) -> None:
     )
     assert own.metrics["mine/queries"] == own.info["test_images"]
     assert "knn/fine" in own.metrics
+
+
+# ---- what is there stays, what is asked for is measured ----------------------------------------
+
+
+@pytest.fixture(scope="module")
+def named_run(image_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("named")
+    model = ModelOptions(backbone="tiny-resnet", embedding_dim=8)
+    return train(small_config(image_tree, output, epochs=1, knn_every=0, model=model))
+
+
+@pytest.fixture(scope="module")
+def unseen_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes that were trained (warm/red, cold/blue), and two that were not."""
+    root = tmp_path_factory.mktemp("unseen")
+    random = np.random.default_rng(5)
+    for name in ("warm/red", "warm/yellow", "cold/blue", "cold/grey"):
+        folder = root / name
+        folder.mkdir(parents=True)
+        for index in range(4):
+            pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{index}.png")
+    return root
+
+
+def evaluated(run: Path, *options: str) -> Evaluation:
+    given = ["--probe-epochs", "1", "--map-points", "0", "--device", "cpu"]
+    assert main(["evaluate", str(run), *given, *options]) == 0
+    return load_evaluation(run)
+
+
+def test_both_spaces_are_measured(named_run: Path) -> None:
+    found = evaluate_run(str(named_run), options=OPTIONS, device="cpu").metrics
+    # Where the nearest image is always right, no mistake has a severity.
+    known = {name for name in found if not name.endswith("mistake-severity")}
+    features = {name for name in known if not name.startswith("embedding/")}
+    assert {name.removeprefix("embedding/") for name in known - features} == features
+    trained = load_run(str(named_run))
+    splits = load_splits(trained.config)
+    alone = evaluate_backbone(
+        trained.backbone, splits, {}, head=trained.head, options=OPTIONS
+    ).metrics
+    assert alone == pytest.approx(found)
+    assert trained.head is not None
+    whole = nn.Sequential(trained.backbone.module, trained.head)
+    direct = evaluate_backbone(whole, splits, {}, options=OPTIONS).metrics
+    for name in ("retrieval/fine/mAP", "retrieval/coarse/R@1", "knn/fine"):
+        assert found[f"embedding/{name}"] == pytest.approx(direct[name], abs=1e-4)
+
+
+def test_outliers_and_tests_accumulate(
+    named_run: Path,
+    image_tree: Path,
+    unseen_tree: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = shutil.copytree(named_run, tmp_path / "run")
+    first = evaluated(run, "--ood", "digits")
+    plain = evaluated(run, "--seed", "3")
+    assert plain.metrics.keys() == first.metrics.keys()
+    assert plain.info["measured_with"]["data"]["seed"] == 3
+    assert plain.info["measured_with"]["ood/digits"]["seed"] == 0
+    assert ("digits", "knn") in plain.roc
+
+    more = evaluated(run, "--skip-done", "--ood", f"noise={unseen_tree}", "--ood", "digits")
+    assert more.info["outliers"].keys() == {"digits", "noise"}
+    assert {k: v for k, v in more.metrics.items() if "/noise/" not in k} == plain.metrics
+    assert ("noise", "knn") in more.roc
+
+    # A test needs the training data no longer.
+    monkeypatch.setattr(evaluation, "load_splits", None)
+    tested = evaluated(run, "--skip-done", "--test", f"new={unseen_tree}", "--ood", "digits")
+    assert "16 images of 4 classes, 2 of them not trained" in capsys.readouterr().out
+    assert tested.info["tests"]["new"]["unseen"] == 2
+    for name in ("seen", "unseen", "embedding/seen", "embedding/unseen"):
+        assert 0 <= tested.metrics[f"{name}/new/retrieval/coarse/mAP"] <= 1
+    assert {k: v for k, v in tested.metrics.items() if "/new/" not in k} == more.metrics
+    before = (run / "results.json").read_bytes()
+    evaluated(run, "--skip-done", "--test", f"new={unseen_tree}", "--ood", "digits")
+    assert (run / "results.json").read_bytes() == before
+    monkeypatch.undo()
+
+    # Results of other weights, or of other data, are not kept.
+    os.utime(run / "results.json", (0, 0))
+    assert "ood/digits/knn/AUROC" not in evaluated(run, "--skip-done").metrics
+    evaluated(run, "--ood", "digits")
+    other = evaluated(run, "--data", str(unseen_tree))
+    assert "ood/digits/knn/AUROC" not in other.metrics
+
+
+def test_a_test_that_does_not_fit_loses_nothing(
+    named_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(named_run, tmp_path / "run")
+    (tmp_path / "words.csv").write_text("text,kind\na,b\n")
+    for wrong in ("words.csv", "missing"):
+        shown = refusal(
+            ["evaluate", str(run), "--test", str(tmp_path / wrong), "--map-points", "0"], capsys
+        )
+        assert wrong in shown
+        assert "retrieval/fine/R@1" in load_evaluation(run).metrics

@@ -82,7 +82,7 @@ def test_momentum_and_queue_take_part(image_tree: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "objective", ["supcon-sum", "supcon-two-heads", "himulcon", "triplet-hierarchical"]
 )
-def test_rivals_take_a_momentum_encoder_and_a_queue(
+def test_baselines_take_a_momentum_encoder_and_a_queue(
     objective: str, image_tree: Path, tmp_path: Path
 ) -> None:
     model = ModelConfig(momentum=0.9, queue_size=40, embedding_dim=8)

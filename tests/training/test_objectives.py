@@ -74,7 +74,7 @@ def test_each_objective_is_its_loss_on_its_ranks() -> None:
     assert len({round(float(v), 4) for v in expected.values()}) == len(expected)
 
 
-def test_rivals_of_the_library_get_the_ranks_and_the_labels() -> None:
+def test_baselines_of_the_library_get_the_ranks_and_the_labels() -> None:
     pairs = _pairs()
     config = LossConfig(margin=0.3)
     torch.manual_seed(0)

@@ -15,7 +15,9 @@ def run(arguments: Sequence[str]) -> None:
         description="Put evaluated runs side by side: a table here, and one self-contained HTML "
         "page. Runs of one method with several seeds are shown as mean ± sd.",
     )
-    parser.add_argument("runs", nargs="+", help="folders of evaluated runs")
+    parser.add_argument(
+        "runs", nargs="+", help="folders of evaluated runs; or files of embeddings, evaluated too"
+    )
     parser.add_argument("-o", "--output", type=str, default="report.html", help="the page")
     parser.add_argument("--markdown", type=str, default=None, help="also write the table here")
     parser.add_argument("--title", type=str, default="rince: runs compared", help="of the page")

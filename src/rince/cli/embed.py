@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.cli.parser import HelpfulParser, with_underscores
+from rince.cli.parser import HelpfulParser, add_space, with_underscores
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz
@@ -30,8 +30,7 @@ def run(arguments: Sequence[str]) -> None:
         prog="rince embed",
         description="Embed any images, videos or texts, whichever the network was trained on, by a "
         "trained run or an export; labels are not needed. One vector of length 1 per image, "
-        "text, or clip of a video. Of a run these are the backbone's features, "
-        "which `rince evaluate` measures; an export gives what it was exported with.",
+        "text, or clip of a video.",
         epilog=EXAMPLES,
     )
     parser.add_argument("run", help="folder of a run, or of an export")
@@ -43,6 +42,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "-o", "--output", type=str, default="embeddings.npz", help="a .npz or .parquet file"
     )
+    add_space(parser)
     parser.add_argument(
         "--batch_size",
         type=int,
@@ -72,14 +72,17 @@ def run(arguments: Sequence[str]) -> None:
     require(given.batch_size >= 1, f"--batch_size must be at least 1, got {given.batch_size}")
     require_writable(output)
     device = known_device(given.device)
-    encoder = load_encoder(Path(given.run))
+    encoder = load_encoder(Path(given.run), given.space)
     started = time.perf_counter()
     embeddings = embed_data(
         encoder, given.data, given.column, device, given.batch_size, skip=given.skip_unreadable
     )
     save_embeddings(embeddings, output)
     size, seconds = embeddings.vectors.shape[1], time.perf_counter() - started
+    space = "the features of the backbone" if encoder.embedding_dim is None else "the embedding"
     print(
-        f"{output}: {len(embeddings)} {encoder.noun} in {size} dimensions ({seconds:.1f} s)\n"
+        f"{output}: {len(embeddings)} {encoder.noun} in {size} dimensions, "
+        f"{space} ({seconds:.1f} s)\n"
         f"next: rince search QUERY --gallery {output} --run {given.run}"
+        + ("" if given.space is None else f" --space {given.space}")
     )

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rince.cli.parser import HelpfulParser, with_underscores
 from rince.core.tables import TABLE_SUFFIXES
 from rince.evaluation.options import EvaluationOptions
+
+if TYPE_CHECKING:
+    from rince.evaluation.results import Evaluation
 
 EXAMPLES = """examples:
   rince evaluate runs/latest
   rince evaluate runs/kinetics --data UCF-101/ --splits ucfTrainTestlist/
   rince evaluate runs/intents --ood out-of-scope.csv
   rince evaluate runs/* --ood other-photos/ --ood far=birds/ --ood digits
+  rince evaluate runs/latest --test new-species/            classes that were never trained
+  rince evaluate runs/* --skip-done --ood more-photos/      only what is not there yet
+  rince evaluate photos.npz --labels photos.csv             embeddings made elsewhere
 """
 
 
@@ -21,11 +28,37 @@ def run(arguments: Sequence[str]) -> None:
     """Evaluate runs one after the other; results go into their folders."""
     parser = HelpfulParser(
         prog="rince evaluate",
-        description="Evaluate trained runs on frozen backbone features: linear probe, kNN, "
-        "retrieval, rank order, out-of-distribution detection. Results go into the run's folder.",
+        description="Evaluate trained runs, frozen: linear probe, kNN, retrieval at every level of "
+        "the class tree, rank order, out-of-distribution detection, on the backbone's features and "
+        "on the embedding that the loss saw. Results go into the run's folder, beside those that "
+        "are there. Also: embeddings made elsewhere.",
         epilog=EXAMPLES,
     )
-    parser.add_argument("runs", nargs="+", help="folders of runs")
+    parser.add_argument(
+        "runs", nargs="+", help="folders of runs; or files of embeddings: .npz, .npy, .parquet"
+    )
+    parser.add_argument(
+        "--test",
+        action="append",
+        type=str,
+        help="labelled items of any classes, also such that were never trained: a folder or a file "
+        "as for training; they are searched among each other. NAME=FOLDER names them; may be given "
+        "several times",
+    )
+    parser.add_argument(
+        "--labels",
+        type=str,
+        default=None,
+        help="of embeddings: a table with columns of labels from coarse to fine, and optional "
+        "path, split, is_query, is_gallery, sequence",
+    )
+    parser.add_argument(
+        "--levels",
+        type=str,
+        default=None,
+        help="with --labels: its columns of labels from coarse to fine, between commas (default: "
+        "all others)",
+    )
     parser.add_argument(
         "--ood",
         action="append",
@@ -76,13 +109,16 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--skip_done",
         action="store_true",
-        help="leave out runs that have results, unless they were trained on since",
+        help="measure only what the results do not hold yet: of runs that have some, new outliers "
+        "and tests. Results are those of the present weights",
     )
     given = parser.parse_args(with_underscores(arguments))
-    outliers = named_outliers(given.ood or [])
+    outliers, tests = named_outliers(given.ood or []), named_outliers(given.test or [], "--test")
 
+    from rince.core.checks import require
     from rince.core.devices import known_device
-    from rince.training.evaluation import evaluate_run
+    from rince.evaluation.elsewhere import VECTOR_SUFFIXES, evaluate_embeddings, results_folder
+    from rince.training.evaluation import evaluate_run, not_measured
     from rince.training.folder import is_evaluated
 
     options = EvaluationOptions(
@@ -95,12 +131,29 @@ def run(arguments: Sequence[str]) -> None:
     done: set[Path] = set()
     for name in given.runs:
         folder = Path(name).resolve()  # runs/latest is a link to another of runs/*
-        if folder in done or (given.skip_done and is_evaluated(folder)):
+        if folder in done:
             continue
         done.add(folder)
+        if folder.suffix in VECTOR_SUFFIXES and not folder.is_dir():
+            require(given.labels is not None, f"{name} holds embeddings: give their --labels FILE")
+            require(
+                not (outliers or tests or given.data),
+                f"--ood, --test and --data are for runs, and {name} holds embeddings",
+            )
+            levels = None if given.levels is None else given.levels.split(",")
+            found = evaluate_embeddings(folder, given.labels, levels=levels, options=options)
+            _show(f"{folder.name}, results in {results_folder(folder)}", found)
+            continue
+        require(given.labels is None, f"--labels is for files of embeddings, but {name} is a run")
+        only_named = given.skip_done and is_evaluated(folder)
+        asked = not_measured(folder, outliers, tests) if only_named else (outliers, tests)
+        if only_named and not any(asked):
+            continue
         evaluation = evaluate_run(
             folder,
-            outliers,
+            asked[0],
+            tests=asked[1],
+            only_named=only_named,
             options=options,
             data=given.data,
             data_root=given.data_root,
@@ -109,13 +162,18 @@ def run(arguments: Sequence[str]) -> None:
             skip_unreadable=given.skip_unreadable,
             device=device,
         )
-        print(f"{folder.name} ({evaluation.info['evaluate_seconds']:.0f} s)")
-        for metric, value in evaluation.metrics.items():
-            print(f"  {metric:32}{value:8.4f}")
+        _show(folder.name, evaluation)
 
 
-def named_outliers(sources: Sequence[str]) -> dict[str, str]:
-    """Name -> folder (or "digits") from what ``--ood`` was given.
+def _show(name: str, evaluation: Evaluation) -> None:
+    print(f"{name} ({evaluation.info['evaluate_seconds']:.0f} s)")
+    width = max(32, *(len(metric) + 2 for metric in evaluation.metrics))
+    for metric, value in evaluation.metrics.items():
+        print(f"  {metric:{width}}{value:8.4f}")
+
+
+def named_outliers(sources: Sequence[str], option: str = "--ood") -> dict[str, str]:
+    """Name -> folder (or "digits") from what ``--ood`` or ``--test`` was given.
 
     Raises:
         ValueError: a name that is empty, given twice, or holds a slash.
@@ -142,5 +200,5 @@ def named_outliers(sources: Sequence[str]) -> dict[str, str]:
         else:
             paths[name] = path
             continue
-        raise ValueError(f"--ood {source}: {problem}; use --ood NAME=FOLDER")
+        raise ValueError(f"{option} {source}: {problem}; use {option} NAME=FOLDER")
     return paths

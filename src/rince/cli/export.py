@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rince.cli.parser import HelpfulParser, with_underscores
+from rince.cli.parser import HelpfulParser, add_space, with_underscores
 
 if TYPE_CHECKING:
     from rince.models.encoders import Encoder
+    from rince.models.options import Space
     from rince.training.checkpoint import TrainedRun
 
 CARD_FILE = "README.md"
 EXAMPLES = """examples:
   rince export runs/latest                       writes runs/latest/export/
-  rince export runs/latest -o husky-net --head   with the projection head, elsewhere
+  rince export runs/latest -o husky-net --space backbone   the features, elsewhere
   rince embed runs/latest/export photos/         an export serves wherever a run does
 
 what it writes of a run on images or videos:
@@ -51,17 +52,23 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--head",
         action="store_true",
-        help="with the projection head: embeddings, which the loss saw, in place of the backbone's "
-        "features, which `rince evaluate` measures",
+        help="the same as --space embedding; kept for scripts of earlier versions",
     )
+    add_space(parser)
     parser.add_argument("--no_onnx", action="store_true", help="leave out the ONNX file")
     given = parser.parse_args(with_underscores(arguments))
 
+    from rince.core.checks import require
     from rince.training.checkpoint import load_run
 
     output = None if given.output is None else Path(given.output)
     trained = load_run(Path(given.run).resolve())  # runs/latest may soon be another run
-    folder = export_run(trained, output, head=given.head, onnx=not given.no_onnx)
+    space: Space | None = given.space
+    if given.head:
+        require(space != "backbone", "--head is --space embedding: leave out one of the two")
+        space = "embedding"
+        print("note: --head is --space embedding now")
+    folder = export_run(trained, output, space=space, onnx=not given.no_onnx)
     print(f"export: {folder}")
     for file in sorted(path for path in folder.iterdir() if path.is_file()):
         print(f"  {file.name:36}{file.stat().st_size / 1e6:8.2f} MB")
@@ -69,14 +76,18 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def export_run(
-    trained: TrainedRun, folder: Path | None = None, *, head: bool = False, onnx: bool = True
+    trained: TrainedRun,
+    folder: Path | None = None,
+    *,
+    space: Space | None = None,
+    onnx: bool = True,
 ) -> Path:
     """Write weights, facts, ONNX and model card into a new folder, all of them or none.
 
     Args:
         trained: from :func:`~rince.training.checkpoint.load_run`.
         folder: to make; None: ``export`` in the run's.
-        head: with the projection head.
+        space: embedding, with the projection head, or backbone; None: the run's own.
         onnx: write the ONNX file, too; of texts there is none.
 
     Returns:
@@ -94,7 +105,7 @@ def export_run(
     folder = trained.folder / "export" if folder is None else folder
     if folder.exists():  # a licence may have been written into its card
         raise RinceError(f"{folder} is there already: remove it, or choose another -o FOLDER")
-    encoder = trained_encoder(trained, head=head)
+    encoder = trained_encoder(trained, space)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as made:
         part = Path(made) / "part"  # the temporary folder itself is for its owner's eyes only

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, get_args
 
 from rince.core.checks import import_extra
+from rince.models.options import Space
 
 jsonargparse = import_extra("jsonargparse", "train")
 
@@ -101,6 +102,18 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
         print("\n".join(hints) or text, file=sys.stderr)
         print(f"Try `{self.prog} --help`.", file=sys.stderr)
         sys.exit(2)
+
+
+def add_space(parser: HelpfulParser) -> None:
+    """``--space``, the same for all verbs that compare items."""
+    parser.add_argument(
+        "--space",
+        choices=get_args(Space),
+        default=None,
+        help="embedding: of the projection head, which the loss saw; backbone: its features. By "
+        "default the embedding, and of a run that was trained as a classifier the backbone; an "
+        "export gives what it was exported with",
+    )
 
 
 def with_underscores(arguments: Sequence[str]) -> list[str]:

@@ -73,7 +73,7 @@ def run(arguments: Sequence[str]) -> None:
         return
 
     from rince.data.items import NothingToHoldOut
-    from rince.data.kinds import is_class_table, load_items, load_splits
+    from rince.data.kinds import is_class_table, kind_of, load_splits, load_test
     from rince.ranks.taxonomy import Taxonomy
 
     path, counts = Path(given.data), None
@@ -92,7 +92,7 @@ def run(arguments: Sequence[str]) -> None:
         try:
             train, which = load_splits(given.data, config_of).train, "training "
         except NothingToHoldOut:
-            train, which = load_items(given.data, config_of), ""
+            train, which = load_test(given.data, kind_of(given.data).noun, config_of), ""
         taxonomy = train.taxonomy
         counts = train.labels.bincount(minlength=taxonomy.num_classes)
         print(f"{len(train)} {which}{train.noun} in {given.data}")

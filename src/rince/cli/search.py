@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.cli.parser import HelpfulParser, with_underscores
+from rince.cli.parser import HelpfulParser, add_space, with_underscores
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/ -o photos.npz         once
@@ -35,6 +35,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--run", type=str, required=True, help="the run or export that the gallery was made with"
     )
+    add_space(parser)
     parser.add_argument("-k", "--top_k", type=int, default=10, help="number of results per query")
     parser.add_argument(
         "--text.column", dest="column", default=None, help="column of the gallery's texts"
@@ -51,14 +52,15 @@ def run(arguments: Sequence[str]) -> None:
     require(given.top_k >= 1, f"--top_k must be at least 1, got {given.top_k}")
     device, file = known_device(given.device), Path(given.gallery)
     kept = load_embeddings(file) if file.suffix in (".npz", ".parquet") else None
-    encoder = load_encoder(Path(given.run))
+    encoder = load_encoder(Path(given.run), given.space)
     require_queries(encoder, given.queries)
     queries = embed(encoder, given.queries, device=device)
     gallery = embed_data(encoder, given.gallery, given.column, device) if kept is None else kept
     if queries.model != gallery.model:
         raise RinceError(
             f"{given.gallery} was made by another network than {given.run} (or by other weights of "
-            f"it, if it was trained on since), and their embeddings do not compare: make it again, "
+            f"it, if it was trained on since, or in its other space: earlier versions embedded by "
+            f"the features, --space backbone), and their embeddings do not compare: make it again, "
             f"rince embed {given.run} DATA -o {given.gallery}"
         )
     cosines, positions = nearest(gallery, queries.vectors, given.top_k)

@@ -34,11 +34,7 @@ def warn(message: str) -> None:
 
 
 def import_extra(module: str, extra: str) -> types.ModuleType:
-    """Import an optional dependency, or say which extra brings it.
-
-    Raises:
-        ImportError: the module is missing; the message holds the pip command.
-    """
+    """Import an optional dependency, or say which extra brings it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -6,11 +6,7 @@ import torch
 
 
 def known_device(name: str) -> str:
-    """The device of this machine that ``--device`` means; "auto" is cuda, or else cpu.
-
-    Raises:
-        ValueError: the machine has no such device.
-    """
+    """The device of this machine that ``--device`` means; "auto" is cuda, or else cpu."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     cuda = ["cuda", *(f"cuda:{index}" for index in range(count))] if count else []
     mps = ["mps"] if torch.backends.mps.is_available() else []

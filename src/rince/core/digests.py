@@ -7,15 +7,10 @@ from collections.abc import Iterable
 
 
 def digest(parts: Iterable[object]) -> str:
-    """A hex digest of the ``repr`` of each part, in this order: the fingerprint of a data set.
+    """32 hex digits of the ``repr`` of each part, in this order: the fingerprint of a data set.
 
-    ``repr``, since file names need not be valid Unicode.
-
-    Args:
-        parts: strings, numbers, bytes, and tuples of these, whose ``repr`` is stable.
-
-    Returns:
-        32 hex digits.
+    ``repr``, since file names need not be valid Unicode; of strings, numbers, bytes, and tuples of
+    these, for which it is stable.
 
     Example:
         >>> digest(["a", 1])

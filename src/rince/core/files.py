@@ -1,4 +1,5 @@
-"""Files: which lie below a folder, which are texts, and replacing one as a whole or not at all."""
+"""Files: which lie below a folder, which are texts, where they are kept between runs, and replacing
+one as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -70,9 +71,6 @@ def files_below(
         folder: where to look. suffixes: those to keep, such as ``.png``, in lower case; None:
             all.
         seen: folders that were walked before.
-
-    Raises:
-        RinceError: a folder that cannot be read.
     """
     seen = set() if seen is None else seen
     if folder.resolve() in seen:  # through a link, perhaps to a folder above itself
@@ -96,15 +94,18 @@ def files_below(
             yield Path(entry.path)
 
 
+def cache_folder(*names: str) -> Path:
+    """``~/.cache/rince/<names>``, or below ``XDG_CACHE_HOME`` where that is set; not created."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache").joinpath("rince", *names)
+
+
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A file beside ``target`` to write; it takes the target's place once the block is done.
 
     What was written is on the disk before it does, so that a machine that stops leaves the old
     file or the new one. Whatever the block raises, what was at ``target`` is untouched.
-
-    Raises:
-        OSError: it cannot be written or moved.
 
     Example:
         >>> import tempfile

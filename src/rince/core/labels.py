@@ -20,9 +20,6 @@ def integers(labels: Any, name: str = "labels") -> Tensor:
         labels: a tensor, on any device, a numpy array, a pandas column, or (nested) lists.
         name: what to call them in a message.
 
-    Raises:
-        ValueError: no integers, or some beyond int64.
-
     Example:
         >>> integers(np.array([3, 1], dtype=np.uint8)), integers([[1, 2]])
         (tensor([3, 1]), tensor([[1, 2]]))
@@ -52,11 +49,7 @@ def integers(labels: Any, name: str = "labels") -> Tensor:
 
 
 def as_array(labels: Any, name: str = "labels") -> np.ndarray[Any, Any]:
-    """A numpy array of anything that people hold labels in.
-
-    Raises:
-        ValueError: rows of different lengths.
-    """
+    """A numpy array of anything that people hold labels in."""
     if isinstance(labels, Tensor):
         labels = labels.detach().cpu()
     try:

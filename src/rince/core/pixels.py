@@ -18,11 +18,7 @@ NORMALISATION: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
 
 
 def normalisation(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of pixels in [0, 1], one number per channel.
-
-    Raises:
-        ValueError: neither 1 (grey) nor 3 (RGB) channels.
-    """
+    """Mean and standard deviation of pixels in [0, 1], one number per channel."""
     known = " or ".join(map(str, sorted(NORMALISATION)))
     require(channels in NORMALISATION, f"images must have {known} channels, got {channels}")
     return NORMALISATION[channels]

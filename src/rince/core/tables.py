@@ -40,14 +40,7 @@ class Table:
     rows: list[Row]
 
     def require_columns(self, *names: str, hint: str = "") -> None:
-        """Refuse a table that lacks one of these.
-
-        Args:
-            names: of columns. hint: what to do about a missing one, put at the end.
-
-        Raises:
-            RinceError: names the missing columns and those that the file has.
-        """
+        """Refuse a table that lacks one of these; the hint says what to do about it."""
         missing = [repr(name) for name in names if name not in self.columns]
         if missing:
             shown = ", ".join(name or "one without a name" for name in self.columns) or "none"
@@ -57,11 +50,7 @@ class Table:
             )
 
     def column(self, name: str) -> list[str]:
-        """The cells of one column, top to bottom.
-
-        Raises:
-            RinceError: there is no such column.
-        """
+        """The cells of one column, top to bottom."""
         self.require_columns(name)
         return [cells[name] for _, cells in self.rows]
 
@@ -73,21 +62,11 @@ def read_table(file: Path, what: str = "table", *, fill_short_rows: bool = False
     line; a cell may hold any other character, may hold line ends where it is quoted, and may be
     of any length. Blanks at the ends of cells and names are taken off.
 
-    Args:
-        file: ``.tsv`` is separated by tabs, ``.jsonl`` holds objects of plain values, ``.parquet``
-            needs the extra ``parquet``; anything else is separated by commas, or by semicolons
-            where these and no commas separate the header.
-        what: the file holds, for messages: "texts", "class table".
-        fill_short_rows: rows with fewer cells than the header end in empty ones, rather than
-            being refused.
-
-    Returns:
-        The table; without columns and rows if the file is empty. JSON and parquet values become
-        strings: null and NaN ``""``, and 1.0 ``"1"``, as one column may hold both.
-
-    Raises:
-        RinceError: a file that cannot be read, is not UTF-8 or not closed (a quote), two columns
-            of one name, rows that are not as the header says, with their lines.
+    ``.tsv`` is separated by tabs, ``.jsonl`` holds objects of plain values, ``.parquet`` needs the
+    extra ``parquet``; anything else is separated by commas, or by semicolons where these and no
+    commas separate the header. Rows with fewer cells than the header are refused, or filled up with
+    empty ones. JSON and parquet values become strings: null and NaN ``""``, and 1.0 ``"1"``, as one
+    column may hold both. ``what`` is for messages.
     """
     if file.suffix.lower() == ".jsonl":
         return _read_jsonl(file, what)
@@ -107,17 +86,8 @@ def read_table(file: Path, what: str = "table", *, fill_short_rows: bool = False
 def read_cells(
     file: Path, what: str = "table", *, fill_short_rows: bool = False
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The header and the rows below of a csv or tsv file, whatever the header's names.
-
-    Args:
-        file, what, fill_short_rows: as of :func:`read_table`.
-
-    Returns:
-        The header's cells, and the line number and cells of each row, as many as the header's.
-
-    Raises:
-        RinceError: as :func:`read_table`, but for the names.
-    """
+    """The header of a csv or tsv file, whatever its names; and the line number and cells of each
+    row below, as many as the header's."""
     text = read_text(file, what)
     if "\0" in text:
         problems = [f"line {line} holds a NUL character" for line, x in _lines(text) if "\0" in x]
@@ -142,21 +112,13 @@ def read_cells(
 
 
 def read_lines(file: Path, what: str = "lines") -> list[tuple[int, str]]:
-    """The lines of a text file with their numbers, without blank ones and blanks at their ends.
-
-    Raises:
-        RinceError: a file that cannot be read or is not UTF-8.
-    """
+    """The lines of a text file with their numbers, without blank ones and blanks at their ends."""
     stripped = ((line, part.strip()) for line, part in _lines(read_text(file, what)))
     return [(line, part) for line, part in stripped if part]
 
 
 def read_text(file: Path, what: str = "text") -> str:
-    """All of a UTF-8 file, with its line ends as they are and without a byte order mark.
-
-    Raises:
-        RinceError: a file that cannot be read or is not UTF-8, with the line where that shows.
-    """
+    """All of a UTF-8 file, with its line ends as they are and without a byte order mark."""
     try:
         content = file.read_bytes()
     except OSError as error:
@@ -175,14 +137,7 @@ def read_text(file: Path, what: str = "text") -> str:
 
 
 def refuse_rows(file: Path, problems: Sequence[str], hint: str = "") -> None:
-    """Refuse a file for all its bad rows at once.
-
-    Args:
-        problems: one per row, with its line; the first ten are shown. hint: how to fix them.
-
-    Raises:
-        RinceError: there is a problem.
-    """
+    """Refuse a file for all its bad rows at once: a problem each; the first ten are shown."""
     if problems:
         count = f"{len(problems)} bad rows: " if len(problems) > 1 else ""
         more = len(problems) - _MOST_SHOWN

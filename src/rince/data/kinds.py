@@ -148,22 +148,32 @@ def load_splits(
     return kind.load(Request(data, options, seed, by_time, channels, backbone))
 
 
-def load_items(
-    data: str,
+def load_test(
+    path: str,
+    noun: str,
     options: DataOptions,
     *,
-    by_time: bool = False,
     channels: int = 3,
+    skip_unreadable: bool = False,
     backbone: str | None = None,
 ) -> Items:
-    """All items of some data, none held out, with a class tree of their own: to be judged.
+    """All items of a folder or file, with labels of their own, of any classes.
 
-    Args, Raises: as of :func:`load_splits`.
+    Args:
+        path: of a folder with ``train/`` and ``test/`` (or ``val/``) the latter is taken.
+        noun: what they are called: the kind that a network takes.
+        options: those of the training. channels, skip_unreadable, backbone: as in
+            :func:`load_splits` and :func:`load_outliers`.
+
+    Raises:
+        RinceError: data that cannot be found or read, or of another kind.
     """
-    kind = kind_of(data, by_time)
-    return kind.load_items(
-        Request(data, options, by_time=by_time, channels=channels, backbone=backbone)
+    if kind_of(path, noun == "clips").noun != noun:
+        raise RinceError(f"{path} holds no {noun}: give a test of the kind that was trained on")
+    request = Request(
+        path, options, channels=channels, backbone=backbone, skip_unreadable=skip_unreadable
     )
+    return kind_named(noun).load_test(request)
 
 
 def load_outliers(

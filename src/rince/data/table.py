@@ -142,6 +142,12 @@ class ItemTable:
         is_test = {"train": False, tests[0]: True}
         return [is_test.get(name) for name in names]
 
+    def test_rows(self) -> ItemTable:
+        """The rows of the test; all of them, where the table has no split or no test."""
+        names = [cells.get(SPLIT, "").lower() for _, cells in self.table.rows]
+        test = next((name for name in TESTS if name in names), None)
+        return self if test is None else self.rows([i for i, x in enumerate(names) if x == test])
+
     def rows(self, chosen: Sequence[int]) -> ItemTable:
         """The rows at these positions."""
         rows = [self.table.rows[i] for i in chosen]

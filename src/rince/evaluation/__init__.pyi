@@ -10,6 +10,8 @@ from .evaluate import evaluate_backbone as evaluate_backbone
 from .features import FeatureSet as FeatureSet
 from .features import extract_features as extract_features
 from .levels import tree_levels as tree_levels
+from .open_world import OpenTest as OpenTest
+from .open_world import evaluate_open as evaluate_open
 from .options import EvaluationOptions as EvaluationOptions
 from .results import Evaluation as Evaluation
 from .results import load_evaluation as load_evaluation

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import warn
-from rince.core.pair_ranks import PairRanks
+from rince.core.pair_ranks import IGNORED, PairRanks
 from rince.data.items import Items, Splits
 from rince.evaluation.features import FeatureSet
 from rince.evaluation.levels import tree_levels
@@ -45,6 +45,9 @@ class Context:
         options: how much to do.
         classifier: features to logits, (B, D) -> (B, C), of a run that was trained as one.
         own_classes: the classifier's classes are those of the splits.
+        sequences: (M,) and (N,) int64 of test and gallery items, of an open test: ``train`` are
+            then test items too, nothing was trained on them, and items of one sequence are never
+            each other's answers. See :class:`~rince.evaluation.OpenTest`.
     """
 
     splits: Splits
@@ -54,6 +57,7 @@ class Context:
     options: EvaluationOptions
     classifier: nn.Module | None = None
     own_classes: bool = True
+    sequences: tuple[Tensor, Tensor] | None = None
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -101,7 +105,9 @@ class Context:
         """By time where that can be; else by the class tree, against the training items."""
         if self.by_time is not None:
             return self.by_time
-        ranks = self.taxonomy.ranks(self.test.labels, self.train.labels)
+        ranks: PairRanks = self.taxonomy.ranks(self.test.labels, self.train.labels)
+        if self.sequences is not None:
+            ranks = _Apart(ranks, *self.sequences)
         return Ranked(self.train, self.splits.train, ranks)
 
     @cached_property
@@ -116,6 +122,27 @@ class Context:
             for name, features in self.outliers.items()
             for detector, score in detectors.items()
         }
+
+
+@dataclass(frozen=True)
+class _Apart:
+    """Ranks without the pairs of one sequence, which are ignored."""
+
+    ranks: PairRanks
+    query: Tensor
+    key: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.ranks.shape
+
+    @property
+    def num_ranks(self) -> int | None:
+        return self.ranks.num_ranks
+
+    def tile(self, rows: slice, cols: slice) -> Tensor:
+        same = self.query[rows, None] == self.key[None, cols]
+        return self.ranks.tile(rows, cols).masked_fill(same, IGNORED)
 
 
 def label_levels(taxonomy: Taxonomy, train: FeatureSet, test: FeatureSet) -> dict[str, Level]:

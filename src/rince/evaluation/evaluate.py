@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +18,13 @@ from rince.data.items import Items, Splits
 from rince.evaluation.class_similarity import class_similarity
 from rince.evaluation.context import Context
 from rince.evaluation.drawings import feature_map, nearest_neighbours, roc_curves, time_curve
-from rince.evaluation.features import FeatureSet, extract_features
+from rince.evaluation.features import FeatureSet, extract_features, in_spaces
 from rince.evaluation.levels import coarse_level
 from rince.evaluation.options import EvaluationOptions
-from rince.evaluation.results import Evaluation
-from rince.evaluation.steps import STEPS, Step
+from rince.evaluation.results import EMBEDDING, Evaluation
+from rince.evaluation.steps import STEPS, Step, measured
 from rince.metrics.ordering import similarity_histograms
+from rince.models.backbones import Backbone
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
 
@@ -32,10 +35,11 @@ __getattr__ = moved_names(
 
 
 def evaluate_backbone(
-    backbone: nn.Module,
+    backbone: nn.Module | Backbone,
     splits: Splits,
     outliers: Mapping[str, Items | Tensor],
     *,
+    head: nn.Module | None = None,
     options: EvaluationOptions | None = None,
     device: torch.device | str = "cpu",
     batch_size: int = 512,
@@ -52,11 +56,13 @@ def evaluate_backbone(
     they have more than one class, accuracy and retrieval by class are measured too.
 
     Args:
-        backbone: items to features; frozen here.
+        backbone: items to features; frozen here. A run's ``backbone`` will do.
         splits: the training items are the gallery and train the probe; the test items are
             queries.
         outliers: name -> items of no known class (see :func:`rince.data.kinds.load_outliers`), or
             their uint8 pixels (N, C, H, W).
+        head: features to embeddings. All is then measured of these too, by names that begin with
+            ``embedding/``; drawings are of the features.
         options: how much to do.
         device: where features are extracted.
         batch_size: of the extraction.
@@ -77,60 +83,117 @@ def evaluate_backbone(
         ValueError: no test items, features that are not finite, ranks of other classes, or two
             steps that give a metric of the same name.
     """
+    started = time.perf_counter()
+    found = measure(
+        backbone,
+        splits,
+        outliers,
+        head=head,
+        options=options,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        classifier=classifier,
+        own_classes=own_classes,
+        steps=steps,
+    )
+    drawn = draw(found.context, found.metrics, class_ranks)
+    seconds = {"extract_seconds": found.seconds, "evaluate_seconds": time.perf_counter() - started}
+    return replace(drawn, info={**drawn.info, **seconds})
+
+
+class Measured(NamedTuple):
+    """Metrics of both spaces, the context of the features, and seconds of their extraction."""
+
+    context: Context
+    metrics: dict[str, float]
+    seconds: float
+
+
+def measure(
+    backbone: nn.Module | Backbone,
+    splits: Splits,
+    outliers: Mapping[str, Items | Tensor],
+    *,
+    head: nn.Module | None = None,
+    options: EvaluationOptions | None = None,
+    device: torch.device | str = "cpu",
+    batch_size: int = 512,
+    workers: int = 0,
+    classifier: nn.Module | None = None,
+    own_classes: bool = True,
+    steps: Sequence[Step] = STEPS,
+) -> Measured:
+    """The numbers of :func:`evaluate_backbone`, which has the arguments."""
     options, taxonomy = options or EvaluationOptions(), splits.train.taxonomy
     unseen = int((splits.test.labels >= taxonomy.num_classes).sum())
     require(
         unseen == 0,
         f"{unseen} of {len(splits.test)} test {splits.test.noun} are of classes that were never "
-        f"trained, which a probe and kNN cannot tell",
+        f"trained, which a probe and kNN cannot tell: judge them by --test",
     )
     require(len(splits.test) > 0, f"there are no test {splits.test.noun} to evaluate on")
+    module = backbone.module if isinstance(backbone, Backbone) else backbone
 
     def features_of(items: Items | Tensor, workers: int = 0) -> FeatureSet:
         if isinstance(items, Tensor):
             items = unlabelled(items, taxonomy, image_size=splits.spec.size)
-        return extract_features(backbone, eval_batches(items, batch_size, workers), device)
+        return extract_features(module, eval_batches(items, batch_size, workers), device)
 
     started = time.perf_counter()
     train, test = (features_of(items, workers) for items in (splits.train, splits.test))
-    extracted = time.perf_counter()
+    seconds = time.perf_counter() - started
     outlying = {name: features_of(items).features for name, items in outliers.items()}
     context = Context(splits, train, test, outlying, options, classifier, own_classes)
-    metrics = _measured(context, steps)
+    metrics = measured(context, steps)
+    if head is not None:
+        of_train, of_test, *of_outliers = (
+            in_spaces(features, head)[EMBEDDING]
+            for features in (train.features, test.features, *outlying.values())
+        )
+        embedded = Context(
+            splits,
+            FeatureSet(of_train, train.labels),
+            FeatureSet(of_test, test.labels),
+            dict(zip(outlying, of_outliers, strict=True)),
+            options,
+        )
+        metrics |= {EMBEDDING + name: x for name, x in measured(embedded, steps).items()}
+    return Measured(context, metrics, seconds)
+
+
+def draw(
+    context: Context,
+    metrics: Mapping[str, float],
+    class_ranks: ClassRanks | Taxonomy | None = None,
+) -> Evaluation:
+    """Metrics with what a report draws.
+
+    Args:
+        context: of the features that are drawn. metrics: all of them.
+        class_ranks: as of :func:`evaluate_backbone`.
+    """
+    splits, taxonomy, options = context.splits, context.taxonomy, context.options
     gallery, _, ranks = context.ranked
+    between = None
+    if context.sequences is None:
+        between = class_similarity(context.test, context.train, taxonomy, class_ranks)
     return Evaluation(
         metrics=metrics,
         info={
             "train_images": len(splits.train),
             "test_images": len(splits.test),
-            "outliers": {name: len(items) for name, items in outliers.items()},
+            "outliers": {name: len(items) for name, items in context.outliers.items()},
             "data": splits.train.name,
-            "feature_dim": int(train.features.shape[1]),
+            "feature_dim": int(context.train.features.shape[1]),
             "probe_epochs": options.probe_epochs,
-            "extract_seconds": extracted - started,
-            "evaluate_seconds": time.perf_counter() - started,
         },
         classes=taxonomy.classes,
         groups=taxonomy.group_names(coarse_level(taxonomy)),
-        histograms=similarity_histograms(test.features, gallery.features, ranks),
+        histograms=similarity_histograms(context.test.features, gallery.features, ranks),
         map_2d=feature_map(context),
         gallery=nearest_neighbours(context),
         roc=roc_curves(context),
         time_curve=time_curve(context),
-        class_similarity=class_similarity(test, train, taxonomy, class_ranks),
+        class_similarity=between,
     )
-
-
-def _measured(context: Context, steps: Sequence[Step]) -> dict[str, float]:
-    """The metrics of all steps, each name once."""
-    metrics: dict[str, float] = {}
-    for step in steps:
-        measured = step(context)
-        twice = sorted(metrics.keys() & measured.keys())
-        require(
-            not twice,
-            f"the evaluation step {getattr(step, '__name__', step)} gives {', '.join(twice)}, "
-            "which an earlier step gives too: choose other names",
-        )
-        metrics |= measured
-    return metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import require
-from rince.metrics.arrays import check_features, check_labels
+from rince.evaluation.results import EMBEDDING
+from rince.metrics.arrays import check_features, checked_labels
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,25 @@ class FeatureSet:
             self.features.dtype == torch.float32,
             f"features must be float32, got {self.features.dtype}",
         )
-        check_labels(self.labels, len(self.features), "labels")
+        labels = checked_labels(self.labels, len(self.features), "labels")
+        object.__setattr__(self, "labels", labels)
 
     def __len__(self) -> int:
         return len(self.features)
+
+
+def in_spaces(features: Tensor, head: nn.Module | None) -> dict[str, Tensor]:
+    """The features, and where there is a projection head its embeddings of them.
+
+    Returns:
+        What stands before the names of the metrics of a space -> (N, D) float32.
+    """
+    if head is None:
+        return {"": features}
+    head = copy.deepcopy(head).cpu().eval()
+    with torch.no_grad():
+        parts = [head(part) for part in torch.split(features, 4096)]
+    return {"": features, EMBEDDING: torch.cat(parts).float()}
 
 
 def extract_features(

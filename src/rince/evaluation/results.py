@@ -21,6 +21,7 @@ from rince.core.checks import RinceError
 from rince.core.files import replacing
 from rince.metrics.curves import Histograms as Histograms
 from rince.metrics.curves import RocCurve as RocCurve
+from rince.models.options import Space
 
 RESULTS_FILE = "results.json"
 ARRAYS_FILE = "evaluation.npz"
@@ -105,7 +106,8 @@ class Evaluation:
             ``probe/fine``, ``probe/coarse``, ``knn/fine``, ``knn/coarse``,
             ``retrieval/fine/R@1`` ... ``retrieval/coarse/mAP``, ``ordering/1>2``, ...,
             ``ordering/correlation``, ``ood/<set>/<detector>/AUROC`` and ``.../FPR95``; of clips
-            also ``retrieval/video/R@1``, ``retrieval/near/R@1``, ``probe/video``, ...
+            also ``retrieval/video/R@1``, ``retrieval/near/R@1``, ``probe/video``, ...; the same of
+            the embedding with ``embedding/`` in front
         info: what was measured: sizes, data names, seconds, versions.
         classes: (C,) fine class names. groups: names of the coarse groups.
         roc: (outlier set, detector) -> curve.
@@ -123,6 +125,18 @@ class Evaluation:
     roc: Mapping[tuple[str, str], RocCurve] = field(default_factory=dict)
     time_curve: TimeCurve | None = None
     class_similarity: ClassSimilarity | None = None
+
+
+EMBEDDING = "embedding/"
+"""Before the names of metrics of the embedding; those of the backbone's features have nothing."""
+
+
+def of_space(metrics: Mapping[str, float], space: Space) -> dict[str, float]:
+    """The metrics of one space, by their names without it."""
+    if space == "backbone":
+        return {k: value for k, value in metrics.items() if not k.startswith(EMBEDDING)}
+    own = {k: value for k, value in metrics.items() if k.startswith(EMBEDDING)}
+    return {k.removeprefix(EMBEDDING): value for k, value in own.items()}
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from rince.core.checks import require
 from rince.evaluation.context import Context
 from rince.metrics.hierarchy import hierarchical_retrieval
 from rince.metrics.knn import knn_accuracy
@@ -29,6 +30,8 @@ def probe_and_knn(context: Context) -> dict[str, float]:
     """Accuracy of a linear probe and of the nearest neighbours, for classes and superclasses."""
     metrics: dict[str, float] = {}
     options = context.options
+    if context.sequences is not None:  # nothing was trained on the gallery
+        return {}
     for level, (train_labels, test_labels, num_classes) in context.levels.items():
         if level not in ("fine", "coarse"):  # a probe a level would take hours in a deep tree
             continue
@@ -56,7 +59,7 @@ def own_classifier(context: Context) -> dict[str, float]:
 def class_retrieval(context: Context) -> dict[str, float]:
     """Recall at k and mean average precision at every level of the class tree."""
     labels = {level: (test, train) for level, (train, test, _) in context.levels.items()}
-    if not labels:
+    if not labels or context.sequences is not None:  # of an open test tree_retrieval says it all
         return {}
     metrics: dict[str, float] = {}
     for level, result in retrieval_by_level(*context.features, labels, ks=KS).items():
@@ -69,12 +72,25 @@ def tree_retrieval(context: Context) -> dict[str, float]:
     """What else there is to say of every level, and where there are several, of the whole."""
     if not context.levels:
         return {}
-    train, test = (
-        torch.stack([level[side] for level in context.levels.values()], dim=1) for side in (0, 1)
+    levels = context.levels.values()
+    train = torch.stack([of_train for of_train, _, _ in levels], dim=1)
+    test = torch.stack([of_test for _, of_test, _ in levels], dim=1)
+    query_sequence, gallery_sequence = context.sequences or (None, None)
+    result = hierarchical_retrieval(
+        *context.features,
+        test,
+        train,
+        ks=KS,
+        query_sequence=query_sequence,
+        gallery_sequence=gallery_sequence,
     )
-    result = hierarchical_retrieval(*context.features, test, train, ks=KS)
     metrics: dict[str, float] = {}
     for level, found in zip(context.levels, result.levels, strict=True):
+        if context.sequences is not None:
+            recall = {f"retrieval/{level}/R@{k}": value for k, value in found.recall.items()}
+            metrics |= {**recall, f"retrieval/{level}/mAP": found.mean_average_precision}
+            if found.num_skipped:
+                metrics[f"retrieval/{level}/asked"] = 1 - found.num_skipped / len(test)
         of_level = {"R-precision": found.r_precision, "MAP@R": found.map_at_r}
         if level != "fine":  # where nothing is better, it is the mAP
             of_level["only"] = found.only_level
@@ -127,6 +143,25 @@ STEPS: tuple[Step, ...] = (
     rank_order,
     outlier_detection,
 )
+
+
+def measured(context: Context, steps: Sequence[Step]) -> dict[str, float]:
+    """The metrics of all steps, each name once.
+
+    Raises:
+        ValueError: two steps give a metric of the same name.
+    """
+    metrics: dict[str, float] = {}
+    for step in steps:
+        of_step = step(context)
+        twice = sorted(metrics.keys() & of_step.keys())
+        require(
+            not twice,
+            f"the evaluation step {getattr(step, '__name__', step)} gives {', '.join(twice)}, "
+            "which an earlier step gives too: choose other names",
+        )
+        metrics |= of_step
+    return metrics
 
 
 def _by_video(name: str, context: Context, logits: Tensor) -> dict[str, float]:

@@ -163,7 +163,7 @@ def warn_if_nothing_to_learn(ranks: PairRanks, active: Tensor, pairs_at_once: in
             "no query with a positive has a key less similar than it. Is there only one class "
             "in the batch?"
         )
-    warn(f"the loss of this batch is 0 and teaches nothing: {why}")
+    warn(f"the loss of this batch is 0, and so is its gradient: {why}")
 
 
 def highest_rank(ranks: PairRanks, pairs_at_once: int = 2**22) -> int:

@@ -15,15 +15,6 @@ from rince.losses.common import check_inputs, dtype_of_sums
 EXTRA = "metric-learning"
 
 
-def require_metric_learning() -> None:
-    """Find out before a training starts.
-
-    Raises:
-        ImportError: pytorch-metric-learning is not installed; the message names the extra.
-    """
-    import_extra("pytorch_metric_learning", EXTRA)
-
-
 def hierarchical_triplet(
     query: Tensor,
     key: Tensor,

@@ -101,7 +101,7 @@ def ranked_info_nce(
             products, to 10 and 7 bits, and sum in float32. A CPU computes "tf32" as "fp32". A
             global switch (``torch.set_float32_matmul_precision``) changes nothing.
         validate: also make the checks that read values (and on a GPU wait for them): NaN, zero
-            or non-unit embeddings, ranks without a temperature, a batch that teaches nothing.
+            or non-unit embeddings, ranks without a temperature, a batch without anything to learn.
             Without them nothing is read from a GPU; embeddings must then be of unit length.
 
     Returns:

@@ -113,20 +113,12 @@ def as_backbone(module: nn.Module, spec: InputSpec | None = None) -> Backbone:
 class SmallResNet(nn.Module):
     """A ResNet of one basic block a stage, for 28 to 64 pixels on a CPU.
 
-    Args:
-        in_channels: of the images.
-        widths: channels of the stages; each stage but the first halves the side.
-        stem_stride: 2 halves the side before the first stage, for a quarter of the work.
+    The stem and each stage but the first halve the side. widths: channels of the stages.
     """
 
-    def __init__(
-        self,
-        in_channels: int = 3,
-        widths: Sequence[int] = (32, 64, 128, 256),
-        stem_stride: int = 2,
-    ) -> None:
+    def __init__(self, in_channels: int = 3, widths: Sequence[int] = (32, 64, 128, 256)) -> None:
         super().__init__()
-        self.stem = _conv_norm(in_channels, widths[0], 3, stem_stride)
+        self.stem = _conv_norm(in_channels, widths[0], 3, stride=2)
         self.stages = nn.Sequential(
             *(
                 _BasicBlock(before, width, stride=1 if index == 0 else 2)
@@ -137,7 +129,7 @@ class SmallResNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        x = torch.relu(self.stem(images))  # (B, widths[0], H / stem_stride, W / stem_stride)
+        x = torch.relu(self.stem(images))  # (B, widths[0], H / 2, W / 2)
         return self.stages(x).mean(dim=(2, 3))  # type: ignore[no-any-return]  # (B, widths[-1])
 
 
@@ -145,11 +137,7 @@ class SmallResNet3D(nn.Module):
     """A ResNet of one (2+1)-dimensional block a stage, for clips of 32 to 64 pixels on a CPU.
 
     A block convolves in space and then in time (as R(2+1)D: Tran et al., CVPR 2018), each stage
-    but the first halves the side, and the last two halve the time.
-
-    Args:
-        in_channels: of the clips.
-        widths: channels of the stages.
+    but the first halves the side, and the last two halve the time. widths: channels of the stages.
     """
 
     def __init__(self, in_channels: int = 3, widths: Sequence[int] = (16, 32, 64, 128)) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from rince.core.input_spec import InputSpec
 from rince.core.text_models import load_text_model
 from rince.models.exported import EXPORT_FILE, load_exported
-from rince.models.texts import SENTENCE_FILE, SentenceModel
+from rince.models.texts import SENTENCE_FILE, SentenceModel, head_width
 
 
 class Encoder(Protocol):
@@ -79,5 +79,6 @@ def load_encoder(folder: str | Path) -> Encoder | None:
     if (folder / EXPORT_FILE).exists():
         return load_exported(folder)
     if (folder / SENTENCE_FILE).exists():
-        return SentenceModel(load_text_model(str(folder)))
+        model = load_text_model(str(folder))
+        return SentenceModel(model, embedding_dim=head_width(model))
     return None

@@ -117,11 +117,7 @@ _OF_CLIPS = ("stride", "frame_size")  # not in the exports of earlier versions
 
 
 def save_exported(encoder: ImageEncoder, folder: Path) -> None:
-    """Write weights and facts into a folder that is there.
-
-    Raises:
-        ImportError: safetensors is not installed.
-    """
+    """Write weights and facts into a folder that is there."""
     safetensors = import_extra("safetensors.torch", "export")
     facts = {"format": FORMAT, "rince": __version__}
     facts |= encoder.spec.to_dict() | {name: getattr(encoder, name) for name in FACTS}

@@ -26,10 +26,6 @@ def write_onnx(encoder: ImageEncoder, file: Path) -> float:
     Returns:
         The largest difference between ONNX Runtime and torch over random inputs, as a share of
         the largest output.
-
-    Raises:
-        ImportError: onnx, onnxscript or onnxruntime is not installed.
-        RinceError: the module cannot be written as ONNX, or gives other numbers there.
     """
     for library in ("onnx", "onnxscript"):  # torch imports them deep inside
         import_extra(library, "export")

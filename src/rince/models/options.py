@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from rince.core.checks import require
+
+Space: TypeAlias = Literal["embedding", "backbone"]
+"""What is compared: embeddings of the projection head, or the backbone's features."""
 
 
 @dataclass

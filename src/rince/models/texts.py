@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rince.core.checks import RinceError, require
+from rince.core.checks import RinceError, import_extra, require
 from rince.core.input_spec import InputSpec
 from rince.core.text_models import load_text_model
 from rince.models.backbones import Backbone
+from rince.models.heads import ProjectionHead
 from rince.models.weights import fingerprint
 
 PACKAGED = "all-MiniLM-L6-v2"
@@ -54,13 +55,14 @@ class SentenceModel:
         backbone: what it was before it was trained; None: not known.
         column: of the texts, in the files that it was trained on.
         class_paths: as of :class:`~rince.models.exported.ImageEncoder`; () if they are not known.
+        embedding_dim: of the projection head that it ends with; None: it has none.
     """
 
     model: Any
     backbone: str | None = None
     column: str = "text"
     class_paths: tuple[tuple[str, ...], ...] = ()
-    embedding_dim: ClassVar[None] = None  # it ends with no projection head
+    embedding_dim: int | None = None
     num_heads: ClassVar[int] = 1
     spec: ClassVar[InputSpec] = InputSpec.texts()
     noun: ClassVar[str] = "texts"
@@ -100,6 +102,29 @@ class SentenceModel:
 
     def write_onnx(self, file: Path) -> None:
         """None: of models of texts no ONNX file is written."""
+
+
+def with_head(model: Any, head: ProjectionHead) -> Any:
+    """A ``SentenceTransformer`` that ends with a trained projection head."""
+    transformers = import_extra("sentence_transformers", "text")
+    modules = import_extra("sentence_transformers.models", "text")
+    first, _, second = head.layers
+    activations = (nn.ReLU(), nn.Identity())
+    parts = list(model)
+    for layer, activation in zip((first, second), activations, strict=True):
+        dense = modules.Dense(layer.in_features, layer.out_features, True, activation)
+        dense.linear.load_state_dict(layer.state_dict())
+        parts.append(dense)
+    parts.append(modules.Normalize())
+    return transformers.SentenceTransformer(modules=parts, device="cpu").eval()
+
+
+def head_width(model: Any) -> int | None:
+    """Width of the embedding of a model that ends as :func:`with_head` makes it; else None."""
+    parts = list(model)[-3:]
+    if [type(part).__name__ for part in parts] != ["Dense", "Dense", "Normalize"]:
+        return None
+    return int(parts[1].out_features)
 
 
 def text_backbone(name: str, layers: int | None = None) -> Backbone:

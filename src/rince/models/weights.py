@@ -13,11 +13,7 @@ from rince.core.checks import RinceError
 
 
 def load_strictly(module: nn.Module, weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Load all weights or refuse, saying what does not fit.
-
-    Raises:
-        RinceError: missing, unexpected or differently shaped weights.
-    """
+    """Load all weights or refuse, saying what does not fit."""
     own = module.state_dict()
     problems = [f"missing {name}" for name in own if name not in weights]
     problems += [f"unexpected {name}" for name in weights if name not in own]

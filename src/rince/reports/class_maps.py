@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,11 @@ from rince.reports.run_report import class_name
 _MAX_TICKS = 20
 
 
-@dataclass(frozen=True)
-class ClassMaps:
-    """Two heat maps with their captions, and the names of the rows, a line for each group."""
+def class_maps(evaluations: Sequence[Evaluation], dpi: int) -> dict[str, Any] | None:
+    """The maps of a method, the mean over its runs; None if none stored similarities.
 
-    pictures: list[tuple[Picture, str]]
-    rows: list[str]
-
-
-def class_maps(evaluations: Sequence[Evaluation], dpi: int) -> ClassMaps | None:
-    """The maps of a method, the mean over its runs; None if none stored similarities."""
+    ``pictures``: two heat maps with their captions; ``rows``: their names, a line for each group.
+    """
     first = next((e for e in evaluations if e.class_similarity is not None), None)
     if first is None or first.class_similarity is None:
         return None
@@ -34,13 +28,13 @@ def class_maps(evaluations: Sequence[Evaluation], dpi: int) -> ClassMaps | None:
     if runs < len(evaluations):
         of_runs = f", of {runs} of {len(evaluations)} runs (not stored by the others)"
     names = [class_name(first.classes, label) for label in shown.order.tolist()]
-    return ClassMaps(
-        pictures=[
+    return {
+        "pictures": [
             (learned_picture(learned, shown.groups, dpi=dpi), f"learned: mean cosine{of_runs}"),
             (given_picture(shown.given, shown.groups, dpi=dpi), "given: ranks of the classes"),
         ],
-        rows=_names_by_group(names, shown.groups, first.groups),
-    )
+        "rows": _names_by_group(names, shown.groups, first.groups),
+    }
 
 
 def mean_learned(evaluations: Sequence[Evaluation]) -> tuple[Array, int]:

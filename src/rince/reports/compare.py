@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rince.core.checks import RinceError
+from rince.core.files import replacing
+from rince.evaluation.elsewhere import VECTOR_SUFFIXES, results_folder
 from rince.evaluation.results import load_evaluation
 from rince.reports.page import write_report
 from rince.reports.run_report import RunReport
@@ -19,28 +22,30 @@ from rince.training.history import read_history
 def compare_runs(
     folders: Sequence[Path], output: Path, *, title: str, markdown: str | None = None
 ) -> None:
-    """Print the table, write the page (and the table as Markdown).
-
-    Args:
-        folders: of evaluated runs. output: the page. title: of the page.
-        markdown: file for the table; None writes none.
-
-    Raises:
-        RinceError: as of :func:`read_run`, or the page cannot be written.
-    """
+    """Print the table of evaluated runs, write the page and, to ``markdown``, the table."""
     runs = [read_run(folder) for folder in folders]
     print_table(runs)
     if markdown is not None:
-        Path(markdown).write_text(markdown_table(runs) + "\n", encoding="utf-8")
+        with replacing(Path(markdown)) as part:
+            part.write_text(markdown_table(runs) + "\n", encoding="utf-8")
     print(f"report: {write_report(runs, output, title=title)}")
 
 
 def read_run(folder: Path) -> RunReport:
-    """All that a report shows of a run.
+    """All that a report shows of a run, or of a file of embeddings.
 
     Raises:
         RinceError: not a run, or one that was not evaluated.
     """
+    if folder.suffix in VECTOR_SUFFIXES and not folder.is_dir():  # embeddings made elsewhere
+        results = results_folder(folder)
+        if not results.is_dir():
+            raise RinceError(
+                f"{folder} has no results: `rince evaluate {folder} --labels FILE` makes them"
+            )
+        return RunReport(
+            folder.stem, results, load_evaluation(results), {"embeddings": folder.name}
+        )
     config = read_config(folder)
     about_file = folder / ABOUT_FILE
     about = json.loads(about_file.read_text()) if about_file.exists() else {}

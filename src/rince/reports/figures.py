@@ -110,9 +110,7 @@ def histogram_picture(
 ) -> Picture | None:
     """Density of the similarities of each rank, area 1 each; None if there are no pairs.
 
-    Args:
-        histograms: of the runs of one method: the line is their mean, the band one sd about it.
-        limits: of the axis.
+    They are of the runs of one method: the line is their mean, the band one sd about it.
     """
     limits = limits or similarity_range(histograms)
     curves = mean_densities(histograms)
@@ -186,11 +184,7 @@ def map_picture(
 
 
 def roc_picture(curves: Sequence[tuple[RocCurve, str, str]], *, dpi: int = DPI) -> Picture:
-    """ROC curves over each other.
-
-    Args:
-        curves: (curve, colour, line style) each, as from :func:`series_style`.
-    """
+    """Curves over each other, each with its colour and line style (:func:`series_style`)."""
     with drawing():
         figure, axes = new_axes(height=WIDTH * 0.85)
         axes.plot([0, 100], [0, 100], color="#aaaaaa", lw=1, ls=(0, (2, 2)))
@@ -253,11 +247,11 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def new_axes(width: float = WIDTH, height: float = HEIGHT) -> tuple[Any, Any]:
+def new_axes(height: float = HEIGHT) -> tuple[Any, Any]:
     """A drawing of one panel, its size in inches."""
     # A Figure of its own, without pyplot, needs no display and leaves no global state.
     figure = import_extra("matplotlib.figure", "train").Figure(
-        figsize=(width, height), layout="constrained"
+        figsize=(WIDTH, height), layout="constrained"
     )
     return figure, figure.subplots()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,57 +19,16 @@ Array = npt.NDArray[Any]
 _LONGEST_SIDE = 64  # pixels of an image in the page
 
 
-@dataclass(frozen=True)
-class Neighbour:
-    """One of the nearest items of a query: its class, rank and cosine; of a text also that."""
-
-    name: str
-    rank: int
-    similarity: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Query:
-    """A query with its nearest items, nearest first.
-
-    Args:
-        name: its class. text: the query itself; empty for images.
-        strip: data URI of one image, the query and its neighbours side by side; empty for texts.
-    """
-
-    name: str
-    text: str
-    strip: str
-    neighbours: list[Neighbour]
-
-
-@dataclass(frozen=True)
-class GalleryView:
-    """The queries to show.
-
-    Args:
-        total: number of queries that the evaluation stored. ranks: those that occur.
-        tiles: images in a strip; 0 for texts. width, height: of an image, in CSS pixels.
-    """
-
-    queries: list[Query]
-    total: int
-    ranks: list[int]
-    tiles: int = 0
-    width: int = 0
-    height: int = 0
-
-
 def gallery_view(
     gallery: Gallery, classes: Sequence[str], max_characters: int
-) -> GalleryView | None:
+) -> dict[str, Any] | None:
     """The gallery to show; None if it is empty.
 
-    Args:
-        gallery: texts, or images: above 64 pixels they are shrunk, small ones are magnified.
-        classes: names of the classes.
-        max_characters: where the items take more, only some queries are shown (one at least).
+    Images above 64 pixels are shrunk, small ones are magnified. Where all items take more than
+    ``max_characters``, only some queries are shown (one at least).
+
+    ``queries``, nearest item first, of ``total`` stored; the ``ranks`` that occur; ``tiles``, the
+    images in a strip (0 for texts), ``width`` and ``height``, of an image, in CSS pixels.
     """
     if gallery.queries.size == 0 or gallery.neighbours.size == 0:
         return None
@@ -79,38 +37,41 @@ def gallery_view(
     total = len(gallery.queries)
     queries = [_query(gallery, i, classes, has_texts) for i in range(total)]
     size = sum(
-        len(query.strip) + len(query.text) + sum(len(key.text) for key in query.neighbours)
+        len(query["strip"] + query["text"]) + sum(len(key["text"]) for key in query["neighbours"])
         for query in queries
     )
     shown = total if size <= max_characters else max(1, total * max_characters // size)
     # Spread over all queries, which may be sorted by class.
     chosen = [queries[i] for i in np.linspace(0, total - 1, shown).round().astype(int).tolist()]
     ranks = sorted(set(gallery.ranks.ravel().tolist()), key=similar_first)
+    shown_of_all: dict[str, Any] = {"queries": chosen, "total": total, "ranks": ranks, "tiles": 0}
     if has_texts:
-        return GalleryView(chosen, total, ranks)
+        return shown_of_all
     height, width = _tile_size(gallery.queries.shape[1:3])
     zoom = max(1, round(_LONGEST_SIDE / _side(height, width)))
     tiles = 1 + gallery.neighbours.shape[1]
-    return GalleryView(chosen, total, ranks, tiles, width=width * zoom, height=height * zoom)
+    return shown_of_all | {"tiles": tiles, "width": width * zoom, "height": height * zoom}
 
 
-def _query(gallery: Gallery, i: int, classes: Sequence[str], has_texts: bool) -> Query:
+def _query(gallery: Gallery, i: int, classes: Sequence[str], has_texts: bool) -> dict[str, Any]:
+    """Its class, and the text itself or a strip: a data URI of one image, the query's and its
+    neighbours' side by side."""
     count = gallery.neighbours.shape[1]
     texts = gallery.neighbours[i].tolist() if has_texts else [""] * count
-    return Query(
-        name=class_name(classes, int(gallery.query_labels[i])),
-        text=str(gallery.queries[i]) if has_texts else "",
-        strip="" if has_texts else _strip(gallery.queries[i], gallery.neighbours[i]),
-        neighbours=[
-            Neighbour(
-                name=class_name(classes, int(gallery.neighbour_labels[i, j])),
-                rank=int(gallery.ranks[i, j]),
-                similarity=float(gallery.similarities[i, j]),
-                text=texts[j],
-            )
+    return {
+        "name": class_name(classes, int(gallery.query_labels[i])),
+        "text": str(gallery.queries[i]) if has_texts else "",
+        "strip": "" if has_texts else _strip(gallery.queries[i], gallery.neighbours[i]),
+        "neighbours": [
+            {
+                "name": class_name(classes, int(gallery.neighbour_labels[i, j])),
+                "rank": int(gallery.ranks[i, j]),
+                "similarity": float(gallery.similarities[i, j]),
+                "text": texts[j],
+            }
             for j in range(count)
         ],
-    )
+    }
 
 
 def _tile_size(shape: Sequence[int]) -> tuple[int, int]:

@@ -10,13 +10,15 @@ import yaml
 
 from rince._version import __version__
 from rince.data.kinds import kind_named
-from rince.evaluation.results import Evaluation
+from rince.evaluation.results import Evaluation, of_space
 from rince.models.encoders import Encoder
+from rince.models.options import Space
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.readers import some_names
 from rince.ranks.taxonomy import Taxonomy
 from rince.reports.run_report import one_line
 from rince.reports.table import format_metric, markdown_escape
+from rince.training.objectives import OBJECTIVES
 
 # Of the machine and the people that trained it, not of the network.
 _PRIVATE = ("name", "output", "progress", "accelerator", "devices")
@@ -78,15 +80,10 @@ def model_card(
     """The text of a card.
 
     Args:
-        encoder: what is exported.
-        name: of the run.
         label: of the method, such as "rince out-in".
         config: the run's, nested. Of absolute paths only the last part is shown, as cards are
             published and folders tell of people.
-        step: optimizer steps taken.
-        ranks: what RINCE was trained on.
         about: about.json of a finished run; empty for another.
-        evaluation: what was measured; None: nothing.
         onnx_difference: from :func:`~rince.models.onnx_file.write_onnx`; None: no such file.
     """
     features = encoder.embedding_dim is None
@@ -143,10 +140,13 @@ def _results(evaluation: Evaluation | None, features: bool, inputs: str) -> str:
     if evaluation is None:
         return "Not evaluated."
     info = evaluation.info
+    space: Space = "backbone" if features else "embedding"
+    metrics = of_space(evaluation.metrics, space)
+    elsewhere = not metrics  # an older rince measured the features alone
     lines = [
         f"By `rince evaluate` on {info['data']}: {info['train_images']} training and "
         f"{info['test_images']} test {inputs}, one run"
-        + ("." if features else ", of the backbone's features, not of the embeddings given here."),
+        + (", of the backbone's features, not of the embeddings given here." if elsewhere else "."),
         "Per cent, but for the correlation; FPR95 is better when lower.",
         "",
         "| metric | |",
@@ -154,15 +154,16 @@ def _results(evaluation: Evaluation | None, features: bool, inputs: str) -> str:
     ]
     lines += [
         f"| {markdown_escape(key)} | {format_metric(key, value)} |"
-        for key, value in evaluation.metrics.items()
+        for key, value in (metrics or evaluation.metrics).items()
     ]
     return "\n".join(lines)
 
 
 def _ranks(ranks: ClassRanks | Taxonomy, config: Mapping[str, Any], label: str) -> str:
     """Pairs of different classes by rank; on the diagonal all are rank 1."""
-    if config["objective"] != "rince":
-        return f"{label} knows none."
+    row = OBJECTIVES.get(config["objective"])  # None of one from outside, which may read them
+    if row is not None and "ranks" not in row.reads:
+        return f"{label} does not read `ranks`."
     if config["ranks"]["by"] == "time":
         return "By time: rank 1 is the same clip; see `ranks` in the configuration below."
     if isinstance(ranks, Taxonomy):  # counted by groups, of any number of classes

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +32,8 @@ def write_report(
     """Write the report of one or more runs as a single HTML file.
 
     It loads nothing from anywhere and stays below 3 MB (with more runs, drawings get coarser and
-    galleries shorter). An older report at ``path`` is replaced whole or not at all.
-
-    Args:
-        runs: in the order to be shown. path: the file; its folder is created if need be.
-        title: heading of the page.
-
-    Returns:
-        ``path``.
-
-    Raises:
-        ValueError: no runs.
-        RinceError: the file cannot be written there.
+    galleries shorter). An older report at ``path``, which is returned, is replaced whole or not at
+    all; its folder is created if need be.
     """
     require(len(runs) > 0, "a report needs at least one run, got none")
     for detail in (1.0, 0.4, 0.2, 0.0):
@@ -125,17 +114,8 @@ def _on_one_line(value: Any) -> Any:
     return one_line(value) if type(value) is str else value
 
 
-@dataclass(frozen=True)
-class RocCard:
-    """The ROC curves of one detector; the legend holds (colour, line style, name) of each row."""
-
-    detector: str
-    picture: figures.Picture
-    legend: list[tuple[str, str, str]]
-
-
-def _outliers(comparison: Comparison, dpi: int) -> dict[str, list[RocCard]]:
-    """Outlier set -> a drawing for each detector."""
+def _outliers(comparison: Comparison, dpi: int) -> dict[str, list[dict[str, Any]]]:
+    """Outlier set -> a drawing for each detector; the legend is of (colour, line style, name)."""
     curves = [
         (pair, i, curve)
         for i, row in enumerate(comparison.rows)
@@ -143,7 +123,7 @@ def _outliers(comparison: Comparison, dpi: int) -> dict[str, list[RocCard]]:
         for pair, curve in run.evaluation.roc.items()
         if curve.false_positive_rate.size
     ]
-    cards: dict[str, list[RocCard]] = {}
+    cards: dict[str, list[dict[str, Any]]] = {}
     for outliers, detector in dict.fromkeys(pair for pair, _, _ in curves):
         drawn = [(i, curve) for pair, i, curve in curves if pair == (outliers, detector)]
         legend = []
@@ -153,5 +133,6 @@ def _outliers(comparison: Comparison, dpi: int) -> dict[str, list[RocCard]]:
             legend.append((*figures.series_style(i), f"{row.label}: {auroc}"))
         styled = [(curve, *figures.series_style(i)) for i, curve in drawn]
         picture = figures.roc_picture(styled, dpi=dpi)
-        cards.setdefault(outliers, []).append(RocCard(detector, picture, legend))
+        card = {"detector": detector, "picture": picture, "legend": legend}
+        cards.setdefault(outliers, []).append(card)
     return cards

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rince.core.checks import import_extra, require
+from rince.evaluation.results import EMBEDDING, of_space
 from rince.reports.run_report import RunReport, distinct_names, one_line
 
 MISSING = "\N{EN DASH}"
 SECONDS = "seconds"
+OF_EMBEDDING = ", embedding"  # after the name of a method; its features stand without
 
 # Options that may differ between two runs of one method; compared by the last part of the name.
 SEED_KEYS = frozenset(
@@ -61,11 +63,24 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One method: a run, or several runs that differ only in their seed."""
+    """One method: a run, or several runs that differ only in their seed.
+
+    Args:
+        label, runs: its. cells: of the backbone's features.
+        embedding: of the embedding; None: no run measured any.
+    """
 
     label: str
     runs: tuple[RunReport, ...]
     cells: tuple[Cell, ...]
+    embedding: tuple[Cell, ...] | None = None
+
+    @property
+    def lines(self) -> list[tuple[str, tuple[Cell, ...]]]:
+        """Its lines in a table, (name, cells): the features, then the embedding."""
+        if self.embedding is None:
+            return [(self.label, self.cells)]
+        return [(self.label, self.cells), (f"{self.label}{OF_EMBEDDING}", self.embedding)]
 
 
 @dataclass(frozen=True)
@@ -75,15 +90,17 @@ class Comparison:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
 
+    @property
+    def lines(self) -> list[tuple[str, tuple[Cell, ...]]]:
+        """The lines of all rows."""
+        return [line for row in self.rows for line in row.lines]
+
 
 def comparison_rows(runs: Sequence[RunReport]) -> Comparison:
     """Group the runs into rows and find the best value of each column.
 
     Runs with one label whose options agree, but for the seed and the folder
     (:data:`SEED_KEYS`), share a row.
-
-    Raises:
-        ValueError: no runs.
     """
     require(len(runs) > 0, "a comparison needs at least one run, got none")
     groups: dict[tuple[str, str], list[RunReport]] = {}
@@ -92,19 +109,34 @@ def comparison_rows(runs: Sequence[RunReport]) -> Comparison:
     names = distinct_names([members[0] for members in groups.values()])
     names = _without_seeds(names, [len(members) for members in groups.values()])
     columns = _columns(runs)
+    # A line for the features of each method, and where it was measured one for its embedding.
+    spaces = [
+        ("", EMBEDDING)
+        if any(of_space(x.evaluation.metrics, "embedding") for x in members)
+        else ("",)
+        for members in groups.values()
+    ]
+    lines = [
+        (prefix, members)
+        for prefixes, members in zip(spaces, groups.values(), strict=True)
+        for prefix in prefixes
+    ]
     by_column = [
-        _mark_best(column, [mean_cell(column.key, members) for members in groups.values()])
+        _mark_best(column, [_cell(prefix, column.key, members) for prefix, members in lines])
         for column in columns
     ]
-    rows = tuple(
-        Row(
-            label=name if len(members) == 1 else f"{name} ({len(members)} runs)",
-            runs=tuple(members),
-            cells=tuple(cells[i] for cells in by_column),
-        )
-        for i, (name, members) in enumerate(zip(names, groups.values(), strict=True))
-    )
-    return Comparison(columns, rows)
+    cells = iter([tuple(of_column[i] for of_column in by_column) for i in range(len(lines))])
+    rows = []
+    for name, members, prefixes in zip(names, groups.values(), spaces, strict=True):
+        label = name if len(members) == 1 else f"{name} ({len(members)} runs)"
+        of_row = [next(cells) for _ in prefixes]
+        rows.append(Row(label, tuple(members), of_row[0], of_row[1] if of_row[1:] else None))
+    return Comparison(columns, tuple(rows))
+
+
+def _cell(prefix: str, key: str, runs: Sequence[RunReport]) -> Cell:
+    """What is no measure of a space stands once."""
+    return Cell(None, None, 0, "") if prefix and key == SECONDS else mean_cell(prefix + key, runs)
 
 
 def _without_seeds(names: Sequence[str], counts: Sequence[int]) -> tuple[str, ...]:
@@ -121,9 +153,6 @@ def print_table(runs: Sequence[RunReport]) -> None:
 
     Where the output is not a terminal, it is plain text: blocks of about 100 columns, one line
     per row whatever its length, no colours.
-
-    Raises:
-        ValueError: no runs.
     """
     comparison = comparison_rows(runs)
     new_console = import_extra("rich.console", "train").Console
@@ -166,10 +195,10 @@ def _rich_table(comparison: Comparison, columns: Sequence[int], label_width: int
     for j in columns:
         header = text("\n".join(_header_lines(comparison.columns[j])))
         table.add_column(header, justify="right", vertical="bottom", overflow="fold")
-    for row in comparison.rows:
-        cells = (row.cells[j] for j in columns)
+    for label, cells_of_line in comparison.lines:
+        cells = (cells_of_line[j] for j in columns)
         table.add_row(
-            text(row.label),
+            text(label),
             *(text("*" + c.text, "bold green") if c.best else text(c.text) for c in cells),
         )
     return table
@@ -182,20 +211,16 @@ def _width_of(table: Any, console: Any) -> int:
 
 
 def markdown_table(runs: Sequence[RunReport]) -> str:
-    """The same table in markdown, best values in bold.
-
-    Raises:
-        ValueError: no runs.
-    """
+    """The same table in markdown, best values in bold."""
     comparison = comparison_rows(runs)
     heads = [" ".join(_header_lines(column)) for column in comparison.columns]
     lines = [
         "| run | " + "".join(markdown_escape(head) + " | " for head in heads).rstrip(),
         "|:---|" + "---:|" * len(heads),
     ]
-    for row in comparison.rows:
-        cells = (f"**{cell.text}**" if cell.best else cell.text for cell in row.cells)
-        lines.append(f"| {markdown_escape(row.label)} | " + " | ".join(cells) + " |")
+    for label, cells_of_line in comparison.lines:
+        cells = (f"**{cell.text}**" if cell.best else cell.text for cell in cells_of_line)
+        lines.append(f"| {markdown_escape(label)} | " + " | ".join(cells) + " |")
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -256,13 +281,21 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
         Column(SECONDS, "train", "s", None),
     ]
     splits = [key.split("/") for key in measured]
+    for name in dict.fromkeys(parts[1] for parts in splits if parts[0] == "unseen"):
+        for key, heading in (("retrieval/fine/R@1", "R@1"), ("hierarchy/H-AP", "H-AP")):
+            column = Column(f"unseen/{name}/{key}", f"unseen {one_line(name)}", heading)
+            chosen.append(column)
     outlier_sets = dict.fromkeys(p[1] for p in splits if p[0] == "ood" and len(p) == 4)
     for outliers, detector in itertools.product(outlier_sets, _DETECTORS):
         for measure in ("AUROC", "FPR95"):
             key = f"ood/{outliers}/{detector}/{measure}"
             name = f"{detector} {measure}"
             chosen.append(Column(key, f"OOD {one_line(outliers)}", name, measure == "AUROC"))
-    return tuple(c for c in chosen if any(_value(run, c.key) is not None for run in runs))
+    return tuple(
+        column
+        for column in chosen
+        if any(_value(x, p + column.key) is not None for x in runs for p in ("", EMBEDDING))
+    )
 
 
 def _orders(runs: Sequence[RunReport]) -> list[str]:
@@ -270,8 +303,8 @@ def _orders(runs: Sequence[RunReport]) -> list[str]:
     negatives. By pairs rather than strictly: one outlier in a large gallery spoils a whole query.
     """
     names = dict.fromkeys(name for run in runs for name in run.evaluation.metrics)
-    found = re.findall(r"^ordering/pairs/(\d+)>(\d+)$", "\n".join(names), re.MULTILINE)
-    orders = sorted((int(better), int(worse) or 128, int(worse)) for better, worse in found)
+    pairs = re.findall(r"^ordering/pairs/(\d+)>(\d+)$", "\n".join(names), re.MULTILINE)
+    orders = sorted((int(better), int(worse) or 128, int(worse)) for better, worse in pairs)
     return [f"{a}>{b}" for a, _, b in orders if a == orders[0][0] or not b]
 
 
@@ -306,23 +339,20 @@ def _scale(key: str, value: float) -> tuple[float, int]:
     return (1.0, 3) if key.endswith("correlation") else (100.0, 1)
 
 
-def _header_words(column: Column) -> list[str]:
-    words = [column.group, *column.name.split()]
-    return [*words, "↓"] if column.higher_is_better is False else words
-
-
 def _header_lines(column: Column) -> list[str]:
     arrow = " ↓" if column.higher_is_better is False else ""
     return [column.group, *f"{column.name}{arrow}".split(" ", maxsplit=1)]
 
 
 def _legend(comparison: Comparison) -> list[str]:
-    cells = [cell for row in comparison.rows for cell in row.cells]
+    cells = [cell for _, of_line in comparison.lines for cell in of_line]
     lines = ["per cent, but for corr. (-1 to 1) and seconds; ↓ lower is better"]
+    if any(row.embedding is not None for row in comparison.rows):
+        lines.append("lines without a space are of the backbone's features")
     lines += [f"NOTE: {note}" for note in differences(comparison)]
     if any(cell.best for cell in cells):
         lines.append("* best of its column")
-    if any(cell.mean is None for cell in cells):
+    if any(cell.text == MISSING for cell in cells):
         lines.append(f"{MISSING} not measured")
     if any(cell.sd is not None for cell in cells):
         lines.append("± sample standard deviation over the runs of a row")

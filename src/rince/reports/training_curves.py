@@ -31,8 +31,7 @@ _MAX_POINTS = 300
 def training_pictures(histories: Sequence[History], *, dpi: int = DPI) -> list[tuple[str, Picture]]:
     """(title, curves over the training steps) for each quantity that was logged.
 
-    Args:
-        histories: of the runs of one method: a line is their mean, the band one sd about it.
+    They are of the runs of one method: a line is their mean, the band one sd about it.
     """
     logged = sorted({name for history in histories for name in history})
     accuracies = {

@@ -17,6 +17,7 @@ from rince.data.kinds import TrainedNetwork, kind_named
 from rince.models.backbones import Backbone
 from rince.models.encoders import Encoder
 from rince.models.heads import projection_head
+from rince.models.options import Space
 from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
@@ -60,8 +61,14 @@ class TrainedRun:
     head: nn.Module | None = None
     own_backbone: bool = False
 
+    @property
+    def space(self) -> Space:
+        """Where items are compared if nothing else is asked: in the embedding that the loss saw;
+        of a classifier, which has none, by the backbone's features."""
+        return "backbone" if self.head is None else "embedding"
 
-def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
+
+def load_run(folder: str | Path, backbone: Backbone | None = None) -> TrainedRun:
     """Read a run's backbone, strictly: every weight must be there and fit.
 
     Args:
@@ -72,6 +79,7 @@ def load_run(folder: Path, backbone: Backbone | None = None) -> TrainedRun:
     Raises:
         RinceError: no checkpoint, a damaged one, or one that does not fit its configuration.
     """
+    folder = Path(folder)
     checkpoint = read_checkpoint(folder)
     about = checkpoint[CHECKPOINT_KEY]
     require_own_backbone(about, backbone, folder, f"load_run({str(folder)!r}, backbone=...)")
@@ -114,22 +122,23 @@ def configured_backbone(
     return kind_named(spec.noun).build_backbone(name, spec, config, pretrained)
 
 
-def trained_encoder(trained: TrainedRun, *, head: bool = False) -> Encoder:
+def trained_encoder(trained: TrainedRun, space: Space | None = None) -> Encoder:
     """A run's network with all that it takes to feed it: what is exported and embeds.
 
     Args:
         trained: the run.
-        head: with the projection head: embeddings, not features.
+        space: what it gives; None: :attr:`TrainedRun.space`.
 
     Raises:
-        RinceError: the head of a run that was trained as a classifier; of a run on texts the head,
-            or a module of the user's own.
+        RinceError: the embedding of a run that was trained as a classifier; of a run on texts two
+            heads, or a module of the user's own.
     """
     config, objective = trained.config, trained.objective
-    if head and trained.head is None:
+    head = trained.head if (space or trained.space) == "embedding" else None
+    if space == "embedding" and head is None:
         raise RinceError(
             f"{trained.folder} was trained with {config.objective}: it has a classifier in place "
-            f"of a projection head. Leave out --head to take its features"
+            f"of a projection head. Leave out --space embedding (or --head) to take its features"
         )
     network = TrainedNetwork(
         module=trained.backbone.module,
@@ -137,7 +146,7 @@ def trained_encoder(trained: TrainedRun, *, head: bool = False) -> Encoder:
         feature_dim=trained.backbone.feature_dim,
         spec=trained.spec,
         class_paths=trained.taxonomy.paths,
-        head=trained.head if head else None,
+        head=head,
         embedding_dim=config.model.embedding_dim,
         num_heads=1 if objective.classifier else objective.num_heads,
     )

@@ -10,26 +10,37 @@ from rince.evaluation.embeddings import Embeddings, embed
 from rince.models import encoders
 from rince.models.encoders import Encoder
 from rince.models.exported import EXPORT_FILE
+from rince.models.options import Space
 from rince.models.texts import SENTENCE_FILE
 from rince.training.checkpoint import load_run, trained_encoder
 from rince.training.folder import CHECKPOINT_FILE
 
 
-def load_encoder(folder: Path) -> Encoder:
-    """The network of a run (its backbone) or of an export; any model of sentence-transformers.
+def load_encoder(folder: Path, space: Space | None = None) -> Encoder:
+    """The network of a run or of an export; any model of sentence-transformers.
+
+    Args:
+        folder: its. space: of a run, what it gives; None: as of
+            :func:`~rince.training.checkpoint.trained_encoder`. An export has one only.
 
     Raises:
-        RinceError: the folder is none of them, or damaged.
+        RinceError: the folder is none of them, or damaged; an export of the other space.
     """
     exported = encoders.load_encoder(folder)
     if exported is not None:
+        own = "backbone" if exported.embedding_dim is None else "embedding"
+        if space not in (None, own):
+            raise RinceError(
+                f"{folder} is an export of the {own}, and holds no other space: export the run "
+                f"again with --space {space}, or give the run itself"
+            )
         return exported
     if not (folder / CHECKPOINT_FILE).exists():
         raise RinceError(
             f"{folder} is neither a run (it holds no {CHECKPOINT_FILE}) nor an export (no "
             f"{EXPORT_FILE} or {SENTENCE_FILE})"
         )
-    return trained_encoder(load_run(folder))
+    return trained_encoder(load_run(folder), space)
 
 
 def embed_data(

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from rince._version import __version__
 from rince.core.checks import RinceError, warn
 from rince.core.devices import known_device
-from rince.data.items import Splits
-from rince.data.kinds import NAMED, kind_of, load_outliers
-from rince.evaluation.evaluate import evaluate_backbone
+from rince.core.input_spec import InputSpec
+from rince.data.items import Marks, Splits
+from rince.data.kinds import NAMED, kind_of, load_outliers, load_test
+from rince.evaluation.drawings import roc_curves
+from rince.evaluation.evaluate import draw, measure
+from rince.evaluation.open_world import OpenTest, evaluate_open
 from rince.evaluation.options import EvaluationOptions
-from rince.evaluation.results import Evaluation, save_evaluation
-from rince.evaluation.steps import STEPS, Step
+from rince.evaluation.results import Evaluation, load_evaluation, save_evaluation
+from rince.evaluation.steps import STEPS, Step, outlier_detection
 from rince.models.backbones import Backbone
 from rince.training.checkpoint import TrainedRun, load_run
 from rince.training.config import TrainConfig
-from rince.training.folder import ABOUT_FILE
+from rince.training.folder import ABOUT_FILE, is_evaluated
 from rince.training.splits import load_splits
 
 
 def evaluate_run(
-    folder: Path,
+    folder: str | Path,
     outliers: Mapping[str, str] | None = None,
     *,
+    tests: Mapping[str, str] | None = None,
+    only_named: bool = False,
     options: EvaluationOptions | None = None,
     data: str | None = None,
     data_root: str | None = None,
@@ -38,9 +46,15 @@ def evaluate_run(
 ) -> Evaluation:
     """Evaluate one run and write its results.
 
+    What is asked for is measured; results of the same weights and data that are there already and
+    were not asked for stay, with the settings that they were measured with (``measured_with``).
+
     Args:
         folder: the run's.
         outliers: name -> where they are: a folder, a file of texts, or "digits".
+        tests: name -> a folder or file of labelled items of any classes, which are searched among
+            each other; see :func:`~rince.evaluation.evaluate_open`.
+        only_named: if the run has results, measure these outliers and tests alone.
         options: how much to do.
         data: evaluate on these in place of the run's own.
         data_root: where a named data set is now.
@@ -57,7 +71,8 @@ def evaluate_run(
         RinceError: no such run or data; or, where ``data`` are not given, data that are no
             longer split as they were when the run was trained.
     """
-    device = known_device(device)
+    folder, started = Path(folder), time.perf_counter()
+    device, options = known_device(device), options or EvaluationOptions()
     trained = load_run(folder, backbone)
     if not (folder / ABOUT_FILE).exists():  # written when the training ends
         warn(
@@ -72,37 +87,181 @@ def evaluate_run(
         skip_unreadable=config.images.skip_unreadable or skip_unreadable,
     )
     config = replace(config, images=images)
-    if splits is not None:
-        _check_fit(trained, splits, "splits")
-    elif data is None:
-        splits = _own_splits(trained, config)
-    else:
-        videos = replace(config.videos, splits=splits_folder, split=split)
-        splits = other_splits(trained, replace(config, data=data, videos=videos))
-    classes = splits.train.taxonomy.classes
-    evaluation = evaluate_backbone(
-        trained.backbone.module,
-        splits,
-        {
-            name: load_outliers(
-                path,
-                splits.test,
-                config,
-                skip_unreadable=skip_unreadable,
-                backbone=config.model.backbone,
+    before = _results(folder)
+    if before is None or outliers or not only_named:
+        if splits is not None:
+            used = splits
+            _check_fit(trained, used.spec, "splits")
+        elif data is None:
+            used = _own_splits(trained, config)
+        else:
+            videos = replace(config.videos, splits=splits_folder, split=split)
+            used = other_splits(trained, replace(config, data=data, videos=videos))
+        before = _of_these(before, used, folder)
+    found: Evaluation | None = before
+    if before is None or outliers or not only_named:
+        only_outliers = only_named and before is not None
+        classes = used.train.taxonomy.classes
+        measured = measure(
+            trained.backbone,
+            used,
+            {
+                name: load_outliers(
+                    path,
+                    used.test,
+                    config,
+                    skip_unreadable=skip_unreadable,
+                    backbone=config.model.backbone,
+                )
+                for name, path in (outliers or {}).items()
+            },
+            head=trained.head,
+            options=options,
+            device=device,
+            workers=images.workers,
+            classifier=trained.classifier,
+            own_classes=trained.taxonomy.classes == classes,
+            steps=[outlier_detection] if only_outliers else steps,
+        )
+        parts = [f"ood/{name}" for name in outliers or {}]
+        if only_outliers and before is not None:
+            counts = {name: len(x) for name, x in measured.context.outliers.items()}
+            found = replace(
+                before,
+                metrics={**before.metrics, **measured.metrics},
+                info={**before.info, "outliers": {**before.info.get("outliers", {}), **counts}},
+                roc={**before.roc, **roc_curves(measured.context)},
             )
-            for name, path in (outliers or {}).items()
-        },
+        else:
+            ranks = trained.ranks if trained.ranks.classes == classes else None
+            drawn = draw(measured.context, measured.metrics, ranks)
+            seconds = {"extract_seconds": measured.seconds}
+            found = _with_earlier(replace(drawn, info={**drawn.info, **seconds}), before)
+            parts.append("data")
+        found = _with_settings(found, parts, options)
+    assert found is not None
+    found = _saved(found, folder, started)
+    for name, path in (tests or {}).items():
+        found = _with_test(found, trained, config, name, path, options, device, steps)
+        found = _saved(found, folder, started)
+    return found
+
+
+def _saved(found: Evaluation, folder: Path, started: float) -> Evaluation:
+    """What is measured is kept, whatever goes wrong later."""
+    seconds = time.perf_counter() - started
+    found = replace(found, info={**found.info, "evaluate_seconds": seconds})
+    save_evaluation(found, folder)
+    return found
+
+
+def not_measured(
+    folder: Path, outliers: Mapping[str, str], tests: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Those of the outliers and tests that the results of a run do not hold."""
+    before = _results(folder)
+    info = {} if before is None else before.info
+    return (
+        {name: path for name, path in outliers.items() if name not in info.get("outliers", {})},
+        {name: path for name, path in tests.items() if name not in info.get("tests", {})},
+    )
+
+
+def _results(folder: Path) -> Evaluation | None:
+    """The results of the weights that are there now; None: there are none that can be read."""
+    if not is_evaluated(folder):
+        return None
+    try:
+        return load_evaluation(folder)
+    except RinceError as error:
+        warn(f"{error}; all is measured anew")
+        return None
+
+
+def _of_these(before: Evaluation | None, splits: Splits, folder: Path) -> Evaluation | None:
+    """Earlier results, if they are of the same data."""
+    if before is None:
+        return None
+    facts = {"data": splits.train.name, "train_images": len(splits.train)}
+    facts["test_images"] = len(splits.test)
+    if all(before.info.get(name) == value for name, value in facts.items()):
+        return before
+    print(
+        f"note: {folder.name} was evaluated on other data ({before.info.get('data')}); those "
+        f"results are replaced"
+    )
+    return None
+
+
+def _with_earlier(found: Evaluation, before: Evaluation | None) -> Evaluation:
+    """And what earlier evaluations measured beside it."""
+    if before is None:
+        return found
+    info = {**before.info, **found.info}
+    for name in ("outliers", "tests", "measured_with"):
+        both = {**before.info.get(name, {}), **found.info.get(name, {})}
+        if both or name in found.info:
+            info[name] = both
+    metrics = {
+        **found.metrics,
+        **{k: v for k, v in before.metrics.items() if k not in found.metrics},
+    }
+    return replace(found, metrics=metrics, info=info, roc={**before.roc, **found.roc})
+
+
+def _with_settings(
+    found: Evaluation, parts: Sequence[str], options: EvaluationOptions
+) -> Evaluation:
+    settings = {**asdict(options), "rince": __version__}
+    both = {**found.info.get("measured_with", {}), **dict.fromkeys(parts, settings)}
+    return replace(found, info={**found.info, "measured_with": both})
+
+
+def _with_test(
+    found: Evaluation,
+    trained: TrainedRun,
+    config: TrainConfig,
+    name: str,
+    path: str,
+    options: EvaluationOptions,
+    device: str,
+    steps: Sequence[Step],
+) -> Evaluation:
+    """And retrieval among items of any classes."""
+    images = replace(config.images, image_size=trained.spec.size or None)
+    items = load_test(
+        path,
+        trained.spec.noun,
+        replace(config, images=images),
+        channels=trained.spec.channels,
+        skip_unreadable=images.skip_unreadable,
+        backbone=config.model.backbone,
+    )
+    _check_fit(trained, items.spec, path)
+    known = set(trained.taxonomy.paths)
+    unseen = sum(tree_path not in known for tree_path in items.taxonomy.paths)
+    print(
+        f"note: {name}: {len(items)} {items.noun} of {items.taxonomy.num_classes} classes, "
+        f"{unseen} of them not trained. Probe, kNN and outliers are not asked of them"
+    )
+    marks = items.marks or Marks()
+    metrics = evaluate_open(
+        trained.backbone.module,
+        name,
+        OpenTest(items, marks.is_query, marks.is_gallery, marks.own_sequences()),
+        trained.taxonomy.paths,
+        head=trained.head,
         options=options,
         device=device,
         workers=images.workers,
-        classifier=trained.classifier,
-        own_classes=trained.taxonomy.classes == classes,
         steps=steps,
-        class_ranks=trained.ranks if trained.ranks.classes == classes else None,
     )
-    save_evaluation(evaluation, folder)
-    return evaluation
+    facts = {"items": len(items), "classes": items.taxonomy.num_classes, "unseen": unseen}
+    old = re.compile(rf"(embedding/)?(un)?seen/{re.escape(name)}/")
+    kept = {key: value for key, value in found.metrics.items() if not old.match(key)}
+    tests = {**found.info.get("tests", {}), name: {"data": path, **facts}}
+    found = replace(found, metrics=kept | metrics, info={**found.info, "tests": tests})
+    return _with_settings(found, [f"test/{name}"], options)
 
 
 def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
@@ -121,7 +280,7 @@ def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
     splits = load_splits(config, trained.spec.channels)
     if splits.train.taxonomy.paths != trained.taxonomy.paths:
         print(f"note: {data} has other classes than {trained.folder.name} was trained on")
-    _check_fit(trained, splits, data)
+    _check_fit(trained, splits.spec, data)
     return splits
 
 
@@ -144,13 +303,13 @@ def _own_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
             f"items may have been trained on. Put the data back as they were, train again, or "
             f"give other data with --data"
         )
-    _check_fit(trained, splits, data)
+    _check_fit(trained, splits.spec, data)
     return splits
 
 
-def _check_fit(trained: TrainedRun, splits: Splits, data: str) -> None:
-    if splits.spec != trained.spec:
+def _check_fit(trained: TrainedRun, spec: InputSpec, data: str) -> None:
+    if spec != trained.spec:
         raise RinceError(
-            f"{data} holds {splits.spec}, but {trained.folder.name} was trained on "
+            f"{data} holds {spec}, but {trained.folder.name} was trained on "
             f"{trained.spec}; evaluate it on data of its own kind"
         )

@@ -111,7 +111,7 @@ def train(
 
 
 def resume(
-    folder: Path,
+    folder: str | Path,
     *,
     progress: bool = True,
     backbone: Backbone | None = None,
@@ -130,7 +130,7 @@ def resume(
             data or ranks, or another number of processes or steps; and as :func:`train`.
         KeyboardInterrupt: as :func:`train`.
     """
-    folder = folder.resolve()  # runs/latest may soon be another run
+    folder = Path(folder).resolve()  # runs/latest may soon be another run
     config = replace(read_config(folder), progress=progress)
     checkpoint = read_checkpoint(folder)
     pl.seed_everything(config.seed, workers=True, verbose=False)

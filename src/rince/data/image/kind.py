@@ -43,18 +43,18 @@ def load(request: Request) -> Splits:
     )
 
 
-def load_items(request: Request) -> Items:
+def load_test(request: Request) -> Items:
     """All images of a table, or of a folder of class folders."""
-    from rince.data.image.sources import load_all_images
+    from rince.data.image.sources import load_test_images
 
     images = request.options.images
-    return load_all_images(
+    return load_test_images(
         request.data,
         data_root=images.root,
         image_size=images.image_size,
         channels=request.channels,
         cache=images.cache,
-        skip_unreadable=images.skip_unreadable,
+        skip_unreadable=request.skip_unreadable,
         column=request.options.table.column,
         labels=request.labels,
     )
@@ -108,7 +108,7 @@ IMAGES = Kind(
     suffixes=IMAGE_SUFFIXES,
     recognise=lambda data, by_time: True,
     load=load,
-    load_items=load_items,
+    load_test=load_test,
     load_outliers=load_outliers,
     embedding_names=embedding_names,
     embedding_inputs=embedding_inputs,

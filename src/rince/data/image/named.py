@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rince.core.cache import cache_folder
 from rince.core.checks import RinceError, import_extra
+from rince.core.files import cache_folder
 from rince.data.arrays import TensorImages
 from rince.ranks.taxonomy import Taxonomy
 

@@ -99,7 +99,7 @@ def load_dataset(
     return Splits(*(_kept(images, cache, skip_unreadable) for images in chosen))
 
 
-def load_all_images(
+def load_test_images(
     data: str | Path,
     *,
     data_root: str | Path | None = None,
@@ -110,17 +110,19 @@ def load_all_images(
     column: str | None = None,
     labels: Sequence[str] | None = None,
 ) -> Items:
-    """All images of a folder of class folders or a table, with a class tree of their own.
+    """All images of a folder of class folders or a table, with a class tree of their own; of one
+    with splits those of the test.
 
     Args, Raises: as of :func:`load_dataset`.
     """
     size = image_size or IMAGE_SIZE
     if is_table(data):
-        table = _image_table(data, column, labels)
+        table = _image_table(data, column, labels).test_rows()
         root = None if data_root is None else Path(data_root).expanduser()
         return _kept(_of_rows(table, None, root, channels, size), cache, skip_unreadable)
     folder = _existing_folder(str(data))
-    images = FileImages.from_folder(folder, channels=channels)
+    splits = split_folders(folder)
+    images = FileImages.from_folder(splits[1] if splits else folder, channels=channels)
     named = replace(images, name=folder.resolve().name, image_size=size)
     return _kept(named, cache, skip_unreadable)
 

@@ -41,17 +41,14 @@ def load(request: Request) -> Splits:
     )
 
 
-def load_items(request: Request) -> Items:
-    """All texts of a table."""
-    from rince.data.text.sources import load_all_texts
+def load_test(request: Request) -> Items:
+    """All texts of a file, with their labels."""
+    from rince.data.text.sources import load_test_texts
 
-    return load_all_texts(
-        request.data,
-        column=request.text_column,
-        labels=request.labels,
-        backbone=request.backbone,
-        max_tokens=request.options.text.max_tokens,
-    )
+    texts = load_test_texts(request.data, column=request.text_column, labels=request.labels)
+    if request.backbone is None:
+        return texts
+    return texts.tokenised(request.backbone, request.options.text.max_tokens)
 
 
 def load_outliers(request: Request, items: Items) -> Items:
@@ -91,21 +88,27 @@ def build_backbone(name: str, spec: InputSpec, options: DataOptions, pretrained:
 
 def encoder(network: TrainedNetwork, options: DataOptions) -> Encoder:
     """The model as it was trained: no prompts before the texts, which are cut where they were."""
-    from rince.models.texts import SentenceModel, TextEncoder
+    from rince.models.heads import ProjectionHead
+    from rince.models.texts import SentenceModel, TextEncoder, with_head
 
-    module, text = network.module, options.text
-    if network.head is not None or not isinstance(module, TextEncoder):
+    module, text, head = network.module, options.text, network.head
+    if not isinstance(module, TextEncoder):
         raise RinceError(
-            "a network of texts is exported and embeds as a model of sentence-transformers, with "
-            "no projection head (leave out --head) and no module of your own; in Python there is "
-            "rince.training's load_run(folder)"
+            "a network of texts is exported and embeds as a model of sentence-transformers, not "
+            "with a module of your own; in Python there is rince.training's load_run(folder)"
         )
-    model: Any = module.model
+    if head is not None and not isinstance(head, ProjectionHead):
+        raise RinceError(
+            f"a model of sentence-transformers ends with one projection head, not with "
+            f"{network.num_heads}: give --space backbone"
+        )
+    model: Any = module.model if head is None else with_head(module.model, head)
     model.prompts, model.default_prompt_name = {}, None
     bounds = [bound for bound in (text.max_tokens, model.max_seq_length) if bound is not None]
     if bounds:
         model.max_seq_length = min(bounds)
-    return SentenceModel(model, network.name, text.column, network.class_paths)
+    width = None if head is None else network.embedding_dim
+    return SentenceModel(model, network.name, text.column, network.class_paths, width)
 
 
 def usage(encoder: Any) -> str:
@@ -130,7 +133,7 @@ TEXTS = Kind(
     noun="texts",
     recognise=recognise,
     load=load,
-    load_items=load_items,
+    load_test=load_test,
     load_outliers=load_outliers,
     embedding_names=embedding_names,
     embedding_inputs=embedding_inputs,

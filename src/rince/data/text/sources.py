@@ -61,6 +61,18 @@ def load_texts(
     return Splits(train, test)
 
 
+def load_test_texts(
+    data: str | Path, *, column: str = "text", labels: Sequence[str] | None = None
+) -> Texts:
+    """All texts of a file with their labels, not yet tokenised; of one with splits the test's.
+
+    Raises:
+        RinceError: as :func:`load_texts`.
+    """
+    table = read_items(Path(data).expanduser(), column, labels, "table.column")
+    return _texts(table.test_rows())
+
+
 def load_text_outliers(path: str | Path, taxonomy: Taxonomy, *, column: str = "text") -> Texts:
     """All texts of a file, not yet tokenised; its other columns are not looked at.
 
@@ -70,19 +82,6 @@ def load_text_outliers(path: str | Path, taxonomy: Taxonomy, *, column: str = "t
     texts = tuple(read_text_table(path, column).column(column))
     tokens, labels = (torch.zeros(len(texts), *rest, dtype=torch.int64) for rest in ((0,), ()))
     return Texts(texts, tokens, labels, taxonomy, Path(path).stem)
-
-
-def load_all_texts(
-    data: str | Path,
-    *,
-    column: str = "text",
-    labels: Sequence[str] | None = None,
-    backbone: str | None = None,
-    max_tokens: int | None = None,
-) -> Texts:
-    """All texts of a file with a class tree of their own; arguments as of :func:`load_texts`."""
-    texts = _texts(read_items(Path(data).expanduser(), column, labels, "table.column"))
-    return texts if backbone is None else texts.tokenised(backbone, max_tokens)
 
 
 def _texts(table: ItemTable, known: Taxonomy | None = None) -> Texts:

@@ -32,13 +32,6 @@ def load(request: Request) -> Splits:
     return load_videos(request.data, **_options(request))
 
 
-def load_items(request: Request) -> Items:
-    """All clips of the videos."""
-    from rince.data.video.sources import load_all_clips
-
-    return load_all_clips(request.data, **_options(request))
-
-
 def _options(request: Request) -> dict[str, Any]:
     images, videos = request.options.images, asdict(request.options.videos)
     if videos.pop("decoder", "pyav") != "pyav":  # an option of earlier versions
@@ -51,6 +44,15 @@ def _options(request: Request) -> dict[str, Any]:
         "column": request.options.table.column,
         "labels": request.labels,
     }
+
+
+def load_test(request: Request) -> Items:
+    """All clips of the videos of a table or below a folder."""
+    from rince.data.video.sources import load_test_clips
+
+    options = _options(request) | {"skip_unreadable": request.skip_unreadable}
+    # Of the training's data alone.
+    return load_test_clips(request.data, **options | {"shots": None, "splits": None})
 
 
 def load_outliers(request: Request, items: Items) -> Items:
@@ -119,7 +121,7 @@ CLIPS = Kind(
     suffixes=VIDEO_SUFFIXES,
     recognise=recognise,
     load=load,
-    load_items=load_items,
+    load_test=load_test,
     load_outliers=load_outliers,
     embedding_names=embedding_names,
     embedding_inputs=embedding_inputs,

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rince.core.cache import cache_folder
 from rince.core.checks import RinceError, require
+from rince.core.files import cache_folder
 from rince.data.items import HINT, SPLIT_SEED, Marks, Splits, held_out, warn_left_out
 from rince.data.table import is_table, with_further
 from rince.data.video.cache import ClipCache
@@ -130,13 +130,17 @@ def load_videos(
     )
 
 
-def load_all_clips(data: str | Path, **options: Any) -> VideoClips:
-    """All clips of a folder or table, with a class tree of their own.
+def load_test_clips(data: str | Path, **options: Any) -> VideoClips:
+    """All clips of a folder or table, with a class tree of their own; of one with splits those of
+    the test.
 
     Args:
         data: as of :func:`load_videos`. options: its others, but for ``test_fraction``.
     """
-    return _listed_clips(data, **options)[0]
+    clips, files = _listed_clips(data, **options)
+    tests = {file.key for file in files if file.test}
+    kept = [i for i, key in enumerate(clips.clip_keys) if key.rpartition("@")[0] in tests]
+    return clips.subset(kept) if tests else clips
 
 
 def _listed_clips(

@@ -28,9 +28,7 @@ from rince.losses.products import mm
 class ByClass:
     """Sums of exponentials per key class.
 
-    Args:
-        weight: (Q,) of each query's loss; None: no gradient is wanted.
-        block: most queries of a block.
+    weight: (Q,) of each query's loss; None: no gradient is wanted. block: most queries of one.
     """
 
     @staticmethod

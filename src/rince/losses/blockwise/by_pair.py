@@ -14,8 +14,7 @@ from rince.losses.products import mm
 class ByPair:
     """Exponents are shifted by the largest of each sum.
 
-    Args:
-        weight: (Q,) of each query's loss; None: no gradient is wanted.
+    weight: (Q,) of each query's loss; None: no gradient is wanted.
     """
 
     def __init__(self, inputs: Inputs, weight: Tensor | None, *, want_taus: bool) -> None:

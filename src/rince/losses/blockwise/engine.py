@@ -104,10 +104,8 @@ def _blockwise_loss(
 class _InBatch(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-        with products_in("fp32", z.device):
-            pairs = SelfPairs(inputs)
-            values, active = pairs.terms()
-        ctx.pairs = pairs
+        ctx.pairs = SelfPairs(inputs)
+        values, active = ctx.pairs.terms()
         ctx.mark_non_differentiable(values, active)
         return values.sum(dim=0), values, active
 
@@ -143,7 +141,8 @@ class _Blockwise(torch.autograd.Function):
         _refuse_second_derivatives()
         if ctx.per_query:
             query, key = (x.detach() for x in ctx.saved_tensors)
-            _, _, gradients = _walk(ctx.inputs.on(query, key), upstream, ctx.wanted)
+            with products_in("fp32", upstream.device):
+                _, _, gradients = _walk(ctx.inputs.on(query, key), upstream, ctx.wanted)
             return (*gradients, None, None)
         # Not in place: a second backward pass through the same graph must be right too.
         scaled = (None if g is None else g * upstream for g in ctx.gradients)
@@ -165,15 +164,9 @@ def _walk(
 ) -> tuple[Tensor, Tensor, Gradients]:
     """All blocks: terms (R, Q), which are active (R, Q), and the gradients that are wanted.
 
-    Products of embeddings have the precision asked for; sums by products are exact.
+    To be called where products are fp32: those of embeddings have the precision asked for, but
+    sums by products are exact.
     """
-    with products_in("fp32", inputs.query.device):
-        return _all_blocks(inputs, weight, wanted)
-
-
-def _all_blocks(
-    inputs: Inputs, weight: Tensor | None, wanted: tuple[bool, ...]
-) -> tuple[Tensor, Tensor, Gradients]:
     query, key, precision = inputs.query, inputs.key, inputs.precision
     want_query, want_key, want_taus = (weight is not None and w for w in wanted)
     kernel: Kernel

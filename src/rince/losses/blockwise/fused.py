@@ -97,7 +97,7 @@ def reason_against(query: Tensor, key: Tensor, ranks: PairRanks, num_ranks: int)
 
 
 def why_no_triton() -> str | None:
-    """What is wrong with the installed Triton, and how to mend it; None if nothing is."""
+    """What is wrong with the installed Triton, and how to fix it; None if nothing is."""
     oldest = ".".join(map(str, OLDEST_TRITON))
     try:
         import triton
@@ -131,10 +131,7 @@ def fused_loss(
             as fp32; sums are fp32 in any case.
         tiles: of the forward and of the backward pass; None takes what fits the dimension and
             the precision.
-        sort_from: with so many pairs items are sorted by class, so that tiles hold few classes.
-
-    Raises:
-        ValueError: the engine cannot take this case; the message says why.
+        sort_from: number of pairs from which items are sorted by class: tiles hold few classes.
     """
     reason = reason_against(query, key, ranks, len(taus))
     require(reason is None, f'engine="fused" cannot take this case: {reason}')
@@ -193,24 +190,24 @@ def _by_class(codes: PairCodes, own: bool) -> tuple[tuple[Tensor, Tensor], PairC
 def default_tiles(
     dimension: int, precision: MatmulPrecision, capability: tuple[int, int]
 ) -> tuple[Tiles, Tiles]:
-    """Measured on an H200 (benchmarks/fused_tiles.py); for older cards what the compiler fits."""
+    """By benchmarks/fused_tiles.py on an H200 and by what Triton 3.6 and 3.8 keep in registers."""
     old, exact = capability < (9, 0), "tf32x3"
     if precision == "fp32":
         if old or dimension > 256:
             part = 128 if dimension <= 256 else 64  # a loop in a loop takes more registers
-            small = Tiles(32, 32, part, 4, 2, exact)
-            new = Tiles(64, 32, part, 4, 2, exact), Tiles(64, 32, part, 8, 2, exact)
-            return (small, small) if old else new
+            tiles = Tiles(32, 32, part, 4, 2, exact) if old else Tiles(64, 32, part, 8, 2, exact)
+            return tiles, tiles
         narrow = Tiles(128, 32, 128, 8, 1, exact)
         backward = narrow if dimension <= 128 else Tiles(64, 32, 128, 4, 2, exact)
         return Tiles(128, 64, 64, 8, 2, exact), backward
     fits = dimension > 128 and (precision == "bf16" or dimension <= 256)
     wide = 256 if fits else 128
     if old:
-        return Tiles(32, 64, 128, 4, 2), Tiles(32, 32, wide, 8 if fits else 4, 2)
+        part = 128 if dimension <= 256 else 64
+        return Tiles(32, 64, part, 4, 2), Tiles(32, 32, wide, 8 if fits else 4, 2)
     if precision == "bf16" and fits:
-        return Tiles(128, 64, 128, 8, 3), Tiles(128, 32, 256, 8, 2)
-    return Tiles(64, 64, 128, 4, 2), Tiles(64, 32, wide, 8 if fits else 4, 2)
+        return Tiles(128, 64, 64, 8, 3), Tiles(128, 32, 256 if dimension <= 256 else 128, 8, 2)
+    return Tiles(64, 64, 64, 4, 2), Tiles(64, 32, wide, 8 if fits else 4, 2)
 
 
 class _Plan(NamedTuple):
@@ -335,9 +332,9 @@ class _Launch:
             AS_KEY=as_key,
             TAUS=want_taus,
         )
-        found = out[0] if splits == 1 else out.sum(dim=0)
+        of_rows = out[0] if splits == 1 else out.sum(dim=0)
         # d x / d tau = -s / tau^2, and one tau is in the slope already.
-        return found, None if of_taus is None else -of_taus.sum(dim=(0, 2)) / self.taus
+        return of_rows, None if of_taus is None else -of_taus.sum(dim=(0, 2)) / self.taus
 
     def _splits(self, rows: int, columns: int, tiles: Tiles) -> int:
         """Parts of the columns: enough programs to fill the card, and no part without a tile."""

@@ -1,7 +1,7 @@
 """The Triton kernels behind :mod:`rince.losses.blockwise.fused`: read that module first.
 
 Every kernel walks over tiles of BM rows by BN columns. A program owns its rows and one of
-``num_splits`` equal parts of the columns, and writes what it found to a place of its own: nothing
+``num_splits`` equal parts of the columns, and writes its results to a place of its own: nothing
 is added atomically, so the same input gives the same bits.
 
 Words: ``m`` are places of rows (BM,), ``n`` of columns (BN,); ``q`` and ``k`` are places of queries
@@ -362,5 +362,5 @@ def gradient(
     if c.TAUS:
         for i in tl.static_range(c.R):
             place = out_taus + (tl.program_id(1) * c.R + i) * Q + m
-            # Every block of components found the same.
+            # Every block of components gives the same.
             tl.store(place, slope_times_s[i], mask=(m < M) & (first_out == 0))

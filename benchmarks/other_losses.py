@@ -1,7 +1,7 @@
 """RINCE beside the losses that people use today: time and memory from a batch of 256 up.
 
-    python benchmarks/rivals.py [--threads 2] [--largest 32768] [--output benchmarks/rivals]
-        [--device cpu]
+    python benchmarks/other_losses.py [--threads 2] [--largest 32768]
+        [--output benchmarks/other_losses] [--device cpu]
 
 A batch against itself, D = 128, forward and backward, gradients to the embeddings; the same
 embeddings and labels (100 classes, three ranks) for all. Each loss and size has a process of its
@@ -170,21 +170,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--largest", type=int, default=32768)
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/rivals"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/other_losses"))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    found = parser.parse_args()
-    torch.set_num_threads(found.threads)
-    if found.device == "cuda":
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.device == "cuda":
         LOSSES["RINCE out-in, fused"] = _fused
-    if found.one:
-        print(json.dumps(measure(found.one[0], int(found.one[1]), found.device)))
+    if options.one:
+        print(json.dumps(measure(options.one[0], int(options.one[1]), options.device)))
         return
     rows: list[Row] = []
     batch, alive = FIRST, list(LOSSES)
-    while batch <= found.largest:
+    while batch <= options.largest:
         for name in list(alive):
-            row = measure_apart(name, batch, found.threads, found.device)
+            row = measure_apart(name, batch, options.threads, options.device)
             rows.append(row)
             print(row, flush=True)
             if row.milliseconds is None:
@@ -193,7 +193,8 @@ def main() -> None:
     text = [
         "# RINCE beside other losses",
         "",
-        f"`python benchmarks/rivals.py --threads {found.threads} --largest {found.largest}` on "
+        f"`python benchmarks/other_losses.py --threads {options.threads} "
+        f"--largest {options.largest}` on "
         f"{platform.machine()}, torch {torch.__version__}. What is compared, and how, stands in "
         "the script. A process may take 12 GB and five minutes.",
         "",
@@ -212,15 +213,15 @@ def main() -> None:
         "The losses do different work: InfoNCE and MultipleNegativesRankingLoss know one positive "
         "a query, SupConLoss and NTXentLoss one rank, RINCE three.",
         "",
-        f"![time and memory]({found.output.name}.png)",
+        f"![time and memory]({options.output.name}.png)",
         "",
     ]
-    found.output.with_suffix(".md").write_text("\n".join(text))
-    with found.output.with_suffix(".csv").open("w", newline="") as file:
+    options.output.with_suffix(".md").write_text("\n".join(text))
+    with options.output.with_suffix(".csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(Row._fields)
         writer.writerows(rows)
-    plot(rows, found.output.with_suffix(".png"))
+    plot(rows, options.output.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,174 @@
+"""Retrieval among test items of any classes, trained or never seen."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rince.core.checks import require, warn
+from rince.data.batches import eval_batches
+from rince.data.items import Items, Splits
+from rince.evaluation.context import Context
+from rince.evaluation.features import FeatureSet, extract_features, in_spaces
+from rince.evaluation.options import EvaluationOptions
+from rince.evaluation.steps import STEPS, Step, measured
+from rince.ranks.time import VIDEO
+
+
+@dataclass(frozen=True, eq=False)
+class OpenTest:
+    """Test items that are searched among each other, leave-one-out or queries against a gallery.
+
+    Args:
+        items: N of any classes.
+        query: (N,) bool, those that ask; None: all. gallery: (N,) bool, those that are found.
+        sequence: (N,) int64: items of one sequence (a burst, photos of one object) are never each
+            other's answers. None: clips of one video are a sequence, any other item is its own.
+
+    Raises:
+        ValueError: another shape; no query or nothing in the gallery; a single class.
+    """
+
+    items: Items
+    query: Tensor | None = None
+    gallery: Tensor | None = None
+    sequence: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        count = len(self.items)
+        for name, dtype in (("query", torch.bool), ("gallery", torch.bool), ("sequence", None)):
+            given = getattr(self, name)
+            require(
+                given is None
+                or (given.shape == (count,) and given.dtype in (dtype or given.dtype,)),
+                f"{name} must hold one value for each of {count} {self.items.noun}, got "
+                f"{None if given is None else (tuple(given.shape), given.dtype)}",
+            )
+        for name in ("query", "gallery"):
+            given = getattr(self, name)
+            require(
+                given is None or bool(given.any()),
+                f"{self.items.name} has no {name}: none of its {count} {self.items.noun} is one",
+            )
+        require(
+            count > 0 and bool((self.items.labels != self.items.labels[0]).any()),
+            f"all {count} {self.items.noun} of {self.items.name} are of one class: whatever is "
+            f"found is right, so there is nothing to measure",
+        )
+
+    def context(
+        self, features: Tensor, options: EvaluationOptions, asking: Tensor | None = None
+    ) -> Context:
+        """What the steps of an evaluation look at.
+
+        Args:
+            features: (N, D) float32. options: of the evaluation.
+            asking: (N,) bool, only these queries; None: all of them.
+        """
+        everything = torch.ones(len(self.items), dtype=torch.bool)
+        queries = (everything if self.query is None else self.query) & (
+            everything if asking is None else asking
+        )
+        rows = [
+            side.nonzero()[:, 0]
+            for side in (queries, everything if self.gallery is None else self.gallery)
+        ]
+        times, sequence = self.items.times, self.sequence
+        if sequence is None:
+            sequence = torch.arange(len(self.items)) if times is None else times[:, VIDEO]
+        test, gallery = (FeatureSet(features[side], self.items.labels[side]) for side in rows)
+        splits = Splits(train=self.items.subset(rows[1]), test=self.items.subset(rows[0]))
+        sequences = (sequence[rows[0]], sequence[rows[1]])
+        return Context(splits, gallery, test, {}, options, sequences=sequences)
+
+
+def evaluate_open(
+    backbone: nn.Module,
+    name: str,
+    test: OpenTest,
+    trained: Collection[tuple[str, ...]],
+    *,
+    head: nn.Module | None = None,
+    options: EvaluationOptions | None = None,
+    device: torch.device | str = "cpu",
+    batch_size: int = 512,
+    workers: int = 0,
+    steps: Sequence[Step] = STEPS,
+) -> dict[str, float]:
+    """Retrieval and order of the ranks among test items, those of unseen classes apart.
+
+    What asks for training items of these classes (probe, kNN, outliers) is left out. All items
+    are in the gallery, whoever asks.
+
+    Args:
+        backbone: inputs to features. head: features to embeddings; None: of the features alone.
+        name: of the test.
+        test: the items.
+        trained: paths of the classes that were trained.
+        options, device, batch_size, workers, steps: as of
+            :func:`~rince.evaluation.evaluate_backbone`.
+
+    Returns:
+        ``unseen/NAME/retrieval/fine/R@1``, ... of queries of unseen classes, ``seen/NAME/...`` of
+        the others, where there are such; with ``embedding/`` in front of the embedding.
+
+    Raises:
+        ValueError: features that are not finite; no query has another item of its class.
+    """
+    options, items = options or EvaluationOptions(), test.items
+    batches = eval_batches(items, batch_size, workers)
+    extracted = extract_features(backbone, batches, device)
+    known = set(trained)
+    seen = torch.tensor([path in known for path in items.taxonomy.paths])[items.labels]
+    metrics: dict[str, float] = {}
+    for space, features in in_spaces(extracted.features, head).items():
+        for part, asking in (("unseen", ~seen), ("seen", seen)):
+            asked = asking if test.query is None else asking & test.query
+            if not bool(asked.any()):
+                continue
+            context = test.context(features, options, asking)
+            if not has_positives(context):
+                warn(
+                    f"{name}: no query of {part} classes has another item of its group in the "
+                    f"gallery: they are left out"
+                )
+                continue
+            found = measured(context, steps)
+            metrics |= {f"{space}{part}/{name}/{key}": value for key, value in found.items()}
+            if space == "":
+                warn_unanswered(found, f"{name} ({part} classes)", len(context.test))
+    require(
+        bool(metrics),
+        f"{name}: no query has another item of its class or group in the gallery, so retrieval "
+        f"cannot be asked",
+    )
+    return metrics
+
+
+def has_positives(context: Context) -> bool:
+    """Whether any query has an item of its coarse group in the gallery, of another sequence."""
+    assert context.sequences is not None
+    train, test, _ = list(context.levels.values())[-1]
+    groups = int(max(train.max(), test.max())) + 1
+    _, sequence = torch.unique(torch.cat(context.sequences), return_inverse=True)
+    of_query, of_gallery = sequence[: len(test)], sequence[len(test) :]
+    in_group = torch.bincount(train, minlength=groups)[test]
+    pairs = torch.cat([of_gallery * groups + train, of_query * groups + test])
+    codes = torch.unique(pairs, return_inverse=True)[1]
+    of_both = torch.bincount(codes[: len(train)], minlength=int(codes.max()) + 1)
+    return bool((in_group > of_both[codes[len(train) :]]).any())
+
+
+def warn_unanswered(metrics: Mapping[str, float], name: str, count: int) -> None:
+    """Say how many queries have no positive, level by level."""
+    for key, share in metrics.items():
+        if key.endswith("/asked"):
+            level = key.split("/")[-2]
+            left_out = round(count * (1 - share))
+            warn(
+                f"{name}: {left_out} of {count} queries have no other item of their {level} group "
+                f"in the gallery and are left out there"
+            )
