@@ -10,7 +10,7 @@ from torch import Tensor
 from rince.core.checks import require
 from rince.core.digests import digest
 from rince.core.input_spec import InputSpec
-from rince.data.items import Indices, Items, check_labels
+from rince.data.items import Indices, Items, checked_labels
 from rince.ranks.taxonomy import Taxonomy
 
 
@@ -42,7 +42,8 @@ class Vectors(Items):
             f"vectors must be (items, dimensions) float32, got {tuple(self.vectors.shape)} and "
             f"{self.vectors.dtype}",
         )
-        check_labels(self.labels, len(self.vectors), self.taxonomy)
+        labels = checked_labels(self.labels, len(self.vectors), self.taxonomy)
+        object.__setattr__(self, "labels", labels)
 
     @property
     def spec(self) -> InputSpec:

@@ -157,7 +157,9 @@ def measure(
 
 
 def draw(
-    context: Context, metrics: Mapping[str, float], class_ranks: ClassRanks | None = None
+    context: Context,
+    metrics: Mapping[str, float],
+    class_ranks: ClassRanks | Taxonomy | None = None,
 ) -> Evaluation:
     """Metrics with what a report draws.
 
