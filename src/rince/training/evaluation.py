@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from torch import nn
+
 from rince._version import __version__
-from rince.core.checks import RinceError, warn
+from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
 from rince.core.input_spec import InputSpec
 from rince.data.items import Items, Marks, Splits
@@ -40,7 +42,7 @@ def evaluate_run(
     split: int = 1,
     skip_unreadable: bool = False,
     device: str = "auto",
-    backbone: Backbone | None = None,
+    backbone: Backbone | nn.Module | None = None,
     steps: Sequence[Step] = STEPS,
     splits: Splits | None = None,
 ) -> Evaluation:
@@ -73,6 +75,14 @@ def evaluate_run(
     """
     folder, started = Path(folder), time.perf_counter()
     device, options = known_device(device), options or EvaluationOptions()
+    options.check()
+    for name, given in (("outliers", outliers), ("tests", tests)):
+        require(
+            isinstance(given or {}, Mapping),
+            f"{name} must map names to data, as {{'digits': 'digits'}}, got {given!r}",
+        )
+    require(splits_folder is None or data is not None, f"--splits {splits_folder} needs --data")
+    require(split == 1 or splits_folder is not None, f"--split {split} needs --splits")
     trained = load_run(folder, backbone)
     if not (folder / ABOUT_FILE).exists():  # written when the training ends
         warn(
@@ -107,6 +117,8 @@ def evaluate_run(
             for name, path in (outliers or {}).items()
         }
         before = _of_these(found, splits, folder)
+        if splits.test.times is None and options.near != EvaluationOptions().near:
+            warn(f"near has no effect: {splits.test.noun} have no times")
         found = _on_data(
             trained, splits, outlying, before, only_named, options, device, images.workers, steps
         )
