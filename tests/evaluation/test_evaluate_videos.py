@@ -104,7 +104,9 @@ def test_clips_of_classes_that_were_not_trained(labelled: Path, tmp_path: Path) 
     }
     # Clips of one video are no answers: each has 24 of its class to find.
     trained = load_run(folder)
-    clips = load_test(str(new), "clips", replace(trained.config, images=DataConfig(image_size=16)))
+    clips = load_test(
+        str(new), "clips", replace(trained.config, images=ImageOptions(image_size=16))
+    )
     features = extract_features(trained.backbone.module, eval_batches(clips, 32), "cpu").features
     cosines = functional.normalize(features, dim=1) @ functional.normalize(features, dim=1).T
     assert clips.times is not None
