@@ -18,12 +18,14 @@ from rince.data import kinds
 from rince.data.batches import TrainLoader, eval_batches
 from rince.data.items import Items, Splits, at_most, drop_duplicates, held_out, split_folders
 from rince.data.kind import Kind
-from rince.data.kinds import kind_by_name, kind_named, kind_of, load_splits, may_be
-from rince.data.options import ImageOptions, TextOptions, VideoOptions
+from rince.data.kinds import kind_named, kind_of, load_splits
+from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
 from rince.data.plan import BatchPlan
 from rince.ranks.taxonomy import Taxonomy
 
-OPTIONS = SimpleNamespace(images=ImageOptions(), videos=VideoOptions(), text=TextOptions())
+OPTIONS = SimpleNamespace(
+    images=ImageOptions(), videos=VideoOptions(), text=TextOptions(), table=TableOptions()
+)
 
 
 SIZES = Taxonomy([("small",), ("large",)])
@@ -75,10 +77,6 @@ def test_a_kind_is_recognised(tmp_path: Path, registered: Kind) -> None:
     found = [kind_of(data).noun for data in ("a.csv", "A.JSONL", str(tmp_path), "cifar100", "x")]
     assert found == ["texts", "texts", "clips", "images", "images"]
     assert kind_of("numbers:3.csv") is registered  # it is asked first
-    by_name = [kind_by_name(data) for data in ("a.csv", str(tmp_path), "numbers:3")]
-    assert [kind and kind.noun for kind in by_name] == ["texts", None, None]
-    assert [may_be("a.csv", noun) for noun in ("texts", "images", "clips")] == [True, False, False]
-    assert [may_be("photos/", noun) for noun in ("texts", "images", "clips")] == [False, True, True]
     with pytest.raises(RinceError, match="no kind of data called 'sounds'.*numbers, texts, clips"):
         kind_named("sounds")
 

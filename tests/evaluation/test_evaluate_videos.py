@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from rince.core.checks import RinceError
 from rince.data.batches import eval_batches
+from rince.data.kinds import load_test
 from rince.data.video.clips import VideoClips
-from rince.evaluation import EvaluationOptions, evaluate_backbone
+from rince.evaluation import EvaluationOptions, evaluate_backbone, extract_features
 from rince.evaluation.results import load_evaluation
 from rince.ranks.time import VIDEO
 from rince.reports.compare import compare_runs
@@ -90,6 +93,30 @@ def test_labelled_clips(labelled: Path, tmp_path: Path) -> None:
     compare_runs([folder], tmp_path / "report.html", title="t")
     page = (tmp_path / "report.html").read_text()
     assert "Similarity over time" in page
+
+
+def test_clips_of_classes_that_were_not_trained(labelled: Path, tmp_path: Path) -> None:
+    folder = _run(labelled, tmp_path, "run")
+    new = _videos(tmp_path / "new", ("odd", "third"))
+    found = evaluate_run(folder, tests={"new": str(new)}, options=OPTIONS)
+    assert found.info["tests"]["new"] | {"data": ""} == {
+        **{"data": "", "items": 60, "classes": 2, "unseen": 1}
+    }
+    # Clips of one video are no answers: each has 24 of its class to find.
+    trained = load_run(folder)
+    clips = load_test(
+        str(new), "clips", replace(trained.config, images=ImageOptions(image_size=16))
+    )
+    features = extract_features(trained.backbone.module, eval_batches(clips, 32), "cpu").features
+    cosines = functional.normalize(features, dim=1) @ functional.normalize(features, dim=1).T
+    assert clips.times is not None
+    videos = clips.times[:, 0]
+    right = [
+        bool(clips.labels[cosines[i].masked_fill(videos == videos[i], -2).argmax()] == label)
+        for i, label in enumerate(clips.labels)
+        if clips.taxonomy.classes[label] == "third"
+    ]
+    assert found.metrics["unseen/new/retrieval/fine/R@1"] == sum(right) / len(right)
 
 
 def test_clips_without_labels_are_evaluated_by_time_only(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_names(paths: list[tuple[str, ...]], names: list[str]) -> None:
     assert list(tree_levels(Taxonomy(paths))) == names
 
 
-def test_every_level_is_judged() -> None:
+def test_every_level_is_measured() -> None:
     generator = torch.Generator().manual_seed(0)
 
     def images(count: int) -> TensorImages:

@@ -315,6 +315,11 @@ def test_the_kernel_by_class_serves_where_its_exponents_fit() -> None:
     assert serves(0.0127, labelled(300))
     assert not serves(0.01, labelled(300))
     assert not serves(0.1, labelled(300), scale=3.0)
+    # e^79.9 is in range, 2,000 of them are not: 79.9 + log(2000) > 80 + 7.
+    one = unit(2, 1, 16)
+    few = inputs_of(one, labelled(1), (1 / 79.9, 0.5))
+    assert few.exponents_fit()
+    assert not replace(few, key=one.expand(2000, -1)).exponents_fit()
     assert not serves(0.1, labelled(300), by_class_pairs=300 * 300 + 1)
     assert serves(0.1, labelled(300), by_class_pairs=300 * 300)
     masks = 2 * 2 * 10 * 10 * 4

@@ -10,7 +10,7 @@ from metric_inputs import cosines, normal_features
 from rince.core.checks import RinceWarning
 from rince.core.pair_ranks import DenseRanks, IdentityRanks
 from rince.metrics.arrays import (
-    check_labels,
+    checked_labels,
     cosine_chunks,
     pair_ranks,
     sort_rows,
@@ -51,9 +51,9 @@ def test_rank_matrices_become_rank_sources() -> None:
 
 @pytest.mark.parametrize("bad", [-1, 3])
 def test_labels_out_of_range_are_named(bad: int) -> None:
-    check_labels(torch.tensor([0, 2]), 2, "labels", num_classes=3)
+    checked_labels(torch.tensor([0, 2]), 2, "labels", num_classes=3)
     with pytest.raises(ValueError, match=rf"\[0, 3\).*but hold {bad}"):
-        check_labels(torch.tensor([1, bad]), 2, "labels", num_classes=3)
+        checked_labels(torch.tensor([1, bad]), 2, "labels", num_classes=3)
 
 
 def test_unit_features_survive_tiny_and_huge_values() -> None:

@@ -274,6 +274,26 @@ def test_numpy_arrays_do(name: str) -> None:
     np.testing.assert_array_equal(metric(arrays), metric(given))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, list])
+@pytest.mark.parametrize("name", PAIRS)
+def test_labels_of_any_integer_type_do(name: str, dtype: Any) -> None:
+    if "by_level" in name or "hierarchical" in name:  # the table's lambdas calculate with labels
+        pytest.skip("covered by the others, and by test_lists_of_levels_do")
+    metric, given = PAIRS[name], data("no ties")
+    sides = (given.query_labels, given.gallery_labels)
+    query, gallery = (x.tolist() if dtype is list else x.numpy().astype(dtype) for x in sides)
+    found = metric(given._replace(query_labels=query, gallery_labels=gallery))
+    np.testing.assert_array_equal(found, metric(given))
+
+
+def test_lists_of_levels_do() -> None:
+    given = data("no ties")
+    query, gallery = (tree_levels(labels) for labels in given[2:4])
+    expected = metrics.hierarchical_retrieval(*given[:2], query, gallery)
+    found = metrics.hierarchical_retrieval(*given[:2], query.tolist(), gallery.int().numpy())
+    assert tree_numbers(found) == tree_numbers(expected)
+
+
 # ---- scores of inliers and outliers ----------------------------------------------------------
 
 SCORES: dict[str, Callable[[Any, Any], Any]] = {

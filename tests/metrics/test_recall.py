@@ -192,8 +192,8 @@ def test_inputs_are_left_alone() -> None:
     [
         ({"ks": (1, 0)}, r"ks must be at least 1, got \(1, 0\)"),
         ({"query_labels": torch.tensor([7, 8, 9])}, "no query has a gallery item"),
-        ({"query_labels": torch.tensor([0, 1])}, "query labels must be int64.*3 samples"),
-        ({"gallery_labels": torch.zeros(5)}, r"gallery labels must be int64.*torch\.float32"),
+        ({"query_labels": torch.tensor([0, 1])}, "query labels .*3 samples"),
+        ({"gallery_labels": torch.zeros(5)}, r"gallery labels must be integers.*torch\.float32"),
         ({"gallery_features": torch.full((5, 8), torch.inf)}, "5 of 5 gallery features"),
         ({"gallery_features": torch.ones(5, 7)}, "as many dimensions, got 8 and 7"),
         ({"chunk_size": 0}, "chunk_size must be at least 1"),

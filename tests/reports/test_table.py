@@ -59,6 +59,13 @@ def test_each_space_has_a_line_and_the_table_its_width(make_run, capsys):
     assert "| a (2 runs), embedding | **90.0 ± 0.0** |" in markdown_table([*runs, older])
 
 
+def test_unseen_classes_have_columns(make_run):
+    names = ("retrieval/fine/R@1", "retrieval/fine/mAP", "hierarchy/H-AP")
+    run = make_run("a", metrics={f"unseen/birds/{name}": 0.5 for name in names})
+    columns = [(column.group, column.name) for column in comparison_rows([run]).columns]
+    assert columns[-2:] == [("unseen birds", "R@1"), ("unseen birds", "H-AP")]
+
+
 def test_both_ends_of_the_order_of_ranks_have_columns(make_run):
     names = ("1>2", "1>3", "2>3", "2>0", "3>0")
     run = make_run("a", metrics={f"ordering/pairs/{name}": 0.5 for name in names})

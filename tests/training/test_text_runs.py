@@ -11,7 +11,7 @@ import torch
 from rince.cli.evaluate import named_outliers
 from rince.cli.main import main
 from rince.cli.train import parse
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, RinceWarning
 from rince.data.kinds import kind_of
 from rince.data.text.texts import Texts
 from rince.evaluation.results import load_evaluation
@@ -25,6 +25,7 @@ from rince.training.config import (
     TextOptions,
     TrainConfig,
 )
+from rince.training.evaluation import evaluate_run
 from rince.training.history import read_history
 from rince.training.run import resume, train
 from rince.training.splits import load_splits
@@ -125,6 +126,20 @@ def test_other_texts_and_other_data(
     ):
         assert main(["evaluate", str(run), *given, *quick]) == 1
         assert message in capsys.readouterr().err
+
+
+def test_classes_that_were_not_trained(run: Path, tmp_path: Path) -> None:
+    rows = [("text", "domain", "word")]
+    for word, domain in (("red", "colour"), ("blue", "colour"), ("three", "number")):
+        rows += [(f"{article} {word} runs", domain, word) for article in ("the", "a")]
+    file = write_table(tmp_path / "new.csv", rows)
+    few = write_table(tmp_path / "few.csv", rows[:2] + rows[5:])
+    with pytest.warns(RinceWarning, match="no query of seen"):  # "red", whose others are unseen
+        evaluate_run(run, tests={"few": str(few)})
+    found = evaluate_run(run, tests={"new": str(file)}, only_named=True)
+    assert found.info["tests"]["new"]["unseen"] == 2
+    for name in ("unseen", "seen", "embedding/unseen"):
+        assert 0 <= found.metrics[f"{name}/new/hierarchy/H-AP"] <= 1
 
 
 def test_changed_texts_are_refused(words: Path, model: str, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ class ImageOptions(Options):
     """Images: size, augmentation, and which of them.
 
     Args:
-        root: folder where named data sets are kept or downloaded to; None looks in the usual
-            places.
+        root: folder where named data sets are kept or downloaded to, None looks in the usual
+            places; or where the relative paths of a table begin, None: at the table's folder.
         image_size: side of the square images that the backbone is fed, in pixels; None keeps 28
             (Fashion-MNIST) or 32 (CIFAR-100), and takes 32 for a folder.
         augmentation: of the views: "strong" crops, flips and changes colours (the paper's),
@@ -80,13 +80,29 @@ class VideoOptions(Options):
 
 
 @dataclass
-class TextOptions(Options):
-    """Files of texts: their columns, and how much of the text model to train.
+class TableOptions(Options):
+    """Tables of items: a csv, tsv, jsonl or parquet file with a row an item.
 
     Args:
-        column: the column of the texts.
-        labels: columns of the labels, from coarse to fine; None: all others but "split", in the
-            order of the file.
+        column: the column of the items: texts, or paths to images or videos; None: "text", or the
+            first one that holds paths.
+        labels: columns of the labels, from coarse to fine; None: all others but split, is_query,
+            is_gallery, sequence, start_s, end_s and source_video, in the order of the file.
+    """
+
+    prefix = "table."
+
+    column: str | None = None
+    labels: tuple[str, ...] | None = None
+
+
+@dataclass
+class TextOptions(Options):
+    """Texts: how much of the text model to train.
+
+    Args:
+        column: table.column by its older name, for texts only.
+        labels: table.labels by its older name.
         layers: number of final transformer layers to fine-tune, and the projection with them;
             None: all layers and the token embeddings.
         max_tokens: longer texts are cut to this many tokens; None: as the model does.

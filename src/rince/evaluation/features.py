@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rince.core.checks import require
 from rince.evaluation.results import EMBEDDING
-from rince.metrics.arrays import check_features, check_labels
+from rince.metrics.arrays import check_features, checked_labels
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class FeatureSet:
             self.features.dtype == torch.float32,
             f"features must be float32, got {self.features.dtype}",
         )
-        check_labels(self.labels, len(self.features), "labels")
+        labels = checked_labels(self.labels, len(self.features), "labels")
+        object.__setattr__(self, "labels", labels)
 
     def __len__(self) -> int:
         return len(self.features)

@@ -13,10 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince.core.checks import require, warn
+from rince.core.labels import integers
 from rince.core.pair_ranks import PairRanks, as_pair_ranks
 
 Array: TypeAlias = Union[Tensor, "npt.NDArray[Any]"]
 """A torch tensor, on any device, or a numpy array."""
+
+Labels: TypeAlias = Any
+"""Integers of any type: a tensor, a numpy array, a list, a pandas column."""
 
 
 def tensors(*arrays: Array) -> tuple[Tensor, ...]:
@@ -69,20 +73,25 @@ def check_features(features: Tensor, name: str) -> None:
     )
 
 
-def check_labels(labels: Tensor, size: int, name: str, num_classes: int | None = None) -> None:
-    """Raise ``ValueError`` unless ``labels`` are (size,) int64 in [0, num_classes)."""
+def checked_labels(labels: Any, size: int, name: str, num_classes: int | None = None) -> Tensor:
+    """Labels as (size,) int64, of integers of any type.
+
+    Raises:
+        ValueError: another shape, no integers, or one outside [0, num_classes).
+    """
+    numbers = integers(labels, name)
     require(
-        labels.shape == (size,) and labels.dtype == torch.int64,
-        f"{name} must be int64, one for each of the {size} samples, got shape "
-        f"{tuple(labels.shape)} and {labels.dtype}",
+        numbers.shape == (size,),
+        f"{name} must be one for each of the {size} samples, got shape {tuple(numbers.shape)}",
     )
-    if num_classes is not None:
-        low, high = (int(x) for x in torch.aminmax(labels))
+    if num_classes is not None and size:
+        low, high = (int(x) for x in torch.aminmax(numbers))
         require(
             low >= 0 and high < num_classes,
             f"{name} must lie in [0, {num_classes}), the number of classes, but hold "
             f"{low if low < 0 else high}",
         )
+    return numbers
 
 
 def check_exclude_self(exclude_self: bool, num_queries: int, num_items: int) -> None:

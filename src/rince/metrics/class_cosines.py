@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.metrics.arrays import Array, check_labels, tensors, unit_features
+from rince.metrics.arrays import Array, Labels, checked_labels, tensors, unit_features
 
 
 def mean_class_cosines(
     query_features: Array,
     gallery_features: Array,
-    query_labels: Array,
-    gallery_labels: Array,
+    query_labels: Labels,
+    gallery_labels: Labels,
     num_classes: int,
 ) -> Tensor:
     """Mean cosine between the queries of a class and the gallery items of another.
@@ -27,7 +27,7 @@ def mean_class_cosines(
 
     Args:
         query_features: (Q, D) float. gallery_features: (G, D) float.
-        query_labels: (Q,) int64. gallery_labels: (G,) int64, both in [0, C).
+        query_labels: (Q,) integers. gallery_labels: (G,) integers, both in [0, C).
         num_classes: C.
 
     Returns:
@@ -41,7 +41,6 @@ def mean_class_cosines(
     [[1.0, 0.0], [0.0, 1.0]]
     """
     query_features, gallery_features = tensors(query_features, gallery_features)
-    query_labels, gallery_labels = tensors(query_labels, gallery_labels)
     query = _class_means(query_features, query_labels, num_classes, "query")
     gallery = _class_means(gallery_features, gallery_labels, num_classes, "gallery")
     require(
@@ -52,9 +51,9 @@ def mean_class_cosines(
     return (query @ gallery.T).clamp(-1, 1).float()
 
 
-def _class_means(features: Tensor, labels: Tensor, num_classes: int, side: str) -> Tensor:
+def _class_means(features: Tensor, labels: Labels, num_classes: int, side: str) -> Tensor:
     """(C, D) float64 means of the unit vectors; NaN for a class without any."""
-    check_labels(labels, len(features), f"{side} labels", num_classes)
+    labels = checked_labels(labels, len(features), f"{side} labels", num_classes)
     unit = unit_features(features, f"{side} features").double()
     labels = labels.to(unit.device)
     sums = unit.new_zeros(num_classes, unit.shape[1]).index_add_(0, labels, unit)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.metrics.arrays import Array, check_labels, tensor, tensors, unit_features
+from rince.metrics.arrays import Array, Labels, checked_labels, tensor, unit_features
 
 _BLOCK = 4096  # samples in float64 at a time
 
@@ -56,13 +56,13 @@ class ClassGaussians:
 
     @classmethod
     def fit(
-        cls, features: Array, labels: Array, *, shrinkage: float | None = None
+        cls, features: Array, labels: Labels, *, shrinkage: float | None = None
     ) -> ClassGaussians:
         """Estimate the Gaussians.
 
         Args:
             features: (N, D) float; normalised here.
-            labels: (N,) int64. Classes without samples are left out.
+            labels: (N,) integers. Classes without samples are left out.
             shrinkage: weight of the pooled covariance, 0 to 1; None takes D / (D + n).
 
         Returns:
@@ -76,8 +76,8 @@ class ClassGaussians:
             shrinkage is None or 0 <= shrinkage <= 1,
             f"shrinkage must lie between 0 and 1, or be None, got {shrinkage}",
         )
-        features, labels = tensors(features, labels)
-        check_labels(labels, len(features), "labels")
+        features = tensor(features)
+        labels = checked_labels(labels, len(features), "labels")
         unit = unit_features(features, "features")
         dim = unit.shape[1]
         classes, index, count = torch.unique(

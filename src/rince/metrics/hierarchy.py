@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.metrics.arrays import Array, check_exclude_self, cosine_chunks, tensors
+from rince.core.labels import integers
+from rince.metrics.arrays import Array, Labels, check_exclude_self, cosine_chunks, tensors
 from rince.metrics.ordered_items import OrderedItems, Positives
 from rince.metrics.set_intersection import average_set_intersection
 
@@ -68,13 +69,13 @@ class HierarchicalResult:
 def hierarchical_retrieval(
     query_features: Array,
     gallery_features: Array,
-    query_levels: Array,
-    gallery_levels: Array,
+    query_levels: Labels,
+    gallery_levels: Labels,
     *,
     ks: Sequence[int] = (1, 5, 10, 20),
     exclude_self: bool = False,
-    query_sequence: Array | None = None,
-    gallery_sequence: Array | None = None,
+    query_sequence: Labels | None = None,
+    gallery_sequence: Labels | None = None,
     alpha: float = 1.0,
     chunk_size: int = 64,
 ) -> HierarchicalResult:
@@ -125,9 +126,9 @@ def hierarchical_retrieval(
         >>> found.levels[0].recall[1], found.mistake_severity, round(found.h_ap, 4)
         (0.0, 1.0, 0.8333)
     """
-    query_features, gallery_features, query_levels, gallery_levels = tensors(
-        query_features, gallery_features, query_levels, gallery_levels
-    )
+    query_features, gallery_features = tensors(query_features, gallery_features)
+    query_levels = integers(query_levels, "query_levels")
+    gallery_levels = integers(gallery_levels, "gallery_levels")
     num_queries, num_items = len(query_features), len(gallery_features)
     require(all(k >= 1 for k in ks), f"ks must be at least 1, got {tuple(ks)}")
     require(alpha > 0, f"alpha must be positive, got {alpha}")
@@ -150,7 +151,7 @@ def hierarchical_retrieval(
     return _summary(parts, ks)
 
 
-def top_down_consistency(predicted: Array, true: Array) -> float:
+def top_down_consistency(predicted: Labels, true: Labels) -> float:
     """Of the samples predicted right at the finest level, the share right at all levels above.
 
     For predictions made at each level apart (one classifier a level): a husky that is called a
@@ -170,7 +171,7 @@ def top_down_consistency(predicted: Array, true: Array) -> float:
         >>> top_down_consistency(predicted, torch.tensor([[0, 0], [1, 0], [3, 1]]))
         0.5
     """
-    predicted, true = tensors(predicted, true)
+    predicted, true = integers(predicted, "predicted"), integers(true, "true")
     require(
         predicted.shape == true.shape and predicted.ndim == 2,
         f"predicted and true must both be (samples, levels), got {tuple(predicted.shape)} and "
@@ -198,7 +199,7 @@ class _Chunk:
 
 def _renumbered(query_levels: Tensor, gallery_levels: Tensor) -> tuple[Tensor, Tensor]:
     """(L, Q) and (L, G) int32: at each level the groups numbered from 0 on."""
-    both = torch.cat([query_levels, gallery_levels.to(query_levels.dtype)])
+    both = torch.cat([query_levels, gallery_levels])
     groups = [torch.unique(level, return_inverse=True)[1].int() for level in both.unbind(dim=1)]
     stacked = torch.stack(groups)
     return stacked[:, : len(query_levels)], stacked[:, len(query_levels) :].contiguous()
@@ -268,13 +269,9 @@ def _check_levels(
         ("gallery", gallery_levels, num_items),
     ):
         require(
-            levels.ndim == 2
-            and len(levels) == count
-            and levels.shape[1] >= 1
-            and not levels.is_floating_point()
-            and levels.dtype != torch.bool,
+            levels.ndim == 2 and len(levels) == count and levels.shape[1] >= 1,
             f"{side}_levels must be integers (items, levels), one row for each of the {count} "
-            f"{side} features, got shape {tuple(levels.shape)} and {levels.dtype}",
+            f"{side} features, got shape {tuple(levels.shape)}",
         )
     require(
         query_levels.shape[1] == gallery_levels.shape[1],
@@ -295,7 +292,7 @@ def _check_levels(
 
 
 def _checked_sequences(
-    query: Array | None, gallery: Array | None, num_queries: int, num_items: int
+    query: Labels | None, gallery: Labels | None, num_queries: int, num_items: int
 ) -> tuple[Tensor, Tensor] | None:
     require(
         (query is None) == (gallery is None),
@@ -303,7 +300,7 @@ def _checked_sequences(
     )
     if query is None or gallery is None:
         return None
-    query, gallery = tensors(query, gallery)
+    query, gallery = integers(query, "query_sequence"), integers(gallery, "gallery_sequence")
     require(
         query.shape == (num_queries,) and gallery.shape == (num_items,),
         f"sequences must be one integer an item, got {tuple(query.shape)} for {num_queries} "

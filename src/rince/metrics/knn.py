@@ -7,14 +7,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince.core.checks import require
-from rince.metrics.arrays import Array, check_features, check_labels, cosine_chunks, tensors
+from rince.metrics.arrays import (
+    Array,
+    Labels,
+    check_features,
+    checked_labels,
+    cosine_chunks,
+    tensors,
+)
 
 
 def knn_accuracy(
     query_features: Array,
     gallery_features: Array,
-    query_labels: Array,
-    gallery_labels: Array,
+    query_labels: Labels,
+    gallery_labels: Labels,
     *,
     k: int = 20,
     temperature: float | None = None,
@@ -29,7 +36,7 @@ def knn_accuracy(
 
     Args:
         query_features: (Q, D) float. gallery_features: (G, D) float.
-        query_labels: (Q,) int64. gallery_labels: (G,) int64.
+        query_labels: (Q,) integers. gallery_labels: (G,) integers.
         k: neighbours that vote, 1 to G.
         temperature: above 0; None counts all neighbours alike.
         num_classes: labels lie in [0, num_classes); None takes what the labels need.
@@ -46,7 +53,6 @@ def knn_accuracy(
     1.0
     """
     query_features, gallery_features = tensors(query_features, gallery_features)
-    query_labels, gallery_labels = tensors(query_labels, gallery_labels)
     check_features(query_features, "query features")
     check_features(gallery_features, "gallery features")
     num_items = len(gallery_features)
@@ -57,10 +63,12 @@ def knn_accuracy(
         temperature is None or temperature > 0,
         f"temperature must be above 0, or None for equal votes, got {temperature}",
     )
+    query_labels = checked_labels(query_labels, len(query_features), "query labels")
+    gallery_labels = checked_labels(gallery_labels, num_items, "gallery labels")
     if num_classes is None:
         num_classes = 1 + max(int(labels.max()) for labels in (query_labels, gallery_labels))
-    check_labels(query_labels, len(query_features), "query labels", num_classes)
-    check_labels(gallery_labels, num_items, "gallery labels", num_classes)
+    checked_labels(query_labels, len(query_features), "query labels", num_classes)
+    checked_labels(gallery_labels, num_items, "gallery labels", num_classes)
     device = query_features.device
     gallery_labels = gallery_labels.to(device)
     correct = 0

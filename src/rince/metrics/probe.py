@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince.core.checks import require
-from rince.metrics.arrays import Array, check_features, check_labels, tensor, tensors
+from rince.metrics.arrays import Array, Labels, check_features, checked_labels, tensor, tensors
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class ProbeResult:
 def linear_probe(
     test_features: Array,
     train_features: Array,
-    test_labels: Array,
-    train_labels: Array,
+    test_labels: Labels,
+    train_labels: Labels,
     *,
     num_classes: int,
     epochs: int = 100,
@@ -66,7 +66,7 @@ def linear_probe(
 
     Args:
         test_features: (M, D) float. train_features: (N, D) float.
-        test_labels: (M,) int64. train_labels: (N,) int64.
+        test_labels: (M,) integers. train_labels: (N,) integers.
         num_classes: C; labels lie in [0, C).
         epochs: passes over the training set.
         batch_size: samples per step.
@@ -88,7 +88,6 @@ def linear_probe(
     1.0
     """
     test_features, train_features = tensors(test_features, train_features)
-    test_labels, train_labels = tensors(test_labels, train_labels)
     check_features(train_features, "train features")
     check_features(test_features, "test features")
     require(
@@ -96,8 +95,9 @@ def linear_probe(
         f"train and test features must have as many dimensions, got {train_features.shape[1]} "
         f"and {test_features.shape[1]}",
     )
-    check_labels(train_labels, len(train_features), "train labels", num_classes)
-    check_labels(test_labels, len(test_features), "test labels", num_classes)
+    count = len(train_features)
+    train_labels = checked_labels(train_labels, count, "train labels", num_classes)
+    test_labels = checked_labels(test_labels, len(test_features), "test labels", num_classes)
     require(epochs >= 1, f"epochs must be at least 1, got {epochs}")
     require(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
     device = train_features.device

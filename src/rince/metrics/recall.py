@@ -12,9 +12,10 @@ from rince.core.checks import require
 from rince.core.pair_ranks import ALL, IGNORED, PairRanks
 from rince.metrics.arrays import (
     Array,
+    Labels,
     check_exclude_self,
-    check_labels,
     check_pair_shape,
+    checked_labels,
     cosine_chunks,
     pair_ranks,
     sort_rows,
@@ -44,8 +45,8 @@ class RetrievalResult:
 def retrieval(
     query_features: Array,
     gallery_features: Array,
-    query_labels: Array,
-    gallery_labels: Array,
+    query_labels: Labels,
+    gallery_labels: Labels,
     *,
     ks: Sequence[int] = (1, 5, 10, 20),
     exclude_self: bool = False,
@@ -59,7 +60,7 @@ def retrieval(
 
     Args:
         query_features: (Q, D) float. gallery_features: (G, D) float.
-        query_labels: (Q,) int64. gallery_labels: (G,) int64.
+        query_labels: (Q,) integers. gallery_labels: (G,) integers.
         ks: how many nearest items to look at, each at least 1; above G all items count.
         exclude_self: the first Q gallery items are the queries themselves; a query then does
             not find itself.
@@ -88,7 +89,7 @@ def retrieval(
 def retrieval_by_level(
     query_features: Array,
     gallery_features: Array,
-    labels: Mapping[str, tuple[Array, Array]],
+    labels: Mapping[str, tuple[Labels, Labels]],
     *,
     ks: Sequence[int] = (1, 5, 10, 20),
     exclude_self: bool = False,
@@ -98,7 +99,7 @@ def retrieval_by_level(
 
     Args:
         query_features: (Q, D) float. gallery_features: (G, D) float.
-        labels: name -> (query labels (Q,), gallery labels (G,)), int64.
+        labels: name -> (query labels (Q,), gallery labels (G,)), integers.
         ks, exclude_self, chunk_size: as in :func:`retrieval`.
 
     Returns:
@@ -114,9 +115,8 @@ def retrieval_by_level(
     device = query_features.device
     positives: dict[str, _Positives] = {}
     for name, sides in labels.items():
-        query_labels, gallery_labels = tensors(*sides)
-        check_labels(query_labels, num_queries, f"query {name}")
-        check_labels(gallery_labels, num_items, f"gallery {name}")
+        query_labels = checked_labels(sides[0], num_queries, f"query {name}")
+        gallery_labels = checked_labels(sides[1], num_items, f"gallery {name}")
         positives[name] = _Positives(query_labels.to(device), gallery_labels.to(device))
     measured: dict[str, list[Tensor]] = {name: [] for name in labels}
     for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 
 from rince.core.checks import require
-from rince.metrics.arrays import Array, check_labels, tensors
+from rince.metrics.arrays import Array, Labels, checked_labels, tensor
 
 
-def video_accuracy(logits: Array, labels: Array, videos: Array) -> float:
+def video_accuracy(logits: Array, labels: Labels, videos: Labels) -> float:
     """Accuracy over videos: the probabilities of a video's clips are averaged.
 
     Args:
-        logits: (N, C). labels: (N,) int64. videos: (N,) int64; clips of one video but of two
+        logits: (N, C). labels: (N,) integers. videos: (N,) integers; clips of one video but of two
             labels count as two videos.
 
     Returns:
@@ -26,9 +26,10 @@ def video_accuracy(logits: Array, labels: Array, videos: Array) -> float:
         >>> video_accuracy(logits, torch.tensor([0, 0, 0]), torch.tensor([7, 7, 8]))
         0.5
     """
-    logits, labels, videos = tensors(logits, labels, videos)
+    logits = tensor(logits)
     require(logits.ndim == 2 and len(logits) > 0, f"no logits: got {tuple(logits.shape)}")
-    check_labels(labels, len(logits), "labels", logits.shape[1])
+    labels = checked_labels(labels, len(logits), "labels", logits.shape[1])
+    videos = checked_labels(videos, len(logits), "videos")
     pairs = torch.stack([videos, labels], dim=1)
     groups, number = torch.unique(pairs, dim=0, return_inverse=True)
     total = torch.zeros(len(groups), logits.shape[1], dtype=torch.float64)

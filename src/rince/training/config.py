@@ -13,12 +13,13 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 from rince.core.checks import require, warn
-from rince.core.files import TEXT_SUFFIXES
 from rince.core.moved import moved_names
 from rince.core.options import Options, from_plain, limited
+from rince.core.tables import TABLE_SUFFIXES
 from rince.data.kind import Kind
 from rince.data.options import BatchOptions as BatchOptions
 from rince.data.options import ImageOptions as ImageOptions
+from rince.data.options import TableOptions as TableOptions
 from rince.data.options import TextOptions as TextOptions
 from rince.data.options import VideoOptions as VideoOptions
 from rince.losses.options import LossOptions as LossOptions
@@ -35,8 +36,8 @@ class TrainConfig(Options):
     Args:
         data: a folder of images in class folders (nested folders are superclasses; train/ and
             val/ or test/ below it are taken as splits), or fashion-mnist, or cifar100; or a
-            folder of videos, in class folders or not; or a .csv or .jsonl file of texts and
-            their labels (see text).
+            folder of videos, in class folders or not; or a table (.csv, .tsv, .jsonl, .parquet)
+            of texts, images or clips and their labels (see table).
         objective: the loss to train with: rince, or a baseline trained and evaluated in the same
             way; the list below says what each is.
         epochs: number of passes over the training images.
@@ -67,6 +68,7 @@ class TrainConfig(Options):
     images: ImageOptions = field(default_factory=ImageOptions)
     videos: VideoOptions = field(default_factory=VideoOptions)
     text: TextOptions = field(default_factory=TextOptions)
+    table: TableOptions = field(default_factory=TableOptions)
     batches: BatchOptions = field(default_factory=BatchOptions)
     epochs: int = limited(20, low=1)
     batch_size: int = limited(256, low=1)
@@ -127,7 +129,7 @@ class TrainConfig(Options):
         if self.name:
             return self.name
         data = self.data.rstrip("/").rpartition("/")[2] or "data"
-        for suffix in TEXT_SUFFIXES:
+        for suffix in TABLE_SUFFIXES:
             data = data.removesuffix(suffix)
         reads, parts = self._row(objective).reads, [data, self.objective]
         if "loss.variant" in reads:

@@ -14,8 +14,8 @@ from rince._version import __version__
 from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
 from rince.core.input_spec import InputSpec
-from rince.data.items import Splits
-from rince.data.kinds import NAMED, load_outliers, load_test, may_be
+from rince.data.items import Items, Marks, Splits
+from rince.data.kinds import NAMED, kind_of, load_outliers, load_test
 from rince.evaluation.drawings import roc_curves
 from rince.evaluation.evaluate import draw, measure
 from rince.evaluation.open_world import OpenTest, evaluate_open
@@ -44,6 +44,7 @@ def evaluate_run(
     device: str = "auto",
     backbone: Backbone | nn.Module | None = None,
     steps: Sequence[Step] = STEPS,
+    splits: Splits | None = None,
 ) -> Evaluation:
     """Evaluate one run and write its results.
 
@@ -65,6 +66,8 @@ def evaluate_run(
         backbone: a module like the one that was trained, if it was your own.
         steps: what measures the metrics; ``[*STEPS, my_step]`` adds one of your own, a function
             of a :class:`~rince.evaluation.context.Context` to name -> number.
+        splits: items of your own in place of data, as given to
+            :func:`~rince.training.run.train`.
 
     Raises:
         RinceError: no such run or data; or, where ``data`` are not given, data that are no
@@ -94,63 +97,78 @@ def evaluate_run(
         skip_unreadable=config.images.skip_unreadable or skip_unreadable,
     )
     config = replace(config, images=images)
-    before = _results(folder)
-    if before is None or outliers or not only_named:
-        if data is None:
+    found = _results(folder)
+    if found is None or outliers or not only_named:
+        if splits is not None:
+            _check_fit(trained, splits.spec, "splits")
+        elif data is None:
             splits = _own_splits(trained, config)
         else:
             videos = replace(config.videos, splits=splits_folder, split=split)
             splits = other_splits(trained, replace(config, data=data, videos=videos))
-        before = _of_these(before, splits, folder)
+        outlying = {
+            name: load_outliers(
+                path,
+                splits.test,
+                config,
+                skip_unreadable=skip_unreadable,
+                backbone=config.model.backbone,
+            )
+            for name, path in (outliers or {}).items()
+        }
+        before = _of_these(found, splits, folder)
         if splits.test.times is None and options.near != EvaluationOptions().near:
             warn(f"near has no effect: {splits.test.noun} have no times")
-    found: Evaluation | None = before
-    if before is None or outliers or not only_named:
-        only_outliers = only_named and before is not None
-        classes = splits.train.taxonomy.classes
-        measured = measure(
-            trained.backbone,
-            splits,
-            {
-                name: load_outliers(
-                    path,
-                    splits.test,
-                    config,
-                    skip_unreadable=skip_unreadable,
-                    backbone=config.model.backbone,
-                )
-                for name, path in (outliers or {}).items()
-            },
-            head=trained.head,
-            options=options,
-            device=device,
-            workers=images.workers,
-            classifier=trained.classifier,
-            own_classes=trained.taxonomy.classes == classes,
-            steps=[outlier_detection] if only_outliers else steps,
+        found = _on_data(
+            trained, splits, outlying, before, only_named, options, device, images.workers, steps
         )
-        parts = [f"ood/{name}" for name in outliers or {}]
-        if only_outliers and before is not None:
-            counts = {name: len(x) for name, x in measured.context.outliers.items()}
-            found = replace(
-                before,
-                metrics={**before.metrics, **measured.metrics},
-                info={**before.info, "outliers": {**before.info.get("outliers", {}), **counts}},
-                roc={**before.roc, **roc_curves(measured.context)},
-            )
-        else:
-            ranks = trained.ranks if trained.ranks.classes == classes else None
-            drawn = draw(measured.context, measured.metrics, ranks)
-            seconds = {"extract_seconds": measured.seconds}
-            found = _with_earlier(replace(drawn, info={**drawn.info, **seconds}), before)
-            parts.append("data")
-        found = _with_settings(found, parts, options)
-    assert found is not None
     found = _saved(found, folder, started)
     for name, path in (tests or {}).items():
         found = _with_test(found, trained, config, name, path, options, device, steps)
         found = _saved(found, folder, started)
     return found
+
+
+def _on_data(
+    trained: TrainedRun,
+    splits: Splits,
+    outliers: Mapping[str, Items],
+    before: Evaluation | None,
+    only_outliers: bool,
+    options: EvaluationOptions,
+    device: str,
+    workers: int,
+    steps: Sequence[Step],
+) -> Evaluation:
+    """What is measured on training and test items, with what earlier evaluations measured."""
+    only_outliers = only_outliers and before is not None
+    classes = splits.train.taxonomy.classes
+    measured = measure(
+        trained.backbone,
+        splits,
+        outliers,
+        head=trained.head,
+        options=options,
+        device=device,
+        workers=workers,
+        classifier=trained.classifier,
+        own_classes=trained.taxonomy.classes == classes,
+        steps=[outlier_detection] if only_outliers else steps,
+    )
+    parts = [f"ood/{name}" for name in outliers]
+    if only_outliers and before is not None:
+        counts = {name: len(items) for name, items in outliers.items()}
+        found = replace(
+            before,
+            metrics={**before.metrics, **measured.metrics},
+            info={**before.info, "outliers": {**before.info.get("outliers", {}), **counts}},
+            roc={**before.roc, **roc_curves(measured.context)},
+        )
+        return _with_settings(found, parts, options)
+    ranks = trained.ranks if trained.ranks.classes == classes else None
+    drawn = draw(measured.context, measured.metrics, ranks)
+    drawn = replace(drawn, info={**drawn.info, "extract_seconds": measured.seconds})
+    return _with_settings(_with_earlier(drawn, before), ["data", *parts], options)
 
 
 def _saved(found: Evaluation, folder: Path, started: float) -> Evaluation:
@@ -250,10 +268,11 @@ def _with_test(
         f"note: {name}: {len(items)} {items.noun} of {items.taxonomy.num_classes} classes, "
         f"{unseen} of them not trained. Probe, kNN and outliers are not asked of them"
     )
+    marks = items.marks or Marks()
     metrics = evaluate_open(
         trained.backbone.module,
         name,
-        OpenTest(items),
+        OpenTest(items, marks.is_query, marks.is_gallery, marks.own_sequences()),
         trained.taxonomy.paths,
         head=trained.head,
         options=options,
@@ -276,7 +295,7 @@ def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
         RinceError: data of another kind, or that do not fit.
     """
     data = config.data
-    if not may_be(data, trained.spec.noun):
+    if kind_of(data, config.ranks.by == "time").noun != trained.spec.noun:
         raise RinceError(
             f"{data} holds no {trained.spec.noun}, which {trained.folder.name} was trained on; "
             f"evaluate it on data of its own kind"

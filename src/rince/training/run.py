@@ -25,7 +25,8 @@ from rince.core.distributed import world_size
 from rince.core.files import replacing
 from rince.data.batches import ImageBatch, TrainLoader
 from rince.data.items import Items, Splits
-from rince.data.kinds import kind_of
+from rince.data.kind import Kind
+from rince.data.kinds import kind_named, kind_of
 from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
 from rince.models.backbones import Backbone, as_backbone
@@ -65,6 +66,7 @@ def train(
     backbone: Backbone | nn.Module | None = None,
     *,
     objective: Objective | LossFunction | None = None,
+    splits: Splits | None = None,
 ) -> Path:
     """Train from the start.
 
@@ -75,6 +77,8 @@ def train(
         objective: in place of ``config.objective``, your own: a function of query (Q, D), key
             (K, D) and their ranks (a :class:`~rince.core.pair_ranks.PairRanks`) to a scalar, or a
             row of the table for one that needs more.
+        splits: in place of the data that ``config.data`` names, items of your own, such as from
+            :func:`rince.data.from_dataset`; ``config.data`` is then what to call them.
 
     Returns:
         The run's folder.
@@ -102,9 +106,9 @@ def train(
             f"choose another --name"
         )
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    kind = kind_of(config.data, config.ranks.by == "time")
+    kind = _kind(config, splits)
     config = config.with_defaults(kind)
-    splits = load_splits(config, kind=kind)
+    splits = splits or load_splits(config, kind=kind)
     ranks = rank_source(config, splits.train)
     module = _build_module(config, splits, ranks, backbone, own, pretrained=config.model.pretrained)
     if config.model.start_from is not None:
@@ -121,13 +125,14 @@ def resume(
     progress: bool = True,
     backbone: Backbone | nn.Module | None = None,
     objective: Objective | LossFunction | None = None,
+    splits: Splits | None = None,
 ) -> Path:
     """Go on from a stopped run's last checkpoint, to the weights it would have had without.
 
     Args:
         folder: the run's.
         progress: show the progress bar.
-        backbone, objective: those given to :func:`train`, if any.
+        backbone, objective, splits: those given to :func:`train`, if any.
 
     Raises:
         RinceError: nothing to resume, a damaged checkpoint, or one of another architecture, other
@@ -144,9 +149,9 @@ def resume(
     require_own(own, about, OWN_OBJECTIVE, folder, "resume(folder, objective=...)")
     row = recorded_objective(about, config, folder, own)
     config.check_values(row)
-    kind = kind_of(config.data, config.ranks.by == "time")
+    kind = _kind(config, splits)
     config = config.with_defaults(kind)
-    splits = load_splits(config, kind=kind)
+    splits = splits or load_splits(config, kind=kind)
     _check_data(about, splits, config, folder)
     ranks = resumed_ranks(about, splits.train, config, folder)
     # No pretrained weights, which the checkpoint's would only overwrite.
@@ -155,6 +160,12 @@ def resume(
     del checkpoint  # Lightning reads it again; weights and optimizer need not be held twice
     _fit(config, folder, splits, module, resumed=about)
     return folder
+
+
+def _kind(config: TrainConfig, splits: Splits | None) -> Kind:
+    if splits is not None:
+        return kind_named(splits.train.noun)
+    return kind_of(config.data, config.ranks.by == "time")
 
 
 def versions() -> dict[str, str]:
