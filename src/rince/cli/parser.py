@@ -92,13 +92,13 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
         known += self._aliases
         text = re.sub(r"^Parser key \"([^\"]*)\":\s*", r"--\1: ", message.strip())
         key, _, given = text.removeprefix("--").partition(": ")
-        kind = next(
+        hint = next(
             (a._typehint for a in self._actions if getattr(a, "_typehint", 0) and a.dest == key),
             None,
         )
         value = re.search(r"(?:Got value|Given value): (.*)", given)
-        if kind is not None and value is not None:
-            text = f"--{key} must be {expected(kind)}, got {value[1]}"
+        if hint is not None and value is not None:
+            text = f"--{key} must be {expected(hint)}, got {value[1]}"
         hints = []
         named = re.findall(r"--[\w.]+|(?<=Key ')[\w.]+|(?<=key ')[\w.]+", text)
         in_files = re.findall(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
