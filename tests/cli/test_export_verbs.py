@@ -61,7 +61,7 @@ def test_from_run_to_search(
     assert [path.name for path in folder.parent.iterdir()] == ["net"]
     metrics = load_evaluation(run).metrics
     card = (folder / "README.md").read_text()
-    assert f"| probe/fine | {100 * metrics['probe/fine']:.1f} |" in card
+    assert f"| probe/fine | {100 * metrics['embedding/probe/fine']:.1f} |" in card
     assert "ONNX Runtime and torch differ by" in card
 
     # The export and the run are the same network.
