@@ -5,9 +5,9 @@
     python scripts/wordnet_table.py -o few.csv --levels 6 --per-class 12
 
 A synset is called by its first word, with its number where its parent has another of that name, or
-the name itself. Of several hypernyms the first counts. A synset with others below it is a class inside its own group
-(``bird / bird``). ``--levels`` cuts the paths: a class is then all that lies below, and synsets
-that are less deep are left out. Reads wndb(5WN).
+the name itself. Of several hypernyms the first counts. A synset with others below it is a class
+inside its own group (``bird / bird``). ``--levels`` cuts the paths: a class is then all that lies
+below, and synsets that are less deep are left out. Reads wndb(5WN).
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def paths(nouns: dict[str, tuple[str, str | None, str]]) -> dict[str, tuple[str,
     siblings = Counter((above, word) for word, above, _ in nouns.values())
     words = {number: word for number, (word, _, _) in nouns.items()}
     names = {
-        number: word if siblings[above, word] == 1 and word != words.get(above) else f"{word} {number}"
+        number: word
+        if siblings[above, word] == 1 and word != words.get(above)
+        else f"{word} {number}"
         for number, (word, above, _) in nouns.items()
     }
     groups = {above for _, above, _ in nouns.values()}
@@ -59,7 +61,9 @@ def main() -> None:
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet/data.noun"))
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--levels", type=int, help="cut the paths after so many names")
-    parser.add_argument("--per-class", type=int, help="keep classes of at least so many, and so many")
+    parser.add_argument(
+        "--per-class", type=int, help="keep classes of at least so many, and so many"
+    )
     given = parser.parse_args()
     if not given.wordnet.is_file():
         sys.exit(f"there is no {given.wordnet}: apt-get install wordnet-base")

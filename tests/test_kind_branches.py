@@ -32,7 +32,7 @@ def branches(code: str) -> Iterator[int]:
             classes = {name_of(inner) for inner in ast.walk(node.args[1])}
             if classes & (ITEM_CLASSES | NETWORK_CLASSES):
                 yield node.lineno
-        elif isinstance(node, ast.Call) and name_of(node.func) in ("is_text_file", "holds_videos"):
+        elif isinstance(node, ast.Call) and name_of(node.func) in ("path_column", "holds_videos"):
             yield node.lineno
         elif isinstance(node, ast.Compare):
             sides = [node.left, *node.comparators]
@@ -54,8 +54,8 @@ def test_the_count_finds_what_it_looks_for() -> None:
         ("if spec.channels == 3: pass", False),
         ("if items.noun == 'texts': pass", True),
         ("if items.times is None: pass", False),
-        ("is_text_file(path)", True),
-        ("files.is_text_file(path)", True),
+        ("path_column(path)", True),
+        ("table.path_column(path)", True),
     ):
         assert bool(list(branches(line))) is asks, line
 

@@ -54,7 +54,8 @@ def damage(file: Path) -> Path:
 def test_a_tree_is_a_taxonomy(tree: Path) -> None:
     (tree / "boat" / "notes.txt").write_text("no image")
     (tree / "boat" / ".hidden.png").write_text("no image")
-    images = FileImages.from_folder(tree)
+    with pytest.warns(RinceWarning, match=r"photos: 8 images; left out.*: 1 .txt"):
+        images = FileImages.from_folder(tree)
     assert images.taxonomy == Taxonomy.from_folders(tree)
     assert len(images) == len(images.labels) == 8
     for path, label in zip(images.paths, images.labels.tolist(), strict=True):
@@ -242,7 +243,7 @@ def test_wrong_tensors_are_refused() -> None:
         ((pixels.float(), labels), "uint8"),
         ((noise(2, 4, 4, 4), labels), "1 or 3"),
         ((pixels, labels[:1]), "one for each of the 2 "),
-        ((pixels, labels.int()), "int64"),
+        ((pixels, labels.float()), "must be integers, got torch.float32"),
         ((pixels, labels + 1), r"\[0, 2\).* hold 2"),
         ((pixels, labels - 1), "hold -1"),
     ):
@@ -304,3 +305,27 @@ def test_outliers_need_a_folder_with_images(tmp_path: Path) -> None:
         load_outliers(tmp_path / "nowhere", 8)
     with pytest.raises(RinceError, match="holds no image"):
         load_outliers(tmp_path, 8)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_few_bits_in_sixteen(bits: int, suffix: str, tmp_path: Path) -> None:
+    ramp = np.linspace(0, 2**bits - 1, 256).reshape(16, 16).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / f"dark{suffix}")
+    with pytest.warns(
+        RinceWarning, match=f"above {2**bits - 1}, as {bits} bits .* {2 ** (16 - bits)} "
+    ):
+        read_image(tmp_path / f"dark{suffix}", 1)
+    Image.fromarray(ramp << (16 - bits)).save(tmp_path / f"right{suffix}")
+    assert int(read_image(tmp_path / f"right{suffix}", 1).max()) >= 254
+
+
+def test_suffixes_of_browsers_and_what_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for suffix in (".jfif", ".jpe", ".JPG", ".heic", ".HEIC", ""):
+        Image.new("RGB", (8, 8)).save(tmp_path / "a" / f"x{suffix}", format="JPEG")
+    Image.new("RGB", (8, 8)).save(tmp_path / "a" / "x.avif")
+    (tmp_path / "a" / "Thumbs.db").touch()
+    with pytest.warns(RinceWarning, match=r"4 images; left out.*: 2 .heic, 1 without a suffix"):
+        images = FileImages.from_folder(tmp_path)
+    assert all(images[i].shape == (3, 8, 8) for i in range(len(images)))

@@ -18,12 +18,14 @@ from rince.data import kinds
 from rince.data.batches import TrainLoader, eval_batches
 from rince.data.items import Items, Splits, at_most, drop_duplicates, held_out, split_folders
 from rince.data.kind import Kind
-from rince.data.kinds import kind_by_name, kind_named, kind_of, load_splits, may_be
-from rince.data.options import ImageOptions, TextOptions, VideoOptions
+from rince.data.kinds import kind_named, kind_of, load_splits
+from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
 from rince.data.plan import BatchPlan
 from rince.ranks.taxonomy import Taxonomy
 
-OPTIONS = SimpleNamespace(images=ImageOptions(), videos=VideoOptions(), text=TextOptions())
+OPTIONS = SimpleNamespace(
+    images=ImageOptions(), videos=VideoOptions(), text=TextOptions(), table=TableOptions()
+)
 
 
 SIZES = Taxonomy([("small",), ("large",)])
@@ -75,10 +77,6 @@ def test_a_kind_is_recognised(tmp_path: Path, registered: Kind) -> None:
     found = [kind_of(data).noun for data in ("a.csv", "A.JSONL", str(tmp_path), "cifar100", "x")]
     assert found == ["texts", "texts", "clips", "images", "images"]
     assert kind_of("numbers:3.csv") is registered  # it is asked first
-    by_name = [kind_by_name(data) for data in ("a.csv", str(tmp_path), "numbers:3")]
-    assert [kind and kind.noun for kind in by_name] == ["texts", None, None]
-    assert [may_be("a.csv", noun) for noun in ("texts", "images", "clips")] == [True, False, False]
-    assert [may_be("photos/", noun) for noun in ("texts", "images", "clips")] == [False, True, True]
     with pytest.raises(RinceError, match="no kind of data called 'sounds'.*numbers, texts, clips"):
         kind_named("sounds")
 
@@ -90,6 +88,14 @@ def test_a_kind_of_the_same_noun_replaces_the_one_before(registered: Kind) -> No
     assert [kind.noun for kind in kinds.KINDS].count("numbers") == 1
 
 
+@pytest.mark.parametrize("noun", ["images", "clips", "texts"])
+def test_a_kind_of_rinces_own_is_not_replaced(noun: str) -> None:
+    before = list(kinds.KINDS)
+    with pytest.raises(ValueError, match=f"^{noun} "):
+        kinds.register_kind(replace(kind_named(noun), backbone="mine"))
+    assert before == kinds.KINDS
+
+
 @pytest.mark.usefixtures("registered")
 def test_a_kind_of_ones_own_is_loaded_and_batched() -> None:
     splits = load_splits("numbers:10", OPTIONS)
@@ -99,7 +105,7 @@ def test_a_kind_of_ones_own_is_loaded_and_batched() -> None:
     inputs = [x for x, _ in eval_batches(splits.train, 4)]
     assert [len(x) for x in inputs] == [4, 4, 2]
     assert torch.cat(inputs).flatten().tolist() == list(range(10))
-    for batch in TrainLoader(splits.train, BatchPlan(10, 5, seed=0), augment=None):
+    for batch in TrainLoader(splits.train, BatchPlan(10, 5, seed=0), augment="later"):
         for view in batch.views:  # without an augmentation both are the items
             assert view.flatten().tolist() == batch.indices.tolist()
     for name, refuse in (

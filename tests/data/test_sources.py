@@ -307,9 +307,10 @@ def test_an_empty_folder_in_val_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "val" / "x" / "b" / "0.png").unlink()
     with pytest.raises(RinceError, match="val holds no image"):
         load_dataset(tmp_path)
+    (tmp_path / "val" / "x" / "a").rmdir()
     make_tree(tmp_path / "val", {"b": 1}, start=200)
     make_image(tmp_path / "val" / "x" / "b" / "0.png", 300)
-    with pytest.raises(RinceError, match="'b' has two parents"):
+    with pytest.raises(RinceError, match=r"val/b and .*val/x/b are both the class x/b"):
         load_dataset(tmp_path)
 
 

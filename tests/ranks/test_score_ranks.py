@@ -135,6 +135,32 @@ def test_label_overlap(sides: tuple[list[list[int]], list[list[int]]]) -> None:
                 assert math.isnan(float(found[i, j]))
 
 
+@given(st.data())
+def test_overlap_of_labels_that_are_not_all_known(data: st.DataObject) -> None:
+    width = data.draw(st.integers(1, 5))
+    values = st.sampled_from((0.0, 0.25, 0.5, 1.0, -1.0, math.nan))
+    row = st.lists(values, min_size=width, max_size=width)
+    a, b = data.draw(row), data.draw(row)
+    known = [(x, y) for x, y in zip(a, b, strict=True) if x >= 0 and y >= 0]
+    least, most = (sum(map(f, known)) for f in (min, max))
+    found = float(label_overlap(torch.tensor([a]), torch.tensor([b])))
+    assert found == pytest.approx(least / most if most else math.nan, nan_ok=True)
+
+
+@pytest.mark.parametrize("wrong", [2.0, -0.5, math.inf])
+def test_labels_that_are_no_indicators(wrong: float) -> None:
+    with pytest.raises(ValueError, match=f"key labels must be 0, 1, .*got {wrong:g}"):
+        label_overlap(torch.eye(2), torch.tensor([[0, wrong]]))
+
+
+def test_targets_of_any_type() -> None:
+    years = torch.tensor([1999, 2001], dtype=torch.int16)
+    assert target_closeness(years, years.double()).tolist() == [[0, -2], [-2, 0]]
+    moments = torch.tensor([1_700_000_000, 1_700_000_001])
+    assert target_closeness(moments, moments).tolist() == [[0, -1], [-1, 0]]
+    assert target_closeness(years.half(), years.bfloat16()).dtype == torch.float32
+
+
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=5),
        st.lists(st.floats(-50, 50), min_size=1, max_size=5))  # fmt: skip
 def test_target_closeness(query: list[float], key: list[float]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 import rince
-from rince import TimeRanks
+from rince import RinceWarning, TimeRanks
 from rince.core.pair_ranks import ALL, PairRanks
 from rince.losses.ranked_info_nce import ranked_info_nce
 
@@ -196,8 +196,8 @@ def test_the_ids_and_times_that_are_kept() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"start": [0, math.nan]}, r"item 1 has a start outside \[0, 1e9\): start nan"),
-        ({"start": [-1, -2]}, r"item 0 \(and 1 more\) has a start outside \[0, 1e9\): start -1"),
+        ({"start": [0, math.nan]}, r"item 1 has a start outside \[0, 2\^32\): start nan"),
+        ({"start": [-1, -2]}, r"item 0 \(and 1 more\) has a start outside \[0, 2\^32\): start -1"),
         ({"end": [1, math.inf]}, "item 1 has a end outside"),
         ({"start": [0, 5]}, "item 1 ends before it starts: start 5, end 1, length 0"),
         ({"length": [1, 0.5]}, "item 1 ends after its video does: start 0, end 1, length 0.5"),
@@ -239,3 +239,11 @@ def test_wrong_pairs() -> None:
         TimeRanks([0.1], unit="fraction").ranks(items, items)
     with pytest.raises(ValueError, match="only 1 keys"):
         TimeRanks().ranks(items, items[:1], ignore_self=True)
+
+
+def test_unix_times() -> None:
+    now = 1.7e9
+    items = TimeRanks.items([0, 0], [now, now + 5], [now + 1, now + 6])
+    assert TimeRanks((4.0,)).ranks(items, items).tile(ALL, ALL).tolist() == [[1, 2], [2, 1]]
+    with pytest.warns(RinceWarning, match="start is float32, .* to 128 s"):
+        TimeRanks.items([0], torch.tensor([now]), [now + 100])

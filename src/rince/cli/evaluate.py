@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rince.cli.parser import HelpfulParser, with_underscores
-from rince.data.kinds import kind_by_name
+from rince.core.tables import TABLE_SUFFIXES
 from rince.evaluation.options import EvaluationOptions
 
 if TYPE_CHECKING:
@@ -187,7 +187,10 @@ def named_outliers(sources: Sequence[str], option: str = "--ood") -> dict[str, s
         name, equals, path = source.partition("=")
         whole = Path(source).expanduser()
         if not equals or whole.is_dir():
-            name, path = whole.stem if kind_by_name(str(whole)) else whole.name, source
+            name, path = (
+                whole.stem if whole.suffix.lower() in TABLE_SUFFIXES else whole.name,
+                source,
+            )
         if name.strip() in ("", "..") or not path:
             problem = "it has no name" if path else "it names no folder"
         elif "/" in name:

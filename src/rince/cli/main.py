@@ -14,6 +14,7 @@ from rince.core.checks import RinceError, RinceWarning
 
 VERBS = {
     "ranks": "show what the ranks of a data set look like, before any training",
+    "table": "write a table of a folder's images or videos, to edit and train on",
     "train": "train an encoder with ranked positives (RINCE), or a baseline",
     "evaluate": "evaluate a run: linear probe, kNN, retrieval, rank order, out-of-distribution",
     "compare": "put runs side by side: a table here, and one HTML page",

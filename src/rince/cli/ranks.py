@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rince.cli.parser import HelpfulParser, with_underscores
-from rince.core.checks import RinceError
-from rince.core.tables import read_table
-from rince.data.options import ImageOptions, TextOptions, VideoOptions
+from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
 from rince.ranks.options import RankOptions
 from rince.training.config import TrainConfig
 
@@ -39,8 +37,8 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument(
         "data",
-        help="a folder of class folders or of videos, a csv file of classes, a .csv or .jsonl file "
-        "of texts, fashion-mnist, or cifar100",
+        help="a folder of class folders or of videos, a table of classes, or of texts, images or "
+        "clips with their labels (.csv, .tsv, .jsonl, .parquet), fashion-mnist, or cifar100",
     )
     parser.add_argument(
         "--batch_size",
@@ -58,7 +56,11 @@ def run(arguments: Sequence[str]) -> None:
         help="write the scores to a table to look at, edit, and give back as --scores",
     )
     parser.add_class_arguments(VideoOptions, "videos")
+    parser.add_class_arguments(TableOptions, "table")
     parser.add_class_arguments(TextOptions, "text", skip={"layers", "max_tokens"})
+    parser.add_argument(
+        "--data_root", type=str, default=None, help="where the relative paths of a table begin"
+    )
     given = parser.parse_args(with_underscores(arguments))
     options = {f.name: getattr(given, f.name) for f in fields(RankOptions) if f.name not in NOISE}
     config, chosen = RankOptions(**options), True
@@ -70,24 +72,30 @@ def run(arguments: Sequence[str]) -> None:
         _describe_time(given, config)
         return
 
-    from rince.data.kinds import load_splits
+    from rince.data.items import NothingToHoldOut
+    from rince.data.kinds import is_class_table, kind_of, load_splits, load_test
     from rince.ranks.taxonomy import Taxonomy
 
     path, counts = Path(given.data), None
+    text, table = TextOptions(**given.text.as_dict()), TableOptions(**given.table.as_dict())
+    column = table.column or text.column
     if given.data == "fashion-mnist":
         taxonomy = Taxonomy.fashion_mnist()
     elif given.data == "cifar100":
         taxonomy = Taxonomy.cifar100()
-    elif path.suffix == ".csv" and not _has_column(path, given.text.column):
+    elif is_class_table(given.data, column):
         taxonomy = Taxonomy.from_csv(path)
     else:
-        text = TextOptions(**given.text.as_dict())
-        images = ImageOptions(cache=False)  # lists the files, decodes none
-        config_of = TrainConfig(given.data, images=images, text=text)
-        train = load_splits(given.data, config_of).train
+        # Lists the files, decodes none.
+        images = ImageOptions(cache=False, root=given.data_root)
+        config_of = TrainConfig(given.data, images=images, text=text, table=table)
+        try:
+            train, which = load_splits(given.data, config_of).train, "training "
+        except NothingToHoldOut:
+            train, which = load_test(given.data, kind_of(given.data).noun, config_of), ""
         taxonomy = train.taxonomy
         counts = train.labels.bincount(minlength=taxonomy.num_classes)
-        print(f"{len(train)} training {train.noun} in {given.data}")
+        print(f"{len(train)} {which}{train.noun} in {given.data}")
     batch_size = given.batch_size if counts is None else min(given.batch_size, int(counts.sum()))
     if config.scores is None:
         print(taxonomy.describe(batch_size=batch_size, counts=counts))
@@ -107,14 +115,6 @@ def run(arguments: Sequence[str]) -> None:
     if given.names:
         for names in taxonomy.paths:
             print("  " + " > ".join(names))
-
-
-def _has_column(table: Path, name: str) -> bool:
-    """Whether this is a table of texts, not of classes; one that cannot be read is neither."""
-    try:
-        return name in read_table(table.expanduser(), fill_short_rows=True).columns
-    except RinceError:
-        return False
 
 
 def _describe_time(given: Any, config: RankOptions) -> None:

@@ -5,12 +5,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from rince.core.checks import RinceError
 
-TEXT_SUFFIXES = (".csv", ".jsonl")
+IMAGE_SUFFIXES = frozenset(
+    (
+        *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm"),
+        *(".tif", ".tiff", ".webp"),
+    )
+)
+VIDEO_SUFFIXES = frozenset(
+    (
+        *(".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts"),
+        *(".webm", ".wmv"),
+    )
+)
 # What systems and programs leave behind: Windows, macOS, Synology, QNAP, ext file systems, Python.
 _LEFT_BEHIND = frozenset(
     (
@@ -26,19 +38,38 @@ def passed_over(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LEFT_BEHIND
 
 
-def is_text_file(data: str | Path) -> bool:
-    """Whether the name is that of a file of labelled texts."""
-    return str(data).lower().endswith(TEXT_SUFFIXES)
+def others_below(folder: Path, suffixes: Collection[str]) -> str:
+    """What a folder holds beside the files of these suffixes: ``10 .heic, 3 .txt``; "" if nothing.
+
+    Hidden files and what systems leave behind do not count.
+    """
+    return by_suffix(x for x in files_below(folder, None) if x.suffix.lower() not in suffixes)
+
+
+def by_suffix(files: Iterable[Path]) -> str:
+    """How many files there are of each suffix, most first; those of systems do not count.
+
+    Example:
+        >>> by_suffix(map(Path, ("a.HEIC", "b.heic", "notes", "Thumbs.db")))
+        '2 .heic, 1 without a suffix'
+    """
+    counts = Counter(
+        file.suffix.lower() or "without a suffix"
+        for file in files
+        if file.name.lower() not in ("thumbs.db", "desktop.ini")
+    )
+    return ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
 
 
 def files_below(
-    folder: Path, suffixes: Collection[str], seen: set[Path] | None = None
+    folder: Path, suffixes: Collection[str] | None, seen: set[Path] | None = None
 ) -> Iterator[Path]:
     """Sorted folder by folder, without hidden ones and those that systems leave behind; links to
     folders are followed, each once.
 
     Args:
-        folder: where to look. suffixes: those to keep, such as ``.png``, in lower case.
+        folder: where to look. suffixes: those to keep, such as ``.png``, in lower case; None:
+            all.
         seen: folders that were walked before.
     """
     seen = set() if seen is None else seen
@@ -59,7 +90,7 @@ def files_below(
         link = entry.is_symlink()  # one that leads to itself is neither a folder nor an error
         if os.path.isdir(entry.path) if link else entry.is_dir():
             yield from files_below(Path(entry.path), suffixes, seen)
-        elif os.path.splitext(entry.name)[1].lower() in suffixes:
+        elif suffixes is None or os.path.splitext(entry.name)[1].lower() in suffixes:
             yield Path(entry.path)
 
 

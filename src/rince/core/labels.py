@@ -57,7 +57,7 @@ def as_array(labels: Any, name: str = "labels") -> np.ndarray[Any, Any]:
             return np.asarray(labels.to_numpy())
         if isinstance(labels, (np.ndarray, Tensor)):
             return np.asarray(labels)
-        rows = [x.tolist() if isinstance(x, (np.ndarray, Tensor)) else x for x in labels]
+        rows = [x.detach().cpu().numpy() if isinstance(x, Tensor) else x for x in labels]
         return np.asarray(rows)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} cannot be read as an array: {error}") from None

@@ -1,8 +1,12 @@
 from .arrays import TensorImages as TensorImages
 from .batches import TrainLoader as TrainLoader
 from .batches import eval_batches as eval_batches
+from .datasets import from_arrays as from_arrays
+from .datasets import from_dataset as from_dataset
+from .datasets import from_texts as from_texts
 from .image.files import FileImages as FileImages
 from .items import Items as Items
+from .items import Marks as Marks
 from .items import Splits as Splits
 from .kind import Kind as Kind
 from .kind import Request as Request

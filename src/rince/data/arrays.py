@@ -11,7 +11,7 @@ from torch import Tensor
 from rince.core.checks import require
 from rince.core.digests import content_digest, digest
 from rince.core.input_spec import InputSpec
-from rince.data.items import Indices, Items, Thumbnails, checked_labels
+from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels
 from rince.data.views import BatchAugmentation, ViewConfig, eval_transform, evaluation_pixels
 from rince.ranks.taxonomy import Taxonomy
 
@@ -27,6 +27,7 @@ class TensorImages(Items):
         name: what to call the data set in reports.
         source: fingerprint of the files the pixels were read from; "" if from none.
         image_size: side of the squares that a network is fed, pixels; None: the shorter side.
+        marks: what a table says of them.
 
     Raises:
         ValueError: wrong shapes or dtypes, or a label outside the taxonomy.
@@ -38,6 +39,7 @@ class TensorImages(Items):
     name: str
     source: str = ""
     image_size: int | None = None
+    marks: Marks | None = None
     in_memory = True
 
     def __post_init__(self) -> None:
@@ -69,7 +71,8 @@ class TensorImages(Items):
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         source = self.source and digest([self.source, chosen.tolist()])
         pixels, labels = self.pixels[chosen], self.labels[chosen]
-        return replace(self, pixels=pixels, labels=labels, source=source)
+        marks = self.marks and self.marks.of(chosen)
+        return replace(self, pixels=pixels, labels=labels, source=source, marks=marks)
 
     def fingerprint(self) -> str:
         """Of the files that the images were read from; of others the number, the labels and the

@@ -35,6 +35,37 @@ AnyItems = TypeVar("AnyItems", bound="Items")
 Thumbnails = np.ndarray[tuple[int, ...], np.dtype[Any]]
 
 
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """What a table says of its items beside their labels; None: nothing.
+
+    Args:
+        sequence: (N,) int64: items of one burst or one object's photo series, which are never
+            each other's answer; -1: of none.
+        is_query, is_gallery: (N,) bool: at evaluation.
+    """
+
+    sequence: Tensor | None = None
+    is_query: Tensor | None = None
+    is_gallery: Tensor | None = None
+
+    def own_sequences(self) -> Tensor | None:
+        """The sequences, where an item of none is one of its own."""
+        if self.sequence is None:
+            return None
+        single = int(self.sequence.amax()) + 1 + torch.arange(len(self.sequence))
+        return torch.where(self.sequence < 0, single, self.sequence)
+
+    def of(self, indices: Tensor) -> Marks:
+        """Those of the items at these positions."""
+        values = {name: None if x is None else x[indices] for name, x in vars(self).items()}
+        return Marks(**values)
+
+
+class NothingToHoldOut(RinceError):
+    """Every class has one item only."""
+
+
 class Items(ABC):
     """A labelled data set of one kind. A kind of your own is a class below this one.
 
@@ -42,6 +73,7 @@ class Items(ABC):
         labels: (N,) int64 in [0, classes of the taxonomy).
         taxonomy: the class tree; of one class if nothing is labelled.
         name: what to call the data set in reports.
+        marks: what a table says of them at evaluation.
         in_memory: whether :meth:`batch` serves whole batches; otherwise loader workers decode one
             item at a time.
     """
@@ -50,6 +82,7 @@ class Items(ABC):
     taxonomy: Taxonomy
     name: str
     in_memory: bool = False
+    marks: Marks | None = None
 
     @property
     @abstractmethod
@@ -156,11 +189,12 @@ class Items(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A data set in two parts with the same classes.
+    """A data set in two parts.
 
     Args:
         train: items to train on; at evaluation the gallery.
-        test: items held out; at evaluation the queries.
+        test: items held out; at evaluation the queries. Its class tree begins with the classes of
+            the training, in their order; further ones were never trained.
     """
 
     train: Items
@@ -240,7 +274,7 @@ def split_by_hash(
         instead: what a user can give in place of this, for the message.
 
     Raises:
-        RinceError: no class has two members.
+        NothingToHoldOut: no class has two members.
     """
     chosen: list[int] = []
     single: list[str] = []
@@ -249,7 +283,7 @@ def split_by_hash(
             single.append(items.taxonomy.classes[label])
         chosen += held_out(members, test_fraction)
     if not chosen:
-        raise RinceError(
+        raise NothingToHoldOut(
             f"{items.name}: no class has two members, so none can be held out for the test: give "
             f"{instead}, or more data"
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from rince.core.checks import RinceError, require
-from rince.data.options import ImageOptions, TextOptions, VideoOptions
+from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +31,11 @@ class DataOptions(Protocol):
 
     @property
     def text(self) -> TextOptions:
-        """Columns, and how texts are tokenised."""
+        """How texts are tokenised."""
+
+    @property
+    def table(self) -> TableOptions:
+        """Columns of tables."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,17 @@ class Request:
     channels: int = 3
     backbone: str | None = None
     skip_unreadable: bool = False
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The columns of a table's labels."""
+        table, text = self.options.table, self.options.text
+        return text.labels if table.labels is None else table.labels
+
+    @property
+    def text_column(self) -> str:
+        """The column of a table's texts."""
+        return self.options.table.column or self.options.text.column
 
 
 EmbeddingInputs: TypeAlias = Callable[
@@ -89,8 +104,8 @@ class Kind:
         encoder: (trained network, options) -> what is exported and embeds.
         usage: encoder -> how to feed it, in code and in a table: Markdown for a model card.
         backbone: name of the default backbone. optimizer: the default one.
-        by_name: whether ``recognise`` looks at the name alone, and never at the disk.
         files: whether a query of ``rince search`` is a file.
+        suffixes: of its files in a folder; None: they are none.
         group: of the options that are for this kind. unread: names of options ``images.*`` that
             have no effect on it, and are refused.
         card: first lines of a model card, YAML.
@@ -112,8 +127,8 @@ class Kind:
     usage: Callable[[Any], str] = field(default=_not_given("usage"))
     backbone: str = ""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    by_name: bool = False
     files: bool = True
+    suffixes: frozenset[str] | None = None
     group: str = "images"
     unread: tuple[str, ...] = ()
     card: str = "library_name: rince\ntags: [rince, contrastive-learning]"

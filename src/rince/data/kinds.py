@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, require
+from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, others_below
+from rince.core.tables import read_table
 from rince.data.image.kind import DIGITS as DIGITS
 from rince.data.image.kind import IMAGES
 from rince.data.image.kind import NAMED as NAMED
 from rince.data.kind import DataOptions, Kind, Request
 from rince.data.kind import TrainedNetwork as TrainedNetwork
 from rince.data.options import ImageOptions
+from rince.data.table import is_table, item_rows, path_column
 from rince.data.text.kind import TEXTS
 from rince.data.video.kind import CLIPS
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 KINDS = [TEXTS, CLIPS, IMAGES]
 """In the order in which they are asked; images take what no other does."""
+OWN_NOUNS = tuple(kind.noun for kind in KINDS)
 
 
 def kind_of(data: str, by_time: bool = False) -> Kind:
@@ -40,16 +44,48 @@ def kind_of(data: str, by_time: bool = False) -> Kind:
     return next(kind for kind in KINDS if kind.recognise(data, by_time))
 
 
-def kind_by_name(data: str) -> Kind | None:
-    """The kind of data that are known by their name alone (a file of texts); never looks at the
-    disk. None: :func:`kind_of` can tell."""
-    return next((kind for kind in KINDS if kind.by_name and kind.recognise(data, False)), None)
+def is_class_table(data: str, column: str) -> bool:
+    """Whether this is a table of classes, not of items: one that has neither a column of texts nor
+    one of paths. A table that cannot be read is neither.
+
+    Args:
+        data: a path. column: of texts.
+    """
+    file = Path(data).expanduser()
+    if not is_table(file):
+        return False
+    try:
+        columns = read_table(file, fill_short_rows=True).columns
+        return column not in columns and path_column(file, IMAGE_SUFFIXES | VIDEO_SUFFIXES) is None
+    except RinceError:
+        return False
 
 
-def may_be(data: str, noun: str) -> bool:
-    """Whether data can be of this kind; False where their name alone says that they are not."""
-    kind = kind_named(noun)
-    return kind_by_name(data) is (kind if kind.by_name else None)
+def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]], str]:
+    """A table of the images or videos of a folder.
+
+    Args:
+        data: a folder of class folders, or of splits of them.
+        output: the table's file, from whose folder the paths begin.
+
+    Returns:
+        Header, rows, and what else the folder holds: ``10 .heic, 3 .txt``.
+
+    Raises:
+        RinceError: no such folder, or no such file in it.
+    """
+    from rince.data.items import split_folders
+
+    folder = Path(data).expanduser()
+    if not folder.is_dir():
+        raise RinceError(f"{data} is not a folder; expected {data}/<group>/<class>/ with files")
+    kind = kind_of(data)
+    require(kind.suffixes is not None, f"{data} holds {kind.noun}, which are no files of a folder")
+    assert kind.suffixes is not None
+    sides = split_folders(folder)
+    named = [("train", sides[0]), (sides[1].name, sides[1])] if sides else [("", folder)]
+    header, rows = item_rows(named, kind.suffixes, Path(output).expanduser())
+    return header, rows, others_below(folder, kind.suffixes)
 
 
 def kind_named(noun: str) -> Kind:
@@ -75,7 +111,14 @@ def register_kind(kind: Kind) -> None:
 
     Args:
         kind: the row.
+
+    Raises:
+        ValueError: its noun is that of one of rince's own.
     """
+    require(
+        kind.noun not in OWN_NOUNS,
+        f"{kind.noun} are a kind of rince's own: choose another noun for yours",
+    )
     KINDS[:] = [kind, *(other for other in KINDS if other.noun != kind.noun)]
 
 
@@ -133,7 +176,7 @@ def load_test(
     Raises:
         RinceError: data that cannot be found or read, or of another kind.
     """
-    if not may_be(path, noun):
+    if kind_of(path, noun == "clips").noun != noun:
         raise RinceError(f"{path} holds no {noun}: give a test of the kind that was trained on")
     request = Request(
         path, options, channels=channels, backbone=backbone, skip_unreadable=skip_unreadable

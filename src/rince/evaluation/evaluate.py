@@ -126,6 +126,13 @@ def measure(
 ) -> Measured:
     """The numbers of :func:`evaluate_backbone`, which has the arguments."""
     options, taxonomy = options or EvaluationOptions(), splits.train.taxonomy
+    options.check()
+    unseen = int((splits.test.labels >= taxonomy.num_classes).sum())
+    require(
+        unseen == 0,
+        f"{unseen} of {len(splits.test)} test {splits.test.noun} are of classes that were never "
+        f"trained, which a probe and kNN cannot tell: judge them by --test",
+    )
     require(len(splits.test) > 0, f"there are no test {splits.test.noun} to evaluate on")
     module = backbone.module if isinstance(backbone, Backbone) else backbone
 

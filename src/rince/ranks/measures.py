@@ -18,10 +18,11 @@ def target_closeness(query_targets: Tensor, key_targets: Tensor) -> Tensor:
     the steps get fine this becomes the order that :func:`rince.losses.rank_n_contrast` learns.
 
     Args:
-        query_targets: (Q,) or (Q, T) float. key_targets: (K,) or (K, T).
+        query_targets: (Q,) or (Q, T) numbers of any type. key_targets: (K,) or (K, T).
 
     Returns:
-        (Q, K): minus the L1 distance; NaN where a target is NaN.
+        (Q, K): minus the L1 distance; NaN where a target is NaN. In float32, or in float64 where
+        a side is of integers (years, Unix times) or of float64.
 
     Example:
         >>> target_closeness(torch.tensor([20.0]), torch.tensor([20.0, 23.5, 60.0]))
@@ -33,30 +34,64 @@ def target_closeness(query_targets: Tensor, key_targets: Tensor) -> Tensor:
         f"targets must be (count,) or (count, targets), with as many targets on both sides, got "
         f"{tuple(query_targets.shape)} and {tuple(key_targets.shape)}",
     )
-    return -torch.cdist(query, key, p=1)
+    small = all(x.dtype in (torch.float16, torch.bfloat16, torch.float32) for x in (query, key))
+    dtype = torch.float32 if small else torch.float64
+    return -torch.cdist(query.to(dtype), key.to(dtype), p=1)
 
 
 def label_overlap(query_labels: Tensor, key_labels: Tensor) -> Tensor:
     """Jaccard index of label sets: labels in common / labels in either.
 
+    Of probabilities the sum of the smaller ones / the sum of the larger ones, which for 0 and 1 is
+    the same (Ruzicka's index). A label that is unknown of one of the two does not count for them.
+
     Args:
-        query_labels: (Q, C), key_labels: (K, C): bool or 0/1, which of C labels an item has.
+        query_labels: (Q, C), key_labels: (K, C): bool, 0/1, or probabilities in [0, 1]: which of C
+            labels an item has; -1 and NaN: not known.
 
     Returns:
         (Q, K) float32 in [0, 1]; NaN for two items without any label, of which nothing is known.
 
+    Raises:
+        ValueError: another shape, or values that are none of these.
+
     Example:
-        >>> label_overlap(torch.tensor([[1, 1, 0]]), torch.tensor([[1, 1, 0], [0, 1, 1]]))
-        tensor([[1.0000, 0.3333]])
+        >>> label_overlap(torch.tensor([[1, 1, 0]]), torch.tensor([[1, 1, 0], [0, 1, -1]]))
+        tensor([[1.0000, 0.5000]])
     """
     require(
-        query_labels.ndim == 2 and key_labels.ndim == 2,
-        f"labels must be (count, classes) indicators, got {tuple(query_labels.shape)} and "
-        f"{tuple(key_labels.shape)}",
+        query_labels.ndim == 2
+        and key_labels.ndim == 2
+        and query_labels.shape[1] == key_labels.shape[1],
+        f"labels must be (count, classes) indicators, of as many classes on both sides, got "
+        f"{tuple(query_labels.shape)} and {tuple(key_labels.shape)}",
     )
-    query, key = (query_labels != 0).float(), (key_labels != 0).float()
-    both = query @ key.T  # counts: exact in float32
-    return both / (query.sum(dim=1)[:, None] + key.sum(dim=1) - both)
+    (query, query_known, query_soft), (key, key_known, key_soft) = (
+        _indicators(side, labels) for side, labels in (("query", query_labels), ("key", key_labels))
+    )
+    # Of pairs, the sums over labels that are known of both; counts are exact in float32.
+    either = query @ key_known.T + query_known @ key.T
+    if query_soft or key_soft:
+        both = torch.zeros_like(either)
+        for a, b in zip(query.T, key.T, strict=True):  # 0 where one is not known
+            both += torch.minimum(a[:, None], b)
+    else:
+        both = query @ key.T
+    return both / (either - both)
+
+
+def _indicators(side: str, labels: Tensor) -> tuple[Tensor, Tensor, bool]:
+    """Which labels an item has, 0 where unknown; which are known; whether any is a probability."""
+    values = labels.float()
+    unknown = values.isnan() | (values == -1)
+    values = values.masked_fill(unknown, 0)
+    wrong = ~((values >= 0) & (values <= 1))
+    require(
+        not bool(wrong.any()),
+        f"{side} labels must be 0, 1, a probability between them, or -1 or NaN where not known; "
+        f"got {float(values[wrong][0]) if bool(wrong.any()) else 0:g}",
+    )
+    return values, (~unknown).float(), bool(((values != 0) & (values != 1)).any())
 
 
 def graph_closeness(

@@ -16,13 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
-from rince.core.files import passed_over
+from rince.core.files import IMAGE_SUFFIXES, passed_over
 from rince.core.labels import as_array, integers
 from rince.core.tables import as_cell
 
-IMAGE_SUFFIXES = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-)
 MAX_DEPTH = 127  # ranks are int8
 
 Names: TypeAlias = tuple[str, ...]

@@ -98,7 +98,8 @@ def tree_summary(
     """Count by groups, never pair by pair; see :class:`TaxonomySummary`.
 
     Args:
-        classes: C names. paths: theirs. codes: (C, R) group numbers from 0, finest level first.
+        classes: C names. paths: their paths.
+        codes: (C, R) group numbers from 0, finest level first.
         batch_size, counts: as of :meth:`Taxonomy.describe <rince.Taxonomy.describe>`.
     """
     size, num_ranks = codes.shape

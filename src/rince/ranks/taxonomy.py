@@ -463,8 +463,9 @@ class Taxonomy:
             labels.setdefault(path[-1], []).append(label)
         return labels
 
-    def _label(self, name: str) -> int:
-        """Of a path, or of an ending that one class has alone."""
+    def called(self, name: str) -> list[int]:
+        """The labels of the classes of a name: of its path, or else of all paths that end so."""
+        name = composed(name)
         parts = name.split("/")
         endings = ["/".join(parts[k:]) for k in range(len(parts))]  # names may hold a / themselves
         named = [
@@ -473,9 +474,12 @@ class Taxonomy:
             for label in self._labels_of_last.get(ending, ())
             if "/".join(self.paths[label]) == name or self._ends(label, name)
         ]
-        whole = [label for label in named if "/".join(self.paths[label]) == name]
-        if len(whole or named) == 1:
-            return (whole or named)[0]
+        return [label for label in named if "/".join(self.paths[label]) == name] or named
+
+    def _label(self, name: str) -> int:
+        named = self.called(name)
+        if len(named) == 1:
+            return named[0]
         if named:
             paths = ["/".join(self.paths[label]) for label in named]
             raise ValueError(f"{len(named)} classes are called {name!r}: say {some_names(paths)}")

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from rince.core.checks import require
+from rince.core.checks import require, warn
 from rince.core.pair_ranks import (
     ALL,
     IGNORED,
@@ -26,7 +27,7 @@ Unit = Literal["seconds", "fraction"]
 Beyond = Literal["rank", "negative", "ignore"]
 
 MICROSECONDS = 1_000_000
-MAX_SECONDS = 1e9  # 32 years, in which a float64 still tells microseconds apart
+MAX_SECONDS = 2.0**32  # Unix times up to 2106; a float64 still tells microseconds apart
 NO_SHOT = -1
 VIDEO, START, END, SHOT, LENGTH = range(5)
 _BLOCK = 2**22  # pairs looked at together by describe()
@@ -433,7 +434,10 @@ def _seconds(name: str, values: Tensor | ArrayLike) -> Tensor:
         f"{name} must be a vector of seconds, one per item, got shape {tuple(seconds.shape)}",
     )
     outside = ~((seconds >= 0) & (seconds < MAX_SECONDS))
-    _refuse(outside, f"has a {name} outside [0, 1e9)", {name: seconds})
+    coarse = seconds.numel() and getattr(values, "dtype", None) in (torch.float32, np.float32)
+    if coarse and (step := float(np.spacing(np.float32(seconds.max())))) > 0.01:
+        warn(f"{name} is float32, which keeps such times to {step:g} s only: give float64")
+    _refuse(outside, f"has a {name} outside [0, 2^32)", {name: seconds})
     return seconds
 
 

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from torch import nn
+
 from rince._version import __version__
-from rince.core.checks import RinceError, warn
+from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
 from rince.core.input_spec import InputSpec
-from rince.data.items import Items, Splits
-from rince.data.kinds import NAMED, load_outliers, load_test, may_be
+from rince.data.items import Items, Marks, Splits
+from rince.data.kinds import NAMED, kind_of, load_outliers, load_test
 from rince.evaluation.drawings import roc_curves
 from rince.evaluation.evaluate import draw, measure
 from rince.evaluation.open_world import OpenTest, evaluate_open
@@ -40,8 +42,9 @@ def evaluate_run(
     split: int = 1,
     skip_unreadable: bool = False,
     device: str = "auto",
-    backbone: Backbone | None = None,
+    backbone: Backbone | nn.Module | None = None,
     steps: Sequence[Step] = STEPS,
+    splits: Splits | None = None,
 ) -> Evaluation:
     """Evaluate one run and write its results.
 
@@ -63,6 +66,8 @@ def evaluate_run(
         backbone: a module like the one that was trained, if it was your own.
         steps: what measures the metrics; ``[*STEPS, my_step]`` adds one of your own, a function
             of a :class:`~rince.evaluation.context.Context` to name -> number.
+        splits: items of your own in place of data, as given to
+            :func:`~rince.training.run.train`.
 
     Raises:
         RinceError: no such run or data; or, where ``data`` are not given, data that are no
@@ -70,6 +75,14 @@ def evaluate_run(
     """
     folder, started = Path(folder), time.perf_counter()
     device, options = known_device(device), options or EvaluationOptions()
+    options.check()
+    for name, given in (("outliers", outliers), ("tests", tests)):
+        require(
+            isinstance(given or {}, Mapping),
+            f"{name} must map names to data, as {{'digits': 'digits'}}, got {given!r}",
+        )
+    require(splits_folder is None or data is not None, f"--splits {splits_folder} needs --data")
+    require(split == 1 or splits_folder is not None, f"--split {split} needs --splits")
     trained = load_run(folder, backbone)
     if not (folder / ABOUT_FILE).exists():  # written when the training ends
         warn(
@@ -86,7 +99,9 @@ def evaluate_run(
     config = replace(config, images=images)
     found = _results(folder)
     if found is None or outliers or not only_named:
-        if data is None:
+        if splits is not None:
+            _check_fit(trained, splits.spec, "splits")
+        elif data is None:
             splits = _own_splits(trained, config)
         else:
             videos = replace(config.videos, splits=splits_folder, split=split)
@@ -102,6 +117,8 @@ def evaluate_run(
             for name, path in (outliers or {}).items()
         }
         before = _of_these(found, splits, folder)
+        if splits.test.times is None and options.near != EvaluationOptions().near:
+            warn(f"near has no effect: {splits.test.noun} have no times")
         found = _on_data(
             trained, splits, outlying, before, only_named, options, device, images.workers, steps
         )
@@ -251,10 +268,11 @@ def _with_test(
         f"note: {name}: {len(items)} {items.noun} of {items.taxonomy.num_classes} classes, "
         f"{unseen} of them not trained. Probe, kNN and outliers are not asked of them"
     )
+    marks = items.marks or Marks()
     metrics = evaluate_open(
         trained.backbone.module,
         name,
-        OpenTest(items),
+        OpenTest(items, marks.is_query, marks.is_gallery, marks.own_sequences()),
         trained.taxonomy.paths,
         head=trained.head,
         options=options,
@@ -277,7 +295,7 @@ def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
         RinceError: data of another kind, or that do not fit.
     """
     data = config.data
-    if not may_be(data, trained.spec.noun):
+    if kind_of(data, config.ranks.by == "time").noun != trained.spec.noun:
         raise RinceError(
             f"{data} holds no {trained.spec.noun}, which {trained.folder.name} was trained on; "
             f"evaluate it on data of its own kind"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rince.core.checks import RinceError, import_extra, require
+from rince.core.checks import RinceError, import_extra, require, warn
 from rince.data.items import HINT, warn_left_out
 from rince.data.views import eval_transform
 
@@ -43,21 +43,25 @@ def read_image(path: str | Path, channels: int = 3, at_least: int | None = None)
         RinceError: the file is missing, damaged, truncated or not an image.
     """
     pil = import_extra("PIL.Image", "train")
-    operations = import_extra("PIL.ImageOps", "train")
     try:
         with pil.open(path) as image:
             if at_least is not None:
                 image.draft(None, (at_least, at_least))
-            upright = operations.exif_transpose(image)
-            pixels = np.array(_eight_bit(upright, "L" if channels == 1 else "RGB"))
+            return picture_pixels(image, channels)
     except Exception as error:  # Pillow raises whatever its decoders do
         reason = "Pillow does not know it as an image" if "identify" in str(error) else str(error)
         raise RinceError(
             f"cannot read {path}: {reason or type(error).__name__}{HINT}the file, or leave out "
             f"unreadable images (images.skip_unreadable)"
         ) from error
-    tensor = torch.from_numpy(pixels)
-    return tensor[None] if channels == 1 else tensor.permute(2, 0, 1).contiguous()
+
+
+def picture_pixels(image: Image.Image, channels: int) -> Tensor:
+    """(C, H, W) uint8 of a picture of Pillow's: upright, transparency on white, 8 bits."""
+    operations = import_extra("PIL.ImageOps", "train")
+    upright = operations.exif_transpose(image)
+    pixels = torch.from_numpy(np.array(_eight_bit(upright, "L" if channels == 1 else "RGB")))
+    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
 def read_fitted(path: str | Path, image_size: int, channels: int = 3) -> Tensor:
@@ -151,6 +155,15 @@ def _fitted(
     warn_left_out(map(str, failures), len(paths), "images")
 
 
+def _warn_of_dark(bits: int) -> None:
+    # Without the file's name: Python shows the same warning once.
+    warn(
+        f"an image of 16 bits holds no value above {2**bits - 1}, as {bits} bits in a file of 16 "
+        f"do: it is read as nearly black. If that is what they are, multiply such files by "
+        f"{2 ** (16 - bits)} first"
+    )
+
+
 def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
     from PIL import Image
 
@@ -160,6 +173,8 @@ def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
         deep = np.asarray(image).astype(np.float64).clip(0, 65535)
         # 32 bits may hold bytes as well (exports of arrays), which would all become black.
         scale = 1 if image.mode == "I" and deep.max() <= 255 else 257
+        if scale == 257 and 0 < deep.max() < 2**14:
+            _warn_of_dark(max(10, int(deep.max()).bit_length()))
         image = Image.fromarray((deep / scale).round().astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")

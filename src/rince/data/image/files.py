@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.digests import content_digest, digest
-from rince.core.files import files_below
+from rince.core.files import IMAGE_SUFFIXES, by_suffix, files_below
 from rince.core.input_spec import InputSpec
 from rince.data.arrays import TensorImages
 from rince.data.image.decode import (
@@ -23,9 +23,10 @@ from rince.data.image.decode import (
     read_fitted,
     read_image,
 )
-from rince.data.items import Indices, Items, Thumbnails, checked_labels, warn_left_out
+from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels, warn_left_out
+from rince.data.table import with_further
 from rince.data.views import ViewConfig, evaluation_pixels, image_views
-from rince.ranks.readers import IMAGE_SUFFIXES, Names, checked_paths, class_folders
+from rince.ranks.readers import Names, checked_paths, class_folders
 from rince.ranks.taxonomy import Taxonomy, tree_of_folders
 
 IMAGE_SIZE = 32  # pixels, where none is given
@@ -42,6 +43,8 @@ class FileImages(Items):
         name: what to call the data set in reports.
         channels: 3 (RGB) or 1 (grey); files of another kind are converted.
         image_size: side of the squares that a network is fed, pixels.
+        names: (N,) of the files, the same wherever they lie; None: their classes and file names.
+        marks: what a table says of them.
 
     Raises:
         ValueError: wrong shapes or dtypes, or a label outside the taxonomy.
@@ -53,6 +56,8 @@ class FileImages(Items):
     name: str
     channels: int = 3
     image_size: int = IMAGE_SIZE
+    names: tuple[str, ...] | None = None
+    marks: Marks | None = None
 
     def __post_init__(self) -> None:
         require(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
@@ -66,6 +71,7 @@ class FileImages(Items):
         taxonomy: Taxonomy | None = None,
         on_unreadable: OnUnreadable = "error",
         channels: int = 3,
+        unseen: bool = False,
     ) -> FileImages:
         """List ``root/<group>/.../<class>/*.jpg``; the folders are the class tree.
 
@@ -78,6 +84,7 @@ class FileImages(Items):
             on_unreadable: "error" checks nothing now and raises once a damaged file is read;
                 "skip" decodes every file now and leaves out, with a warning, those that fail.
             channels: 3 (RGB) or 1 (grey).
+            unseen: take classes that the taxonomy does not have too, with a warning, after its own.
 
         Raises:
             RinceError: a folder that is no class tree (see :meth:`Taxonomy.from_folders`), or
@@ -88,14 +95,20 @@ class FileImages(Items):
             taxonomy, folders = tree_of_folders(folder)
             label_of = {path: label for label, path in enumerate(folders)}
         else:
-            label_of = _labels_of_folders(folder, taxonomy)
+            taxonomy, label_of = _labels_of_folders(folder, taxonomy, unseen)
         paths: list[str] = []
         labels: list[int] = []
+        others: list[Path] = []
         for path, label in label_of.items():
             # A class folder holds no folders: the taxonomy has seen to that.
-            files = [str(file) for file in files_below(folder.joinpath(*path), IMAGE_SUFFIXES)]
-            paths += files
-            labels += [label] * len(files)
+            for file in files_below(folder.joinpath(*path), None):
+                if file.suffix.lower() in IMAGE_SUFFIXES:
+                    paths.append(str(file))
+                    labels.append(label)
+                else:
+                    others.append(file)
+        if left_out := by_suffix(others):
+            warn(f"{folder}: {len(paths)} images; left out, as they are none: {left_out}")
         images = cls(
             tuple(paths), torch.tensor(labels, dtype=torch.int64), taxonomy, folder.name, channels
         )
@@ -115,6 +128,8 @@ class FileImages(Items):
 
     def keys(self) -> list[str]:
         """``group/class/file`` of every image: the same wherever the folder lies."""
+        if self.names is not None:
+            return list(self.names)
         classes = ["/".join(path) for path in self.taxonomy.paths]
         # macOS may give the parts of an accented letter where Linux gives the letter.
         return [
@@ -124,7 +139,9 @@ class FileImages(Items):
 
     def fingerprint(self) -> str:
         """Of class paths, file names and labels; not the pixels, nor where the folder lies."""
-        return digest(zip(self.keys(), self.labels.tolist(), strict=True))
+        rows = zip(self.keys(), self.labels.tolist(), strict=True)
+        # Names from a table do not begin with the class.
+        return digest(rows if self.names is None else [self.taxonomy.paths, *rows])
 
     def content_hashes(self) -> Iterator[bytes]:
         for path in self.paths:
@@ -137,7 +154,9 @@ class FileImages(Items):
     def subset(self, indices: Indices) -> FileImages:
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         paths = tuple(self.paths[i] for i in chosen.tolist())
-        return replace(self, paths=paths, labels=self.labels[chosen])
+        names = self.names and tuple(self.names[i] for i in chosen.tolist())
+        marks = self.marks and self.marks.of(chosen)
+        return replace(self, paths=paths, labels=self.labels[chosen], names=names, marks=marks)
 
     def readable(self) -> FileImages:
         """Decode every file and leave out, with a warning, those that fail."""
@@ -157,8 +176,9 @@ class FileImages(Items):
             RinceError: the first unreadable file, unless skipping; no readable file at all.
         """
         pixels, kept = decode_all(self.paths, image_size, self.channels, on_unreadable)
-        source = self.subset(kept).fingerprint()
-        return TensorImages(pixels, self.labels[kept], self.taxonomy, self.name, source)
+        of_files = self.subset(kept)
+        source, marks = of_files.fingerprint(), of_files.marks
+        return TensorImages(pixels, of_files.labels, self.taxonomy, self.name, source, marks=marks)
 
     def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
         small = self.subset(indices).preload(min(size, 64))
@@ -197,7 +217,9 @@ def _failure(path: str, channels: int) -> RinceError | None:
     return None
 
 
-def _labels_of_folders(root: Path, taxonomy: Taxonomy) -> dict[Names, int]:
+def _labels_of_folders(
+    root: Path, taxonomy: Taxonomy, unseen: bool
+) -> tuple[Taxonomy, dict[Names, int]]:
     """The label of every class folder with images, in a taxonomy of other folders."""
     empty: list[Path] = []
     try:
@@ -212,14 +234,30 @@ def _labels_of_folders(root: Path, taxonomy: Taxonomy) -> dict[Names, int]:
     if empty:
         names = ", ".join(str(folder.relative_to(root)) for folder in empty[:5])
         warn(f"{len(empty)} class folders in {root} hold no image and are left out: {names}")
-    label_of = {}
+    label_of: dict[Names, int] = {}
+    further: list[Names] = []
+    folder_of: dict[int, Names] = {}
     for path in folders:
+        if unseen and not taxonomy.called("/".join(path)):
+            further.append(path)
+            continue
         try:
-            label_of[path] = taxonomy.index("/".join(path))
+            label = taxonomy.index("/".join(path))
         except ValueError as error:
             raise RinceError(
                 f"the folder {root.joinpath(*path)} fits none of the {taxonomy.num_classes} "
                 f"classes given ({error}); test folders may only hold classes that the training "
                 f"folders have"
             ) from None
-    return label_of
+        if folder_of.setdefault(label, path) is not path:
+            raise RinceError(
+                f"{root.joinpath(*folder_of[label])} and {root.joinpath(*path)} are both the class "
+                f"{'/'.join(taxonomy.paths[label])}: put the images into one folder"
+            )
+        label_of[path] = label
+    try:
+        tree = with_further(taxonomy, further, len(folders))
+    except ValueError as error:
+        raise RinceError(f"{root}: {error}") from None
+    first = taxonomy.num_classes
+    return tree, label_of | {path: first + i for i, path in enumerate(further)}

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rince.core.files import IMAGE_SUFFIXES
 from rince.data.kind import Kind, Request, require_no_column
 from rince.data.networks import build_pixel_backbone, pixel_encoder, pixel_usage
+from rince.data.table import is_table, listed_files
 
 if TYPE_CHECKING:
     from rince.data.image.decode import OnUnreadable
@@ -36,17 +38,26 @@ def load(request: Request) -> Splits:
         per_class=images.per_class,
         test_per_class=images.test_per_class,
         seed=request.seed,
+        column=request.options.table.column,
+        labels=request.labels,
     )
 
 
 def load_test(request: Request) -> Items:
-    """All images of a folder of class folders."""
+    """All images of a table, or of a folder of class folders."""
     from rince.data.image.sources import load_test_images
 
     images = request.options.images
-    mode: OnUnreadable = "skip" if request.skip_unreadable else "error"
-    size, channels = images.image_size, request.channels
-    return load_test_images(request.data, size, channels, cache=images.cache, on_unreadable=mode)
+    return load_test_images(
+        request.data,
+        data_root=images.root,
+        image_size=images.image_size,
+        channels=request.channels,
+        cache=images.cache,
+        skip_unreadable=request.skip_unreadable,
+        column=request.options.table.column,
+        labels=request.labels,
+    )
 
 
 def load_outliers(request: Request, items: Items) -> Items:
@@ -63,9 +74,11 @@ def load_outliers(request: Request, items: Items) -> Items:
 
 
 def embedding_names(encoder: Encoder, data: str, column: str | None) -> list[str]:
-    """All images below a folder."""
+    """The images of a table, or all below a folder."""
     from rince.data.image.files import image_files
 
+    if is_table(data):
+        return listed_files(data, IMAGE_SUFFIXES, column)
     require_no_column(encoder, column)
     return image_files(data)
 
@@ -92,6 +105,7 @@ def usage(encoder: Any) -> str:
 
 IMAGES = Kind(
     noun="images",
+    suffixes=IMAGE_SUFFIXES,
     recognise=lambda data, by_time: True,
     load=load,
     load_test=load_test,

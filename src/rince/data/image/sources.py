@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require
+from rince.core.files import IMAGE_SUFFIXES, passed_over
 from rince.data.arrays import TensorImages
 from rince.data.image.decode import OnUnreadable, decode_all
 from rince.data.image.files import IMAGE_SIZE, FileImages, image_files
 from rince.data.image.named import NAMED, load_named
-from rince.data.items import Splits, at_most, drop_duplicates, split_by_hash, split_folders
+from rince.data.items import Items, Splits, at_most, drop_duplicates, split_by_hash, split_folders
+from rince.data.table import ItemTable, is_table, path_column, read_items, split_rows
 from rince.data.views import eval_transform
+from rince.ranks.taxonomy import Taxonomy
 
+_INSTEAD = "a column 'split'"
 CACHE_UP_TO = 64  # pixels: larger images lose too much when crops are taken from a small copy
 
 
@@ -33,16 +39,20 @@ def load_dataset(
     test_per_class: int | None = None,
     test_fraction: float = 0.2,
     seed: int = 0,
+    column: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Splits:
     """Load training and test images.
 
     Args:
-        data: "fashion-mnist", "cifar100", or a folder. A folder with ``train/`` and ``val/`` or
+        data: "fashion-mnist", "cifar100", a table of images (see :mod:`rince.data.table`), or a
+            folder. A folder with ``train/`` and ``val/`` or
             ``test/`` below it is taken in these splits (``val/`` if it has both). Any other tree
             ``<group>/.../<class>/*.jpg``, and ``train/`` where there is nothing else, is split
             class by class. The names of the files alone decide, so that images stay on their
             side whatever the seed, and when others come or go.
-        data_root: where a named data set is kept or is downloaded to.
+        data_root: where a named data set is kept or is downloaded to; where the relative paths of
+            a table begin.
         image_size: pixels; None: 28 (Fashion-MNIST), 32 (CIFAR-100, folders).
         channels: 3 (RGB) or 1 (grey) for the images of a folder; named data sets have their own.
         cache: decode a folder's images once and keep them at image_size in memory; None: up to
@@ -55,6 +65,7 @@ def load_dataset(
         test_fraction: share of each class that becomes test images where a folder has no splits
             of its own; at least one image.
         seed: of the choices per class.
+        column, labels: of a table: of the paths, and of the labels from coarse to fine.
 
     Raises:
         RinceError: data that cannot be found or read; the message says how to get them.
@@ -76,41 +87,44 @@ def load_dataset(
         return Splits(train, test)
 
     size = image_size or IMAGE_SIZE
-    files = _folder_splits(_existing_folder(str(data)), test_fraction, channels, size)
+    if is_table(data):
+        table = _image_table(data, column, labels)
+        made = list(split_rows(table, partial(_of_rows, root=root, channels=channels, size=size)))
+        files = made if len(made) == 2 else split_by_hash(made[0], test_fraction, _INSTEAD)
+    else:
+        files = _folder_splits(_existing_folder(str(data)), test_fraction, channels, size)
     if without_duplicates:
         files = (drop_duplicates(files[0], files[1]), files[1])
     chosen = (at_most(files[0], per_class, seed), at_most(files[1], test_per_class, seed))
-    if size <= CACHE_UP_TO if cache is None else cache:
-        mode: OnUnreadable = "skip" if skip_unreadable else "error"
-        return Splits(chosen[0].preload(size, mode), chosen[1].preload(size, mode))
-    if skip_unreadable:
-        return Splits(chosen[0].readable(), chosen[1].readable())
-    return Splits(*chosen)
+    return Splits(*(_kept(images, cache, skip_unreadable) for images in chosen))
 
 
 def load_test_images(
     data: str | Path,
+    *,
+    data_root: str | Path | None = None,
     image_size: int | None = None,
     channels: int = 3,
-    *,
     cache: bool | None = None,
-    on_unreadable: OnUnreadable = "error",
-) -> TensorImages | FileImages:
-    """All images of a tree of class folders; of one with splits those of the test.
+    skip_unreadable: bool = False,
+    column: str | None = None,
+    labels: Sequence[str] | None = None,
+) -> Items:
+    """All images of a folder of class folders or a table, with a class tree of their own; of one
+    with splits those of the test.
 
-    Args:
-        data: the folder. The others are those of :func:`load_dataset`.
-
-    Raises:
-        RinceError: no such folder, none of class folders, or a file that cannot be read.
+    Args, Raises: as of :func:`load_dataset`.
     """
-    folder, size = _existing_folder(str(data)), image_size or IMAGE_SIZE
+    size = image_size or IMAGE_SIZE
+    if is_table(data):
+        table = _image_table(data, column, labels).test_rows()
+        root = None if data_root is None else Path(data_root).expanduser()
+        return _kept(_of_rows(table, None, root, channels, size), cache, skip_unreadable)
+    folder = _existing_folder(str(data))
     splits = split_folders(folder)
-    files = FileImages.from_folder(splits[1] if splits else folder, channels=channels)
-    files = replace(files, name=folder.resolve().name, image_size=size)
-    if size <= CACHE_UP_TO if cache is None else cache:
-        return files.preload(size, on_unreadable)
-    return files.readable() if on_unreadable == "skip" else files
+    images = FileImages.from_folder(splits[1] if splits else folder, channels=channels)
+    named = replace(images, name=folder.resolve().name, image_size=size)
+    return _kept(named, cache, skip_unreadable)
 
 
 def load_outliers(
@@ -151,11 +165,43 @@ def _existing_folder(data: str) -> Path:
     return folder
 
 
+def _kept(images: FileImages, cache: bool | None, skip_unreadable: bool) -> Items:
+    """In memory, if they are small or that is asked for."""
+    size = images.image_size
+    if size <= CACHE_UP_TO if cache is None else cache:
+        return images.preload(size, "skip" if skip_unreadable else "error")
+    return images.readable() if skip_unreadable else images
+
+
+def _image_table(data: str | Path, column: str | None, labels: Sequence[str] | None) -> ItemTable:
+    of_paths = column or path_column(data, IMAGE_SUFFIXES)
+    if of_paths is None:
+        raise RinceError(f"{data} has no column of paths to images")
+    return read_items(Path(data).expanduser(), of_paths, labels, "table.column")
+
+
+def _of_rows(
+    table: ItemTable, known: Taxonomy | None, root: Path | None, channels: int, size: int
+) -> FileImages:
+    files, names = table.files(root)
+    taxonomy, labels = table.classes(known)
+    return FileImages(
+        tuple(map(str, files)),
+        torch.tensor(labels),
+        taxonomy,
+        table.table.file.stem,
+        channels,
+        size,
+        tuple(names),
+        table.marks(),
+    )
+
+
 def _folder_splits(
     folder: Path, test_fraction: float, channels: int, image_size: int
 ) -> tuple[FileImages, FileImages]:
     splits = split_folders(folder)
-    inside = [f for f in folder.iterdir() if f.is_dir() and not f.name.startswith(".")]
+    inside = [f for f in folder.iterdir() if f.is_dir() and not passed_over(f.name)]
     # A train/ among other folders, none of them a split, is a class of vehicles.
     alone = [f.name for f in inside] == ["train"]
     root = splits[0] if splits else inside[0] if alone else folder
@@ -163,7 +209,7 @@ def _folder_splits(
     train = replace(images, name=folder.resolve().name, image_size=image_size)
     if splits is None:
         return split_by_hash(train, test_fraction)
-    test = FileImages.from_folder(splits[1], train.taxonomy, channels=channels)
+    test = FileImages.from_folder(splits[1], train.taxonomy, channels=channels, unseen=True)
     return train, replace(test, name=train.name, image_size=image_size)
 
 

@@ -6,14 +6,21 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError
-from rince.core.files import is_text_file
+from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from rince.core.tables import TABLE_SUFFIXES
 from rince.data.kind import DataOptions, Kind, Request, TrainedNetwork
+from rince.data.table import is_table, path_column
 
 if TYPE_CHECKING:
     from rince.core.input_spec import InputSpec
     from rince.data.items import Items, Splits
     from rince.models.backbones import Backbone
     from rince.models.encoders import Encoder
+
+
+def recognise(data: str, by_time: bool) -> bool:
+    """Whether this is a table, but none of files."""
+    return is_table(data) and path_column(data, IMAGE_SUFFIXES | VIDEO_SUFFIXES) is None
 
 
 def load(request: Request) -> Splits:
@@ -23,8 +30,8 @@ def load(request: Request) -> Splits:
     images, text = request.options.images, request.options.text
     return load_texts(
         request.data,
-        column=text.column,
-        labels=text.labels,
+        column=request.text_column,
+        labels=request.labels,
         without_duplicates=images.drop_duplicates,
         per_class=images.per_class,
         test_per_class=images.test_per_class,
@@ -38,9 +45,10 @@ def load_test(request: Request) -> Items:
     """All texts of a file, with their labels."""
     from rince.data.text.sources import load_test_texts
 
-    text = request.options.text
-    texts = load_test_texts(request.data, column=text.column, labels=text.labels)
-    return texts if request.backbone is None else texts.tokenised(request.backbone, text.max_tokens)
+    texts = load_test_texts(request.data, column=request.text_column, labels=request.labels)
+    if request.backbone is None:
+        return texts
+    return texts.tokenised(request.backbone, request.options.text.max_tokens)
 
 
 def load_outliers(request: Request, items: Items) -> Items:
@@ -48,12 +56,12 @@ def load_outliers(request: Request, items: Items) -> Items:
     from rince.data.text.sources import load_text_outliers
 
     text = request.options.text
-    if not is_text_file(request.data):
+    if not is_table(request.data):
         raise RinceError(
-            f"{request.data}: outliers of texts must be a .csv or .jsonl file with a column "
-            f"{text.column!r}"
+            f"{request.data}: outliers of texts must be a table ({', '.join(TABLE_SUFFIXES)}) with "
+            f"a column {request.text_column!r}"
         )
-    texts = load_text_outliers(request.data, items.taxonomy, column=text.column)
+    texts = load_text_outliers(request.data, items.taxonomy, column=request.text_column)
     return texts if request.backbone is None else texts.tokenised(request.backbone, text.max_tokens)
 
 
@@ -123,7 +131,7 @@ nearest.
 | texts | without a prompt in front{cut} |"""
 TEXTS = Kind(
     noun="texts",
-    recognise=lambda data, by_time: is_text_file(data),
+    recognise=recognise,
     load=load,
     load_test=load_test,
     load_outliers=load_outliers,
@@ -134,7 +142,6 @@ TEXTS = Kind(
     usage=usage,
     backbone="all-MiniLM-L6-v2",
     optimizer="adamw",
-    by_name=True,
     files=False,
     group="text",
     unread=("root", "image_size", "cache", "skip_unreadable", "augmentation"),

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from rince.core.checks import RinceError
-from rince.core.files import is_text_file
-from rince.core.tables import Table, read_lines, read_table, refuse_rows
+from rince.core.tables import TABLE_SUFFIXES, Table, read_lines, read_table, refuse_rows
 
 
 def read_text_table(path: str | Path, column: str) -> Table:
     """A table of texts.
 
     Args:
-        path: of a .csv or .jsonl file, see :func:`~rince.core.tables.read_table`.
+        path: of a table, see :func:`~rince.core.tables.read_table`.
         column: must be there, and hold something in every row.
 
     Raises:
@@ -22,23 +21,23 @@ def read_text_table(path: str | Path, column: str) -> Table:
     table = read_table(Path(path).expanduser(), "texts")
     if not table.rows:
         raise RinceError(f"{table.file} holds no text: expected rows with a text and its labels")
-    table.require_columns(column, hint="name the one that holds the texts (text.column)")
+    table.require_columns(column, hint="name the one that holds the texts (table.column)")
     empty = [f"line {line}: no text" for line, cells in table.rows if not cells[column]]
     refuse_rows(table.file, empty, f"fill the column {column!r}, or remove the rows")
     return table
 
 
 def read_texts(path: str | Path, column: str = "text") -> list[str]:
-    """The texts of a .csv or .jsonl file, or of a .txt file with one per line.
+    """The texts of a table, or of a .txt file with one per line.
 
     Raises:
         RinceError: as :func:`read_text_table`; another kind of file.
     """
     file = Path(path).expanduser()
-    if is_text_file(file):
+    if file.suffix.lower() in TABLE_SUFFIXES:
         return read_text_table(file, column).column(column)
     if file.suffix.lower() != ".txt":
-        raise RinceError(f"expected texts, a .csv, .jsonl or .txt file, got {path}")
+        raise RinceError(f"expected texts, a {', '.join(TABLE_SUFFIXES)} or .txt file, got {path}")
     texts = [text for _, text in read_lines(file, "texts")]
     if not texts:
         raise RinceError(f"{file} holds no text: expected one per line")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rince.core.digests import content_digest, digest
 from rince.core.input_spec import InputSpec
-from rince.data.items import Indices, Items, Thumbnails
+from rince.data.items import Indices, Items, Marks, Thumbnails
 from rince.models.texts import tokenise
 from rince.ranks.taxonomy import Taxonomy
 
@@ -28,6 +28,7 @@ class Texts(Items):
         labels: (N,) int64 in [0, classes of the taxonomy).
         taxonomy: the class tree.
         name: what to call the data set in reports.
+        marks: what a table says of them.
     """
 
     texts: tuple[str, ...]
@@ -35,6 +36,7 @@ class Texts(Items):
     labels: Tensor
     taxonomy: Taxonomy
     name: str
+    marks: Marks | None = None
     in_memory = True
 
     @property
@@ -56,7 +58,9 @@ class Texts(Items):
     def subset(self, indices: Indices) -> Texts:
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         texts = tuple(self.texts[i] for i in chosen.tolist())
-        return replace(self, texts=texts, tokens=self.tokens[chosen], labels=self.labels[chosen])
+        tokens, labels = self.tokens[chosen], self.labels[chosen]
+        marks = self.marks and self.marks.of(chosen)
+        return replace(self, texts=texts, tokens=tokens, labels=labels, marks=marks)
 
     def fingerprint(self) -> str:
         """Of the texts, their order, labels and class tree."""

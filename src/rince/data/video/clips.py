@@ -11,7 +11,7 @@ from rince.core.checks import RinceError
 from rince.core.digests import digest
 from rince.core.input_spec import InputSpec
 from rince.data.arrays import as_pictures
-from rince.data.items import Indices, Items, Thumbnails, warn_left_out
+from rince.data.items import Indices, Items, Marks, Thumbnails, warn_left_out
 from rince.data.video.cache import ClipCache
 from rince.data.video.decode import read_frames
 from rince.data.views import BatchAugmentation, ViewConfig, eval_transform, evaluation_pixels
@@ -34,6 +34,7 @@ class VideoClips(Items):
         frames: T. frame_size: side of the decoded squares, pixels. channels: 3 (RGB) or 1 (grey).
         cache: keeps decoded clips; None decodes each time.
         image_size: side of the squares that a network is fed, pixels; None: frame_size.
+        marks: what a table says of them.
     """
 
     paths: tuple[str, ...]
@@ -49,6 +50,7 @@ class VideoClips(Items):
     channels: int = 3
     cache: ClipCache | None = None
     image_size: int | None = None
+    marks: Marks | None = None
 
     @property
     def spec(self) -> InputSpec:
@@ -85,6 +87,7 @@ class VideoClips(Items):
             self,
             paths=tuple(self.paths[i] for i in chosen.tolist()),
             clip_keys=tuple(self.clip_keys[i] for i in chosen.tolist()),
+            marks=self.marks and self.marks.of(chosen),
             **{n: getattr(self, n)[chosen] for n in ("starts", "steps", "clip_times", "labels")},
         )
 

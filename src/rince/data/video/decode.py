@@ -16,22 +16,6 @@ from torch import Tensor
 from rince.core.checks import RinceError, import_extra
 from rince.data.items import HINT
 
-VIDEO_SUFFIXES = frozenset(
-    (
-        ".3gp",
-        ".avi",
-        ".flv",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".ts",
-        ".webm",
-        ".wmv",
-    )
-)
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: the picture of an album is no video
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rince.core.checks import RinceError, warn
-from rince.core.files import files_below
+from rince.core.checks import RinceError, require, warn
+from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below
 from rince.core.tables import read_lines, read_table, refuse_rows
-from rince.data.items import split_folders
-from rince.data.video.decode import VIDEO_SUFFIXES
-from rince.ranks.readers import IMAGE_SUFFIXES
+from rince.data.items import Marks, split_folders
+from rince.data.table import is_table, path_column, read_items, seconds
 
 TABLE = "clips.csv"
 
@@ -26,6 +26,7 @@ class VideoFile:
         label: path of class names from the top group down; () if it is not labelled.
         start: seconds into the source at which the file begins.
         test: whether it is a test video; None: to be decided.
+        span: where its part begins and ends, seconds; None: it is the whole file.
     """
 
     path: Path
@@ -34,6 +35,50 @@ class VideoFile:
     label: tuple[str, ...]
     start: float = 0.0
     test: bool | None = None
+    span: tuple[float, float] | None = None
+
+
+def videos_of_table(
+    data: Path,
+    root: str | None = None,
+    column: str | None = None,
+    labels: Sequence[str] | None = None,
+) -> tuple[list[VideoFile], Marks | None]:
+    """The videos, or parts of them (``start_s``, ``end_s``), of a table of items.
+
+    Args:
+        data: the table. root: where relative paths begin; None: at its folder.
+        column, labels: see :func:`~rince.data.table.read_items`.
+
+    Raises:
+        RinceError: a table that cannot be read, files that are missing, parts that are none.
+    """
+    of_paths = column or path_column(data, VIDEO_SUFFIXES)
+    if of_paths is None:
+        raise RinceError(f"{data} has no column of paths to videos")
+    table = read_items(data, of_paths, labels, "table.column")
+    sides = table.sides()
+    if sides is not None:
+        chosen = [i for i, side in enumerate(sides) if side is not None]
+        table, sides = table.rows(chosen), [sides[i] for i in chosen]
+    paths, names = table.files(root)
+    tree, numbers = table.classes()
+    files, problems = [], []
+    for i, row in enumerate(table.table.rows):
+        try:
+            begin, end = seconds(row, "start_s"), seconds(row, "end_s")
+            span = None if begin is None and end is None else (begin or 0.0, end or math.inf)
+            require(span is None or span[0] < span[1], f"end_s {end} is not after start_s {begin}")
+        except ValueError as error:
+            problems.append(f"line {row[0]}: {error}")
+            continue
+        key = names[i] if span is None else f"{names[i]}[{span[0]:g}-{span[1]:g}]"
+        source = row[1].get("source_video") or names[i]
+        test = None if sides is None else sides[i]
+        label = tree.paths[numbers[i]]
+        files.append(VideoFile(paths[i], key, source, label, test=test, span=span))
+    refuse_rows(data, problems, "start_s and end_s are seconds of the file")
+    return files, table.marks()
 
 
 def holds_videos(data: str | Path, by_time: bool = False) -> bool:
@@ -43,6 +88,8 @@ def holds_videos(data: str | Path, by_time: bool = False) -> bool:
     each); where ranks are made from time, any video will do.
     """
     folder = Path(data).expanduser()
+    if is_table(data):
+        return path_column(data, VIDEO_SUFFIXES) is not None
     if not folder.is_dir() or (folder / TABLE).is_file():
         return folder.is_dir()
     kinds = VIDEO_SUFFIXES | IMAGE_SUFFIXES

@@ -8,8 +8,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import warn
+from rince.core.files import VIDEO_SUFFIXES
 from rince.data.kind import DataOptions, Kind, Request, TrainedNetwork, require_no_column
 from rince.data.networks import build_pixel_backbone, pixel_encoder, pixel_usage
+from rince.data.table import is_table, listed_files
 
 if TYPE_CHECKING:
     from rince.data.items import Items, Splits
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def recognise(data: str, by_time: bool) -> bool:
-    """Whether a folder holds videos."""
+    """Whether a folder or a table holds videos."""
     from rince.data.video.files import holds_videos
 
     return holds_videos(data, by_time)
@@ -27,34 +29,30 @@ def load(request: Request) -> Splits:
     """Clips of the videos for training and for the test."""
     from rince.data.video.sources import load_videos
 
+    return load_videos(request.data, **_options(request))
+
+
+def _options(request: Request) -> dict[str, Any]:
     images, videos = request.options.images, asdict(request.options.videos)
     if videos.pop("decoder", "pyav") != "pyav":  # an option of earlier versions
         warn("videos.decoder torchcodec is no more: PyAV decodes the same frames")
-    return load_videos(
-        request.data,
-        **videos,
-        image_size=images.image_size,
-        skip_unreadable=images.skip_unreadable,
-        channels=request.channels,
-    )
+    return videos | {
+        "image_size": images.image_size,
+        "skip_unreadable": images.skip_unreadable,
+        "channels": request.channels,
+        "root": images.root,
+        "column": request.options.table.column,
+        "labels": request.labels,
+    }
 
 
 def load_test(request: Request) -> Items:
-    """Clips of all videos below a folder, labelled by its folders."""
+    """All clips of the videos of a table or below a folder."""
     from rince.data.video.sources import load_test_clips
 
-    images, videos = request.options.images, request.options.videos
-    return load_test_clips(
-        request.data,
-        frames=videos.frames,
-        stride=videos.stride,
-        hop=videos.hop,
-        per_video=videos.per_video,
-        frame_size=videos.frame_size,
-        image_size=images.image_size,
-        channels=request.channels,
-        skip_unreadable=request.skip_unreadable,
-    )
+    options = _options(request) | {"skip_unreadable": request.skip_unreadable}
+    # Of the training's data alone.
+    return load_test_clips(request.data, **options | {"shots": None, "splits": None})
 
 
 def load_outliers(request: Request, items: Items) -> Items:
@@ -76,9 +74,11 @@ def load_outliers(request: Request, items: Items) -> Items:
 
 
 def embedding_names(encoder: Encoder, data: str, column: str | None) -> list[str]:
-    """A video, or all below a folder."""
+    """The videos of a table, one alone, or all below a folder."""
     from rince.data.video.files import video_files
 
+    if is_table(data):
+        return listed_files(data, VIDEO_SUFFIXES, column)
     require_no_column(encoder, column)
     return video_files(data)
 
@@ -118,6 +118,7 @@ def usage(encoder: Any) -> str:
 
 CLIPS = Kind(
     noun="clips",
+    suffixes=VIDEO_SUFFIXES,
     recognise=recognise,
     load=load,
     load_test=load_test,
@@ -129,6 +130,6 @@ CLIPS = Kind(
     usage=usage,
     backbone="small-resnet3d",
     group="videos",
-    unread=("root", "per_class", "test_per_class", "cache", "drop_duplicates"),
+    unread=("per_class", "test_per_class", "cache", "drop_duplicates"),
     card="library_name: rince\ntags: [rince, contrastive-learning, video-retrieval]",
 )

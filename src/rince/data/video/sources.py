@@ -9,18 +9,20 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
 from rince.core.files import cache_folder
-from rince.data.items import HINT, SPLIT_SEED, Splits, held_out, warn_left_out
+from rince.data.items import HINT, SPLIT_SEED, Marks, Splits, held_out, warn_left_out
+from rince.data.table import is_table, with_further
 from rince.data.video.cache import ClipCache
 from rince.data.video.clips import VideoClips
 from rince.data.video.cuts import cut
 from rince.data.video.decode import VideoInfo, probe
-from rince.data.video.files import VideoFile, listed_videos
+from rince.data.video.files import VideoFile, listed_videos, videos_of_table
 from rince.data.video.shots import Shots, shots_of
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import NO_SHOT, TimeRanks
@@ -45,20 +47,25 @@ def load_videos(
     skip_unreadable: bool = False,
     test_fraction: float = 0.2,
     channels: int = 3,
+    root: str | None = None,
+    column: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Splits:
     """Find videos, cut them into clips, and hold out the clips of some source videos.
 
-    What the folder may look like:
+    What they may be:
 
-    - ``clips.csv`` in it: columns ``clip`` (a file, below its label's folder or below the
-      folder itself), and as far as known ``label``, ``source_video``, ``start_s`` (of the file
-      in its source video). Files that it does not list are left out.
+    - a table of items, see :mod:`rince.data.table`; ``start_s`` and ``end_s`` make a row a part of
+      its file.
+    - a folder with ``clips.csv`` in it: columns ``clip`` (a file, below its label's folder or
+      below the folder itself), and as far as known ``label``, ``source_video``, ``start_s`` (of the
+      file in its source video). Files that it does not list are left out.
     - ``train/`` and ``val/`` or ``test/``, each ``<class>/*.mp4`` or plain files (Kinetics).
     - any other tree: folders are classes; test videos are chosen by the hash of the source's
       name, class by class, and stay so when others come or go.
 
     Args:
-        data: the folder.
+        data: the folder or table.
         frames: number of frames of a clip.
         stride: a clip takes every stride-th frame of the file's average rate.
         hop: seconds between the starts of two clips; None: each starts where the last one ends.
@@ -73,29 +80,33 @@ def load_videos(
             shorter than a clip; this decodes everything once.
         test_fraction: share of the source videos that is held out, at least one.
         channels: 3 (RGB) or 1 (grey).
+        root, column, labels: of a table: where relative paths begin, the column of the paths, and
+            those of the labels from coarse to fine.
 
     Raises:
         RinceError: no videos, a table or split that does not fit them, a file that cannot be read.
         ValueError: a number out of its range.
         ImportError: PyAV is not installed.
     """
-    require(cache_gb >= 0, f"videos.cache_gb must be at least 0, got {cache_gb}")
-    size = image_size or FRAME_SIZE
-    shape = (channels, frames, frame_size or size, frame_size or size)
-    folder = Path(data).expanduser()
-    files = listed_videos(folder, splits, split)
-    clips = _cut(
-        files, shape, stride, hop, per_video, shots_of(shots), skip_unreadable, folder.name
+    clips, files = _listed_clips(
+        data,
+        frames=frames,
+        stride=stride,
+        hop=hop,
+        per_video=per_video,
+        frame_size=frame_size,
+        image_size=image_size,
+        shots=shots,
+        splits=splits,
+        split=split,
+        cache=cache,
+        cache_gb=cache_gb,
+        skip_unreadable=skip_unreadable,
+        channels=channels,
+        root=root,
+        column=column,
+        labels=labels,
     )
-    clips = replace(clips, image_size=size)
-    if cache_gb > 0:
-        where = cache_folder("clips") if cache is None else Path(cache).expanduser()
-        # Once the decoder could be chosen; its name keeps the caches of that time valid.
-        stamp = "pyav", [(f.key, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
-        stored = ClipCache(where, clips.clip_keys, stamp, shape, int(cache_gb * 1e9))
-        clips = replace(clips, cache=stored)
-    if skip_unreadable:
-        clips = clips.readable()
     known = {f.key: f.test for f in files}
     chosen = [known[key.rpartition("@")[0]] for key in clips.clip_keys]
     if None in chosen:
@@ -107,35 +118,75 @@ def load_videos(
             f"{data}: all clips are on one side of the split ({int(test.sum())} of {len(test)} for "
             f"the test): it takes two source videos, of one class if they are labelled"
         )
-    return Splits(clips.subset((~test).nonzero()[:, 0]), clips.subset(test.nonzero()[:, 0]))
+    train, held = (clips.subset(side.nonzero()[:, 0]) for side in (~test, test))
+    paths, count = clips.taxonomy.paths, len(_trained(files))
+    tree = Taxonomy(paths[:count])
+    return Splits(
+        replace(train, taxonomy=tree),
+        replace(
+            held,
+            taxonomy=with_further(tree, paths[count:], len({f.label for f in files if f.test})),
+        ),
+    )
 
 
-def load_test_clips(
+def load_test_clips(data: str | Path, **options: Any) -> VideoClips:
+    """All clips of a folder or table, with a class tree of their own; of one with splits those of
+    the test.
+
+    Args:
+        data: as of :func:`load_videos`. options: its others, but for ``test_fraction``.
+    """
+    clips, files = _listed_clips(data, **options)
+    tests = {file.key for file in files if file.test}
+    kept = [i for i, key in enumerate(clips.clip_keys) if key.rpartition("@")[0] in tests]
+    return clips.subset(kept) if tests else clips
+
+
+def _listed_clips(
     data: str | Path,
     *,
-    frames: int,
-    stride: int,
+    frames: int = 8,
+    stride: int = 4,
     hop: float | None = None,
     per_video: int | None = None,
     frame_size: int | None = None,
     image_size: int | None = None,
-    channels: int = 3,
+    shots: str | None = None,
+    splits: str | None = None,
+    split: int = 1,
+    cache: str | Path | None = None,
+    cache_gb: float = 2.0,
     skip_unreadable: bool = False,
-) -> VideoClips:
-    """All clips of the videos of a folder, labelled by its folders; the arguments are those of
-    :func:`load_videos`. Of a folder with splits those of the test.
-
-    Raises:
-        RinceError: no such folder, no video in it, or one that cannot be read.
-    """
-    folder, size = Path(data).expanduser(), image_size or FRAME_SIZE
+    channels: int = 3,
+    root: str | None = None,
+    column: str | None = None,
+    labels: Sequence[str] | None = None,
+) -> tuple[VideoClips, list[VideoFile]]:
+    """All clips, with the files that they are from."""
+    require(cache_gb >= 0, f"videos.cache_gb must be at least 0, got {cache_gb}")
+    size = image_size or FRAME_SIZE
     shape = (channels, frames, frame_size or size, frame_size or size)
-    files = listed_videos(folder, None, 1)
-    files = [file for file in files if file.test] or files
-    shots = shots_of(None)
-    clips = _cut(files, shape, stride, hop, per_video, shots, skip_unreadable, folder.name)
+    folder = Path(data).expanduser()
+    marks = None
+    if is_table(folder):
+        files, marks = videos_of_table(folder, root, column, labels)
+    else:
+        require(root is None, f"images.root is for tables and named data sets, not for {data}")
+        files = listed_videos(folder, splits, split)
+    clips = _cut(
+        files, shape, stride, hop, per_video, shots_of(shots), skip_unreadable, folder.stem, marks
+    )
     clips = replace(clips, image_size=size)
-    return clips.readable() if skip_unreadable else clips
+    if cache_gb > 0:
+        where = cache_folder("clips") if cache is None else Path(cache).expanduser()
+        # Once the decoder could be chosen; its name keeps the caches of that time valid.
+        stamp = "pyav", [(f.key, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
+        stored = ClipCache(where, clips.clip_keys, stamp, shape, int(cache_gb * 1e9))
+        clips = replace(clips, cache=stored)
+    if skip_unreadable:
+        clips = clips.readable()
+    return clips, files
 
 
 def load_clip_outliers(
@@ -172,6 +223,7 @@ def _cut(
     shots: Shots,
     skip: bool,
     name: str,
+    marks: Marks | None = None,
 ) -> VideoClips:
     """All clips of all files, in order."""
     for option, value in (("frames", shape[1]), ("stride", stride), ("per_video", per_video)):
@@ -188,10 +240,12 @@ def _cut(
         try:
             if isinstance(info, RinceError):
                 raise info
-            starts, step, span = cut(info, frames, stride, hop, per_video)
+            first, part = _part(file, info)
+            starts, step, span = cut(part, frames, stride, hop, per_video)
             if not starts:
+                which = "it" if part is info else f"its part {file.key}"
                 raise RinceError(
-                    f"cannot use {file.path}: it is {info.seconds:.2f} s long, and a clip of "
+                    f"cannot use {file.path}: {which} is {part.seconds:.2f} s long, and a clip of "
                     f"{frames} frames at stride {stride} takes {span:.2f} s"
                     + ("" if skip else _hint(probed, frames, stride))
                 )
@@ -201,7 +255,7 @@ def _cut(
                 raise
             reasons.append(str(error))
             continue
-        for start in starts:
+        for start in (first + start for start in starts):
             paths.append(str(file.path))
             keys.append(f"{file.key}@{start:.3f}")
             rows.append((start, step, span, shot_list.shot_at(start + span / 2), number))
@@ -230,7 +284,25 @@ def _cut(
         frames=frames,
         frame_size=shape[2],
         channels=shape[0],
+        marks=marks and marks.of(of),
     )
+
+
+def _part(file: VideoFile, info: VideoInfo) -> tuple[float, VideoInfo]:
+    """Where the part of a file begins that is asked for, and how long it is."""
+    if file.span is None:
+        return 0.0, info
+    begin, end = file.span
+    if begin >= info.seconds:
+        raise RinceError(
+            f"cannot use {file.key}: the file is {info.seconds:.2f} s long{HINT}start_s"
+        )
+    return begin, replace(info, seconds=min(end, info.seconds) - begin)
+
+
+def _trained(files: Sequence[VideoFile]) -> list[tuple[str, ...]]:
+    """The labels of the training, and of what may become so."""
+    return sorted({f.label for f in files if not f.test})
 
 
 def _hint(probed: Sequence[VideoInfo | RinceError], frames: int, stride: int) -> str:
@@ -256,7 +328,8 @@ def _probed(file: VideoFile) -> VideoInfo | RinceError:
 
 
 def _classes(files: Sequence[VideoFile]) -> tuple[Taxonomy, Mapping[tuple[str, ...], int]]:
-    labels = sorted({f.label for f in files})
+    trained = _trained(files)
+    labels = [*trained, *sorted({f.label for f in files} - set(trained))]
     if labels == [()]:
         return Taxonomy([("video",)]), {(): 0}
     try:

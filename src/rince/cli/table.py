@@ -1,0 +1,46 @@
+"""``rince table FOLDER``."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from rince.cli.parser import HelpfulParser, with_underscores
+from rince.core.checks import RinceError
+from rince.core.files import replacing
+
+EXAMPLES = """examples:
+  rince table photos/ -o items.csv       photos/<group>/<class>/*.jpg, any depth
+  rince table videos/ -o clips.csv       or train/ and val/ with such trees below them
+  rince train items.csv                  after you edited it
+"""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Write the table of a tree."""
+    parser = HelpfulParser(
+        prog="rince table",
+        description="Write a table of the images or videos of a folder: a row a file, with its "
+        "path, its groups and its class, and its split if the folder holds splits. To look at, to "
+        "edit, and to train on.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("data", help="a folder of class folders")
+    parser.add_argument("-o", "--output", type=str, required=True, help="the csv file to write")
+    given = parser.parse_args(with_underscores(arguments))
+
+    from rince.data.kinds import item_table
+
+    header, rows, left_out = item_table(given.data, given.output)
+    try:
+        with (
+            replacing(Path(given.output).expanduser()) as part,
+            part.open("w", newline="", encoding="utf-8") as stream,
+        ):
+            csv.writer(stream).writerows([header, *rows])
+    except OSError as error:
+        raise RinceError(f"cannot write {given.output}: {error}") from error
+    print(f"{given.output}: {len(rows)} rows, columns {', '.join(header)}")
+    if left_out:
+        print(f"left out: {left_out}")

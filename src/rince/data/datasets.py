@@ -1,0 +1,251 @@
+"""What people have in Python as items: arrays, texts, torch's and Hugging Face's data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rince.core.checks import require
+from rince.core.digests import digest
+from rince.core.input_spec import InputSpec
+from rince.core.labels import as_array
+from rince.data.arrays import TensorImages, as_pictures
+from rince.data.image.decode import picture_pixels
+from rince.data.items import Indices, Items, Thumbnails, checked_labels
+from rince.data.text.texts import Texts
+from rince.data.views import ViewConfig, eval_transform, evaluation_pixels, image_views
+from rince.ranks.taxonomy import Taxonomy
+
+
+def from_arrays(
+    images: Any,
+    labels: Any,
+    *,
+    taxonomy: Taxonomy | None = None,
+    image_size: int | None = None,
+    name: str = "arrays",
+) -> TensorImages:
+    """Images in memory.
+
+    Args:
+        images: (N, H, W), (N, H, W, C) or (N, C, H, W), C = 1 or 3: uint8, or floats in [0, 1].
+        labels: of each image: (N,) class names, or integers; or (N, L) from coarse to fine. With a
+            taxonomy integers are its labels, without one any ids.
+        taxonomy: the class tree; None: that of the labels. Give the training's to the test.
+        image_size: side of the squares that a network is fed, pixels; None: the shorter side.
+        name: what to call them in reports.
+
+    Raises:
+        ValueError: other shapes or values, a label that is no class of the taxonomy.
+
+    Example:
+        >>> items = from_arrays(np.zeros((3, 8, 8), np.uint8), [["dog", "pug"]] * 3)
+        >>> items.spec.shape, items.taxonomy.paths, items.labels.tolist()
+        ((1, 8, 8), (('dog', 'pug'),), [0, 0, 0])
+    """
+    if not isinstance(images, Tensor):
+        images = torch.from_numpy(np.require(as_array(images, "images"), requirements=("C", "W")))
+    pixels: Tensor = images
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    require(pixels.ndim == 4, f"images must be (N, H, W, C) or the like, got {tuple(pixels.shape)}")
+    if pixels.shape[1] not in (1, 3) and pixels.shape[3] in (1, 3):
+        pixels = pixels.permute(0, 3, 1, 2)
+    tree, numbers = labels_in(labels, taxonomy)
+    return TensorImages(_bytes(pixels).contiguous(), numbers, tree, name, image_size=image_size)
+
+
+def from_texts(
+    texts: Sequence[str],
+    labels: Any,
+    *,
+    taxonomy: Taxonomy | None = None,
+    backbone: str = "all-MiniLM-L6-v2",
+    max_tokens: int | None = None,
+    name: str = "texts",
+) -> Texts:
+    """Texts with the tokens of a backbone.
+
+    Args:
+        texts: N strings: a list, a pandas column.
+        labels, taxonomy, name: as of :func:`from_arrays`.
+        backbone: a model of sentence-transformers. max_tokens: longer texts are cut.
+
+    Raises:
+        ValueError: a text that is empty or no string, a label that is no class.
+    """
+    rows = list(texts)
+    bad = [i for i, text in enumerate(rows) if not isinstance(text, str) or not text.strip()]
+    require(not bad, f"text {bad[:1]} (and {len(bad) - 1} more) is empty or no string")
+    tree, numbers = labels_in(labels, taxonomy)
+    numbers = checked_labels(numbers, len(rows), tree)
+    empty = torch.zeros(len(rows), 0, dtype=torch.int64)
+    return Texts(tuple(rows), empty, numbers, tree, name).tokenised(backbone, max_tokens)
+
+
+def from_dataset(
+    dataset: Any,
+    *,
+    labels: Any = None,
+    image: str = "image",
+    taxonomy: Taxonomy | None = None,
+    image_size: int = 32,
+    channels: int = 3,
+    name: str = "dataset",
+) -> DatasetImages:
+    """Images of a data set of torch or Hugging Face, decoded when asked for.
+
+    Args:
+        dataset: has a length and gives, by number, (image, label) or a dict; images are Pillow's,
+            or uint8 or [0, 1] arrays of (H, W), (H, W, C) or (C, H, W). Leave out random
+            transforms: rince makes the views.
+        labels: (N,) or (N, L) as of :func:`from_arrays`; of Hugging Face's the names of its label
+            columns, from coarse to fine. None: ``targets`` and ``classes`` as torchvision's data
+            sets have them.
+        image: column of the images.
+        taxonomy: the class tree; names of the data set's own classes are looked up in it, so that
+            another order of its classes does not matter. None: that of the labels.
+        image_size: side of the squares that a network is fed, pixels. channels: 3 or 1 (grey).
+        name: what to call the data set in reports.
+
+    Raises:
+        ValueError: labels that are not known, or are no classes of the taxonomy.
+    """
+    columns = getattr(dataset, "column_names", None)
+    if columns is not None:
+        chosen = [labels] if isinstance(labels, str) else labels
+        require(
+            isinstance(chosen, Sequence) and {image, *chosen} <= set(columns),
+            f"name the image and label columns, got {image!r} and {labels!r}; the columns are "
+            f"{', '.join(columns)}",
+        )
+        values = [_column(dataset, column) for column in chosen]
+        labels = values[0] if len(values) == 1 else list(zip(*values, strict=True))
+    elif labels is None:
+        targets = getattr(dataset, "targets", None)
+        require(
+            targets is not None,
+            f"{type(dataset).__name__} has no attribute targets: give its labels, "
+            f"from_dataset(..., labels=...)",
+        )
+        classes = getattr(dataset, "classes", None)
+        numbers = as_array(targets)
+        labels = numbers if classes is None else np.array(classes, dtype=object)[numbers]
+    tree, known = labels_in(labels, taxonomy)
+    return DatasetImages(dataset, known, tree, name, image, image_size, channels)
+
+
+def labels_in(labels: Any, taxonomy: Taxonomy | None) -> tuple[Taxonomy, Tensor]:
+    """The class tree of some labels, or one that is given, and the (N,) int64 labels in it."""
+    array = as_array(labels)
+    rows = array if array.ndim == 2 else array[:, None]
+    if taxonomy is None:
+        taxonomy = Taxonomy.from_labels(rows, finest_first=False)
+        return taxonomy, taxonomy.index(rows)
+    if array.ndim == 1 and array.dtype.kind in "iu":
+        return taxonomy, torch.from_numpy(array.astype(np.int64))
+    return taxonomy, taxonomy.index(array)
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetImages(Items):
+    """Images of a data set of the user's, see :func:`from_dataset`.
+
+    Args:
+        dataset: gives images by number. labels: (N,) int64. taxonomy: the class tree.
+        name: in reports. image: column of the images, in dicts.
+        image_size: side of the squares that a network is fed. channels: 3 (RGB) or 1 (grey).
+        positions: (N,) int64, which of the data set's they are; None: all.
+    """
+
+    dataset: Any
+    labels: Tensor
+    taxonomy: Taxonomy
+    name: str
+    image: str
+    image_size: int
+    channels: int
+    positions: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        size = len(self.dataset if self.positions is None else self.positions)
+        labels = checked_labels(self.labels, size, self.taxonomy)
+        object.__setattr__(self, "labels", labels)
+
+    @property
+    def spec(self) -> InputSpec:
+        return InputSpec.images(self.channels, self.image_size)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """(C, H, W) uint8."""
+        position = index if self.positions is None else int(self.positions[index])
+        row = self.dataset[position]
+        picture = row[self.image] if isinstance(row, dict) else row
+        if isinstance(picture, (tuple, list)):
+            picture = picture[0]
+        if hasattr(picture, "convert"):  # Pillow's
+            return picture_pixels(picture, self.channels)
+        pixels = picture if isinstance(picture, Tensor) else torch.from_numpy(np.array(picture))
+        pixels = pixels[None] if pixels.ndim == 2 else pixels
+        require(
+            pixels.ndim == 3 and (pixels.shape[0] in (1, 3) or pixels.shape[2] in (1, 3)),
+            f"item {position}: an image must be (H, W), (H, W, C) or (C, H, W), got "
+            f"{tuple(pixels.shape)}",
+        )
+        pixels = pixels if pixels.shape[0] in (1, 3) else pixels.permute(2, 0, 1)
+        require(
+            len(pixels) in (1, self.channels),
+            f"item {position} has {len(pixels)} channels, expected {self.channels}",
+        )
+        return _bytes(pixels).expand(self.channels, -1, -1).contiguous()
+
+    def subset(self, indices: Indices) -> DatasetImages:
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        positions = chosen if self.positions is None else self.positions[chosen]
+        return replace(self, labels=self.labels[chosen], positions=positions)
+
+    def fingerprint(self) -> str:
+        """Of the number of the items, their labels and class tree, not the pixels."""
+        return digest([self.taxonomy.paths, self.labels.tolist()])
+
+    def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
+        fit = eval_transform(min(size, 64))
+        return as_pictures(torch.stack([fit(self[int(i)]) for i in indices]))
+
+    def fitted(self, rows: slice) -> Tensor:
+        fit = eval_transform(self.image_size)
+        return torch.stack([fit(self[i]) for i in range(len(self))[rows]])
+
+    def network_inputs(self, fitted: Tensor) -> Tensor:
+        return evaluation_pixels(fitted)
+
+    def item_views(self, config: ViewConfig) -> Callable[[Tensor], Tensor]:
+        return image_views(self.image_size, self.channels, config)
+
+
+def _column(dataset: Any, column: str) -> list[Any]:
+    """Hugging Face keeps classes as numbers, and their names with the column."""
+    values = list(dataset[column])
+    names = getattr(dataset.features[column], "names", None)
+    require(
+        names is None or all(isinstance(x, int) and 0 <= x < len(names) for x in values),
+        f"column {column!r} holds labels that are missing or have no name (-1?)",
+    )
+    return values if names is None else [names[x] for x in values]
+
+
+def _bytes(pixels: Tensor) -> Tensor:
+    if pixels.dtype == torch.uint8:
+        return pixels
+    low, high = (float(x) for x in torch.aminmax(pixels)) if pixels.numel() else (0.0, 0.0)
+    require(
+        pixels.is_floating_point() and low >= 0 and high <= 1,
+        f"images must be uint8, or floats in [0, 1], got {pixels.dtype} from {low:g} to {high:g}: "
+        f"leave out Normalize and other transforms",
+    )
+    return (pixels * 255).round().to(torch.uint8)

@@ -1,0 +1,399 @@
+"""Tables of items: which files or texts, with which labels, on which side of the split.
+
+A row an item. Columns: the item (``text``, or a path to an image or a video), labels from coarse to
+fine, and, where known, those of :data:`KNOWN`.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rince.core.checks import RinceError, require, warn
+from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below
+from rince.core.tables import TABLE_SUFFIXES, Row, Table, read_table, refuse_rows
+
+if TYPE_CHECKING:
+    from rince.data.items import Marks
+    from rince.ranks.taxonomy import Taxonomy
+
+SPLIT = "split"
+KNOWN = (SPLIT, "is_query", "is_gallery", "sequence", "start_s", "end_s", "source_video")
+"""Columns that say something else of an item than its labels."""
+PATH_COLUMNS = ("path", "file", "filename", "image", "image_path", "video", "clip")
+TESTS = ("val", "validation", "valid", "dev", "test")
+_LOOKED_AT = 20  # rows by which a column of paths is known
+_FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
+
+
+def is_table(data: str | Path) -> bool:
+    """Whether the name is that of a table."""
+    return str(data).lower().endswith(TABLE_SUFFIXES)
+
+
+def path_column(data: str | Path, suffixes: frozenset[str]) -> str | None:
+    """The column of a table that holds paths to files of these suffixes; None: no table, or a
+    table of texts or of anything else.
+
+    Raises:
+        RinceError: a table that cannot be read.
+    """
+    if not is_table(data) or not Path(data).expanduser().is_file():
+        return None
+    table = read_table(Path(data).expanduser(), "items", fill_short_rows=True)
+    if "text" in table.columns:
+        return None
+    first = [cells for _, cells in table.rows[:_LOOKED_AT]]
+    named = [name for name in PATH_COLUMNS if name in table.columns]
+    for name in (*named, *table.columns):
+        cells = [row[name] for row in first if row[name]]
+        if cells and all(_suffix(cell) in suffixes for cell in cells):
+            return name
+    return None
+
+
+def is_media(cell: str) -> bool:
+    """Whether this is the name of an image or a video."""
+    return _suffix(cell) in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+
+
+def read_items(file: Path, column: str, labels: Sequence[str] | None, option: str) -> ItemTable:
+    """A table of items.
+
+    Args:
+        file: see :func:`~rince.core.tables.read_table`. column: of the items.
+        labels: columns of the labels, from coarse to fine; None: all others but :data:`KNOWN`, in
+            the file's order. The last is the class; an empty cell before it makes a ragged tree.
+        option: that names the column, for messages.
+
+    Raises:
+        RinceError: a file that cannot be read, lacks a column or holds no item, a row without one.
+    """
+    table = read_table(file, "items")
+    if not table.rows:
+        raise RinceError(f"{file} holds no item: expected rows with a {column} and its labels")
+    table.require_columns(column, hint=f"name the one that holds the items ({option})")
+    empty = [f"line {line}: no {column}" for line, cells in table.rows if not cells[column]]
+    refuse_rows(file, empty, f"fill the column {column!r}, or remove the rows")
+    if labels is None and "" in table.columns:
+        warn(f"{file} has a column without a name, which is left out of the labels")
+    others = [c for c in table.columns if c and c != column and c not in KNOWN]
+    levels = tuple(others if labels is None else labels)
+    missing = [repr(name) for name in levels if name not in table.columns]
+    if missing or not levels:
+        raise RinceError(
+            f"{file} has no column {', '.join(missing) or 'of labels'}; its columns are "
+            f"{', '.join(table.columns)}: name those of the labels, from coarse to fine "
+            f"(table.labels)"
+        )
+    return ItemTable(table, column, levels)
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """A table whose columns are known.
+
+    Args:
+        table: as it was read. column: of the items. levels: of the labels, from coarse to fine.
+    """
+
+    table: Table
+    column: str
+    levels: tuple[str, ...]
+
+    @property
+    def items(self) -> list[str]:
+        """The cells of the items."""
+        return self.table.column(self.column)
+
+    def sides(self) -> list[bool | None] | None:
+        """Of each row whether it is for the test; rows of another split than the training and the
+        first of val, validation, valid, dev, test are neither. None: the table does not say.
+
+        Raises:
+            RinceError: a split that is none, or one side without rows.
+        """
+        if SPLIT not in self.table.columns:
+            return None
+        names = [cell.lower() for cell in self.table.column(SPLIT)]
+        known = ("train", *TESTS)
+        refuse_rows(
+            self.table.file,
+            [
+                f"line {line}: the column {SPLIT!r} is {name!r}"
+                for (line, _), name in zip(self.table.rows, names, strict=True)
+                if name not in known
+            ],
+            f"expected one of {', '.join(known)}",
+        )
+        tests = [name for name in TESTS if name in names]
+        for side, there in (("train", "train" in names), (" or ".join(TESTS), bool(tests))):
+            if not there:
+                raise RinceError(f"{self.table.file}: the column {SPLIT!r} never says {side}")
+        if len(tests) > 1:
+            warn(
+                f"{self.table.file}: the column {SPLIT!r} says {' and '.join(tests)}: {tests[0]} "
+                f"is used for testing"
+            )
+        is_test = {"train": False, tests[0]: True}
+        return [is_test.get(name) for name in names]
+
+    def test_rows(self) -> ItemTable:
+        """The rows of the test; all of them, where the table has no split or no test."""
+        names = [cells.get(SPLIT, "").lower() for _, cells in self.table.rows]
+        test = next((name for name in TESTS if name in names), None)
+        return self if test is None else self.rows([i for i, x in enumerate(names) if x == test])
+
+    def rows(self, chosen: Sequence[int]) -> ItemTable:
+        """The rows at these positions."""
+        rows = [self.table.rows[i] for i in chosen]
+        return ItemTable(Table(self.table.file, self.table.columns, rows), self.column, self.levels)
+
+    def classes(self, known: Taxonomy | None = None) -> tuple[Taxonomy, list[int]]:
+        """The class tree of the labels, in sorted order of its paths, and the label of each row.
+
+        Args:
+            known: a tree whose classes come first, in their order; others are warned of.
+
+        Raises:
+            RinceError: a row without a class, or labels that are no tree.
+        """
+        from rince.ranks.readers import checked_paths, composed
+        from rince.ranks.taxonomy import Taxonomy
+
+        tidy: dict[str, str] = {"": ""}
+        paths: list[tuple[str, ...]] = []
+        first: dict[tuple[str, ...], int] = {}  # the line where a class occurs first
+        empty: list[str] = []
+        for line, cells in self.table.rows:
+            names = [
+                tidy[cell] if cell in tidy else tidy.setdefault(cell, composed(cell))
+                for cell in (cells[level] for level in self.levels)
+            ]
+            if not names[-1]:
+                empty.append(f"line {line}: the column {self.levels[-1]!r} is empty")
+            paths.append(tuple(filter(None, names)))
+            first.setdefault(paths[-1], line)
+        refuse_rows(self.table.file, empty, "the class of each item is needed")
+        own = sorted(first)
+        try:
+            checked_paths(own, [f"line {first[path]}" for path in own])
+            if known is None:
+                tree = Taxonomy(own)
+            else:
+                seen = set(known.paths)
+                tree = with_further(known, [path for path in own if path not in seen], len(own))
+        except ValueError as error:
+            raise RinceError(f"{self.table.file}: {error}") from None
+        label_of = {path: label for label, path in enumerate(tree.paths)}
+        return tree, [label_of[path] for path in paths]
+
+    def marks(self) -> Marks | None:
+        """What the columns ``sequence``, ``is_query`` and ``is_gallery`` say; None: there is none.
+
+        Raises:
+            RinceError: a flag that is neither true nor false.
+        """
+        import torch
+
+        from rince.data.items import Marks
+
+        given: dict[str, Any] = {}
+        for name in ("is_query", "is_gallery"):
+            if name in self.table.columns:
+                cells = [cell.lower() for cell in self.table.column(name)]
+                refuse_rows(
+                    self.table.file,
+                    [
+                        f"line {line}: {name} is {cell!r}"
+                        for (line, _), cell in zip(self.table.rows, cells, strict=True)
+                        if cell not in _FLAGS
+                    ],
+                    "expected 1 or 0, true or false, yes or no",
+                )
+                given[name] = torch.tensor([_FLAGS[cell] for cell in cells], dtype=torch.bool)
+        if "sequence" in self.table.columns:
+            names = self.table.column("sequence")
+            number = {name: i for i, name in enumerate(sorted(set(names) - {""}))} | {"": -1}
+            given["sequence"] = torch.tensor([number[name] for name in names], dtype=torch.int64)
+        return Marks(**given) if given else None
+
+    def files(self, root: str | Path | None = None) -> tuple[list[Path], list[str]]:
+        """The file of each row, and its name: the path below the table's folder or the root, which
+        is the same wherever they lie.
+
+        Args:
+            root: where relative paths may begin; else in the folder of the table.
+
+        Raises:
+            RinceError: files that are missing or listed twice; ten of them by name.
+        """
+        bases = [self.table.file.parent] if root is None else [Path(root).expanduser()]
+        bases += [self.table.file.parent] * (root is not None)
+        there: dict[Path, dict[str, str]] = {}  # folders are listed once: a look per file is slow
+        files, names, problems = [], [], []
+        twice: list[str] = []
+        line_of: dict[tuple[str, ...], int] = {}
+        for line, cells in self.table.rows:
+            ways = ((base, way) for base in bases for way in _ways(cells[self.column], base))
+            base, found = next(
+                ((base, file) for base, way in ways if (file := _existing(way, there))),
+                (None, None),
+            )
+            if base is None or found is None:
+                problems.append(f"line {line}: {cells[self.column]}")
+                continue
+            name = (found.relative_to(base) if found.is_relative_to(base) else found).as_posix()
+            row = (name, cells.get("start_s", ""), cells.get("end_s", ""))
+            if line_of.setdefault(row, line) != line:
+                twice.append(f"line {line}: {name} is in line {line_of[row]} already")
+            files.append(found)
+            names.append(name)
+        refuse_rows(
+            self.table.file,
+            [f"{problem} is missing" for problem in problems],
+            f"relative paths begin at {' or '.join(map(str, bases))}; images.root gives another",
+        )
+        refuse_rows(self.table.file, twice, "an item is listed once")
+        return files, names
+
+
+def listed_files(data: str | Path, suffixes: frozenset[str], column: str | None) -> list[str]:
+    """The files of a table, in its order; see :meth:`ItemTable.files`.
+
+    Raises:
+        RinceError: no column of such files, files that are missing or listed twice.
+    """
+    file = Path(data).expanduser()
+    name = column or path_column(file, suffixes)
+    if name is None:
+        raise RinceError(f"{data} has no column of paths to files ({', '.join(sorted(suffixes))})")
+    table = read_table(file, "items")
+    table.require_columns(name)
+    return [str(path) for path in ItemTable(table, name, ()).files()[0]]
+
+
+def with_further(known: Taxonomy, further: Sequence[tuple[str, ...]], of: int) -> Taxonomy:
+    """A tree with the classes of another one first, in their order; warns of further ones.
+
+    Args:
+        known: the training's classes. further: of the test. of: number of classes of the test.
+
+    Raises:
+        ValueError: together they are no tree.
+    """
+    from rince.ranks.readers import some_names
+    from rince.ranks.taxonomy import Taxonomy
+
+    if not further:
+        return known
+    shown = some_names(["/".join(path) for path in further])
+    warn(
+        f"{len(further)} of {of} classes of the test are not among those of the training: "
+        f"{shown}. They are judged as classes never seen"
+    )
+    return Taxonomy([*known.paths, *further])
+
+
+def split_rows(
+    table: ItemTable, make: Callable[[ItemTable, Taxonomy | None], Any]
+) -> Iterator[Any]:
+    """Training and test items where the table says which are which, or all of them.
+
+    Args:
+        table: of all items. make: (rows, the tree of the training's) -> items.
+    """
+    sides = table.sides()
+    if sides is None:
+        yield make(table, None)
+        return
+    train = make(table.rows([i for i, test in enumerate(sides) if test is False]), None)
+    yield train
+    yield make(table.rows([i for i, test in enumerate(sides) if test is True]), train.taxonomy)
+
+
+def item_rows(
+    sides: Sequence[tuple[str, Path]], suffixes: frozenset[str], output: Path
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table of the files of class folders.
+
+    Args:
+        sides: a split's name, "" if there are none, and its folder. suffixes: of the files.
+        output: the table, from whose folder the paths begin.
+
+    Raises:
+        RinceError: no such file.
+    """
+    found = [
+        (split, file, file.relative_to(root).parts[:-1])
+        for split, root in sides
+        for file in files_below(root, suffixes)
+    ]
+    if not found:
+        where = ", ".join(str(root) for _, root in sides)
+        raise RinceError(f"{where} holds none of these files: {', '.join(sorted(suffixes))}")
+    depth = max(len(path) for _, _, path in found)
+    groups = ["group"] if depth == 2 else [f"level_{i}" for i in range(1, depth)]
+    split = [SPLIT] if found[0][0] else []
+    base = output.resolve().parent
+    rows = [
+        [
+            Path(os.path.relpath(file.absolute(), base)).as_posix(),
+            *path[:-1],
+            *[""] * (depth - max(1, len(path))),
+            *path[-1:],
+            *[""] * (depth > 0 and not path),
+            *[side] * len(split),
+        ]
+        for side, file, path in found
+    ]
+    return ["path", *groups, *["class"] * (depth > 0), *split], rows
+
+
+def seconds(row: Row, name: str) -> float | None:
+    """A cell of seconds; None where it is empty or there is no such column.
+
+    Raises:
+        ValueError: no number of at least 0.
+    """
+    cell = row[1].get(name, "")
+    if not cell:
+        return None
+    try:
+        value = float(cell)
+    except ValueError:
+        value = -1.0
+    require(0 <= value < float("inf"), f"{name} must be seconds of at least 0, got {cell!r}")
+    return value
+
+
+def _suffix(cell: str) -> str:
+    return os.path.splitext(cell)[1].lower()
+
+
+def _ways(cell: str, base: Path) -> Iterator[Path]:
+    """What a cell may mean: a path, or one that was written on Windows."""
+    yield base / Path(cell).expanduser()
+    if "\\" in cell:
+        yield base / cell.replace("\\", "/")
+
+
+def _existing(path: Path, there: dict[Path, dict[str, str]]) -> Path | None:
+    """The file as its folder writes it: macOS takes accented letters apart."""
+    folder = path.parent
+    if folder not in there:
+        try:
+            with os.scandir(folder) as entries:
+                there[folder] = {_composed(x.name): x.name for x in entries if x.is_file()}
+        except OSError:
+            there[folder] = {}
+    name = there[folder].get(_composed(path.name))
+    return None if name is None else folder / name
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)

@@ -1,0 +1,143 @@
+"""Arrays, torch's and Hugging Face's data sets as items: the same classes in every form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import ToTensor
+
+from rince import RinceError, Taxonomy
+from rince.data import FileImages, Splits, from_arrays, from_dataset, from_texts
+from rince.training import ImageOptions, ModelOptions, TrainConfig, load_run, resume, train
+from rince.training.evaluation import evaluate_run
+
+PIXELS = np.arange(6 * 8 * 10 * 3, dtype=np.uint8).reshape(6, 8, 10, 3)
+NAMES = ["pug", "manx", "husky", "pug", "manx", "husky"]
+TREE = Taxonomy.from_dict({"dog": ["pug", "husky"], "cat": ["manx"]})
+LABELS = [0, 2, 1, 0, 2, 1]
+
+
+def test_arrays() -> None:
+    expected = torch.from_numpy(PIXELS).permute(0, 3, 1, 2)
+    forms: list[Any] = [PIXELS, expected, PIXELS / 255, expected.float() / 255, list(PIXELS)]
+    labels: list[Any] = [LABELS, np.array(LABELS, np.uint8), torch.tensor(LABELS), NAMES]
+    for images in forms:
+        for given in labels:
+            items = from_arrays(images, given, taxonomy=TREE)
+            assert torch.equal(items.pixels, expected)
+            assert items.labels.tolist() == LABELS
+    assert from_arrays(PIXELS[..., 0], LABELS, taxonomy=TREE).spec.channels == 1
+    own = from_arrays(PIXELS, [["dog", "b"], ["cat", "a"], ["dog", "a"]] * 2)
+    assert own.taxonomy.paths == (("cat", "a"), ("dog", "a"), ("dog", "b"))
+    assert own.labels.tolist() == [2, 0, 1] * 2
+    assert from_arrays(PIXELS, [900, 7, 8] * 2).labels.tolist() == [2, 0, 1] * 2
+    for images, given, message in (
+        (PIXELS.astype(float), LABELS, "uint8, or floats in .0, 1.*Normalize"),
+        (PIXELS[..., :2], LABELS, "1 or 3"),
+        (PIXELS, LABELS[:5], "one for each of the 6 items, got shape .5,"),
+        (PIXELS, [*LABELS[:5], 3], r"lie in \[0, 3\).* hold 3"),
+        (PIXELS, [*NAMES[:5], "lion"], "unknown class 'lion'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            from_arrays(images, given, taxonomy=TREE)
+
+
+def folder_of_images(root: Path) -> Path:
+    for i, (pixels, name) in enumerate(zip(PIXELS, NAMES, strict=True)):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(root / name / f"{i}.png")
+    return root
+
+
+def test_an_image_folder_keeps_its_classes_whatever_the_order_of_the_tree(tmp_path: Path) -> None:
+    """torchvision sorts classes, a table keeps the order of its file."""
+    for dataset in (
+        ImageFolder(str(folder_of_images(tmp_path / "a"))),
+        ImageFolder(str(tmp_path / "a"), transform=ToTensor()),
+    ):
+        assert dataset.classes == ["husky", "manx", "pug"]
+        items = from_dataset(dataset, taxonomy=TREE, image_size=8)
+        names = [TREE.classes[label] for label in items.labels.tolist()]
+        assert names == [Path(path).parent.name for path, _ in dataset.samples]
+        for i, (path, _) in enumerate(dataset.samples):
+            stored = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)
+            assert torch.equal(items[i], stored)
+        last = items.subset([5, 1]).subset([0])
+        assert torch.equal(last[0], items[5])
+        assert last.labels.tolist() == items.labels[5:].tolist()
+        files = FileImages.from_folder(tmp_path / "a")
+        kept = FileImages(files.paths, files.labels, files.taxonomy, "a", image_size=8)
+        assert torch.equal(items.fitted(slice(0, 6)), kept.fitted(slice(0, 6)))
+        assert items.thumbnails([0, 1], 8).shape == (2, 8, 8, 3)
+    folder_of_images(tmp_path / "nested" / "dog")
+    with pytest.raises(ValueError, match="'dog' is a group, not a class"):
+        from_dataset(ImageFolder(str(tmp_path / "nested")), taxonomy=TREE)
+
+
+class Rows:
+    """As a data set of Hugging Face answers."""
+
+    column_names = ("img", "coarse", "fine")
+
+    class _Class:
+        names = ("cat", "dog")
+
+    features = {"coarse": _Class(), "fine": None, "img": None}  # noqa: RUF012
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, key: Any) -> Any:
+        columns = {
+            "img": [Image.fromarray(pixels) for pixels in PIXELS],
+            "coarse": [int(name != "manx") for name in NAMES],
+            "fine": NAMES,
+        }
+        return columns[key] if isinstance(key, str) else {k: x[key] for k, x in columns.items()}
+
+
+def test_rows_with_columns() -> None:
+    items = from_dataset(Rows(), image="img", labels=["coarse", "fine"])
+    assert items.taxonomy.paths == (("dog", "husky"), ("cat", "manx"), ("dog", "pug"))
+    assert [items.taxonomy.classes[i] for i in items.labels.tolist()] == NAMES
+    assert torch.equal(items[1], torch.from_numpy(PIXELS[1]).permute(2, 0, 1))
+    assert from_dataset(Rows(), image="img", labels="fine", taxonomy=TREE).labels.tolist() == LABELS
+    assert from_dataset(Rows(), image="img", labels="fine", channels=1)[0].shape == (1, 8, 10)
+    with pytest.raises(ValueError, match="the columns are img, coarse, fine"):
+        from_dataset(Rows(), labels="fine")
+    with pytest.raises(ValueError, match="has no attribute targets"):
+        from_dataset(torch.utils.data.TensorDataset(torch.zeros(2, 3, 8, 8)))
+
+
+def test_texts_need_something_to_read() -> None:
+    with pytest.raises(ValueError, match=r"text \[1\] \(and 1 more\) is empty"):
+        from_texts(["a", " ", ""], ["x", "y", "z"])
+
+
+def test_training_and_evaluation_on_arrays(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+
+    def part(count: int) -> Any:
+        labels = np.arange(count) % 3
+        noise = generator.integers(0, 60, (count, 16, 16, 3))
+        return from_arrays((noise + 60 * labels[:, None, None, None]).astype(np.uint8), labels,
+                           taxonomy=TREE)  # fmt: skip
+
+    splits = Splits(part(24), part(9))
+    config = TrainConfig(
+        "mine", epochs=1, batch_size=8, output=str(tmp_path), images=ImageOptions(workers=0),
+        model=ModelOptions(backbone="small-resnet"), progress=False, knn_every=0,
+    )  # fmt: skip
+    folder = train(config, splits=splits)
+    assert load_run(folder).taxonomy == TREE
+    assert resume(folder, splits=splits, progress=False) == folder
+    evaluation = evaluate_run(folder, splits=splits, device="cpu")
+    assert evaluation.metrics
+    with pytest.raises(RinceError, match="there is no folder mine"):
+        evaluate_run(folder)

@@ -1,0 +1,319 @@
+"""Tables of items: what rows may say, on any system's paths, and what is refused in which words."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from rince import RinceError, RinceWarning
+from rince.data.image.files import FileImages
+from rince.data.items import Items
+from rince.data.kinds import kind_of, load_splits, load_test
+from rince.data.table import ItemTable, listed_files, read_items
+from rince.data.text.texts import Texts
+from rince.data.video.clips import VideoClips
+from rince.training import ImageOptions, TableOptions, TrainConfig, VideoOptions
+from video_files import write_video
+
+HEADER = ("path", "group", "class", "split")
+ROWS = [
+    *[("dogs/a.png", "dog", "husky", "train"), ("dogs/b.png", "dog", "husky", "train")],
+    *[("c.png", "dog", "pug", "train"), ("d.png", "cat", "manx", "train")],
+    *[("e.png", "dog", "pug", "test"), ("dogs/f.png", "cat", "manx", "test")],
+]
+PATHS = (("cat", "manx"), ("dog", "husky"), ("dog", "pug"))
+
+
+def write_items(file: Path, rows: list[tuple[str, ...]], **options: Any) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream, **options).writerows(rows)
+    return file
+
+
+def write_images(folder: Path, names: list[str]) -> None:
+    for shade, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (10, 8), (9 * shade, 0, 0)).save(folder / name)
+
+
+def config(data: Path, **images: Any) -> TrainConfig:
+    given: dict[str, Any] = {"image_size": 8, "cache": False, **images}
+    return TrainConfig(str(data), images=ImageOptions(**given))
+
+
+def load_all(data: Path, options: TrainConfig) -> Items:
+    return load_test(str(data), kind_of(str(data)).noun, options)
+
+
+def loaded(data: Path, **images: Any) -> tuple[FileImages, FileImages]:
+    splits = load_splits(str(data), config(data, **images))
+    assert isinstance(splits.train, FileImages)
+    assert isinstance(splits.test, FileImages)
+    return splits.train, splits.test
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    write_images(tmp_path, [row[0] for row in ROWS])
+    return tmp_path
+
+
+def test_images(photos: Path) -> None:
+    table = write_items(photos / "items.csv", [HEADER, *ROWS])
+    assert kind_of(str(table)).noun == "images"
+    train, test = loaded(table)
+    assert train.taxonomy.paths == test.taxonomy.paths == PATHS
+    assert (train.labels.tolist(), test.labels.tolist()) == ([1, 1, 2, 0], [2, 0])
+    assert train.keys() == [row[0] for row in ROWS[:4]]
+    assert train.name == "items"
+    assert train.marks is None
+    kept = load_splits(str(table), config(table, cache=True))
+    assert torch.equal(kept.test.labels, test.labels)
+    every = load_all(table, config(table))
+    assert every.labels.tolist() == [1, 0]  # the split says what the test is
+    assert every.taxonomy.paths == (PATHS[0], PATHS[2])
+    of_all = write_items(photos / "all.csv", [row[:3] for row in [HEADER, *ROWS]])
+    assert load_all(of_all, config(of_all)).labels.tolist() == [1, 1, 2, 0, 2, 0]
+    assert listed_files(table, frozenset((".png",)), None) == [str(photos / r[0]) for r in ROWS]
+
+
+def test_the_same_table_in_all_ways_in_which_it_is_written(photos: Path) -> None:
+    expected = loaded(write_items(photos / "items.csv", [HEADER, *ROWS]))[0].fingerprint()
+    text = (photos / "items.csv").read_text()
+    elsewhere = photos / "elsewhere"
+    variants: dict[str, tuple[str, bytes]] = {
+        "line ends of Windows": ("a.csv", text.encode()),
+        "line ends of Unix": ("a.csv", text.replace("\r\n", "\n").encode()),
+        "byte order mark": ("a.csv", b"\xef\xbb\xbf" + text.encode()),
+        "semicolons": ("a.csv", text.replace(",", ";").encode()),
+        "tabs": ("a.tsv", text.replace(",", "\t").encode()),
+        "Windows separators": ("a.csv", text.replace("/", "\\").encode()),
+        "absolute": ("a.csv", "\n".join(
+            line if i == 0 or not line else f"{photos}/{line}"
+            for i, line in enumerate(text.split("\r\n"))
+        ).encode()),
+    }  # fmt: skip
+    for what, (name, content) in variants.items():
+        (photos / name).write_bytes(content)
+        assert loaded(photos / name)[0].fingerprint() == expected, what
+        (photos / name).unlink()
+    rows = [dict(zip(HEADER, row, strict=True)) for row in ROWS]
+    (photos / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert loaded(photos / "a.jsonl")[0].fingerprint() == expected
+    away = write_items(elsewhere / "items.csv", [HEADER, *ROWS])
+    assert loaded(away, root=str(photos))[0].fingerprint() == expected
+
+
+def test_names_that_a_file_system_took_apart(tmp_path: Path) -> None:
+    write_images(tmp_path, [f"cafe\u0301 {i}.png" for i in range(4)])
+    rows = [(f"caf\u00e9 {i}.png", "ab"[i % 2]) for i in range(4)]
+    train, test = loaded(write_items(tmp_path / "items.csv", [("file", "class"), *rows]))
+    assert len(train) + len(test) == 4
+    assert torch.equal(train[0], train[0])
+
+
+def test_without_a_split_the_names_decide(photos: Path) -> None:
+    rows = [(name, label) for name, _, label, _ in ROWS]
+    table = write_items(photos / "items.csv", [("image", "class"), *rows])
+    train, test = loaded(table)
+    assert (len(train), len(test)) == (3, 3)
+    again = loaded(write_items(photos / "other.csv", [("image", "class"), *rows[::-1]]))
+    assert set(again[1].keys()) == set(test.keys())
+
+
+def test_classes_that_were_never_trained(photos: Path) -> None:
+    rows = [*ROWS[:4], ("e.png", "dog", "husky", "test"), ("dogs/f.png", "cat", "birman", "val")]
+    rows = [(*row[:3], "test" if row[3] == "val" else row[3]) for row in rows]
+    table = write_items(photos / "items.csv", [HEADER, *rows])
+    with pytest.warns(RinceWarning, match="1 of 2 classes of the test are not .*: cat/birman"):
+        train, test = loaded(table)
+    assert train.taxonomy.paths == PATHS
+    assert test.taxonomy.paths == (*PATHS, ("cat", "birman"))
+    assert test.labels.tolist() == [1, 3]
+
+
+def test_what_a_table_says_beside_labels(photos: Path) -> None:
+    header = (*HEADER, "is_query", "is_gallery", "sequence")
+    marks = [("1", "0", "s"), ("0", "1", ""), ("yes", "no", "t"), ("", "TRUE", "s")]
+    rows = [(*row, *mark) for row, mark in zip(ROWS[:4], marks, strict=True)]
+    table = write_items(photos / "items.csv", [header, *rows])
+    for cache in (False, True):
+        items = load_all(table, config(table, cache=cache))
+        assert items.marks is not None
+        assert items.marks.is_query is not None
+        assert items.marks.is_gallery is not None
+        assert items.marks.sequence is not None
+        assert items.marks.is_query.tolist() == [True, False, True, False]
+        assert items.marks.is_gallery.tolist() == [False, True, False, True]
+        assert items.marks.sequence.tolist() == [0, -1, 1, 0]
+        last = items.subset([3]).marks
+        assert last is not None
+        assert last.sequence is not None
+        assert last.sequence.tolist() == [0]
+    texts = [("text", "class", "sequence"), ("hello", "greeting", "x"), ("bye", "greeting", "")]
+    of_texts = load_all(write_items(photos / "t.csv", texts), TrainConfig("t.csv"))
+    assert isinstance(of_texts, Texts)
+    assert of_texts.marks is not None
+    assert of_texts.marks.sequence is not None
+    assert of_texts.marks.sequence.tolist() == [0, -1]
+    table = write_items(photos / "items.csv", [header, (*ROWS[0], "maybe", "", "")])
+    with pytest.raises(RinceError, match="line 2: is_query is 'maybe'"):
+        load_all(table, config(table))
+
+
+def test_columns_that_are_named(photos: Path) -> None:
+    rows = [("mask.png", *row) for row in ROWS]
+    write_images(photos, ["mask.png"])
+    table = write_items(photos / "items.csv", [("mask", "photo", *HEADER[1:]), *rows])
+    chosen = config(table)
+    chosen.table = TableOptions(column="photo", labels=("class",))
+    splits = load_splits(str(table), chosen)
+    assert splits.train.taxonomy.paths == (("husky",), ("manx",), ("pug",))
+    assert splits.train.keys() == [row[0] for row in ROWS[:4]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: [HEADER, *r, r[0]], r"line 8: dogs/a.png is in line 2 already .*listed once"),
+        (lambda r: [HEADER, *r, ("", "x", "y", "train")], "line 8: no path"),
+        (lambda r: [HEADER, *r, ("dogs/b.png", "x", "", "train")], "line 8"),
+        (lambda r: [HEADER, *r[:4], (*r[4][:3], "exam")], "line 6: the column 'split' is 'exam'"),
+        (lambda r: [HEADER, *r[:4]], "'split' never says val or "),
+        (lambda r: [HEADER, *r[4:]], "'split' never says train"),
+        (lambda r: [HEADER, *r[:3], (*r[3][:3],)], "line 5: 3 cells, .* 4 columns"),
+        (lambda r: [HEADER[:1], *[x[:1] for x in r]], "has no column of labels"),
+        (lambda r: [HEADER, *r, ("g.png", "dog", "dog", "train")], "line 8: g.png is missing"),
+    ],
+)
+def test_bad_tables(photos: Path, change: Any, message: str) -> None:
+    table = write_items(photos / "items.csv", change(list(ROWS)))
+    with pytest.raises(RinceError, match=message) as caught:
+        loaded(table)
+    assert str(table) in str(caught.value)
+
+
+def test_an_empty_class_is_named_by_its_line(photos: Path) -> None:
+    rows = [*ROWS[:3], ("d.png", "cat", "", "train")]
+    table = write_items(photos / "items.csv", [HEADER, *rows, *ROWS[4:]])
+    with pytest.raises(RinceError, match="line 5: the column 'class' is empty"):
+        loaded(table)
+
+
+def test_missing_files_are_counted_and_ten_are_named(photos: Path) -> None:
+    gone = [(f"gone/{i}.png", "dog", "pug", "train") for i in range(25)]
+    table = write_items(photos / "items.csv", [HEADER, *ROWS, *gone])
+    with pytest.raises(RinceError) as caught:
+        loaded(table)
+    message = str(caught.value)
+    assert "25 bad rows" in message
+    assert message.count(" is missing") == 10
+    assert "line 8: gone/0.png is missing" in message
+    assert "15 more" in message
+    assert f"begin at {photos}" in message
+
+
+def test_unknown_columns(photos: Path) -> None:
+    table = write_items(photos / "items.csv", [HEADER, *ROWS])
+    options = config(table)
+    options.table = TableOptions(labels=("kingdom", "class"))
+    with pytest.raises(RinceError, match=r"no column 'kingdom'; its columns are path, group"):
+        load_splits(str(table), options)
+    options.table = TableOptions(column="photo")
+    with pytest.raises(RinceError, match="no column 'photo'; its columns are path, group"):
+        load_splits(str(table), options)
+
+
+def test_file_names_are_no_texts(photos: Path) -> None:
+    table = write_items(photos / "items.csv", [("text", "class"), *[(r[0], r[2]) for r in ROWS]])
+    with pytest.raises(RinceError, match=r"column 'text' holds names of files, such as dogs/a.png"):
+        load_splits(str(table), TrainConfig(str(table)))
+
+
+def test_clips(tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        write_video(tmp_path / name, frames=40)  # 4 s
+    header = ("path", "class", "start_s", "end_s", "split", "sequence")
+    rows = [
+        ("a.mp4", "walk", "", "", "train", "x"),
+        ("b.mp4", "walk", "0", "1.5", "train", "x"),
+        ("b.mp4", "jump", "1.5", "", "train", ""),
+        ("c.mp4", "jump", "1", "3", "test", "y"),
+    ]
+    table = write_items(tmp_path / "items.csv", [header, *rows])
+    assert kind_of(str(table)).noun == "clips"
+    options = TrainConfig(
+        str(table),
+        images=ImageOptions(image_size=16),
+        videos=VideoOptions(frames=5, stride=2, cache_gb=0.0),  # 0.9 s
+    )
+    splits = load_splits(str(table), options)
+    train, test = splits.train, splits.test
+    assert isinstance(train, VideoClips)
+    assert train.taxonomy.classes == ("jump", "walk")
+    assert train.keys()[:4] == [f"a.mp4@{0.9 * i:.3f}" for i in range(4)]
+    assert train.keys()[4:] == [
+        "b.mp4[0-1.5]@0.000", "b.mp4[1.5-inf]@1.500", "b.mp4[1.5-inf]@2.400",
+    ]  # fmt: skip
+    assert test.keys() == ["c.mp4[1-3]@1.000", "c.mp4[1-3]@1.900"]
+    assert train.labels.tolist() == [1, 1, 1, 1, 1, 0, 0]
+    assert train.marks is not None
+    assert train.marks.sequence is not None
+    assert train.marks.sequence.tolist() == [0, 0, 0, 0, 0, -1, -1]
+    assert int(test[0].max()) > int(train[0].max())  # frames get brighter
+    assert load_all(table, options).keys() == test.keys()
+    for bad, message in (
+        (("a.mp4", "walk", "2", "1", "train", ""), "line 6: end_s 1.0 is not after start_s 2.0"),
+        (("a.mp4", "walk", "-2", "1", "train", ""), "line 6: start_s must be seconds"),
+        (("a.mp4", "walk", "nan", "", "train", ""), "line 6: start_s must be seconds"),
+        (("a.mp4", "walk", "9", "", "train", ""), r"a.mp4\[9-inf\]: the file is 4.00 s long"),
+    ):
+        write_items(table, [header, *rows, bad])
+        with pytest.raises(RinceError, match=message):
+            load_splits(str(table), options)
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_names_in_any_table(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
+    """Whatever a label is called, a row gets the class of its own path or the file is refused."""
+    cell = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=5)
+    rows = data.draw(st.lists(st.tuples(cell, cell), min_size=1, max_size=8))
+    suffix = data.draw(st.sampled_from((".csv", ".tsv", ".jsonl")))
+    file = tmp_path_factory.mktemp("tables") / f"t{suffix}"
+    named = [(f"text {i}", *row) for i, row in enumerate(rows)]
+    if suffix == ".jsonl":
+        keys = ("text", "up", "class")
+        file.write_text("\n".join(json.dumps(dict(zip(keys, r, strict=True))) for r in named))
+    else:
+        write_items(
+            file, [("text", "up", "class"), *named], delimiter="\t" if suffix == ".tsv" else ","
+        )
+    table = read_items(file, "text", None, "table.column")
+    try:
+        tree, labels = table.classes()
+    except RinceError:
+        return
+    assert len(labels) == len(rows)
+    for label, (_, cells) in zip(labels, table.table.rows, strict=True):
+        path = [x for x in (cells["up"], cells["class"]) if x]
+        assert tree.index("/".join(path)) == label
+    assert isinstance(table, ItemTable)
+
+
+def test_a_bad_line_in_a_long_table(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    lines = ["text,class", *[f"t{i},c{i % 7}" for i in range(50_000)]]
+    lines[40_000] = "only one cell"
+    file.write_text("\n".join(lines))
+    with pytest.raises(RinceError, match="line 40001: 1 cells"):
+        load_splits(str(file), TrainConfig(str(file)))
