@@ -50,7 +50,7 @@ def measure(batch_size: int, micro_batch: int | None, objective: Any, threads: i
     from rince.ranks.taxonomy import Taxonomy
     from rince.training import run
     from rince.training.callbacks import EpochLine
-    from rince.training.config import OptimConfig, TrainConfig
+    from rince.training.config import OptimOptions, TrainConfig
 
     torch.set_num_threads(threads)
     generator = torch.Generator().manual_seed(0)
@@ -78,7 +78,7 @@ def measure(batch_size: int, micro_batch: int | None, objective: Any, threads: i
         config = TrainConfig(
             "random",
             objective=objective,
-            optim=OptimConfig(lr=0.05, warmup_epochs=0),
+            optim=OptimOptions(lr=0.05, warmup_epochs=0),
             epochs=1,
             batch_size=batch_size,
             micro_batch=micro_batch,

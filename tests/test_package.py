@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
@@ -236,3 +237,17 @@ def test_the_version_is_written_once() -> None:
         )
     ]
     assert listed == ["src/rince/_version.py"]
+
+
+@pytest.mark.parametrize("room", ["data", "evaluation", "models", "ranks", "training"])
+def test_every_public_function_takes_paths_as_text_too(room: str) -> None:
+    namespace = importlib.import_module(f"rince.{room}")
+    only_paths = []
+    for name in namespace.__all__:
+        public = getattr(namespace, name)
+        members = [getattr(public, m, None) for m in ("save", "from_folder", "from_csv")]
+        for function in filter(inspect.isfunction, (public, *members)):
+            for parameter, hint in inspect.get_annotations(function).items():
+                if parameter != "return" and "Path" in str(hint) and "str" not in str(hint):
+                    only_paths.append(f"{name}: {parameter}")
+    assert only_paths == []

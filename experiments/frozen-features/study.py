@@ -36,9 +36,9 @@ from rince.models.heads import ParallelHeads, ProjectionHead
 from rince.ranks import ClassRanks
 from rince.training.classifiers import classifier_head
 from rince.training.config import (
-    BatchConfig,
-    LossConfig,
-    RanksConfig,
+    BatchOptions,
+    LossOptions,
+    RankOptions,
     TrainConfig,
 )
 from rince.training.module import lr_factor
@@ -60,18 +60,18 @@ class Data(NamedTuple):
 
 
 def _rince(variant: str = "out-in", positives: str = "exclusive", **ranks: Any) -> TrainConfig:
-    loss = LossConfig(variant=variant, positives=positives)  # type: ignore[arg-type]
-    return TrainConfig("", loss=loss, ranks=RanksConfig(**ranks))
+    loss = LossOptions(variant=variant, positives=positives)  # type: ignore[arg-type]
+    return TrainConfig("", loss=loss, ranks=RankOptions(**ranks))
 
 
 def _temperatures(objective: str, *temperatures: float) -> TrainConfig:
     if objective == "rince":
-        return TrainConfig("", loss=LossConfig(temperatures=temperatures))
-    return TrainConfig("", objective, loss=LossConfig(temperature=temperatures[0]))  # type: ignore[arg-type]
+        return TrainConfig("", loss=LossOptions(temperatures=temperatures))
+    return TrainConfig("", objective, loss=LossOptions(temperature=temperatures[0]))  # type: ignore[arg-type]
 
 
 def _batches(objective: str, images: int, classes: int) -> TrainConfig:
-    return TrainConfig("", objective, batches=BatchConfig(images, classes))  # type: ignore[arg-type]
+    return TrainConfig("", objective, batches=BatchOptions(images, classes))  # type: ignore[arg-type]
 
 
 BASELINES = tuple(name for name in OBJECTIVES if name != "rince")
@@ -87,7 +87,7 @@ STUDIES: dict[str, dict[str, TrainConfig | None]] = {
             for variant in ("in", "out", "out-in")
         },
         **{name: TrainConfig("", name) for name in BASELINES},  # type: ignore[arg-type]
-        "cross-entropy smoothed": TrainConfig("", "cross-entropy", loss=LossConfig(smoothing=0.2)),
+        "cross-entropy smoothed": TrainConfig("", "cross-entropy", loss=LossOptions(smoothing=0.2)),
     },
     "scores": {
         config.ranks.label() + ", " + config.loss.variant: config

@@ -6,11 +6,9 @@ not pay for everything else. They are listed in ``__init__.pyi``.
 
 from __future__ import annotations
 
-import importlib
-import warnings
-from typing import Any
-
 import lazy_loader
+
+from rince.core.moved import moved_names
 
 _get, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
@@ -38,14 +36,8 @@ _MOVED = {
     ),
 }
 
-
-def __getattr__(name: str) -> Any:
-    for room, names in _MOVED.items():
-        if name in names:
-            warnings.warn(
-                f"rince.{name} is now {room}.{name}; the old name goes with the next release",
-                DeprecationWarning,
-                stacklevel=2,
-            )
-            return getattr(importlib.import_module(room), name)
-    return _get(name)
+__getattr__ = moved_names(
+    __name__,
+    {name: f"{room}.{name}" for room, names in _MOVED.items() for name in names},
+    otherwise=_get,
+)

@@ -1,4 +1,5 @@
 from . import data as data
+from . import evaluation as evaluation
 from . import losses as losses
 from . import metrics as metrics
 from . import models as models

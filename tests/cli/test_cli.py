@@ -23,7 +23,7 @@ from rince.cli.train import parse
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
 from rince.training.checkpoint import CHECKPOINT_FILE, CHECKPOINT_KEY, load_run
-from rince.training.config import DataConfig, OptimConfig, RanksConfig, TrainConfig, to_dict
+from rince.training.config import ImageOptions, OptimOptions, RankOptions, TrainConfig, to_dict
 from rince.training.folder import ABOUT_FILE
 from rince.training.run import train
 
@@ -192,7 +192,7 @@ def test_score_options_of_a_run() -> None:
     flags = ["--ranks.scores", "text", "--ranks.top-k", "[3, 5]", "--ranks.forget", "0.1"]
     ranks = parse(["photos/", *flags]).ranks
     assert (ranks.scores, ranks.top_k, ranks.forget) == ("text", (3, 5), 0.1)
-    assert parse(["photos/"]).ranks == RanksConfig()
+    assert parse(["photos/"]).ranks == RankOptions()
 
 
 @pytest.mark.parametrize(
@@ -349,8 +349,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             data=str(root / "photos"),
             epochs=1,
             batch_size=8,
-            images=DataConfig(image_size=16),
-            optim=OptimConfig(lr=0.05, warmup_epochs=0),
+            images=ImageOptions(image_size=16),
+            optim=OptimOptions(lr=0.05, warmup_epochs=0),
             output=str(root),
             name="run",
             accelerator="cpu",

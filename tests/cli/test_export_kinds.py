@@ -25,18 +25,18 @@ from rince.models.options import Space
 from rince.models.texts import tokenise
 from rince.training.checkpoint import load_run, trained_encoder
 from rince.training.config import (
-    DataConfig,
-    ModelConfig,
-    OptimConfig,
-    RanksConfig,
-    TextConfig,
+    ImageOptions,
+    ModelOptions,
+    OptimOptions,
+    RankOptions,
+    TextOptions,
     TrainConfig,
-    VideoConfig,
+    VideoOptions,
 )
 from rince.training.run import train
 
 QUICK: dict[str, Any] = {
-    "optim": OptimConfig(lr=3e-3, warmup_epochs=0),
+    "optim": OptimOptions(lr=3e-3, warmup_epochs=0),
     "epochs": 1,
     "batch_size": 12,
     "accelerator": "cpu",
@@ -70,8 +70,8 @@ def text_run(words: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save(str(root / "prompted"))
     config = TrainConfig(
         data=str(words),
-        model=ModelConfig(backbone=str(root / "prompted"), embedding_dim=8),
-        text=TextConfig(layers=None, max_tokens=4),
+        model=ModelOptions(backbone=str(root / "prompted"), embedding_dim=8),
+        text=TextOptions(layers=None, max_tokens=4),
         output=str(root),
         name="run",
         **QUICK,
@@ -211,10 +211,10 @@ def video_run(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("video-run")
     config = TrainConfig(
         data=str(videos),
-        images=DataConfig(image_size=16, workers=0),
-        videos=VideoConfig(frames=2, stride=2, frame_size=24, cache=str(root / "cache")),
-        ranks=RanksConfig(by="time", near=(1.0,)),
-        model=ModelConfig(backbone="small-resnet3d", embedding_dim=8),
+        images=ImageOptions(image_size=16, workers=0),
+        videos=VideoOptions(frames=2, stride=2, frame_size=24, cache=str(root / "cache")),
+        ranks=RankOptions(by="time", near=(1.0,)),
+        model=ModelOptions(backbone="small-resnet3d", embedding_dim=8),
         output=str(root),
         name="run",
         **QUICK,

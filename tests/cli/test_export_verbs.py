@@ -21,7 +21,7 @@ from rince.cli.main import main
 from rince.evaluation.embeddings import load_embeddings
 from rince.evaluation.results import RESULTS_FILE, load_evaluation
 from rince.training.checkpoint import CHECKPOINT_FILE, load_run, trained_encoder
-from rince.training.config import ModelConfig
+from rince.training.config import ModelOptions
 from rince.training.run import train
 from training.small_runs import flat_backbone, small_config
 
@@ -37,7 +37,7 @@ def runs(image_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("two-heads", "supcon-two-heads"),
         ("classifier", "cross-entropy"),
     ):
-        model = ModelConfig(backbone="tiny-resnet", embedding_dim=8)
+        model = ModelOptions(backbone="tiny-resnet", embedding_dim=8)
         train(
             small_config(
                 image_tree, root, name=name, objective=objective, model=model, epochs=1, knn_every=0

@@ -94,3 +94,27 @@ def test_a_name_that_never_was_is_unknown() -> None:
         with pytest.raises(AttributeError, match=r"'old' has no attribute 'cosh'"):
             moved_names("old", {"sqrt": "math.sqrt"})("cosh")
         assert not hasattr(importlib.import_module("rince.evaluation.ood"), "__path__")
+
+
+def test_options_have_one_name() -> None:
+    from rince import training
+
+    renamed = {"RanksConfig": "RankOptions", "DataConfig": "ImageOptions"}
+    for name in ("Loss", "Ranks", "Model", "Optim", "Data", "Video", "Text", "Batch"):
+        new = renamed.get(f"{name}Config", f"{name}Options")
+        assert old("rince.training.config", f"{name}Config") is getattr(training, new)
+
+
+def test_the_terms_of_the_loss() -> None:
+    from rince import losses
+
+    assert old("rince.losses.terms", "RankTerms") is losses.RankTerms
+
+
+def test_names_of_the_top_level() -> None:
+    from rince import losses, ranks
+
+    assert old("rince", "supcon_out") is losses.supcon_out
+    assert old("rince", "TableRanks") is ranks.TableRanks
+    with pytest.raises(AttributeError, match="nothing"):
+        importlib.import_module("rince").nothing  # noqa: B018

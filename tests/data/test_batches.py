@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -314,11 +315,18 @@ def test_an_unreadable_file_stops_the_training_with_its_name(
             assert len(str(caught.value)) < 400  # no traceback of a worker inside
 
 
+_AUGMENT: tuple[Literal["now", "later"], ...] = ("now", "later")
+
+
+def test_files_of_different_sizes_cannot_wait(files: FileImages) -> None:
+    batches = (next(iter(TrainLoader(files, BatchPlan(22, 4, 0), augment=a))) for a in _AUGMENT)
+    now, later = (batch.views for batch in batches)
+    assert all(torch.equal(a, b) for a, b in zip(now, later, strict=True))
+
+
 def test_impossible_loaders_are_refused(files: FileImages, tensors: TensorImages) -> None:
     with pytest.raises(ValueError, match="plan is for 10 images, but there are 22"):
         TrainLoader(tensors, BatchPlan(10, 4, 0))
-    with pytest.raises(ValueError, match="cannot be augmented later"):
-        TrainLoader(files, BatchPlan(22, 4, 0), augment="later")
     with pytest.raises(ValueError, match="workers"):
         TrainLoader(files, BatchPlan(22, 4, 0), workers=-1)
 

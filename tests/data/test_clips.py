@@ -19,7 +19,7 @@ from rince.data.video.clips import VideoClips
 from rince.data.video.cuts import clip_starts
 from rince.data.video.sources import load_videos
 from rince.data.views import BatchAugmentation, evaluation_pixels
-from rince.training.config import DataConfig, TrainConfig, VideoConfig
+from rince.training.config import ImageOptions, TrainConfig, VideoOptions
 
 pytest.importorskip("av")
 
@@ -239,7 +239,7 @@ def test_the_decoder_of_earlier_versions(tmp_path: Path) -> None:
     """config.yaml files of theirs say which; PyAV decodes the same frames."""
 
     @dataclass
-    class Videos(VideoConfig):
+    class Videos(VideoOptions):
         decoder: str = "pyav"
 
     for name in ("a.mp4", "b.mp4"):
@@ -247,7 +247,7 @@ def test_the_decoder_of_earlier_versions(tmp_path: Path) -> None:
     splits = []
     for decoder in ("pyav", "torchcodec"):
         videos = Videos(frames=2, stride=2, cache_gb=0, decoder=decoder)
-        config = TrainConfig(str(tmp_path), images=DataConfig(image_size=16), videos=videos)
+        config = TrainConfig(str(tmp_path), images=ImageOptions(image_size=16), videos=videos)
         said = pytest.warns(RinceWarning, match="torchcodec.*PyAV")
         with said if decoder == "torchcodec" else contextlib.nullcontext():
             splits.append(load_splits(str(tmp_path), config))

@@ -88,6 +88,14 @@ def test_a_kind_of_the_same_noun_replaces_the_one_before(registered: Kind) -> No
     assert [kind.noun for kind in kinds.KINDS].count("numbers") == 1
 
 
+@pytest.mark.parametrize("noun", ["images", "clips", "texts"])
+def test_a_kind_of_rinces_own_is_not_replaced(noun: str) -> None:
+    before = list(kinds.KINDS)
+    with pytest.raises(ValueError, match=f"^{noun} "):
+        kinds.register_kind(replace(kind_named(noun), backbone="mine"))
+    assert before == kinds.KINDS
+
+
 @pytest.mark.usefixtures("registered")
 def test_a_kind_of_ones_own_is_loaded_and_batched() -> None:
     splits = load_splits("numbers:10", OPTIONS)
@@ -97,7 +105,7 @@ def test_a_kind_of_ones_own_is_loaded_and_batched() -> None:
     inputs = [x for x, _ in eval_batches(splits.train, 4)]
     assert [len(x) for x in inputs] == [4, 4, 2]
     assert torch.cat(inputs).flatten().tolist() == list(range(10))
-    for batch in TrainLoader(splits.train, BatchPlan(10, 5, seed=0), augment=None):
+    for batch in TrainLoader(splits.train, BatchPlan(10, 5, seed=0), augment="later"):
         for view in batch.views:  # without an augmentation both are the items
             assert view.flatten().tolist() == batch.indices.tolist()
     for name, refuse in (

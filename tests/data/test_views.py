@@ -275,17 +275,17 @@ def test_evaluation_keeps_the_central_square() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"crop_scale": (0.0, 1.0)}, "crop_scale must be 0 < low <= high <= 1"),
+        ({"crop_scale": (0.0, 1.0)}, "crop_scale .*0.*1.*0.0, 1.0"),
         ({"crop_scale": (0.5, 0.4)}, "crop_scale"),
         ({"crop_ratio": (2.0, 1.0)}, "crop_ratio"),
-        ({"flip": 1.5}, "flip is a probability"),
-        ({"jitter": (0.4, 0.4, 0.4, 0.6)}, "hue <= 0.5"),
-        ({"grayscale": -0.1}, "grayscale is a probability"),
+        ({"flip": 1.5}, "flip .*1.5"),
+        ({"jitter": (0.4, 0.4, 0.4, 0.6)}, "hue .*0.5.*0.6"),
+        ({"grayscale": -0.1}, "grayscale .*-0.1"),
     ],
 )
 def test_impossible_configurations_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ViewConfig(**change)  # type: ignore[arg-type]
+        ViewConfig(**change).check()  # type: ignore[arg-type]
 
 
 def test_wrong_pixels_are_refused() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,6 +144,46 @@ def test_two_steps_that_give_one_name_are_refused() -> None:
     data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 6)
     with pytest.raises(ValueError, match="step norm_ratio gives mine/norm-ratio, which an earlier"):
         evaluate_backbone(nn.Flatten(), data, {}, options=OPTIONS, steps=[norm_ratio, norm_ratio])
+
+
+@pytest.mark.parametrize("number", [np.float32(0.25), torch.tensor([0.25]), np.array(0.25)])
+def test_a_step_may_give_numbers_of_numpy_and_torch(number: Any, tmp_path: Path) -> None:
+    data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 6)
+    steps = [lambda context: {"mine": number}]
+    found = evaluate_backbone(nn.Flatten(), data, {}, options=OPTIONS, steps=steps)
+    save_evaluation(found, str(tmp_path))
+    assert load_evaluation(str(tmp_path)).metrics == {"mine": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("gives", "fact"),
+    [
+        (None, "None"),
+        ([0.5], "name -> number"),
+        ({"mine": "high"}, "'high' for mine"),
+        ({"mine": None}, "None for mine"),
+        ({"mine": torch.zeros(2)}, "for mine"),
+        ({"mine": float("nan")}, "nan for mine"),
+    ],
+)
+def test_a_step_that_gives_no_numbers_is_named(gives: Any, fact: str) -> None:
+    def my_step(context: Context) -> Any:
+        return gives
+
+    data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 6)
+    with pytest.raises(ValueError, match=f"step my_step gives .*{fact}"):
+        evaluate_backbone(nn.Flatten(), data, {}, options=OPTIONS, steps=[my_step])
+
+
+def test_what_is_no_json_replaces_no_file(tmp_path: Path) -> None:
+    data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 6)
+    found = evaluate_backbone(nn.Flatten(), data, {}, options=OPTIONS, steps=[norm_ratio])
+    save_evaluation(found, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    drawn = replace(found, groups=("other",), roc={}, metrics={"mine": float("nan")})
+    with pytest.raises(ValueError, match="JSON"):
+        save_evaluation(drawn, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_outliers_may_be_items_or_their_pixels() -> None:

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from rince.core.checks import RinceError
 from rince.data.batches import eval_batches
+from rince.data.kinds import load_test
 from rince.data.video.clips import VideoClips
-from rince.evaluation import EvaluationOptions, evaluate_backbone
+from rince.evaluation import EvaluationOptions, evaluate_backbone, extract_features
 from rince.evaluation.results import load_evaluation
 from rince.ranks.time import VIDEO
 from rince.reports.compare import compare_runs
 from rince.training.checkpoint import load_run
 from rince.training.config import (
-    DataConfig,
-    ModelConfig,
-    OptimConfig,
-    RanksConfig,
+    ImageOptions,
+    ModelOptions,
+    OptimOptions,
+    RankOptions,
     TrainConfig,
-    VideoConfig,
+    VideoOptions,
 )
 from rince.training.evaluation import evaluate_run
 from rince.training.run import train
@@ -38,11 +41,11 @@ OPTIONS = EvaluationOptions(probe_epochs=5, map_points=0, gallery_queries=3, nea
 
 def _run(folder: Path, output: Path, name: str, **changes: object) -> Path:
     values: dict[str, object] = {
-        "images": DataConfig(image_size=16, workers=0),
-        "videos": VideoConfig(frames=4, stride=1, hop=1.0, cache=str(output / "cache")),
-        "ranks": RanksConfig(by="time", near=(2.0,)),
-        "model": ModelConfig(backbone="small-resnet3d", embedding_dim=16),
-        "optim": OptimConfig(optimizer="adamw", lr=1e-3, warmup_epochs=0),
+        "images": ImageOptions(image_size=16, workers=0),
+        "videos": VideoOptions(frames=4, stride=1, hop=1.0, cache=str(output / "cache")),
+        "ranks": RankOptions(by="time", near=(2.0,)),
+        "model": ModelOptions(backbone="small-resnet3d", embedding_dim=16),
+        "optim": OptimOptions(optimizer="adamw", lr=1e-3, warmup_epochs=0),
         **changes,
     }
     return train(
@@ -92,6 +95,30 @@ def test_labelled_clips(labelled: Path, tmp_path: Path) -> None:
     assert "Similarity over time" in page
 
 
+def test_clips_of_classes_that_were_not_trained(labelled: Path, tmp_path: Path) -> None:
+    folder = _run(labelled, tmp_path, "run")
+    new = _videos(tmp_path / "new", ("odd", "third"))
+    found = evaluate_run(folder, tests={"new": str(new)}, options=OPTIONS)
+    assert found.info["tests"]["new"] | {"data": ""} == {
+        **{"data": "", "items": 60, "classes": 2, "unseen": 1}
+    }
+    # Clips of one video are no answers: each has 24 of its class to find.
+    trained = load_run(folder)
+    clips = load_test(
+        str(new), "clips", replace(trained.config, images=ImageOptions(image_size=16))
+    )
+    features = extract_features(trained.backbone.module, eval_batches(clips, 32), "cpu").features
+    cosines = functional.normalize(features, dim=1) @ functional.normalize(features, dim=1).T
+    assert clips.times is not None
+    videos = clips.times[:, 0]
+    right = [
+        bool(clips.labels[cosines[i].masked_fill(videos == videos[i], -2).argmax()] == label)
+        for i, label in enumerate(clips.labels)
+        if clips.taxonomy.classes[label] == "third"
+    ]
+    assert found.metrics["unseen/new/retrieval/fine/R@1"] == sum(right) / len(right)
+
+
 def test_clips_without_labels_are_evaluated_by_time_only(tmp_path: Path) -> None:
     folder = _run(_videos(tmp_path / "plain", ("",)), tmp_path, "run")
     evaluate_run(folder, {}, options=OPTIONS)
@@ -105,8 +132,8 @@ def test_a_classifier_is_evaluated_by_its_own_logits(labelled: Path, tmp_path: P
     """As after fine-tuning: by clip, and over the mean probabilities of a video's clips."""
     first = _run(labelled, tmp_path, "first")
     tuned = _run(
-        labelled, tmp_path, "tuned", objective="cross-entropy", ranks=RanksConfig(),
-        model=ModelConfig(backbone="small-resnet3d", start_from=str(first)),
+        labelled, tmp_path, "tuned", objective="cross-entropy", ranks=RankOptions(),
+        model=ModelOptions(backbone="small-resnet3d", start_from=str(first)),
     )  # fmt: skip
     evaluate_run(first, {}, options=OPTIONS)
     assert not [name for name in load_evaluation(first).metrics if name.startswith("classifier")]
@@ -158,8 +185,8 @@ def test_a_classifier_is_evaluated_by_its_own_logits(labelled: Path, tmp_path: P
 
 
 def test_videos_of_one_clip_are_evaluated_by_label(labelled: Path, tmp_path: Path) -> None:
-    videos = VideoConfig(frames=4, stride=1, per_video=1, cache_gb=0)
-    folder = _run(labelled, tmp_path, "run", videos=videos, ranks=RanksConfig())
+    videos = VideoOptions(frames=4, stride=1, per_video=1, cache_gb=0)
+    folder = _run(labelled, tmp_path, "run", videos=videos, ranks=RankOptions())
     evaluate_run(folder, {}, options=OPTIONS)
     found = load_evaluation(folder)
     assert "ordering/pairs/1>0" in found.metrics

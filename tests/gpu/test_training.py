@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from rince.training.config import ModelConfig
+from rince.training.config import ModelOptions
 from rince.training.history import read_history
 from rince.training.run import resume, train
 from training.small_runs import disturbed, flat_backbone, small_config
@@ -35,7 +35,7 @@ def config(images: Path, output: Path, name: str, **changes: Any) -> Any:
 def test_steps_with_a_queue_in_each_precision(
     precision: str, image_tree: Path, tmp_path: Path
 ) -> None:
-    model = ModelConfig(momentum=0.99, queue_size=128)
+    model = ModelOptions(momentum=0.99, queue_size=128)
     given = config(image_tree, tmp_path, "queue", epochs=5, model=model, precision=precision)
     losses = losses_of(train(given, flat_backbone()))
     assert len(losses) >= 10

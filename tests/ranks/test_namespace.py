@@ -9,7 +9,7 @@ import rince
 import rince.ranks
 from rince.core.pair_ranks import TableRanks
 from rince.ranks.taxonomy import Taxonomy
-from rince.training.config import RanksConfig
+from rince.training.config import RankOptions
 
 
 def test_each_name_is_there() -> None:
@@ -19,7 +19,7 @@ def test_each_name_is_there() -> None:
     assert set(rince.ranks.__all__) <= set(dir(rince.ranks))
     assert rince.ranks.Taxonomy is Taxonomy
     assert rince.ranks.TableRanks is TableRanks
-    assert rince.ranks.RankOptions is RanksConfig
+    assert rince.ranks.RankOptions is RankOptions
 
 
 def test_options_are_free_of_torch() -> None:

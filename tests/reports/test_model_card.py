@@ -15,7 +15,8 @@ from rince.models.exported import ImageEncoder
 from rince.ranks.class_ranks import ClassRanks
 from rince.reports.model_card import model_card
 from rince.reports.run_report import RunReport
-from rince.training.config import RanksConfig, TrainConfig, from_dict, to_dict
+from rince.training.config import RankOptions, TrainConfig, from_dict, to_dict
+from rince.training.objectives import OBJECTIVES
 
 ENCODER = ImageEncoder(
     module=nn.Identity(),
@@ -39,12 +40,13 @@ ABOUT = {
 
 def card(encoder: ImageEncoder = ENCODER, **changes: Any) -> str:
     config = TrainConfig(
-        data="/home/anna/photos", ranks=RanksConfig(scores="~/s.csv", top_k=(3,)), output="/tmp/x"
+        data="/home/anna/photos", ranks=RankOptions(scores="~/s.csv", top_k=(3,)), output="/tmp/x"
     )
     config.images.root = "/home/anna/sets"
     given: dict[str, Any] = {
         "name": "husky\nrun",
         "label": "rince out-in",
+        "objective": OBJECTIVES["rince"],
         "config": to_dict(config),
         "step": 230,
         "ranks": RANKS,
@@ -108,7 +110,7 @@ def test_ranks_are_counted_between_different_classes() -> None:
     ]
     assert "3, rank 1: the same class." in text
     supcon = to_dict(TrainConfig(data="photos", objective="supcon-out"))
-    text = card(config=supcon, label="supcon-out")
+    text = card(config=supcon, label="supcon-out", objective=OBJECTIVES["supcon-out"])
     assert "## Ranks\n\nsupcon-out does not read `ranks`.\n" in text
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from rince.core.input_spec import InputSpec
 from rince.models.backbones import Backbone, as_backbone
-from rince.training.config import DataConfig, OptimConfig, TrainConfig
+from rince.training.config import ImageOptions, OptimOptions, TrainConfig
 
 STEPS = 96 * 4 // 5 // 32  # an epoch of small_config; a fifth of the 96 images is held out
 
@@ -18,8 +18,8 @@ STEPS = 96 * 4 // 5 // 32  # an epoch of small_config; a fifth of the 96 images 
 def small_config(images: Path, output: Path, **changes: object) -> TrainConfig:
     values: dict[str, object] = {
         "data": str(images),
-        "images": DataConfig(image_size=16),
-        "optim": OptimConfig(lr=0.05, warmup_epochs=0.5),
+        "images": ImageOptions(image_size=16),
+        "optim": OptimOptions(lr=0.05, warmup_epochs=0.5),
         "epochs": 3,
         "batch_size": 32,
         "output": str(output),

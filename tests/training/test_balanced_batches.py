@@ -15,12 +15,12 @@ from small_runs import STEPS, disturbed, flat_backbone, small_config
 from rince.cli.main import main
 from rince.core.checks import RinceError
 from rince.training.checkpoint import read_checkpoint
-from rince.training.config import BatchConfig, OptimConfig
+from rince.training.config import BatchOptions, OptimOptions
 from rince.training.folder import read_config
 from rince.training.history import read_history
 from rince.training.run import resume, train
 
-BALANCED = BatchConfig(images_per_class=8, classes_per_superclass=2)
+BALANCED = BatchOptions(images_per_class=8, classes_per_superclass=2)
 
 
 def test_every_step_has_the_wished_positives(image_tree: Path, tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_on_the_command_line(image_tree: Path, tmp_path: Path) -> None:
     given += ["--images.image-size", "16", "--output", str(tmp_path), "--name", "run"]
     given += ["--epochs", "1", "--accelerator", "cpu", "--log-every", "1", "--knn-every", "0"]
     assert main(given) == 0
-    assert read_config(tmp_path / "run").batches == BatchConfig(4)
+    assert read_config(tmp_path / "run").batches == BatchOptions(4)
     history = read_history(tmp_path / "run")
     assert {value for _, value in history["train/positives_rank_1"]} == {7.0}
 
@@ -51,7 +51,7 @@ def test_a_run_that_stops_resumes_to_the_bit(image_tree: Path, tmp_path: Path) -
     def no() -> None:
         raise RinceError("stopped for the test")
 
-    optim = OptimConfig(lr=0.05, warmup_epochs=0.5)
+    optim = OptimOptions(lr=0.05, warmup_epochs=0.5)
     config = small_config(
         image_tree, tmp_path, batches=BALANCED, knn_every=0, checkpoint_every=1, optim=optim
     )

@@ -8,11 +8,11 @@ import pytest
 
 from rince.core.checks import RinceWarning
 from rince.training.config import (
-    BatchConfig,
-    DataConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
+    BatchOptions,
+    ImageOptions,
+    LossOptions,
+    ModelOptions,
+    OptimOptions,
     TrainConfig,
     from_dict,
     to_dict,
@@ -20,8 +20,8 @@ from rince.training.config import (
 
 
 def test_a_configuration_survives_yaml() -> None:
-    config = TrainConfig(data="x", loss=LossConfig(temperatures=(0.1, 0.3)), seed=7)
-    config.batches = BatchConfig(4, 2)
+    config = TrainConfig(data="x", loss=LossOptions(temperatures=(0.1, 0.3)), seed=7)
+    config.batches = BatchOptions(4, 2)
     assert from_dict(to_dict(config)) == config
     with pytest.raises(ValueError, match="epoch: .*epochs"):
         from_dict({"data": "x", "epoch": 3})
@@ -31,33 +31,33 @@ def test_a_configuration_survives_yaml() -> None:
     ("changes", "message"),
     [
         ({"epochs": 0}, "^epochs .*0"),
-        ({"model": ModelConfig(queue_size=8)}, "model.queue_size .*model.momentum"),
-        ({"model": ModelConfig(momentum=1.5)}, "model.momentum .*1.5"),
-        ({"optim": OptimConfig(lr=-1)}, "optim.lr .*-1"),
+        ({"model": ModelOptions(queue_size=8)}, "model.queue_size .*model.momentum"),
+        ({"model": ModelOptions(momentum=1.5)}, "model.momentum .*1.5"),
+        ({"optim": OptimOptions(lr=-1)}, "optim.lr .*-1"),
         (
-            {"optim": OptimConfig(warmup_epochs=20), "epochs": 20},
+            {"optim": OptimOptions(warmup_epochs=20), "epochs": 20},
             r"warmup_epochs .*\(20\).*20",
         ),
-        ({"optim": OptimConfig(warmup_epochs=1), "epochs": 1}, r"optim.warmup_epochs .*\(1\).*1"),
-        ({"batches": BatchConfig(0)}, "batches.images_per_class .*0"),
+        ({"optim": OptimOptions(warmup_epochs=1), "epochs": 1}, r"optim.warmup_epochs .*\(1\).*1"),
+        ({"batches": BatchOptions(0)}, "batches.images_per_class .*0"),
         (
-            {"batches": BatchConfig(classes_per_superclass=2)},
+            {"batches": BatchOptions(classes_per_superclass=2)},
             "batches.classes_per_superclass .*batches.images_per_class",
         ),
         (
-            {"batches": BatchConfig(3, 2), "batch_size": 16},
+            {"batches": BatchOptions(3, 2), "batch_size": 16},
             "batch_size .*6 .*16",
         ),
-        ({"loss": LossConfig(margin=0)}, "loss.margin .*0"),
-        ({"loss": LossConfig(smoothing=1)}, "loss.smoothing .*1, got 1"),
+        ({"loss": LossOptions(margin=0)}, "loss.margin .*0"),
+        ({"loss": LossOptions(smoothing=1)}, "loss.smoothing .*1, got 1"),
         (
-            {"objective": "fastap", "model": ModelConfig(momentum=0.9)},
+            {"objective": "fastap", "model": ModelOptions(momentum=0.9)},
             "fastap .*model.momentum",
         ),
-        ({"loss": LossConfig(temperature=0)}, "loss.temperature .*0"),
-        ({"loss": LossConfig(temperature=float("nan"))}, "loss.temperature .*nan"),
+        ({"loss": LossOptions(temperature=0)}, "loss.temperature .*0"),
+        ({"loss": LossOptions(temperature=float("nan"))}, "loss.temperature .*nan"),
         (
-            {"loss": LossConfig(temperatures=(0.1, -0.2))},
+            {"loss": LossOptions(temperatures=(0.1, -0.2))},
             r"loss.temperatures .*0.1, -0.2",
         ),
     ],
@@ -101,18 +101,18 @@ def test_a_wrong_word_is_answered_with_the_right_ones(
     ("changes", "message"),
     [
         (
-            {"objective": "supcon-out", "loss": LossConfig("in", temperatures=(0.1, 0.2))},
+            {"objective": "supcon-out", "loss": LossOptions("in", temperatures=(0.1, 0.2))},
             "^loss.variant, loss.temperatures .*supcon-out",
         ),
-        ({"objective": "infonce", "loss": LossConfig(positives="cumulative")}, "^loss.positives"),
-        ({"loss": LossConfig(margin=0.3, smoothing=0.1)}, "^loss.margin, loss.smoothing .*rince"),
+        ({"objective": "infonce", "loss": LossOptions(positives="cumulative")}, "^loss.positives"),
+        ({"loss": LossOptions(margin=0.3, smoothing=0.1)}, "^loss.margin, loss.smoothing .*rince"),
         (
-            {"objective": "triplet-hierarchical", "loss": LossConfig(temperature=0.2)},
+            {"objective": "triplet-hierarchical", "loss": LossOptions(temperature=0.2)},
             "^loss.temperature .*triplet-hierarchical",
         ),
-        ({"loss": LossConfig(temperature=0.2)}, "^loss.temperature .*rince"),
+        ({"loss": LossOptions(temperature=0.2)}, "^loss.temperature .*rince"),
         (
-            {"objective": "cross-entropy", "model": ModelConfig(momentum=0.9, queue_size=8)},
+            {"objective": "cross-entropy", "model": ModelOptions(momentum=0.9, queue_size=8)},
             "^model.momentum, model.queue_size .*cross-entropy",
         ),
     ],
@@ -133,19 +133,21 @@ def test_options_without_effect_are_warned_of_once(
 def test_options_with_effect_are_not_warned_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        TrainConfig(data="x", loss=LossConfig("in", "cumulative", (0.1, 0.2))).check()
-        TrainConfig(data="x", objective="himulcon", loss=LossConfig(temperature=0.2)).check()
-        TrainConfig(data="x", objective="triplet-hierarchical", loss=LossConfig(margin=0.3)).check()
-        TrainConfig(data="x", objective="cross-entropy", loss=LossConfig(smoothing=0.2)).check()
-        TrainConfig(data="x", objective="infonce", loss=LossConfig(temperature=0.2)).check()
+        TrainConfig(data="x", loss=LossOptions("in", "cumulative", (0.1, 0.2))).check()
+        TrainConfig(data="x", objective="himulcon", loss=LossOptions(temperature=0.2)).check()
         TrainConfig(
-            data="x", objective="supcon-in", model=ModelConfig(momentum=0.9, queue_size=8)
+            data="x", objective="triplet-hierarchical", loss=LossOptions(margin=0.3)
+        ).check()
+        TrainConfig(data="x", objective="cross-entropy", loss=LossOptions(smoothing=0.2)).check()
+        TrainConfig(data="x", objective="infonce", loss=LossOptions(temperature=0.2)).check()
+        TrainConfig(
+            data="x", objective="supcon-in", model=ModelOptions(momentum=0.9, queue_size=8)
         ).check()
 
 
 def test_variants_of_a_method_have_their_own_names() -> None:
-    weak = DataConfig(augmentation="weak")
-    smoothed = LossConfig(smoothing=0.2)
+    weak = ImageOptions(augmentation="weak")
+    smoothed = LossOptions(smoothing=0.2)
     configs = [
         TrainConfig(data="a/x", objective="cross-entropy"),
         TrainConfig(data="a/x", objective="cross-entropy", images=weak),
@@ -167,8 +169,8 @@ def test_variants_of_a_method_have_their_own_names() -> None:
 
 def test_warm_up_fits_short_runs() -> None:
     for epochs, warmup in ((1, 0.1), (8, 0.8), (1000, 1)):
-        assert OptimConfig().warmup(epochs) == warmup
-    assert OptimConfig(warmup_epochs=10).warmup(1000) == 10
+        assert OptimOptions().warmup(epochs) == warmup
+    assert OptimOptions(warmup_epochs=10).warmup(1000) == 10
 
 
 def test_help_need_not_wait_for_torch() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import nn
 
 from refusals import refusal
 from rince.cli.main import main
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, RinceWarning
 from rince.evaluation import STEPS, Context, EvaluationOptions, evaluate_backbone
 from rince.evaluation.results import Evaluation, load_evaluation
 from rince.training import ModelOptions, evaluate_run, evaluation, load_run, train
@@ -57,6 +57,19 @@ def test_the_configuration_of_the_run_stays(
     )
     assert asdict(loaded[0].config) == before
     assert {name: (run / name).read_bytes() for name in files} == files
+
+
+def test_options_that_would_be_ignored(run: Path) -> None:
+    with pytest.raises(ValueError, match="--splits /nosuch needs --data"):
+        evaluate_run(run, backbone=flat_backbone(), splits_folder="/nosuch")
+    with pytest.raises(ValueError, match="--split 2 needs --splits"):
+        evaluate_run(run, backbone=flat_backbone(), data="x", split=2)
+    options = replace(OPTIONS, near=3.0)
+    with pytest.warns(RinceWarning, match="^near .*images"):
+        evaluate_run(run, backbone=flat_backbone(), options=options, device="cpu")
+    options = replace(OPTIONS, knn_k=0)
+    with pytest.raises(ValueError, match="^knn_k .*0"):
+        evaluate_run("/nosuch", options=options)
 
 
 def test_a_step_of_ones_own(run: Path) -> None:

@@ -22,10 +22,10 @@ from rince.models.backbones import Backbone, as_backbone
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.checkpoint import read_checkpoint
 from rince.training.config import (
-    DataConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
+    ImageOptions,
+    LossOptions,
+    ModelOptions,
+    OptimOptions,
     TrainConfig,
 )
 from rince.training.folder import read_config
@@ -72,15 +72,15 @@ CASES: list[dict[str, object]] = [
     {"objective": "infonce"},
     {"objective": "cross-entropy"},
     {"objective": "supcon-sum"},
-    {"objective": "supcon-two-heads", "model": ModelConfig(momentum=0.9, queue_size=40)},
+    {"objective": "supcon-two-heads", "model": ModelOptions(momentum=0.9, queue_size=40)},
     {"objective": "himulcon"},
     {"objective": "fastap"},
-    {"objective": "cross-entropy-two-heads", "loss": LossConfig(smoothing=0.2)},
-    {"loss": LossConfig("in", "cumulative", (0.2, 0.4))},
-    {"model": ModelConfig(momentum=0.9, queue_size=40)},
-    {"objective": "infonce", "model": ModelConfig(momentum=0.9, queue_size=40)},
-    {"optim": OptimConfig(lr=0.5, warmup_epochs=0, clip=0.01)},
-    {"images": DataConfig(image_size=16, cache=False, workers=0)},
+    {"objective": "cross-entropy-two-heads", "loss": LossOptions(smoothing=0.2)},
+    {"loss": LossOptions("in", "cumulative", (0.2, 0.4))},
+    {"model": ModelOptions(momentum=0.9, queue_size=40)},
+    {"objective": "infonce", "model": ModelOptions(momentum=0.9, queue_size=40)},
+    {"optim": OptimOptions(lr=0.5, warmup_epochs=0, clip=0.01)},
+    {"images": ImageOptions(image_size=16, cache=False, workers=0)},
 ]
 
 
@@ -210,7 +210,7 @@ def stopping(stop_at: int | None = None) -> Backbone:
 def test_a_run_that_stops_resumes_to_the_bit(image_tree: Path, tmp_path: Path) -> None:
     changes: dict[str, object] = {
         "micro_batch": 8,
-        "model": ModelConfig(momentum=0.9, queue_size=40),
+        "model": ModelOptions(momentum=0.9, queue_size=40),
         "checkpoint_every": 1,
     }
     whole = train(small_config(image_tree, tmp_path, name="whole", **changes), stopping())
@@ -239,7 +239,7 @@ from rince.core.distributed import process_index
 from rince.core.input_spec import InputSpec
 from rince.models.backbones import as_backbone
 from rince.training.callbacks import EpochLine
-from rince.training.config import DataConfig, ModelConfig, OptimConfig, TrainConfig
+from rince.training.config import ImageOptions, ModelOptions, OptimOptions, TrainConfig
 from rince.training.run import train
 
 images, output = sys.argv[1:]
@@ -250,14 +250,14 @@ def on_train_end(self, trainer, module):
 
 EpochLine.on_train_end = on_train_end
 
-for model in (ModelConfig(), ModelConfig(momentum=0.9, queue_size=40)):
+for model in (ModelOptions(), ModelOptions(momentum=0.9, queue_size=40)):
     for micro_batch in (None, 3):
         torch.manual_seed(0)
         backbone = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 16))
         config = TrainConfig(
             images, model=model, micro_batch=micro_batch, batch_size=8, epochs=1, output=output,
             name=f"{model.queue_size}-{micro_batch}", accelerator="cpu", knn_every=0,
-            images=DataConfig(image_size=16), optim=OptimConfig(lr=0.05), progress=False,
+            images=ImageOptions(image_size=16), optim=OptimOptions(lr=0.05), progress=False,
         )
         train(config, as_backbone(backbone, InputSpec.images(size=16)))
 """

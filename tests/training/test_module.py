@@ -18,10 +18,10 @@ from rince.losses import supcon_out
 from rince.models.backbones import as_backbone
 from rince.training.checkpoint import load_run, read_checkpoint
 from rince.training.config import (
-    DataConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
+    ImageOptions,
+    LossOptions,
+    ModelOptions,
+    OptimOptions,
     TrainConfig,
 )
 from rince.training.history import read_history
@@ -68,7 +68,7 @@ def test_every_objective_learns(objective: str, image_tree: Path, tmp_path: Path
 
 
 def test_momentum_and_queue_take_part(image_tree: Path, tmp_path: Path) -> None:
-    model = ModelConfig(momentum=0.9, queue_size=40)
+    model = ModelOptions(momentum=0.9, queue_size=40)
     config = small_config(image_tree, tmp_path, model=model)
     history = read_history(train(config, flat_backbone()))
     positives = [value for _, value in history["train/positives_rank_1"]]
@@ -85,7 +85,7 @@ def test_momentum_and_queue_take_part(image_tree: Path, tmp_path: Path) -> None:
 def test_baselines_take_a_momentum_encoder_and_a_queue(
     objective: str, image_tree: Path, tmp_path: Path
 ) -> None:
-    model = ModelConfig(momentum=0.9, queue_size=40, embedding_dim=8)
+    model = ModelOptions(momentum=0.9, queue_size=40, embedding_dim=8)
     config = small_config(image_tree, tmp_path, objective=objective, model=model, epochs=6)
     folder = train(config, flat_backbone())
     losses = [value for _, value in read_history(folder)["train/loss"]]
@@ -99,7 +99,9 @@ def test_baselines_take_a_momentum_encoder_and_a_queue(
 def test_each_head_learns_its_own_level() -> None:
     """The gradient of a loss of two heads is that of each head's own loss."""
     tree = Taxonomy([("warm", "red"), ("warm", "orange"), ("cold", "blue")])
-    config = TrainConfig(data="x", objective="supcon-two-heads", model=ModelConfig(embedding_dim=4))
+    config = TrainConfig(
+        data="x", objective="supcon-two-heads", model=ModelOptions(embedding_dim=4)
+    )
     module = RankedModule(flat_backbone(), tree, config, spec=InputSpec.images(3, 16))
     z = module.encoder(torch.randn(9, 3, 16, 16))
     assert z.shape == (9, 8)
@@ -123,7 +125,7 @@ def test_each_head_learns_its_own_level() -> None:
 
 def test_weak_augmentation_leaves_the_colours(image_tree: Path, tmp_path: Path) -> None:
     for cache in (True, False):
-        images = DataConfig(image_size=16, augmentation="weak", cache=cache, workers=0)
+        images = ImageOptions(image_size=16, augmentation="weak", cache=cache, workers=0)
         name = f"weak-{cache}"
         config = replace(small_config(image_tree, tmp_path, epochs=1), name=name, images=images)
         config.knn_every = 0
@@ -151,7 +153,7 @@ def test_the_same_seed_gives_the_same_weights(image_tree: Path, tmp_path: Path) 
 
 
 def test_a_trained_run_comes_back(image_tree: Path, tmp_path: Path) -> None:
-    config = small_config(image_tree, tmp_path, epochs=1, optim=OptimConfig(warmup_epochs=0))
+    config = small_config(image_tree, tmp_path, epochs=1, optim=OptimOptions(warmup_epochs=0))
     folder = train(config)
     run = load_run(folder)
     assert run.config == config.with_defaults(kind_named("images"))  # the default of images
@@ -202,13 +204,13 @@ def test_a_loss_that_blows_up_stops_with_advice(image_tree: Path, tmp_path: Path
         ([("a",), ("b",)], {"objective": "cross-entropy-two-heads"}, "two-heads .*superclasses"),
         (
             [("a",), ("b",)],
-            {"objective": "cross-entropy", "loss": LossConfig(smoothing=0.1)},
+            {"objective": "cross-entropy", "loss": LossOptions(smoothing=0.1)},
             "^loss.smoothing .*superclasses",
         ),
         ([("g", "a")], {}, r"one class \(a\)"),
         (
             [("g", "a"), ("g", "b")],
-            {"loss": LossConfig(temperatures=(0.1, 0.2, 0.3))},
+            {"loss": LossOptions(temperatures=(0.1, 0.2, 0.3))},
             r"loss.temperatures .*3 .*2 rank",
         ),
     ],
@@ -225,9 +227,9 @@ def test_temperatures_that_do_not_rise_are_warned_of(image_tree: Path, tmp_path:
     config = small_config(
         image_tree,
         tmp_path,
-        loss=LossConfig(temperatures=(0.2, 0.1)),
+        loss=LossOptions(temperatures=(0.2, 0.1)),
         epochs=1,
-        optim=OptimConfig(warmup_epochs=0),
+        optim=OptimOptions(warmup_epochs=0),
     )
     with pytest.warns(RinceWarning, match="0.2, 0.1"):
         train(config, flat_backbone())
@@ -268,7 +270,7 @@ def test_mixed_precision_trains(image_tree: Path, tmp_path: Path) -> None:
 
 
 def test_adamw_is_used_when_asked_for(image_tree: Path, tmp_path: Path) -> None:
-    optim = OptimConfig(optimizer="adamw", lr=0.003, weight_decay=0.02)
+    optim = OptimOptions(optimizer="adamw", lr=0.003, weight_decay=0.02)
     config = small_config(image_tree, tmp_path, epochs=1, optim=optim, knn_every=0)
     (state,) = read_checkpoint(train(config, flat_backbone()))["optimizer_states"]
     assert "exp_avg_sq" in state["state"][0]
@@ -279,7 +281,7 @@ def test_adamw_is_used_when_asked_for(image_tree: Path, tmp_path: Path) -> None:
 def test_clipping_bounds_the_update(image_tree: Path, tmp_path: Path) -> None:
     moved = {}
     for clip in (None, 0.01):
-        optim = OptimConfig(lr=0.5, weight_decay=0, warmup_epochs=0, clip=clip)
+        optim = OptimOptions(lr=0.5, weight_decay=0, warmup_epochs=0, clip=clip)
         config = small_config(
             image_tree, tmp_path, name=f"clip-{clip}", epochs=1, optim=optim, knn_every=0
         )

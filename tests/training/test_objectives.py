@@ -13,7 +13,7 @@ from rince.core.pair_ranks import ALL
 from rince.losses import himulcon, info_nce, supcon_in, supcon_out
 from rince.losses.metric_learning import fast_ap, hierarchical_triplet
 from rince.training.classifiers import classifier_head
-from rince.training.config import LossConfig
+from rince.training.config import LossOptions
 from rince.training.objectives import OBJECTIVES
 from rince.training.step import Loss, Pairs, Step, objective_loss, rank_statistics
 
@@ -40,7 +40,7 @@ def _pairs(queued: int = 0) -> Pairs:
 
 
 def contrastive_loss(
-    objective: str, options: LossConfig, tree: Taxonomy, pairs: Pairs, logits: Tensor | None = None
+    objective: str, options: LossOptions, tree: Taxonomy, pairs: Pairs, logits: Tensor | None = None
 ) -> Loss:
     return objective_loss(
         OBJECTIVES[objective], Step(pairs, tree, tree.class_ranks, options, logits)
@@ -54,7 +54,7 @@ def _by_hand(pairs: Pairs) -> torch.Tensor:
 
 
 def test_each_objective_is_its_loss_on_its_ranks() -> None:
-    pairs, config = _pairs(queued=9), LossConfig(temperature=0.2)
+    pairs, config = _pairs(queued=9), LossOptions(temperature=0.2)
     ranks = _by_hand(pairs)
     fine = (ranks == 1).long()
     expected = {
@@ -76,7 +76,7 @@ def test_each_objective_is_its_loss_on_its_ranks() -> None:
 
 def test_baselines_of_the_library_get_the_ranks_and_the_labels() -> None:
     pairs = _pairs()
-    config = LossConfig(margin=0.3)
+    config = LossOptions(margin=0.3)
     torch.manual_seed(0)
     found = contrastive_loss("triplet-hierarchical", config, TREE, pairs).total
     torch.manual_seed(0)
@@ -89,7 +89,7 @@ def test_baselines_of_the_library_get_the_ranks_and_the_labels() -> None:
 
 def test_a_classifier_is_no_loss_on_pairs() -> None:
     with pytest.raises(ValueError, match="cross-entropy .*logits"):
-        contrastive_loss("cross-entropy", LossConfig(), TREE, _pairs())
+        contrastive_loss("cross-entropy", LossOptions(), TREE, _pairs())
 
 
 def test_classification_is_cross_entropy_of_both_labels() -> None:
@@ -108,7 +108,7 @@ def test_classification_is_cross_entropy_of_both_labels() -> None:
         ("cross-entropy-two-heads", 0.4, smooth + coarse),
     ):
         given = logits if objective == "cross-entropy-two-heads" else logits[:, :4]
-        config = LossConfig(smoothing=smoothing)
+        config = LossOptions(smoothing=smoothing)
         pairs = Pairs(given, given, labels, labels, labels, labels, ignore_self=True)
         found = contrastive_loss(objective, config, TREE, pairs, given)
         torch.testing.assert_close(found.total, expected)
@@ -118,7 +118,7 @@ def test_classification_is_cross_entropy_of_both_labels() -> None:
 
 def test_the_parts_of_rince_are_its_ranks() -> None:
     pairs = _pairs()
-    loss = contrastive_loss("rince", LossConfig(), TREE, pairs)
+    loss = contrastive_loss("rince", LossOptions(), TREE, pairs)
     assert set(loss.parts) == {"loss_rank_1", "loss_rank_2"}
     # Every query has a key of each rank here, so the mean of the sum is the sum of the means.
     torch.testing.assert_close(loss.parts["loss_rank_1"] + loss.parts["loss_rank_2"], loss.total)
@@ -126,7 +126,7 @@ def test_the_parts_of_rince_are_its_ranks() -> None:
 
 def test_infonce_ignores_an_older_key_of_the_same_image() -> None:
     pairs = _pairs(queued=4)
-    found = contrastive_loss("infonce", LossConfig(), TREE, pairs).total
+    found = contrastive_loss("infonce", LossOptions(), TREE, pairs).total
     ranks = torch.zeros(6, 10, dtype=torch.long)
     ranks[torch.arange(6), torch.arange(6)] = 1
     ranks[2, 6] = -1
@@ -147,7 +147,7 @@ def test_infonce_takes_one_view_of_an_image_that_is_twice_in_a_batch() -> None:
         query, key, q, k = (z, z, both, both) if own else (z[:3], z[3:], ids, ids)
         pairs = Pairs(query, key, q, k, q, k, ignore_self=own)
         assert pairs.instance_ranks().tile(ALL, ALL)[:3].tolist() == expected
-        assert torch.isfinite(contrastive_loss("infonce", LossConfig(), TREE, pairs).total)
+        assert torch.isfinite(contrastive_loss("infonce", LossOptions(), TREE, pairs).total)
 
 
 def test_statistics_are_means_over_pairs() -> None:
@@ -163,10 +163,10 @@ def test_statistics_are_means_over_pairs() -> None:
 
 
 def test_temperatures_by_number_of_ranks() -> None:
-    assert LossConfig().temperatures_for(2) == (0.1, 0.225)
-    assert LossConfig(temperatures=(0.2, 0.3)).temperatures_for(2) == (0.2, 0.3)
+    assert LossOptions().temperatures_for(2) == (0.1, 0.225)
+    assert LossOptions(temperatures=(0.2, 0.3)).temperatures_for(2) == (0.2, 0.3)
     with pytest.raises(ValueError, match=r"4 ranks.*loss.temperatures"):
-        LossConfig().temperatures_for(4)
+        LossOptions().temperatures_for(4)
 
 
 @pytest.mark.parametrize("queued", [0, 4])

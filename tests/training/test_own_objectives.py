@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -10,9 +13,10 @@ import torch
 from small_runs import STEPS, flat_backbone, small_config
 from torch import Tensor, nn
 
-from rince import RinceError
+from rince import RinceError, RinceWarning
 from rince.cli.main import main
 from rince.core.pair_ranks import ALL, PairRanks
+from rince.evaluation.options import EvaluationOptions
 from rince.losses import ranked_info_nce, supcon_out
 from rince.training import (
     OBJECTIVES,
@@ -21,6 +25,7 @@ from rince.training import (
     Objective,
     Step,
     TrainConfig,
+    evaluate_run,
     load_run,
     resume,
     train,
@@ -144,6 +149,79 @@ def test_options_that_an_own_objective_does_not_read_are_warned_of() -> None:
         config.check(Objective("mine"))
     with pytest.raises(ValueError, match="got 'mine'"):
         config.check()
+
+
+@pytest.mark.parametrize(
+    ("gives", "fact"),
+    [
+        (lambda query, key: (query @ key.T).sum(dim=1), r"shape \(64,\)"),
+        (lambda query, key: None, "NoneType"),
+        (lambda query, key: {"loss": query.sum()}, "dict"),
+        (lambda query, key: 1.0, "float"),
+        (lambda query, key: torch.tensor(1.0), "does not depend on the embeddings"),
+        (lambda query, key: query.sum().detach(), "does not depend on the embeddings"),
+        (lambda query, key: Loss(query.sum(dim=1)), r"shape \(64,\)"),
+    ],
+)
+def test_what_cannot_be_a_loss_names_the_objective(
+    gives: Callable[[Tensor, Tensor], object], fact: str, image_tree: Path, tmp_path: Path
+) -> None:
+    def mine(query: Tensor, key: Tensor, ranks: PairRanks) -> object:
+        return gives(query, key)
+
+    config = small_config(image_tree, tmp_path, epochs=1)
+    with pytest.raises(ValueError, match=f"objective mine gives .*{fact}"):
+        train(config, flat_backbone(), objective=mine)  # type: ignore[arg-type]
+
+
+def _row(**facts: object) -> Objective:
+    def of_step(step: Step) -> Tensor:
+        pairs = step.pairs
+        return supcon_out(pairs.query, pairs.key, step.same_class(), 0.2)
+
+    return Objective("row", of_step, **facts)  # type: ignore[arg-type]
+
+
+def test_variants_of_a_row_have_names_of_their_own(image_tree: Path, tmp_path: Path) -> None:
+    row = _row(reads=("loss.variant",), by_time="video")
+    folders = []
+    for variant in ("in", "out"):
+        options = LossOptions(variant=variant)  # type: ignore[arg-type]
+        config = small_config(image_tree, tmp_path, epochs=1, loss=options, knn_every=0)
+        folders.append(train(config, flat_backbone(), objective=row))
+        assert json.loads((folders[-1] / "about.json").read_text())["label"] == f"row {variant}"
+    assert [f.name for f in folders] == [f"{image_tree.name}-row-{v}-seed0" for v in ("in", "out")]
+    recorded = load_run(folders[0], flat_backbone()).objective
+    assert (recorded.reads, recorded.by_time) == (row.reads, row.by_time)
+
+
+@pytest.mark.parametrize("reads", [("ranks",), ()])
+def test_the_card_asks_the_row_whether_it_reads_the_ranks(
+    reads: tuple[str, ...], image_tree: Path, tmp_path: Path
+) -> None:
+    config = small_config(image_tree, tmp_path, epochs=1, knn_every=0)
+    config.model.backbone = "tiny-resnet"
+    folder = train(config, objective=_row(reads=reads))
+    with pytest.warns(RinceWarning, match="no results"):
+        assert main(["export", str(folder), "--no-onnx"]) == 0
+    card = (folder / "export" / "README.md").read_text()
+    assert ("2, rank 1: the same class" in card) == ("ranks" in reads)
+
+
+def test_any_module_is_a_backbone_and_any_text_a_folder(image_tree: Path, tmp_path: Path) -> None:
+    config = replace(small_config(image_tree, tmp_path, epochs=1), data=image_tree)  # type: ignore
+    folder = train(config, flat_backbone().module, objective=pull_and_push)
+    again = resume(str(folder), backbone=flat_backbone().module, objective=pull_and_push)
+    assert again == folder.resolve()
+    assert load_run(str(folder), flat_backbone().module).backbone.feature_dim == 16
+    few = EvaluationOptions(probe_epochs=1, map_points=0)
+    found = evaluate_run(str(folder), backbone=flat_backbone().module, options=few, device="cpu")
+    assert found.metrics
+    for given, fact in (({"data": "x"}, "dict"), ("photos", "str")):
+        with pytest.raises(ValueError, match=f"TrainConfig, got {fact}"):
+            train(given)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="outliers .*'digits'"):
+        evaluate_run(folder, ["digits"])  # type: ignore[arg-type]
 
 
 def test_every_row_of_the_table_leads_to_a_function() -> None:

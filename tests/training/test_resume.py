@@ -23,7 +23,7 @@ from rince.core.input_spec import InputSpec
 from rince.models.backbones import Backbone
 from rince.training import run
 from rince.training.checkpoint import CHECKPOINT_FILE, read_checkpoint
-from rince.training.config import ModelConfig
+from rince.training.config import ModelOptions
 from rince.training.run import resume, train
 
 EPOCHS, BATCH = 3, 8
@@ -193,7 +193,7 @@ def test_pretrained_weights_are_not_fetched_to_be_overwritten(
         return flat_backbone()
 
     monkeypatch.setattr("rince.models.backbones.build_backbone", build)
-    model = ModelConfig(backbone="torchvision/resnet18", pretrained=True)
+    model = ModelOptions(backbone="torchvision/resnet18", pretrained=True)
     folder = train(small_config(image_tree, tmp_path, model=model, epochs=1, knn_every=0))
     resume(folder, progress=False)
     assert asked == [True, False]

@@ -11,20 +11,21 @@ import torch
 from rince.cli.evaluate import named_outliers
 from rince.cli.main import main
 from rince.cli.train import parse
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, RinceWarning
 from rince.data.kinds import kind_of
 from rince.data.text.texts import Texts
 from rince.evaluation.results import load_evaluation
 from rince.models.texts import TextEncoder, text_backbone
 from rince.training.checkpoint import load_run, read_checkpoint
 from rince.training.config import (
-    DataConfig,
-    ModelConfig,
-    OptimConfig,
-    RanksConfig,
-    TextConfig,
+    ImageOptions,
+    ModelOptions,
+    OptimOptions,
+    RankOptions,
+    TextOptions,
     TrainConfig,
 )
+from rince.training.evaluation import evaluate_run
 from rince.training.history import read_history
 from rince.training.run import resume, train
 from rince.training.splits import load_splits
@@ -46,9 +47,9 @@ def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _config(words: Path, network: str, output: Path, **changes: object) -> TrainConfig:
     values: dict[str, object] = {
         "data": str(words),
-        "model": ModelConfig(backbone=network, embedding_dim=8),
-        "text": TextConfig(layers=None),
-        "optim": OptimConfig(lr=3e-3),
+        "model": ModelOptions(backbone=network, embedding_dim=8),
+        "text": TextOptions(layers=None),
+        "optim": OptimOptions(lr=3e-3),
         "epochs": 2,
         "batch_size": 14,
         "output": str(output),
@@ -127,6 +128,20 @@ def test_other_texts_and_other_data(
         assert message in capsys.readouterr().err
 
 
+def test_classes_that_were_not_trained(run: Path, tmp_path: Path) -> None:
+    rows = [("text", "domain", "word")]
+    for word, domain in (("red", "colour"), ("blue", "colour"), ("three", "number")):
+        rows += [(f"{article} {word} runs", domain, word) for article in ("the", "a")]
+    file = write_table(tmp_path / "new.csv", rows)
+    few = write_table(tmp_path / "few.csv", rows[:2] + rows[5:])
+    with pytest.warns(RinceWarning, match="no query of seen"):  # "red", whose others are unseen
+        evaluate_run(run, tests={"few": str(few)})
+    found = evaluate_run(run, tests={"new": str(file)}, only_named=True)
+    assert found.info["tests"]["new"]["unseen"] == 2
+    for name in ("unseen", "seen", "embedding/unseen"):
+        assert 0 <= found.metrics[f"{name}/new/hierarchy/H-AP"] <= 1
+
+
 def test_changed_texts_are_refused(words: Path, model: str, tmp_path: Path) -> None:
     mine = tmp_path / "mine.csv"
     mine.write_text(words.read_text())
@@ -143,7 +158,7 @@ def test_resumed_equals_uninterrupted(
     """Stopped in mid-epoch; dropout then goes on as it would have."""
     options: dict[str, Any] = {"epochs": 3, "checkpoint_every": 1}
     if queue:
-        options["model"] = ModelConfig(model, embedding_dim=8, momentum=0.9, queue_size=20)
+        options["model"] = ModelOptions(model, embedding_dim=8, momentum=0.9, queue_size=20)
     train(_config(words, model, tmp_path, name="whole", **options))
     forward, calls = TextEncoder.forward, []
 
@@ -166,7 +181,7 @@ def test_resumed_equals_uninterrupted(
 
 
 def test_micro_batches_and_frozen_layers(words: Path, model: str, tmp_path: Path) -> None:
-    text = TextConfig(layers=1)
+    text = TextOptions(layers=1)
     folder = train(_config(words, model, tmp_path, epochs=1, micro_batch=4, text=text))
     before = text_backbone(model).module.state_dict()
     changed = {
@@ -177,7 +192,7 @@ def test_micro_batches_and_frozen_layers(words: Path, model: str, tmp_path: Path
     assert all("layer.1." in name for name in changed)
     frozen = train(
         _config(words, model, tmp_path, epochs=1, objective="cross-entropy", name="frozen",
-                text=TextConfig(layers=0, max_tokens=4))
+                text=TextOptions(layers=0, max_tokens=4))
     )  # fmt: skip
     assert load_splits(load_run(frozen).config).train.tokens.shape == (56, 4)  # type: ignore
     after = load_run(frozen).backbone.module.state_dict()
@@ -189,7 +204,7 @@ def test_scores_of_classes(words: Path, model: str, tmp_path: Path) -> None:
             ("green", "0", "1", "0", "0.9"), ("one", "0.9", "0", "1", "0"),
             ("two", "0", "0.9", "0", "1")]  # fmt: skip
     scores = str(write_table(tmp_path / "scores.csv", rows))
-    ranks = RanksConfig(scores=scores, thresholds=(0.5,))
+    ranks = RankOptions(scores=scores, thresholds=(0.5,))
     folder = train(_config(words, model, tmp_path, epochs=1, ranks=ranks))
     found = load_run(folder)
     red, one = found.taxonomy.index("red"), found.taxonomy.index("one")
@@ -198,15 +213,15 @@ def test_scores_of_classes(words: Path, model: str, tmp_path: Path) -> None:
 
 def test_what_does_not_go_together(words: Path, model: str, tmp_path: Path) -> None:
     for images, option in (
-        (DataConfig(augmentation="weak"), "augmentation"),
-        (DataConfig(image_size=32), "image_size"),
-        (DataConfig(cache=True), "cache"),
-        (DataConfig(skip_unreadable=True), "skip_unreadable"),
+        (ImageOptions(augmentation="weak"), "augmentation"),
+        (ImageOptions(image_size=32), "image_size"),
+        (ImageOptions(cache=True), "cache"),
+        (ImageOptions(skip_unreadable=True), "skip_unreadable"),
     ):
         with pytest.raises(ValueError, match=rf"images.{option} .*texts"):
             train(_config(words, model, tmp_path, images=images))
     with pytest.raises(ValueError, match="ranks.by time .*videos"):
-        train(_config(words, model, tmp_path, ranks=RanksConfig(by="time")))
+        train(_config(words, model, tmp_path, ranks=RankOptions(by="time")))
     rows = [("text", "label"), ("the red", "x"), ("a red", "x"), ("one", "x")]
     one = write_table(tmp_path / "one.csv", rows)
     with pytest.raises(ValueError, match=r"one class \(x\)"):

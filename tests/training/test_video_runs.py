@@ -14,14 +14,14 @@ from rince.data.video.clips import VideoClips
 from rince.models.backbones import Backbone, as_backbone
 from rince.training.checkpoint import load_run, read_checkpoint
 from rince.training.config import (
-    BatchConfig,
-    DataConfig,
-    LossConfig,
-    ModelConfig,
-    OptimConfig,
-    RanksConfig,
+    BatchOptions,
+    ImageOptions,
+    LossOptions,
+    ModelOptions,
+    OptimOptions,
+    RankOptions,
     TrainConfig,
-    VideoConfig,
+    VideoOptions,
 )
 from rince.training.folder import read_config
 from rince.training.history import read_history
@@ -51,11 +51,11 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _config(videos: Path, output: Path, **changes: object) -> TrainConfig:
     values: dict[str, object] = {
         "data": str(videos),
-        "images": DataConfig(image_size=16, workers=0),
-        "videos": VideoConfig(frames=2, stride=2, hop=1.0, cache=str(output / "cache")),
-        "ranks": RanksConfig(by="time", near=(1.0,)),
-        "model": ModelConfig(embedding_dim=16),
-        "optim": OptimConfig(lr=0.02, warmup_epochs=0),
+        "images": ImageOptions(image_size=16, workers=0),
+        "videos": VideoOptions(frames=2, stride=2, hop=1.0, cache=str(output / "cache")),
+        "ranks": RankOptions(by="time", near=(1.0,)),
+        "model": ModelOptions(embedding_dim=16),
+        "optim": OptimOptions(lr=0.02, warmup_epochs=0),
         "epochs": 2,
         "batch_size": 12,
         "output": str(output),
@@ -80,7 +80,7 @@ def _config(videos: Path, output: Path, **changes: object) -> TrainConfig:
 def test_objectives_by_time(
     objective: str, near: tuple[float, ...], label: str, videos: Path, tmp_path: Path
 ) -> None:
-    config = _config(videos, tmp_path, objective=objective, ranks=RanksConfig(by="time", near=near))
+    config = _config(videos, tmp_path, objective=objective, ranks=RankOptions(by="time", near=near))
     assert config.label() == label
     history = read_history(train(config))
     losses = [value for _, value in history["train/loss"]]
@@ -97,7 +97,7 @@ def test_objectives_by_time(
 
 def test_batches_hold_several_clips_of_a_video(videos: Path, tmp_path: Path) -> None:
     history = read_history(
-        train(_config(videos, tmp_path, batches=BatchConfig(images_per_class=6), epochs=1))
+        train(_config(videos, tmp_path, batches=BatchOptions(images_per_class=6), epochs=1))
     )
     # 0.3 s of every second: of a video's 6 clips, those before and after are 0.7 s away.
     near, far = (history[f"train/positives_rank_{i}"] for i in (2, 3))
@@ -108,7 +108,7 @@ def test_batches_hold_several_clips_of_a_video(videos: Path, tmp_path: Path) -> 
 def test_labels_serve_as_ever(videos: Path, tmp_path: Path) -> None:
     for objective in ("cross-entropy", "rince"):
         folder = train(
-            _config(videos, tmp_path, objective=objective, ranks=RanksConfig(), epochs=1)
+            _config(videos, tmp_path, objective=objective, ranks=RankOptions(), epochs=1)
         )
         assert load_run(folder).taxonomy.classes == ("bright", "dark")
         assert load_run(folder).spec.frames == 2
@@ -132,7 +132,7 @@ def _stopping(step: int) -> Backbone:
 
 def test_resumed_equals_uninterrupted(videos: Path, tmp_path: Path) -> None:
     """With a queue, which then holds clips of the epoch before; in mid-epoch."""
-    model = ModelConfig(embedding_dim=8, momentum=0.9, queue_size=20)
+    model = ModelOptions(embedding_dim=8, momentum=0.9, queue_size=20)
     options = {"model": model, "epochs": 3, "checkpoint_every": 1}
     whole = train(_config(videos, tmp_path, name="whole", **options), _stopping(99))
     with pytest.raises(KeyboardInterrupt):
@@ -172,12 +172,12 @@ def test_what_does_not_go_together(videos: Path, image_tree: Path, tmp_path: Pat
     with pytest.raises(ValueError, match=r"ranks.by time .*videos"):
         train(_config(image_tree, tmp_path))
     with pytest.raises(ValueError, match=r"images.per_class .*clips.*videos"):
-        train(_config(videos, tmp_path, images=DataConfig(image_size=16, per_class=3)))
+        train(_config(videos, tmp_path, images=ImageOptions(image_size=16, per_class=3)))
     with pytest.raises(ValueError, match=r"ranks.near .*time.*classes"):
-        _config(videos, tmp_path, ranks=RanksConfig(near=(3.0,))).check()
+        _config(videos, tmp_path, ranks=RankOptions(near=(3.0,))).check()
     with pytest.raises(ValueError, match=r"ranks.forget .*classes.*time"):
-        _config(videos, tmp_path, ranks=RanksConfig(by="time", forget=0.1)).check()
-    loss = LossConfig(temperatures=(0.1, 0.2))
+        _config(videos, tmp_path, ranks=RankOptions(by="time", forget=0.1)).check()
+    loss = LossOptions(temperatures=(0.1, 0.2))
     with pytest.raises(ValueError, match=r"loss.temperatures .*2 .*3 rank"):
         train(_config(videos, tmp_path, loss=loss))
 
@@ -202,7 +202,7 @@ def test_unlabelled_clips_are_found_by_their_video(tmp_path: Path) -> None:
     for name in "abc":
         write_video(tmp_path / f"{name}.mp4", 20)
     splits = load_splits(
-        TrainConfig(str(tmp_path), videos=VideoConfig(frames=2, stride=1, hop=0.5, cache_gb=0))
+        TrainConfig(str(tmp_path), videos=VideoOptions(frames=2, stride=1, hop=0.5, cache_gb=0))
     )
     assert isinstance(splits.train, VideoClips)
     assert splits.train.labels.unique().tolist() == [0]

@@ -135,7 +135,8 @@ def _card(trained: TrainedRun, encoder: Encoder, onnx_difference: float | None) 
     return model_card(
         encoder,
         name=folder.name,
-        label=trained.config.label(),
+        label=trained.config.label(trained.objective),
+        objective=trained.objective,
         config=to_dict(trained.config),
         step=trained.step,
         ranks=trained.ranks,

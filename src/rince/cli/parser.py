@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, get_args
 
 from rince.core.checks import import_extra
+from rince.core.options import expected
 from rince.models.options import Space
 
 jsonargparse = import_extra("jsonargparse", "train")
@@ -32,6 +33,8 @@ class _PlainHelp(jsonargparse.DefaultHelpFormatter):  # type: ignore[name-define
 
     def _expand_help(self, action: Any) -> str:
         text: str = super()._expand_help(action)
+        # As it is typed: a list, and None, which the parser is told to read.
+        text = re.sub(r"\(default: \(([^()]*?),?\)\)$", r"(default: [\1])", text)
         return text.replace("(default: null)", "(default: None)")
 
     def _get_default_metavar_for_optional(self, action: Any) -> str:
@@ -66,10 +69,15 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
         super().__init__(allow_abbrev=False, formatter_class=_PlainHelp, **options)
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
-        given = []
+        given: list[str] = []
         for argument in sys.argv[1:] if args is None else args:
             name, equals, value = argument.partition("=")
-            given.append(self._aliases.get(name, name) + equals + value)
+            if argument == "None" and given and given[-1].startswith("--"):
+                argument = "null"
+            elif name.startswith("--"):
+                value = "null" if value == "None" else value
+                argument = self._aliases.get(name, name) + equals + value
+            given.append(argument)
         return super().parse_args(given, *rest, **options)
 
     def format_help(self) -> str:
@@ -83,7 +91,14 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
         known = [o for action in self._actions for o in action.option_strings if len(o) > 2]
         known += self._aliases
         text = re.sub(r"^Parser key \"([^\"]*)\":\s*", r"--\1: ", message.strip())
-        text = text.replace("typing.Literal", "one of ")
+        key, _, given = text.removeprefix("--").partition(": ")
+        kind = next(
+            (a._typehint for a in self._actions if getattr(a, "_typehint", 0) and a.dest == key),
+            None,
+        )
+        value = re.search(r"(?:Got value|Given value): (.*)", given)
+        if kind is not None and value is not None:
+            text = f"--{key} must be {expected(kind)}, got {value[1]}"
         hints = []
         named = re.findall(r"--[\w.]+|(?<=Key ')[\w.]+|(?<=key ')[\w.]+", text)
         in_files = re.findall(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)

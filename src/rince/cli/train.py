@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from rince.cli.parser import HelpfulParser, jsonargparse, with_underscores
+from rince.core.checks import require
 from rince.training.config import TrainConfig, from_dict
 from rince.training.objectives import OBJECTIVES
 
+GROUPS = [option.name for option in fields(TrainConfig) if option.default_factory is not MISSING]
 EXAMPLES = """examples:
   rince train photos/                                   RINCE out-in on nested class folders
   rince train photos/ --objective supcon-out            a baseline, trained in the same way
@@ -60,29 +64,56 @@ def run(arguments: Sequence[str]) -> None:
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
     """Flags and YAML to a configuration; wrong ones end the program with a hint."""
-    config, given = _without_config(with_underscores(arguments))
+    files, given = _without_config(with_underscores(arguments))
     if given and not given[0].startswith("-"):
         given[0:1] = ["--data", given[0]]
+    from rince.training.folder import plain_yaml
+
+    parser = build_parser()
+    try:
+        in_files = [
+            flag
+            for file in files
+            for flag in _flags(plain_yaml(Path(file).read_text(encoding="utf-8")))
+        ]
+    except (OSError, ValueError) as error:
+        parser.error(f"--config {' '.join(files)}: {error}")
     # The parser lets the last one win: flags and DATA win over the file wherever it was given.
-    parsed = build_parser().parse_args([*config, *given])
+    parsed = parser.parse_args([*in_files, *given])
     values: dict[str, Any] = parsed.as_dict()
     values.pop("config", None)
     return from_dict(values)
 
 
 def _without_config(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """``--config FILE``, however often, and all the rest."""
-    config: list[str] = []
+    """The files of ``--config FILE``, however often, and all the rest."""
+    files: list[str] = []
     rest: list[str] = []
     waiting = iter(arguments)
     for argument in waiting:
         if argument == "--config":
-            config += [argument, *itertools.islice(waiting, 1)]
+            files += itertools.islice(waiting, 1)
         elif argument.startswith("--config="):
-            config.append(argument)
+            files.append(argument.removeprefix("--config="))
         else:
             rest.append(argument)
-    return config, rest
+    return files, rest
+
+
+def _flags(options: Any, prefix: str = "--") -> list[str]:
+    """What a file holds, as on the command line, where the same text means the same."""
+    require(isinstance(options, dict), f"a file of options was expected, got {options!r}")
+    flags = []
+    for name, value in options.items():
+        if value is None and name in GROUPS:
+            continue
+        if isinstance(value, dict) and (value or name in GROUPS):
+            flags += _flags(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            flags.append(f"{prefix}{name}={json.dumps(value)}")
+        else:
+            flags.append(f"{prefix}{name}={'null' if value is None else value}")
+    return flags
 
 
 def build_parser() -> Any:

@@ -14,6 +14,7 @@ def moved_names(
     old_module: str,
     new_places: Mapping[str, str],
     old_orders: Mapping[str, Sequence[str]] | None = None,
+    otherwise: Callable[[str], Any] | None = None,
 ) -> Callable[[str], Any]:
     """The ``__getattr__`` of a module whose names live elsewhere now.
 
@@ -22,6 +23,7 @@ def moved_names(
         new_places: name -> where it is now, with the module: ``rince.metrics.auroc``.
         old_orders: of functions whose arguments changed their order: name -> parameters as they
             could be given by position before. The old place keeps that order.
+        otherwise: the ``__getattr__`` of names that did not move.
 
     Returns:
         A function that warns with a ``DeprecationWarning`` and gives the object.
@@ -38,6 +40,8 @@ def moved_names(
 
     def getattr_of_module(name: str) -> Any:
         if name not in new_places:
+            if otherwise is not None:
+                return otherwise(name)
             raise AttributeError(f"module {old_module!r} has no attribute {name!r}")
         place = new_places[name]
         module, _, new_name = place.rpartition(".")

@@ -1,83 +1,209 @@
-"""What all option objects share: words out of a list, and building one from plain data (YAML)."""
+"""What all options objects share: values as they are meant, one check of types and ranges.
+
+Types are the annotations; a range stands beside its field: ``epochs: int = limited(20, low=1)``.
+"""
 
 from __future__ import annotations
 
 import difflib
+import math
+import operator
+import os
 from collections.abc import Collection, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from datetime import date
+from numbers import Real
+from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from rince.core.checks import require
 
-Options = TypeVar("Options")
+Built = TypeVar("Built")
+
+_LIMITS = {
+    "low": (operator.ge, "at least"),
+    "above": (operator.gt, "above"),
+    "high": (operator.le, "at most"),
+    "below": (operator.lt, "below"),
+}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 
 
-def check_choices(options: Any, prefix: str = "", skip: Collection[str] = ()) -> None:
-    """Refuse a value that is not one of the words of its ``Literal`` type.
-
-    Types are not checked at run time, and a wrong word would fail late, or choose a default.
+def limited(default: Any, *, shortest: int = 0, **limits: float) -> Any:
+    """A field of a number, or of a list of numbers, within limits.
 
     Args:
-        options: a dataclass. prefix: before the names in the message, as ``loss.``.
-        skip: fields not to look at.
-
-    Raises:
-        ValueError: the message names the field and the words.
+        default: its default. shortest: fewest numbers of a list.
+        limits: low and high, which belong to the range, above and below, which do not.
     """
-    for name, hint in get_type_hints(type(options)).items():
-        if get_origin(hint) is Literal and name not in skip:
-            given, allowed = getattr(options, name), get_args(hint)
+    return field(default=default, metadata={"limits": limits, "shortest": shortest})
+
+
+@dataclass  # as all that inherit from it are: jsonargparse takes no others for a group
+class Options:
+    """The base of dataclasses of options: building one never fails, ``check()`` does.
+
+    Values are taken as they are meant: a list is a tuple, a ``Path`` is text, and of what a file
+    holds ``"1e-3"`` is a number where the annotation says so.
+
+    Example:
+        >>> @dataclass
+        ... class Optim(Options):
+        ...     prefix = "optim."
+        ...     lr: float | None = limited(None, above=0)
+        >>> Optim("1e-3")
+        Optim(lr=0.001)
+        >>> Optim(-1).check()
+        Traceback (most recent call last):
+        ValueError: optim.lr must be a number, above 0 (or None), got -1
+    """
+
+    prefix = ""  # of the names in messages
+
+    def __post_init__(self) -> None:
+        for name, (kind, _) in _annotations(type(self)).items():
+            setattr(self, name, _meant(kind, getattr(self, name)))
+
+    def check(self) -> None:
+        """Refuse values of another type, out of range, or that do not go together.
+
+        Raises:
+            ValueError: the message names the option, what it takes and what was given.
+        """
+        self._check_fields()
+
+    def _check_fields(self, *, any_word: Collection[str] = (), types_only: bool = False) -> None:
+        """Each field by itself, and the options inside.
+
+        Args:
+            any_word: fields that may hold other words than those of their annotation.
+            types_only: words and ranges are not looked at.
+        """
+        annotations = _annotations(type(self))
+        for option in fields(self):
+            kind, optional = annotations[option.name]
+            value, loose = getattr(self, option.name), types_only or option.name in any_word
+            right = (value is None and optional) or _fits(kind, value, option.metadata, loose)
             require(
-                given in allowed,
-                f"{prefix}{name} must be one of {', '.join(allowed)}, got {given!r}",
+                right,
+                f"{self.prefix}{option.name} must be {expected(kind, option.metadata)}"
+                f"{' (or None)' * optional}, got {value!r}",
             )
+            if isinstance(value, Options):
+                value._check_fields(types_only=True) if types_only else value.check()
 
 
-def from_plain(cls: type[Options], data: Mapping[str, Any], prefix: str = "") -> Options:
+def expected(kind: Any, metadata: Mapping[str, Any] | None = None) -> str:
+    """What a field takes, in words: "a whole number, at least 1"."""
+    metadata = metadata or {}
+    limits = " and ".join(f"{_LIMITS[n][1]} {x:g}" for n, x in metadata.get("limits", {}).items())
+    limits = limits and f", {limits}"
+    kind, _ = _without_none(kind)
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if get_origin(kind) is tuple:
+        some = " of one or more" if metadata.get("shortest") else " of"
+        of_text = get_args(kind)[0] is str
+        return f"a list{some} {'texts, as [a, b]' if of_text else f'numbers{limits}, as [1, 2]'}"
+    return _KINDS.get(kind, "a group of options") + limits
+
+
+def from_plain(cls: type[Built], data: Mapping[str, Any] | None, prefix: str = "") -> Built:
     """Build a dataclass of options, and those inside it, from nested plain data.
 
-    Lists become tuples where the field is one. Values are not checked: an option object's own
-    ``check()`` does that.
+    Values are taken as :class:`Options` takes them; ``check()`` refuses what is wrong.
 
     Args:
-        cls: the dataclass. data: name -> value; fields left out take their defaults.
+        cls: the dataclass. data: name -> value; fields left out take their defaults, and None is
+            an empty group, as YAML reads a name with nothing behind it.
         prefix: before the names in the message, as ``loss.``.
 
     Raises:
         ValueError: an unknown or missing entry; the message names the nearest known one.
 
     Example:
-        >>> from dataclasses import dataclass
         >>> @dataclass
-        ... class Options:
+        ... class Loss(Options):
         ...     temperatures: tuple[float, ...] | None = None
-        >>> from_plain(Options, {"temperatures": [0.1, 0.3]})
-        Options(temperatures=(0.1, 0.3))
-        >>> from_plain(Options, {"temperature": 0.1})
+        >>> from_plain(Loss, {"temperatures": [0.1, 0.3]})
+        Loss(temperatures=(0.1, 0.3))
+        >>> from_plain(Loss, {"temperature": 0.1})
         Traceback (most recent call last):
         ValueError: there is no option temperature: did you mean temperatures?
     """
+    data = {} if data is None else data
     require(
         isinstance(data, Mapping),
         f"{prefix.rstrip('.') or 'the configuration'} must be a group of options, got {data!r}",
     )
-    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    known = {option.name: option for option in fields(cls)}  # type: ignore[arg-type]
     for name in data:
         near = difflib.get_close_matches(str(name), known, n=1)
         hint = f"did you mean {prefix}{near[0]}?" if near else f"known are {', '.join(known)}"
         require(name in known, f"there is no option {prefix}{name}: {hint}")
-    for name, field in known.items():
-        has_default = field.default is not MISSING or field.default_factory is not MISSING
+    for name, option in known.items():
+        has_default = option.default is not MISSING or option.default_factory is not MISSING
         require(name in data or has_default, f"the option {prefix}{name} is missing")
+    kinds = {name: kind for name, (kind, _) in _annotations(cls).items()}
+    return cls(
+        **{
+            name: from_plain(kinds[name], x, f"{prefix}{name}.") if is_dataclass(kinds[name]) else x
+            for name, x in data.items()
+        }
+    )
+
+
+def _annotations(cls: Any) -> dict[str, tuple[Any, bool]]:
+    """Field -> its type, and whether it may be None."""
     hints = get_type_hints(cls)
-    return cls(**{name: _converted(hints[name], x, f"{prefix}{name}.") for name, x in data.items()})
+    return {f.name: _without_none(hints[f.name]) for f in fields(cls)}
 
 
-def _converted(hint: Any, value: Any, prefix: str) -> Any:
-    if is_dataclass(hint):
-        return from_plain(hint, value, prefix)  # type: ignore[arg-type]
-    if isinstance(value, list) and any(
-        get_origin(each) is tuple for each in (hint, *get_args(hint))
-    ):
-        return tuple(value)
-    return value
+def _without_none(hint: Any) -> tuple[Any, bool]:
+    kinds = get_args(hint)
+    return (kinds[0], True) if NoneType in kinds else (hint, False)
+
+
+def _meant(kind: Any, value: Any) -> Any:
+    """The value as this type, if it can mean one; otherwise as it is, for the check to refuse."""
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(_meant(get_args(kind)[0], x) for x in value)
+    if isinstance(value, bool):
+        return value
+    if kind is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if kind is str and isinstance(value, int | float | date):
+        return str(value)
+    if kind is bool and isinstance(value, str) and value.lower() in _TRUE + _FALSE:
+        return value.lower() in _TRUE
+    return _number(kind, value) if kind in (int, float) and isinstance(value, str | Real) else value
+
+
+def _number(kind: type, given: Any) -> Any:
+    """An int where all digits are given, else a float; what is no number, as it is."""
+    text = str(given).strip()
+    try:
+        number = int(text) if text.lstrip("+-").isdigit() else float(given)
+    except ValueError:
+        return given
+    return int(number) if kind is int and float(number).is_integer() else number
+
+
+def _fits(kind: Any, value: Any, metadata: Mapping[str, Any], loose: bool) -> bool:
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) if loose else value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return (
+            isinstance(value, tuple)
+            and (loose or len(value) >= metadata.get("shortest", 0))
+            and all(_fits(get_args(kind)[0], x, metadata, loose) for x in value)
+        )
+    if isinstance(value, bool) and kind is not bool:
+        return False
+    if not isinstance(value, (int, float) if kind is float else kind):
+        return False
+    if kind not in (int, float) or loose:
+        return True
+    limits = metadata.get("limits", {})
+    return math.isfinite(value) and all(_LIMITS[n][0](value, x) for n, x in limits.items())

@@ -53,11 +53,10 @@ class TrainLoader:
         workers: processes that read items; 0: this one. No effect for items in memory.
         config: how strong the views are; None: the defaults.
         augment: "now"; "later": batches of items as they are kept, for :func:`augmented` on the
-            device; None: later where the items can wait (files of different sizes cannot).
-        pin_memory: page-locked memory for faster copies to a GPU (not for items in memory).
+            device, where they can wait (files of different sizes cannot).
 
     Raises:
-        ValueError: a plan for another number of items, or items that cannot wait.
+        ValueError: a plan for another number of items.
     """
 
     def __init__(
@@ -67,8 +66,7 @@ class TrainLoader:
         *,
         workers: int = 0,
         config: ViewConfig | None = None,
-        augment: Literal["now", "later"] | None = "now",
-        pin_memory: bool = False,
+        augment: Literal["now", "later"] = "now",
     ) -> None:
         require(
             plan.num_samples == len(items),
@@ -77,14 +75,9 @@ class TrainLoader:
         require(workers >= 0, f"workers must be at least 0, got {workers}")
         config = config or ViewConfig()
         item_views = items.item_views(config)
-        require(
-            augment != "later" or item_views is None,
-            "image files of different sizes cannot be augmented later; preload them, or "
-            'augment="now"',
-        )
         self.items = items
         self.plan = plan
-        self.augment = augment or ("later" if item_views is None else "now")
+        self.augment = augment
         self._augmentation = items.augmentation(config)
         self._workers: DataLoader[Any] | None = None
         self._keys = _Keys()
@@ -94,7 +87,6 @@ class TrainLoader:
                 batch_sampler=self._keys,
                 num_workers=workers,
                 persistent_workers=workers > 0,
-                pin_memory=pin_memory,
                 collate_fn=_collated,
                 generator=torch.Generator(),  # not the global one, which belongs to the training
             )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 KINDS = [TEXTS, CLIPS, IMAGES]
 """In the order in which they are asked; images take what no other does."""
+OWN_NOUNS = tuple(kind.noun for kind in KINDS)
 
 
 def kind_of(data: str, by_time: bool = False) -> Kind:
@@ -110,7 +111,14 @@ def register_kind(kind: Kind) -> None:
 
     Args:
         kind: the row.
+
+    Raises:
+        ValueError: its noun is that of one of rince's own.
     """
+    require(
+        kind.noun not in OWN_NOUNS,
+        f"{kind.noun} are a kind of rince's own: choose another noun for yours",
+    )
     KINDS[:] = [kind, *(other for other in KINDS if other.noun != kind.noun)]
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rince.core.checks import require
-from rince.core.options import check_choices
+from rince.core.options import Options, limited
 
 
 @dataclass
-class ImageOptions:
+class ImageOptions(Options):
     """Images: size, augmentation, and which of them.
 
     Args:
@@ -31,27 +31,21 @@ class ImageOptions:
         workers: processes that decode images when they are not kept in memory.
     """
 
+    prefix = "images."
+
     root: str | None = None
-    image_size: int | None = None
+    image_size: int | None = limited(None, low=8)
     augmentation: Literal["strong", "weak"] = "strong"
-    per_class: int | None = None
-    test_per_class: int | None = None
+    per_class: int | None = limited(None, low=1)
+    test_per_class: int | None = limited(None, low=1)
     cache: bool | None = None
     skip_unreadable: bool = False
     drop_duplicates: bool = False
-    workers: int = 2
-
-    def check(self) -> None:
-        """Refuse values out of range.
-
-        Raises:
-            ValueError: the message names the option.
-        """
-        check_choices(self, "images.")
+    workers: int = limited(2, low=0)
 
 
 @dataclass
-class VideoOptions:
+class VideoOptions(Options):
     """Folders of videos: how they are cut into clips.
 
     Args:
@@ -70,29 +64,23 @@ class VideoOptions:
             frames.
     """
 
-    frames: int = 8
-    stride: int = 4
-    hop: float | None = None
-    per_video: int | None = None
-    frame_size: int | None = None
+    prefix = "videos."
+
+    frames: int = limited(8, low=1)
+    stride: int = limited(4, low=1)
+    hop: float | None = limited(None, above=0)
+    per_video: int | None = limited(None, low=1)
+    frame_size: int | None = limited(None, low=1)
     shots: str | None = None
     splits: str | None = None
-    split: int = 1
+    split: int = limited(1, low=1, high=3)
     cache: str | None = None
-    cache_gb: float = 2.0
+    cache_gb: float = limited(2.0, low=0)
     decoder: Literal["pyav", "torchcodec"] = "pyav"
-
-    def check(self) -> None:
-        """Refuse values out of range.
-
-        Raises:
-            ValueError: the message names the option.
-        """
-        check_choices(self, "videos.")
 
 
 @dataclass
-class TableOptions:
+class TableOptions(Options):
     """Tables of items: a csv, tsv, jsonl or parquet file with a row an item.
 
     Args:
@@ -102,12 +90,14 @@ class TableOptions:
             is_gallery, sequence, start_s, end_s and source_video, in the order of the file.
     """
 
+    prefix = "table."
+
     column: str | None = None
     labels: tuple[str, ...] | None = None
 
 
 @dataclass
-class TextOptions:
+class TextOptions(Options):
     """Texts: how much of the text model to train.
 
     Args:
@@ -118,14 +108,16 @@ class TextOptions:
         max_tokens: longer texts are cut to this many tokens; None: as the model does.
     """
 
+    prefix = "text."
+
     column: str = "text"
     labels: tuple[str, ...] | None = None
-    layers: int | None = 2
-    max_tokens: int | None = None
+    layers: int | None = limited(2, low=0)
+    max_tokens: int | None = limited(None, low=1)
 
 
 @dataclass
-class BatchOptions:
+class BatchOptions(Options):
     """Class-balanced batches (PK sampling): M superclasses x P classes x K images.
 
     By default batches are drawn at random. M is batch_size / (P x K).
@@ -136,21 +128,18 @@ class BatchOptions:
             are drawn whatever their superclass. batch_size must be a multiple of P x K.
     """
 
-    images_per_class: int | None = None
-    classes_per_superclass: int | None = None
+    prefix = "batches."
 
-    def check(self, batch_size: int) -> None:
-        """Refuse values out of range, and batches that do not divide.
+    images_per_class: int | None = limited(None, low=1)
+    classes_per_superclass: int | None = limited(None, low=1)
+
+    def check_batch(self, batch_size: int) -> None:
+        """Refuse batches that do not divide.
 
         Raises:
             ValueError: the message names the option.
         """
         images, classes = self.images_per_class, self.classes_per_superclass
-        for name, value in (("images_per_class", images), ("classes_per_superclass", classes)):
-            require(
-                value is None or value >= 1,
-                f"batches.{name} must be at least 1, got {value}: leave it out for random batches",
-            )
         require(
             classes is None or images is not None,
             "batches.classes_per_superclass needs batches.images_per_class: how many images of "

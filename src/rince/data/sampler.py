@@ -208,7 +208,7 @@ def spread(counts: list[int], bins: int, size: int, generator: torch.Generator) 
 
 
 def dealt(counts: list[int], bins: int, size: int, generator: torch.Generator) -> list[list[int]]:
-    """:func:`spread` in time linear in what is dealt: a round gives each bin one."""
+    """:func:`spread` in time linear in what is dealt: a round gives each bin one, at random."""
     order = torch.randperm(len(counts), generator=generator)
     copies = torch.tensor(counts)[order]
     rounds = torch.repeat_interleave(order, copies).view(size, bins)

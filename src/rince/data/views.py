@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.options import Options, limited
 from rince.core.pixels import normalisation, normalised
 from rince.data.crops_and_colors import adjusted_colors, resized_crops
 
 _CROP_TRIES = 10  # as torchvision: then the largest centre crop of a legal shape
 
 
-@dataclass(frozen=True)
-class ViewConfig:
+@dataclass
+class ViewConfig(Options):
     """How strongly a view may differ from its image; the defaults are those of RINCE and SimCLR.
 
     Args:
@@ -34,31 +35,24 @@ class ViewConfig:
             [max(0, 1 - s), 1 + s], the hue shift from [-s, s] turns (s at most 0.5).
         jitter_probability: share of the views whose colours are changed at all.
         grayscale: probability of losing the colours.
-
-    Raises:
-        ValueError: a value out of its range.
     """
 
-    crop_scale: tuple[float, float] = (0.2, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
-    jitter_probability: float = 0.8
-    grayscale: float = 0.2
+    crop_scale: tuple[float, float] = limited((0.2, 1.0), above=0, high=1)
+    crop_ratio: tuple[float, float] = limited((3 / 4, 4 / 3), above=0)
+    flip: float = limited(0.5, low=0, high=1)
+    jitter: tuple[float, float, float, float] = limited((0.4, 0.4, 0.4, 0.1), low=0)
+    jitter_probability: float = limited(0.8, low=0, high=1)
+    grayscale: float = limited(0.2, low=0, high=1)
 
-    def __post_init__(self) -> None:
-        low, high = self.crop_scale
-        require(0 < low <= high <= 1, f"crop_scale must be 0 < low <= high <= 1, got {low}, {high}")
-        low, high = self.crop_ratio
-        require(0 < low <= high, f"crop_ratio must be 0 < low <= high, got {low}, {high}")
-        for name in ("flip", "jitter_probability", "grayscale"):
+    def check(self) -> None:
+        super().check()
+        for name, length in (("crop_scale", 2), ("crop_ratio", 2), ("jitter", 4)):
             value = getattr(self, name)
-            require(0 <= value <= 1, f"{name} is a probability and must be in [0, 1], got {value}")
-        require(
-            len(self.jitter) == 4 and min(self.jitter) >= 0 and self.jitter[3] <= 0.5,
-            f"jitter must be four strengths >= 0 (brightness, contrast, saturation, hue) with "
-            f"hue <= 0.5, got {self.jitter}",
-        )
+            require(len(value) == length, f"{name} must be {length} numbers, got {value}")
+            require(
+                name == "jitter" or value[0] <= value[1], f"{name} must be (low, high), got {value}"
+            )
+        require(self.jitter[3] <= 0.5, f"jitter's hue must be at most 0.5, got {self.jitter}")
 
 
 class ViewDraws(NamedTuple):
@@ -116,7 +110,10 @@ class BatchAugmentation:
 
     image_size: int
     channels: int = 3
-    config: ViewConfig = ViewConfig()
+    config: ViewConfig = field(default_factory=ViewConfig)
+
+    def __post_init__(self) -> None:
+        self.config.check()
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Draw a view of every image.
@@ -174,6 +171,7 @@ def image_views(
     from torchvision.transforms import v2
 
     config = config or ViewConfig()
+    config.check()
     mean, std = normalisation(channels)
     steps = [
         v2.RandomResizedCrop(image_size, config.crop_scale, config.crop_ratio, antialias=True),

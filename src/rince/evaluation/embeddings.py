@@ -122,7 +122,7 @@ def require_writable(file: Path) -> None:
         import_extra("pyarrow.parquet", "parquet")
 
 
-def save_embeddings(embeddings: Embeddings, file: Path) -> None:
+def save_embeddings(embeddings: Embeddings, file: str | Path) -> None:
     """Write ``paths``, ``embeddings`` (N, D) and ``model`` to a .npz file, or a parquet table.
 
     The table has the columns ``path`` and ``embedding``, a list of D floats, and the model in its
@@ -132,6 +132,7 @@ def save_embeddings(embeddings: Embeddings, file: Path) -> None:
         RinceError, ImportError: as :func:`require_writable`.
         OSError: it cannot be written.
     """
+    file = Path(file)
     require_writable(file)
     vectors = embeddings.vectors.numpy()
     if file.suffix == ".npz":
@@ -158,7 +159,7 @@ def save_embeddings(embeddings: Embeddings, file: Path) -> None:
         parquet.write_table(table.replace_schema_metadata({_MODEL: embeddings.model}), part)
 
 
-def load_embeddings(file: Path) -> Embeddings:
+def load_embeddings(file: str | Path) -> Embeddings:
     """Read what :func:`save_embeddings` wrote.
 
     Raises:
@@ -166,6 +167,7 @@ def load_embeddings(file: Path) -> Embeddings:
         ValueError: it ends neither in .npz nor in .parquet.
         ImportError: pyarrow is not installed, for parquet.
     """
+    file = Path(file)
     _require_suffix(file)
     if not file.is_file():
         raise RinceError(f"there is no file {file}: `rince embed RUN FOLDER -o {file}` writes it")

@@ -126,6 +126,7 @@ def measure(
 ) -> Measured:
     """The numbers of :func:`evaluate_backbone`, which has the arguments."""
     options, taxonomy = options or EvaluationOptions(), splits.train.taxonomy
+    options.check()
     unseen = int((splits.test.labels >= taxonomy.num_classes).sum())
     require(
         unseen == 0,

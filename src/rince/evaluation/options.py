@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rince.core.checks import require
+from rince.core.options import Options, limited
 
 
-@dataclass(frozen=True)
-class EvaluationOptions:
+@dataclass
+class EvaluationOptions(Options):
     """How much to do.
 
     Args:
@@ -19,25 +19,12 @@ class EvaluationOptions:
         near: clips of one video up to this many seconds apart count as near each other. The same
             for all runs, whatever ranks they were trained on.
         seed: of the probe, the map, and the choice of queries.
-
-    Raises:
-        ValueError: a number out of its range.
     """
 
-    probe_epochs: int = 100
-    knn_k: int = 20
-    map_points: int = 1000
-    gallery_queries: int = 10
-    gallery_neighbours: int = 8
-    near: float = 10.0
+    probe_epochs: int = limited(100, low=1)
+    knn_k: int = limited(20, low=1)
+    map_points: int = limited(1000, low=0)
+    gallery_queries: int = limited(10, low=1)
+    gallery_neighbours: int = limited(8, low=1)
+    near: float = limited(10.0, low=0)
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("probe_epochs", "knn_k", "gallery_queries", "gallery_neighbours"):
-            require(
-                getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}"
-            )
-        for name in ("map_points", "near"):
-            require(
-                getattr(self, name) >= 0, f"{name} must be at least 0, got {getattr(self, name)}"
-            )

@@ -139,12 +139,13 @@ def of_space(metrics: Mapping[str, float], space: Space) -> dict[str, float]:
     return {k.removeprefix(EMBEDDING): value for k, value in own.items()}
 
 
-def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
+def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     """Write ``results.json`` and ``evaluation.npz``; each is replaced whole or not at all.
 
     Raises:
         RinceError: a file cannot be written.
     """
+    folder = Path(folder)
     numbers = {
         "metrics": dict(evaluation.metrics),
         "info": dict(evaluation.info),
@@ -168,11 +169,12 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
     if evaluation.class_similarity is not None:
         for name in ClassSimilarity.__dataclass_fields__:
             arrays[f"classes/{name}"] = getattr(evaluation.class_similarity, name)
+    text = json.dumps(numbers, indent=2, allow_nan=False) + "\n"  # before a file is replaced
     try:
         with replacing(folder / ARRAYS_FILE) as part, part.open("wb") as stream:
             np.savez_compressed(stream, allow_pickle=False, **arrays)
         with replacing(folder / RESULTS_FILE) as part:
-            part.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RinceError(
             f"could not write the results of {folder} ({error}); what was there before is "
@@ -180,12 +182,13 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> None:
         ) from error
 
 
-def load_evaluation(folder: Path) -> Evaluation:
+def load_evaluation(folder: str | Path) -> Evaluation:
     """Read what :func:`save_evaluation` wrote.
 
     Raises:
         RinceError: the folder has not been evaluated, or a file is damaged.
     """
+    folder = Path(folder)
     for name in (RESULTS_FILE, ARRAYS_FILE):  # both, or the run was never evaluated to the end
         if not (folder / name).is_file():
             raise RinceError(f"{folder} has no {name}: run `rince evaluate {folder}` first")

@@ -146,21 +146,31 @@ STEPS: tuple[Step, ...] = (
 
 
 def measured(context: Context, steps: Sequence[Step]) -> dict[str, float]:
-    """The metrics of all steps, each name once.
+    """The metrics of all steps, each name once, as plain numbers.
 
     Raises:
-        ValueError: two steps give a metric of the same name.
+        ValueError: two steps give a metric of the same name, or one gives what is no number.
     """
     metrics: dict[str, float] = {}
     for step in steps:
-        of_step = step(context)
-        twice = sorted(metrics.keys() & of_step.keys())
-        require(
-            not twice,
-            f"the evaluation step {getattr(step, '__name__', step)} gives {', '.join(twice)}, "
-            "which an earlier step gives too: choose other names",
+        of_step, gives = (
+            step(context),
+            f"the evaluation step {getattr(step, '__name__', step)} gives",
         )
-        metrics |= of_step
+        require(isinstance(of_step, Mapping), f"{gives} {of_step!r} in place of name -> number")
+        for name, value in of_step.items():
+            require(
+                name not in metrics,
+                f"{gives} {name}, which an earlier step gives too: choose other names",
+            )
+            try:
+                metrics[str(name)] = float(value)
+            except (TypeError, ValueError, RuntimeError) as error:  # the last: a tensor of many
+                raise ValueError(f"{gives} {value!r} for {name}: give one number") from error
+            require(
+                math.isfinite(metrics[str(name)]),
+                f"{gives} {value} for {name}: leave out what cannot be measured",
+            )
     return metrics
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from rince.core.checks import require
+from rince.core.options import Options, limited
 
 # The temperatures of the paper's CIFAR-100 study, and its setting for three ranks.
 DEFAULT_TEMPERATURES = (0.1, 0.225, 0.5)
 
 
 @dataclass
-class LossOptions:
+class LossOptions(Options):
     """The loss.
 
     Args:
@@ -29,32 +29,14 @@ class LossOptions:
             itself included (0: none).
     """
 
+    prefix = "loss."
+
     variant: Literal["in", "out", "out-in"] = "out-in"
     positives: Literal["exclusive", "cumulative"] = "exclusive"
-    temperatures: tuple[float, ...] | None = None
-    temperature: float = 0.1
-    margin: float = 0.2
-    smoothing: float = 0.0
-
-    def check(self) -> None:
-        """Refuse numbers out of range.
-
-        Raises:
-            ValueError: a temperature or margin that is not positive, smoothing outside [0, 1).
-        """
-        for name, given in (
-            ("loss.temperature", (self.temperature,)),
-            ("loss.temperatures", self.temperatures or ()),
-        ):
-            require(
-                all(t > 0 and math.isfinite(t) for t in given),
-                f"{name} must be positive, got {', '.join(map(str, given))}",
-            )
-        require(self.margin > 0, f"loss.margin must be positive, got {self.margin}")
-        require(
-            0 <= self.smoothing < 1,
-            f"loss.smoothing must be at least 0 and below 1, got {self.smoothing}",
-        )
+    temperatures: tuple[float, ...] | None = limited(None, above=0, shortest=1)
+    temperature: float = limited(0.1, above=0)
+    margin: float = limited(0.2, above=0)
+    smoothing: float = limited(0.0, low=0, below=1)
 
     def temperatures_for(self, num_ranks: int) -> tuple[float, ...]:
         """The temperatures given, or the paper's for this number of ranks.

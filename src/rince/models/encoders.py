@@ -61,7 +61,7 @@ class Encoder(Protocol):
     def fingerprint(self) -> str:
         """The same for two encoders that give the same numbers for the same input."""
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write it into a folder that is there; :func:`load_encoder` reads it."""
 
     def write_onnx(self, file: Path) -> float | None:

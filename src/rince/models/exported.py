@@ -101,9 +101,9 @@ class ImageEncoder:
         of_clips = (spec.frames, self.stride, self.frame_size)
         return fingerprint((*facts, *(x for x in of_clips if x is not None)), self.module)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """:func:`save_exported`."""
-        save_exported(self, folder)
+        save_exported(self, Path(folder))
 
     def write_onnx(self, file: Path) -> float | None:
         """:func:`rince.models.onnx_file.write_onnx`."""

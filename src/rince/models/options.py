@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from rince.core.checks import require
+from rince.core.options import Options, limited
 
 Space: TypeAlias = Literal["embedding", "backbone"]
 """What is compared: embeddings of the projection head, or the backbone's features."""
 
 
 @dataclass
-class ModelOptions:
+class ModelOptions(Options):
     """The encoder.
 
     Args:
@@ -32,26 +33,19 @@ class ModelOptions:
         queue_size: number of past keys that serve as keys too (the paper: 4096); needs momentum.
     """
 
+    prefix = "model."
+
     backbone: str | None = None
     pretrained: bool = False
     start_from: str | None = None
-    embedding_dim: int = 128
-    momentum: float | None = None
-    queue_size: int = 0
+    embedding_dim: int = limited(128, low=1)
+    momentum: float | None = limited(None, low=0, high=1)
+    queue_size: int = limited(0, low=0)
 
     def check(self) -> None:
-        """Refuse values out of range.
-
-        Raises:
-            ValueError: the message names the option.
-        """
+        super().check()
         require(
             self.queue_size == 0 or self.momentum is not None,
             "model.queue_size needs a momentum encoder (keys of an encoder that changes fast "
             "grow stale): set model.momentum, for instance 0.99",
-        )
-        require(self.queue_size >= 0, f"model.queue_size must be at least 0, got {self.queue_size}")
-        require(
-            self.momentum is None or 0 <= self.momentum <= 1,
-            f"model.momentum must lie between 0 and 1, got {self.momentum}",
         )

@@ -94,8 +94,9 @@ class SentenceModel:
         """The same for two models that give the same numbers for the same text."""
         return fingerprint((self.model.max_seq_length,), self.model)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write into a folder that is there what ``SentenceTransformer(folder)`` reads."""
+        folder = Path(folder)
         self.model.save_pretrained(str(folder), create_model_card=False)
         for file in folder.rglob("*.safetensors"):  # written for their owner alone
             file.chmod((folder / SENTENCE_FILE).stat().st_mode)

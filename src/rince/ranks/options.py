@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import re
 from dataclasses import dataclass, fields
 from pathlib import PurePath
 from typing import Literal
 
 from rince.core.checks import require
-from rince.core.options import check_choices
+from rince.core.options import Options, limited
 
 SCORE_FILES = (".csv", ".npy", ".parquet")
 RULES = ("thresholds", "quantiles", "top_k")
@@ -17,7 +17,7 @@ TIME_OPTIONS = ("near", "unit", "shots", "beyond")
 
 
 @dataclass
-class RankOptions:
+class RankOptions(Options):
     """How similar two items are for RINCE; by default as the superclasses of the data say.
 
     Runs are always evaluated by the classes and superclasses of the data.
@@ -46,33 +46,29 @@ class RankOptions:
         forget: ignore this share of the pairs of classes (by the seed).
     """
 
+    prefix = "ranks."
+
     by: Literal["classes", "time"] = "classes"
-    near: tuple[float, ...] = (10.0,)
+    near: tuple[float, ...] = limited((10.0,), low=0)
     unit: Literal["seconds", "fraction"] = "seconds"
     shots: bool = False
     beyond: Literal["rank", "negative", "ignore"] = "rank"
     scores: str | None = None
-    thresholds: tuple[float, ...] | None = None
-    quantiles: tuple[float, ...] | None = None
-    top_k: tuple[int, ...] | None = None
+    thresholds: tuple[float, ...] | None = limited(None, shortest=1)
+    quantiles: tuple[float, ...] | None = limited(None, low=0, high=1, shortest=1)
+    top_k: tuple[int, ...] | None = limited(None, low=1, shortest=1)
     missing: Literal["ignore", "negative"] = "ignore"
     text_model: str | None = None
-    score_noise: float = 0.0
-    move_classes: float = 0.0
-    forget: float = 0.0
+    score_noise: float = limited(0.0, low=0)
+    move_classes: float = limited(0.0, low=0, high=1)
+    forget: float = limited(0.0, low=0, high=1)
 
     def rules(self) -> list[str]:
         """Which of thresholds, quantiles and top_k are given."""
         return [name for name in RULES if getattr(self, name) is not None]
 
     def check(self) -> None:
-        """Refuse what does not go together.
-
-        Raises:
-            ValueError: scores without exactly one rule, an option that needs what is not given,
-                or noise out of range.
-        """
-        check_choices(self, "ranks.")
+        super().check()
         default, by_time = RankOptions(), self.by == "time"
         for option in fields(self):
             timed = option.name in TIME_OPTIONS
@@ -110,12 +106,17 @@ class RankOptions:
             f"ranks.text_model is for ranks.scores text, got {self.scores}",
         )
         require(
-            math.isfinite(self.score_noise) and self.score_noise >= 0,
-            f"ranks.score_noise must be at least 0, got {self.score_noise}",
+            self.unit == "seconds" or max(self.near, default=0) <= 1,
+            f"ranks.near in fractions of the video must be at most 1, got {self.near}",
         )
-        for name in ("move_classes", "forget"):
-            share = getattr(self, name)
-            require(0 <= share <= 1, f"ranks.{name} must be a share in [0, 1], got {share}")
+        for name in ("near", "thresholds", "quantiles"):
+            given = getattr(self, name) or ()
+            up = given if name == "near" else given[::-1]
+            require(
+                all(a < b for a, b in itertools.pairwise(up)),
+                f"ranks.{name} must {'rise' if name == 'near' else 'fall'} from rank 2 on, got "
+                f"{', '.join(f'{x:g}' for x in given)}",
+            )
 
     def label(self) -> str:
         """What differs from the default ranks, for a table; "" if nothing does."""

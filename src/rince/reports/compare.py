@@ -50,7 +50,7 @@ def read_run(folder: Path) -> RunReport:
     about_file = folder / ABOUT_FILE
     about = json.loads(about_file.read_text()) if about_file.exists() else {}
     return RunReport(
-        label=config.label(),
+        label=about.get("label") or config.label(),  # of an objective from outside, by its row
         folder=folder,
         evaluation=load_evaluation(folder),
         config=dict(_flat(to_dict(config))),

@@ -18,7 +18,7 @@ from rince.ranks.readers import some_names
 from rince.ranks.taxonomy import Taxonomy
 from rince.reports.run_report import one_line
 from rince.reports.table import format_metric, markdown_escape
-from rince.training.objectives import OBJECTIVES
+from rince.training.objectives import Objective
 
 # Of the machine and the people that trained it, not of the network.
 _PRIVATE = ("name", "output", "progress", "accelerator", "devices")
@@ -70,6 +70,7 @@ def model_card(
     *,
     name: str,
     label: str,
+    objective: Objective,
     config: Mapping[str, Any],
     step: int,
     ranks: ClassRanks | Taxonomy,
@@ -80,7 +81,7 @@ def model_card(
     """The text of a card.
 
     Args:
-        label: of the method, such as "rince out-in".
+        label: of the method, such as "rince out-in". objective: its row.
         config: the run's, nested. Of absolute paths only the last part is shown, as cards are
             published and folders tell of people.
         about: about.json of a finished run; empty for another.
@@ -114,7 +115,7 @@ def model_card(
         num_classes=len(encoder.classes),
         classes=some_names(encoder.classes),
         results=_results(evaluation, features, encoder.noun),
-        ranks=_ranks(ranks, config, label),
+        ranks=_ranks(ranks, config, objective, label),
         training=_training(step, about),
         config=yaml.safe_dump(_publishable(config), sort_keys=False),
         versions="\n".join(
@@ -159,10 +160,11 @@ def _results(evaluation: Evaluation | None, features: bool, inputs: str) -> str:
     return "\n".join(lines)
 
 
-def _ranks(ranks: ClassRanks | Taxonomy, config: Mapping[str, Any], label: str) -> str:
+def _ranks(
+    ranks: ClassRanks | Taxonomy, config: Mapping[str, Any], objective: Objective, label: str
+) -> str:
     """Pairs of different classes by rank; on the diagonal all are rank 1."""
-    row = OBJECTIVES.get(config["objective"])  # None of one from outside, which may read them
-    if row is not None and "ranks" not in row.reads:
+    if "ranks" not in objective.reads:
         return f"{label} does not read `ranks`."
     if config["ranks"]["by"] == "time":
         return "By time: rank 1 is the same clip; see `ranks` in the configuration below."

@@ -6,6 +6,7 @@ from .config import ImageOptions as ImageOptions
 from .config import LossOptions as LossOptions
 from .config import ModelOptions as ModelOptions
 from .config import OptimOptions as OptimOptions
+from .config import RankOptions as RankOptions
 from .config import TableOptions as TableOptions
 from .config import TextOptions as TextOptions
 from .config import TrainConfig as TrainConfig

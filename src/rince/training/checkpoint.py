@@ -12,9 +12,8 @@ from torch import nn
 
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
-from rince.core.options import check_choices
 from rince.data.kinds import TrainedNetwork, kind_named
-from rince.models.backbones import Backbone
+from rince.models.backbones import Backbone, as_backbone
 from rince.models.encoders import Encoder
 from rince.models.heads import projection_head
 from rince.models.options import Space
@@ -28,6 +27,7 @@ from rince.training.ranks import kept_ranks
 
 CHECKPOINT_KEY = "rince"  # of what the checkpoint says of the run
 OWN_OBJECTIVE = "own_objective"
+OWN_BACKBONE = "own_backbone"
 BACKBONE_PREFIX = "encoder.backbone."
 HEAD_PREFIX = "encoder.head."
 
@@ -68,7 +68,7 @@ class TrainedRun:
         return "backbone" if self.head is None else "embedding"
 
 
-def load_run(folder: str | Path, backbone: Backbone | None = None) -> TrainedRun:
+def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -> TrainedRun:
     """Read a run's backbone, strictly: every weight must be there and fit.
 
     Args:
@@ -82,12 +82,15 @@ def load_run(folder: str | Path, backbone: Backbone | None = None) -> TrainedRun
     folder = Path(folder)
     checkpoint = read_checkpoint(folder)
     about = checkpoint[CHECKPOINT_KEY]
-    require_own_backbone(about, backbone, folder, f"load_run({str(folder)!r}, backbone=...)")
+    call = f"load_run({str(folder)!r}, backbone=...)"
+    require_own(backbone, about, OWN_BACKBONE, folder, call)
     spec = InputSpec.from_dict(about)
     config = from_dict(about["config"]).with_defaults(kind_named(spec.noun))
-    objective = recorded_objective(about, config)
+    objective = recorded_objective(about, config, folder)
     if backbone is None:
         backbone = configured_backbone(config, spec)
+    elif not isinstance(backbone, Backbone):
+        backbone = as_backbone(backbone, spec)
     weights = checkpoint["state_dict"]
     load_strictly(backbone.module, _below(BACKBONE_PREFIX, weights), folder / CHECKPOINT_FILE)
     backbone.module.eval()
@@ -110,7 +113,7 @@ def load_run(folder: str | Path, backbone: Backbone | None = None) -> TrainedRun
         classifier=_classifier(objective, weights, taxonomy.num_classes),
         head=head,
         ranks=kept_ranks(about, taxonomy),
-        own_backbone=bool(about.get("own_backbone")),
+        own_backbone=bool(about.get(OWN_BACKBONE)),
     )
 
 
@@ -193,54 +196,52 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def require_own_backbone(
-    about: Mapping[str, Any], backbone: Backbone | None, folder: Path, call: str
+def require_own(
+    part: object | None, about: Mapping[str, Any], key: str, folder: Path, call: str
 ) -> None:
-    """A module of the user's own is code, which the run's folder does not hold.
+    """A module or an objective of the user's own is code, which the run's folder does not hold.
+
+    Args:
+        part: it, if it is given. about: what the checkpoint says. key: its entry for such a part.
+        folder: the run's. call: what to write, for the message.
 
     Raises:
         RinceError: the run was trained with one, and none is given.
     """
-    if backbone is None and about.get("own_backbone"):
+    if part is None and about.get(key):
         raise RinceError(
-            f"{folder} was trained with a module of your own, which its folder does not hold: "
-            f"build it as it was built for training and pass it, in Python: {call}"
+            f"{folder} was trained with {_OWN[key].format(**about['config'])} of your own, which "
+            f"its folder does not hold: build it as for the training and pass it, in Python: {call}"
         )
+
+
+_OWN = {OWN_BACKBONE: "a module", OWN_OBJECTIVE: "an objective ({objective})"}
 
 
 def own_facts(objective: Objective) -> dict[str, Any]:
-    """What a checkpoint says of a user's own objective: enough to read its head, not its code."""
+    """What a checkpoint says of a user's own objective: its row, but for its code."""
     if objective.name in OBJECTIVES:
         return {}
-    return {OWN_OBJECTIVE: {"classifier": objective.classifier, "num_heads": objective.num_heads}}
+    facts = ("classifier", "num_heads", "reads", "by_time")
+    return {OWN_OBJECTIVE: {name: getattr(objective, name) for name in facts}}
 
 
-def recorded_objective(about: Mapping[str, Any], config: TrainConfig) -> Objective:
-    """The objective of a run, as its checkpoint tells it."""
-    own = about.get(OWN_OBJECTIVE)
-    if own is not None:
-        return Objective(config.objective, **own)
-    check_choices(config)
-    return OBJECTIVES[config.objective]
-
-
-def resumed_objective(
-    about: Mapping[str, Any], config: TrainConfig, objective: Objective | None, folder: Path
+def recorded_objective(
+    about: Mapping[str, Any], config: TrainConfig, folder: Path, given: Objective | None = None
 ) -> Objective:
-    """The objective to go on with: a user's own is code, which the run's folder does not hold.
+    """The objective of a run, as its checkpoint tells it; or the same one, given with its code.
 
     Raises:
-        RinceError: the run was trained with one and none is given; or another one is given.
+        RinceError: another one is given, or the table does not hold it.
     """
-    recorded = recorded_objective(about, config)
-    if objective is not None and objective.name != recorded.name:
+    own = about.get(OWN_OBJECTIVE)
+    if given is not None and given.name != config.objective:
         raise RinceError(
-            f"{folder} was trained with the objective {recorded.name}, not with {objective.name}: "
+            f"{folder} was trained with the objective {config.objective}, not with {given.name}: "
             f"give that one, or start a new run"
         )
-    if objective is None and OWN_OBJECTIVE in about:
-        raise RinceError(
-            f"{folder} was trained with an objective of your own, {recorded.name}, which its "
-            f"folder does not hold: pass it, in Python: resume(folder, objective=...)"
-        )
-    return objective or recorded
+    if given is None and own is None and config.objective not in OBJECTIVES:
+        raise RinceError(f"{folder} has the objective {config.objective!r}, which is not known")
+    if own is not None:
+        return given or Objective(config.objective, **{"reads": ("ranks",), **own})
+    return given or OBJECTIVES[config.objective]

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import PurePath
 from typing import Any, Literal
 
 from rince.core.checks import require, warn
-from rince.core.options import check_choices, from_plain
+from rince.core.moved import moved_names
+from rince.core.options import Options, from_plain, limited
 from rince.core.tables import TABLE_SUFFIXES
 from rince.data.kind import Kind
 from rince.data.options import BatchOptions as BatchOptions
@@ -28,7 +30,7 @@ from rince.training.options import OptimOptions as OptimOptions
 
 
 @dataclass
-class TrainConfig:
+class TrainConfig(Options):
     """Train an encoder on images, clips of videos, or texts, with ranked positives.
 
     Args:
@@ -68,18 +70,18 @@ class TrainConfig:
     text: TextOptions = field(default_factory=TextOptions)
     table: TableOptions = field(default_factory=TableOptions)
     batches: BatchOptions = field(default_factory=BatchOptions)
-    epochs: int = 20
-    batch_size: int = 256
-    micro_batch: int | None = None
-    seed: int = 0
+    epochs: int = limited(20, low=1)
+    batch_size: int = limited(256, low=1)
+    micro_batch: int | None = limited(None, low=1)
+    seed: int = limited(0, low=0, high=2**32 - 1)
     name: str | None = None
     output: str = "runs"
     accelerator: str = "auto"
     devices: str = "auto"
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    checkpoint_every: int = 200
-    log_every: int = 10
-    knn_every: int = 1
+    checkpoint_every: int = limited(200, low=1)
+    log_every: int = limited(10, low=1)
+    knn_every: int = limited(1, low=0)
     progress: bool = True
 
     def check(self, objective: Objective | None = None) -> None:
@@ -107,23 +109,14 @@ class TrainConfig:
         Raises:
             ValueError: as :meth:`check`.
         """
-        check_choices(self, skip=() if objective is None else ("objective",))
-        check_choices(self.loss, "loss.")
-        self.loss.check()
-        self.ranks.check()
-        self.model.check()
-        self.images.check()
-        self.videos.check()
-        for name in ("epochs", "batch_size", "checkpoint_every", "log_every"):
-            value = getattr(self, name)
-            require(value >= 1, f"{name} must be at least 1, got {value}")
+        self._check_fields(any_word=() if objective is None else ("objective",))
+        require(bool(self.data), "data must be a folder, a file or a name, got ''")
         require(
-            self.micro_batch is None or self.micro_batch >= 1,
-            f"micro_batch must be at least 1 image, got {self.micro_batch}: leave it out to encode "
-            f"the batch at once",
+            ".." not in PurePath(self.name or "").parts and not PurePath(self.name or "").root,
+            f"name must be a folder below output, got {self.name!r}: choose another output for it",
         )
-        self.optim.check(self.epochs)
-        self.batches.check(self.batch_size)
+        self.optim.check_warmup(self.epochs)
+        self.batches.check_batch(self.batch_size)
         row = objective or OBJECTIVES[self.objective]
         require(
             not row.within_batch or self.model.momentum is None,
@@ -131,14 +124,14 @@ class TrainConfig:
             f"model.queue_size",
         )
 
-    def run_name(self) -> str:
-        """Name of the run's folder."""
+    def run_name(self, objective: Objective | None = None) -> str:
+        """Name of the run's folder; ``objective`` as in :meth:`check`."""
         if self.name:
             return self.name
         data = self.data.rstrip("/").rpartition("/")[2] or "data"
         for suffix in TABLE_SUFFIXES:
             data = data.removesuffix(suffix)
-        reads, parts = self._reads(), [data, self.objective]
+        reads, parts = self._row(objective).reads, [data, self.objective]
         if "loss.variant" in reads:
             parts.append(self.loss.variant)
         if ("ranks" in reads or self.ranks.by == "time") and self.ranks.label():
@@ -149,9 +142,10 @@ class TrainConfig:
             parts.append("weak")
         return "-".join([*parts, f"seed{self.seed}"])
 
-    def label(self) -> str:
-        """What a table calls this method, the same for all seeds."""
-        reads, method, parts = self._reads(), self.objective, []
+    def label(self, objective: Objective | None = None) -> str:
+        """What a table calls this method, the same for all seeds; as :meth:`run_name`."""
+        row, method, parts = self._row(objective), self.objective, []
+        reads = row.reads
         if "loss.variant" in reads:
             method += f" {self.loss.variant}"
         if "loss.positives" in reads and self.loss.positives == "cumulative":
@@ -160,8 +154,7 @@ class TrainConfig:
             method += " smoothed"
         if "ranks" in reads and self.ranks.label():
             parts.append(self.ranks.label())
-        row = OBJECTIVES.get(self.objective)
-        if self.ranks.by == "time" and row is not None and row.by_time == "video":
+        if self.ranks.by == "time" and row.by_time == "video":
             parts.append("all of the video")
         if self.images.augmentation == "weak":
             parts.append("weak augmentation")
@@ -176,10 +169,10 @@ class TrainConfig:
             optim=self.optim.resolved(kind.optimizer),
         )
 
-    def _reads(self) -> tuple[str, ...]:
-        """The options that the objective reads; one that is none of the table: the ranks."""
-        row = OBJECTIVES.get(self.objective)
-        return ("ranks",) if row is None else row.reads
+    def _row(self, objective: Objective | None) -> Objective:
+        """That of the objective; of one that is known by its name alone: it reads the ranks."""
+        by_name = Objective(self.objective, reads=("ranks",))
+        return objective or OBJECTIVES.get(self.objective, by_name)
 
     def _unread_options(self, objective: Objective) -> list[str]:
         """Options that were set, but that the objective does not read."""
@@ -208,24 +201,25 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
 
 
 def from_dict(data: Mapping[str, Any]) -> TrainConfig:
-    """Back from :func:`to_dict`'s form, or YAML. Values are not checked: see
+    """Back from :func:`to_dict`'s form, or YAML. Ranges and words are not checked: see
     :meth:`TrainConfig.check`.
 
     Raises:
-        ValueError: an unknown or missing entry.
+        ValueError: an unknown or missing entry, or a value of another type.
     """
     try:
-        return from_plain(TrainConfig, data)
+        config = from_plain(TrainConfig, data)
+        config._check_fields(types_only=True)
+        return config
     except ValueError as error:
         raise ValueError(f"not a training configuration: {error}") from None
 
 
-# Their old names, for one release.
-LossConfig = LossOptions
-RanksConfig = RankOptions
-ModelConfig = ModelOptions
-OptimConfig = OptimOptions
-DataConfig = ImageOptions
-VideoConfig = VideoOptions
-TextConfig = TextOptions
-BatchConfig = BatchOptions
+_RENAMED = {"Data": "Image", "Ranks": "Rank"}
+__getattr__ = moved_names(
+    __name__,
+    {
+        f"{name}Config": f"rince.training.{_RENAMED.get(name, name)}Options"
+        for name in ("Loss", "Ranks", "Model", "Optim", "Data", "Video", "Text", "Batch")
+    },
+)

@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from torch import nn
+
 from rince._version import __version__
-from rince.core.checks import RinceError, warn
+from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
 from rince.core.input_spec import InputSpec
-from rince.data.items import Marks, Splits
+from rince.data.items import Items, Marks, Splits
 from rince.data.kinds import NAMED, kind_of, load_outliers, load_test
 from rince.evaluation.drawings import roc_curves
 from rince.evaluation.evaluate import draw, measure
@@ -40,7 +42,7 @@ def evaluate_run(
     split: int = 1,
     skip_unreadable: bool = False,
     device: str = "auto",
-    backbone: Backbone | None = None,
+    backbone: Backbone | nn.Module | None = None,
     steps: Sequence[Step] = STEPS,
     splits: Splits | None = None,
 ) -> Evaluation:
@@ -73,6 +75,14 @@ def evaluate_run(
     """
     folder, started = Path(folder), time.perf_counter()
     device, options = known_device(device), options or EvaluationOptions()
+    options.check()
+    for name, given in (("outliers", outliers), ("tests", tests)):
+        require(
+            isinstance(given or {}, Mapping),
+            f"{name} must map names to data, as {{'digits': 'digits'}}, got {given!r}",
+        )
+    require(splits_folder is None or data is not None, f"--splits {splits_folder} needs --data")
+    require(split == 1 or splits_folder is not None, f"--split {split} needs --splits")
     trained = load_run(folder, backbone)
     if not (folder / ABOUT_FILE).exists():  # written when the training ends
         warn(
@@ -87,64 +97,78 @@ def evaluate_run(
         skip_unreadable=config.images.skip_unreadable or skip_unreadable,
     )
     config = replace(config, images=images)
-    before = _results(folder)
-    if before is None or outliers or not only_named:
+    found = _results(folder)
+    if found is None or outliers or not only_named:
         if splits is not None:
-            used = splits
-            _check_fit(trained, used.spec, "splits")
+            _check_fit(trained, splits.spec, "splits")
         elif data is None:
-            used = _own_splits(trained, config)
+            splits = _own_splits(trained, config)
         else:
             videos = replace(config.videos, splits=splits_folder, split=split)
-            used = other_splits(trained, replace(config, data=data, videos=videos))
-        before = _of_these(before, used, folder)
-    found: Evaluation | None = before
-    if before is None or outliers or not only_named:
-        only_outliers = only_named and before is not None
-        classes = used.train.taxonomy.classes
-        measured = measure(
-            trained.backbone,
-            used,
-            {
-                name: load_outliers(
-                    path,
-                    used.test,
-                    config,
-                    skip_unreadable=skip_unreadable,
-                    backbone=config.model.backbone,
-                )
-                for name, path in (outliers or {}).items()
-            },
-            head=trained.head,
-            options=options,
-            device=device,
-            workers=images.workers,
-            classifier=trained.classifier,
-            own_classes=trained.taxonomy.classes == classes,
-            steps=[outlier_detection] if only_outliers else steps,
-        )
-        parts = [f"ood/{name}" for name in outliers or {}]
-        if only_outliers and before is not None:
-            counts = {name: len(x) for name, x in measured.context.outliers.items()}
-            found = replace(
-                before,
-                metrics={**before.metrics, **measured.metrics},
-                info={**before.info, "outliers": {**before.info.get("outliers", {}), **counts}},
-                roc={**before.roc, **roc_curves(measured.context)},
+            splits = other_splits(trained, replace(config, data=data, videos=videos))
+        outlying = {
+            name: load_outliers(
+                path,
+                splits.test,
+                config,
+                skip_unreadable=skip_unreadable,
+                backbone=config.model.backbone,
             )
-        else:
-            ranks = trained.ranks if trained.ranks.classes == classes else None
-            drawn = draw(measured.context, measured.metrics, ranks)
-            seconds = {"extract_seconds": measured.seconds}
-            found = _with_earlier(replace(drawn, info={**drawn.info, **seconds}), before)
-            parts.append("data")
-        found = _with_settings(found, parts, options)
-    assert found is not None
+            for name, path in (outliers or {}).items()
+        }
+        before = _of_these(found, splits, folder)
+        if splits.test.times is None and options.near != EvaluationOptions().near:
+            warn(f"near has no effect: {splits.test.noun} have no times")
+        found = _on_data(
+            trained, splits, outlying, before, only_named, options, device, images.workers, steps
+        )
     found = _saved(found, folder, started)
     for name, path in (tests or {}).items():
         found = _with_test(found, trained, config, name, path, options, device, steps)
         found = _saved(found, folder, started)
     return found
+
+
+def _on_data(
+    trained: TrainedRun,
+    splits: Splits,
+    outliers: Mapping[str, Items],
+    before: Evaluation | None,
+    only_outliers: bool,
+    options: EvaluationOptions,
+    device: str,
+    workers: int,
+    steps: Sequence[Step],
+) -> Evaluation:
+    """What is measured on training and test items, with what earlier evaluations measured."""
+    only_outliers = only_outliers and before is not None
+    classes = splits.train.taxonomy.classes
+    measured = measure(
+        trained.backbone,
+        splits,
+        outliers,
+        head=trained.head,
+        options=options,
+        device=device,
+        workers=workers,
+        classifier=trained.classifier,
+        own_classes=trained.taxonomy.classes == classes,
+        steps=[outlier_detection] if only_outliers else steps,
+    )
+    parts = [f"ood/{name}" for name in outliers]
+    if only_outliers and before is not None:
+        counts = {name: len(items) for name, items in outliers.items()}
+        found = replace(
+            before,
+            metrics={**before.metrics, **measured.metrics},
+            info={**before.info, "outliers": {**before.info.get("outliers", {}), **counts}},
+            roc={**before.roc, **roc_curves(measured.context)},
+        )
+        return _with_settings(found, parts, options)
+    ranks = trained.ranks if trained.ranks.classes == classes else None
+    drawn = draw(measured.context, measured.metrics, ranks)
+    drawn = replace(drawn, info={**drawn.info, "extract_seconds": measured.seconds})
+    return _with_settings(_with_earlier(drawn, before), ["data", *parts], options)
 
 
 def _saved(found: Evaluation, folder: Path, started: float) -> Evaluation:

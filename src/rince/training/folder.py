@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -26,9 +28,32 @@ def read_config(folder: Path) -> TrainConfig:
     if not file.is_file():
         raise RinceError(f"{folder} is not the folder of a run: it holds no {CONFIG_FILE}")
     try:
-        return from_dict(yaml.safe_load(file.read_text()))
-    except (ValueError, TypeError, yaml.YAMLError) as error:
+        return from_dict(plain_yaml(file.read_text(encoding="utf-8")))
+    except ValueError as error:
         raise RinceError(f"{file} is damaged: {error}") from error
+
+
+def plain_yaml(text: str) -> Any:
+    """Options as they are written: their types say what is a number, and what a name.
+
+    YAML's own reading would make a text of 1e-3, 7 of a run's name 007, and a date of 2024-05-01.
+
+    Raises:
+        ValueError: no YAML.
+    """
+    try:
+        return yaml.load(text, _AsWritten)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+class _AsWritten(yaml.SafeLoader):
+    yaml_implicit_resolvers = {}  # noqa: RUF012, as PyYAML has it
+
+
+_AsWritten.add_implicit_resolver(
+    "tag:yaml.org,2002:null", re.compile("(~|null|Null|NULL|None|)$"), ["~", "n", "N", ""]
+)
 
 
 def is_evaluated(folder: Path) -> bool:

@@ -182,7 +182,8 @@ def own_objective(given: Objective | LossFunction) -> Objective:
     Args:
         given: a row; or a function of query (Q, D), key (K, D) and their ranks, as the losses of
             ``rince.losses`` are, for instance with ``functools.partial``. It is named after itself
-            and trains on the ranks of the run.
+            and trains on the ranks of the run, so a loss of one rank, as ``supcon_out``, is for
+            flat classes: on a tree write a row that asks for ``step.same_class()``.
 
     Raises:
         ValueError: a name that is taken or cannot be a folder's; a module with weights of its own.

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rince.core.checks import require
-from rince.core.options import check_choices
+from rince.core.options import Options, limited
 
 DEFAULT_LR = {"sgd": 0.5, "adamw": 1e-3}
 
 
 @dataclass
-class OptimOptions:
+class OptimOptions(Options):
     """The optimizer: SGD with warm-up and cosine, as in the paper, or AdamW.
 
     Args:
@@ -26,12 +26,14 @@ class OptimOptions:
         clip: largest norm of the gradient; None does not clip.
     """
 
+    prefix = "optim."
+
     optimizer: Literal["auto", "sgd", "adamw"] = "auto"
-    lr: float | None = None
-    weight_decay: float = 1e-4
-    warmup_epochs: float | None = None
-    final_lr_ratio: float = 1e-3
-    clip: float | None = None
+    lr: float | None = limited(None, above=0)
+    weight_decay: float = limited(1e-4, low=0)
+    warmup_epochs: float | None = limited(None, low=0)
+    final_lr_ratio: float = limited(1e-3, low=0, high=1)
+    clip: float | None = limited(None, above=0)
 
     def warmup(self, epochs: int) -> float:
         """Epochs of warm-up: those given, or else 1, or a tenth of a short run."""
@@ -43,16 +45,13 @@ class OptimOptions:
         lr = DEFAULT_LR[optimizer] if self.lr is None else self.lr
         return replace(self, optimizer=optimizer, lr=lr)
 
-    def check(self, epochs: int) -> None:
-        """Refuse values out of range.
+    def check_warmup(self, epochs: int) -> None:
+        """Refuse a warm-up that fills the run.
 
         Raises:
             ValueError: the message names the option.
         """
-        check_choices(self, "optim.")
-        require(self.lr is None or self.lr > 0, f"optim.lr must be positive, got {self.lr}")
         require(
-            0 <= self.warmup(epochs) < epochs,
-            f"optim.warmup_epochs must be at least 0 and below epochs ({epochs}), got "
-            f"{self.warmup_epochs}",
+            self.warmup(epochs) < epochs,
+            f"optim.warmup_epochs must be below epochs ({epochs}), got {self.warmup_epochs}",
         )

@@ -17,6 +17,7 @@ import lightning.pytorch as pl
 import torch
 import yaml
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import nn
 
 from rince._version import __version__
 from rince.core.checks import RinceError, require
@@ -28,7 +29,7 @@ from rince.data.kind import Kind
 from rince.data.kinds import kind_named, kind_of
 from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
-from rince.models.backbones import Backbone
+from rince.models.backbones import Backbone, as_backbone
 from rince.models.weights import load_strictly
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.callbacks import EpochLine, OnlineKNN
@@ -36,10 +37,12 @@ from rince.training.checkpoint import (
     BACKBONE_PREFIX,
     CHECKPOINT_FILE,
     CHECKPOINT_KEY,
+    OWN_BACKBONE,
+    OWN_OBJECTIVE,
     configured_backbone,
     read_checkpoint,
-    require_own_backbone,
-    resumed_objective,
+    recorded_objective,
+    require_own,
 )
 from rince.training.config import TrainConfig, to_dict
 from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config
@@ -60,7 +63,7 @@ KNN_IMAGES = 5000
 
 def train(
     config: TrainConfig,
-    backbone: Backbone | None = None,
+    backbone: Backbone | nn.Module | None = None,
     *,
     objective: Objective | LossFunction | None = None,
     splits: Splits | None = None,
@@ -69,7 +72,8 @@ def train(
 
     Args:
         config: the run.
-        backbone: in place of ``config.model.backbone``, any module of your own.
+        backbone: in place of ``config.model.backbone``, any module of your own: (B, *shape) of
+            the data's :class:`~rince.core.input_spec.InputSpec` to (B, features).
         objective: in place of ``config.objective``, your own: a function of query (Q, D), key
             (K, D) and their ranks (a :class:`~rince.core.pair_ranks.PairRanks`) to a scalar, or a
             row of the table for one that needs more.
@@ -86,11 +90,16 @@ def train(
         KeyboardInterrupt: likewise by Ctrl-C.
         ValueError: a configuration that does not fit the data.
     """
+    require(
+        isinstance(config, TrainConfig),
+        f"config must be a TrainConfig, got {type(config).__name__}: "
+        f"rince.training.config.from_dict builds one from plain data",
+    )
     own = None if objective is None else own_objective(objective)
     if own is not None:
         config = replace(config, objective=own.name)
     config.check(own)
-    folder = Path(config.output) / config.run_name()
+    folder = Path(config.output) / config.run_name(own)
     if (folder / CHECKPOINT_FILE).exists() and _is_main_process():
         raise RinceError(
             f"{folder} holds a run already: go on with it (rince train --resume {folder}), or "
@@ -114,7 +123,7 @@ def resume(
     folder: str | Path,
     *,
     progress: bool = True,
-    backbone: Backbone | None = None,
+    backbone: Backbone | nn.Module | None = None,
     objective: Objective | LossFunction | None = None,
     splits: Splits | None = None,
 ) -> Path:
@@ -135,9 +144,10 @@ def resume(
     checkpoint = read_checkpoint(folder)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     about = checkpoint[CHECKPOINT_KEY]
-    require_own_backbone(about, backbone, folder, "resume(folder, backbone=...)")
     own = None if objective is None else own_objective(objective)
-    row = resumed_objective(about, config, own, folder)
+    require_own(backbone, about, OWN_BACKBONE, folder, "resume(folder, backbone=...)")
+    require_own(own, about, OWN_OBJECTIVE, folder, "resume(folder, objective=...)")
+    row = recorded_objective(about, config, folder, own)
     config.check_values(row)
     kind = _kind(config, splits)
     config = config.with_defaults(kind)
@@ -236,7 +246,7 @@ def _build_module(
     config: TrainConfig,
     splits: Splits,
     ranks: RankSource,
-    backbone: Backbone | None,
+    backbone: Backbone | nn.Module | None,
     objective: Objective | None,
     *,
     pretrained: bool,
@@ -245,6 +255,8 @@ def _build_module(
     own_backbone = backbone is not None
     if backbone is None:
         backbone = configured_backbone(config, spec, pretrained=pretrained)
+    elif not isinstance(backbone, Backbone):
+        backbone = as_backbone(backbone, spec)
     # Convolutions on CPUs and on tensor cores are faster with the channels last.
     backbone.module.to(memory_format=getattr(torch, spec.memory_format))
     return RankedModule(
@@ -319,7 +331,7 @@ def _fit(
                 plan,
                 workers=config.images.workers,
                 config=view_config(config),
-                augment=None,  # on the device, where the items can wait
+                augment="later",  # on the device, where the items can wait
             ),
             lambda: trainer.global_step,
         )
@@ -330,7 +342,7 @@ def _fit(
             _link_latest(folder)
         logger.info(
             "%s on %s: %d %s of %d classes, %s, %d rank(s); %d epochs of %d steps; %d process(es)",
-            config.label(),
+            config.label(module.objective),
             splits.train.name,
             len(splits.train),
             splits.train.noun,
@@ -345,7 +357,7 @@ def _fit(
         checkpoint = None if resumed is None else folder / CHECKPOINT_FILE
         _run_to_the_end(trainer, module, loader, checkpoint, folder, planned)
         if trainer.is_global_zero:
-            _write_about(folder, config, trainer, planned, module.train_seconds())
+            _write_about(folder, module, trainer, planned)
 
 
 def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: int) -> BatchPlan:
@@ -425,17 +437,15 @@ def _link_latest(folder: Path) -> None:
             latest.symlink_to(folder.name)
 
 
-def _write_about(
-    folder: Path, config: TrainConfig, trainer: pl.Trainer, planned: int, seconds: float
-) -> None:
+def _write_about(folder: Path, module: RankedModule, trainer: pl.Trainer, planned: int) -> None:
     """Only a finished run has this file."""
     file = folder / ABOUT_FILE
     about = {
-        "label": config.label(),
-        "seed": config.seed,
+        "label": module.config.label(module.objective),
+        "seed": module.config.seed,
         "steps": trainer.global_step,
         "planned_steps": planned,
-        "train_seconds": seconds,
+        "train_seconds": module.train_seconds(),
         "world_size": world_size(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {trainer.strategy.root_device}",
         "versions": versions(),

@@ -8,6 +8,7 @@ from typing import TypeAlias, TypedDict
 import torch
 from torch import Tensor
 
+from rince.core.checks import require
 from rince.core.pair_ranks import (
     ALL,
     IGNORED,
@@ -138,9 +139,30 @@ class Step:
 
 
 def objective_loss(objective: Objective, step: Step) -> Loss:
-    """The loss of an objective, and its parts."""
-    loss = objective.function()(step)
-    return loss if isinstance(loss, Loss) else Loss(loss)
+    """The loss of an objective, and its parts.
+
+    Raises:
+        ValueError: no scalar, or one without a gradient.
+    """
+    given = objective.function()(step)
+    loss = given if isinstance(given, Loss) else Loss(given)
+    total, gives = loss.total, f"the objective {objective.name} gives"
+    require(
+        isinstance(total, Tensor) and total.ndim == 0,
+        f"{gives} {_shown(total)} in place of a scalar tensor, or a Loss of one",
+    )
+    require(
+        total.requires_grad or not torch.is_grad_enabled(),
+        f"{gives} a number that does not depend on the embeddings, so nothing can be learned: "
+        f"no .item(), .detach() or torch.no_grad() may stand between them",
+    )
+    return loss
+
+
+def _shown(given: object) -> str:
+    if isinstance(given, Tensor):
+        return f"a tensor of shape {tuple(given.shape)}"
+    return type(given).__name__
 
 
 def fine_and_coarse(of_classes: Tensor, of_superclasses: Tensor) -> Loss:

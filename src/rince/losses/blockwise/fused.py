@@ -194,17 +194,16 @@ def default_tiles(
     old, exact = capability < (9, 0), "tf32x3"
     if precision == "fp32":
         if old or dimension > 256:
-            part = 128 if dimension <= 256 else 64  # a loop in a loop takes more registers
-            tiles = Tiles(32, 32, part, 4, 2, exact) if old else Tiles(64, 32, part, 8, 2, exact)
-            return tiles, tiles
+            forward = Tiles(32, 32, 64, 4, 2, exact) if old else Tiles(64, 32, 64, 8, 2, exact)
+            # A loop in a loop takes more registers.
+            return forward, forward._replace(components=128 if dimension <= 256 else 64)
         narrow = Tiles(128, 32, 128, 8, 1, exact)
         backward = narrow if dimension <= 128 else Tiles(64, 32, 128, 4, 2, exact)
         return Tiles(128, 64, 64, 8, 2, exact), backward
     fits = dimension > 128 and (precision == "bf16" or dimension <= 256)
     wide = 256 if fits else 128
     if old:
-        part = 128 if dimension <= 256 else 64
-        return Tiles(32, 64, part, 4, 2), Tiles(32, 32, wide, 8 if fits else 4, 2)
+        return Tiles(32, 64, 64, 4, 2), Tiles(32, 32, wide, 8 if fits else 4, 2)
     if precision == "bf16" and fits:
         return Tiles(128, 64, 64, 8, 3), Tiles(128, 32, 256 if dimension <= 256 else 128, 8, 2)
     return Tiles(64, 64, 64, 4, 2), Tiles(64, 32, wide, 8 if fits else 4, 2)

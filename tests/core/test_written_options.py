@@ -1,0 +1,197 @@
+"""Options as people write them: by hand in YAML, on the command line, in Python."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rince.cli.train import parse
+from rince.core.checks import RinceError
+from rince.core.options import from_plain
+from rince.evaluation.options import EvaluationOptions
+from rince.training.config import TrainConfig, to_dict
+from rince.training.folder import CONFIG_FILE, read_config
+
+# What a person writes -> the field, and what it means.
+MEANT = [
+    ("optim: {lr: 1e-3}", "optim.lr", 0.001),
+    ("optim: {lr: '0.5'}", "optim.lr", 0.5),
+    ("optim: {lr: ~, clip: null}", "optim.lr", None),
+    ("optim:", "optim.lr", None),
+    ("optim: {lr: 1}", "optim.lr", 1),
+    ("name: 007", "name", "007"),
+    ("name: 2024-05-01", "name", "2024-05-01"),
+    ("name: 1e5", "name", "1e5"),
+    ("name: no", "name", "no"),
+    ("name:", "name", None),
+    ("name: None", "name", None),
+    ("devices: 2", "devices", "2"),
+    ("seed: '7'", "seed", 7),
+    ("images: {cache: yes}", "images.cache", True),
+    ("images: {cache: 'Off'}", "images.cache", False),
+    ("images: {cache: None}", "images.cache", None),
+    ("loss: {temperatures: [0.1, 1e-1]}", "loss.temperatures", (0.1, 0.1)),
+    ("text: {labels: [007, no, 'a, b']}", "text.labels", ("007", "no", "a, b")),
+    ("ranks: {by: time, near: []}", "ranks.near", ()),
+]
+
+REFUSED = [
+    ("optim: {lr: fast}", "optim.lr must be a number, .*'fast'"),
+    ("optim: {lr: [0.1]}", r"optim.lr must be a number, .*'0.1'"),
+    ("epochs: 1.5", "epochs must be a whole number, .*1.5"),
+    ("epochs: ~", "epochs must be a whole number, .*None"),
+    ("epochs: yes", "epochs must be a whole number, .*'yes'"),
+    ("loss: {temperatures: 0.1}", r"loss.temperatures must be a list .*\[1, 2\].*'0.1'"),
+    ("loss: {temperatures: [a, 2]}", "loss.temperatures must be a list .*'a'"),
+    ("text: {labels: intent}", r"text.labels must be a list .*\[a, b\].*'intent'"),
+    ("images: {cache: maybe}", "images.cache must be true or false .*'maybe'"),
+    ("loss: 3", "loss must be a group of options, got '3'"),
+    ("los: {}", "los.* did you mean .*loss"),
+]
+
+OUT_OF_RANGE = [
+    ("optim", {"final_lr_ratio": -3.0}),
+    ("optim", {"final_lr_ratio": 1.5}),
+    ("optim", {"weight_decay": -1e-4}),
+    ("optim", {"clip": 0.0}),
+    ("optim", {"clip": -1.0}),
+    ("optim", {"lr": math.inf}),
+    ("optim", {"lr": math.nan}),
+    ("optim", {"warmup_epochs": -1}),
+    ("loss", {"temperatures": ()}),
+    ("loss", {"margin": math.inf}),
+    ("loss", {"variant": ["in"]}),
+    ("ranks", {"by": "time", "near": (20, 5)}),
+    ("ranks", {"by": "time", "near": (-5,)}),
+    ("ranks", {"by": "time", "unit": "fraction", "near": (2,)}),
+    ("ranks", {"scores": "text", "top_k": (0,)}),
+    ("ranks", {"scores": "text", "thresholds": (0.1, 0.9)}),
+    ("model", {"embedding_dim": 0}),
+    ("images", {"image_size": 4}),
+    ("images", {"workers": -1}),
+    ("images", {"per_class": 0}),
+    ("videos", {"frames": 0}),
+    ("videos", {"hop": 0}),
+    ("videos", {"cache_gb": -1}),
+    ("videos", {"split": 9}),
+    ("text", {"layers": -1}),
+    ("text", {"max_tokens": 0}),
+    ("batches", {"images_per_class": 2.5}),
+    ("", {"knn_every": -1}),
+    ("", {"seed": -1}),
+    ("", {"seed": "x"}),
+    ("", {"epochs": True}),
+    ("", {"batch_size": None}),
+    ("", {"name": "../x"}),
+    ("", {"name": "/x"}),
+    ("", {"data": ""}),
+    ("", {"data": None}),
+    ("", {"loss": {"variant": "in"}}),
+    ("", {"loss": None}),
+]
+
+
+def _value(config: TrainConfig, name: str) -> Any:
+    group, _, option = name.rpartition(".")
+    return getattr(getattr(config, group) if group else config, option)
+
+
+@pytest.mark.parametrize(("text", "name", "meant"), MEANT)
+def test_a_file_means_what_a_person_means(text: str, name: str, meant: Any, tmp_path: Path) -> None:
+    """An edited config.yaml of a run, and a recipe given with --config, alike."""
+    (tmp_path / CONFIG_FILE).write_text(f"data: photos\n{text}\n")
+    for config in (
+        read_config(tmp_path),
+        parse(["--config", str(tmp_path / CONFIG_FILE)]),
+    ):
+        config.check_values()
+        assert _value(config, name) == meant
+        assert isinstance(_value(config, name), bool) == isinstance(meant, bool)
+
+
+@pytest.mark.parametrize(("text", "message"), REFUSED)
+def test_a_file_that_means_nothing_names_the_field(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / CONFIG_FILE
+    file.write_text(f"data: photos\n{text}\n")
+    with pytest.raises(RinceError, match=message) as refused:
+        read_config(tmp_path)
+    assert str(file) in str(refused.value)
+    with pytest.raises(SystemExit):
+        parse(["--config", str(file)])
+    error = capsys.readouterr().err
+    assert "Subtypes" not in error
+    assert "<class" not in error
+
+
+@pytest.mark.parametrize(("group", "options"), OUT_OF_RANGE)
+def test_what_cannot_be_is_refused_by_its_name(group: str, options: dict[str, Any]) -> None:
+    if group:  # building never fails
+        default = getattr(TrainConfig("photos"), group)
+        config = TrainConfig("photos", **{group: replace(default, **options)})
+    else:
+        config = TrainConfig(**{"data": "photos", **options})
+    name = ".".join([*([group] if group else []), [*options][-1]])
+    with pytest.raises(ValueError, match=f"^{name} "):
+        config.check()
+
+
+@pytest.mark.parametrize("change", [{"knn_k": "five"}, {"near": math.nan}, {"probe_epochs": 1.5}])
+def test_an_evaluation_is_refused_when_it_is_checked(change: dict[str, Any]) -> None:
+    options = EvaluationOptions(**change)
+    with pytest.raises(ValueError, match=f"^{next(iter(change))} "):
+        options.check()
+
+
+def test_python_gives_paths_lists_and_numpy_numbers() -> None:
+    options = {"lr": np.float32(0.5), "clip": "1"}
+    config = from_plain(TrainConfig, {"data": Path("a/photos"), "optim": options})
+    config.loss.temperatures = [0.1, 0.2]  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="loss.temperatures"):
+        config.check()  # set after it was built
+    config = replace(config, loss=replace(config.loss), epochs=np.int64(3))
+    config.check()
+    assert config.run_name() == "photos-rince-out-in-seed0"
+    assert yaml.safe_load(yaml.safe_dump(to_dict(config)))["optim"]["lr"] == 0.5
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
+def test_any_name_is_read_back_as_it_was_written(name: str) -> None:
+    config = TrainConfig("photos", name=name)
+    text = yaml.safe_dump(to_dict(config), sort_keys=False)
+    from rince.training.folder import plain_yaml
+
+    assert from_plain(TrainConfig, plain_yaml(text)) == config
+
+
+def test_none_is_written_as_the_help_says() -> None:
+    config = parse(["x", "--name", "None", "--images.cache=None", "--model.backbone", "None"])
+    assert (config.name, config.images.cache, config.model.backbone) == (None, None, None)
+
+
+@pytest.mark.parametrize("value", ["5", "[a, 2]"])
+def test_a_list_is_asked_for_in_one_line(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--ranks.near", "--loss.temperatures"):
+        with pytest.raises(SystemExit):
+            parse(["x", option, value])
+        first, *rest = capsys.readouterr().err.splitlines()
+        assert option in first
+        assert "[1, 2]" in first
+        assert len(rest) == 1
+
+
+def test_the_help_shows_lists_as_they_are_given(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    shown = capsys.readouterr().out
+    assert "(default: [10.0])" in shown
+    assert "(default: (" not in shown
