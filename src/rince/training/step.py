@@ -146,13 +146,14 @@ def objective_loss(objective: Objective, step: Step) -> Loss:
     """
     given = objective.function()(step)
     loss = given if isinstance(given, Loss) else Loss(given)
+    learning = [x for x in (step.pairs.query, step.logits) if x is not None]
     total, gives = loss.total, f"the objective {objective.name} gives"
     require(
         isinstance(total, Tensor) and total.ndim == 0,
         f"{gives} {_shown(total)} in place of a scalar tensor, or a Loss of one",
     )
     require(
-        total.requires_grad or not torch.is_grad_enabled(),
+        total.requires_grad or not any(x.requires_grad for x in learning),
         f"{gives} a number that does not depend on the embeddings, so nothing can be learned: "
         f"no .item(), .detach() or torch.no_grad() may stand between them",
     )
