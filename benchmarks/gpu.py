@@ -114,7 +114,7 @@ def run_tests(report: Report, files: list[str], seconds: float) -> None:
     except subprocess.TimeoutExpired as error:
         output = f"stopped after {seconds:.0f} s\n{(error.stdout or b'').decode()}"
     wanted = re.compile(r"^(FAILED|ERROR|/|E )|passed|failed|stopped|rror")
-    report.add("```", *[x[:400] for x in output.splitlines() if wanted.search(x)][-40:], "```")
+    report.add("```text", *[x[:400] for x in output.splitlines() if wanted.search(x)][-40:], "```")
 
 
 def errors(report: Report) -> None:

@@ -12,7 +12,7 @@ from rince.metrics.ordered_items import OrderedItems
 
 
 def average_set_intersection(items: OrderedItems) -> Tensor:
-    """(rows,) expected ASI.
+    """(rows,) expected ASI; NaN without a positive.
 
     Up to place n the ideal order holds all positives of the levels below b(n) and fills up with
     those of level b(n), so the overlap is (nearest ones below b) + min(nearest ones of b, room).
@@ -36,7 +36,7 @@ def average_set_intersection(items: OrderedItems) -> Tensor:
     if tied:
         _correct_tied_runs(overlap, items, totals)
     share = (overlap / n).masked_fill(n > totals[-1][:, None], 0)
-    return share.sum(dim=1) / totals[-1].clamp(min=1)
+    return share.sum(dim=1) / totals[-1]
 
 
 def _correct_tied_runs(overlap: Tensor, items: OrderedItems, totals: Tensor) -> None:
