@@ -163,7 +163,6 @@ def test_a_step_may_give_numbers_of_numpy_and_torch(number: Any, tmp_path: Path)
         ({"mine": "high"}, "'high' for mine"),
         ({"mine": None}, "None for mine"),
         ({"mine": torch.zeros(2)}, "for mine"),
-        ({"mine": float("nan")}, "nan for mine"),
     ],
 )
 def test_a_step_that_gives_no_numbers_is_named(gives: Any, fact: str) -> None:
@@ -173,6 +172,18 @@ def test_a_step_that_gives_no_numbers_is_named(gives: Any, fact: str) -> None:
     data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 6)
     with pytest.raises(ValueError, match=f"step my_step gives .*{fact}"):
         evaluate_backbone(nn.Flatten(), data, {}, options=OPTIONS, steps=[my_step])
+
+
+def test_a_number_that_is_not_finite_is_left_out_by_name_and_the_others_stay() -> None:
+    def my_step(context: Context) -> dict[str, float]:
+        return {"mine": float("nan")}
+
+    data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 6)
+    with pytest.warns(RinceWarning, match="step my_step gives nan for mine"):
+        found = evaluate_backbone(
+            nn.Flatten(), data, {}, options=OPTIONS, steps=[my_step, norm_ratio]
+        )
+    assert list(found.metrics) == ["mine/norm-ratio"]
 
 
 def test_what_is_no_json_replaces_no_file(tmp_path: Path) -> None:

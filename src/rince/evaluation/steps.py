@@ -10,7 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from rince.core.checks import require
+from rince.core.checks import require, warn
 from rince.evaluation.context import Context
 from rince.metrics.hierarchy import hierarchical_retrieval
 from rince.metrics.knn import knn_accuracy
@@ -153,10 +153,8 @@ def measured(context: Context, steps: Sequence[Step]) -> dict[str, float]:
     """
     metrics: dict[str, float] = {}
     for step in steps:
-        of_step, gives = (
-            step(context),
-            f"the evaluation step {getattr(step, '__name__', step)} gives",
-        )
+        gives = f"the evaluation step {getattr(step, '__name__', step)} gives"
+        of_step = step(context)
         require(isinstance(of_step, Mapping), f"{gives} {of_step!r} in place of name -> number")
         for name, value in of_step.items():
             require(
@@ -164,13 +162,13 @@ def measured(context: Context, steps: Sequence[Step]) -> dict[str, float]:
                 f"{gives} {name}, which an earlier step gives too: choose other names",
             )
             try:
-                metrics[str(name)] = float(value)
+                number = float(value)
             except (TypeError, ValueError, RuntimeError) as error:  # the last: a tensor of many
                 raise ValueError(f"{gives} {value!r} for {name}: give one number") from error
-            require(
-                math.isfinite(metrics[str(name)]),
-                f"{gives} {value} for {name}: leave out what cannot be measured",
-            )
+            if math.isfinite(number):
+                metrics[str(name)] = number
+            else:  # no reason to lose what the other steps measured
+                warn(f"{gives} {number} for {name}: it is left out of the results")
     return metrics
 
 

@@ -1,5 +1,12 @@
-"""Where ``RankTerms`` was; see :mod:`rince.losses`."""
+"""Where ``RankTerms`` and the words of its options were; see :mod:`rince.losses`."""
 
 from rince.core.moved import moved_names
 
-__getattr__ = moved_names(__name__, {"RankTerms": "rince.losses.RankTerms"})
+__getattr__ = moved_names(
+    __name__,
+    {
+        "RankTerms": "rince.losses.RankTerms",
+        "Positives": "rince.losses.definition.Positives",
+        "Variant": "rince.losses.definition.Variant",
+    },
+)
