@@ -324,6 +324,32 @@ def test_evaluator_is_ndcg_of_the_whole_corpus(model: Any) -> None:
         GradedRetrievalEvaluator(queries, corpus, {"q9": {}, "q0": {"x": 1}})
 
 
+@pytest.mark.parametrize(
+    ("grades", "fact"),
+    [
+        ({"q0": {"0.0": "2"}}, "'2'"),
+        ({"q0": {"0.0": float("nan")}}, "nan"),
+        ({"q0": {"0.0": 0, "0.1": -2}}, "above 0"),
+    ],
+)
+def test_grades_are_looked_at_before_any_training(grades: Any, fact: str) -> None:
+    queries, corpus, _ = EVALUATION
+    corpus = {**corpus, "0.0": "a", "0.1": "b"}
+    with pytest.raises(ValueError, match=fact):
+        GradedRetrievalEvaluator({"q0": "a", **queries}, corpus, grades)
+
+
+def test_grades_below_zero_count_as_none(model: Any) -> None:
+    queries, corpus, grades = EVALUATION
+    first = next(iter(grades))
+    junk = next(document for document in corpus if not grades[first].get(document))
+    with_junk = {**grades, first: {**grades[first], junk: -2}}
+    plain, other = (
+        GradedRetrievalEvaluator(queries, corpus, given)(model) for given in (grades, with_junk)
+    )
+    assert plain == other
+
+
 def test_the_evaluator_uses_the_prompts_of_queries_and_documents(model: Any) -> None:
     model.prompts = {"query": "the sea ", "document": "dogs "}
     queries, corpus, grades = EVALUATION

@@ -11,7 +11,7 @@ import torch.multiprocessing as mp
 from torch.nn import functional
 
 from rince import gather, mean_over_processes, ranked_info_nce
-from rince.core.distributed import process_index, world_size
+from rince.core.distributed import is_first_process, process_index, slurm_tasks, world_size
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
 from rince.ranks import TableRanks
 
@@ -110,3 +110,40 @@ def test_one_process_gathers_nothing() -> None:
     assert (process_index(), world_size()) == (0, 1)
     assert float(mean_over_processes(torch.tensor(6.0), 4)) == 6 / 4
     assert float(mean_over_processes(torch.tensor(0.0), torch.tensor(0))) == 0
+
+
+NO_LAUNCHER = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "SLURM_NTASKS", "PMI_RANK")
+
+
+@pytest.mark.parametrize(
+    ("variables", "first"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "3", "LOCAL_RANK": "0"}, False),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_JOB_NAME": "train"}, False),
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "train"}, True),
+        # A shell of the job, and one task: nothing was started by srun.
+        ({"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_JOB_NAME": "bash"}, True),
+        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "train"}, True),
+        # torchrun inside a task of SLURM: its own variables count.
+        ({"RANK": "0", "LOCAL_RANK": "0", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"}, True),
+        ({"OMPI_COMM_WORLD_RANK": "2"}, False),
+        ({"PMI_RANK": "1"}, False),
+    ],
+)
+def test_who_is_first_by_the_variables_of_launchers(
+    variables: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (*NO_LAUNCHER, "SLURM_JOB_NAME", "OMPI_COMM_WORLD_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert is_first_process() == first
+
+
+def test_tasks_of_slurm_by_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "8")
+    monkeypatch.setenv("SLURM_NNODES", "2")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    assert slurm_tasks() == (2, 4)

@@ -96,3 +96,11 @@ def test_rows_are_sorted_each_for_itself(rows: int) -> None:
     values = normal_features(3, rows, 40)
     expected = torch.sort(values, dim=1).values
     assert torch.equal(sort_rows(values.clone()), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_features_of_16_bits_are_raised_before_they_are_normalised(dtype: torch.dtype) -> None:
+    low = torch.randn(50, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    torch.testing.assert_close(
+        unit_features(low, "x"), unit_features(low.float(), "x"), atol=0, rtol=0
+    )

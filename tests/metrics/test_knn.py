@@ -148,3 +148,11 @@ def test_items_that_tie_for_the_last_place_share_it_and_no_more() -> None:
         torch.tensor([[1.0, 0.0]]), gallery, torch.tensor([0]), torch.tensor([0, 1, 2]), k=2
     )
     assert found == 1.0
+
+
+def test_ids_of_any_size_cost_what_their_number_does() -> None:
+    query, gallery = normal_features(0, 5, 4), normal_features(1, 12, 4)
+    labels, ids = torch.arange(12) % 3, torch.tensor([7, 10**6, 8_800_000_000])
+    small = knn_accuracy(query, gallery, labels[:5], labels, k=3)
+    # 8.8e9 columns of votes would not fit into any memory.
+    assert knn_accuracy(query, gallery, ids[labels[:5]], ids[labels], k=3) == small

@@ -13,6 +13,7 @@ trainer = SentenceTransformerTrainer(
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -243,15 +244,16 @@ class GradedRetrievalEvaluator(_evaluators.BaseEvaluator):  # type: ignore[misc]
 
     Args:
         queries: id -> text. corpus: id -> text.
-        grades: query id -> {document id: grade}, at least 0, higher = more relevant; documents
-            left out count 0. Queries without any grade above 0 take no part.
+        grades: query id -> {document id: grade}, higher = more relevant; grades below 0 (TREC: not
+            judged, junk) and documents left out count 0. Queries without any grade above 0 take no
+            part.
         ks: how many nearest documents to look at; the first is the primary metric.
         batch_size: texts encoded at a time.
         name: prefix of the metrics.
 
     Raises:
-        ValueError: a grade of a query or document that is not there, or as
-            :func:`rince.metrics.graded.ndcg`.
+        ValueError: a grade of a query or document that is not there, or that is no finite number;
+            no grade above 0 at all.
 
     Source: see :func:`rince.metrics.graded.ndcg`.
     """
@@ -272,14 +274,24 @@ class GradedRetrievalEvaluator(_evaluators.BaseEvaluator):  # type: ignore[misc]
             {key for of_query in grades.values() for key in of_query} - set(corpus)
         )
         require(not unknown, f"grades name queries or documents without text: {unknown[:8]}")
+        bad = [
+            f"{key}: {document}: {grade!r}"
+            for key, of_query in grades.items()
+            for document, grade in of_query.items()
+            if isinstance(grade, str) or not math.isfinite(grade)
+        ]
+        require(not bad, f"grades must be finite numbers, got {'; '.join(bad[:8])}")
         self.queries = {
-            key: text for key, text in queries.items() if any(grades.get(key, {}).values())
+            key: text
+            for key, text in queries.items()
+            if any(grade > 0 for grade in grades.get(key, {}).values())
         }
+        require(bool(self.queries), "no query has a document with a grade above 0")
         self.corpus, self.ks, self.batch_size, self.name = dict(corpus), tuple(ks), batch_size, name
         self.gains = torch.zeros(len(self.queries), len(corpus))
         for i, key in enumerate(self.queries):
             for document, grade in grades[key].items():
-                self.gains[i, place[document]] = grade
+                self.gains[i, place[document]] = max(0.0, float(grade))
         self.primary_metric = f"ndcg@{self.ks[0]}"
 
     def __call__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -19,6 +20,31 @@ def world_size() -> int:
 def process_index() -> int:
     """This process, from 0; 0 without torch.distributed."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def is_first_process() -> bool:
+    """Whether this process writes for all; also before torch.distributed starts.
+
+    torchrun and Lightning set RANK, LOCAL_RANK, NODE_RANK; else SLURM's and MPI's variables count.
+    """
+    if dist.is_available() and dist.is_initialized():
+        return process_index() == 0
+    names: tuple[str, ...] = ("RANK", "LOCAL_RANK", "NODE_RANK")
+    if not any(name in os.environ for name in names):
+        names = ("SLURM_PROCID",) if slurm_tasks() else ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
+    return all(os.environ.get(name, "0") == "0" for name in names)
+
+
+def slurm_tasks() -> tuple[int, int] | None:
+    """(nodes, tasks per node) under srun with several tasks; None elsewhere.
+
+    An interactive shell of a job holds its variables, too, but starts no tasks of it.
+    """
+    tasks = int(os.environ.get("SLURM_NTASKS", "1"))
+    if tasks < 2 or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        return None
+    nodes = int(os.environ.get("SLURM_NNODES", "1"))
+    return nodes, tasks // nodes
 
 
 def gather(x: Tensor) -> Tensor:

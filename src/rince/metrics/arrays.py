@@ -107,6 +107,8 @@ def unit_features(features: Tensor, name: str) -> Tensor:
     """Checked features as float32 rows of length 1; a row of zeros stays zero, with a warning."""
     check_features(features, name)
     features = features.detach()
+    if features.element_size() < 4:  # before any arithmetic in 16 bits
+        features = features.float()
     peak = features.abs().amax(dim=1, keepdim=True)
     # Scaled first, so that neither tiny nor huge rows under- or overflow when squared.
     unit = functional.normalize((features / torch.where(peak > 0, peak, 1)).float(), dim=1)

@@ -39,7 +39,7 @@ def knn_accuracy(
         query_labels: (Q,) integers. gallery_labels: (G,) integers.
         k: neighbours that vote, 1 to G.
         temperature: above 0; None counts all neighbours alike.
-        num_classes: labels lie in [0, num_classes); None takes what the labels need.
+        num_classes: labels lie in [0, num_classes); None: labels are ids of any size from 0 on.
         chunk_size: queries at a time; changes memory and speed, not the result.
 
     Returns:
@@ -65,11 +65,15 @@ def knn_accuracy(
     )
     query_labels = checked_labels(query_labels, len(query_features), "query labels")
     gallery_labels = checked_labels(gallery_labels, num_items, "gallery labels")
-    if num_classes is None:
-        num_classes = 1 + max(int(labels.max()) for labels in (query_labels, gallery_labels))
-    checked_labels(query_labels, len(query_features), "query labels", num_classes)
-    checked_labels(gallery_labels, num_items, "gallery labels", num_classes)
     device = query_features.device
+    most = num_classes or 1 + max(int(labels.max()) for labels in (query_labels, gallery_labels))
+    checked_labels(query_labels, len(query_features), "query labels", most)
+    checked_labels(gallery_labels, num_items, "gallery labels", most)
+    # A column of votes for each class that occurs, whatever its number is.
+    both = torch.cat([query_labels.cpu(), gallery_labels.cpu()])
+    classes, both = torch.unique(both, return_inverse=True)
+    num_classes, query_labels = len(classes), both[: len(query_features)]
+    gallery_labels = both[len(query_features) :]
     gallery_labels = gallery_labels.to(device)
     correct = 0
     for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):

@@ -21,7 +21,7 @@ from torch import nn
 
 from rince._version import __version__
 from rince.core.checks import RinceError, require
-from rince.core.distributed import world_size
+from rince.core.distributed import is_first_process, slurm_tasks, world_size
 from rince.core.files import replacing
 from rince.data.batches import ImageBatch, TrainLoader
 from rince.data.items import Items, Splits
@@ -100,7 +100,7 @@ def train(
         config = replace(config, objective=own.name)
     config.check(own)
     folder = Path(config.output) / config.run_name(own)
-    if (folder / CHECKPOINT_FILE).exists() and _is_main_process():
+    if (folder / CHECKPOINT_FILE).exists() and is_first_process():
         raise RinceError(
             f"{folder} holds a run already: go on with it (rince train --resume {folder}), or "
             f"choose another --name"
@@ -113,7 +113,7 @@ def train(
     module = _build_module(config, splits, ranks, backbone, own, pretrained=config.model.pretrained)
     if config.model.start_from is not None:
         _start_from(module, Path(config.model.start_from))
-    if _is_main_process():
+    if is_first_process():
         _start_folder(folder, config)
     _fit(config, folder, splits, module)
     return folder
@@ -308,7 +308,7 @@ def _fit(
             )
         )
     callbacks.append(EpochLine(history, config.batch_size, splits.train.noun))
-    with logging_to(folder / LOG_FILE if _is_main_process() else None), quiet_lightning():
+    with logging_to(folder / LOG_FILE if is_first_process() else None), quiet_lightning():
         trainer = pl.Trainer(
             accelerator=config.accelerator,
             **_processes(config),
@@ -461,18 +461,16 @@ def _write_about(folder: Path, module: RankedModule, trainer: pl.Trainer, planne
 
 
 def _processes(config: TrainConfig) -> dict[str, Any]:
-    """Under torchrun its processes, whatever ``devices`` says; else Lightning's choice."""
-    if "LOCAL_WORLD_SIZE" not in os.environ:
+    """Under torchrun or srun their processes, whatever ``devices`` says."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // local
+    elif (tasks := slurm_tasks()) is not None:
+        nodes, local = tasks
+    else:
         return {"devices": config.devices}
-    local = int(os.environ["LOCAL_WORLD_SIZE"])
-    nodes = int(os.environ["WORLD_SIZE"]) // local
     return {
         "devices": local,
         "num_nodes": nodes,
         "strategy": "ddp" if local * nodes > 1 else "auto",
     }
-
-
-def _is_main_process() -> bool:
-    """Also before torch.distributed starts: torchrun and Lightning set these variables."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK"))
