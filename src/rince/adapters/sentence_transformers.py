@@ -239,6 +239,10 @@ class RaggedCollator(_collators.BaseDataCollator):  # type: ignore[misc]
         return batch
 
 
+def _is_finite(grade: Any) -> bool:
+    return not isinstance(grade, str) and math.isfinite(grade)
+
+
 class GradedRetrievalEvaluator(_evaluators.BaseEvaluator):  # type: ignore[misc]
     """NDCG@k of all queries in the whole corpus, with graded relevance.
 
@@ -278,7 +282,7 @@ class GradedRetrievalEvaluator(_evaluators.BaseEvaluator):  # type: ignore[misc]
             f"{key}: {document}: {grade!r}"
             for key, of_query in grades.items()
             for document, grade in of_query.items()
-            if isinstance(grade, str) or not math.isfinite(grade)
+            if not _is_finite(grade)
         ]
         require(not bad, f"grades must be finite numbers, got {'; '.join(bad[:8])}")
         self.queries = {
