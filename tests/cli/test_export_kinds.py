@@ -173,7 +173,7 @@ def test_what_is_wrong_with_texts_is_said(
         (tmp_path / name).write_text("\n")
     output = ["-o", str(tmp_path / "a.npz")]
     for data, message in (
-        (image_tree, f"texts, a .csv, .jsonl or .txt file, got {image_tree}"),
+        (image_tree, f".jsonl, .parquet or .txt file, got {image_tree}"),
         (tmp_path / "other.csv", "question, answer"),
         (tmp_path / "empty.txt", "empty.txt"),
         (tmp_path / "empty.csv", "empty.csv"),
