@@ -745,3 +745,11 @@ def test_the_module_checks_its_input_unless_told_otherwise() -> None:
     with pytest.warns(RinceWarning, match="so is its gradient"):
         RankedInfoNCE(0.1)(query, key, ranks)
     assert RankedInfoNCE(0.1, validate=False)(query, key, ranks) == 0
+
+
+@pytest.mark.parametrize(
+    "option", [{"variant": "inout"}, {"positives": "all"}, {"engine": "fast"}, {"block_size": 0}]
+)
+def test_a_module_refuses_an_unknown_word_when_it_is_made(option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(option))):
+        rince.RankedInfoNCE((0.1, 0.2), **option)

@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> None:
             replacing(Path(given.output).expanduser()) as part,
             part.open("w", newline="", encoding="utf-8") as stream,
         ):
-            csv.writer(stream).writerows([header, *rows])
+            csv.writer(stream, lineterminator="\n").writerows([header, *rows])
     except OSError as error:
         raise RinceError(f"cannot write {given.output}: {error}") from error
     print(f"{given.output}: {len(rows)} rows, columns {', '.join(header)}")

@@ -131,7 +131,8 @@ def measure(
     require(
         unseen == 0,
         f"{unseen} of {len(splits.test)} test {splits.test.noun} are of classes that were never "
-        f"trained, which a probe and kNN cannot tell: judge them by --test",
+        f"trained, which a probe and kNN cannot tell: evaluate on data of trained classes, and add "
+        f"these as a test of any classes (rince evaluate RUN --data TRAINED --test THESE)",
     )
     require(len(splits.test) > 0, f"there are no test {splits.test.noun} to evaluate on")
     module = backbone.module if isinstance(backbone, Backbone) else backbone

@@ -179,6 +179,7 @@ class RankedInfoNCE(nn.Module):
         min_temperature: float = 0.01,
     ) -> None:
         super().__init__()
+        _check_words(variant, positives, reduction, engine, block_size)
         check_temperatures(temperatures, validate)
         check_temperature(min_temperature)
         self.min_temperature = min_temperature
@@ -246,13 +247,7 @@ def ranked_info_nce_with_terms(
     Takes and raises the same as :func:`ranked_info_nce`, and ``sizes``, where blocks pay and how
     large they are; None takes what suits the device.
     """
-    check_options(
-        variant=(variant, ("in", "out", "out-in")),
-        positives=(positives, ("exclusive", "cumulative")),
-        reduction=(reduction, ("mean", "sum", "none")),
-        engine=(engine, ("auto", "dense", "streamed", "fused")),
-    )
-    check_block_size(block_size)
+    _check_words(variant, positives, reduction, engine, block_size)
     taus = check_temperatures(temperatures, validate)
     source = as_pair_ranks(ranks, query.device, validate)
     match_num_ranks(len(taus), source.num_ranks)
@@ -295,6 +290,18 @@ def ranked_info_nce_with_terms(
     if validate:
         warn_if_nothing_to_learn(source, terms.active)
     return loss, terms
+
+
+def _check_words(
+    variant: str, positives: str, reduction: str, engine: str, block_size: int | None
+) -> None:
+    check_options(
+        variant=(variant, ("in", "out", "out-in")),
+        positives=(positives, ("exclusive", "cumulative")),
+        reduction=(reduction, ("mean", "sum", "none")),
+        engine=(engine, ("auto", "dense", "streamed", "fused")),
+    )
+    check_block_size(block_size)
 
 
 def _served_by(

@@ -42,7 +42,7 @@ def read_scores(file: Path, names: Path | None = None) -> tuple[list[str], Tenso
 def write_csv(file: Path, classes: Sequence[str], scores: Tensor) -> None:
     """The matrix as text; missing scores are empty cells."""
     with file.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream)
+        writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(["class", *classes])
         # A numpy scalar prints as the shortest text of its own dtype: a float32 0.7 as 0.7, so
         # that it still passes a threshold of 0.7 when the text is read as a float64.
