@@ -168,6 +168,14 @@ def test_outliers_and_tests_accumulate(
     assert (run / "results.json").read_bytes() == before
     monkeypatch.undo()
 
+    # The same name for other data is not the same.
+    assert evaluation.not_measured(run, {"noise": str(unseen_tree)}, {"new": str(unseen_tree)}) == (
+        {},
+        {},
+    )
+    others = {"noise": "elsewhere/"}, {"new": "elsewhere/"}
+    assert evaluation.not_measured(run, *others) == others
+
     # Results of other weights, or of other data, are not kept.
     os.utime(run / "results.json", (0, 0))
     assert "ood/digits/knn/AUROC" not in evaluated(run, "--skip-done").metrics

@@ -122,6 +122,9 @@ def evaluate_run(
         found = _on_data(
             trained, splits, outlying, before, only_named, options, device, images.workers, steps
         )
+        paths = {**found.info.get("outlier_data", {}), **(outliers or {})}
+        if paths:
+            found = replace(found, info={**found.info, "outlier_data": paths})
     found = _saved(found, folder, started)
     for name, path in (tests or {}).items():
         found = _with_test(found, trained, config, name, path, options, device, steps)
@@ -182,13 +185,17 @@ def _saved(found: Evaluation, folder: Path, started: float) -> Evaluation:
 def not_measured(
     folder: Path, outliers: Mapping[str, str], tests: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Those of the outliers and tests that the results of a run do not hold."""
+    """Those of the outliers and tests that the results of a run do not hold, by name and path."""
     before = _results(folder)
     info = {} if before is None else before.info
-    return (
-        {name: path for name, path in outliers.items() if name not in info.get("outliers", {})},
-        {name: path for name, path in tests.items() if name not in info.get("tests", {})},
-    )
+    known_outliers = dict.fromkeys(info.get("outliers", {}))
+    known_outliers |= info.get("outlier_data", {})  # of older results only the names are known
+    known_tests = {name: facts.get("data") for name, facts in info.get("tests", {}).items()}
+
+    def missing(asked: Mapping[str, str], known: Mapping[str, str | None]) -> dict[str, str]:
+        return {n: path for n, path in asked.items() if known.get(n, "") not in (None, path)}
+
+    return missing(outliers, known_outliers), missing(tests, known_tests)
 
 
 def _results(folder: Path) -> Evaluation | None:
