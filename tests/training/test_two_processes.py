@@ -8,8 +8,17 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+from collectives import Collectives
+from small_runs import flat_backbone
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from rince import Taxonomy
+from rince.core.input_spec import InputSpec
+from rince.data.batches import BatchViews, ImageBatch
 from rince.training.checkpoint import read_checkpoint
+from rince.training.config import ModelOptions, TrainConfig
+from rince.training.module import RankedModule
 
 # Writes each process's own weights and queue at the end, to be compared.
 SCRIPT = """
@@ -64,6 +73,34 @@ def _torchrun(
         text=True,
         timeout=240,
     )
+
+
+def test_collectives_of_a_step() -> None:
+    """Of 64 processes, by torch's stand-in for a backend: keys once, labels and ids in one, and
+    the gradient of the keys; the sizes in the first step alone."""
+    spec, tree = InputSpec.images(size=16), Taxonomy([("a", "b"), ("a", "c")])
+    generator = torch.Generator().manual_seed(0)
+    views = tuple(torch.rand(4, 3, 16, 16, generator=generator) for _ in range(2))
+    batch = ImageBatch(views, torch.tensor([0, 1, 0, 1]), torch.arange(4), seed=0)
+    for model, backward in (
+        (ModelOptions(), 1),
+        (ModelOptions(momentum=0.9, queue_size=1000), 0),  # keys without a gradient
+    ):
+        config = TrainConfig("photos", model=model)
+        dist.init_process_group("fake", store=FakeStore(), rank=3, world_size=64)
+        try:
+            module = RankedModule(flat_backbone(), tree, config, spec=spec)
+            make = module._momentum_pairs if model.momentum else module._pairs
+            for extra in (1, 0):
+                with Collectives() as counted:
+                    pairs = make(batch, BatchViews(batch, None))
+                    (pairs.query.sum() + pairs.key.sum()).backward()
+                assert counted.names == ["_allgather_base_"] * (2 + extra) + [
+                    "_reduce_scatter_base_"
+                ] * backward
+            assert len(pairs.key) == 64 * (4 if model.momentum else 8) + model.queue_size
+        finally:
+            dist.destroy_process_group()
 
 
 def test_a_full_disk_stops_both_processes(image_tree: Path, tmp_path: Path) -> None:
