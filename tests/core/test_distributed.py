@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from collectives import Collectives
+from torch import nn
 from torch.nn import functional
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from collectives import Collectives
 from rince import gather, mean_over_processes, ranked_info_nce
 from rince.core.distributed import is_first_process, process_index, slurm_tasks, world_size
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
+from rince.models.momentum import MomentumEncoder
 from rince.ranks import TableRanks
 
 COUNT = 240
@@ -120,6 +123,56 @@ def test_one_process_gathers_nothing() -> None:
     assert (process_index(), world_size()) == (0, 1)
     assert float(mean_over_processes(torch.tensor(6.0), 4)) == 6 / 4
     assert float(mean_over_processes(torch.tensor(0.0), torch.tensor(0))) == 0
+
+
+def _two_steps(index: int, world: int, shard: Callable[..., object]) -> list[torch.Tensor]:
+    """Weights of an encoder and of its momentum encoder after two steps."""
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)).double()
+    momentum = MomentumEncoder(encoder, 0.5)
+    shard(encoder)
+    shard(momentum.module)
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=0.5)
+    inputs, _, labels = _data(torch.float64, True)
+    x, labels = (part[:24].chunk(world)[index] for part in (inputs, labels))
+    for _ in range(2):
+        momentum.update(encoder)
+        query, key = (functional.normalize(f(x), dim=1) for f in (encoder, momentum))
+        ranks = TableRanks(labels, gather(labels), TABLE, num_ranks=2)
+        optimizer.zero_grad()
+        ranked_info_nce(query, gather(key), ranks, TAUS).backward()
+        optimizer.step()
+    both = [*encoder.parameters(), *momentum.module.parameters()]
+    return [p.full_tensor() if hasattr(p, "full_tensor") else p.detach() for p in both]
+
+
+def _sharded_worker(index: int, folder: str) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=index, world_size=2
+    )
+    mesh = init_device_mesh("cpu", (2,))
+    alike = partial(fully_shard, mesh=mesh, reshard_after_forward=True)
+    torch.save(_two_steps(index, 2, alike), f"{folder}/result{index}.pt")
+    encoder = nn.Linear(4, 4)
+    momentum = MomentumEncoder(encoder)
+    alike(encoder)
+    with pytest.raises(ValueError, match="one of them is sharded.*reshard_after_forward=True"):
+        momentum.update(encoder)
+    dist.destroy_process_group()
+
+
+def test_sharded_weights_equal_one_process(tmp_path: Path) -> None:
+    if not hasattr(pytest.importorskip("torch.distributed.fsdp"), "fully_shard"):
+        pytest.skip("needs torch 2.6")
+    mp.spawn(_sharded_worker, args=(str(tmp_path),), nprocs=2)
+    expected = _two_steps(0, 1, lambda module: None)
+    for index in range(2):
+        for weight, one in zip(torch.load(tmp_path / f"result{index}.pt"), expected, strict=True):
+            torch.testing.assert_close(weight, one, rtol=1e-10, atol=1e-12)
 
 
 @pytest.fixture
