@@ -52,14 +52,22 @@ def run(arguments: Sequence[str]) -> None:
             )
         from rince.training.run import resume
 
-        print(f"run: {resume(Path(parsed.resume), progress=parsed.progress)}")
+        _say(f"run: {resume(Path(parsed.resume), progress=parsed.progress)}")
         return
     config = parse(given)
     config.check_values()  # before anything heavy is imported
     from rince.training.run import train
 
     folder = train(config)
-    print(f"run: {folder}\nnext: rince evaluate {folder}")
+    _say(f"run: {folder}\nnext: rince evaluate {folder}")
+
+
+def _say(text: str) -> None:
+    """Once, whatever the number of processes."""
+    from rince.core.distributed import is_first_process
+
+    if is_first_process():
+        print(text)
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:

@@ -48,9 +48,7 @@ def slurm_tasks() -> tuple[int, int] | None:
     return nodes, tasks // nodes
 
 
-def gather(
-    x: Tensor, *, group: dist.ProcessGroup | None = None, validate: bool = True
-) -> Tensor:
+def gather(x: Tensor, *, group: dist.ProcessGroup | None = None, validate: bool = True) -> Tensor:
     """Concatenate a tensor over all processes along dimension 0, this process's part first.
 
     The gradient flows back to every process: each receives the sum of what all processes ask of
