@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   rince evaluate runs/latest --test new-species/            classes that were never trained
   rince evaluate runs/* --skip-done --ood more-photos/      only what is not there yet
   rince evaluate photos.npz --labels photos.csv             embeddings made elsewhere
+  torchrun --nproc-per-node 8 -m rince evaluate runs/latest several GPUs
 """
 
 

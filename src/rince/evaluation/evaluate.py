@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,12 +14,11 @@ from torch import Tensor, nn
 from rince.core.checks import require
 from rince.core.moved import moved_names
 from rince.data.arrays import unlabelled
-from rince.data.batches import eval_batches
 from rince.data.items import Items, Splits
 from rince.evaluation.class_similarity import class_similarity
 from rince.evaluation.context import Context
 from rince.evaluation.drawings import feature_map, nearest_neighbours, roc_curves, time_curve
-from rince.evaluation.features import FeatureSet, extract_features, in_spaces
+from rince.evaluation.features import FeatureSet, features_of, in_spaces
 from rince.evaluation.levels import coarse_level
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import EMBEDDING, Evaluation
@@ -123,8 +123,10 @@ def measure(
     classifier: nn.Module | None = None,
     own_classes: bool = True,
     steps: Sequence[Step] = STEPS,
+    parts: Path | None = None,
 ) -> Measured:
-    """The numbers of :func:`evaluate_backbone`, which has the arguments."""
+    """The numbers of :func:`evaluate_backbone`, which has the arguments; ``parts`` as of
+    :func:`~rince.evaluation.features.features_of`."""
     options, taxonomy = options or EvaluationOptions(), splits.train.taxonomy
     options.check()
     unseen = int((splits.test.labels >= taxonomy.num_classes).sum())
@@ -137,15 +139,17 @@ def measure(
     require(len(splits.test) > 0, f"there are no test {splits.test.noun} to evaluate on")
     module = backbone.module if isinstance(backbone, Backbone) else backbone
 
-    def features_of(items: Items | Tensor, workers: int = 0) -> FeatureSet:
+    def extracted(items: Items | Tensor, workers: int = 0) -> FeatureSet:
         if isinstance(items, Tensor):
             items = unlabelled(items, taxonomy, image_size=splits.spec.size)
-        return extract_features(module, eval_batches(items, batch_size, workers), device)
+        return features_of(
+            module, items, device, batch_size=batch_size, workers=workers, parts=parts
+        )
 
     started = time.perf_counter()
-    train, test = (features_of(items, workers) for items in (splits.train, splits.test))
+    train, test = (extracted(items, workers) for items in (splits.train, splits.test))
     seconds = time.perf_counter() - started
-    outlying = {name: features_of(items).features for name, items in outliers.items()}
+    outlying = {name: extracted(items).features for name, items in outliers.items()}
     context = Context(splits, train, test, outlying, options, classifier, own_classes)
     metrics = measured(context, steps)
     if head is not None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from rince.core.checks import require, warn
-from rince.data.batches import eval_batches
 from rince.data.items import Items, Splits
 from rince.evaluation.context import Context
-from rince.evaluation.features import FeatureSet, extract_features, in_spaces
+from rince.evaluation.features import FeatureSet, features_of, in_spaces
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.steps import STEPS, Step, measured
 from rince.ranks.time import VIDEO
@@ -97,6 +97,7 @@ def evaluate_open(
     batch_size: int = 512,
     workers: int = 0,
     steps: Sequence[Step] = STEPS,
+    parts: Path | None = None,
 ) -> dict[str, float]:
     """Retrieval and order of the ranks among test items, those of unseen classes apart.
 
@@ -110,6 +111,8 @@ def evaluate_open(
         trained: paths of the classes that were trained.
         options, device, batch_size, workers, steps: as of
             :func:`~rince.evaluation.evaluate_backbone`.
+        parts: folder through which several processes share the encoding, as ``rince evaluate``
+            under torchrun; None: this one does all.
 
     Returns:
         ``unseen/NAME/retrieval/fine/R@1``, ... of queries of unseen classes, ``seen/NAME/...`` of
@@ -119,8 +122,9 @@ def evaluate_open(
         ValueError: features that are not finite; no query has another item of its class.
     """
     options, items = options or EvaluationOptions(), test.items
-    batches = eval_batches(items, batch_size, workers)
-    extracted = extract_features(backbone, batches, device)
+    extracted = features_of(
+        backbone, items, device, batch_size=batch_size, workers=workers, parts=parts
+    )
     known = set(trained)
     seen = torch.tensor([path in known for path in items.taxonomy.paths])[items.labels]
     metrics: dict[str, float] = {}

@@ -51,8 +51,10 @@ def embed_data(
     batch_size: int = 64,
     *,
     skip: bool = False,
+    parts: Path | None = None,
 ) -> Embeddings:
-    """Find what there is to embed in ``data``, of the kind that the encoder takes, and embed it.
+    """Find what there is to embed in ``data``, of the kind that the encoder takes, and embed it;
+    ``parts`` as of :func:`~rince.evaluation.embed`.
 
     Raises:
         RinceError: there is none, or some cannot be read.
@@ -64,4 +66,5 @@ def embed_data(
         device=device,
         batch_size=batch_size,
         on_unreadable="skip" if skip else "error",
+        parts=parts,
     )
