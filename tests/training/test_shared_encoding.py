@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import socket
@@ -140,12 +141,14 @@ def test_parts_are_those_of_these_weights_and_items(
 ) -> None:
     calls: list[int] = []
     monkeypatch.setattr(features_module, "extract_features", _counted(calls))
+    folders = itertools.cycle([tmp_path / "parts", None])
+    monkeypatch.setattr(features_module, "parts_folder", lambda: next(folders))
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (10, 3, 16, 16), dtype=torch.uint8, generator=generator)
 
     def encode(module: nn.Module, pixels: torch.Tensor) -> int:
         items = unlabelled(pixels, Taxonomy([("a",)]), image_size=16)
-        shared = features_of(module, items, "cpu", batch_size=4, parts=tmp_path / "parts")
+        shared = features_of(module, items, "cpu", batch_size=4)
         made = len(calls)
         assert torch.equal(
             shared.features, features_of(module, items, "cpu", batch_size=4).features

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,7 +66,7 @@ def run(arguments: Sequence[str]) -> None:
 
     from rince.core.checks import require
     from rince.core.devices import known_device
-    from rince.core.shared_work import is_shared
+    from rince.core.shared_work import parts_in
     from rince.evaluation.embeddings import require_writable, save_embeddings
     from rince.training.encoders import embed_data, load_encoder
 
@@ -77,19 +76,11 @@ def run(arguments: Sequence[str]) -> None:
     device = known_device(given.device)
     encoder = load_encoder(Path(given.run), given.space)
     started = time.perf_counter()
-    parts = output.with_name(output.name + ".parts") if is_shared() else None
-    embeddings = embed_data(
-        encoder,
-        given.data,
-        given.column,
-        device,
-        given.batch_size,
-        skip=given.skip_unreadable,
-        parts=parts,
-    )
-    save_embeddings(embeddings, output)
-    if parts is not None:
-        shutil.rmtree(parts, ignore_errors=True)
+    with parts_in(output.with_name(output.name + ".parts")):
+        embeddings = embed_data(
+            encoder, given.data, given.column, device, given.batch_size, skip=given.skip_unreadable
+        )
+        save_embeddings(embeddings, output)
     size, seconds = embeddings.vectors.shape[1], time.perf_counter() - started
     space = "the features of the backbone" if encoder.embedding_dim is None else "the embedding"
     print(

@@ -118,6 +118,7 @@ def run(arguments: Sequence[str]) -> None:
 
     from rince.core.checks import require
     from rince.core.devices import known_device
+    from rince.core.shared_work import parts_in
     from rince.evaluation.elsewhere import VECTOR_SUFFIXES, evaluate_embeddings, results_folder
     from rince.training.evaluation import evaluate_run, not_measured
     from rince.training.folder import is_evaluated
@@ -150,19 +151,20 @@ def run(arguments: Sequence[str]) -> None:
         asked = not_measured(folder, outliers, tests) if only_named else (outliers, tests)
         if only_named and not any(asked):
             continue
-        evaluation = evaluate_run(
-            folder,
-            asked[0],
-            tests=asked[1],
-            only_named=only_named,
-            options=options,
-            data=given.data,
-            data_root=given.data_root,
-            splits_folder=given.splits,
-            split=given.split,
-            skip_unreadable=given.skip_unreadable,
-            device=device,
-        )
+        with parts_in(folder / "encoded"):
+            evaluation = evaluate_run(
+                folder,
+                asked[0],
+                tests=asked[1],
+                only_named=only_named,
+                options=options,
+                data=given.data,
+                data_root=given.data_root,
+                splits_folder=given.splits,
+                split=given.split,
+                skip_unreadable=given.skip_unreadable,
+                device=device,
+            )
         _show(folder.name, evaluation)
 
 

@@ -84,8 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _several_processes() -> bool:
     """Whether torchrun or srun started this program more than once."""
-    counts = (os.environ.get(name, "1") for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
-    return any(int(count) > 1 for count in counts)
+    given = os.environ
+    count = given.get("WORLD_SIZE" if "RANK" in given else "SLURM_STEP_NUM_TASKS", "1")
+    return int(count) > 1
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -30,31 +31,42 @@ Task: TypeAlias = Callable[[int, int], None]
 PARTS = 256  # of a data set at most: enough for many processes, and not too many files
 _PATIENCE = timedelta(days=7)  # the first process may measure for hours between two tasks
 _SECONDS_UNTIL_SEEN = 90.0  # a file that another machine wrote, over a network
-_leading = False
+_folder: Path | None = None
 
 
 def lead(run: Callable[[], None]) -> None:
     """Call ``run`` on the first process; all others do their part of its tasks until it ends."""
-    global _leading
     _start()
     try:
         if process_index() > 0:
             _follow()
             return
-        _leading = True
         try:
             run()
         finally:
-            _leading = False
             with contextlib.suppress(RuntimeError):  # another process is gone
                 dist.broadcast_object_list([None], src=0)
     finally:
         dist.destroy_process_group()
 
 
-def is_shared() -> bool:
-    """Whether other processes wait for tasks."""
-    return _leading
+@contextlib.contextmanager
+def parts_in(folder: Path) -> Iterator[None]:
+    """If other processes wait for tasks, what is made goes through this folder, which all see. It
+    is removed at the end; if something goes wrong it stays, to go on from."""
+    global _folder
+    _folder = folder.absolute() if world_size() > 1 else None
+    try:
+        yield
+        if _folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        _folder = None
+
+
+def parts_folder() -> Path | None:
+    """That of :func:`parts_in`; None: this process does all, and keeps it to itself."""
+    return _folder
 
 
 def in_parts(
@@ -64,7 +76,7 @@ def in_parts(
     the processes; a part that is there is read.
 
     Args:
-        folder: of the parts, where all processes see it.
+        folder: of the parts.
         key: tells these parts from all others, also from those of other inputs or weights.
         count: of items. batch_size: a part is a multiple of it, whatever the number of processes.
         make: of items; it can be pickled, and gives tensors, texts, numbers, and lists, dicts and
@@ -78,13 +90,14 @@ def in_parts(
     rows = [slice(start, start + size) for start in range(0, count, size)]
     task = _MakeParts(folder, key, rows, make)
     problems: list[str | None] = []
-    if _leading:
+    if world_size() > 1:
         dist.broadcast_object_list([task], src=0)
         problems = _done(task)
     else:
         task(0, 1)
-    for problem in filter(None, problems):
-        raise RinceError(problem)
+    for index, problem in enumerate(problems):
+        if problem is not None:
+            raise RinceError(f"process {index}: {problem}")
     return [_read(task.file(part)) for part in range(len(rows))]
 
 

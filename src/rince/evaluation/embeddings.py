@@ -20,7 +20,7 @@ from rince.core.digests import digest
 from rince.core.files import replacing
 from rince.core.moved import moved_names
 from rince.core.pair_ranks import ALL
-from rince.core.shared_work import in_parts
+from rince.core.shared_work import in_parts, parts_folder
 from rince.data.kinds import embedding_inputs
 from rince.metrics.arrays import cosine_chunks, unit_features
 from rince.models.encoders import Encoder
@@ -67,7 +67,6 @@ def embed(
     device: torch.device | str = "cpu",
     batch_size: int = 64,
     on_unreadable: Literal["error", "skip"] = "error",
-    parts: Path | None = None,
 ) -> Embeddings:
     """Embed images, clips of videos or texts, fed as those that the encoder was trained on.
 
@@ -78,8 +77,6 @@ def embed(
         batch_size: inputs at a time; the result does not depend on it, but for rounding.
         on_unreadable: "skip" leaves out files that cannot be read, with a warning. Videos shorter
             than a clip count as unreadable.
-        parts: folder through which several processes share the work, as ``rince embed`` under
-            torchrun; None: this one does all.
 
     Raises:
         RinceError: the first unreadable file, unless skipping; no readable file at all.
@@ -88,6 +85,7 @@ def embed(
     skip = on_unreadable == "skip"
     encode = partial(_encoded, encoder, names, device, batch_size, skip)
     model = encoder.fingerprint()
+    parts = parts_folder()
     if parts is None:
         found = [encode()]
     else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -123,10 +122,8 @@ def measure(
     classifier: nn.Module | None = None,
     own_classes: bool = True,
     steps: Sequence[Step] = STEPS,
-    parts: Path | None = None,
 ) -> Measured:
-    """The numbers of :func:`evaluate_backbone`, which has the arguments; ``parts`` as of
-    :func:`~rince.evaluation.features.features_of`."""
+    """The numbers of :func:`evaluate_backbone`, which has the arguments."""
     options, taxonomy = options or EvaluationOptions(), splits.train.taxonomy
     options.check()
     unseen = int((splits.test.labels >= taxonomy.num_classes).sum())
@@ -142,9 +139,7 @@ def measure(
     def extracted(items: Items | Tensor, workers: int = 0) -> FeatureSet:
         if isinstance(items, Tensor):
             items = unlabelled(items, taxonomy, image_size=splits.spec.size)
-        return features_of(
-            module, items, device, batch_size=batch_size, workers=workers, parts=parts
-        )
+        return features_of(module, items, device, batch_size=batch_size, workers=workers)
 
     started = time.perf_counter()
     train, test = (extracted(items, workers) for items in (splits.train, splits.test))

@@ -7,7 +7,6 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from rince._version import __version__
 from rince.core.checks import require
 from rince.core.digests import content_digest, digest
-from rince.core.shared_work import in_parts
+from rince.core.shared_work import in_parts, parts_folder
 from rince.data.batches import eval_batches
 from rince.data.items import Items
 from rince.evaluation.results import EMBEDDING
@@ -72,21 +71,21 @@ def features_of(
     *,
     batch_size: int,
     workers: int = 0,
-    parts: Path | None = None,
 ) -> FeatureSet:
-    """The features of a data set, in batches.
+    """The features of a data set; several processes share the work (:mod:`rince.core.shared_work`)
+    in the batches of one.
 
     Args:
         backbone, device: as of :func:`extract_features`.
         batch_size, workers: as of :func:`~rince.data.batches.eval_batches`.
-        parts: folder through which the processes of torchrun or srun share the work
-            (:mod:`rince.core.shared_work`), in the same batches; None: this process does all.
 
     Raises:
         ValueError, RinceError: as :func:`extract_features` and reading the items.
     """
+    parts = parts_folder()
     if parts is None:
         return extract_features(backbone, eval_batches(items, batch_size, workers), device)
+    backbone.cpu()  # from where it travels to whatever device the others have
     content = io.BytesIO()
     torch.save(items, content)  # all that they are: names of files, or pixels; labels; sizes
     facts = (__version__, batch_size, str(device), fingerprint((), backbone))

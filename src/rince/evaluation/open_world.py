@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +96,6 @@ def evaluate_open(
     batch_size: int = 512,
     workers: int = 0,
     steps: Sequence[Step] = STEPS,
-    parts: Path | None = None,
 ) -> dict[str, float]:
     """Retrieval and order of the ranks among test items, those of unseen classes apart.
 
@@ -111,8 +109,6 @@ def evaluate_open(
         trained: paths of the classes that were trained.
         options, device, batch_size, workers, steps: as of
             :func:`~rince.evaluation.evaluate_backbone`.
-        parts: folder through which several processes share the encoding, as ``rince evaluate``
-            under torchrun; None: this one does all.
 
     Returns:
         ``unseen/NAME/retrieval/fine/R@1``, ... of queries of unseen classes, ``seen/NAME/...`` of
@@ -122,9 +118,7 @@ def evaluate_open(
         ValueError: features that are not finite; no query has another item of its class.
     """
     options, items = options or EvaluationOptions(), test.items
-    extracted = features_of(
-        backbone, items, device, batch_size=batch_size, workers=workers, parts=parts
-    )
+    extracted = features_of(backbone, items, device, batch_size=batch_size, workers=workers)
     known = set(trained)
     seen = torch.tensor([path in known for path in items.taxonomy.paths])[items.labels]
     metrics: dict[str, float] = {}

@@ -51,10 +51,8 @@ def embed_data(
     batch_size: int = 64,
     *,
     skip: bool = False,
-    parts: Path | None = None,
 ) -> Embeddings:
-    """Find what there is to embed in ``data``, of the kind that the encoder takes, and embed it;
-    ``parts`` as of :func:`~rince.evaluation.embed`.
+    """Find what there is to embed in ``data``, of the kind that the encoder takes, and embed it.
 
     Raises:
         RinceError: there is none, or some cannot be read.
@@ -66,5 +64,4 @@ def embed_data(
         device=device,
         batch_size=batch_size,
         on_unreadable="skip" if skip else "error",
-        parts=parts,
     )

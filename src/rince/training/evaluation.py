@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -15,7 +14,6 @@ from rince._version import __version__
 from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
 from rince.core.input_spec import InputSpec
-from rince.core.shared_work import is_shared
 from rince.data.items import Items, Marks, Splits
 from rince.data.kinds import NAMED, kind_of, load_outliers, load_test
 from rince.evaluation.drawings import roc_curves
@@ -29,8 +27,6 @@ from rince.training.checkpoint import TrainedRun, load_run
 from rince.training.config import TrainConfig
 from rince.training.folder import ABOUT_FILE, is_evaluated
 from rince.training.splits import load_splits
-
-PARTS_FOLDER = "encoded"  # in a run's folder, while several processes share the encoding
 
 
 def evaluate_run(
@@ -80,7 +76,6 @@ def evaluate_run(
     folder, started = Path(folder), time.perf_counter()
     device, options = known_device(device), options or EvaluationOptions()
     options.check()
-    parts = folder / PARTS_FOLDER if is_shared() else None
     for name, given in (("outliers", outliers), ("tests", tests)):
         require(
             isinstance(given or {}, Mapping),
@@ -125,26 +120,15 @@ def evaluate_run(
         if splits.test.times is None and options.near != EvaluationOptions().near:
             warn(f"near has no effect: {splits.test.noun} have no times")
         found = _on_data(
-            trained,
-            splits,
-            outlying,
-            before,
-            only_named,
-            options,
-            device,
-            images.workers,
-            steps,
-            parts,
+            trained, splits, outlying, before, only_named, options, device, images.workers, steps
         )
         paths = {**found.info.get("outlier_data", {}), **(outliers or {})}
         if paths:
             found = replace(found, info={**found.info, "outlier_data": paths})
     found = _saved(found, folder, started)
     for name, path in (tests or {}).items():
-        found = _with_test(found, trained, config, name, path, options, device, steps, parts)
+        found = _with_test(found, trained, config, name, path, options, device, steps)
         found = _saved(found, folder, started)
-    if parts is not None:
-        shutil.rmtree(parts, ignore_errors=True)
     return found
 
 
@@ -158,7 +142,6 @@ def _on_data(
     device: str,
     workers: int,
     steps: Sequence[Step],
-    parts: Path | None,
 ) -> Evaluation:
     """What is measured on training and test items, with what earlier evaluations measured."""
     only_outliers = only_outliers and before is not None
@@ -174,7 +157,6 @@ def _on_data(
         classifier=trained.classifier,
         own_classes=trained.taxonomy.classes == classes,
         steps=[outlier_detection] if only_outliers else steps,
-        parts=parts,
     )
     parts = [f"ood/{name}" for name in outliers]
     if only_outliers and before is not None:
@@ -275,7 +257,6 @@ def _with_test(
     options: EvaluationOptions,
     device: str,
     steps: Sequence[Step],
-    parts: Path | None,
 ) -> Evaluation:
     """And retrieval among items of any classes."""
     images = replace(config.images, image_size=trained.spec.size or None)
@@ -305,7 +286,6 @@ def _with_test(
         device=device,
         workers=images.workers,
         steps=steps,
-        parts=parts,
     )
     facts = {"items": len(items), "classes": items.taxonomy.num_classes, "unseen": unseen}
     old = re.compile(rf"(embedding/)?(un)?seen/{re.escape(name)}/")
