@@ -48,7 +48,10 @@ class Request:
         seed: of the choice of images.per_class items. by_time: ranks are made from time.
         channels: that files are decoded to, 3 (RGB) or 1 (grey).
         backbone: whose tokens texts are given; None: none.
-        skip_unreadable: of outliers: leave out, with a warning, what cannot be read.
+        skip_unreadable: leave out, with a warning, what cannot be read.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     data: str
@@ -58,6 +61,11 @@ class Request:
     channels: int = 3
     backbone: str | None = None
     skip_unreadable: bool = False
+
+    def __post_init__(self) -> None:
+        groups = self.options.images, self.options.videos, self.options.text, self.options.table
+        for group in groups:
+            group.check()
 
     @property
     def labels(self) -> tuple[str, ...] | None:

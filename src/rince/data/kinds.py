@@ -153,7 +153,8 @@ def load_splits(
             not value or value == getattr(ImageOptions(), name),
             f"images.{name} is for images, but {data} holds {kind.noun}: see {kind.group}.*",
         )
-    return kind.load(Request(data, options, seed, by_time, channels, backbone))
+    skip = options.images.skip_unreadable
+    return kind.load(Request(data, options, seed, by_time, channels, backbone, skip))
 
 
 def load_test(

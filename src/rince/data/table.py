@@ -18,7 +18,7 @@ from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below
 from rince.core.tables import TABLE_SUFFIXES, Row, Table, read_table, refuse_rows
 
 if TYPE_CHECKING:
-    from rince.data.items import Marks
+    from rince.data.items import AnyItems, Marks
     from rince.ranks.taxonomy import Taxonomy
 
 SPLIT = "split"
@@ -300,20 +300,21 @@ def with_further(known: Taxonomy, further: Sequence[tuple[str, ...]], of: int) -
 
 
 def split_rows(
-    table: ItemTable, make: Callable[[ItemTable, Taxonomy | None], Any]
-) -> Iterator[Any]:
-    """Training and test items where the table says which are which, or all of them.
+    table: ItemTable, make: Callable[[ItemTable, Taxonomy | None], AnyItems]
+) -> tuple[AnyItems, AnyItems]:
+    """Training and test items: as the table says, or by the hashes of their keys.
 
     Args:
         table: of all items. make: (rows, the tree of the training's) -> items.
     """
+    from rince.data.items import split_by_hash
+
     sides = table.sides()
     if sides is None:
-        yield make(table, None)
-        return
+        return split_by_hash(make(table, None), "a column 'split'")
     train = make(table.rows([i for i, test in enumerate(sides) if test is False]), None)
-    yield train
-    yield make(table.rows([i for i, test in enumerate(sides) if test is True]), train.taxonomy)
+    test = make(table.rows([i for i, test in enumerate(sides) if test is True]), train.taxonomy)
+    return train, test
 
 
 def item_rows(

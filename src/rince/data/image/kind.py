@@ -26,38 +26,14 @@ def load(request: Request) -> Splits:
     """Training and test images."""
     from rince.data.image.sources import load_dataset
 
-    images = request.options.images
-    return load_dataset(
-        request.data,
-        data_root=images.root,
-        image_size=images.image_size,
-        channels=request.channels,
-        cache=images.cache,
-        skip_unreadable=images.skip_unreadable,
-        without_duplicates=images.drop_duplicates,
-        per_class=images.per_class,
-        test_per_class=images.test_per_class,
-        seed=request.seed,
-        column=request.options.table.column,
-        labels=request.labels,
-    )
+    return load_dataset(request)
 
 
 def load_test(request: Request) -> Items:
     """All images of a table, or of a folder of class folders."""
     from rince.data.image.sources import load_test_images
 
-    images = request.options.images
-    return load_test_images(
-        request.data,
-        data_root=images.root,
-        image_size=images.image_size,
-        channels=request.channels,
-        cache=images.cache,
-        skip_unreadable=request.skip_unreadable,
-        column=request.options.table.column,
-        labels=request.labels,
-    )
+    return load_test_images(request)
 
 
 def load_outliers(request: Request, items: Items) -> Items:

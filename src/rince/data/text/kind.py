@@ -27,42 +27,26 @@ def load(request: Request) -> Splits:
     """Training and test texts, with the tokens of the backbone if there is one."""
     from rince.data.text.sources import load_texts
 
-    images, text = request.options.images, request.options.text
-    return load_texts(
-        request.data,
-        column=request.text_column,
-        labels=request.labels,
-        without_duplicates=images.drop_duplicates,
-        per_class=images.per_class,
-        test_per_class=images.test_per_class,
-        seed=request.seed,
-        backbone=request.backbone,
-        max_tokens=text.max_tokens,
-    )
+    return load_texts(request)
 
 
 def load_test(request: Request) -> Items:
     """All texts of a file, with their labels."""
     from rince.data.text.sources import load_test_texts
 
-    texts = load_test_texts(request.data, column=request.text_column, labels=request.labels)
-    if request.backbone is None:
-        return texts
-    return texts.tokenised(request.backbone, request.options.text.max_tokens)
+    return load_test_texts(request)
 
 
 def load_outliers(request: Request, items: Items) -> Items:
     """All texts of a file."""
     from rince.data.text.sources import load_text_outliers
 
-    text = request.options.text
     if not is_table(request.data):
         raise RinceError(
             f"{request.data}: outliers of texts must be a table ({', '.join(TABLE_SUFFIXES)}) with "
             f"a column {request.text_column!r}"
         )
-    texts = load_text_outliers(request.data, items.taxonomy, column=request.text_column)
-    return texts if request.backbone is None else texts.tokenised(request.backbone, text.max_tokens)
+    return load_text_outliers(request, items.taxonomy)
 
 
 def embedding_names(encoder: Any, data: str, column: str | None) -> list[str]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rince.core.checks import warn
 from rince.core.files import VIDEO_SUFFIXES
 from rince.data.kind import DataOptions, Kind, Request, TrainedNetwork, require_no_column
 from rince.data.networks import build_pixel_backbone, pixel_encoder, pixel_usage
@@ -29,30 +27,14 @@ def load(request: Request) -> Splits:
     """Clips of the videos for training and for the test."""
     from rince.data.video.sources import load_videos
 
-    return load_videos(request.data, **_options(request))
-
-
-def _options(request: Request) -> dict[str, Any]:
-    images, videos = request.options.images, asdict(request.options.videos)
-    if videos.pop("decoder", "pyav") != "pyav":  # an option of earlier versions
-        warn("videos.decoder torchcodec is no more: PyAV decodes the same frames")
-    return videos | {
-        "image_size": images.image_size,
-        "skip_unreadable": images.skip_unreadable,
-        "channels": request.channels,
-        "root": images.root,
-        "column": request.options.table.column,
-        "labels": request.labels,
-    }
+    return load_videos(request)
 
 
 def load_test(request: Request) -> Items:
     """All clips of the videos of a table or below a folder."""
     from rince.data.video.sources import load_test_clips
 
-    options = _options(request) | {"skip_unreadable": request.skip_unreadable}
-    # Of the training's data alone.
-    return load_test_clips(request.data, **options | {"shots": None, "splits": None})
+    return load_test_clips(request)
 
 
 def load_outliers(request: Request, items: Items) -> Items:
@@ -60,17 +42,8 @@ def load_outliers(request: Request, items: Items) -> Items:
     from rince.data.arrays import unlabelled
     from rince.data.video.sources import load_clip_outliers
 
-    spec, videos = items.spec, request.options.videos
-    assert spec.frames is not None
-    pixels = load_clip_outliers(
-        request.data,
-        frames=spec.frames,
-        stride=videos.stride,
-        frame_size=videos.frame_size or spec.size,
-        channels=spec.channels,
-        skip_unreadable=request.skip_unreadable,
-    )
-    return unlabelled(pixels, items.taxonomy, spec.size)
+    pixels = load_clip_outliers(request, items.spec)
+    return unlabelled(pixels, items.taxonomy, items.spec.size)
 
 
 def embedding_names(encoder: Encoder, data: str, column: str | None) -> list[str]:
