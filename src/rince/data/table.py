@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ KNOWN = (SPLIT, "is_query", "is_gallery", "sequence", "start_s", "end_s", "sourc
 """Columns that say something else of an item than its labels."""
 PATH_COLUMNS = ("path", "file", "filename", "image", "image_path", "video", "clip")
 TESTS = ("val", "validation", "valid", "dev", "test")
+_SPLITS = ("train", *TESTS)
 _LOOKED_AT = 20  # rows by which a column of paths is known
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
 
@@ -61,14 +62,12 @@ def is_media(cell: str) -> bool:
     return _suffix(cell) in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
-def read_items(file: Path, column: str, labels: Sequence[str] | None, option: str) -> ItemTable:
+def read_items(file: Path, column: str, labels: Sequence[str] | None) -> ItemTable:
     """A table of items.
 
     Args:
         file: see :func:`~rince.core.tables.read_table`. column: of the items.
-        labels: columns of the labels, from coarse to fine; None: all others but :data:`KNOWN`, in
-            the file's order. The last is the class; an empty cell before it makes a ragged tree.
-        option: that names the column, for messages.
+        labels: see :func:`label_columns`.
 
     Raises:
         RinceError: a file that cannot be read, lacks a column or holds no item, a row without one.
@@ -76,21 +75,34 @@ def read_items(file: Path, column: str, labels: Sequence[str] | None, option: st
     table = read_table(file, "items")
     if not table.rows:
         raise RinceError(f"{file} holds no item: expected rows with a {column} and its labels")
-    table.require_columns(column, hint=f"name the one that holds the items ({option})")
+    table.require_columns(column, hint="name the one that holds the items (table.column)")
     empty = [f"line {line}: no {column}" for line, cells in table.rows if not cells[column]]
     refuse_rows(file, empty, f"fill the column {column!r}, or remove the rows")
+    return ItemTable(table, column, label_columns(table, labels, [column], "table.labels"))
+
+
+def label_columns(
+    table: Table, labels: Sequence[str] | None, beside: Collection[str], option: str
+) -> tuple[str, ...]:
+    """The columns of the labels, from coarse to fine. The last is the class; an empty cell before
+    it makes a ragged tree.
+
+    Args:
+        labels: their names; None: all in the file's order but :data:`KNOWN` and those ``beside``.
+        option: that names them, for the message.
+    """
     if labels is None and "" in table.columns:
-        warn(f"{file} has a column without a name, which is left out of the labels")
-    others = [c for c in table.columns if c and c != column and c not in KNOWN]
+        warn(f"{table.file} has a column without a name, which is left out of the labels")
+    others = [c for c in table.columns if c and c not in (*beside, *KNOWN)]
     levels = tuple(others if labels is None else labels)
     missing = [repr(name) for name in levels if name not in table.columns]
     if missing or not levels:
         raise RinceError(
-            f"{file} has no column {', '.join(missing) or 'of labels'}; its columns are "
+            f"{table.file} has no column {', '.join(missing) or 'of labels'}; its columns are "
             f"{', '.join(table.columns)}: name those of the labels, from coarse to fine "
-            f"(table.labels)"
+            f"({option})"
         )
-    return ItemTable(table, column, levels)
+    return levels
 
 
 @dataclass(frozen=True)
@@ -117,19 +129,9 @@ class ItemTable:
         Raises:
             RinceError: a split that is none, or one side without rows.
         """
-        if SPLIT not in self.table.columns:
+        names = self.splits()
+        if names is None:
             return None
-        names = [cell.lower() for cell in self.table.column(SPLIT)]
-        known = ("train", *TESTS)
-        refuse_rows(
-            self.table.file,
-            [
-                f"line {line}: the column {SPLIT!r} is {name!r}"
-                for (line, _), name in zip(self.table.rows, names, strict=True)
-                if name not in known
-            ],
-            f"expected one of {', '.join(known)}",
-        )
         tests = [name for name in TESTS if name in names]
         for side, there in (("train", "train" in names), (" or ".join(TESTS), bool(tests))):
             if not there:
@@ -141,6 +143,23 @@ class ItemTable:
             )
         is_test = {"train": False, tests[0]: True}
         return [is_test.get(name) for name in names]
+
+    def splits(self) -> list[str] | None:
+        """What the table says of each row: train, or one of :data:`TESTS`."""
+        return self._words(SPLIT, _SPLITS, f"one of {', '.join(_SPLITS)}")
+
+    def _words(self, column: str, known: Collection[str], expected: str) -> list[str] | None:
+        """The cells of a column of known words, in small letters; None: there is no such column."""
+        if column not in self.table.columns:
+            return None
+        words = [cell.lower() for cell in self.table.column(column)]
+        wrong = [
+            f"line {line}: the column {column!r} is {word!r}"
+            for (line, _), word in zip(self.table.rows, words, strict=True)
+            if word not in known
+        ]
+        refuse_rows(self.table.file, wrong, f"expected {expected}")
+        return words
 
     def test_rows(self) -> ItemTable:
         """The rows of the test; all of them, where the table has no split or no test."""
@@ -204,18 +223,9 @@ class ItemTable:
 
         given: dict[str, Any] = {}
         for name in ("is_query", "is_gallery"):
-            if name in self.table.columns:
-                cells = [cell.lower() for cell in self.table.column(name)]
-                refuse_rows(
-                    self.table.file,
-                    [
-                        f"line {line}: {name} is {cell!r}"
-                        for (line, _), cell in zip(self.table.rows, cells, strict=True)
-                        if cell not in _FLAGS
-                    ],
-                    "expected 1 or 0, true or false, yes or no",
-                )
-                given[name] = torch.tensor([_FLAGS[cell] for cell in cells], dtype=torch.bool)
+            words = self._words(name, _FLAGS, "1 or 0, true or false, yes or no")
+            if words is not None:
+                given[name] = torch.tensor([_FLAGS[word] for word in words], dtype=torch.bool)
         if "sequence" in self.table.columns:
             names = self.table.column("sequence")
             number = {name: i for i, name in enumerate(sorted(set(names) - {""}))} | {"": -1}

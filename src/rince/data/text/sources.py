@@ -49,7 +49,7 @@ def load_text_outliers(request: Request, taxonomy: Taxonomy) -> Texts:
 
 def _items(request: Request) -> ItemTable:
     file = Path(request.data).expanduser()
-    return read_items(file, request.text_column, request.labels, "table.column")
+    return read_items(file, request.text_column, request.labels)
 
 
 def _tokenised(texts: Texts, request: Request) -> Texts:

@@ -56,7 +56,7 @@ def videos_of_table(
     of_paths = column or path_column(data, VIDEO_SUFFIXES)
     if of_paths is None:
         raise RinceError(f"{data} has no column of paths to videos")
-    table = read_items(data, of_paths, labels, "table.column")
+    table = read_items(data, of_paths, labels)
     sides = table.sides()
     if sides is not None:
         chosen = [i for i, side in enumerate(sides) if side is not None]

@@ -60,7 +60,8 @@ def load_videos(request: Request) -> Splits:
     if not bool(test.any()) or bool(test.all()):
         raise RinceError(
             f"{request.data}: all clips are on one side of the split ({int(test.sum())} of "
-            f"{len(test)} for the test): it takes two source videos, of one class if they are labelled"
+            f"{len(test)} for the test): it takes two source videos, of one class if they are "
+            f"labelled"
         )
     train, held = (clips.subset(side.nonzero()[:, 0]) for side in (~test, test))
     paths, count = clips.taxonomy.paths, len(_trained(files))
