@@ -175,9 +175,6 @@ def _show(name: str, evaluation: Evaluation) -> None:
 def named_outliers(sources: Sequence[str], option: str = "--ood") -> dict[str, str]:
     """Name -> folder (or "digits") from what ``--ood`` or ``--test`` was given.
 
-    Raises:
-        ValueError: a name that is empty, given twice, or holds a slash.
-
     Example:
         >>> named_outliers(["other-photos/", "far=birds/", "digits"])
         {'other-photos': 'other-photos/', 'far': 'birds/', 'digits': 'digits'}

@@ -85,18 +85,9 @@ def export_run(
     """Write weights, facts, ONNX and model card into a new folder, all of them or none.
 
     Args:
-        trained: from :func:`~rince.training.checkpoint.load_run`.
         folder: to make; None: ``export`` in the run's.
         space: embedding, with the projection head, or backbone; None: the run's own.
         onnx: write the ONNX file, too; of texts there is none.
-
-    Returns:
-        The folder.
-
-    Raises:
-        RinceError: something is there already; a run without such a head; a network that cannot
-            be written as ONNX, or gives other numbers there.
-        ImportError: a library of the extra ``export`` is not installed.
     """
     from rince.core.checks import RinceError
     from rince.models.onnx_file import ONNX_FILE

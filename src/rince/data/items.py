@@ -215,11 +215,7 @@ class Splits:
 
 
 def checked_labels(labels: Any, count: int, taxonomy: Taxonomy) -> Tensor:
-    """(count,) int64 of integers of any type in [0, classes of the taxonomy).
-
-    Raises:
-        ValueError: the message holds the first number that is out of range.
-    """
+    """(count,) int64 of integers of any type in [0, classes of the taxonomy)."""
     numbers = integers(labels)
     require(
         numbers.shape == (count,),
@@ -236,11 +232,7 @@ def checked_labels(labels: Any, count: int, taxonomy: Taxonomy) -> Tensor:
 
 
 def split_folders(folder: Path) -> tuple[Path, Path] | None:
-    """``train/`` and the first of ``val/``, ``validation/``, ``valid/``, ``test/`` that is there.
-
-    Returns:
-        Both folders; None: the folder holds no splits.
-    """
+    """``train/`` and the first of :data:`HELD_OUT` that is there; None: there are no splits."""
     names = [name for name in HELD_OUT if (folder / name).is_dir()]
     if not names or not (folder / "train").is_dir():
         return None
@@ -273,9 +265,6 @@ def split_by_hash(
 
     Args:
         items: with keys. instead: what a user can give in place of this, for the message.
-
-    Raises:
-        NothingToHoldOut: no class has two members.
     """
     chosen: list[int] = []
     single: list[str] = []
@@ -332,11 +321,7 @@ def drop_duplicates(items: AnyItems, against: Items | None = None) -> AnyItems:
 
 
 def warn_left_out(reasons: Iterable[str], total: int, what: str) -> None:
-    """Warn of what is left out, and why.
-
-    Raises:
-        RinceError: everything is.
-    """
+    """Warn of what is left out, and why."""
     short = [reason.partition(HINT)[0] for reason in reasons]  # the warning says how to fix them
     if total and len(short) == total:
         raise RinceError(f"none of the {total} {what} can be read; the first: {short[0]}")

@@ -148,7 +148,6 @@ class TrainedNetwork:
 
     Args:
         module: in evaluation mode. name: of the backbone; None: the user's own.
-        feature_dim: width of its features. spec: what it takes.
         class_paths: the classes that it was trained on, each from its top group down.
         head: features to embeddings, if the encoder is to end with it; then its
             embedding_dim and num_heads.
@@ -165,9 +164,5 @@ class TrainedNetwork:
 
 
 def require_no_column(encoder: Encoder, column: str | None) -> None:
-    """Refuse a column of texts, where the encoder takes something else.
-
-    Raises:
-        ValueError: there is one.
-    """
+    """Refuse a column of texts, where the encoder takes something else."""
     require(column is None, f"--text.column is for texts, but the network takes {encoder.noun}")

@@ -47,9 +47,6 @@ def kind_of(data: str, by_time: bool = False) -> Kind:
 def is_class_table(data: str, column: str) -> bool:
     """Whether this is a table of classes, not of items: one that has neither a column of texts nor
     one of paths. A table that cannot be read is neither.
-
-    Args:
-        data: a path. column: of texts.
     """
     file = Path(data).expanduser()
     if not is_table(file):
@@ -62,17 +59,8 @@ def is_class_table(data: str, column: str) -> bool:
 
 
 def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]], str]:
-    """A table of the images or videos of a folder.
-
-    Args:
-        data: a folder of class folders, or of splits of them.
-        output: the table's file, from whose folder the paths begin.
-
-    Returns:
-        Header, rows, and what else the folder holds: ``10 .heic, 3 .txt``.
-
-    Raises:
-        RinceError: no such folder, or no such file in it.
+    """Header and rows of a table of the images or videos of a folder, with paths that begin at the
+    table's folder, and what else the folder holds: ``10 .heic, 3 .txt``.
     """
     from rince.data.items import split_folders
 
@@ -89,11 +77,7 @@ def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]
 
 
 def kind_named(noun: str) -> Kind:
-    """The row of this noun: ``kind_named(items.noun)``, ``kind_named(spec.noun)``.
-
-    Raises:
-        RinceError: there is none.
-    """
+    """The row of this noun: ``kind_named(items.noun)``, ``kind_named(spec.noun)``."""
     for kind in KINDS:
         if kind.noun == noun:
             return kind
@@ -168,14 +152,8 @@ def load_test(
 ) -> Items:
     """All items of a folder or file, with labels of their own, of any classes.
 
-    Args:
-        path: of a folder with ``train/`` and ``test/`` (or ``val/``) the latter is taken.
-        noun: what they are called: the kind that a network takes.
-        options: those of the training. channels, skip_unreadable, backbone: as in
-            :func:`load_splits` and :func:`load_outliers`.
-
-    Raises:
-        RinceError: data that cannot be found or read, or of another kind.
+    Of a folder with ``train/`` and ``test/`` (or ``val/``) the latter is taken. ``noun``: the kind
+    that a network takes; ``options``: those of the training.
     """
     if kind_of(path, noun == "clips").noun != noun:
         raise RinceError(f"{path} holds no {noun}: give a test of the kind that was trained on")
@@ -218,12 +196,7 @@ def load_outliers(
 def embedding_names(encoder: Encoder, data: str, column: str | None = None) -> list[str]:
     """What there is to embed in some data: image files, videos, or the texts themselves.
 
-    Args:
-        encoder: what is to embed them. data: a folder or file.
-        column: of the texts in a table; None: as at the training. Only for texts.
-
-    Raises:
-        RinceError: there is none, or it cannot be read; a column, where they are no texts.
+    ``column``: of the texts in a table; None: as at the training.
     """
     return kind_named(encoder.noun).embedding_names(encoder, data, column)
 
@@ -231,29 +204,13 @@ def embedding_names(encoder: Encoder, data: str, column: str | None = None) -> l
 def embedding_inputs(
     encoder: Encoder, names: Sequence[str], *, batch_size: int = 64, skip_unreadable: bool = False
 ) -> Iterator[tuple[list[str], Any]]:
-    """What ``encoder.encode`` takes, some at a time, with the name of each.
-
-    Args:
-        encoder: what is to embed them. names: from :func:`embedding_names`, or queries.
-        batch_size: inputs at a time. skip_unreadable: leave out, with a warning, what cannot be
-            read; otherwise the first is an error.
-
-    Yields:
-        B names (of clips ``FILE@SECONDS``), and B inputs.
-
-    Raises:
-        RinceError: an input that cannot be read.
-    """
+    """What ``encoder.encode`` takes, in batches: B names (of clips ``FILE@SECONDS``), B inputs."""
     rows = kind_named(encoder.noun).embedding_inputs(encoder, names, batch_size, skip_unreadable)
     yield from rows
 
 
 def require_queries(encoder: Encoder, queries: Sequence[str]) -> None:
-    """Refuse queries that are no files, where the encoder takes files.
-
-    Raises:
-        RinceError: there is no such file.
-    """
+    """Refuse queries that are no files, where the encoder takes files."""
     missing = [query for query in queries if not Path(query).is_file()]
     if missing and kind_named(encoder.noun).files:
         raise RinceError(f"there is no file {missing[0]}: the network takes {encoder.noun}")

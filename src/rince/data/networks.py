@@ -28,12 +28,7 @@ def pixel_encoder(
     stride: int | None = None,
     frame_size: int | None = None,
 ) -> ImageEncoder:
-    """What feeds a network pixels as its evaluation does.
-
-    Args:
-        network: trained. options: of the configuration.
-        stride, frame_size: of clips, see :class:`~rince.models.exported.ImageEncoder`.
-    """
+    """What feeds a network pixels as its evaluation does."""
     from collections import OrderedDict
 
     from torch import nn
@@ -65,7 +60,7 @@ def pixel_usage(encoder: ImageEncoder, scaled: str) -> str:
     """How to feed an encoder of images or clips, for a model card.
 
     Args:
-        encoder: it. scaled: what is done to a file until it is the pixels of an input.
+        scaled: what is done to a file until it is the pixels of an input.
     """
     spec = encoder.spec
     return _USAGE.format(

@@ -39,9 +39,6 @@ def is_table(data: str | Path) -> bool:
 def path_column(data: str | Path, suffixes: frozenset[str]) -> str | None:
     """The column of a table that holds paths to files of these suffixes; None: no table, or a
     table of texts or of anything else.
-
-    Raises:
-        RinceError: a table that cannot be read.
     """
     if not is_table(data) or not Path(data).expanduser().is_file():
         return None
@@ -63,15 +60,7 @@ def is_media(cell: str) -> bool:
 
 
 def read_items(file: Path, column: str, labels: Sequence[str] | None) -> ItemTable:
-    """A table of items.
-
-    Args:
-        file: see :func:`~rince.core.tables.read_table`. column: of the items.
-        labels: see :func:`label_columns`.
-
-    Raises:
-        RinceError: a file that cannot be read, lacks a column or holds no item, a row without one.
-    """
+    """A table of items; ``labels`` as of :func:`label_columns`."""
     table = read_table(file, "items")
     if not table.rows:
         raise RinceError(f"{file} holds no item: expected rows with a {column} and its labels")
@@ -107,11 +96,7 @@ def label_columns(
 
 @dataclass(frozen=True)
 class ItemTable:
-    """A table whose columns are known.
-
-    Args:
-        table: as it was read. column: of the items. levels: of the labels, from coarse to fine.
-    """
+    """A table whose columns are known: that of the items, and the levels from coarse to fine."""
 
     table: Table
     column: str
@@ -125,9 +110,6 @@ class ItemTable:
     def sides(self) -> list[bool | None] | None:
         """Of each row whether it is for the test; rows of another split than the training and the
         first of val, validation, valid, dev, test are neither. None: the table does not say.
-
-        Raises:
-            RinceError: a split that is none, or one side without rows.
         """
         names = self.splits()
         if names is None:
@@ -177,9 +159,6 @@ class ItemTable:
 
         Args:
             known: a tree whose classes come first, in their order; others are warned of.
-
-        Raises:
-            RinceError: a row without a class, or labels that are no tree.
         """
         from rince.ranks.readers import checked_paths, composed
         from rince.ranks.taxonomy import Taxonomy
@@ -212,11 +191,7 @@ class ItemTable:
         return tree, [label_of[path] for path in paths]
 
     def marks(self) -> Marks | None:
-        """What the columns ``sequence``, ``is_query`` and ``is_gallery`` say; None: there is none.
-
-        Raises:
-            RinceError: a flag that is neither true nor false.
-        """
+        """What the columns ``sequence``, ``is_query``, ``is_gallery`` say; None: there is none."""
         import torch
 
         from rince.data.items import Marks
@@ -235,12 +210,6 @@ class ItemTable:
     def files(self, root: str | Path | None = None) -> tuple[list[Path], list[str]]:
         """The file of each row, and its name: the path below the table's folder or the root, which
         is the same wherever they lie.
-
-        Args:
-            root: where relative paths may begin; else in the folder of the table.
-
-        Raises:
-            RinceError: files that are missing or listed twice; ten of them by name.
         """
         bases = [self.table.file.parent] if root is None else [Path(root).expanduser()]
         bases += [self.table.file.parent] * (root is not None)
@@ -273,11 +242,7 @@ class ItemTable:
 
 
 def listed_files(data: str | Path, suffixes: frozenset[str], column: str | None) -> list[str]:
-    """The files of a table, in its order; see :meth:`ItemTable.files`.
-
-    Raises:
-        RinceError: no column of such files, files that are missing or listed twice.
-    """
+    """The files of a table, in its order; see :meth:`ItemTable.files`."""
     file = Path(data).expanduser()
     name = column or path_column(file, suffixes)
     if name is None:
@@ -288,14 +253,7 @@ def listed_files(data: str | Path, suffixes: frozenset[str], column: str | None)
 
 
 def with_further(known: Taxonomy, further: Sequence[tuple[str, ...]], of: int) -> Taxonomy:
-    """A tree with the classes of another one first, in their order; warns of further ones.
-
-    Args:
-        known: the training's classes. further: of the test. of: number of classes of the test.
-
-    Raises:
-        ValueError: together they are no tree.
-    """
+    """The training's tree with the further ones ``of`` the test's classes behind; warns of them."""
     from rince.ranks.readers import some_names
     from rince.ranks.taxonomy import Taxonomy
 
@@ -333,11 +291,8 @@ def item_rows(
     """Header and rows of a table of the files of class folders.
 
     Args:
-        sides: a split's name, "" if there are none, and its folder. suffixes: of the files.
+        sides: a split's name, "" if there are none, and its folder.
         output: the table, from whose folder the paths begin.
-
-    Raises:
-        RinceError: no such file.
     """
     found = [
         (split, file, file.relative_to(root).parts[:-1])
@@ -366,11 +321,7 @@ def item_rows(
 
 
 def seconds(row: Row, name: str) -> float | None:
-    """A cell of seconds; None where it is empty or there is no such column.
-
-    Raises:
-        ValueError: no number of at least 0.
-    """
+    """A cell of seconds; None where it is empty or there is no such column."""
     cell = row[1].get(name, "")
     if not cell:
         return None

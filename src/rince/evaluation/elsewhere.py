@@ -87,11 +87,7 @@ def evaluate_embeddings(
 
 
 def read_vectors(file: Path) -> tuple[Tensor, list[str] | None]:
-    """(N, D) float32, and the names of the items if the file has them.
-
-    Raises:
-        RinceError: no such file, a damaged one, or none of (N, D) finite numbers.
-    """
+    """(N, D) float32, and the names of the items if the file has them."""
     if not file.is_file():
         raise RinceError(f"there is no file {file}")
     try:

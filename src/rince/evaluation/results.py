@@ -31,12 +31,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Map2D:
-    """A 2-D map of a sample of the test features.
-
-    Args:
-        xy: (M, 2) float.
-        fine: (M,) int, class indices. coarse: (M,) int, indices of coarse groups.
-    """
+    """A 2-D map of a sample of the test features: ``xy`` (M, 2), class indices, coarse groups."""
 
     xy: Array
     fine: Array

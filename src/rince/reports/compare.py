@@ -32,11 +32,7 @@ def compare_runs(
 
 
 def read_run(folder: Path) -> RunReport:
-    """All that a report shows of a run, or of a file of embeddings.
-
-    Raises:
-        RinceError: not a run, or one that was not evaluated.
-    """
+    """All that a report shows of a run, or of a file of embeddings."""
     if folder.suffix in VECTOR_SUFFIXES and not folder.is_dir():  # embeddings made elsewhere
         results = results_folder(folder)
         if not results.is_dir():

@@ -65,9 +65,7 @@ class Cell:
 class Row:
     """One method: a run, or several runs that differ only in their seed.
 
-    Args:
-        label, runs: its. cells: of the backbone's features.
-        embedding: of the embedding; None: no run measured any.
+    ``cells`` are of the backbone's features; ``embedding``: None if no run measured any.
     """
 
     label: str

@@ -296,11 +296,7 @@ def _with_test(
 
 
 def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
-    """Other data, in the size and colours that the run's backbone knows; or other texts.
-
-    Raises:
-        RinceError: data of another kind, or that do not fit.
-    """
+    """Other data, in the size and colours that the run's backbone knows; or other texts."""
     data = config.data
     if kind_of(data, config.ranks.by == "time").noun != trained.spec.noun:
         raise RinceError(

@@ -19,11 +19,7 @@ CHECKPOINT_FILE = "last.ckpt"
 
 
 def read_config(folder: Path) -> TrainConfig:
-    """A run's configuration.
-
-    Raises:
-        RinceError: not the folder of a run, or a damaged file.
-    """
+    """A run's configuration."""
     file = folder / CONFIG_FILE
     if not file.is_file():
         raise RinceError(f"{folder} is not the folder of a run: it holds no {CONFIG_FILE}")
@@ -37,9 +33,6 @@ def plain_yaml(text: str) -> Any:
     """Options as they are written: their types say what is a number, and what a name.
 
     YAML's own reading would make a text of 1e-3, 7 of a run's name 007, and a date of 2024-05-01.
-
-    Raises:
-        ValueError: no YAML.
     """
     try:
         return yaml.load(text, _AsWritten)

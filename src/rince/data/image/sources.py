@@ -32,9 +32,6 @@ def load_dataset(request: Request) -> Splits:
     if it has both). Any other tree ``<group>/.../<class>/*.jpg``, and ``train/`` where there is
     nothing else, is split class by class. The names of the files alone decide, so that images stay
     on their side whatever the seed, and when others come or go.
-
-    Raises:
-        RinceError: data that cannot be found or read; the message says how to get them.
     """
     images = request.options.images
     if request.data in NAMED:
@@ -77,11 +74,7 @@ def load_outliers(
 
 
 def digits_outliers(image_size: int, channels: int = 1) -> Tensor:
-    """scikit-learn's 1,797 handwritten digits (8 x 8 pixels), enlarged.
-
-    Returns:
-        (1797, C, S, S) uint8, bright digits on black.
-    """
+    """scikit-learn's 1,797 handwritten digits, enlarged: (1797, C, S, S) uint8, bright on black."""
     datasets = import_extra("sklearn.datasets", "train")
     digits = torch.tensor(datasets.load_digits().images, dtype=torch.float32)[:, None]  # 0 .. 16
     enlarged = torch.nn.functional.interpolate(

@@ -23,10 +23,6 @@ def load_texts(request: Request) -> Splits:
     Without a column ``split`` the texts themselves decide, class by class, so that they stay on
     their side whatever the seed, and when others come or go. Texts are duplicates whatever their
     labels.
-
-    Raises:
-        RinceError: a file that cannot be read or lacks a column, a row without a text or class,
-            labels that are no tree, a split that is none.
     """
     train, test = split_rows(_items(request), _texts)
     train, test = chosen_items(train, test, request.options.images, request.seed)

@@ -45,10 +45,6 @@ def load_videos(request: Request) -> Splits:
     - ``train/`` and ``val/`` or ``test/``, each ``<class>/*.mp4`` or plain files (Kinetics).
     - any other tree: folders are classes; test videos are chosen by the hash of the source's
       name, class by class, and stay so when others come or go.
-
-    Raises:
-        RinceError: no videos, a table or split that does not fit them, a file that cannot be read.
-        ImportError: PyAV is not installed.
     """
     clips, files = _listed_clips(request, request.options.videos)
     known = {f.key: f.test for f in files}
