@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 HINT = ". Fix or remove "  # where an error ends and its hint begins
 SPLIT_SEED = 0  # one for all: runs that differ in their seed must share the test items
-TEST_FRACTION = 0.2  # of each class, where the data have no test of their own
 HELD_OUT = ("val", "validation", "valid", "test")  # of a test split; the first there is used
 Indices = Tensor | Sequence[int]
 AnyItems = TypeVar("AnyItems", bound="Items")
@@ -242,6 +241,7 @@ def split_folders(folder: Path) -> tuple[Path, Path] | None:
 
 
 _T = TypeVar("_T", bound=Hashable)
+TEST_FRACTION = 0.2  # of each class, where the data have no test of their own
 
 
 def held_out(members: Sequence[_T], fraction: float = TEST_FRACTION) -> Sequence[_T]:

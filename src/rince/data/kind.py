@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from rince.core.checks import RinceError, require
+from rince.core.checks import RinceError
 from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
 
 if TYPE_CHECKING:
@@ -82,6 +83,15 @@ class Request:
 EmbeddingInputs: TypeAlias = Callable[
     [Any, Sequence[str], int, bool], Iterator[tuple[list[str], Any]]
 ]
+
+
+def later(place: str) -> Callable[..., Any]:
+    """The function at ``"rince.data.text.sources:load_texts"``, imported when it is called."""
+
+    def call(*given: Any) -> Any:
+        return pkgutil.resolve_name(place)(*given)
+
+    return call
 
 
 def _not_given(name: str) -> Callable[..., Any]:
@@ -161,8 +171,3 @@ class TrainedNetwork:
     head: nn.Module | None = None
     embedding_dim: int | None = None
     num_heads: int = 1
-
-
-def require_no_column(encoder: Encoder, column: str | None) -> None:
-    """Refuse a column of texts, where the encoder takes something else."""
-    require(column is None, f"--text.column is for texts, but the network takes {encoder.noun}")

@@ -26,6 +26,7 @@ from rince.data.video.kind import CLIPS
 if TYPE_CHECKING:
     from rince.data.items import Items, Splits
     from rince.models.encoders import Encoder
+    from rince.ranks.taxonomy import Taxonomy
 
 KINDS = [TEXTS, CLIPS, IMAGES]
 """In the order in which they are asked; images take what no other does."""
@@ -44,18 +45,23 @@ def kind_of(data: str, by_time: bool = False) -> Kind:
     return next(kind for kind in KINDS if kind.recognise(data, by_time))
 
 
-def is_class_table(data: str, column: str) -> bool:
-    """Whether this is a table of classes, not of items: one that has neither a column of texts nor
-    one of paths. A table that cannot be read is neither.
+def class_tree(data: str, column: str) -> Taxonomy | None:
+    """The class tree of a name, or of a table of classes, not of items: one that has neither a
+    column of texts, whose name is given, nor one of paths. None: of anything else.
     """
+    from rince.ranks.taxonomy import Taxonomy
+
+    if data in NAMED:
+        tree: Taxonomy = NAMED[data]()
+        return tree
     file = Path(data).expanduser()
-    if not is_table(file):
-        return False
     try:
-        columns = read_table(file, fill_short_rows=True).columns
-        return column not in columns and path_column(file, IMAGE_SUFFIXES | VIDEO_SUFFIXES) is None
+        if not is_table(file) or path_column(file, IMAGE_SUFFIXES | VIDEO_SUFFIXES) is not None:
+            return None
+        of_items = column in read_table(file, fill_short_rows=True).columns
     except RinceError:
-        return False
+        return None
+    return None if of_items else Taxonomy.from_csv(file)
 
 
 def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]], str]:
@@ -210,7 +216,11 @@ def embedding_inputs(
 
 
 def require_queries(encoder: Encoder, queries: Sequence[str]) -> None:
-    """Refuse queries that are no files, where the encoder takes files."""
+    """Refuse queries that are no files, where the encoder takes files.
+
+    Raises:
+        RinceError: there is no such file.
+    """
     missing = [query for query in queries if not Path(query).is_file()]
     if missing and kind_named(encoder.noun).files:
         raise RinceError(f"there is no file {missing[0]}: the network takes {encoder.noun}")

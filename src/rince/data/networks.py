@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rince.data.kind import DataOptions, TrainedNetwork
+from rince.core.checks import require
+from rince.data.kind import DataOptions, TrainedNetwork, later
+from rince.data.table import is_table, listed_files
 
 if TYPE_CHECKING:
     from rince.core.input_spec import InputSpec
     from rince.models.backbones import Backbone
+    from rince.models.encoders import Encoder
     from rince.models.exported import ImageEncoder
+
+
+def embedding_files(
+    suffixes: frozenset[str], below: str
+) -> Callable[[Encoder, str, str | None], list[str]]:
+    """What there is to embed in files: those of a table, or what the function ``below`` finds."""
+
+    def names(encoder: Encoder, data: str, column: str | None) -> list[str]:
+        if is_table(data):
+            return listed_files(data, suffixes, column)
+        require(column is None, f"--text.column is for texts, but the network takes {encoder.noun}")
+        found: list[str] = later(below)(data)
+        return found
+
+    return names
 
 
 def build_pixel_backbone(

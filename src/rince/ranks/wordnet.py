@@ -29,8 +29,14 @@ class WordNetNouns:
     """The noun files of a WordNet database.
 
     A sense (synset) is the number of the byte where it begins in ``data.noun``: the digits of an
-    ImageNet id such as n02123045, which are of WordNet 3.0. Without a folder ``$WNSEARCHDIR``,
-    ``/usr/share/wordnet`` (Debian's wordnet-base) and ``/usr/local/WordNet-3.0/dict`` are tried.
+    ImageNet id such as n02123045, which are of WordNet 3.0.
+
+    Args:
+        folder: holds ``index.noun`` and ``data.noun``; None looks in ``$WNSEARCHDIR``,
+            ``/usr/share/wordnet`` (Debian's wordnet-base) and ``/usr/local/WordNet-3.0/dict``.
+
+    Raises:
+        RinceError: no such files.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:

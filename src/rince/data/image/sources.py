@@ -12,9 +12,10 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra
 from rince.core.files import IMAGE_SUFFIXES, passed_over
-from rince.data.arrays import TensorImages
+from rince.data.arrays import TensorImages, unlabelled
 from rince.data.image.decode import OnUnreadable, decode_all
 from rince.data.image.files import IMAGE_SIZE, FileImages, image_files
+from rince.data.image.kind import DIGITS
 from rince.data.image.named import NAMED, load_named
 from rince.data.items import Items, Splits, chosen_items, split_by_hash, split_folders
 from rince.data.kind import Request
@@ -56,6 +57,17 @@ def load_test_images(request: Request) -> Items:
     splits = split_folders(folder)
     images = FileImages.from_folder(splits[1] if splits else folder, channels=request.channels)
     return _kept(replace(images, name=folder.resolve().name, image_size=_size(request)), request)
+
+
+def load_outlier_images(request: Request, items: Items) -> Items:
+    """All images below a folder, or :data:`DIGITS`, as large as the items."""
+    size, channels = items.spec.size, items.spec.channels
+    if request.data == DIGITS:
+        pixels = digits_outliers(size, channels)
+    else:
+        mode: OnUnreadable = "skip" if request.skip_unreadable else "error"
+        pixels = load_outliers(Path(request.data).expanduser(), size, channels, mode)
+    return unlabelled(pixels, items.taxonomy)
 
 
 def load_outliers(

@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 
 from rince.core.checks import RinceError
-from rince.data.items import Splits, chosen_items
+from rince.core.tables import TABLE_SUFFIXES
+from rince.data.items import Items, Splits, chosen_items
 from rince.data.kind import Request
-from rince.data.table import ItemTable, is_media, read_items, split_rows
+from rince.data.table import ItemTable, is_media, is_table, read_items, split_rows
 from rince.data.text.rows import read_text_table
 from rince.data.text.texts import Texts
 from rince.ranks.taxonomy import Taxonomy
@@ -34,13 +35,18 @@ def load_test_texts(request: Request) -> Texts:
     return _tokenised(_texts(_items(request).test_rows()), request)
 
 
-def load_text_outliers(request: Request, taxonomy: Taxonomy) -> Texts:
+def load_text_outliers(request: Request, items: Items) -> Texts:
     """All texts of a file; its other columns are not looked at."""
     column = request.text_column
+    if not is_table(request.data):
+        raise RinceError(
+            f"{request.data}: outliers of texts must be a table ({', '.join(TABLE_SUFFIXES)}) with "
+            f"a column {column!r}"
+        )
     texts = tuple(read_text_table(request.data, column).column(column))
     tokens, labels = (torch.zeros(len(texts), *rest, dtype=torch.int64) for rest in ((0,), ()))
-    items = Texts(texts, tokens, labels, taxonomy, Path(request.data).stem)
-    return _tokenised(items, request)
+    outliers = Texts(texts, tokens, labels, items.taxonomy, Path(request.data).stem)
+    return _tokenised(outliers, request)
 
 
 def _items(request: Request) -> ItemTable:

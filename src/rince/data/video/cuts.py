@@ -45,8 +45,15 @@ def decoded_clips(
 ) -> Iterator[tuple[str, Tensor]]:
     """All clips of some videos, one after the other and each where the last one ends.
 
+    Args:
+        files: paths. frames, stride, channels: as of a training. size: of the decoded square.
+        skip: leave out, with a warning at the end, what cannot be read or is too short.
+
     Yields:
         ``FILE@START`` in seconds, and (C, T, size, size) uint8.
+
+    Raises:
+        RinceError: the first such file, unless skipping; nothing can be read.
     """
     reasons, count = [], 0
     for file in files:

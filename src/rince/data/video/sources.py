@@ -15,8 +15,8 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.files import cache_folder
-from rince.core.input_spec import InputSpec
-from rince.data.items import HINT, SPLIT_SEED, Marks, Splits, held_out, warn_left_out
+from rince.data.arrays import unlabelled
+from rince.data.items import HINT, SPLIT_SEED, Items, Marks, Splits, held_out, warn_left_out
 from rince.data.kind import Request
 from rince.data.options import VideoOptions
 from rince.data.table import is_table, with_further
@@ -83,8 +83,9 @@ def load_test_clips(request: Request) -> VideoClips:
     return clips.subset(kept) if tests else clips
 
 
-def load_clip_outliers(request: Request, spec: InputSpec) -> Tensor:
-    """All clips of all videos below a folder, without labels: (N, C, T, S, S) uint8."""
+def load_clip_outliers(request: Request, items: Items) -> Items:
+    """All clips of all videos below a folder, of as many frames as the items."""
+    spec = items.spec
     assert spec.frames is not None
     folder = Path(request.data).expanduser()
     videos = replace(
@@ -94,7 +95,8 @@ def load_clip_outliers(request: Request, spec: InputSpec) -> Tensor:
     size = videos.frame_size or spec.size
     clips = _cut(files, videos, size, request, folder.name)
     clips = clips.readable() if request.skip_unreadable else clips
-    return torch.stack([clips[i] for i in range(len(clips))])
+    pixels = torch.stack([clips[i] for i in range(len(clips))])
+    return unlabelled(pixels, items.taxonomy, spec.size)
 
 
 def _listed_clips(request: Request, videos: VideoOptions) -> tuple[VideoClips, list[VideoFile]]:
