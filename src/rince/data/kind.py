@@ -22,21 +22,10 @@ if TYPE_CHECKING:
 class DataOptions(Protocol):
     """The groups of options that data are loaded by; a ``TrainConfig`` has them."""
 
-    @property
-    def images(self) -> ImageOptions:
-        """Of all kinds: size, augmentation, which of them."""
-
-    @property
-    def videos(self) -> VideoOptions:
-        """How videos are cut into clips."""
-
-    @property
-    def text(self) -> TextOptions:
-        """How texts are tokenised."""
-
-    @property
-    def table(self) -> TableOptions:
-        """Columns of tables."""
+    images: ImageOptions  # of all kinds: size, augmentation, which of them
+    videos: VideoOptions
+    text: TextOptions
+    table: TableOptions
 
 
 @dataclass(frozen=True)

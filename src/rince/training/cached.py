@@ -76,6 +76,9 @@ def micro_batches(count: int, size: int) -> list[slice]:
 
     Equal, because batch norm is fitted to each: a last part of one image has no variance.
 
+    Raises:
+        ValueError: size below 1, or no rows.
+
     Example:
         >>> micro_batches(10, 4)
         [slice(0, 3, None), slice(3, 6, None), slice(6, 10, None)]
@@ -93,9 +96,18 @@ def encode_parts(
     """As :func:`cached_encode`, for inputs that are made when they are needed and then dropped.
 
     Args:
+        encoder: as there.
         parts: functions that make the input of one micro-batch each, (b, ...): called in both
             passes, with the same state of torch's global generators, and must give the same.
         made_from: what they make it from, so that a change before the backward pass is noticed.
+
+    Returns:
+        The embeddings of all parts, one after the other.
+
+    Raises:
+        ValueError: an encoder that is wrapped in DistributedDataParallel, or whose weights have
+            gradient hooks.
+        RuntimeError: as :func:`cached_encode`.
     """
     require(
         not isinstance(encoder, nn.parallel.DistributedDataParallel),
