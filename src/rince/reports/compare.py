@@ -20,15 +20,24 @@ from rince.training.history import read_history
 
 
 def compare_runs(
-    folders: Sequence[Path], output: Path, *, title: str, markdown: str | None = None
+    folders: Sequence[Path],
+    output: Path,
+    *,
+    title: str,
+    markdown: str | None = None,
+    baseline: str | None = None,
 ) -> None:
-    """Print the table of evaluated runs, write the page and, to ``markdown``, the table."""
+    """Print the table of evaluated runs, write the page and, to ``markdown``, the table.
+
+    Args:
+        baseline: also show the differences to the runs of this label, seed by seed.
+    """
     runs = [read_run(folder) for folder in folders]
-    print_table(runs)
+    print_table(runs, baseline)
     if markdown is not None:
         with replacing(Path(markdown)) as part:
-            part.write_text(markdown_table(runs) + "\n", encoding="utf-8")
-    print(f"report: {write_report(runs, output, title=title)}")
+            part.write_text(markdown_table(runs, baseline) + "\n", encoding="utf-8")
+    print(f"report: {write_report(runs, output, title=title, baseline=baseline)}")
 
 
 def read_run(folder: Path) -> RunReport:
