@@ -11,7 +11,13 @@ from scipy import stats
 
 from rince.reports.page import write_report
 from rince.reports.paired import BETTER, UNCLEAR, WORSE, paired_difference
-from rince.reports.table import comparison_rows, differences_to, markdown_table, print_table
+from rince.reports.table import (
+    MISSING,
+    comparison_rows,
+    differences_to,
+    markdown_table,
+    print_table,
+)
 
 PERCENT = st.floats(0, 100).map(lambda value: round(value, 2))
 OUTLIERS = "ood/cifar10/gaussian"
@@ -88,7 +94,7 @@ def test_differences_to_a_baseline_in_words(runs):
     assert cells["retrieval/fine/R@1"].text.endswith("cannot be told")
     assert [cell.best for cell in cells.values()].count(True) == 2
     # The baseline has no embedding.
-    assert {cell.text for cell in row.embedding} == {"–"}
+    assert {cell.text for cell in row.embedding} == {MISSING}
     back = differences_to(comparison_rows(runs), "rince (3 runs)")
     assert back.rows[0].cells[0].text == f"-{mean:.1f} ± {half:.1f} worse"
 
@@ -108,6 +114,7 @@ def test_all_three_outputs_show_it(runs, capsys, tmp_path):
         assert "cannot be told" in text
         assert "Student" in text
     print_table(runs)
-    assert "Student" not in capsys.readouterr().out + write_report(
-        runs, tmp_path / "page.html"
-    ).read_text()
+    assert (
+        "Student"
+        not in capsys.readouterr().out + write_report(runs, tmp_path / "page.html").read_text()
+    )

@@ -11,6 +11,7 @@ from rince.core.checks import RinceError
 from rince.core.files import replacing
 from rince.evaluation.elsewhere import VECTOR_SUFFIXES, results_folder
 from rince.evaluation.results import load_evaluation
+from rince.models.exported import EXPORT_FILE
 from rince.reports.page import write_report
 from rince.reports.run_report import RunReport
 from rince.reports.table import markdown_table, print_table
@@ -55,6 +56,8 @@ def read_run(folder: Path) -> RunReport:
         return RunReport(
             folder.stem, results, load_evaluation(results), {"embeddings": folder.name}
         )
+    if (folder / EXPORT_FILE).exists():  # of a network that may have been trained elsewhere
+        return RunReport(folder.name, folder, load_evaluation(folder), {"export": folder.name})
     config = read_config(folder)
     about_file = folder / ABOUT_FILE
     about = json.loads(about_file.read_text()) if about_file.exists() else {}
