@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   rince evaluate runs/latest --test new-species/            classes that were never trained
   rince evaluate runs/* --skip-done --ood more-photos/      only what is not there yet
   rince evaluate photos.npz --labels photos.csv             embeddings made elsewhere
+  rince evaluate runs/latest/export --data photos/          any export, on other data
 """
 NOT_ASKED = {"knn_k", "gallery_queries", "gallery_neighbours"}  # in Python only
 
@@ -37,7 +38,10 @@ def run(arguments: Sequence[str]) -> None:
         epilog=EXAMPLES,
     )
     parser.add_argument(
-        "runs", nargs="+", help="folders of runs; or files of embeddings: .npz, .npy, .parquet"
+        "runs",
+        nargs="+",
+        help="folders of runs; of exports, with --data; or files of embeddings: .npz, .npy, "
+        ".parquet",
     )
     parser.add_argument(
         "--test",

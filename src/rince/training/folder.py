@@ -10,6 +10,7 @@ import yaml
 
 from rince.core.checks import RinceError
 from rince.evaluation.results import RESULTS_FILE
+from rince.models.exported import WEIGHTS_FILE
 from rince.training.config import TrainConfig, from_dict
 
 CONFIG_FILE = "config.yaml"
@@ -50,8 +51,9 @@ _AsWritten.add_implicit_resolver(
 
 
 def is_evaluated(folder: Path) -> bool:
-    """Whether the results are there, and not older than the checkpoint."""
-    results, checkpoint = folder / RESULTS_FILE, folder / CHECKPOINT_FILE
-    return results.exists() and not (
-        checkpoint.exists() and results.stat().st_mtime < checkpoint.stat().st_mtime
+    """Whether the results are there, and not older than the weights."""
+    results = folder / RESULTS_FILE
+    weights = [x for x in (folder / CHECKPOINT_FILE, folder / WEIGHTS_FILE) if x.exists()]
+    return results.exists() and all(
+        results.stat().st_mtime >= file.stat().st_mtime for file in weights
     )
