@@ -14,12 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 from small_runs import flat_backbone, small_config
 from torch import nn
 
 import rince.evaluation.features as features_module
 from rince.cli.main import main
+from rince.core import shared_work
+from rince.core.checks import RinceError
 from rince.core.shared_work import in_parts
 from rince.data.arrays import unlabelled
 from rince.evaluation.evaluate import measure
@@ -59,17 +62,18 @@ def _counted(calls: list[int]) -> Callable[..., Any]:
     return extract
 
 
-def _worker(index: int, port: int, folder: Path, images: Path, broken: Path) -> None:
+def _worker(index: int, ports: list[int], folder: Path, images: Path, broken: Path) -> None:
     torch.set_num_threads(1)
     _in_small_batches()
     os.environ |= {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    os.environ["MASTER_ADDR"] = "localhost"
     calls: list[int] = []
     features_module.extract_features = _counted(calls)
     results: dict[str, Any] = {}
 
     def call(name: str, arguments: list[str]) -> None:
         out, err = (folder / f"{name}-{stream}{index}" for stream in ("out", "err"))
+        os.environ["MASTER_PORT"] = str(ports.pop())  # each command is a program of its own
         with (
             out.open("w") as stdout,
             err.open("w") as stderr,
@@ -103,10 +107,12 @@ def test_two_processes_give_the_numbers_of_one(
     shutil.copytree(image_tree, broken)
     for unreadable in sorted(broken.rglob("*.png"))[-9:]:  # all of a part, and one of another
         unreadable.write_bytes(b"no image")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_worker, args=(port, tmp_path, image_tree, broken), nprocs=2)
+    with contextlib.ExitStack() as stack:
+        free = [stack.enter_context(socket.socket()) for _ in range(5)]
+        for each in free:
+            each.bind(("localhost", 0))
+        ports = [each.getsockname()[1] for each in free]
+    mp.spawn(_worker, args=(ports, tmp_path, image_tree, broken), nprocs=2)
     first, second = (torch.load(tmp_path / f"results{index}.pt") for index in range(2))
 
     for function in (measure, evaluate_open):
@@ -162,6 +168,25 @@ def test_parts_are_those_of_these_weights_and_items(
     with torch.no_grad():
         next(module.parameters())[0, 0] += 1
     assert encode(module, pixels) == 3
+
+
+def test_a_process_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broadcast(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(dist, "broadcast_object_list", broadcast)
+    monkeypatch.setattr(shared_work, "world_size", lambda: 2)
+    with pytest.raises(RinceError, match=r"gone.*Connection closed by peer.*again"):
+        in_parts(tmp_path, "key", 8, 4, lambda rows: rows)
+
+
+def test_a_part_on_a_disk_of_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_work, "_SECONDS_UNTIL_SEEN", 0.1)
+    monkeypatch.setattr(shared_work._MakeParts, "__call__", lambda *_: None)
+    with pytest.raises(RinceError, match=r"key-0\.pt.* all machines share"):
+        in_parts(tmp_path, "key", 8, 4, lambda rows: rows)
 
 
 def test_many_items_make_few_parts(tmp_path: Path) -> None:

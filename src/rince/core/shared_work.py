@@ -83,15 +83,16 @@ def in_parts(
             tuples of them.
 
     Raises:
-        RinceError: what went wrong in another process, or a part of another machine that is not
-            seen here.
+        RinceError: what went wrong in another process; one that is gone; a part of another
+            machine that is not seen here.
     """
     size = batch_size * max(1, -(-count // (batch_size * PARTS)))
     rows = [slice(start, start + size) for start in range(0, count, size)]
     task = _MakeParts(folder, key, rows, make)
     problems: list[str | None] = []
     if world_size() > 1:
-        dist.broadcast_object_list([task], src=0)
+        with _all_there():
+            dist.broadcast_object_list([task], src=0)
         problems = _done(task)
     else:
         task(0, 1)
@@ -138,7 +139,8 @@ def _start() -> None:
 def _follow() -> None:
     while True:
         received: list[Task | None] = [None]
-        dist.broadcast_object_list(received, src=0)
+        with _all_there():
+            dist.broadcast_object_list(received, src=0)
         if received[0] is None:
             return
         _done(received[0])
@@ -153,10 +155,22 @@ def _done(task: Task) -> list[str | None]:
         own, known = error, isinstance(error, (RinceError, ValueError, OSError))
         problem = str(error) if known else traceback.format_exc()
     problems: list[str | None] = [None] * world_size()
-    dist.all_gather_object(problems, problem)
+    with _all_there():
+        dist.all_gather_object(problems, problem)
     if own is not None and process_index() == 0:
         raise own
     return problems
+
+
+@contextlib.contextmanager
+def _all_there() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise RinceError(
+            f"another process is gone, perhaps killed or out of memory ({error}): what was encoded "
+            f"is kept, so give the command again to go on"
+        ) from error
 
 
 def _read(file: Path) -> Any:
