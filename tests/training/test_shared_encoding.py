@@ -16,11 +16,11 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from small_runs import flat_backbone, small_config
+from small_runs import SLURM, flat_backbone, small_config
 from torch import nn
 
 import rince.evaluation.features as features_module
-from rince.cli.main import main
+from rince.cli.main import _several_processes, main
 from rince.core import shared_work
 from rince.core.checks import RinceError
 from rince.core.shared_work import in_parts
@@ -168,6 +168,26 @@ def test_parts_are_those_of_these_weights_and_items(
     with torch.no_grad():
         next(module.parameters())[0, 0] += 1
     assert encode(module, pixels) == 3
+
+
+def test_tasks_of_srun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in {**SLURM, "SLURM_STEP_NUM_TASKS": "4"}.items():
+        monkeypatch.setenv(name, value)
+    started: list[tuple[Any, ...]] = []
+
+    def start(backend: str, *, rank: int, world_size: int, timeout: Any) -> None:
+        started.append((backend, rank, world_size, os.environ["MASTER_ADDR"]))
+
+    monkeypatch.setattr(dist, "init_process_group", start)
+    assert _several_processes()
+    shared_work._start()
+    assert started == [("gloo", 3, 4, "node1")]
+    assert int(os.environ["MASTER_PORT"]) > 1024
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # a shell of the job, or its script
+    assert not _several_processes()
 
 
 def test_a_process_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from lightning.pytorch.strategies import DDPStrategy
-from small_runs import flat_backbone
+from small_runs import SLURM, flat_backbone
 from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -111,19 +111,6 @@ def test_collectives_of_a_step() -> None:
             assert len(pairs.key) == 64 * (4 if model.momentum else 8) + model.queue_size
         finally:
             dist.destroy_process_group()
-
-
-SLURM = {
-    "SLURM_NTASKS": "4",
-    "SLURM_NNODES": "2",
-    "SLURM_NTASKS_PER_NODE": "2",
-    "SLURM_JOB_NAME": "train",
-    "SLURM_JOB_ID": "1",
-    "SLURM_PROCID": "3",
-    "SLURM_LOCALID": "1",
-    "SLURM_NODEID": "1",
-    "SLURM_NODELIST": "node[1-2]",
-}
 
 
 @pytest.mark.parametrize(
