@@ -79,13 +79,11 @@ class EpochLine(pl.Callback):
 
     Args:
         history: where the metrics of the steps went.
-        batch_size: of one process, for the items per second of all of them.
         noun: what the items are called.
     """
 
-    def __init__(self, history: HistoryLogger, batch_size: int, noun: str = "images") -> None:
+    def __init__(self, history: HistoryLogger, noun: str = "images") -> None:
         self.history = history
-        self.batch_size = batch_size
         self.noun = noun
         self._started: float | None = None  # stays None for the rest of a resumed epoch
         self._ended = 0.0
@@ -106,7 +104,8 @@ class EpochLine(pl.Callback):
             return
         speed = None
         if self._started is not None:
-            count = self._steps * self.batch_size * trainer.world_size
+            config: Any = pl_module.config
+            count = self._steps * config.batch_size * trainer.world_size
             speed = count / (self._ended - self._started)
         means = self.history.take_means()
         logger.info(

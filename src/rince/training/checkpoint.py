@@ -179,6 +179,8 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         RinceError: no such run, or a file that is damaged or not rince's.
     """
     path = folder / CHECKPOINT_FILE
+    if not folder.is_dir():
+        raise RinceError(f"there is no folder {folder}")
     if not path.is_file():
         raise RinceError(
             f"{folder} holds no checkpoint ({CHECKPOINT_FILE}): is it the folder of a run?"

@@ -25,6 +25,8 @@ def read_config(folder: Path) -> TrainConfig:
         RinceError: not the folder of a run, or a damaged file.
     """
     file = folder / CONFIG_FILE
+    if not folder.is_dir():
+        raise RinceError(f"there is no folder {folder}")
     if not file.is_file():
         raise RinceError(f"{folder} is not the folder of a run: it holds no {CONFIG_FILE}")
     try:
