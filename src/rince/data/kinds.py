@@ -176,12 +176,35 @@ def load_test(
     Raises:
         RinceError: data that cannot be found or read, or of another kind.
     """
-    if kind_of(path, noun == "clips").noun != noun:
-        raise RinceError(f"{path} holds no {noun}: give a test of the kind that was trained on")
+    require_kind(path, noun, by_time=noun == "clips")
     request = Request(
         path, options, channels=channels, backbone=backbone, skip_unreadable=skip_unreadable
     )
     return kind_named(noun).load_test(request)
+
+
+def require_kind(path: str, noun: str, by_time: bool) -> None:
+    """Refuse data that are not there, or of another kind than a network takes.
+
+    Args:
+        path: of the data. noun: of what the network takes. by_time: as in :func:`kind_of`.
+
+    Raises:
+        RinceError: they are.
+    """
+    _require_there(path, noun)
+    found = kind_of(path, by_time).noun
+    if found != noun:
+        raise RinceError(
+            f"{path} holds no {noun}, which the run was trained on, but {found}: give data of its "
+            f"own kind"
+        )
+
+
+def _require_there(path: str, noun: str) -> None:
+    """Kinds of a user's own may go by other names."""
+    if noun in OWN_NOUNS and path not in (*NAMED, DIGITS) and not Path(path).expanduser().exists():
+        raise RinceError(f"there is no file or folder {path}")
 
 
 def load_outliers(
@@ -204,6 +227,7 @@ def load_outliers(
     Raises:
         RinceError: data that cannot be found or read, or of another kind.
     """
+    _require_there(path, items.noun)
     request = Request(
         path,
         options,
@@ -224,6 +248,7 @@ def embedding_names(encoder: Encoder, data: str, column: str | None = None) -> l
     Raises:
         RinceError: there is none, or it cannot be read; a column, where they are no texts.
     """
+    _require_there(data, encoder.noun)
     return kind_named(encoder.noun).embedding_names(encoder, data, column)
 
 

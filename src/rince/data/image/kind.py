@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rince.core.files import IMAGE_SUFFIXES
-from rince.data.kind import Kind, Request, require_no_column
+from rince.core.files import IMAGE_SUFFIXES, files_below
+from rince.data.kind import DataOptions, Kind, Request, require_no_column
 from rince.data.networks import build_pixel_backbone, pixel_encoder, pixel_usage
 from rince.data.table import is_table, listed_files
 
@@ -40,6 +40,31 @@ def load(request: Request) -> Splits:
         seed=request.seed,
         column=request.options.table.column,
         labels=request.labels,
+        empty=request.options.table.empty,
+    )
+
+
+def advice(data: str, options: DataOptions) -> str:
+    """Photos lose most of what they show at the size that suits small images."""
+    from PIL import Image
+
+    from rince.data.image.files import IMAGE_SIZE
+
+    folder = Path(data).expanduser()
+    if options.images.image_size is not None or not folder.is_dir():
+        return ""
+    first = next(files_below(folder, IMAGE_SUFFIXES), None)
+    try:
+        with Image.open(first or folder) as image:
+            width, height = image.size
+    except (OSError, ValueError, Image.DecompressionBombError):  # whoever decodes it will say so
+        return ""
+    if min(width, height) < 3 * IMAGE_SIZE:
+        return ""
+    return (
+        f"these images ({width} x {height} pixels) are scaled down to {IMAGE_SIZE} pixels. Photos "
+        f"are better trained from pretrained weights at 224: --images.image-size 224 "
+        f"--model.backbone torchvision/resnet18 --model.pretrained true --optim.lr 0.01"
     )
 
 
@@ -57,6 +82,7 @@ def load_test(request: Request) -> Items:
         skip_unreadable=request.skip_unreadable,
         column=request.options.table.column,
         labels=request.labels,
+        empty=request.options.table.empty,
     )
 
 
@@ -116,6 +142,7 @@ IMAGES = Kind(
     encoder=pixel_encoder,
     usage=usage,
     backbone="small-resnet",
+    advice=advice,
     card="library_name: rince\npipeline_tag: image-feature-extraction\n"
     "tags: [rince, contrastive-learning, image-retrieval]",
 )

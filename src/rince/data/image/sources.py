@@ -41,6 +41,7 @@ def load_dataset(
     seed: int = 0,
     column: str | None = None,
     labels: Sequence[str] | None = None,
+    empty: str = "refuse",
 ) -> Splits:
     """Load training and test images.
 
@@ -66,6 +67,8 @@ def load_dataset(
             of its own; at least one image.
         seed: of the choices per class.
         column, labels: of a table: of the paths, and of the labels from coarse to fine.
+        empty: what to do about rows without a path or class, see
+            :func:`~rince.data.table.read_items`.
 
     Raises:
         RinceError: data that cannot be found or read; the message says how to get them.
@@ -88,7 +91,7 @@ def load_dataset(
 
     size = image_size or IMAGE_SIZE
     if is_table(data):
-        table = _image_table(data, column, labels)
+        table = _image_table(data, column, labels, empty)
         made = list(split_rows(table, partial(_of_rows, root=root, channels=channels, size=size)))
         files = made if len(made) == 2 else split_by_hash(made[0], test_fraction, _INSTEAD)
     else:
@@ -109,6 +112,7 @@ def load_test_images(
     skip_unreadable: bool = False,
     column: str | None = None,
     labels: Sequence[str] | None = None,
+    empty: str = "refuse",
 ) -> Items:
     """All images of a folder of class folders or a table, with a class tree of their own; of one
     with splits those of the test.
@@ -117,7 +121,7 @@ def load_test_images(
     """
     size = image_size or IMAGE_SIZE
     if is_table(data):
-        table = _image_table(data, column, labels).test_rows()
+        table = _image_table(data, column, labels, empty).test_rows()
         root = None if data_root is None else Path(data_root).expanduser()
         return _kept(_of_rows(table, None, root, channels, size), cache, skip_unreadable)
     folder = _existing_folder(str(data))
@@ -173,11 +177,13 @@ def _kept(images: FileImages, cache: bool | None, skip_unreadable: bool) -> Item
     return images.readable() if skip_unreadable else images
 
 
-def _image_table(data: str | Path, column: str | None, labels: Sequence[str] | None) -> ItemTable:
+def _image_table(
+    data: str | Path, column: str | None, labels: Sequence[str] | None, empty: str
+) -> ItemTable:
     of_paths = column or path_column(data, IMAGE_SUFFIXES)
     if of_paths is None:
         raise RinceError(f"{data} has no column of paths to images")
-    return read_items(Path(data).expanduser(), of_paths, labels, "table.column")
+    return read_items(Path(data).expanduser(), of_paths, labels, "table.column", empty)
 
 
 def _of_rows(

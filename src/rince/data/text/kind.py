@@ -32,6 +32,7 @@ def load(request: Request) -> Splits:
         request.data,
         column=request.text_column,
         labels=request.labels,
+        empty=request.options.table.empty,
         without_duplicates=images.drop_duplicates,
         per_class=images.per_class,
         test_per_class=images.test_per_class,
@@ -45,7 +46,12 @@ def load_test(request: Request) -> Items:
     """All texts of a file, with their labels."""
     from rince.data.text.sources import load_test_texts
 
-    texts = load_test_texts(request.data, column=request.text_column, labels=request.labels)
+    texts = load_test_texts(
+        request.data,
+        column=request.text_column,
+        labels=request.labels,
+        empty=request.options.table.empty,
+    )
     if request.backbone is None:
         return texts
     return texts.tokenised(request.backbone, request.options.text.max_tokens)

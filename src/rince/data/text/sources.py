@@ -23,6 +23,7 @@ def load_texts(
     *,
     column: str = "text",
     labels: Sequence[str] | None = None,
+    empty: str = "refuse",
     without_duplicates: bool = False,
     per_class: int | None = None,
     test_per_class: int | None = None,
@@ -40,7 +41,7 @@ def load_texts(
             they stay on their side whatever the seed, and when others come or go.
         column: of the texts.
         labels: columns of the labels, from coarse to fine; see
-            :func:`~rince.data.table.read_items`.
+            :func:`~rince.data.table.read_items`, also for ``empty``.
         without_duplicates, per_class, test_per_class, test_fraction, seed: as of
             a data set of images; texts are duplicates whatever their labels.
         backbone, max_tokens: whose tokens they are given, and how many; see
@@ -50,7 +51,7 @@ def load_texts(
         RinceError: a file that cannot be read or lacks a column, a row without a text or class,
             labels that are no tree, a split that is none.
     """
-    table = read_items(Path(data).expanduser(), column, labels, "table.column")
+    table = read_items(Path(data).expanduser(), column, labels, "table.column", empty)
     made = list(split_rows(table, _texts))
     train, test = made if len(made) == 2 else split_by_hash(made[0], test_fraction, _INSTEAD)
     if without_duplicates:
@@ -62,14 +63,18 @@ def load_texts(
 
 
 def load_test_texts(
-    data: str | Path, *, column: str = "text", labels: Sequence[str] | None = None
+    data: str | Path,
+    *,
+    column: str = "text",
+    labels: Sequence[str] | None = None,
+    empty: str = "refuse",
 ) -> Texts:
     """All texts of a file with their labels, not yet tokenised; of one with splits the test's.
 
     Raises:
         RinceError: as :func:`load_texts`.
     """
-    table = read_items(Path(data).expanduser(), column, labels, "table.column")
+    table = read_items(Path(data).expanduser(), column, labels, "table.column", empty)
     return _texts(table.test_rows())
 
 

@@ -43,6 +43,7 @@ def _options(request: Request) -> dict[str, Any]:
         "root": images.root,
         "column": request.options.table.column,
         "labels": request.labels,
+        "empty": request.options.table.empty,
     }
 
 

@@ -50,6 +50,7 @@ def load_videos(
     root: str | None = None,
     column: str | None = None,
     labels: Sequence[str] | None = None,
+    empty: str = "refuse",
 ) -> Splits:
     """Find videos, cut them into clips, and hold out the clips of some source videos.
 
@@ -80,8 +81,8 @@ def load_videos(
             shorter than a clip; this decodes everything once.
         test_fraction: share of the source videos that is held out, at least one.
         channels: 3 (RGB) or 1 (grey).
-        root, column, labels: of a table: where relative paths begin, the column of the paths, and
-            those of the labels from coarse to fine.
+        root, column, labels, empty: of a table: where relative paths begin, the column of the
+            paths, those of the labels from coarse to fine, and what to do about empty cells.
 
     Raises:
         RinceError: no videos, a table or split that does not fit them, a file that cannot be read.
@@ -106,6 +107,7 @@ def load_videos(
         root=root,
         column=column,
         labels=labels,
+        empty=empty,
     )
     known = {f.key: f.test for f in files}
     chosen = [known[key.rpartition("@")[0]] for key in clips.clip_keys]
@@ -162,6 +164,7 @@ def _listed_clips(
     root: str | None = None,
     column: str | None = None,
     labels: Sequence[str] | None = None,
+    empty: str = "refuse",
 ) -> tuple[VideoClips, list[VideoFile]]:
     """All clips, with the files that they are from."""
     require(cache_gb >= 0, f"videos.cache_gb must be at least 0, got {cache_gb}")
@@ -170,7 +173,7 @@ def _listed_clips(
     folder = Path(data).expanduser()
     marks = None
     if is_table(folder):
-        files, marks = videos_of_table(folder, root, column, labels)
+        files, marks = videos_of_table(folder, root, column, labels, empty)
     else:
         require(root is None, f"images.root is for tables and named data sets, not for {data}")
         files = listed_videos(folder, splits, split)
