@@ -18,7 +18,7 @@ from rince.reports import figures
 from rince.reports.methods import method_drawings
 from rince.reports.origins import differing_options, options_of, origins_of
 from rince.reports.run_report import RunReport, distinct_names, one_line
-from rince.reports.table import MISSING, Comparison, comparison_rows, mean_cell
+from rince.reports.table import MISSING, Comparison, comparison_rows, differences, mean_cell
 
 MAX_BYTES = 3_000_000
 
@@ -68,6 +68,7 @@ def _page(runs: Sequence[RunReport], title: str, detail: float) -> str:
     return _render(
         title=title,
         comparison=comparison,
+        differences=differences(runs),
         column_groups=[
             (group, len(list(members)))
             for group, members in itertools.groupby(comparison.columns, lambda c: c.group)
