@@ -26,6 +26,7 @@ from rince.training.checkpoint import CHECKPOINT_FILE, CHECKPOINT_KEY, load_run
 from rince.training.config import ImageOptions, OptimOptions, RankOptions, TrainConfig, to_dict
 from rince.training.folder import ABOUT_FILE
 from rince.training.run import train
+from video_files import write_video
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -197,9 +198,29 @@ def test_ranks_of_a_table_of_classes(tmp_path: Path, capsys: pytest.CaptureFixtu
     for name in ("c.tsv", "c.jsonl"):
         assert main(["ranks", str(tmp_path / name), "--batch-size", "32"]) == 0
         assert "classes: 3, ranks: 2" in capsys.readouterr().out
+    (tmp_path / "tickets.csv").write_text("body,area\nmy card is lost,card\n")
+    for more in ([], ["--table.column", "words"]):
+        shown = refusal(["ranks", str(tmp_path / "tickets.csv"), *more], capsys)
+        assert "'body' perhaps (table.column)" in shown
     saving = ["--save-scores", str(tmp_path / "s.csv")]
     assert "--scores" in refusal(["ranks", str(tmp_path / "c.tsv"), *saving], capsys)
     assert not (tmp_path / "s.csv").exists()
+
+
+def test_ranks_of_films_with_a_thumbnail(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("av")
+    for name in ("run", "walk"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            write_video(tmp_path / name / f"{i}.mp4", 12)
+    _images(tmp_path, "run/0.jpg")
+    for options, count in ((["--videos.per-video", "1"], 2), ([], 6)):
+        given = ["ranks", str(tmp_path), "--videos.frames=4", "--videos.stride=1", *options]
+        with pytest.warns(RinceWarning, match="4 videos and 1 images"):
+            assert main([*given, "--videos.cache-gb", "0", "--batch-size", "2"]) == 0
+        assert f"{count} training clips" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("given", ["a,b", "[a, b]", "a, b"])

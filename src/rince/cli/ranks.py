@@ -89,7 +89,7 @@ def run(arguments: Sequence[str]) -> None:
         taxonomy = Taxonomy.fashion_mnist()
     elif given.data == "cifar100":
         taxonomy = Taxonomy.cifar100()
-    elif is_class_table(given.data, column):
+    elif table.column is None and is_class_table(given.data, column):
         taxonomy = Taxonomy.from_csv(path)
     else:
         # Lists the files, decodes none.

@@ -44,8 +44,8 @@ def limited(default: Any, *, shortest: int = 0, **limits: float) -> Any:
 class Options:
     """The base of dataclasses of options: building one never fails, ``check()`` does.
 
-    Values are taken as they are meant: a list is a tuple, a ``Path`` is text, and of what a file
-    holds ``"1e-3"`` is a number where the annotation says so.
+    Values are taken as they are meant: a list, or a text ``a,b``, is a tuple, a ``Path`` is text,
+    and of what a file holds ``"1e-3"`` is a number where the annotation says so.
 
     Example:
         >>> @dataclass
@@ -176,7 +176,10 @@ def without_none(hint: Any) -> tuple[Any, bool]:
 
 def _meant(kind: Any, value: Any) -> Any:
     """The value as this type, if it can mean one; otherwise as it is, for the check to refuse."""
-    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+    is_list = get_origin(kind) is tuple
+    if is_list and isinstance(value, str | Real) and not isinstance(value, bool):
+        value = [part.strip() for part in str(value).split(",")]
+    if is_list and isinstance(value, list | tuple):
         return tuple(_meant(get_args(kind)[0], x) for x in value)
     if isinstance(value, bool):
         return value

@@ -45,8 +45,8 @@ def kind_of(data: str, by_time: bool = False) -> Kind:
 
 
 def is_class_table(data: str, column: str) -> bool:
-    """Whether this is a table of classes, not of items: one that has neither a column of texts nor
-    one of paths. A table that cannot be read is neither.
+    """Whether this is a table of classes, not of items: it has a column ``class``, and neither one
+    of texts nor one of paths. A table that cannot be read is neither.
 
     Args:
         data: a path. column: of texts.
@@ -56,7 +56,9 @@ def is_class_table(data: str, column: str) -> bool:
         return False
     try:
         columns = read_table(file, fill_short_rows=True).columns
-        return column not in columns and path_column(file, IMAGE_SUFFIXES | VIDEO_SUFFIXES) is None
+        if "class" not in columns or column in columns:
+            return False
+        return path_column(file, IMAGE_SUFFIXES | VIDEO_SUFFIXES) is None
     except RinceError:
         return False
 

@@ -88,7 +88,9 @@ def read_items(
         raise RinceError(f"{file} holds no item: expected rows with a {column} and its labels")
     longest = max(table.columns, key=lambda name: sum(map(len, table.column(name))))
     table.require_columns(
-        column, hint=f"name the one that holds the items, {longest!r} perhaps ({option})"
+        column,
+        hint=f"name the one that holds the items, {longest!r} perhaps ({option}); a table of "
+        f"classes alone needs a column 'class'",
     )
     indices = [name for name in table.columns if _is_index(name, table)] if labels is None else []
     if indices:

@@ -59,9 +59,7 @@ class TaxonomySummary:
             )
         sentences += rare_ranks(self, "a balanced sampler")
         if self.empty:
-            sentences.append(
-                f"classes without items ({len(self.empty)}): {some_names(self.empty)}"
-            )
+            sentences.append(f"classes without items ({len(self.empty)}): {some_names(self.empty)}")
         return tuple(sentences)
 
     def __str__(self) -> str:
