@@ -6,15 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rince._version import __version__
 from rince.cli.parser import HelpfulParser, add_space, with_underscores
 
 if TYPE_CHECKING:
+    from rince.models.exported import ImageEncoder
     from rince.models.options import Space
 
+LAYOUT_NAMES = ("rince-prototype", "supcontrast")  # of rince.models.layouts, which needs torch
+LIBRARIES = ("torchvision", "timm")
 EXAMPLES = """examples:
   rince export runs/latest                       writes runs/latest/export/
   rince export runs/latest -o husky-net --space backbone   the features, elsewhere
   rince embed runs/latest/export photos/         an export serves wherever a run does
+  rince export last.pth --layout supcontrast -o theirs     a network that another tool trained
+  rince export torchvision/resnet18 -o resnet18            one with its library's weights
+  rince evaluate theirs --data photos/           measures any of them on your data
 
 what it writes of a run on images or videos:
   model.safetensors  the weights
@@ -41,10 +48,41 @@ def run(arguments: Sequence[str]) -> None:
         "pip install 'rince[export]'.",
         epilog=EXAMPLES,
     )
-    parser.add_argument("run", help="folder of a run")
     parser.add_argument(
-        "-o", "--output", type=str, default=None, help="a new folder (default: RUN/export)"
+        "run",
+        help="folder of a run; a checkpoint of another tool, with --layout; torchvision/NAME or "
+        "timm/NAME",
     )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=str,
+        default=None,
+        help="a new folder (default: RUN/export; needed where it is not a run)",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUT_NAMES,
+        default=None,
+        help="of a checkpoint: rince-prototype is that of the paper's authors, supcontrast of "
+        "SupCon's. Nothing in the file is executed; backbone features only",
+    )
+    parser.add_argument(
+        "--backbone", default=None, help="with --layout: what it is of (default: resnet50-3x3)"
+    )
+    parser.add_argument(
+        "--size", type=int, default=None, help="side of its images in pixels, if it was no run"
+    )
+    for name in ("mean", "std"):
+        parser.add_argument(
+            f"--{name}",
+            type=float,
+            nargs=3,
+            default=None,
+            metavar=("R", "G", "B"),
+            help=f"with --layout: {name} that its pixels, 0 to 1, were normalised with (default: "
+            "CIFAR-100's)",
+        )
     parser.add_argument(
         "--head",
         action="store_true",
@@ -55,16 +93,54 @@ def run(arguments: Sequence[str]) -> None:
     given = parser.parse_args(with_underscores(arguments))
 
     from rince.core.checks import require
-    from rince.reports.export import CARD_FILE, export_run
+    from rince.reports.export import CARD_FILE, export_run, write_export
 
     output = None if given.output is None else Path(given.output)
+    of_checkpoint = {n: getattr(given, n) for n in ("backbone", "mean", "std")}
+    if given.layout is None:
+        unread = [f"--{name}" for name, value in of_checkpoint.items() if value is not None]
+        require(not unread, f"{', '.join(unread)}: only with --layout, of a checkpoint")
+    library = given.run.partition("/")[0] in LIBRARIES and not Path(given.run).exists()
+    if library or given.layout is not None:
+        from rince.models.layouts import library_encoder, read_checkpoint_of
+
+        require(output is not None, f"{given.run} is no run: say where to write it, -o FOLDER")
+        require(given.space != "embedding", "only a run has an embedding: leave out --space")
+        encoder = (
+            library_encoder(given.run, size=given.size)
+            if given.layout is None
+            else read_checkpoint_of(given.run, given.layout, size=given.size, **of_checkpoint)
+        )
+        assert output is not None
+        card = _foreign_card(given.run, encoder)
+        write_export(encoder, output, lambda _: card, onnx=not given.no_onnx)
+        _show(output)
+        print(f"next: rince evaluate {output} --data DATA; rince embed {output} DATA")
+        return
+    require(given.size is None, "--size: a run knows the size of its images")
     space: Space | None = given.space
     if given.head:
         require(space != "backbone", "--head is --space embedding: leave out one of the two")
         space = "embedding"
         print("note: --head is --space embedding now")
     folder = export_run(given.run, output, space=space, onnx=not given.no_onnx)
+    _show(folder)
+    print(f"next: fill in the licence in {folder / CARD_FILE}; rince embed {folder} DATA")
+
+
+def _show(folder: Path) -> None:
     print(f"export: {folder}")
     for file in sorted(path for path in folder.iterdir() if path.is_file()):
         print(f"  {file.name:36}{file.stat().st_size / 1e6:8.2f} MB")
-    print(f"next: fill in the licence in {folder / CARD_FILE}; rince embed {folder} DATA")
+
+
+def _foreign_card(source: str, encoder: ImageEncoder) -> str:
+    """What is known of a network that rince did not train."""
+    from rince.data.networks import pixel_usage
+
+    scaled = f"the shorter side scaled to {encoder.spec.size}, the central square kept"
+    return (
+        f"# {Path(source).name}\n\nA {encoder.backbone} that was trained elsewhere, taken from "
+        f"`{source}` by rince {__version__}; licence and training data are those of its source.\n\n"
+        f"{pixel_usage(encoder, scaled)}\n"
+    )

@@ -139,10 +139,6 @@ class BatchViews:
 
     Raw pixels are augmented when a part is asked for, so that the float views of a large batch
     need never be in memory together; only their random numbers are drawn at once.
-
-    Args:
-        batch: with raw pixels, or with views that are made already.
-        augmentation: for raw pixels.
     """
 
     def __init__(self, batch: ImageBatch, augmentation: Augmentation | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from rince.core.checks import RinceError, warn
@@ -46,17 +47,27 @@ def export_run(
     # runs/latest may soon be another run
     trained = run if isinstance(run, TrainedRun) else load_run(Path(run).resolve())
     folder = trained.folder / "export" if folder is None else Path(folder)
+    encoder = trained_encoder(trained, space)
+    return write_export(encoder, folder, lambda found: _card(trained, encoder, found), onnx=onnx)
+
+
+def write_export(
+    encoder: Encoder, folder: Path, card: Callable[[float | None], str], *, onnx: bool = True
+) -> Path:
+    """Write an encoder into a new folder, whole or not at all.
+
+    Args:
+        card: the text of its model card, from the largest difference of the ONNX file to torch.
+    """
     if folder.exists():  # a licence may have been written into its card
         raise RinceError(f"{folder} is there already: remove it, or choose another -o FOLDER")
-    encoder = trained_encoder(trained, space)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as made:
         part = Path(made) / "part"  # the temporary folder itself is for its owner's eyes only
         part.mkdir()
         encoder.save(part)
         difference = encoder.write_onnx(part / ONNX_FILE) if onnx else None
-        card = _card(trained, encoder, difference)
-        (part / CARD_FILE).write_text(card, encoding="utf-8")
+        (part / CARD_FILE).write_text(card(difference), encoding="utf-8")
         part.rename(folder)
     return folder
 

@@ -25,13 +25,7 @@ class OnlineKNN(pl.Callback):
 
     For monitoring only, do not report it: the encoder was trained on these items. The test set
     stays unseen. Where it fails, or there are fewer than two items, training goes on without it.
-
-    Args:
-        items: the training items; a fixed fifth of at most ``limit`` of them are queries, the
-            rest the gallery.
-        every: epochs between two measurements.
-        limit: largest number of items used.
-        seed: chooses them.
+    A fixed fifth of at most ``limit`` training items are queries, the rest the gallery.
     """
 
     def __init__(
@@ -75,12 +69,7 @@ class OnlineKNN(pl.Callback):
 
 
 class EpochLine(pl.Callback):
-    """Logs one line per epoch: loss, and per rank its loss, similarity and positives.
-
-    Args:
-        history: where the metrics of the steps went.
-        noun: what the items are called.
-    """
+    """Logs one line per epoch: loss, and per rank its loss, similarity and positives."""
 
     def __init__(self, history: HistoryLogger, noun: str = "images") -> None:
         self.history = history
