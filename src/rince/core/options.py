@@ -176,13 +176,12 @@ def without_none(hint: Any) -> tuple[Any, bool]:
 
 def _meant(kind: Any, value: Any) -> Any:
     """The value as this type, if it can mean one; otherwise as it is, for the check to refuse."""
-    is_list = get_origin(kind) is tuple
-    if is_list and isinstance(value, str | Real) and not isinstance(value, bool):
-        value = [part.strip() for part in str(value).split(",")]
-    if is_list and isinstance(value, list | tuple):
-        return tuple(_meant(get_args(kind)[0], x) for x in value)
     if isinstance(value, bool):
         return value
+    if get_origin(kind) is tuple and isinstance(value, str | Real):
+        value = [part.strip() for part in str(value).split(",")]
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(_meant(get_args(kind)[0], x) for x in value)
     if kind is str and isinstance(value, os.PathLike):
         return os.fspath(value)
     if kind is str and isinstance(value, int | float | date):
