@@ -10,7 +10,6 @@ import yaml
 
 from rince.core.checks import RinceError
 from rince.evaluation.results import RESULTS_FILE
-from rince.models.exported import WEIGHTS_FILE
 from rince.training.config import TrainConfig, from_dict
 
 CONFIG_FILE = "config.yaml"
@@ -54,6 +53,8 @@ _AsWritten.add_implicit_resolver(
 
 def is_evaluated(folder: Path) -> bool:
     """Whether the results are there, and not older than the weights."""
+    from rince.models.exported import WEIGHTS_FILE  # torch, which `rince train --help` leaves out
+
     results = folder / RESULTS_FILE
     weights = [x for x in (folder / CHECKPOINT_FILE, folder / WEIGHTS_FILE) if x.exists()]
     return results.exists() and all(
