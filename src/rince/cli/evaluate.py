@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   rince evaluate runs/* --skip-done --ood more-photos/      only what is not there yet
   rince evaluate photos.npz --labels photos.csv             embeddings made elsewhere
   rince evaluate runs/latest/export --data photos/          any export, on other data
+  torchrun --nproc-per-node 8 -m rince evaluate runs/latest several GPUs
 """
 NOT_ASKED = {"knn_k", "gallery_queries", "gallery_neighbours"}  # in Python only
 
@@ -119,6 +120,7 @@ def run(arguments: Sequence[str]) -> None:
 
     from rince.core.checks import require, warn
     from rince.core.devices import known_device
+    from rince.core.shared_work import parts_in
     from rince.evaluation.elsewhere import VECTOR_SUFFIXES, evaluate_embeddings, results_folder
     from rince.models.exported import EXPORT_FILE
     from rince.training.evaluation import evaluate_run, not_measured
@@ -155,20 +157,21 @@ def run(arguments: Sequence[str]) -> None:
         if only_named and not any(asked):
             print(f"{folder.name}: nothing new is asked, its results stay")
             continue
-        evaluation = evaluate_run(
-            folder,
-            asked[0],
-            tests=asked[1],
-            only_named=only_named,
-            options=options,
-            data=given.data,
-            data_root=given.data_root,
-            column=given.column,
-            splits_folder=given.splits,
-            split=given.split,
-            skip_unreadable=given.skip_unreadable,
-            device=device,
-        )
+        with parts_in(folder / "encoded"):
+            evaluation = evaluate_run(
+                folder,
+                asked[0],
+                tests=asked[1],
+                only_named=only_named,
+                options=options,
+                data=given.data,
+                data_root=given.data_root,
+                column=given.column,
+                splits_folder=given.splits,
+                split=given.split,
+                skip_unreadable=given.skip_unreadable,
+                device=device,
+            )
         _say(folder, evaluation, given.verbose)
         evaluated.append(folder)
     if evaluated:

@@ -51,7 +51,9 @@ class TrainConfig(Options):
         name: of the run's folder below output; None makes one of data, objective and seed.
         output: folder that holds the runs.
         accelerator: Lightning's: auto, cpu, gpu, mps, ...
-        devices: Lightning's: auto, a number, or a list of devices.
+        devices: Lightning's: auto, a number, or a list of devices; of each machine.
+        num_nodes: number of machines, where neither torchrun nor srun says it; `rince train` is
+            then started on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set.
         precision: of the arithmetic, Lightning's names: 32-true, bf16-mixed, 16-mixed.
         checkpoint_every: steps between two checkpoints; there is one after each epoch too.
         log_every: steps between two records of metrics; there is one after each epoch too.
@@ -79,6 +81,7 @@ class TrainConfig(Options):
     output: str = "runs"
     accelerator: str = "auto"
     devices: str = "auto"
+    num_nodes: int = limited(1, low=1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     checkpoint_every: int = limited(200, low=1)
     log_every: int = limited(10, low=1)

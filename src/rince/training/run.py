@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
@@ -337,7 +338,6 @@ def _trainer(config: TrainConfig, folder: Path, splits: Splits) -> pl.Trainer:
     callbacks.append(EpochLine(history, splits.train.noun))
     with quiet_lightning():
         return pl.Trainer(
-            accelerator=config.accelerator,
             **_processes(config),
             precision=config.precision,
             max_epochs=config.epochs,
@@ -498,16 +498,34 @@ def _write_about(folder: Path, module: RankedModule, trainer: pl.Trainer, planne
 
 
 def _processes(config: TrainConfig) -> dict[str, Any]:
-    """Under torchrun or srun their processes, whatever ``devices`` says."""
+    """Under torchrun or srun their processes, whatever ``devices`` and ``num_nodes`` say."""
+    local: int | str = config.devices
+    nodes = config.num_nodes
     if "LOCAL_WORLD_SIZE" in os.environ:
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // local
     elif (tasks := slurm_tasks()) is not None:
+        require(
+            "SLURM_NTASKS_PER_NODE" in os.environ,
+            "srun was given a number of tasks, but not how many run on a node: start it with "
+            "--nodes and --ntasks-per-node, a task for each GPU",
+        )
         nodes, local = tasks
-    else:
-        return {"devices": config.devices}
-    return {
-        "devices": local,
-        "num_nodes": nodes,
-        "strategy": "ddp" if local * nodes > 1 else "auto",
-    }
+    chosen: dict[str, Any] = {"accelerator": config.accelerator, "devices": local}
+    chosen["num_nodes"] = nodes
+    # Only Lightning knows how many devices "auto" are.
+    probe = pl.Trainer(**chosen, logger=False, enable_checkpointing=False)
+    if probe.world_size == 1:
+        return chosen
+    device = probe.strategy.root_device.type
+    require(
+        not config.model.sync_batch_norm or device == "cuda",
+        f"model.sync_batch_norm needs GPUs (torch has no SyncBatchNorm for the {device}): leave it "
+        f"out, or train on GPUs",
+    )
+    # No buffer needs to travel: the queue is the same everywhere, as all push the same gathered
+    # keys, and running statistics of batch norm are read at evaluation alone, by process 0, whose
+    # are in the checkpoint. DDP would send all of them at every step.
+    chosen["strategy"] = DDPStrategy(broadcast_buffers=False)
+    chosen["sync_batchnorm"] = config.model.sync_batch_norm
+    return chosen
