@@ -326,7 +326,7 @@ def test_what_is_wrong_with_videos_is_said(
     output = ["-o", str(tmp_path / "a.npz")]
     for data, message in (
         (image_tree, "holds no video"),
-        (tmp_path / "nowhere", "is neither a video nor a folder of videos"),
+        (tmp_path / "nowhere", "there is no file or folder"),
         (mixed, "bad.mp4"),
         (mixed / "short.mp4", "is 0.20 s long, and a clip takes 0.30 s"),
     ):

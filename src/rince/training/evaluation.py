@@ -315,7 +315,7 @@ def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
     """Other data, in the size and colours that the run's backbone knows; or other texts."""
     data = config.data
     require_kind(data, trained.spec.noun, config.ranks.by == "time")
-    config = replace(config, images=replace(config.images, image_size=trained.spec.size))
+    config = replace(config, images=replace(config.images, image_size=trained.spec.size or None))
     splits = load_splits(config, trained.spec.channels)
     if trained.taxonomy.paths not in (UNKNOWN_CLASSES, splits.train.taxonomy.paths):
         print(f"note: {data} has other classes than {trained.folder.name} was trained on")
