@@ -182,13 +182,15 @@ def test_a_full_disk_stops_both_processes(image_tree: Path, tmp_path: Path) -> N
 
 
 def test_torchrun(image_tree: Path, tmp_path: Path) -> None:
-    _torchrun(
+    found = _torchrun(
         SCRIPT,
         image_tree,
         tmp_path,
         *("--epochs", "2", "--optim.lr", "0.05"),
         *("--model.momentum", "0.9", "--model.queue-size", "40"),
     )
+    assert "_buffers" not in found.stderr  # a word of torch's that is going away
+    assert found.stdout.count("next: rince evaluate") == 1
     first, second = (torch.load(tmp_path / f"state{i}.pt") for i in (0, 1))
     for name in first:
         if "running_" not in name and "num_batches" not in name:  # batch norm: each its own
