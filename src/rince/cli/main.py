@@ -73,11 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"rince {verb}: {message}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(
-            "\nstopped; `rince train --resume RUN` goes on from the last checkpoint",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as stop:  # a training says how it goes on
+        print(f"\n{str(stop) or 'stopped'}", file=sys.stderr)
         return 130
     return 0
 

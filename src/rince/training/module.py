@@ -155,7 +155,7 @@ class RankedModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optim = self.config.optim
-        assert optim.lr is not None  # TrainConfig.with_defaults has chosen one
+        assert optim.lr is not None  # TrainConfig.sized has chosen one
         weights = [p for p in self.parameters() if p.requires_grad]
         optimizer: torch.optim.Optimizer
         if optim.optimizer == "sgd":
@@ -191,6 +191,10 @@ class RankedModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._started = time.perf_counter()
+        # A checkpoint also holds the rate of the next step, in a run of fewer epochs another one.
+        schedule: Any = self.lr_schedulers()
+        for group, lr in zip(schedule.optimizer.param_groups, schedule.base_lrs, strict=True):
+            group["lr"] = lr * schedule.lr_lambdas[0](schedule.last_epoch)
 
     def train_seconds(self) -> float:
         """Wall time of training, the parts before a resume included (up to the checkpoint)."""
