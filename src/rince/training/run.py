@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import platform
@@ -526,6 +527,9 @@ def _processes(config: TrainConfig) -> dict[str, Any]:
     # No buffer needs to travel: the queue is the same everywhere, as all push the same gathered
     # keys, and running statistics of batch norm are read at evaluation alone, by process 0, whose
     # are in the checkpoint. DDP would send all of them at every step.
-    chosen["strategy"] = DDPStrategy(broadcast_buffers=False)
+    takes = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+    newer = "forward_sync_buffers"  # torch 2.14 has it, and warns of the older name
+    buffers: dict[str, Any] = {newer if newer in takes else "broadcast_buffers": False}
+    chosen["strategy"] = DDPStrategy(**buffers)
     chosen["sync_batchnorm"] = config.model.sync_batch_norm
     return chosen
