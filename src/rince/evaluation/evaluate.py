@@ -140,7 +140,7 @@ def measure(
     def features_of(items: Items | Tensor, workers: int = 0) -> FeatureSet:
         if isinstance(items, Tensor):
             items = unlabelled(items, taxonomy, image_size=splits.spec.size)
-        return extract_features(module, eval_batches(items, batch_size, workers), device)
+        return extract_features(module, eval_batches(items, batch_size, workers, device), device)
 
     started = time.perf_counter()
     train, test = (features_of(items, workers) for items in (splits.train, splits.test))

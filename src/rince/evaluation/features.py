@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import require
+from rince.core.devices import sent
 from rince.evaluation.results import EMBEDDING
 from rince.metrics.arrays import check_features, checked_labels
 
@@ -89,7 +90,9 @@ def extract_features(
     try:
         with torch.no_grad():
             for inputs, batch_labels in batches:
-                output = backbone(inputs.to(device))
+                if features:  # not before the next batch is at hand: a GPU computes in between
+                    features[-1] = features[-1].cpu()
+                output = backbone(sent(inputs, device))
                 require(
                     isinstance(output, Tensor) and output.shape[:1] == batch_labels.shape,
                     "the backbone must give one row of features for each of the "
@@ -100,10 +103,11 @@ def extract_features(
                         else str(type(output))
                     ),
                 )
-                features.append(output.float().cpu())
+                features.append(output.float())
                 labels.append(batch_labels.cpu())
     finally:
         for module, mode in modes:
             module.training = mode
     require(bool(features), "there is nothing to extract features from: no batch was given")
+    features[-1] = features[-1].cpu()
     return FeatureSet(torch.cat(features), torch.cat(labels))

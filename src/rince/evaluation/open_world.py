@@ -119,7 +119,7 @@ def evaluate_open(
         ValueError: features that are not finite; no query has another item of its class.
     """
     options, items = options or EvaluationOptions(), test.items
-    batches = eval_batches(items, batch_size, workers)
+    batches = eval_batches(items, batch_size, workers, device)
     extracted = extract_features(backbone, batches, device)
     known = set(trained)
     seen = torch.tensor([path in known for path in items.taxonomy.paths])[items.labels]
