@@ -17,7 +17,7 @@ from torch.nn import functional
 from rince import RinceWarning
 from rince.losses import info_nce, ranked_info_nce, supcon_in, supcon_out
 from rince.losses.blockwise.sizes import Sizes, gpu_sizes
-from rince.ranks import DenseRanks, IdentityRanks, PairRanks, TableRanks
+from rince.ranks import DenseRanks, IdentityRanks, LevelRanks, PairRanks, TableRanks
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.time import ItemTimes, TimeRanks
 
@@ -69,6 +69,10 @@ class Sources:
             return TableRanks(query, key, table, **masks)
         if kind == "ids":
             return IdentityRanks(query, key, **masks)
+        if kind == "levels":
+            of_query = query[:, None].expand(-1, self.num_ranks)
+            of_key = key[:, None].expand(-1, self.num_ranks)
+            return LevelRanks(of_query, of_key, finest_first=False, **masks)
         if kind == "time":
             return self.times.ranks(query, key, validate=False, **masks)
         matrix = torch.ones(len(query), len(key), dtype=torch.int8, device="cuda")
@@ -112,6 +116,7 @@ def step(
         ("queue", 2),
         ("table", 2),
         ("ids", 1),
+        ("levels", 3),
         ("time", 3),
         ("dense", 2),
         ("matrix", 2),
