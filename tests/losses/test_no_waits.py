@@ -281,6 +281,38 @@ def test_an_engine_that_cannot_serve_says_so_and_another_serves() -> None:
         assert served_by((8192, 4096), 2**29, None, engine="dense") == ["streamed"]
 
 
+@pytest.mark.parametrize(("free", "reason"), [(2**29, None), (2**33, "1,100 dimensions")])
+def test_a_step_after_another_says_so_once(free: int, reason: str | None) -> None:
+    ranked._warn_once.cache_clear()
+    engine = "dense" if reason is None else "fused"
+    with pytest.warns(RinceWarning, match="GB" if reason is None else reason) as seen:
+        found = [served_by((8192, 4096), free, reason, engine=engine) for _ in range(3)]
+    assert found == [["streamed"]] * 3
+    assert len(seen) == 1
+
+
+def test_both_sides_must_lie_on_one_device() -> None:
+    with fake_card():
+        z = unit(8, 4)
+        ids = IdentityRanks(labels(8), labels(8))
+        with pytest.raises(ValueError, match="query is on cuda:0 but key is on cpu"):
+            ranked_info_nce(z, torch.zeros(8, 4), ids, 0.1, validate=False)
+
+
+@pytest.mark.parametrize("engine", ["dense", "streamed"])
+def test_ranks_on_the_cpu_go_to_the_embeddings(engine: str) -> None:
+    classes = class_ranks(2)
+    some = torch.zeros(8, dtype=torch.int64)
+    ranks = classes.ranks(some, some, ignore_self=True)
+    with fake_card() as watch:
+        z = unit(8, 4).requires_grad_()
+        watch.copies.clear()
+        loss = ranked_info_nce(z, z, ranks, (0.1, 0.2), engine=engine, validate=False)
+        assert loss.is_cuda
+        assert gradients(loss)[z].is_cuda
+        assert len(watch.copies) == 3  # both labels and the table, not a matrix of pairs
+
+
 def test_on_a_cpu_fused_falls_back_too() -> None:
     z = functional.normalize(torch.randn(6, 4), dim=1)
     ids = IdentityRanks(torch.arange(6) // 2, torch.arange(6) // 2, ignore_self=True)
