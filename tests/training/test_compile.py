@@ -17,6 +17,7 @@ from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
 from rince.models.backbones import Backbone, as_backbone
 from rince.training import pair_losses
+from rince.training.cached import cached_encode
 from rince.training.checkpoint import load_run, read_checkpoint, trained_encoder
 from rince.training.config import ModelOptions, TrainConfig
 from rince.training.run import resume, train
@@ -112,3 +113,24 @@ def test_without_a_compiler_it_says_so(
     with pytest.raises(RinceError, match="--compile.*no working C.. compiler.*leave out") as caught:
         train(config, flat_backbone())
     assert "long story" not in str(caught.value)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_both_passes_of_a_micro_batch_drop_the_same(
+    backend: str, compiled: Callable[[str], list[str]]
+) -> None:
+    """The first pass has no graph for gradients, and so is compiled apart."""
+    compiled(backend)
+    torch.manual_seed(0)
+    layers = nn.Linear(8, 32), nn.Dropout(0.5), nn.ReLU(), nn.Linear(32, 4), nn.Dropout(0.3)
+    encoder, x = nn.Sequential(*layers), torch.randn(6, 8)
+    encoder.compile()
+    found = []
+    for encode in (
+        lambda: cached_encode(encoder, x, 3),
+        lambda: torch.cat([encoder(x[:3]), encoder(x[3:])]),
+    ):
+        torch.manual_seed(1)
+        z = encode()
+        found.append((z.detach(), *torch.autograd.grad(z.square().sum(), encoder.parameters())))
+    torch.testing.assert_close(*found)

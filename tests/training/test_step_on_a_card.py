@@ -16,9 +16,14 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from losses.fake_card import Watch, fake_card, gradients
 from rince import Taxonomy
 from rince.core.input_spec import InputSpec
-from rince.data.batches import BatchViews, ImageBatch
+from rince.core.pixels import normalisation
+from rince.data.arrays import TensorImages
+from rince.data.batches import BatchViews, ImageBatch, TrainLoader, eval_batches
+from rince.data.image.files import FileImages
+from rince.data.plan import BatchPlan
 from rince.data.views import BatchAugmentation, view_pixels
 from rince.models.backbones import Backbone
+from rince.models.exported import ImageEncoder
 from rince.ranks.time import ItemTimes, TimeRanks
 from rince.training.config import BatchOptions, LossOptions, ModelOptions, TrainConfig
 from rince.training.module import RankedModule
@@ -176,3 +181,28 @@ def test_checks_read(steps: int, every: int) -> None:
         moved = module.transfer_batch_to_device(batch(True), CARD, 0)
         with pytest.raises(DataDependentOutputException):
             module.training_step(moved, 0)
+
+
+def test_an_evaluation_sends_bytes() -> None:
+    pixels = torch.zeros(10, 3, 16, 16, dtype=torch.uint8)
+    images = TensorImages(pixels, torch.zeros(10, dtype=torch.int64), TREE, "ten")
+    with fake_card() as watch:
+        for inputs, labels in eval_batches(images, 4, device=CARD):
+            assert inputs.is_cuda
+            assert inputs.dtype == torch.float32
+            assert not labels.is_cuda
+        encoder = ImageEncoder(
+            nn.Flatten(), None, 768, None, 1, images.spec, *normalisation(3), TREE.paths
+        )
+        encoder.encode(pixels, device=CARD, batch_size=4)
+        sent = [x for x in watch.launches if x == "_to_copy"]
+        assert len(sent) >= 6
+        assert not watch.copies
+
+
+@pytest.mark.parametrize("pin", [False, True])
+def test_what_workers_read_is_pinned_for_a_card(pin: bool) -> None:
+    files = FileImages(("none.png",) * 4, torch.zeros(4, dtype=torch.int64), TREE, "four")
+    loader = TrainLoader(files, BatchPlan(4, 2, 0), workers=1, pin_memory=pin)
+    assert loader._workers is not None
+    assert loader._workers.pin_memory is pin

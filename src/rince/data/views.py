@@ -147,7 +147,7 @@ class BatchAugmentation:
         _check_pixels(pixels, self.channels)
         # In one piece: each piece is a copy of its own.
         drawn = torch.cat([x.reshape(len(x), -1).float() for x in draws], dim=1)
-        box, flip, colors, grayscale = torch.split(sent(drawn, pixels.device), (4, 1, 4, 1), dim=1)
+        box, flip, colors, grayscale = torch.split(sent(drawn, pixels.device), [4, 1, 4, 1], dim=1)
         flip, grayscale = flip[:, 0] > 0, grayscale[:, 0] > 0
         with torch.autocast(pixels.device.type, enabled=False):
             # The frames of a clip (if any) are cropped as channels, and coloured as one tall image.

@@ -44,8 +44,9 @@ class LossOptions(Options):
 
     def resolved(self, training: str) -> LossOptions:
         """The same, with a precision of products, where it was left open, by the training's."""
-        by_training = "bf16" if training == "bf16-mixed" else "fp32"
-        return replace(self, matmul_precision=self.matmul_precision or by_training)
+        if self.matmul_precision is not None:
+            return self
+        return replace(self, matmul_precision="bf16" if training == "bf16-mixed" else "fp32")
 
     def temperatures_for(self, num_ranks: int) -> tuple[float, ...]:
         """The temperatures given, or the paper's for this number of ranks.

@@ -123,9 +123,9 @@ class RankedModule(pl.LightningModule):
 
     def compile_encoders(self) -> None:
         """In place, so that the weights keep their names."""
-        (self.backbone if self.objective.classifier else self.encoder).compile()  # type: ignore[no-untyped-call]
+        (self.backbone if self.objective.classifier else self.encoder).compile()
         if self.momentum_encoder is not None:
-            self.momentum_encoder.module.compile()  # type: ignore[no-untyped-call]
+            self.momentum_encoder.module.compile()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, C, [T,] H, W) -> (B, feature_dim)."""
