@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import import_extra
+from rince.data import load_splits
 from rince.data.video.clips import VideoClips
-from rince.data.video.sources import load_videos
 from rince.data.views import eval_transform
+from rince.training.config import ImageOptions, TrainConfig, VideoOptions
 
 
 def everything(clips: VideoClips, index: int) -> Tensor:
@@ -63,13 +64,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as cache:
-        splits = load_videos(
-            options.folder,
-            frames=options.frames,
-            stride=options.stride,
-            image_size=options.size,
-            cache=cache,
+        config = TrainConfig(
+            str(options.folder),
+            images=ImageOptions(image_size=options.size),
+            videos=VideoOptions(frames=options.frames, stride=options.stride, cache=cache),
         )
+        splits = load_splits(config.data, config)
         cached = splits.train
         assert isinstance(cached, VideoClips)
         needed = replace(cached, cache=None)

@@ -22,9 +22,11 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rince.data import load_splits
 from rince.data.arrays import TensorImages
-from rince.data.image.sources import load_dataset, load_outliers
+from rince.data.image.sources import load_outliers
 from rince.evaluation.features import extract_features
+from rince.training.config import ImageOptions, TrainConfig
 
 SIDE, COMPONENTS = 96, 256
 
@@ -60,7 +62,8 @@ def reduced(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def main(tiny: Path, cifar10: Path, target: Path) -> None:
-    splits = load_dataset(str(tiny), image_size=64, without_duplicates=True)
+    config = TrainConfig(str(tiny), images=ImageOptions(image_size=64, drop_duplicates=True))
+    splits = load_splits(config.data, config)
     network = Pooled().to(memory_format=torch.channels_last)
     arrays: dict[str, np.ndarray] = {}
     parts = {"train": splits.train, "test": splits.test}

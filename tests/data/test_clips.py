@@ -17,12 +17,12 @@ from rince.data.plan import BatchPlan
 from rince.data.video.cache import ClipCache
 from rince.data.video.clips import VideoClips
 from rince.data.video.cuts import clip_starts
-from rince.data.video.sources import load_videos
 from rince.data.views import BatchAugmentation, evaluation_pixels
 from rince.training.config import ImageOptions, TrainConfig, VideoOptions
 
 pytest.importorskip("av")
 
+from loaders import load_videos
 from video_files import numbers, write_video
 
 
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _load(folder: Path, tmp_path: Path, **options: object) -> VideoClips:
     """All clips, whatever side of the split they are on, in order of names."""
     given = {"frames": 4, "stride": 2, "image_size": 16, "cache": tmp_path / "cache", **options}
-    splits = load_videos(folder, **given)  # type: ignore[arg-type]
+    splits = load_videos(folder, **given)
     both = [splits.train, splits.test]
     names = [*splits.train.keys(), *splits.test.keys()]  # type: ignore[misc]
     order = sorted(range(len(names)), key=names.__getitem__)

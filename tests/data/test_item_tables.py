@@ -166,7 +166,7 @@ def test_what_a_table_says_beside_labels(photos: Path) -> None:
     assert of_texts.marks.sequence is not None
     assert of_texts.marks.sequence.tolist() == [0, -1]
     table = write_items(photos / "items.csv", [header, (*ROWS[0], "maybe", "", "")])
-    with pytest.raises(RinceError, match="line 2: is_query is 'maybe'"):
+    with pytest.raises(RinceError, match="line 2: .*is_query.*'maybe'"):
         load_all(table, config(table))
 
 
@@ -298,7 +298,7 @@ def test_any_names_in_any_table(tmp_path_factory: pytest.TempPathFactory, data: 
         write_items(
             file, [("text", "up", "class"), *named], delimiter="\t" if suffix == ".tsv" else ","
         )
-    table = read_items(file, "text", None, "table.column")
+    table = read_items(file, "text", None)
     try:
         tree, labels = table.classes()
     except RinceError:

@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from loaders import load_texts
 from rince import RinceError, RinceWarning, Taxonomy
 from rince.core.input_spec import InputSpec
 from rince.data.batches import TrainLoader, eval_batches
 from rince.data.items import Splits, drop_duplicates
+from rince.data.kinds import load_outliers
 from rince.data.plan import BatchPlan
 from rince.data.text.rows import read_text_table
-from rince.data.text.sources import load_text_outliers, load_texts
 from rince.data.text.texts import Texts
+from rince.training.config import TrainConfig
 from text_models import word_table, write_table
 
 HEADER = ("text", "domain", "intent", "split")
@@ -103,7 +105,7 @@ def test_duplicates_are_left_out_of_the_training_texts(tmp_path: Path) -> None:
     file = write_table(
         tmp_path / "a.csv", [HEADER, *rows, *ROWS, ("hello", "", "greeting", "test")]
     )
-    train, test = texts_of(load_texts(file, without_duplicates=True))
+    train, test = texts_of(load_texts(file, drop_duplicates=True))
     assert train.texts == ("hi", "send cash", "what is left, please?")
     assert "hello" in test.texts
     assert drop_duplicates(test).texts == test.texts
@@ -245,4 +247,4 @@ def test_clinc(shared_data: Path, tmp_path: Path) -> None:
     for text, label in zip(train.texts, train.labels.tolist(), strict=True):
         assert train.taxonomy.classes[label] == intent_of[text]
         assert intent_of[text] in domains[names[int(groups[label])]]
-    assert len(load_text_outliers(odd, train.taxonomy)) == 1000
+    assert len(load_outliers(str(odd), train, TrainConfig("x"))) == 1000

@@ -10,17 +10,17 @@ import pytest
 from rince.core.checks import RinceError, RinceWarning
 from rince.data.video.files import holds_videos, video_files
 from rince.data.video.shots import detect_shots, read_shots
-from rince.data.video.sources import load_videos
 
 pytest.importorskip("av")
 
+from loaders import load_videos
 from video_files import write_video
 
 SMALL = {"frames": 2, "stride": 2, "image_size": 16, "cache_gb": 0}
 
 
 def _sides(folder: Path, **options: object) -> tuple[list[str], list[str]]:
-    splits = load_videos(folder, **{**SMALL, "per_video": 1, **options})  # type: ignore[arg-type]
+    splits = load_videos(folder, **{**SMALL, "per_video": 1, **options})
     train, test = (
         [k.rpartition("@")[0] for k in keys] for keys in (splits.train.keys(), splits.test.keys())
     )  # type: ignore[union-attr]
@@ -72,7 +72,7 @@ def test_kinetics(tmp_path: Path) -> None:
         ["train/jump/2.mp4", "train/run/1.mp4"],
         ["val/jump/1.mp4", "val/run/3.mp4"],
     )
-    splits = load_videos(tmp_path, **SMALL)  # type: ignore[arg-type]
+    splits = load_videos(tmp_path, **SMALL)
     assert splits.train.taxonomy.classes == ("jump", "run")
     assert splits.train.labels.tolist()[0] == 0
     assert set(splits.train.times[:, 0].tolist()) & set(splits.test.times[:, 0].tolist()) == set()  # type: ignore[union-attr]
@@ -116,7 +116,7 @@ def test_a_table_of_clips(tmp_path: Path) -> None:
     rows += ["3.mp4,x,other,0,1", "4.mp4,y,third,0,1", "5.mp4,y,fourth,7,8"]
     (tmp_path / "clips.csv").write_text("\n".join(rows))
     with pytest.warns(RinceWarning, match=r"1 videos in .* are not in clips.csv"):
-        splits = load_videos(tmp_path, **{**SMALL, "per_video": 1})  # type: ignore[arg-type]
+        splits = load_videos(tmp_path, **{**SMALL, "per_video": 1})
     clips = {
         key: item
         for side in (splits.train, splits.test)
@@ -140,10 +140,10 @@ def test_a_table_of_clips(tmp_path: Path) -> None:
     ):
         (tmp_path / "clips.csv").write_text("\n".join([*rows, line]))
         with pytest.raises(RinceError, match=message):
-            load_videos(tmp_path, **SMALL)  # type: ignore[arg-type]
+            load_videos(tmp_path, **SMALL)
     (tmp_path / "clips.csv").write_text("file\n1.mp4\n")
     with pytest.raises(RinceError, match="no column .clip.*columns are file"):
-        load_videos(tmp_path, **SMALL)  # type: ignore[arg-type]
+        load_videos(tmp_path, **SMALL)
 
 
 def test_what_most_files_are(tmp_path: Path) -> None:
@@ -179,14 +179,14 @@ def test_folders_that_do_not_do(tmp_path: Path) -> None:
         load_videos(tmp_path / "none")
     _put(tmp_path, "a.mp4")
     with pytest.raises(RinceError, match="it takes two source videos"):
-        load_videos(tmp_path, **SMALL)  # type: ignore[arg-type]
+        load_videos(tmp_path, **SMALL)
     _put(tmp_path, "run/b.mp4")
     with pytest.raises(RinceError, match=r"a.mp4 has no label, but .*run/b.mp4 has"):
-        load_videos(tmp_path, **SMALL)  # type: ignore[arg-type]
+        load_videos(tmp_path, **SMALL)
     (tmp_path / "a.mp4").unlink()
     for wrong in ({"frames": 0}, {"hop": 0.0}, {"cache_gb": -1.0}, {"per_video": 0}):
         with pytest.raises(ValueError, match=f"videos.{next(iter(wrong))} must be"):
-            load_videos(tmp_path, **{**SMALL, **wrong})  # type: ignore[arg-type]
+            load_videos(tmp_path, **{**SMALL, **wrong})
 
 
 def test_shots_from_a_table(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_shots_from_a_table(tmp_path: Path) -> None:
     _put(videos, "a.mp4", "b.mp4")
     table = tmp_path / "shots.csv"
     table.write_text("video,start_s,end_s\na.mp4,0.2,0.6\na.mp4,0,0.2\n")
-    splits = load_videos(videos, **{**SMALL, "frames": 1}, shots=str(table))  # type: ignore[arg-type]
+    splits = load_videos(videos, **{**SMALL, "frames": 1}, shots=str(table))
     shots = {
         key: item[3]
         for side in (splits.train, splits.test)

@@ -62,10 +62,6 @@ def test_each_pair_is_as_defined(
     assert source.tile(ALL, ALL).tolist() == expected
     assert source.tile(slice(1, 3), slice(2, 5)).tolist() == [row[2:5] for row in expected[1:3]]
     assert source.to(torch.device("cpu")).tile(ALL, ALL).tolist() == expected
-    table = source.by_table()
-    assert table.tile(ALL, ALL).tolist() == expected
-    assert table.num_ranks == source.num_ranks
-    assert len(table.table) <= len(queries) + len(keys)
 
 
 def test_a_loss_and_its_gradient_are_those_of_a_table() -> None:
@@ -182,4 +178,3 @@ def test_the_most_levels_fit_int8() -> None:
     both = torch.cat([row, other])
     source = LevelRanks(both, both, finest_first=True)
     assert source.tile(ALL, ALL).tolist() == [[1, 127], [127, 1]]
-    assert isinstance(source.by_table(), TableRanks)

@@ -20,10 +20,23 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("-o", "--output", type=str, default="report.html", help="the page")
     parser.add_argument("--markdown", type=str, default=None, help="also write the table here")
+    parser.add_argument(
+        "--baseline",
+        metavar="LABEL",
+        default=None,
+        help="also show each method minus this one (its name in the table), over the seeds that "
+        "both have, with a 95 %% interval: better, worse, or cannot be told",
+    )
     parser.add_argument("--title", type=str, default="rince: runs compared", help="of the page")
     given = parser.parse_args(with_underscores(arguments))
 
     from rince.reports.compare import compare_runs
 
     folders = list(dict.fromkeys(Path(name).resolve() for name in given.runs))
-    compare_runs(folders, Path(given.output), title=given.title, markdown=given.markdown)
+    compare_runs(
+        folders,
+        Path(given.output),
+        title=given.title,
+        markdown=given.markdown,
+        baseline=given.baseline,
+    )

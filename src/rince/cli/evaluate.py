@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,9 @@ EXAMPLES = """examples:
   rince evaluate runs/latest --test new-species/            classes that were never trained
   rince evaluate runs/* --skip-done --ood more-photos/      only what is not there yet
   rince evaluate photos.npz --labels photos.csv             embeddings made elsewhere
+  rince evaluate runs/latest/export --data photos/          any export, on other data
 """
+NOT_ASKED = {"knn_k", "gallery_queries", "gallery_neighbours"}  # in Python only
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -35,7 +38,10 @@ def run(arguments: Sequence[str]) -> None:
         epilog=EXAMPLES,
     )
     parser.add_argument(
-        "runs", nargs="+", help="folders of runs; or files of embeddings: .npz, .npy, .parquet"
+        "runs",
+        nargs="+",
+        help="folders of runs; of exports, with --data; or files of embeddings: .npz, .npy, "
+        ".parquet",
     )
     parser.add_argument(
         "--test",
@@ -89,23 +95,8 @@ def run(arguments: Sequence[str]) -> None:
         action="store_true",
         help="leave out files that cannot be read, outliers too, with a warning",
     )
-    parser.add_argument(
-        "--near",
-        type=float,
-        default=10.0,
-        help="clips of one video up to this many seconds apart count as near each other",
-    )
-    parser.add_argument(
-        "--probe_epochs", type=int, default=100, help="epochs of the linear probe (the paper: 100)"
-    )
-    parser.add_argument(
-        "--map_points",
-        type=int,
-        default=1000,
-        help="test items on the 2-D map, which is the slowest part; 0: no map",
-    )
+    parser.add_class_arguments(EvaluationOptions, skip=NOT_ASKED)
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the probe and of the map")
     parser.add_argument(
         "--skip_done",
         action="store_true",
@@ -121,12 +112,8 @@ def run(arguments: Sequence[str]) -> None:
     from rince.training.evaluation import evaluate_run, not_measured
     from rince.training.folder import is_evaluated
 
-    options = EvaluationOptions(
-        probe_epochs=given.probe_epochs,
-        map_points=given.map_points,
-        seed=given.seed,
-        near=given.near,
-    )
+    asked_for = {f.name for f in fields(EvaluationOptions)} - NOT_ASKED
+    options = EvaluationOptions(**{name: getattr(given, name) for name in asked_for})
     device = known_device(given.device)
     done: set[Path] = set()
     for name in given.runs:
@@ -174,9 +161,6 @@ def _show(name: str, evaluation: Evaluation) -> None:
 
 def named_outliers(sources: Sequence[str], option: str = "--ood") -> dict[str, str]:
     """Name -> folder (or "digits") from what ``--ood`` or ``--test`` was given.
-
-    Raises:
-        ValueError: a name that is empty, given twice, or holds a slash.
 
     Example:
         >>> named_outliers(["other-photos/", "far=birds/", "digits"])

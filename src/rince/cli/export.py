@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rince._version import __version__
 from rince.cli.parser import HelpfulParser, add_space, with_underscores
 
 if TYPE_CHECKING:
     from rince.models.encoders import Encoder
+    from rince.models.exported import ImageEncoder
     from rince.models.options import Space
     from rince.training.checkpoint import TrainedRun
 
 CARD_FILE = "README.md"
+LAYOUT_NAMES = ("rince-prototype", "supcontrast")  # of rince.models.layouts, which needs torch
+LIBRARIES = ("torchvision", "timm")
 EXAMPLES = """examples:
   rince export runs/latest                       writes runs/latest/export/
   rince export runs/latest -o husky-net --space backbone   the features, elsewhere
   rince embed runs/latest/export photos/         an export serves wherever a run does
+  rince export last.pth --layout supcontrast -o theirs     a network that another tool trained
+  rince export torchvision/resnet18 -o resnet18            one with its library's weights
+  rince evaluate theirs --data photos/           measures any of them on your data
 
 what it writes of a run on images or videos:
   model.safetensors  the weights
@@ -45,10 +52,41 @@ def run(arguments: Sequence[str]) -> None:
         "pip install 'rince[export]'.",
         epilog=EXAMPLES,
     )
-    parser.add_argument("run", help="folder of a run")
     parser.add_argument(
-        "-o", "--output", type=str, default=None, help="a new folder (default: RUN/export)"
+        "run",
+        help="folder of a run; a checkpoint of another tool, with --layout; torchvision/NAME or "
+        "timm/NAME",
     )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=str,
+        default=None,
+        help="a new folder (default: RUN/export; needed where it is not a run)",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUT_NAMES,
+        default=None,
+        help="of a checkpoint: rince-prototype is that of the paper's authors, supcontrast of "
+        "SupCon's. Nothing in the file is executed; backbone features only",
+    )
+    parser.add_argument(
+        "--backbone", default=None, help="with --layout: what it is of (default: resnet50-3x3)"
+    )
+    parser.add_argument(
+        "--size", type=int, default=None, help="side of its images in pixels, if it was no run"
+    )
+    for name in ("mean", "std"):
+        parser.add_argument(
+            f"--{name}",
+            type=float,
+            nargs=3,
+            default=None,
+            metavar=("R", "G", "B"),
+            help=f"with --layout: {name} that its pixels, 0 to 1, were normalised with (default: "
+            "CIFAR-100's)",
+        )
     parser.add_argument(
         "--head",
         action="store_true",
@@ -62,6 +100,28 @@ def run(arguments: Sequence[str]) -> None:
     from rince.training.checkpoint import load_run
 
     output = None if given.output is None else Path(given.output)
+    of_checkpoint = {n: getattr(given, n) for n in ("backbone", "mean", "std")}
+    if given.layout is None:
+        unread = [f"--{name}" for name, value in of_checkpoint.items() if value is not None]
+        require(not unread, f"{', '.join(unread)}: only with --layout, of a checkpoint")
+    library = given.run.partition("/")[0] in LIBRARIES and not Path(given.run).exists()
+    if library or given.layout is not None:
+        from rince.models.layouts import library_encoder, read_checkpoint_of
+
+        require(output is not None, f"{given.run} is no run: say where to write it, -o FOLDER")
+        require(given.space != "embedding", "only a run has an embedding: leave out --space")
+        encoder = (
+            library_encoder(given.run, size=given.size)
+            if given.layout is None
+            else read_checkpoint_of(given.run, given.layout, size=given.size, **of_checkpoint)
+        )
+        assert output is not None
+        card = _foreign_card(given.run, encoder)
+        write_export(encoder, output, lambda _: card, onnx=not given.no_onnx)
+        _show(output)
+        print(f"next: rince evaluate {output} --data DATA; rince embed {output} DATA")
+        return
+    require(given.size is None, "--size: a run knows the size of its images")
     trained = load_run(Path(given.run).resolve())  # runs/latest may soon be another run
     space: Space | None = given.space
     if given.head:
@@ -69,9 +129,7 @@ def run(arguments: Sequence[str]) -> None:
         space = "embedding"
         print("note: --head is --space embedding now")
     folder = export_run(trained, output, space=space, onnx=not given.no_onnx)
-    print(f"export: {folder}")
-    for file in sorted(path for path in folder.iterdir() if path.is_file()):
-        print(f"  {file.name:36}{file.stat().st_size / 1e6:8.2f} MB")
+    _show(folder)
     print(f"next: fill in the licence in {folder / CARD_FILE}; rince embed {folder} DATA")
 
 
@@ -85,37 +143,57 @@ def export_run(
     """Write weights, facts, ONNX and model card into a new folder, all of them or none.
 
     Args:
-        trained: from :func:`~rince.training.checkpoint.load_run`.
         folder: to make; None: ``export`` in the run's.
         space: embedding, with the projection head, or backbone; None: the run's own.
         onnx: write the ONNX file, too; of texts there is none.
+    """
+    from rince.training.checkpoint import trained_encoder
 
-    Returns:
-        The folder.
+    encoder = trained_encoder(trained, space)
+    folder = trained.folder / "export" if folder is None else folder
+    return write_export(encoder, folder, lambda found: _card(trained, encoder, found), onnx=onnx)
 
-    Raises:
-        RinceError: something is there already; a run without such a head; a network that cannot
-            be written as ONNX, or gives other numbers there.
-        ImportError: a library of the extra ``export`` is not installed.
+
+def write_export(
+    encoder: Encoder, folder: Path, card: Callable[[float | None], str], *, onnx: bool = True
+) -> Path:
+    """Write an encoder into a new folder, whole or not at all.
+
+    Args:
+        card: the text of its model card, from the largest difference of the ONNX file to torch.
     """
     from rince.core.checks import RinceError
     from rince.models.onnx_file import ONNX_FILE
-    from rince.training.checkpoint import trained_encoder
 
-    folder = trained.folder / "export" if folder is None else folder
     if folder.exists():  # a licence may have been written into its card
         raise RinceError(f"{folder} is there already: remove it, or choose another -o FOLDER")
-    encoder = trained_encoder(trained, space)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as made:
         part = Path(made) / "part"  # the temporary folder itself is for its owner's eyes only
         part.mkdir()
         encoder.save(part)
         difference = encoder.write_onnx(part / ONNX_FILE) if onnx else None
-        card = _card(trained, encoder, difference)
-        (part / CARD_FILE).write_text(card, encoding="utf-8")
+        (part / CARD_FILE).write_text(card(difference), encoding="utf-8")
         part.rename(folder)
     return folder
+
+
+def _show(folder: Path) -> None:
+    print(f"export: {folder}")
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        print(f"  {file.name:36}{file.stat().st_size / 1e6:8.2f} MB")
+
+
+def _foreign_card(source: str, encoder: ImageEncoder) -> str:
+    """What is known of a network that rince did not train."""
+    from rince.data.networks import pixel_usage
+
+    scaled = f"the shorter side scaled to {encoder.spec.size}, the central square kept"
+    return (
+        f"# {Path(source).name}\n\nA {encoder.backbone} that was trained elsewhere, taken from "
+        f"`{source}` by rince {__version__}; licence and training data are those of its source.\n\n"
+        f"{pixel_usage(encoder, scaled)}\n"
+    )
 
 
 def _card(trained: TrainedRun, encoder: Encoder, onnx_difference: float | None) -> str:

@@ -58,9 +58,7 @@ def _may_be_none(action: Any) -> bool:
 class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,misc]
     """jsonargparse's parser; an unknown option is an error that names the nearest known one.
 
-    Args:
-        aliases: other names of options, left out of the help.
-        options: as in jsonargparse.
+    ``aliases``: other names of options, left out of the help.
     """
 
     def __init__(self, *, aliases: Mapping[str, str] | None = None, **options: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 from rince.cli.parser import HelpfulParser, with_underscores
@@ -73,19 +72,11 @@ def run(arguments: Sequence[str]) -> None:
         return
 
     from rince.data.items import NothingToHoldOut
-    from rince.data.kinds import is_class_table, kind_of, load_splits, load_test
-    from rince.ranks.taxonomy import Taxonomy
+    from rince.data.kinds import class_tree, kind_of, load_splits, load_test
 
-    path, counts = Path(given.data), None
     text, table = TextOptions(**given.text.as_dict()), TableOptions(**given.table.as_dict())
-    column = table.column or text.column
-    if given.data == "fashion-mnist":
-        taxonomy = Taxonomy.fashion_mnist()
-    elif given.data == "cifar100":
-        taxonomy = Taxonomy.cifar100()
-    elif is_class_table(given.data, column):
-        taxonomy = Taxonomy.from_csv(path)
-    else:
+    taxonomy, counts = class_tree(given.data, table.column or text.column), None
+    if taxonomy is None:
         # Lists the files, decodes none.
         images = ImageOptions(cache=False, root=given.data_root)
         config_of = TrainConfig(given.data, images=images, text=text, table=table)

@@ -150,10 +150,8 @@ class BatchViews:
     Raw pixels are augmented when a part is asked for, so that the float views of a large batch
     need never be in memory together; only their random numbers are drawn at once.
 
-    Args:
-        batch: with raw pixels, or with views that are made already.
-        augmentation: for raw pixels.
-        view_inputs: of the items, for views that are made already; None: the network takes them.
+    ``view_inputs`` of the items makes of views that are bytes what the network takes; None: it
+    takes them.
     """
 
     def __init__(

@@ -20,10 +20,8 @@ def resized_crops(pixels: Tensor, box: Tensor, flip: Tensor, image_size: int) ->
     """Cut a box out of every image and scale it to a square, mirrored where asked.
 
     Args:
-        pixels: (B, C, H, W) floating point.
-        box: (B, 4) top, left, height, width in pixels, inside the image.
-        flip: (B,) bool.
-        image_size: side S of the result.
+        pixels: (B, C, H, W) float. box: (B, 4) top, left, height, width in pixels, inside the
+            image. flip: (B,) bool.
 
     Returns:
         (B, C, S, S): bilinear, antialiased where it shrinks; nothing outside a box leaks in.

@@ -156,11 +156,7 @@ def labels_in(labels: Any, taxonomy: Taxonomy | None) -> tuple[Taxonomy, Tensor]
 class DatasetImages(Items):
     """Images of a data set of the user's, see :func:`from_dataset`.
 
-    Args:
-        dataset: gives images by number. labels: (N,) int64. taxonomy: the class tree.
-        name: in reports. image: column of the images, in dicts.
-        image_size: side of the squares that a network is fed. channels: 3 (RGB) or 1 (grey).
-        positions: (N,) int64, which of the data set's they are; None: all.
+    ``positions``: (N,) int64, which of the data set's they are; None: all.
     """
 
     dataset: Any

@@ -27,6 +27,8 @@ from rince.ranks.taxonomy import Taxonomy
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from rince.data.options import ImageOptions
+
 HINT = ". Fix or remove "  # where an error ends and its hint begins
 SPLIT_SEED = 0  # one for all: runs that differ in their seed must share the test items
 HELD_OUT = ("val", "validation", "valid", "test")  # of a test split; the first there is used
@@ -217,11 +219,7 @@ class Splits:
 
 
 def checked_labels(labels: Any, count: int, taxonomy: Taxonomy) -> Tensor:
-    """(count,) int64 of integers of any type in [0, classes of the taxonomy).
-
-    Raises:
-        ValueError: the message holds the first number that is out of range.
-    """
+    """(count,) int64 of integers of any type in [0, classes of the taxonomy)."""
     numbers = integers(labels)
     require(
         numbers.shape == (count,),
@@ -238,11 +236,7 @@ def checked_labels(labels: Any, count: int, taxonomy: Taxonomy) -> Tensor:
 
 
 def split_folders(folder: Path) -> tuple[Path, Path] | None:
-    """``train/`` and the first of ``val/``, ``validation/``, ``valid/``, ``test/`` that is there.
-
-    Returns:
-        Both folders; None: the folder holds no splits.
-    """
+    """``train/`` and the first of :data:`HELD_OUT` that is there; None: there are no splits."""
     names = [name for name in HELD_OUT if (folder / name).is_dir()]
     if not names or not (folder / "train").is_dir():
         return None
@@ -252,16 +246,17 @@ def split_folders(folder: Path) -> tuple[Path, Path] | None:
 
 
 _T = TypeVar("_T", bound=Hashable)
+TEST_FRACTION = 0.2  # of each class, where the data have no test of their own
 
 
-def held_out(members: Sequence[_T], fraction: float) -> Sequence[_T]:
+def held_out(members: Sequence[_T], fraction: float = TEST_FRACTION) -> Sequence[_T]:
     """The split rule: of the members of a class, in the order of their hashes, which are for the
     test. At least one, and never all: a class of one member stays in training.
 
     One member more moves one of its neighbours over the border at most.
 
     Example:
-        >>> held_out("abcde", 0.2), held_out("abcde", 0.5), held_out("a", 0.5)
+        >>> held_out("abcde"), held_out("abcde", 0.5), held_out("a", 0.5)
         ('a', 'ab', '')
     """
     count = min(len(members) - 1, max(1, round(fraction * len(members))))
@@ -269,24 +264,19 @@ def held_out(members: Sequence[_T], fraction: float) -> Sequence[_T]:
 
 
 def split_by_hash(
-    items: AnyItems, test_fraction: float, instead: str = "train/ and val/ folders"
+    items: AnyItems, instead: str = "train/ and val/ folders"
 ) -> tuple[AnyItems, AnyItems]:
     """Split every class by the hashes of its items' keys (training, test).
 
     Args:
-        items: with keys.
-        test_fraction: share of each class that becomes the test.
-        instead: what a user can give in place of this, for the message.
-
-    Raises:
-        NothingToHoldOut: no class has two members.
+        items: with keys. instead: what a user can give in place of this, for the message.
     """
     chosen: list[int] = []
     single: list[str] = []
     for label, members in _hashed_by_class(items, "split", SPLIT_SEED):
         if len(members) < 2:
             single.append(items.taxonomy.classes[label])
-        chosen += held_out(members, test_fraction)
+        chosen += held_out(members)
     if not chosen:
         raise NothingToHoldOut(
             f"{items.name}: no class has two members, so none can be held out for the test: give "
@@ -297,6 +287,15 @@ def split_by_hash(
     test = torch.zeros(len(items), dtype=torch.bool)
     test[chosen] = True
     return items.subset((~test).nonzero()[:, 0]), items.subset(test.nonzero()[:, 0])
+
+
+def chosen_items(
+    train: AnyItems, test: AnyItems, images: ImageOptions, seed: int
+) -> tuple[AnyItems, AnyItems]:
+    """Without duplicates and with so many items of each class, where the options say so."""
+    if images.drop_duplicates:
+        train = drop_duplicates(train, test)
+    return at_most(train, images.per_class, seed), at_most(test, images.test_per_class, seed)
 
 
 def at_most(items: AnyItems, per_class: int | None, seed: int) -> AnyItems:
@@ -327,11 +326,7 @@ def drop_duplicates(items: AnyItems, against: Items | None = None) -> AnyItems:
 
 
 def warn_left_out(reasons: Iterable[str], total: int, what: str) -> None:
-    """Warn of what is left out, and why.
-
-    Raises:
-        RinceError: everything is.
-    """
+    """Warn of what is left out, and why."""
     short = [reason.partition(HINT)[0] for reason in reasons]  # the warning says how to fix them
     if total and len(short) == total:
         raise RinceError(f"none of the {total} {what} can be read; the first: {short[0]}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-from rince.core.checks import RinceError, require
+from rince.core.checks import RinceError
 from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
 
 if TYPE_CHECKING:
@@ -21,21 +22,10 @@ if TYPE_CHECKING:
 class DataOptions(Protocol):
     """The groups of options that data are loaded by; a ``TrainConfig`` has them."""
 
-    @property
-    def images(self) -> ImageOptions:
-        """Of all kinds: size, augmentation, which of them."""
-
-    @property
-    def videos(self) -> VideoOptions:
-        """How videos are cut into clips."""
-
-    @property
-    def text(self) -> TextOptions:
-        """How texts are tokenised."""
-
-    @property
-    def table(self) -> TableOptions:
-        """Columns of tables."""
+    images: ImageOptions  # of all kinds: size, augmentation, which of them
+    videos: VideoOptions
+    text: TextOptions
+    table: TableOptions
 
 
 @dataclass(frozen=True)
@@ -48,7 +38,10 @@ class Request:
         seed: of the choice of images.per_class items. by_time: ranks are made from time.
         channels: that files are decoded to, 3 (RGB) or 1 (grey).
         backbone: whose tokens texts are given; None: none.
-        skip_unreadable: of outliers: leave out, with a warning, what cannot be read.
+        skip_unreadable: leave out, with a warning, what cannot be read.
+
+    Raises:
+        ValueError: an option out of its range.
     """
 
     data: str
@@ -58,6 +51,11 @@ class Request:
     channels: int = 3
     backbone: str | None = None
     skip_unreadable: bool = False
+
+    def __post_init__(self) -> None:
+        groups = self.options.images, self.options.videos, self.options.text, self.options.table
+        for group in groups:
+            group.check()
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -74,6 +72,15 @@ class Request:
 EmbeddingInputs: TypeAlias = Callable[
     [Any, Sequence[str], int, bool], Iterator[tuple[list[str], Any]]
 ]
+
+
+def later(place: str) -> Callable[..., Any]:
+    """The function at ``"rince.data.text.sources:load_texts"``, imported when it is called."""
+
+    def call(*given: Any) -> Any:
+        return pkgutil.resolve_name(place)(*given)
+
+    return call
 
 
 def _not_given(name: str) -> Callable[..., Any]:
@@ -140,7 +147,6 @@ class TrainedNetwork:
 
     Args:
         module: in evaluation mode. name: of the backbone; None: the user's own.
-        feature_dim: width of its features. spec: what it takes.
         class_paths: the classes that it was trained on, each from its top group down.
         head: features to embeddings, if the encoder is to end with it; then its
             embedding_dim and num_heads.
@@ -154,12 +160,3 @@ class TrainedNetwork:
     head: nn.Module | None = None
     embedding_dim: int | None = None
     num_heads: int = 1
-
-
-def require_no_column(encoder: Encoder, column: str | None) -> None:
-    """Refuse a column of texts, where the encoder takes something else.
-
-    Raises:
-        ValueError: there is one.
-    """
-    require(column is None, f"--text.column is for texts, but the network takes {encoder.noun}")

@@ -26,6 +26,7 @@ from rince.data.video.kind import CLIPS
 if TYPE_CHECKING:
     from rince.data.items import Items, Splits
     from rince.models.encoders import Encoder
+    from rince.ranks.taxonomy import Taxonomy
 
 KINDS = [TEXTS, CLIPS, IMAGES]
 """In the order in which they are asked; images take what no other does."""
@@ -44,35 +45,28 @@ def kind_of(data: str, by_time: bool = False) -> Kind:
     return next(kind for kind in KINDS if kind.recognise(data, by_time))
 
 
-def is_class_table(data: str, column: str) -> bool:
-    """Whether this is a table of classes, not of items: one that has neither a column of texts nor
-    one of paths. A table that cannot be read is neither.
-
-    Args:
-        data: a path. column: of texts.
+def class_tree(data: str, column: str) -> Taxonomy | None:
+    """The class tree of a name, or of a table of classes, not of items: one that has neither a
+    column of texts, whose name is given, nor one of paths. None: of anything else.
     """
+    from rince.ranks.taxonomy import Taxonomy
+
+    if data in NAMED:
+        tree: Taxonomy = NAMED[data]()
+        return tree
     file = Path(data).expanduser()
-    if not is_table(file):
-        return False
     try:
-        columns = read_table(file, fill_short_rows=True).columns
-        return column not in columns and path_column(file, IMAGE_SUFFIXES | VIDEO_SUFFIXES) is None
+        if not is_table(file) or path_column(file, IMAGE_SUFFIXES | VIDEO_SUFFIXES) is not None:
+            return None
+        of_items = column in read_table(file, fill_short_rows=True).columns
     except RinceError:
-        return False
+        return None
+    return None if of_items else Taxonomy.from_csv(file)
 
 
 def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]], str]:
-    """A table of the images or videos of a folder.
-
-    Args:
-        data: a folder of class folders, or of splits of them.
-        output: the table's file, from whose folder the paths begin.
-
-    Returns:
-        Header, rows, and what else the folder holds: ``10 .heic, 3 .txt``.
-
-    Raises:
-        RinceError: no such folder, or no such file in it.
+    """Header and rows of a table of the images or videos of a folder, with paths that begin at the
+    table's folder, and what else the folder holds: ``10 .heic, 3 .txt``.
     """
     from rince.data.items import split_folders
 
@@ -89,11 +83,7 @@ def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]
 
 
 def kind_named(noun: str) -> Kind:
-    """The row of this noun: ``kind_named(items.noun)``, ``kind_named(spec.noun)``.
-
-    Raises:
-        RinceError: there is none.
-    """
+    """The row of this noun: ``kind_named(items.noun)``, ``kind_named(spec.noun)``."""
     for kind in KINDS:
         if kind.noun == noun:
             return kind
@@ -153,7 +143,8 @@ def load_splits(
             not value or value == getattr(ImageOptions(), name),
             f"images.{name} is for images, but {data} holds {kind.noun}: see {kind.group}.*",
         )
-    return kind.load(Request(data, options, seed, by_time, channels, backbone))
+    skip = options.images.skip_unreadable
+    return kind.load(Request(data, options, seed, by_time, channels, backbone, skip))
 
 
 def load_test(
@@ -167,14 +158,8 @@ def load_test(
 ) -> Items:
     """All items of a folder or file, with labels of their own, of any classes.
 
-    Args:
-        path: of a folder with ``train/`` and ``test/`` (or ``val/``) the latter is taken.
-        noun: what they are called: the kind that a network takes.
-        options: those of the training. channels, skip_unreadable, backbone: as in
-            :func:`load_splits` and :func:`load_outliers`.
-
-    Raises:
-        RinceError: data that cannot be found or read, or of another kind.
+    Of a folder with ``train/`` and ``test/`` (or ``val/``) the latter is taken. ``noun``: the kind
+    that a network takes; ``options``: those of the training.
     """
     if kind_of(path, noun == "clips").noun != noun:
         raise RinceError(f"{path} holds no {noun}: give a test of the kind that was trained on")
@@ -217,12 +202,7 @@ def load_outliers(
 def embedding_names(encoder: Encoder, data: str, column: str | None = None) -> list[str]:
     """What there is to embed in some data: image files, videos, or the texts themselves.
 
-    Args:
-        encoder: what is to embed them. data: a folder or file.
-        column: of the texts in a table; None: as at the training. Only for texts.
-
-    Raises:
-        RinceError: there is none, or it cannot be read; a column, where they are no texts.
+    ``column``: of the texts in a table; None: as at the training.
     """
     return kind_named(encoder.noun).embedding_names(encoder, data, column)
 
@@ -230,19 +210,7 @@ def embedding_names(encoder: Encoder, data: str, column: str | None = None) -> l
 def embedding_inputs(
     encoder: Encoder, names: Sequence[str], *, batch_size: int = 64, skip_unreadable: bool = False
 ) -> Iterator[tuple[list[str], Any]]:
-    """What ``encoder.encode`` takes, some at a time, with the name of each.
-
-    Args:
-        encoder: what is to embed them. names: from :func:`embedding_names`, or queries.
-        batch_size: inputs at a time. skip_unreadable: leave out, with a warning, what cannot be
-            read; otherwise the first is an error.
-
-    Yields:
-        B names (of clips ``FILE@SECONDS``), and B inputs.
-
-    Raises:
-        RinceError: an input that cannot be read.
-    """
+    """What ``encoder.encode`` takes, in batches: B names (of clips ``FILE@SECONDS``), B inputs."""
     rows = kind_named(encoder.noun).embedding_inputs(encoder, names, batch_size, skip_unreadable)
     yield from rows
 

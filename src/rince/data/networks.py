@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rince.data.kind import DataOptions, TrainedNetwork
+from rince.core.checks import require
+from rince.data.kind import DataOptions, TrainedNetwork, later
+from rince.data.table import is_table, listed_files
 
 if TYPE_CHECKING:
     from rince.core.input_spec import InputSpec
     from rince.models.backbones import Backbone
+    from rince.models.encoders import Encoder
     from rince.models.exported import ImageEncoder
+
+
+def embedding_files(
+    suffixes: frozenset[str], below: str
+) -> Callable[[Encoder, str, str | None], list[str]]:
+    """What there is to embed in files: those of a table, or what the function ``below`` finds."""
+
+    def names(encoder: Encoder, data: str, column: str | None) -> list[str]:
+        if is_table(data):
+            return listed_files(data, suffixes, column)
+        require(column is None, f"--text.column is for texts, but the network takes {encoder.noun}")
+        found: list[str] = later(below)(data)
+        return found
+
+    return names
 
 
 def build_pixel_backbone(
@@ -28,12 +47,7 @@ def pixel_encoder(
     stride: int | None = None,
     frame_size: int | None = None,
 ) -> ImageEncoder:
-    """What feeds a network pixels as its evaluation does.
-
-    Args:
-        network: trained. options: of the configuration.
-        stride, frame_size: of clips, see :class:`~rince.models.exported.ImageEncoder`.
-    """
+    """What feeds a network pixels as its evaluation does."""
     from collections import OrderedDict
 
     from torch import nn
@@ -65,7 +79,7 @@ def pixel_usage(encoder: ImageEncoder, scaled: str) -> str:
     """How to feed an encoder of images or clips, for a model card.
 
     Args:
-        encoder: it. scaled: what is done to a file until it is the pixels of an input.
+        scaled: what is done to a file until it is the pixels of an input.
     """
     spec = encoder.spec
     return _USAGE.format(

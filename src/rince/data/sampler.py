@@ -144,12 +144,7 @@ def proportional(
     """Whole numbers that add up to ``total``, in proportion to sizes, rounded by chance.
 
     Each is its exact share rounded up or down, and on average that share (systematic sampling).
-
-    Args:
-        sizes: positive.
-        total: at most ``most`` times their number.
-        most: no number is above it; what is cut off goes to the others, by their sizes.
-        generator: of the rounding.
+    None is above ``most``; what is cut off goes to the others, by their sizes.
     """
     counts = [0] * len(sizes)
     left, open_ = total, list(range(len(sizes)))
@@ -178,16 +173,10 @@ def proportional(
 
 
 def spread(counts: list[int], bins: int, size: int, generator: torch.Generator) -> list[list[int]]:
-    """Deal items into bins of ``size``, item i ``counts[i]`` times, evenly over the bins.
+    """``bins`` lists of ``size`` items, item i ``counts[i]`` times, evenly over the bins.
 
     An item is in a bin ``counts[i] // bins`` times, or once more: never twice, if it is there no
-    more often than there are bins.
-
-    Args:
-        counts: they add up to ``bins * size``.
-
-    Returns:
-        ``bins`` lists of ``size`` items.
+    more often than there are bins. The counts add up to ``bins * size``.
     """
     if len(counts) * bins > _ONE_BY_ONE:
         return dealt(counts, bins, size, generator)

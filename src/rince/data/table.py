@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below
 from rince.core.tables import TABLE_SUFFIXES, Row, Table, read_table, refuse_rows
 
 if TYPE_CHECKING:
-    from rince.data.items import Marks
+    from rince.data.items import AnyItems, Marks
     from rince.ranks.taxonomy import Taxonomy
 
 SPLIT = "split"
@@ -26,6 +26,7 @@ KNOWN = (SPLIT, "is_query", "is_gallery", "sequence", "start_s", "end_s", "sourc
 """Columns that say something else of an item than its labels."""
 PATH_COLUMNS = ("path", "file", "filename", "image", "image_path", "video", "clip")
 TESTS = ("val", "validation", "valid", "dev", "test")
+_SPLITS = ("train", *TESTS)
 _LOOKED_AT = 20  # rows by which a column of paths is known
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
 
@@ -38,9 +39,6 @@ def is_table(data: str | Path) -> bool:
 def path_column(data: str | Path, suffixes: frozenset[str]) -> str | None:
     """The column of a table that holds paths to files of these suffixes; None: no table, or a
     table of texts or of anything else.
-
-    Raises:
-        RinceError: a table that cannot be read.
     """
     if not is_table(data) or not Path(data).expanduser().is_file():
         return None
@@ -61,45 +59,44 @@ def is_media(cell: str) -> bool:
     return _suffix(cell) in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
-def read_items(file: Path, column: str, labels: Sequence[str] | None, option: str) -> ItemTable:
-    """A table of items.
-
-    Args:
-        file: see :func:`~rince.core.tables.read_table`. column: of the items.
-        labels: columns of the labels, from coarse to fine; None: all others but :data:`KNOWN`, in
-            the file's order. The last is the class; an empty cell before it makes a ragged tree.
-        option: that names the column, for messages.
-
-    Raises:
-        RinceError: a file that cannot be read, lacks a column or holds no item, a row without one.
-    """
+def read_items(file: Path, column: str, labels: Sequence[str] | None) -> ItemTable:
+    """A table of items; ``labels`` as of :func:`label_columns`."""
     table = read_table(file, "items")
     if not table.rows:
         raise RinceError(f"{file} holds no item: expected rows with a {column} and its labels")
-    table.require_columns(column, hint=f"name the one that holds the items ({option})")
+    table.require_columns(column, hint="name the one that holds the items (table.column)")
     empty = [f"line {line}: no {column}" for line, cells in table.rows if not cells[column]]
     refuse_rows(file, empty, f"fill the column {column!r}, or remove the rows")
+    return ItemTable(table, column, label_columns(table, labels, [column], "table.labels"))
+
+
+def label_columns(
+    table: Table, labels: Sequence[str] | None, beside: Collection[str], option: str
+) -> tuple[str, ...]:
+    """The columns of the labels, from coarse to fine. The last is the class; an empty cell before
+    it makes a ragged tree.
+
+    Args:
+        labels: their names; None: all in the file's order but :data:`KNOWN` and those ``beside``.
+        option: that names them, for the message.
+    """
     if labels is None and "" in table.columns:
-        warn(f"{file} has a column without a name, which is left out of the labels")
-    others = [c for c in table.columns if c and c != column and c not in KNOWN]
+        warn(f"{table.file} has a column without a name, which is left out of the labels")
+    others = [c for c in table.columns if c and c not in (*beside, *KNOWN)]
     levels = tuple(others if labels is None else labels)
     missing = [repr(name) for name in levels if name not in table.columns]
     if missing or not levels:
         raise RinceError(
-            f"{file} has no column {', '.join(missing) or 'of labels'}; its columns are "
+            f"{table.file} has no column {', '.join(missing) or 'of labels'}; its columns are "
             f"{', '.join(table.columns)}: name those of the labels, from coarse to fine "
-            f"(table.labels)"
+            f"({option})"
         )
-    return ItemTable(table, column, levels)
+    return levels
 
 
 @dataclass(frozen=True)
 class ItemTable:
-    """A table whose columns are known.
-
-    Args:
-        table: as it was read. column: of the items. levels: of the labels, from coarse to fine.
-    """
+    """A table whose columns are known: that of the items, and the levels from coarse to fine."""
 
     table: Table
     column: str
@@ -113,23 +110,10 @@ class ItemTable:
     def sides(self) -> list[bool | None] | None:
         """Of each row whether it is for the test; rows of another split than the training and the
         first of val, validation, valid, dev, test are neither. None: the table does not say.
-
-        Raises:
-            RinceError: a split that is none, or one side without rows.
         """
-        if SPLIT not in self.table.columns:
+        names = self.splits()
+        if names is None:
             return None
-        names = [cell.lower() for cell in self.table.column(SPLIT)]
-        known = ("train", *TESTS)
-        refuse_rows(
-            self.table.file,
-            [
-                f"line {line}: the column {SPLIT!r} is {name!r}"
-                for (line, _), name in zip(self.table.rows, names, strict=True)
-                if name not in known
-            ],
-            f"expected one of {', '.join(known)}",
-        )
         tests = [name for name in TESTS if name in names]
         for side, there in (("train", "train" in names), (" or ".join(TESTS), bool(tests))):
             if not there:
@@ -141,6 +125,23 @@ class ItemTable:
             )
         is_test = {"train": False, tests[0]: True}
         return [is_test.get(name) for name in names]
+
+    def splits(self) -> list[str] | None:
+        """What the table says of each row: train, or one of :data:`TESTS`."""
+        return self._words(SPLIT, _SPLITS, f"one of {', '.join(_SPLITS)}")
+
+    def _words(self, column: str, known: Collection[str], expected: str) -> list[str] | None:
+        """The cells of a column of known words, in small letters; None: there is no such column."""
+        if column not in self.table.columns:
+            return None
+        words = [cell.lower() for cell in self.table.column(column)]
+        wrong = [
+            f"line {line}: the column {column!r} is {word!r}"
+            for (line, _), word in zip(self.table.rows, words, strict=True)
+            if word not in known
+        ]
+        refuse_rows(self.table.file, wrong, f"expected {expected}")
+        return words
 
     def test_rows(self) -> ItemTable:
         """The rows of the test; all of them, where the table has no split or no test."""
@@ -158,9 +159,6 @@ class ItemTable:
 
         Args:
             known: a tree whose classes come first, in their order; others are warned of.
-
-        Raises:
-            RinceError: a row without a class, or labels that are no tree.
         """
         from rince.ranks.readers import checked_paths, composed
         from rince.ranks.taxonomy import Taxonomy
@@ -193,29 +191,16 @@ class ItemTable:
         return tree, [label_of[path] for path in paths]
 
     def marks(self) -> Marks | None:
-        """What the columns ``sequence``, ``is_query`` and ``is_gallery`` say; None: there is none.
-
-        Raises:
-            RinceError: a flag that is neither true nor false.
-        """
+        """What the columns ``sequence``, ``is_query``, ``is_gallery`` say; None: there is none."""
         import torch
 
         from rince.data.items import Marks
 
         given: dict[str, Any] = {}
         for name in ("is_query", "is_gallery"):
-            if name in self.table.columns:
-                cells = [cell.lower() for cell in self.table.column(name)]
-                refuse_rows(
-                    self.table.file,
-                    [
-                        f"line {line}: {name} is {cell!r}"
-                        for (line, _), cell in zip(self.table.rows, cells, strict=True)
-                        if cell not in _FLAGS
-                    ],
-                    "expected 1 or 0, true or false, yes or no",
-                )
-                given[name] = torch.tensor([_FLAGS[cell] for cell in cells], dtype=torch.bool)
+            words = self._words(name, _FLAGS, "1 or 0, true or false, yes or no")
+            if words is not None:
+                given[name] = torch.tensor([_FLAGS[word] for word in words], dtype=torch.bool)
         if "sequence" in self.table.columns:
             names = self.table.column("sequence")
             number = {name: i for i, name in enumerate(sorted(set(names) - {""}))} | {"": -1}
@@ -225,12 +210,6 @@ class ItemTable:
     def files(self, root: str | Path | None = None) -> tuple[list[Path], list[str]]:
         """The file of each row, and its name: the path below the table's folder or the root, which
         is the same wherever they lie.
-
-        Args:
-            root: where relative paths may begin; else in the folder of the table.
-
-        Raises:
-            RinceError: files that are missing or listed twice; ten of them by name.
         """
         bases = [self.table.file.parent] if root is None else [Path(root).expanduser()]
         bases += [self.table.file.parent] * (root is not None)
@@ -263,11 +242,7 @@ class ItemTable:
 
 
 def listed_files(data: str | Path, suffixes: frozenset[str], column: str | None) -> list[str]:
-    """The files of a table, in its order; see :meth:`ItemTable.files`.
-
-    Raises:
-        RinceError: no column of such files, files that are missing or listed twice.
-    """
+    """The files of a table, in its order; see :meth:`ItemTable.files`."""
     file = Path(data).expanduser()
     name = column or path_column(file, suffixes)
     if name is None:
@@ -278,14 +253,7 @@ def listed_files(data: str | Path, suffixes: frozenset[str], column: str | None)
 
 
 def with_further(known: Taxonomy, further: Sequence[tuple[str, ...]], of: int) -> Taxonomy:
-    """A tree with the classes of another one first, in their order; warns of further ones.
-
-    Args:
-        known: the training's classes. further: of the test. of: number of classes of the test.
-
-    Raises:
-        ValueError: together they are no tree.
-    """
+    """The training's tree with the further ones ``of`` the test's classes behind; warns of them."""
     from rince.ranks.readers import some_names
     from rince.ranks.taxonomy import Taxonomy
 
@@ -300,20 +268,21 @@ def with_further(known: Taxonomy, further: Sequence[tuple[str, ...]], of: int) -
 
 
 def split_rows(
-    table: ItemTable, make: Callable[[ItemTable, Taxonomy | None], Any]
-) -> Iterator[Any]:
-    """Training and test items where the table says which are which, or all of them.
+    table: ItemTable, make: Callable[[ItemTable, Taxonomy | None], AnyItems]
+) -> tuple[AnyItems, AnyItems]:
+    """Training and test items: as the table says, or by the hashes of their keys.
 
     Args:
         table: of all items. make: (rows, the tree of the training's) -> items.
     """
+    from rince.data.items import split_by_hash
+
     sides = table.sides()
     if sides is None:
-        yield make(table, None)
-        return
+        return split_by_hash(make(table, None), "a column 'split'")
     train = make(table.rows([i for i, test in enumerate(sides) if test is False]), None)
-    yield train
-    yield make(table.rows([i for i, test in enumerate(sides) if test is True]), train.taxonomy)
+    test = make(table.rows([i for i, test in enumerate(sides) if test is True]), train.taxonomy)
+    return train, test
 
 
 def item_rows(
@@ -322,11 +291,8 @@ def item_rows(
     """Header and rows of a table of the files of class folders.
 
     Args:
-        sides: a split's name, "" if there are none, and its folder. suffixes: of the files.
+        sides: a split's name, "" if there are none, and its folder.
         output: the table, from whose folder the paths begin.
-
-    Raises:
-        RinceError: no such file.
     """
     found = [
         (split, file, file.relative_to(root).parts[:-1])
@@ -355,11 +321,7 @@ def item_rows(
 
 
 def seconds(row: Row, name: str) -> float | None:
-    """A cell of seconds; None where it is empty or there is no such column.
-
-    Raises:
-        ValueError: no number of at least 0.
-    """
+    """A cell of seconds; None where it is empty or there is no such column."""
     cell = row[1].get(name, "")
     if not cell:
         return None

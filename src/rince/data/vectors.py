@@ -16,17 +16,9 @@ from rince.ranks.taxonomy import Taxonomy
 
 @dataclass(frozen=True, eq=False)
 class Vectors(Items):
-    """Vectors with labels. As they are what a network gives, ``nn.Identity`` is their backbone.
+    """Vectors (N, D) float32 with labels, and the names of the items, if they have any.
 
-    Args:
-        vectors: (N, D) float32.
-        labels: (N,) int64 in [0, classes of the taxonomy).
-        taxonomy: the class tree.
-        name: what to call them in reports.
-        names: of the items; () has none.
-
-    Raises:
-        ValueError: wrong shapes or dtypes, or a label outside the taxonomy.
+    As vectors are what a network gives, ``nn.Identity`` is their backbone.
     """
 
     vectors: Tensor

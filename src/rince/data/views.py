@@ -161,16 +161,8 @@ class BatchAugmentation:
 def image_views(
     image_size: int, channels: int = 3, config: ViewConfig | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """The same recipe for one image of any size, from torchvision: for loader workers.
-
-    Args:
-        image_size: side S of the square view, pixels.
-        channels: 3 (RGB) or 1 (grey).
-        config: strengths and probabilities; None: the defaults.
-
-    Returns:
-        A transform: (C, H, W) uint8 -> (C, S, S) uint8, for :func:`view_pixels`, drawn from
-        torch's global generator.
+    """The same recipe for one image of any size, from torchvision, for loader workers:
+    (C, H, W) uint8 -> (C, S, S) uint8 for :func:`view_pixels`, drawn from torch's global generator.
     """
     from torchvision.transforms import v2
 
@@ -197,13 +189,7 @@ def view_pixels(views: Tensor) -> Tensor:
 
 
 def evaluation_pixels(pixels: Tensor) -> Tensor:
-    """Normalise without any augmentation.
-
-    Args:
-        pixels: (B, C, H, W) or (B, C, T, H, W) uint8.
-
-    Returns:
-        The same shape, float32.
+    """Normalise (B, C, [T,] H, W) uint8 without any augmentation.
 
     Example:
         >>> evaluation_pixels(torch.tensor([[[[0, 255]]]], dtype=torch.uint8)).flatten().tolist()
@@ -214,11 +200,7 @@ def evaluation_pixels(pixels: Tensor) -> Tensor:
 
 
 def eval_transform(image_size: int) -> Callable[[Tensor], Tensor]:
-    """Resize the shorter side to ``image_size`` (antialiased), keep the central square.
-
-    Returns:
-        A transform: (..., C, H, W) uint8 -> (..., C, S, S) uint8.
-    """
+    """(..., H, W) uint8 -> (..., S, S) uint8: shorter side to ``image_size``, central square."""
     from torchvision.transforms.v2 import functional
 
     def transform(pixels: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import RinceError, import_extra, require
-from rince.core.tables import Table, read_table
-from rince.data.items import HELD_OUT, Splits
+from rince.core.tables import Row, Table, read_table
+from rince.data.items import Marks, Splits
+from rince.data.table import ItemTable, label_columns
 from rince.data.vectors import Vectors
 from rince.evaluation.evaluate import draw, evaluate_backbone
 from rince.evaluation.open_world import OpenTest, has_positives, warn_unanswered
@@ -22,11 +23,9 @@ from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import Array, Evaluation, save_evaluation
 from rince.evaluation.steps import STEPS, measured
 from rince.ranks.readers import some_names
-from rince.ranks.taxonomy import Taxonomy
 
 VECTOR_SUFFIXES = (".npz", ".npy", ".parquet")
 _NAMES = ("path", "text", "name")  # columns that say which item a row is of, the first there
-_NO_LABELS = (*_NAMES, "split", "is_query", "is_gallery", "sequence", "start_s", "end_s")
 
 
 def results_folder(file: str | Path) -> Path:
@@ -63,12 +62,12 @@ def evaluate_embeddings(
     started = time.perf_counter()
     options, file = options or EvaluationOptions(), Path(file)
     items, table = _labelled(file, Path(labels), levels)
-    parts = _splits(table, items) if "split" in table.columns else None
+    parts = _splits(table, items)
     if parts is not None:
         found = evaluate_backbone(nn.Identity(), parts, {}, options=options)
     else:
-        query, gallery = (_flags(table, f"is_{side}") for side in ("query", "gallery"))
-        test = OpenTest(items, query, gallery, _sequence(table))
+        marks = table.marks() or Marks()
+        test = OpenTest(items, marks.is_query, marks.is_gallery, marks.own_sequences())
         context = test.context(items.vectors, options)
         require(
             has_positives(context),
@@ -88,11 +87,7 @@ def evaluate_embeddings(
 
 
 def read_vectors(file: Path) -> tuple[Tensor, list[str] | None]:
-    """(N, D) float32, and the names of the items if the file has them.
-
-    Raises:
-        RinceError: no such file, a damaged one, or none of (N, D) finite numbers.
-    """
+    """(N, D) float32, and the names of the items if the file has them."""
     if not file.is_file():
         raise RinceError(f"there is no file {file}")
     try:
@@ -134,7 +129,7 @@ def _read(file: Path) -> tuple[list[str] | None, Array]:
     return names, np.array(column)
 
 
-def _labelled(file: Path, labels: Path, levels: Sequence[str] | None) -> tuple[Vectors, Table]:
+def _labelled(file: Path, labels: Path, levels: Sequence[str] | None) -> tuple[Vectors, ItemTable]:
     """The vectors with their labels, and the rows of the table in the order of the vectors."""
     vectors, names = read_vectors(file)
     table = read_table(labels, "labels")
@@ -146,41 +141,14 @@ def _labelled(file: Path, labels: Path, levels: Sequence[str] | None) -> tuple[V
             f"{labels} has {len(table.rows)} rows, {file} {len(vectors)} embeddings: give a row "
             f"for each, in their order; or names on both sides (a column path, an array paths)"
         )
-    others = [name for name in table.columns if name and name not in _NO_LABELS]
-    columns = others if levels is None else list(levels)
-    table.require_columns(*columns, hint="name those of the labels, from coarse to fine: --levels")
-    require(bool(columns), f"{labels} has no column of labels, from coarse to fine")
-    paths = []
-    for line, cells in table.rows:
-        if not cells[columns[-1]]:
-            raise RinceError(f"{labels}, line {line}: the class ({columns[-1]}) is empty")
-        paths.append(tuple(cells[name] for name in columns if cells[name]))
-    try:
-        tree = Taxonomy(sorted(set(paths)))
-    except ValueError as error:
-        raise RinceError(f"{labels}: {error}") from None
-    number = {path: label for label, path in enumerate(tree.paths)}
+    rows = ItemTable(table, key or "", label_columns(table, levels, _NAMES, "--levels"))
+    tree, numbers = rows.classes()
     shown = tuple(names or ())
-    return Vectors(vectors, _numbers(paths, number, labels), tree, file.stem, shown), table
+    return Vectors(vectors, torch.tensor(numbers), tree, file.stem, shown), rows
 
 
-def _numbers(
-    paths: Sequence[tuple[str, ...]], number: dict[tuple[str, ...], int], labels: Path
-) -> Tensor:
-    """Labels of the paths, whose names the tree may have put into another Unicode form."""
-    missing = [path for path in paths if path not in number]
-    if missing:
-        raise RinceError(
-            f"{labels}: {'/'.join(missing[0])} is spelled in another Unicode form than the same "
-            f"name elsewhere: save the table in form NFC"
-        )
-    return torch.tensor([number[path] for path in paths])
-
-
-def _by_name(
-    table: Table, key: str, names: Sequence[str], file: Path
-) -> list[tuple[int, dict[str, str]]]:
-    rows: dict[str, tuple[int, dict[str, str]]] = {}
+def _by_name(table: Table, key: str, names: Sequence[str], file: Path) -> list[Row]:
+    rows: dict[str, Row] = {}
     for line, cells in table.rows:
         name = cells[key]
         if name in rows:
@@ -197,49 +165,10 @@ def _by_name(
     return [rows[name] for name in names]
 
 
-def _flags(table: Table, column: str) -> Tensor | None:
-    if column not in table.columns:
-        return None
-    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    flags = []
-    for line, cells in table.rows:
-        word = cells[column].lower()
-        if word not in words:
-            raise RinceError(
-                f"{table.file}, line {line}: {column} is {cells[column]!r}, expected 1 or 0, true "
-                f"or false"
-            )
-        flags.append(words[word])
-    return torch.tensor(flags)
-
-
-def _sequence(table: Table) -> Tensor | None:
-    """A number for each sequence; an item without one is by itself."""
-    if "sequence" not in table.columns:
-        return None
-    numbers: dict[str, int] = {}
-    return torch.tensor(
-        [
-            numbers.setdefault(cells["sequence"] or f"\n{place}", len(numbers))
-            for place, (_, cells) in enumerate(table.rows)
-        ]
-    )
-
-
-def _splits(table: Table, items: Vectors) -> Splits | None:
+def _splits(table: ItemTable, items: Vectors) -> Splits | None:
     """By the column split; None if no row is for training."""
-    rows: dict[str, list[int]] = {"train": []}
-    for place, (line, cells) in enumerate(table.rows):
-        word = cells["split"].lower()
-        if word not in ("train", *HELD_OUT):
-            raise RinceError(
-                f"{table.file}, line {line}: the column 'split' is {word!r}, expected one of "
-                f"train, {', '.join(HELD_OUT)}"
-            )
-        rows.setdefault(word, []).append(place)
-    held_out = next((rows[name] for name in HELD_OUT if name in rows), [])
-    if not rows["train"]:
+    if "train" not in (table.splits() or ()):
         return None
-    if not held_out:
-        raise RinceError(f"{table.file}: the column 'split' has no test items")
-    return Splits(items.subset(rows["train"]), items.subset(held_out))
+    sides = table.sides() or []
+    train, test = ([i for i, x in enumerate(sides) if x is side] for side in (False, True))
+    return Splits(items.subset(train), items.subset(test))

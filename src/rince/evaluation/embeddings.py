@@ -108,13 +108,7 @@ def nearest(gallery: Embeddings, query: Tensor, k: int) -> tuple[Tensor, Tensor]
 
 
 def require_writable(file: Path) -> None:
-    """Check, before any work is done, that :func:`save_embeddings` can write this file.
-
-    Raises:
-        ValueError: it ends neither in .npz nor in .parquet.
-        RinceError: there is no such folder.
-        ImportError: pyarrow is not installed, for parquet.
-    """
+    """Check, before any work is done, that :func:`save_embeddings` can write this file."""
     _require_suffix(file)
     if not file.parent.is_dir():
         raise RinceError(f"there is no folder {file.parent} to write {file.name} to")

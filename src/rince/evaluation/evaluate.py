@@ -169,12 +169,7 @@ def draw(
     metrics: Mapping[str, float],
     class_ranks: ClassRanks | Taxonomy | None = None,
 ) -> Evaluation:
-    """Metrics with what a report draws.
-
-    Args:
-        context: of the features that are drawn. metrics: all of them.
-        class_ranks: as of :func:`evaluate_backbone`.
-    """
+    """Metrics with what a report draws of the features of ``context``."""
     splits, taxonomy, options = context.splits, context.taxonomy, context.options
     gallery, _, ranks = context.ranked
     between = None

@@ -44,10 +44,8 @@ class FeatureSet:
 
 
 def in_spaces(features: Tensor, head: nn.Module | None) -> dict[str, Tensor]:
-    """The features, and where there is a projection head its embeddings of them.
-
-    Returns:
-        What stands before the names of the metrics of a space -> (N, D) float32.
+    """The features, and where there is a projection head its embeddings of them: what stands before
+    the names of the metrics of a space -> (N, D) float32.
     """
     if head is None:
         return {"": features}

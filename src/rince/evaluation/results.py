@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -31,12 +31,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Map2D:
-    """A 2-D map of a sample of the test features.
-
-    Args:
-        xy: (M, 2) float.
-        fine: (M,) int, class indices. coarse: (M,) int, indices of coarse groups.
-    """
+    """A 2-D map of a sample of the test features: ``xy`` (M, 2), class indices, coarse groups."""
 
     xy: Array
     fine: Array
@@ -127,6 +122,13 @@ class Evaluation:
     class_similarity: ClassSimilarity | None = None
 
 
+_PARTS: dict[str, tuple[str, Any]] = {
+    "map": ("map_2d", Map2D),
+    "gallery": ("gallery", Gallery),
+    "time": ("time_curve", TimeCurve),
+    "classes": ("class_similarity", ClassSimilarity),
+}
+"""Before the names of arrays in the file -> the part of an evaluation that they are."""
 EMBEDDING = "embedding/"
 """Before the names of metrics of the embedding; those of the backbone's features have nothing."""
 
@@ -155,20 +157,14 @@ def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     arrays: dict[str, Array] = {"edges": evaluation.histograms.edges}
     for rank, counts in evaluation.histograms.counts.items():
         arrays[f"counts/{rank}"] = counts
-    for name in ("xy", "fine", "coarse"):
-        arrays[f"map/{name}"] = getattr(evaluation.map_2d, name)
-    for name in Gallery.__dataclass_fields__:
-        arrays[f"gallery/{name}"] = getattr(evaluation.gallery, name)
     for (outliers, detector), curve in evaluation.roc.items():
         arrays[f"roc/{outliers}/{detector}"] = np.stack(
             [curve.false_positive_rate, curve.true_positive_rate]
         )
-    if evaluation.time_curve is not None:
-        for name in TimeCurve.__dataclass_fields__:
-            arrays[f"time/{name}"] = np.asarray(getattr(evaluation.time_curve, name))
-    if evaluation.class_similarity is not None:
-        for name in ClassSimilarity.__dataclass_fields__:
-            arrays[f"classes/{name}"] = getattr(evaluation.class_similarity, name)
+    for place, (name, _) in _PARTS.items():
+        drawn = getattr(evaluation, name)
+        for array in () if drawn is None else fields(drawn):
+            arrays[f"{place}/{array.name}"] = np.asarray(getattr(drawn, array.name))
     text = json.dumps(numbers, indent=2, allow_nan=False) + "\n"  # before a file is replaced
     try:
         with replacing(folder / ARRAYS_FILE) as part, part.open("wb") as stream:
@@ -211,26 +207,17 @@ def _evaluation(numbers: Mapping[str, Any], arrays: Mapping[str, Array]) -> Eval
         if name.startswith("roc/"):
             outliers, _, detector = name.removeprefix("roc/").rpartition("/")
             roc[outliers, detector] = RocCurve(array[0], array[1])
-    curve = None
-    if "time/seconds" in arrays:
-        seconds, similarity, pairs, other = (
-            arrays[f"time/{name}"] for name in TimeCurve.__dataclass_fields__
-        )
-        curve = TimeCurve(seconds, similarity, pairs, float(other))
-    between = None
-    if "classes/order" in arrays:
-        between = ClassSimilarity(
-            *(arrays[f"classes/{name}"] for name in ClassSimilarity.__dataclass_fields__)
-        )
+    parts = {
+        name: part_class(*(arrays[f"{place}/{f.name}"][()] for f in fields(part_class)))
+        for place, (name, part_class) in _PARTS.items()
+        if place in ("map", "gallery") or any(stored.startswith(f"{place}/") for stored in arrays)
+    }
     return Evaluation(
         metrics=numbers["metrics"],
         info=numbers["info"],
         classes=tuple(numbers["classes"]),
         groups=tuple(numbers["groups"]),
         histograms=Histograms(arrays["edges"], dict(sorted(counts.items()))),
-        map_2d=Map2D(*(arrays[f"map/{n}"] for n in ("xy", "fine", "coarse"))),
-        gallery=Gallery(*(arrays[f"gallery/{n}"] for n in Gallery.__dataclass_fields__)),
         roc=roc,
-        time_curve=curve,
-        class_similarity=between,
+        **parts,
     )

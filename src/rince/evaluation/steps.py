@@ -146,11 +146,7 @@ STEPS: tuple[Step, ...] = (
 
 
 def measured(context: Context, steps: Sequence[Step]) -> dict[str, float]:
-    """The metrics of all steps, each name once, as plain numbers.
-
-    Raises:
-        ValueError: two steps give a metric of the same name, or one gives what is no number.
-    """
+    """The metrics of all steps, each name once, as plain numbers."""
     metrics: dict[str, float] = {}
     for step in steps:
         gives = f"the evaluation step {getattr(step, '__name__', step)} gives"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.labels import integers
-from rince.core.pair_ranks import PairCodes, TableRanks, check_pair_labels, mask_pairs
+from rince.core.pair_ranks import PairCodes, check_pair_labels, mask_pairs
 
 MAX_LEVELS = 127  # ranks are int8
 
@@ -86,24 +86,6 @@ class LevelRanks:
 
     def codes(self) -> PairCodes:
         return PairCodes(self.query_labels, self.key_labels, None, self.ignore_self, self.key_valid)
-
-    def by_table(self) -> TableRanks:
-        """The same ranks with a table of the U different classes of these items, U <= Q + K.
-
-        For losses that work class by class; (U, U) int8.
-        """
-        queries = len(self.query_labels)
-        classes, labels = torch.unique(
-            torch.cat([self.query_labels, self.key_labels]), dim=0, return_inverse=True
-        )
-        return TableRanks(
-            labels[:queries],
-            labels[queries:],
-            compare_levels(classes, classes),
-            ignore_self=self.ignore_self,
-            key_valid=self.key_valid,
-            num_ranks=self.num_ranks,
-        )
 
 
 def compare_levels(query: Tensor, key: Tensor) -> Tensor:

@@ -29,17 +29,11 @@ Nested: TypeAlias = "Mapping[str, Nested] | Sequence[str | Nested]"
 def checked_paths(
     paths: Sequence[Sequence[str]], places: Sequence[str] | None = None
 ) -> tuple[Names, ...]:
-    """The paths as tuples of tidy names, if they are a tree.
+    """The paths, from the top group down to the class, as tuples of tidy names, if they are a tree.
 
     The one rule of all readers: names are compared, and kept, in NFC and without blanks at their
     ends, and a class is its whole path. What differs in the same group only by characters that
-    nobody sees, or as ``1`` and ``1.0`` do, is refused.
-
-    Args:
-        paths: from the top group down to the class. places: where each of them stands.
-
-    Raises:
-        ValueError: as :class:`~rince.ranks.Taxonomy`.
+    nobody sees, or as ``1`` and ``1.0`` do, is refused. ``places``: where each path stands.
     """
 
     def place(i: int) -> str:
@@ -87,10 +81,8 @@ _INVISIBLE = ": the two differ only in what nobody sees, or in how an accent is 
 
 
 def _check_looks(paths: Sequence[Names], odd: set[str], place: Callable[[int], str]) -> None:
-    """Refuse two names of a group that look the same, and two paths that are written the same.
-
-    Args:
-        odd: the names by which that can happen at all.
+    """Refuse two names of a group that look the same, and two paths that are written the same;
+    ``odd``: the names by which that can happen at all.
     """
     twins = odd | {_looks(name) for name in odd}
     written: dict[str, int] = {}
@@ -223,11 +215,7 @@ def paths_from_labels(labels: Any, finest_first: bool) -> list[Names]:
 
 
 def label_names(labels: NDArray[Any]) -> list[Names]:
-    """(N, L) labels as names, numbers as they are in tables.
-
-    Raises:
-        ValueError: one is missing, with its row.
-    """
+    """(N, L) labels as names, numbers as they are in tables."""
     rows = [tuple(composed(as_cell(label)) for label in row) for row in labels.tolist()]
     for i, row in enumerate(rows):
         require(all(row), f"row {i}: a label is missing: {row}")

@@ -18,11 +18,7 @@ from rince.ranks.readers import some_names
 
 
 def read_scores(file: Path, names: Path | None = None) -> tuple[list[str], Tensor]:
-    """The names of the columns, and the (C, C) scores with rows in the order of the columns.
-
-    Raises:
-        RinceError: a file that is missing, damaged, without names, or not one square matrix.
-    """
+    """The names of the columns, and the (C, C) scores with rows in the order of the columns."""
     suffix = file.suffix.lower()
     if suffix not in SCORE_FILES:
         raise RinceError(

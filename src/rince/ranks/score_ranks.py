@@ -192,11 +192,7 @@ class PairSummary:
 
 
 def describe_pairs(ranks: PairRanks, rules: Sequence[str]) -> PairSummary:
-    """Count the pairs of any rank source that knows its number of ranks.
-
-    Args:
-        ranks: (Q, K). rules: what each rank means, one per rank.
-    """
+    """Count the (Q, K) pairs of any rank source that knows its number of ranks; a rule a rank."""
     matrix = ranks.tile(ALL, ALL)
     codes = (*range(1, len(rules) + 1), NEGATIVE, IGNORED)
     return PairSummary(

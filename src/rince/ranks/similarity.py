@@ -347,12 +347,7 @@ class SimilarityRanks(ClassRanks):
 
 
 def cuts_at_quantiles(scores: Tensor, quantiles: Sequence[float], first_rank: int) -> Tensor:
-    """(len(quantiles),): the floor(q (n - 1))-th of n scores (n,) in rising order, from 0.
-
-    Raises:
-        ValueError: quantiles outside [0, 1] or that do not fall, no score, or two quantiles that
-            fall on the same score.
-    """
+    """(len(quantiles),): the floor(q (n - 1))-th of n scores (n,) in rising order, from 0."""
     given = list(quantiles)
     require(
         all(0 <= q <= 1 for q in given) and all(a > b for a, b in itertools.pairwise(given)),

@@ -95,13 +95,7 @@ def tree_summary(
     batch_size: int,
     counts: Sequence[int] | Tensor | None,
 ) -> TaxonomySummary:
-    """Count by groups, never pair by pair; see :class:`TaxonomySummary`.
-
-    Args:
-        classes: C names. paths: their paths.
-        codes: (C, R) group numbers from 0, finest level first.
-        batch_size, counts: as of :meth:`Taxonomy.describe <rince.Taxonomy.describe>`.
-    """
+    """Count by groups, never pair by pair; ``codes``: (C, R) group numbers from 0, finest first."""
     size, num_ranks = codes.shape
     if counts is None:  # equally frequent classes of a large data set: drawn independently
         images = torch.ones(size, dtype=torch.float64)

@@ -237,10 +237,7 @@ class TimeRanks:
 
 
 class TimePairRanks:
-    """The ranks of :class:`TimeRanks` between two sides, computed tile by tile.
-
-    Args and raises: see :meth:`TimeRanks.ranks`.
-    """
+    """The ranks of :class:`TimeRanks` between two sides, computed tile by tile."""
 
     def __init__(
         self,
@@ -297,12 +294,9 @@ class TimePairRanks:
 
 
 class ItemTimes:
-    """:class:`TimeRanks` over the items of a data set, looked up by their indices.
+    """:class:`TimeRanks` over the (N, 5) items of a data set, looked up by their indices.
 
     A batch, or a queue of past keys, then holds only the indices of its items.
-
-    Args:
-        rule: the ranks. items: (N, 5), see :meth:`TimeRanks.items`.
     """
 
     def __init__(self, rule: TimeRanks, items: Tensor) -> None:
@@ -401,11 +395,7 @@ class TimeSummary:
 
 
 def seconds_apart(query_items: Tensor, key_items: Tensor) -> Tensor:
-    """The gap between each two items: (Q, K) float64 seconds, inf between two videos.
-
-    Args:
-        query_items: (Q, 5), key_items: (K, 5), see :meth:`TimeRanks.items`.
-    """
+    """The gap between items (Q, 5) and (K, 5): (Q, K) float64 seconds, inf between two videos."""
     query, key = query_items[:, :, None], key_items.T[None]
     apart = _apart(query, key).clamp(min=0).double() / MICROSECONDS
     return apart.masked_fill(query[:, VIDEO] != key[:, VIDEO], float("inf"))

@@ -11,6 +11,7 @@ from rince.core.checks import RinceError
 from rince.core.files import replacing
 from rince.evaluation.elsewhere import VECTOR_SUFFIXES, results_folder
 from rince.evaluation.results import load_evaluation
+from rince.models.exported import EXPORT_FILE
 from rince.reports.page import write_report
 from rince.reports.run_report import RunReport
 from rince.reports.table import markdown_table, print_table
@@ -20,23 +21,28 @@ from rince.training.history import read_history
 
 
 def compare_runs(
-    folders: Sequence[Path], output: Path, *, title: str, markdown: str | None = None
+    folders: Sequence[Path],
+    output: Path,
+    *,
+    title: str,
+    markdown: str | None = None,
+    baseline: str | None = None,
 ) -> None:
-    """Print the table of evaluated runs, write the page and, to ``markdown``, the table."""
+    """Print the table of evaluated runs, write the page and, to ``markdown``, the table.
+
+    Args:
+        baseline: also show the differences to the runs of this label, seed by seed.
+    """
     runs = [read_run(folder) for folder in folders]
-    print_table(runs)
+    print_table(runs, baseline)
     if markdown is not None:
         with replacing(Path(markdown)) as part:
-            part.write_text(markdown_table(runs) + "\n", encoding="utf-8")
-    print(f"report: {write_report(runs, output, title=title)}")
+            part.write_text(markdown_table(runs, baseline) + "\n", encoding="utf-8")
+    print(f"report: {write_report(runs, output, title=title, baseline=baseline)}")
 
 
 def read_run(folder: Path) -> RunReport:
-    """All that a report shows of a run, or of a file of embeddings.
-
-    Raises:
-        RinceError: not a run, or one that was not evaluated.
-    """
+    """All that a report shows of a run, or of a file of embeddings."""
     if folder.suffix in VECTOR_SUFFIXES and not folder.is_dir():  # embeddings made elsewhere
         results = results_folder(folder)
         if not results.is_dir():
@@ -46,6 +52,8 @@ def read_run(folder: Path) -> RunReport:
         return RunReport(
             folder.stem, results, load_evaluation(results), {"embeddings": folder.name}
         )
+    if (folder / EXPORT_FILE).exists():  # of a network that may have been trained elsewhere
+        return RunReport(folder.name, folder, load_evaluation(folder), {"export": folder.name})
     config = read_config(folder)
     about_file = folder / ABOUT_FILE
     about = json.loads(about_file.read_text()) if about_file.exists() else {}

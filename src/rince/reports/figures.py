@@ -76,11 +76,7 @@ def series_style(index: int) -> tuple[str, str]:
 
 
 def class_colours(labels: Array, parents: Array | None = None) -> dict[int, str]:
-    """A colour for each label that occurs; labels of one parent get neighbouring hues.
-
-    Args:
-        labels: (M,) int. parents: (M,) int, the group of each; None to go by label alone.
-    """
+    """A colour for each label that occurs; labels of one parent get neighbouring hues."""
     parents = labels if parents is None else parents
     parent_of = dict(zip(labels.tolist(), parents.tolist(), strict=True))
     order = sorted(parent_of, key=lambda label: (parent_of[label], label))
@@ -163,11 +159,7 @@ def densities(histograms: Histograms) -> dict[int, Array]:
 def map_picture(
     xy: Array, labels: Array, colours: Mapping[int, str], *, dpi: int = DPI
 ) -> Picture | None:
-    """The points of a 2-D map in the colours of their labels; None if there are none.
-
-    Args:
-        xy: (M, 2) float. labels: (M,) int. colours: label -> colour.
-    """
+    """The points of a 2-D map in the colours of their labels; None if there are none."""
     if xy.size == 0:
         return None
     with drawing():

@@ -87,11 +87,7 @@ def _side(height: int, width: int) -> int:
 
 
 def _strip(query: Array, neighbours: Array) -> str:
-    """Query and neighbours side by side as one image: PNG or JPEG, whichever is smaller.
-
-    Args:
-        query: (H, W, C) uint8; C = 1 is grey. neighbours: (n, H, W, C) uint8.
-    """
+    """Query and neighbours side by side as one image: PNG or JPEG, whichever is smaller."""
     image_module = import_extra("PIL.Image", "train")
     height, width = _tile_size(query.shape[:2])
     tiles = []

@@ -78,14 +78,10 @@ def model_card(
     evaluation: Evaluation | None,
     onnx_difference: float | None,
 ) -> str:
-    """The text of a card.
+    """The text of a card; ``about``: about.json of a finished run, empty for another.
 
-    Args:
-        label: of the method, such as "rince out-in". objective: its row.
-        config: the run's, nested. Of absolute paths only the last part is shown, as cards are
-            published and folders tell of people.
-        about: about.json of a finished run; empty for another.
-        onnx_difference: from :func:`~rince.models.onnx_file.write_onnx`; None: no such file.
+    Of absolute paths in ``config`` only the last part is shown, as cards are published and folders
+    tell of people.
     """
     features = encoder.embedding_dim is None
     kind = kind_named(encoder.noun)

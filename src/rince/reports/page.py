@@ -18,7 +18,14 @@ from rince.reports import figures
 from rince.reports.methods import method_drawings
 from rince.reports.origins import differing_options, options_of, origins_of
 from rince.reports.run_report import RunReport, distinct_names, one_line
-from rince.reports.table import MISSING, Comparison, comparison_rows, mean_cell
+from rince.reports.table import (
+    MISSING,
+    Comparison,
+    comparison_rows,
+    differences_to,
+    mean_cell,
+    paired_legend,
+)
 
 MAX_BYTES = 3_000_000
 
@@ -27,17 +34,24 @@ _MAX_CHIPS = 40  # a longer legend is folded
 
 
 def write_report(
-    runs: Sequence[RunReport], path: Path, *, title: str = "Comparison of runs"
+    runs: Sequence[RunReport],
+    path: Path,
+    *,
+    title: str = "Comparison of runs",
+    baseline: str | None = None,
 ) -> Path:
     """Write the report of one or more runs as a single HTML file.
 
     It loads nothing from anywhere and stays below 3 MB (with more runs, drawings get coarser and
     galleries shorter). An older report at ``path``, which is returned, is replaced whole or not at
     all; its folder is created if need be.
+
+    Args:
+        baseline: also show the differences to the runs of this label, seed by seed.
     """
     require(len(runs) > 0, "a report needs at least one run, got none")
     for detail in (1.0, 0.4, 0.2, 0.0):
-        page = _page(runs, title, detail).encode("utf-8")
+        page = _page(runs, title, baseline, detail).encode("utf-8")
         if len(page) < MAX_BYTES:
             break
     else:
@@ -57,7 +71,7 @@ def write_report(
     return path
 
 
-def _page(runs: Sequence[RunReport], title: str, detail: float) -> str:
+def _page(runs: Sequence[RunReport], title: str, baseline: str | None, detail: float) -> str:
     """The whole document; ``detail`` in [0, 1] scales what costs bytes, 0 draws no single run."""
     comparison = comparison_rows(runs)
     rows = comparison.rows
@@ -68,10 +82,9 @@ def _page(runs: Sequence[RunReport], title: str, detail: float) -> str:
     return _render(
         title=title,
         comparison=comparison,
-        column_groups=[
-            (group, len(list(members)))
-            for group, members in itertools.groupby(comparison.columns, lambda c: c.group)
-        ],
+        baseline=baseline,
+        paired=None if baseline is None else differences_to(comparison, baseline),
+        colours={row.label: figures.series_style(i)[0] for i, row in enumerate(rows)},
         run_names=distinct_names(runs),
         metrics={
             key: [mean_cell(key, [run]).text for run in runs]
@@ -100,6 +113,8 @@ def _render(**shown: Any) -> str:
     )
     environment.globals.update(
         series_style=figures.series_style,
+        column_groups=_column_groups,
+        paired_legend=paired_legend,
         rank_colour=figures.rank_colour,
         rank_name=figures.rank_name,
         missing=MISSING,
@@ -107,6 +122,11 @@ def _render(**shown: Any) -> str:
     )
     page: str = environment.get_template("report.html.j2").render(shown)
     return page.lstrip()
+
+
+def _column_groups(comparison: Comparison) -> list[tuple[str, int]]:
+    groups = itertools.groupby(comparison.columns, lambda column: column.group)
+    return [(group, len(list(members))) for group, members in groups]
 
 
 def _on_one_line(value: Any) -> Any:

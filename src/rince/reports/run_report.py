@@ -18,14 +18,11 @@ class RunReport:
     Args:
         label: name of the method, e.g. ``"rince out-in"``; runs that differ only in their seed
             share it.
-        folder: the run folder.
-        evaluation: what was measured.
         config: dotted option name -> value, e.g. ``{"loss.variant": "out-in"}``.
         history: metric name -> (step, value) pairs: ``train/loss``, ``train/loss_rank_1``,
             ``train/similarity_rank_0`` (0 = negatives), ``train/positives_rank_1``,
             ``online_knn``.
         seconds: wall time of the training; None if unknown.
-        versions: package -> version.
     """
 
     label: str
@@ -38,11 +35,7 @@ class RunReport:
 
 
 def distinct_names(runs: Sequence[RunReport]) -> tuple[str, ...]:
-    """One name per run: its label, made longer only where two runs would share it.
-
-    Returns:
-        Names in the order of ``runs``, no two alike and without line breaks.
-    """
+    """One name per run: its label, longer only where two would share it, without line breaks."""
     labels = [one_line(run.label) for run in runs]
     suffixes: tuple[Callable[[int], str], ...] = (
         lambda i: runs[i].folder.name,

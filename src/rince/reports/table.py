@@ -13,6 +13,7 @@ from typing import Any
 
 from rince.core.checks import import_extra, require
 from rince.evaluation.results import EMBEDDING, of_space
+from rince.reports.paired import BETTER, paired_difference
 from rince.reports.run_report import RunReport, distinct_names, one_line
 
 MISSING = "\N{EN DASH}"
@@ -65,9 +66,7 @@ class Cell:
 class Row:
     """One method: a run, or several runs that differ only in their seed.
 
-    Args:
-        label, runs: its. cells: of the backbone's features.
-        embedding: of the embedding; None: no run measured any.
+    ``cells`` are of the backbone's features; ``embedding``: None if no run measured any.
     """
 
     label: str
@@ -148,13 +147,92 @@ def _without_seeds(names: Sequence[str], counts: Sequence[int]) -> tuple[str, ..
     return tuple(s if short.count(s) == 1 else n for s, n in zip(short, names, strict=True))
 
 
-def print_table(runs: Sequence[RunReport]) -> None:
+def differences_to(comparison: Comparison, baseline: str) -> Comparison:
+    """Each method minus the baseline, over the seeds that both have; better ones are marked.
+
+    Args:
+        baseline: the label of a row, with or without its number of runs.
+
+    Raises:
+        RinceError: no such row, or no other.
+    """
+    rows = [row for row in comparison.rows if baseline in (row.label, one_line(row.runs[0].label))]
+    labels = ", ".join(row.label for row in comparison.rows)
+    require(len(rows) == 1, f"the baseline {baseline!r} fits {len(rows)} of the rows: {labels}")
+    others = [row for row in comparison.rows if row is not rows[0]]
+    require(len(others) > 0, f"there is only {labels}: nothing to compare it with")
+    columns = tuple(c for c in comparison.columns if c.higher_is_better is not None)
+
+    def cells(row: Row, prefix: str) -> tuple[Cell, ...]:
+        return tuple(_difference(column, prefix, row.runs, rows[0].runs) for column in columns)
+
+    return Comparison(
+        columns,
+        tuple(
+            Row(
+                row.label,
+                row.runs,
+                cells(row, ""),
+                None if row.embedding is None else cells(row, EMBEDDING),
+            )
+            for row in others
+        ),
+    )
+
+
+def _difference(
+    column: Column, prefix: str, runs: Sequence[RunReport], baseline: Sequence[RunReport]
+) -> Cell:
+    key = prefix + column.key
+    found = paired_difference(
+        _by_seed(runs, key),
+        _by_seed(baseline, key),
+        higher_is_better=bool(column.higher_is_better),
+    )
+    if found is None:
+        return Cell(None, None, 0, MISSING)
+    factor, digits = _scale(key, found.mean)
+    text = f"{round(factor * found.mean, digits) + 0.0:+,.{digits}f}"
+    if found.half_width is not None:
+        text += f" ± {factor * found.half_width:,.{digits}f}"
+    text += f" {found.verdict}"
+    return Cell(found.mean, None, found.count, text, best=found.verdict == BETTER)
+
+
+def _by_seed(runs: Sequence[RunReport], key: str) -> dict[object, float]:
+    """Seed -> value; the mean, where a seed was run twice."""
+    values: dict[object, list[float]] = {}
+    for run in runs:
+        value = _value(run, key)
+        if value is not None:
+            values.setdefault(run.config.get("seed"), []).append(value)
+    return {seed: statistics.fmean(of_seed) for seed, of_seed in values.items()}
+
+
+def print_table(runs: Sequence[RunReport], baseline: str | None = None) -> None:
     """Print the table, as many blocks below each other as the width of the terminal takes.
 
     Where the output is not a terminal, it is plain text: blocks of about 100 columns, one line
     per row whatever its length, no colours.
+
+    Args:
+        baseline: a second table shows the differences to this row.
     """
     comparison = comparison_rows(runs)
+    _print(comparison, _legend(comparison))
+    if baseline is not None:
+        _print(differences_to(comparison, baseline), [paired_legend(baseline)])
+
+
+def paired_legend(baseline: str) -> str:
+    """How to read the table of differences."""
+    return (
+        f"minus {baseline}, same seeds: mean ± half of the 95 % interval over seeds (Student's t); "
+        "* better"
+    )
+
+
+def _print(comparison: Comparison, legend: Sequence[str]) -> None:
     new_console = import_extra("rich.console", "train").Console
     if sys.stdout.isatty():
         console, label_width = new_console(), _LABEL_WIDTH
@@ -166,7 +244,7 @@ def print_table(runs: Sequence[RunReport]) -> None:
     for block in blocks:
         console.print(block)
         console.print()
-    for line in _legend(comparison):
+    for line in legend:
         console.out(line, highlight=False)
     console.print()
 
@@ -210,9 +288,17 @@ def _width_of(table: Any, console: Any) -> int:
     return width
 
 
-def markdown_table(runs: Sequence[RunReport]) -> str:
-    """The same table in markdown, best values in bold."""
+def markdown_table(runs: Sequence[RunReport], baseline: str | None = None) -> str:
+    """The same tables in markdown, best values in bold."""
     comparison = comparison_rows(runs)
+    text = _markdown(comparison)
+    if baseline is not None:
+        paired = _markdown(differences_to(comparison, baseline))
+        text += f"\n{markdown_escape(paired_legend(baseline))}\n\n{paired}"
+    return text
+
+
+def _markdown(comparison: Comparison) -> str:
     heads = [" ".join(_header_lines(column)) for column in comparison.columns]
     lines = [
         "| run | " + "".join(markdown_escape(head) + " | " for head in heads).rstrip(),

@@ -25,13 +25,7 @@ class OnlineKNN(pl.Callback):
 
     For monitoring only, do not report it: the encoder was trained on these items. The test set
     stays unseen. Where it fails, or there are fewer than two items, training goes on without it.
-
-    Args:
-        items: the training items; a fixed fifth of at most ``limit`` of them are queries, the
-            rest the gallery.
-        every: epochs between two measurements.
-        limit: largest number of items used.
-        seed: chooses them.
+    A fixed fifth of at most ``limit`` training items are queries, the rest the gallery.
     """
 
     def __init__(
@@ -78,10 +72,7 @@ class OnlineKNN(pl.Callback):
 class EpochLine(pl.Callback):
     """Logs one line per epoch: loss, and per rank its loss, similarity and positives.
 
-    Args:
-        history: where the metrics of the steps went.
-        batch_size: of one process, for the items per second of all of them.
-        noun: what the items are called.
+    ``batch_size`` is that of one process; the items per second are of all of them.
     """
 
     def __init__(self, history: HistoryLogger, batch_size: int, noun: str = "images") -> None:

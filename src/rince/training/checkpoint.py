@@ -128,13 +128,7 @@ def configured_backbone(
 def trained_encoder(trained: TrainedRun, space: Space | None = None) -> Encoder:
     """A run's network with all that it takes to feed it: what is exported and embeds.
 
-    Args:
-        trained: the run.
-        space: what it gives; None: :attr:`TrainedRun.space`.
-
-    Raises:
-        RinceError: the embedding of a run that was trained as a classifier; of a run on texts two
-            heads, or a module of the user's own.
+    ``space``: what it gives; None: :attr:`TrainedRun.space`.
     """
     config, objective = trained.config, trained.objective
     head = trained.head if (space or trained.space) == "embedding" else None
@@ -173,11 +167,7 @@ def _classifier(
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """Read a run's checkpoint as plain data (no code in it is run).
-
-    Raises:
-        RinceError: no such run, or a file that is damaged or not rince's.
-    """
+    """Read a run's checkpoint as plain data (no code in it is run)."""
     path = folder / CHECKPOINT_FILE
     if not path.is_file():
         raise RinceError(
@@ -199,14 +189,12 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 def require_own(
     part: object | None, about: Mapping[str, Any], key: str, folder: Path, call: str
 ) -> None:
-    """A module or an objective of the user's own is code, which the run's folder does not hold.
+    """Refuse to go on without a module or an objective of the user's own: the run's folder does not
+    hold code.
 
     Args:
-        part: it, if it is given. about: what the checkpoint says. key: its entry for such a part.
-        folder: the run's. call: what to write, for the message.
-
-    Raises:
-        RinceError: the run was trained with one, and none is given.
+        part: it, if it is given. key: of the checkpoint's entry for such a part.
+        call: what to write, for the message.
     """
     if part is None and about.get(key):
         raise RinceError(
@@ -229,11 +217,7 @@ def own_facts(objective: Objective) -> dict[str, Any]:
 def recorded_objective(
     about: Mapping[str, Any], config: TrainConfig, folder: Path, given: Objective | None = None
 ) -> Objective:
-    """The objective of a run, as its checkpoint tells it; or the same one, given with its code.
-
-    Raises:
-        RinceError: another one is given, or the table does not hold it.
-    """
+    """The objective of a run, as its checkpoint tells it; or the same one, given with its code."""
     own = about.get(OWN_OBJECTIVE)
     if given is not None and given.name != config.objective:
         raise RinceError(

@@ -25,9 +25,6 @@ def classifier_head(objective: Objective, feature_dim: int, taxonomy: Taxonomy) 
 def cross_entropy(step: Step) -> Loss:
     """Cross-entropy of the classes, smoothed within their superclass; plus, where there are logits
     of superclasses too, theirs.
-
-    Raises:
-        ValueError: there are no logits.
     """
     if step.logits is None:
         raise ValueError("cross-entropy is not a loss on pairs: it needs a classifier's logits")

@@ -211,9 +211,6 @@ def to_dict(config: TrainConfig) -> dict[str, Any]:
 def from_dict(data: Mapping[str, Any]) -> TrainConfig:
     """Back from :func:`to_dict`'s form, or YAML. Ranges and words are not checked: see
     :meth:`TrainConfig.check`.
-
-    Raises:
-        ValueError: an unknown or missing entry, or a value of another type.
     """
     try:
         config = from_plain(TrainConfig, data)

@@ -52,11 +52,7 @@ def embed_data(
     *,
     skip: bool = False,
 ) -> Embeddings:
-    """Find what there is to embed in ``data``, of the kind that the encoder takes, and embed it.
-
-    Raises:
-        RinceError: there is none, or some cannot be read.
-    """
+    """Find what there is to embed in ``data``, of the kind that the encoder takes, and embed it."""
     names = embedding_names(encoder, data, column)
     return embed(
         encoder,

@@ -15,18 +15,25 @@ from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
 from rince.core.input_spec import InputSpec
 from rince.data.items import Items, Marks, Splits
-from rince.data.kinds import NAMED, kind_of, load_outliers, load_test
+from rince.data.kinds import NAMED, kind_named, kind_of, load_outliers, load_test
 from rince.evaluation.drawings import roc_curves
 from rince.evaluation.evaluate import draw, measure
 from rince.evaluation.open_world import OpenTest, evaluate_open
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import Evaluation, load_evaluation, save_evaluation
 from rince.evaluation.steps import STEPS, Step, outlier_detection
-from rince.models.backbones import Backbone
+from rince.models.backbones import Backbone, as_backbone
+from rince.models.exported import EXPORT_FILE, load_exported
+from rince.models.layouts import as_fed_by_rince
+from rince.ranks.taxonomy import Taxonomy
 from rince.training.checkpoint import TrainedRun, load_run
 from rince.training.config import TrainConfig
 from rince.training.folder import ABOUT_FILE, is_evaluated
+from rince.training.objectives import OBJECTIVES
 from rince.training.splits import load_splits
+
+UNKNOWN_CLASSES = (("unknown",),)
+"""Of a network that was trained elsewhere."""
 
 
 def evaluate_run(
@@ -52,7 +59,7 @@ def evaluate_run(
     were not asked for stay, with the settings that they were measured with (``measured_with``).
 
     Args:
-        folder: the run's.
+        folder: the run's; or an export's, whose network is measured on ``data`` or ``splits``.
         outliers: name -> where they are: a folder, a file of texts, or "digits".
         tests: name -> a folder or file of labelled items of any classes, which are searched among
             each other; see :func:`~rince.evaluation.evaluate_open`.
@@ -83,8 +90,14 @@ def evaluate_run(
         )
     require(splits_folder is None or data is not None, f"--splits {splits_folder} needs --data")
     require(split == 1 or splits_folder is not None, f"--split {split} needs --splits")
-    trained = load_run(folder, backbone)
-    if not (folder / ABOUT_FILE).exists():  # written when the training ends
+    exported = (folder / EXPORT_FILE).exists()
+    trained = _of_export(folder, backbone) if exported else load_run(folder, backbone)
+    if exported:
+        require(
+            splits is not None or data is not None,
+            f"{folder} is an export, which has no data of its own: give --data",
+        )
+    elif not (folder / ABOUT_FILE).exists():  # written when the training ends
         warn(
             f"{folder.name} is not finished: it stopped at step {trained.step}, or is still at "
             f"work. If it stopped, `rince train --resume {folder}` goes on with it"
@@ -296,11 +309,7 @@ def _with_test(
 
 
 def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
-    """Other data, in the size and colours that the run's backbone knows; or other texts.
-
-    Raises:
-        RinceError: data of another kind, or that do not fit.
-    """
+    """Other data, in the size and colours that the run's backbone knows; or other texts."""
     data = config.data
     if kind_of(data, config.ranks.by == "time").noun != trained.spec.noun:
         raise RinceError(
@@ -309,7 +318,7 @@ def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
         )
     config = replace(config, images=replace(config.images, image_size=trained.spec.size))
     splits = load_splits(config, trained.spec.channels)
-    if splits.train.taxonomy.paths != trained.taxonomy.paths:
+    if trained.taxonomy.paths not in (UNKNOWN_CLASSES, splits.train.taxonomy.paths):
         print(f"note: {data} has other classes than {trained.folder.name} was trained on")
     _check_fit(trained, splits.spec, data)
     return splits
@@ -336,6 +345,39 @@ def _own_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
         )
     _check_fit(trained, splits.spec, data)
     return splits
+
+
+def _of_export(folder: Path, backbone: Backbone | nn.Module | None) -> TrainedRun:
+    """The network of an export of images or clips, as if it were that of a run.
+
+    Raises:
+        RinceError: an export of texts, or a damaged one.
+    """
+    module = backbone.module if isinstance(backbone, Backbone) else backbone
+    encoder = load_exported(folder, module)
+    features, head = as_fed_by_rince(encoder), None
+    if encoder.embedding_dim is not None:
+        head = encoder.module.get_submodule("head")
+        features = as_fed_by_rince(
+            replace(encoder, module=encoder.module.get_submodule("backbone"))
+        )
+    config = TrainConfig("").with_defaults(kind_named(encoder.noun))
+    if encoder.spec.frames is not None:
+        videos = replace(config.videos, frames=encoder.spec.frames, frame_size=encoder.frame_size)
+        config = replace(config, videos=replace(videos, stride=encoder.stride or videos.stride))
+    taxonomy = Taxonomy(encoder.class_paths or UNKNOWN_CLASSES)
+    return TrainedRun(
+        folder=folder,
+        config=replace(config, model=replace(config.model, backbone=encoder.backbone)),
+        taxonomy=taxonomy,
+        backbone=as_backbone(features, encoder.spec),
+        spec=encoder.spec,
+        step=0,
+        objective=OBJECTIVES[config.objective],
+        head=head,
+        ranks=taxonomy,
+        own_backbone=encoder.backbone is None,
+    )
 
 
 def _check_fit(trained: TrainedRun, spec: InputSpec, data: str) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from rince.core.checks import RinceError
 from rince.evaluation.results import RESULTS_FILE
+from rince.models.exported import WEIGHTS_FILE
 from rince.training.config import TrainConfig, from_dict
 
 CONFIG_FILE = "config.yaml"
@@ -19,11 +20,7 @@ CHECKPOINT_FILE = "last.ckpt"
 
 
 def read_config(folder: Path) -> TrainConfig:
-    """A run's configuration.
-
-    Raises:
-        RinceError: not the folder of a run, or a damaged file.
-    """
+    """A run's configuration."""
     file = folder / CONFIG_FILE
     if not file.is_file():
         raise RinceError(f"{folder} is not the folder of a run: it holds no {CONFIG_FILE}")
@@ -37,9 +34,6 @@ def plain_yaml(text: str) -> Any:
     """Options as they are written: their types say what is a number, and what a name.
 
     YAML's own reading would make a text of 1e-3, 7 of a run's name 007, and a date of 2024-05-01.
-
-    Raises:
-        ValueError: no YAML.
     """
     try:
         return yaml.load(text, _AsWritten)
@@ -57,8 +51,9 @@ _AsWritten.add_implicit_resolver(
 
 
 def is_evaluated(folder: Path) -> bool:
-    """Whether the results are there, and not older than the checkpoint."""
-    results, checkpoint = folder / RESULTS_FILE, folder / CHECKPOINT_FILE
-    return results.exists() and not (
-        checkpoint.exists() and results.stat().st_mtime < checkpoint.stat().st_mtime
+    """Whether the results are there, and not older than the weights."""
+    results = folder / RESULTS_FILE
+    weights = [x for x in (folder / CHECKPOINT_FILE, folder / WEIGHTS_FILE) if x.exists()]
+    return results.exists() and all(
+        results.stat().st_mtime >= file.stat().st_mtime for file in weights
     )

@@ -53,9 +53,6 @@ class RankedModule(pl.LightningModule):
     is killed and resumed takes the same steps.
 
     Args:
-        backbone: items to features.
-        taxonomy: the classes and their superclasses.
-        config: the whole run's.
         objective: your own; None takes that of ``config.objective``.
         rank_source: what the objective rince trains on; None takes the taxonomy's. Ranks by class
             are kept in the checkpoint.
@@ -65,11 +62,6 @@ class RankedModule(pl.LightningModule):
         data_fingerprint: of the data, kept in the checkpoint, so that a resumed run can tell
             whether they are the same.
         own_backbone: the backbone is the user's, not ``config.model.backbone``; kept likewise.
-
-    Raises:
-        ValueError: temperatures that do not fit the taxonomy, or classes that the objective
-            cannot be trained on.
-        ImportError: a package that the objective needs is not installed.
     """
 
     def __init__(

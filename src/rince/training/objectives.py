@@ -191,9 +191,6 @@ def own_objective(given: Objective | LossFunction) -> Objective:
             and trains on the ranks of the run, so a loss of one rank, as ``supcon_out``, is for
             flat classes: on a tree write a row that asks for ``step.same_class()``.
 
-    Raises:
-        ValueError: a name that is taken or cannot be a folder's; a module with weights of its own.
-
     Example:
         >>> def my_loss(query, key, ranks): ...
         >>> own_objective(my_loss).name

@@ -22,12 +22,7 @@ from rince.training.step import RankSource
 
 
 def rank_source(config: TrainConfig, items: Items) -> RankSource:
-    """Ranks by the classes of the items, or by their times.
-
-    Raises:
-        RinceError, ValueError: as :func:`training_ranks`.
-        ValueError: ranks by time for items without times.
-    """
+    """Ranks by the classes of the items, or by their times."""
     ranks = config.ranks
     if ranks.by == "classes":
         return training_ranks(ranks, items.taxonomy, config.seed)
@@ -38,17 +33,7 @@ def rank_source(config: TrainConfig, items: Items) -> RankSource:
 
 
 def training_ranks(config: RankOptions, taxonomy: Taxonomy, seed: int) -> ClassRanks | Taxonomy:
-    """The ranks of a configuration: a class tree, or a table of its classes.
-
-    Args:
-        config: which.
-        taxonomy: the data's classes; without scores also their ranks.
-        seed: of the noise.
-
-    Raises:
-        RinceError: scores that cannot be read, or do not have all classes.
-        ValueError: a rule that does not fit the scores, noise that does not fit the classes.
-    """
+    """The ranks of a configuration: a class tree, or a table of its classes."""
     ranks: ClassRanks | Taxonomy
     if config.scores is not None:
         scores = class_scores(config, taxonomy.classes)
@@ -68,11 +53,7 @@ def training_ranks(config: RankOptions, taxonomy: Taxonomy, seed: int) -> ClassR
 
 
 def class_scores(config: RankOptions, classes: Sequence[str]) -> Similarity:
-    """The scores of these classes, in their order.
-
-    Raises:
-        RinceError: scores that cannot be read, or do not have all classes.
-    """
+    """The scores of these classes, in their order."""
     source = str(config.scores)
     if source == "wordnet":
         return name_scores_by_wordnet(classes)
@@ -129,13 +110,6 @@ def resumed_ranks(
     """The ranks that a run was trained on, as its checkpoint holds them.
 
     A score file that is still there must give the same ones; a text model is not asked again.
-
-    Args:
-        about: what the checkpoint says of the run.
-        items, config: of the run as it goes on. folder: the run's.
-
-    Raises:
-        RinceError: a score file, or a configuration, that gives other ranks by now.
     """
     scores, was = config.ranks.scores, from_dict(about["config"]).ranks
     changed = was != config.ranks

@@ -293,12 +293,7 @@ def _fit(
     module: RankedModule,
     resumed: Mapping[str, Any] | None = None,
 ) -> None:
-    """Train to the end.
-
-    Args:
-        resumed: what the checkpoint of the folder says of the run; None starts from the weights
-            of the module.
-    """
+    """Train to the end; ``resumed``: what the checkpoint of the folder says of the run."""
     history, checkpoint_io = HistoryLogger(folder), AtomicCheckpointIO()
     callbacks: list[pl.Callback] = [CheckpointEvery(folder, config.checkpoint_every, checkpoint_io)]
     if config.knn_every:

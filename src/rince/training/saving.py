@@ -122,9 +122,6 @@ class CheckpointEvery(pl.Callback):
 
     Not one of Lightning's ``Checkpoint`` callbacks, which it moves behind all others: an epoch is
     to be safe before something else looks at it.
-
-    Args:
-        folder: the run's. steps: between two checkpoints. io: the trainer's.
     """
 
     def __init__(self, folder: Path, steps: int, io: AtomicCheckpointIO) -> None:

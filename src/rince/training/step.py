@@ -147,11 +147,7 @@ class Step:
 
 
 def objective_loss(objective: Objective, step: Step) -> Loss:
-    """The loss of an objective, and its parts.
-
-    Raises:
-        ValueError: no scalar, or one without a gradient.
-    """
+    """The loss of an objective, and its parts."""
     given = objective.function()(step)
     loss = given if isinstance(given, Loss) else Loss(given)
     learning = [x for x in (step.pairs.query, step.logits) if x is not None]

@@ -28,19 +28,12 @@ _T = TypeVar("_T")
 
 
 def read_image(path: str | Path, channels: int = 3, at_least: int | None = None) -> Tensor:
-    """Decode a file: turned as its EXIF data say, transparency on white, 16 bits cut to 8.
+    """(C, H, W) uint8 of a file: turned as its EXIF data say, transparency on white, 16 bits cut to
+    8, of an animation the first frame.
 
     Args:
-        path: anything Pillow reads; of an animation the first frame.
-        channels: 3 (RGB) or 1 (grey).
         at_least: pixels of the shorter side that are enough; large JPEGs are then decoded at a
             half, a quarter or an eighth of their size, several times faster.
-
-    Returns:
-        (C, H, W) uint8.
-
-    Raises:
-        RinceError: the file is missing, damaged, truncated or not an image.
     """
     pil = import_extra("PIL.Image", "train")
     try:
@@ -65,16 +58,10 @@ def picture_pixels(image: Image.Image, channels: int) -> Tensor:
 
 
 def read_fitted(path: str | Path, image_size: int, channels: int = 3) -> Tensor:
-    """Decode a file for evaluation: shorter side to ``image_size``, central square.
+    """(C, S, S) uint8 for evaluation: shorter side to ``image_size``, central square.
 
     The one way for known classes and outliers alike, in memory or not: a detector must not tell
     them apart by how they were decoded.
-
-    Returns:
-        (C, S, S) uint8.
-
-    Raises:
-        RinceError: the file cannot be read.
     """
     # Twice the size leaves the antialiased resize something to average over.
     pixels = read_image(path, channels, at_least=2 * image_size)
@@ -93,9 +80,6 @@ def fitted_batches(
     Yields:
         (B, C, S, S) uint8, and the positions (B,) int64 in ``paths``; those that cannot be read
         are missing, with a warning at the end.
-
-    Raises:
-        RinceError: the first unreadable file, unless skipping; no readable file at all.
     """
     fitted = _fitted(paths, image_size, channels, on_unreadable)
     while batch := list(itertools.islice(fitted, batch_size)):

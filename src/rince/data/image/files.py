@@ -199,11 +199,7 @@ class FileImages(Items):
 
 
 def image_files(path: str | Path) -> list[str]:
-    """All images below a folder, whatever its structure, sorted; hidden ones are left out.
-
-    Raises:
-        RinceError: no such folder, no image in it, or a folder that cannot be read.
-    """
+    """All images below a folder, whatever its structure, sorted; hidden ones are left out."""
     if not Path(path).is_dir():
         raise RinceError(f"{path} is not a folder of images")
     files = [str(file) for file in files_below(Path(path), IMAGE_SUFFIXES)]

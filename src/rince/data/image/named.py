@@ -26,23 +26,12 @@ _FASHION_FILES = {
 
 
 def load_named(name: str, root: Path | None) -> tuple[TensorImages, TensorImages]:
-    """Training and test images of "fashion-mnist" or "cifar100".
-
-    Args:
-        name: which. root: where they are kept or are downloaded to; None: the usual places.
-
-    Raises:
-        RinceError: files that are damaged, or cannot be found or downloaded.
-    """
+    """Training and test images of "fashion-mnist" or "cifar100", kept below the root."""
     return NAMED[name](root)
 
 
 def read_idx(path: str | Path) -> Tensor:
-    """Read a file of bytes in MNIST's idx format, gzipped or not.
-
-    Raises:
-        RinceError: another format, a wrong length, a damaged file.
-    """
+    """Read a file of bytes in MNIST's idx format, gzipped or not."""
     file = Path(path)
     try:
         raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,120 +10,64 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rince.core.checks import RinceError, import_extra, require
+from rince.core.checks import RinceError, import_extra
 from rince.core.files import IMAGE_SUFFIXES, passed_over
-from rince.data.arrays import TensorImages
+from rince.data.arrays import TensorImages, unlabelled
 from rince.data.image.decode import OnUnreadable, decode_all
 from rince.data.image.files import IMAGE_SIZE, FileImages, image_files
+from rince.data.image.kind import DIGITS
 from rince.data.image.named import NAMED, load_named
-from rince.data.items import Items, Splits, at_most, drop_duplicates, split_by_hash, split_folders
+from rince.data.items import Items, Splits, chosen_items, split_by_hash, split_folders
+from rince.data.kind import Request
 from rince.data.table import ItemTable, is_table, path_column, read_items, split_rows
 from rince.data.views import eval_transform
 from rince.ranks.taxonomy import Taxonomy
 
-_INSTEAD = "a column 'split'"
 CACHE_UP_TO = 64  # pixels: larger images lose too much when crops are taken from a small copy
 
 
-def load_dataset(
-    data: str | Path,
-    *,
-    data_root: str | Path | None = None,
-    image_size: int | None = None,
-    channels: int = 3,
-    cache: bool | None = None,
-    skip_unreadable: bool = False,
-    without_duplicates: bool = False,
-    per_class: int | None = None,
-    test_per_class: int | None = None,
-    test_fraction: float = 0.2,
-    seed: int = 0,
-    column: str | None = None,
-    labels: Sequence[str] | None = None,
-) -> Splits:
-    """Load training and test images.
+def load_dataset(request: Request) -> Splits:
+    """Training and test images: of a named data set, a table, or a folder.
 
-    Args:
-        data: "fashion-mnist", "cifar100", a table of images (see :mod:`rince.data.table`), or a
-            folder. A folder with ``train/`` and ``val/`` or
-            ``test/`` below it is taken in these splits (``val/`` if it has both). Any other tree
-            ``<group>/.../<class>/*.jpg``, and ``train/`` where there is nothing else, is split
-            class by class. The names of the files alone decide, so that images stay on their
-            side whatever the seed, and when others come or go.
-        data_root: where a named data set is kept or is downloaded to; where the relative paths of
-            a table begin.
-        image_size: pixels; None: 28 (Fashion-MNIST), 32 (CIFAR-100, folders).
-        channels: 3 (RGB) or 1 (grey) for the images of a folder; named data sets have their own.
-        cache: decode a folder's images once and keep them at image_size in memory; None: up to
-            64 pixels. Named data sets are always in memory.
-        skip_unreadable: leave out files that cannot be read, with a warning, rather than raise.
-        without_duplicates: leave out training images that are byte for byte also test images or
-            earlier training images.
-        per_class: largest number of training images of each class, chosen by the seed.
-        test_per_class: the same for the test images.
-        test_fraction: share of each class that becomes test images where a folder has no splits
-            of its own; at least one image.
-        seed: of the choices per class.
-        column, labels: of a table: of the paths, and of the labels from coarse to fine.
-
-    Raises:
-        RinceError: data that cannot be found or read; the message says how to get them.
-        ValueError: a number out of its range.
+    A folder with ``train/`` and ``val/`` or ``test/`` below it is taken in these splits (``val/``
+    if it has both). Any other tree ``<group>/.../<class>/*.jpg``, and ``train/`` where there is
+    nothing else, is split class by class. The names of the files alone decide, so that images stay
+    on their side whatever the seed, and when others come or go.
     """
-    for name, count in (("per_class", per_class), ("test_per_class", test_per_class)):
-        require(count is None or count >= 1, f"{name} must be at least 1, got {count}")
-    require(image_size is None or image_size >= 8, f"image_size must be >= 8, got {image_size}")
-    require(0 < test_fraction < 1, f"test_fraction must be in (0, 1), got {test_fraction}")
-    root = None if data_root is None else Path(data_root).expanduser()
-    if str(data) in NAMED:
-        named = load_named(str(data), root)
-        if without_duplicates:
-            named = (drop_duplicates(named[0], named[1]), named[1])
-        train, test = (
-            _resized(at_most(images, count, seed), image_size)
-            for images, count in zip(named, (per_class, test_per_class), strict=True)
-        )
-        return Splits(train, test)
-
-    size = image_size or IMAGE_SIZE
-    if is_table(data):
-        table = _image_table(data, column, labels)
-        made = list(split_rows(table, partial(_of_rows, root=root, channels=channels, size=size)))
-        files = made if len(made) == 2 else split_by_hash(made[0], test_fraction, _INSTEAD)
+    images = request.options.images
+    if request.data in NAMED:
+        named = load_named(request.data, _root(request))
+        train, test = chosen_items(*named, images, request.seed)
+        return Splits(_resized(train, images.image_size), _resized(test, images.image_size))
+    if is_table(request.data):
+        files = split_rows(_image_table(request), partial(_of_rows, request))
     else:
-        files = _folder_splits(_existing_folder(str(data)), test_fraction, channels, size)
-    if without_duplicates:
-        files = (drop_duplicates(files[0], files[1]), files[1])
-    chosen = (at_most(files[0], per_class, seed), at_most(files[1], test_per_class, seed))
-    return Splits(*(_kept(images, cache, skip_unreadable) for images in chosen))
+        files = _folder_splits(request)
+    train_files, test_files = chosen_items(*files, images, request.seed)
+    return Splits(_kept(train_files, request), _kept(test_files, request))
 
 
-def load_test_images(
-    data: str | Path,
-    *,
-    data_root: str | Path | None = None,
-    image_size: int | None = None,
-    channels: int = 3,
-    cache: bool | None = None,
-    skip_unreadable: bool = False,
-    column: str | None = None,
-    labels: Sequence[str] | None = None,
-) -> Items:
+def load_test_images(request: Request) -> Items:
     """All images of a folder of class folders or a table, with a class tree of their own; of one
     with splits those of the test.
-
-    Args, Raises: as of :func:`load_dataset`.
     """
-    size = image_size or IMAGE_SIZE
-    if is_table(data):
-        table = _image_table(data, column, labels).test_rows()
-        root = None if data_root is None else Path(data_root).expanduser()
-        return _kept(_of_rows(table, None, root, channels, size), cache, skip_unreadable)
-    folder = _existing_folder(str(data))
+    if is_table(request.data):
+        return _kept(_of_rows(request, _image_table(request).test_rows()), request)
+    folder = _existing_folder(request.data)
     splits = split_folders(folder)
-    images = FileImages.from_folder(splits[1] if splits else folder, channels=channels)
-    named = replace(images, name=folder.resolve().name, image_size=size)
-    return _kept(named, cache, skip_unreadable)
+    images = FileImages.from_folder(splits[1] if splits else folder, channels=request.channels)
+    return _kept(replace(images, name=folder.resolve().name, image_size=_size(request)), request)
+
+
+def load_outlier_images(request: Request, items: Items) -> Items:
+    """All images below a folder, or :data:`DIGITS`, as large as the items."""
+    size, channels = items.spec.size, items.spec.channels
+    if request.data == DIGITS:
+        pixels = digits_outliers(size, channels)
+    else:
+        mode: OnUnreadable = "skip" if request.skip_unreadable else "error"
+        pixels = load_outliers(Path(request.data).expanduser(), size, channels, mode)
+    return unlabelled(pixels, items.taxonomy)
 
 
 def load_outliers(
@@ -143,11 +86,7 @@ def load_outliers(
 
 
 def digits_outliers(image_size: int, channels: int = 1) -> Tensor:
-    """scikit-learn's 1,797 handwritten digits (8 x 8 pixels), enlarged.
-
-    Returns:
-        (1797, C, S, S) uint8, bright digits on black.
-    """
+    """scikit-learn's 1,797 handwritten digits, enlarged: (1797, C, S, S) uint8, bright on black."""
     datasets = import_extra("sklearn.datasets", "train")
     digits = torch.tensor(datasets.load_digits().images, dtype=torch.float32)[:, None]  # 0 .. 16
     enlarged = torch.nn.functional.interpolate(
@@ -165,52 +104,59 @@ def _existing_folder(data: str) -> Path:
     return folder
 
 
-def _kept(images: FileImages, cache: bool | None, skip_unreadable: bool) -> Items:
+def _root(request: Request) -> Path | None:
+    root = request.options.images.root
+    return None if root is None else Path(root).expanduser()
+
+
+def _size(request: Request) -> int:
+    return request.options.images.image_size or IMAGE_SIZE
+
+
+def _kept(images: FileImages, request: Request) -> Items:
     """In memory, if they are small or that is asked for."""
-    size = images.image_size
+    size, cache, skip = images.image_size, request.options.images.cache, request.skip_unreadable
     if size <= CACHE_UP_TO if cache is None else cache:
-        return images.preload(size, "skip" if skip_unreadable else "error")
-    return images.readable() if skip_unreadable else images
+        return images.preload(size, "skip" if skip else "error")
+    return images.readable() if skip else images
 
 
-def _image_table(data: str | Path, column: str | None, labels: Sequence[str] | None) -> ItemTable:
-    of_paths = column or path_column(data, IMAGE_SUFFIXES)
-    if of_paths is None:
-        raise RinceError(f"{data} has no column of paths to images")
-    return read_items(Path(data).expanduser(), of_paths, labels, "table.column")
+def _image_table(request: Request) -> ItemTable:
+    column = request.options.table.column or path_column(request.data, IMAGE_SUFFIXES)
+    if column is None:
+        raise RinceError(f"{request.data} has no column of paths to images")
+    return read_items(Path(request.data).expanduser(), column, request.labels)
 
 
-def _of_rows(
-    table: ItemTable, known: Taxonomy | None, root: Path | None, channels: int, size: int
-) -> FileImages:
-    files, names = table.files(root)
+def _of_rows(request: Request, table: ItemTable, known: Taxonomy | None = None) -> FileImages:
+    files, names = table.files(_root(request))
     taxonomy, labels = table.classes(known)
     return FileImages(
         tuple(map(str, files)),
         torch.tensor(labels),
         taxonomy,
         table.table.file.stem,
-        channels,
-        size,
+        request.channels,
+        _size(request),
         tuple(names),
         table.marks(),
     )
 
 
-def _folder_splits(
-    folder: Path, test_fraction: float, channels: int, image_size: int
-) -> tuple[FileImages, FileImages]:
+def _folder_splits(request: Request) -> tuple[FileImages, FileImages]:
+    folder = _existing_folder(request.data)
     splits = split_folders(folder)
     inside = [f for f in folder.iterdir() if f.is_dir() and not passed_over(f.name)]
     # A train/ among other folders, none of them a split, is a class of vehicles.
     alone = [f.name for f in inside] == ["train"]
     root = splits[0] if splits else inside[0] if alone else folder
-    images = FileImages.from_folder(root, channels=channels)
-    train = replace(images, name=folder.resolve().name, image_size=image_size)
+    images = FileImages.from_folder(root, channels=request.channels)
+    train = replace(images, name=folder.resolve().name, image_size=_size(request))
     if splits is None:
-        return split_by_hash(train, test_fraction)
-    test = FileImages.from_folder(splits[1], train.taxonomy, channels=channels, unseen=True)
-    return train, replace(test, name=train.name, image_size=image_size)
+        return split_by_hash(train)
+    known, channels = train.taxonomy, request.channels
+    test = FileImages.from_folder(splits[1], known, channels=channels, unseen=True)
+    return train, replace(test, name=train.name, image_size=train.image_size)
 
 
 def _resized(images: TensorImages, image_size: int | None) -> TensorImages:

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError
 from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from rince.core.tables import TABLE_SUFFIXES
-from rince.data.kind import DataOptions, Kind, Request, TrainedNetwork
+from rince.data.kind import DataOptions, Kind, TrainedNetwork, later
 from rince.data.table import is_table, path_column
 
 if TYPE_CHECKING:
     from rince.core.input_spec import InputSpec
-    from rince.data.items import Items, Splits
     from rince.models.backbones import Backbone
     from rince.models.encoders import Encoder
 
@@ -21,48 +19,6 @@ if TYPE_CHECKING:
 def recognise(data: str, by_time: bool) -> bool:
     """Whether this is a table, but none of files."""
     return is_table(data) and path_column(data, IMAGE_SUFFIXES | VIDEO_SUFFIXES) is None
-
-
-def load(request: Request) -> Splits:
-    """Training and test texts, with the tokens of the backbone if there is one."""
-    from rince.data.text.sources import load_texts
-
-    images, text = request.options.images, request.options.text
-    return load_texts(
-        request.data,
-        column=request.text_column,
-        labels=request.labels,
-        without_duplicates=images.drop_duplicates,
-        per_class=images.per_class,
-        test_per_class=images.test_per_class,
-        seed=request.seed,
-        backbone=request.backbone,
-        max_tokens=text.max_tokens,
-    )
-
-
-def load_test(request: Request) -> Items:
-    """All texts of a file, with their labels."""
-    from rince.data.text.sources import load_test_texts
-
-    texts = load_test_texts(request.data, column=request.text_column, labels=request.labels)
-    if request.backbone is None:
-        return texts
-    return texts.tokenised(request.backbone, request.options.text.max_tokens)
-
-
-def load_outliers(request: Request, items: Items) -> Items:
-    """All texts of a file."""
-    from rince.data.text.sources import load_text_outliers
-
-    text = request.options.text
-    if not is_table(request.data):
-        raise RinceError(
-            f"{request.data}: outliers of texts must be a table ({', '.join(TABLE_SUFFIXES)}) with "
-            f"a column {request.text_column!r}"
-        )
-    texts = load_text_outliers(request.data, items.taxonomy, column=request.text_column)
-    return texts if request.backbone is None else texts.tokenised(request.backbone, text.max_tokens)
 
 
 def embedding_names(encoder: Any, data: str, column: str | None) -> list[str]:
@@ -132,9 +88,9 @@ nearest.
 TEXTS = Kind(
     noun="texts",
     recognise=recognise,
-    load=load,
-    load_test=load_test,
-    load_outliers=load_outliers,
+    load=later("rince.data.text.sources:load_texts"),
+    load_test=later("rince.data.text.sources:load_test_texts"),
+    load_outliers=later("rince.data.text.sources:load_text_outliers"),
     embedding_names=embedding_names,
     embedding_inputs=embedding_inputs,
     build_backbone=build_backbone,

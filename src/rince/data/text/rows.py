@@ -9,15 +9,7 @@ from rince.core.tables import TABLE_SUFFIXES, Table, read_lines, read_table, ref
 
 
 def read_text_table(path: str | Path, column: str) -> Table:
-    """A table of texts.
-
-    Args:
-        path: of a table, see :func:`~rince.core.tables.read_table`.
-        column: must be there, and hold something in every row.
-
-    Raises:
-        RinceError: no such file, no row, no such column, rows that are not as they should be.
-    """
+    """A table of texts: the column must be there, and hold something in every row."""
     table = read_table(Path(path).expanduser(), "texts")
     if not table.rows:
         raise RinceError(f"{table.file} holds no text: expected rows with a text and its labels")
@@ -28,11 +20,7 @@ def read_text_table(path: str | Path, column: str) -> Table:
 
 
 def read_texts(path: str | Path, column: str = "text") -> list[str]:
-    """The texts of a table, or of a .txt file with one per line.
-
-    Raises:
-        RinceError: as :func:`read_text_table`; another kind of file.
-    """
+    """The texts of a table, or of a .txt file with one per line."""
     file = Path(path).expanduser()
     if file.suffix.lower() in TABLE_SUFFIXES:
         return read_text_table(file, column).column(column)

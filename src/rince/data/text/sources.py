@@ -2,86 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from rince.core.checks import RinceError
-from rince.data.items import Splits, at_most, drop_duplicates, split_by_hash
-from rince.data.table import ItemTable, is_media, read_items, split_rows
+from rince.core.tables import TABLE_SUFFIXES
+from rince.data.items import Items, Splits, chosen_items
+from rince.data.kind import Request
+from rince.data.table import ItemTable, is_media, is_table, read_items, split_rows
 from rince.data.text.rows import read_text_table
 from rince.data.text.texts import Texts
 from rince.ranks.taxonomy import Taxonomy
 
-_INSTEAD = "a column 'split'"
 _LOOKED_AT = 20  # texts by which a column of file names is known
 
 
-def load_texts(
-    data: str | Path,
-    *,
-    column: str = "text",
-    labels: Sequence[str] | None = None,
-    without_duplicates: bool = False,
-    per_class: int | None = None,
-    test_per_class: int | None = None,
-    test_fraction: float = 0.2,
-    seed: int = 0,
-    backbone: str | None = None,
-    max_tokens: int | None = None,
-) -> Splits:
-    """Training and test texts.
+def load_texts(request: Request) -> Splits:
+    """Training and test texts of a table, with the tokens of the backbone if there is one.
 
-    Args:
-        data: a table: a .csv or .tsv file with a header, .jsonl, .parquet. A column
-            ``split`` says of each row "train" or "val" or "test" ("val" is used for testing if
-            there are both); without one the texts themselves decide, class by class, so that
-            they stay on their side whatever the seed, and when others come or go.
-        column: of the texts.
-        labels: columns of the labels, from coarse to fine; see
-            :func:`~rince.data.table.read_items`.
-        without_duplicates, per_class, test_per_class, test_fraction, seed: as of
-            a data set of images; texts are duplicates whatever their labels.
-        backbone, max_tokens: whose tokens they are given, and how many; see
-            :func:`~rince.models.texts.tokenise`. None: no tokens.
-
-    Raises:
-        RinceError: a file that cannot be read or lacks a column, a row without a text or class,
-            labels that are no tree, a split that is none.
+    Without a column ``split`` the texts themselves decide, class by class, so that they stay on
+    their side whatever the seed, and when others come or go. Texts are duplicates whatever their
+    labels.
     """
-    table = read_items(Path(data).expanduser(), column, labels, "table.column")
-    made = list(split_rows(table, _texts))
-    train, test = made if len(made) == 2 else split_by_hash(made[0], test_fraction, _INSTEAD)
-    if without_duplicates:
-        train = drop_duplicates(train, test)
-    train, test = at_most(train, per_class, seed), at_most(test, test_per_class, seed)
-    if backbone is not None:
-        train, test = (texts.tokenised(backbone, max_tokens) for texts in (train, test))
-    return Splits(train, test)
+    train, test = split_rows(_items(request), _texts)
+    train, test = chosen_items(train, test, request.options.images, request.seed)
+    return Splits(_tokenised(train, request), _tokenised(test, request))
 
 
-def load_test_texts(
-    data: str | Path, *, column: str = "text", labels: Sequence[str] | None = None
-) -> Texts:
-    """All texts of a file with their labels, not yet tokenised; of one with splits the test's.
-
-    Raises:
-        RinceError: as :func:`load_texts`.
-    """
-    table = read_items(Path(data).expanduser(), column, labels, "table.column")
-    return _texts(table.test_rows())
+def load_test_texts(request: Request) -> Texts:
+    """All texts of a file with their labels; of one with splits the test's."""
+    return _tokenised(_texts(_items(request).test_rows()), request)
 
 
-def load_text_outliers(path: str | Path, taxonomy: Taxonomy, *, column: str = "text") -> Texts:
-    """All texts of a file, not yet tokenised; its other columns are not looked at.
-
-    Raises:
-        RinceError: as :func:`load_texts`.
-    """
-    texts = tuple(read_text_table(path, column).column(column))
+def load_text_outliers(request: Request, items: Items) -> Texts:
+    """All texts of a file; its other columns are not looked at."""
+    column = request.text_column
+    if not is_table(request.data):
+        raise RinceError(
+            f"{request.data}: outliers of texts must be a table ({', '.join(TABLE_SUFFIXES)}) with "
+            f"a column {column!r}"
+        )
+    texts = tuple(read_text_table(request.data, column).column(column))
     tokens, labels = (torch.zeros(len(texts), *rest, dtype=torch.int64) for rest in ((0,), ()))
-    return Texts(texts, tokens, labels, taxonomy, Path(path).stem)
+    outliers = Texts(texts, tokens, labels, items.taxonomy, Path(request.data).stem)
+    return _tokenised(outliers, request)
+
+
+def _items(request: Request) -> ItemTable:
+    file = Path(request.data).expanduser()
+    return read_items(file, request.text_column, request.labels)
+
+
+def _tokenised(texts: Texts, request: Request) -> Texts:
+    if request.backbone is None:
+        return texts
+    return texts.tokenised(request.backbone, request.options.text.max_tokens)
 
 
 def _texts(table: ItemTable, known: Taxonomy | None = None) -> Texts:

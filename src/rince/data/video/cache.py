@@ -25,13 +25,9 @@ class ClipCache:
     A check sum guards every clip, so one that was written halfway is decoded again.
 
     Args:
-        folder: where the file lies; made if need be.
         keys: (N,) names of all clips. stamp: what else tells one set of clips from another.
         shape: (C, T, S, S).
         max_bytes: the first clips that fit are kept, the others never.
-
-    Raises:
-        RinceError: the file cannot be made.
     """
 
     def __init__(

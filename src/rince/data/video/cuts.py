@@ -14,14 +14,8 @@ from rince.data.video.decode import VideoInfo, probe, read_frames
 def clip_starts(
     seconds: float, span: float, hop: float, most: int | None = None, first: float = 0.0
 ) -> list[float]:
-    """Where the clips of a video begin: every ``hop`` seconds as long as a whole one fits.
-
-    Args:
-        seconds: of the video. span: of a clip. hop: from one start to the next.
-        most: maximum number of clips, evenly spaced. first: the first start.
-
-    Returns:
-        Seconds; none if not one clip fits.
+    """Where the clips of a video begin: every ``hop`` seconds as long as a whole one fits; at most
+    ``most``, evenly spaced.
 
     Example:
         >>> clip_starts(10.0, span=2.0, hop=3.0), clip_starts(10.0, span=2.0, hop=1.0, most=3)
@@ -37,15 +31,9 @@ def clip_starts(
 def cut(
     info: VideoInfo, frames: int, stride: int, hop: float | None = None, most: int | None = None
 ) -> tuple[list[float], float, float]:
-    """Where the clips of a video begin, the step from frame to frame, and how long a clip is.
+    """Seconds: where the clips of a video begin, from frame to frame, and of a whole clip.
 
-    Args:
-        info: of the video. frames: of a clip. stride: every stride-th frame.
-        hop: from one start to the next; None: each starts where the last one ends.
-        most: see :func:`clip_starts`.
-
-    Returns:
-        Seconds, all of them; no start if not one clip fits.
+    No start if not one clip fits; without ``hop`` each starts where the last one ends.
     """
     step = stride / info.rate
     span = (frames - 1) * step + 1 / info.rate

@@ -28,11 +28,7 @@ class VideoInfo:
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Read the header of a video, and its packets where the header does not know its length.
-
-    Raises:
-        RinceError: a file that is missing, empty, damaged, no video, or without a picture.
-    """
+    """Read the header of a video, and its packets where the header does not know its length."""
     with _Opened(path) as video:
         stream = video.stream
         rate = stream.average_rate or stream.guessed_rate
@@ -51,7 +47,8 @@ def probe(path: str | Path) -> VideoInfo:
 
 
 def read_frames(path: str | Path, times: Sequence[float], size: int, channels: int = 3) -> Tensor:
-    """The frames that are shown at some times: shorter side to ``size``, central square.
+    """(C, T, S, S) uint8: the frames that are shown at some times, shorter side to ``size``,
+    central square, turned upright as the metadata say.
 
     Starts at the last key frame before the first time and stops after the last one; frames in
     between are decoded, but not converted. Times, not numbers of frames: a variable frame rate
@@ -59,17 +56,7 @@ def read_frames(path: str | Path, times: Sequence[float], size: int, channels: i
     shown, so that rounded time stamps do not matter.
 
     Args:
-        path: anything that FFmpeg reads. It is turned upright as its metadata say.
         times: rising seconds from the first frame on, at least one.
-        size: pixels.
-        channels: 3 (RGB) or 1 (grey).
-
-    Returns:
-        (C, T, S, S) uint8.
-
-    Raises:
-        RinceError: the file cannot be read, or ends before the last time.
-        ImportError: PyAV is not installed.
     """
     with _Opened(path) as video:
         frames = [_square(frame, size, channels) for frame in video.shown_at(times)]

@@ -21,7 +21,7 @@ class VideoFile:
     """A file and what is known of it before it is opened.
 
     Args:
-        path: the file. key: its name below the folder.
+        key: its name below the folder.
         source: name of the video it is from: itself, unless a table says so.
         label: path of class names from the top group down; () if it is not labelled.
         start: seconds into the source at which the file begins.
@@ -44,19 +44,11 @@ def videos_of_table(
     column: str | None = None,
     labels: Sequence[str] | None = None,
 ) -> tuple[list[VideoFile], Marks | None]:
-    """The videos, or parts of them (``start_s``, ``end_s``), of a table of items.
-
-    Args:
-        data: the table. root: where relative paths begin; None: at its folder.
-        column, labels: see :func:`~rince.data.table.read_items`.
-
-    Raises:
-        RinceError: a table that cannot be read, files that are missing, parts that are none.
-    """
+    """The videos, or parts of them (``start_s``, ``end_s``), of a table of items."""
     of_paths = column or path_column(data, VIDEO_SUFFIXES)
     if of_paths is None:
         raise RinceError(f"{data} has no column of paths to videos")
-    table = read_items(data, of_paths, labels, "table.column")
+    table = read_items(data, of_paths, labels)
     sides = table.sides()
     if sides is not None:
         chosen = [i for i, side in enumerate(sides) if side is not None]
@@ -132,11 +124,7 @@ def listed_videos(folder: Path, splits: str | None, split: int) -> list[VideoFil
 
 
 def video_files(path: str | Path) -> list[str]:
-    """A video itself, or all below a folder (links to folders too), sorted; no hidden ones.
-
-    Raises:
-        RinceError: neither a file nor a folder, no video in it, or a folder that cannot be read.
-    """
+    """A video itself, or all below a folder (links to folders too), sorted; no hidden ones."""
     root = Path(path).expanduser()
     if root.is_file():
         return [str(root)]

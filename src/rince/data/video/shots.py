@@ -36,12 +36,7 @@ Shots: TypeAlias = Callable[[Path, str], ShotList]
 
 
 def shots_of(source: str | None) -> Shots:
-    """What ``videos.shots`` means: nothing known, detection, or a table.
-
-    Raises:
-        RinceError: a table that cannot be read.
-        ImportError: PySceneDetect is not installed.
-    """
+    """What ``videos.shots`` means: nothing known, detection, or a table."""
     if source is None:
         return lambda path, name: ShotList()
     if source == "detect":
@@ -52,12 +47,7 @@ def shots_of(source: str | None) -> Shots:
 
 
 def detect_shots(path: Path) -> ShotList:
-    """Cuts by PySceneDetect's content detector, on frames that PyAV decodes.
-
-    Raises:
-        ImportError: PySceneDetect is not installed.
-        RinceError: it cannot read the video.
-    """
+    """Cuts by PySceneDetect's content detector, on frames that PyAV decodes."""
     detect = import_extra("scenedetect", "shots")
     try:
         video = detect.open_video(str(path), backend="pyav")
@@ -75,11 +65,7 @@ def detect_shots(path: Path) -> ShotList:
 
 
 def read_shots(file: Path) -> dict[str, ShotList]:
-    """A csv of ``video,start_s,end_s``, a row a shot; the video by its name below the folder.
-
-    Raises:
-        RinceError: no such file, other columns, or spans that are no times or overlap.
-    """
+    """A csv of ``video,start_s,end_s``, a row a shot; the video by its name below the folder."""
     table = read_table(file, "shots")
     table.require_columns("video", "start_s", "end_s")
     spans: dict[str, list[tuple[float, float]]] = defaultdict(list)

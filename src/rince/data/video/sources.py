@@ -9,48 +9,30 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from rince.core.checks import RinceError, require
+from rince.core.checks import RinceError, require, warn
 from rince.core.files import cache_folder
-from rince.data.items import HINT, SPLIT_SEED, Marks, Splits, held_out, warn_left_out
+from rince.data.arrays import unlabelled
+from rince.data.items import HINT, SPLIT_SEED, Items, Marks, Splits, held_out, warn_left_out
+from rince.data.kind import Request
+from rince.data.options import VideoOptions
 from rince.data.table import is_table, with_further
 from rince.data.video.cache import ClipCache
 from rince.data.video.clips import VideoClips
 from rince.data.video.cuts import cut
 from rince.data.video.decode import VideoInfo, probe
 from rince.data.video.files import VideoFile, listed_videos, videos_of_table
-from rince.data.video.shots import Shots, shots_of
+from rince.data.video.shots import shots_of
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import NO_SHOT, TimeRanks
 
 FRAME_SIZE = 64  # pixels, where none is given
 
 
-def load_videos(
-    data: str | Path,
-    *,
-    frames: int = 8,
-    stride: int = 4,
-    hop: float | None = None,
-    per_video: int | None = None,
-    frame_size: int | None = None,
-    image_size: int | None = None,
-    shots: str | None = None,
-    splits: str | None = None,
-    split: int = 1,
-    cache: str | Path | None = None,
-    cache_gb: float = 2.0,
-    skip_unreadable: bool = False,
-    test_fraction: float = 0.2,
-    channels: int = 3,
-    root: str | None = None,
-    column: str | None = None,
-    labels: Sequence[str] | None = None,
-) -> Splits:
+def load_videos(request: Request) -> Splits:
     """Find videos, cut them into clips, and hold out the clips of some source videos.
 
     What they may be:
@@ -63,60 +45,19 @@ def load_videos(
     - ``train/`` and ``val/`` or ``test/``, each ``<class>/*.mp4`` or plain files (Kinetics).
     - any other tree: folders are classes; test videos are chosen by the hash of the source's
       name, class by class, and stay so when others come or go.
-
-    Args:
-        data: the folder or table.
-        frames: number of frames of a clip.
-        stride: a clip takes every stride-th frame of the file's average rate.
-        hop: seconds between the starts of two clips; None: each starts where the last one ends.
-        per_video: maximum number of clips per video, evenly spaced; None: all.
-        frame_size: side of the decoded squares; None: image_size.
-        image_size: side fed to the backbone; None: 64.
-        shots: None, "detect" (extra ``shots``), or a csv: ``video,start_s,end_s``.
-        splits: folder with the split files of UCF101 (``trainlist01.txt``) or HMDB51
-            (``<class>_test_split1.txt``); ``split``: which of the three.
-        cache: folder of decoded clips; None: ``~/.cache/rince/clips``. cache_gb: its bound.
-        skip_unreadable: leave out, with a warning, files and clips that cannot be read or are
-            shorter than a clip; this decodes everything once.
-        test_fraction: share of the source videos that is held out, at least one.
-        channels: 3 (RGB) or 1 (grey).
-        root, column, labels: of a table: where relative paths begin, the column of the paths, and
-            those of the labels from coarse to fine.
-
-    Raises:
-        RinceError: no videos, a table or split that does not fit them, a file that cannot be read.
-        ValueError: a number out of its range.
-        ImportError: PyAV is not installed.
     """
-    clips, files = _listed_clips(
-        data,
-        frames=frames,
-        stride=stride,
-        hop=hop,
-        per_video=per_video,
-        frame_size=frame_size,
-        image_size=image_size,
-        shots=shots,
-        splits=splits,
-        split=split,
-        cache=cache,
-        cache_gb=cache_gb,
-        skip_unreadable=skip_unreadable,
-        channels=channels,
-        root=root,
-        column=column,
-        labels=labels,
-    )
+    clips, files = _listed_clips(request, request.options.videos)
     known = {f.key: f.test for f in files}
     chosen = [known[key.rpartition("@")[0]] for key in clips.clip_keys]
     if None in chosen:
-        test = _held_out(clips, test_fraction)
+        test = _held_out(clips)
     else:
         test = torch.tensor([bool(x) for x in chosen])
     if not bool(test.any()) or bool(test.all()):
         raise RinceError(
-            f"{data}: all clips are on one side of the split ({int(test.sum())} of {len(test)} for "
-            f"the test): it takes two source videos, of one class if they are labelled"
+            f"{request.data}: all clips are on one side of the split ({int(test.sum())} of "
+            f"{len(test)} for the test): it takes two source videos, of one class if they are "
+            f"labelled"
         )
     train, held = (clips.subset(side.nonzero()[:, 0]) for side in (~test, test))
     paths, count = clips.taxonomy.paths, len(_trained(files))
@@ -130,110 +71,81 @@ def load_videos(
     )
 
 
-def load_test_clips(data: str | Path, **options: Any) -> VideoClips:
+def load_test_clips(request: Request) -> VideoClips:
     """All clips of a folder or table, with a class tree of their own; of one with splits those of
     the test.
-
-    Args:
-        data: as of :func:`load_videos`. options: its others, but for ``test_fraction``.
     """
-    clips, files = _listed_clips(data, **options)
+    # Tables of shots and splits are of the training's data alone.
+    videos = replace(request.options.videos, shots=None, splits=None)
+    clips, files = _listed_clips(request, videos)
     tests = {file.key for file in files if file.test}
     kept = [i for i, key in enumerate(clips.clip_keys) if key.rpartition("@")[0] in tests]
     return clips.subset(kept) if tests else clips
 
 
-def _listed_clips(
-    data: str | Path,
-    *,
-    frames: int = 8,
-    stride: int = 4,
-    hop: float | None = None,
-    per_video: int | None = None,
-    frame_size: int | None = None,
-    image_size: int | None = None,
-    shots: str | None = None,
-    splits: str | None = None,
-    split: int = 1,
-    cache: str | Path | None = None,
-    cache_gb: float = 2.0,
-    skip_unreadable: bool = False,
-    channels: int = 3,
-    root: str | None = None,
-    column: str | None = None,
-    labels: Sequence[str] | None = None,
-) -> tuple[VideoClips, list[VideoFile]]:
+def load_clip_outliers(request: Request, items: Items) -> Items:
+    """All clips of all videos below a folder, of as many frames as the items."""
+    spec = items.spec
+    assert spec.frames is not None
+    folder = Path(request.data).expanduser()
+    videos = replace(
+        request.options.videos, frames=spec.frames, hop=None, per_video=None, shots=None
+    )
+    files = [replace(file, label=()) for file in listed_videos(folder, None, 1)]
+    size = videos.frame_size or spec.size
+    clips = _cut(files, videos, size, request, folder.name)
+    clips = clips.readable() if request.skip_unreadable else clips
+    pixels = torch.stack([clips[i] for i in range(len(clips))])
+    return unlabelled(pixels, items.taxonomy, spec.size)
+
+
+def _listed_clips(request: Request, videos: VideoOptions) -> tuple[VideoClips, list[VideoFile]]:
     """All clips, with the files that they are from."""
-    require(cache_gb >= 0, f"videos.cache_gb must be at least 0, got {cache_gb}")
-    size = image_size or FRAME_SIZE
-    shape = (channels, frames, frame_size or size, frame_size or size)
-    folder = Path(data).expanduser()
+    if videos.decoder != "pyav":  # an option of earlier versions
+        warn("videos.decoder torchcodec is no more: PyAV decodes the same frames")
+    images = request.options.images
+    folder = Path(request.data).expanduser()
     marks = None
     if is_table(folder):
-        files, marks = videos_of_table(folder, root, column, labels)
+        column = request.options.table.column
+        files, marks = videos_of_table(folder, images.root, column, request.labels)
     else:
-        require(root is None, f"images.root is for tables and named data sets, not for {data}")
-        files = listed_videos(folder, splits, split)
-    clips = _cut(
-        files, shape, stride, hop, per_video, shots_of(shots), skip_unreadable, folder.stem, marks
-    )
-    clips = replace(clips, image_size=size)
-    if cache_gb > 0:
-        where = cache_folder("clips") if cache is None else Path(cache).expanduser()
+        require(
+            images.root is None,
+            f"images.root is for tables and named data sets, not for {request.data}",
+        )
+        files = listed_videos(folder, videos.splits, videos.split)
+    image_size = images.image_size or FRAME_SIZE
+    size = videos.frame_size or image_size
+    clips = _cut(files, videos, size, request, folder.stem, marks)
+    clips = replace(clips, image_size=image_size)
+    if videos.cache_gb > 0:
+        where = cache_folder("clips") if videos.cache is None else Path(videos.cache).expanduser()
         # Once the decoder could be chosen; its name keeps the caches of that time valid.
         stamp = "pyav", [(f.key, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
-        stored = ClipCache(where, clips.clip_keys, stamp, shape, int(cache_gb * 1e9))
+        shape = (request.channels, videos.frames, size, size)
+        stored = ClipCache(where, clips.clip_keys, stamp, shape, int(videos.cache_gb * 1e9))
         clips = replace(clips, cache=stored)
-    if skip_unreadable:
+    if request.skip_unreadable:
         clips = clips.readable()
     return clips, files
 
 
-def load_clip_outliers(
-    path: str | Path,
-    *,
-    frames: int,
-    stride: int,
-    frame_size: int,
-    channels: int = 3,
-    skip_unreadable: bool = False,
-) -> Tensor:
-    """All clips of all videos below a folder, without labels: (N, C, T, S, S) uint8.
-
-    Args:
-        path: the folder. The others are those of :func:`load_videos`, as at the training.
-
-    Raises:
-        RinceError: no such folder, no video in it, or one that cannot be read.
-    """
-    folder = Path(path).expanduser()
-    shape = (channels, frames, frame_size, frame_size)
-    files = [replace(file, label=()) for file in listed_videos(folder, None, 1)]
-    clips = _cut(files, shape, stride, None, None, shots_of(None), skip_unreadable, folder.name)
-    clips = clips.readable() if skip_unreadable else clips
-    return torch.stack([clips[i] for i in range(len(clips))])
-
-
 def _cut(
     files: Sequence[VideoFile],
-    shape: tuple[int, int, int, int],
-    stride: int,
-    hop: float | None,
-    per_video: int | None,
-    shots: Shots,
-    skip: bool,
+    videos: VideoOptions,
+    size: int,
+    request: Request,
     name: str,
     marks: Marks | None = None,
 ) -> VideoClips:
-    """All clips of all files, in order."""
-    for option, value in (("frames", shape[1]), ("stride", stride), ("per_video", per_video)):
-        require(value is None or value >= 1, f"videos.{option} must be at least 1, got {value}")
-    require(hop is None or hop > 0, f"videos.hop must be positive seconds, got {hop}")
+    """All clips of all files, in order, decoded to squares of this size."""
+    frames, stride, skip = videos.frames, videos.stride, request.skip_unreadable
+    shots = shots_of(videos.shots)
     paths: list[str] = []
     keys: list[str] = []
     rows: list[tuple[float, float, float, int, int]] = []  # start, step, span, shot, file
     reasons: list[str] = []
-    frames = shape[1]
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # it mostly waits for the disk
         probed = list(pool.map(_probed, files))
     for number, (file, info) in enumerate(zip(files, probed, strict=True)):
@@ -241,7 +153,7 @@ def _cut(
             if isinstance(info, RinceError):
                 raise info
             first, part = _part(file, info)
-            starts, step, span = cut(part, frames, stride, hop, per_video)
+            starts, step, span = cut(part, frames, stride, videos.hop, videos.per_video)
             if not starts:
                 which = "it" if part is info else f"its part {file.key}"
                 raise RinceError(
@@ -282,8 +194,8 @@ def _cut(
         name,
         tuple(keys),
         frames=frames,
-        frame_size=shape[2],
-        channels=shape[0],
+        frame_size=size,
+        channels=request.channels,
         marks=marks and marks.of(of),
     )
 
@@ -338,7 +250,7 @@ def _classes(files: Sequence[VideoFile]) -> tuple[Taxonomy, Mapping[tuple[str, .
         raise RinceError(f"the folders of the videos do not form a class tree: {error}") from None
 
 
-def _held_out(clips: VideoClips, fraction: float) -> Tensor:
+def _held_out(clips: VideoClips) -> Tensor:
     """(N,) bool: the clips of some source videos, of each class its share."""
     clips_of: dict[int, list[int]] = defaultdict(list)  # by source video
     for index, video in enumerate(clips.times[:, 0].tolist()):
@@ -353,6 +265,6 @@ def _held_out(clips: VideoClips, fraction: float) -> Tensor:
         by_class[int(clips.labels[clips_of[video]].mode().values)].append(video)
     test = torch.zeros(len(clips), dtype=torch.bool)
     for videos in by_class.values():
-        for video in held_out(videos, fraction):
+        for video in held_out(videos):
             test[clips_of[video]] = True
     return test

@@ -1,0 +1,45 @@
+"""Training and test items by the names of their options alone, whatever the group."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rince.data.image.kind import IMAGES
+from rince.data.items import Splits
+from rince.data.kind import Kind
+from rince.data.kinds import load_splits
+from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
+from rince.data.text.kind import TEXTS
+from rince.data.video.kind import CLIPS
+from rince.training.config import TrainConfig
+
+
+def load_dataset(data: str | Path, **given: Any) -> Splits:
+    return _load(data, IMAGES, given, ImageOptions, TableOptions)
+
+
+def load_videos(data: str | Path, **given: Any) -> Splits:
+    return _load(data, CLIPS, given, VideoOptions, ImageOptions, TableOptions)
+
+
+def load_texts(data: str | Path, **given: Any) -> Splits:
+    return _load(data, TEXTS, given, TableOptions, TextOptions, ImageOptions)
+
+
+def _load(data: str | Path, kind: Kind, given: dict[str, Any], *groups: type) -> Splits:
+    """Each option goes to the first group that has it; the others are of ``load_splits``."""
+    names = {
+        "images": ImageOptions,
+        "videos": VideoOptions,
+        "text": TextOptions,
+        "table": TableOptions,
+    }
+    taken: dict[type, dict[str, Any]] = {group: {} for group in groups}
+    rest = {}
+    for name, value in given.items():
+        of = next((g for g in groups if name in {f.name for f in fields(g)}), None)
+        (rest if of is None else taken[of])[name] = value
+    made: Any = {name: group(**taken.get(group, {})) for name, group in names.items()}
+    return load_splits(str(data), TrainConfig(str(data), **made), kind=kind, **rest)
