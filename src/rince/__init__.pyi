@@ -18,4 +18,5 @@ from .ranks.score_ranks import ScoreRanks as ScoreRanks
 from .ranks.similarity import Similarity as Similarity
 from .ranks.taxonomy import Taxonomy as Taxonomy
 from .ranks.time import TimeRanks as TimeRanks
+from .reports.export import export_run as export_run
 from .training.cached import cached_encode as cached_encode

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oracles import losses as oracle
-from rince import RinceWarning, Similarity, Taxonomy, ranked_info_nce
+from rince import RankedInfoNCE, RinceWarning, Similarity, Taxonomy, ranked_info_nce
 
 pytest.importorskip("pytorch_metric_learning")
 
@@ -115,6 +115,21 @@ def test_flat_labels_are_one_rank_and_ntxent_where_positives_are_as_many() -> No
     every = [[-1 if i == j else int(a == b) for j, b in enumerate(labels.tolist())]
              for i, a in enumerate(labels.tolist())]  # fmt: skip
     assert float(ours) == pytest.approx(mean(expected(cosine(z, z), every, (0.3,))))
+
+
+def test_defaults_are_those_of_ranked_info_nce() -> None:
+    usual = RankedInfoNCE()
+    found, flat = RankedInfoNCELoss(TREE), RankedInfoNCELoss()
+    assert (found.temperatures, found.variant, found.positives) == (
+        usual.temperatures,
+        usual.variant,
+        usual.positives,
+    )
+    assert flat.temperatures == (0.1,)
+    assert "0.1, 0.225" in repr(found)
+    three = Taxonomy([("a", "b", "c"), ("a", "d", "e"), ("f", "g", "h")])
+    with pytest.raises(ValueError, match="3"):
+        RankedInfoNCELoss(three)
 
 
 def test_ranks_from_a_score_matrix() -> None:

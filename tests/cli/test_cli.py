@@ -26,6 +26,7 @@ from rince.training.checkpoint import CHECKPOINT_FILE, CHECKPOINT_KEY, load_run
 from rince.training.config import ImageOptions, OptimOptions, RankOptions, TrainConfig, to_dict
 from rince.training.folder import ABOUT_FILE
 from rince.training.run import train
+from video_files import write_video
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -188,6 +189,77 @@ def test_ranks_of_scores(
     assert "thresholds, ranks.quantiles or" in capsys.readouterr().err
 
 
+def test_ranks_of_a_table_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("husky", "dog"), ("pug", "dog"), ("manx", "cat")]
+    lines = ["\t".join(row) for row in (("class", "superclass"), *rows)]
+    (tmp_path / "c.tsv").write_text("\n".join(lines))
+    objects = [json.dumps(dict(zip(("class", "superclass"), row, strict=True))) for row in rows]
+    (tmp_path / "c.jsonl").write_text("\n".join(objects))
+    for name in ("c.tsv", "c.jsonl"):
+        assert main(["ranks", str(tmp_path / name), "--batch-size", "32"]) == 0
+        assert "classes: 3, ranks: 2" in capsys.readouterr().out
+    (tmp_path / "tickets.csv").write_text("body,area\nmy card is lost,card\n")
+    for more in ([], ["--table.column", "words"]):
+        shown = refusal(["ranks", str(tmp_path / "tickets.csv"), *more], capsys)
+        assert "'body' perhaps (table.column)" in shown
+    saving = ["--save-scores", str(tmp_path / "s.csv")]
+    assert "--scores" in refusal(["ranks", str(tmp_path / "c.tsv"), *saving], capsys)
+    assert not (tmp_path / "s.csv").exists()
+
+
+def test_ranks_of_films_with_a_thumbnail(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("av")
+    for name in ("run", "walk"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            write_video(tmp_path / name / f"{i}.mp4", 12)
+    _images(tmp_path, "run/0.jpg")
+    for options, count in ((["--videos.per-video", "1"], 2), ([], 6)):
+        given = ["ranks", str(tmp_path), "--videos.frames=4", "--videos.stride=1", *options]
+        with pytest.warns(RinceWarning, match="4 videos and 1 images"):
+            assert main([*given, "--videos.cache-gb", "0", "--batch-size", "2"]) == 0
+        assert f"{count} training clips" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", ["a,b", "[a, b]", "a, b"])
+def test_a_list_as_people_type_it(given: str) -> None:
+    assert parse(["x.csv", "--text.labels", given]).text.labels == ("a", "b")
+    assert parse(["x.csv", f"--table.labels={given}"]).table.labels == ("a", "b")
+    numbers = given.replace("a", "0.1").replace("b", "0.3")
+    assert parse(["x/", "--loss.temperatures", numbers]).loss.temperatures == (0.1, 0.3)
+    assert parse(["x/", "--loss.temperatures", "None"]).loss.temperatures is None
+    assert parse(["x.csv", "--text.labels", "a"]).text.labels == ("a",)
+
+
+def test_an_objective_that_is_nearly_one(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "photos/", "--objective", "supcon"])
+    shown = capsys.readouterr().err
+    assert "did you mean supcon-in or " in shown
+    assert "supcon-out" in shown.partition("did you mean")[2]
+    with pytest.raises(ValueError, match="did you mean supcon-in or"):
+        TrainConfig("photos/", objective="supcon").check()  # type: ignore[arg-type]
+
+
+def test_photos_at_the_size_of_small_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    for path, size in (("photo/a/1.png", (640, 480)), ("small/a/1.png", (64, 200))):
+        (tmp_path / path).parent.mkdir(parents=True)
+        Image.new("RGB", size).save(tmp_path / path)
+    given = ["--output", str(tmp_path), "--accelerator", "cpu"]
+    for name, sized, said in (("photo", [], True), ("small", [], False), ("photo", ["64"], False)):
+        sizes = [f"--images.image-size={x}" for x in sized]
+        capsys.readouterr()
+        # One image is too few to train on: nothing is held out.
+        assert main(["train", str(tmp_path / name), *given, *sizes]) == 1
+        assert ("640 x 480" in capsys.readouterr().out) == said
+
+
 def test_score_options_of_a_run() -> None:
     flags = ["--ranks.scores", "text", "--ranks.top-k", "[3, 5]", "--ranks.forget", "0.1"]
     ranks = parse(["photos/", *flags]).ranks
@@ -200,9 +272,9 @@ def test_score_options_of_a_run() -> None:
     [
         (["ranks", "nowhere/"], "nowhere"),
         (["train", "nowhere/"], "nowhere"),
-        (["evaluate", "nowhere/"], "last.ckpt"),
-        (["compare", "nowhere/"], "config.yaml"),
-        (["train", "--resume", "nowhere/"], "config.yaml"),
+        (["evaluate", "nowhere/"], "no folder"),
+        (["compare", "nowhere/"], "no folder"),
+        (["train", "--resume", "nowhere/"], "no folder"),
     ],
 )
 def test_what_is_not_there_is_named(
@@ -243,10 +315,60 @@ def test_bad_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert main(["train", str(corrupt), *where, *skipping, "--accelerator", "cpu"]) == 0
 
 
-def test_too_large_a_batch(image_tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = refusal(["train", str(image_tree), "--batch-size", "500"], capsys)
-    assert "500" in shown
-    assert "76" in shown
+def test_too_large_a_batch_is_lowered(
+    image_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["train", str(image_tree), "--output", str(tmp_path), "--images.image-size", "16"]
+    given += ["--epochs", "2", "--accelerator", "cpu", "--model.backbone", "tiny-resnet"]
+    with pytest.warns(RinceWarning, match=r"batch_size 256 .*\b76\b"):
+        assert main([*given, "--name", "all"]) == 0
+    config = load_run(tmp_path / "all").config
+    assert (config.batch_size, config.optim.lr) == (76, 0.5 * 76 / 512)
+    balanced = ["--batches.images-per-class", "4", "--batches.classes-per-superclass", "2"]
+    with pytest.warns(RinceWarning, match=r"lowered to 72\b"):
+        assert main([*given, "--name", "balanced", *balanced]) == 0
+    # Too few for one group of classes: refused, with the numbers.
+    assert "256" in refusal([*given, "--batches.images-per-class", "128"], capsys)
+
+
+def test_a_start_that_fails_leaves_nothing(
+    image_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["train", str(image_tree), "--output", str(tmp_path), "--accelerator", "cpu"]
+    for wrong in (
+        ["--batches.images-per-class", "128"],
+        ["--loss.temperatures", "[0.1, 0.2, 0.3]", "--batch-size", "8"],
+        ["--devices", "0", "--batch-size", "8"],
+    ):
+        assert refusal([*given, *wrong], capsys)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_many_runs_some_of_which_are_none(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(trained / "run", tmp_path / "run")
+    shutil.copytree(trained / "run", tmp_path / "later")
+    (tmp_path / "husk").mkdir()
+    shutil.copy(run / "config.yaml", tmp_path / "husk")
+    (tmp_path / "notes.txt").write_text("mine")
+    page = ["-o", str(tmp_path / "report.html")]
+    everything = [str(path) for path in tmp_path.iterdir()]
+    with pytest.warns(RinceWarning, match="left out"):
+        assert "evaluate" in refusal(["compare", *everything, *page], capsys)
+    with pytest.warns(RinceWarning, match="left out: .*husk"):
+        assert main(["evaluate", str(run), str(tmp_path / "husk"), "--verbose", *QUICK]) == 0
+    shown = capsys.readouterr().out
+    numbers = json.loads((run / "results.json").read_text())["metrics"]
+    assert all(f"  {name} " in shown for name in numbers)
+    with pytest.warns(RinceWarning, match="left out") as warned:
+        assert main(["compare", *everything, *page]) == 0
+    said = "\n".join(str(w.message) for w in warned)
+    assert all(name in said for name in ("husk", "notes.txt", "later"))
+    assert "rince out-in" in capsys.readouterr().out
+    # A name that is a mistake is none to be left out.
+    assert "nowhere" in refusal(["compare", str(run), str(tmp_path / "nowhere"), *page], capsys)
+    assert "nowhere" in refusal(["evaluate", str(run), str(tmp_path / "nowhere"), *QUICK], capsys)
 
 
 def test_ordinary_mistakes_have_no_traceback(
@@ -485,7 +607,12 @@ def test_train_evaluate_compare(
     runs = [str(tmp_path / name) for name in ("rince", "cross-entropy")]
     # The training images as "outliers" tell the wiring: known classes are no outliers.
     outliers = ["--ood", f"known={image_tree}", "--ood", "digits"]
+    capsys.readouterr()
     assert main(["evaluate", *runs, "--probe-epochs", "20", *outliers]) == 0
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) < 60  # where each run alone has some 150 numbers
+    assert all(f"are in {run}/results.json" in shown for run in runs)
+    assert "rince out-in, embedding" in shown
     results = json.loads((tmp_path / "rince" / "results.json").read_text())
     metrics = results["metrics"]
     assert metrics["probe/fine"] > 0.25

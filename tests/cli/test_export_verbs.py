@@ -16,10 +16,10 @@ import torch
 import rince
 from refusals import refusal
 from rince import RinceError, RinceWarning
-from rince.cli.export import export_run
 from rince.cli.main import main
 from rince.evaluation.embeddings import load_embeddings
 from rince.evaluation.results import RESULTS_FILE, load_evaluation
+from rince.reports.export import export_run
 from rince.training.checkpoint import CHECKPOINT_FILE, load_run, trained_encoder
 from rince.training.config import ModelOptions
 from rince.training.run import train
@@ -220,7 +220,9 @@ def test_what_is_wrong_is_said(
 ) -> None:
     run, images, file = str(runs / "rince"), str(image_tree), str(tmp_path / "a.npz")
     assert "neither a run" in refusal(["embed", str(tmp_path), images, "-o", file], capsys)
-    assert "is not a folder of images" in refusal(["embed", run, "nowhere/", "-o", file], capsys)
+    assert "there is no file or folder nowhere" in refusal(
+        ["embed", run, "nowhere/", "-o", file], capsys
+    )
     # Before anything is loaded.
     assert ".npz or a .parquet" in refusal(["embed", "nowhere", images, "-o", "a.csv"], capsys)
     assert "at least 1" in refusal(["embed", run, images, "--batch-size", "0"], capsys)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import nn
 from torch.nn import functional
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from collectives import Collectives
 from rince import gather, mean_over_processes, ranked_info_nce
 from rince.core.distributed import is_first_process, process_index, slurm_tasks, world_size
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
+from rince.models.momentum import MomentumEncoder
 from rince.ranks import TableRanks
 
 COUNT = 240
@@ -66,11 +72,18 @@ def _worker(index: int, world: int, folder: str) -> None:
         gather(torch.zeros(index + 1, 1))
     mean = mean_over_processes(torch.tensor(2.0), index)
     assert float(mean) == pytest.approx(2 * world / sum(range(world)))
+    pairs = [dist.new_group([first, first + 1]) for first in range(0, world, 2)]
+    pair, first = pairs[index // 2], index // 2 * 2
+    both = [first + (index + step) % 2 for step in range(2)]
+    assert gather(own, group=pair).flatten().tolist() == [i for i in both for _ in range(2)]
+    mean = mean_over_processes(torch.tensor(2.0), index + 1, group=pair)
+    assert float(mean) == pytest.approx(2 * 2 / (2 * first + 3))
     found = []
     share = COUNT // world
     for number, case in enumerate(CASES):
-        if number == len(CASES) // 2:
-            vars(dist).pop("reduce_scatter_single", None)  # as in torch before 2.14
+        if number == len(CASES) // 2 and hasattr(dist, "all_gather_single"):
+            # What NCCL is asked for; gloo can do it too, since torch 2.14.
+            dist.get_backend_config = lambda group=None: "cpu:nccl"
         weights = _data(*case[3:])[1].requires_grad_()
         loss = _loss(weights, slice(share * index, share * (index + 1)), case)
         loss.backward()
@@ -110,6 +123,85 @@ def test_one_process_gathers_nothing() -> None:
     assert (process_index(), world_size()) == (0, 1)
     assert float(mean_over_processes(torch.tensor(6.0), 4)) == 6 / 4
     assert float(mean_over_processes(torch.tensor(0.0), torch.tensor(0))) == 0
+
+
+def _two_steps(index: int, world: int, shard: Callable[..., object]) -> list[torch.Tensor]:
+    """Weights of an encoder and of its momentum encoder after two steps."""
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4)).double()
+    momentum = MomentumEncoder(encoder, 0.5)
+    shard(encoder)
+    shard(momentum.module)
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=0.5)
+    inputs, _, labels = _data(torch.float64, True)
+    x, labels = (part[:24].chunk(world)[index] for part in (inputs, labels))
+    for _ in range(2):
+        momentum.update(encoder)
+        query, key = (functional.normalize(f(x), dim=1) for f in (encoder, momentum))
+        ranks = TableRanks(labels, gather(labels), TABLE, num_ranks=2)
+        optimizer.zero_grad()
+        ranked_info_nce(query, gather(key), ranks, TAUS).backward()
+        optimizer.step()
+    both = [*encoder.parameters(), *momentum.module.parameters()]
+    return [p.full_tensor() if hasattr(p, "full_tensor") else p.detach() for p in both]
+
+
+def _sharded_worker(index: int, folder: str) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=index, world_size=2
+    )
+    mesh = init_device_mesh("cpu", (2,))
+    alike = partial(fully_shard, mesh=mesh, reshard_after_forward=True)
+    torch.save(_two_steps(index, 2, alike), f"{folder}/result{index}.pt")
+    encoder = nn.Linear(4, 4)
+    momentum = MomentumEncoder(encoder)
+    alike(encoder)
+    with pytest.raises(ValueError, match="one of them is sharded.*reshard_after_forward=True"):
+        momentum.update(encoder)
+    dist.destroy_process_group()
+
+
+def test_sharded_weights_equal_one_process(tmp_path: Path) -> None:
+    if not hasattr(pytest.importorskip("torch.distributed.fsdp"), "fully_shard"):
+        pytest.skip("needs torch 2.6")
+    mp.spawn(_sharded_worker, args=(str(tmp_path),), nprocs=2)
+    expected = _two_steps(0, 1, lambda module: None)
+    for index in range(2):
+        for weight, one in zip(torch.load(tmp_path / f"result{index}.pt"), expected, strict=True):
+            torch.testing.assert_close(weight, one, rtol=1e-10, atol=1e-12)
+
+
+@pytest.fixture
+def many_processes() -> Iterator[None]:
+    """As process 3 of 64: torch's stand-in for a backend, whose collectives move nothing."""
+    dist.init_process_group("fake", store=FakeStore(), rank=3, world_size=64)
+    yield
+    dist.destroy_process_group()
+
+
+def test_collectives_of_one_gather(many_processes: None) -> None:
+    x = torch.ones(2, 3, requires_grad=True)
+    with Collectives() as sizes_unknown:
+        gather(x)
+    with Collectives() as counted:
+        gathered = gather(x, validate=False)
+        gathered.sum().backward()
+    assert gathered.shape == (128, 3)
+    assert counted.names == ["_allgather_base_", "_reduce_scatter_base_"]
+    assert sizes_unknown.names == ["_allgather_base_"] * 2
+
+
+def test_a_tensor_that_the_backend_does_not_take(
+    many_processes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dist, "get_backend_config", lambda group=None: "cuda:nccl")
+    for ask in (gather, lambda x: mean_over_processes(x.sum(), 1)):
+        with pytest.raises(ValueError, match=r"cuda:nccl.* on the cpu: .*labels\.to\(z\.device\)"):
+            ask(torch.zeros(4, dtype=torch.int64))
 
 
 NO_LAUNCHER = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "SLURM_NTASKS", "PMI_RANK")

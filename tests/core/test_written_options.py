@@ -40,6 +40,10 @@ MEANT = [
     ("images: {cache: None}", "images.cache", None),
     ("loss: {temperatures: [0.1, 1e-1]}", "loss.temperatures", (0.1, 0.1)),
     ("text: {labels: [007, no, 'a, b']}", "text.labels", ("007", "no", "a, b")),
+    ("loss: {temperatures: 0.1}", "loss.temperatures", (0.1,)),
+    ("loss: {temperatures: '0.1, 1e-1'}", "loss.temperatures", (0.1, 0.1)),
+    ("text: {labels: intent}", "text.labels", ("intent",)),
+    ("text: {labels: 'area,issue'}", "text.labels", ("area", "issue")),
     ("ranks: {by: time, near: []}", "ranks.near", ()),
 ]
 
@@ -49,9 +53,7 @@ REFUSED = [
     ("epochs: 1.5", "epochs must be a whole number, .*1.5"),
     ("epochs: ~", "epochs must be a whole number, .*None"),
     ("epochs: yes", "epochs must be a whole number, .*'yes'"),
-    ("loss: {temperatures: 0.1}", r"loss.temperatures must be a list .*\[1, 2\].*'0.1'"),
     ("loss: {temperatures: [a, 2]}", "loss.temperatures must be a list .*'a'"),
-    ("text: {labels: intent}", r"text.labels must be a list .*\[a, b\].*'intent'"),
     ("images: {cache: maybe}", "images.cache must be true or false .*'maybe'"),
     ("loss: 3", "loss must be a group of options, got '3'"),
     ("los: {}", "los.* did you mean .*loss"),
@@ -178,7 +180,7 @@ def test_none_is_written_as_the_help_says() -> None:
     assert (config.name, config.images.cache, config.model.backbone) == (None, None, None)
 
 
-@pytest.mark.parametrize("value", ["5", "[a, 2]"])
+@pytest.mark.parametrize("value", ["a,2", "[a, 2]"])
 def test_a_list_is_asked_for_in_one_line(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("--ranks.near", "--loss.temperatures"):
         with pytest.raises(SystemExit):

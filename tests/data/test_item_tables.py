@@ -16,7 +16,7 @@ from PIL import Image
 from rince import RinceError, RinceWarning
 from rince.data.image.files import FileImages
 from rince.data.items import Items
-from rince.data.kinds import kind_of, load_splits, load_test
+from rince.data.kinds import item_table, kind_of, load_splits, load_test
 from rince.data.table import ItemTable, listed_files, read_items
 from rince.data.text.texts import Texts
 from rince.data.video.clips import VideoClips
@@ -185,7 +185,7 @@ def test_columns_that_are_named(photos: Path) -> None:
     ("change", "message"),
     [
         (lambda r: [HEADER, *r, r[0]], r"line 8: dogs/a.png is in line 2 already .*listed once"),
-        (lambda r: [HEADER, *r, ("", "x", "y", "train")], "line 8: no path"),
+        (lambda r: [HEADER, *r, ("", "x", "y", "train")], "line 8: no 'path'"),
         (lambda r: [HEADER, *r, ("dogs/b.png", "x", "", "train")], "line 8"),
         (lambda r: [HEADER, *r[:4], (*r[4][:3], "exam")], "line 6: the column 'split' is 'exam'"),
         (lambda r: [HEADER, *r[:4]], "'split' never says val or "),
@@ -205,8 +205,84 @@ def test_bad_tables(photos: Path, change: Any, message: str) -> None:
 def test_an_empty_class_is_named_by_its_line(photos: Path) -> None:
     rows = [*ROWS[:3], ("d.png", "cat", "", "train")]
     table = write_items(photos / "items.csv", [HEADER, *rows, *ROWS[4:]])
-    with pytest.raises(RinceError, match="line 5: the column 'class' is empty"):
+    with pytest.raises(RinceError, match="line 5: no 'class'"):
         loaded(table)
+
+
+TICKETS = [
+    *[("text", "product", "component"), ("a", "card", "pin"), ("b", "", ""), ("", "card", "pin")],
+    *[("c", "card", ""), ("d", "bank", "fee"), ("", "", "")],
+]
+
+
+@pytest.mark.parametrize(
+    ("empty", "kept", "count"),
+    [
+        ("skip", ["a: card/pin", "d: bank/fee"], 3),
+        ("unknown", ["a: card/pin", "b: unknown", "c: card/unknown", "d: bank/fee"], 2),
+        ("fill", ["a: card/pin", "b: card/pin", "c: card/pin", "d: bank/fee"], 2),
+    ],
+)
+def test_empty_cells(empty: Any, kept: list[str], count: int, tmp_path: Path) -> None:
+    # A row without a text has nothing to train on, whatever its class.
+    rows = TICKETS if empty == "skip" else [row for row in TICKETS if row[0]]
+    file = write_items(tmp_path / "tickets.csv", rows)
+    options = TrainConfig(str(file), table=TableOptions(empty=empty))
+    total = len(kept) + count * (empty == "skip")
+    with pytest.warns(RinceWarning, match=f"tickets.csv: {count} of {total} rows"):
+        texts = load_all(file, options)
+    paths = ["/".join(texts.taxonomy.paths[label]) for label in texts.labels.tolist()]
+    assert [f"{x}: {path}" for x, path in zip(texts.keys() or [], paths, strict=True)] == kept
+
+
+def test_all_rows_with_empty_cells_are_in_one_message(tmp_path: Path) -> None:
+    file = write_items(tmp_path / "tickets.csv", TICKETS)
+    with pytest.raises(RinceError, match="3 bad rows: ") as caught:
+        load_all(file, TrainConfig(str(file)))
+    for part in ("line 3: no 'component'", "line 4: no 'text'", "line 5: ", "table.empty"):
+        assert part in str(caught.value)
+    unknown = TrainConfig(str(file), table=TableOptions(empty="unknown"))
+    with pytest.raises(RinceError, match="line 4: no 'text'"):
+        load_all(file, unknown)
+
+
+@pytest.mark.parametrize("name", ["", "index", "Unnamed: 0"])
+def test_the_index_of_a_data_frame_is_no_label(name: str, tmp_path: Path) -> None:
+    rows = [(str(i), *row) for i, row in enumerate(TICKETS[1:2] * 4)]
+    file = write_items(tmp_path / "a.csv", [(name, *TICKETS[0]), *rows])
+    with pytest.warns(RinceWarning, match=r"running numbers"):
+        assert load_all(file, TrainConfig(str(file))).taxonomy.paths == (("card", "pin"),)
+    # Numbers that do not run are labels, and so is what is asked for.
+    if name:
+        write_items(file, [(name, *TICKETS[0]), *rows[::-1]])
+        assert load_all(file, TrainConfig(str(file))).taxonomy.num_ranks == 3
+        asked = TrainConfig(str(file), table=TableOptions(labels=(name,)))
+        assert load_all(file, asked).taxonomy.num_classes == 4
+
+
+@pytest.mark.parametrize("separator", ["\t", "|", ";"])
+def test_any_separator(separator: str, tmp_path: Path) -> None:
+    file = write_items(tmp_path / "a.csv", TICKETS[:2], delimiter=separator)
+    assert load_all(file, TrainConfig(str(file))).taxonomy.paths == (("card", "pin"),)
+
+
+@pytest.mark.parametrize("header", [("text", "class"), ("path", "class"), ("class", "group"), ()])
+def test_a_table_without_rows(header: tuple[str, ...], tmp_path: Path) -> None:
+    file = write_items(tmp_path / "a.csv", [header] if header else [])
+    with pytest.raises(RinceError, match="a.csv holds .* no rows"):
+        kind_of(str(file))
+
+
+def test_a_table_of_folders_names_an_empty_one(photos: Path) -> None:
+    (photos / "cats" / "tabby").mkdir(parents=True)
+    (photos / "@eaDir" / "x").mkdir(parents=True)
+    for name in ("c", "d", "e"):
+        (photos / f"{name}.png").unlink()
+    with pytest.raises(RinceError, match=r"2 folders .*cats"):
+        item_table(str(photos), photos / "items.csv")
+    (photos / "cats" / "tabby").rmdir()
+    (photos / "cats").rmdir()
+    assert len(item_table(str(photos), photos / "items.csv")[1]) == 3
 
 
 def test_missing_files_are_counted_and_ten_are_named(photos: Path) -> None:
@@ -298,8 +374,8 @@ def test_any_names_in_any_table(tmp_path_factory: pytest.TempPathFactory, data: 
         write_items(
             file, [("text", "up", "class"), *named], delimiter="\t" if suffix == ".tsv" else ","
         )
-    table = read_items(file, "text", None)
     try:
+        table = read_items(file, "text", None)
         tree, labels = table.classes()
     except RinceError:
         return

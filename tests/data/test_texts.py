@@ -157,12 +157,12 @@ def test_two_unicode_forms_of_a_label(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("words", "intent"), ("a", "b")], r"no column 'text'; its columns are words, intent: "),
+        ([("words", "intent"), ("a", "bb")], r"no column 'text'.* words, intent: .*'intent'"),
         ([("text",), ("a",)], "no column of labels; its columns are text: .*table.labels"),
         ([("text", "split"), ("a", "train")], "no column of labels; its columns are text, split"),
         ([HEADER, ROWS[0], ("  ", "bank", "transfer", "test"), ROWS[3]],
-         "line 3: no text .*column 'text'"),
-        ([HEADER, ROWS[0], ("a", "bank", "", "test")], "line 3: the column 'intent' is empty"),
+         "line 3: no 'text' .*table.empty"),
+        ([HEADER, ROWS[0], ("a", "bank", "", "test")], "line 3: no 'intent'"),
         ([HEADER, ROWS[0], ("a", "bank", "b", "later")], "line 3: the column 'split' is 'later'"),
         ([HEADER, *ROWS[:3]], "'split' never says val or validation"),
         ([HEADER, *ROWS[3:]], "'split' never says train"),

@@ -22,6 +22,8 @@ def test_knn_score_equals_pytorch_ood(k: int) -> None:
 def test_knn_score_bounds_and_errors() -> None:
     train = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     test = torch.tensor([[3.0, 0.0], [-1.0, 0.0]])
+    many = train.repeat(10, 1)
+    assert torch.equal(knn_ood_score(test, many), knn_ood_score(test, many, k=20))
     assert knn_ood_score(test, train, k=1).tolist() == [0.0, pytest.approx(math.sqrt(2))]
     assert knn_ood_score(test, train, k=2).tolist() == [pytest.approx(math.sqrt(2)), 2.0]
     for k in (0, 3):

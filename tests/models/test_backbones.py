@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
 from rince.models.backbones import SmallResNet, as_backbone, build_backbone
 from rince.models.heads import ProjectionHead
@@ -83,6 +84,22 @@ def test_grey_images_in_a_model_for_rgb() -> None:
 def test_pretrained_names() -> None:
     with pytest.raises(ValueError, match="no pretrained weights"):
         build_backbone("small-resnet", pretrained=True)
+
+
+@pytest.mark.parametrize("name", ["torchvision/resnet18", "timm/resnet18"])
+def test_pretrained_without_a_network(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    library, _, model = name.partition("/")
+    pytest.importorskip(library)
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no route to host")
+
+    target = "torchvision.models.get_model" if library == "torchvision" else "timm.create_model"
+    monkeypatch.setattr(target, offline)
+    with pytest.raises(RinceError, match=rf"no route to host.*{model}") as caught:
+        build_backbone(name, pretrained=True)
+    where = "checkpoints/resnet18" if library == "torchvision" else "hf download timm/resnet18"
+    assert where in str(caught.value)
 
 
 def test_embeddings_have_unit_length_in_fp32() -> None:

@@ -821,7 +821,7 @@ def test_summary_counts(paths: tuple[tuple[str, ...], ...]) -> None:
 def test_summary_reads_as_a_table() -> None:
     lines = str(Taxonomy.cifar100().describe(batch_size=101)).splitlines()
     assert lines[0] == "classes: 100, ranks: 2"
-    assert lines[1].endswith("keys per image, batch 101")
+    assert lines[1].endswith("keys per item, batch 101")
     # 101 images: 100 others; 1 in 100 of the same class, 4 in 100 siblings.
     assert lines[2].split() == ["1", "class", "100", "100", "100", "1.0"]
     assert lines[3].split() == ["2", "level", "2", "20", "200", "100", "4.0"]
@@ -850,15 +850,15 @@ def test_summary_warnings() -> None:
     assert "rank 3" not in skipped
     few = warnings(Taxonomy.cifar100().paths, batch=11)
     assert "batch of 11 holds 0.4 keys of rank 2" in few  # 10 others, 4 in 100 of them siblings
-    assert "classes without images (1): y" in warnings([("x",), ("y",)], 2, [5, 0])
+    assert "classes without items (1): y" in warnings([("x",), ("y",)], 2, [5, 0])
 
 
 def test_describe_refuses() -> None:
     tree = Taxonomy([("x",), ("y",)])
     for counts in ([1], [1, 2, 3], [3, -1], [[1, 2], [3, 4]]):
-        with pytest.raises(ValueError, match="counts must be one number of images for each"):
+        with pytest.raises(ValueError, match="counts must be one number of items for each"):
             tree.describe(2, counts)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="counts sum to 5 images: too few for a batch of 6"):
+    with pytest.raises(ValueError, match="counts sum to 5 items: too few for a batch of 6"):
         tree.describe(6, [2, 3])
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         tree.describe(0)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rince.reports.page import write_report
 from rince.reports.run_report import distinct_names
 from rince.reports.table import comparison_rows, format_metric, markdown_table, print_table
 
@@ -145,6 +146,27 @@ def test_marks_are_the_best_as_printed(values):
         marks = [cell.best for cell in cells_of(runs, key).values()]
         tied = min(printed) == max(printed)
         assert marks == [not tied and value == best for value in printed]
+
+
+def test_nothing_is_best_across_other_data(make_run, tmp_path, capsys):
+    runs = [make_run("one", quality=0.7), make_run("two", quality=0.5)]
+    info = {**runs[1].evaluation.info, "data": "cifar100"}
+    runs[1] = replace(runs[1], evaluation=replace(runs[1].evaluation, info=info))
+    assert not any(cell.best for _, of_line in comparison_rows(runs).lines for cell in of_line)
+    print_table(runs)
+    note = "different data sets: fashion-mnist, cifar100"
+    assert note in capsys.readouterr().out
+    page = write_report(runs, tmp_path / "report.html").read_text()
+    assert note in page
+    assert 'class="best"' not in page
+
+
+def test_the_levels_between_have_columns(make_run):
+    run = make_run("one")
+    measured = {f"retrieval/depth-{d}/{m}": 0.5 for d in (2, 3) for m in ("R@1", "mAP")}
+    metrics = {**run.evaluation.metrics, **measured}
+    run = replace(run, evaluation=replace(run.evaluation, metrics=metrics))
+    assert measured.keys() <= {column.key for column in comparison_rows([run]).columns}
 
 
 def test_seconds_are_shown_but_none_is_best(make_run):

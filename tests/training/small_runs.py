@@ -14,6 +14,19 @@ from rince.training.config import ImageOptions, OptimOptions, TrainConfig
 
 STEPS = 96 * 4 // 5 // 32  # an epoch of small_config; a fifth of the 96 images is held out
 
+# Of the last of four tasks on two machines.
+SLURM = {
+    "SLURM_NTASKS": "4",
+    "SLURM_NNODES": "2",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_JOB_NAME": "train",
+    "SLURM_JOB_ID": "1",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_NODELIST": "node[1-2]",
+}
+
 
 def small_config(images: Path, output: Path, **changes: object) -> TrainConfig:
     values: dict[str, object] = {

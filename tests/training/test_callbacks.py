@@ -81,9 +81,9 @@ def test_the_speed_is_that_of_the_steps(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    line = EpochLine(HistoryLogger(tmp_path), batch_size=8)
+    line = EpochLine(HistoryLogger(tmp_path))
     trainer: Any = SimpleNamespace(is_global_zero=True, current_epoch=0, max_epochs=2, world_size=3)
-    module: Any = None
+    module: Any = SimpleNamespace(config=SimpleNamespace(batch_size=8))
     with caplog.at_level(logging.INFO, "rince"):
         for epoch in (0, 1):
             trainer.current_epoch = epoch

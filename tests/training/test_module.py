@@ -158,7 +158,7 @@ def test_a_trained_run_comes_back(image_tree: Path, tmp_path: Path) -> None:
     config = small_config(image_tree, tmp_path, epochs=1, optim=OptimOptions(warmup_epochs=0))
     folder = train(config)
     run = load_run(folder)
-    assert run.config == config.with_defaults(kind_named("images"))  # the default of images
+    assert run.config == config.with_defaults(kind_named("images")).sized(76, 1)
     assert run.taxonomy.classes == ("blue", "green", "orange", "red")
     assert run.spec == InputSpec.images(3, 16)
     assert run.step == STEPS

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from small_runs import STEPS, disturbed, flat_backbone, small_config
 
+from rince.cli.main import main
 from rince.core.checks import RinceError, RinceWarning
+from rince.training import run
 from rince.training.checkpoint import read_checkpoint
-from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE
+from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config
 from rince.training.history import HISTORY_FILE, read_history
 from rince.training.logs import logger, logging_to
+from rince.training.module import lr_factor
 from rince.training.run import resume, train
 
 
@@ -39,7 +42,7 @@ def test_a_finished_run_says_so(image_tree: Path, tmp_path: Path) -> None:
 def test_ctrl_c_is_not_success(image_tree: Path, tmp_path: Path) -> None:
     config = small_config(image_tree, tmp_path, name="run", knn_every=0)
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=f"{STEPS} of .*--resume .*/run "):
         train(config, disturbed(STEPS + 1, _stop))
     assert signal.getsignal(signal.SIGINT) is handler
     folder = tmp_path / "run"
@@ -50,6 +53,61 @@ def test_ctrl_c_is_not_success(image_tree: Path, tmp_path: Path) -> None:
     assert resumed == folder.resolve() == (tmp_path / "latest").resolve()
     assert read_checkpoint(folder)["global_step"] == 3 * STEPS
     assert (folder / ABOUT_FILE).exists()
+
+
+def test_ctrl_c_before_there_is_a_run(
+    image_tree: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = small_config(image_tree, tmp_path, name="run", knn_every=0)
+    with pytest.raises(KeyboardInterrupt, match="start it again"):
+        train(config, disturbed(1, _stop))
+    assert not (tmp_path / "latest").is_symlink()
+    monkeypatch.setattr(run, "load_splits", lambda *_, **__: _stop())
+    assert main(["train", str(image_tree)]) == 130
+    assert "--resume" not in capsys.readouterr().err
+
+
+def test_the_first_step_fails(image_tree: Path, tmp_path: Path) -> None:
+    def fail() -> None:
+        raise ValueError("out of memory")
+
+    good = train(
+        small_config(image_tree, tmp_path, name="good", knn_every=0, epochs=1), flat_backbone()
+    )
+    with pytest.raises(ValueError, match="out of memory"):
+        train(small_config(image_tree, tmp_path, name="bad", knn_every=0), disturbed(1, fail))
+    assert not (tmp_path / "bad").exists()
+    assert (tmp_path / "latest").resolve() == good.resolve()
+
+
+def test_a_finished_run_is_lengthened(
+    image_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small_config(image_tree, tmp_path, name="run", knn_every=0)
+    folder = train(config, flat_backbone())
+    before = (folder / CONFIG_FILE).read_text()
+    resume(folder, progress=False, backbone=flat_backbone())  # nothing is left to do
+    assert "--epochs" in capsys.readouterr().out
+    for epochs in (2, 3):
+        with pytest.raises(ValueError, match=rf"3 epochs.*got {epochs}"):
+            resume(folder, epochs=epochs, progress=False, backbone=flat_backbone())
+    assert (folder / CONFIG_FILE).read_text() == before
+    resume(folder, epochs=5, progress=False, backbone=flat_backbone())
+    assert read_checkpoint(folder)["global_step"] == 5 * STEPS
+    assert read_config(folder).epochs == 5
+    assert json.loads((folder / ABOUT_FILE).read_text())["planned_steps"] == 5 * STEPS
+    # From the first step on, the rate of a run of so many epochs.
+    rates = [lr for step, lr in read_history(folder)["train/lr"] if step > 3 * STEPS]
+    total = 5 * STEPS
+    assert config.optim.lr is not None
+    wanted = [
+        config.optim.lr * lr_factor(step, total, round(total * 0.5 / 5), 1e-3)
+        for step in range(3 * STEPS, total)
+    ]
+    assert rates == pytest.approx(wanted, rel=1e-6)
 
 
 @pytest.mark.parametrize(

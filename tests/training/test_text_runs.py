@@ -118,7 +118,13 @@ def test_other_texts_and_other_data(
     quick = ["--device", "cpu", "--probe-epochs", "1", "--map-points", "0"]
     assert main(["evaluate", str(run), "--data", other, *quick]) == 0
     assert "note: " in capsys.readouterr().out
+    body = str(write_table(tmp_path / "body.csv", [("id", "body"), ("1", "a cat"), ("2", "b")]))
+    assert main(["evaluate", str(run), "--ood", body, "--text.column", "body", *quick]) == 0
+    assert "OOD" in capsys.readouterr().out
     for given, message in (
+        (["--ood", body], "table.column"),
+        (["--data", "nowhere.csv"], "there is no file or folder nowhere.csv"),
+        (["--test", "nowhere"], "there is no file or folder nowhere"),
         (["--data", str(image_tree)], f"{image_tree} holds no texts"),
         (["--ood", "digits"], "column 'text'"),
         (["--ood", str(tmp_path / "none.csv")], "none.csv"),
@@ -231,14 +237,19 @@ def test_what_does_not_go_together(words: Path, model: str, tmp_path: Path) -> N
 def test_the_command_line(words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = parse([str(words), "--text.labels", "[domain, word]", "--text.layers", "3"])
     assert (config.text.labels, config.text.layers) == (("domain", "word"), 3)
-    run = config.with_defaults(kind_of(config.data))
+    run = config.with_defaults(kind_of(config.data)).sized(10_000, 2)
     assert run.model.backbone == "all-MiniLM-L6-v2"
     assert (run.optim.optimizer, run.optim.lr) == ("adamw", 1e-3)
     assert parse(["a/b.csv"]).run_name() == "b-rince-out-in-seed0"
     images = kind_of("photos/")
-    run = parse(["photos/", "--optim.lr", "0.1"]).with_defaults(images)
+    run = parse(["photos/", "--optim.lr", "0.1"]).with_defaults(images).sized(10_000, 2)
     assert (run.optim.optimizer, run.optim.lr) == ("sgd", 0.1)
-    assert parse(["photos/"]).with_defaults(images).optim.lr == 0.5
+    # The paper's 0.5 for 512 images a step, of all processes.
+    by_batch = [
+        parse(["photos/", "--batch-size", size]).with_defaults(images).sized(10_000, processes)
+        for size, processes in (("256", 1), ("256", 2), ("64", 1))
+    ]
+    assert [run.optim.lr for run in by_batch] == [0.25, 0.5, 0.0625]
     assert main(["ranks", str(words), "--batch-size", "8", "--names"]) == 0
     out = capsys.readouterr().out
     assert "56 training texts" in out

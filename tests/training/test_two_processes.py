@@ -6,10 +6,27 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import lightning.pytorch as pl
+import pytest
 import torch
+import torch.distributed as dist
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
+from lightning.pytorch.strategies import DDPStrategy
+from small_runs import SLURM, flat_backbone
+from torch import nn
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from collectives import Collectives
+from rince import Taxonomy
+from rince.core.input_spec import InputSpec
+from rince.data.batches import BatchViews, ImageBatch
+from rince.models.backbones import build_backbone
 from rince.training.checkpoint import read_checkpoint
+from rince.training.config import ModelOptions, TrainConfig
+from rince.training.module import RankedModule
+from rince.training.run import _processes
 
 # Writes each process's own weights and queue at the end, to be compared.
 SCRIPT = """
@@ -23,6 +40,7 @@ from rince.core.distributed import process_index
 
 def on_train_end(self, trainer, module):
     torch.save(module.state_dict(), Path(sys.argv[1]) / f"state{process_index()}.pt")
+    assert not trainer.strategy.model.broadcast_buffers
 
 EpochLine.on_train_end = on_train_end
 sys.exit(main(sys.argv[2:]))
@@ -66,6 +84,96 @@ def _torchrun(
     )
 
 
+def test_collectives_of_a_step() -> None:
+    """Of 64 processes, by torch's stand-in for a backend: keys once, labels and ids in one, and
+    the gradient of the keys; the sizes in the first step alone."""
+    spec, tree = InputSpec.images(size=16), Taxonomy([("a", "b"), ("a", "c")])
+    generator = torch.Generator().manual_seed(0)
+    views = tuple(torch.rand(4, 3, 16, 16, generator=generator) for _ in range(2))
+    batch = ImageBatch(views, torch.tensor([0, 1, 0, 1]), torch.arange(4), seed=0)
+    for model, backward in (
+        (ModelOptions(), 1),
+        (ModelOptions(momentum=0.9, queue_size=1000), 0),  # keys without a gradient
+    ):
+        config = TrainConfig("photos", model=model)
+        dist.init_process_group("fake", store=FakeStore(), rank=3, world_size=64)
+        try:
+            module = RankedModule(flat_backbone(), tree, config, spec=spec)
+            make = module._momentum_pairs if model.momentum else module._pairs
+            for extra in (1, 0):
+                with Collectives() as counted:
+                    pairs = make(batch, BatchViews(batch, None))
+                    (pairs.query.sum() + pairs.key.sum()).backward()
+                assert (
+                    counted.names
+                    == ["_allgather_base_"] * (2 + extra) + ["_reduce_scatter_base_"] * backward
+                )
+            assert len(pairs.key) == 64 * (4 if model.momentum else 8) + model.queue_size
+        finally:
+            dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("variables", "options", "expected"),
+    [
+        ({}, {"devices": "1"}, (1, 1)),
+        ({}, {"devices": "1", "num_nodes": 3}, (1, 3)),
+        ({}, {"devices": "2"}, (2, 1)),
+        (SLURM, {"devices": "1"}, (2, 2)),
+    ],
+)
+def test_processes_of_a_run(
+    variables: dict[str, str],
+    options: dict[str, Any],
+    expected: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    config = TrainConfig("photos", accelerator="cpu", **options)
+    chosen = _processes(config)
+    trainer = pl.Trainer(**chosen, logger=False, enable_checkpointing=False)
+    assert (trainer.num_devices, trainer.num_nodes) == expected
+    assert ("strategy" in chosen) == (expected != (1, 1))
+    config.model.sync_batch_norm = True
+    if "strategy" not in chosen:
+        assert _processes(config) == chosen  # one process normalises by its images anyway
+        return
+    with pytest.raises(ValueError, match=r"sync_batch_norm needs GPUs .* the cpu"):
+        _processes(config)
+    monkeypatch.setattr(DDPStrategy, "root_device", torch.device("cuda:0"))
+    assert _processes(config)["sync_batchnorm"]
+
+
+def test_tasks_that_are_not_spread_over_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
+    with pytest.raises(ValueError, match="--ntasks-per-node"):
+        _processes(TrainConfig("photos", accelerator="cpu"))
+
+
+def test_synchronised_batch_norm_keeps_the_checkpoint() -> None:
+    """What Lightning does on GPUs: all batch norms, those of the momentum encoder too, and the
+    same names and values in the checkpoint."""
+    spec, config = (
+        InputSpec.images(size=16),
+        TrainConfig("photos", model=ModelOptions(momentum=0.9)),
+    )
+    backbone = build_backbone("tiny-resnet", spec)
+    module = RankedModule(backbone, Taxonomy([("a", "b"), ("a", "c")]), config, spec=spec)
+    before = {name: x.clone() for name, x in module.state_dict().items()}
+    count = sum(isinstance(part, nn.BatchNorm2d) for part in module.modules())
+    converted = TorchSyncBatchNorm().apply(module)
+    synchronised = [x for x in converted.modules() if isinstance(x, nn.SyncBatchNorm)]
+    assert len(synchronised) == count > 0
+    after = converted.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], x) for name, x in before.items())
+    # At evaluation it is a batch norm as any other, so a CPU will do.
+    assert converted.eval()(torch.rand(2, 3, 16, 16)).shape == (2, backbone.feature_dim)
+
+
 def test_a_full_disk_stops_both_processes(image_tree: Path, tmp_path: Path) -> None:
     found = _torchrun(FULL_DISK, image_tree, tmp_path, "--epochs", "1", "--knn-every", "0")
     assert [(tmp_path / f"status{i}").read_text() for i in (0, 1)] == ["1", "1"]
@@ -74,13 +182,15 @@ def test_a_full_disk_stops_both_processes(image_tree: Path, tmp_path: Path) -> N
 
 
 def test_torchrun(image_tree: Path, tmp_path: Path) -> None:
-    _torchrun(
+    found = _torchrun(
         SCRIPT,
         image_tree,
         tmp_path,
         *("--epochs", "2", "--optim.lr", "0.05"),
         *("--model.momentum", "0.9", "--model.queue-size", "40"),
     )
+    assert found.stdout.count("next:") == 1
+    assert "sync_dist" not in found.stderr
     first, second = (torch.load(tmp_path / f"state{i}.pt") for i in (0, 1))
     for name in first:
         if "running_" not in name and "num_batches" not in name:  # batch norm: each its own

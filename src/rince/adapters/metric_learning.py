@@ -45,7 +45,8 @@ class RankedInfoNCELoss(losses.BaseMetricLossFunction):  # type: ignore[misc]
         ranks: a class tree, or ranks from a score matrix such as
             ``rince.Similarity.from_matrix(scores, names).by_thresholds([0.8, 0.5])``. Labels are
             positions in its ``classes``. None: same label or not, one rank.
-        temperatures: one per rank, rising.
+        temperatures: one per rank, rising; None: as of :class:`rince.RankedInfoNCE`, (0.1, 0.225),
+            of which one rank takes the first.
         variant, positives, validate: as in :func:`rince.ranked_info_nce`.
         distance: any of the library's that gives a matrix. Distances are negated. The default,
             CosineSimilarity, goes through the streamed engine where batches are large.
@@ -66,20 +67,26 @@ class RankedInfoNCELoss(losses.BaseMetricLossFunction):  # type: ignore[misc]
         self,
         ranks: Taxonomy | ClassRanks | None = None,
         *,
-        temperatures: float | Sequence[float] | Tensor,
+        temperatures: float | Sequence[float] | Tensor | None = None,
         variant: Variant = "out-in",
         positives: Positives = "exclusive",
         validate: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        taus = check_temperatures(temperatures, validate)
-        match_num_ranks(len(taus), 1 if ranks is None else ranks.num_ranks)
+        num_ranks = 1 if ranks is None else ranks.num_ranks
+        if temperatures is None:
+            temperatures = (0.1, 0.225)[:num_ranks]
+        match_num_ranks(len(check_temperatures(temperatures, validate)), num_ranks)
         self.ranks = ranks
         self.temperatures = temperatures
         self.variant: Variant = variant
         self.positives: Positives = positives
         self.validate = validate
+
+    def extra_repr(self) -> str:
+        given = f"temperatures={self.temperatures}, variant={self.variant!r}"
+        return ", ".join(filter(None, [given, super().extra_repr()]))
 
     def get_default_distance(self) -> Any:
         return distances.CosineSimilarity()

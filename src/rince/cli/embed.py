@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   rince search one.jpg --gallery embeddings.npz --run runs/latest
   rince embed runs/on-videos videos/                    one vector per clip
   rince embed runs/on-texts questions.csv               one vector per text
+  torchrun --nproc-per-node 8 -m rince embed runs/latest photos/   several GPUs
 
 in Python:
   file = numpy.load("embeddings.npz")
@@ -65,6 +66,7 @@ def run(arguments: Sequence[str]) -> None:
 
     from rince.core.checks import require
     from rince.core.devices import known_device
+    from rince.core.shared_work import parts_in
     from rince.evaluation.embeddings import require_writable, save_embeddings
     from rince.training.encoders import embed_data, load_encoder
 
@@ -74,10 +76,11 @@ def run(arguments: Sequence[str]) -> None:
     device = known_device(given.device)
     encoder = load_encoder(Path(given.run), given.space)
     started = time.perf_counter()
-    embeddings = embed_data(
-        encoder, given.data, given.column, device, given.batch_size, skip=given.skip_unreadable
-    )
-    save_embeddings(embeddings, output)
+    with parts_in(output.with_name(output.name + ".parts")):
+        embeddings = embed_data(
+            encoder, given.data, given.column, device, given.batch_size, skip=given.skip_unreadable
+        )
+        save_embeddings(embeddings, output)
     size, seconds = embeddings.vectors.shape[1], time.perf_counter() - started
     space = "the features of the backbone" if encoder.embedding_dim is None else "the embedding"
     print(

@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   rince evaluate runs/* --skip-done --ood more-photos/      only what is not there yet
   rince evaluate photos.npz --labels photos.csv             embeddings made elsewhere
   rince evaluate runs/latest/export --data photos/          any export, on other data
+  torchrun --nproc-per-node 8 -m rince evaluate runs/latest several GPUs
 """
 NOT_ASKED = {"knn_k", "gallery_queries", "gallery_neighbours"}  # in Python only
 
@@ -31,6 +32,7 @@ def run(arguments: Sequence[str]) -> None:
     """Evaluate runs one after the other; results go into their folders."""
     parser = HelpfulParser(
         prog="rince evaluate",
+        aliases={"--text.column": "--table.column"},
         description="Evaluate trained runs, frozen: linear probe, kNN, retrieval at every level of "
         "the class tree, rank order, out-of-distribution detection, on the backbone's features and "
         "on the embedding that the loss saw. Results go into the run's folder, beside those that "
@@ -76,6 +78,13 @@ def run(arguments: Sequence[str]) -> None:
         "--data", type=str, default=None, help="evaluate on these data in place of the run's own"
     )
     parser.add_argument(
+        "--table.column",
+        dest="column",
+        default=None,
+        help="column of the texts or paths in the tables of --ood, --test and --data (default: as "
+        "at the training)",
+    )
+    parser.add_argument(
         "--splits",
         type=str,
         default=None,
@@ -103,19 +112,25 @@ def run(arguments: Sequence[str]) -> None:
         help="measure only what the results do not hold yet: of runs that have some, new outliers "
         "and tests. Results are those of the present weights",
     )
+    parser.add_argument(
+        "--verbose", action="store_true", help="print every number, not only the table"
+    )
     given = parser.parse_args(with_underscores(arguments))
     outliers, tests = named_outliers(given.ood or []), named_outliers(given.test or [], "--test")
 
-    from rince.core.checks import require
+    from rince.core.checks import require, warn
     from rince.core.devices import known_device
+    from rince.core.shared_work import parts_in
     from rince.evaluation.elsewhere import VECTOR_SUFFIXES, evaluate_embeddings, results_folder
+    from rince.models.exported import EXPORT_FILE
     from rince.training.evaluation import evaluate_run, not_measured
-    from rince.training.folder import is_evaluated
+    from rince.training.folder import CHECKPOINT_FILE, is_evaluated
 
     asked_for = {f.name for f in fields(EvaluationOptions)} - NOT_ASKED
     options = EvaluationOptions(**{name: getattr(given, name) for name in asked_for})
     device = known_device(given.device)
     done: set[Path] = set()
+    evaluated: list[Path] = []
     for name in given.runs:
         folder = Path(name).resolve()  # runs/latest is a link to another of runs/*
         if folder in done:
@@ -129,34 +144,54 @@ def run(arguments: Sequence[str]) -> None:
             )
             levels = None if given.levels is None else given.levels.split(",")
             found = evaluate_embeddings(folder, given.labels, levels=levels, options=options)
-            _show(f"{folder.name}, results in {results_folder(folder)}", found)
+            _say(results_folder(folder), found, given.verbose)
+            evaluated.append(folder)
             continue
         require(given.labels is None, f"--labels is for files of embeddings, but {name} is a run")
+        holds_one = any((folder / file).is_file() for file in (CHECKPOINT_FILE, EXPORT_FILE))
+        if len(given.runs) > 1 and folder.exists() and not holds_one:
+            warn(f"left out: {name} holds no checkpoint ({CHECKPOINT_FILE}), so it is no run yet")
+            continue
         only_named = given.skip_done and is_evaluated(folder)
         asked = not_measured(folder, outliers, tests) if only_named else (outliers, tests)
         if only_named and not any(asked):
+            print(f"{folder.name}: nothing new is asked, its results stay")
             continue
-        evaluation = evaluate_run(
-            folder,
-            asked[0],
-            tests=asked[1],
-            only_named=only_named,
-            options=options,
-            data=given.data,
-            data_root=given.data_root,
-            splits_folder=given.splits,
-            split=given.split,
-            skip_unreadable=given.skip_unreadable,
-            device=device,
-        )
-        _show(folder.name, evaluation)
+        with parts_in(folder / "encoded"):
+            evaluation = evaluate_run(
+                folder,
+                asked[0],
+                tests=asked[1],
+                only_named=only_named,
+                options=options,
+                data=given.data,
+                data_root=given.data_root,
+                column=given.column,
+                splits_folder=given.splits,
+                split=given.split,
+                skip_unreadable=given.skip_unreadable,
+                device=device,
+            )
+        _say(folder, evaluation, given.verbose)
+        evaluated.append(folder)
+    if evaluated:
+        from rince.reports.compare import read_run
+        from rince.reports.table import print_table
+
+        print()
+        print_table([read_run(folder) for folder in evaluated])
 
 
-def _show(name: str, evaluation: Evaluation) -> None:
-    print(f"{name} ({evaluation.info['evaluate_seconds']:.0f} s)")
-    width = max(32, *(len(metric) + 2 for metric in evaluation.metrics))
-    for metric, value in evaluation.metrics.items():
-        print(f"  {metric:{width}}{value:8.4f}")
+def _say(folder: Path, evaluation: Evaluation, verbose: bool) -> None:
+    from rince.evaluation.results import RESULTS_FILE
+
+    seconds, file = evaluation.info["evaluate_seconds"], folder / RESULTS_FILE
+    metrics = evaluation.metrics
+    print(f"{folder.name} ({seconds:.0f} s): all {len(metrics)} numbers are in {file}")
+    if verbose:
+        width = max(32, *(len(metric) + 2 for metric in metrics))
+        for metric, value in metrics.items():
+            print(f"  {metric:{width}}{value:8.4f}")
 
 
 def named_outliers(sources: Sequence[str], option: str = "--ood") -> dict[str, str]:

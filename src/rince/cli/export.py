@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +10,9 @@ from rince._version import __version__
 from rince.cli.parser import HelpfulParser, add_space, with_underscores
 
 if TYPE_CHECKING:
-    from rince.models.encoders import Encoder
     from rince.models.exported import ImageEncoder
     from rince.models.options import Space
-    from rince.training.checkpoint import TrainedRun
 
-CARD_FILE = "README.md"
 LAYOUT_NAMES = ("rince-prototype", "supcontrast")  # of rince.models.layouts, which needs torch
 LIBRARIES = ("torchvision", "timm")
 EXAMPLES = """examples:
@@ -35,6 +30,7 @@ what it writes of a run on images or videos:
   README.md          a model card with what `rince evaluate` measured; the licence is yours to add
 
 in Python:
+  rince.export_run("runs/latest")                the same, from a program
   encoder = rince.load_exported("runs/latest/export")
   features = encoder.module(encoder.normalised(pixels))    pixels: (B, C, [T,] S, S) uint8
 
@@ -97,7 +93,7 @@ def run(arguments: Sequence[str]) -> None:
     given = parser.parse_args(with_underscores(arguments))
 
     from rince.core.checks import require
-    from rince.training.checkpoint import load_run
+    from rince.reports.export import CARD_FILE, export_run, write_export
 
     output = None if given.output is None else Path(given.output)
     of_checkpoint = {n: getattr(given, n) for n in ("backbone", "mean", "std")}
@@ -122,60 +118,14 @@ def run(arguments: Sequence[str]) -> None:
         print(f"next: rince evaluate {output} --data DATA; rince embed {output} DATA")
         return
     require(given.size is None, "--size: a run knows the size of its images")
-    trained = load_run(Path(given.run).resolve())  # runs/latest may soon be another run
     space: Space | None = given.space
     if given.head:
         require(space != "backbone", "--head is --space embedding: leave out one of the two")
         space = "embedding"
         print("note: --head is --space embedding now")
-    folder = export_run(trained, output, space=space, onnx=not given.no_onnx)
+    folder = export_run(given.run, output, space=space, onnx=not given.no_onnx)
     _show(folder)
     print(f"next: fill in the licence in {folder / CARD_FILE}; rince embed {folder} DATA")
-
-
-def export_run(
-    trained: TrainedRun,
-    folder: Path | None = None,
-    *,
-    space: Space | None = None,
-    onnx: bool = True,
-) -> Path:
-    """Write weights, facts, ONNX and model card into a new folder, all of them or none.
-
-    Args:
-        folder: to make; None: ``export`` in the run's.
-        space: embedding, with the projection head, or backbone; None: the run's own.
-        onnx: write the ONNX file, too; of texts there is none.
-    """
-    from rince.training.checkpoint import trained_encoder
-
-    encoder = trained_encoder(trained, space)
-    folder = trained.folder / "export" if folder is None else folder
-    return write_export(encoder, folder, lambda found: _card(trained, encoder, found), onnx=onnx)
-
-
-def write_export(
-    encoder: Encoder, folder: Path, card: Callable[[float | None], str], *, onnx: bool = True
-) -> Path:
-    """Write an encoder into a new folder, whole or not at all.
-
-    Args:
-        card: the text of its model card, from the largest difference of the ONNX file to torch.
-    """
-    from rince.core.checks import RinceError
-    from rince.models.onnx_file import ONNX_FILE
-
-    if folder.exists():  # a licence may have been written into its card
-        raise RinceError(f"{folder} is there already: remove it, or choose another -o FOLDER")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as made:
-        part = Path(made) / "part"  # the temporary folder itself is for its owner's eyes only
-        part.mkdir()
-        encoder.save(part)
-        difference = encoder.write_onnx(part / ONNX_FILE) if onnx else None
-        (part / CARD_FILE).write_text(card(difference), encoding="utf-8")
-        part.rename(folder)
-    return folder
 
 
 def _show(folder: Path) -> None:
@@ -193,32 +143,4 @@ def _foreign_card(source: str, encoder: ImageEncoder) -> str:
         f"# {Path(source).name}\n\nA {encoder.backbone} that was trained elsewhere, taken from "
         f"`{source}` by rince {__version__}; licence and training data are those of its source.\n\n"
         f"{pixel_usage(encoder, scaled)}\n"
-    )
-
-
-def _card(trained: TrainedRun, encoder: Encoder, onnx_difference: float | None) -> str:
-    from rince.core.checks import warn
-    from rince.evaluation.results import load_evaluation
-    from rince.reports.model_card import model_card
-    from rince.training.config import to_dict
-    from rince.training.folder import ABOUT_FILE, is_evaluated
-
-    folder, about = trained.folder, trained.folder / ABOUT_FILE
-    evaluation = load_evaluation(folder) if is_evaluated(folder) else None
-    if evaluation is None:
-        warn(
-            f"{folder.name} has no results, or was trained on since: the model card has none. Run "
-            f"`rince evaluate {folder}`, then export again"
-        )
-    return model_card(
-        encoder,
-        name=folder.name,
-        label=trained.config.label(trained.objective),
-        objective=trained.objective,
-        config=to_dict(trained.config),
-        step=trained.step,
-        ranks=trained.ranks,
-        about=json.loads(about.read_text()) if about.exists() else {},
-        evaluation=evaluation,
-        onnx_difference=onnx_difference,
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 from rince._version import __version__
 from rince.core.checks import RinceError, RinceWarning
@@ -23,6 +25,7 @@ VERBS = {
     "search": "find the images, clips or texts that are most similar to a query",
     "demo": "all of it on Fashion-MNIST in a few minutes",
 }
+SHARED = ("evaluate", "embed")  # by several processes, if they are started
 
 HELP = f"""rince {__version__}: contrastive learning with ranked positives (RINCE, AAAI 2022)
 
@@ -57,20 +60,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         with _plain_warnings():
-            importlib.import_module(f"rince.cli.{verb}").run(rest)
+            run = partial(importlib.import_module(f"rince.cli.{verb}").run, rest)
+            if verb in SHARED and _several_processes():
+                from rince.core.shared_work import lead
+
+                lead(run)
+            else:
+                run()
     except Exception as error:
         message = _message(error)
         if message is None:
             raise
         print(f"rince {verb}: {message}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(
-            "\nstopped; `rince train --resume RUN` goes on from the last checkpoint",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as stop:  # a training says how it goes on
+        print(f"\n{str(stop) or 'stopped'}", file=sys.stderr)
         return 130
     return 0
+
+
+def _several_processes() -> bool:
+    """Whether torchrun or srun started this program more than once."""
+    given = os.environ
+    count = given.get("WORLD_SIZE" if "RANK" in given else "SLURM_STEP_NUM_TASKS", "1")
+    return int(count) > 1
 
 
 @contextmanager
@@ -80,7 +93,9 @@ def _plain_warnings() -> Iterator[None]:
 
     def plain(message: Warning | str, category: type[Warning], *where: object) -> str:
         if issubclass(category, RinceWarning):
-            return f"warning: {message}\n"
+            from rince.core.distributed import is_first_process  # torch, which warned by now
+
+            return f"warning: {message}\n" if is_first_process() else ""
         return usual(message, category, *where)  # type: ignore[arg-type]
 
     warnings.formatwarning = plain  # type: ignore[assignment]

@@ -7,10 +7,10 @@ import difflib
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn, get_args, get_origin
 
 from rince.core.checks import import_extra
-from rince.core.options import expected
+from rince.core.options import expected, near_words, without_none
 from rince.models.options import Space
 
 jsonargparse = import_extra("jsonargparse", "train")
@@ -70,13 +70,22 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
         given: list[str] = []
         for argument in sys.argv[1:] if args is None else args:
             name, equals, value = argument.partition("=")
-            if argument == "None" and given and given[-1].startswith("--"):
-                argument = "null"
-            elif name.startswith("--"):
-                value = "null" if value == "None" else value
-                argument = self._aliases.get(name, name) + equals + value
+            if name.startswith("--"):
+                name = self._aliases.get(name, name)
+                argument = name + equals + (self._as_typed(name, value) if equals else "")
+            elif given and given[-1].startswith("--"):
+                argument = self._as_typed(given[-1], argument)
             given.append(argument)
         return super().parse_args(given, *rest, **options)
+
+    def _as_typed(self, option: str, value: str) -> str:
+        """A value as jsonargparse takes it: None is null, ``a,b`` a list where one is expected."""
+        if value == "None":
+            return "null"
+        action = next((a for a in self._actions if option in a.option_strings), None)
+        hint, _ = without_none(getattr(action, "_typehint", None))
+        plain = get_origin(hint) is tuple and value not in ("null", "~") and value[:1] != "["
+        return f"[{value}]" if plain else value
 
     def format_help(self) -> str:
         for action in self._actions:  # --loss FILE and the like: --config does it for all
@@ -96,7 +105,7 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
         )
         value = re.search(r"(?:Got value|Given value): (.*)", given)
         if hint is not None and value is not None:
-            text = f"--{key} must be {expected(hint)}, got {value[1]}"
+            text = f"--{key} must be {expected(hint)}, got {value[1]}{near_words(hint, value[1])}"
         hints = []
         named = re.findall(r"--[\w.]+|(?<=Key ')[\w.]+|(?<=key ')[\w.]+", text)
         in_files = re.findall(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)

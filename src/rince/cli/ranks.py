@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from rince.cli.parser import HelpfulParser, with_underscores
+from rince.core.checks import require
 from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
 from rince.ranks.options import RankOptions
 from rince.training.config import TrainConfig
@@ -66,20 +67,27 @@ def run(arguments: Sequence[str]) -> None:
     if config.scores is not None and not config.rules():
         config, chosen = replace(config, quantiles=SHOWN_QUANTILES), False
     config.check()
+    require(
+        given.save_scores is None or config.scores is not None,
+        "--save_scores writes the scores of --scores: give both",
+    )
+    videos = VideoOptions(**given.videos.as_dict())
 
     if config.by == "time":
-        _describe_time(given, config)
+        _describe_time(given, config, videos)
         return
 
     from rince.data.items import NothingToHoldOut
     from rince.data.kinds import class_tree, kind_of, load_splits, load_test
 
     text, table = TextOptions(**given.text.as_dict()), TableOptions(**given.table.as_dict())
-    taxonomy, counts = class_tree(given.data, table.column or text.column), None
+    # A column of items is named, so it is no table of classes.
+    taxonomy = None if table.column else class_tree(given.data, text.column)
+    counts = None
     if taxonomy is None:
         # Lists the files, decodes none.
         images = ImageOptions(cache=False, root=given.data_root)
-        config_of = TrainConfig(given.data, images=images, text=text, table=table)
+        config_of = TrainConfig(given.data, images=images, videos=videos, text=text, table=table)
         try:
             train, which = load_splits(given.data, config_of).train, "training "
         except NothingToHoldOut:
@@ -108,12 +116,11 @@ def run(arguments: Sequence[str]) -> None:
             print("  " + " > ".join(names))
 
 
-def _describe_time(given: Any, config: RankOptions) -> None:
+def _describe_time(given: Any, config: RankOptions, videos: VideoOptions) -> None:
     from rince.ranks.time import ItemTimes
     from rince.training.ranks import rank_source
     from rince.training.splits import load_splits
 
-    videos = VideoOptions(**given.videos.as_dict())
     train = TrainConfig(given.data, ranks=config, videos=videos)
     clips = load_splits(train).train
     source = rank_source(train, clips)

@@ -64,12 +64,17 @@ def run(arguments: Sequence[str]) -> None:
             f"rince embed {given.run} DATA -o {given.gallery}"
         )
     cosines, positions = nearest(gallery, queries.vectors, given.top_k)
-    for query, cosine, position in zip(queries.paths, cosines, positions, strict=True):
-        print(_shown(query))
-        for place, (value, index) in enumerate(
-            zip(cosine.tolist(), position.tolist(), strict=True)
-        ):
-            print(f"{place + 1:5}  {value:6.3f}  {_shown(gallery.paths[index])}")
+    for query in given.queries:
+        # A film is one query, however many clips it is cut into: its best hits are those of any.
+        own = [i for i, x in enumerate(queries.paths) if x == query or x.startswith(f"{query}@")]
+        found: dict[int, float] = {}
+        for i in own:
+            for value, index in zip(cosines[i].tolist(), positions[i].tolist(), strict=True):
+                found[index] = max(value, found.get(index, value))
+        best = sorted(found.items(), key=lambda hit: -hit[1])[: given.top_k]
+        print(_shown(query) + (f" ({len(own)} {encoder.noun})" if len(own) > 1 else ""))
+        for place, (index, value) in enumerate(best, 1):
+            print(f"{place:5}  {value:6.3f}  {_shown(gallery.paths[index])}")
 
 
 def _shown(path: str) -> str:

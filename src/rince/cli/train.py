@@ -27,6 +27,7 @@ EXAMPLES = """examples:
   rince train intents.csv                               texts with columns text,domain,intent
   rince train --config recipe.yaml --seed 1             flags win over the file
   rince train --resume runs/latest                      go on with a run that stopped
+  rince train --resume runs/latest --epochs 60          lengthen one that is finished
   torchrun --nproc-per-node 8 -m rince train photos/    several GPUs
 """
 
@@ -38,6 +39,12 @@ def run(arguments: Sequence[str]) -> None:
         parser = HelpfulParser(
             prog="rince train --resume",
             description="Go on with a run from its last checkpoint, with its own configuration.",
+        )
+        parser.add_argument(
+            "--epochs",
+            type=int,
+            default=None,
+            help="lengthen the run to this many; the learning rate follows the longer schedule",
         )
         parser.add_argument("--resume", type=str, required=True, help="folder of the run")
         parser.add_argument("--progress", type=bool, default=True, help="show the progress bar")
@@ -52,14 +59,21 @@ def run(arguments: Sequence[str]) -> None:
             )
         from rince.training.run import resume
 
-        print(f"run: {resume(Path(parsed.resume), progress=parsed.progress)}")
+        _say(resume(Path(parsed.resume), epochs=parsed.epochs, progress=parsed.progress))
         return
     config = parse(given)
     config.check_values()  # before anything heavy is imported
     from rince.training.run import train
 
-    folder = train(config)
-    print(f"run: {folder}\nnext: rince evaluate {folder}")
+    _say(train(config))
+
+
+def _say(folder: Path) -> None:
+    """Once, however many processes there are."""
+    from rince.core.distributed import is_first_process
+
+    if is_first_process():
+        print(f"run: {folder}\nnext: rince evaluate {folder}")
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:

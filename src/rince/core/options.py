@@ -44,8 +44,8 @@ def limited(default: Any, *, shortest: int = 0, **limits: float) -> Any:
 class Options:
     """The base of dataclasses of options: building one never fails, ``check()`` does.
 
-    Values are taken as they are meant: a list is a tuple, a ``Path`` is text, and of what a file
-    holds ``"1e-3"`` is a number where the annotation says so.
+    Values are taken as they are meant: a list, or a text ``a,b``, is a tuple, a ``Path`` is text,
+    and of what a file holds ``"1e-3"`` is a number where the annotation says so.
 
     Example:
         >>> @dataclass
@@ -88,7 +88,7 @@ class Options:
             require(
                 right,
                 f"{self.prefix}{option.name} must be {expected(kind, option.metadata)}"
-                f"{' (or None)' * optional}, got {value!r}",
+                f"{' (or None)' * optional}, got {value!r}{near_words(kind, value)}",
             )
             if isinstance(value, Options):
                 value._check_fields(types_only=True) if types_only else value.check()
@@ -99,7 +99,7 @@ def expected(kind: Any, metadata: Mapping[str, Any] | None = None) -> str:
     metadata = metadata or {}
     limits = " and ".join(f"{_LIMITS[n][1]} {x:g}" for n, x in metadata.get("limits", {}).items())
     limits = limits and f", {limits}"
-    kind, _ = _without_none(kind)
+    kind, _ = without_none(kind)
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
     if get_origin(kind) is tuple:
@@ -157,20 +157,31 @@ def from_plain(cls: type[Built], data: Mapping[str, Any] | None, prefix: str = "
 def _annotations(cls: Any) -> dict[str, tuple[Any, bool]]:
     """Field -> its type, and whether it may be None."""
     hints = get_type_hints(cls)
-    return {f.name: _without_none(hints[f.name]) for f in fields(cls)}
+    return {f.name: without_none(hints[f.name]) for f in fields(cls)}
 
 
-def _without_none(hint: Any) -> tuple[Any, bool]:
+def near_words(kind: Any, given: object) -> str:
+    """For a message: which of the words that a field takes are near to what was given."""
+    kind, _ = without_none(kind)
+    words = list(map(str, get_args(kind))) if get_origin(kind) is Literal else []
+    near = difflib.get_close_matches(str(given), words, n=3)
+    return f": did you mean {' or '.join(near)}?" if near else ""
+
+
+def without_none(hint: Any) -> tuple[Any, bool]:
+    """A type without None, and whether that was one of its values."""
     kinds = get_args(hint)
     return (kinds[0], True) if NoneType in kinds else (hint, False)
 
 
 def _meant(kind: Any, value: Any) -> Any:
     """The value as this type, if it can mean one; otherwise as it is, for the check to refuse."""
-    if get_origin(kind) is tuple and isinstance(value, list | tuple):
-        return tuple(_meant(get_args(kind)[0], x) for x in value)
     if isinstance(value, bool):
         return value
+    if get_origin(kind) is tuple and isinstance(value, str | Real):
+        value = [part.strip() for part in str(value).split(",")]
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(_meant(get_args(kind)[0], x) for x in value)
     if kind is str and isinstance(value, os.PathLike):
         return os.fspath(value)
     if kind is str and isinstance(value, int | float | date):

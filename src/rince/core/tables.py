@@ -63,10 +63,10 @@ def read_table(file: Path, what: str = "table", *, fill_short_rows: bool = False
     of any length. Blanks at the ends of cells and names are taken off.
 
     ``.tsv`` is separated by tabs, ``.jsonl`` holds objects of plain values, ``.parquet`` needs the
-    extra ``parquet``; anything else is separated by commas, or by semicolons where these and no
-    commas separate the header. Rows with fewer cells than the header are refused, or filled up with
-    empty ones. JSON and parquet values become strings: null and NaN ``""``, and 1.0 ``"1"``, as one
-    column may hold both. ``what`` is for messages.
+    extra ``parquet``; anything else is separated by commas, or by semicolons, tabs or bars where
+    these and no commas separate the header. Rows with fewer cells than the header are refused, or
+    filled up with empty ones. JSON and parquet values become strings: null and NaN ``""``, and 1.0
+    ``"1"``, as one column may hold both. ``what`` is for messages.
     """
     if file.suffix.lower() == ".jsonl":
         return _read_jsonl(file, what)
@@ -156,11 +156,11 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 def _separator(text: str, file: Path) -> str:
     if file.suffix.lower() == ".tsv":
         return "\t"
-    commas, semicolons = (
-        sum(len(cells) for _, cells in _parsed(io.StringIO(text, newline=""), d, only_header=True))
-        for d in ",;"
-    )
-    return ";" if commas < 2 <= semicolons else ","
+    names = {
+        d: sum(len(x) for _, x in _parsed(io.StringIO(text, newline=""), d, only_header=True))
+        for d in ",;\t|"
+    }
+    return "," if names[","] > 1 else max(names, key=lambda d: names[d])  # the first, where equal
 
 
 def _csv_rows(text: str, separator: str, file: Path) -> list[tuple[int, list[str]]]:

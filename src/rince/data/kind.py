@@ -115,6 +115,7 @@ class Kind:
         suffixes: of its files in a folder; None: they are none.
         group: of the options that are for this kind. unread: names of options ``images.*`` that
             have no effect on it, and are refused.
+        advice: (data, options) -> what a user had better know before a training; "" if nothing.
         card: first lines of a model card, YAML.
     """
 
@@ -138,6 +139,7 @@ class Kind:
     suffixes: frozenset[str] | None = None
     group: str = "images"
     unread: tuple[str, ...] = ()
+    advice: Callable[[str, DataOptions], str] = lambda data, options: ""
     card: str = "library_name: rince\ntags: [rince, contrastive-learning]"
 
 

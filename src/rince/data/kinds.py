@@ -46,8 +46,8 @@ def kind_of(data: str, by_time: bool = False) -> Kind:
 
 
 def class_tree(data: str, column: str) -> Taxonomy | None:
-    """The class tree of a name, or of a table of classes, not of items: one that has neither a
-    column of texts, whose name is given, nor one of paths. None: of anything else.
+    """The class tree of a name, or of a table of classes, not of items: one with a column ``class``
+    and neither one of texts, whose name is given, nor one of paths. None: of anything else.
     """
     from rince.ranks.taxonomy import Taxonomy
 
@@ -58,10 +58,11 @@ def class_tree(data: str, column: str) -> Taxonomy | None:
     try:
         if not is_table(file) or path_column(file, IMAGE_SUFFIXES | VIDEO_SUFFIXES) is not None:
             return None
-        of_items = column in read_table(file, fill_short_rows=True).columns
+        columns = read_table(file, fill_short_rows=True).columns
     except RinceError:
         return None
-    return None if of_items else Taxonomy.from_csv(file)
+    of_classes = "class" in columns and column not in columns
+    return Taxonomy.from_csv(file) if of_classes else None
 
 
 def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]], str]:
@@ -161,12 +162,28 @@ def load_test(
     Of a folder with ``train/`` and ``test/`` (or ``val/``) the latter is taken. ``noun``: the kind
     that a network takes; ``options``: those of the training.
     """
-    if kind_of(path, noun == "clips").noun != noun:
-        raise RinceError(f"{path} holds no {noun}: give a test of the kind that was trained on")
+    require_kind(path, noun, by_time=noun == "clips")
     request = Request(
         path, options, channels=channels, backbone=backbone, skip_unreadable=skip_unreadable
     )
     return kind_named(noun).load_test(request)
+
+
+def require_kind(path: str, noun: str, by_time: bool) -> None:
+    """Refuse data that are not there, or of another kind than a network takes."""
+    _require_there(path, noun)
+    found = kind_of(path, by_time).noun
+    if found != noun:
+        raise RinceError(
+            f"{path} holds no {noun}, which the run was trained on, but {found}: give data of its "
+            f"own kind"
+        )
+
+
+def _require_there(path: str, noun: str) -> None:
+    """Kinds of a user's own may go by other names."""
+    if noun in OWN_NOUNS and path not in (*NAMED, DIGITS) and not Path(path).expanduser().exists():
+        raise RinceError(f"there is no file or folder {path}")
 
 
 def load_outliers(
@@ -189,6 +206,7 @@ def load_outliers(
     Raises:
         RinceError: data that cannot be found or read, or of another kind.
     """
+    _require_there(path, items.noun)
     request = Request(
         path,
         options,
@@ -204,6 +222,7 @@ def embedding_names(encoder: Encoder, data: str, column: str | None = None) -> l
 
     ``column``: of the texts in a table; None: as at the training.
     """
+    _require_there(data, encoder.noun)
     return kind_named(encoder.noun).embedding_names(encoder, data, column)
 
 

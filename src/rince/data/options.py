@@ -88,12 +88,16 @@ class TableOptions(Options):
             first one that holds paths.
         labels: columns of the labels, from coarse to fine; None: all others but split, is_query,
             is_gallery, sequence, start_s, end_s and source_video, in the order of the file.
+        empty: what to do about rows without an item or a class: "refuse" all of them in one
+            message, "skip" them, call an empty class "unknown", or "fill" empty labels from the
+            row above. How many there are is said.
     """
 
     prefix = "table."
 
     column: str | None = None
     labels: tuple[str, ...] | None = None
+    empty: Literal["refuse", "skip", "unknown", "fill"] = "refuse"
 
 
 @dataclass
@@ -133,6 +137,15 @@ class BatchOptions(Options):
     images_per_class: int | None = limited(None, low=1)
     classes_per_superclass: int | None = limited(None, low=1)
 
+    @property
+    def slot(self) -> int:
+        """What the batch size must be a multiple of."""
+        return (self.images_per_class or 1) * (self.classes_per_superclass or 1)
+
+    def multiple_below(self, count: int) -> int:
+        """The largest batch size of at most this many items."""
+        return count // self.slot * self.slot
+
     def check_batch(self, batch_size: int) -> None:
         """Refuse batches that do not divide.
 
@@ -145,9 +158,8 @@ class BatchOptions(Options):
             "batches.classes_per_superclass needs batches.images_per_class: how many images of "
             "each of these classes?",
         )
-        slot = (images or 1) * (classes or 1)
         require(
-            batch_size % slot == 0,
-            f"batch_size must be a multiple of {slot} (batches.images_per_class x "
+            batch_size % self.slot == 0,
+            f"batch_size must be a multiple of {self.slot} (batches.images_per_class x "
             f"batches.classes_per_superclass), got {batch_size}",
         )

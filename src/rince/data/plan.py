@@ -54,8 +54,8 @@ class BatchPlan:
         processes = f" for each of {world_size} processes" if world_size > 1 else ""
         require(
             share >= (batch_size if drop_last else 1),
-            f"batch_size {batch_size} is more than the {share} training images there are"
-            f"{processes}; take a smaller batch_size (or more images)",
+            f"batch_size {batch_size} is more than the {share} training items there are"
+            f"{processes}; take a smaller batch_size (or more items)",
         )
         self.num_samples = num_samples
         self.batch_size = batch_size

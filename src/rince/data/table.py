@@ -7,14 +7,15 @@ fine, and, where known, those of :data:`KNOWN`.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, require, warn
-from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below
+from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below, passed_over
 from rince.core.tables import TABLE_SUFFIXES, Row, Table, read_table, refuse_rows
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ KNOWN = (SPLIT, "is_query", "is_gallery", "sequence", "start_s", "end_s", "sourc
 PATH_COLUMNS = ("path", "file", "filename", "image", "image_path", "video", "clip")
 TESTS = ("val", "validation", "valid", "dev", "test")
 _SPLITS = ("train", *TESTS)
+_INDEX_NAMES = r"|index|Unnamed: \d+|__index_level_\d+__"
 _LOOKED_AT = 20  # rows by which a column of paths is known
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
 
@@ -43,6 +45,9 @@ def path_column(data: str | Path, suffixes: frozenset[str]) -> str | None:
     if not is_table(data) or not Path(data).expanduser().is_file():
         return None
     table = read_table(Path(data).expanduser(), "items", fill_short_rows=True)
+    if not table.rows:
+        shown = f"a header ({', '.join(table.columns)})" if table.columns else "nothing"
+        raise RinceError(f"{data} holds {shown} and no rows: expected a row an item below it")
     if "text" in table.columns:
         return None
     first = [cells for _, cells in table.rows[:_LOOKED_AT]]
@@ -59,15 +64,55 @@ def is_media(cell: str) -> bool:
     return _suffix(cell) in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
-def read_items(file: Path, column: str, labels: Sequence[str] | None) -> ItemTable:
-    """A table of items; ``labels`` as of :func:`label_columns`."""
+def read_items(
+    file: Path, column: str, labels: Sequence[str] | None, empty: str = "refuse"
+) -> ItemTable:
+    """A table of items; ``labels`` as of :func:`label_columns`, ``empty`` as of the options."""
     table = read_table(file, "items")
     if not table.rows:
         raise RinceError(f"{file} holds no item: expected rows with a {column} and its labels")
-    table.require_columns(column, hint="name the one that holds the items (table.column)")
-    empty = [f"line {line}: no {column}" for line, cells in table.rows if not cells[column]]
-    refuse_rows(file, empty, f"fill the column {column!r}, or remove the rows")
-    return ItemTable(table, column, label_columns(table, labels, [column], "table.labels"))
+    longest = max(table.columns, key=lambda name: sum(map(len, table.column(name))))
+    table.require_columns(
+        column,
+        hint=f"name the one that holds the items, {longest!r} perhaps (table.column); a table of "
+        f"classes alone needs a column 'class'",
+    )
+    levels = label_columns(table, labels, [column], "table.labels")
+    return ItemTable(_without_empty(table, column, levels, empty), column, levels)
+
+
+def _without_empty(table: Table, column: str, levels: Sequence[str], empty: str) -> Table:
+    """Rows without an item or a class are refused, left out or filled."""
+    kept, problems, counted = [], [], 0
+    above = dict.fromkeys(levels, "")
+    for line, cells in table.rows:
+        full = dict(cells)
+        if empty == "fill":
+            full |= {name: cells[name] or above[name] for name in levels}
+            above = {name: full[name] for name in levels}
+        elif empty == "unknown":
+            full[levels[-1]] = cells[levels[-1]] or "unknown"
+        lacks = [repr(name) for name in (column, levels[-1]) if not full[name]]
+        if lacks and empty != "skip":
+            problems.append(f"line {line}: no {' and no '.join(lacks)}")
+        counted += bool(lacks) or full != cells
+        if not lacks:
+            kept.append((line, full))
+    refuse_rows(
+        table.file,
+        problems,
+        "fill these cells or remove the rows; table.empty skip leaves the rows out, unknown and "
+        "fill give them a class",
+    )
+    if counted:
+        did = {"skip": "are left out", "fill": "are filled from the row above"}
+        warn(
+            f"{table.file}: {counted} of {len(table.rows)} rows have empty cells and "
+            + did.get(empty, "get the class 'unknown'")
+        )
+    if not kept:
+        raise RinceError(f"{table.file}: no row is left")
+    return replace(table, rows=kept)
 
 
 def label_columns(
@@ -80,9 +125,13 @@ def label_columns(
         labels: their names; None: all in the file's order but :data:`KNOWN` and those ``beside``.
         option: that names them, for the message.
     """
-    if labels is None and "" in table.columns:
+    indices = [name for name in table.columns if _is_index(name, table)] if labels is None else []
+    if indices:
+        shown = ", ".join(repr(name) if name else "one without a name" for name in indices)
+        warn(f"{table.file} has running numbers, {shown}, which are left out of the labels")
+    elif labels is None and "" in table.columns:
         warn(f"{table.file} has a column without a name, which is left out of the labels")
-    others = [c for c in table.columns if c and c not in (*beside, *KNOWN)]
+    others = [c for c in table.columns if c and c not in (*beside, *KNOWN, *indices)]
     levels = tuple(others if labels is None else labels)
     missing = [repr(name) for name in levels if name not in table.columns]
     if missing or not levels:
@@ -92,6 +141,12 @@ def label_columns(
             f"({option})"
         )
     return levels
+
+
+def _is_index(name: str, table: Table) -> bool:
+    """Whether a column is the index that a data frame was saved with."""
+    running = [str(i) for i in range(len(table.rows))]
+    return re.fullmatch(_INDEX_NAMES, name) is not None and table.column(name) == running
 
 
 @dataclass(frozen=True)
@@ -302,6 +357,12 @@ def item_rows(
     if not found:
         where = ", ".join(str(root) for _, root in sides)
         raise RinceError(f"{where} holds none of these files: {', '.join(sorted(suffixes))}")
+    used = {folder for _, file, _ in found for folder in file.parents}
+    if empty := [folder for _, root in sides for folder in _folders(root) if folder not in used]:
+        raise RinceError(
+            f"{len(empty)} folders hold none of these files ({', '.join(sorted(suffixes))}), such "
+            f"as {empty[0]}: remove them, a class needs at least one"
+        )
     depth = max(len(path) for _, _, path in found)
     groups = ["group"] if depth == 2 else [f"level_{i}" for i in range(1, depth)]
     split = [SPLIT] if found[0][0] else []
@@ -318,6 +379,12 @@ def item_rows(
         for side, file, path in found
     ]
     return ["path", *groups, *["class"] * (depth > 0), *split], rows
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    for folder, inside, _ in os.walk(root):
+        inside[:] = sorted(name for name in inside if not passed_over(name))
+        yield from (Path(folder, name) for name in inside)
 
 
 def seconds(row: Row, name: str) -> float | None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rince.core.checks import RinceError, import_extra, require
+from rince._version import __version__
+from rince.core.checks import RinceError, RinceWarning, import_extra, require, warn
+from rince.core.digests import digest
 from rince.core.files import replacing
 from rince.core.moved import moved_names
+from rince.core.pair_ranks import ALL
+from rince.core.shared_work import in_parts, parts_folder
 from rince.data.kinds import embedding_inputs
 from rince.metrics.arrays import cosine_chunks, unit_features
 from rince.models.encoders import Encoder
@@ -23,6 +29,7 @@ _ONE_FUNCTION = ("embed_images", "embed_clips", "embed_texts")
 __getattr__ = moved_names(__name__, dict.fromkeys(_ONE_FUNCTION, "rince.evaluation.embed"))
 
 _MODEL = "rince_model"  # in the metadata of a parquet file
+_Encoded: TypeAlias = tuple[list[str], list[Tensor]]  # names, and their vectors a batch at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,17 +82,58 @@ def embed(
         RinceError: the first unreadable file, unless skipping; no readable file at all.
         ValueError: embeddings that are not finite.
     """
+    skip = on_unreadable == "skip"
+    encode = partial(_encoded, encoder, names, device, batch_size, skip)
+    model = encoder.fingerprint()
+    parts = parts_folder()
+    if parts is None:
+        found = [encode()]
+    else:
+        key = digest([__version__, model, batch_size, str(device), skip, *names])
+        shares = in_parts(parts, key, len(names), batch_size, partial(_share, encode, skip))
+        left_out = [message for _, messages in shares for message in messages]
+        found = [share for share, _ in shares]
+        if left_out and not any(vectors for _, vectors in found):
+            raise RinceError(left_out[0])
+        for message in left_out:
+            warn(message)
+    vectors = [x for _, of_part in found for x in of_part]
+    require(bool(vectors), f"there are no {encoder.noun} to embed")
+    unit = unit_features(torch.cat(vectors), "embeddings")
+    return Embeddings(tuple(name for part, _ in found for name in part), unit, model)
+
+
+def _encoded(
+    encoder: Encoder,
+    names: Sequence[str],
+    device: torch.device | str,
+    batch_size: int,
+    skip: bool,
+    rows: slice = ALL,
+) -> _Encoded:
     embedded: list[str] = []
     vectors: list[Tensor] = []
-    skip = on_unreadable == "skip"
     for part, inputs in embedding_inputs(
-        encoder, names, batch_size=batch_size, skip_unreadable=skip
+        encoder, names[rows], batch_size=batch_size, skip_unreadable=skip
     ):
         embedded += part
         vectors.append(encoder.encode(inputs, device=device, batch_size=batch_size))
-    require(bool(vectors), f"there are no {encoder.noun} to embed")
-    unit = unit_features(torch.cat(vectors), "embeddings")
-    return Embeddings(tuple(embedded), unit, encoder.fingerprint())
+    return embedded, vectors
+
+
+def _share(
+    encode: Callable[[slice], _Encoded], skip: bool, rows: slice
+) -> tuple[_Encoded, list[str]]:
+    """With what is to be warned of: files that were left out, perhaps all of them."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", RinceWarning)
+        try:
+            encoded = encode(rows)
+        except RinceError as error:
+            if not skip:
+                raise
+            return ([], []), [str(error)]
+    return encoded, [str(x.message) for x in caught if issubclass(x.category, RinceWarning)]
 
 
 def nearest(gallery: Embeddings, query: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from rince.core.checks import require
 from rince.core.moved import moved_names
 from rince.data.arrays import unlabelled
-from rince.data.batches import eval_batches
 from rince.data.items import Items, Splits
 from rince.evaluation.class_similarity import class_similarity
 from rince.evaluation.context import Context
 from rince.evaluation.drawings import feature_map, nearest_neighbours, roc_curves, time_curve
-from rince.evaluation.features import FeatureSet, extract_features, in_spaces
+from rince.evaluation.features import FeatureSet, features_of, in_spaces
 from rince.evaluation.levels import coarse_level
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import EMBEDDING, Evaluation
@@ -137,15 +136,15 @@ def measure(
     require(len(splits.test) > 0, f"there are no test {splits.test.noun} to evaluate on")
     module = backbone.module if isinstance(backbone, Backbone) else backbone
 
-    def features_of(items: Items | Tensor, workers: int = 0) -> FeatureSet:
+    def extracted(items: Items | Tensor, workers: int = 0) -> FeatureSet:
         if isinstance(items, Tensor):
             items = unlabelled(items, taxonomy, image_size=splits.spec.size)
-        return extract_features(module, eval_batches(items, batch_size, workers, device), device)
+        return features_of(module, items, device, batch_size=batch_size, workers=workers)
 
     started = time.perf_counter()
-    train, test = (features_of(items, workers) for items in (splits.train, splits.test))
+    train, test = (extracted(items, workers) for items in (splits.train, splits.test))
     seconds = time.perf_counter() - started
-    outlying = {name: features_of(items).features for name, items in outliers.items()}
+    outlying = {name: extracted(items).features for name, items in outliers.items()}
     context = Context(splits, train, test, outlying, options, classifier, own_classes)
     metrics = measured(context, steps)
     if head is not None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from rince._version import __version__
 from rince.core.checks import require
 from rince.core.devices import sent
+from rince.core.digests import content_digest, digest
+from rince.core.shared_work import in_parts, parts_folder
+from rince.data.batches import eval_batches
+from rince.data.items import Items
 from rince.evaluation.results import EMBEDDING
 from rince.metrics.arrays import check_features, checked_labels
+from rince.models.weights import fingerprint
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,50 @@ def in_spaces(features: Tensor, head: nn.Module | None) -> dict[str, Tensor]:
     with torch.no_grad():
         parts = [head(part) for part in torch.split(features, 4096)]
     return {"": features, EMBEDDING: torch.cat(parts).float()}
+
+
+def features_of(
+    backbone: nn.Module,
+    items: Items,
+    device: torch.device | str,
+    *,
+    batch_size: int,
+    workers: int = 0,
+) -> FeatureSet:
+    """The features of a data set; several processes share the work (:mod:`rince.core.shared_work`)
+    in the batches of one.
+
+    Args:
+        backbone, device: as of :func:`extract_features`.
+        batch_size, workers: as of :func:`~rince.data.batches.eval_batches`.
+
+    Raises:
+        ValueError, RinceError: as :func:`extract_features` and reading the items.
+    """
+    parts = parts_folder()
+    if parts is None:
+        return extract_features(backbone, eval_batches(items, batch_size, workers, device), device)
+    backbone.cpu()  # from where it travels to whatever device the others have
+    content = io.BytesIO()
+    torch.save(items, content)  # all that they are: names of files, or pixels; labels; sizes
+    facts = (__version__, batch_size, str(device), fingerprint((), backbone))
+    key = digest([*facts, content_digest(content.getvalue())])
+    encode = partial(_encoded_part, backbone, items, str(device), batch_size, workers)
+    found = in_parts(parts, key, len(items), batch_size, encode)
+    return FeatureSet(torch.cat(found), items.labels)
+
+
+def _encoded_part(
+    backbone: nn.Module,
+    items: Items,
+    device: str,
+    batch_size: int,
+    workers: int,
+    rows: slice,
+) -> Tensor:
+    chosen = items.subset(torch.arange(len(items))[rows])
+    batches = eval_batches(chosen, batch_size, workers, device)
+    return extract_features(backbone, batches, device).features
 
 
 def extract_features(

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import require, warn
-from rince.data.batches import eval_batches
 from rince.data.items import Items, Splits
 from rince.evaluation.context import Context
-from rince.evaluation.features import FeatureSet, extract_features, in_spaces
+from rince.evaluation.features import FeatureSet, features_of, in_spaces
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.steps import STEPS, Step, measured
 from rince.ranks.time import VIDEO
@@ -119,8 +118,7 @@ def evaluate_open(
         ValueError: features that are not finite; no query has another item of its class.
     """
     options, items = options or EvaluationOptions(), test.items
-    batches = eval_batches(items, batch_size, workers, device)
-    extracted = extract_features(backbone, batches, device)
+    extracted = features_of(backbone, items, device, batch_size=batch_size, workers=workers)
     known = set(trained)
     seen = torch.tensor([path in known for path in items.taxonomy.paths])[items.labels]
     metrics: dict[str, float] = {}

@@ -11,7 +11,7 @@ from rince.metrics.arrays import Array, check_features, cosine_chunks, tensor, t
 
 
 def knn_ood_score(
-    features: Array, train_features: Array, *, k: int = 50, chunk_size: int = 256
+    features: Array, train_features: Array, *, k: int = 20, chunk_size: int = 256
 ) -> Tensor:
     """Euclidean distance to the k-th nearest training sample, both L2-normalised.
 
@@ -19,7 +19,7 @@ def knn_ood_score(
 
     Args:
         features: (M, D) float, the samples to score. train_features: (N, D) float.
-        k: which neighbour, 1 to N.
+        k: which neighbour, 1 to N; 20 as in `rince evaluate`, the paper's 50 was for more data.
         chunk_size: samples at a time; changes memory and speed, not the result.
 
     Returns:

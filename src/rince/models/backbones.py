@@ -20,11 +20,12 @@ import difflib
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from rince.core.checks import import_extra, require
+from rince.core.checks import RinceError, import_extra, require
 from rince.core.input_spec import InputSpec as InputSpec
 
 OWN_NAMES = ("small-resnet", "tiny-resnet", "resnet18-3x3", "resnet50-3x3", "small-resnet3d")
@@ -53,6 +54,7 @@ def build_backbone(
     Raises:
         ValueError: unknown name, or one that cannot take such inputs.
         ImportError: timm is not installed.
+        RinceError: pretrained weights that cannot be downloaded.
 
     Example:
         >>> backbone = build_backbone("small-resnet", InputSpec.images(channels=1, size=28))
@@ -242,7 +244,15 @@ def _torchvision_model(name: str, in_channels: int, pretrained: bool) -> nn.Modu
     if name not in known:
         close = difflib.get_close_matches(name, known, n=3)
         raise ValueError(f"torchvision has no model {name!r}. Close: {', '.join(close) or 'none'}")
-    module: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None)
+    try:
+        module: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None)
+    except OSError as error:
+        url = models.get_model_weights(name).DEFAULT.url
+        raise _no_weights(
+            f"torchvision/{name}",
+            error,
+            f"{url} as {torch.hub.get_dir()}/checkpoints/{Path(url).name}",
+        ) from error
     for head in ("fc", "classifier", "heads", "head"):
         if hasattr(module, head):
             setattr(module, head, nn.Identity())
@@ -271,7 +281,22 @@ def _timm_model(name: str, in_channels: int, pretrained: bool) -> nn.Module:
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
         raise ValueError(f"timm has no model {name!r}. Close: {', '.join(close) or 'none'}")
-    module: nn.Module = timm.create_model(
-        name, pretrained=pretrained, num_classes=0, in_chans=in_channels
-    )
+    try:
+        module: nn.Module = timm.create_model(
+            name, pretrained=pretrained, num_classes=0, in_chans=in_channels
+        )
+    except (OSError, RuntimeError) as error:
+        known = timm.get_pretrained_cfg(name) if pretrained else None
+        if known is None or not known.has_weights:
+            raise
+        where = f"{known.hf_hub_id} of huggingface.co, by `hf download {known.hf_hub_id}`"
+        raise _no_weights(f"timm/{name}", error, where if known.hf_hub_id else known.url) from error
     return module
+
+
+def _no_weights(name: str, error: Exception, file: str) -> RinceError:
+    return RinceError(
+        f"the pretrained weights of {name} are not on this machine and cannot be downloaded "
+        f"({error}). On a machine with a network fetch {file}, put it into the same folder here, "
+        f"or leave out model.pretrained"
+    )

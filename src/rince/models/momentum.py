@@ -21,7 +21,8 @@ class MomentumEncoder(nn.Module):
     those; they are neither copied nor averaged, and all are in the checkpoint.
 
     Args:
-        online: the encoder to follow; copied, not shared.
+        online: the encoder to follow; copied, not shared. To train both under FSDP
+            (``fully_shard``), copy first, then shard both alike.
         momentum: m in [0, 1]; 0.99 in the paper's CIFAR-100 study. 0 copies, 1 never moves.
 
     Raises:
@@ -36,9 +37,21 @@ class MomentumEncoder(nn.Module):
 
     @torch.no_grad()
     def update(self, online: nn.Module) -> None:
-        """Move every weight a step towards the online encoder's; call after its optimizer step."""
+        """Move every weight a step towards the online encoder's; call after its optimizer step.
+
+        Raises:
+            ValueError: weights of other shapes, or only one of the two is sharded.
+        """
         mine: list[torch.Tensor] = list(self.module.parameters())
         theirs = [p.detach() for p in online.parameters()]
+        layouts = [[(p.shape, getattr(p, "placements", None)) for p in x] for x in (mine, theirs)]
+        require(
+            layouts[0] == layouts[1],
+            "the online encoder holds other weights than the momentum encoder, or one of them is "
+            "sharded and the other not: build the MomentumEncoder from the whole encoder, then "
+            "shard both alike, fully_shard(encoder, reshard_after_forward=True) and "
+            "fully_shard(momentum_encoder.module, reshard_after_forward=True)",
+        )
         torch._foreach_lerp_(mine, theirs, 1 - self.momentum)
 
     @torch.no_grad()

@@ -31,6 +31,8 @@ class ModelOptions(Options):
             1 (the paper: 0.99); None makes both views queries and keys of the current batch
             (SimCLR).
         queue_size: number of past keys that serve as keys too (the paper: 4096); needs momentum.
+        sync_batch_norm: with several processes on GPUs, batch norm normalises by the images of
+            all of them, as one process with the whole batch would; otherwise by its own.
     """
 
     prefix = "model."
@@ -41,6 +43,7 @@ class ModelOptions(Options):
     embedding_dim: int = limited(128, low=1)
     momentum: float | None = limited(None, low=0, high=1)
     queue_size: int = limited(0, low=0)
+    sync_batch_norm: bool = False
 
     def check(self) -> None:
         super().check()

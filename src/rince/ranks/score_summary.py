@@ -85,7 +85,7 @@ class SimilaritySummary:
             f"classes: {self.num_classes}, ranks: {self.num_ranks}, by {self.rule}",
             *self._histogram_lines(),
             f"{'rank':<6}{'pairs':>8}{'classes':>9}{'key classes, mean':>19}{'most':>6}"
-            f"{f'keys per image, batch {self.batch_size}':>28}",
+            f"{f'keys per item, batch {self.batch_size}':>28}",
         ]
         for i, code in enumerate(self.codes):
             if code == IGNORED and not self.pairs[i]:

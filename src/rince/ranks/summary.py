@@ -59,16 +59,14 @@ class TaxonomySummary:
             )
         sentences += rare_ranks(self, "a balanced sampler")
         if self.empty:
-            sentences.append(
-                f"classes without images ({len(self.empty)}): {some_names(self.empty)}"
-            )
+            sentences.append(f"classes without items ({len(self.empty)}): {some_names(self.empty)}")
         return tuple(sentences)
 
     def __str__(self) -> str:
         lines = [
             f"classes: {self.num_classes}, ranks: {self.num_ranks}",
             f"{'rank':<6}{'same':<10}{'groups':>7}{'class pairs':>13}{'classes':>9}"
-            f"{f'keys per image, batch {self.batch_size}':>28}",
+            f"{f'keys per item, batch {self.batch_size}':>28}",
         ]
         for i in range(self.num_ranks + 1):
             negative = i == self.num_ranks
@@ -155,7 +153,7 @@ class CountedPairs(Protocol):
 
 
 def rare_ranks(
-    summary: CountedPairs, remedy: str, things: str = "classes", per: str = "image"
+    summary: CountedPairs, remedy: str, things: str = "classes", per: str = "item"
 ) -> list[str]:
     """Warn of ranks from 2 on that no pair has, or that a batch holds few keys of."""
     sentences = []
@@ -195,12 +193,12 @@ def image_counts(num_classes: int, batch_size: int, counts: Sequence[int] | Tens
     images = torch.as_tensor(counts, dtype=torch.float64, device="cpu")
     require(
         images.shape == (num_classes,) and bool((images >= 0).all()),
-        f"counts must be one number of images for each of the {num_classes} classes, not negative; "
+        f"counts must be one number of items for each of the {num_classes} classes, not negative; "
         f"got shape {tuple(images.shape)}",
     )
     total = float(images.sum())
     require(
         total >= max(2, batch_size),
-        f"counts sum to {total:.0f} images: too few for a batch of {batch_size}",
+        f"counts sum to {total:.0f} items: too few for a batch of {batch_size}",
     )
     return images

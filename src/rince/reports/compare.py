@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, warn
 from rince.core.files import replacing
 from rince.evaluation.elsewhere import VECTOR_SUFFIXES, results_folder
 from rince.evaluation.results import load_evaluation
@@ -30,10 +30,24 @@ def compare_runs(
 ) -> None:
     """Print the table of evaluated runs, write the page and, to ``markdown``, the table.
 
+    Folders that are there but hold no results are left out, with a warning each.
+
     Args:
         baseline: also show the differences to the runs of this label, seed by seed.
+
+    Raises:
+        RinceError: a folder that is not there, or none with results.
     """
-    runs = [read_run(folder) for folder in folders]
+    runs = []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except RinceError as error:
+            if not folder.exists() or len(folders) == 1:
+                raise
+            warn(f"left out: {error}")
+    if not runs:
+        raise RinceError("none of these can be compared: evaluate them first, rince evaluate RUN")
     print_table(runs, baseline)
     if markdown is not None:
         with replacing(Path(markdown)) as part:

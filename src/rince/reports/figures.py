@@ -56,7 +56,8 @@ class Picture:
 
 
 def rank_colour(rank: int) -> str:
-    """The colour of a rank in every drawing and frame: 1 green, 2 blue, ..., 0 (negative) red."""
+    """The colour of a rank in every drawing and frame: 1 green, 2 blue, ..., 0 (negative)
+    dark orange."""
     if rank < 1:
         return _NEGATIVE_COLOUR if rank == 0 else _IGNORED_COLOUR
     return _RANK_COLOURS[(rank - 1) % len(_RANK_COLOURS)]

@@ -22,6 +22,7 @@ from rince.reports.table import (
     MISSING,
     Comparison,
     comparison_rows,
+    differences,
     differences_to,
     mean_cell,
     paired_legend,
@@ -82,6 +83,7 @@ def _page(runs: Sequence[RunReport], title: str, baseline: str | None, detail: f
     return _render(
         title=title,
         comparison=comparison,
+        differences=differences(runs),
         baseline=baseline,
         paired=None if baseline is None else differences_to(comparison, baseline),
         colours={row.label: figures.series_style(i)[0] for i, row in enumerate(rows)},

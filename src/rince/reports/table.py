@@ -121,9 +121,10 @@ def comparison_rows(runs: Sequence[RunReport]) -> Comparison:
         for prefix in prefixes
     ]
     by_column = [
-        _mark_best(column, [_cell(prefix, column.key, members) for prefix, members in lines])
-        for column in columns
+        [_cell(prefix, column.key, members) for prefix, members in lines] for column in columns
     ]
+    if not differences(runs):  # a best of other data is none
+        by_column = list(map(_mark_best, columns, by_column))
     cells = iter([tuple(of_column[i] for of_column in by_column) for i in range(len(lines))])
     rows = []
     for name, members, prefixes in zip(names, groups.values(), spaces, strict=True):
@@ -361,6 +362,11 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
         Column("retrieval/video/R@1", "R@1", "video"),
         Column("retrieval/fine/mAP", "mAP", "fine"),
         Column("retrieval/coarse/mAP", "mAP", "coarse"),
+        *(
+            Column(f"retrieval/{level}/{measure}", measure, level)
+            for measure in ("R@1", "mAP")
+            for level in _inner_levels(measured)
+        ),
         Column("hierarchy/H-AP", "tree", "H-AP"),
         *(Column(f"ordering/pairs/{order}", "ranks", f"pairs {order}") for order in _orders(runs)),
         Column("ordering/correlation", "ranks", "corr."),
@@ -382,6 +388,12 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
         for column in chosen
         if any(_value(x, p + column.key) is not None for x in runs for p in ("", EMBEDDING))
     )
+
+
+def _inner_levels(names: Sequence[str]) -> list[str]:
+    """Of the class tree, between its top and the classes."""
+    found = re.findall(r"^retrieval/(depth-\d+)/R@1$", "\n".join(names), re.MULTILINE)
+    return sorted(set(found))
 
 
 def _orders(runs: Sequence[RunReport]) -> list[str]:
@@ -435,7 +447,8 @@ def _legend(comparison: Comparison) -> list[str]:
     lines = ["per cent, but for corr. (-1 to 1) and seconds; ↓ lower is better"]
     if any(row.embedding is not None for row in comparison.rows):
         lines.append("lines without a space are of the backbone's features")
-    lines += [f"NOTE: {note}" for note in differences(comparison)]
+    runs = [run for row in comparison.rows for run in row.runs]
+    lines += [f"NOTE: {note}" for note in differences(runs)]
     if any(cell.best for cell in cells):
         lines.append("* best of its column")
     if any(cell.text == MISSING for cell in cells):
@@ -445,17 +458,17 @@ def _legend(comparison: Comparison) -> list[str]:
     return lines
 
 
-def differences(comparison: Comparison) -> list[str]:
+def differences(runs: Sequence[RunReport]) -> list[str]:
     """Why the numbers of these runs cannot be compared fairly; empty if they can."""
-    runs = [run for row in comparison.rows for run in row.runs]
     reasons = []
     for key, what in (
         ("data", "data sets"),
-        ("train_images", "numbers of training images"),
-        ("test_images", "numbers of test images"),
+        ("train_images", "numbers of training items"),
+        ("test_images", "numbers of test items"),
         ("probe_epochs", "epochs of the linear probe"),
     ):
-        values = dict.fromkeys(str(run.evaluation.info.get(key)) for run in runs)
+        known = (run.evaluation.info.get(key) for run in runs)
+        values = dict.fromkeys(str(value) for value in known if value is not None)
         if len(values) > 1:
             reasons.append(f"the runs were measured with different {what}: {', '.join(values)}")
     return reasons

@@ -70,14 +70,10 @@ class OnlineKNN(pl.Callback):
 
 
 class EpochLine(pl.Callback):
-    """Logs one line per epoch: loss, and per rank its loss, similarity and positives.
+    """Logs one line per epoch: loss, and per rank its loss, similarity and positives."""
 
-    ``batch_size`` is that of one process; the items per second are of all of them.
-    """
-
-    def __init__(self, history: HistoryLogger, batch_size: int, noun: str = "images") -> None:
+    def __init__(self, history: HistoryLogger, noun: str = "images") -> None:
         self.history = history
-        self.batch_size = batch_size
         self.noun = noun
         self._started: float | None = None  # stays None for the rest of a resumed epoch
         self._ended = 0.0
@@ -98,7 +94,8 @@ class EpochLine(pl.Callback):
             return
         speed = None
         if self._started is not None:
-            count = self._steps * self.batch_size * trainer.world_size
+            config: Any = pl_module.config
+            count = self._steps * config.batch_size * trainer.world_size
             speed = count / (self._ended - self._started)
         means = self.history.take_means()
         logger.info(

@@ -169,6 +169,8 @@ def _classifier(
 def read_checkpoint(folder: Path) -> dict[str, Any]:
     """Read a run's checkpoint as plain data (no code in it is run)."""
     path = folder / CHECKPOINT_FILE
+    if not folder.is_dir():
+        raise RinceError(f"there is no folder {folder}")
     if not path.is_file():
         raise RinceError(
             f"{folder} holds no checkpoint ({CHECKPOINT_FILE}): is it the folder of a run?"

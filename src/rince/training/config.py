@@ -41,7 +41,8 @@ class TrainConfig(Options):
         objective: the loss to train with: rince, or a baseline trained and evaluated in the same
             way; the list below says what each is.
         epochs: number of passes over the training images.
-        batch_size: images per process and step; each gives two views.
+        batch_size: images per process and step; each gives two views. Lowered, with a warning, to
+            as many as there are.
         micro_batch: number of images encoded at a time, for a batch_size beyond the memory of the
             device: the loss still sees the whole batch. Costs a second forward pass. Batch norm
             normalises each micro-batch by itself, so take the largest that fits. None encodes
@@ -50,7 +51,9 @@ class TrainConfig(Options):
         name: of the run's folder below output; None makes one of data, objective and seed.
         output: folder that holds the runs.
         accelerator: Lightning's: auto, cpu, gpu, mps, ...
-        devices: Lightning's: auto, a number, or a list of devices.
+        devices: Lightning's: auto, a number, or a list of devices; of each machine.
+        num_nodes: number of machines, where neither torchrun nor srun says it; `rince train` is
+            then started on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set.
         precision: of the arithmetic, Lightning's names: 32-true, bf16-mixed, 16-mixed.
         compile: compile the encoder with torch.compile, and the loss where its matrix of all pairs
             fits; takes a minute at the start, and a C++ compiler.
@@ -83,6 +86,7 @@ class TrainConfig(Options):
     output: str = "runs"
     accelerator: str = "auto"
     devices: str = "auto"
+    num_nodes: int = limited(1, low=1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     compile: bool = False
     checkpoint_every: int = limited(200, low=1)
@@ -168,14 +172,32 @@ class TrainConfig(Options):
         return ", ".join([method, *parts])
 
     def with_defaults(self, kind: Kind) -> TrainConfig:
-        """The same; a backbone, an optimizer and a learning rate that were left open are those of
-        the kind of data, and the precision of the loss's products follows the training's."""
+        """The same; a backbone and an optimizer that were left open are those of the kind, and the
+        precision of the loss's products follows the training's."""
+        auto = self.optim.optimizer == "auto"
         return replace(
             self,
             loss=self.loss.resolved(self.precision),
             model=replace(self.model, backbone=self.model.backbone or kind.backbone),
-            optim=self.optim.resolved(kind.optimizer),
+            optim=replace(self.optim, optimizer=kind.optimizer) if auto else self.optim,
         )
+
+    def sized(self, count: int, processes: int) -> TrainConfig:
+        """The same, with a batch no larger than the data, which is warned of, and a learning rate
+        that follows the batch where it was left open.
+
+        Args:
+            count: of training items. processes: among which they are divided.
+        """
+        size = min(self.batch_size, self.batches.multiple_below(count // processes))
+        if 0 < size < self.batch_size:
+            each = f", {count // processes} for each of {processes} processes" * (processes > 1)
+            warn(
+                f"batch_size {self.batch_size} is more than the {count} training items there are"
+                f"{each}: it is lowered to {size}"
+            )
+        size = size or self.batch_size
+        return replace(self, batch_size=size, optim=self.optim.for_batches(size * processes))
 
     def _row(self, objective: Objective | None) -> Objective:
         """That of the objective; of one that is known by its name alone: it reads the ranks."""

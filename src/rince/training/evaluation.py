@@ -15,7 +15,7 @@ from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
 from rince.core.input_spec import InputSpec
 from rince.data.items import Items, Marks, Splits
-from rince.data.kinds import NAMED, kind_named, kind_of, load_outliers, load_test
+from rince.data.kinds import NAMED, kind_named, load_outliers, load_test, require_kind
 from rince.evaluation.drawings import roc_curves
 from rince.evaluation.evaluate import draw, measure
 from rince.evaluation.open_world import OpenTest, evaluate_open
@@ -45,6 +45,7 @@ def evaluate_run(
     options: EvaluationOptions | None = None,
     data: str | None = None,
     data_root: str | None = None,
+    column: str | None = None,
     splits_folder: str | None = None,
     split: int = 1,
     skip_unreadable: bool = False,
@@ -67,6 +68,7 @@ def evaluate_run(
         options: how much to do.
         data: evaluate on these in place of the run's own.
         data_root: where a named data set is now.
+        column: of the items in other tables than the run's own: outliers, tests, data.
         splits_folder, split: with data: the split files of UCF101 or HMDB51, and which split.
         skip_unreadable: leave out, with a warning, what cannot be read.
         device: where features are extracted.
@@ -110,6 +112,7 @@ def evaluate_run(
         skip_unreadable=config.images.skip_unreadable or skip_unreadable,
     )
     config = replace(config, images=images)
+    other = replace(config, table=replace(config.table, column=column or config.table.column))
     found = _results(folder)
     if found is None or outliers or not only_named:
         if splits is not None:
@@ -118,12 +121,12 @@ def evaluate_run(
             splits = _own_splits(trained, config)
         else:
             videos = replace(config.videos, splits=splits_folder, split=split)
-            splits = other_splits(trained, replace(config, data=data, videos=videos))
+            splits = other_splits(trained, replace(other, data=data, videos=videos))
         outlying = {
             name: load_outliers(
                 path,
                 splits.test,
-                config,
+                other,
                 skip_unreadable=skip_unreadable,
                 backbone=config.model.backbone,
             )
@@ -140,7 +143,7 @@ def evaluate_run(
             found = replace(found, info={**found.info, "outlier_data": paths})
     found = _saved(found, folder, started)
     for name, path in (tests or {}).items():
-        found = _with_test(found, trained, config, name, path, options, device, steps)
+        found = _with_test(found, trained, other, name, path, options, device, steps)
         found = _saved(found, folder, started)
     return found
 
@@ -311,11 +314,7 @@ def _with_test(
 def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
     """Other data, in the size and colours that the run's backbone knows; or other texts."""
     data = config.data
-    if kind_of(data, config.ranks.by == "time").noun != trained.spec.noun:
-        raise RinceError(
-            f"{data} holds no {trained.spec.noun}, which {trained.folder.name} was trained on; "
-            f"evaluate it on data of its own kind"
-        )
+    require_kind(data, trained.spec.noun, config.ranks.by == "time")
     config = replace(config, images=replace(config.images, image_size=trained.spec.size))
     splits = load_splits(config, trained.spec.channels)
     if trained.taxonomy.paths not in (UNKNOWN_CLASSES, splits.train.taxonomy.paths):

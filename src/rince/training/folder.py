@@ -22,6 +22,8 @@ CHECKPOINT_FILE = "last.ckpt"
 def read_config(folder: Path) -> TrainConfig:
     """A run's configuration."""
     file = folder / CONFIG_FILE
+    if not folder.is_dir():
+        raise RinceError(f"there is no folder {folder}")
     if not file.is_file():
         raise RinceError(f"{folder} is not the folder of a run: it holds no {CONFIG_FILE}")
     try:

@@ -91,6 +91,7 @@ class RankedModule(pl.LightningModule):
         self._unread: list[tuple[str, int, Tensor]] = []  # (what, step, value): to be finite
         self._seconds_before = 0.0
         self._started = time.perf_counter()
+        self._sizes_unknown = True
         self._check_objective()
         model, contrastive = config.model, not self.objective.classifier
         self.num_heads = self.objective.num_heads
@@ -175,7 +176,7 @@ class RankedModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optim = self.config.optim
-        assert optim.lr is not None  # TrainConfig.with_defaults has chosen one
+        assert optim.lr is not None  # TrainConfig.sized has chosen one
         weights = [p for p in self.parameters() if p.requires_grad]
         optimizer: torch.optim.Optimizer
         if optim.optimizer == "sgd":
@@ -214,6 +215,10 @@ class RankedModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._started = time.perf_counter()
+        # A checkpoint also holds the rate of the next step, in a run of fewer epochs another one.
+        schedule: Any = self.lr_schedulers()
+        for group, lr in zip(schedule.optimizer.param_groups, schedule.base_lrs, strict=True):
+            group["lr"] = lr * schedule.lr_lambdas[0](schedule.last_epoch)
 
     def train_seconds(self) -> float:
         """Wall time of training, the parts before a resume included (up to the checkpoint)."""
@@ -266,13 +271,14 @@ class RankedModule(pl.LightningModule):
 
     def _pairs(self, batch: ImageBatch, views: BatchViews) -> Pairs:
         z, labels, ids = self._encode_both(self.encoder, batch, views)
+        key, key_labels, key_ids = self._gathered(z, labels, ids)
         return Pairs(
             query=z,
-            key=gather(z),
+            key=key,
             query_labels=labels,
-            key_labels=gather(labels),
+            key_labels=key_labels,
             query_ids=ids,
-            key_ids=gather(ids),
+            key_ids=key_ids,
             ignore_self=True,
             num_heads=self.num_heads,
         )
@@ -285,8 +291,7 @@ class RankedModule(pl.LightningModule):
         parts = self._parts(batch, views, 0)
         query = encode_parts(self.encoder, parts, made_from=batch.views)  # (B, D)
         key = torch.cat([self.momentum_encoder(part()) for part in self._parts(batch, views, 1)])
-        key = gather(key)
-        labels, ids = gather(batch.labels), gather(batch.indices)
+        key, labels, ids = self._gathered(key, batch.labels, batch.indices)
         valid, num_queued = None, 0
         fresh = (key, labels, ids)
         if self.queue is not None:
@@ -310,6 +315,16 @@ class RankedModule(pl.LightningModule):
             key_valid=valid,
             num_heads=self.num_heads,
         )
+
+    def _gathered(self, z: Tensor, labels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Those of all processes, in two collectives; the sizes are compared once, as the batches
+        of the plan are all of one size."""
+        if world_size() == 1:
+            return z, labels, ids
+        packed = torch.stack([labels, ids], dim=1)
+        key_labels, key_ids = gather(packed, validate=self._sizes_unknown).T.contiguous()
+        self._sizes_unknown = False
+        return gather(z, validate=False), key_labels, key_ids
 
     def _classify(self, batch: ImageBatch, views: BatchViews) -> tuple[Tensor, Pairs]:
         # (2B, F): the same budget of views

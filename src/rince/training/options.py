@@ -9,6 +9,7 @@ from rince.core.checks import require
 from rince.core.options import Options, limited
 
 DEFAULT_LR = {"sgd": 0.5, "adamw": 1e-3}
+_PAPERS_BATCH = 512
 
 
 @dataclass
@@ -17,8 +18,8 @@ class OptimOptions(Options):
 
     Args:
         optimizer: "sgd" (momentum 0.9) or "adamw"; "auto" is sgd, and adamw for texts.
-        lr: peak learning rate; None takes 0.5 for sgd (the paper's, for batches of 512), and
-            0.001 for adamw. Lower it if the loss is not finite.
+        lr: peak learning rate; None takes for sgd the paper's 0.5 for batches of 512, in
+            proportion to the batch, and 0.001 for adamw. Lower it if the loss is not finite.
         weight_decay: that of the optimizer.
         warmup_epochs: epochs over which the learning rate rises linearly (the paper: 10 of 1000);
             None takes 1, or a tenth of a run of fewer than 10 epochs.
@@ -39,11 +40,13 @@ class OptimOptions(Options):
         """Epochs of warm-up: those given, or else 1, or a tenth of a short run."""
         return min(1.0, epochs / 10) if self.warmup_epochs is None else self.warmup_epochs
 
-    def resolved(self, auto: Literal["auto", "sgd", "adamw"]) -> OptimOptions:
-        """The same, with an optimizer and a learning rate where these were left open."""
-        optimizer = auto if self.optimizer == "auto" else self.optimizer
-        lr = DEFAULT_LR[optimizer] if self.lr is None else self.lr
-        return replace(self, optimizer=optimizer, lr=lr)
+    def for_batches(self, size: int) -> OptimOptions:
+        """The same, with a learning rate for batches of this size, all processes together, where
+        it was left open."""
+        if self.lr is not None:
+            return self
+        share = size / _PAPERS_BATCH if self.optimizer == "sgd" else 1.0
+        return replace(self, lr=DEFAULT_LR[self.optimizer] * share)
 
     def check_warmup(self, epochs: int) -> None:
         """Refuse a warm-up that fills the run.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
@@ -108,20 +109,23 @@ def train(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     kind = _kind(config, splits)
     config = config.with_defaults(kind)
+    if splits is None and is_first_process() and (advice := kind.advice(config.data, config)):
+        print(f"note: {advice}")
     splits = splits or load_splits(config, kind=kind)
+    trainer = _trainer(config, folder, splits)
+    config = config.sized(len(splits.train), trainer.world_size)
     ranks = rank_source(config, splits.train)
     module = _build_module(config, splits, ranks, backbone, own, pretrained=config.model.pretrained)
     if config.model.start_from is not None:
         _start_from(module, Path(config.model.start_from))
-    if is_first_process():
-        _start_folder(folder, config)
-    _fit(config, folder, splits, module)
+    _fit(trainer, config, folder, splits, module)
     return folder
 
 
 def resume(
     folder: str | Path,
     *,
+    epochs: int | None = None,
     progress: bool = True,
     backbone: Backbone | nn.Module | None = None,
     objective: Objective | LossFunction | None = None,
@@ -131,12 +135,15 @@ def resume(
 
     Args:
         folder: the run's.
+        epochs: in place of those of its configuration, to lengthen it. From here on the learning
+            rate is that of a run of so many epochs: after the end of a shorter one it rises again.
         progress: show the progress bar.
         backbone, objective, splits: those given to :func:`train`, if any.
 
     Raises:
         RinceError: nothing to resume, a damaged checkpoint, or one of another architecture, other
             data or ranks, or another number of processes or steps; and as :func:`train`.
+        ValueError: no more epochs than it was trained already.
         KeyboardInterrupt: as :func:`train`.
     """
     folder = Path(folder).resolve()  # runs/latest may soon be another run
@@ -144,8 +151,10 @@ def resume(
     if config.loss.matmul_precision is None:  # a run of an older rince
         config.loss.matmul_precision = "fp32"
     checkpoint = read_checkpoint(folder)
-    pl.seed_everything(config.seed, workers=True, verbose=False)
     about = checkpoint[CHECKPOINT_KEY]
+    step = checkpoint["global_step"]
+    config = _lengthened(config, step, about, epochs, folder)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
     own = None if objective is None else own_objective(objective)
     require_own(backbone, about, OWN_BACKBONE, folder, "resume(folder, backbone=...)")
     require_own(own, about, OWN_OBJECTIVE, folder, "resume(folder, objective=...)")
@@ -154,13 +163,20 @@ def resume(
     kind = _kind(config, splits)
     config = config.with_defaults(kind)
     splits = splits or load_splits(config, kind=kind)
+    trainer = _trainer(config, folder, splits)
+    config = config.sized(len(splits.train), trainer.world_size)
     _check_data(about, splits, config, folder)
     ranks = resumed_ranks(about, splits.train, config, folder)
     # No pretrained weights, which the checkpoint's would only overwrite.
     module = _build_module(config, splits, ranks, backbone, row, pretrained=False)
     load_strictly(module, checkpoint["state_dict"], folder / CHECKPOINT_FILE)
     del checkpoint  # Lightning reads it again; weights and optimizer need not be held twice
-    _fit(config, folder, splits, module, resumed=about)
+    if is_first_process() and step >= config.epochs * about.get("steps_per_epoch", step + 1):
+        print(
+            f"note: {folder.name} has trained all its {config.epochs} epochs. To lengthen it: "
+            f"rince train --resume {folder} --epochs {2 * config.epochs}"
+        )
+    _fit(trainer, config, folder, splits, module, resumed=about)
     return folder
 
 
@@ -203,11 +219,24 @@ class _PositionedLoader:
         pass
 
 
-def _start_folder(folder: Path, config: TrainConfig) -> None:
+def _lengthened(
+    config: TrainConfig, step: int, about: Mapping[str, Any], epochs: int | None, folder: Path
+) -> TrainConfig:
+    if epochs is None:
+        return config
+    done = step / about.get("steps_per_epoch", step)
+    require(
+        epochs > done,
+        f"{folder} was trained for {done:g} epochs: epochs must be more to go on, got {epochs}",
+    )
+    return replace(config, epochs=epochs)
+
+
+def _start_folder(folder: Path, config: TrainConfig, *, fresh: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A run that was killed before its first checkpoint may have left these.
-        for name in (HISTORY_FILE, ABOUT_FILE):
+        for name in (HISTORY_FILE, ABOUT_FILE) if fresh else (ABOUT_FILE,):
             (folder / name).unlink(missing_ok=True)
         (folder / CONFIG_FILE).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
     except OSError as error:
@@ -215,6 +244,16 @@ def _start_folder(folder: Path, config: TrainConfig) -> None:
             f"cannot write to the run's folder {folder} ({error}): fix that, or choose another "
             f"--output"
         ) from error
+
+
+def _leave_nothing(folder: Path, trainer: pl.Trainer) -> None:
+    """Of a run that never took a step: no verb is to take its folder for a run."""
+    if trainer.global_step:
+        return
+    for name in (CONFIG_FILE, LOG_FILE, HISTORY_FILE):
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # there is something else in it
+        folder.rmdir()
 
 
 def _check_data(
@@ -286,14 +325,8 @@ def _start_from(module: RankedModule, folder: Path) -> None:
         module.momentum_encoder.module.load_state_dict(module.encoder.state_dict())
 
 
-def _fit(
-    config: TrainConfig,
-    folder: Path,
-    splits: Splits,
-    module: RankedModule,
-    resumed: Mapping[str, Any] | None = None,
-) -> None:
-    """Train to the end; ``resumed``: what the checkpoint of the folder says of the run."""
+def _trainer(config: TrainConfig, folder: Path, splits: Splits) -> pl.Trainer:
+    """Which also tells how many processes there are; writes nothing."""
     history, checkpoint_io = HistoryLogger(folder), AtomicCheckpointIO()
     callbacks: list[pl.Callback] = [CheckpointEvery(folder, config.checkpoint_every, checkpoint_io)]
     if config.knn_every:
@@ -305,10 +338,9 @@ def _fit(
                 seed=config.seed,
             )
         )
-    callbacks.append(EpochLine(history, config.batch_size, splits.train.noun))
-    with logging_to(folder / LOG_FILE if is_first_process() else None), quiet_lightning():
-        trainer = pl.Trainer(
-            accelerator=config.accelerator,
+    callbacks.append(EpochLine(history, splits.train.noun))
+    with quiet_lightning():
+        return pl.Trainer(
             **_processes(config),
             precision=config.precision,
             max_epochs=config.epochs,
@@ -322,26 +354,49 @@ def _fit(
             log_every_n_steps=1,  # the module decides
             use_distributed_sampler=False,
         )
-        if config.compile:
-            _check_compiler(trainer.strategy.root_device)
-            module.compile_encoders()
-        plan = _plan(config, splits, trainer.global_rank, trainer.world_size)
-        loader = _PositionedLoader(
-            TrainLoader(
-                splits.train,
-                plan,
-                workers=config.images.workers,
-                config=view_config(config),
-                augment="later",  # on the device, where the items can wait
-                pin_memory=trainer.strategy.root_device.type == "cuda",
-            ),
-            lambda: trainer.global_step,
-        )
-        steps = len(loader)
-        if resumed is not None:
-            _check_steps(resumed, trainer.world_size, steps, folder)
-        if trainer.is_global_zero:
-            _link_latest(folder)
+
+
+def _fit(
+    trainer: pl.Trainer,
+    config: TrainConfig,
+    folder: Path,
+    splits: Splits,
+    module: RankedModule,
+    resumed: Mapping[str, Any] | None = None,
+) -> None:
+    """Train to the end.
+
+    Args:
+        resumed: what the checkpoint of the folder says of the run; None starts from the weights
+            of the module.
+    """
+    device = trainer.strategy.root_device
+    if config.compile:
+        _check_compiler(device)
+        module.compile_encoders()
+    plan = _plan(config, splits, trainer.global_rank, trainer.world_size)
+    loader = _PositionedLoader(
+        TrainLoader(
+            splits.train,
+            plan,
+            workers=config.images.workers,
+            config=view_config(config),
+            augment="later",  # on the device, where the items can wait
+            pin_memory=device.type == "cuda",
+        ),
+        lambda: trainer.global_step,
+    )
+    steps = len(loader)
+    if resumed is not None:
+        _check_steps(resumed, trainer.world_size, steps, folder)
+    first = is_first_process()
+    if first and (resumed is None or config.epochs != resumed["config"]["epochs"]):
+        _start_folder(folder, config, fresh=resumed is None)
+    with contextlib.ExitStack() as stack:
+        if first and resumed is None:
+            stack.callback(_leave_nothing, folder, trainer)
+        stack.enter_context(logging_to(folder / LOG_FILE if first else None))
+        stack.enter_context(quiet_lightning())
         logger.info(
             "%s on %s: %d %s of %d classes, %s, %d rank(s); %d epochs of %d steps; %d process(es)",
             config.label(module.objective),
@@ -426,28 +481,16 @@ def _run_to_the_end(
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         interrupted = True
+    saved = (folder / CHECKPOINT_FILE).exists()
+    stopped = f"stopped at step {trainer.global_step} of {planned}; " + (
+        f"rince train --resume {folder} goes on from the last checkpoint"
+        if saved
+        else "there is no checkpoint yet, so start it again"
+    )
     if interrupted:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(stopped)
     if terminated or trainer.global_step < planned:
-        saved = (folder / CHECKPOINT_FILE).exists()
-        raise RinceError(
-            f"stopped at step {trainer.global_step} of {planned}; "
-            + (
-                f"rince train --resume {folder} goes on from the last checkpoint"
-                if saved
-                else "there is no checkpoint yet, so start it again"
-            )
-        )
-
-
-def _link_latest(folder: Path) -> None:
-    """``runs/latest``: a convenience, which some file systems do not have."""
-    folder = folder.resolve()
-    latest = folder.parent / "latest"
-    with contextlib.suppress(OSError):
-        if latest.is_symlink() or not latest.exists():
-            latest.unlink(missing_ok=True)
-            latest.symlink_to(folder.name)
+        raise RinceError(stopped)
 
 
 def _write_about(folder: Path, module: RankedModule, trainer: pl.Trainer, planned: int) -> None:
@@ -474,16 +517,34 @@ def _write_about(folder: Path, module: RankedModule, trainer: pl.Trainer, planne
 
 
 def _processes(config: TrainConfig) -> dict[str, Any]:
-    """Under torchrun or srun their processes, whatever ``devices`` says."""
+    """Under torchrun or srun their processes, whatever ``devices`` and ``num_nodes`` say."""
+    local: int | str = config.devices
+    nodes = config.num_nodes
     if "LOCAL_WORLD_SIZE" in os.environ:
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // local
     elif (tasks := slurm_tasks()) is not None:
+        require(
+            "SLURM_NTASKS_PER_NODE" in os.environ,
+            "srun was given a number of tasks, but not how many run on a node: start it with "
+            "--nodes and --ntasks-per-node, a task for each GPU",
+        )
         nodes, local = tasks
-    else:
-        return {"devices": config.devices}
-    return {
-        "devices": local,
-        "num_nodes": nodes,
-        "strategy": "ddp" if local * nodes > 1 else "auto",
-    }
+    chosen: dict[str, Any] = {"accelerator": config.accelerator, "devices": local}
+    chosen["num_nodes"] = nodes
+    # Only Lightning knows how many devices "auto" are.
+    probe = pl.Trainer(**chosen, logger=False, enable_checkpointing=False)
+    if probe.world_size == 1:
+        return chosen
+    device = probe.strategy.root_device.type
+    require(
+        not config.model.sync_batch_norm or device == "cuda",
+        f"model.sync_batch_norm needs GPUs (torch has no SyncBatchNorm for the {device}): leave it "
+        f"out, or train on GPUs",
+    )
+    # No buffer needs to travel: the queue is the same everywhere, as all push the same gathered
+    # keys, and running statistics of batch norm are read at evaluation alone, by process 0, whose
+    # are in the checkpoint. DDP would send all of them at every step.
+    chosen["strategy"] = DDPStrategy(broadcast_buffers=False)
+    chosen["sync_batchnorm"] = config.model.sync_batch_norm
+    return chosen

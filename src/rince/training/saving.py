@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -128,6 +129,7 @@ class CheckpointEvery(pl.Callback):
         self.path = folder / CHECKPOINT_FILE
         self.steps = steps
         self.io = io
+        self._linked = False
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
@@ -148,3 +150,16 @@ class CheckpointEvery(pl.Callback):
         trainer.save_checkpoint(self.path)
         if self.io.failed is not None:
             warn(f"{self.io.failed}. Training goes on and will try again")
+        elif trainer.is_global_zero and not self._linked:
+            self._linked = True
+            _link_latest(self.path.parent)
+
+
+def _link_latest(folder: Path) -> None:
+    """``runs/latest``: a convenience, which some file systems do not have."""
+    folder = folder.resolve()
+    latest = folder.parent / "latest"
+    with contextlib.suppress(OSError):
+        if latest.is_symlink() or not latest.exists():
+            latest.unlink(missing_ok=True)
+            latest.symlink_to(folder.name)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rince.core.files import IMAGE_SUFFIXES
-from rince.data.kind import Kind, later
+from rince.core.files import IMAGE_SUFFIXES, files_below
+from rince.data.kind import DataOptions, Kind, later
 from rince.data.networks import (
     build_pixel_backbone,
     embedding_files,
@@ -26,6 +27,30 @@ NAMED = {
 DIGITS = "digits"
 """Outliers by name: scikit-learn's handwritten digits."""
 _SOURCES = "rince.data.image.sources"
+
+
+def advice(data: str, options: DataOptions) -> str:
+    """Photos lose most of what they show at the size that suits small images."""
+    from PIL import Image
+
+    from rince.data.image.files import IMAGE_SIZE
+
+    folder = Path(data).expanduser()
+    if options.images.image_size is not None or not folder.is_dir():
+        return ""
+    first = next(files_below(folder, IMAGE_SUFFIXES), None)
+    try:
+        with Image.open(first or folder) as image:
+            width, height = image.size
+    except (OSError, ValueError, Image.DecompressionBombError):  # whoever decodes it will say so
+        return ""
+    if min(width, height) < 3 * IMAGE_SIZE:
+        return ""
+    return (
+        f"these images ({width} x {height} pixels) are scaled down to {IMAGE_SIZE} pixels. Photos "
+        f"are better trained from pretrained weights at 224: --images.image-size 224 "
+        f"--model.backbone torchvision/resnet18 --model.pretrained true --optim.lr 0.01"
+    )
 
 
 def embedding_inputs(
@@ -61,6 +86,7 @@ IMAGES = Kind(
     encoder=pixel_encoder,
     usage=usage,
     backbone="small-resnet",
+    advice=advice,
     card="library_name: rince\npipeline_tag: image-feature-extraction\n"
     "tags: [rince, contrastive-learning, image-retrieval]",
 )

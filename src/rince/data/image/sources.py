@@ -125,7 +125,8 @@ def _image_table(request: Request) -> ItemTable:
     column = request.options.table.column or path_column(request.data, IMAGE_SUFFIXES)
     if column is None:
         raise RinceError(f"{request.data} has no column of paths to images")
-    return read_items(Path(request.data).expanduser(), column, request.labels)
+    file, empty = Path(request.data).expanduser(), request.options.table.empty
+    return read_items(file, column, request.labels, empty)
 
 
 def _of_rows(request: Request, table: ItemTable, known: Taxonomy | None = None) -> FileImages:

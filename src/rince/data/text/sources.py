@@ -51,7 +51,7 @@ def load_text_outliers(request: Request, items: Items) -> Texts:
 
 def _items(request: Request) -> ItemTable:
     file = Path(request.data).expanduser()
-    return read_items(file, request.text_column, request.labels)
+    return read_items(file, request.text_column, request.labels, request.options.table.empty)
 
 
 def _tokenised(texts: Texts, request: Request) -> Texts:

@@ -43,12 +43,13 @@ def videos_of_table(
     root: str | None = None,
     column: str | None = None,
     labels: Sequence[str] | None = None,
+    empty: str = "refuse",
 ) -> tuple[list[VideoFile], Marks | None]:
     """The videos, or parts of them (``start_s``, ``end_s``), of a table of items."""
     of_paths = column or path_column(data, VIDEO_SUFFIXES)
     if of_paths is None:
         raise RinceError(f"{data} has no column of paths to videos")
-    table = read_items(data, of_paths, labels)
+    table = read_items(data, of_paths, labels, empty)
     sides = table.sides()
     if sides is not None:
         chosen = [i for i, side in enumerate(sides) if side is not None]

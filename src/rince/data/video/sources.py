@@ -108,7 +108,9 @@ def _listed_clips(request: Request, videos: VideoOptions) -> tuple[VideoClips, l
     marks = None
     if is_table(folder):
         column = request.options.table.column
-        files, marks = videos_of_table(folder, images.root, column, request.labels)
+        files, marks = videos_of_table(
+            folder, images.root, column, request.labels, request.options.table.empty
+        )
     else:
         require(
             images.root is None,

@@ -1,0 +1,94 @@
+"""A run's network taken out of it: weights, facts, ONNX and model card in a folder of their own."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from rince.core.checks import RinceError, warn
+from rince.evaluation.results import load_evaluation
+from rince.models.encoders import Encoder
+from rince.models.onnx_file import ONNX_FILE
+from rince.models.options import Space
+from rince.reports.model_card import model_card
+from rince.training.checkpoint import TrainedRun, load_run, trained_encoder
+from rince.training.config import to_dict
+from rince.training.folder import ABOUT_FILE, is_evaluated
+
+CARD_FILE = "README.md"
+
+
+def export_run(
+    run: str | Path | TrainedRun,
+    folder: str | Path | None = None,
+    *,
+    space: Space | None = None,
+    onnx: bool = True,
+) -> Path:
+    """Write weights, facts, ONNX and model card into a new folder, all of them or none.
+
+    Args:
+        run: its folder, or from :func:`rince.training.load_run`, as it must be with a backbone of
+            your own.
+        folder: to make; None: ``export`` in the run's.
+        space: embedding, with the projection head, or backbone; None: the run's own.
+        onnx: write the ONNX file, too; of texts there is none.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RinceError: something is there already; a run without such a head; a network that cannot
+            be written as ONNX, or gives other numbers there.
+        ImportError: a library of the extra ``export`` is not installed.
+    """
+    # runs/latest may soon be another run
+    trained = run if isinstance(run, TrainedRun) else load_run(Path(run).resolve())
+    folder = trained.folder / "export" if folder is None else Path(folder)
+    encoder = trained_encoder(trained, space)
+    return write_export(encoder, folder, lambda found: _card(trained, encoder, found), onnx=onnx)
+
+
+def write_export(
+    encoder: Encoder, folder: Path, card: Callable[[float | None], str], *, onnx: bool = True
+) -> Path:
+    """Write an encoder into a new folder, whole or not at all.
+
+    Args:
+        card: the text of its model card, from the largest difference of the ONNX file to torch.
+    """
+    if folder.exists():  # a licence may have been written into its card
+        raise RinceError(f"{folder} is there already: remove it, or choose another -o FOLDER")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as made:
+        part = Path(made) / "part"  # the temporary folder itself is for its owner's eyes only
+        part.mkdir()
+        encoder.save(part)
+        difference = encoder.write_onnx(part / ONNX_FILE) if onnx else None
+        (part / CARD_FILE).write_text(card(difference), encoding="utf-8")
+        part.rename(folder)
+    return folder
+
+
+def _card(trained: TrainedRun, encoder: Encoder, onnx_difference: float | None) -> str:
+    folder, about = trained.folder, trained.folder / ABOUT_FILE
+    evaluation = load_evaluation(folder) if is_evaluated(folder) else None
+    if evaluation is None:
+        warn(
+            f"{folder.name} has no results, or was trained on since: the model card has none. Run "
+            f"`rince evaluate {folder}`, then export again"
+        )
+    return model_card(
+        encoder,
+        name=folder.name,
+        label=trained.config.label(trained.objective),
+        objective=trained.objective,
+        config=to_dict(trained.config),
+        step=trained.step,
+        ranks=trained.ranks,
+        about=json.loads(about.read_text()) if about.exists() else {},
+        evaluation=evaluation,
+        onnx_difference=onnx_difference,
+    )
