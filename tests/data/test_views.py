@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from rince.core.pixels import NORMALISATION
@@ -19,6 +20,7 @@ from rince.data.views import (
     eval_transform,
     evaluation_pixels,
     image_views,
+    view_pixels,
 )
 
 NEUTRAL = (1.0, 1.0, 1.0, 0.0)
@@ -235,7 +237,7 @@ def test_both_ways_draw_from_the_same_distribution() -> None:
     batch = BatchAugmentation(12)(image.repeat(count, 1, 1, 1), seeded())
     torch.manual_seed(0)
     single = image_views(12)
-    one_by_one = torch.stack([single(image) for _ in range(count)])
+    one_by_one = view_pixels(torch.stack([single(image) for _ in range(count)]))
     # Clamping once or after each step, and the hue, make a small difference.
     means = (batch.mean((0, 2, 3)) - one_by_one.mean((0, 2, 3))).abs()
     assert float(means.max()) < 0.1
@@ -249,10 +251,22 @@ def test_single_image_views(channels: int) -> None:
     image = noise(channels, 40, 30)
     view = image_views(16, channels)(image)
     assert view.shape == (channels, 16, 16)
-    assert view.dtype == torch.float32
+    assert view.dtype == torch.uint8
     square = noise(channels, 16, 16)
     plain = image_views(16, channels, PLAIN)(square)
-    torch.testing.assert_close(plain[None], evaluation_pixels(square[None]), atol=1e-5, rtol=0)
+    assert torch.equal(plain, square)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_views_are_normalised_as_torchvision_does(channels: int) -> None:
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, channels, 16, 16)
+    to_float = v2.Compose(
+        [v2.ToDtype(torch.float32, scale=True), v2.Normalize(*NORMALISATION[channels])]
+    )
+    assert torch.equal(view_pixels(pixels), torch.stack([to_float(x) for x in pixels]))
+    torch.testing.assert_close(view_pixels(pixels), evaluation_pixels(pixels))
+    with pytest.raises(ValueError, match="uint8"):
+        view_pixels(pixels.float())
 
 
 def test_evaluation_pixels_are_normalised() -> None:

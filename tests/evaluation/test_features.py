@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -95,3 +98,31 @@ def test_feature_set_checks_what_it_holds() -> None:
         FeatureSet(torch.ones(2, 2), torch.arange(3))
     with pytest.raises(ValueError, match="non-empty"):
         FeatureSet(torch.ones(0, 2), torch.arange(0))
+
+
+def test_features_are_read_back_when_the_next_batch_is_at_hand() -> None:
+    """A GPU then computes while the next batch is read."""
+    events: list[str] = []
+
+    class OnACard(Tensor):
+        def float(self) -> Any:
+            return self
+
+        def cpu(self) -> Any:
+            events.append("read")
+            return self.as_subclass(Tensor)
+
+    class Network(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            events.append("launched")
+            return x.as_subclass(OnACard)
+
+    def made() -> Iterator[tuple[Tensor, Tensor]]:
+        for i in range(3):
+            events.append("made")
+            yield torch.full((2, 1), float(i)), torch.arange(2)
+
+    found = extract_features(Network(), made(), "cpu")
+    assert found.features.flatten().tolist() == [0, 0, 1, 1, 2, 2]
+    following = ["made", "read", "launched"]
+    assert events == ["made", "launched", *following, *following, "read"]

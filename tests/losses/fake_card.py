@@ -38,12 +38,14 @@ class Watch(TorchDispatchMode):
         self.largest = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         made = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
         if any(x.is_cuda for x in made) and not func.is_view:
             name = func.overloadpacket.__name__
-            if given and not any(x.is_cuda for x in given):
+            waits_not = all(hasattr(x, "pinned") for x in given) and kwargs.get("non_blocking")
+            if given and not any(x.is_cuda for x in given) and not waits_not:
                 self.copies.append(name)
             if "empty" not in name:
                 self.launches.append(name)
@@ -60,8 +62,17 @@ def fake_card(free: int = FREE) -> Iterator[Watch]:
             patch.setattr(module, "sizes_for", sizes.sizes_for)
         patch.setattr(ranked, "free_bytes", lambda device: free)
         patch.setattr(ranked, "reason_against", lambda *given: "a fake card runs no kernels")
+        patch.setattr(Tensor, "pin_memory", _pinned)
         with FakeTensorMode(allow_non_fake_inputs=True), Watch() as watch:
             yield watch
+
+
+def _pinned(x: Tensor) -> Tensor:
+    """A copy that is marked: no driver, no pinned memory."""
+    assert not x.is_cuda
+    copy = x.clone()
+    copy.pinned = True  # type: ignore[attr-defined]
+    return copy
 
 
 def gradients(loss: Tensor) -> dict[Tensor, Tensor]:
@@ -78,7 +89,7 @@ def gradients(loss: Tensor) -> dict[Tensor, Tensor]:
             continue
         with torch.no_grad():
             call = getattr(node, "apply", node)
-            results = call(*(given.get(i) for i in range(max(given) + 1)))
+            results = call(*(given.get(i) for i in range(len(node._input_metadata))))
         results = results if isinstance(results, tuple) else (results,)
         # A Function of ours also answers for its inputs that are no tensors, which come last.
         for (following, place), result in zip(node.next_functions, results, strict=False):

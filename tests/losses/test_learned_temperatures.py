@@ -95,6 +95,30 @@ def test_they_stay_float32_and_their_gradient_fits_a_loss_scale(dtype: torch.dty
     assert module.double().temperatures.dtype == torch.float64
 
 
+@pytest.mark.parametrize("engine", ["dense", "streamed"])
+def test_a_gradient_scaler_trains_them(engine: str) -> None:
+    """The same step as without a loss scale; one that overflows is left out."""
+    taus, steps = [], []
+    for scale in (1.0, 2.0**16):
+        module = RankedInfoNCE((0.1, 0.225), learn_temperatures=True, engine=engine).half()
+        optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        query, key = (x.half() for x in batch())
+        scaler.scale(module(query, key, RANKS)).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert scaler.get_scale() == scale
+        taus.append(module.temperatures.detach().clone())
+        before, module.temperatures.grad = taus[-1], torch.tensor([torch.inf, 1.0])
+        scaler.step(optimizer)
+        scaler.update()
+        steps.append(scaler.get_scale() / scale)
+        assert torch.equal(module.temperatures, before)
+    assert not torch.equal(taus[0], torch.tensor([0.1, 0.225]))
+    assert torch.equal(*taus)  # a power of 2 rounds nothing
+    assert steps == [0.5, 0.5]
+
+
 @pytest.mark.parametrize(
     ("make", "facts"),
     [

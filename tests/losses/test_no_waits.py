@@ -17,7 +17,7 @@ from torch.nn import functional
 from rince import RinceWarning
 from rince.losses import info_nce, ranked_info_nce, supcon_in, supcon_out
 from rince.losses.blockwise.sizes import Sizes, gpu_sizes
-from rince.ranks import DenseRanks, IdentityRanks, PairRanks, TableRanks
+from rince.ranks import DenseRanks, IdentityRanks, LevelRanks, PairRanks, TableRanks
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.time import ItemTimes, TimeRanks
 
@@ -69,6 +69,10 @@ class Sources:
             return TableRanks(query, key, table, **masks)
         if kind == "ids":
             return IdentityRanks(query, key, **masks)
+        if kind == "levels":
+            of_query = query[:, None].expand(-1, self.num_ranks)
+            of_key = key[:, None].expand(-1, self.num_ranks)
+            return LevelRanks(of_query, of_key, finest_first=False, **masks)
         if kind == "time":
             return self.times.ranks(query, key, validate=False, **masks)
         matrix = torch.ones(len(query), len(key), dtype=torch.int8, device="cuda")
@@ -112,6 +116,7 @@ def step(
         ("queue", 2),
         ("table", 2),
         ("ids", 1),
+        ("levels", 3),
         ("time", 3),
         ("dense", 2),
         ("matrix", 2),
@@ -274,6 +279,38 @@ def test_an_engine_that_cannot_serve_says_so_and_another_serves() -> None:
     assert served_by((8192, 4096), 2**31, None, engine="dense") == ["dense"]
     with pytest.warns(RinceWarning, match=r"0.8 GB for 8192 x 4096 pairs"):
         assert served_by((8192, 4096), 2**29, None, engine="dense") == ["streamed"]
+
+
+@pytest.mark.parametrize(("free", "reason"), [(2**29, None), (2**33, "1,100 dimensions")])
+def test_a_step_after_another_says_so_once(free: int, reason: str | None) -> None:
+    ranked._warn_once.cache_clear()
+    engine = "dense" if reason is None else "fused"
+    with pytest.warns(RinceWarning, match="GB" if reason is None else reason) as seen:
+        found = [served_by((8192, 4096), free, reason, engine=engine) for _ in range(3)]
+    assert found == [["streamed"]] * 3
+    assert len(seen) == 1
+
+
+def test_both_sides_must_lie_on_one_device() -> None:
+    with fake_card():
+        z = unit(8, 4)
+        ids = IdentityRanks(labels(8), labels(8))
+        with pytest.raises(ValueError, match="query is on cuda:0 but key is on cpu"):
+            ranked_info_nce(z, torch.zeros(8, 4), ids, 0.1, validate=False)
+
+
+@pytest.mark.parametrize("engine", ["dense", "streamed"])
+def test_ranks_on_the_cpu_go_to_the_embeddings(engine: str) -> None:
+    classes = class_ranks(2)
+    some = torch.zeros(8, dtype=torch.int64)
+    ranks = classes.ranks(some, some, ignore_self=True)
+    with fake_card() as watch:
+        z = unit(8, 4).requires_grad_()
+        watch.copies.clear()
+        loss = ranked_info_nce(z, z, ranks, (0.1, 0.2), engine=engine, validate=False)
+        assert loss.is_cuda
+        assert gradients(loss)[z].is_cuda
+        assert len(watch.copies) == 3  # both labels and the table, not a matrix of pairs
 
 
 def test_on_a_cpu_fused_falls_back_too() -> None:

@@ -4,10 +4,11 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from small_runs import STEPS, flat_backbone, small_config
+from small_runs import STEPS, disturbed, flat_backbone, small_config
 from torch import nn
 
 from rince import Taxonomy
@@ -24,9 +25,10 @@ from rince.training.config import (
     OptimOptions,
     TrainConfig,
 )
+from rince.training.folder import read_config
 from rince.training.history import read_history
 from rince.training.module import RankedModule, lr_factor
-from rince.training.objectives import OBJECTIVES
+from rince.training.objectives import OBJECTIVES, Objective
 from rince.training.run import train
 from rince.training.step import Pairs, Step, objective_loss
 
@@ -194,6 +196,76 @@ def test_a_loss_that_blows_up_stops_with_advice(image_tree: Path, tmp_path: Path
     backbone = as_backbone(Broken(), InputSpec.images(size=16))
     with pytest.raises((ValueError, FloatingPointError), match="learning rate|optim.lr"):
         train(small_config(image_tree, tmp_path, knn_every=0), backbone)
+
+
+def test_a_loss_that_was_not_read_at_once_is_found_before_a_checkpoint(
+    image_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rince.training.module._CHECKED_FIRST", 0)
+    name, first = "run", STEPS + 1
+    given = {"name": name, "knn_every": 0, "log_every": 1000, "validate_every": 1000}
+    backbone = disturbed(first + 1, lambda: backbone.module.linear.weight.data.fill_(torch.nan))
+    config = small_config(image_tree, tmp_path, checkpoint_every=first + 1, **given)
+    with pytest.raises(FloatingPointError, match=rf"the loss is nan at step {first}.*optim.lr"):
+        train(config, backbone)
+    checkpoint = read_checkpoint(tmp_path / name)
+    assert checkpoint["global_step"] == STEPS
+    assert all(torch.isfinite(x).all() for x in checkpoint["state_dict"].values())
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_values_are_checked_in_the_first_steps_and_every_so_often(
+    every: int, image_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rince.training.module._CHECKED_FIRST", 3)
+    seen: list[bool] = []
+    row = OBJECTIVES["rince"]
+
+    def loss(step: Step) -> torch.Tensor:
+        seen.append(step.pairs.validate)
+        return row.function()(step).total
+
+    config = small_config(image_tree, tmp_path, epochs=5, knn_every=0, validate_every=every)
+    train(config, flat_backbone(), objective=Objective("noted", loss))
+    numbers = range(1, 5 * STEPS + 1)
+    assert seen == [i <= 3 or i % every == 0 for i in numbers]
+
+
+@pytest.mark.parametrize(
+    ("precision", "given", "expected"),
+    [("32-true", None, "fp32"), ("bf16-mixed", None, "bf16"), ("bf16-mixed", "fp32", "fp32")],
+)
+def test_the_precision_of_products_is_written_and_reaches_the_loss(
+    precision: str, given: Any, expected: str, image_tree: Path, tmp_path: Path
+) -> None:
+    seen: set[str] = set()
+
+    def loss(step: Step) -> torch.Tensor:
+        seen.add(str(step.options.matmul_precision))
+        return step.pairs.query.sum()
+
+    row = Objective("noted", loss, reads=("loss.matmul_precision",))
+    config = small_config(image_tree, tmp_path, epochs=1, knn_every=0, precision=precision)
+    config.loss.matmul_precision = given
+    folder = train(config, flat_backbone(), objective=row)
+    assert seen == {expected}
+    assert read_config(folder).loss.matmul_precision == expected
+
+
+def test_rounded_products_change_the_loss() -> None:
+    z = torch.nn.functional.normalize(torch.randn(16, 32), dim=1)
+    labels = torch.arange(16) % 4
+    tree = Taxonomy([("a", "b"), ("a", "c"), ("d", "e"), ("d", "f")])
+    pairs = Pairs(z, z, labels, labels, labels, labels, ignore_self=True)
+    for name in ("rince", "supcon-in", "supcon-out", "supcon-sum", "infonce"):
+        exact, rounded = (
+            objective_loss(
+                OBJECTIVES[name], Step(pairs, tree, tree, LossOptions(matmul_precision=precision))
+            ).total
+            for precision in (None, "bf16")
+        )
+        assert not torch.equal(exact, rounded), name
+        torch.testing.assert_close(exact, rounded, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,39 @@ def test_statistics_leave_out_what_is_ignored(queued: int) -> None:
             )
 
 
-def test_statistics_of_a_rank_without_pairs_are_left_out() -> None:
+@pytest.mark.parametrize("queued", [0, 60])
+@pytest.mark.parametrize(("num_classes", "count"), [(300, 700), (300, 290), (2100, 40)])
+def test_statistics_of_many_classes(num_classes: int, count: int, queued: int) -> None:
+    """By class, in several parts; and pair by pair, where classes outnumber queries."""
+    tree = Taxonomy([(f"group {i // 3}", f"class {i}") for i in range(num_classes)])
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(count + queued, 4, generator=generator)
+    labels = torch.randint(0, 30, (count + queued,), generator=generator) * (num_classes // 30)
+    pairs = Pairs(
+        z[:count],
+        z,
+        labels[:count],
+        labels,
+        labels[:count],
+        labels,
+        ignore_self=True,
+        num_queued=queued,
+        key_valid=torch.rand(len(z), generator=generator) > 0.2 if queued else None,
+    )
+    ranks = pairs.ranks_by(tree).tile(ALL, ALL)
+    similarity, shown = (pairs.query @ pairs.key.T).double(), rank_statistics(pairs, tree)
+    for rank in range(3):
+        chosen = ranks == rank
+        found = shown[f"similarity_rank_{rank}"].double()
+        torch.testing.assert_close(
+            found, similarity[chosen].mean(), rtol=1e-4, atol=1e-5, equal_nan=True
+        )
+        if rank:
+            positives = float(shown[f"positives_rank_{rank}"])
+            assert positives == pytest.approx(int(chosen.sum()) / count)
+
+
+def test_statistics_of_a_rank_without_pairs_are_nan() -> None:
     pairs = replace(
         _pairs(),
         query_labels=torch.tensor([0, 1, 2, 0, 1, 2]),
@@ -198,6 +230,6 @@ def test_statistics_of_a_rank_without_pairs_are_left_out() -> None:
         ignore_self=True,
     )
     shown = rank_statistics(pairs, TREE)  # every own class is only the query itself
-    assert "similarity_rank_1" not in shown
+    assert math.isnan(shown["similarity_rank_1"])
     assert float(shown["positives_rank_1"]) == 0
-    assert {"similarity_rank_0", "similarity_rank_2"} <= set(shown)
+    assert all(math.isfinite(shown[f"similarity_rank_{i}"]) for i in (0, 2))

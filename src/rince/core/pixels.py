@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.devices import sent
 
 # RGB: mean and standard deviation of ImageNet; grey: maps [0, 1] to [-2, 2] whatever the data set.
 # Keyed by the number of channels.
@@ -38,5 +39,5 @@ def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> T
         [[[-2.0, 2.0]]]
     """
     per_channel = (-1,) + (1,) * (pixels.ndim - 2)
-    shift, scale = (torch.tensor(x, device=pixels.device).view(per_channel) for x in (mean, std))
+    shift, scale = (sent(torch.tensor(x).view(per_channel), pixels.device) for x in (mean, std))
     return (pixels.float() / 255 - shift) / scale

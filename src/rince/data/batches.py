@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from rince.core.checks import RinceError, require
+from rince.core.devices import sent
 from rince.core.pair_ranks import ALL
 from rince.data.items import Items
 from rince.data.plan import BatchPlan, mixed_seed
@@ -25,8 +26,8 @@ class ImageBatch(NamedTuple):
 
     Args:
         views: two (B, ...) tensors as a network takes them: normalised float32 pixels, or twice
-            the same int64 tokens; or, with ``augment="later"``, one tensor of the items as they
-            are kept, such as (B, C, [T,] H, W) uint8 (see :func:`augmented`).
+            the same int64 tokens. With ``augment="later"`` (see :class:`BatchViews`) bytes: two
+            views, or one tensor of the items as they are kept, such as (B, C, [T,] H, W) uint8.
         labels: (B,) int64.
         indices: (B,) int64, which items of the data set these are.
         seed: of the views' randomness.
@@ -54,6 +55,7 @@ class TrainLoader:
         config: how strong the views are; None: the defaults.
         augment: "now"; "later": batches of items as they are kept, for :func:`augmented` on the
             device, where they can wait (files of different sizes cannot).
+        pin_memory: what workers read is put where a GPU fetches it from without a wait.
 
     Raises:
         ValueError: a plan for another number of items.
@@ -67,6 +69,7 @@ class TrainLoader:
         workers: int = 0,
         config: ViewConfig | None = None,
         augment: Literal["now", "later"] = "now",
+        pin_memory: bool = False,
     ) -> None:
         require(
             plan.num_samples == len(items),
@@ -88,6 +91,7 @@ class TrainLoader:
                 num_workers=workers,
                 persistent_workers=workers > 0,
                 collate_fn=_collated,
+                pin_memory=pin_memory,
                 generator=torch.Generator(),  # not the global one, which belongs to the training
             )
 
@@ -124,13 +128,19 @@ class TrainLoader:
             if len(views) == 1 and self._augmentation is None:
                 views *= 2
             batch = ImageBatch(views, self.items.labels[indices], indices, seed)
-            raw = len(views) == 1 and self.augment == "now"
-            yield augmented(batch, self._augmentation) if raw else batch
+            if self.augment == "now":
+                batch = augmented(batch, self._augmentation, self.items.view_inputs)
+            yield batch
 
 
-def augmented(batch: ImageBatch, augmentation: Augmentation | None) -> ImageBatch:
-    """Two views in place of a batch's raw pixels, on their device; the same on every call."""
-    views = BatchViews(batch, augmentation)
+def augmented(
+    batch: ImageBatch,
+    augmentation: Augmentation | None,
+    view_inputs: Callable[[Tensor], Tensor] | None = None,
+) -> ImageBatch:
+    """Two views, as a network takes them, in place of bytes; on their device, the same on every
+    call. Arguments as of :class:`BatchViews`."""
+    views = BatchViews(batch, augmentation, view_inputs)
     return batch._replace(views=(views.part(0), views.part(1)))
 
 
@@ -139,10 +149,19 @@ class BatchViews:
 
     Raw pixels are augmented when a part is asked for, so that the float views of a large batch
     need never be in memory together; only their random numbers are drawn at once.
+
+    ``view_inputs`` of the items makes of views that are bytes what the network takes; None: it
+    takes them.
     """
 
-    def __init__(self, batch: ImageBatch, augmentation: Augmentation | None) -> None:
+    def __init__(
+        self,
+        batch: ImageBatch,
+        augmentation: Augmentation | None,
+        view_inputs: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         self._batch = batch
+        self._view_inputs = view_inputs
         self._augmentation = augmentation
         self._draws: list[Any] = []
         if len(batch.views) == 1:
@@ -153,13 +172,18 @@ class BatchViews:
     def part(self, view: int, rows: slice = ALL, device: torch.device | None = None) -> Tensor:
         """View 0 or 1 of some images, (b, C, S, S) float32, made on ``device`` (None: theirs)."""
         if self._augmentation is None or not self._draws:
-            return self._batch.views[view][rows].to(device=device)
-        pixels = self._batch.views[0][rows].to(device=device)
+            made = self._sent(view, rows, device)
+            return made if self._view_inputs is None else self._view_inputs(made)
+        pixels = self._sent(0, rows, device)
         return self._augmentation.apply(pixels, self._draws[view].rows(rows))
+
+    def _sent(self, view: int, rows: slice, device: torch.device | None) -> Tensor:
+        items = self._batch.views[view][rows]
+        return sent(items, device or items.device)
 
 
 def eval_batches(
-    items: Items, batch_size: int, workers: int = 0
+    items: Items, batch_size: int, workers: int = 0, device: torch.device | str = "cpu"
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """All items in order without augmentation, as a network takes them.
 
@@ -167,9 +191,11 @@ def eval_batches(
         items: the data set.
         batch_size: items at a time; the last batch may be smaller.
         workers: processes that read items; 0: this one. No effect for items in memory.
+        device: where the inputs are to be; pixels go there as bytes.
 
     Yields:
-        (B, *spec.shape): float32 normalised pixels, or int64 tokens; and (B,) int64 labels.
+        (B, *spec.shape): float32 normalised pixels, or int64 tokens; and (B,) int64 labels, which
+        stay on the CPU.
 
     Raises:
         RinceError: an item that cannot be read.
@@ -186,11 +212,12 @@ def eval_batches(
                 batch_size,
                 num_workers=workers,
                 collate_fn=_collated,
+                pin_memory=torch.device(device).type == "cuda",
                 generator=torch.Generator(),
             ),
         )
     for rows, batch in zip(batches, fitted, strict=True):
-        yield items.network_inputs(batch), items.labels[rows]
+        yield items.network_inputs(sent(batch, device)), items.labels[rows]
 
 
 class _Keys:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rince.core.devices import sent
 from rince.core.pixels import normalisation
 
 _LUMA = {3: (0.2989, 0.587, 0.114), 1: (1.0,)}  # ITU-R 601-2 with torchvision's rounding
@@ -62,8 +65,8 @@ def adjusted_colors(pixels: Tensor, colors: Tensor, grayscale: Tensor) -> Tensor
         (B, C, H, W), normalised.
     """
     channels = pixels.shape[1]
-    mean, std = (torch.tensor(x)[:, None, None].to(pixels) for x in normalisation(channels))
-    luma = torch.tensor(_LUMA[channels]).to(pixels)
+    mean, std = (_constant(x, pixels)[:, None, None] for x in normalisation(channels))
+    luma = _constant(_LUMA[channels], pixels)
     brightness, contrast, saturation, hue = (x[:, None, None] for x in colors.to(pixels).T)
     to_grey = luma.expand(channels, channels)
     matrix = (1 - saturation) * to_grey + saturation * _hue_rotation(hue, channels)
@@ -73,6 +76,10 @@ def adjusted_colors(pixels: Tensor, colors: Tensor, grayscale: Tensor) -> Tensor
     offset = brightness * (1 - contrast) * mean_luma[:, None, None]
     mapped = torch.baddbmm(offset, matrix / 255, pixels.flatten(2)).view_as(pixels)
     return mapped.clamp_(0, 1).sub_(mean).div_(std)
+
+
+def _constant(numbers: Sequence[Any], like: Tensor) -> Tensor:
+    return sent(torch.tensor(numbers, dtype=like.dtype), like.device)
 
 
 def _axis_weights(position: Tensor, start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
@@ -90,6 +97,6 @@ def _hue_rotation(turns: Tensor, channels: int) -> Tensor:
     if channels == 1:
         return torch.ones_like(turns)
     angle = 2 * math.pi * turns
-    cross = turns.new_tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
+    cross = _constant(((0, -1, 1), (1, 0, -1), (-1, 1, 0)), turns)
     eye = torch.eye(3, device=turns.device, dtype=turns.dtype)
     return angle.cos() * eye + (1 - angle.cos()) / 3 + angle.sin() / math.sqrt(3) * cross

@@ -18,7 +18,7 @@ from rince.data.arrays import TensorImages, as_pictures
 from rince.data.image.decode import picture_pixels
 from rince.data.items import Indices, Items, Thumbnails, checked_labels
 from rince.data.text.texts import Texts
-from rince.data.views import ViewConfig, eval_transform, evaluation_pixels, image_views
+from rince.data.views import ViewConfig, eval_transform, evaluation_pixels, image_views, view_pixels
 from rince.ranks.taxonomy import Taxonomy
 
 
@@ -222,6 +222,9 @@ class DatasetImages(Items):
 
     def item_views(self, config: ViewConfig) -> Callable[[Tensor], Tensor]:
         return image_views(self.image_size, self.channels, config)
+
+    def view_inputs(self, views: Tensor) -> Tensor:
+        return view_pixels(views)
 
 
 def _column(dataset: Any, column: str) -> list[Any]:

@@ -188,6 +188,11 @@ class Items(ABC):
         items of different sizes, which make no batch. None: :meth:`augmentation` does it."""
         return None
 
+    def view_inputs(self, views: Tensor) -> Tensor:
+        """What a network takes at training, (B, *spec.shape), of views that :meth:`item_views` has
+        made; on the device, where bytes arrive sooner than floats."""
+        return views
+
 
 @dataclass(frozen=True, eq=False)
 class Splits:

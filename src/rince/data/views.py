@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.devices import sent
 from rince.core.options import Options, limited
 from rince.core.pixels import normalisation, normalised
 from rince.data.crops_and_colors import adjusted_colors, resized_crops
@@ -144,7 +145,10 @@ class BatchAugmentation:
         In fp32 whatever autocast says: pixels are data.
         """
         _check_pixels(pixels, self.channels)
-        box, flip, colors, grayscale = (x.to(pixels.device) for x in draws)
+        # In one piece: each piece is a copy of its own.
+        drawn = torch.cat([x.reshape(len(x), -1).float() for x in draws], dim=1)
+        box, flip, colors, grayscale = torch.split(sent(drawn, pixels.device), [4, 1, 4, 1], dim=1)
+        flip, grayscale = flip[:, 0] > 0, grayscale[:, 0] > 0
         with torch.autocast(pixels.device.type, enabled=False):
             # The frames of a clip (if any) are cropped as channels, and coloured as one tall image.
             planes = pixels.float().flatten(1, -3)  # (B, C T, H, W)
@@ -158,23 +162,30 @@ def image_views(
     image_size: int, channels: int = 3, config: ViewConfig | None = None
 ) -> Callable[[Tensor], Tensor]:
     """The same recipe for one image of any size, from torchvision, for loader workers:
-    (C, H, W) uint8 -> (C, S, S) float32, normalised, drawn from torch's global generator.
+    (C, H, W) uint8 -> (C, S, S) uint8 for :func:`view_pixels`, drawn from torch's global generator.
     """
     from torchvision.transforms import v2
 
     config = config or ViewConfig()
     config.check()
-    mean, std = normalisation(channels)
     steps = [
         v2.RandomResizedCrop(image_size, config.crop_scale, config.crop_ratio, antialias=True),
         v2.RandomHorizontalFlip(config.flip),
         v2.RandomApply([v2.ColorJitter(*config.jitter)], p=config.jitter_probability),
         v2.RandomGrayscale(config.grayscale if channels == 3 else 0.0),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(mean, std),
     ]
     transform: Callable[[Tensor], Tensor] = v2.Compose(steps)
     return transform
+
+
+def view_pixels(views: Tensor) -> Tensor:
+    """Normalise what :func:`image_views` made, as torchvision does, whose numbers differ from those
+    of :func:`evaluation_pixels` in the last bit: (B, C, S, S) uint8 -> float32."""
+    _check_pixels(views, views.shape[1])
+    mean, std = (
+        sent(torch.tensor(x)[:, None, None], views.device) for x in normalisation(views.shape[1])
+    )
+    return views.float().mul_(1 / 255).sub_(mean).div_(std)
 
 
 def evaluation_pixels(pixels: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rince._version import __version__
 from rince.core.checks import require
+from rince.core.devices import sent
 from rince.core.digests import content_digest, digest
 from rince.core.shared_work import in_parts, parts_folder
 from rince.data.batches import eval_batches
@@ -82,7 +83,7 @@ def features_of(
     """
     parts = parts_folder()
     if parts is None:
-        return extract_features(backbone, eval_batches(items, batch_size, workers), device)
+        return extract_features(backbone, eval_batches(items, batch_size, workers, device), device)
     backbone.cpu()  # from where it travels to whatever device the others have
     content = io.BytesIO()
     torch.save(items, content)  # all that they are: names of files, or pixels; labels; sizes
@@ -102,7 +103,8 @@ def _encoded_part(
     rows: slice,
 ) -> Tensor:
     chosen = items.subset(torch.arange(len(items))[rows])
-    return extract_features(backbone, eval_batches(chosen, batch_size, workers), device).features
+    batches = eval_batches(chosen, batch_size, workers, device)
+    return extract_features(backbone, batches, device).features
 
 
 def extract_features(
@@ -138,7 +140,9 @@ def extract_features(
     try:
         with torch.no_grad():
             for inputs, batch_labels in batches:
-                output = backbone(inputs.to(device))
+                if features:  # not before the next batch is at hand: a GPU computes in between
+                    features[-1] = features[-1].cpu()
+                output = backbone(sent(inputs, device))
                 require(
                     isinstance(output, Tensor) and output.shape[:1] == batch_labels.shape,
                     "the backbone must give one row of features for each of the "
@@ -149,10 +153,11 @@ def extract_features(
                         else str(type(output))
                     ),
                 )
-                features.append(output.float().cpu())
+                features.append(output.float())
                 labels.append(batch_labels.cpu())
     finally:
         for module, mode in modes:
             module.training = mode
     require(bool(features), "there is nothing to extract features from: no batch was given")
+    features[-1] = features[-1].cpu()
     return FeatureSet(torch.cat(features), torch.cat(labels))

@@ -95,7 +95,7 @@ def himulcon(
     is_compared = (rank >= 0).sum(dim=1, keepdim=True) > 1  # (Q, 1)
     total = pair_loss.new_zeros(len(rank))
     active = torch.zeros_like(is_compared[:, 0])
-    worst_finer = pair_loss.new_tensor(-torch.inf)
+    worst_finer = pair_loss.new_full((), -torch.inf)
     for level, weight in enumerate(weights, start=1):
         is_positive = (rank == level) & is_compared
         constrained = torch.maximum(pair_loss, worst_finer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from rince.core.checks import require
@@ -27,6 +27,9 @@ class LossOptions(Options):
             rank.
         smoothing: share of a label that cross-entropy spreads over the classes of its superclass,
             itself included (0: none).
+        matmul_precision: of rince, supcon-* and infonce: "tf32" and "bf16" let a GPU's tensor cores
+            round the factors of products, to 10 and 7 bits; sums are float32. None takes bf16 where
+            the training's precision is bf16-mixed, else fp32.
     """
 
     prefix = "loss."
@@ -37,6 +40,13 @@ class LossOptions(Options):
     temperature: float = limited(0.1, above=0)
     margin: float = limited(0.2, above=0)
     smoothing: float = limited(0.0, low=0, below=1)
+    matmul_precision: Literal["fp32", "tf32", "bf16"] | None = None
+
+    def resolved(self, training: str) -> LossOptions:
+        """The same, with a precision of products, where it was left open, by the training's."""
+        if self.matmul_precision is not None:
+            return self
+        return replace(self, matmul_precision="bf16" if training == "bf16-mixed" else "fp32")
 
     def temperatures_for(self, num_ranks: int) -> tuple[float, ...]:
         """The temperatures given, or the paper's for this number of ranks.

@@ -40,6 +40,7 @@ from rince.losses.temperatures import (
     match_num_ranks,
 )
 
+_warn_once = cache(warn)
 RankedEngine = Literal["auto", "dense", "streamed", "fused"]
 
 
@@ -318,12 +319,12 @@ def _served_by(
     if engine == "fused":
         reason = reason_against(query, key, source, num_ranks)
         if reason is not None:
-            warn(f'engine="fused" cannot serve here, "streamed" does: {reason}')
+            _warn_once(f'engine="fused" cannot serve here, "streamed" does: {reason}')
             return "streamed"
     if engine == "dense" and not torch.compiler.is_compiling():
         need = pairs * num_ranks * DENSE_BYTES
         if query.is_cuda and need > 2**28 and need > free_bytes(query.device):
-            warn(
+            _warn_once(
                 f'engine="dense" would need about {need / 2**30:.1f} GB for {query.shape[0]} x '
                 f'{key.shape[0]} pairs, more than {query.device} has free: "streamed" serves'
             )
@@ -339,12 +340,9 @@ def _served_by(
         if reason is None:
             return "fused"
         if codes_of(source) is not None and torch.cuda.is_available():
-            _say_once(reason)
+            _warn_once(
+                f'the fused engine, the fastest on a GPU, is not taken by engine="auto": {reason}'
+            )
     by_labels = isinstance(source, TableRanks)
     dense_pairs = sizes.dense_pairs_of_labels if by_labels else sizes.dense_pairs
     return "dense" if pairs < dense_pairs else "streamed"
-
-
-@cache
-def _say_once(reason: str) -> None:
-    warn(f'the fused engine, the fastest on a GPU, is not taken by engine="auto": {reason}')

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rince._version import __version__
 from rince.core.checks import RinceError, import_extra, require
+from rince.core.devices import sent
 from rince.core.input_spec import InputSpec
 from rince.core.pixels import normalised
 from rince.models.backbones import as_backbone, build_backbone
@@ -91,7 +92,8 @@ class ImageEncoder:
         """(N, output_dim) float32 on the CPU, from (N, C, [T,] S, S) pixels as bytes."""
         module = self.module.to(device).eval()
         with torch.no_grad():
-            parts = [module(self.normalised(x).to(device)) for x in torch.split(inputs, batch_size)]
+            moved = (sent(x, device) for x in torch.split(inputs, batch_size))
+            parts = [module(self.normalised(x)) for x in moved]
         return torch.cat(parts).float().cpu()
 
     def fingerprint(self) -> str:

@@ -389,6 +389,7 @@ class Taxonomy:
         *,
         ignore_self: bool = False,
         key_valid: Tensor | None = None,
+        validate: bool = True,
     ) -> TableRanks | IdentityRanks:
         """One rank between two sides of labels: 1 in the same group at a level, 0 otherwise.
 
@@ -396,19 +397,21 @@ class Taxonomy:
             level: as of :meth:`labels_at`. The others as of :meth:`ranks`.
         """
         if self.num_classes <= MAX_TABLE_CLASSES:
-            return TableRanks(
+            if level not in self._same_groups:
+                table = self.flat_table(level)
+                self._same_groups[level] = ClassRanks(self.classes, table, 1)
+            return self._same_groups[level].ranks(
                 query_labels,
                 key_labels,
-                self.flat_table(level),
                 ignore_self=ignore_self,
                 key_valid=key_valid,
-                num_ranks=1,
+                validate=validate,
             )
         check_pair_labels(query_labels, key_labels, ignore_self, key_valid)
         if key_valid is not None:
             key_labels = torch.where(key_valid, key_labels, 0)
         groups = (
-            self._codes_of(side, labels, True)[:, level - 1]
+            self._codes_of(side, labels, validate)[:, level - 1]
             for side, labels in (("query", query_labels), ("key", key_labels))
         )
         return IdentityRanks(*groups, ignore_self=ignore_self, key_valid=key_valid)
@@ -453,6 +456,10 @@ class Taxonomy:
 
     @cached_property
     def _codes_on(self) -> dict[torch.device, Tensor]:
+        return {}
+
+    @cached_property
+    def _same_groups(self) -> dict[int, ClassRanks]:
         return {}
 
     @cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rince.core.devices import sent
 from rince.losses.hierarchical import smoothed_targets
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.objectives import Objective
@@ -33,7 +34,7 @@ def cross_entropy(step: Step) -> Loss:
     of_classes = functional.cross_entropy(fine, targets)
     if coarse.shape[1] == 0:
         return Loss(of_classes)
-    superclass = taxonomy.labels_at(2).to(labels.device)[labels]
+    superclass = sent(taxonomy.labels_at(2), labels.device)[labels]
     return fine_and_coarse(of_classes, functional.cross_entropy(coarse, superclass))
 
 
@@ -42,4 +43,4 @@ def _targets(smoothing: float, taxonomy: Taxonomy, labels: Tensor) -> Tensor:
     if smoothing == 0:
         return labels
     targets = smoothed_targets(taxonomy.labels_at(2), smoothing)
-    return targets.to(labels.device)[labels]
+    return sent(targets, labels.device)[labels]

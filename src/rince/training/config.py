@@ -55,8 +55,13 @@ class TrainConfig(Options):
         num_nodes: number of machines, where neither torchrun nor srun says it; `rince train` is
             then started on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set.
         precision: of the arithmetic, Lightning's names: 32-true, bf16-mixed, 16-mixed.
+        compile: compile the encoder with torch.compile, and the loss where its matrix of all pairs
+            fits; takes a minute at the start, and a C++ compiler.
         checkpoint_every: steps between two checkpoints; there is one after each epoch too.
         log_every: steps between two records of metrics; there is one after each epoch too.
+        validate_every: steps between two checks of values (is the loss finite, are embeddings,
+            has a batch anything to learn), for which a GPU is waited for. The first ten steps are
+            checked too. Each record of metrics and each checkpoint checks the loss alone.
         knn_every: epochs between two online kNN accuracies, for monitoring only (on training
             images, never on the test set); 0: none.
         progress: show the progress bar.
@@ -83,8 +88,10 @@ class TrainConfig(Options):
     devices: str = "auto"
     num_nodes: int = limited(1, low=1)
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    compile: bool = False
     checkpoint_every: int = limited(200, low=1)
     log_every: int = limited(10, low=1)
+    validate_every: int = limited(100, low=1)
     knn_every: int = limited(1, low=0)
     progress: bool = True
 
@@ -165,10 +172,12 @@ class TrainConfig(Options):
         return ", ".join([method, *parts])
 
     def with_defaults(self, kind: Kind) -> TrainConfig:
-        """The same; a backbone and an optimizer that were left open are those of the kind."""
+        """The same; a backbone and an optimizer that were left open are those of the kind, and the
+        precision of the loss's products follows the training's."""
         auto = self.optim.optimizer == "auto"
         return replace(
             self,
+            loss=self.loss.resolved(self.precision),
             model=replace(self.model, backbone=self.model.backbone or kind.backbone),
             optim=replace(self.optim, optimizer=kind.optimizer) if auto else self.optim,
         )

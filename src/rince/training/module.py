@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +17,7 @@ from torch.nn import functional
 
 from rince._version import __version__
 from rince.core.checks import import_extra, require
+from rince.core.devices import pinned, sent
 from rince.core.distributed import gather, process_index, world_size
 from rince.core.input_spec import InputSpec
 from rince.data.batches import BatchViews, ImageBatch
@@ -33,6 +36,8 @@ from rince.training.config import TrainConfig, to_dict
 from rince.training.objectives import OBJECTIVES, Objective
 from rince.training.ranks import to_checkpoint
 from rince.training.step import Pairs, RankSource, Step, objective_loss, rank_statistics
+
+_CHECKED_FIRST = 10  # steps of a run: wrong data and a wrong learning rate show early
 
 
 class RankedModule(pl.LightningModule):
@@ -53,6 +58,7 @@ class RankedModule(pl.LightningModule):
             are kept in the checkpoint.
         spec: what one input is, kept in the checkpoint for the evaluation.
         augmentation: makes the views of batches that arrive as they are kept.
+        view_inputs: makes of views that arrive as bytes what the backbone takes.
         data_fingerprint: of the data, kept in the checkpoint, so that a resumed run can tell
             whether they are the same.
         own_backbone: the backbone is the user's, not ``config.model.backbone``; kept likewise.
@@ -68,6 +74,7 @@ class RankedModule(pl.LightningModule):
         rank_source: RankSource | None = None,
         spec: InputSpec,
         augmentation: Augmentation | None = None,
+        view_inputs: Callable[[Tensor], Tensor] | None = None,
         data_fingerprint: str = "",
         own_backbone: bool = False,
     ) -> None:
@@ -78,8 +85,10 @@ class RankedModule(pl.LightningModule):
         self.rank_source = taxonomy if rank_source is None else rank_source
         self.spec = spec
         self.augmentation = augmentation
+        self.view_inputs = view_inputs
         self.data_fingerprint = data_fingerprint
         self.own_backbone = own_backbone
+        self._unread: list[tuple[str, int, Tensor]] = []  # (what, step, value): to be finite
         self._seconds_before = 0.0
         self._started = time.perf_counter()
         self._sizes_unknown = True
@@ -105,6 +114,12 @@ class RankedModule(pl.LightningModule):
         backbone: nn.Module = self.encoder.get_submodule("backbone")
         return backbone
 
+    def compile_encoders(self) -> None:
+        """In place, so that the weights keep their names."""
+        (self.backbone if self.objective.classifier else self.encoder).compile()
+        if self.momentum_encoder is not None:
+            self.momentum_encoder.module.compile()
+
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, C, [T,] H, W) -> (B, feature_dim)."""
         features: Tensor = self.backbone(inputs)
@@ -113,11 +128,13 @@ class RankedModule(pl.LightningModule):
     def transfer_batch_to_device(
         self, batch: ImageBatch, device: torch.device, dataloader_idx: int
     ) -> ImageBatch:
-        if len(self._rows(batch)) == 1:
-            moved: ImageBatch = super().transfer_batch_to_device(batch, device, dataloader_idx)
-            return moved
-        # The items follow a micro-batch at a time.
-        return batch._replace(labels=batch.labels.to(device), indices=batch.indices.to(device))
+        # Of several micro-batches the items follow one at a time.
+        move = sent if len(self._rows(batch)) == 1 else pinned
+        return batch._replace(
+            views=tuple(move(x, device) for x in batch.views),
+            labels=sent(batch.labels, device),
+            indices=sent(batch.indices, device),
+        )
 
     def on_train_batch_start(self, batch: ImageBatch, batch_idx: int) -> None:
         # Dropout and the like: a function of the step, not of what happened before it.
@@ -126,32 +143,36 @@ class RankedModule(pl.LightningModule):
         )
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        # Images held in memory arrive as bytes: drawing their views here uses the GPU, if any.
-        views = BatchViews(batch, self.augmentation)
+        # Images arrive as bytes: making floats, or views, of them here uses the GPU, if any.
+        views = BatchViews(batch, self.augmentation, self.view_inputs)
         logits = None
         if self.objective.classifier:
             logits, pairs = self._classify(batch, views)
         else:
             make = self._momentum_pairs if self.momentum_encoder else self._pairs
             pairs = make(batch, views)
-        step = Step(pairs, self.taxonomy, self.rank_source, self.config.loss, logits)
+        number, config = self.global_step + 1, self.config
+        validate = number <= _CHECKED_FIRST or number % config.validate_every == 0
+        distinct = config.batches.images_per_class is None
+        pairs = replace(pairs, validate=validate, distinct=distinct)
+        step = Step(
+            pairs, self.taxonomy, self.rank_source, config.loss, logits, compiled=config.compile
+        )
         loss = objective_loss(self.objective, step)
-        total = loss.total
-        if not bool(torch.isfinite(total)):
-            raise FloatingPointError(
-                f"the loss is {float(total)} at step {self.global_step}: lower optim.lr (now "
-                f"{self.config.optim.lr}), set optim.clip, or use precision 32-true. The last "
-                f"checkpoint is untouched"
-            )
-        self.log("loss", total.detach(), prog_bar=True, logger=False)
-        due = (self.global_step + 1) % self.config.log_every == 0 or self.trainer.is_last_batch
+        self._unread.append(("the loss", number - 1, loss.total.detach()))
+        due = number % config.log_every == 0 or self.trainer.is_last_batch
         if due and self.logger is not None:
-            shown = {"loss": total.detach(), "lr": torch.tensor(self._current_lr())}
-            shown |= loss.parts | rank_statistics(pairs.head(0), self.rank_source)
-            self.logger.log_metrics(
-                {f"train/{name}": float(x) for name, x in shown.items()}, self.global_step + 1
-            )
-        return total
+            statistics = rank_statistics(pairs.head(0), self.rank_source)
+            shown = self._read({"loss": loss.total.detach(), **loss.parts, **statistics})
+            # A batch may hold no pair of a rank.
+            shown = {n: x for n, x in shown.items() if n not in statistics or not math.isnan(x)}
+            shown["lr"] = float(torch.tensor(self._current_lr()))
+            self.logger.log_metrics({f"train/{n}": x for n, x in shown.items()}, number)
+            # On the CPU: Lightning reads it at each step.
+            self.log("loss", torch.tensor(shown["loss"]), prog_bar=True, logger=False)
+        elif validate:
+            self._read({})
+        return loss.total
 
     def configure_optimizers(self) -> Any:
         optim = self.config.optim
@@ -172,6 +193,9 @@ class RankedModule(pl.LightningModule):
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        weights = torch.stack([p.detach().float().sum() for p in self.parameters()])
+        self._unread.append(("the sum of the weights", self.global_step, weights.sum()))
+        self._read({})
         checkpoint[CHECKPOINT_KEY] = {
             "version": __version__,
             "config": to_dict(self.config),
@@ -200,6 +224,25 @@ class RankedModule(pl.LightningModule):
         """Wall time of training, the parts before a resume included (up to the checkpoint)."""
         return self._seconds_before + time.perf_counter() - self._started
 
+    def _read(self, shown: Mapping[str, Tensor]) -> dict[str, float]:
+        """The values of some scalars, and a check of those that were not read so far: a GPU is
+        waited for once.
+
+        Raises:
+            FloatingPointError: one of those is not finite.
+        """
+        unread, self._unread = self._unread, []
+        values = [*(x for _, _, x in unread), *shown.values()]
+        numbers = torch.stack([x.float().reshape(()).to(self.device) for x in values]).tolist()
+        for (what, step, _), number in zip(unread, numbers, strict=False):
+            if not math.isfinite(number):
+                raise FloatingPointError(
+                    f"{what} is {number} at step {step}: lower optim.lr (now "
+                    f"{self.config.optim.lr}), set optim.clip, or use precision 32-true. The last "
+                    f"checkpoint is untouched"
+                )
+        return dict(zip(shown, numbers[len(unread) :], strict=True))
+
     def _rows(self, batch: ImageBatch) -> list[slice]:
         """The micro-batches: which items are encoded at a time."""
         count = len(batch.labels)
@@ -221,8 +264,9 @@ class RankedModule(pl.LightningModule):
         Two views of a micro-batch are encoded together, so batch norm sees both.
         """
         z = encode_parts(encoder, self._parts(batch, views, 0, 1), made_from=batch.views)
-        order = torch.cat([torch.arange(r.start, r.stop).repeat(2) for r in self._rows(batch)])
-        order = order.to(batch.labels.device)
+        device = batch.labels.device
+        rows = [torch.arange(r.start, r.stop, device=device) for r in self._rows(batch)]
+        order = torch.cat([x.repeat(2) for x in rows])
         return z, batch.labels[order], batch.indices[order]
 
     def _pairs(self, batch: ImageBatch, views: BatchViews) -> Pairs:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
 from torch import Tensor
 
+from rince.core.pair_ranks import PairRanks
+from rince.losses.blockwise.sizes import sizes_for
 from rince.losses.contrastive import info_nce, supcon_in, supcon_out
 from rince.losses.hierarchical import himulcon
 from rince.losses.metric_learning import fast_ap, hierarchical_triplet
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
 from rince.training.step import Loss, Pairs, Step, fine_and_coarse
 
+_Result = TypeVar("_Result")
+
 
 def rince(step: Step) -> Loss:
     """RINCE on the ranks of the run; its parts are the losses of the ranks."""
     options = step.options
-    total, terms = ranked_info_nce_with_terms(
-        step.pairs.query,
-        step.pairs.key,
+    total, terms = _computed(
+        step,
+        ranked_info_nce_with_terms,
+        step.pairs,
         step.pair_ranks(),
         options.temperatures_for(step.ranks.num_ranks),
         variant=options.variant,
@@ -28,20 +38,17 @@ def rince(step: Step) -> Loss:
 
 def same_image(step: Step) -> Tensor:
     """InfoNCE: the other view of an image is the only positive."""
-    pairs = step.pairs
-    return info_nce(pairs.query, pairs.key, pairs.instance_ranks(), step.options.temperature)
+    return _one_rank(step, info_nce, step.pairs, step.pairs.instance_ranks())
 
 
 def same_class_in(step: Step) -> Tensor:
     """SupCon, its mean inside the logarithm."""
-    pairs = step.pairs
-    return supcon_in(pairs.query, pairs.key, step.same_class(), step.options.temperature)
+    return _one_rank(step, supcon_in, step.pairs, step.same_class())
 
 
 def same_class_out(step: Step) -> Tensor:
     """SupCon, its mean outside the logarithm."""
-    pairs = step.pairs
-    return supcon_out(pairs.query, pairs.key, step.same_class(), step.options.temperature)
+    return _one_rank(step, supcon_out, step.pairs, step.same_class())
 
 
 def same_superclass(step: Step) -> Tensor:
@@ -59,14 +66,16 @@ def all_levels(step: Step) -> Tensor:
     """HiMulCon on all levels of the class tree."""
     pairs = step.pairs
     ranks = pairs.ranks_by(step.taxonomy)
-    return himulcon(pairs.query, pairs.key, ranks, step.options.temperature)
+    validate = pairs.validate
+    return himulcon(pairs.query, pairs.key, ranks, step.options.temperature, validate=validate)
 
 
 def triplet(step: Step) -> Tensor:
     """Triplets whose margin grows with the steps of rank between them."""
     pairs = step.pairs
     ranks = pairs.ranks_by(step.taxonomy)
-    return hierarchical_triplet(pairs.query, pairs.key, ranks, step.options.margin)
+    margin, validate = step.options.margin, pairs.validate
+    return hierarchical_triplet(pairs.query, pairs.key, ranks, margin, validate=validate)
 
 
 def average_precision(step: Step) -> Tensor:
@@ -80,5 +89,35 @@ def average_precision(step: Step) -> Tensor:
 
 def _supcon_out(step: Step, pairs: Pairs, level: int) -> Tensor:
     """On the groups of a level: 1 the classes, 2 the superclasses."""
-    ranks = pairs.same_group(step.taxonomy, level)
-    return supcon_out(pairs.query, pairs.key, ranks, step.options.temperature)
+    return _one_rank(step, supcon_out, pairs, pairs.same_group(step.taxonomy, level))
+
+
+def _one_rank(step: Step, loss: Callable[..., Tensor], pairs: Pairs, ranks: PairRanks) -> Tensor:
+    return _computed(step, loss, pairs, ranks, step.options.temperature)
+
+
+def _computed(
+    step: Step,
+    loss: Callable[..., _Result],
+    pairs: Pairs,
+    ranks: PairRanks,
+    *given: Any,
+    **more: Any,
+) -> _Result:
+    """A loss with the options that these have in common; compiled, if the run is, where a matrix of
+    all pairs fits and no values are looked at."""
+    options = {
+        "matmul_precision": step.options.matmul_precision or "fp32",
+        "validate": pairs.validate,
+        **more,
+    }
+    if step.compiled and not pairs.validate:
+        num_pairs = len(pairs.query) * len(pairs.key)
+        if num_pairs < sizes_for(pairs.query.device).dense_pairs:
+            loss, options["engine"] = _compiled(loss), "dense"
+    return loss(pairs.query, pairs.key, ranks, *given, **options)
+
+
+@cache
+def _compiled(loss: Callable[..., Any]) -> Callable[..., Any]:
+    return torch.compile(loss, fullgraph=True)

@@ -149,6 +149,8 @@ def resume(
     """
     folder = Path(folder).resolve()  # runs/latest may soon be another run
     config = replace(read_config(folder), progress=progress)
+    if config.loss.matmul_precision is None:  # a run of an older rince
+        config.loss.matmul_precision = "fp32"
     checkpoint = read_checkpoint(folder)
     about = checkpoint[CHECKPOINT_KEY]
     step = checkpoint["global_step"]
@@ -307,6 +309,7 @@ def _build_module(
         rank_source=ranks,
         spec=spec,
         augmentation=splits.train.augmentation(view_config(config)),
+        view_inputs=splits.train.view_inputs,
         data_fingerprint=splits.fingerprint(),
         own_backbone=own_backbone,
     )
@@ -368,6 +371,10 @@ def _fit(
         resumed: what the checkpoint of the folder says of the run; None starts from the weights
             of the module.
     """
+    device = trainer.strategy.root_device
+    if config.compile:
+        _check_compiler(device)
+        module.compile_encoders()
     plan = _plan(config, splits, trainer.global_rank, trainer.world_size)
     loader = _PositionedLoader(
         TrainLoader(
@@ -376,6 +383,7 @@ def _fit(
             workers=config.images.workers,
             config=view_config(config),
             augment="later",  # on the device, where the items can wait
+            pin_memory=device.type == "cuda",
         ),
         lambda: trainer.global_step,
     )
@@ -408,6 +416,17 @@ def _fit(
         _run_to_the_end(trainer, module, loader, checkpoint, folder, planned)
         if trainer.is_global_zero:
             _write_about(folder, module, trainer, planned)
+
+
+def _check_compiler(device: torch.device) -> None:
+    try:
+        torch.compile(torch.neg)(torch.ones(2, device=device))
+    except Exception as error:  # of many kinds, some private
+        reason = str(error).strip().partition("\n")[0]
+        raise RinceError(
+            f"--compile: PyTorch's compiler does not work here ({reason}): install a C++ compiler, "
+            f"and for a GPU triton, or leave out --compile"
+        ) from error
 
 
 def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: int) -> BatchPlan:

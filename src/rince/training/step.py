@@ -39,6 +39,8 @@ class Pairs:
         num_queued: number of keys, the last ones, that come from the queue.
         key_valid: (K,) bool; False marks empty queue slots. None: all are valid.
         num_heads: H.
+        distinct: no image occurs twice in the batch, but for its two views.
+        validate: values are looked at, to check them, which waits for a GPU.
     """
 
     query: Tensor
@@ -51,6 +53,8 @@ class Pairs:
     num_queued: int = 0
     key_valid: Tensor | None = None
     num_heads: int = 1
+    distinct: bool = False
+    validate: bool = True
 
     def head(self, index: int) -> Pairs:
         """The same pairs as one of the heads embeds them."""
@@ -60,12 +64,16 @@ class Pairs:
     def ranks_by(self, source: RankSource) -> PairRanks:
         """Ranks by class or by time: which items these are also says when they were recorded."""
         if isinstance(source, ItemTimes):
-            return source.ranks(self.query_ids, self.key_ids, **self.masks)
-        return source.ranks(self.query_labels, self.key_labels, **self.masks)
+            return source.ranks(self.query_ids, self.key_ids, validate=self.validate, **self.masks)
+        return source.ranks(
+            self.query_labels, self.key_labels, validate=self.validate, **self.masks
+        )
 
     def same_group(self, taxonomy: Taxonomy, level: int) -> PairRanks:
         """One rank: the same group at a level, 1 the classes, 2 the superclasses."""
-        return taxonomy.same_group(level, self.query_labels, self.key_labels, **self.masks)
+        return taxonomy.same_group(
+            level, self.query_labels, self.key_labels, validate=self.validate, **self.masks
+        )
 
     def same_video(self, times: ItemTimes) -> PairRanks:
         """One rank: clips of the same video."""
@@ -83,15 +91,13 @@ class Pairs:
         image twice in a balanced batch, of a class of few images. The first counts, and the others
         are ignored, neither a second positive nor, as in MoCo, a false negative.
         """
-        ranks = IdentityRanks(
-            self.query_ids, self.key_ids, ignore_self=self.ignore_self, key_valid=self.key_valid
-        )
-        views = 2 if self.ignore_self else 1
-        if self.num_queued == 0 and len(torch.unique(self.key_ids)) * views == len(self.key_ids):
+        ranks = IdentityRanks(self.query_ids, self.key_ids, **self.masks)
+        if self.num_queued == 0 and self.distinct:
             return ranks
         matrix = ranks.tile(ALL, ALL)
         same = matrix == 1
-        return DenseRanks(matrix.masked_fill(same & (same.cumsum(dim=1) > 1), IGNORED), num_ranks=1)
+        later = same & (same.cumsum(dim=1, dtype=torch.int32) > 1)
+        return DenseRanks(matrix.masked_fill(later, IGNORED), num_ranks=1, validate=self.validate)
 
 
 class Masks(TypedDict):
@@ -119,6 +125,7 @@ class Step:
         ranks: those of the run, by class or by time.
         options: of the loss.
         logits: (Q, C), or (Q, C + G) with the superclasses behind; only for classifiers.
+        compiled: a loss that can be compiled is.
     """
 
     pairs: Pairs
@@ -126,6 +133,7 @@ class Step:
     ranks: RankSource
     options: LossOptions
     logits: Tensor | None = None
+    compiled: bool = False
 
     def pair_ranks(self) -> PairRanks:
         """The ranks of the run, for these pairs."""
@@ -172,56 +180,51 @@ def fine_and_coarse(of_classes: Tensor, of_superclasses: Tensor) -> Loss:
 def rank_statistics(pairs: Pairs, ranks: RankSource) -> dict[str, Tensor]:
     """What a user watches: do the ranks separate, and do batches hold positives of each?
 
+    Nothing is read from a GPU here.
+
     Returns:
-        ``similarity_rank_i``: mean cosine of all pairs of rank i (0: negatives), left out where
-        the batch holds none; ``positives_rank_i``: mean number of such keys a query.
+        ``similarity_rank_i``: mean cosine of all pairs of rank i (0: negatives), NaN where the
+        batch holds none; ``positives_rank_i``: mean number of such keys a query.
     """
-    if isinstance(ranks, ItemTimes):
-        return _statistics_by_pair(pairs, pairs.ranks_by(ranks), ranks.num_ranks)
-    # By class, not by pair: the similarities of all pairs of two classes add up to the product of
-    # the sums of their embeddings. A matrix of all pairs would outgrow the loss's own memory.
-    query, key, key_labels = pairs.query.float(), pairs.key.float(), pairs.key_labels
-    own = torch.zeros_like(pairs.query_labels, dtype=torch.bool)  # pairs (i, i) to take out again
-    if pairs.ignore_self:
-        own = ~own if pairs.key_valid is None else pairs.key_valid[: len(own)]
-    own_similarity = (query[own] * key[: len(own)][own]).sum(dim=1)
-    if pairs.key_valid is not None:
-        key, key_labels = key[pairs.key_valid], key_labels[pairs.key_valid]
-    query_class, query_count, query_sum = _sum_by_class(query, pairs.query_labels)
-    key_class, key_count, key_sum = _sum_by_class(key, key_labels)
-    rank = ranks.ranks(query_class, key_class).tile(ALL, ALL)
-    own_labels = pairs.query_labels[own]  # of keys too: each is in both
-    own_rank = rank[
-        torch.searchsorted(query_class, own_labels), torch.searchsorted(key_class, own_labels)
-    ]
-    similarity, count = query_sum @ key_sum.T, query_count[:, None] * key_count
-    shown: dict[str, Tensor] = {}
-    for i in range(ranks.num_ranks + 1):
-        chosen, chosen_own = rank == i, own_rank == i
-        pairs_of_rank = count[chosen].sum() - chosen_own.sum()
-        if int(pairs_of_rank) > 0:
-            total = similarity[chosen].sum() - own_similarity[chosen_own].sum()
-            shown[f"similarity_rank_{i}"] = total / pairs_of_rank
-        if i > 0:
-            shown[f"positives_rank_{i}"] = pairs_of_rank / len(query)
-    return shown
-
-
-def _statistics_by_pair(pairs: Pairs, ranks: PairRanks, num_ranks: int) -> dict[str, Tensor]:
-    """The same for any ranks, some queries at a time."""
-    query, key = pairs.query.float(), pairs.key.float()
-    total, count = query.new_zeros(num_ranks + 1), query.new_zeros(num_ranks + 1)
-    for start in range(0, len(query), _ROWS):
+    query, key, num_queries = pairs.query.float(), pairs.key.float(), len(pairs.query)
+    counts = [torch.ones_like(x) for x in (pairs.query_labels, pairs.key_labels)]
+    own = None
+    if isinstance(ranks, ItemTimes) or ranks.num_classes > num_queries:
+        source = pairs.ranks_by(ranks)
+    else:
+        # By class: the similarities of all pairs of two classes add up to the product of the sums
+        # of their embeddings.
+        classes = torch.arange(ranks.num_classes, device=query.device)
+        source = ranks.ranks(classes, classes, validate=False)
+        weights = counts[1] if pairs.key_valid is None else pairs.key_valid.long()
+        if pairs.ignore_self:  # pairs (i, i), to take out again
+            weight = weights[:num_queries, None]
+            similarity = (query * key[:num_queries]).sum(dim=1, keepdim=True)
+            own = _sum_by_class(similarity, weight, pairs.query_labels, len(classes))
+        query, counts[0] = _sum_by_class(query, counts[0], pairs.query_labels, len(classes))
+        key, counts[1] = _sum_by_class(key, weights, pairs.key_labels, len(classes))
+    totals, numbers = [], []
+    for start in range(0, len(query), _ROWS):  # a matrix of all pairs could outgrow the loss's own
         rows = slice(start, start + _ROWS)
-        tile, similarity = ranks.tile(rows, ALL), query[rows] @ key.T
-        for i in range(num_ranks + 1):
-            total[i] += similarity[tile == i].sum()
-            count[i] += (tile == i).sum()
-    shown = {f"similarity_rank_{i}": total[i] / n for i, n in enumerate(count) if n > 0}
-    return shown | {f"positives_rank_{i}": count[i] / len(query) for i in range(1, num_ranks + 1)}
+        rank, similarity = source.tile(rows, ALL), query[rows] @ key.T
+        number = counts[0][rows, None] * counts[1]
+        if own is not None:
+            for matrix, of_own in ((similarity, own[0]), (number, own[1])):
+                matrix[:, rows].diagonal().sub_(of_own[rows, 0])
+        chosen = [rank == i for i in range(ranks.num_ranks + 1)]
+        totals.append(torch.stack([torch.where(x, similarity, 0).sum() for x in chosen]))
+        numbers.append(torch.stack([torch.where(x, number, 0).sum() for x in chosen]))
+    total, count = torch.stack(totals).sum(dim=0), torch.stack(numbers).sum(dim=0)
+    means = torch.where(count > 0, total / count, torch.nan)
+    shown = {f"similarity_rank_{i}": x for i, x in enumerate(means)}
+    return shown | {f"positives_rank_{i}": n / num_queries for i, n in enumerate(count) if i > 0}
 
 
-def _sum_by_class(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The C' classes that occur, (C',); how often, (C',); the sum of their rows of x, (C', D)."""
-    classes, position, count = torch.unique(labels, return_inverse=True, return_counts=True)
-    return classes, count, x.new_zeros(len(classes), x.shape[1]).index_add_(0, position, x)
+def _sum_by_class(
+    x: Tensor, weights: Tensor, labels: Tensor, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """The sums of the rows of x and of their weights, 0 or 1; at 0 a label may be anything."""
+    labels = torch.where(weights.flatten() > 0, labels, 0)
+    rows = torch.where(weights.view(len(x), -1) > 0, x, 0)
+    sums = x.new_zeros(num_classes, x.shape[1]).index_add_(0, labels, rows)
+    return sums, weights.new_zeros(num_classes, *weights.shape[1:]).index_add_(0, labels, weights)

@@ -25,7 +25,7 @@ from rince.data.image.decode import (
 )
 from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels, warn_left_out
 from rince.data.table import with_further
-from rince.data.views import ViewConfig, evaluation_pixels, image_views
+from rince.data.views import ViewConfig, evaluation_pixels, image_views, view_pixels
 from rince.ranks.readers import Names, checked_paths, class_folders
 from rince.ranks.taxonomy import Taxonomy, tree_of_folders
 
@@ -193,6 +193,9 @@ class FileImages(Items):
 
     def item_views(self, config: ViewConfig) -> Callable[[Tensor], Tensor]:
         return image_views(self.image_size, self.channels, config)
+
+    def view_inputs(self, views: Tensor) -> Tensor:
+        return view_pixels(views)
 
 
 def image_files(path: str | Path) -> list[str]:
