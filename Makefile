@@ -50,7 +50,7 @@ slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow
 
 mutants: $(VENV)/ready
-	$(BIN)/python tests/mutants.py
+	$(BIN)/python tests/mutants.py --all
 
 gpu: $(VENV)/ready
 	PYTHONPATH=src $(BIN)/python benchmarks/gpu.py --output benchmarks/gpu.md --budget 1800

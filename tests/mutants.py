@@ -37,9 +37,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from known_mutants import EQUIVALENT, HAND_MADE, Hand
+from known_mutants import EQUIVALENT, HAND_MADE, TUNING, Hand
 
 NEGATED = "condition negated"
+TYPES = ("Literal", "tuple")
 IGNORED = (ast.JoinedStr, ast.Raise, ast.Assert, ast.Import, ast.ImportFrom)
 ROOMS = ("losses", "metrics", "core", "ranks")
 SAMPLE = 600  # of several thousands: an hour, more or less, on two idle cores
@@ -198,11 +199,27 @@ def _visited(node: ast.AST) -> Iterator[ast.AST]:
         if name not in ("warn", "cast", "TypeVar"):
             yield from node.args[: 1 if name == "require" else None]
             yield from (keyword.value for keyword in node.keywords)
-    elif _number(node) is None and getattr(getattr(node, "value", None), "id", "") != "Literal":
+    elif _number(node) is None and getattr(getattr(node, "value", None), "id", "") not in TYPES:
         for field, value in ast.iter_fields(node):
             if field not in ("annotation", "returns", "decorator_list"):
                 parts = value if isinstance(value, list) else [value]
                 yield from (part for part in parts if isinstance(part, ast.AST))
+
+
+def _tuning(node: ast.AST) -> list[ast.AST | None]:
+    """What is given to names that change time and memory alone, and the fields of such classes."""
+    named: list[tuple[str, ast.AST | None]] = []
+    if isinstance(node, ast.arguments):
+        arguments = [*node.posonlyargs, *node.args]
+        defaults = [*node.defaults, *node.kw_defaults]
+        arguments = [*arguments[len(arguments) - len(node.defaults) :], *node.kwonlyargs]
+        named = [(a.arg, value) for a, value in zip(arguments, defaults, strict=True)]
+    if isinstance(node, (ast.Assign, ast.AnnAssign)):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        named = [(getattr(target, "id", ""), node.value) for target in targets]
+    if isinstance(node, ast.ClassDef):
+        named = [(node.name, field) for field in node.body if isinstance(field, ast.AnnAssign)]
+    return [value for name, value in named if name in TUNING]
 
 
 def find_mutants(module: str, source: bytes) -> list[Mutant]:
@@ -229,7 +246,8 @@ def find_mutants(module: str, source: bytes) -> list[Mutant]:
         for argument in dimensions:
             new_dimension = DIMENSIONS.get(_number(argument), 0)  # type: ignore[call-overload]
             add(function, "dimension", argument, f"({new_dimension})")
-        for child in _visited(node):
+        tuning = _tuning(node)
+        for child in (child for child in _visited(node) if child not in tuning):
             visit(child, function, child in dimensions)
 
     visit(ast.parse(source), "")
@@ -496,9 +514,9 @@ class Tree:
     def verdict_on(self, mutant: Mutant, source: bytes, tests: Sequence[Test]) -> Verdict:
         """Change the module, and run the tests that run the changed line until one fails."""
         lines, module = lines_of(source, mutant.start), f"{self.package}/{mutant.module}"
-        chosen = {t.name: t.seconds for t in tests if lines & set(t.lines.get(module, ()))}
-        if not lines:  # it runs on import; first those that run more of the module
-            chosen = {t.name: t.seconds for t in sorted(tests, key=lambda t: module not in t.lines)}
+        # What runs on import is asked of all tests that run something of the module.
+        reached = [t for t in tests if module in t.lines]
+        chosen = {t.name: t.seconds for t in reached if not lines or lines & {*t.lines[module]}}
         if not chosen:
             return Verdict(False, "no test runs this line", 0)
         file = self.copy / "src" / module

@@ -188,6 +188,16 @@ def test_it_judges_nothing_where_the_tests_fail_or_the_lists_are_old(
         ("x: Literal[1] = 2", {"x: Literal[1] = (3)"}),
         ("x &= m", {"x |= m", "pass"}),
         ("raise ValueError(1 + 2)", set()),
+        ("A = tuple[B | None, C]", set()),
+        (
+            "def f(a=1, *, chunk_size=2**4, b=3): 0",
+            {
+                "def f(a=(2), *, chunk_size=2**4, b=3): 0",
+                "def f(a=1, *, chunk_size=2**4, b=(4)): 0",
+                "def f(a=1, *, chunk_size=2**4, b=3): (1)",
+            },
+        ),
+        ("MB = 2**20\nclass Sizes:\n    block: int = 2", set()),
         ("y = 1 if a else b", {"y = (2) if a else b", "y = 1 if (not a) else b"}),
     ],
 )
