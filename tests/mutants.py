@@ -514,16 +514,16 @@ class Tree:
     def verdict_on(self, mutant: Mutant, source: bytes, tests: Sequence[Test]) -> Verdict:
         """Change the module, and run the tests that run the changed line until one fails."""
         lines, module = lines_of(source, mutant.start), f"{self.package}/{mutant.module}"
-        # What runs on import is asked of all tests that run something of the module.
-        reached = [t for t in tests if module in t.lines]
-        chosen = {t.name: t.seconds for t in reached if not lines or lines & {*t.lines[module]}}
+        # What runs on import, as a constant, may matter to any test.
+        chosen = [t for t in tests if not lines or lines & set(t.lines.get(module, ()))]
         if not chosen:
             return Verdict(False, "no test runs this line", 0)
         file = self.copy / "src" / module
         try:
             file.write_bytes(mutant.applied(source))
-            files = dict.fromkeys(name.partition("::")[0] for name in chosen)
-            answer = self.asked(tests=chosen, files=list(files))
+            files = dict.fromkeys(test.name.partition("::")[0] for test in chosen)
+            seconds = {test.name: test.seconds for test in chosen}
+            answer = self.asked(tests=seconds, files=list(files))
         finally:
             file.write_bytes(source)
         by = answer["report"].rpartition("::")[2] if answer["status"] else "all tests pass"
