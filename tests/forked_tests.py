@@ -15,11 +15,13 @@ import contextlib
 import gc
 import importlib
 import json
+import math
 import os
 import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -54,9 +56,11 @@ def trace_lines(file: str) -> None:
 
 def limit_time(seconds: float, spare: float = 5) -> None:
     """End this process by a signal if it hangs, where it should take so many seconds."""
-    signal.setitimer(signal.ITIMER_PROF, spare + 5 * seconds)
-    # It may wait for nothing as well, and the machine may be busy.
-    signal.setitimer(signal.ITIMER_REAL, 12 * spare + 20 * seconds)
+    # Of a processor, here and in each process that is started; the first signal is SIGXCPU.
+    limit = math.ceil(time.process_time() + spare + 3 * seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+    # It may wait for nothing as well; but the machine may be busy.
+    signal.setitimer(signal.ITIMER_REAL, 24 * spare + 60 * seconds)
 
 
 def forked(run: Callable[[], int]) -> tuple[int, float]:

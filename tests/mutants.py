@@ -527,7 +527,7 @@ class Tree:
         finally:
             file.write_bytes(source)
         by = answer["report"].rpartition("::")[2] if answer["status"] else "all tests pass"
-        if -answer["status"] in (signal.SIGALRM, signal.SIGPROF):
+        if -answer["status"] in (signal.SIGALRM, signal.SIGXCPU):
             by = "hung"
         by = by or f"status {answer['status']}: {answer['said'][-200:]}"
         return Verdict(answer["status"] != 0, by, answer["seconds"])
