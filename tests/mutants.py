@@ -467,7 +467,7 @@ class Tree:
         # Byte code goes by what a file holds, not by when it changed.
         checked = py_compile.PycInvalidationMode.CHECKED_HASH
         compileall.compile_dir(copy, quiet=2, invalidation_mode=checked)
-        worker = Path(__file__).with_name("forked_tests.py")
+        worker = Path(__file__).with_name("mutants_worker.py")
         (copy / "traced").mkdir()
         shutil.copy(worker, copy / "traced" / "sitecustomize.py")
         found = [str(copy / "src"), str(copy / "traced"), os.environ.get("PYTHONPATH", "")]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import forked_tests
 import known_mutants
 import mutants
+import mutants_worker
 from known_mutants import Hand
 
 CODE = '''"""A module."""
@@ -108,17 +108,17 @@ def test_killed_and_survived(
 
 def test_what_hangs_is_killed() -> None:
     def hang() -> int:
-        forked_tests.limit_time(0, spare=1)
+        mutants_worker.limit_time(0, spare=1)
         while True:
             pass
 
     def wait() -> int:
-        forked_tests.limit_time(0, spare=0.01)
+        mutants_worker.limit_time(0, spare=0.01)
         signal.pause()
         return 0
 
-    assert forked_tests.forked(hang)[0] == -signal.SIGXCPU
-    assert forked_tests.forked(wait)[0] == -signal.SIGALRM
+    assert mutants_worker.forked(hang)[0] == -signal.SIGXCPU
+    assert mutants_worker.forked(wait)[0] == -signal.SIGALRM
 
 
 def test_lines_are_those_of_the_innermost_statement() -> None:

@@ -1,6 +1,6 @@
 """Tests of one tree, run in forks of a process that has imported everything but the tree.
 
-    python tests/forked_tests.py TREE MODULES...
+    python tests/mutants_worker.py TREE MODULES...
 
 MODULES are imported at once. A line of standard input is a request in JSON, and gets one answer.
 A request names files, and the tests to run with the seconds that each takes in health: the answer
