@@ -16,7 +16,7 @@ help:
 	@echo "make test     environment, lint, types, layers, site, tests"
 	@echo "make docs     the site, in site/index.html"
 	@echo "make slow     the tests that take minutes"
-	@echo "make mutants  break losses, ranks and metrics; every break must be noticed (an hour)"
+	@echo "make mutants  break losses, metrics, core and ranks, 5,200 ways; each must be noticed (an hour or two)"
 	@echo "make gpu      on a CUDA card: its tests and benchmarks, into benchmarks/gpu.md"
 	@echo "make clean    remove the environment and caches (runs/ stays)"
 
@@ -50,7 +50,7 @@ slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow
 
 mutants: $(VENV)/ready
-	$(BIN)/python tests/mutants.py
+	$(BIN)/python tests/mutants.py --all
 
 gpu: $(VENV)/ready
 	PYTHONPATH=src $(BIN)/python benchmarks/gpu.py --output benchmarks/gpu.md --budget 1800

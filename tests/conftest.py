@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # A busy machine is not a failure. "mutants" is for tests/mutants.py: the same draws each time,
 # and no shrinking, as only the verdict counts.
@@ -17,6 +17,7 @@ settings.register_profile(
     derandomize=True,
     database=None,
     phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=(HealthCheck.too_slow,),
 )
 settings.load_profile("default")
 

@@ -119,6 +119,10 @@ HAND_MADE: tuple[Hand, ...] = (
     Hand("core", "", "self.table[A, B]", "self.table.T[A, B]", "the table, the wrong way round"),
 )
 
+# Names of parameters, constants and classes whose numbers change time and memory, no result.
+TUNING = ("chunk_size", "pairs_at_once", "sort_from", "Sizes", "MB", "DENSE_BYTES")
+TUNING += ("_BLOCK", "_LOOKED_AT", "MAX_TABLE_CLASSES", "LARGEST_EXPONENT")
+
 # (module, function, operator, occurrence in the function) -> why no test can tell it apart.
 EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/blockwise/by_class.py", "_softplus", "constant + 1", 0): (

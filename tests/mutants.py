@@ -1,12 +1,14 @@
 """Break the losses, ranks and metrics, a small change at a time: the tests must notice each.
 
     python tests/mutants.py [--only losses/temperatures.py] [--sample N --seed S | --all] [--jobs N]
+                            [--results FILE]
 
 Mutants are found by the structure of the code: every module of ROOMS is parsed, and each operator
 below changes every place that it fits (``<`` to ``<=``, ``dim=0`` to ``dim=1``, a mask left out).
 A few more are made by hand: a pattern in a function, and what takes its place. A mutant is written
-into a copy of the tree, and the tests of its room (src/rince/losses -> tests/losses) are run until
-the first failure. The exit status is 1 if a mutant survives, 2 if nothing could be said.
+into a copy of the tree, and of the tests of its room (src/rince/losses -> tests/losses) those that
+run the changed line are run until the first failure, the fastest first. The exit status is 1 if a
+mutant survives, 2 if nothing could be said.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ import argparse
 import ast
 import collections
 import compileall
+import contextlib
 import difflib
 import hashlib
+import json
 import os
 import py_compile
 import queue
@@ -31,14 +35,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from known_mutants import EQUIVALENT, HAND_MADE, Hand
+from known_mutants import EQUIVALENT, HAND_MADE, TUNING, Hand
 
 NEGATED = "condition negated"
+TYPES = ("Literal", "tuple")
 IGNORED = (ast.JoinedStr, ast.Raise, ast.Assert, ast.Import, ast.ImportFrom)
-ROOMS = ("core", "losses", "metrics", "ranks")
-SAMPLE = 600  # of several thousands: an hour, more or less, on two idle cores
+ROOMS = ("losses", "metrics", "core", "ranks")
+SAMPLE = 600  # of some 5,200
+# What the tests import, and what takes long.
+IMPORTED = ["numpy", "pytest", "hypothesis.extra.numpy", "lazy_loader", "torch._dynamo"]
+IMPORTED += ["torch.multiprocessing", "torch.distributed", "scipy.stats"]
 
 # Operators by their names in ast, and functions that take the same arguments; both ways.
 OPERATORS = "Add-Sub Mult-Div Pow-Mult FloorDiv-Mult Mod-FloorDiv BitAnd-BitOr And-Or Lt-LtE Gt-GtE"
@@ -79,6 +87,11 @@ class Mutant:
     start: int
     end: int
     text: str
+
+    @property
+    def room(self) -> str:
+        """The folder of the module, and of its tests."""
+        return Path(self.module).parts[0]
 
     @property
     def address(self) -> tuple[str, str, str, int]:
@@ -186,11 +199,27 @@ def _visited(node: ast.AST) -> Iterator[ast.AST]:
         if name not in ("warn", "cast", "TypeVar"):
             yield from node.args[: 1 if name == "require" else None]
             yield from (keyword.value for keyword in node.keywords)
-    elif _number(node) is None and getattr(getattr(node, "value", None), "id", "") != "Literal":
+    elif _number(node) is None and getattr(getattr(node, "value", None), "id", "") not in TYPES:
         for field, value in ast.iter_fields(node):
             if field not in ("annotation", "returns", "decorator_list"):
                 parts = value if isinstance(value, list) else [value]
                 yield from (part for part in parts if isinstance(part, ast.AST))
+
+
+def _tuning(node: ast.AST) -> list[ast.AST | None]:
+    """What is given to names that change time and memory alone, and the fields of such classes."""
+    named: list[tuple[str, ast.AST | None]] = []
+    if isinstance(node, ast.arguments):
+        arguments = [*node.posonlyargs, *node.args]
+        defaults = [*node.defaults, *node.kw_defaults]
+        arguments = [*arguments[len(arguments) - len(node.defaults) :], *node.kwonlyargs]
+        named = [(a.arg, value) for a, value in zip(arguments, defaults, strict=True)]
+    if isinstance(node, (ast.Assign, ast.AnnAssign)):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        named = [(getattr(target, "id", ""), node.value) for target in targets]
+    if isinstance(node, ast.ClassDef):
+        named = [(node.name, field) for field in node.body if isinstance(field, ast.AnnAssign)]
+    return [value for name, value in named if name in TUNING]
 
 
 def find_mutants(module: str, source: bytes) -> list[Mutant]:
@@ -217,7 +246,8 @@ def find_mutants(module: str, source: bytes) -> list[Mutant]:
         for argument in dimensions:
             new_dimension = DIMENSIONS.get(_number(argument), 0)  # type: ignore[call-overload]
             add(function, "dimension", argument, f"({new_dimension})")
-        for child in _visited(node):
+        tuning = _tuning(node)
+        for child in (child for child in _visited(node) if child not in tuning):
             visit(child, function, child in dimensions)
 
     visit(ast.parse(source), "")
@@ -282,21 +312,15 @@ def _fits(pattern: object, node: object, held: dict[str, ast.expr]) -> bool:
     return not isinstance(pattern, (ast.AST, list)) and pattern == node
 
 
-class Verdict(NamedTuple):
-    killed: bool
-    by: str
-    seconds: float
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the chosen mutants; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="modules that start so: losses/temperatures.py")
     parser.add_argument("--sample", type=int, default=SAMPLE, help="so many, chosen by --seed")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--all", action="store_true", help="all of them: many hours")
+    parser.add_argument("--all", action="store_true", help="all of them: an hour or two")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--timeout", type=float, help="seconds; default: from the healthy tests'")
+    parser.add_argument("--results", type=Path, help="file for the verdicts: its own stay")
     parser.add_argument("--list", action="store_true", help="only say which mutants there are")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[1])
     found = parser.parse_args(arguments)
@@ -340,37 +364,45 @@ def judge(
     mutants: Sequence[Mutant],
 ) -> int:
     """Run the tests against each mutant, several at a time; the exit status."""
-    start, root, jobs = time.perf_counter(), options.root.resolve(), max(1, options.jobs)
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
-        trees = [copied(root, Path(folder, str(index), root.name)) for index in range(jobs)]
-        copies: queue.Queue[Path] = queue.Queue()
-        for tree in trees:
-            copies.put(tree)
-        limits: dict[str, float] = {}
-        for room in sorted({Path(mutant.module).parts[0] for mutant in mutants}):
-            healthy = run_tests(trees[0], tests_of(trees[0], room), options.timeout)
-            if healthy.killed:
-                print(f"tests/{room} fail without any mutant ({healthy.by}): fix that first")
+    start, root = time.perf_counter(), options.root.resolve()
+    verdicts = read_verdicts(options.results)
+    todo = [mutant for mutant in mutants if key_of(mutant, sources) not in verdicts]
+    if options.results:
+        print(f"{len(mutants) - len(todo)} of them are judged in {options.results}", flush=True)
+    jobs = max(1, min(options.jobs, len(todo)))
+    with contextlib.ExitStack() as closing:
+        folder = closing.enter_context(tempfile.TemporaryDirectory())
+        pool = closing.enter_context(ThreadPoolExecutor(jobs))
+        trees: queue.Queue[Tree] = queue.Queue()
+        for index in range(jobs):
+            tree = Tree(root, Path(folder, str(index), root.name), package)
+            closing.enter_context(tree.process)
+            trees.put(tree)
+
+        def health_of(room: str) -> tuple[str, list[Test] | str]:
+            with lent(trees) as tree:
+                return room, tree.healthy(room)
+
+        health = dict(pool.map(health_of, dict.fromkeys(mutant.room for mutant in todo)))
+        for room, tests in health.items():
+            if isinstance(tests, str):
+                print(f"tests/{room} fail without any mutant ({tests}): fix that first")
                 return 2
-            limits[room] = options.timeout or 30 + 2 * healthy.seconds
-            print(f"tests/{room} pass in {healthy.seconds:.0f} s", flush=True)
+            seconds = sum(test.seconds for test in tests)
+            print(f"tests/{room}: {len(tests)} pass in {seconds:.0f} s", flush=True)
 
         def verdict_on(mutant: Mutant) -> Verdict:
-            copy, source = copies.get(), sources[mutant.module]
-            file = copy / "src" / package / mutant.module
-            try:
-                file.write_bytes(mutant.applied(source))
-                tests, room = tests_of(copy, mutant.module), Path(mutant.module).parts[0]
-                return run_tests(copy, tests, limits[room])
-            finally:
-                file.write_bytes(source)
-                copies.put(copy)
+            with lent(trees) as tree:
+                return tree.verdict_on(mutant, sources[mutant.module], health[mutant.room])
 
-        survivors = []
-        for mutant, verdict in zip(mutants, pool.map(verdict_on, mutants), strict=True):
+        for mutant, verdict in zip(todo, pool.map(verdict_on, todo), strict=True):
             state = "killed  " if verdict.killed else "SURVIVED"
-            print(f"{state} {mutant} [{verdict.by}] {verdict.seconds:.0f} s", flush=True)
-            survivors += [] if verdict.killed else [mutant]
+            print(f"{state} {mutant} [{verdict.by}] {verdict.seconds:.1f} s", flush=True)
+            verdicts[key_of(mutant, sources)] = verdict
+            if options.results:
+                with options.results.open("a") as output:
+                    output.write(json.dumps([key_of(mutant, sources), verdict]) + "\n")
+    survivors = [mutant for mutant in mutants if not verdicts[key_of(mutant, sources)].killed]
     minutes = (time.perf_counter() - start) / 60
     killed = len(mutants) - len(survivors)
     print(f"{killed} killed, {len(survivors)} survived, of {len(mutants)}; {minutes:.1f} min")
@@ -379,71 +411,140 @@ def judge(
     return 1 if survivors else 0
 
 
-def copied(root: Path, copy: Path) -> Path:
-    """A copy of the tree, with byte code that goes by what a file holds, not by when it changed."""
-
-    def left_out(folder: str, names: list[str]) -> list[str]:
-        top = Path(folder) == root
-        others = ("runs", "shared", "site")
-        return [
-            name
-            for name in names
-            if name == "__pycache__" or (top and (name.startswith(".") or name in others))
-        ]
-
-    shutil.copytree(root, copy, symlinks=True, ignore=left_out)
-    checked = py_compile.PycInvalidationMode.CHECKED_HASH
-    compileall.compile_dir(copy / "src", quiet=2, invalidation_mode=checked)
-    return copy
+def key_of(mutant: Mutant, sources: Mapping[str, bytes]) -> str:
+    """Of the changed module: what is judged once need not be again."""
+    digest = hashlib.blake2b(mutant.applied(sources[mutant.module]), digest_size=8).hexdigest()
+    return f"{mutant} {digest}"
 
 
-def tests_of(root: Path, module: str) -> list[str]:
-    """The tests of a module's room; first its own by name, its doctests, those that mention it.
-
-    Raises:
-        SystemExit: there are none.
-    """
-    room, stem = Path(module).parts[0], Path(module).stem
-
-    def distance(file: Path) -> int:
-        return 0 if file.stem == f"test_{stem}" else 1 if stem in file.read_text() else 2
-
-    files = sorted((root / "tests" / room).rglob("test_*.py"))
-    if not files:
-        raise SystemExit(f"tests/{room} holds no tests of {module}")
-    tests = [str(file.relative_to(root)) for file in sorted(files, key=distance)]
-    doctests = [str(file.relative_to(root)) for file in root.glob(f"src/*/{module}")]
-    return [*tests[:1], *doctests, *tests[1:]]
+def read_verdicts(file: Path | None) -> dict[str, Verdict]:
+    """What an earlier run has written."""
+    lines = file.read_text().splitlines() if file and file.exists() else []
+    return {key: Verdict(*verdict) for key, verdict in map(json.loads, lines)}
 
 
-def run_tests(root: Path, tests: Sequence[str], timeout: float | None) -> Verdict:
+class Verdict(NamedTuple):
     """Killed means: a test failed, or could not be imported, or hung."""
-    path = os.pathsep.join(filter(None, (str(root / "src"), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no"),
-            *("-p", "no:cacheprovider", "--hypothesis-profile=mutants", *tests),
-        ],
-        cwd=root,
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+
+    killed: bool
+    by: str
+    seconds: float
+
+
+class Test(NamedTuple):
+    """A healthy test.
+
+    Args:
+        name: pytest's. seconds: of a processor. lines: of modules below src, that it runs.
+    """
+
+    name: str
+    seconds: float
+    lines: Mapping[str, Sequence[int]]
+
+
+@contextlib.contextmanager
+def lent(trees: queue.Queue[Tree]) -> Iterator[Tree]:
+    """A tree that nobody else uses meanwhile."""
+    tree = trees.get()
     try:
-        output, _ = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # and the processes that a test has started
-        process.communicate()
-        return Verdict(True, "hung", time.perf_counter() - start)
-    failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    by = failed[0].split(" - ")[0].rpartition("::")[2] if failed else "all tests pass"
-    if process.returncode and not failed:
-        by = f"status {process.returncode}: {output.strip()[-200:]}"
-    return Verdict(process.returncode != 0, by, time.perf_counter() - start)
+        yield tree
+    finally:
+        trees.put(tree)
+
+
+class Tree:
+    """A copy of the tree, and a process that runs its tests in forks of itself."""
+
+    def __init__(self, root: Path, copy: Path, package: str) -> None:
+        def left_out(folder: str, names: list[str]) -> list[str]:
+            others = ("runs", "shared", "site") if Path(folder) == root else ()
+            hidden = [name for name in names if name.startswith(".") and Path(folder) == root]
+            return ["__pycache__", *hidden, *others]
+
+        self.root, self.copy, self.package = root, copy, package
+        shutil.copytree(root, copy, symlinks=True, ignore=left_out)
+        # Byte code goes by what a file holds, not by when it changed.
+        checked = py_compile.PycInvalidationMode.CHECKED_HASH
+        compileall.compile_dir(copy, quiet=2, invalidation_mode=checked)
+        worker = Path(__file__).with_name("mutants_worker.py")
+        (copy / "traced").mkdir()
+        shutil.copy(worker, copy / "traced" / "sitecustomize.py")
+        found = [str(copy / "src"), str(copy / "traced"), os.environ.get("PYTHONPATH", "")]
+        variables = {"PYTHONPATH": os.pathsep.join(filter(None, found)), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, str(worker), str(copy), *IMPORTED],
+            cwd=copy,
+            env={**os.environ, **variables, "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def asked(self, **request: object) -> dict[str, Any]:
+        """What the process answers."""
+        assert self.process.stdin
+        assert self.process.stdout
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+    def healthy(self, room: str) -> list[Test] | str:
+        """The tests of a room, the fastest first, from a file if they were run before; or why not.
+
+        Each is run in a process of its own, so that it runs all that it needs itself.
+        """
+        files = sorted(
+            path for name in ("src", "tests") for path in (self.copy / name).rglob("*.py")
+        )
+        digest = hashlib.blake2b(b"".join(path.read_bytes() for path in files)).hexdigest()
+        cache = self.root / ".mutants" / f"{room}.json"
+        if cache.exists() and (kept := json.loads(cache.read_text()))["digest"] == digest:
+            return [Test(*test) for test in kept["tests"]]
+        answer = self.asked(files=[f"tests/{room}", f"src/{self.package}/{room}"])
+        tests = [json.loads(line) for line in answer["report"].splitlines()]
+        failed = [test["name"] for test in tests if test.pop("failed")]
+        if failed or not tests or answer["status"]:
+            return ", ".join(failed) or answer["said"]
+        found = sorted((Test(**test) for test in tests), key=lambda test: test.seconds)
+        cache.parent.mkdir(exist_ok=True)
+        cache.write_text(json.dumps({"digest": digest, "tests": found}))
+        return found
+
+    def verdict_on(self, mutant: Mutant, source: bytes, tests: Sequence[Test]) -> Verdict:
+        """Change the module, and run the tests that run the changed line until one fails."""
+        lines, module = lines_of(source, mutant.start), f"{self.package}/{mutant.module}"
+        # What runs on import, as a constant, may matter to any test.
+        chosen = [t for t in tests if not lines or lines & set(t.lines.get(module, ()))]
+        if not chosen:
+            return Verdict(False, "no test runs this line", 0)
+        file = self.copy / "src" / module
+        try:
+            file.write_bytes(mutant.applied(source))
+            files = dict.fromkeys(test.name.partition("::")[0] for test in chosen)
+            seconds = {test.name: test.seconds for test in chosen}
+            answer = self.asked(tests=seconds, files=list(files))
+        finally:
+            file.write_bytes(source)
+        by = answer["report"].rpartition("::")[2] if answer["status"] else "all tests pass"
+        if -answer["status"] in (signal.SIGALRM, signal.SIGXCPU):
+            by = "hung"
+        by = by or f"status {answer['status']}: {answer['said'][-200:]}"
+        return Verdict(answer["status"] != 0, by, answer["seconds"])
+
+
+def lines_of(source: bytes, start: int) -> set[int]:
+    """Lines of the statement at this byte, of an if its head alone; none if it runs on import."""
+    line, lines = source[:start].count(b"\n") + 1, range(0)
+    for function in ast.walk(ast.parse(source)):
+        body = function.body if isinstance(function, ast.FunctionDef) else []
+        for node in (node for part in body for node in ast.walk(part)):
+            if isinstance(node, ast.stmt):
+                block = getattr(node, "body", None)
+                last = max(node.lineno, block[0].lineno - 1) if block else node.end_lineno
+                if node.lineno <= line <= (last or 0):
+                    lines = range(node.lineno, (last or 0) + 1)
+    return set(lines)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+import json
+import signal
 from pathlib import Path
 
 import pytest
 
 import known_mutants
 import mutants
+import mutants_worker
 from known_mutants import Hand
 
 CODE = '''"""A module."""
@@ -22,17 +25,19 @@ def clipped(x: int | float, low: float = 0) -> float:
 
 def total(values):
     while len(values) > 3:
-        values = values[1:]
+        values = values[-3:]
     return sum(values) + 0
 '''
 TESTS = """
+import subprocess, sys
 from thing.losses.small import clipped, total
 
 def test_clipped():
     assert [clipped(x) for x in (-1, 0, 2)] == [0, 0, 2]
 
 def test_total():
-    assert total([1, 2]) == 3
+    command = "from thing.losses.small import total; assert total([1, 2]) == 3"
+    subprocess.run([sys.executable, "-c", command], check=True)
 """
 SETTINGS = 'from hypothesis import settings\nsettings.register_profile("mutants")\n'
 
@@ -52,42 +57,87 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         file.write_text(text)
     monkeypatch.setattr(mutants, "HAND_MADE", ())
     monkeypatch.setattr(mutants, "EQUIVALENT", {})
+    monkeypatch.setattr(mutants, "IMPORTED", ["pytest"])
     return tmp_path / "tree"
 
 
 def _run(tree: Path, *options: str) -> int:
-    return mutants.main([f"--root={tree}", "--jobs=2", *options])
+    return mutants.main([f"--root={tree}", "--jobs=1", *options])
 
 
 def test_killed_and_survived(
     tree: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``x < low`` and ``x <= low`` are the same; the opposite is not."""
+    """``x < low`` and ``x <= low`` are the same, the opposite is not; nothing asks for -3."""
     same = ("losses/small.py", "clipped", "Lt to LtE", 0)
-    wanted = (same, ("losses/small.py", "clipped", "condition negated", 0))
+    wanted = [same, ("losses/small.py", "clipped", "condition negated", 0)]
+    wanted += [("losses/small.py", "total", "constant + 1", n) for n in (1, 2)]
     find = mutants.find_mutants
     monkeypatch.setattr(
         mutants, "find_mutants", lambda *given: [m for m in find(*given) if m.address in wanted]
     )
-    assert _run(tree, "--all") == 1
+    results = f"--results={tree / 'results'}"
+    assert _run(tree, "--all", results) == 1
     said = capsys.readouterr().out
-    assert "1 killed, 1 survived, of 2" in said
-    assert "SURVIVED losses/small.py clipped: Lt to LtE #0" in said
+    assert "2 killed, 2 survived, of 4" in said
+    assert "tests/losses: 3 pass" in said
+    assert "SURVIVED losses/small.py clipped: Lt to LtE #0 [all tests pass]" in said
     assert "-    if x < low:" in said
     assert "+    if (x <= low):" in said
-    assert "[test_clipped]" in said
+    assert "killed   losses/small.py clipped: condition negated #0 [test_clipped]" in said
+    assert "SURVIVED losses/small.py total: constant + 1 #1 [no test runs this line]" in said
+    # In the process that the test starts.
+    assert "killed   losses/small.py total: constant + 1 #2 [test_total]" in said
     assert (tree / "src/thing/losses/small.py").read_text() == CODE
 
+    # What is judged stays, and another run adds to it; healthy tests are not run again.
+    kept = (tree / "results").read_text().splitlines()
+    (tree / "results").write_text("\n".join(kept[:3]) + "\n")
+    cache = tree / ".mutants" / "losses.json"
+    tests = json.loads(cache.read_text())
+    tests["tests"] = tests["tests"][:1]
+    cache.write_text(json.dumps(tests))
     monkeypatch.setattr(mutants, "EQUIVALENT", {same: "both give low where x is low"})
-    assert _run(tree, "--all") == 0
-    assert "1 of them equivalent" in capsys.readouterr().out
+    assert _run(tree, "--all", results) == 1
+    said = capsys.readouterr().out
+    assert "1 of them equivalent" in said
+    assert "2 of them are judged" in said
+    assert "tests/losses: 1 pass" in said
+    assert len((tree / "results").read_text().splitlines()) == 4
 
 
-def test_what_hangs_is_killed(tree: Path) -> None:
-    """No pytest starts in a tenth of a second."""
-    verdict = mutants.run_tests(tree, ["tests/losses/test_small.py"], timeout=0.1)
-    assert verdict.killed
-    assert verdict.by == "hung"
+def test_what_hangs_is_killed() -> None:
+    def hang() -> int:
+        mutants_worker.limit_time(0, spare=1)
+        while True:
+            pass
+
+    def wait() -> int:
+        mutants_worker.limit_time(0, spare=0.01)
+        signal.pause()
+        return 0
+
+    assert mutants_worker.forked(hang)[0] == -signal.SIGXCPU
+    assert mutants_worker.forked(wait)[0] == -signal.SIGALRM
+
+
+def test_lines_are_those_of_the_innermost_statement() -> None:
+    code = """
+a = 1
+def f(b=2):
+    if b and (
+        a
+    ):
+        c = [
+            3,
+        ]
+        def g(d=4): return d
+    return 5
+"""
+    expected = {"1": set(), "2": set(), "a\n": {4, 5, 6}, "3": {7, 8, 9}, "4": {10}, "5": {11}}
+    source = code.encode()
+    found = {part: mutants.lines_of(source, source.rindex(part.encode())) for part in expected}
+    assert found == expected
 
 
 def test_made_by_hand(
@@ -113,7 +163,7 @@ def test_it_judges_nothing_where_the_tests_fail_or_the_lists_are_old(
     monkeypatch.setattr(mutants, "EQUIVALENT", {})
     (tree / "tests/losses/test_small.py").write_text("def test():\n    assert False\n")
     assert _run(tree, "--sample=1") == 2
-    assert "fail without any mutant" in capsys.readouterr().out
+    assert "fail without any mutant (tests/losses/test_small.py::test)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -142,6 +192,16 @@ def test_it_judges_nothing_where_the_tests_fail_or_the_lists_are_old(
         ("x: Literal[1] = 2", {"x: Literal[1] = (3)"}),
         ("x &= m", {"x |= m", "pass"}),
         ("raise ValueError(1 + 2)", set()),
+        ("A = tuple[B | None, C]", set()),
+        (
+            "def f(a=1, *, chunk_size=2**4, b=3): 0",
+            {
+                "def f(a=(2), *, chunk_size=2**4, b=3): 0",
+                "def f(a=1, *, chunk_size=2**4, b=(4)): 0",
+                "def f(a=1, *, chunk_size=2**4, b=3): (1)",
+            },
+        ),
+        ("MB = 2**20\nclass Sizes:\n    block: int = 2", set()),
         ("y = 1 if a else b", {"y = (2) if a else b", "y = 1 if (not a) else b"}),
     ],
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from oracles import hierarchy as oracle
 from rince.metrics.hierarchy import hierarchical_retrieval, top_down_consistency
+from rince.metrics.ordered_items import OrderedItems
 from rince.metrics.set_intersection import _expected_minimum
 
 KS = (1, 2, 5)
@@ -128,6 +129,15 @@ def test_the_minimum_of_drawn_items_and_room(size, data):
             for x in range(fewest, most + 1)
         ) / math.comb(size, drawn)
         assert float(found[drawn]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_neighbouring_floats_are_no_tie():
+    half = torch.tensor(0.5)
+    similarity = torch.stack([half, half.nextafter(torch.tensor(1.0))])[None]
+    items = OrderedItems.of(similarity, torch.tensor([[0, 1]], dtype=torch.uint8), 2)
+    assert items.height.tolist() == [[1, 0]]
+    assert items.first.tolist() == [[0, 1]]
+    assert items.last.tolist() == [[1, 2]]
 
 
 def random_case(seed=0, count=40):

@@ -156,4 +156,4 @@ def sort_rows(values: Tensor) -> Tensor:
             parts = np.array_split(values.numpy(), threads)  # views
             list(pool.map(lambda part: part.sort(axis=1), parts))
         return values
-    return values.sort(dim=1).values
+    return values.sort().values

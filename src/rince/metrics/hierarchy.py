@@ -237,7 +237,7 @@ def _measure(items: OrderedItems, ks: Sequence[int], alpha: float) -> _Chunk:
         step = (relevance / num_levels) ** alpha - ((relevance - 1) / num_levels) ** alpha
         h_ap = h_ap + step * total * average_precision
         total_relevance = total_relevance + step * total
-        step = 2.0 ** (relevance - 1)  # (2^r - 1) - (2^(r - 1) - 1)
+        step = 2.0**relevance  # twice (2^r - 1) - (2^(r - 1) - 1): only the ratio counts
         shared = discounts[positives.last] - discounts[positives.first]
         gain = gain + step * positives.sum(shared / (positives.last - positives.first))
         best_gain = best_gain + step * discounts[total.long()]

@@ -208,10 +208,8 @@ def _measure(positives: Tensor, ordered: Tensor, ks: Sequence[int]) -> Tensor:
     precision = (positives_above.double() / all_above).masked_fill(~valid, 0.0)
     average_precision = precision.sum(dim=1) / num_valid.clamp(min=1)
     has_positive = num_valid > 0
-    if positives.shape[1]:
-        best = all_above[:, -1] - positives_above[:, -1]  # negatives not below the best positive
-    else:
-        best = torch.zeros_like(num_valid)
+    # Negatives not below the best positive, which is last.
+    best = (all_above - positives_above)[:, -1:].sum(dim=1)
     hits = [(best < k) & has_positive for k in ks]
     return torch.stack([has_positive, average_precision, *hits], dim=1).double()
 

@@ -1,0 +1,18 @@
+"""The numbers that public functions take where nothing is said."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+
+def default_numbers(namespace: Any, name: str) -> dict[str, Any]:
+    """Of a function, class or method; but for chunk_size, which changes no result."""
+    parameters = inspect.signature(functools.reduce(getattr, name.split("."), namespace)).parameters
+    found = {key: parameter.default for key, parameter in parameters.items() if key != "chunk_size"}
+    return {
+        key: value
+        for key, value in found.items()
+        if isinstance(value, (int, float, tuple)) and not isinstance(value, str)
+    }

@@ -1,0 +1,37 @@
+"""What users get who say nothing: a change of it changes their results."""
+
+from __future__ import annotations
+
+import pytest
+
+from defaults import default_numbers
+from rince import losses
+from rince.losses.options import DEFAULT_TEMPERATURES
+
+DEFAULTS = {
+    "LossOptions": {"temperature": 0.1, "margin": 0.2, "smoothing": 0.0},
+    "RankedInfoNCE": {
+        "temperatures": (0.1, 0.225),
+        "validate": True,
+        "learn_temperatures": False,
+        "min_temperature": 0.01,
+    },
+    "hierarchical_triplet": {"margin": 0.2, "validate": True},
+    "himulcon": {"temperature": 0.1, "validate": True},
+    "info_nce": {"temperature": 0.1, "validate": True},
+    "rank_n_contrast": {"temperature": 2.0},
+    "ranked_info_nce": {"validate": True},
+    "ranked_info_nce_with_terms": {"validate": True},
+    "supcon_in": {"temperature": 0.1, "validate": True},
+    "supcon_out": {"temperature": 0.1, "validate": True},
+    "temperature_schedule": {"minimum": 0.1, "maximum": 0.6},
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults_of_losses(name: str) -> None:
+    assert default_numbers(losses, name) == DEFAULTS[name]
+
+
+def test_default_temperatures_of_three_ranks() -> None:
+    assert DEFAULT_TEMPERATURES == (0.1, 0.225, 0.5)
