@@ -91,6 +91,8 @@ def embed(
 def nearest(gallery: Embeddings, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k items of the gallery that are most similar to each query, best first.
 
+    Items that tie come in the gallery's order.
+
     Args:
         gallery: N items.
         query: (Q, D) vectors of the same encoder.
@@ -101,10 +103,11 @@ def nearest(gallery: Embeddings, query: Tensor, k: int) -> tuple[Tensor, Tensor]
     """
     require(k >= 1, f"top_k must be at least 1, got {k}")
     best = [
-        cosine.topk(min(k, len(gallery)), dim=1)
+        cosine.sort(dim=1, descending=True, stable=True)
         for _, cosine in cosine_chunks(query, gallery.vectors, chunk_size=256)
     ]
-    return torch.cat([part.values for part in best]), torch.cat([part.indices for part in best])
+    cosines, places = (torch.cat([part[i][:, :k] for part in best]) for i in (0, 1))
+    return cosines, places
 
 
 def require_writable(file: Path) -> None:

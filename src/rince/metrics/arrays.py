@@ -19,6 +19,8 @@ from rince.core.pair_ranks import PairRanks, as_pair_ranks
 Array: TypeAlias = Union[Tensor, "npt.NDArray[Any]"]
 """A torch tensor, on any device, or a numpy array."""
 
+_BLOCK = 8192  # gallery items in float64 at a time
+
 Labels: TypeAlias = Any
 """Integers of any type: a tensor, a numpy array, a list, a pandas column."""
 
@@ -124,6 +126,9 @@ def cosine_chunks(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Cosines of all queries with all gallery items, ``chunk_size`` queries at a time.
 
+    Summed in float64 and then rounded: in float32 the order of a sum, and so its last bit, depends
+    on chunk, number of threads and place in the gallery, and two copies of an item would not tie.
+
     Args:
         query_features: (Q, D) float. gallery_features: (G, D) float.
         chunk_size: queries a chunk; a chunk takes 4 * chunk_size * G bytes.
@@ -144,7 +149,12 @@ def cosine_chunks(
     )
     for start in range(0, len(query), chunk_size):
         rows = slice(start, min(start + chunk_size, len(query)))
-        yield rows, query[rows] @ gallery.T
+        some = query[rows].double()
+        cosines = query.new_empty(len(some), len(gallery))
+        for block in range(0, len(gallery), _BLOCK):
+            items = slice(block, block + _BLOCK)
+            cosines[:, items] = some @ gallery[items].double().T
+        yield rows, cosines
 
 
 def sort_rows(values: Tensor) -> Tensor:
