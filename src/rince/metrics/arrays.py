@@ -79,12 +79,18 @@ def checked_labels(labels: Any, size: int, name: str, num_classes: int | None = 
     """Labels as (size,) int64, of integers of any type.
 
     Raises:
-        ValueError: another shape, no integers, or one outside [0, num_classes).
+        ValueError: another shape, no integers, -1, or one outside [0, num_classes).
     """
     numbers = integers(labels, name)
     require(
         numbers.shape == (size,),
         f"{name} must be one for each of the {size} samples, got shape {tuple(numbers.shape)}",
+    )
+    unknown = int((numbers == -1).sum())
+    require(
+        unknown == 0,
+        f"{unknown} of {size} {name} are -1, which would be a class of its own: leave out items "
+        f"whose class is not known, and number classes from 0 on",
     )
     if num_classes is not None and size:
         low, high = (int(x) for x in torch.aminmax(numbers))
