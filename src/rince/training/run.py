@@ -21,7 +21,7 @@ from torch import nn
 
 from rince._version import __version__
 from rince.core.checks import RinceError, require
-from rince.core.distributed import is_first_process, slurm_tasks, world_size
+from rince.core.distributed import is_first_process, launched_processes, world_size
 from rince.core.files import replacing
 from rince.data.batches import ImageBatch, TrainLoader
 from rince.data.items import Items, Splits
@@ -324,6 +324,11 @@ def _fit(
             log_every_n_steps=1,  # the module decides
             use_distributed_sampler=False,
         )
+        if trainer.is_global_zero and not is_first_process():
+            raise RinceError(
+                "several processes were started (by mpirun?), but each would train by itself and "
+                "write the same folder: start them with torchrun or srun, or pip install mpi4py"
+            )
         plan = _plan(config, splits, trainer.global_rank, trainer.world_size)
         loader = _PositionedLoader(
             TrainLoader(
@@ -462,13 +467,10 @@ def _write_about(folder: Path, module: RankedModule, trainer: pl.Trainer, planne
 
 def _processes(config: TrainConfig) -> dict[str, Any]:
     """Under torchrun or srun their processes, whatever ``devices`` says."""
-    if "LOCAL_WORLD_SIZE" in os.environ:
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // local
-    elif (tasks := slurm_tasks()) is not None:
-        nodes, local = tasks
-    else:
+    launched = launched_processes()
+    if launched is None:
         return {"devices": config.devices}
+    nodes, local = launched
     return {
         "devices": local,
         "num_nodes": nodes,
