@@ -203,6 +203,8 @@ def _fits(kind: Any, value: Any, metadata: Mapping[str, Any], loose: bool) -> bo
         return False
     if not isinstance(value, (int, float) if kind is float else kind):
         return False
+    if kind is str:
+        return loose or value.strip() != ""
     if kind not in (int, float) or loose:
         return True
     limits = metadata.get("limits", {})

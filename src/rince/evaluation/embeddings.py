@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -184,7 +183,9 @@ def load_embeddings(file: str | Path) -> Embeddings:
         vectors = torch.from_numpy(flat.copy()).view(len(table), -1)
         paths = table.column("path").to_pylist()
         return Embeddings(tuple(paths), vectors, table.schema.metadata[_MODEL.encode()].decode())
-    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+    except (RinceError, ImportError):
+        raise
+    except Exception as error:  # of damaged files numpy and pyarrow raise anything
         raise RinceError(
             f"{file} is damaged, or was not written by `rince embed` ({type(error).__name__}: "
             f"{error}): write it again"

@@ -86,12 +86,6 @@ def checked_labels(labels: Any, size: int, name: str, num_classes: int | None = 
         numbers.shape == (size,),
         f"{name} must be one for each of the {size} samples, got shape {tuple(numbers.shape)}",
     )
-    unknown = int((numbers == -1).sum())
-    require(
-        unknown == 0,
-        f"{unknown} of {size} {name} are -1, which would be a class of its own: leave out items "
-        f"whose class is not known, and number classes from 0 on",
-    )
     if num_classes is not None and size:
         low, high = (int(x) for x in torch.aminmax(numbers))
         require(
@@ -99,6 +93,12 @@ def checked_labels(labels: Any, size: int, name: str, num_classes: int | None = 
             f"{name} must lie in [0, {num_classes}), the number of classes, but hold "
             f"{low if low < 0 else high}",
         )
+    unknown = int((numbers == -1).sum())
+    require(
+        unknown == 0,
+        f"{unknown} of {size} {name} are -1, which would be a class of its own: leave out items "
+        f"whose class is not known, and number classes from 0 on",
+    )
     return numbers
 
 

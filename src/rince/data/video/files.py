@@ -195,14 +195,18 @@ def _by_split_files(files: Sequence[VideoFile], folder: Path, split: int) -> Ite
     ucf = {False: folder / f"trainlist{split:02}.txt", True: folder / f"testlist{split:02}.txt"}
     hmdb = sorted(folder.glob(f"*_test_split{split}.txt"))
     if all(file.is_file() for file in ucf.values()):
-        for test, file in ucf.items():  # lines: ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi [1]
-            sides |= {line.split()[0]: test for _, line in read_lines(file, "split")}
+        # Lines: ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi [1]; names may hold blanks.
+        for test, file in ucf.items():
+            for _, line in read_lines(file, "split"):
+                name, _, number = line.rpartition(" ")
+                sides[name.strip() if number.isdecimal() and name else line] = test
     elif hmdb:
         for file in hmdb:  # brush_hair_test_split1.txt: NAME.avi 1 (train), 2 (test), 0 (neither)
             label = file.name.removesuffix(f"_test_split{split}.txt")
-            for name, code in (line.split() for _, line in read_lines(file, "split")):
-                if code in ("1", "2"):
-                    sides[f"{label}/{name}"] = code == "2"
+            lines = [(line, *text.rpartition(" ")[::2]) for line, text in read_lines(file, "split")]
+            wrong = [f"line {line}" for line, _, code in lines if code not in ("0", "1", "2")]
+            refuse_rows(file, wrong, "expected a name and 0, 1 or 2")
+            sides |= {f"{label}/{x.strip()}": code == "2" for _, x, code in lines if code != "0"}
     else:
         raise RinceError(
             f"{folder} holds neither trainlist{split:02}.txt and testlist{split:02}.txt (UCF101) "
