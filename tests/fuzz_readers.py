@@ -25,9 +25,10 @@ import traceback
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,14 +64,14 @@ class Reader(NamedTuple):
     """A reader and its inputs.
 
     Args:
-        read: (file) what is fuzzed. suffix or name: of the file. seeds: whole files.
+        read: (file) what is fuzzed. name: of the file. seeds: whole files.
         beside: name -> content of files that stand beside it, whole.
     """
 
     read: Callable[[Path], object]
     name: str
     seeds: list[bytes]
-    beside: dict[str, bytes] = {}
+    beside: Mapping[str, bytes] = MappingProxyType({})
 
 
 class _RunsCode:
@@ -199,7 +200,9 @@ def readers() -> dict[str, Reader]:
         "images": Reader(lambda f: (read_fitted(f, 16), read_fitted(f, 16, 1)), "a.png", [
             content for _, content in images()
         ]),
-        "csv": Reader(lambda f: (read_table(f), read_items(f, "path", None, "x")), "a.csv", [table]),
+        "csv": Reader(
+            lambda f: (read_table(f), read_items(f, "path", None, "x")), "a.csv", [table]
+        ),
         "tsv": Reader(read_table, "a.tsv", [table.replace(b",", b"\t")]),
         "jsonl": Reader(lambda f: (read_table(f), read_texts(f)), "a.jsonl", [lines]),
         "parquet": Reader(read_table, "a.parquet", [parquet(columns)]),
@@ -265,8 +268,9 @@ def readers() -> dict[str, Reader]:
 ODD = [
     b"\xef\xbb\xbf", b"\xff\xfe", b"\0", b"\xe2\x80\xa8", b"\xc2\x85", b"\x0c", b"\r", b"\n", b'"',
     b"\xed\xa0\x80", b"\xc3", b"e\xcc\x81", b"\xe2\x80\xae", b"9" * 400, b"1e999", b"nan", b"-inf",
-    b"-1", b"{" * 3000, b"[" * 100_000, b"null", b"'", b",", b";", b"\t", b" ", b"\x1a", b"..", b"/",
-    b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\x80", b"&a [*a]", b"!!python/name:os.system ",
+    b"-1", b"{" * 3000, b"[" * 100_000, b"null", b"'", b",", b";", b"\t", b" ", b"\x1a", b"..",
+    b"/", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\x80", b"&a [*a]",
+    b"!!python/name:os.system ",
 ]  # fmt: skip
 
 
@@ -364,7 +368,7 @@ def forked(
             size = progress.stat().st_size
             if size != last:
                 last, since = size, time.monotonic()
-            elif time.process_time() >= 0 and time.monotonic() - since > SECONDS * 6:
+            elif time.monotonic() - since > 6 * SECONDS:
                 # The machine may be busy: six times as long by the clock.
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
@@ -413,8 +417,8 @@ def main() -> int:
         if time.monotonic() - told > 60:
             told = time.monotonic()
             minutes = (told - began) / 60
-            print(f"{minutes:.0f} min: {sum(tried.values())} files, {sum(failures.values())} failed",
-                  flush=True)  # fmt: skip
+            so_far = f"{sum(tried.values())} files, {sum(failures.values())} failed"
+            print(f"{minutes:.0f} min: {so_far}", flush=True)
     for name, count in tried.items():
         print(f"{name:<24}{count:>8} files")
     for (name, kind), count in failures.most_common():

@@ -105,7 +105,9 @@ class RankedLoss(nn.Module):
         leaves = [z.detach().to(wide).requires_grad_() for z in embeddings]
         loss = self.calculate_loss([leaves], labels, texts)
         # Its value, and at the embeddings its gradient.
-        dot = sum((z * leaf.grad).sum() for z, leaf in zip(embeddings, leaves, strict=True))
+        dot = torch.zeros_like(loss)
+        for z, leaf in zip(embeddings, leaves, strict=True):
+            dot = dot + (z * leaf.grad).sum()  # type: ignore[operator]  # None only without a loss
         return loss + (dot - dot.detach())
 
     def calculate_loss(

@@ -108,11 +108,11 @@ def as_backbone(module: nn.Module, spec: InputSpec | None = None, **old: int | N
         ) from error
     finally:
         module.train(was_training)
+    given = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
     require(
         isinstance(features, Tensor) and features.ndim == 2,
-        f"the backbone {type(module).__name__} must give (batch, features), got "
-        f"{tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__}: wrap "
-        f"it in a module whose forward picks them",
+        f"the backbone {type(module).__name__} must give (batch, features), got {given}: wrap it "
+        f"in a module whose forward picks them",
     )
     return Backbone(module, int(features.shape[1]))
 
