@@ -238,3 +238,9 @@ def test_names_with_blanks_in_split_files(name: str, tmp_path: Path) -> None:
     (tmp_path / "hmdb" / "walk_test_split1.txt").write_text(f"{name} 1\n{name}\nx.avi 7\n")
     with pytest.raises(RinceError, match="walk_test_split1.txt: 2 bad rows: line 2; line 3"):
         listed_videos(tmp_path, str(tmp_path / "hmdb"), 1)
+
+
+def test_a_clip_whose_name_is_too_long_is_a_bad_row(tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text(f"clip,label\n{'a' * 3000}.avi,walk\n")
+    with pytest.raises(RinceError, match=r"clips.csv: line 2: there is no file"):
+        listed_videos(tmp_path, None, 1)

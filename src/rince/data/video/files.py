@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -166,7 +167,8 @@ def _from_table(folder: Path) -> Iterator[VideoFile]:
     for line, cells in rows.rows:
         label = (cells["label"],) if cells.get("label") else ()
         ways = (folder.joinpath(*label, cells["clip"]), folder / cells["clip"])
-        path = next((way for way in ways if way.is_file()), None)
+        # Path.is_file raises where a name is too long.
+        path = next((way for way in ways if os.path.isfile(way)), None)
         try:
             start = float(cells.get("start_s") or 0)
             if path is None:
