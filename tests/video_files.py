@@ -84,6 +84,21 @@ def turn(path: Path, degrees: int) -> None:
     path.write_bytes(data)
 
 
+def edit(path: Path, begin: float, seconds: float) -> Path:
+    """Let the edit list of an mp4 show the picture from ``begin`` on, for so long, as phones do."""
+    data = bytearray(path.read_bytes())
+
+    def units(box: bytes) -> int:
+        place = data.index(box) + 16
+        return int.from_bytes(data[place : place + 4], "big")
+
+    at = data.index(b"elst") + 12
+    data[at : at + 4] = round(seconds * units(b"mvhd")).to_bytes(4, "big")
+    data[at + 4 : at + 8] = round(begin * units(b"mdhd")).to_bytes(4, "big")
+    path.write_bytes(data)
+    return path
+
+
 def numbers(clip: Tensor) -> list[int]:
     """Which frames these are: (C, T, S, S) uint8 of a video by :func:`write_video`."""
     bright = clip.float().amax(dim=0)[:, :, -4:].mean(dim=(1, 2))  # (T,)

@@ -300,9 +300,33 @@ def test_matryoshka_around_it(model: Any) -> None:
     whole = ours(columns, labels)
     torch.testing.assert_close(wrap(model, ours, [384])(columns, labels), whole)
     assert float(wrap(model, ours, [384, 64])(columns, labels)) > float(whole)
-    cached = RankedLoss(model, RELEVANCE, temperatures=TAUS, micro_batch=2)
-    with pytest.raises(AttributeError):  # it would encode again outside of the wrapper's reach
-        wrap(model, cached, [384, 64])
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize("learned", [False, True])
+def test_matryoshka_around_micro_batches(model: Any, size: int, learned: bool) -> None:
+    wrap = library.sentence_transformer.losses.MatryoshkaLoss
+    labels = torch.tensor([grades for _, _, grades in ROWS])
+    results = []
+    for micro_batch in (None, size):
+        own = copy.deepcopy(model).float()
+        taus = nn.Parameter(torch.tensor(TAUS)) if learned else TAUS
+        inner = RankedLoss(own, RELEVANCE, temperatures=taus, micro_batch=micro_batch)
+        loss = wrap(own, inner, [384, 64, 8], [1, 0.5, 2])
+        value = loss(columns_of(own, *transposed(ROWS)), labels)
+        (3 * value).backward()  # as under a loss scale
+        results.append((value.item(), {n: p.grad for n, p in inner.named_parameters()}))
+        with torch.no_grad():
+            assert loss(columns_of(own, *transposed(ROWS)), labels).item() == pytest.approx(
+                value.item(), rel=1e-5
+            )
+    (expected, gradients), (given, others) = results
+    assert given == pytest.approx(expected, rel=1e-5)
+    assert any("temperatures" in name for name in gradients) == learned
+    for name, gradient in gradients.items():
+        assert (gradient is None) == (others[name] is None), name
+        if gradient is not None:
+            torch.testing.assert_close(others[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
 
 
 def test_evaluator_is_ndcg_of_the_whole_corpus(model: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,13 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from collectives import Collectives
 from rince import gather, mean_over_processes, ranked_info_nce
-from rince.core.distributed import is_first_process, process_index, slurm_tasks, world_size
+from rince.core.checks import RinceError
+from rince.core.distributed import (
+    is_first_process,
+    launched_processes,
+    process_index,
+    world_size,
+)
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
 from rince.models.momentum import MomentumEncoder
 from rince.ranks import TableRanks
@@ -204,7 +211,21 @@ def test_a_tensor_that_the_backend_does_not_take(
             ask(torch.zeros(4, dtype=torch.int64))
 
 
-NO_LAUNCHER = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "SLURM_NTASKS", "PMI_RANK")
+LAUNCHERS = ("RANK", "WORLD_SIZE", "LOCAL_", "NODE_", "SLURM_", "PMI", "OMPI_", "MV2_")
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, str]], None]:
+    def set_variables(variables: dict[str, str]) -> None:
+        for name in [name for name in os.environ if name.startswith(LAUNCHERS)]:
+            monkeypatch.delenv(name)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_variables
+
+
+SRUN = {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}
 
 
 @pytest.mark.parametrize(
@@ -221,21 +242,70 @@ NO_LAUNCHER = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "SLURM_NTASKS"
         # torchrun inside a task of SLURM: its own variables count.
         ({"RANK": "0", "LOCAL_RANK": "0", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"}, True),
         ({"OMPI_COMM_WORLD_RANK": "2"}, False),
+        ({"MV2_COMM_WORLD_RANK": "1"}, False),
         ({"PMI_RANK": "1"}, False),
+        ({"PMIX_RANK": "1"}, False),
+        # mpirun inside a job of SLURM: the tasks of SLURM are its daemons, one a node.
+        ({**SRUN, "SLURM_PROCID": "0", "OMPI_COMM_WORLD_RANK": "1"}, False),
+        ({**SRUN, "SLURM_PROCID": "1", "OMPI_COMM_WORLD_RANK": "0"}, True),
+        # srun --mpi=pmi2 sets both, alike.
+        ({**SRUN, "SLURM_PROCID": "1", "PMI_RANK": "1"}, False),
     ],
 )
 def test_who_is_first_by_the_variables_of_launchers(
-    variables: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str], first: bool, launched: Callable[[dict[str, str]], None]
 ) -> None:
-    for name in (*NO_LAUNCHER, "SLURM_JOB_NAME", "OMPI_COMM_WORLD_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+    launched(variables)
     assert is_first_process() == first
 
 
-def test_tasks_of_slurm_by_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLURM_NTASKS", "8")
-    monkeypatch.setenv("SLURM_NNODES", "2")
-    monkeypatch.setenv("SLURM_JOB_NAME", "train")
-    assert slurm_tasks() == (2, 4)
+@pytest.mark.parametrize(
+    ("variables", "processes"),
+    [
+        ({}, None),
+        ({"SLURM_NTASKS": "8", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "train"}, (2, 4)),
+        ({"SLURM_NTASKS": "8", "SLURM_NNODES": "2", "SLURM_JOB_NAME": "interactive"}, None),
+        ({"SLURM_NTASKS": "", "SLURM_JOB_NAME": "train"}, None),
+        ({"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8"}, (2, 4)),
+        ({"LOCAL_WORLD_SIZE": "4", "WORLD_SIZE": "8", "SLURM_NTASKS": "2"}, (2, 4)),
+        ({"LOCAL_WORLD_SIZE": "2"}, (1, 2)),
+    ],
+)
+def test_processes_by_node(
+    variables: dict[str, str],
+    processes: tuple[int, int] | None,
+    launched: Callable[[dict[str, str]], None],
+) -> None:
+    launched(variables)
+    assert launched_processes() == processes
+
+
+@pytest.mark.parametrize(
+    ("variables", "fact"),
+    [
+        ({"SLURM_NTASKS": "5", "SLURM_NNODES": "2"}, "5 .*2 nodes.*--ntasks-per-node"),
+        ({"SLURM_NTASKS": "two"}, "SLURM_NTASKS .*'two'"),
+        ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE .*'0'"),
+    ],
+)
+def test_variables_that_cannot_be(
+    variables: dict[str, str], fact: str, launched: Callable[[dict[str, str]], None]
+) -> None:
+    launched(variables)
+    with pytest.raises(ValueError, match=fact):
+        launched_processes()
+
+
+def test_processes_that_do_not_know_of_each_other_do_not_train(
+    launched: Callable[[dict[str, str]], None], image_tree: Path, tmp_path: Path
+) -> None:
+    """mpirun without mpi4py: each would think that it is alone, and write the same folder."""
+    from rince.training.config import from_dict
+    from rince.training.run import train
+
+    pytest.importorskip("lightning")
+    launched({"OMPI_COMM_WORLD_RANK": "1"})
+    config = {"data": str(image_tree), "output": str(tmp_path), "accelerator": "cpu"}
+    with pytest.raises(RinceError, match="mpi4py"):
+        train(from_dict({**config, "images": {"image_size": 16}}))
+    assert not list(tmp_path.iterdir())

@@ -177,9 +177,9 @@ def test_a_label_outside_the_table_is_refused(side: str, label: int) -> None:
 def test_wrong_sides_are_refused(make: Any) -> None:
     labels = torch.tensor([0, 1, 2])
     for wrong in (labels.float(), labels.bool(), labels[None], torch.tensor(1)):
-        with pytest.raises(ValueError, match="query labels must be a vector of integers"):
+        with pytest.raises(ValueError, match="query labels must be .*integers"):
             make(wrong, labels)
-        with pytest.raises(ValueError, match="key labels must be a vector of integers"):
+        with pytest.raises(ValueError, match="key labels must be .*integers"):
             make(labels, wrong)
     with pytest.raises(ValueError, match="3 queries and only 2 keys"):
         make(labels, labels[:2], ignore_self=True)

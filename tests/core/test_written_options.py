@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from dataclasses import replace
+import re
+from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -133,6 +136,108 @@ def test_a_file_that_means_nothing_names_the_field(
     error = capsys.readouterr().err
     assert "Subtypes" not in error
     assert "<class" not in error
+
+
+def _all_fields(cls: Any = TrainConfig, prefix: str = "") -> dict[str, Any]:
+    """Name -> its annotation, of all fields of the configuration, and of all groups."""
+    found: dict[str, Any] = {}
+    for name, hint in get_type_hints(cls).items():
+        if name != "prefix":
+            found[prefix + name] = hint
+            if isinstance(hint, type) and is_dataclass(hint):
+                found |= _all_fields(hint, f"{prefix}{name}.")
+    return found
+
+
+# What people write for any field -> what it means to one of text, of a whole number, of a number,
+# of yes or no, of a list of numbers and of texts; absent: it means nothing there.
+WRITTEN: dict[str, dict[Any, Any]] = {
+    "1e-3": {str: "1e-3", float: 0.001},
+    "1e1": {str: "1e1", float: 10.0, int: 10},
+    "'2'": {str: "2", float: 2, int: 2},
+    "2.0": {str: "2.0", float: 2.0, int: 2},
+    "0123": {str: "0123", float: 123, int: 123},
+    "1.5": {str: "1.5", float: 1.5},
+    "yes": {str: "yes", bool: True},
+    "off": {str: "off", bool: False},
+    "'No'": {str: "No", bool: False},
+    "true": {str: "true", bool: True},
+    "2024-05-01": {str: "2024-05-01"},
+    "12:30:00": {str: "12:30:00"},
+    "0x10": {str: "0x10"},
+    "fast": {str: "fast"},
+    ".nan": {str: ".nan"},
+    "[2, 1e1]": {
+        tuple[float, ...]: (2, 10.0),
+        tuple[int, ...]: (2, 10),
+        tuple[str, ...]: ("2", "1e1"),
+    },
+    "[a, 012]": {tuple[str, ...]: ("a", "012")},
+    "[[1]]": {},
+    "[~]": {},
+    "{a: 1}": {},
+    "''": {},
+    "' '": {},
+}
+NONE = ("~", "null", "None", "")
+
+
+@pytest.mark.parametrize("name", _all_fields())
+def test_what_people_write_for_any_field(name: str, tmp_path: Path) -> None:
+    """It is what they mean, or refused by the field's name with what was expected."""
+    hint = _all_fields()[name]
+    kinds = (
+        [kind for kind in get_args(hint) if kind is not NoneType]
+        if NoneType in get_args(hint)
+        else [hint]
+    )
+    kind, optional = kinds[0], kinds[0] is not hint
+    is_group, is_word = is_dataclass(kind), get_origin(kind) is Literal
+    group, _, option = name.rpartition(".")
+    file = tmp_path / CONFIG_FILE
+    for text in (*WRITTEN, *NONE):
+        entry = f"{option}: {text}\n"
+        data = "" if name == "data" else "data: photos\n"
+        file.write_text(data + (f"{group}:\n  {entry}" if group else entry))
+        known = not is_word and not is_group and kind in WRITTEN.get(text, {})
+        means = WRITTEN[text][kind] if known else None
+        try:
+            config = read_config(tmp_path)
+        except RinceError as refused:
+            message = str(refused)
+        else:
+            value = _value(config, name)
+            if known or (text in NONE and (optional or is_group)):
+                assert is_group or (value == means and type(value) is type(means)), text
+                with contextlib.suppress(ValueError):  # out of range, or not with the others
+                    config.check_values()
+                continue
+            with pytest.raises(ValueError) as wrong:
+                config.check_values()
+            message = str(wrong.value)
+        assert not known, (text, message)
+        assert name in message, (text, message)
+        assert re.search(r"must be|there is no option", message), (text, message)
+        assert not re.search(r"Union|<class|typing|NoneType|Subtypes", message), (text, message)
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("optim: {lr: 0.1, lr: 0.2}", "lr is given twice"),
+        ("epochs: 3\nepochs: 30", "epochs is given twice"),
+        ("optim: {epochs: 3}", "optim.epochs"),
+        ("lr: 0.1", "no option lr"),
+        ("- a\n- b", "damaged"),
+        ("[" * 5000, "damaged"),
+        ("epochs: !!python/name:os.system ''", "damaged"),
+    ],
+)
+def test_files_that_are_no_configuration(text: str, fact: str, tmp_path: Path) -> None:
+    (tmp_path / CONFIG_FILE).write_text(("" if text[0] in "-[" else "data: photos\n") + text)
+    with pytest.raises(RinceError, match=fact) as refused:
+        read_config(tmp_path)
+    assert str(tmp_path / CONFIG_FILE) in str(refused.value)
 
 
 @pytest.mark.parametrize(("group", "options"), OUT_OF_RANGE)

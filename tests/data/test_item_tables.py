@@ -393,3 +393,10 @@ def test_a_bad_line_in_a_long_table(tmp_path: Path) -> None:
     file.write_text("\n".join(lines))
     with pytest.raises(RinceError, match="line 40001: 1 cells"):
         load_splits(str(file), TrainConfig(str(file)))
+
+
+def test_the_home_of_nobody_is_a_missing_file(tmp_path: Path) -> None:
+    table = tmp_path / "items.csv"
+    table.write_text("path,label\n~nobody-of-this-name/a.jpg,cat\n")
+    with pytest.raises(RinceError, match=r"items.csv.*line 2: ~nobody-of-this-name/a.jpg"):
+        read_items(table, "path", None, "table.column").files()

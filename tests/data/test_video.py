@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from rince.core.checks import RinceError
+from rince.data.video.cuts import cut
 from rince.data.video.decode import VideoInfo, probe, read_frames
 
 pytest.importorskip("av")
 
-from video_files import numbers, write_video
+from video_files import edit, numbers, write_video
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,59 @@ def test_variable_frame_rate(tmp_path: Path) -> None:
     clip = read_frames(path, [0.1, 0.5, 1.2, 2.4, 2.55, 2.6], 32)
     assert numbers(clip) == [1, 2, 3, 3, 4, 5]
     assert probe(path).seconds == pytest.approx(2.7, abs=0.11)
+
+
+EVERY_TENTH = [i / 10 for i in range(30)]
+SLOWER = [i / 10 for i in range(10)] + [1 + i / 2 for i in range(10)]
+BROWSER = {"rate": 1000, "times": [round(1000 * t) for t in EVERY_TENTH]}
+KEPT = {"avoid_negative_ts": "disabled"}
+
+# What is written -> when its frames are shown, and which is the first.
+LYING: dict[str, tuple[dict[str, Any], list[float], int]] = {
+    "browser.webm": ({"codec": "libvpx", **BROWSER}, EVERY_TENTH, 0),
+    "browser.mkv": ({"codec": "mpeg4", **BROWSER}, EVERY_TENTH, 0),
+    "browser.mp4": ({"codec": "h264", **BROWSER}, EVERY_TENTH, 0),
+    "too-fast.webm": (
+        {"codec": "libvpx", "frames": 20, "rate": 30, "times": [6 * i for i in range(20)]},
+        [i / 5 for i in range(20)],
+        0,
+    ),
+    "variable.mp4": ({"codec": "h264", "frames": 20, "times": [round(10 * t) for t in SLOWER]},
+                     SLOWER, 0),
+    "variable.mkv": ({"codec": "h264", "frames": 20, "times": [round(10 * t) for t in SLOWER]},
+                     SLOWER, 0),
+    "negative.mkv": ({"times": range(-7, 23), "options": KEPT}, EVERY_TENTH, 0),
+    "negative.avi": ({"times": range(-7, 23), "options": KEPT}, EVERY_TENTH, 0),
+    # An mp4 shows nothing before its time 0.
+    "negative.mp4": ({"times": range(-7, 23), "options": KEPT}, EVERY_TENTH[:23], 7),
+    "late.mp4": ({"times": range(20, 50)}, EVERY_TENTH, 0),
+    "late.mkv": ({"times": range(20, 50), "codec": "h264"}, EVERY_TENTH, 0),
+    "edited.mp4": ({}, EVERY_TENTH[:15], 10),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LYING)
+def test_a_clip_spans_the_seconds_that_it_says(name: str, tmp_path: Path) -> None:
+    """Whatever the header says of rate and start: by the frames' own times."""
+    options, times, first = LYING[name]
+    path = write_video(tmp_path / name, **options)
+    if name == "edited.mp4":
+        edit(path, 1.0, 1.5)
+    info = probe(path)
+    mean = (times[-1] - times[0]) / (len(times) - 1)
+    assert info.rate == pytest.approx(1 / mean, rel=0.05 + 1 / len(times))
+    assert times[-1] < info.seconds <= times[-1] + 1.6 * mean
+    starts, step, span = cut(info, frames=4, stride=2)
+    assert step == pytest.approx(2 * mean, rel=0.1)
+    assert len(starts) == int((info.seconds + 1e-6) / span) >= 2
+    for start in starts:
+        shown = [start + i * step for i in range(4)]
+        expected = [max(i for i, t in enumerate(times) if t <= x + 0.2 * mean) for x in shown]
+        near = [
+            any(abs(x + 0.25 / info.rate - t) < 0.1 * mean for t in times) for x in shown
+        ]  # on the border of a frame either is right
+        found = [n - first for n in numbers(read_frames(path, shown, 32))]
+        assert all(abs(a - b) <= c for a, b, c in zip(found, expected, near, strict=True)), name
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])

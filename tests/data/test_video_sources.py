@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rince.core.checks import RinceError, RinceWarning
-from rince.data.video.files import holds_videos, video_files
+from rince.data.video.files import holds_videos, listed_videos, video_files
 from rince.data.video.shots import detect_shots, read_shots
 
 pytest.importorskip("av")
@@ -218,3 +218,29 @@ def test_shots_are_detected(tmp_path: Path) -> None:
     assert detect_shots(write_video(tmp_path / "one.mp4", 30, shades=[80] * 30)).shot_at(1.0) == 0
     with pytest.raises(RinceError, match="cannot detect the shots of"):
         detect_shots(tmp_path / "none.mp4")
+
+
+@pytest.mark.parametrize("name", ["a b.avi", "1 2.avi", "plain.avi"])
+def test_names_with_blanks_in_split_files(name: str, tmp_path: Path) -> None:
+    for label, file in (("walk", name), ("run", "c.avi")):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / file).touch()
+    for text, lists in (
+        ({"trainlist01.txt": f"walk/{name} 1\n", "testlist01.txt": "run/c.avi\n"}, "ucf"),
+        ({"trainlist01.txt": f"walk/{name}\n", "testlist01.txt": "run/c.avi\n"}, "no-number"),
+        ({"walk_test_split1.txt": f"{name} 1\n", "run_test_split1.txt": "c.avi 2 \n"}, "hmdb"),
+    ):
+        (tmp_path / lists).mkdir()
+        for list_name, content in text.items():
+            (tmp_path / lists / list_name).write_text(content)
+        sides = {x.path.name: x.test for x in listed_videos(tmp_path, str(tmp_path / lists), 1)}
+        assert sides == {name: False, "c.avi": True}
+    (tmp_path / "hmdb" / "walk_test_split1.txt").write_text(f"{name} 1\n{name}\nx.avi 7\n")
+    with pytest.raises(RinceError, match="walk_test_split1.txt: 2 bad rows: line 2; line 3"):
+        listed_videos(tmp_path, str(tmp_path / "hmdb"), 1)
+
+
+def test_a_clip_whose_name_is_too_long_is_a_bad_row(tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text(f"clip,label\n{'a' * 3000}.avi,walk\n")
+    with pytest.raises(RinceError, match=r"clips.csv: line 2: there is no file"):
+        listed_videos(tmp_path, None, 1)

@@ -6,7 +6,7 @@ A new metric is a row; :func:`test_every_metric_is_in_a_table` asks for it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -237,6 +237,54 @@ def test_the_chunk_size_plays_no_part(name: str, chunk_size: int, kind: str) -> 
     metric, given = PAIRS[name], data(kind)
     found = metric(given, chunk_size=chunk_size)
     np.testing.assert_allclose(found, metric(given, chunk_size=1000), atol=1e-6)
+
+
+def data_with_copies() -> Data:
+    """Gallery items that occur several times, as in any crawled data, with labels that differ."""
+    gallery = normal_features(6, 60, 37)[random_labels(7, 101, 60)]
+    ranks = random_labels(8, 33 * 101, 5).reshape(33, 101) - 1
+    gains = random_labels(9, 33 * 101, 3).reshape(33, 101).double()
+    labels = random_labels(2, 33, 3), random_labels(3, 101, 3)
+    return Data(normal_features(5, 33, 37), gallery, *labels, ranks, gains)
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_chunks_threads_and_places_of_copies_play_no_part(
+    name: str, threads: Callable[[int], None]
+) -> None:
+    """Two copies of an item tie, wherever they stand: a rounding of a cosine would show."""
+    metric, given = PAIRS[name], data_with_copies()
+    expected = metric(given)
+    tolerance = 1e-12 if metric.order_only else 1e-6
+    for number in (1, 2):
+        threads(number)
+        for chunk_size in (1, 7, 1000) if metric.chunked else (None,):
+            options = {} if chunk_size is None else {"chunk_size": chunk_size}
+            found = metric(given, **options)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+            if metric.gallery_order:
+                found = metric(chosen(given, items=shuffled(101)), **options)
+                np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", PAIRS)
+def test_features_in_16_bits_are_raised_before_anything_else(name: str, dtype: Any) -> None:
+    metric, given = PAIRS[name], data("no ties")
+    low = given._replace(query=given.query.to(dtype), gallery=given.gallery.to(dtype))
+    raised = given._replace(query=low.query.float(), gallery=low.gallery.float())
+    np.testing.assert_array_equal(metric(low), metric(raised))
+    mixed = given._replace(query=low.query, gallery=low.gallery.double())
+    np.testing.assert_allclose(metric(mixed), metric(raised), rtol=0, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        np.testing.assert_array_equal(metric(low), metric(raised))
 
 
 @rows_where("lengths")

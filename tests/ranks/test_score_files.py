@@ -124,3 +124,13 @@ def test_files_that_cannot_be(tmp_path: Path) -> None:
     np.save(tmp_path / "s.npy", np.array([["a"]]))
     with pytest.raises(RinceError, match="expected one array of numbers, got <U1"):
         Similarity.from_file(tmp_path / "s.npy")
+
+
+def test_a_damaged_header_of_npy_is_told_with_the_file(tmp_path: Path) -> None:
+    """numpy reads it with Python's tokenizer, whose error is none of its own."""
+    file = tmp_path / "s.npy"
+    np.save(file, np.eye(2))
+    file.write_bytes(file.read_bytes().replace(b"'fortran_order'", b"'fortran_order(", 1))
+    (tmp_path / "s.json").write_text('["a", "b"]')
+    with pytest.raises(RinceError, match="s.npy"):
+        Similarity.from_file(file)

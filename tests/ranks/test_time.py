@@ -6,6 +6,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -202,11 +203,14 @@ def test_the_ids_and_times_that_are_kept() -> None:
         ({"start": [0, 5]}, "item 1 ends before it starts: start 5, end 1, length 0"),
         ({"length": [1, 0.5]}, "item 1 ends after its video does: start 0, end 1, length 0.5"),
         ({"shot": [0, -2]}, r"item 1 has a shot below -1 \(unknown\): shot -2"),
-        ({"video": [0.5, 1]}, "video must be a vector of integers.*number names first"),
-        ({"video": [True, False]}, "video must be a vector of integers"),
+        ({"video": [0.5, 1]}, "video must be integers, got .*float64"),
+        ({"video": [True, False]}, "video must be integers, got .*bool"),
         ({"video": [[0], [1]]}, r"video must be a vector of integers, one per item, got shape \(2"),
         ({"start": [0]}, "start has 1 items, but video has 2"),
-        ({"start": 0.0}, r"start must be a vector of seconds, one per item, got shape \(\)"),
+        (
+            {"start": np.array(0.0)},
+            r"start must be a vector of seconds, one per item, got shape \(\)",
+        ),
     ],
 )
 def test_wrong_items(given: dict[str, Any], message: str) -> None:

@@ -85,7 +85,7 @@ class RankedLoss(nn.Module):
         self.model = model
         self.relevance = relevance
         self.micro_batch = micro_batch
-        # Tells MatryoshkaLoss and its kin that the backward pass encodes again.
+        # Tells MatryoshkaLoss that the backward pass encodes again: it then wraps calculate_loss.
         self.uses_gradient_cache = micro_batch is not None
         self.loss = RankedInfoNCE(
             temperatures, variant=variant, positives=positives, validate=validate
@@ -97,12 +97,39 @@ class RankedLoss(nn.Module):
         columns = [dict(features) for features in sentence_features]
         # Before the model runs: its modules may write into the features.
         texts = [_texts(features) for features in columns]
-        query, *documents = (functional.normalize(z, dim=1) for z in self._encode(columns))
+        embeddings = self._encode(columns)
+        if not self.uses_gradient_cache or not torch.is_grad_enabled():
+            return self.calculate_loss([embeddings], labels, texts)
+        # MatryoshkaLoss shortens embeddings in calculate_loss, and takes the gradient there.
+        wide = torch.promote_types(embeddings[0].dtype, torch.float32)
+        leaves = [z.detach().to(wide).requires_grad_() for z in embeddings]
+        loss = self.calculate_loss([leaves], labels, texts)
+        # Its value, and at the embeddings its gradient.
+        dot = torch.zeros_like(loss)
+        for z, leaf in zip(embeddings, leaves, strict=True):
+            dot = dot + (z * leaf.grad).sum()  # type: ignore[operator]  # None only without a loss
+        return loss + (dot - dot.detach())
+
+    def calculate_loss(
+        self, reps: list[list[Tensor]], labels: Tensor | None, texts: list[list[Any]]
+    ) -> Tensor:
+        """The loss of one list of columns, (count, D) each; leaves among them get their gradient.
+
+        With ``micro_batch``, MatryoshkaLoss calls it once a length, with shortened columns.
+        """
+        columns = [functional.normalize(z, dim=1) for z in reps[0]]
+        query, *documents = columns
         own = self._own(len(query), [len(z) for z in documents], labels)
         ranks = _with_other_rows(own, texts[0], [text for column in texts[1:] for text in column])
         loss: Tensor = self.loss(
             query, torch.cat(documents), DenseRanks(ranks.to(query.device), self.num_ranks)
         )
+        if all(z.is_leaf and z.requires_grad for z in reps[0]):
+            # The graph stays for temperatures that are learned.
+            for z, gradient in zip(
+                reps[0], torch.autograd.grad(loss, reps[0], retain_graph=True), strict=True
+            ):
+                z.grad = gradient
         return loss
 
     def _encode(self, columns: list[Features]) -> list[Tensor]:

@@ -26,26 +26,62 @@ def process_index(group: dist.ProcessGroup | None = None) -> int:
 def is_first_process() -> bool:
     """Whether this process writes for all; also before torch.distributed starts.
 
-    torchrun and Lightning set RANK, LOCAL_RANK, NODE_RANK; else SLURM's and MPI's variables count.
+    torchrun and Lightning set RANK, LOCAL_RANK, NODE_RANK; else MPI's and SLURM's variables count,
+    mpirun's before SLURM's: inside a job the tasks of SLURM are mpirun's own daemons.
     """
     if dist.is_available() and dist.is_initialized():
         return process_index() == 0
-    names: tuple[str, ...] = ("RANK", "LOCAL_RANK", "NODE_RANK")
-    if not any(name in os.environ for name in names):
-        names = ("SLURM_PROCID",) if slurm_tasks() else ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
-    return all(os.environ.get(name, "0") == "0" for name in names)
+    srun = ("SLURM_PROCID",) if slurm_tasks() else ()
+    for names in (("RANK", "LOCAL_RANK", "NODE_RANK"), *_MPIRUN, srun, *_PMI):
+        given = [os.environ[name] for name in names if name in os.environ]
+        if given:
+            return all(index == "0" for index in given)
+    return True
+
+
+_MPIRUN = (("OMPI_COMM_WORLD_RANK",), ("MV2_COMM_WORLD_RANK",))
+_PMI = (("PMI_RANK",), ("PMIX_RANK",))  # of mpiexec (MPICH, Intel), and of srun
+
+
+def launched_processes() -> tuple[int, int] | None:
+    """(nodes, processes a node) that torchrun or srun have started; None elsewhere.
+
+    Raises:
+        ValueError: variables that are no numbers, or nodes of different numbers of processes.
+    """
+    if "LOCAL_WORLD_SIZE" not in os.environ:
+        return slurm_tasks()
+    local = _number("LOCAL_WORLD_SIZE")
+    return _number("WORLD_SIZE", local) // local, local
 
 
 def slurm_tasks() -> tuple[int, int] | None:
     """(nodes, tasks per node) under srun with several tasks; None elsewhere.
 
     An interactive shell of a job holds its variables, too, but starts no tasks of it.
+
+    Raises:
+        ValueError: as :func:`launched_processes`.
     """
-    tasks = int(os.environ.get("SLURM_NTASKS", "1"))
+    tasks = _number("SLURM_NTASKS")
     if tasks < 2 or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return None
-    nodes = int(os.environ.get("SLURM_NNODES", "1"))
+    nodes = _number("SLURM_NNODES")
+    require(
+        tasks % nodes == 0,
+        f"every node must have as many processes, but SLURM_NTASKS is {tasks} on SLURM_NNODES = "
+        f"{nodes} nodes: give sbatch or srun --ntasks-per-node",
+    )
     return nodes, tasks // nodes
+
+
+def _number(name: str, default: int = 1) -> int:
+    text = os.environ.get(name, "") or str(default)
+    require(
+        text.isdecimal() and int(text) > 0,
+        f"the environment variable {name} must be a number of at least 1, got {text!r}",
+    )
+    return int(text)
 
 
 def gather(x: Tensor, *, group: dist.ProcessGroup | None = None, validate: bool = True) -> Tensor:

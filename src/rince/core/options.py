@@ -212,6 +212,8 @@ def _fits(kind: Any, value: Any, metadata: Mapping[str, Any], loose: bool) -> bo
         )
     if isinstance(value, bool) and kind is not bool:
         return False
+    if kind is str:
+        return isinstance(value, str) and (loose or value.strip() != "")
     if not isinstance(value, (int, float) if kind is float else kind):
         return False
     if kind not in (int, float) or loose:

@@ -8,12 +8,13 @@ empty queue slot).
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.labels import integers
 
 NEGATIVE = 0
 IGNORED = -1
@@ -108,8 +109,8 @@ class TableRanks:
     """Ranks looked up in a class-by-class table from labels on both sides.
 
     Args:
-        query_labels: (Q,) int64, each in [0, C).
-        key_labels: (K,) int64, each in [0, C) where ``key_valid``.
+        query_labels: (Q,) integers of any type, each in [0, C).
+        key_labels: (K,) integers, each in [0, C) where ``key_valid``.
         table: (C, C) integers; ``table[a, b]`` is the rank of a key of class b for a query of
             class a.
         ignore_self: the first Q keys are the queries themselves: pair (i, i) is ignored.
@@ -127,8 +128,8 @@ class TableRanks:
 
     def __init__(
         self,
-        query_labels: Tensor,
-        key_labels: Tensor,
+        query_labels: Any,
+        key_labels: Any,
         table: Tensor,
         *,
         ignore_self: bool = False,
@@ -142,10 +143,11 @@ class TableRanks:
         )
         require(table.numel() > 0, "the rank table is empty: it needs at least one class")
         _check_codes(table, num_ranks, validate)
+        query_labels = integers(query_labels, "query labels")
+        key_labels = integers(key_labels, "key labels")
         check_pair_labels(query_labels, key_labels, ignore_self, key_valid)
         num_classes = table.shape[0]
-        # torch indexes by int64 without surprises: a uint8 index is a mask, an int16 one an error.
-        self.query_labels, self.key_labels = query_labels.long(), key_labels.long()
+        self.query_labels, self.key_labels = query_labels, key_labels
         if key_valid is not None:
             # Invalid keys may carry any label; a safe one keeps the look-up in range.
             self.key_labels = torch.where(key_valid, self.key_labels, 0)
@@ -192,8 +194,7 @@ class IdentityRanks:
     video ids, hashes.
 
     Args:
-        query_ids: (Q,) int64.
-        key_ids: (K,) int64.
+        query_ids: (Q,) integers of any type. key_ids: (K,).
         ignore_self: the first Q keys are the queries themselves: pair (i, i) is ignored.
         key_valid: (K,) bool; False marks keys to ignore.
 
@@ -205,15 +206,15 @@ class IdentityRanks:
 
     def __init__(
         self,
-        query_ids: Tensor,
-        key_ids: Tensor,
+        query_ids: Any,
+        key_ids: Any,
         *,
         ignore_self: bool = False,
         key_valid: Tensor | None = None,
     ) -> None:
-        check_pair_labels(query_ids, key_ids, ignore_self, key_valid)
-        self.query_ids = query_ids
-        self.key_ids = key_ids
+        self.query_ids = integers(query_ids, "query labels")
+        self.key_ids = integers(key_ids, "key labels")
+        check_pair_labels(self.query_ids, self.key_ids, ignore_self, key_valid)
         self.ignore_self = ignore_self
         self.key_valid = key_valid
 
@@ -306,9 +307,8 @@ def check_pair_labels(
 ) -> None:
     for side, labels in (("query", query), ("key", key)):
         require(
-            labels.ndim == 1 and not labels.is_floating_point() and labels.dtype != torch.bool,
-            f"{side} labels must be a vector of integers, got shape {tuple(labels.shape)} and "
-            f"{labels.dtype}",
+            labels.ndim == 1,
+            f"{side} labels must be a vector of integers, got shape {tuple(labels.shape)}",
         )
     require(
         not ignore_self or key.shape[0] >= query.shape[0],

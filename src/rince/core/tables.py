@@ -237,7 +237,9 @@ def _read_parquet(file: Path, what: str) -> Table:
         ]
         refuse_rows(file, nested, "expected plain values: texts, numbers, booleans or dates")
         values = [[as_cell(x) for x in column.to_pylist()] for column in table.columns]
-    except (OSError, ValueError) as error:  # pyarrow's own are ValueErrors
+    except RinceError:
+        raise
+    except Exception as error:  # of damaged files pyarrow raises anything
         raise RinceError(f"cannot read the {what} in {file}: {error}") from error
     cells_by_row = enumerate(zip(*values, strict=True), 1)
     rows = [(number, dict(zip(columns, cells, strict=True))) for number, cells in cells_by_row]

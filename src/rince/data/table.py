@@ -406,7 +406,7 @@ def _suffix(cell: str) -> str:
 
 def _ways(cell: str, base: Path) -> Iterator[Path]:
     """What a cell may mean: a path, or one that was written on Windows."""
-    yield base / Path(cell).expanduser()
+    yield base / os.path.expanduser(cell)  # Path.expanduser raises for ~nobody
     if "\\" in cell:
         yield base / cell.replace("\\", "/")
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -92,7 +91,9 @@ def read_vectors(file: Path) -> tuple[Tensor, list[str] | None]:
         raise RinceError(f"there is no file {file}")
     try:
         names, vectors = _read(file)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+    except (RinceError, ImportError):
+        raise
+    except Exception as error:  # of damaged files numpy and pyarrow raise anything
         raise RinceError(
             f"{file} is damaged, or holds no embeddings ({type(error).__name__}: {error}): "
             f"expected (items, dimensions) floats, in a .npz as 'embeddings', in a .parquet as "

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -139,6 +138,8 @@ def _share(
 def nearest(gallery: Embeddings, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k items of the gallery that are most similar to each query, best first.
 
+    Items that tie come in the gallery's order.
+
     Args:
         gallery: N items.
         query: (Q, D) vectors of the same encoder.
@@ -149,10 +150,11 @@ def nearest(gallery: Embeddings, query: Tensor, k: int) -> tuple[Tensor, Tensor]
     """
     require(k >= 1, f"top_k must be at least 1, got {k}")
     best = [
-        cosine.topk(min(k, len(gallery)), dim=1)
+        cosine.sort(dim=1, descending=True, stable=True)
         for _, cosine in cosine_chunks(query, gallery.vectors, chunk_size=256)
     ]
-    return torch.cat([part.values for part in best]), torch.cat([part.indices for part in best])
+    cosines, places = (torch.cat([part[i][:, :k] for part in best]) for i in (0, 1))
+    return cosines, places
 
 
 def require_writable(file: Path) -> None:
@@ -223,7 +225,9 @@ def load_embeddings(file: str | Path) -> Embeddings:
         vectors = torch.from_numpy(flat.copy()).view(len(table), -1)
         paths = table.column("path").to_pylist()
         return Embeddings(tuple(paths), vectors, table.schema.metadata[_MODEL.encode()].decode())
-    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+    except (RinceError, ImportError):
+        raise
+    except Exception as error:  # of damaged files numpy and pyarrow raise anything
         raise RinceError(
             f"{file} is damaged, or was not written by `rince embed` ({type(error).__name__}: "
             f"{error}): write it again"

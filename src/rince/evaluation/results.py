@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -193,7 +192,9 @@ def load_evaluation(folder: str | Path) -> Evaluation:
         with np.load(folder / ARRAYS_FILE, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         return _evaluation(numbers, arrays)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+    except (RinceError, ImportError):
+        raise
+    except Exception as error:  # of damaged files numpy and pyarrow raise anything
         raise RinceError(
             f"the results in {folder} are damaged ({type(error).__name__}: {error}): run "
             f"`rince evaluate {folder}` again"

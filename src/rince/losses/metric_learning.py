@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import import_extra, require
+from rince.core.labels import integers
 from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
 from rince.losses.common import check_inputs, dtype_of_sums
 
@@ -91,18 +92,19 @@ def fast_ap(embeddings: Tensor, labels: Tensor) -> Tensor:
     pytorch-metric-learning, with its 10 bins. It knows one rank: same label or not.
 
     Args:
-        embeddings: (B, D) float, unit length. labels: (B,) int64.
+        embeddings: (B, D) float, unit length. labels: (B,) integers.
 
     Returns:
         A scalar.
 
     Raises:
+        ValueError: labels that are no integers.
         ImportError: pytorch-metric-learning is not installed.
     """
     losses: Any = import_extra("pytorch_metric_learning.losses", EXTRA)
     with torch.autocast(embeddings.device.type, enabled=False):
         loss: Tensor = losses.FastAPLoss()(
-            embeddings.to(dtype_of_sums(embeddings, embeddings)), labels
+            embeddings.to(dtype_of_sums(embeddings, embeddings)), integers(labels)
         )
     return loss
 

@@ -35,7 +35,8 @@ def rank_n_contrast(embeddings: Tensor, targets: Tensor, temperature: float = 2.
         A scalar, at least float32.
 
     Raises:
-        ValueError: shapes that do not fit, a temperature that is not positive.
+        ValueError: shapes that do not fit, targets that are not finite, a temperature that is not
+            positive.
 
     Example:
         >>> from math import exp, log
@@ -55,6 +56,11 @@ def rank_n_contrast(embeddings: Tensor, targets: Tensor, temperature: float = 2.
         targets.ndim == 2 and len(targets) == count,
         f"targets must be one row per sample, ({count},) or ({count}, T), got "
         f"{tuple(targets.shape)}",
+    )
+    require(
+        bool(targets.isfinite().all()),
+        f"targets must be finite numbers, but {int((~targets.isfinite()).any(dim=1).sum())} of "
+        f"{count} samples have none: leave them out of the batch",
     )
     others = ~torch.eye(count, dtype=torch.bool, device=embeddings.device)
     targets = targets.to(embeddings.device, torch.float64)

@@ -19,6 +19,8 @@ from rince.core.pair_ranks import PairRanks, as_pair_ranks
 Array: TypeAlias = Union[Tensor, "npt.NDArray[Any]"]
 """A torch tensor, on any device, or a numpy array."""
 
+_BLOCK = 8192  # gallery items in float64 at a time
+
 Labels: TypeAlias = Any
 """Integers of any type: a tensor, a numpy array, a list, a pandas column."""
 
@@ -77,7 +79,7 @@ def checked_labels(labels: Any, size: int, name: str, num_classes: int | None = 
     """Labels as (size,) int64, of integers of any type.
 
     Raises:
-        ValueError: another shape, no integers, or one outside [0, num_classes).
+        ValueError: another shape, no integers, -1, or one outside [0, num_classes).
     """
     numbers = integers(labels, name)
     require(
@@ -91,6 +93,12 @@ def checked_labels(labels: Any, size: int, name: str, num_classes: int | None = 
             f"{name} must lie in [0, {num_classes}), the number of classes, but hold "
             f"{low if low < 0 else high}",
         )
+    unknown = int((numbers == -1).sum())
+    require(
+        unknown == 0,
+        f"{unknown} of {size} {name} are -1, which would be a class of its own: leave out items "
+        f"whose class is not known, and number classes from 0 on",
+    )
     return numbers
 
 
@@ -124,6 +132,9 @@ def cosine_chunks(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Cosines of all queries with all gallery items, ``chunk_size`` queries at a time.
 
+    Summed in float64 and then rounded: in float32 the order of a sum, and so its last bit, depends
+    on chunk, number of threads and place in the gallery, and two copies of an item would not tie.
+
     Args:
         query_features: (Q, D) float. gallery_features: (G, D) float.
         chunk_size: queries a chunk; a chunk takes 4 * chunk_size * G bytes.
@@ -144,7 +155,12 @@ def cosine_chunks(
     )
     for start in range(0, len(query), chunk_size):
         rows = slice(start, min(start + chunk_size, len(query)))
-        yield rows, query[rows] @ gallery.T
+        some = query[rows].double()
+        cosines = query.new_empty(len(some), len(gallery))
+        for block in range(0, len(gallery), _BLOCK):
+            items = slice(block, block + _BLOCK)
+            cosines[:, items] = some @ gallery[items].double().T
+        yield rows, cosines
 
 
 def sort_rows(values: Tensor) -> Tensor:

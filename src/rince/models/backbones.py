@@ -80,7 +80,8 @@ def as_backbone(module: nn.Module, spec: InputSpec | None = None, **old: int | N
     """Take any module that maps a batch of inputs to feature vectors.
 
     Args:
-        module: (B, *spec.shape) -> (B, D); a blank input tells D.
+        module: (B, *spec.shape) -> (B, D); a blank input tells D. Out of DataParallel or
+            DistributedDataParallel the module that they wrap is taken.
         spec: what it takes; None: RGB images of 32 x 32 pixels.
         old: as of :func:`build_backbone`.
 
@@ -93,6 +94,8 @@ def as_backbone(module: nn.Module, spec: InputSpec | None = None, **old: int | N
         5
     """
     spec = spec or _spec_of(old)
+    while isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        module = module.module  # the trainer spreads over processes itself
     was_training = module.training
     module.eval()
     try:
@@ -107,10 +110,11 @@ def as_backbone(module: nn.Module, spec: InputSpec | None = None, **old: int | N
         ) from error
     finally:
         module.train(was_training)
+    given = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
     require(
         isinstance(features, Tensor) and features.ndim == 2,
-        f"the backbone {type(module).__name__} must give (batch, features), got "
-        f"{tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__}",
+        f"the backbone {type(module).__name__} must give (batch, features), got {given}: wrap it "
+        f"in a module whose forward picks them",
     )
     return Backbone(module, int(features.shape[1]))
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from rince.core.checks import require
+from rince.models.weights import require_initialised
 
 
 class MomentumEncoder(nn.Module):
@@ -26,14 +27,23 @@ class MomentumEncoder(nn.Module):
         momentum: m in [0, 1]; 0.99 in the paper's CIFAR-100 study. 0 copies, 1 never moves.
 
     Raises:
-        ValueError: momentum outside [0, 1].
+        ValueError: momentum outside [0, 1], or weights without a shape yet (LazyLinear).
     """
 
     def __init__(self, online: nn.Module, momentum: float = 0.99) -> None:
         super().__init__()
         require(0 <= momentum <= 1, f"momentum must lie in [0, 1], got {momentum}")
+        require_initialised(online)
         self.momentum = momentum
-        self.module = copy.deepcopy(online).requires_grad_(False)
+        # What a hook computes from weights before each call (torch.nn.utils.weight_norm) stands
+        # beside them with a graph, which deepcopy refuses.
+        computed = {
+            id(x): x.detach().clone()
+            for module in online.modules()
+            for x in vars(module).values()
+            if isinstance(x, torch.Tensor) and not x.is_leaf
+        }
+        self.module = copy.deepcopy(online, computed).requires_grad_(False)
 
     @torch.no_grad()
     def update(self, online: nn.Module) -> None:

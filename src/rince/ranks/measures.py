@@ -69,7 +69,7 @@ def label_overlap(query_labels: Tensor, key_labels: Tensor) -> Tensor:
     (query, query_known, query_soft), (key, key_known, key_soft) = (
         _indicators(side, labels) for side, labels in (("query", query_labels), ("key", key_labels))
     )
-    # Of pairs, the sums over labels that are known of both; counts are exact in float32.
+    # Of pairs, the sums over labels that are known of both; exact in float64, also under autocast.
     either = query @ key_known.T + query_known @ key.T
     if query_soft or key_soft:
         both = torch.zeros_like(either)
@@ -77,12 +77,12 @@ def label_overlap(query_labels: Tensor, key_labels: Tensor) -> Tensor:
             both += torch.minimum(a[:, None], b)
     else:
         both = query @ key.T
-    return both / (either - both)
+    return (both / (either - both)).float()
 
 
 def _indicators(side: str, labels: Tensor) -> tuple[Tensor, Tensor, bool]:
     """Which labels an item has, 0 where unknown; which are known; whether any is a probability."""
-    values = labels.float()
+    values = labels.double()
     unknown = values.isnan() | (values == -1)
     values = values.masked_fill(unknown, 0)
     wrong = ~((values >= 0) & (values <= 1))
@@ -91,7 +91,7 @@ def _indicators(side: str, labels: Tensor) -> tuple[Tensor, Tensor, bool]:
         f"{side} labels must be 0, 1, a probability between them, or -1 or NaN where not known; "
         f"got {float(values[wrong][0]) if bool(wrong.any()) else 0:g}",
     )
-    return values, (~unknown).float(), bool(((values != 0) & (values != 1)).any())
+    return values, (~unknown).double(), bool(((values != 0) & (values != 1)).any())
 
 
 def graph_closeness(

@@ -31,7 +31,9 @@ def read_scores(file: Path, names: Path | None = None) -> tuple[list[str], Tenso
         if suffix == ".npy":
             return _from_npy(file, names or file.with_suffix(".json"))
         return _from_csv(file) if suffix == ".csv" else _from_parquet(file)
-    except (OSError, ValueError, EOFError) as error:  # pyarrow's and bad UTF-8 are ValueErrors
+    except (RinceError, ImportError):
+        raise
+    except Exception as error:  # of damaged files numpy and pyarrow raise anything
         raise RinceError(f"cannot read the scores in {file}: {error}") from error
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from rince.core.checks import require, warn
+from rince.core.labels import as_array, integers
 from rince.core.pair_ranks import (
     ALL,
     IGNORED,
@@ -98,12 +98,12 @@ class TimeRanks:
 
     @staticmethod
     def items(
-        video: Tensor | ArrayLike,
-        start: Tensor | ArrayLike,
-        end: Tensor | ArrayLike,
+        video: Any,
+        start: Any,
+        end: Any,
         *,
-        shot: Tensor | ArrayLike | None = None,
-        length: Tensor | ArrayLike | None = None,
+        shot: Any | None = None,
+        length: Any | None = None,
     ) -> Tensor:
         """When each item was recorded, as the rows that :meth:`ranks` takes.
 
@@ -111,7 +111,8 @@ class TimeRanks:
         every device.
 
         Args:
-            video: (N,) integers, which video (recording, sensor, ...) an item is from.
+            video: (N,) integers, which video (recording, sensor, ...) an item is from. This and the
+                others: tensors, numpy arrays, lists, pandas columns.
             start, end: (N,) seconds into it, 0 <= start <= end; a moment has start = end.
             shot: (N,) integers, which shot of the video, -1 where unknown; None: all unknown.
             length: (N,) seconds, of the whole video, at least ``end``; only fractions need it.
@@ -407,27 +408,28 @@ def _apart(query: Tensor, key: Tensor) -> Tensor:
     return last_start - torch.minimum(query[:, END], key[:, END])
 
 
-def _integers(name: str, values: Tensor | ArrayLike) -> Tensor:
-    integers = torch.as_tensor(values)
+def _integers(name: str, values: Any) -> Tensor:
+    numbers = integers(values, name).cpu()
     require(
-        integers.ndim == 1 and not integers.is_floating_point() and integers.dtype != torch.bool,
-        f"{name} must be a vector of integers, one per item, got shape {tuple(integers.shape)} "
-        f"and {integers.dtype}; number names first (numpy.unique(..., return_inverse=True))",
+        numbers.ndim == 1,
+        f"{name} must be a vector of integers, one per item, got shape {tuple(numbers.shape)}",
     )
-    return integers.to("cpu", torch.int64)
+    return numbers
 
 
-def _seconds(name: str, values: Tensor | ArrayLike) -> Tensor:
-    seconds = torch.as_tensor(values, dtype=torch.float64).cpu()  # a list would become float32
+def _seconds(name: str, values: Any) -> Tensor:
+    array = as_array(values, name)
     require(
-        seconds.ndim == 1,
-        f"{name} must be a vector of seconds, one per item, got shape {tuple(seconds.shape)}",
+        array.ndim == 1 and (array.dtype.kind in "iuf" or array.size == 0),
+        f"{name} must be a vector of seconds, one per item, got shape {array.shape} and values of "
+        f"the type {array.dtype}",
     )
+    seconds = torch.from_numpy(array.astype(np.float64))
     outside = ~((seconds >= 0) & (seconds < MAX_SECONDS))
-    coarse = seconds.numel() and getattr(values, "dtype", None) in (torch.float32, np.float32)
-    if coarse and (step := float(np.spacing(np.float32(seconds.max())))) > 0.01:
-        warn(f"{name} is float32, which keeps such times to {step:g} s only: give float64")
     _refuse(outside, f"has a {name} outside [0, 2^32)", {name: seconds})
+    coarse = array.size > 0 and array.dtype.kind == "f"
+    if coarse and (step := float(np.spacing(array.max()))) > 0.01:
+        warn(f"{name} is {array.dtype}, which keeps such times to {step:g} s only: give float64")
     return seconds
 
 

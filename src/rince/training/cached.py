@@ -12,17 +12,24 @@ parameters get their gradient once, summed, whatever the number of micro-batches
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils import checkpoint
 
 from rince.core.checks import require
+from rince.models.weights import require_initialised
 
 Part = Callable[[], Any]  # makes what the encoder takes
+
+# Between the two passes, as a share of the largest value: kernels of a GPU differ by rounding in 16
+# bits, an encoder that draws other numbers by more.
+_MOST_DIFFERENCE = 0.05
 
 
 def cached_encode(encoder: nn.Module, inputs: Tensor, micro_batch: int) -> Tensor:
@@ -50,10 +57,10 @@ def cached_encode(encoder: nn.Module, inputs: Tensor, micro_batch: int) -> Tenso
 
     Raises:
         ValueError: micro_batch below 1, an empty batch, inputs that ask for a gradient, or an
-            encoder that is wrapped in DistributedDataParallel or whose weights have gradient
-            hooks (``Tensor.register_hook``).
+            encoder that is wrapped in DistributedDataParallel, has weights without a shape yet
+            (LazyLinear) or does not give one tensor with a row an input.
         RuntimeError: in the backward pass, where weights or inputs were changed in place since,
-            or second derivatives are asked for.
+            the encoder does not repeat its first pass, or second derivatives are asked for.
 
     Example:
         >>> encoder = nn.Linear(4, 2)
@@ -105,9 +112,7 @@ def encode_parts(
         The embeddings of all parts, one after the other.
 
     Raises:
-        ValueError: an encoder that is wrapped in DistributedDataParallel, or whose weights have
-            gradient hooks.
-        RuntimeError: as :func:`cached_encode`.
+        ValueError, RuntimeError: as :func:`cached_encode`.
     """
     require(
         not isinstance(encoder, nn.parallel.DistributedDataParallel),
@@ -115,17 +120,24 @@ def encode_parts(
         "every micro-batch: wrap a module whose forward calls cached_encode on the bare encoder",
     )
     if len(parts) == 1:
-        whole: Tensor = encoder(parts[0]())
-        return whole
+        return _encoded(encoder, parts[0]())
+    require_initialised(encoder)
     weights = [p for p in encoder.parameters() if p.requires_grad]
-    require(
-        not any(w._backward_hooks for w in weights),
-        "a weight of the encoder has a gradient hook (Tensor.register_hook), which would be called "
-        "for every micro-batch and for their sum: use register_post_accumulate_grad_hook",
-    )
     if not weights or not torch.is_grad_enabled():
-        return torch.cat([encoder(part()) for part in parts])
+        return torch.cat([_encoded(encoder, part()) for part in parts])
     encoded: Tensor = _CachedEncode.apply(encoder, parts, len(made_from), *made_from, *weights)
+    return encoded
+
+
+def _encoded(encoder: nn.Module, inputs: Any) -> Tensor:
+    z = encoder(inputs)
+    require(
+        isinstance(z, Tensor) and z.ndim > 0,
+        f"{type(encoder).__name__} must give one tensor with a row an input, got "
+        f"{f'shape {tuple(z.shape)}' if isinstance(z, Tensor) else type(z).__name__}: wrap it in a "
+        f"module whose forward picks the embeddings",
+    )
+    encoded: Tensor = z
     return encoded
 
 
@@ -145,14 +157,15 @@ class _CachedEncode(torch.autograd.Function):
             # later pass would find weights without a graph in it.
             "cache_enabled": False,
         }
-        ctx.buffers = _copied(_named_buffers(encoder))
-        ctx.random, embeddings = [], []
-        with torch.autocast(**ctx.autocast):
+        ctx.buffers = _copied(_slots(encoder, nn.Module.named_buffers))
+        ctx.random, ctx.embeddings = [], []
+        with torch.autocast(**ctx.autocast), warnings.catch_warnings():
+            # Reentrant checkpoints warn that there is no graph, which this pass is to be without.
+            warnings.filterwarnings("ignore", module=checkpoint.__name__)
             for part in parts:
                 ctx.random.append(_random_state(device))
-                embeddings.append(encoder(part()))
-        ctx.rows = [len(z) for z in embeddings]
-        return torch.cat(embeddings)
+                ctx.embeddings.append(_encoded(encoder, part()))
+        return torch.cat(ctx.embeddings)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
@@ -162,36 +175,67 @@ class _CachedEncode(torch.autograd.Function):
                 "itself, on the whole batch"
             )
         weights = ctx.saved_tensors[ctx.num_made_from :]
+        # Not the weights themselves, whose .grad and hooks (DistributedDataParallel's, the user's)
+        # are for the sum over all micro-batches.
+        leaves = {id(w): w.detach().requires_grad_() for w in weights}
+        named = {
+            f"encoder.{name}": leaves[id(p)]
+            for name, p in _slots(ctx.encoder, nn.Module.named_parameters).items()
+            if id(p) in leaves
+        }
         # Copies: the encoder's own buffers have taken in this batch already. Made anew, because
         # a graph may be gone through twice (retain_graph).
-        buffers = _copied(ctx.buffers)
-        total: list[Tensor | None] = [None] * len(weights)
+        named |= {f"encoder.{name}": x for name, x in _copied(ctx.buffers).items()}
+        there_and_back = _ThereAndBack(ctx.encoder)
+        gradients = torch.split(upstream, [len(z) for z in ctx.embeddings])
+        differs = []
         now = _random_state(ctx.device)
         try:
-            pieces = zip(ctx.parts, torch.split(upstream, ctx.rows), ctx.random, strict=True)
-            for part, gradient, before in pieces:
+            pieces = zip(ctx.parts, ctx.embeddings, gradients, ctx.random, strict=True)
+            for part, first, gradient, before in pieces:
                 _set_random_state(before, ctx.device)
                 with torch.autocast(**ctx.autocast):
-                    inputs = part()
-                    with torch.enable_grad():
-                        z = functional_call(ctx.encoder, buffers, (inputs,), tie_weights=False)
-                # Not backward(), which would add to .grad and call DistributedDataParallel's
-                # hooks for every micro-batch.
-                gradients = torch.autograd.grad(z, weights, gradient, allow_unused=True)
-                for i, g in enumerate(gradients):
-                    if g is not None:
-                        total[i] = g if total[i] is None else total[i] + g
+                    inputs = (part(), gradient)
+                    z = functional_call(there_and_back, named, inputs, tie_weights=False)
+                differs.append((z - first).abs().amax() > _MOST_DIFFERENCE * first.abs().amax())
         finally:
             _set_random_state(now, ctx.device)
-        return (None, None, None, *[None] * ctx.num_made_from, *total)
+        if bool(torch.stack(differs).any()):  # waits for a GPU once
+            raise RuntimeError(
+                f"{type(ctx.encoder).__name__} gave other embeddings when it encoded the batch "
+                f"again, so its gradient would be wrong: it was changed, or switched between "
+                f"train() and eval(), before the backward pass, or it keeps state that is neither "
+                f"a parameter nor a buffer (another random generator, a counter)"
+            )
+        gradient_of = [leaves[id(w)].grad for w in weights]
+        return (None, None, None, *[None] * ctx.num_made_from, *gradient_of)
 
 
-def _named_buffers(encoder: nn.Module) -> dict[str, Tensor]:
+class _ThereAndBack(nn.Module):
+    """Both passes in one call: reentrant checkpoints look up the weights in the backward pass."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, inputs: Any, gradient: Tensor) -> Tensor:
+        with torch.enable_grad():
+            z: Tensor = self.encoder(inputs)
+        require(
+            z.requires_grad,
+            "no weight gets a gradient from the embeddings: a reentrant checkpoint whose inputs "
+            "ask for none gives none (use_reentrant=False), nor does detach()",
+        )
+        torch.autograd.backward(z, gradient)
+        return z.detach()
+
+
+def _slots(encoder: nn.Module, named: Callable[..., Iterator[tuple[str, Any]]]) -> dict[str, Any]:
     """Each slot once: a shared module under one name, a shared tensor under all of its slots."""
     return {
-        name: buffer
+        name: x
         for prefix, module in encoder.named_modules()
-        for name, buffer in module.named_buffers(prefix, recurse=False, remove_duplicate=False)
+        for name, x in named(module, prefix, recurse=False, remove_duplicate=False)
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from rince.core.checks import RinceError
+from rince.core.tables import read_text
 from rince.evaluation.results import RESULTS_FILE
 from rince.training.config import TrainConfig, from_dict
 
@@ -26,7 +27,7 @@ def read_config(folder: Path) -> TrainConfig:
     if not file.is_file():
         raise RinceError(f"{folder} is not the folder of a run: it holds no {CONFIG_FILE}")
     try:
-        return from_dict(plain_yaml(file.read_text(encoding="utf-8")))
+        return from_dict(plain_yaml(read_text(file, "configuration")))
     except ValueError as error:
         raise RinceError(f"{file} is damaged: {error}") from error
 
@@ -38,12 +39,20 @@ def plain_yaml(text: str) -> Any:
     """
     try:
         return yaml.load(text, _AsWritten)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error)) from error
 
 
 class _AsWritten(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012, as PyYAML has it
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
+        twice = [name for i, name in enumerate(names) if name in names[:i]]
+        if twice:  # YAML would take the last one, in silence
+            raise ValueError(f"{twice[0]} is given twice, at line {node.start_mark.line + 1} below")
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 _AsWritten.add_implicit_resolver(

@@ -23,7 +23,7 @@ from torch import nn
 
 from rince._version import __version__
 from rince.core.checks import RinceError, require
-from rince.core.distributed import is_first_process, slurm_tasks, world_size
+from rince.core.distributed import is_first_process, launched_processes, world_size
 from rince.core.files import replacing
 from rince.data.batches import ImageBatch, TrainLoader
 from rince.data.items import Items, Splits
@@ -371,6 +371,12 @@ def _fit(
         resumed: what the checkpoint of the folder says of the run; None starts from the weights
             of the module.
     """
+    first = is_first_process()
+    if trainer.is_global_zero and not first:
+        raise RinceError(
+            "several processes were started (by mpirun?), but each would train by itself and "
+            "write the same folder: start them with torchrun or srun, or pip install mpi4py"
+        )
     device = trainer.strategy.root_device
     if config.compile:
         _check_compiler(device)
@@ -390,7 +396,6 @@ def _fit(
     steps = len(loader)
     if resumed is not None:
         _check_steps(resumed, trainer.world_size, steps, folder)
-    first = is_first_process()
     if first and (resumed is None or config.epochs != resumed["config"]["epochs"]):
         _start_folder(folder, config, fresh=resumed is None)
     with contextlib.ExitStack() as stack:
@@ -521,16 +526,13 @@ def _processes(config: TrainConfig) -> dict[str, Any]:
     """Under torchrun or srun their processes, whatever ``devices`` and ``num_nodes`` say."""
     local: int | str = config.devices
     nodes = config.num_nodes
-    if "LOCAL_WORLD_SIZE" in os.environ:
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // local
-    elif (tasks := slurm_tasks()) is not None:
+    if (launched := launched_processes()) is not None:
         require(
-            "SLURM_NTASKS_PER_NODE" in os.environ,
+            "LOCAL_WORLD_SIZE" in os.environ or "SLURM_NTASKS_PER_NODE" in os.environ,
             "srun was given a number of tasks, but not how many run on a node: start it with "
             "--nodes and --ntasks-per-node, a task for each GPU",
         )
-        nodes, local = tasks
+        nodes, local = launched
     chosen: dict[str, Any] = {"accelerator": config.accelerator, "devices": local}
     chosen["num_nodes"] = nodes
     # Only Lightning knows how many devices "auto" are.

@@ -67,10 +67,18 @@ def embedding_inputs(
 
 def usage(encoder: Any) -> str:
     """How to feed an encoder of images."""
-    size = encoder.spec.size
-    return pixel_usage(
-        encoder, f"shorter side scaled to {size} pixels (bilinear, antialiased), central square"
+    size, mode = encoder.spec.size, "L" if encoder.spec.channels == 1 else "RGB"
+    rows = (
+        f"shorter side scaled to {size} pixels (bilinear, antialiased: Pillow's `BILINEAR`), the "
+        f"longer one in proportion, rounded down; then the central square, from "
+        f"`round((side - {size}) / 2)` on",
+        f"decoding | in this order: the first frame of an animation; JPEGs by Pillow's "
+        f"`draft(None, ({2 * size}, {2 * size}))`; turned upright as EXIF says "
+        f"(`ImageOps.exif_transpose`); 16 bits a pixel divided by 257 and rounded; what is "
+        f"transparent, also in a palette, laid on white (`convert('RGBA')`, `alpha_composite`); "
+        f"CMYK, palettes and all others by `convert('{mode}')`",
     )
+    return pixel_usage(encoder, " |\n| ".join(rows))
 
 
 IMAGES = Kind(

@@ -16,6 +16,7 @@ from torch import Tensor
 from rince.core.checks import RinceError, import_extra
 from rince.data.items import HINT
 
+_PLAUSIBLE_RATE = 120  # frames a second; more is asked of the packets
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: the picture of an album is no video
 
 
@@ -28,22 +29,18 @@ class VideoInfo:
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Read the header of a video, and its packets where the header does not know its length."""
+    """Read the header of a video, and its packets where the header does not know its length, or
+    gives a rate that no camera has: browsers write 1000 frames a second, the unit of their times.
+    """
     with _Opened(path) as video:
         stream = video.stream
-        rate = stream.average_rate or stream.guessed_rate
-        if stream.duration is not None:
-            seconds = float(stream.duration * stream.time_base)
-        else:  # the container's own length would count a longer sound too
-            ends = [
-                (p.pts + (p.duration or 0)) * p.time_base
-                for p in video.container.demux(stream)
-                if p.pts is not None
-            ]
-            seconds = float(max(ends, default=0) - video.origin)
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        seconds = None if stream.duration is None else float(stream.duration * stream.time_base)
+        if seconds is None or not 0 < rate <= _PLAUSIBLE_RATE:
+            seconds, rate = video.measured(rate)
         if not rate or seconds <= 0:
             raise ValueError("it holds no frames with times")
-        return VideoInfo(seconds, float(rate))
+        return VideoInfo(seconds, rate)
 
 
 def read_frames(path: str | Path, times: Sequence[float], size: int, channels: int = 3) -> Tensor:
@@ -102,6 +99,22 @@ class _Opened:
     def origin(self) -> Fraction:
         """When the first frame is shown, in the container's own time."""
         return Fraction(self.stream.start_time or 0) * self.stream.time_base  # type: ignore[no-any-return]
+
+    def measured(self, rate: float) -> tuple[float, float]:
+        """Seconds, and frames a second, by the packets; ``rate`` if it is about the same."""
+        tick = self.stream.time_base
+        times = sorted(
+            (p.pts, p.duration or 0) for p in self.container.demux(self.stream) if p.pts is not None
+        )
+        if not times:
+            return 0.0, rate
+        # The container's own length would count a longer sound too.
+        end = max(pts + duration for pts, duration in times)
+        apart = float((times[-1][0] - times[0][0]) * tick)
+        mean = (len(times) - 1) / apart if apart > 0 else rate
+        if abs(mean - rate) > 0.05 * mean:
+            rate = mean
+        return float(end * tick - self.origin), rate
 
     @property
     def _early(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -155,7 +156,8 @@ def _from_table(folder: Path) -> Iterator[VideoFile]:
     for line, cells in rows.rows:
         label = (cells["label"],) if cells.get("label") else ()
         ways = (folder.joinpath(*label, cells["clip"]), folder / cells["clip"])
-        path = next((way for way in ways if way.is_file()), None)
+        # Path.is_file raises where a name is too long.
+        path = next((way for way in ways if os.path.isfile(way)), None)
         try:
             start = float(cells.get("start_s") or 0)
             if path is None:
@@ -184,14 +186,18 @@ def _by_split_files(files: Sequence[VideoFile], folder: Path, split: int) -> Ite
     ucf = {False: folder / f"trainlist{split:02}.txt", True: folder / f"testlist{split:02}.txt"}
     hmdb = sorted(folder.glob(f"*_test_split{split}.txt"))
     if all(file.is_file() for file in ucf.values()):
-        for test, file in ucf.items():  # lines: ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi [1]
-            sides |= {line.split()[0]: test for _, line in read_lines(file, "split")}
+        # Lines: ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi [1]; names may hold blanks.
+        for test, file in ucf.items():
+            for _, line in read_lines(file, "split"):
+                name, _, number = line.rpartition(" ")
+                sides[name.strip() if number.isdecimal() and name else line] = test
     elif hmdb:
         for file in hmdb:  # brush_hair_test_split1.txt: NAME.avi 1 (train), 2 (test), 0 (neither)
             label = file.name.removesuffix(f"_test_split{split}.txt")
-            for name, code in (line.split() for _, line in read_lines(file, "split")):
-                if code in ("1", "2"):
-                    sides[f"{label}/{name}"] = code == "2"
+            lines = [(line, *text.rpartition(" ")[::2]) for line, text in read_lines(file, "split")]
+            wrong = [f"line {line}" for line, _, code in lines if code not in ("0", "1", "2")]
+            refuse_rows(file, wrong, "expected a name and 0, 1 or 2")
+            sides |= {f"{label}/{x.strip()}": code == "2" for _, x, code in lines if code != "0"}
     else:
         raise RinceError(
             f"{folder} holds neither trainlist{split:02}.txt and testlist{split:02}.txt (UCF101) "
