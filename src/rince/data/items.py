@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 HINT = ". Fix or remove "  # where an error ends and its hint begins
 SPLIT_SEED = 0  # one for all: runs that differ in their seed must share the test items
+_SHOWN = 300  # characters of a text: an array of strings is as wide as its longest
 HELD_OUT = ("val", "validation", "valid", "test")  # of a test split; the first there is used
 Indices = Tensor | Sequence[int]
 AnyItems = TypeVar("AnyItems", bound="Items")
@@ -160,7 +161,7 @@ class Items(ABC):
         """What a report shows of some items: (n, H, W, C) uint8 of at most about ``size`` pixels,
         or (n,) strings."""
         keys = self.keys() or [f"{self.noun} {i}" for i in range(len(self))]
-        return np.array([keys[int(i)] for i in indices])
+        return np.array([keys[int(i)][:_SHOWN] for i in indices])
 
     # How batches are made of the items (rince.data.batches).
 

@@ -16,6 +16,7 @@ from rince.core.checks import RinceError, import_extra, require
 from rince.core.tables import Table, read_table
 from rince.data.items import HELD_OUT, Splits
 from rince.data.vectors import Vectors
+from rince.evaluation.embeddings import stored_names
 from rince.evaluation.evaluate import draw, evaluate_backbone
 from rince.evaluation.open_world import OpenTest, has_positives, warn_unanswered
 from rince.evaluation.options import EvaluationOptions
@@ -126,8 +127,7 @@ def _read(file: Path) -> tuple[list[str] | None, Array]:
         with np.load(file, allow_pickle=False) as stored:
             matrices = [name for name in stored.files if stored[name].ndim == 2]
             key = matrices[0] if len(matrices) == 1 else "embeddings"
-            names = list(map(str, stored["paths"])) if "paths" in stored.files else None
-            return names, stored[key]
+            return stored_names(stored), stored[key]
     table = import_extra("pyarrow.parquet", "parquet").read_table(file)
     column = table.column("embedding").to_pylist()
     names = table.column("path").to_pylist() if "path" in table.column_names else None
