@@ -100,8 +100,9 @@ def extract_features(
                         else str(type(output))
                     ),
                 )
-                features.append(output.float().cpu())
-                labels.append(batch_labels.cpu())
+                # Copies: a tensor of a loader's worker would keep a file open each.
+                features.append(output.float().cpu().clone())
+                labels.append(batch_labels.cpu().clone())
     finally:
         for module, mode in modes:
             module.training = mode
