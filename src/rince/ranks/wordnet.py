@@ -131,7 +131,8 @@ class WordNetNouns:
     @cached_property
     def _index(self) -> dict[str, list[int]]:
         """Noun, in lower case with underscores -> its senses; and as it is written in one."""
-        senses, joined = {}, {}
+        senses: dict[str, list[int]] = {}
+        joined: dict[str, list[int]] = {}
         with (self.folder / "index.noun").open(encoding="utf-8", errors="replace") as stream:
             for line in stream:
                 if line.startswith(" "):  # the licence
