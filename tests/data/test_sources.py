@@ -267,7 +267,7 @@ def test_unreadable_images_are_skipped_on_request(tmp_path: Path, cache: bool) -
     make_tree(tmp_path / "train", {"a": 3, "b": 3})
     make_tree(tmp_path / "val", {"a": 2, "b": 2}, start=100)
     (tmp_path / "train" / "b" / "1.png").write_bytes(b"broken")
-    with pytest.warns(RinceWarning, match="1 of 6 images"):
+    with pytest.warns(RinceWarning, match="1 of 10 images"):
         splits = load_dataset(tmp_path, cache=cache, skip_unreadable=True)
     assert splits.train.labels.tolist() == [0, 0, 0, 1, 1]
     if cache:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from rince.core.checks import RinceError, import_extra
+from rince.core.checks import BadItems, RinceError, import_extra
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -141,10 +141,11 @@ def refuse_rows(file: Path, problems: Sequence[str], hint: str = "") -> None:
     if problems:
         count = f"{len(problems)} bad rows: " if len(problems) > 1 else ""
         more = len(problems) - _MOST_SHOWN
-        raise RinceError(
+        raise BadItems(
             f"{file}: {count}{'; '.join(problems[:_MOST_SHOWN])}"
             + (f"; and {more} more" if more > 0 else "")
-            + (f" ({hint})" if hint else "")
+            + (f" ({hint})" if hint else ""),
+            problems,
         )
 
 

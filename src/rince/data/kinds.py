@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, require
-from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, others_below
+from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from rince.core.tables import read_table
 from rince.data.image.kind import DIGITS as DIGITS
 from rince.data.image.kind import IMAGES
@@ -61,7 +61,7 @@ def is_class_table(data: str, column: str) -> bool:
         return False
 
 
-def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]], str]:
+def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]]]:
     """A table of the images or videos of a folder.
 
     Args:
@@ -69,7 +69,7 @@ def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]
         output: the table's file, from whose folder the paths begin.
 
     Returns:
-        Header, rows, and what else the folder holds: ``10 .heic, 3 .txt``.
+        Header and rows.
 
     Raises:
         RinceError: no such folder, or no such file in it.
@@ -84,8 +84,8 @@ def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]
     assert kind.suffixes is not None
     sides = split_folders(folder)
     named = [("train", sides[0]), (sides[1].name, sides[1])] if sides else [("", folder)]
-    header, rows = item_rows(named, kind.suffixes, Path(output).expanduser())
-    return header, rows, others_below(folder, kind.suffixes)
+    header, rows = item_rows(named, kind.suffixes, Path(output).expanduser(), kind.noun)
+    return header, rows
 
 
 def kind_named(noun: str) -> Kind:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, require, warn
-from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below
+from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, chosen_below
 from rince.core.tables import TABLE_SUFFIXES, Row, Table, read_table, refuse_rows
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ def split_rows(
 
 
 def item_rows(
-    sides: Sequence[tuple[str, Path]], suffixes: frozenset[str], output: Path
+    sides: Sequence[tuple[str, Path]], suffixes: frozenset[str], output: Path, noun: str = "files"
 ) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a table of the files of class folders.
 
@@ -331,7 +331,7 @@ def item_rows(
     found = [
         (split, file, file.relative_to(root).parts[:-1])
         for split, root in sides
-        for file in files_below(root, suffixes)
+        for file in chosen_below(root, suffixes, noun)
     ]
     if not found:
         where = ", ".join(str(root) for _, root in sides)

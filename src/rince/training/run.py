@@ -109,6 +109,8 @@ def train(
     kind = _kind(config, splits)
     config = config.with_defaults(kind)
     splits = splits or load_splits(config, kind=kind)
+    # What the data decided is what their evaluation reads by.
+    config = replace(config, images=replace(config.images, bits=splits.spec.bits))
     ranks = rank_source(config, splits.train)
     module = _build_module(config, splits, ranks, backbone, own, pretrained=config.model.pretrained)
     if config.model.start_from is not None:

@@ -34,6 +34,7 @@ def load(request: Request) -> Splits:
         channels=request.channels,
         cache=images.cache,
         skip_unreadable=images.skip_unreadable,
+        bits=images.bits,
         without_duplicates=images.drop_duplicates,
         per_class=images.per_class,
         test_per_class=images.test_per_class,
@@ -55,6 +56,7 @@ def load_test(request: Request) -> Items:
         channels=request.channels,
         cache=images.cache,
         skip_unreadable=request.skip_unreadable,
+        bits=images.bits,
         column=request.options.table.column,
         labels=request.labels,
     )
@@ -70,7 +72,8 @@ def load_outliers(request: Request, items: Items) -> Items:
         return unlabelled(sources.digits_outliers(size, channels), items.taxonomy)
     folder = Path(request.data).expanduser()
     mode: OnUnreadable = "skip" if request.skip_unreadable else "error"
-    return unlabelled(sources.load_outliers(folder, size, channels, mode), items.taxonomy)
+    pixels = sources.load_outliers(folder, size, channels, mode, items.spec.bits)
+    return unlabelled(pixels, items.taxonomy)
 
 
 def embedding_names(encoder: Encoder, data: str, column: str | None) -> list[str]:
@@ -91,16 +94,18 @@ def embedding_inputs(
 
     spec = encoder.spec
     mode: OnUnreadable = "skip" if skip else "error"
-    for pixels, positions in fitted_batches(names, spec.size, spec.channels, batch_size, mode):
+    fitted = fitted_batches(names, spec.size, spec.channels, batch_size, mode, spec.bits)
+    for pixels, positions in fitted:
         yield [names[i] for i in positions.tolist()], pixels
 
 
 def usage(encoder: Any) -> str:
     """How to feed an encoder of images."""
-    size = encoder.spec.size
-    return pixel_usage(
-        encoder, f"shorter side scaled to {size} pixels (bilinear, antialiased), central square"
-    )
+    size, bits = encoder.spec.size, encoder.spec.bits
+    scaled = f"shorter side scaled to {size} pixels (bilinear, antialiased), central square"
+    if bits is not None:
+        scaled += f"; values of files of 16 bits times 255 / {2**bits - 1}, rounded, to bytes"
+    return pixel_usage(encoder, scaled)
 
 
 IMAGES = Kind(

@@ -15,7 +15,7 @@ from rince.core.checks import RinceError, import_extra, require
 from rince.core.files import IMAGE_SUFFIXES, passed_over
 from rince.data.arrays import TensorImages
 from rince.data.image.decode import OnUnreadable, decode_all
-from rince.data.image.files import IMAGE_SIZE, FileImages, image_files
+from rince.data.image.files import IMAGE_SIZE, FileImages, image_files, loaded
 from rince.data.image.named import NAMED, load_named
 from rince.data.items import Items, Splits, at_most, drop_duplicates, split_by_hash, split_folders
 from rince.data.table import ItemTable, is_table, path_column, read_items, split_rows
@@ -34,6 +34,7 @@ def load_dataset(
     channels: int = 3,
     cache: bool | None = None,
     skip_unreadable: bool = False,
+    bits: int | None = None,
     without_duplicates: bool = False,
     per_class: int | None = None,
     test_per_class: int | None = None,
@@ -57,7 +58,10 @@ def load_dataset(
         channels: 3 (RGB) or 1 (grey) for the images of a folder; named data sets have their own.
         cache: decode a folder's images once and keep them at image_size in memory; None: up to
             64 pixels. Named data sets are always in memory.
-        skip_unreadable: leave out files that cannot be read, with a warning, rather than raise.
+        skip_unreadable: leave out files that cannot be read, with a warning; otherwise all of them
+            are listed in an error.
+        bits: that are used in files of 16 bits which do not say so themselves; None: the fewest of
+            8, 10, 12, 14, 16 that hold all values.
         without_duplicates: leave out training images that are byte for byte also test images or
             earlier training images.
         per_class: largest number of training images of each class, chosen by the seed.
@@ -96,7 +100,7 @@ def load_dataset(
     if without_duplicates:
         files = (drop_duplicates(files[0], files[1]), files[1])
     chosen = (at_most(files[0], per_class, seed), at_most(files[1], test_per_class, seed))
-    return Splits(*(_kept(images, cache, skip_unreadable) for images in chosen))
+    return Splits(*_kept(chosen, cache, skip_unreadable, bits))
 
 
 def load_test_images(
@@ -107,6 +111,7 @@ def load_test_images(
     channels: int = 3,
     cache: bool | None = None,
     skip_unreadable: bool = False,
+    bits: int | None = None,
     column: str | None = None,
     labels: Sequence[str] | None = None,
 ) -> Items:
@@ -119,16 +124,21 @@ def load_test_images(
     if is_table(data):
         table = _image_table(data, column, labels).test_rows()
         root = None if data_root is None else Path(data_root).expanduser()
-        return _kept(_of_rows(table, None, root, channels, size), cache, skip_unreadable)
+        images = _of_rows(table, None, root, channels, size)
+        return _kept([images], cache, skip_unreadable, bits)[0]
     folder = _existing_folder(str(data))
     splits = split_folders(folder)
     images = FileImages.from_folder(splits[1] if splits else folder, channels=channels)
     named = replace(images, name=folder.resolve().name, image_size=size)
-    return _kept(named, cache, skip_unreadable)
+    return _kept([named], cache, skip_unreadable, bits)[0]
 
 
 def load_outliers(
-    path: str | Path, image_size: int, channels: int = 3, on_unreadable: OnUnreadable = "error"
+    path: str | Path,
+    image_size: int,
+    channels: int = 3,
+    on_unreadable: OnUnreadable = "error",
+    bits: int | None = None,
 ) -> Tensor:
     """All images below a folder, whatever its structure, without labels.
 
@@ -139,7 +149,7 @@ def load_outliers(
     Raises:
         RinceError: no such folder, no image in it, or one that cannot be read.
     """
-    return decode_all(image_files(path), image_size, channels, on_unreadable)[0]
+    return decode_all(image_files(path), image_size, channels, on_unreadable, bits)[0]
 
 
 def digits_outliers(image_size: int, channels: int = 1) -> Tensor:
@@ -165,12 +175,13 @@ def _existing_folder(data: str) -> Path:
     return folder
 
 
-def _kept(images: FileImages, cache: bool | None, skip_unreadable: bool) -> Items:
-    """In memory, if they are small or that is asked for."""
-    size = images.image_size
-    if size <= CACHE_UP_TO if cache is None else cache:
-        return images.preload(size, "skip" if skip_unreadable else "error")
-    return images.readable() if skip_unreadable else images
+def _kept(
+    parts: Sequence[FileImages], cache: bool | None, skip_unreadable: bool, bits: int | None
+) -> list[Items]:
+    """All read once, and kept in memory if they are small or that is asked for."""
+    in_memory = parts[0].image_size <= CACHE_UP_TO if cache is None else cache
+    known = [replace(images, bits=bits) for images in parts]
+    return loaded(known, in_memory, "skip" if skip_unreadable else "error")
 
 
 def _image_table(data: str | Path, column: str | None, labels: Sequence[str] | None) -> ItemTable:
