@@ -49,7 +49,8 @@ def chosen_below(folder: Path, suffixes: Collection[str], noun: str) -> list[Pat
     """
     files = list(files_below(folder, None))
     chosen = [file for file in files if file.suffix.lower() in suffixes]
-    warn_left_out(folder, len(chosen), noun, (x for x in files if x.suffix.lower() not in suffixes))
+    others = (x for x in files if x.suffix.lower() not in suffixes and x.is_file())
+    warn_left_out(folder, len(chosen), noun, others)
     return chosen
 
 

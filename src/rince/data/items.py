@@ -166,6 +166,14 @@ class Items(ABC):
         keys = self.keys() or [f"{self.noun} {i}" for i in range(len(self))]
         return np.array([keys[int(i)][:_SHOWN] for i in indices])
 
+    def read_all(self) -> None:
+        """Read what loading has not read yet, for ``rince check``.
+
+        Raises:
+            BadItems: some cannot be read.
+        """
+        return
+
     # How batches are made of the items (rince.data.batches).
 
     def batch(self, indices: Tensor) -> Tensor:

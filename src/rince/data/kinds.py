@@ -156,6 +156,21 @@ def load_splits(
     return kind.load(Request(data, options, seed, by_time, channels, backbone))
 
 
+def all_items(data: str, options: DataOptions) -> list[Items]:
+    """Training and test items; or all in one, where no class has two.
+
+    Args, Raises: as of :func:`load_splits`.
+    """
+    from rince.data.items import NothingToHoldOut
+
+    try:
+        splits = load_splits(data, options)
+    except NothingToHoldOut:
+        skip = options.images.skip_unreadable
+        return [load_test(data, kind_of(data).noun, options, skip_unreadable=skip)]
+    return [splits.train, splits.test]
+
+
 def load_test(
     path: str,
     noun: str,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, require, warn
-from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, chosen_below
+from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, chosen_below, passed_over
 from rince.core.tables import TABLE_SUFFIXES, Row, Table, read_table, refuse_rows
 
 if TYPE_CHECKING:
@@ -336,6 +336,17 @@ def item_rows(
     if not found:
         where = ", ".join(str(root) for _, root in sides)
         raise RinceError(f"{where} holds none of these files: {', '.join(sorted(suffixes))}")
+    used = {parent for _, file, _ in found for parent in file.parents}
+    empty = sorted(
+        os.path.relpath(folder, root)
+        for _, root in sides
+        for folder, inside, _ in os.walk(root)
+        if not inside
+        and Path(folder) not in used
+        and not any(map(passed_over, Path(folder).relative_to(root).parts))
+    )
+    if empty:
+        warn(f"{len(empty)} folders hold no {noun} and are left out: {', '.join(empty[:5])}")
     depth = max(len(path) for _, _, path in found)
     groups = ["group"] if depth == 2 else [f"level_{i}" for i in range(1, depth)]
     split = [SPLIT] if found[0][0] else []

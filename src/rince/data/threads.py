@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from rince.core.checks import RinceError
 
-_PROGRESS_FROM = 2000  # files
+_PROGRESS_FROM = 200  # files
 _SLICE = 1024  # results that may wait to be taken
 _Given = TypeVar("_Given")
 _Result = TypeVar("_Result")

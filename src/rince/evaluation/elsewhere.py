@@ -22,7 +22,7 @@ from rince.evaluation.open_world import OpenTest, has_positives, warn_unanswered
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import Array, Evaluation, save_evaluation
 from rince.evaluation.steps import STEPS, measured
-from rince.ranks.readers import some_names
+from rince.ranks.readers import composed, some_names
 from rince.ranks.taxonomy import Taxonomy
 
 VECTOR_SUFFIXES = (".npz", ".npy", ".parquet")
@@ -154,27 +154,15 @@ def _labelled(file: Path, labels: Path, levels: Sequence[str] | None) -> tuple[V
     for line, cells in table.rows:
         if not cells[columns[-1]]:
             raise RinceError(f"{labels}, line {line}: the class ({columns[-1]}) is empty")
-        paths.append(tuple(cells[name] for name in columns if cells[name]))
+        paths.append(tuple(composed(cells[name]) for name in columns if cells[name]))
     try:
         tree = Taxonomy(sorted(set(paths)))
     except ValueError as error:
         raise RinceError(f"{labels}: {error}") from None
     number = {path: label for label, path in enumerate(tree.paths)}
     shown = tuple(names or ())
-    return Vectors(vectors, _numbers(paths, number, labels), tree, file.stem, shown), table
-
-
-def _numbers(
-    paths: Sequence[tuple[str, ...]], number: dict[tuple[str, ...], int], labels: Path
-) -> Tensor:
-    """Labels of the paths, whose names the tree may have put into another Unicode form."""
-    missing = [path for path in paths if path not in number]
-    if missing:
-        raise RinceError(
-            f"{labels}: {'/'.join(missing[0])} is spelled in another Unicode form than the same "
-            f"name elsewhere: save the table in form NFC"
-        )
-    return torch.tensor([number[path] for path in paths])
+    numbers = torch.tensor([number[path] for path in paths])
+    return Vectors(vectors, numbers, tree, file.stem, shown), table
 
 
 def _by_name(
@@ -182,12 +170,13 @@ def _by_name(
 ) -> list[tuple[int, dict[str, str]]]:
     rows: dict[str, tuple[int, dict[str, str]]] = {}
     for line, cells in table.rows:
-        name = cells[key]
+        name = composed(cells[key])
         if name in rows:
             raise RinceError(
                 f"{table.file}, line {line}: {name!r} stands in line {rows[name][0]} already"
             )
         rows[name] = (line, cells)
+    names = list(map(composed, names))
     missing = [name for name in names if name not in rows]
     if missing:
         raise RinceError(

@@ -113,6 +113,9 @@ class VideoClips(Items):
         report_unreadable([*failures.values()], len(looked), "clips", skip)
         return self.subset([i for i in range(len(self)) if i not in failures])
 
+    def read_all(self) -> None:
+        self.readable(skip=False)
+
     def fingerprint(self) -> str:
         """Of names, labels, times and shape of the clips, not their pixels."""
         shape = (self.frames, self.frame_size, self.channels)

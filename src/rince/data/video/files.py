@@ -194,7 +194,7 @@ def _from_table(folder: Path) -> Iterator[VideoFile]:
 def _by_split_files(files: Sequence[VideoFile], folder: Path, split: int) -> Iterator[VideoFile]:
     """The sides that UCF101's or HMDB51's files give; videos that they do not name are left out,
     with a warning."""
-    sides: dict[str, bool] = {}  # class/file -> whether it is a test video
+    sides: dict[str, bool | None] = {}  # class/file -> whether it is a test video
     ucf = {False: folder / f"trainlist{split:02}.txt", True: folder / f"testlist{split:02}.txt"}
     hmdb = sorted(folder.glob(f"*_test_split{split}.txt"))
     if all(file.is_file() for file in ucf.values()):
@@ -208,8 +208,7 @@ def _by_split_files(files: Sequence[VideoFile], folder: Path, split: int) -> Ite
             bad = [f"line {n}: {x!r}" for n, x in rows if not re.fullmatch(r".*\S\s+[012]", x)]
             refuse_rows(file, bad, "expected the name of a file and 0, 1 or 2")
             for name, code in (line.rsplit(maxsplit=1) for _, line in rows):
-                if code != "0":
-                    sides[f"{label}/{name}"] = code == "2"
+                sides[f"{label}/{name}"] = None if code == "0" else code == "2"
     else:
         raise RinceError(
             f"{folder} holds neither trainlist{split:02}.txt and testlist{split:02}.txt (UCF101) "
@@ -217,13 +216,14 @@ def _by_split_files(files: Sequence[VideoFile], folder: Path, split: int) -> Ite
         )
     sides = {composed(name): test for name, test in sides.items()}
     by_name = {composed("/".join((*f.label[-1:], f.path.name))): f for f in files}
-    missing = [name for name in sides if name not in by_name]
+    missing = [n for n, test in sides.items() if test is not None and n not in by_name]
     if missing:
         raise RinceError(
             f"{len(missing)} of {len(sides)} videos of the split in {folder} are not in the data, "
             f"such as {missing[0]}"
         )
-    if others := len(files) - len(sides):
+    if others := sum(name not in sides for name in by_name):
         warn(f"{others} of {len(files)} videos are in no split file in {folder} and are left out")
-    for name, test in sides.items():
-        yield replace(by_name[name], test=test)
+    for name, side in sides.items():
+        if side is not None:
+            yield replace(by_name[name], test=side)
