@@ -353,7 +353,7 @@ def item_rows(
     base = output.resolve().parent
     rows = [
         [
-            Path(os.path.relpath(file.absolute(), base)).as_posix(),
+            _cell_of(Path(os.path.relpath(file.absolute(), base)).as_posix()),
             *path[:-1],
             *[""] * (depth - max(1, len(path))),
             *path[-1:],
@@ -384,6 +384,11 @@ def seconds(row: Row, name: str) -> float | None:
 
 def _suffix(cell: str) -> str:
     return os.path.splitext(cell)[1].lower()
+
+
+def _cell_of(path: str) -> str:
+    """So that no blank stands at the ends, which a reader of cells takes off."""
+    return path if path == path.strip() else f"./{path}"
 
 
 def _ways(cell: str, base: Path) -> Iterator[Path]:
