@@ -13,7 +13,9 @@ from pathlib import Path
 from rince.core.checks import RinceError, warn
 
 HEIC_SUFFIXES = (".heic", ".heif")
-_READS_HEIC = importlib.util.find_spec("pillow_heif") is not None  # the extra heic
+_READS_HEIC = False
+with contextlib.suppress(ModuleNotFoundError):  # of a finder that refuses
+    _READS_HEIC = importlib.util.find_spec("pillow_heif") is not None  # the extra heic
 IMAGE_SUFFIXES = frozenset(
     (
         *(HEIC_SUFFIXES if _READS_HEIC else ()),
