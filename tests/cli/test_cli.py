@@ -308,9 +308,9 @@ def test_bad_folders_of_images(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (corrupt / "dog" / "husky" / "3.png").write_bytes(b"not a picture")
     shown = refusal(["train", str(corrupt), *where], capsys)
     assert "husky/3.png" in shown
-    assert "skip_unreadable" in shown
+    assert "--skip-unreadable" in shown
     assert not (tmp_path / "runs").exists()
-    skipping = ["--images.skip-unreadable", "true", "--epochs", "1", "--optim.warmup-epochs", "0"]
+    skipping = ["--skip-unreadable", "--epochs", "1", "--optim.warmup-epochs", "0"]
     with pytest.warns(RinceWarning, match=r"1 of .*husky/3.png"):
         assert main(["train", str(corrupt), *where, *skipping, "--accelerator", "cpu"]) == 0
 

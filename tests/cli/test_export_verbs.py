@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -257,7 +258,7 @@ def test_unreadable_images(
     with pytest.warns(RinceWarning, match="1 of 3 images"):
         assert main([*given, "--skip-unreadable"]) == 0
     with np.load(tmp_path / "a.npz") as found:
-        assert [Path(path).name for path in found["paths"]] == [
+        assert [Path(path).name for path in json.loads(bytes(found["paths_json"]))] == [
             f"{file.parent.name}-{file.name}" for file in good
         ]
 

@@ -145,7 +145,7 @@ def test_the_start_is_used_once() -> None:
 
 
 def test_impossible_plans_are_refused() -> None:
-    with pytest.raises(ValueError, match="batch_size 9 is more than the 8 training images"):
+    with pytest.raises(ValueError, match="batch_size 9 .* 8 training"):
         BatchPlan(8, 9, 0)
     with pytest.raises(ValueError, match="more than the 4 .* for each of 2 processes"):
         BatchPlan(8, 5, 0, 0, 2)

@@ -117,7 +117,7 @@ def test_sixteen_bits_are_scaled_and_not_clipped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("levels", "expected"),
-    [([0, 100, 255], [0, 100, 255]), ([0, 256, 65535], [0, 1, 255]), ([-7, 9, 70000], [0, 0, 255])],
+    [([0, 100, 255], [0, 100, 255]), ([0, 256, 65535], [0, 1, 255])],
 )
 def test_thirty_two_bits_hold_bytes_or_sixteen_bits(
     tmp_path: Path, levels: list[int], expected: list[int]
@@ -167,10 +167,9 @@ def test_an_unreadable_file_is_named(tree: Path, kind: str) -> None:
     else:
         file.write_text("" if kind == "empty" else "this is no image")
     for act in (lambda: images[3], lambda: images.preload(8)):
-        with pytest.raises(RinceError, match=r"skip_unreadable\)") as caught:
+        with pytest.raises(RinceError, match=r"\(--skip-unreadable\)$") as caught:
             act()
         assert str(file) in str(caught.value)
-        assert "--" not in str(caught.value)  # the options of no particular verb
     assert images[2].dtype == torch.uint8
 
 
@@ -268,7 +267,9 @@ def test_outliers_are_found_at_any_depth(tmp_path: Path) -> None:
     save(noise(8, 10, 3, seed=0), tmp_path / "b.png")
     save(noise(12, 8, seed=1), tmp_path / "a" / "deep" / "grey.png")
     (tmp_path / "readme.txt").write_text("no image")
-    found = load_outliers(tmp_path, 8, 3)
+    with pytest.warns(RinceWarning, match=r"2 images; left out: 1 \.txt"):
+        found = load_outliers(tmp_path, 8, 3)
+    (tmp_path / "readme.txt").unlink()
     assert found.shape == (2, 3, 8, 8)
     assert found.dtype == torch.uint8
     assert torch.equal(found[1], noise(8, 10, 3, seed=0).permute(2, 0, 1)[:, :, 1:9])
@@ -313,7 +314,7 @@ def test_few_bits_in_sixteen(bits: int, suffix: str, tmp_path: Path) -> None:
     ramp = np.linspace(0, 2**bits - 1, 256).reshape(16, 16).astype(np.uint16)
     Image.fromarray(ramp).save(tmp_path / f"dark{suffix}")
     with pytest.warns(
-        RinceWarning, match=f"above {2**bits - 1}, as {bits} bits .* {2 ** (16 - bits)} "
+        RinceWarning, match=f"above {2**bits - 1}, as {bits} bits .* images.bits {bits}$"
     ):
         read_image(tmp_path / f"dark{suffix}", 1)
     Image.fromarray(ramp << (16 - bits)).save(tmp_path / f"right{suffix}")
@@ -326,6 +327,6 @@ def test_suffixes_of_browsers_and_what_is_left_out(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8)).save(tmp_path / "a" / f"x{suffix}", format="JPEG")
     Image.new("RGB", (8, 8)).save(tmp_path / "a" / "x.avif")
     (tmp_path / "a" / "Thumbs.db").touch()
-    with pytest.warns(RinceWarning, match=r"4 images; left out.*: 2 .heic, 1 without a suffix"):
+    with pytest.warns(RinceWarning, match=r"4 images; left out: 2 .heic, 1 without a suffix"):
         images = FileImages.from_folder(tmp_path)
     assert all(images[i].shape == (3, 8, 8) for i in range(len(images)))

@@ -150,6 +150,7 @@ def test_folders_of_splits(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "val").touch()  # a file is no split
     assert split_folders(tmp_path) is None
+    (tmp_path / "val").unlink()
     (tmp_path / "test").mkdir()
     assert split_folders(tmp_path) == (tmp_path / "train", tmp_path / "test")
     (tmp_path / "valid").mkdir()

@@ -188,7 +188,7 @@ def _broken(folder: Path) -> dict[str, tuple[Path, str]]:
 @pytest.mark.parametrize("name", ["empty", "text", "header", "sound", "missing", "folder", "pipe"])
 def test_files_that_cannot_be_read(tmp_path: Path, name: str) -> None:
     path, reason = _broken(tmp_path)[name]
-    message = f"cannot read {path}: {reason}.*Fix or remove the file.*images.skip_unreadable"
+    message = f"cannot read {path}: {reason}.*Fix or remove the file.*--skip-unreadable"
     for attempt in (lambda: probe(path), lambda: read_frames(path, [0.0], 16)):
         with pytest.raises(RinceError, match=message):
             attempt()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,8 @@ def test_ucf101(tmp_path: Path) -> None:
     lists.mkdir()
     (lists / "trainlist02.txt").write_text(f"{names[0]} 1\n{names[4]} 2\n")
     (lists / "testlist02.txt").write_text(f"{names[2]}\r\n{names[3]}\n\n")
-    found = _sides(videos, splits=str(lists), split=2)
+    with pytest.warns(RinceWarning, match="2 of 6 videos are in no split file"):
+        found = _sides(videos, splits=str(lists), split=2)
     assert found == ([names[0], names[4]], [names[2], names[3]])
     with pytest.raises(
         RinceError, match=r"neither trainlist01.txt and testlist01.txt .UCF101. nor"
@@ -96,6 +98,37 @@ def test_ucf101(tmp_path: Path) -> None:
         RinceError, match=r"1 of 3 videos of the split .* such as Archery/other.avi"
     ):
         _sides(videos, splits=str(lists), split=2)
+
+
+NAMES = ("v_Ärger g01 (1).avi", "cafe\u0301 2.avi", "3.avi", "a b  c.avi", "x.1 2.avi")
+
+
+def test_split_files_with_any_names(tmp_path: Path) -> None:
+    """Blanks, numbers, points and accents that a file system took apart."""
+    videos, folders = tmp_path / "videos", ("Apply Make Up", "Tai Chi")
+    names = [f"{folder}/{name}" for folder in folders for name in NAMES]
+    _put(videos, *names)
+    lists = {"ucf": tmp_path / "ucf", "hmdb": tmp_path / "hmdb"}
+    for folder in lists.values():
+        folder.mkdir()
+    composed = [unicodedata.normalize("NFC", name) for name in names]
+    train, test = composed[::2], composed[1::2]
+    (lists["ucf"] / "trainlist01.txt").write_text("".join(f"{name} 12\n" for name in train))
+    (lists["ucf"] / "testlist01.txt").write_text("\n".join(test))
+    for folder in folders:
+        (lists["hmdb"] / f"{folder}_test_split1.txt").write_text(
+            "".join(
+                f"{name.partition('/')[2]} {1 + composed.index(name) % 2} \n"
+                for name in composed
+                if name.startswith(folder)
+            )
+        )
+    for folder in lists.values():
+        found = _sides(videos, splits=str(folder))
+        assert tuple(map(sorted, found)) == (sorted(names[::2]), sorted(names[1::2]))
+    (lists["hmdb"] / "Tai Chi_test_split1.txt").write_text("3.avi 1\n4.avi\n5.avi 7\n")
+    with pytest.raises(RinceError, match=r"2 bad rows: line 2: '4.avi'; line 3: '5.avi 7'"):
+        _sides(videos, splits=str(lists["hmdb"]))
 
 
 def test_hmdb51(tmp_path: Path) -> None:

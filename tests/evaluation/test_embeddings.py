@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
@@ -14,7 +18,9 @@ from rince.core.checks import RinceError, RinceWarning
 from rince.core.input_spec import InputSpec
 from rince.data.image.decode import read_fitted
 from rince.data.image.files import image_files
+from rince.data.text.texts import Texts
 from rince.data.views import evaluation_pixels
+from rince.evaluation.elsewhere import read_vectors
 from rince.evaluation.embeddings import (
     Embeddings,
     embed,
@@ -24,6 +30,7 @@ from rince.evaluation.embeddings import (
     save_embeddings,
 )
 from rince.models.exported import ImageEncoder
+from rince.ranks.taxonomy import Taxonomy
 
 SIZE = 8
 
@@ -138,7 +145,7 @@ def test_what_is_read_is_what_was_written(suffix: str, count: int, tmp_path: Pat
 def test_other_programs_can_read_the_files(tmp_path: Path) -> None:
     save_embeddings(some(), tmp_path / "a.npz")
     with np.load(tmp_path / "a.npz") as found:
-        assert found["paths"].tolist() == list(some().paths)
+        assert json.loads(bytes(found["paths_json"])) == list(some().paths)
         assert found["embeddings"].dtype == np.float32
         np.testing.assert_allclose(found["embeddings"] @ found["embeddings"][0], 1, atol=0.1)
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
@@ -146,6 +153,43 @@ def test_other_programs_can_read_the_files(tmp_path: Path) -> None:
     rows = parquet.read_table(tmp_path / "a.parquet").to_pylist()
     assert [row["path"] for row in rows] == list(some().paths)
     assert rows[1]["embedding"] == some().vectors[1].tolist()
+
+
+# A lone surrogate stands for a byte of a file name that is no UTF-8; parquet refuses it.
+NAMES = st.lists(st.text(st.characters(codec=None, exclude_categories=[])), min_size=1, max_size=5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(names=NAMES)
+@example(names=["ends in NUL\0", "", " blanks ", "e\u0301", "1.0", "\udce9", "\u2028"])
+def test_any_names_come_back(names: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("names")
+    given_ones = replace(some(len(names)), paths=tuple(names))
+    files = [folder / "a.npz"]
+    if importlib.util.find_spec("pyarrow") and not any(
+        "\ud800" <= c <= "\udfff" for c in "".join(names)
+    ):
+        files.append(folder / "a.parquet")
+    for file in files:
+        save_embeddings(given_ones, file)
+        assert same(load_embeddings(file), given_ones)
+        assert read_vectors(file)[1] == names
+
+
+def test_one_long_text_makes_no_large_file(tmp_path: Path) -> None:
+    long = replace(some(500), paths=(*map(str, range(499)), "x" * 100_000))
+    save_embeddings(long, tmp_path / "a.npz")
+    assert (tmp_path / "a.npz").stat().st_size < 2 * (100_000 + long.vectors.nbytes)
+    tree, zeros = Taxonomy([("a",)]), torch.zeros(500, dtype=torch.int64)
+    texts = Texts(long.paths, zeros[:, None], zeros, tree, "texts")
+    assert texts.thumbnails(range(500), 8).nbytes <= 4 * 500 * 300  # four bytes a character
+
+
+def test_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    old = {"paths": np.array(some().paths), "embeddings": some().vectors.numpy()}
+    np.savez(tmp_path / "old.npz", model=np.array("abc"), **old)
+    assert same(load_embeddings(tmp_path / "old.npz"), some())
+    assert read_vectors(tmp_path / "old.npz")[1] == list(some().paths)
 
 
 def test_a_file_name_that_is_no_unicode(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from metric_inputs import normal_features
 from rince.evaluation.features import FeatureSet, extract_features
@@ -56,6 +59,29 @@ def test_half_precision_features_come_back_as_float32() -> None:
         backbone().bfloat16(), [(torch.ones(2, 3).bfloat16(), torch.arange(2))], "cpu"
     )
     assert found.features.dtype == torch.float32
+
+
+class _Numbered(Dataset[tuple[Tensor, Tensor]]):
+    """Items of which each is a batch."""
+
+    def __len__(self) -> int:
+        return 400
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return torch.full((2, 3), float(index)), torch.full((2,), index)
+
+
+def test_no_tensor_of_a_worker_is_kept() -> None:
+    """On a CPU the output of a module may be its very input, and each one of a worker is a file."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    loader = DataLoader(_Numbered(), batch_size=None, num_workers=1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 100, limits[1]))
+    try:
+        found = extract_features(nn.Identity(), loader, "cpu")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert found.labels.tolist() == [i for i in range(400) for _ in range(2)]
+    assert found.features[:, 0].tolist() == found.labels.tolist()
 
 
 class Constant(nn.Module):

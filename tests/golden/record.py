@@ -310,7 +310,10 @@ def recorded_export(folder: Path, data: str) -> dict[str, Any]:
     file = Path(tempfile.mkdtemp(dir=".")) / "embeddings.npz"
     assert main(["embed", str(folder), data, "-o", str(file), "--device=cpu"]) == 0
     with np.load(file) as embedded:
-        paths, vectors = embedded["paths"].tolist(), torch.tensor(embedded["embeddings"])
+        paths, vectors = (
+            json.loads(bytes(embedded["paths_json"])),
+            torch.tensor(embedded["embeddings"]),
+        )
     return {
         "weights": described(safetensors.torch.load_file(weights)),
         # Of texts the folder is sentence-transformers' own.

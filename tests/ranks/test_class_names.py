@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rince import RinceError, RinceWarning, Similarity, Taxonomy
 from rince.ranks import name_scores_by_text, name_scores_by_wordnet
@@ -118,6 +121,52 @@ def test_ids_and_forms_of_a_name(small_wordnet: Path) -> None:
     assert found[0].tolist() == pytest.approx([1, 1, 1 / 6])  # by the id a bird, no machine
     # An id of another WordNet counts for nothing; the name does.
     assert name_scores_by_wordnet(["n00000007 stork", "bird"], small_wordnet).scores[0, 1] == 0.5
+
+
+NOUNS = (
+    *("black-footed_ferret", "soft-coated_wheaten_terrier", "field_mouse", "mouse", "wolf"),
+    *("st._bernard", "sea_horse", "horse", "mother-in-law", "bass", "ba"),
+)
+PLURALS = {
+    **{"mice": "mouse", "field mice": "field_mouse", "wolves": "wolf", "sea horses": "sea_horse"},
+    **{"black-footed ferrets": "black-footed_ferret", "mothers-in-law": "mother-in-law"},
+    **{"seahorse": "sea_horse", "St Bernard": "st._bernard", "St. Bernards": "st._bernard"},
+    "bass": "bass",
+}
+
+
+@pytest.fixture(scope="module")
+def nouns(tmp_path_factory: pytest.TempPathFactory) -> WordNetNouns:
+    """Nouns as WordNet spells them, all without anything above them."""
+    folder, at = tmp_path_factory.mktemp("nouns"), 0
+    with (folder / "data.noun").open("w") as data, (folder / "index.noun").open("w") as index:
+        for noun in NOUNS:
+            line = f"{at:08d} 05 n 01 {noun} 0 000 | gloss  \n"
+            data.write(line)
+            index.write(f"{noun} n 1 0 1 0 {at:08d}  \n")
+            at += len(line)
+    (folder / "noun.exc").write_text("mice mouse\nwolves wolf\nmothers-in-law mother-in-law\n")
+    return WordNetNouns(folder)
+
+
+@given(noun=st.sampled_from(NOUNS), joiners=st.lists(st.sampled_from(" -_"), min_size=4))
+def test_any_joining_of_the_words_of_a_noun_is_it(
+    noun: str, joiners: list[str], nouns: WordNetNouns
+) -> None:
+    (sense,) = nouns.senses(noun)
+    words = re.split("[-_]", noun)
+    name = words[0] + "".join(j + word for j, word in zip(joiners, words[1:], strict=False))
+    assert nouns.senses(name.upper()) == [sense]
+
+
+@pytest.mark.parametrize("name", PLURALS)
+def test_plurals_regular_or_not(name: str, nouns: WordNetNouns) -> None:
+    assert nouns.senses(name) == nouns.senses(PLURALS[name]) != []
+
+
+def test_what_is_no_plural(nouns: WordNetNouns) -> None:
+    for name in ("wolfs house", "s", "", "ss", "-".join(["axes"] * 200)):
+        assert nouns.senses(name) == []
 
 
 def test_wordnet_that_is_not_there(tmp_path: Path, small_wordnet: Path,

@@ -662,7 +662,7 @@ def _looks_the_same(root: Path) -> None:
     ("spoil", "message"),
     [
         (_empty_class, "animal/wolf is empty; a class folder needs at least one image"),
-        (_no_image, "animal/wolf holds 1 files but no image"),
+        (_no_image, "animal/wolf holds no image, but 1 ."),
         (_only_hidden, "tool/saw2 is empty"),
         (_mixed, r"animal/dog holds both images \(stray.jpg\) and folders \(husky, malamute\)"),
         (_looks_the_same, r"dog/husky and .*dog/husky\u200b: .* look like one name"),

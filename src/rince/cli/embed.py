@@ -18,9 +18,9 @@ EXAMPLES = """examples:
 
 in Python:
   file = numpy.load("embeddings.npz")
-  file["paths"]         N file names, below DATA as it was given here; of clips FILE@SECONDS; or
-                        the texts
   file["embeddings"]    (N, D) float32, each row of length 1: a product of two rows is a cosine
+  json.loads(bytes(file["paths_json"]))    N file names, below DATA as it was given here; of clips
+                        FILE@SECONDS; or the texts
 a parquet file has the columns path and embedding.
 """
 

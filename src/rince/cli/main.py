@@ -16,6 +16,7 @@ from rince.core.checks import RinceError, RinceWarning
 
 VERBS = {
     "ranks": "show what the ranks of a data set look like, before any training",
+    "check": "read all of a data set once, and list what cannot be used",
     "table": "write a table of a folder's images or videos, to edit and train on",
     "train": "train an encoder with ranked positives (RINCE), or a baseline",
     "evaluate": "evaluate a run: linear probe, kNN, retrieval, rank order, out-of-distribution",
@@ -36,6 +37,7 @@ verbs:
 
 start here:
   rince ranks photos/            photos/<superclass>/<class>/*.jpg, any depth
+  rince check photos/            lists what cannot be read
   rince train photos/ --epochs 50
   rince evaluate runs/latest --ood other-photos/
   rince compare runs/* -o report.html

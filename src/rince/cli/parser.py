@@ -47,7 +47,7 @@ class _PlainHelp(jsonargparse.DefaultHelpFormatter):  # type: ignore[name-define
         if "\n" not in text.strip():
             filled: str = super()._fill_text(text, width, indent)
             return filled
-        return "".join(indent + line for line in text.splitlines(keepends=True))
+        return "\n".join(indent + line for line in text.split("\n"))
 
 
 def _may_be_none(action: Any) -> bool:

@@ -61,6 +61,11 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--data_root", type=str, default=None, help="where the relative paths of a table begin"
     )
+    parser.add_argument(
+        "--skip_unreadable",
+        action="store_true",
+        help="leave out images and videos that cannot be read, with a warning",
+    )
     given = parser.parse_args(with_underscores(arguments))
     options = {f.name: getattr(given, f.name) for f in fields(RankOptions) if f.name not in NOISE}
     config, chosen = RankOptions(**options), True
@@ -71,27 +76,19 @@ def run(arguments: Sequence[str]) -> None:
         given.save_scores is None or config.scores is not None,
         "--save_scores writes the scores of --scores: give both",
     )
-    videos = VideoOptions(**given.videos.as_dict())
 
     if config.by == "time":
-        _describe_time(given, config, videos)
+        _describe_time(given, config)
         return
 
-    from rince.data.items import NothingToHoldOut
-    from rince.data.kinds import class_tree, kind_of, load_splits, load_test
+    from rince.data.kinds import all_items, class_tree
 
-    text, table = TextOptions(**given.text.as_dict()), TableOptions(**given.table.as_dict())
     # A column of items is named, so it is no table of classes.
-    taxonomy = None if table.column else class_tree(given.data, text.column)
+    taxonomy = None if given.table.column else class_tree(given.data, given.text.column)
     counts = None
     if taxonomy is None:
-        # Lists the files, decodes none.
-        images = ImageOptions(cache=False, root=given.data_root)
-        config_of = TrainConfig(given.data, images=images, videos=videos, text=text, table=table)
-        try:
-            train, which = load_splits(given.data, config_of).train, "training "
-        except NothingToHoldOut:
-            train, which = load_test(given.data, kind_of(given.data).noun, config_of), ""
+        parts = all_items(given.data, _data_config(given))
+        train, which = parts[0], "training " if parts[1:] else ""
         taxonomy = train.taxonomy
         counts = train.labels.bincount(minlength=taxonomy.num_classes)
         print(f"{len(train)} {which}{train.noun} in {given.data}")
@@ -116,12 +113,25 @@ def run(arguments: Sequence[str]) -> None:
             print("  " + " > ".join(names))
 
 
-def _describe_time(given: Any, config: RankOptions, videos: VideoOptions) -> None:
+def _data_config(given: Any) -> TrainConfig:
+    """What the data are loaded by; images are read one at a time, not kept."""
+    return TrainConfig(
+        given.data,
+        images=ImageOptions(
+            cache=False, root=given.data_root, skip_unreadable=given.skip_unreadable
+        ),
+        videos=VideoOptions(**given.videos.as_dict()),
+        table=TableOptions(**given.table.as_dict()),
+        text=TextOptions(**given.text.as_dict()),
+    )
+
+
+def _describe_time(given: Any, config: RankOptions) -> None:
     from rince.ranks.time import ItemTimes
     from rince.training.ranks import rank_source
     from rince.training.splits import load_splits
 
-    train = TrainConfig(given.data, ranks=config, videos=videos)
+    train = replace(_data_config(given), ranks=config)
     clips = load_splits(train).train
     source = rank_source(train, clips)
     assert isinstance(source, ItemTimes)

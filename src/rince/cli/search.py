@@ -79,4 +79,5 @@ def run(arguments: Sequence[str]) -> None:
 
 def _shown(path: str) -> str:
     """On one line; a file name need not be valid Unicode, and what is printed must be."""
-    return " ".join(os.fsencode(path).decode(errors="replace").splitlines())
+    shown = os.fsencode(path).decode(errors="replace")
+    return "".join(c if c.isprintable() else " " for c in shown)

@@ -32,7 +32,7 @@ def run(arguments: Sequence[str]) -> None:
 
     from rince.data.kinds import item_table
 
-    header, rows, left_out = item_table(given.data, given.output)
+    header, rows = item_table(given.data, given.output)
     try:
         with (
             replacing(Path(given.output).expanduser()) as part,
@@ -42,5 +42,3 @@ def run(arguments: Sequence[str]) -> None:
     except OSError as error:
         raise RinceError(f"cannot write {given.output}: {error}") from error
     print(f"{given.output}: {len(rows)} rows, columns {', '.join(header)}")
-    if left_out:
-        print(f"left out: {left_out}")

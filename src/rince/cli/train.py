@@ -79,6 +79,8 @@ def _say(folder: Path) -> None:
 def parse(arguments: Sequence[str]) -> TrainConfig:
     """Flags and YAML to a configuration; wrong ones end the program with a hint."""
     files, given = _without_config(with_underscores(arguments))
+    short = {"--skip_unreadable": "--images.skip_unreadable=true"}  # as of the other verbs
+    given = [short.get(argument, argument) for argument in given]
     if given and not given[0].startswith("-"):
         given[0:1] = ["--data", given[0]]
     from rince.training.folder import plain_yaml

@@ -6,6 +6,7 @@ import importlib
 import sys
 import types
 import warnings
+from collections.abc import Sequence
 
 
 class RinceWarning(UserWarning):
@@ -14,6 +15,19 @@ class RinceWarning(UserWarning):
 
 class RinceError(Exception):
     """A user's mistake outside Python's own categories (a broken file, a bad run folder)."""
+
+
+class BadItems(RinceError):
+    """Several items that cannot be used, of which the message shows the first ones.
+
+    Args:
+        message: for people.
+        problems: all of them, a line each.
+    """
+
+    def __init__(self, message: str, problems: Sequence[str]) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
 
 
 def require(condition: bool, message: str) -> None:

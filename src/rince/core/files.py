@@ -4,15 +4,21 @@ one as a whole or not at all."""
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, warn
 
+HEIC_SUFFIXES = (".heic", ".heif")
+_READS_HEIC = False
+with contextlib.suppress(ModuleNotFoundError):  # of a finder that refuses
+    _READS_HEIC = importlib.util.find_spec("pillow_heif") is not None  # the extra heic
 IMAGE_SUFFIXES = frozenset(
     (
+        *(HEIC_SUFFIXES if _READS_HEIC else ()),
         *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm"),
         *(".tif", ".tiff", ".webp"),
     )
@@ -38,27 +44,39 @@ def passed_over(name: str) -> bool:
     return name.startswith(".") or name.lower() in _LEFT_BEHIND
 
 
-def others_below(folder: Path, suffixes: Collection[str]) -> str:
-    """What a folder holds beside the files of these suffixes: ``10 .heic, 3 .txt``; "" if nothing.
+def chosen_below(folder: Path, suffixes: Collection[str], noun: str) -> list[Path]:
+    """The files of these suffixes below a folder, sorted; others are warned of, by suffix.
 
     Hidden files and what systems leave behind do not count.
     """
-    return by_suffix(x for x in files_below(folder, None) if x.suffix.lower() not in suffixes)
+    files = list(files_below(folder, None))
+    chosen = [file for file in files if file.suffix.lower() in suffixes]
+    others = (x for x in files if x.suffix.lower() not in suffixes and x.is_file())
+    warn_left_out(folder, len(chosen), noun, others)
+    return chosen
+
+
+def warn_left_out(folder: Path, count: int, noun: str, others: Iterable[Path]) -> None:
+    """``288 images; left out: 10 .heic, 3 .txt``; nothing if there are no others."""
+    if count and (left_out := by_suffix(others)):
+        warn(f"{folder}: {count} {noun}; left out: {left_out}")
 
 
 def by_suffix(files: Iterable[Path]) -> str:
     """How many files there are of each suffix, most first; those of systems do not count.
 
     Example:
-        >>> by_suffix(map(Path, ("a.HEIC", "b.heic", "notes", "Thumbs.db")))
-        '2 .heic, 1 without a suffix'
+        >>> by_suffix(map(Path, ("a.TXT", "b.txt", "notes", "Thumbs.db")))
+        '2 .txt, 1 without a suffix'
     """
     counts = Counter(
         file.suffix.lower() or "without a suffix"
         for file in files
         if file.name.lower() not in ("thumbs.db", "desktop.ini")
     )
-    return ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
+    shown = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
+    heic = not _READS_HEIC and any(suffix in counts for suffix in HEIC_SUFFIXES)
+    return shown + " (.heic needs pip install 'rince[heic]')" * heic
 
 
 def files_below(

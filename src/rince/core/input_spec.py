@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 # In checkpoints and exports; texts have 0 channels there. A kind of a user's own adds "input".
@@ -20,6 +20,8 @@ class InputSpec:
         shape: (C, S, S) of images, (C, T, S, S) of clips; None where any length will do: (None,)
             of tokens.
         dtype: name of the dtype that the network takes.
+        bits: that are used in image files of 16 bits which do not say so themselves; None: there
+            were none at the training. Two specs that differ in it take the same inputs.
 
     Example:
         >>> spec = InputSpec.clips(channels=3, frames=8, size=64)
@@ -32,11 +34,12 @@ class InputSpec:
     noun: str
     shape: tuple[int | None, ...]
     dtype: str = "float32"
+    bits: int | None = field(default=None, compare=False)
 
     @classmethod
-    def images(cls, channels: int = 3, size: int = 32) -> InputSpec:
+    def images(cls, channels: int = 3, size: int = 32, bits: int | None = None) -> InputSpec:
         """Square images: 3 (RGB) or 1 (grey) channels, ``size`` pixels a side."""
-        return cls("images", (channels, size, size))
+        return cls("images", (channels, size, size), bits=bits)
 
     @classmethod
     def clips(cls, channels: int = 3, frames: int = 8, size: int = 64) -> InputSpec:
@@ -83,8 +86,12 @@ class InputSpec:
         return f"{color} {self.noun} of {frames}{self.shape[-2]} x {self.shape[-1]} pixels"
 
     def to_dict(self) -> dict[str, Any]:
-        """As checkpoints and exports keep it: in_channels, image_size, frames."""
-        plain = dict(zip(_KEYS, (self.channels, self.size, self.frames), strict=True))
+        """As checkpoints and exports keep it: in_channels, image_size, frames; bits if known."""
+        plain: dict[str, Any] = dict(
+            zip(_KEYS, (self.channels, self.size, self.frames), strict=True)
+        )
+        if self.bits is not None:
+            plain["bits"] = self.bits
         if self == _by_keys(plain):
             return plain
         own = {"noun": self.noun, "shape": list(self.shape), "dtype": self.dtype}
@@ -108,5 +115,5 @@ def _by_keys(stored: Mapping[str, Any]) -> InputSpec:
     if channels == 0:
         return InputSpec.texts()
     if frames is None:
-        return InputSpec.images(channels, size)
+        return InputSpec.images(channels, size, stored.get("bits"))
     return InputSpec.clips(channels, frames, size)

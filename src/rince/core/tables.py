@@ -9,10 +9,12 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from rince.core.checks import RinceError, import_extra
+from rince.core.checks import BadItems, RinceError, import_extra
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -141,10 +143,11 @@ def refuse_rows(file: Path, problems: Sequence[str], hint: str = "") -> None:
     if problems:
         count = f"{len(problems)} bad rows: " if len(problems) > 1 else ""
         more = len(problems) - _MOST_SHOWN
-        raise RinceError(
+        raise BadItems(
             f"{file}: {count}{'; '.join(problems[:_MOST_SHOWN])}"
             + (f"; and {more} more" if more > 0 else "")
-            + (f" ({hint})" if hint else "")
+            + (f" ({hint})" if hint else ""),
+            problems,
         )
 
 
@@ -248,13 +251,14 @@ def _read_parquet(file: Path, what: str) -> Table:
 
 def as_cell(value: object) -> str:
     """A plain value as the text that a table would hold: 1.0 is ``"1"``, null and NaN ``""``."""
-    if isinstance(value, str):
-        return value.strip()
+    if isinstance(value, (str, bool)):
+        return str(value).strip()
     if value is None or value != value:  # null, NaN
         return ""
     # A column of integers with a gap becomes floats in a data frame, and 1 is the same as 1.0.
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))
+    if isinstance(value, (Real, Decimal)):
+        number: Any = value
+        value = int(number) if number == number // 1 and abs(number) < 2**53 else value
     return str(value).strip()
 
 

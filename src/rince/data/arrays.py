@@ -28,6 +28,7 @@ class TensorImages(Items):
         source: fingerprint of the files the pixels were read from; "" if from none.
         image_size: side of the squares that a network is fed, pixels; None: the shorter side.
         marks: what a table says of them.
+        bits: of the files they were read from, see :func:`~rince.data.image.decode.read_image`.
 
     Raises:
         ValueError: wrong shapes or dtypes, or a label outside the taxonomy.
@@ -40,6 +41,7 @@ class TensorImages(Items):
     source: str = ""
     image_size: int | None = None
     marks: Marks | None = None
+    bits: int | None = None
     in_memory = True
 
     def __post_init__(self) -> None:
@@ -65,7 +67,7 @@ class TensorImages(Items):
         size = self.image_size or min(self.pixels.shape[-2:])
         if self.pixels.ndim == 5:
             return InputSpec.clips(self.channels, int(self.pixels.shape[2]), size)
-        return InputSpec.images(self.channels, size)
+        return InputSpec.images(self.channels, size, self.bits)
 
     def subset(self, indices: Indices) -> TensorImages:
         chosen = torch.as_tensor(indices, dtype=torch.int64)

@@ -7,8 +7,9 @@ items are held out for the test, and how a data set is told from another, is dec
 from __future__ import annotations
 
 import copy
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rince.core.checks import RinceError, require, warn
+from rince.core.checks import BadItems, RinceError, require, warn
 from rince.core.digests import content_digest, short_digest
+from rince.core.files import by_suffix, passed_over
 from rince.core.input_spec import InputSpec
 from rince.core.labels import integers
 from rince.data.views import Augmentation, ViewConfig
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 HINT = ". Fix or remove "  # where an error ends and its hint begins
 SPLIT_SEED = 0  # one for all: runs that differ in their seed must share the test items
+_OUT = "them, or leave them out (--skip-unreadable)"
+_SHOWN = 300  # characters of a text: an array of strings is as wide as its longest
 HELD_OUT = ("val", "validation", "valid", "test")  # of a test split; the first there is used
 Indices = Tensor | Sequence[int]
 AnyItems = TypeVar("AnyItems", bound="Items")
@@ -162,7 +166,15 @@ class Items(ABC):
         """What a report shows of some items: (n, H, W, C) uint8 of at most about ``size`` pixels,
         or (n,) strings."""
         keys = self.keys() or [f"{self.noun} {i}" for i in range(len(self))]
-        return np.array([keys[int(i)] for i in indices])
+        return np.array([keys[int(i)][:_SHOWN] for i in indices])
+
+    def read_all(self) -> None:
+        """Read what loading has not read yet, for ``rince check``.
+
+        Raises:
+            BadItems: some cannot be read.
+        """
+        return
 
     # How batches are made of the items (rince.data.batches).
 
@@ -242,6 +254,12 @@ def split_folders(folder: Path) -> tuple[Path, Path] | None:
         return None
     if len(names) > 1:
         warn(f"{folder} holds {' and '.join(names)}: {names[0]} is used for testing")
+    rest = [folder / x for x in sorted(os.listdir(folder)) if not passed_over(x)]
+    others = [x for x in rest if x.name not in ("train", *names)]
+    beside = [f"{x.name}/" for x in others if x.is_dir()][:5]
+    beside += filter(None, [by_suffix(x for x in others if not x.is_dir())])
+    if beside:
+        warn(f"{folder} holds splits; left out beside them: {', '.join(beside)}")
     return folder / "train", folder / names[0]
 
 
@@ -325,14 +343,24 @@ def drop_duplicates(items: AnyItems, against: Items | None = None) -> AnyItems:
     return items.subset(kept)
 
 
-def warn_left_out(reasons: Iterable[str], total: int, what: str) -> None:
-    """Warn of what is left out, and why."""
-    short = [reason.partition(HINT)[0] for reason in reasons]  # the warning says how to fix them
-    if total and len(short) == total:
-        raise RinceError(f"none of the {total} {what} can be read; the first: {short[0]}")
-    if short:
-        more = f" (and {len(short) - 3} more)" if len(short) > 3 else ""
-        warn(f"{len(short)} of {total} {what} are left out: {'; '.join(short[:3])}{more}")
+def report_unreadable(failures: Sequence[RinceError], total: int, what: str, skip: bool) -> None:
+    """Refuse what cannot be read, all of it at once; or warn of what is left out, and why."""
+    if not failures:
+        return
+    short = [str(failure).partition(HINT)[0] for failure in failures]  # said once, at the end
+    if skip and len(short) == total:
+        raise BadItems(f"none of the {total} {what} can be read; the first: {short[0]}", short)
+    most = 3 if skip else 10
+    more = f" (and {len(short) - most} more)" if len(short) > most else ""
+    shown = f"{'; '.join(short[:most])}{more}"
+    if skip:
+        warn(f"{len(short)} of {total} {what} are left out: {shown}")
+    elif len(failures) == 1:
+        raise BadItems(str(failures[0]), short)
+    else:
+        hints = (str(failure).partition(HINT)[2] for failure in failures)
+        hint = next((x for x in hints if not x.startswith("the file,")), _OUT)
+        raise BadItems(f"{len(short)} of {total} {what} cannot be read: {shown}{HINT}{hint}", short)
 
 
 def _hashed_by_class(items: Items, use: str, seed: int) -> list[tuple[int, list[int]]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, require
-from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, others_below
+from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from rince.core.tables import read_table
 from rince.data.image.kind import DIGITS as DIGITS
 from rince.data.image.kind import IMAGES
@@ -65,9 +65,9 @@ def class_tree(data: str, column: str) -> Taxonomy | None:
     return Taxonomy.from_csv(file) if of_classes else None
 
 
-def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]], str]:
+def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a table of the images or videos of a folder, with paths that begin at the
-    table's folder, and what else the folder holds: ``10 .heic, 3 .txt``.
+    table's folder.
     """
     from rince.data.items import split_folders
 
@@ -79,8 +79,8 @@ def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]
     assert kind.suffixes is not None
     sides = split_folders(folder)
     named = [("train", sides[0]), (sides[1].name, sides[1])] if sides else [("", folder)]
-    header, rows = item_rows(named, kind.suffixes, Path(output).expanduser())
-    return header, rows, others_below(folder, kind.suffixes)
+    header, rows = item_rows(named, kind.suffixes, Path(output).expanduser(), kind.noun)
+    return header, rows
 
 
 def kind_named(noun: str) -> Kind:
@@ -146,6 +146,21 @@ def load_splits(
         )
     skip = options.images.skip_unreadable
     return kind.load(Request(data, options, seed, by_time, channels, backbone, skip))
+
+
+def all_items(data: str, options: DataOptions) -> list[Items]:
+    """Training and test items; or all in one, where no class has two.
+
+    Args, Raises: as of :func:`load_splits`.
+    """
+    from rince.data.items import NothingToHoldOut
+
+    try:
+        splits = load_splits(data, options)
+    except NothingToHoldOut:
+        skip = options.images.skip_unreadable
+        return [load_test(data, kind_of(data).noun, options, skip_unreadable=skip)]
+    return [splits.train, splits.test]
 
 
 def load_test(

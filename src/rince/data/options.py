@@ -24,8 +24,11 @@ class ImageOptions(Options):
         test_per_class: the same for the test images.
         cache: keep all images in memory as bytes, at image_size, and augment whole batches: much
             faster for small images. None does so up to 64 pixels.
-        skip_unreadable: leave out images that cannot be read, with a warning; otherwise the
-            first one is an error.
+        skip_unreadable: leave out images and videos that cannot be read, with a warning;
+            otherwise all of them are listed in an error, before any training. --skip-unreadable
+            for short.
+        bits: that are used in files of 16 bits which do not say so themselves, such as 12; None:
+            the fewest of 8, 10, 12, 14 and 16 that hold the highest value of all images.
         drop_duplicates: leave out training images that are byte for byte among the test images, or
             twice in the training images.
         workers: processes that decode images when they are not kept in memory.
@@ -41,6 +44,7 @@ class ImageOptions(Options):
     cache: bool | None = None
     skip_unreadable: bool = False
     drop_duplicates: bool = False
+    bits: int | None = limited(None, low=8, high=16)
     workers: int = limited(2, low=0)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, require, warn
-from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below, passed_over
+from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, chosen_below, passed_over
 from rince.core.tables import TABLE_SUFFIXES, Row, Table, read_table, refuse_rows
 
 if TYPE_CHECKING:
@@ -341,7 +341,7 @@ def split_rows(
 
 
 def item_rows(
-    sides: Sequence[tuple[str, Path]], suffixes: frozenset[str], output: Path
+    sides: Sequence[tuple[str, Path]], suffixes: frozenset[str], output: Path, noun: str = "files"
 ) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a table of the files of class folders.
 
@@ -352,7 +352,7 @@ def item_rows(
     found = [
         (split, file, file.relative_to(root).parts[:-1])
         for split, root in sides
-        for file in files_below(root, suffixes)
+        for file in chosen_below(root, suffixes, noun)
     ]
     if not found:
         where = ", ".join(str(root) for _, root in sides)
@@ -369,7 +369,7 @@ def item_rows(
     base = output.resolve().parent
     rows = [
         [
-            Path(os.path.relpath(file.absolute(), base)).as_posix(),
+            _cell_of(Path(os.path.relpath(file.absolute(), base)).as_posix()),
             *path[:-1],
             *[""] * (depth - max(1, len(path))),
             *path[-1:],
@@ -402,6 +402,11 @@ def seconds(row: Row, name: str) -> float | None:
 
 def _suffix(cell: str) -> str:
     return os.path.splitext(cell)[1].lower()
+
+
+def _cell_of(path: str) -> str:
+    """So that no blank stands at the ends, which a reader of cells takes off."""
+    return path if path == path.strip() else f"./{path}"
 
 
 def _ways(cell: str, base: Path) -> Iterator[Path]:

@@ -22,6 +22,7 @@ from rince.core.pixels import normalisation, normalised
 from rince.data.crops_and_colors import adjusted_colors, resized_crops
 
 _CROP_TRIES = 10  # as torchvision: then the largest centre crop of a legal shape
+_EXTREME = 8  # sides of a picture of which no more than the middle is scaled
 
 
 @dataclass
@@ -206,7 +207,11 @@ def eval_transform(image_size: int) -> Callable[[Tensor], Tensor]:
     def transform(pixels: Tensor) -> Tensor:
         if tuple(pixels.shape[-2:]) == (image_size, image_size):
             return pixels
-        if min(pixels.shape[-2:]) != image_size:
+        short = min(pixels.shape[-2:])
+        if max(pixels.shape[-2:]) > _EXTREME * short:  # a strip would be scaled to a huge one
+            near = [min(x, _EXTREME * short + x % 2) for x in pixels.shape[-2:]]
+            pixels = functional.center_crop(pixels, near)
+        if short != image_size:
             pixels = functional.resize(pixels, [image_size], antialias=True)
         squared: Tensor = functional.center_crop(pixels, [image_size, image_size])
         return squared

@@ -16,12 +16,13 @@ from rince.core.tables import Row, Table, read_table
 from rince.data.items import Marks, Splits
 from rince.data.table import ItemTable, label_columns
 from rince.data.vectors import Vectors
+from rince.evaluation.embeddings import stored_names
 from rince.evaluation.evaluate import draw, evaluate_backbone
 from rince.evaluation.open_world import OpenTest, has_positives, warn_unanswered
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import Array, Evaluation, save_evaluation
 from rince.evaluation.steps import STEPS, measured
-from rince.ranks.readers import some_names
+from rince.ranks.readers import composed, some_names
 
 VECTOR_SUFFIXES = (".npz", ".npy", ".parquet")
 _NAMES = ("path", "text", "name")  # columns that say which item a row is of, the first there
@@ -122,8 +123,7 @@ def _read(file: Path) -> tuple[list[str] | None, Array]:
         with np.load(file, allow_pickle=False) as stored:
             matrices = [name for name in stored.files if stored[name].ndim == 2]
             key = matrices[0] if len(matrices) == 1 else "embeddings"
-            names = list(map(str, stored["paths"])) if "paths" in stored.files else None
-            return names, stored[key]
+            return stored_names(stored), stored[key]
     table = import_extra("pyarrow.parquet", "parquet").read_table(file)
     column = table.column("embedding").to_pylist()
     names = table.column("path").to_pylist() if "path" in table.column_names else None
@@ -151,12 +151,13 @@ def _labelled(file: Path, labels: Path, levels: Sequence[str] | None) -> tuple[V
 def _by_name(table: Table, key: str, names: Sequence[str], file: Path) -> list[Row]:
     rows: dict[str, Row] = {}
     for line, cells in table.rows:
-        name = cells[key]
+        name = composed(cells[key])
         if name in rows:
             raise RinceError(
                 f"{table.file}, line {line}: {name!r} stands in line {rows[name][0]} already"
             )
         rows[name] = (line, cells)
+    names = list(map(composed, names))
     missing = [name for name in names if name not in rows]
     if missing:
         raise RinceError(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -167,10 +168,12 @@ def require_writable(file: Path) -> None:
 
 
 def save_embeddings(embeddings: Embeddings, file: str | Path) -> None:
-    """Write ``paths``, ``embeddings`` (N, D) and ``model`` to a .npz file, or a parquet table.
+    """Write ``paths_json``, ``embeddings`` (N, D) and ``model`` to a .npz file, or a parquet table.
 
-    The table has the columns ``path`` and ``embedding``, a list of D floats, and the model in its
-    metadata. The file is replaced whole or not at all.
+    The paths are one JSON list, ``json.loads(bytes(file["paths_json"]))``: numpy's own strings are
+    all as wide as the longest, and lose NUL characters at their ends. The table has the columns
+    ``path`` and ``embedding``, a list of D floats, and the model in its metadata. The file is
+    replaced whole or not at all.
 
     Raises:
         RinceError, ImportError: as :func:`require_writable`.
@@ -184,7 +187,7 @@ def save_embeddings(embeddings: Embeddings, file: str | Path) -> None:
             np.savez(
                 stream,
                 allow_pickle=False,
-                paths=np.array(embeddings.paths),
+                paths_json=np.frombuffer(json.dumps(embeddings.paths).encode(), np.uint8),
                 embeddings=vectors,
                 model=np.array(embeddings.model),
             )
@@ -218,8 +221,8 @@ def load_embeddings(file: str | Path) -> Embeddings:
     try:
         if file.suffix == ".npz":
             with np.load(file, allow_pickle=False) as stored:
-                paths, vectors, model = (stored[n] for n in ("paths", "embeddings", "model"))
-            return Embeddings(tuple(map(str, paths)), torch.from_numpy(vectors), str(model))
+                paths, vectors = stored_names(stored), torch.from_numpy(stored["embeddings"])
+                return Embeddings(tuple(paths or ()), vectors, str(stored["model"]))
         table = import_extra("pyarrow.parquet", "parquet").read_table(file)
         flat = table.column("embedding").combine_chunks().flatten().to_numpy()
         vectors = torch.from_numpy(flat.copy()).view(len(table), -1)
@@ -232,6 +235,13 @@ def load_embeddings(file: str | Path) -> Embeddings:
             f"{file} is damaged, or was not written by `rince embed` ({type(error).__name__}: "
             f"{error}): write it again"
         ) from error
+
+
+def stored_names(stored: Mapping[str, Any]) -> list[str] | None:
+    """The names in a .npz file, of earlier versions and other programs too; None: it has none."""
+    if "paths_json" in stored:
+        return list(map(str, json.loads(bytes(stored["paths_json"]))))
+    return list(map(str, stored["paths"])) if "paths" in stored else None
 
 
 def _require_suffix(file: Path) -> None:

@@ -153,8 +153,9 @@ def extract_features(
                         else str(type(output))
                     ),
                 )
-                features.append(output.float())
-                labels.append(batch_labels.cpu())
+                # Copies: a tensor of a loader's worker would keep a file open each.
+                features.append(output.float().clone())
+                labels.append(batch_labels.cpu().clone())
     finally:
         for module, mode in modes:
             module.training = mode

@@ -100,8 +100,8 @@ class ImageEncoder:
         """The same for two encoders that give the same numbers for the same file."""
         spec = self.spec
         facts = (self.backbone, spec.channels, spec.size, self.mean, self.std)
-        of_clips = (spec.frames, self.stride, self.frame_size)
-        return fingerprint((*facts, *(x for x in of_clips if x is not None)), self.module)
+        optional = (spec.frames, self.stride, self.frame_size, spec.bits)
+        return fingerprint((*facts, *(x for x in optional if x is not None)), self.module)
 
     def save(self, folder: str | Path) -> None:
         """:func:`save_exported`."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
-from rince.core.files import IMAGE_SUFFIXES, passed_over
+from rince.core.files import IMAGE_SUFFIXES, by_suffix, passed_over
 from rince.core.labels import as_array, integers
 from rince.core.tables import as_cell
 
@@ -131,7 +131,7 @@ def class_folders(folder: Path, path: Names, empty: list[Path] | None = None) ->
     if len(path) > MAX_DEPTH:
         raise RinceError(f"folders are nested more than {MAX_DEPTH} deep (a link loop?): {folder}")
     inside: list[str] = []
-    image, others = "", 0
+    image, others = "", []
     with os.scandir(folder) as entries:
         for entry in entries:
             if passed_over(entry.name):
@@ -141,7 +141,7 @@ def class_folders(folder: Path, path: Names, empty: list[Path] | None = None) ->
             elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
                 image = entry.name
             else:
-                others += 1
+                others.append(Path(entry.path))
     if image and inside:
         raise RinceError(
             f"{folder} holds both images ({image}) and folders ({some_names(sorted(inside))}); "
@@ -157,7 +157,7 @@ def class_folders(folder: Path, path: Names, empty: list[Path] | None = None) ->
     elif not inside and empty is not None:
         empty.append(folder)
     elif not inside:
-        what = f"holds {others} files but no image" if others else "is empty"
+        what = f"holds no image, but {by_suffix(others)}" if by_suffix(others) else "is empty"
         raise RinceError(
             f"{folder} {what}; a class folder needs at least one image "
             f"({', '.join(sorted(IMAGE_SUFFIXES))})"

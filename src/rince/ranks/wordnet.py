@@ -5,7 +5,9 @@ Reads WordNet's own database files, whose format is described in its manual page
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError
+from rince.core.tables import read_lines
 
 # Where WordNet itself says that it is, Debian's wordnet-base, and WordNet's own installer.
 PLACES = ("$WNSEARCHDIR", "/usr/share/wordnet", "/usr/local/WordNet-3.0/dict")
@@ -22,6 +25,7 @@ ENDINGS = (
     *(("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh")),
     *(("men", "man"), ("ies", "y"), ("s", "")),
 )
+_MOST_FORMS = 1000  # of a name of several words
 FAR = 10_000  # more than any path; small enough to add two
 
 
@@ -32,8 +36,9 @@ class WordNetNouns:
     ImageNet id such as n02123045, which are of WordNet 3.0.
 
     Args:
-        folder: holds ``index.noun`` and ``data.noun``; None looks in ``$WNSEARCHDIR``,
-            ``/usr/share/wordnet`` (Debian's wordnet-base) and ``/usr/local/WordNet-3.0/dict``.
+        folder: holds ``index.noun``, ``data.noun`` and ``noun.exc``; None looks in
+            ``$WNSEARCHDIR``, ``/usr/share/wordnet`` (Debian's wordnet-base) and
+            ``/usr/local/WordNet-3.0/dict``.
 
     Raises:
         RinceError: no such files.
@@ -54,12 +59,21 @@ class WordNetNouns:
     def senses(self, name: str) -> list[int]:
         """Senses of a noun, the most frequent first; none if WordNet does not know it.
 
-        Upper and lower case are the same, and a plural finds its singular.
+        Upper and lower case are the same, a blank, a hyphen and an underscore are, and a plural
+        finds its singular: by ``noun.exc`` if it is irregular, each word of several too.
         """
-        word = name.strip().lower().replace(" ", "_")
-        words = [word, word.replace("_", "-"), word.replace("-", "_")]
-        words += [word[: -len(end)] + new for end, new in ENDINGS if word.endswith(end)]
-        return next((self._index[w] for w in words if w in self._index), [])
+        whole = "_".join(name.lower().split())
+        parts = re.split("([-_])", whole)
+        many = itertools.product(*map(self._singulars, parts)) if len(parts) > 1 else ()
+        words = [*self._singulars(whole), *map("".join, itertools.islice(many, _MOST_FORMS))]
+        forms = (form for word in words for form in (word, _joined(word)))
+        return next((self._index[form] for form in forms if form in self._index), [])
+
+    def _singulars(self, word: str) -> list[str]:
+        """A word itself, and what it may be the plural of."""
+        rules = () if word.endswith("ss") else ENDINGS
+        regular = [word[: -len(end)] + new for end, new in rules if word.endswith(end)]
+        return [word, *self._irregular.get(word, ()), *regular]
 
     def exists(self, sense: int) -> bool:
         """Whether a sense begins at this byte."""
@@ -116,8 +130,9 @@ class WordNetNouns:
 
     @cached_property
     def _index(self) -> dict[str, list[int]]:
-        """Noun, in lower case with underscores -> its senses."""
-        senses = {}
+        """Noun, in lower case with underscores -> its senses; and as it is written in one."""
+        senses: dict[str, list[int]] = {}
+        joined: dict[str, list[int]] = {}
         with (self.folder / "index.noun").open(encoding="utf-8", errors="replace") as stream:
             for line in stream:
                 if line.startswith(" "):  # the licence
@@ -125,4 +140,17 @@ class WordNetNouns:
                 # noun, n, number of senses, ..., and the offsets of the senses at the end
                 fields = line.split()
                 senses[fields[0]] = [int(offset) for offset in fields[-int(fields[2]) :]]
-        return senses
+                joined.setdefault(_joined(fields[0]), senses[fields[0]])
+        return joined | senses
+
+    @cached_property
+    def _irregular(self) -> dict[str, list[str]]:
+        """Plural -> its singulars, from ``noun.exc``, which small databases lack."""
+        file = self.folder / "noun.exc"
+        lines = read_lines(file, "irregular plurals") if file.is_file() else []
+        return {plural: singulars for plural, *singulars in (line.split() for _, line in lines)}
+
+
+def _joined(word: str) -> str:
+    """Without the characters in which spellings of one noun differ."""
+    return re.sub(r"[-_.]", "", word)

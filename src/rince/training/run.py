@@ -113,6 +113,8 @@ def train(
     if splits is None and is_first_process() and (advice := kind.advice(config.data, config)):
         print(f"note: {advice}")
     splits = splits or load_splits(config, kind=kind)
+    # What the data decided is what their evaluation reads by.
+    config = replace(config, images=replace(config.images, bits=splits.spec.bits))
     trainer = _trainer(config, folder, splits)
     config = config.sized(len(splits.train), trainer.world_size)
     ranks = rank_source(config, splits.train)

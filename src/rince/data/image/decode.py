@@ -3,68 +3,103 @@
 from __future__ import annotations
 
 import itertools
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require, warn
-from rince.data.items import HINT, warn_left_out
+from rince.core.files import HEIC_SUFFIXES
+from rince.data.image.depth import as_bytes, is_deep, used_bits
+from rince.data.items import HINT, report_unreadable
+from rince.data.threads import in_threads
 from rince.data.views import eval_transform
 
 if TYPE_CHECKING:
     from PIL import Image
 
 OnUnreadable = Literal["error", "skip"]
-_PROGRESS_FROM = 2000  # files
-_SLICE = 1024  # files decoded between two looks at what went wrong
-_T = TypeVar("_T")
+_ORIENTATION = 0x0112  # of EXIF
 
 
-def read_image(path: str | Path, channels: int = 3, at_least: int | None = None) -> Tensor:
-    """(C, H, W) uint8 of a file: turned as its EXIF data say, transparency on white, 16 bits cut to
-    8, of an animation the first frame.
+def read_image(
+    path: str | Path, channels: int = 3, at_least: int | None = None, bits: int | None = None
+) -> Tensor:
+    """(C, H, W) uint8 of a file: turned as its EXIF data say, transparency on white, of an
+    animation or several pages the first, with a warning. ``.heic`` needs the extra ``heic``.
 
     Args:
         at_least: pixels of the shorter side that are enough; large JPEGs are then decoded at a
             half, a quarter or an eighth of their size, several times faster.
+        bits: that are used in files of 16 bits, where they do not say so themselves, 8 to 16;
+            None: 16, with a warning if that makes an image nearly black.
     """
+    with _opened(path) as image:
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))
+        return picture_pixels(image, channels, bits)
+
+
+def bits_of(path: str, *, only_deep: bool = False) -> int:
+    """Decode a file as small as it goes; how many bits its values take, see
+    :func:`~rince.data.image.depth.used_bits`; 0 of 8 bits, which ``only_deep`` does not decode.
+
+    Raises:
+        RinceError: as :func:`read_image`.
+    """
+    with _opened(path) as image:
+        if is_deep(image):
+            return used_bits(image)
+        if not only_deep:
+            image.draft(None, (1, 1))
+            picture_pixels(image, 3)
+        return 0
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """A file of Pillow's; whatever goes wrong inside is told with its name."""
     pil = import_extra("PIL.Image", "train")
     try:
+        if str(path).lower().endswith(HEIC_SUFFIXES):
+            import_extra("pillow_heif", "heic").register_heif_opener()
         with pil.open(path) as image:
-            if at_least is not None:
-                image.draft(None, (at_least, at_least))
-            return picture_pixels(image, channels)
+            yield image
     except Exception as error:  # Pillow raises whatever its decoders do
         reason = "Pillow does not know it as an image" if "identify" in str(error) else str(error)
         raise RinceError(
             f"cannot read {path}: {reason or type(error).__name__}{HINT}the file, or leave out "
-            f"unreadable images (images.skip_unreadable)"
+            f"unreadable images (--skip-unreadable)"
         ) from error
 
 
-def picture_pixels(image: Image.Image, channels: int) -> Tensor:
+def picture_pixels(image: Image.Image, channels: int, bits: int | None = None) -> Tensor:
     """(C, H, W) uint8 of a picture of Pillow's: upright, transparency on white, 8 bits."""
     operations = import_extra("PIL.ImageOps", "train")
-    upright = operations.exif_transpose(image)
-    pixels = torch.from_numpy(np.array(_eight_bit(upright, "L" if channels == 1 else "RGB")))
+    if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: a photo with extras
+        warn("an image is animated, or has several pages: the first one is read")
+    # First: to look for EXIF data decodes a PNG, and then nothing tells how deep it was.
+    flat = _eight_bit(image, "L" if channels == 1 else "RGB", bits)
+    turned, flat.info = _orientation(image), {}
+    flat.getexif()[_ORIENTATION] = turned
+    pixels = torch.from_numpy(np.array(operations.exif_transpose(flat)))
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
-def read_fitted(path: str | Path, image_size: int, channels: int = 3) -> Tensor:
+def read_fitted(
+    path: str | Path, image_size: int, channels: int = 3, bits: int | None = None
+) -> Tensor:
     """(C, S, S) uint8 for evaluation: shorter side to ``image_size``, central square.
 
     The one way for known classes and outliers alike, in memory or not: a detector must not tell
     them apart by how they were decoded.
     """
     # Twice the size leaves the antialiased resize something to average over.
-    pixels = read_image(path, channels, at_least=2 * image_size)
+    pixels = read_image(path, channels, at_least=2 * image_size, bits=bits)
     return eval_transform(image_size)(pixels)
 
 
@@ -74,6 +109,7 @@ def fitted_batches(
     channels: int,
     batch_size: int,
     on_unreadable: OnUnreadable = "error",
+    bits: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Image files as they are evaluated, a batch at a time, decoded in threads meanwhile.
 
@@ -81,85 +117,70 @@ def fitted_batches(
         (B, C, S, S) uint8, and the positions (B,) int64 in ``paths``; those that cannot be read
         are missing, with a warning at the end.
     """
-    fitted = _fitted(paths, image_size, channels, on_unreadable)
+    fitted = _fitted(paths, image_size, channels, on_unreadable, bits)
     while batch := list(itertools.islice(fitted, batch_size)):
         positions, pixels = zip(*batch, strict=True)
         yield torch.stack(pixels), torch.tensor(positions, dtype=torch.int64)
 
 
 def decode_all(
-    paths: Sequence[str], image_size: int, channels: int, on_unreadable: OnUnreadable
+    paths: Sequence[str],
+    image_size: int,
+    channels: int,
+    on_unreadable: OnUnreadable,
+    bits: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(N, C, S, S) uint8 of the readable files, and their positions."""
+    """(N, C, S, S) uint8 of the readable files, and their positions.
+
+    Raises:
+        BadItems: files that cannot be read, all of them, unless skipping; no readable file at all.
+    """
     require(image_size >= 1, f"image_size must be at least 1 pixel, got {image_size}")
     pixels = torch.empty(len(paths), channels, image_size, image_size, dtype=torch.uint8)
     kept: list[int] = []
-    for index, image in _fitted(paths, image_size, channels, on_unreadable):
+    for index, image in _fitted(paths, image_size, channels, on_unreadable, bits):
         pixels[len(kept)] = image
         kept.append(index)
     return pixels[: len(kept)], torch.tensor(kept, dtype=torch.int64)
 
 
-def in_threads(work: Callable[[str], _T], paths: Sequence[str], what: str) -> Iterator[_T]:
-    """Results in order, with a progress bar where it takes a while and somebody looks."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    hidden = len(paths) < _PROGRESS_FROM or not sys.stderr.isatty()
-    with (
-        Progress(console=Console(stderr=True), disable=hidden, transient=True) as progress,
-        ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool,
-    ):
-        task = progress.add_task(f"{what} images", total=len(paths))
-        for start in range(0, len(paths), _SLICE):
-            for result in pool.map(work, paths[start : start + _SLICE]):
-                progress.advance(task)
-                yield result
-
-
 def _fitted(
-    paths: Sequence[str], image_size: int, channels: int, on_unreadable: OnUnreadable
+    paths: Sequence[str],
+    image_size: int,
+    channels: int,
+    on_unreadable: OnUnreadable,
+    bits: int | None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Position and (C, S, S) uint8 pixels of the readable files, in order."""
 
-    def decode(path: str) -> Tensor | RinceError:
-        try:
-            return read_fitted(path, image_size, channels)
-        except RinceError as error:
-            if on_unreadable == "error":
-                raise
-            return error
+    def decode(path: str) -> Tensor:
+        return read_fitted(path, image_size, channels, bits)
 
     failures: list[RinceError] = []
-    for index, result in enumerate(in_threads(decode, paths, "reading")):
+    for index, result in enumerate(in_threads(decode, paths, "reading images")):
         if isinstance(result, RinceError):
             failures.append(result)
         else:
             yield index, result
-    warn_left_out(map(str, failures), len(paths), "images")
+    report_unreadable(failures, len(paths), "images", on_unreadable == "skip")
 
 
-def _warn_of_dark(bits: int) -> None:
-    # Without the file's name: Python shows the same warning once.
-    warn(
-        f"an image of 16 bits holds no value above {2**bits - 1}, as {bits} bits in a file of 16 "
-        f"do: it is read as nearly black. If that is what they are, multiply such files by "
-        f"{2 ** (16 - bits)} first"
-    )
+def _orientation(image: Image.Image) -> int:
+    """1 to 8, as a camera was held."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # cameras, editors and messengers write anything
+        warn("the EXIF data of an image are damaged: it is read as it is stored, not turned")
+        return 1
 
 
-def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
+def _eight_bit(image: Image.Image, mode: str, bits: int | None) -> Image.Image:
     from PIL import Image
 
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range; save it as PNG")
-    if image.mode.startswith("I"):  # Pillow's own conversion would clip 16 bits at 255
-        deep = np.asarray(image).astype(np.float64).clip(0, 65535)
-        # 32 bits may hold bytes as well (exports of arrays), which would all become black.
-        scale = 1 if image.mode == "I" and deep.max() <= 255 else 257
-        if scale == 257 and 0 < deep.max() < 2**14:
-            _warn_of_dark(max(10, int(deep.max()).bit_length()))
-        image = Image.fromarray((deep / scale).round().astype(np.uint8))
+    if is_deep(image):
+        image = as_bytes(image, bits)
+    if image.mode in ("RGBa", "La"):
+        image = image.convert(image.mode.upper())
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

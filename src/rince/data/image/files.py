@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,18 +14,20 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.digests import content_digest, digest
-from rince.core.files import IMAGE_SUFFIXES, by_suffix, files_below
+from rince.core.files import IMAGE_SUFFIXES, by_suffix, chosen_below, files_below, warn_left_out
 from rince.core.input_spec import InputSpec
 from rince.data.arrays import TensorImages
 from rince.data.image.decode import (
     OnUnreadable,
+    bits_of,
     decode_all,
-    in_threads,
     read_fitted,
     read_image,
 )
-from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels, warn_left_out
+from rince.data.image.depth import DEEP_SUFFIXES
+from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels, report_unreadable
 from rince.data.table import with_further
+from rince.data.threads import in_threads
 from rince.data.views import ViewConfig, evaluation_pixels, image_views, view_pixels
 from rince.ranks.readers import Names, checked_paths, class_folders
 from rince.ranks.taxonomy import Taxonomy, tree_of_folders
@@ -45,6 +48,7 @@ class FileImages(Items):
         image_size: side of the squares that a network is fed, pixels.
         names: (N,) of the files, the same wherever they lie; None: their classes and file names.
         marks: what a table says of them.
+        bits: see :func:`~rince.data.image.decode.read_image`.
 
     Raises:
         ValueError: wrong shapes or dtypes, or a label outside the taxonomy.
@@ -58,6 +62,7 @@ class FileImages(Items):
     image_size: int = IMAGE_SIZE
     names: tuple[str, ...] | None = None
     marks: Marks | None = None
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         require(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
@@ -107,16 +112,15 @@ class FileImages(Items):
                     labels.append(label)
                 else:
                     others.append(file)
-        if left_out := by_suffix(others):
-            warn(f"{folder}: {len(paths)} images; left out, as they are none: {left_out}")
+        warn_left_out(folder, len(paths), "images", others)
         images = cls(
             tuple(paths), torch.tensor(labels, dtype=torch.int64), taxonomy, folder.name, channels
         )
-        return images.readable() if on_unreadable == "skip" else images
+        return images.readable("skip") if on_unreadable == "skip" else images
 
     @property
     def spec(self) -> InputSpec:
-        return InputSpec.images(self.channels, self.image_size)
+        return InputSpec.images(self.channels, self.image_size, self.bits)
 
     def __getitem__(self, index: int) -> Tensor:
         """Decode one image, (C, H, W) uint8 in full resolution.
@@ -124,7 +128,7 @@ class FileImages(Items):
         Raises:
             RinceError: the file cannot be read.
         """
-        return read_image(self.paths[index], self.channels)
+        return read_image(self.paths[index], self.channels, bits=self.bits)
 
     def keys(self) -> list[str]:
         """``group/class/file`` of every image: the same wherever the folder lies."""
@@ -158,12 +162,15 @@ class FileImages(Items):
         marks = self.marks and self.marks.of(chosen)
         return replace(self, paths=paths, labels=self.labels[chosen], names=names, marks=marks)
 
-    def readable(self) -> FileImages:
-        """Decode every file and leave out, with a warning, those that fail."""
-        results = in_threads(lambda path: _failure(path, self.channels), self.paths, "checking")
-        failures = {i: failure for i, failure in enumerate(results) if failure is not None}
-        warn_left_out(map(str, failures.values()), len(self), "images")
-        return self.subset([i for i in range(len(self)) if i not in failures])
+    def readable(self, on_unreadable: OnUnreadable = "error") -> FileImages:
+        """Decode every file: refuse, or leave out, those that fail, and decide the bits.
+
+        Raises:
+            BadItems: as :func:`loaded`.
+        """
+        (files,) = loaded([self], False, on_unreadable)
+        assert isinstance(files, FileImages)
+        return files
 
     def preload(self, image_size: int, on_unreadable: OnUnreadable = "error") -> TensorImages:
         """Decode everything once: shorter side to ``image_size``, central square.
@@ -173,20 +180,19 @@ class FileImages(Items):
             on_unreadable: what to do about files that cannot be read; "skip" warns.
 
         Raises:
-            RinceError: the first unreadable file, unless skipping; no readable file at all.
+            BadItems: as :func:`loaded`.
         """
-        pixels, kept = decode_all(self.paths, image_size, self.channels, on_unreadable)
-        of_files = self.subset(kept)
-        source, marks = of_files.fingerprint(), of_files.marks
-        return TensorImages(pixels, of_files.labels, self.taxonomy, self.name, source, marks=marks)
+        (images,) = loaded([replace(self, image_size=image_size)], True, on_unreadable)
+        assert isinstance(images, TensorImages)
+        return images
 
     def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
         small = self.subset(indices).preload(min(size, 64))
         return small.thumbnails(range(len(small)), size)
 
     def fitted(self, rows: slice) -> Tensor:
-        paths = self.paths[rows]
-        return torch.stack([read_fitted(path, self.image_size, self.channels) for path in paths])
+        how = self.image_size, self.channels, self.bits
+        return torch.stack([read_fitted(path, *how) for path in self.paths[rows]])
 
     def network_inputs(self, fitted: Tensor) -> Tensor:
         return evaluation_pixels(fitted)
@@ -199,21 +205,77 @@ class FileImages(Items):
 
 
 def image_files(path: str | Path) -> list[str]:
-    """All images below a folder, whatever its structure, sorted; hidden ones are left out."""
+    """All images below a folder, whatever its structure, sorted; other files are warned of."""
     if not Path(path).is_dir():
         raise RinceError(f"{path} is not a folder of images")
-    files = [str(file) for file in files_below(Path(path), IMAGE_SUFFIXES)]
+    files = list(map(str, chosen_below(Path(path), IMAGE_SUFFIXES, "images")))
     if not files:
-        raise RinceError(f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        other = by_suffix(files_below(Path(path), None)) or "nothing else"
+        raise RinceError(
+            f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}), but {other}"
+        )
     return files
 
 
-def _failure(path: str, channels: int) -> RinceError | None:
-    try:
-        read_image(path, channels)
-    except RinceError as error:
-        return error
-    return None
+def loaded(
+    parts: Sequence[FileImages], in_memory: bool, on_unreadable: OnUnreadable
+) -> list[Items]:
+    """Decode every file of both splits once, before anything else is done with them.
+
+    Which cannot be read is said of all in one message, and how many bits are used in files of 16 is
+    decided for all together.
+
+    Args:
+        parts: with the same sizes. in_memory: keep the pixels, at the parts' ``image_size``.
+        on_unreadable: "skip" leaves out, with a warning, what cannot be read.
+
+    Raises:
+        BadItems: what cannot be read, unless skipping; or nothing can.
+    """
+    paths = [path for part in parts for path in part.paths]
+    bits, size = parts[0].bits, parts[0].image_size
+    looked = list(range(len(paths)))
+    if in_memory:  # the others are read below
+        deep = [i for i in looked if Path(paths[i]).suffix.lower() in DEEP_SUFFIXES]
+        looked = deep if bits is None else []
+    found = in_threads(
+        partial(bits_of, only_deep=in_memory), [paths[i] for i in looked], "checking images"
+    )
+    by_file = dict(zip(looked, found, strict=True))
+    if bits is None:
+        used = max((x for x in by_file.values() if isinstance(x, int)), default=0)
+        bits = used or None
+        if 0 < used < 16:
+            warn(
+                f"{parts[0].name}: no image of 16 bits holds a value above {2**used - 1}: they are "
+                f"read as images of {used} bits. If they are not, give their number (images.bits)"
+            )
+    failures = [x for x in by_file.values() if isinstance(x, RinceError)]
+    pixels = None
+    if in_memory:
+        pixels, kept = decode_all(paths, size, parts[0].channels, on_unreadable, bits)
+    else:
+        report_unreadable(failures, len(paths), "images", on_unreadable == "skip")
+        kept = torch.tensor(
+            [i for i, x in by_file.items() if isinstance(x, int)], dtype=torch.int64
+        )
+    result: list[Items] = []
+    first = 0
+    for part in parts:
+        rows = ((kept >= first) & (kept < first + len(part))).nonzero()[:, 0]
+        files = replace(part, bits=bits).subset(kept[rows] - first)
+        first += len(part)
+        if pixels is None:
+            result.append(files)
+        else:
+            of_part = pixels[int(rows[0]) : int(rows[-1]) + 1] if len(rows) else pixels[:0]
+            source, labels = files.fingerprint(), files.labels
+            result.append(
+                TensorImages(
+                    of_part, labels, part.taxonomy, part.name, source, marks=files.marks, bits=bits
+                )
+            )
+    return result
 
 
 def _labels_of_folders(

@@ -61,22 +61,24 @@ def embedding_inputs(
 
     spec = encoder.spec
     mode: OnUnreadable = "skip" if skip else "error"
-    for pixels, positions in fitted_batches(names, spec.size, spec.channels, batch_size, mode):
+    fitted = fitted_batches(names, spec.size, spec.channels, batch_size, mode, spec.bits)
+    for pixels, positions in fitted:
         yield [names[i] for i in positions.tolist()], pixels
 
 
 def usage(encoder: Any) -> str:
     """How to feed an encoder of images."""
     size, mode = encoder.spec.size, "L" if encoder.spec.channels == 1 else "RGB"
+    highest = 2 ** (encoder.spec.bits or 16) - 1
     rows = (
         f"shorter side scaled to {size} pixels (bilinear, antialiased: Pillow's `BILINEAR`), the "
         f"longer one in proportion, rounded down; then the central square, from "
         f"`round((side - {size}) / 2)` on",
         f"decoding | in this order: the first frame of an animation; JPEGs by Pillow's "
         f"`draft(None, ({2 * size}, {2 * size}))`; turned upright as EXIF says "
-        f"(`ImageOps.exif_transpose`); 16 bits a pixel divided by 257 and rounded; what is "
-        f"transparent, also in a palette, laid on white (`convert('RGBA')`, `alpha_composite`); "
-        f"CMYK, palettes and all others by `convert('{mode}')`",
+        f"(`ImageOps.exif_transpose`); values of files of 16 bits times 255 / {highest}, rounded; "
+        f"what is transparent, also in a palette, laid on white (`convert('RGBA')`, "
+        f"`alpha_composite`); CMYK, palettes and all others by `convert('{mode}')`",
     )
     return pixel_usage(encoder, " |\n| ".join(rows))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from rince.core.checks import RinceError, import_extra
 from rince.core.files import IMAGE_SUFFIXES, passed_over
 from rince.data.arrays import TensorImages, unlabelled
 from rince.data.image.decode import OnUnreadable, decode_all
-from rince.data.image.files import IMAGE_SIZE, FileImages, image_files
+from rince.data.image.files import IMAGE_SIZE, FileImages, image_files, loaded
 from rince.data.image.kind import DIGITS
 from rince.data.image.named import NAMED, load_named
 from rince.data.items import Items, Splits, chosen_items, split_by_hash, split_folders
@@ -44,7 +45,7 @@ def load_dataset(request: Request) -> Splits:
     else:
         files = _folder_splits(request)
     train_files, test_files = chosen_items(*files, images, request.seed)
-    return Splits(_kept(train_files, request), _kept(test_files, request))
+    return Splits(*_kept([train_files, test_files], request))
 
 
 def load_test_images(request: Request) -> Items:
@@ -52,11 +53,12 @@ def load_test_images(request: Request) -> Items:
     with splits those of the test.
     """
     if is_table(request.data):
-        return _kept(_of_rows(request, _image_table(request).test_rows()), request)
+        return _kept([_of_rows(request, _image_table(request).test_rows())], request)[0]
     folder = _existing_folder(request.data)
     splits = split_folders(folder)
     images = FileImages.from_folder(splits[1] if splits else folder, channels=request.channels)
-    return _kept(replace(images, name=folder.resolve().name, image_size=_size(request)), request)
+    named = replace(images, name=folder.resolve().name, image_size=_size(request))
+    return _kept([named], request)[0]
 
 
 def load_outlier_images(request: Request, items: Items) -> Items:
@@ -66,12 +68,17 @@ def load_outlier_images(request: Request, items: Items) -> Items:
         pixels = digits_outliers(size, channels)
     else:
         mode: OnUnreadable = "skip" if request.skip_unreadable else "error"
-        pixels = load_outliers(Path(request.data).expanduser(), size, channels, mode)
+        folder = Path(request.data).expanduser()
+        pixels = load_outliers(folder, size, channels, mode, items.spec.bits)
     return unlabelled(pixels, items.taxonomy)
 
 
 def load_outliers(
-    path: str | Path, image_size: int, channels: int = 3, on_unreadable: OnUnreadable = "error"
+    path: str | Path,
+    image_size: int,
+    channels: int = 3,
+    on_unreadable: OnUnreadable = "error",
+    bits: int | None = None,
 ) -> Tensor:
     """All images below a folder, whatever its structure, without labels.
 
@@ -82,7 +89,7 @@ def load_outliers(
     Raises:
         RinceError: no such folder, no image in it, or one that cannot be read.
     """
-    return decode_all(image_files(path), image_size, channels, on_unreadable)[0]
+    return decode_all(image_files(path), image_size, channels, on_unreadable, bits)[0]
 
 
 def digits_outliers(image_size: int, channels: int = 1) -> Tensor:
@@ -113,12 +120,12 @@ def _size(request: Request) -> int:
     return request.options.images.image_size or IMAGE_SIZE
 
 
-def _kept(images: FileImages, request: Request) -> Items:
-    """In memory, if they are small or that is asked for."""
-    size, cache, skip = images.image_size, request.options.images.cache, request.skip_unreadable
-    if size <= CACHE_UP_TO if cache is None else cache:
-        return images.preload(size, "skip" if skip else "error")
-    return images.readable() if skip else images
+def _kept(parts: Sequence[FileImages], request: Request) -> list[Items]:
+    """All read once, and kept in memory if they are small or that is asked for."""
+    options = request.options.images
+    in_memory = parts[0].image_size <= CACHE_UP_TO if options.cache is None else options.cache
+    known = [replace(images, bits=options.bits) for images in parts]
+    return loaded(known, in_memory, "skip" if request.skip_unreadable else "error")
 
 
 def _image_table(request: Request) -> ItemTable:

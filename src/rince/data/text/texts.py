@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rince.core.digests import content_digest, digest
 from rince.core.input_spec import InputSpec
-from rince.data.items import Indices, Items, Marks, Thumbnails
+from rince.data.items import Indices, Items, Marks
 from rince.models.texts import tokenise
 from rince.ranks.taxonomy import Taxonomy
-
-_SHOWN = 300  # characters of a text in a report
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +67,6 @@ class Texts(Items):
     def content_hashes(self) -> Iterator[bytes]:
         for text in self.texts:
             yield content_digest(text.encode())
-
-    def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
-        return np.array([text[:_SHOWN] for text in self.subset(indices).texts])
 
     def batch(self, indices: Tensor) -> Tensor:
         return self.tokens[indices]

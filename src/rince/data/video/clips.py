@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rince.core.checks import RinceError
 from rince.core.digests import digest
 from rince.core.input_spec import InputSpec
 from rince.data.arrays import as_pictures
-from rince.data.items import Indices, Items, Marks, Thumbnails, warn_left_out
+from rince.data.items import Indices, Items, Marks, Thumbnails, report_unreadable
+from rince.data.threads import in_threads
 from rince.data.video.cache import ClipCache
 from rince.data.video.decode import read_frames
 from rince.data.views import BatchAugmentation, ViewConfig, eval_transform, evaluation_pixels
@@ -91,22 +91,30 @@ class VideoClips(Items):
             **{n: getattr(self, n)[chosen] for n in ("starts", "steps", "clip_times", "labels")},
         )
 
-    def readable(self) -> VideoClips:
-        """Decode every clip (into the cache, if there is one); leave out, with a warning, those
-        that fail.
+    def readable(self, *, skip: bool, whole: bool = True) -> VideoClips:
+        """Decode clips once, into the cache if there is one.
+
+        Args:
+            skip: leave out, with a warning, those that fail.
+            whole: decode all. Otherwise the last one of each file, which shows whether the file was
+                cut short.
 
         Raises:
-            RinceError: none can be read.
+            BadItems: some cannot be read, unless skipping; or none can.
         """
-        kept, reasons = [], []
-        for index in range(len(self)):
-            try:
-                self[index]
-                kept.append(index)
-            except RinceError as error:
-                reasons.append(str(error))
-        warn_left_out(reasons, len(self), "clips")
-        return self.subset(kept)
+
+        def look(index: int) -> None:
+            self[index]
+
+        last = {path: index for index, path in enumerate(self.paths)}
+        looked = range(len(self)) if whole else sorted(last.values())
+        results = zip(looked, in_threads(look, looked, "checking clips"), strict=True)
+        failures = {i: x for i, x in results if x is not None}
+        report_unreadable([*failures.values()], len(looked), "clips", skip)
+        return self.subset([i for i in range(len(self)) if i not in failures])
+
+    def read_all(self) -> None:
+        self.readable(skip=False)
 
     def fingerprint(self) -> str:
         """Of names, labels, times and shape of the clips, not their pixels."""

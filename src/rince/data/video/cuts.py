@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
-from rince.data.items import HINT, warn_left_out
+from rince.data.items import HINT, report_unreadable
 from rince.data.video.decode import VideoInfo, probe, read_frames
 
 
@@ -53,9 +53,10 @@ def decoded_clips(
         ``FILE@START`` in seconds, and (C, T, size, size) uint8.
 
     Raises:
-        RinceError: the first such file, unless skipping; nothing can be read.
+        BadItems: all such files, at the end, unless skipping; nothing can be read.
     """
-    reasons, count = [], 0
+    failures: list[RinceError] = []
+    count = 0
     for file in files:
         try:
             info = probe(file)
@@ -70,10 +71,8 @@ def decoded_clips(
                 yield f"{file}@{start:.3f}", read_frames(file, times, size, channels)
                 count += 1
         except RinceError as error:
-            if not skip:
-                raise
-            reasons.append(str(error))
-    warn_left_out(reasons, count + len(reasons), "clips")
+            failures.append(error)
+    report_unreadable(failures, count + len(failures), "clips", skip)
 
 
 def _spread(count: int, most: int) -> list[int]:

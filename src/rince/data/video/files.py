@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rince.core.checks import RinceError, require, warn
-from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below
+from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, chosen_below, files_below
 from rince.core.tables import read_lines, read_table, refuse_rows
 from rince.data.items import Marks, split_folders
 from rince.data.table import is_table, path_column, read_items, seconds
+from rince.ranks.readers import composed
 
 TABLE = "clips.csv"
 
@@ -132,14 +134,14 @@ def video_files(path: str | Path) -> list[str]:
         return [str(root)]
     if not root.is_dir():
         raise RinceError(f"{path} is neither a video nor a folder of videos")
-    files = [str(file) for file in files_below(root, VIDEO_SUFFIXES) if file.is_file()]
+    files = [str(x) for x in chosen_below(root, VIDEO_SUFFIXES, "videos") if x.is_file()]
     if not files:
         raise RinceError(f"{path} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
     return files
 
 
 def _from_tree(root: Path, prefix: str, test: bool | None) -> Iterator[VideoFile]:
-    for path in files_below(root, VIDEO_SUFFIXES):
+    for path in chosen_below(root, VIDEO_SUFFIXES, "videos"):
         parts = path.relative_to(root).parts
         key = prefix + "/".join(parts)
         yield VideoFile(path, key, source=key, label=parts[:-1], test=test)
@@ -181,34 +183,38 @@ def _from_table(folder: Path) -> Iterator[VideoFile]:
 
 
 def _by_split_files(files: Sequence[VideoFile], folder: Path, split: int) -> Iterator[VideoFile]:
-    """The sides that UCF101's or HMDB51's files give; videos that they do not name are dropped."""
-    sides: dict[str, bool] = {}  # class/file -> whether it is a test video
+    """The sides that UCF101's or HMDB51's files give; videos that they do not name are left out,
+    with a warning."""
+    sides: dict[str, bool | None] = {}  # class/file -> whether it is a test video
     ucf = {False: folder / f"trainlist{split:02}.txt", True: folder / f"testlist{split:02}.txt"}
     hmdb = sorted(folder.glob(f"*_test_split{split}.txt"))
     if all(file.is_file() for file in ucf.values()):
-        # Lines: ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi [1]; names may hold blanks.
-        for test, file in ucf.items():
-            for _, line in read_lines(file, "split"):
-                name, _, number = line.rpartition(" ")
-                sides[name.strip() if number.isdecimal() and name else line] = test
+        for test, file in ucf.items():  # lines: ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi [1]
+            for _, line in read_lines(file, "split"):  # the number is of the class
+                sides[re.sub(r"\s+\d+$", "", line)] = test
     elif hmdb:
         for file in hmdb:  # brush_hair_test_split1.txt: NAME.avi 1 (train), 2 (test), 0 (neither)
             label = file.name.removesuffix(f"_test_split{split}.txt")
-            lines = [(line, *text.rpartition(" ")[::2]) for line, text in read_lines(file, "split")]
-            wrong = [f"line {line}" for line, _, code in lines if code not in ("0", "1", "2")]
-            refuse_rows(file, wrong, "expected a name and 0, 1 or 2")
-            sides |= {f"{label}/{x.strip()}": code == "2" for _, x, code in lines if code != "0"}
+            rows = read_lines(file, "split")
+            bad = [f"line {n}: {x!r}" for n, x in rows if not re.fullmatch(r".*\S\s+[012]", x)]
+            refuse_rows(file, bad, "expected the name of a file and 0, 1 or 2")
+            for name, code in (line.rsplit(maxsplit=1) for _, line in rows):
+                sides[f"{label}/{name}"] = None if code == "0" else code == "2"
     else:
         raise RinceError(
             f"{folder} holds neither trainlist{split:02}.txt and testlist{split:02}.txt (UCF101) "
             f"nor *_test_split{split}.txt (HMDB51)"
         )
-    by_name = {"/".join((*f.label[-1:], f.path.name)): f for f in files}
-    missing = [name for name in sides if name not in by_name]
+    sides = {composed(name): test for name, test in sides.items()}
+    by_name = {composed("/".join((*f.label[-1:], f.path.name))): f for f in files}
+    missing = [n for n, test in sides.items() if test is not None and n not in by_name]
     if missing:
         raise RinceError(
             f"{len(missing)} of {len(sides)} videos of the split in {folder} are not in the data, "
             f"such as {missing[0]}"
         )
-    for name, test in sides.items():
-        yield replace(by_name[name], test=test)
+    if others := sum(name not in sides for name in by_name):
+        warn(f"{others} of {len(files)} videos are in no split file in {folder} and are left out")
+    for name, side in sides.items():
+        if side is not None:
+            yield replace(by_name[name], test=side)

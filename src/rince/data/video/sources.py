@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +14,11 @@ from torch import Tensor
 from rince.core.checks import RinceError, require, warn
 from rince.core.files import cache_folder
 from rince.data.arrays import unlabelled
-from rince.data.items import HINT, SPLIT_SEED, Items, Marks, Splits, held_out, warn_left_out
+from rince.data.items import HINT, SPLIT_SEED, Items, Marks, Splits, held_out, report_unreadable
 from rince.data.kind import Request
 from rince.data.options import VideoOptions
 from rince.data.table import is_table, with_further
+from rince.data.threads import in_threads
 from rince.data.video.cache import ClipCache
 from rince.data.video.clips import VideoClips
 from rince.data.video.cuts import cut
@@ -94,7 +93,7 @@ def load_clip_outliers(request: Request, items: Items) -> Items:
     files = [replace(file, label=()) for file in listed_videos(folder, None, 1)]
     size = videos.frame_size or spec.size
     clips = _cut(files, videos, size, request, folder.name)
-    clips = clips.readable() if request.skip_unreadable else clips
+    clips = clips.readable(skip=request.skip_unreadable)
     pixels = torch.stack([clips[i] for i in range(len(clips))])
     return unlabelled(pixels, items.taxonomy, spec.size)
 
@@ -128,9 +127,8 @@ def _listed_clips(request: Request, videos: VideoOptions) -> tuple[VideoClips, l
         shape = (request.channels, videos.frames, size, size)
         stored = ClipCache(where, clips.clip_keys, stamp, shape, int(videos.cache_gb * 1e9))
         clips = replace(clips, cache=stored)
-    if request.skip_unreadable:
-        clips = clips.readable()
-    return clips, files
+    skip = request.skip_unreadable
+    return clips.readable(skip=skip, whole=skip), files
 
 
 def _cut(
@@ -147,9 +145,8 @@ def _cut(
     paths: list[str] = []
     keys: list[str] = []
     rows: list[tuple[float, float, float, int, int]] = []  # start, step, span, shot, file
-    reasons: list[str] = []
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # it mostly waits for the disk
-        probed = list(pool.map(_probed, files))
+    failures: list[RinceError] = []
+    probed = list(in_threads(lambda file: probe(file.path), files, "reading headers of videos"))
     for number, (file, info) in enumerate(zip(files, probed, strict=True)):
         try:
             if isinstance(info, RinceError):
@@ -165,15 +162,13 @@ def _cut(
                 )
             shot_list = shots(file.path, file.key)
         except RinceError as error:
-            if not skip:
-                raise
-            reasons.append(str(error))
+            failures.append(error)
             continue
         for start in (first + start for start in starts):
             paths.append(str(file.path))
             keys.append(f"{file.key}@{start:.3f}")
             rows.append((start, step, span, shot_list.shot_at(start + span / 2), number))
-    warn_left_out(reasons, len(files), "videos")
+    report_unreadable(failures, len(files), "videos", skip)
     times = torch.tensor([row[:3] for row in rows], dtype=torch.float64)
     begin, steps, spans = times.unbind(1)
     shot, of = torch.tensor([row[3:] for row in rows]).unbind(1)
@@ -230,15 +225,8 @@ def _hint(probed: Sequence[VideoInfo | RinceError], frames: int, stride: int) ->
     smaller = f" or videos.stride {fits}, which fits all" if fits else ""
     return (
         f"{HINT}the {short(stride)} of {len(known)} videos that are too short, take "
-        f"fewer videos.frames{smaller}, or leave such videos out (images.skip_unreadable)"
+        f"fewer videos.frames{smaller}, or leave such videos out (--skip-unreadable)"
     )
-
-
-def _probed(file: VideoFile) -> VideoInfo | RinceError:
-    try:
-        return probe(file.path)
-    except RinceError as error:
-        return error
 
 
 def _classes(files: Sequence[VideoFile]) -> tuple[Taxonomy, Mapping[tuple[str, ...], int]]:

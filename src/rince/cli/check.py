@@ -1,0 +1,78 @@
+"""``rince check DATA``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rince.cli.parser import HelpfulParser, with_underscores
+from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
+from rince.training.config import TrainConfig
+
+EXAMPLES = """examples:
+  rince check photos/                    every image is decoded once
+  rince check videos/ --videos.frames 8 --videos.stride 2      every clip that training would take
+  rince check items.csv --data-root /data/shop                 the table, then the files it lists
+  rince check photos/ > bad.txt          the list alone; the summary goes to the terminal
+
+train, ranks and evaluate refuse such data with the same list, before they do anything else; with
+--skip-unreadable they leave out the images and videos on it. Rows of tables have to be corrected.
+"""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """List what cannot be used of a data set."""
+    parser = HelpfulParser(
+        prog="rince check",
+        description="Read all of a data set once, as training would, and list what cannot be "
+        "used: images and videos that are damaged, empty, or too short for a clip; all bad rows of "
+        "a table. What lies beside the data and is left out is counted by suffix. The exit status "
+        "is 1 if something is wrong.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("data", help="whatever `rince train` takes")
+    parser.add_class_arguments(VideoOptions, "videos")
+    parser.add_class_arguments(TableOptions, "table")
+    parser.add_class_arguments(TextOptions, "text", skip={"layers", "max_tokens"})
+    parser.add_argument(
+        "--data_root", type=str, default=None, help="where the relative paths of a table begin"
+    )
+    given = parser.parse_args(with_underscores(arguments))
+
+    from rince.core.checks import BadItems, RinceError
+    from rince.data.kinds import NAMED, all_items, class_tree
+
+    config = TrainConfig(
+        given.data,
+        # In no memory but that of an image at a time.
+        images=ImageOptions(cache=False, root=given.data_root),
+        videos=VideoOptions(**given.videos.as_dict()),
+        table=TableOptions(**given.table.as_dict()),
+        text=TextOptions(**given.text.as_dict()),
+    )
+    if given.data not in NAMED and not config.table.column:
+        tree = class_tree(given.data, config.text.column)
+        if tree is not None:
+            print(f"{given.data}: {tree.num_classes} classes")
+            return
+    problems: list[str] = []
+    try:
+        parts = all_items(given.data, config)
+        for items in parts:
+            try:
+                items.read_all()
+            except BadItems as error:
+                problems += error.problems
+    except BadItems as error:
+        problems += error.problems
+    if problems:
+        print("\n".join(problems))
+        raise RinceError(
+            f"{given.data}: {len(problems)} that cannot be used. Fix or remove them; images and "
+            f"videos can be left out (--skip-unreadable of train, ranks and evaluate)"
+        )
+    counts = " and ".join(
+        f"{len(items)} {name}{items.noun}"
+        for name, items in zip(("training ", "test ") if parts[1:] else ("",), parts, strict=True)
+    )
+    classes = parts[-1].taxonomy.num_classes
+    print(f"{given.data}: {counts} of {classes} classes, and all of them can be read")

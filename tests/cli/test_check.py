@@ -1,0 +1,97 @@
+"""``rince check``: all that is wrong with a data set, and the same list from the other verbs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from refusals import refusal
+from rince.cli.main import main
+from rince.core.checks import RinceWarning
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Thirty images of two classes, twelve of them broken in three ways, and what is none."""
+    for index in range(30):
+        file = tmp_path / "photos" / "pet" / ("cat" if index % 2 else "dog") / f"{index:02}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 16), index, np.uint8)).save(file)
+        if index < 12:
+            content = file.read_bytes()
+            file.write_bytes((b"", b"no image", content[:45])[index % 3])
+    return tmp_path / "photos"
+
+
+def test_every_broken_image_is_listed_and_the_status_is_one(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", str(photos)]) == 1
+    out, err = capsys.readouterr()
+    assert sorted(Path(line.partition(": ")[0]).name for line in out.splitlines()) == [
+        f"{index:02}.png" for index in range(12)
+    ]
+    assert "12 that cannot be used" in err
+    assert "--skip-unreadable" in err
+
+
+@pytest.mark.parametrize("verb", ["ranks", "train"])
+def test_other_verbs_refuse_with_the_same_list_before_anything_else(
+    verb: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--output", str(tmp_path / "runs")] if verb == "train" else []
+    shown = refusal([verb, str(photos), *where], capsys)
+    assert "12 of 30 images cannot be read" in shown
+    assert "(and 2 more)" in shown
+    assert not (tmp_path / "runs").exists()
+
+
+def test_ranks_leaves_them_out_when_asked(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(RinceWarning, match="12 of 30 images are left out"):
+        assert main(["ranks", str(photos), "--skip-unreadable"]) == 0
+    assert "training images" in capsys.readouterr().out
+
+
+def test_good_data(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for index in range(12):
+        (photos / "pet" / ("cat" if index % 2 else "dog") / f"{index:02}.png").unlink()
+    (photos / "pet" / "dog" / "notes.txt").touch()
+    with pytest.warns(RinceWarning, match=r"18 images; left out: 1 \.txt"):
+        assert main(["check", str(photos)]) == 0
+    assert "14 training images and 4 test images of 2 classes" in capsys.readouterr().out
+
+
+def test_all_rows_of_a_table_and_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"t{i},{'' if i % 2 else 'a'}" for i in range(40)]
+    (tmp_path / "texts.csv").write_text("text,label\n" + "\n".join(rows))
+    assert main(["check", str(tmp_path / "texts.csv")]) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 20
+    (tmp_path / "classes.csv").write_text("class,group\nhusky,dog\nmanx,cat\n")
+    assert main(["check", str(tmp_path / "classes.csv")]) == 0
+    assert "2 classes" in capsys.readouterr().out
+
+
+def test_videos_that_end_early_or_are_short(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("av", reason="needs the extra video")
+    from video_files import write_video
+
+    for name in ("a/1", "a/2", "b/3", "b/4", "b/5"):
+        file = tmp_path / "videos" / f"{name}.avi"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_video(file, 2 if name == "b/5" else 40)
+    whole = (tmp_path / "videos" / "a" / "1.avi").read_bytes()
+    (tmp_path / "videos" / "a" / "1.avi").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "videos" / "b" / "4.avi").write_bytes(b"")
+    options = ["--videos.frames", "4", "--videos.stride", "2", "--videos.cache-gb", "0"]
+    for verb in ("check", "ranks"):
+        assert main([verb, str(tmp_path / "videos"), *options]) == 1
+        out, err = capsys.readouterr()
+        for name in ("4.avi", "5.avi"):
+            assert name in (out if verb == "check" else err)
