@@ -207,6 +207,7 @@ def test_ranks_of_a_table_of_classes(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not (tmp_path / "s.csv").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*left out. 1 .jpg")
 def test_ranks_of_films_with_a_thumbnail(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
+from loaders import load_dataset
 from rince.core.files import passed_over
 from rince.core.input_spec import InputSpec
 from rince.core.tables import as_cell
 from rince.data.batches import TrainLoader, eval_batches
 from rince.data.image.decode import fitted_batches
 from rince.data.image.files import FileImages, image_files
-from rince.data.image.sources import load_dataset
 from rince.data.kinds import item_table
 from rince.data.plan import BatchPlan
 from rince.evaluation.embeddings import embed, load_embeddings, save_embeddings

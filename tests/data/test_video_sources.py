@@ -253,6 +253,7 @@ def test_shots_are_detected(tmp_path: Path) -> None:
         detect_shots(tmp_path / "none.mp4")
 
 
+@pytest.mark.filterwarnings("ignore:.*left out")
 @pytest.mark.parametrize("name", ["a b.avi", "1 2.avi", "plain.avi"])
 def test_names_with_blanks_in_split_files(name: str, tmp_path: Path) -> None:
     for label, file in (("walk", name), ("run", "c.avi")):
@@ -269,7 +270,7 @@ def test_names_with_blanks_in_split_files(name: str, tmp_path: Path) -> None:
         sides = {x.path.name: x.test for x in listed_videos(tmp_path, str(tmp_path / lists), 1)}
         assert sides == {name: False, "c.avi": True}
     (tmp_path / "hmdb" / "walk_test_split1.txt").write_text(f"{name} 1\n{name}\nx.avi 7\n")
-    with pytest.raises(RinceError, match="walk_test_split1.txt: 2 bad rows: line 2; line 3"):
+    with pytest.raises(RinceError, match="walk_test_split1.txt: 2 bad rows: line 2.*; line 3"):
         listed_videos(tmp_path, str(tmp_path / "hmdb"), 1)
 
 

@@ -64,6 +64,7 @@ def photos(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.filterwarnings("ignore:.*left out. 1 .txt")
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 50])
 def test_each_image_by_itself(photos: Path, channels: int, batch_size: int) -> None:
@@ -81,6 +82,7 @@ def test_each_image_by_itself(photos: Path, channels: int, batch_size: int) -> N
         )
 
 
+@pytest.mark.filterwarnings("ignore:.*left out. 1 .txt")
 def test_files_that_cannot_be_read(photos: Path) -> None:
     files = image_files(photos)
     whole = embed(encoder(), files, batch_size=2)
