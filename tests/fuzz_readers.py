@@ -241,7 +241,7 @@ def readers() -> dict[str, Reader]:
             {CONFIG_FILE: run[CONFIG_FILE]},
         ),
         "configurations": Reader(
-            of_folder(lambda d: read_config(d).check_values()), CONFIG_FILE,
+            of_folder(read_config), CONFIG_FILE,
             [run[CONFIG_FILE], code_in_yaml],
         ),
         "exports (facts)": Reader(

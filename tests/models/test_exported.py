@@ -252,3 +252,10 @@ def test_onnx_that_is_wrong_is_refused(how: str, problem: str, tmp_path: Path) -
     written = replace(encoder(), module=Changed(how).eval(), backbone=None, output_dim=6)
     with pytest.raises(RinceError, match=rf"{problem}.*--no-onnx"):
         write_onnx(written, tmp_path / "model.onnx")
+
+
+def test_a_backbone_that_is_none_is_told_with_the_file(tmp_path: Path) -> None:
+    save_exported(encoder(), tmp_path)
+    _change(tmp_path, backbone="tyny-resnet")
+    with pytest.raises(RinceError, match="export.json .*tyny-resnet"):
+        load_exported(tmp_path)

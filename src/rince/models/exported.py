@@ -156,7 +156,10 @@ def load_exported(folder: str | Path, backbone: nn.Module | None = None) -> Imag
     if backbone is not None:
         built = as_backbone(backbone, facts["spec"])
     elif facts["backbone"] is not None:
-        built = build_backbone(facts["backbone"], facts["spec"])
+        try:
+            built = build_backbone(facts["backbone"], facts["spec"])
+        except ValueError as error:
+            raise RinceError(f"{folder / EXPORT_FILE} is damaged: {error}") from error
     else:
         raise RinceError(
             f"{folder} was trained with a module of your own, which an export does not hold: "
