@@ -467,10 +467,10 @@ class Tree:
         # Byte code goes by what a file holds, not by when it changed.
         checked = py_compile.PycInvalidationMode.CHECKED_HASH
         compileall.compile_dir(copy, quiet=2, invalidation_mode=checked)
-        worker = Path(__file__).with_name("mutants_worker.py")
-        (copy / "traced").mkdir()
-        shutil.copy(worker, copy / "traced" / "sitecustomize.py")
-        found = [str(copy / "src"), str(copy / "traced"), os.environ.get("PYTHONPATH", "")]
+        worker = copy / "traced" / "sitecustomize.py"
+        worker.parent.mkdir()
+        shutil.copy(Path(__file__).with_name("mutants_worker.py"), worker)
+        found = [str(copy / "src"), str(worker.parent), os.environ.get("PYTHONPATH", "")]
         variables = {"PYTHONPATH": os.pathsep.join(filter(None, found)), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [sys.executable, str(worker), str(copy), *IMPORTED],
