@@ -274,14 +274,30 @@ def test_a_run_on_videos(
     assert (by_export.paths, by_export.model) == (by_run.paths, by_run.model)
     torch.testing.assert_close(by_export.vectors, by_run.vectors, atol=1e-5, rtol=0)
 
-    # Each clip of a query finds itself first.
-    query = str(videos / "dark" / "1.mp4")
-    for gallery in (str(file), str(videos)):
+    # A query's clips are left out themselves, not the others of its video.
+    query, cosines = str(videos / "dark" / "1.mp4"), by_run.vectors @ by_run.vectors.T
+    cosines.fill_diagonal_(-2)
+    rows = [i for i, name in enumerate(expected_names) if name.startswith(query)]
+    for asked, gallery, chosen in (
+        (query, str(file), rows),
+        (query, str(videos), rows),
+        (f"{query}@0.6", str(file), rows[2:3]),
+    ):
         capsys.readouterr()
-        assert main(["search", query, "--gallery", gallery, "--run", str(folder), "-k", "1"]) == 0
+        assert main(["search", asked, "--gallery", gallery, "--run", str(folder), "-k", "1"]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert lines[::2] == [name for name in expected_names if name.startswith(query)]
-        assert lines[1::2] == [f"    1   1.000  {name}" for name in lines[::2]]
+        assert lines[::2] == [expected_names[i] for i in chosen]
+        found = [expected_names.index(line.split()[-1]) for line in lines[1::2]]
+        best = cosines[chosen].max(dim=1).values
+        torch.testing.assert_close(cosines[chosen, found], best, atol=1e-5, rtol=0)
+    for wrong, words in (
+        (f"{query}@2.9", "is 0.10 s long, and a clip takes 0.30 s"),
+        (f"{query}@two", "expected FILE@SECONDS"),
+        (f"{query}@-1", "and a clip takes 0.30 s"),
+        ("nowhere.mp4@1", "there is no file nowhere.mp4@1"),
+    ):
+        refused = ["search", wrong, "--gallery", str(file), "--run", str(folder)]
+        assert words in refusal(refused, capsys)
 
 
 def test_clips_of_other_cuts_are_another_network(video_run: Path) -> None:

@@ -6,7 +6,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.cli.parser import HelpfulParser, add_space, with_underscores
+from rince.cli.parser import (
+    SKIP_UNREADABLE,
+    HelpfulParser,
+    add_skip_unreadable,
+    add_space,
+    with_underscores,
+)
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz
@@ -27,6 +33,7 @@ a parquet file has the columns path and embedding.
 def run(arguments: Sequence[str]) -> None:
     """Embed all images or videos of a folder, or the texts of a file, and write them to a file."""
     parser = HelpfulParser(
+        aliases=SKIP_UNREADABLE,
         prog="rince embed",
         description="Embed any images, videos or texts, whichever the network was trained on, by a "
         "trained run or an export; labels are not needed. One vector of length 1 per image, "
@@ -49,11 +56,7 @@ def run(arguments: Sequence[str]) -> None:
         default=64,
         help="images, clips or texts encoded at a time; lower it if memory runs out",
     )
-    parser.add_argument(
-        "--skip_unreadable",
-        action="store_true",
-        help="leave out images and videos that cannot be read, with a warning",
-    )
+    add_skip_unreadable(parser)
     parser.add_argument(
         "--text.column",
         dest="column",
@@ -75,7 +78,12 @@ def run(arguments: Sequence[str]) -> None:
     encoder = load_encoder(Path(given.run), given.space)
     started = time.perf_counter()
     embeddings = embed_data(
-        encoder, given.data, given.column, device, given.batch_size, skip=given.skip_unreadable
+        encoder,
+        given.data,
+        given.column,
+        device,
+        given.batch_size,
+        skip=given.images.skip_unreadable,
     )
     save_embeddings(embeddings, output)
     size, seconds = embeddings.vectors.shape[1], time.perf_counter() - started

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rince.cli.parser import HelpfulParser, with_underscores
+from rince.cli.parser import (
+    SKIP_UNREADABLE,
+    HelpfulParser,
+    add_skip_unreadable,
+    with_underscores,
+)
 from rince.core.tables import TABLE_SUFFIXES
 from rince.evaluation.options import EvaluationOptions
 
@@ -27,6 +32,7 @@ EXAMPLES = """examples:
 def run(arguments: Sequence[str]) -> None:
     """Evaluate runs one after the other; results go into their folders."""
     parser = HelpfulParser(
+        aliases=SKIP_UNREADABLE,
         prog="rince evaluate",
         description="Evaluate trained runs, frozen: linear probe, kNN, retrieval at every level of "
         "the class tree, rank order, out-of-distribution detection, on the backbone's features and "
@@ -84,11 +90,7 @@ def run(arguments: Sequence[str]) -> None:
         default=None,
         help="folder where a named data set is, if it was moved",
     )
-    parser.add_argument(
-        "--skip_unreadable",
-        action="store_true",
-        help="leave out files that cannot be read, outliers too, with a warning",
-    )
+    add_skip_unreadable(parser)
     parser.add_argument(
         "--near",
         type=float,
@@ -159,7 +161,7 @@ def run(arguments: Sequence[str]) -> None:
             data_root=given.data_root,
             splits_folder=given.splits,
             split=given.split,
-            skip_unreadable=given.skip_unreadable,
+            skip_unreadable=given.images.skip_unreadable,
             device=device,
         )
         _show(folder.name, evaluation)

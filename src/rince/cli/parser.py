@@ -131,6 +131,20 @@ def add_space(parser: HelpfulParser) -> None:
     )
 
 
+SKIP_UNREADABLE = {"--skip_unreadable": "--images.skip_unreadable=true"}
+"""The shorter name of the option of :func:`add_skip_unreadable`, for a parser's ``aliases``."""
+
+
+def add_skip_unreadable(parser: HelpfulParser) -> None:
+    """``--images.skip_unreadable true``, as of ``rince train``."""
+    parser.add_argument(
+        "--images.skip_unreadable",
+        type=bool,
+        default=False,
+        help="leave out images and videos that cannot be read, with a warning",
+    )
+
+
 def with_underscores(arguments: Sequence[str]) -> list[str]:
     """``--batch-size 8`` means ``--batch_size 8``; values are left alone."""
     spelled = []

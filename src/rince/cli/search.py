@@ -6,13 +6,20 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.cli.parser import HelpfulParser, add_space, with_underscores
+from rince.cli.parser import (
+    SKIP_UNREADABLE,
+    HelpfulParser,
+    add_skip_unreadable,
+    add_space,
+    with_underscores,
+)
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/ -o photos.npz         once
   rince search husky.jpg --gallery photos.npz --run runs/latest
   rince search a.jpg b.jpg c.jpg --top-k 3 --gallery photos.npz --run runs/latest
   rince search clip.mp4 --gallery videos/ --run runs/on-videos       all in one
+  rince search clip.mp4@2.5 --gallery clips.faiss --run runs/on-videos
   rince search "where is my card" --gallery questions.csv --run runs/on-texts
 """
 
@@ -20,22 +27,27 @@ EXAMPLES = """examples:
 def run(arguments: Sequence[str]) -> None:
     """Print what is most similar to each query in a gallery."""
     parser = HelpfulParser(
+        aliases=SKIP_UNREADABLE,
         prog="rince search",
         description="Find the images, clips or texts of a gallery that are most similar to one or "
         "more queries, by the cosine of their embeddings (1: the same direction).",
         epilog=EXAMPLES,
     )
-    parser.add_argument("queries", nargs="+", help="image files, videos or texts")
+    parser.add_argument(
+        "queries", nargs="+", help="image files, videos, parts of them (FILE@SECONDS) or texts"
+    )
     parser.add_argument(
         "--gallery",
         type=str,
         required=True,
-        help="a .npz or .parquet file of `rince embed`, or what it would embed",
+        help="a .npz or .parquet file of `rince embed`, a .faiss file of `rince index`, or what "
+        "`rince embed` would embed",
     )
     parser.add_argument(
         "--run", type=str, required=True, help="the run or export that the gallery was made with"
     )
     add_space(parser)
+    add_skip_unreadable(parser)
     parser.add_argument("-k", "--top_k", type=int, default=10, help="number of results per query")
     parser.add_argument(
         "--text.column", dest="column", default=None, help="column of the gallery's texts"
@@ -45,31 +57,48 @@ def run(arguments: Sequence[str]) -> None:
 
     from rince.core.checks import RinceError, require
     from rince.core.devices import known_device
-    from rince.data.kinds import require_queries
+    from rince.data.kinds import require_queries, same_file
     from rince.evaluation.embeddings import embed, load_embeddings, nearest
+    from rince.evaluation.index import INDEX_SUFFIX, VectorIndex, load_index
     from rince.training.encoders import embed_data, load_encoder
 
     require(given.top_k >= 1, f"--top_k must be at least 1, got {given.top_k}")
-    device, file = known_device(given.device), Path(given.gallery)
-    kept = load_embeddings(file) if file.suffix in (".npz", ".parquet") else None
+    device, skip = known_device(given.device), given.images.skip_unreadable
+    readers = {".npz": load_embeddings, ".parquet": load_embeddings, INDEX_SUFFIX: load_index}
+    reader = readers.get(Path(given.gallery).suffix)
+    kept = None if reader is None else reader(given.gallery)
     encoder = load_encoder(Path(given.run), given.space)
     require_queries(encoder, given.queries)
-    queries = embed(encoder, given.queries, device=device)
-    gallery = embed_data(encoder, given.gallery, given.column, device) if kept is None else kept
+    queries = embed(
+        encoder, given.queries, device=device, on_unreadable="skip" if skip else "error"
+    )
+    gallery = kept
+    if gallery is None:
+        gallery = embed_data(encoder, given.gallery, given.column, device, skip=skip)
     if queries.model != gallery.model:
         raise RinceError(
             f"{given.gallery} was made by another network than {given.run} (or by other weights of "
             f"it, if it was trained on since, or in its other space: earlier versions embedded by "
             f"the features, --space backbone), and their embeddings do not compare: make it again, "
-            f"rince embed {given.run} DATA -o {given.gallery}"
+            f"rince embed {given.run} DATA -o FILE"
         )
-    cosines, positions = nearest(gallery, queries.vectors, given.top_k)
-    for query, cosine, position in zip(queries.paths, cosines, positions, strict=True):
+    # One more, as a query may be in the gallery.
+    k = given.top_k + 1
+    if isinstance(gallery, VectorIndex):
+        cosines, positions = gallery.nearest(queries.vectors, k)
+    else:
+        cosines, positions = nearest(gallery, queries.vectors, k)
+    for query, values, rows in zip(
+        queries.paths, cosines.tolist(), positions.tolist(), strict=True
+    ):
         print(_shown(query))
-        for place, (value, index) in enumerate(
-            zip(cosine.tolist(), position.tolist(), strict=True)
-        ):
-            print(f"{place + 1:5}  {value:6.3f}  {_shown(gallery.paths[index])}")
+        found = [
+            (value, gallery.paths[row])
+            for value, row in zip(values, rows, strict=True)
+            if row >= 0 and not same_file(encoder, query, gallery.paths[row])
+        ]
+        for place, (value, path) in enumerate(found[: given.top_k], 1):
+            print(f"{place:5}  {value:6.3f}  {_shown(path)}")
 
 
 def _shown(path: str) -> str:

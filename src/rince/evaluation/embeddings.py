@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require
-from rince.core.files import replacing
+from rince.core.files import replacing, require_folder_of
 from rince.core.moved import moved_names
 from rince.data.kinds import embedding_inputs
 from rince.metrics.arrays import cosine_chunks, unit_features
@@ -116,8 +117,7 @@ def require_writable(file: Path) -> None:
         ImportError: pyarrow is not installed, for parquet.
     """
     _require_suffix(file)
-    if not file.parent.is_dir():
-        raise RinceError(f"there is no folder {file.parent} to write {file.name} to")
+    require_folder_of(file)
     if file.suffix == ".parquet":
         import_extra("pyarrow.parquet", "parquet")
 
@@ -169,9 +169,7 @@ def load_embeddings(file: str | Path) -> Embeddings:
     """
     file = Path(file)
     _require_suffix(file)
-    if not file.is_file():
-        raise RinceError(f"there is no file {file}: `rince embed RUN FOLDER -o {file}` writes it")
-    try:
+    with reading(file, "rince embed RUN FOLDER"):
         if file.suffix == ".npz":
             with np.load(file, allow_pickle=False) as stored:
                 paths, vectors, model = (stored[n] for n in ("paths", "embeddings", "model"))
@@ -181,9 +179,23 @@ def load_embeddings(file: str | Path) -> Embeddings:
         vectors = torch.from_numpy(flat.copy()).view(len(table), -1)
         paths = table.column("path").to_pylist()
         return Embeddings(tuple(paths), vectors, table.schema.metadata[_MODEL.encode()].decode())
+
+
+@contextmanager
+def reading(file: Path, writer: str) -> Iterator[None]:
+    """Say what is wrong with a file that a verb of rince wrote, and which: ``rince embed RUN``.
+
+    Raises:
+        RinceError: no such file; whatever the block raises about what it holds.
+    """
+    if not file.is_file():
+        raise RinceError(f"there is no file {file}: `{writer} -o {file}` writes it")
+    try:
+        yield
     except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        verb = " ".join(writer.split()[:2])
         raise RinceError(
-            f"{file} is damaged, or was not written by `rince embed` ({type(error).__name__}: "
+            f"{file} is damaged, or was not written by `{verb}` ({type(error).__name__}: "
             f"{error}): write it again"
         ) from error
 

@@ -52,7 +52,7 @@ def read_image(path: str | Path, channels: int = 3, at_least: int | None = None)
         reason = "Pillow does not know it as an image" if "identify" in str(error) else str(error)
         raise RinceError(
             f"cannot read {path}: {reason or type(error).__name__}{HINT}the file, or leave out "
-            f"unreadable images (images.skip_unreadable)"
+            f"unreadable images (--images.skip_unreadable true)"
         ) from error
 
 
