@@ -207,6 +207,11 @@ def test_a_loss_that_blows_up_stops_with_advice(image_tree: Path, tmp_path: Path
             {"objective": "cross-entropy", "loss": LossOptions(smoothing=0.1)},
             "^loss.smoothing .*superclasses",
         ),
+        (
+            [("g", "a"), ("g", "b")],
+            {"objective": "supcon-sum"},
+            "^supcon-sum .*superclasses.* all classes are in one",
+        ),
         ([("g", "a")], {}, r"one class \(a\)"),
         (
             [("g", "a"), ("g", "b")],

@@ -14,7 +14,7 @@ def coarse_level(taxonomy: Taxonomy) -> int:
     parents of the deepest classes are not counted among them. 1 in a flat list of classes.
     """
     level = taxonomy.num_ranks
-    while level > 2 and len(taxonomy.group_names(level)) == 1:
+    while level > 2 and not taxonomy.codes[:, level - 1].any():
         level -= 1
     return level
 

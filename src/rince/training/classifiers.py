@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rince.evaluation.levels import coarse_level
 from rince.losses.hierarchical import smoothed_targets
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.objectives import Objective
@@ -17,7 +18,7 @@ def classifier_head(objective: Objective, feature_dim: int, taxonomy: Taxonomy) 
     The G logits behind them are those of the superclasses. Rows of one linear map are as
     independent as two maps are, and are encoded and stored as one.
     """
-    superclasses = len(taxonomy.group_names(2)) if objective.num_heads == 2 else 0
+    superclasses = int(_superclasses(taxonomy).max()) + 1 if objective.num_heads == 2 else 0
     return nn.Linear(feature_dim, taxonomy.num_classes + superclasses)
 
 
@@ -36,13 +37,18 @@ def cross_entropy(step: Step) -> Loss:
     of_classes = functional.cross_entropy(fine, targets)
     if coarse.shape[1] == 0:
         return Loss(of_classes)
-    superclass = taxonomy.labels_at(2).to(labels.device)[labels]
+    superclass = _superclasses(taxonomy).to(labels.device)[labels]
     return fine_and_coarse(of_classes, functional.cross_entropy(coarse, superclass))
+
+
+def _superclasses(taxonomy: Taxonomy) -> Tensor:
+    """(C,) int64."""
+    return taxonomy.labels_at(coarse_level(taxonomy))
 
 
 def _targets(smoothing: float, taxonomy: Taxonomy, labels: Tensor) -> Tensor:
     """(B,) labels as they are, or (B, C) probabilities."""
     if smoothing == 0:
         return labels
-    targets = smoothed_targets(taxonomy.labels_at(2), smoothing)
+    targets = smoothed_targets(_superclasses(taxonomy), smoothing)
     return targets.to(labels.device)[labels]

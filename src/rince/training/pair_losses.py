@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from rince.evaluation.levels import coarse_level
 from rince.losses.contrastive import info_nce, supcon_in, supcon_out
 from rince.losses.hierarchical import himulcon
 from rince.losses.metric_learning import fast_ap, hierarchical_triplet
@@ -46,13 +47,14 @@ def same_class_out(step: Step) -> Tensor:
 
 def same_superclass(step: Step) -> Tensor:
     """SupCon on superclasses."""
-    return _supcon_out(step, step.pairs, level=2)
+    return _supcon_out(step, step.pairs, coarse_level(step.taxonomy))
 
 
 def class_and_superclass(step: Step) -> Loss:
     """SupCon on classes plus SupCon on superclasses; with two heads, the first and the second."""
     fine, coarse = (step.pairs.head(index) for index in (0, step.pairs.num_heads - 1))
-    return fine_and_coarse(_supcon_out(step, fine, level=1), _supcon_out(step, coarse, level=2))
+    of_classes = _supcon_out(step, fine, level=1)
+    return fine_and_coarse(of_classes, _supcon_out(step, coarse, coarse_level(step.taxonomy)))
 
 
 def all_levels(step: Step) -> Tensor:
@@ -79,6 +81,6 @@ def average_precision(step: Step) -> Tensor:
 
 
 def _supcon_out(step: Step, pairs: Pairs, level: int) -> Tensor:
-    """On the groups of a level: 1 the classes, 2 the superclasses."""
+    """On the groups of a level: 1 are the classes."""
     ranks = pairs.same_group(step.taxonomy, level)
     return supcon_out(pairs.query, pairs.key, ranks, step.options.temperature)

@@ -16,6 +16,7 @@ from rince.core.pair_ranks import (
     IdentityRanks,
     PairRanks,
 )
+from rince.evaluation.levels import coarse_level
 from rince.losses.options import LossOptions
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
@@ -64,7 +65,7 @@ class Pairs:
         return source.ranks(self.query_labels, self.key_labels, **self.masks)
 
     def same_group(self, taxonomy: Taxonomy, level: int) -> PairRanks:
-        """One rank: the same group at a level, 1 the classes, 2 the superclasses."""
+        """One rank: the same group at a level; 1 are the classes."""
         return taxonomy.same_group(level, self.query_labels, self.key_labels, **self.masks)
 
     def same_video(self, times: ItemTimes) -> PairRanks:
@@ -92,6 +93,24 @@ class Pairs:
         matrix = ranks.tile(ALL, ALL)
         same = matrix == 1
         return DenseRanks(matrix.masked_fill(same & (same.cumsum(dim=1) > 1), IGNORED), num_ranks=1)
+
+
+def superclass_level(taxonomy: Taxonomy, asking: str) -> int:
+    """The level of the superclasses, which is the coarse one: counted from the top, so that they
+    are the same groups whatever is deeper elsewhere in the tree. A class that hangs in none is a
+    superclass of its own.
+
+    Raises:
+        ValueError: no two classes share one, or all do; ``asking`` is who needs them.
+    """
+    level = coarse_level(taxonomy)
+    sizes = torch.bincount(taxonomy.labels_at(level))
+    found = "all classes are in one" if len(sizes) == 1 else "these classes form one flat level"
+    require(
+        len(sizes) > 1 and int(sizes.max()) > 1,
+        f"{asking} needs superclasses, groups at the top of the class tree, but {found}",
+    )
+    return level
 
 
 class Masks(TypedDict):
