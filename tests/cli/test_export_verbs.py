@@ -273,9 +273,9 @@ def test_unreadable_images(
         shown = refusal(verb, capsys)
         assert "bad.png" in shown
         assert verb is query or not (tmp_path / "a.npz").exists()
-        advised = re.search(r"\((--\S+ \S+)\)", shown)
+        advised = re.search(r"\((images\S+)\)", shown)
         assert advised is not None
-        for option in (advised[1].split(), ["--skip-unreadable"]):
+        for option in ([f"--{advised[1]}", "true"], ["--skip-unreadable"]):
             with pytest.warns(RinceWarning, match="1 of 3 images"):
                 assert main([*verb, *option]) == 0
     with np.load(tmp_path / "a.npz") as found:

@@ -73,7 +73,7 @@ def run(arguments: Sequence[str]) -> None:
         return
 
     from rince.data.items import NothingToHoldOut
-    from rince.data.kinds import is_class_table, kind_of, load_splits, load_test
+    from rince.data.kinds import is_class_table, load_splits
     from rince.ranks.taxonomy import Taxonomy
 
     path, counts = Path(given.data), None
@@ -91,8 +91,8 @@ def run(arguments: Sequence[str]) -> None:
         config_of = TrainConfig(given.data, images=images, text=text, table=table)
         try:
             train, which = load_splits(given.data, config_of).train, "training "
-        except NothingToHoldOut:
-            train, which = load_test(given.data, kind_of(given.data).noun, config_of), ""
+        except NothingToHoldOut as error:
+            train, which = error.items, ""
         taxonomy = train.taxonomy
         counts = train.labels.bincount(minlength=taxonomy.num_classes)
         print(f"{len(train)} {which}{train.noun} in {given.data}")

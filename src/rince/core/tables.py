@@ -55,7 +55,9 @@ class Table:
         return [cells[name] for _, cells in self.rows]
 
 
-def read_table(file: Path, what: str = "table", *, fill_short_rows: bool = False) -> Table:
+def read_table(
+    file: Path, what: str = "table", *, fill_short_rows: bool = False, most: int | None = None
+) -> Table:
     """A table with a header, or a file with a JSON object a line.
 
     Files are UTF-8, with or without a byte order mark. Only line feeds and carriage returns end a
@@ -66,13 +68,14 @@ def read_table(file: Path, what: str = "table", *, fill_short_rows: bool = False
     extra ``parquet``; anything else is separated by commas, or by semicolons where these and no
     commas separate the header. Rows with fewer cells than the header are refused, or filled up with
     empty ones. JSON and parquet values become strings: null and NaN ``""``, and 1.0 ``"1"``, as one
-    column may hold both. ``what`` is for messages.
+    column may hold both. ``what`` is for messages. ``most``: of csv and tsv files only so many rows
+    are looked at, and what comes after them is not checked.
     """
     if file.suffix.lower() == ".jsonl":
         return _read_jsonl(file, what)
     if file.suffix.lower() == ".parquet":
         return _read_parquet(file, what)
-    header, body = read_cells(file, what, fill_short_rows=fill_short_rows)
+    header, body = read_cells(file, what, fill_short_rows=fill_short_rows, most=most)
     # A separator too many at the end of the lines makes columns without name and cells.
     empty = {i for i, name in enumerate(header) if not name and not any(x[i] for _, x in body)}
     if empty:
@@ -84,7 +87,7 @@ def read_table(file: Path, what: str = "table", *, fill_short_rows: bool = False
 
 
 def read_cells(
-    file: Path, what: str = "table", *, fill_short_rows: bool = False
+    file: Path, what: str = "table", *, fill_short_rows: bool = False, most: int | None = None
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The header of a csv or tsv file, whatever its names; and the line number and cells of each
     row below, as many as the header's."""
@@ -94,7 +97,7 @@ def read_cells(
         refuse_rows(file, problems, "the file is damaged, or is not UTF-8 text")
     header: list[str] = []
     body, problems = [], []
-    for line, cells in _csv_rows(text, _separator(text, file), file):
+    for line, cells in _csv_rows(text, _separator(text, file), file, most):
         cells = [cell.strip() for cell in cells]
         if not any(cells):
             continue
@@ -157,14 +160,18 @@ def _separator(text: str, file: Path) -> str:
     if file.suffix.lower() == ".tsv":
         return "\t"
     commas, semicolons = (
-        sum(len(cells) for _, cells in _parsed(io.StringIO(text, newline=""), d, only_header=True))
+        sum(len(cells) for _, cells in _parsed(io.StringIO(text, newline=""), d, most=1)[-1:])
         for d in ",;"
     )
     return ";" if commas < 2 <= semicolons else ","
 
 
-def _csv_rows(text: str, separator: str, file: Path) -> list[tuple[int, list[str]]]:
-    """The line where each row begins, and its cells."""
+def _csv_rows(
+    text: str, separator: str, file: Path, most: int | None = None
+) -> list[tuple[int, list[str]]]:
+    """The line where each row begins, and its cells; of the header and ``most`` rows."""
+    if most is not None:
+        return _parsed(io.StringIO(text, newline=""), separator, most=most + 1)
     lines = [*io.StringIO(text, newline=""), "end"]
     rows = _parsed(lines, separator)
     last, _ = rows.pop()
@@ -174,7 +181,7 @@ def _csv_rows(text: str, separator: str, file: Path) -> list[tuple[int, list[str
 
 
 def _parsed(
-    lines: Iterable[str], separator: str, *, only_header: bool = False
+    lines: Iterable[str], separator: str, *, most: int | None = None
 ) -> list[tuple[int, list[str]]]:
     rows: list[tuple[int, list[str]]] = []
     # The limit is global to the process: our own reads wait for each other, and it is put back.
@@ -186,8 +193,10 @@ def _parsed(
             for cells in reader:
                 rows.append((first, cells))
                 first = reader.line_num + 1
-                if only_header and any(cell.strip() for cell in cells):
-                    return rows[-1:]
+                if most is not None and any(cell.strip() for cell in cells):
+                    most -= 1
+                    if not most:
+                        break
         finally:
             csv.field_size_limit(before)
     return rows

@@ -56,7 +56,7 @@ def is_class_table(data: str, column: str) -> bool:
     if not is_table(file):
         return False
     try:
-        columns = read_table(file, fill_short_rows=True).columns
+        columns = read_table(file, fill_short_rows=True, most=1).columns
         return column not in columns and path_column(file, IMAGE_SUFFIXES | VIDEO_SUFFIXES) is None
     except RinceError:
         return False

@@ -10,7 +10,7 @@ from torch import Tensor
 from rince.core.checks import require
 from rince.core.digests import digest
 from rince.core.input_spec import InputSpec
-from rince.data.items import Indices, Items, checked_labels
+from rince.data.items import Indices, Items, Marks, checked_labels
 from rince.ranks.taxonomy import Taxonomy
 
 
@@ -23,7 +23,7 @@ class Vectors(Items):
         labels: (N,) int64 in [0, classes of the taxonomy).
         taxonomy: the class tree.
         name: what to call them in reports.
-        names: of the items; () has none.
+        names: of the items; () has none. marks: what a table says of them.
 
     Raises:
         ValueError: wrong shapes or dtypes, or a label outside the taxonomy.
@@ -34,6 +34,7 @@ class Vectors(Items):
     taxonomy: Taxonomy
     name: str
     names: tuple[str, ...] = ()
+    marks: Marks | None = None
     in_memory = True
 
     def __post_init__(self) -> None:
@@ -59,7 +60,8 @@ class Vectors(Items):
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         names = tuple(self.names[i] for i in chosen.tolist()) if self.names else ()
         vectors, labels = self.vectors[chosen], self.labels[chosen]
-        return replace(self, vectors=vectors, labels=labels, names=names)
+        marks = self.marks and self.marks.of(chosen)
+        return replace(self, vectors=vectors, labels=labels, names=names, marks=marks)
 
     def fingerprint(self) -> str:
         return digest([self.taxonomy.paths, self.labels.tolist(), list(self.names)])

@@ -81,7 +81,7 @@ def decoded_clips(
                 left = info.seconds - (at or 0.0)
                 raise RinceError(
                     f"{name} is {left:.2f} s long, and a clip takes {span:.2f} s{HINT}the file, "
-                    f"or leave out such videos (--images.skip_unreadable true)"
+                    f"or leave out such videos (images.skip_unreadable)"
                 )
             for start in starts:
                 times = [start + k * step for k in range(frames)]

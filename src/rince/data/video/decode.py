@@ -177,7 +177,7 @@ class _Opened:
             reason = "it is damaged, or FFmpeg does not know it as a video"
         return RinceError(
             f"cannot read {self.path}: {reason}{HINT}the file, or leave out unreadable videos "
-            f"(--images.skip_unreadable true)"
+            f"(images.skip_unreadable)"
         )
 
 

@@ -316,7 +316,7 @@ def _hint(probed: Sequence[VideoInfo | RinceError], frames: int, stride: int) ->
     smaller = f" or videos.stride {fits}, which fits all" if fits else ""
     return (
         f"{HINT}the {short(stride)} of {len(known)} videos that are too short, take "
-        f"fewer videos.frames{smaller}, or leave such videos out (--images.skip_unreadable true)"
+        f"fewer videos.frames{smaller}, or leave such videos out (images.skip_unreadable)"
     )
 
 
