@@ -168,9 +168,13 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _show(name: str, evaluation: Evaluation) -> None:
+    from rince.evaluation.results import shown_metric
+
     print(f"{name} ({evaluation.info['evaluate_seconds']:.0f} s)")
-    width = max(32, *(len(metric) + 2 for metric in evaluation.metrics))
-    for metric, value in evaluation.metrics.items():
+    levels = evaluation.info.get("levels", {})
+    shown = {shown_metric(key, levels): value for key, value in evaluation.metrics.items()}
+    width = max(32, *(len(metric) + 2 for metric in shown))
+    for metric, value in shown.items():
         print(f"  {metric:{width}}{value:8.4f}")
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from rince.core.checks import RinceError, import_extra, require
 from rince.core.tables import Table, read_table
-from rince.data.items import HELD_OUT, Splits
+from rince.data.items import Marks, Splits
+from rince.data.table import KNOWN, SPLIT, ItemTable
 from rince.data.vectors import Vectors
 from rince.evaluation.evaluate import draw, evaluate_backbone
 from rince.evaluation.open_world import OpenTest, has_positives, warn_unanswered
@@ -22,11 +23,9 @@ from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import Array, Evaluation, save_evaluation
 from rince.evaluation.steps import STEPS, measured
 from rince.ranks.readers import some_names
-from rince.ranks.taxonomy import Taxonomy
 
 VECTOR_SUFFIXES = (".npz", ".npy", ".parquet")
 _NAMES = ("path", "text", "name")  # columns that say which item a row is of, the first there
-_NO_LABELS = (*_NAMES, "split", "is_query", "is_gallery", "sequence", "start_s", "end_s")
 
 
 def results_folder(file: str | Path) -> Path:
@@ -63,12 +62,16 @@ def evaluate_embeddings(
     started = time.perf_counter()
     options, file = options or EvaluationOptions(), Path(file)
     items, table = _labelled(file, Path(labels), levels)
-    parts = _splits(table, items) if "split" in table.columns else None
-    if parts is not None:
+    columns, marks = table.table.columns, items.marks or Marks()
+    trained = SPLIT in columns and "train" in map(str.lower, table.table.column(SPLIT))
+    sides = table.sides() if trained else None
+    if sides is not None:
+        parts = Splits(
+            *(items.subset([i for i, x in enumerate(sides) if x is test]) for test in (False, True))
+        )
         found = evaluate_backbone(nn.Identity(), parts, {}, options=options)
     else:
-        query, gallery = (_flags(table, f"is_{side}") for side in ("query", "gallery"))
-        test = OpenTest(items, query, gallery, _sequence(table))
+        test = OpenTest(items, marks.is_query, marks.is_gallery, marks.own_sequences())
         context = test.context(items.vectors, options)
         require(
             has_positives(context),
@@ -134,7 +137,7 @@ def _read(file: Path) -> tuple[list[str] | None, Array]:
     return names, np.array(column)
 
 
-def _labelled(file: Path, labels: Path, levels: Sequence[str] | None) -> tuple[Vectors, Table]:
+def _labelled(file: Path, labels: Path, levels: Sequence[str] | None) -> tuple[Vectors, ItemTable]:
     """The vectors with their labels, and the rows of the table in the order of the vectors."""
     vectors, names = read_vectors(file)
     table = read_table(labels, "labels")
@@ -146,35 +149,14 @@ def _labelled(file: Path, labels: Path, levels: Sequence[str] | None) -> tuple[V
             f"{labels} has {len(table.rows)} rows, {file} {len(vectors)} embeddings: give a row "
             f"for each, in their order; or names on both sides (a column path, an array paths)"
         )
-    others = [name for name in table.columns if name and name not in _NO_LABELS]
+    others = [name for name in table.columns if name and name not in (*_NAMES, *KNOWN)]
     columns = others if levels is None else list(levels)
     table.require_columns(*columns, hint="name those of the labels, from coarse to fine: --levels")
     require(bool(columns), f"{labels} has no column of labels, from coarse to fine")
-    paths = []
-    for line, cells in table.rows:
-        if not cells[columns[-1]]:
-            raise RinceError(f"{labels}, line {line}: the class ({columns[-1]}) is empty")
-        paths.append(tuple(cells[name] for name in columns if cells[name]))
-    try:
-        tree = Taxonomy(sorted(set(paths)))
-    except ValueError as error:
-        raise RinceError(f"{labels}: {error}") from None
-    number = {path: label for label, path in enumerate(tree.paths)}
+    rows = ItemTable(table, key or "", tuple(columns))
+    tree, numbers = rows.classes()
     shown = tuple(names or ())
-    return Vectors(vectors, _numbers(paths, number, labels), tree, file.stem, shown), table
-
-
-def _numbers(
-    paths: Sequence[tuple[str, ...]], number: dict[tuple[str, ...], int], labels: Path
-) -> Tensor:
-    """Labels of the paths, whose names the tree may have put into another Unicode form."""
-    missing = [path for path in paths if path not in number]
-    if missing:
-        raise RinceError(
-            f"{labels}: {'/'.join(missing[0])} is spelled in another Unicode form than the same "
-            f"name elsewhere: save the table in form NFC"
-        )
-    return torch.tensor([number[path] for path in paths])
+    return Vectors(vectors, torch.tensor(numbers), tree, file.stem, shown, rows.marks()), rows
 
 
 def _by_name(
@@ -195,51 +177,3 @@ def _by_name(
             f"such as {some_names(missing)} (column {key})"
         )
     return [rows[name] for name in names]
-
-
-def _flags(table: Table, column: str) -> Tensor | None:
-    if column not in table.columns:
-        return None
-    words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-    flags = []
-    for line, cells in table.rows:
-        word = cells[column].lower()
-        if word not in words:
-            raise RinceError(
-                f"{table.file}, line {line}: {column} is {cells[column]!r}, expected 1 or 0, true "
-                f"or false"
-            )
-        flags.append(words[word])
-    return torch.tensor(flags)
-
-
-def _sequence(table: Table) -> Tensor | None:
-    """A number for each sequence; an item without one is by itself."""
-    if "sequence" not in table.columns:
-        return None
-    numbers: dict[str, int] = {}
-    return torch.tensor(
-        [
-            numbers.setdefault(cells["sequence"] or f"\n{place}", len(numbers))
-            for place, (_, cells) in enumerate(table.rows)
-        ]
-    )
-
-
-def _splits(table: Table, items: Vectors) -> Splits | None:
-    """By the column split; None if no row is for training."""
-    rows: dict[str, list[int]] = {"train": []}
-    for place, (line, cells) in enumerate(table.rows):
-        word = cells["split"].lower()
-        if word not in ("train", *HELD_OUT):
-            raise RinceError(
-                f"{table.file}, line {line}: the column 'split' is {word!r}, expected one of "
-                f"train, {', '.join(HELD_OUT)}"
-            )
-        rows.setdefault(word, []).append(place)
-    held_out = next((rows[name] for name in HELD_OUT if name in rows), [])
-    if not rows["train"]:
-        return None
-    if not held_out:
-        raise RinceError(f"{table.file}: the column 'split' has no test items")
-    return Splits(items.subset(rows["train"]), items.subset(held_out))

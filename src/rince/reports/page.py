@@ -14,11 +14,12 @@ from typing import Any
 
 from rince.core.checks import RinceError, import_extra, require, warn
 from rince.core.files import replacing
+from rince.evaluation.results import shown_metric
 from rince.reports import figures
 from rince.reports.methods import method_drawings
 from rince.reports.origins import differing_options, options_of, origins_of
 from rince.reports.run_report import RunReport, distinct_names, one_line
-from rince.reports.table import MISSING, Comparison, comparison_rows, mean_cell
+from rince.reports.table import MISSING, Comparison, comparison_rows, mean_cell, own_levels
 
 MAX_BYTES = 3_000_000
 
@@ -74,7 +75,7 @@ def _page(runs: Sequence[RunReport], title: str, detail: float) -> str:
         ],
         run_names=distinct_names(runs),
         metrics={
-            key: [mean_cell(key, [run]).text for run in runs]
+            shown_metric(key, own_levels(runs)): [mean_cell(key, [run]).text for run in runs]
             for key in dict.fromkeys(key for run in runs for key in run.evaluation.metrics)
         },
         drawn=detail > 0,
