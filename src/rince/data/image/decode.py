@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import sys
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require, warn
+from rince.data.image.shards import Member
 from rince.data.items import HINT, warn_left_out
 from rince.data.views import eval_transform
 
@@ -25,13 +27,14 @@ OnUnreadable = Literal["error", "skip"]
 _PROGRESS_FROM = 2000  # files
 _SLICE = 1024  # files decoded between two looks at what went wrong
 _T = TypeVar("_T")
+_P = TypeVar("_P")
 
 
-def read_image(path: str | Path, channels: int = 3, at_least: int | None = None) -> Tensor:
+def read_image(path: str | Path | Member, channels: int = 3, at_least: int | None = None) -> Tensor:
     """Decode a file: turned as its EXIF data say, transparency on white, 16 bits cut to 8.
 
     Args:
-        path: anything Pillow reads; of an animation the first frame.
+        path: anything Pillow reads, also in a shard; of an animation the first frame.
         channels: 3 (RGB) or 1 (grey).
         at_least: pixels of the shorter side that are enough; large JPEGs are then decoded at a
             half, a quarter or an eighth of their size, several times faster.
@@ -44,7 +47,8 @@ def read_image(path: str | Path, channels: int = 3, at_least: int | None = None)
     """
     pil = import_extra("PIL.Image", "train")
     try:
-        with pil.open(path) as image:
+        source = io.BytesIO(path.read_bytes()) if isinstance(path, Member) else path
+        with pil.open(source) as image:
             if at_least is not None:
                 image.draft(None, (at_least, at_least))
             return picture_pixels(image, channels)
@@ -52,7 +56,7 @@ def read_image(path: str | Path, channels: int = 3, at_least: int | None = None)
         reason = "Pillow does not know it as an image" if "identify" in str(error) else str(error)
         raise RinceError(
             f"cannot read {path}: {reason or type(error).__name__}{HINT}the file, or leave out "
-            f"unreadable images (--images.skip_unreadable true)"
+            f"unreadable images (images.skip_unreadable)"
         ) from error
 
 
@@ -64,7 +68,7 @@ def picture_pixels(image: Image.Image, channels: int) -> Tensor:
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
-def read_fitted(path: str | Path, image_size: int, channels: int = 3) -> Tensor:
+def read_fitted(path: str | Path | Member, image_size: int, channels: int = 3) -> Tensor:
     """Decode a file for evaluation: shorter side to ``image_size``, central square.
 
     The one way for known classes and outliers alike, in memory or not: a detector must not tell
@@ -82,7 +86,7 @@ def read_fitted(path: str | Path, image_size: int, channels: int = 3) -> Tensor:
 
 
 def fitted_batches(
-    paths: Sequence[str],
+    paths: Sequence[str | Member],
     image_size: int,
     channels: int,
     batch_size: int,
@@ -104,7 +108,7 @@ def fitted_batches(
 
 
 def decode_all(
-    paths: Sequence[str], image_size: int, channels: int, on_unreadable: OnUnreadable
+    paths: Sequence[str | Member], image_size: int, channels: int, on_unreadable: OnUnreadable
 ) -> tuple[Tensor, Tensor]:
     """(N, C, S, S) uint8 of the readable files, and their positions."""
     require(image_size >= 1, f"image_size must be at least 1 pixel, got {image_size}")
@@ -116,7 +120,7 @@ def decode_all(
     return pixels[: len(kept)], torch.tensor(kept, dtype=torch.int64)
 
 
-def in_threads(work: Callable[[str], _T], paths: Sequence[str], what: str) -> Iterator[_T]:
+def in_threads(work: Callable[[_P], _T], paths: Sequence[_P], what: str) -> Iterator[_T]:
     """Results in order, with a progress bar where it takes a while and somebody looks."""
     from rich.console import Console
     from rich.progress import Progress
@@ -134,11 +138,11 @@ def in_threads(work: Callable[[str], _T], paths: Sequence[str], what: str) -> It
 
 
 def _fitted(
-    paths: Sequence[str], image_size: int, channels: int, on_unreadable: OnUnreadable
+    paths: Sequence[str | Member], image_size: int, channels: int, on_unreadable: OnUnreadable
 ) -> Iterator[tuple[int, Tensor]]:
     """Position and (C, S, S) uint8 pixels of the readable files, in order."""
 
-    def decode(path: str) -> Tensor | RinceError:
+    def decode(path: str | Member) -> Tensor | RinceError:
         try:
             return read_fitted(path, image_size, channels)
         except RinceError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from rince.data.image.decode import (
     read_fitted,
     read_image,
 )
+from rince.data.image.shards import Member, is_shards, shard_images
 from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels, warn_left_out
 from rince.data.table import with_further
 from rince.data.views import ViewConfig, evaluation_pixels, image_views
@@ -37,7 +38,7 @@ class FileImages(Items):
     """Images in files, decoded when asked for.
 
     Args:
-        paths: (N,) files.
+        paths: (N,) files, or members of shards, which need names.
         labels: (N,) int64 in [0, classes of the taxonomy).
         taxonomy: the class tree.
         name: what to call the data set in reports.
@@ -50,7 +51,7 @@ class FileImages(Items):
         ValueError: wrong shapes or dtypes, or a label outside the taxonomy.
     """
 
-    paths: tuple[str, ...]
+    paths: tuple[str | Member, ...]
     labels: Tensor
     taxonomy: Taxonomy
     name: str
@@ -133,7 +134,7 @@ class FileImages(Items):
         classes = ["/".join(path) for path in self.taxonomy.paths]
         # macOS may give the parts of an accented letter where Linux gives the letter.
         return [
-            f"{classes[label]}/{unicodedata.normalize('NFC', os.path.basename(path))}"
+            f"{classes[label]}/{unicodedata.normalize('NFC', os.path.basename(str(path)))}"
             for path, label in zip(self.paths, self.labels.tolist(), strict=True)
         ]
 
@@ -146,7 +147,7 @@ class FileImages(Items):
     def content_hashes(self) -> Iterator[bytes]:
         for path in self.paths:
             try:
-                content = Path(path).read_bytes()
+                content = (Path(path) if isinstance(path, str) else path).read_bytes()
             except OSError as error:
                 raise RinceError(f"cannot read {path}: {error}") from error
             yield content_digest(content)
@@ -195,12 +196,15 @@ class FileImages(Items):
         return image_views(self.image_size, self.channels, config)
 
 
-def image_files(path: str | Path) -> list[str]:
-    """All images below a folder, whatever its structure, sorted; hidden ones are left out.
+def image_files(path: str | Path) -> Sequence[str | Member]:
+    """All images in shards, or below a folder, whatever its structure, sorted; hidden ones are left
+    out.
 
     Raises:
         RinceError: no such folder, no image in it, or a folder that cannot be read.
     """
+    if is_shards(path):
+        return shard_images(path)
     if not Path(path).is_dir():
         raise RinceError(f"{path} is not a folder of images")
     files = [str(file) for file in files_below(Path(path), IMAGE_SUFFIXES)]
@@ -209,7 +213,7 @@ def image_files(path: str | Path) -> list[str]:
     return files
 
 
-def _failure(path: str, channels: int) -> RinceError | None:
+def _failure(path: str | Member, channels: int) -> RinceError | None:
     try:
         read_image(path, channels)
     except RinceError as error:

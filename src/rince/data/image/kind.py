@@ -73,8 +73,8 @@ def load_outliers(request: Request, items: Items) -> Items:
     return unlabelled(sources.load_outliers(folder, size, channels, mode), items.taxonomy)
 
 
-def embedding_names(encoder: Encoder, data: str, column: str | None) -> list[str]:
-    """The images of a table, or all below a folder."""
+def embedding_names(encoder: Encoder, data: str, column: str | None) -> Sequence[Any]:
+    """The images of a table or of shards, or all below a folder."""
     from rince.data.image.files import image_files
 
     if is_table(data):
@@ -84,7 +84,7 @@ def embedding_names(encoder: Encoder, data: str, column: str | None) -> list[str
 
 
 def embedding_inputs(
-    encoder: Encoder, names: Sequence[str], batch_size: int, skip: bool
+    encoder: Encoder, names: Sequence[Any], batch_size: int, skip: bool
 ) -> Iterator[tuple[list[str], Any]]:
     """Image files, decoded as at evaluation."""
     from rince.data.image.decode import fitted_batches
@@ -92,7 +92,7 @@ def embedding_inputs(
     spec = encoder.spec
     mode: OnUnreadable = "skip" if skip else "error"
     for pixels, positions in fitted_batches(names, spec.size, spec.channels, batch_size, mode):
-        yield [names[i] for i in positions.tolist()], pixels
+        yield [str(names[i]) for i in positions.tolist()], pixels
 
 
 def usage(encoder: Any) -> str:

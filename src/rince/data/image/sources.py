@@ -17,6 +17,7 @@ from rince.data.arrays import TensorImages
 from rince.data.image.decode import OnUnreadable, decode_all
 from rince.data.image.files import IMAGE_SIZE, FileImages, image_files
 from rince.data.image.named import NAMED, load_named
+from rince.data.image.shards import is_shards, read_shards
 from rince.data.items import Items, Splits, at_most, drop_duplicates, split_by_hash, split_folders
 from rince.data.table import ItemTable, is_table, path_column, read_items, split_rows
 from rince.data.views import eval_transform
@@ -45,12 +46,12 @@ def load_dataset(
     """Load training and test images.
 
     Args:
-        data: "fashion-mnist", "cifar100", a table of images (see :mod:`rince.data.table`), or a
-            folder. A folder with ``train/`` and ``val/`` or
-            ``test/`` below it is taken in these splits (``val/`` if it has both). Any other tree
-            ``<group>/.../<class>/*.jpg``, and ``train/`` where there is nothing else, is split
-            class by class. The names of the files alone decide, so that images stay on their
-            side whatever the seed, and when others come or go.
+        data: "fashion-mnist", "cifar100", a table of images (see :mod:`rince.data.table`), tar
+            shards (see :func:`~rince.data.image.shards.read_shards`), or a folder. A folder with
+            ``train/`` and ``val/`` or ``test/`` below it is taken in these splits (``val/`` if it
+            has both). Any other tree ``<group>/.../<class>/*.jpg``, and ``train/`` where there is
+            nothing else, is split class by class. The names of the files alone decide, so that
+            images stay on their side whatever the seed, and when others come or go.
         data_root: where a named data set is kept or is downloaded to; where the relative paths of
             a table begin.
         image_size: pixels; None: 28 (Fashion-MNIST), 32 (CIFAR-100, folders).
@@ -87,8 +88,7 @@ def load_dataset(
         return Splits(train, test)
 
     size = image_size or IMAGE_SIZE
-    if is_table(data):
-        table = _image_table(data, column, labels)
+    if (table := _table(data, column, labels)) is not None:
         made = list(split_rows(table, partial(_of_rows, root=root, channels=channels, size=size)))
         files = made if len(made) == 2 else split_by_hash(made[0], test_fraction, _INSTEAD)
     else:
@@ -116,8 +116,8 @@ def load_test_images(
     Args, Raises: as of :func:`load_dataset`.
     """
     size = image_size or IMAGE_SIZE
-    if is_table(data):
-        table = _image_table(data, column, labels).test_rows()
+    if (table := _table(data, column, labels)) is not None:
+        table = table.test_rows()
         root = None if data_root is None else Path(data_root).expanduser()
         return _kept(_of_rows(table, None, root, channels, size), cache, skip_unreadable)
     folder = _existing_folder(str(data))
@@ -173,7 +173,12 @@ def _kept(images: FileImages, cache: bool | None, skip_unreadable: bool) -> Item
     return images.readable() if skip_unreadable else images
 
 
-def _image_table(data: str | Path, column: str | None, labels: Sequence[str] | None) -> ItemTable:
+def _table(data: str | Path, column: str | None, labels: Sequence[str] | None) -> ItemTable | None:
+    """The images of a table, or of shards; None: it is neither."""
+    if is_shards(data):
+        return read_shards(data, column, labels)
+    if not is_table(data):
+        return None
     of_paths = column or path_column(data, IMAGE_SUFFIXES)
     if of_paths is None:
         raise RinceError(f"{data} has no column of paths to images")
@@ -186,7 +191,7 @@ def _of_rows(
     files, names = table.files(root)
     taxonomy, labels = table.classes(known)
     return FileImages(
-        tuple(map(str, files)),
+        tuple(str(file) if isinstance(file, Path) else file for file in files),
         torch.tensor(labels),
         taxonomy,
         table.table.file.stem,
