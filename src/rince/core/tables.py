@@ -257,7 +257,10 @@ def as_cell(value: object) -> str:
     """A plain value as the text that a table would hold: 1.0 is ``"1"``, null and NaN ``""``."""
     if isinstance(value, str):
         return value.strip()
-    if value is None or value != value:  # null, NaN
+    try:
+        if value is None or value != value:  # null, NaN
+            return ""
+    except TypeError:  # pandas' NA, which is neither
         return ""
     # A column of integers with a gap becomes floats in a data frame, and 1 is the same as 1.0.
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
