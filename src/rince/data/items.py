@@ -60,7 +60,9 @@ class Marks:
 
     def of(self, indices: Tensor) -> Marks:
         """Those of the items at these positions."""
-        values = {n: x[indices] for n, x in vars(self).items() if isinstance(x, Tensor)}
+        values: dict[str, Any] = {
+            name: x[indices] for name, x in vars(self).items() if isinstance(x, Tensor)
+        }
         return replace(self, **values)
 
 
