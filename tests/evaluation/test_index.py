@@ -36,13 +36,13 @@ def _faiss() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "width", "kind", "least"),
+    ("count", "width", "form", "least"),
     [(100, 8, "flat", 1.0), (1_000, 8, "hnsw", 0.95), (10_000, 3, "ivf-pq", 0.15)],
 )
 def test_what_an_index_finds_before_and_after_it_was_stored(
     count: int,
     width: int,
-    kind: str,
+    form: str,
     least: float,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -54,19 +54,19 @@ def test_what_an_index_finds_before_and_after_it_was_stored(
     save_index(index, tmp_path / "a.faiss")
     assert [file.name for file in tmp_path.iterdir()] == ["a.faiss"]
     stored = load_index(tmp_path / "a.faiss")
-    assert (stored.paths, stored.model, stored.kind) == (gallery.paths, "net", kind)
+    assert (stored.paths, stored.model, stored.form) == (gallery.paths, "net", form)
     query = torch.randn(7, width, generator=torch.Generator().manual_seed(1)) * 5
     exact, _ = nearest(gallery, query, 10)
     unit = torch.nn.functional.normalize(query, dim=1)
     for found in (index, stored):
         cosines, positions = found.nearest(query, 10)
         true = (unit @ gallery.vectors.T).gather(1, positions)
-        if kind != "ivf-pq":  # its cosines are of compressed vectors
+        if form != "ivf-pq":  # its cosines are of compressed vectors
             torch.testing.assert_close(cosines, true)
         assert float((true >= exact[:, -1:] - 1e-6).float().mean()) >= least
     recall, k = index_recall(index, gallery, most=200)
     assert least <= recall <= 1
-    assert (recall < 0.99) == (kind == "ivf-pq")
+    assert (recall < 0.99) == (form == "ivf-pq")
     assert k == 10
 
 

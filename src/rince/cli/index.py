@@ -12,7 +12,7 @@ EXAMPLES = """examples:
   rince embed runs/latest photos/ -o photos.npz         once
   rince index photos.npz -o photos.faiss                once
   rince search one.jpg --gallery photos.faiss --run runs/latest
-  rince index photos.npz -o photos.faiss --kind hnsw    if its recall is too low
+  rince index photos.npz -o photos.faiss --form hnsw    if its recall is too low
 """
 
 
@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument("embeddings", help="a .npz or .parquet file of `rince embed`")
     parser.add_argument("-o", "--output", type=str, required=True, help="the .faiss file to write")
     parser.add_argument(
-        "--kind",
+        "--form",
         choices=["flat", "hnsw", "ivf-pq"],
         default=None,
         help="flat: exact; hnsw: a graph, nearly exact; ivf-pq: compressed, a tenth of the memory "
@@ -43,13 +43,13 @@ def run(arguments: Sequence[str]) -> None:
     require_index_file(output)
     embeddings = load_embeddings(given.embeddings)
     started = time.perf_counter()
-    index = build_index(embeddings, given.kind)
+    index = build_index(embeddings, given.form)
     seconds = time.perf_counter() - started
     recall, k = index_recall(index, embeddings)
     save_index(index, output)
     print(
         f"{output}: {len(embeddings)} items in {embeddings.vectors.shape[1]} dimensions, "
-        f"{index.kind}, {output.stat().st_size / 2**20:.1f} MB ({seconds:.1f} s)\n"
+        f"{index.form}, {output.stat().st_size / 2**20:.1f} MB ({seconds:.1f} s)\n"
         f"recall@{k} against the exact search: {recall:.4f}\n"
         f"next: rince search QUERY --gallery {output} --run RUN"
     )

@@ -58,23 +58,24 @@ def run(arguments: Sequence[str]) -> None:
     from rince.core.checks import RinceError, require
     from rince.core.devices import known_device
     from rince.data.kinds import require_queries, same_file
-    from rince.evaluation.embeddings import embed, load_embeddings, nearest
+    from rince.evaluation.embeddings import Embeddings, embed, load_embeddings, nearest
     from rince.evaluation.index import INDEX_SUFFIX, VectorIndex, load_index
     from rince.training.encoders import embed_data, load_encoder
 
     require(given.top_k >= 1, f"--top_k must be at least 1, got {given.top_k}")
     device, skip = known_device(given.device), given.images.skip_unreadable
-    readers = {".npz": load_embeddings, ".parquet": load_embeddings, INDEX_SUFFIX: load_index}
-    reader = readers.get(Path(given.gallery).suffix)
-    kept = None if reader is None else reader(given.gallery)
+    suffix = Path(given.gallery).suffix
+    kept: Embeddings | VectorIndex | None = None
+    if suffix in (".npz", ".parquet", INDEX_SUFFIX):
+        kept = (load_index if suffix == INDEX_SUFFIX else load_embeddings)(given.gallery)
     encoder = load_encoder(Path(given.run), given.space)
     require_queries(encoder, given.queries)
     queries = embed(
         encoder, given.queries, device=device, on_unreadable="skip" if skip else "error"
     )
+    if kept is None:
+        kept = embed_data(encoder, given.gallery, given.column, device, skip=skip)
     gallery = kept
-    if gallery is None:
-        gallery = embed_data(encoder, given.gallery, given.column, device, skip=skip)
     if queries.model != gallery.model:
         raise RinceError(
             f"{given.gallery} was made by another network than {given.run} (or by other weights of "

@@ -17,7 +17,7 @@ from rince.evaluation.embeddings import Embeddings, reading
 from rince.metrics.arrays import cosine_chunks, unit_features
 
 INDEX_SUFFIX = ".faiss"
-IndexKind = Literal["flat", "hnsw", "ivf-pq"]
+IndexForm = Literal["flat", "hnsw", "ivf-pq"]
 
 _FLAT_TO, _HNSW_TO = 50_000, 1_000_000  # items
 # Product quantisation learns 256 codes a part, each from the 39 items that faiss asks for.
@@ -32,14 +32,14 @@ class VectorIndex:
         paths: N names, as of :class:`Embeddings`.
         index: of faiss, of N vectors by their inner products.
         model: fingerprint of the encoder.
-        kind: "flat": all cosines, exact. "hnsw": a graph of neighbours, with the vectors. "ivf-pq":
+        form: "flat": all cosines, exact. "hnsw": a graph of neighbours, with the vectors. "ivf-pq":
             lists of compressed vectors, whose cosines are approximate too.
     """
 
     paths: tuple[str, ...]
     index: Any
     model: str
-    kind: IndexKind
+    form: IndexForm
 
     def nearest(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """What :func:`~rince.evaluation.nearest` gives, approximately.
@@ -64,12 +64,12 @@ class VectorIndex:
         return torch.from_numpy(cosines), torch.from_numpy(positions)
 
 
-def build_index(embeddings: Embeddings, kind: IndexKind | None = None) -> VectorIndex:
+def build_index(embeddings: Embeddings, form: IndexForm | None = None) -> VectorIndex:
     """An index of all embeddings.
 
     Args:
         embeddings: N of D dimensions.
-        kind: see :class:`VectorIndex`; None: flat up to 50,000 items, hnsw up to a million (it
+        form: see :class:`VectorIndex`; None: flat up to 50,000 items, hnsw up to a million (it
             takes 4 D + 260 bytes an item), ivf-pq (D / 2 + 8 bytes) beyond.
 
     Raises:
@@ -78,24 +78,24 @@ def build_index(embeddings: Embeddings, kind: IndexKind | None = None) -> Vector
     """
     faiss = import_extra("faiss", "search")
     count, width = embeddings.vectors.shape
-    if kind is None:
-        kind = "flat" if count <= _FLAT_TO else "hnsw" if count <= _HNSW_TO else "ivf-pq"
+    if form is None:
+        form = "flat" if count <= _FLAT_TO else "hnsw" if count <= _HNSW_TO else "ivf-pq"
     require(
-        kind != "ivf-pq" or count >= _LEAST_FOR_CODES,
+        form != "ivf-pq" or count >= _LEAST_FOR_CODES,
         f"ivf-pq learns its codes from at least {_LEAST_FOR_CODES} items, got {count}: take hnsw",
     )
     lists = min(int(4 * count**0.5), count // 39)
     parts = max(part for part in range(1, width // 2 + 1 + (width == 1)) if width % part == 0)
-    recipe = {"flat": "Flat", "hnsw": "HNSW32", "ivf-pq": f"IVF{lists},PQ{parts}"}[kind]
+    recipe = {"flat": "Flat", "hnsw": "HNSW32", "ivf-pq": f"IVF{lists},PQ{parts}"}[form]
     index = faiss.index_factory(width, recipe, faiss.METRIC_INNER_PRODUCT)
-    if kind == "hnsw":
+    if form == "hnsw":
         index.hnsw.efSearch = 128
-    elif kind == "ivf-pq":
+    elif form == "ivf-pq":
         index.nprobe = max(1, lists // 16)
     vectors = embeddings.vectors.numpy()
     index.train(vectors)
     index.add(vectors)
-    return VectorIndex(embeddings.paths, index, embeddings.model, kind)
+    return VectorIndex(embeddings.paths, index, embeddings.model, form)
 
 
 def index_recall(
@@ -160,7 +160,7 @@ def save_index(index: VectorIndex, file: str | Path) -> None:
             paths=names,
             index=stored,
             model=np.array(index.model),
-            kind=np.array(index.kind),
+            form=np.array(index.form),
         )
 
 
@@ -177,4 +177,4 @@ def load_index(file: str | Path) -> VectorIndex:
         paths = tuple(json.loads(stored["paths"].tobytes()))
         index = faiss.deserialize_index(stored["index"])
         require(index.ntotal == len(paths), f"{index.ntotal} vectors, but {len(paths)} names")
-        return VectorIndex(paths, index, str(stored["model"]), str(stored["kind"]))  # type: ignore[arg-type]
+        return VectorIndex(paths, index, str(stored["model"]), str(stored["form"]))  # type: ignore[arg-type]
