@@ -95,6 +95,7 @@ def by_faiss(queries: int) -> Callable[[], Numbers]:
     import faiss
 
     features, levels = items()
+    faiss.omp_set_num_threads(torch.get_num_threads())
 
     def job() -> Numbers:
         index = faiss.IndexFlatIP(DIM)

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 extras=("$@")
 if [ ${#extras[@]} = 0 ]; then
-	extras=(base train export timm text sentence-transformers parquet metric-learning)
+	extras=(base train export timm text sentence-transformers parquet search metric-learning)
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

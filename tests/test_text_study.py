@@ -19,6 +19,7 @@ sys.path.insert(0, str(STUDY))
 import classes  # type: ignore[import-not-found]  # noqa: E402
 import common  # type: ignore[import-not-found]  # noqa: E402
 import graded  # type: ignore[import-not-found]  # noqa: E402
+import newsgroups  # type: ignore[import-not-found]  # noqa: E402
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
@@ -120,7 +121,7 @@ def test_differences_question_by_question() -> None:
 
 def test_quotes_are_taken_out() -> None:
     text = "jim@x.com writes:\n> all of this\n  | and this\nI disagree with sue@y.org\nthere"
-    assert classes.without_quotes(text) == "I disagree with there"
+    assert newsgroups.without_quotes(text) == "I disagree with there"
 
 
 def test_a_few_of_each_grade() -> None:

@@ -18,7 +18,7 @@ CONTRASTIVE_LR, CLASSIFIER_LR = 0.125, 0.2
 def options(description):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("out", type=Path, help="folder of the results, one .json a run")
-    parser.add_argument("--outliers", nargs="*", default=[], help="NAME=FOLDER of images")
+    parser.add_argument("--outliers", nargs="*", default=[], help="NAME=FOLDER, other data")
     parser.add_argument("--images", type=int, default=400_000, help="images seen in training")
     parser.add_argument("--backbone", default="tiny-resnet")
     parser.add_argument("--batch", type=int, default=128)
@@ -29,8 +29,16 @@ def options(description):
     return parser
 
 
-def run_all(settings, run, name_of, arguments):
+def images_of(folder):
+    from rince.data.image.files import FileImages
+
+    return FileImages.from_folder(folder).preload(32)
+
+
+def run_all(settings, run, name_of, arguments, outliers_of=images_of):
     """Run what has no result yet: ``run(setting, arguments, outliers)`` gives a dictionary.
+
+    ``outliers_of`` reads other data from what --outliers names.
 
     A run that fails is shown and left out; the others go on.
     """
@@ -43,7 +51,9 @@ def run_all(settings, run, name_of, arguments):
             if not (arguments.out / f"{name_of(setting)}.json").exists():
                 queue.put(setting)
         workers = [
-            context.Process(target=_work, args=(queue, run, name_of, arguments, deadline))
+            context.Process(
+                target=_work, args=(queue, run, name_of, arguments, deadline, outliers_of)
+            )
             for _ in range(arguments.workers)
         ]
         for worker in workers:
@@ -52,14 +62,12 @@ def run_all(settings, run, name_of, arguments):
             worker.join()
 
 
-def _work(queue, run, name_of, arguments, deadline):
+def _work(queue, run, name_of, arguments, deadline, outliers_of):
     import torch
-
-    from rince.data.image.files import FileImages
 
     torch.set_num_threads(1)
     outliers = {
-        name: FileImages.from_folder(folder).preload(32)
+        name: outliers_of(folder)
         for name, folder in (given.split("=", 1) for given in arguments.outliers)
     }
     while time.time() < deadline:
@@ -85,7 +93,7 @@ def _work(queue, run, name_of, arguments, deadline):
 def trained(setting, arguments, name, data, objective, images_an_epoch, views, **groups):
     """Train one setting and read it back: the networks by space, its config, epochs and seconds.
 
-    ``groups`` are further option groups of ``TrainConfig``, or changes to ``images``.
+    ``groups`` are further option groups of ``TrainConfig``, or changes to ``images`` and ``optim``.
     """
     import torch
 
@@ -101,11 +109,12 @@ def trained(setting, arguments, name, data, objective, images_an_epoch, views, *
     batch = setting["batch"]
     epochs = max(1, round(setting["images"] / max(1, images_an_epoch // batch * batch)))
     rate = CLASSIFIER_LR if objective == "cross-entropy" else CONTRASTIVE_LR
+    optim = {"lr": rate * batch / 128, "weight_decay": 5e-4, "warmup_epochs": 0.02 * epochs}
     config = TrainConfig(
         data=data,
         objective=objective,
         model=ModelOptions(backbone=setting["backbone"]),
-        optim=OptimOptions(lr=rate * batch / 128, weight_decay=5e-4, warmup_epochs=0.02 * epochs),
+        optim=OptimOptions(**optim | groups.pop("optim", {})),
         images=ImageOptions(augmentation=views, **groups.pop("images", {})),
         epochs=epochs,
         batch_size=batch,
@@ -132,3 +141,79 @@ def trained(setting, arguments, name, data, objective, images_an_epoch, views, *
         spaces["embedding"] = torch.nn.Sequential(run.backbone.module, run.head)
     shutil.rmtree(folder)
     return spaces, config, {"epochs": epochs, "train_seconds": seconds}
+
+
+def in_spaces(spaces, items, outliers, device):
+    """The metrics of :func:`judged` of each network, its name in front."""
+    return {
+        f"{space}/{name}": value
+        for space, network in spaces.items()
+        for name, value in judged(network, items, outliers, device).items()
+    }
+
+
+def judged(network, items, outliers, device):
+    """What :mod:`unseen` measures of one network.
+
+    ``items`` are those of "train", "seen" and "unseen", each with a class tree of its own, of
+    paths that begin with the superclass; ``outliers`` items of other data by name.
+    """
+    import torch
+
+    from rince.data.batches import eval_batches
+    from rince.evaluation.features import extract_features
+    from rince.metrics import ClassGaussians, auroc, hierarchical_retrieval
+
+    def features_of(some):
+        return extract_features(network, eval_batches(some, 512), device).features
+
+    features = {side: features_of(x) for side, x in items.items()}
+    names = {side: x.taxonomy.paths for side, x in items.items()}
+    groups = sorted({path[0] for path in names["seen"]})
+    classes = sorted({path for side in ("seen", "unseen") for path in names[side]})
+    levels = {}
+    for side in ("seen", "unseen"):
+        of_class = torch.tensor(
+            [[classes.index(path), groups.index(path[0])] for path in names[side]]
+        )
+        levels[side] = of_class[items[side].labels]
+
+    def summary(name, result, wanted):
+        values = {}
+        for level in wanted:
+            one = result.levels[("fine", "coarse").index(level)]
+            values[f"{name}/{level}/R@1"] = one.recall[1]
+            values[f"{name}/{level}/mAP"] = one.mean_average_precision
+        if len(wanted) > 1:
+            values |= {
+                f"{name}/H-AP": result.h_ap,
+                f"{name}/ASI": result.asi,
+                f"{name}/NDCG": result.ndcg,
+                f"{name}/severity": result.mistake_severity,
+            }
+        return values
+
+    x, y = features["unseen"], levels["unseen"]
+    among = hierarchical_retrieval(x, x, y, y, ks=(1,), exclude_self=True)
+    metrics = summary("among", among, ["fine"])
+    placed = hierarchical_retrieval(x, features["seen"], y, levels["seen"], ks=(1,))
+    metrics |= summary("placement", placed, ["coarse"])
+    x = torch.cat([features["seen"], features["unseen"]])
+    y = torch.cat([levels["seen"], levels["unseen"]])
+    whole = hierarchical_retrieval(x, x, y, y, ks=(1,), exclude_self=True)
+    metrics |= summary("whole", whole, ["fine", "coarse"])
+    unseen = hierarchical_retrieval(
+        features["unseen"],
+        torch.cat([features["unseen"], features["seen"]]),
+        levels["unseen"],
+        torch.cat([levels["unseen"], levels["seen"]]),
+        ks=(1,),
+        exclude_self=True,
+    )
+    metrics |= summary("unseen-in-whole", unseen, ["fine", "coarse"])
+    gaussians = ClassGaussians.fit(features["train"], items["train"].labels)
+    inliers = gaussians.score(features["seen"])
+    others = {name: features_of(other) for name, other in outliers.items()}
+    for name, other in (others | {"unseen": features["unseen"]}).items():
+        metrics[f"outliers/{name}"] = auroc(inliers, gaussians.score(other))
+    return metrics

@@ -17,7 +17,7 @@ Measured in the backbone's features and in the embedding that the loss sees:
 
 from pathlib import Path
 
-from common import options, run_all, trained
+from common import in_spaces, options, run_all, trained
 
 METHODS = {
     "rince-out-in": {"objective": "rince"},
@@ -83,78 +83,13 @@ def run(setting, arguments, outliers):
         40_000,
         setting["views"],
     )
-    metrics = {}
-    for space, network in spaces.items():
-        measured = evaluate(network, root, outliers, arguments.device)
-        metrics |= {f"{space}/{name}": value for name, value in measured.items()}
-    return {"metrics": metrics, **result}
-
-
-def evaluate(network, root, outliers, device):
-    import torch
-
-    from rince.data.batches import eval_batches
     from rince.data.image.files import FileImages
-    from rince.evaluation.features import extract_features
-    from rince.metrics import ClassGaussians, auroc, hierarchical_retrieval
-
-    def features_of(images):
-        return extract_features(network, eval_batches(images, 512), device).features
 
     folders = {"train": "seen/train", "seen": "seen/val", "unseen": "unseen"}
-    images = {
+    items = {
         side: FileImages.from_folder(root / path).preload(32) for side, path in folders.items()
     }
-    features = {side: features_of(x) for side, x in images.items()}
-    names = {side: x.taxonomy.paths for side, x in images.items()}
-    groups = sorted({path[0] for path in names["seen"]})
-    classes = sorted({path for side in ("seen", "unseen") for path in names[side]})
-    levels = {}
-    for side in ("seen", "unseen"):
-        of_class = torch.tensor(
-            [[classes.index(path), groups.index(path[0])] for path in names[side]]
-        )
-        levels[side] = of_class[images[side].labels]
-
-    def summary(name, result, wanted):
-        values = {}
-        for level in wanted:
-            one = result.levels[("fine", "coarse").index(level)]
-            values[f"{name}/{level}/R@1"] = one.recall[1]
-            values[f"{name}/{level}/mAP"] = one.mean_average_precision
-        if len(wanted) > 1:
-            values |= {
-                f"{name}/H-AP": result.h_ap,
-                f"{name}/ASI": result.asi,
-                f"{name}/NDCG": result.ndcg,
-                f"{name}/severity": result.mistake_severity,
-            }
-        return values
-
-    x, y = features["unseen"], levels["unseen"]
-    among = hierarchical_retrieval(x, x, y, y, ks=(1,), exclude_self=True)
-    metrics = summary("among", among, ["fine"])
-    placed = hierarchical_retrieval(x, features["seen"], y, levels["seen"], ks=(1,))
-    metrics |= summary("placement", placed, ["coarse"])
-    x = torch.cat([features["seen"], features["unseen"]])
-    y = torch.cat([levels["seen"], levels["unseen"]])
-    whole = hierarchical_retrieval(x, x, y, y, ks=(1,), exclude_self=True)
-    metrics |= summary("whole", whole, ["fine", "coarse"])
-    unseen = hierarchical_retrieval(
-        features["unseen"],
-        torch.cat([features["unseen"], features["seen"]]),
-        levels["unseen"],
-        torch.cat([levels["unseen"], levels["seen"]]),
-        ks=(1,),
-        exclude_self=True,
-    )
-    metrics |= summary("unseen-in-whole", unseen, ["fine", "coarse"])
-    gaussians = ClassGaussians.fit(features["train"], images["train"].labels)
-    inliers = gaussians.score(features["seen"])
-    others = {name: features_of(other) for name, other in outliers.items()}
-    for name, other in (others | {"unseen": features["unseen"]}).items():
-        metrics[f"outliers/{name}"] = auroc(inliers, gaussians.score(other))
-    return metrics
+    return {"metrics": in_spaces(spaces, items, outliers, arguments.device), **result}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import torch
 from common import Results, add_study_arguments, encode, load_model, table, train
+from newsgroups import posts
 from torch import Tensor
 
 import rince
@@ -93,11 +93,7 @@ def newsgroups(folder: Path) -> Study:
 
     Validation texts are taken from the training split, 40 a group.
     """
-    import pandas
-
-    frame = pandas.read_parquet(folder / "newsgroups20.parquet").sort_values("id")
-    frame["text"] = [without_quotes(text) for text in frame["text"]]
-    frame = frame[frame["text"].str.len() >= 50]
+    frame = posts(folder)
     paths = {}
     for row in frame[["top", "coarse", "group"]].drop_duplicates().itertuples():
         middle = [] if row.coarse in (row.top, row.group) else [row.coarse]
@@ -119,16 +115,6 @@ def newsgroups(folder: Path) -> Study:
         {"10 a class": (10, 8), "100 a class": (100, 1)},
         tuned="10 a class", batch_size=40, layers=2, max_length=64,
     )  # fmt: skip
-
-
-def without_quotes(text: str) -> str:
-    """Without quoted lines, their introductions, and addresses: these tell who wrote to whom."""
-    kept = [
-        line
-        for line in text.splitlines()
-        if not re.match(r"\s*[>|:}]|.*(writes|wrote|says)\s*:\s*$", line)
-    ]
-    return " ".join(re.sub(r"\S+@\S+", "", " ".join(kept)).split())
 
 
 def draw(split: Split, tree: rince.Taxonomy, of_class: int, seed: int) -> Split:

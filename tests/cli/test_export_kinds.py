@@ -274,16 +274,29 @@ def test_a_run_on_videos(
     assert (by_export.paths, by_export.model) == (by_run.paths, by_run.model)
     torch.testing.assert_close(by_export.vectors, by_run.vectors, atol=1e-5, rtol=0)
 
-    # A film is one query: its clips find themselves first.
-    query = str(videos / "dark" / "1.mp4")
-    for gallery in (str(file), str(videos)):
+    # A film is one query, its clips are left out themselves, not the others of its video.
+    query, cosines = str(videos / "dark" / "1.mp4"), by_run.vectors @ by_run.vectors.T
+    cosines.fill_diagonal_(-2)
+    rows = [i for i, name in enumerate(expected_names) if name.startswith(query)]
+    for asked, gallery, chosen in (
+        (query, str(file), rows),
+        (query, str(videos), rows),
+        (f"{query}@0.6", str(file), rows[2:3]),
+    ):
         capsys.readouterr()
-        own = [name for name in expected_names if name.startswith(query)]
-        given = ["--gallery", gallery, "--run", str(folder), "-k", str(len(own))]
-        assert main(["search", query, *given]) == 0
-        first, *hits = capsys.readouterr().out.splitlines()
-        assert first == f"{query} ({len(own)} clips)"
-        assert sorted(hit.partition("1.000  ")[2] for hit in hits) == sorted(own)
+        assert main(["search", asked, "--gallery", gallery, "--run", str(folder), "-k", "1"]) == 0
+        first, hit = capsys.readouterr().out.splitlines()
+        assert first == (f"{query} ({len(rows)} clips)" if asked == query else asked)
+        best = cosines[chosen].max(dim=0).values[expected_names.index(hit.split()[-1])]
+        torch.testing.assert_close(best, cosines[chosen].max(), atol=1e-5, rtol=0)
+    for wrong, words in (
+        (f"{query}@2.9", "is 0.10 s long, and a clip takes 0.30 s"),
+        (f"{query}@two", "expected FILE@SECONDS"),
+        (f"{query}@-1", "and a clip takes 0.30 s"),
+        ("nowhere.mp4@1", "there is no file nowhere.mp4@1"),
+    ):
+        refused = ["search", wrong, "--gallery", str(file), "--run", str(folder)]
+        assert words in refusal(refused, capsys)
 
 
 def test_clips_of_other_cuts_are_another_network(video_run: Path) -> None:

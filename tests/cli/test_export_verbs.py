@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -75,19 +76,36 @@ def test_from_run_to_search(
     assert by_run.model == by_export.model
     torch.testing.assert_close(by_run.vectors, by_export.vectors)
 
-    # Each image finds itself first.
-    queries = [by_run.paths[i] for i in (3, 50)]
-    capsys.readouterr()
-    given = ["--gallery", str(file), "--run", str(folder), "-k", "2"]
-    assert main(["search", *queries, *given]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [lines[0], lines[3]] == queries
-    assert [lines[1], lines[4]] == [f"    1   1.000  {query}" for query in queries]
-    expected = by_run.vectors @ by_run.vectors[50]
-    expected[50] = -2
-    best = int(expected.argmax())
-    assert lines[5] == f"    2  {float(expected[best]):6.3f}  {by_run.paths[best]}"
-    assert len(lines) == 6
+    # A query that is in the gallery is left out, whatever its path is called.
+    queries = [by_run.paths[3], os.path.relpath(by_run.paths[50])]
+    expected = by_run.vectors @ by_run.vectors[[3, 50]].T
+    expected[[3, 50], [0, 1]] = -2
+    best = expected.topk(2, dim=0)
+    shown = [
+        line
+        for i, query in enumerate(queries)
+        for line in (
+            query,
+            *(
+                f"{place:5}  {float(best.values[place - 1, i]):6.3f}  "
+                f"{by_run.paths[int(best.indices[place - 1, i])]}"
+                for place in (1, 2)
+            ),
+        )
+    ]
+    index = str(tmp_path / "found.faiss")
+    for gallery in (str(file), str(image_tree), index):
+        if gallery == index:
+            pytest.importorskip("faiss", reason="needs the extra search")
+            capsys.readouterr()
+            assert main(["index", str(file), "-o", index]) == 0
+            told = capsys.readouterr().out
+            assert "96 items in 8 dimensions, flat" in told
+            assert "recall@10 against the exact search: 1.0000" in told
+        capsys.readouterr()
+        given = ["--gallery", gallery, "--run", str(folder), "-k", "2"]
+        assert main(["search", *queries, *given]) == 0
+        assert capsys.readouterr().out.splitlines() == shown
 
 
 def test_what_only_reads_a_run_does_not_import_lightning(
@@ -233,7 +251,7 @@ def test_what_is_wrong_is_said(
     search = ["search", query, "--gallery", file, "--run"]
     shown = refusal([*search, str(runs / "two-heads")], capsys)
     assert "was made by another network" in shown
-    assert f"rince embed {runs / 'two-heads'} DATA -o {file}" in shown
+    assert f"rince embed {runs / 'two-heads'} DATA -o FILE" in shown
     assert "there is no file x.png: the network takes images" in refusal(
         ["search", "x.png", "--gallery", file, "--run", run], capsys
     )
@@ -253,10 +271,16 @@ def test_unreadable_images(
         shutil.copy(file, photos / f"{file.parent.name}-{file.name}")
     (photos / "bad.png").write_bytes(b"no image")
     given = ["embed", str(runs / "rince"), str(photos), "-o", str(tmp_path / "a.npz")]
-    assert "bad.png" in refusal(given, capsys)
-    assert not (tmp_path / "a.npz").exists()
-    with pytest.warns(RinceWarning, match="1 of 3 images"):
-        assert main([*given, "--skip-unreadable"]) == 0
+    query = ["search", str(good[0]), "--run", str(runs / "rince"), "--gallery", str(photos)]
+    for verb in (given, query):
+        shown = refusal(verb, capsys)
+        assert "bad.png" in shown
+        assert verb is query or not (tmp_path / "a.npz").exists()
+        advised = re.search(r"\((images\S+)\)", shown)
+        assert advised is not None
+        for option in ([f"--{advised[1]}", "true"], ["--skip-unreadable"]):
+            with pytest.warns(RinceWarning, match="1 of 3 images"):
+                assert main([*verb, *option]) == 0
     with np.load(tmp_path / "a.npz") as found:
         assert [Path(path).name for path in json.loads(bytes(found["paths_json"]))] == [
             f"{file.parent.name}-{file.name}" for file in good

@@ -75,7 +75,8 @@ def test_images(photos: Path) -> None:
     assert (train.labels.tolist(), test.labels.tolist()) == ([1, 1, 2, 0], [2, 0])
     assert train.keys() == [row[0] for row in ROWS[:4]]
     assert train.name == "items"
-    assert train.marks is None
+    assert train.marks is not None
+    assert train.marks.levels == ("group", "class")
     kept = load_splits(str(table), config(table, cache=True))
     assert torch.equal(kept.test.labels, test.labels)
     every = load_all(table, config(table))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,10 @@ from torch import nn
 from rince import Taxonomy
 from rince.data.arrays import TensorImages
 from rince.data.items import Splits
+from rince.data.table import read_items
 from rince.evaluation import EvaluationOptions, evaluate_backbone, tree_levels
+from rince.evaluation.levels import level_names
+from rince.evaluation.results import shown_metric
 from rince.metrics import retrieval
 
 OPTIONS = EvaluationOptions(probe_epochs=1, map_points=0, gallery_queries=1)
@@ -68,3 +73,33 @@ def test_every_level_is_measured() -> None:
         assert (f"retrieval/{level}/only" in metrics) == (level == "coarse")
     assert [name for name in metrics if name.startswith("probe/")] == ["probe/fine", "probe/coarse"]
     assert {"hierarchy/H-AP", "ordering/pairs/1>3", "ordering/pairs/3>0"} <= metrics.keys()
+
+
+def test_levels_are_called_as_their_columns() -> None:
+    even = Taxonomy([("vw", "golf", "2001"), ("vw", "golf", "2005"), ("fiat", "uno", "1990")])
+    columns = ("brand", "model", "year")
+    levels = {"fine": "year", "depth-2": "model", "coarse": "brand"}
+    assert level_names(even, columns) == levels
+    rooted = Taxonomy([("car", *path) for path in even.paths])
+    of_rooted = {"fine": "year", "depth-3": "model", "coarse": "brand"}
+    assert level_names(rooted, ("root", *columns)) == of_rooted
+    assert level_names(even, None) == level_names(even, columns[:2]) == {}
+    of_model = shown_metric("embedding/retrieval/depth-2/R@1", levels)
+    assert of_model == "embedding/retrieval/model/R@1"
+    assert shown_metric("unseen/coarse/probe/fine", levels) == "unseen/coarse/probe/year"
+    assert shown_metric("hierarchy/H-AP", levels) == "hierarchy/H-AP"
+
+
+@pytest.mark.parametrize(
+    ("rows", "levels"),
+    [
+        (["a,b,c", "a,,d"], ("x", "y", "z")),  # the first names of a path are the first columns
+        (["a,b,c", ",b,d"], None),
+    ],
+)
+def test_columns_with_holes_name_no_levels(
+    rows: list[str], levels: tuple[str, ...] | None, tmp_path: Path
+) -> None:
+    file = tmp_path / "items.csv"
+    file.write_text("\n".join(["text,x,y,z", *(f"t{i},{row}" for i, row in enumerate(rows))]))
+    assert read_items(file, "text", None, "table.column").marks().levels == levels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -129,13 +130,23 @@ def test_embeddings_have_the_numbers_of_a_run(
         assert "left out" in capsys.readouterr().out
     given = ["--labels", str(made / "by-name.csv"), "--map-points", "0"]
     assert main(["evaluate", str(made / "made.npz"), *given]) == 0
+    # Levels are called as the table's columns, wherever people look.
+    shown = capsys.readouterr().out
+    assert "retrieval/kind/R@1" in shown
+    assert "retrieval/group/mAP" in shown
+    assert not re.search("fine|coarse", shown)
     stored = load_evaluation(made / "made.results")
     assert stored.metrics == pytest.approx(expected)
     assert next(iter(stored.gallery.neighbours.flat)).endswith(".jpg")
     report = made / "report.html"
     assert main(["compare", str(made / "made.npz"), "-o", str(report)]) == 0
     assert read_run(made / "made.npz").label == "made"
-    assert "H-AP" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "H-AP" in shown
+    assert re.search("R@1 +R@1", shown)
+    assert re.search("kind +group", shown)
+    assert "retrieval/group/mAP" in report.read_text()
+    assert not re.search("retrieval/(fine|coarse)", report.read_text())
 
 
 def test_a_table_with_splits_is_evaluated_as_a_run_is(made: Path) -> None:

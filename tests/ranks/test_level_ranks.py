@@ -19,7 +19,7 @@ Labels = list[list[int]]
 def sides(draw: st.DrawFn) -> tuple[Labels, Labels, bool, list[bool] | None]:
     """Rows of labels, whether the first keys are the queries, which keys are valid."""
     levels = draw(st.integers(1, 4))
-    rows = st.lists(st.sampled_from([-5, 0, 1, 2**40]), min_size=levels, max_size=levels)
+    rows = st.lists(st.sampled_from([0, 1, 7, 2**40]), min_size=levels, max_size=levels)
     queries = draw(st.lists(rows, min_size=1, max_size=5))
     keys = draw(st.lists(rows, min_size=len(queries), max_size=8))
     valid = draw(st.none() | st.lists(st.booleans(), min_size=len(keys), max_size=len(keys)))
@@ -178,3 +178,17 @@ def test_the_most_levels_fit_int8() -> None:
     both = torch.cat([row, other])
     source = LevelRanks(both, both, finest_first=True)
     assert source.tile(ALL, ALL).tolist() == [[1, 127], [127, 1]]
+
+
+def test_negative_ids_are_refused() -> None:
+    """They say that a label is not known, and two unknown ones are not alike."""
+    labels = torch.tensor([[0, 1], [3, -1]])
+    for make in (
+        lambda: LevelRanks(labels, labels.abs(), finest_first=True),
+        lambda: LevelRanks(labels.abs(), labels, finest_first=True),
+        lambda: Taxonomy.from_labels(labels, finest_first=True),
+    ):
+        with pytest.raises(ValueError, match="row 1 holds -1"):
+            make()
+    valid = torch.tensor([True, False])  # other keys may carry anything
+    assert LevelRanks(labels.abs(), labels, finest_first=True, key_valid=valid).shape == (2, 2)

@@ -865,3 +865,10 @@ def test_describe_refuses() -> None:
     assert tree.describe(5, [2, 3]).expected == pytest.approx(
         [4 * (2 * 1 + 3 * 2) / (5 * 4), 4 * (2 * 3 + 3 * 2) / (5 * 4)]
     )
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT])
+def test_labels_that_are_missing_are_named_by_their_row(missing: object) -> None:
+    labels = pd.DataFrame({"group": ["a", "a"], "class": pd.Series(["b", missing], dtype=object)})
+    with pytest.raises(ValueError, match="row 1: a label is missing"):
+        Taxonomy.from_labels(labels, finest_first=False)

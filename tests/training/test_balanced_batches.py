@@ -14,11 +14,14 @@ from small_runs import STEPS, disturbed, flat_backbone, small_config
 
 from rince.cli.main import main
 from rince.core.checks import RinceError
+from rince.data.arrays import TensorImages
+from rince.data.items import Splits
+from rince.ranks.taxonomy import Taxonomy
 from rince.training.checkpoint import read_checkpoint
-from rince.training.config import BatchOptions, OptimOptions
+from rince.training.config import BatchOptions, OptimOptions, TrainConfig
 from rince.training.folder import read_config
 from rince.training.history import read_history
-from rince.training.run import resume, train
+from rince.training.run import _plan, resume, train
 
 BALANCED = BatchOptions(images_per_class=8, classes_per_superclass=2)
 
@@ -88,3 +91,15 @@ def test_two_processes(image_tree: Path, tmp_path: Path) -> None:
     history = read_history(tmp_path / "run")
     assert {value for _, value in history["train/positives_rank_1"]} == {7.0}
     assert {value for _, value in history["train/positives_rank_2"]} == {8.0}
+
+
+def test_superclasses_are_the_top_of_a_ragged_tree() -> None:
+    """A slot of two classes lies within one top group, of which dog is but a part."""
+    paths = [("animal", "dog", x) for x in "abcd"] + [("animal", x) for x in "efgh"]
+    tree = Taxonomy([*paths, *(("car", x) for x in "ijkl")])
+    labels = torch.arange(12).repeat_interleave(8)
+    items = TensorImages(torch.zeros(96, 3, 4, 4, dtype=torch.uint8), labels, tree, "ragged")
+    config = TrainConfig("x", batch_size=8, batches=BatchOptions(4, 2))
+    slots = [labels[batch].unique().tolist() for batch in _plan(config, Splits(items, items), 0, 1)]
+    assert all((pair[0] < 8) == (pair[1] < 8) for pair in slots)
+    assert any(pair[0] < 4 <= pair[1] < 8 for pair in slots)

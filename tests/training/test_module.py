@@ -279,6 +279,11 @@ def test_rounded_products_change_the_loss() -> None:
             {"objective": "cross-entropy", "loss": LossOptions(smoothing=0.1)},
             "^loss.smoothing .*superclasses",
         ),
+        (
+            [("g", "a"), ("g", "b")],
+            {"objective": "supcon-sum"},
+            "^supcon-sum .*superclasses.* all classes are in one",
+        ),
         ([("g", "a")], {}, r"one class \(a\)"),
         (
             [("g", "a"), ("g", "b")],

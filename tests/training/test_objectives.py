@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince import Taxonomy, ranked_info_nce
-from rince.core.pair_ranks import ALL
+from rince.core.pair_ranks import ALL, DenseRanks
 from rince.losses import himulcon, info_nce, supcon_in, supcon_out
 from rince.losses.metric_learning import fast_ap, hierarchical_triplet
 from rince.training.classifiers import classifier_head
@@ -114,6 +114,45 @@ def test_classification_is_cross_entropy_of_both_labels() -> None:
         torch.testing.assert_close(found.total, expected)
         head = classifier_head(OBJECTIVES[objective], 7, TREE)
         assert head.weight.shape == (given.shape[1], 7)
+
+
+RAGGED = Taxonomy(
+    [
+        ("animal", "dog", "husky"),
+        ("animal", "dog", "pug"),
+        ("animal", "carp"),
+        ("vehicle", "car"),
+        ("vehicle", "bike"),
+        ("lamp",),
+    ]
+)
+TOP = torch.tensor([0, 0, 0, 2, 2, 1])  # in sorted order of their names
+
+
+def test_superclasses_are_the_top_of_a_ragged_tree() -> None:
+    """By the first name of each path, though the deepest classes hang in dog."""
+    query, labels = functional.normalize(torch.randn(12, 4), dim=1), torch.arange(12) % 6
+    pairs = Pairs(query, query, labels, labels, torch.arange(12), torch.arange(12), True)
+    top = DenseRanks((TOP[labels][:, None] == TOP[labels]).long().fill_diagonal_(-1))
+    own = DenseRanks((labels[:, None] == labels).long().fill_diagonal_(-1))
+    coarse, fine = supcon_out(query, query, top, 0.1), supcon_out(query, query, own, 0.1)
+    options = LossOptions(temperature=0.1)
+    for objective, expected in (("supcon-coarse", coarse), ("supcon-sum", fine + coarse)):
+        found = contrastive_loss(objective, options, RAGGED, pairs).total
+        torch.testing.assert_close(found, expected)
+    head = classifier_head(OBJECTIVES["cross-entropy-two-heads"], 7, RAGGED)
+    assert head.weight.shape == (6 + 3, 7)
+    logits = torch.randn(12, 9)
+    given = Pairs(logits, logits, labels, labels, labels, labels, ignore_self=True)
+    smooth = LossOptions(smoothing=0.5)
+    found = contrastive_loss("cross-entropy-two-heads", smooth, RAGGED, given, logits).total
+    log_fine, log_coarse = logits[:, :6].log_softmax(dim=1), logits[:, 6:].log_softmax(dim=1)
+    expected = torch.tensor(0.0)
+    for row, label in enumerate(labels.tolist()):
+        group = (TOP[label] == TOP).nonzero()[:, 0]
+        expected = expected - 0.5 * log_fine[row, label] - 0.5 * log_fine[row, group].mean()
+        expected = expected - log_coarse[row, TOP[label]]
+    torch.testing.assert_close(found, expected / 12)
 
 
 def test_the_parts_of_rince_are_its_ranks() -> None:

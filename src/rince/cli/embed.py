@@ -6,7 +6,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.cli.parser import HelpfulParser, add_space, with_underscores
+from rince.cli.parser import (
+    HelpfulParser,
+    add_skip_unreadable,
+    add_space,
+    with_underscores,
+)
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz
@@ -50,11 +55,7 @@ def run(arguments: Sequence[str]) -> None:
         default=64,
         help="images, clips or texts encoded at a time; lower it if memory runs out",
     )
-    parser.add_argument(
-        "--skip_unreadable",
-        action="store_true",
-        help="leave out images and videos that cannot be read, with a warning",
-    )
+    add_skip_unreadable(parser)
     parser.add_argument(
         "--text.column",
         dest="column",

@@ -7,7 +7,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rince.cli.parser import HelpfulParser, with_underscores
+from rince.cli.parser import (
+    HelpfulParser,
+    add_skip_unreadable,
+    with_underscores,
+)
 from rince.core.tables import TABLE_SUFFIXES
 from rince.evaluation.options import EvaluationOptions
 
@@ -99,11 +103,7 @@ def run(arguments: Sequence[str]) -> None:
         default=None,
         help="folder where a named data set is, if it was moved",
     )
-    parser.add_argument(
-        "--skip_unreadable",
-        action="store_true",
-        help="leave out files that cannot be read, outliers too, with a warning",
-    )
+    add_skip_unreadable(parser)
     parser.add_class_arguments(EvaluationOptions, skip=NOT_ASKED)
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument(
@@ -183,14 +183,16 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _say(folder: Path, evaluation: Evaluation, verbose: bool) -> None:
-    from rince.evaluation.results import RESULTS_FILE
+    from rince.evaluation.results import RESULTS_FILE, shown_metric
 
     seconds, file = evaluation.info["evaluate_seconds"], folder / RESULTS_FILE
     metrics = evaluation.metrics
     print(f"{folder.name} ({seconds:.0f} s): all {len(metrics)} numbers are in {file}")
     if verbose:
-        width = max(32, *(len(metric) + 2 for metric in metrics))
-        for metric, value in metrics.items():
+        levels = evaluation.info.get("levels", {})
+        shown = {shown_metric(key, levels): value for key, value in metrics.items()}
+        width = max(32, *(len(metric) + 2 for metric in shown))
+        for metric, value in shown.items():
             print(f"  {metric:{width}}{value:8.4f}")
 
 

@@ -23,6 +23,7 @@ VERBS = {
     "compare": "put runs side by side: a table here, and one HTML page",
     "export": "take a network out of its run: safetensors, ONNX, a model card",
     "embed": "embed images, videos or texts, labels not needed",
+    "index": "put embeddings of millions of items into an index that is searched fast",
     "search": "find the images, clips or texts that are most similar to a query",
     "demo": "all of it on Fashion-MNIST in a few minutes",
 }

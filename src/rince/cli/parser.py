@@ -138,6 +138,15 @@ def add_space(parser: HelpfulParser) -> None:
     )
 
 
+def add_skip_unreadable(parser: HelpfulParser) -> None:
+    """``--skip_unreadable``, the same for all verbs."""
+    parser.add_argument(
+        "--skip_unreadable",
+        action="store_true",
+        help="leave out images and videos that cannot be read, outliers too, with a warning",
+    )
+
+
 def with_underscores(arguments: Sequence[str]) -> list[str]:
     """``--batch-size 8`` means ``--batch_size 8``; values are left alone."""
     spelled = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from rince.cli.parser import HelpfulParser, with_underscores
+from rince.cli.parser import HelpfulParser, add_skip_unreadable, with_underscores
 from rince.core.checks import require
 from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
 from rince.ranks.options import RankOptions
@@ -61,11 +61,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--data_root", type=str, default=None, help="where the relative paths of a table begin"
     )
-    parser.add_argument(
-        "--skip_unreadable",
-        action="store_true",
-        help="leave out images and videos that cannot be read, with a warning",
-    )
+    add_skip_unreadable(parser)
     given = parser.parse_args(with_underscores(arguments))
     options = {f.name: getattr(given, f.name) for f in fields(RankOptions) if f.name not in NOISE}
     config, chosen = RankOptions(**options), True

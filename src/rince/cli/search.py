@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from rince.cli.parser import HelpfulParser, add_space, with_underscores
+from rince.cli.parser import (
+    HelpfulParser,
+    add_skip_unreadable,
+    add_space,
+    with_underscores,
+)
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/ -o photos.npz         once
   rince search husky.jpg --gallery photos.npz --run runs/latest
   rince search a.jpg b.jpg c.jpg --top-k 3 --gallery photos.npz --run runs/latest
   rince search clip.mp4 --gallery videos/ --run runs/on-videos       all in one
+  rince search clip.mp4@2.5 --gallery clips.faiss --run runs/on-videos
   rince search "where is my card" --gallery questions.csv --run runs/on-texts
 """
 
@@ -25,17 +32,21 @@ def run(arguments: Sequence[str]) -> None:
         "more queries, by the cosine of their embeddings (1: the same direction).",
         epilog=EXAMPLES,
     )
-    parser.add_argument("queries", nargs="+", help="image files, videos or texts")
+    parser.add_argument(
+        "queries", nargs="+", help="image files, videos, parts of them (FILE@SECONDS) or texts"
+    )
     parser.add_argument(
         "--gallery",
         type=str,
         required=True,
-        help="a .npz or .parquet file of `rince embed`, or what it would embed",
+        help="a .npz or .parquet file of `rince embed`, a .faiss file of `rince index`, or what "
+        "`rince embed` would embed",
     )
     parser.add_argument(
         "--run", type=str, required=True, help="the run or export that the gallery was made with"
     )
     add_space(parser)
+    add_skip_unreadable(parser)
     parser.add_argument("-k", "--top_k", type=int, default=10, help="number of results per query")
     parser.add_argument(
         "--text.column", dest="column", default=None, help="column of the gallery's texts"
@@ -45,36 +56,68 @@ def run(arguments: Sequence[str]) -> None:
 
     from rince.core.checks import RinceError, require
     from rince.core.devices import known_device
-    from rince.data.kinds import require_queries
-    from rince.evaluation.embeddings import embed, load_embeddings, nearest
+    from rince.data.kinds import require_queries, same_file
+    from rince.evaluation.embeddings import Embeddings, embed, load_embeddings, nearest
+    from rince.evaluation.index import INDEX_SUFFIX, VectorIndex, load_index
     from rince.training.encoders import embed_data, load_encoder
 
     require(given.top_k >= 1, f"--top_k must be at least 1, got {given.top_k}")
-    device, file = known_device(given.device), Path(given.gallery)
-    kept = load_embeddings(file) if file.suffix in (".npz", ".parquet") else None
+    device, skip = known_device(given.device), given.skip_unreadable
+    suffix = Path(given.gallery).suffix
+    kept: Embeddings | VectorIndex | None = None
+    if suffix in (".npz", ".parquet", INDEX_SUFFIX):
+        kept = (load_index if suffix == INDEX_SUFFIX else load_embeddings)(given.gallery)
     encoder = load_encoder(Path(given.run), given.space)
     require_queries(encoder, given.queries)
-    queries = embed(encoder, given.queries, device=device)
-    gallery = embed_data(encoder, given.gallery, given.column, device) if kept is None else kept
+    queries = embed(
+        encoder, given.queries, device=device, on_unreadable="skip" if skip else "error"
+    )
+    if kept is None:
+        kept = embed_data(encoder, given.gallery, given.column, device, skip=skip)
+    gallery = kept
     if queries.model != gallery.model:
         raise RinceError(
             f"{given.gallery} was made by another network than {given.run} (or by other weights of "
             f"it, if it was trained on since, or in its other space: earlier versions embedded by "
             f"the features, --space backbone), and their embeddings do not compare: make it again, "
-            f"rince embed {given.run} DATA -o {given.gallery}"
+            f"rince embed {given.run} DATA -o FILE"
         )
-    cosines, positions = nearest(gallery, queries.vectors, given.top_k)
-    for query in given.queries:
+    # One more than asked, as a query may be in the gallery.
+    find = gallery.nearest if isinstance(gallery, VectorIndex) else partial(nearest, gallery)
+    cosines, positions = find(queries.vectors, given.top_k + 1)
+    for query, own in grouped_queries(given.queries, queries.paths):
         # A film is one query, however many clips it is cut into: its best hits are those of any.
-        own = [i for i, x in enumerate(queries.paths) if x == query or x.startswith(f"{query}@")]
         found: dict[int, float] = {}
         for i in own:
-            for value, index in zip(cosines[i].tolist(), positions[i].tolist(), strict=True):
-                found[index] = max(value, found.get(index, value))
+            for value, row in zip(cosines[i].tolist(), positions[i].tolist(), strict=True):
+                if row >= 0 and not same_file(encoder, queries.paths[i], gallery.paths[row]):
+                    found[row] = max(value, found.get(row, value))
         best = sorted(found.items(), key=lambda hit: -hit[1])[: given.top_k]
         print(_shown(query) + (f" ({len(own)} {encoder.noun})" if len(own) > 1 else ""))
-        for place, (index, value) in enumerate(best, 1):
-            print(f"{place:5}  {value:6.3f}  {_shown(gallery.paths[index])}")
+        for place, (row, value) in enumerate(best, 1):
+            print(f"{place:5}  {value:6.3f}  {_shown(gallery.paths[row])}")
+
+
+def grouped_queries(asked: Sequence[str], paths: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """Each query and the positions of its own embeddings: of a film, or a part, those of its clips.
+
+    Example:
+        >>> grouped_queries(["a.mp4", "b.mp4@2.5"], ["a.mp4@0.000", "a.mp4@1.000", "b.mp4@2.500"])
+        [('a.mp4', [0, 1]), ('b.mp4@2.5', [2])]
+    """
+    groups: list[tuple[str, list[int]]] = []
+    for query in asked:
+        own = [i for i, path in enumerate(paths) if path == query or path.startswith(f"{query}@")]
+        if not own:
+            file, _, seconds = query.rpartition("@")
+            own = [
+                i
+                for i, path in enumerate(paths)
+                if path.rpartition("@")[0] == file
+                and abs(float(path.rpartition("@")[2]) - float(seconds)) < 1e-3
+            ]
+        groups.append((query, own))
+    return groups
 
 
 def _shown(path: str) -> str:

@@ -118,6 +118,12 @@ def cache_folder(*names: str) -> Path:
     return (Path(root) if root else Path.home() / ".cache").joinpath("rince", *names)
 
 
+def require_folder_of(file: Path) -> None:
+    """Refuse, before any work is done, a file whose folder is not there."""
+    if not file.parent.is_dir():
+        raise RinceError(f"there is no folder {file.parent} to write {file.name} to")
+
+
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A file beside ``target`` to write; it takes the target's place once the block is done.

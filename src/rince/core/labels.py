@@ -48,6 +48,20 @@ def integers(labels: Any, name: str = "labels") -> Tensor:
     return labels.long()
 
 
+def require_no_unknown(labels: Tensor, name: str = "labels") -> None:
+    """Refuse negative ids, by which data sets say that a label is not known.
+
+    Raises:
+        ValueError: with the first row that holds one.
+    """
+    if labels.numel() and int(labels.min()) < 0:
+        row = int((labels < 0).flatten(1).any(dim=1).nonzero()[0])
+        raise ValueError(
+            f"{name}: row {row} holds {int(labels[row].min())}, and a negative id says that a "
+            f"label is not known: leave such items out, or give them ids of at least 0"
+        )
+
+
 def as_array(labels: Any, name: str = "labels") -> np.ndarray[Any, Any]:
     """A numpy array of anything that people hold labels in."""
     if isinstance(labels, Tensor):

@@ -57,7 +57,9 @@ class Table:
         return [cells[name] for _, cells in self.rows]
 
 
-def read_table(file: Path, what: str = "table", *, fill_short_rows: bool = False) -> Table:
+def read_table(
+    file: Path, what: str = "table", *, fill_short_rows: bool = False, most: int | None = None
+) -> Table:
     """A table with a header, or a file with a JSON object a line.
 
     Files are UTF-8, with or without a byte order mark. Only line feeds and carriage returns end a
@@ -69,12 +71,13 @@ def read_table(file: Path, what: str = "table", *, fill_short_rows: bool = False
     these and no commas separate the header. Rows with fewer cells than the header are refused, or
     filled up with empty ones. JSON and parquet values become strings: null and NaN ``""``, and 1.0
     ``"1"``, as one column may hold both. ``what`` is for messages.
+    ``most``: of csv and tsv files only so many rows are looked at.
     """
     if file.suffix.lower() == ".jsonl":
         return _read_jsonl(file, what)
     if file.suffix.lower() == ".parquet":
         return _read_parquet(file, what)
-    header, body = read_cells(file, what, fill_short_rows=fill_short_rows)
+    header, body = read_cells(file, what, fill_short_rows=fill_short_rows, most=most)
     # A separator too many at the end of the lines makes columns without name and cells.
     empty = {i for i, name in enumerate(header) if not name and not any(x[i] for _, x in body)}
     if empty:
@@ -86,7 +89,7 @@ def read_table(file: Path, what: str = "table", *, fill_short_rows: bool = False
 
 
 def read_cells(
-    file: Path, what: str = "table", *, fill_short_rows: bool = False
+    file: Path, what: str = "table", *, fill_short_rows: bool = False, most: int | None = None
 ) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The header of a csv or tsv file, whatever its names; and the line number and cells of each
     row below, as many as the header's."""
@@ -96,7 +99,7 @@ def read_cells(
         refuse_rows(file, problems, "the file is damaged, or is not UTF-8 text")
     header: list[str] = []
     body, problems = [], []
-    for line, cells in _csv_rows(text, _separator(text, file), file):
+    for line, cells in _csv_rows(text, _separator(text, file), file, most):
         cells = [cell.strip() for cell in cells]
         if not any(cells):
             continue
@@ -160,14 +163,18 @@ def _separator(text: str, file: Path) -> str:
     if file.suffix.lower() == ".tsv":
         return "\t"
     names = {
-        d: sum(len(x) for _, x in _parsed(io.StringIO(text, newline=""), d, only_header=True))
+        d: sum(len(x) for _, x in _parsed(io.StringIO(text, newline=""), d, most=1))
         for d in ",;\t|"
     }
     return "," if names[","] > 1 else max(names, key=lambda d: names[d])  # the first, where equal
 
 
-def _csv_rows(text: str, separator: str, file: Path) -> list[tuple[int, list[str]]]:
-    """The line where each row begins, and its cells."""
+def _csv_rows(
+    text: str, separator: str, file: Path, most: int | None = None
+) -> list[tuple[int, list[str]]]:
+    """The line where each row begins, and its cells; of the header and ``most`` rows."""
+    if most is not None:
+        return _parsed(io.StringIO(text, newline=""), separator, most=most + 1)
     lines = [*io.StringIO(text, newline=""), "end"]
     rows = _parsed(lines, separator)
     last, _ = rows.pop()
@@ -177,7 +184,7 @@ def _csv_rows(text: str, separator: str, file: Path) -> list[tuple[int, list[str
 
 
 def _parsed(
-    lines: Iterable[str], separator: str, *, only_header: bool = False
+    lines: Iterable[str], separator: str, *, most: int | None = None
 ) -> list[tuple[int, list[str]]]:
     rows: list[tuple[int, list[str]]] = []
     # The limit is global to the process: our own reads wait for each other, and it is put back.
@@ -189,8 +196,10 @@ def _parsed(
             for cells in reader:
                 rows.append((first, cells))
                 first = reader.line_num + 1
-                if only_header and any(cell.strip() for cell in cells):
-                    return rows[-1:]
+                if most is not None and any(cell.strip() for cell in cells):
+                    most -= 1
+                    if not most:
+                        break
         finally:
             csv.field_size_limit(before)
     return rows
@@ -253,7 +262,10 @@ def as_cell(value: object) -> str:
     """A plain value as the text that a table would hold: 1.0 is ``"1"``, null and NaN ``""``."""
     if isinstance(value, (str, bool)):
         return str(value).strip()
-    if value is None or value != value:  # null, NaN
+    try:
+        if value is None or value != value:  # null, NaN
+            return ""
+    except TypeError:  # pandas' NA, which is neither
         return ""
     # A column of integers with a gap becomes floats in a data frame, and 1 is the same as 1.0.
     if isinstance(value, (Real, Decimal)):

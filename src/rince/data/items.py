@@ -10,7 +10,7 @@ import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,11 +49,13 @@ class Marks:
         sequence: (N,) int64: items of one burst or one object's photo series, which are never
             each other's answer; -1: of none.
         is_query, is_gallery: (N,) bool: at evaluation.
+        levels: what the levels of the class tree are called, from coarse to fine.
     """
 
     sequence: Tensor | None = None
     is_query: Tensor | None = None
     is_gallery: Tensor | None = None
+    levels: tuple[str, ...] | None = None
 
     def own_sequences(self) -> Tensor | None:
         """The sequences, where an item of none is one of its own."""
@@ -64,12 +66,22 @@ class Marks:
 
     def of(self, indices: Tensor) -> Marks:
         """Those of the items at these positions."""
-        values = {name: None if x is None else x[indices] for name, x in vars(self).items()}
-        return Marks(**values)
+        values: dict[str, Any] = {
+            name: x[indices] for name, x in vars(self).items() if isinstance(x, Tensor)
+        }
+        return replace(self, **values)
 
 
 class NothingToHoldOut(RinceError):
-    """Every class has one item only."""
+    """Every class has one item only.
+
+    Args:
+        message: for the user. items: all of them.
+    """
+
+    def __init__(self, message: str, items: Items) -> None:
+        super().__init__(message)
+        self.items = items
 
 
 class Items(ABC):
@@ -298,7 +310,8 @@ def split_by_hash(
     if not chosen:
         raise NothingToHoldOut(
             f"{items.name}: no class has two members, so none can be held out for the test: give "
-            f"{instead}, or more data"
+            f"{instead}, or more data",
+            items,
         )
     if single:
         warn(f"{len(single)} classes have one member and are not tested: {', '.join(single[:5])}")

@@ -124,7 +124,7 @@ class Kind:
     load: Callable[[Request], Splits]
     load_test: Callable[[Request], Items] = field(default=_not_given("load_test"))
     load_outliers: Callable[[Request, Items], Items] = field(default=_not_given("load_outliers"))
-    embedding_names: Callable[[Any, str, str | None], list[str]] = field(
+    embedding_names: Callable[[Any, str, str | None], Sequence[Any]] = field(
         default=_not_given("embedding_names")
     )
     embedding_inputs: EmbeddingInputs = field(default=_not_given("embedding_inputs"))

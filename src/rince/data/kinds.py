@@ -6,6 +6,7 @@ the row, or asks the :class:`~rince.data.items.Items` themselves. :func:`registe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ def class_tree(data: str, column: str) -> Taxonomy | None:
     try:
         if not is_table(file) or path_column(file, IMAGE_SUFFIXES | VIDEO_SUFFIXES) is not None:
             return None
-        columns = read_table(file, fill_short_rows=True).columns
+        columns = read_table(file, fill_short_rows=True, most=1).columns
     except RinceError:
         return None
     of_classes = "class" in columns and column not in columns
@@ -232,7 +233,7 @@ def load_outliers(
     return kind_named(items.noun).load_outliers(request, items)
 
 
-def embedding_names(encoder: Encoder, data: str, column: str | None = None) -> list[str]:
+def embedding_names(encoder: Encoder, data: str, column: str | None = None) -> Sequence[Any]:
     """What there is to embed in some data: image files, videos, or the texts themselves.
 
     ``column``: of the texts in a table; None: as at the training.
@@ -253,8 +254,18 @@ def require_queries(encoder: Encoder, queries: Sequence[str]) -> None:
     """Refuse queries that are no files, where the encoder takes files.
 
     Raises:
-        RinceError: there is no such file.
+        RinceError: there is no such file, nor one before ``@SECONDS``.
     """
-    missing = [query for query in queries if not Path(query).is_file()]
+    missing = [
+        query
+        for query in queries
+        if not any(Path(name).is_file() for name in (query, query.rpartition("@")[0]))
+    ]
     if missing and kind_named(encoder.noun).files:
         raise RinceError(f"there is no file {missing[0]}: the network takes {encoder.noun}")
+
+
+def same_file(encoder: Encoder, query: str, found: str) -> bool:
+    """Whether a query is itself what was found: the same file, or clip of it. Texts never are."""
+    same = query == found or os.path.realpath(query) == os.path.realpath(found)
+    return same and kind_named(encoder.noun).files

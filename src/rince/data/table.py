@@ -44,7 +44,7 @@ def path_column(data: str | Path, suffixes: frozenset[str]) -> str | None:
     """
     if not is_table(data) or not Path(data).expanduser().is_file():
         return None
-    table = read_table(Path(data).expanduser(), "items", fill_short_rows=True)
+    table = read_table(Path(data).expanduser(), "items", fill_short_rows=True, most=_LOOKED_AT)
     if not table.rows:
         shown = f"a header ({', '.join(table.columns)})" if table.columns else "nothing"
         raise RinceError(f"{data} holds {shown} and no rows: expected a row an item below it")
@@ -207,7 +207,7 @@ class ItemTable:
     def rows(self, chosen: Sequence[int]) -> ItemTable:
         """The rows at these positions."""
         rows = [self.table.rows[i] for i in chosen]
-        return ItemTable(Table(self.table.file, self.table.columns, rows), self.column, self.levels)
+        return replace(self, table=replace(self.table, rows=rows))
 
     def classes(self, known: Taxonomy | None = None) -> tuple[Taxonomy, list[int]]:
         """The class tree of the labels, in sorted order of its paths, and the label of each row.
@@ -234,19 +234,25 @@ class ItemTable:
         refuse_rows(self.table.file, empty, "the class of each item is needed")
         own = sorted(first)
         try:
-            checked_paths(own, [f"line {first[path]}" for path in own])
             if known is None:
                 tree = Taxonomy(own)
             else:
                 seen = set(known.paths)
                 tree = with_further(known, [path for path in own if path not in seen], len(own))
-        except ValueError as error:
-            raise RinceError(f"{self.table.file}: {error}") from None
+        except ValueError:
+            try:  # once more, for their lines: to check takes as long as to build
+                checked_paths(own, [f"line {first[path]}" for path in own])
+                raise
+            except ValueError as error:
+                raise RinceError(f"{self.table.file}: {error}") from None
         label_of = {path: label for label, path in enumerate(tree.paths)}
         return tree, [label_of[path] for path in paths]
 
-    def marks(self) -> Marks | None:
-        """What the columns ``sequence``, ``is_query``, ``is_gallery`` say; None: there is none."""
+    def marks(self) -> Marks:
+        """What the columns ``sequence``, ``is_query``, ``is_gallery`` say; and the names of the
+        label columns, where the first k names of a path are the first k columns: empty cells stand
+        right before the class, or nowhere.
+        """
         import torch
 
         from rince.data.items import Marks
@@ -260,11 +266,14 @@ class ItemTable:
             names = self.table.column("sequence")
             number = {name: i for i, name in enumerate(sorted(set(names) - {""}))} | {"": -1}
             given["sequence"] = torch.tensor([number[name] for name in names], dtype=torch.int64)
-        return Marks(**given) if given else None
+        above = [[bool(row[x]) for x in self.levels[:-1]] for _, row in self.table.rows]
+        if all(row == sorted(row, reverse=True) for row in above):
+            given["levels"] = self.levels
+        return Marks(**given)
 
-    def files(self, root: str | Path | None = None) -> tuple[list[Path], list[str]]:
-        """The file of each row, and its name: the path below the table's folder or the root, which
-        is the same wherever they lie.
+    def files(self, root: str | Path | None = None) -> tuple[list[Any], list[str]]:
+        """The file of each row (:class:`~pathlib.Path`), and its name: the path below the table's
+        folder or the root, which is the same wherever they lie.
         """
         bases = [self.table.file.parent] if root is None else [Path(root).expanduser()]
         bases += [self.table.file.parent] * (root is not None)
@@ -363,22 +372,35 @@ def item_rows(
             f"{len(empty)} folders hold none of these files ({', '.join(sorted(suffixes))}), such "
             f"as {empty[0]}: remove them, a class needs at least one"
         )
-    depth = max(len(path) for _, _, path in found)
-    groups = ["group"] if depth == 2 else [f"level_{i}" for i in range(1, depth)]
+    levels, labels = path_cells([path for _, _, path in found])
     split = [SPLIT] if found[0][0] else []
     base = output.resolve().parent
     rows = [
         [
             _cell_of(Path(os.path.relpath(file.absolute(), base)).as_posix()),
-            *path[:-1],
-            *[""] * (depth - max(1, len(path))),
-            *path[-1:],
-            *[""] * (depth > 0 and not path),
+            *cells,
             *[side] * len(split),
         ]
-        for side, file, path in found
+        for (side, file, _), cells in zip(found, labels, strict=True)
     ]
-    return ["path", *groups, *["class"] * (depth > 0), *split], rows
+    return ["path", *levels, *split], rows
+
+
+def path_cells(paths: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Label paths as columns, from coarse to fine: their names, and the cells of each path, of
+    which some before the class are empty where a path is shorter than another.
+
+    Example:
+        >>> path_cells([("animal", "dog", "husky"), ("boat",)])
+        (('level_1', 'level_2', 'class'), [['animal', 'dog', 'husky'], ['', '', 'boat']])
+    """
+    depth = max(map(len, paths))
+    groups = ["group"] if depth == 2 else [f"level_{i}" for i in range(1, depth)]
+    cells = [
+        [*path[:-1], *[""] * (depth - max(1, len(path))), *(path[-1:] or [""] * (depth > 0))]
+        for path in paths
+    ]
+    return (*groups, *["class"] * (depth > 0)), cells
 
 
 def _folders(root: Path) -> Iterator[Path]:

@@ -10,13 +10,14 @@ from torch import Tensor
 from rince.core.checks import require
 from rince.core.digests import digest
 from rince.core.input_spec import InputSpec
-from rince.data.items import Indices, Items, checked_labels
+from rince.data.items import Indices, Items, Marks, checked_labels
 from rince.ranks.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True, eq=False)
 class Vectors(Items):
-    """Vectors (N, D) float32 with labels, and the names of the items, if they have any.
+    """Vectors (N, D) float32 with labels, the names of the items, if they have any, and
+    what a table says of them.
 
     As vectors are what a network gives, ``nn.Identity`` is their backbone.
     """
@@ -26,6 +27,7 @@ class Vectors(Items):
     taxonomy: Taxonomy
     name: str
     names: tuple[str, ...] = ()
+    marks: Marks | None = None
     in_memory = True
 
     def __post_init__(self) -> None:
@@ -51,7 +53,8 @@ class Vectors(Items):
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         names = tuple(self.names[i] for i in chosen.tolist()) if self.names else ()
         vectors, labels = self.vectors[chosen], self.labels[chosen]
-        return replace(self, vectors=vectors, labels=labels, names=names)
+        marks = self.marks and self.marks.of(chosen)
+        return replace(self, vectors=vectors, labels=labels, names=names, marks=marks)
 
     def fingerprint(self) -> str:
         return digest([self.taxonomy.paths, self.labels.tolist(), list(self.names)])

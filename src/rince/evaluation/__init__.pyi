@@ -9,6 +9,11 @@ from .embeddings import save_embeddings as save_embeddings
 from .evaluate import evaluate_backbone as evaluate_backbone
 from .features import FeatureSet as FeatureSet
 from .features import extract_features as extract_features
+from .index import VectorIndex as VectorIndex
+from .index import build_index as build_index
+from .index import index_recall as index_recall
+from .index import load_index as load_index
+from .index import save_index as save_index
 from .levels import tree_levels as tree_levels
 from .open_world import OpenTest as OpenTest
 from .open_world import evaluate_open as evaluate_open

@@ -66,7 +66,7 @@ def evaluate_embeddings(
     if parts is not None:
         found = evaluate_backbone(nn.Identity(), parts, {}, options=options)
     else:
-        marks = table.marks() or Marks()
+        marks = items.marks or Marks()
         test = OpenTest(items, marks.is_query, marks.is_gallery, marks.own_sequences())
         context = test.context(items.vectors, options)
         require(
@@ -145,7 +145,7 @@ def _labelled(file: Path, labels: Path, levels: Sequence[str] | None) -> tuple[V
     rows = ItemTable(table, key or "", label_columns(table, levels, _NAMES, "--levels"))
     tree, numbers = rows.classes()
     shown = tuple(names or ())
-    return Vectors(vectors, torch.tensor(numbers), tree, file.stem, shown), rows
+    return Vectors(vectors, torch.tensor(numbers), tree, file.stem, shown, rows.marks()), rows
 
 
 def _by_name(table: Table, key: str, names: Sequence[str], file: Path) -> list[Row]:

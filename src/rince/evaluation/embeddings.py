@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from rince._version import __version__
 from rince.core.checks import RinceError, RinceWarning, import_extra, require, warn
 from rince.core.digests import digest
-from rince.core.files import replacing
+from rince.core.files import replacing, require_folder_of
 from rince.core.moved import moved_names
 from rince.core.pair_ranks import ALL
 from rince.core.shared_work import in_parts, parts_folder
@@ -161,8 +162,7 @@ def nearest(gallery: Embeddings, query: Tensor, k: int) -> tuple[Tensor, Tensor]
 def require_writable(file: Path) -> None:
     """Check, before any work is done, that :func:`save_embeddings` can write this file."""
     _require_suffix(file)
-    if not file.parent.is_dir():
-        raise RinceError(f"there is no folder {file.parent} to write {file.name} to")
+    require_folder_of(file)
     if file.suffix == ".parquet":
         import_extra("pyarrow.parquet", "parquet")
 
@@ -216,9 +216,7 @@ def load_embeddings(file: str | Path) -> Embeddings:
     """
     file = Path(file)
     _require_suffix(file)
-    if not file.is_file():
-        raise RinceError(f"there is no file {file}: `rince embed RUN FOLDER -o {file}` writes it")
-    try:
+    with reading(file, "rince embed RUN FOLDER"):
         if file.suffix == ".npz":
             with np.load(file, allow_pickle=False) as stored:
                 paths, vectors = stored_names(stored), torch.from_numpy(stored["embeddings"])
@@ -228,11 +226,21 @@ def load_embeddings(file: str | Path) -> Embeddings:
         vectors = torch.from_numpy(flat.copy()).view(len(table), -1)
         paths = table.column("path").to_pylist()
         return Embeddings(tuple(paths), vectors, table.schema.metadata[_MODEL.encode()].decode())
+
+
+@contextmanager
+def reading(file: Path, writer: str) -> Iterator[None]:
+    """Say what is wrong with a file that a verb of rince wrote, and which: ``rince embed RUN``."""
+    if not file.is_file():
+        raise RinceError(f"there is no file {file}: `{writer} -o {file}` writes it")
+    try:
+        yield
     except (RinceError, ImportError):
         raise
     except Exception as error:  # of damaged files numpy and pyarrow raise anything
+        verb = " ".join(writer.split()[:2])
         raise RinceError(
-            f"{file} is damaged, or was not written by `rince embed` ({type(error).__name__}: "
+            f"{file} is damaged, or was not written by `{verb}` ({type(error).__name__}: "
             f"{error}): write it again"
         ) from error
 

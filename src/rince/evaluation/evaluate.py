@@ -18,7 +18,7 @@ from rince.evaluation.class_similarity import class_similarity
 from rince.evaluation.context import Context
 from rince.evaluation.drawings import feature_map, nearest_neighbours, roc_curves, time_curve
 from rince.evaluation.features import FeatureSet, features_of, in_spaces
-from rince.evaluation.levels import coarse_level
+from rince.evaluation.levels import coarse_level, level_names
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import EMBEDDING, Evaluation
 from rince.evaluation.steps import STEPS, Step, measured
@@ -171,7 +171,8 @@ def draw(
     """Metrics with what a report draws of the features of ``context``."""
     splits, taxonomy, options = context.splits, context.taxonomy, context.options
     gallery, _, ranks = context.ranked
-    between = None
+    between, marks = None, splits.train.marks
+    names = level_names(taxonomy, None if marks is None else marks.levels)
     if context.sequences is None:
         between = class_similarity(context.test, context.train, taxonomy, class_ranks)
     return Evaluation(
@@ -183,6 +184,7 @@ def draw(
             "data": splits.train.name,
             "feature_dim": int(context.train.features.shape[1]),
             "probe_epochs": options.probe_epochs,
+            **({"levels": names} if names else {}),
         },
         classes=taxonomy.classes,
         groups=taxonomy.group_names(coarse_level(taxonomy)),

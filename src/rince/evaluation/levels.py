@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from rince.ranks.taxonomy import Taxonomy
@@ -14,9 +16,23 @@ def coarse_level(taxonomy: Taxonomy) -> int:
     parents of the deepest classes are not counted among them. 1 in a flat list of classes.
     """
     level = taxonomy.num_ranks
-    while level > 2 and len(taxonomy.group_names(level)) == 1:
+    while level > 2 and not taxonomy.codes[:, level - 1].any():
         level -= 1
     return level
+
+
+def level_names(taxonomy: Taxonomy, columns: Sequence[str] | None) -> dict[str, str]:
+    """What the levels of :func:`tree_levels` are called in the data: their columns of labels.
+
+    Args:
+        taxonomy: the class tree. columns: from coarse to fine; None: they have none.
+
+    Returns:
+        ``{"fine": "model", "coarse": "brand"}``; {} where the tree has not a level a column.
+    """
+    if columns is None or len(columns) != taxonomy.num_ranks:
+        return {}
+    return dict(zip(tree_levels(taxonomy), reversed(columns), strict=False))
 
 
 def tree_levels(taxonomy: Taxonomy) -> dict[str, Tensor]:

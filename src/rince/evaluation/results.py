@@ -102,7 +102,8 @@ class Evaluation:
             ``ordering/correlation``, ``ood/<set>/<detector>/AUROC`` and ``.../FPR95``; of clips
             also ``retrieval/video/R@1``, ``retrieval/near/R@1``, ``probe/video``, ...; the same of
             the embedding with ``embedding/`` in front
-        info: what was measured: sizes, data names, seconds, versions.
+        info: what was measured: sizes, data names, seconds, versions; ``levels``: what a table's
+            columns call the levels of the class tree
         classes: (C,) fine class names. groups: names of the coarse groups.
         roc: (outlier set, detector) -> curve.
         time_curve: of clips of videos.
@@ -138,6 +139,19 @@ def of_space(metrics: Mapping[str, float], space: Space) -> dict[str, float]:
         return {k: value for k, value in metrics.items() if not k.startswith(EMBEDDING)}
     own = {k: value for k, value in metrics.items() if k.startswith(EMBEDDING)}
     return {k.removeprefix(EMBEDDING): value for k, value in own.items()}
+
+
+def shown_metric(name: str, levels: Mapping[str, str]) -> str:
+    """A metric's name for people, with the data's own name of its level (``info["levels"]``).
+
+    ``retrieval/coarse/R@1`` of a table with the labels brand and model is ``retrieval/brand/R@1``.
+    """
+    parts = name.split("/")
+    for i, part in enumerate(parts[:-1]):
+        if part in ("probe", "knn", "classifier", "retrieval"):
+            parts[i + 1] = levels.get(parts[i + 1], parts[i + 1])
+            break
+    return "/".join(parts)
 
 
 def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:

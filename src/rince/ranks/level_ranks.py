@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.labels import integers
-from rince.core.pair_ranks import PairCodes, check_pair_labels, mask_pairs
+from rince.core.labels import integers, require_no_unknown
+from rince.core.pair_ranks import PairCodes, check_pair_labels, mask_pairs, may_read
 
 MAX_LEVELS = 127  # ranks are int8
 
@@ -23,7 +23,7 @@ class LevelRanks:
     :class:`~rince.ranks.Taxonomy`; (Q + K) x L integers take the place of its C x C table.
 
     Args:
-        query_labels: (Q, L) integers of any type and value, L from 1 to 127: a tensor, a numpy
+        query_labels: (Q, L) integers of any type, at least 0, L from 1 to 127: a tensor, a numpy
             array, a pandas table or lists.
         key_labels: (K, L) integers.
         finest_first: column 0 is the class and column L - 1 the top level; False: the reverse.
@@ -31,7 +31,8 @@ class LevelRanks:
         key_valid: (K,) bool; False marks keys to ignore, whatever their labels.
 
     Raises:
-        ValueError: wrong shapes, or labels that are not integers.
+        ValueError: wrong shapes, or labels that are not integers; negative ones, which are looked
+            for on the CPU.
 
     Example:
         >>> labels = torch.tensor([[0, 7], [1, 7], [2, 9], [0, 9]])  # class, superclass
@@ -57,6 +58,10 @@ class LevelRanks:
             f"sides, got {tuple(query.shape)} and {tuple(key.shape)}",
         )
         check_pair_labels(query[:, 0], key[:, 0], ignore_self, key_valid)
+        if may_read(query, False):
+            require_no_unknown(query, "query labels")
+        if may_read(key, False) and key_valid is None:
+            require_no_unknown(key, "key labels")
         if not finest_first:
             query, key = query.flip(1), key.flip(1)
         self.query_labels, self.key_labels = query, key  # finest first

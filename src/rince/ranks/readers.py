@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, require
 from rince.core.files import IMAGE_SUFFIXES, by_suffix, passed_over
-from rince.core.labels import as_array, integers
+from rince.core.labels import as_array, integers, require_no_unknown
 from rince.core.tables import as_cell
 
 MAX_DEPTH = 127  # ranks are int8
@@ -205,6 +205,7 @@ def paths_from_labels(labels: Any, finest_first: bool) -> list[Names]:
         paths = {row if finest_first else row[::-1] for row in label_names(array)}
         return [path[::-1] for path in sorted(paths)]
     rows = integers(array)
+    require_no_unknown(rows)
     rows = torch.unique(rows if finest_first else rows.flip(1), dim=0)  # sorted
     columns = []
     for column in reversed(rows.unbind(1)):  # the top level first, the classes last

@@ -174,7 +174,7 @@ class Taxonomy:
         :meth:`index` of the same rows, coarse to fine, gives each item's class.
 
         Args:
-            labels: (N, L) integers of any value, or names; one row per item, L from 1 to 127. A
+            labels: (N, L) integers of at least 0, or names; one row per item, L from 1 to 127. A
                 tensor, a numpy array, a pandas table or lists.
             finest_first: column 0 is the class and column L - 1 the top level; False: the reverse.
 
@@ -183,7 +183,8 @@ class Taxonomy:
             numbers 0 to C - 1 are the labels.
 
         Raises:
-            ValueError: another shape, no row, a label that is missing or no integer nor name.
+            ValueError: another shape, no row, a label that is missing, negative or no
+                integer nor name.
 
         Example:
             >>> tree = Taxonomy.from_labels([[0, 7], [1, 7], [2, 9], [1, 7]], finest_first=True)

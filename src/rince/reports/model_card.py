@@ -10,7 +10,7 @@ import yaml
 
 from rince._version import __version__
 from rince.data.kinds import kind_named
-from rince.evaluation.results import Evaluation, of_space
+from rince.evaluation.results import Evaluation, of_space, shown_metric
 from rince.models.encoders import Encoder
 from rince.models.options import Space
 from rince.ranks.class_ranks import ClassRanks
@@ -137,6 +137,7 @@ def _results(evaluation: Evaluation | None, features: bool, inputs: str) -> str:
     if evaluation is None:
         return "Not evaluated."
     info = evaluation.info
+    levels = info.get("levels", {})
     space: Space = "backbone" if features else "embedding"
     metrics = of_space(evaluation.metrics, space)
     elsewhere = not metrics  # an older rince measured the features alone
@@ -150,7 +151,7 @@ def _results(evaluation: Evaluation | None, features: bool, inputs: str) -> str:
         "|:---|---:|",
     ]
     lines += [
-        f"| {markdown_escape(key)} | {format_metric(key, value)} |"
+        f"| {markdown_escape(shown_metric(key, levels))} | {format_metric(key, value)} |"
         for key, value in (metrics or evaluation.metrics).items()
     ]
     return "\n".join(lines)

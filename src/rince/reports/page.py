@@ -14,6 +14,7 @@ from typing import Any
 
 from rince.core.checks import RinceError, import_extra, require, warn
 from rince.core.files import replacing
+from rince.evaluation.results import shown_metric
 from rince.reports import figures
 from rince.reports.methods import method_drawings
 from rince.reports.origins import differing_options, options_of, origins_of
@@ -25,6 +26,7 @@ from rince.reports.table import (
     differences,
     differences_to,
     mean_cell,
+    own_levels,
     paired_legend,
 )
 
@@ -89,7 +91,7 @@ def _page(runs: Sequence[RunReport], title: str, baseline: str | None, detail: f
         colours={row.label: figures.series_style(i)[0] for i, row in enumerate(rows)},
         run_names=distinct_names(runs),
         metrics={
-            key: [mean_cell(key, [run]).text for run in runs]
+            shown_metric(key, own_levels(runs)): [mean_cell(key, [run]).text for run in runs]
             for key in dict.fromkeys(key for run in runs for key in run.evaluation.metrics)
         },
         drawn=detail > 0,

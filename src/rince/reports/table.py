@@ -383,8 +383,9 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
             key = f"ood/{outliers}/{detector}/{measure}"
             name = f"{detector} {measure}"
             chosen.append(Column(key, f"OOD {one_line(outliers)}", name, measure == "AUROC"))
+    own = own_levels(runs)
     return tuple(
-        column
+        replace(column, name=one_line(own.get(column.name, column.name)))
         for column in chosen
         if any(_value(x, p + column.key) is not None for x in runs for p in ("", EMBEDDING))
     )
@@ -394,6 +395,12 @@ def _inner_levels(names: Sequence[str]) -> list[str]:
     """Of the class tree, between its top and the classes."""
     found = re.findall(r"^retrieval/(depth-\d+)/R@1$", "\n".join(names), re.MULTILINE)
     return sorted(set(found))
+
+
+def own_levels(runs: Sequence[RunReport]) -> Mapping[str, str]:
+    """What the data of all runs call the levels of the class tree; {} if they differ."""
+    names = [run.evaluation.info.get("levels", {}) for run in runs]
+    return names[0] if all(x == names[0] for x in names) else {}
 
 
 def _orders(runs: Sequence[RunReport]) -> list[str]:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rince.core.devices import sent
+from rince.evaluation.levels import coarse_level
 from rince.losses.hierarchical import smoothed_targets
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.objectives import Objective
@@ -18,7 +19,7 @@ def classifier_head(objective: Objective, feature_dim: int, taxonomy: Taxonomy) 
     The G logits behind them are those of the superclasses. Rows of one linear map are as
     independent as two maps are, and are encoded and stored as one.
     """
-    superclasses = len(taxonomy.group_names(2)) if objective.num_heads == 2 else 0
+    superclasses = int(_superclasses(taxonomy).max()) + 1 if objective.num_heads == 2 else 0
     return nn.Linear(feature_dim, taxonomy.num_classes + superclasses)
 
 
@@ -34,13 +35,18 @@ def cross_entropy(step: Step) -> Loss:
     of_classes = functional.cross_entropy(fine, targets)
     if coarse.shape[1] == 0:
         return Loss(of_classes)
-    superclass = sent(taxonomy.labels_at(2), labels.device)[labels]
+    superclass = sent(_superclasses(taxonomy), labels.device)[labels]
     return fine_and_coarse(of_classes, functional.cross_entropy(coarse, superclass))
+
+
+def _superclasses(taxonomy: Taxonomy) -> Tensor:
+    """(C,) int64."""
+    return taxonomy.labels_at(coarse_level(taxonomy))
 
 
 def _targets(smoothing: float, taxonomy: Taxonomy, labels: Tensor) -> Tensor:
     """(B,) labels as they are, or (B, C) probabilities."""
     if smoothing == 0:
         return labels
-    targets = smoothed_targets(taxonomy.labels_at(2), smoothing)
+    targets = smoothed_targets(_superclasses(taxonomy), smoothing)
     return sent(targets, labels.device)[labels]

@@ -35,7 +35,14 @@ from rince.training.classifiers import classifier_head
 from rince.training.config import TrainConfig, to_dict
 from rince.training.objectives import OBJECTIVES, Objective
 from rince.training.ranks import to_checkpoint
-from rince.training.step import Pairs, RankSource, Step, objective_loss, rank_statistics
+from rince.training.step import (
+    Pairs,
+    RankSource,
+    Step,
+    objective_loss,
+    rank_statistics,
+    superclass_level,
+)
 
 _CHECKED_FIRST = 10  # steps of a run: wrong data and a wrong learning rate show early
 
@@ -356,10 +363,7 @@ class RankedModule(pl.LightningModule):
         smoothed = "loss.smoothing" in objective.reads and self.config.loss.smoothing > 0
         if objective.needs_superclasses or smoothed:
             asking = "loss.smoothing" if smoothed else objective.name
-            require(
-                taxonomy.num_ranks >= 2,
-                f"{asking} needs superclasses, but these classes form one flat level",
-            )
+            superclass_level(taxonomy, asking)
         if objective.needs_labels:
             require(
                 taxonomy.num_classes > 1,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rince.core.pair_ranks import PairRanks
+from rince.evaluation.levels import coarse_level
 from rince.losses.blockwise.sizes import sizes_for
 from rince.losses.contrastive import info_nce, supcon_in, supcon_out
 from rince.losses.hierarchical import himulcon
@@ -53,13 +54,14 @@ def same_class_out(step: Step) -> Tensor:
 
 def same_superclass(step: Step) -> Tensor:
     """SupCon on superclasses."""
-    return _supcon_out(step, step.pairs, level=2)
+    return _supcon_out(step, step.pairs, coarse_level(step.taxonomy))
 
 
 def class_and_superclass(step: Step) -> Loss:
     """SupCon on classes plus SupCon on superclasses; with two heads, the first and the second."""
     fine, coarse = (step.pairs.head(index) for index in (0, step.pairs.num_heads - 1))
-    return fine_and_coarse(_supcon_out(step, fine, level=1), _supcon_out(step, coarse, level=2))
+    of_classes = _supcon_out(step, fine, level=1)
+    return fine_and_coarse(of_classes, _supcon_out(step, coarse, coarse_level(step.taxonomy)))
 
 
 def all_levels(step: Step) -> Tensor:
@@ -88,7 +90,7 @@ def average_precision(step: Step) -> Tensor:
 
 
 def _supcon_out(step: Step, pairs: Pairs, level: int) -> Tensor:
-    """On the groups of a level: 1 the classes, 2 the superclasses."""
+    """On the groups of a level: 1 are the classes."""
     return _one_rank(step, supcon_out, pairs, pairs.same_group(step.taxonomy, level))
 
 

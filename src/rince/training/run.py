@@ -55,7 +55,7 @@ from rince.training.objectives import Objective, own_objective
 from rince.training.ranks import rank_source, resumed_ranks
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
 from rince.training.splits import load_splits
-from rince.training.step import RankSource
+from rince.training.step import RankSource, superclass_level
 
 if TYPE_CHECKING:
     from rince.training.objectives import LossFunction
@@ -445,13 +445,12 @@ def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: i
     labels, taxonomy = splits.train.labels, splits.train.taxonomy
     if config.ranks.by == "time":
         labels = splits.train.by_recording().labels
-    require(
-        classes is None or taxonomy.num_ranks >= 2,
-        "batches.classes_per_superclass needs superclasses, but these classes form one flat level",
-    )
+    groups = None
+    if classes is not None:
+        groups = taxonomy.labels_at(superclass_level(taxonomy, "batches.classes_per_superclass"))
     return BalancedPlan(
         labels,
-        None if classes is None else taxonomy.labels_at(2),
+        groups,
         config.batch_size,
         per_class,
         classes or 1,

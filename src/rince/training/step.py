@@ -16,6 +16,7 @@ from rince.core.pair_ranks import (
     IdentityRanks,
     PairRanks,
 )
+from rince.evaluation.levels import coarse_level
 from rince.losses.options import LossOptions
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
@@ -70,7 +71,7 @@ class Pairs:
         )
 
     def same_group(self, taxonomy: Taxonomy, level: int) -> PairRanks:
-        """One rank: the same group at a level, 1 the classes, 2 the superclasses."""
+        """One rank: the same group at a level, 1 are the classes."""
         return taxonomy.same_group(
             level, self.query_labels, self.key_labels, validate=self.validate, **self.masks
         )
@@ -98,6 +99,24 @@ class Pairs:
         same = matrix == 1
         later = same & (same.cumsum(dim=1, dtype=torch.int32) > 1)
         return DenseRanks(matrix.masked_fill(later, IGNORED), num_ranks=1, validate=self.validate)
+
+
+def superclass_level(taxonomy: Taxonomy, asking: str) -> int:
+    """The level of the superclasses, which is the coarse one: counted from the top, so that they
+    are the same groups whatever is deeper elsewhere in the tree. A class that hangs in none is a
+    superclass of its own.
+
+    Raises:
+        ValueError: no two classes share one, or all do; ``asking`` is who needs them.
+    """
+    level = coarse_level(taxonomy)
+    sizes = torch.bincount(taxonomy.labels_at(level))
+    found = "all classes are in one" if len(sizes) == 1 else "these classes form one flat level"
+    require(
+        len(sizes) > 1 and int(sizes.max()) > 1,
+        f"{asking} needs superclasses, groups at the top of the class tree, but {found}",
+    )
+    return level
 
 
 class Masks(TypedDict):

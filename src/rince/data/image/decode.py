@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from torch import Tensor
 from rince.core.checks import RinceError, import_extra, require, warn
 from rince.core.files import HEIC_SUFFIXES
 from rince.data.image.depth import as_bytes, is_deep, used_bits
+from rince.data.image.shards import Member
 from rince.data.items import HINT, report_unreadable
 from rince.data.threads import in_threads
 from rince.data.views import eval_transform
@@ -27,7 +29,10 @@ _ORIENTATION = 0x0112  # of EXIF
 
 
 def read_image(
-    path: str | Path, channels: int = 3, at_least: int | None = None, bits: int | None = None
+    path: str | Path | Member,
+    channels: int = 3,
+    at_least: int | None = None,
+    bits: int | None = None,
 ) -> Tensor:
     """(C, H, W) uint8 of a file: turned as its EXIF data say, transparency on white, of an
     animation or several pages the first, with a warning. ``.heic`` needs the extra ``heic``.
@@ -44,7 +49,7 @@ def read_image(
         return picture_pixels(image, channels, bits)
 
 
-def bits_of(path: str, *, only_deep: bool = False) -> int:
+def bits_of(path: str | Member, *, only_deep: bool = False) -> int:
     """Decode a file as small as it goes; how many bits its values take, see
     :func:`~rince.data.image.depth.used_bits`; 0 of 8 bits, which ``only_deep`` does not decode.
 
@@ -61,13 +66,14 @@ def bits_of(path: str, *, only_deep: bool = False) -> int:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
+def _opened(path: str | Path | Member) -> Iterator[Image.Image]:
     """A file of Pillow's; whatever goes wrong inside is told with its name."""
     pil = import_extra("PIL.Image", "train")
     try:
         if str(path).lower().endswith(HEIC_SUFFIXES):
             import_extra("pillow_heif", "heic").register_heif_opener()
-        with pil.open(path) as image:
+        source = io.BytesIO(path.read_bytes()) if isinstance(path, Member) else path
+        with pil.open(source) as image:
             yield image
     except Exception as error:  # Pillow raises whatever its decoders do
         reason = "Pillow does not know it as an image" if "identify" in str(error) else str(error)
@@ -91,7 +97,7 @@ def picture_pixels(image: Image.Image, channels: int, bits: int | None = None) -
 
 
 def read_fitted(
-    path: str | Path, image_size: int, channels: int = 3, bits: int | None = None
+    path: str | Path | Member, image_size: int, channels: int = 3, bits: int | None = None
 ) -> Tensor:
     """(C, S, S) uint8 for evaluation: shorter side to ``image_size``, central square.
 
@@ -104,7 +110,7 @@ def read_fitted(
 
 
 def fitted_batches(
-    paths: Sequence[str],
+    paths: Sequence[str | Member],
     image_size: int,
     channels: int,
     batch_size: int,
@@ -124,7 +130,7 @@ def fitted_batches(
 
 
 def decode_all(
-    paths: Sequence[str],
+    paths: Sequence[str | Member],
     image_size: int,
     channels: int,
     on_unreadable: OnUnreadable,
@@ -145,7 +151,7 @@ def decode_all(
 
 
 def _fitted(
-    paths: Sequence[str],
+    paths: Sequence[str | Member],
     image_size: int,
     channels: int,
     on_unreadable: OnUnreadable,
@@ -153,7 +159,7 @@ def _fitted(
 ) -> Iterator[tuple[int, Tensor]]:
     """Position and (C, S, S) uint8 pixels of the readable files, in order."""
 
-    def decode(path: str) -> Tensor:
+    def decode(path: str | Member) -> Tensor:
         return read_fitted(path, image_size, channels, bits)
 
     failures: list[RinceError] = []

@@ -25,6 +25,7 @@ from rince.data.image.decode import (
     read_image,
 )
 from rince.data.image.depth import DEEP_SUFFIXES
+from rince.data.image.shards import Member, is_shards, shard_images
 from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels, report_unreadable
 from rince.data.table import with_further
 from rince.data.threads import in_threads
@@ -40,7 +41,7 @@ class FileImages(Items):
     """Images in files, decoded when asked for.
 
     Args:
-        paths: (N,) files.
+        paths: (N,) files, or members of shards, which need names.
         labels: (N,) int64 in [0, classes of the taxonomy).
         taxonomy: the class tree.
         name: what to call the data set in reports.
@@ -54,7 +55,7 @@ class FileImages(Items):
         ValueError: wrong shapes or dtypes, or a label outside the taxonomy.
     """
 
-    paths: tuple[str, ...]
+    paths: tuple[str | Member, ...]
     labels: Tensor
     taxonomy: Taxonomy
     name: str
@@ -137,7 +138,7 @@ class FileImages(Items):
         classes = ["/".join(path) for path in self.taxonomy.paths]
         # macOS may give the parts of an accented letter where Linux gives the letter.
         return [
-            f"{classes[label]}/{unicodedata.normalize('NFC', os.path.basename(path))}"
+            f"{classes[label]}/{unicodedata.normalize('NFC', os.path.basename(str(path)))}"
             for path, label in zip(self.paths, self.labels.tolist(), strict=True)
         ]
 
@@ -150,7 +151,7 @@ class FileImages(Items):
     def content_hashes(self) -> Iterator[bytes]:
         for path in self.paths:
             try:
-                content = Path(path).read_bytes()
+                content = (Path(path) if isinstance(path, str) else path).read_bytes()
             except OSError as error:
                 raise RinceError(f"cannot read {path}: {error}") from error
             yield content_digest(content)
@@ -204,8 +205,11 @@ class FileImages(Items):
         return view_pixels(views)
 
 
-def image_files(path: str | Path) -> list[str]:
-    """All images below a folder, whatever its structure, sorted; other files are warned of."""
+def image_files(path: str | Path) -> Sequence[str | Member]:
+    """All images in shards, or below a folder, whatever its structure, sorted; other files are
+    warned of."""
+    if is_shards(path):
+        return shard_images(path)
     if not Path(path).is_dir():
         raise RinceError(f"{path} is not a folder of images")
     files = list(map(str, chosen_below(Path(path), IMAGE_SUFFIXES, "images")))
@@ -236,7 +240,7 @@ def loaded(
     bits, size = parts[0].bits, parts[0].image_size
     looked = list(range(len(paths)))
     if in_memory:  # the others are read below
-        deep = [i for i in looked if Path(paths[i]).suffix.lower() in DEEP_SUFFIXES]
+        deep = [i for i in looked if Path(str(paths[i])).suffix.lower() in DEEP_SUFFIXES]
         looked = deep if bits is None else []
     found = in_threads(
         partial(bits_of, only_deep=in_memory), [paths[i] for i in looked], "checking images"

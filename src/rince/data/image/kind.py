@@ -54,7 +54,7 @@ def advice(data: str, options: DataOptions) -> str:
 
 
 def embedding_inputs(
-    encoder: Encoder, names: Sequence[str], batch_size: int, skip: bool
+    encoder: Encoder, names: Sequence[Any], batch_size: int, skip: bool
 ) -> Iterator[tuple[list[str], Any]]:
     """Image files, decoded as at evaluation."""
     from rince.data.image.decode import fitted_batches
@@ -63,7 +63,7 @@ def embedding_inputs(
     mode: OnUnreadable = "skip" if skip else "error"
     fitted = fitted_batches(names, spec.size, spec.channels, batch_size, mode, spec.bits)
     for pixels, positions in fitted:
-        yield [names[i] for i in positions.tolist()], pixels
+        yield [str(names[i]) for i in positions.tolist()], pixels
 
 
 def usage(encoder: Any) -> str:

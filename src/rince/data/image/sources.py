@@ -18,6 +18,7 @@ from rince.data.image.decode import OnUnreadable, decode_all
 from rince.data.image.files import IMAGE_SIZE, FileImages, image_files, loaded
 from rince.data.image.kind import DIGITS
 from rince.data.image.named import NAMED, load_named
+from rince.data.image.shards import is_shards, read_shards
 from rince.data.items import Items, Splits, chosen_items, split_by_hash, split_folders
 from rince.data.kind import Request
 from rince.data.table import ItemTable, is_table, path_column, read_items, split_rows
@@ -40,8 +41,8 @@ def load_dataset(request: Request) -> Splits:
         named = load_named(request.data, _root(request))
         train, test = chosen_items(*named, images, request.seed)
         return Splits(_resized(train, images.image_size), _resized(test, images.image_size))
-    if is_table(request.data):
-        files = split_rows(_image_table(request), partial(_of_rows, request))
+    if (table := _image_table(request)) is not None:
+        files = split_rows(table, partial(_of_rows, request))
     else:
         files = _folder_splits(request)
     train_files, test_files = chosen_items(*files, images, request.seed)
@@ -52,8 +53,8 @@ def load_test_images(request: Request) -> Items:
     """All images of a folder of class folders or a table, with a class tree of their own; of one
     with splits those of the test.
     """
-    if is_table(request.data):
-        return _kept([_of_rows(request, _image_table(request).test_rows())], request)[0]
+    if (table := _image_table(request)) is not None:
+        return _kept([_of_rows(request, table.test_rows())], request)[0]
     folder = _existing_folder(request.data)
     splits = split_folders(folder)
     images = FileImages.from_folder(splits[1] if splits else folder, channels=request.channels)
@@ -128,19 +129,24 @@ def _kept(parts: Sequence[FileImages], request: Request) -> list[Items]:
     return loaded(known, in_memory, "skip" if request.skip_unreadable else "error")
 
 
-def _image_table(request: Request) -> ItemTable:
-    column = request.options.table.column or path_column(request.data, IMAGE_SUFFIXES)
+def _image_table(request: Request) -> ItemTable | None:
+    """The images of a table, or of shards; None: it is neither."""
+    options = request.options.table
+    if is_shards(request.data):
+        return read_shards(request.data, options.column, request.labels)
+    if not is_table(request.data):
+        return None
+    column = options.column or path_column(request.data, IMAGE_SUFFIXES)
     if column is None:
         raise RinceError(f"{request.data} has no column of paths to images")
-    file, empty = Path(request.data).expanduser(), request.options.table.empty
-    return read_items(file, column, request.labels, empty)
+    return read_items(Path(request.data).expanduser(), column, request.labels, options.empty)
 
 
 def _of_rows(request: Request, table: ItemTable, known: Taxonomy | None = None) -> FileImages:
     files, names = table.files(_root(request))
     taxonomy, labels = table.classes(known)
     return FileImages(
-        tuple(map(str, files)),
+        tuple(str(file) if isinstance(file, Path) else file for file in files),
         torch.tensor(labels),
         taxonomy,
         table.table.file.stem,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 
 from torch import Tensor
@@ -46,7 +47,8 @@ def decoded_clips(
     """All clips of some videos, one after the other and each where the last one ends.
 
     Args:
-        files: paths. frames, stride, channels: as of a training. size: of the decoded square.
+        files: paths, or ``FILE@SECONDS``: the one clip that begins there.
+        frames, stride, channels: as of a training. size: of the decoded square.
         skip: leave out, with a warning at the end, what cannot be read or is too short.
 
     Yields:
@@ -57,14 +59,18 @@ def decoded_clips(
     """
     failures: list[RinceError] = []
     count = 0
-    for file in files:
+    for name in files:
         try:
+            file, at = _asked(name)
             info = probe(file)
             starts, step, span = cut(info, frames, stride)
+            if at is not None:
+                starts = clip_starts(info.seconds - at, span, span, 1, at) if at >= 0 else []
             if not starts:
+                left = info.seconds - (at or 0.0)
                 raise RinceError(
-                    f"{file} is {info.seconds:.2f} s long, and a clip takes {span:.2f} s{HINT}"
-                    f"the file, or leave out such videos (--skip-unreadable)"
+                    f"{name} is {left:.2f} s long, and a clip takes {span:.2f} s{HINT}the file, "
+                    f"or leave out such videos (--skip-unreadable)"
                 )
             for start in starts:
                 times = [start + k * step for k in range(frames)]
@@ -73,6 +79,17 @@ def decoded_clips(
         except RinceError as error:
             failures.append(error)
     report_unreadable(failures, count + len(failures), "clips", skip)
+
+
+def _asked(name: str) -> tuple[str, float | None]:
+    """A file, and where its clip begins in seconds; None: all of it."""
+    file, _, seconds = name.rpartition("@")
+    if os.path.isfile(name) or not os.path.isfile(file):
+        return name, None
+    try:
+        return file, float(seconds)
+    except ValueError as error:
+        raise RinceError(f"{name}: expected FILE@SECONDS, got {seconds!r} seconds") from error
 
 
 def _spread(count: int, most: int) -> list[int]:

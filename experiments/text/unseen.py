@@ -1,0 +1,101 @@
+"""Newsgroups never trained: one group of each coarse group is met at the test alone.
+
+usage: python experiments/text/unseen.py OUT --data DATA/newsgroups20 [options]
+
+The six coarse groups of more than one group lose one each: seed s leaves out the s-th (by name,
+counted round), so seeds differ in classes, too. What is measured, the options and the results
+(OUT/NAME.json, one a run; what is there is not run again) are those of
+experiments/cifar100/unseen.py; "images" are posts here, and outliers tables with a column "text",
+NAME=FILE. Of a post the first 64 tokens count, and two layers of all-MiniLM-L6-v2 are trained.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "cifar100"))
+
+from common import in_spaces, options, run_all, trained
+from newsgroups import posts
+
+METHODS = {
+    "rince-out-in": "rince",
+    "supcon-out": "supcon-out",
+    "supcon-coarse": "supcon-coarse",
+    "supcon-two-heads": "supcon-two-heads",
+    "cross-entropy": "cross-entropy",
+}
+TOKENS, LAYERS = 64, 2
+
+
+def main():
+    parser = options(__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of newsgroups20.parquet")
+    parser.add_argument("--lr", type=float, default=5e-4, help="of AdamW")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.set_defaults(backbone="all-MiniLM-L6-v2", images=16_000, batch=64)
+    arguments = parser.parse_args()
+    names = ("backbone", "images", "batch", "precision", "lr")
+    shared = {name: getattr(arguments, name) for name in names}
+    settings = [
+        {"method": method, "seed": seed, **shared}
+        for seed in arguments.seeds
+        for method in arguments.methods
+    ]
+    frame = posts(arguments.data)
+    for seed in arguments.seeds:
+        arrange(frame, arguments.out, seed)
+    run_all(settings, run, name_of, arguments, texts_of)
+
+
+def name_of(setting):
+    return "{images}-{batch}-{lr:g}-{precision}-{method}-{seed}".format(**setting)
+
+
+def arrange(frame, out, seed):
+    """OUT/left-SEED/seen.csv, with splits, and unseen.csv: test posts of the groups left out."""
+    folder = out / f"left-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = frame.groupby("coarse")["group"].unique().map(sorted)
+    left_out = {names[seed % len(names)] for names in groups if len(names) > 1}
+    unseen = frame["group"].isin(left_out)
+    sides = {"seen": ~unseen, "unseen": unseen & (frame["split"] == "test")}
+    for name, rows in sides.items():
+        of_side = frame.loc[rows, ["text", "coarse", "group", "split"]]
+        of_side.to_csv(folder / f"{name}.csv", index=False)
+
+
+def texts_of(file):
+    """A table of other texts, tokenised when it is known by which model."""
+    from rince.data.text.rows import read_texts
+
+    return read_texts(file)
+
+
+def run(setting, arguments, outliers):
+    from rince.data import from_texts
+    from rince.data.text.sources import load_test_texts, load_texts
+    from rince.training import TextOptions
+
+    folder = arguments.out / f"left-{setting['seed']}"
+    labels, tokens = ("coarse", "group"), {"backbone": setting["backbone"], "max_tokens": TOKENS}
+    splits = load_texts(folder / "seen.csv", labels=labels, **tokens)
+    unseen = load_test_texts(folder / "unseen.csv", labels=labels).tokenised(*tokens.values())
+    spaces, _, result = trained(
+        setting,
+        arguments,
+        name_of(setting),
+        str(folder / "seen.csv"),
+        METHODS[setting["method"]],
+        len(splits.train),
+        "strong",
+        optim={"lr": setting["lr"]},
+        text=TextOptions(labels=labels, layers=LAYERS, max_tokens=TOKENS),
+    )
+    items = {"train": splits.train, "seen": splits.test, "unseen": unseen}
+    others = {n: from_texts(x, [0] * len(x), **tokens) for n, x in outliers.items()}
+    return {"metrics": in_spaces(spaces, items, others, arguments.device), **result}
+
+
+if __name__ == "__main__":
+    main()
