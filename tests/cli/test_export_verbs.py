@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -276,11 +275,9 @@ def test_unreadable_images(
         shown = refusal(verb, capsys)
         assert "bad.png" in shown
         assert verb is query or not (tmp_path / "a.npz").exists()
-        advised = re.search(r"\((images\S+)\)", shown)
-        assert advised is not None
-        for option in ([f"--{advised[1]}", "true"], ["--skip-unreadable"]):
-            with pytest.warns(RinceWarning, match="1 of 3 images"):
-                assert main([*verb, *option]) == 0
+        assert "--skip-unreadable" in shown
+        with pytest.warns(RinceWarning, match="1 of 3 images"):
+            assert main([*verb, "--skip-unreadable"]) == 0
     with np.load(tmp_path / "a.npz") as found:
         assert [Path(path).name for path in json.loads(bytes(found["paths_json"]))] == [
             f"{file.parent.name}-{file.name}" for file in good

@@ -307,5 +307,5 @@ def test_processes_that_do_not_know_of_each_other_do_not_train(
     launched({"OMPI_COMM_WORLD_RANK": "1"})
     config = {"data": str(image_tree), "output": str(tmp_path), "accelerator": "cpu"}
     with pytest.raises(RinceError, match="mpi4py"):
-        train(from_dict({**config, "images": {"image_size": 16}}))
+        train(from_dict({**config, "batch_size": 8, "images": {"image_size": 16}}))
     assert not list(tmp_path.iterdir())

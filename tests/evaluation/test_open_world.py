@@ -129,7 +129,7 @@ def test_embeddings_have_the_numbers_of_a_run(
         assert found.metrics == pytest.approx(expected)
         assert "left out" in capsys.readouterr().out
     given = ["--labels", str(made / "by-name.csv"), "--map-points", "0"]
-    assert main(["evaluate", str(made / "made.npz"), *given]) == 0
+    assert main(["evaluate", str(made / "made.npz"), *given, "--verbose"]) == 0
     # Levels are called as the table's columns, wherever people look.
     shown = capsys.readouterr().out
     assert "retrieval/kind/R@1" in shown

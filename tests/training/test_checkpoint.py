@@ -65,6 +65,7 @@ class _Trainer:
         self.io = io
         self.global_step = 0
         self.full = False
+        self.is_global_zero = True
         self.saved: list[int] = []
         self.strategy = SimpleNamespace(broadcast=lambda x: x)
 

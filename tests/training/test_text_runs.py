@@ -78,7 +78,7 @@ def test_it_learns_and_is_evaluated(
     rows: list[tuple[str, ...]] = [("text", "ignored"), ("sleeps sleeps", ""), ("runs", "x")]
     outliers = write_table(tmp_path / "odd.csv", rows)
     given = [str(run), "--ood", str(outliers), "--device", "cpu", "--probe-epochs", "20"]
-    assert main(["evaluate", *given]) == 0
+    assert main(["evaluate", *given, "--verbose"]) == 0
     assert "ood/odd/knn/AUROC" in capsys.readouterr().out
     found = load_evaluation(run)
     assert found.metrics["knn/fine"] > 0.9  # the class is a word of the text
