@@ -37,7 +37,7 @@ def test_float32_keeps_its_side_of_a_threshold_in_csv(tmp_path: Path) -> None:
 
 def test_npy_with_names_beside_it(tmp_path: Path) -> None:
     np.save(tmp_path / "s.npy", SCORES.numpy())
-    with pytest.raises(RinceError, match=r"s\.json.*JSON list"):
+    with pytest.raises(RinceError, match=r"no .*/s\.json\b.*JSON list"):
         Similarity.from_file(tmp_path / "s.npy")
     (tmp_path / "s.json").write_text(json.dumps(NAMES), encoding="utf-8")
     _same(Similarity.from_file(tmp_path / "s.npy"))
@@ -82,7 +82,7 @@ def test_rows_in_another_order_are_matched_by_name(tmp_path: Path) -> None:
             r"line 2\b.*'one'.*; line 3\b.*'two'",
         ),
         ("x;a;b\na;1;0,5\nb;1;1\n", r"line 2\b.*'0,5'"),
-        ("x,a,b\na,1,2\nc,1,2\n", "c.*only.*rows.*b.*only.*columns"),
+        ("x,a,b\na,1,2\nc,1,2\n", r"\bc\b.*rows.*\bb\b.*columns"),
         ("x,a,a\na,1,2\nb,1,2\n", "column.*twice: a"),
         ("x,a,b\na,1,2\na,1,2\n", "row.*twice: a"),
         ("x,a,b\na,1,inf\nb,1,2\n", "scores.*finite"),
@@ -103,7 +103,7 @@ def test_files_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(RinceError, match="No such file"):
         Similarity.from_file(tmp_path / "s.csv")
     (tmp_path / "s.csv").write_bytes(b"x,a\na,\xff\n")
-    with pytest.raises(RinceError, match=r"cannot read.*s\.csv"):
+    with pytest.raises(RinceError, match=r"s\.csv.*line 2\b.*UTF-8.*0xff"):
         Similarity.from_file(tmp_path / "s.csv")
     with pytest.raises(RinceError, match=r"own names.*names='names\.json'"):
         Similarity.from_file(tmp_path / "s.csv", "names.json")

@@ -245,7 +245,7 @@ def test_index_and_did_you_mean() -> None:
         tree.index("huskie")
     with pytest.raises(ValueError, match=r"unknown.*'1234'.*\b8\b.*husky, boat"):
         tree.index("1234")
-    with pytest.raises(ValueError, match="'dog'.*group"):
+    with pytest.raises(ValueError, match="'dog' is a group"):
         tree.index("dog")
 
 
@@ -610,7 +610,7 @@ def test_csv_levels(tmp_path: Path) -> None:
     assert Taxonomy.from_csv(file, levels=("class", "b")).paths == (("q", "x"),)
     bad: list[tuple[Any, str]] = [
         (("class", "kingdom"), "no column 'kingdom'; the columns are class, a, b"),
-        (("class", "a", "a"), "column 'a' is there twice"),
+        (("class", "a", "a"), "'a'.*twice in levels"),
         ((), "names no column"),
         ("class", "levels must be a list of column names"),
     ]
@@ -632,7 +632,7 @@ def test_csv_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(RinceError, match=r"class table.*missing\.csv"):
         Taxonomy.from_csv(tmp_path / "missing.csv")
     (tmp_path / "latin.csv").write_bytes("class,a\ncaf\u00e9,b\n".encode("latin-1"))
-    with pytest.raises(RinceError, match=r"class table.*latin\.csv"):
+    with pytest.raises(RinceError, match=r"class table.*latin\.csv.*line 2\b.*UTF-8"):
         Taxonomy.from_csv(tmp_path / "latin.csv")
 
 
