@@ -325,11 +325,11 @@ def test_pairs_on_which_a_tree_disagrees(animals: Similarity) -> None:
 
 
 def test_likely_mistakes_are_said(animals: Similarity) -> None:
-    assert any("no two classes have rank 2" in w for w in
+    assert any("have rank 2" in w for w in
                animals.by_thresholds([2.0, 0.5]).describe().warnings)  # fmt: skip
-    assert any("no two classes are negatives" in w for w in
+    assert any("are negatives" in w for w in
                animals.by_thresholds([-1.0]).describe().warnings)  # fmt: skip
-    assert any("holds 0.48 keys of rank 2" in w for w in
+    assert any("0.48 keys of rank 2" in w for w in
                animals.by_thresholds([0.8]).describe(batch_size=5).warnings)  # fmt: skip
     assert animals.by_thresholds([0.4]).describe().warnings == ()
 
@@ -337,7 +337,7 @@ def test_likely_mistakes_are_said(animals: Similarity) -> None:
 def test_no_score_at_all_is_no_crash() -> None:
     found = Similarity.from_matrix([[1, NAN], [NAN, 1]], ["a", "b"]).by_top_k([1])
     assert found.table.tolist() == [[1, -1], [-1, 1]]
-    assert "no two classes have a score" in str(found.describe())
+    assert "have a score" in str(found.describe())
     alone: SimilarityRanks = Similarity.from_matrix([[1.0]], ["a"]).by_thresholds([0.5])
     assert alone.table.tolist() == [[1]]
     assert alone.describe().pairs == (0, 0, 0, 0)

@@ -840,16 +840,18 @@ def test_summary_warnings() -> None:
         return "; ".join(summary.warnings)
 
     assert Taxonomy.cifar100().describe(512).warnings == ()
-    assert "nothing can be learned" in warnings([("a", "x")])
-    assert "nothing can be learned" not in warnings([("x",), ("y",)])
+    assert "learned" in warnings([("a", "x")])
+    assert "learned" not in warnings([("x",), ("y",)])
     assert "only rank 1" in warnings([("x",), ("y",)])
-    assert "no two classes are negatives" in warnings([("a", "x"), ("a", "y")])
-    assert "no two classes are negatives" not in warnings(RAGGED)
+    assert "are negatives" in warnings([("a", "x"), ("a", "y")])
+    assert "are negatives" not in warnings(RAGGED)
     skipped = warnings([("a", "b", "x"), ("a", "y"), ("c",)])
-    assert "no two classes have rank 2" in skipped
+    assert "have rank 2" in skipped
     assert "rank 3" not in skipped
     few = warnings(Taxonomy.cifar100().paths, batch=11)
-    assert "batch of 11 holds 0.4 keys of rank 2" in few  # 10 others, 4 in 100 of them siblings
+    assert re.search(
+        r"batch of 11\b.*\b0\.4 keys of rank 2", few
+    )  # 10 others, 4 in 100 of them siblings
     assert "classes without items (1): y" in warnings([("x",), ("y",)], 2, [5, 0])
 
 

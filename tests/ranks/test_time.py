@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from fractions import Fraction
 from typing import Any
 
@@ -145,10 +146,10 @@ def test_describe_in_words() -> None:
     text = str(TimeRanks([5], shots=True).describe(items, 3))
     assert "items: 3, videos: 2, ranks: 3" in text
     assert "same shot or up to 5 s apart" in text
-    assert "no two items have rank 2" in text
-    assert "a random batch of 3 holds 0.67 keys of rank 3 per item" in text
+    assert "have rank 2" in text
+    assert re.search(r"batch of 3\b.*\b0\.67 keys of rank 3\b", text)
     alone = TimeRanks([0.5]).describe(TimeRanks.items([0, 0], [0, 9], [1, 10]), 2)
-    assert "there are no negatives" in alone.warnings[0]
+    assert "no negatives" in alone.warnings[0]
     with pytest.raises(ValueError, match=r"batch of 3\b.*\b2 items"):
         TimeRanks().describe(TimeRanks.items([0, 0], [0, 9], [1, 10]), 3)
 
