@@ -309,7 +309,7 @@ def test_an_empty_folder_in_val_is_passed_over(tmp_path: Path) -> None:
     with pytest.warns(RinceWarning, match=r"\b1 class folders.*val\b.*no image.*: x/a"):
         assert load_dataset(tmp_path).test.labels.tolist() == [1]
     (tmp_path / "val" / "x" / "b" / "0.png").unlink()
-    with pytest.raises(RinceError, match=r"val\b.*no image"):
+    with pytest.raises(RinceError, match="val holds no"):
         load_dataset(tmp_path)
     (tmp_path / "val" / "x" / "a").rmdir()
     make_tree(tmp_path / "val", {"b": 1}, start=200)

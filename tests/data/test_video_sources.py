@@ -146,7 +146,7 @@ def test_a_table_of_clips(tmp_path: Path) -> None:
     rows = ["clip,label,source_video,start_s,end_s", "1.mp4,x,tape,10.5,11.1", "2.mp4,x,tape,3,4"]
     rows += ["3.mp4,x,other,0,1", "4.mp4,y,third,0,1", "5.mp4,y,fourth,7,8"]
     (tmp_path / "clips.csv").write_text("\n".join(rows))
-    with pytest.warns(RinceWarning, match=r"1 videos.*clips\.csv"):
+    with pytest.warns(RinceWarning, match=r"1 videos.*not in clips\.csv"):
         splits = load_videos(tmp_path, **{**SMALL, "per_video": 1})
     clips = {
         key: item
