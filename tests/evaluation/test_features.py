@@ -120,7 +120,7 @@ def test_feature_set_checks_what_it_holds() -> None:
     assert FeatureSet(torch.ones(2, 2), torch.arange(2).int()).labels.dtype == torch.int64
     with pytest.raises(ValueError, match=r"integers.*torch\.float32"):
         FeatureSet(torch.ones(2, 2), torch.zeros(2))
-    with pytest.raises(ValueError, match=r"\b2 samples"):
+    with pytest.raises(ValueError, match=r"labels.*\b2 samples"):
         FeatureSet(torch.ones(2, 2), torch.arange(3))
     with pytest.raises(ValueError, match="non-empty"):
         FeatureSet(torch.ones(0, 2), torch.arange(0))

@@ -166,7 +166,7 @@ def test_logits_apply_to_features_as_given() -> None:
         ({"train_features": torch.full((60, 6), torch.nan)}, "train features hold NaN"),
         ({"test_features": torch.full((50, 6), torch.inf)}, "test features.*NaN.*inf"),
         ({"test_features": torch.ones(50, 5)}, r"dimensions.*\b6 and 5"),
-        ({"test_labels": torch.zeros(4, dtype=torch.int64)}, r"\b50 samples"),
+        ({"test_labels": torch.zeros(4, dtype=torch.int64)}, r"labels.*\b50 samples"),
         ({"epochs": 0}, r"epochs.*\b1\b.* 0\b"),
         ({"batch_size": 0}, r"batch_size.*\b1\b.* 0\b"),
         ({"lr": 50.0, "weight_decay": 1.0, "epochs": 90}, r"lr=50\.0\b.*lower"),
