@@ -213,7 +213,7 @@ def test_an_output_that_is_no_tensor_is_named(wrap: Any, kind: str, micro_batch:
     with pytest.raises(ValueError, match=f"Wrapped.*one tensor.*{kind}.*picks"):
         cached_encode(Wrapped().double(), images(), micro_batch)
     if kind[0] != "s":
-        with pytest.raises(ValueError, match=f"Wrapped.*{kind}.*picks"):
+        with pytest.raises(ValueError, match=f"Wrapped.*features.*{kind}.*picks"):
             as_backbone(Wrapped(), SPEC)
 
 
