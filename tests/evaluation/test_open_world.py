@@ -93,7 +93,7 @@ def test_what_cannot_be_asked_is_refused() -> None:
         OpenTest(items.subset([0, 0, 0]))
     with pytest.raises(ValueError, match=r"has no query"):
         OpenTest(items, query=torch.zeros(4, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"one value for each of 4"):
+    with pytest.raises(ValueError, match="one value.* 4"):
         OpenTest(items, sequence=torch.arange(3))
     alone = Vectors(items.vectors[:2], torch.tensor([0, 2]), TREE, "made")  # a dog and a boat
     with (
