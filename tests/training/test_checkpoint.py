@@ -9,11 +9,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from small_runs import flat_backbone, small_config
 from torch import nn
 
 from rince.core.checks import RinceError, RinceWarning
 from rince.models.weights import load_strictly
-from rince.training.checkpoint import CHECKPOINT_FILE, read_checkpoint
+from rince.training.checkpoint import (
+    CHECKPOINT_FILE,
+    CHECKPOINT_KEY,
+    load_run,
+    read_checkpoint,
+)
+from rince.training.folder import ABOUT_FILE, read_about
+from rince.training.run import train
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery
 
 
@@ -130,3 +138,21 @@ def test_strict_loading_names_what_does_not_fit() -> None:
     ):
         with pytest.raises(RinceError, match=problem):
             load_strictly(module, weights, Path("a.ckpt"))
+
+
+def test_a_checkpoint_without_its_parts_is_damaged(image_tree: Path, tmp_path: Path) -> None:
+    folder = train(small_config(image_tree, tmp_path, epochs=1), flat_backbone())
+    file = folder / CHECKPOINT_FILE
+    whole = torch.load(file, weights_only=True)
+    for lost in ("state_dict", "global_step"):
+        torch.save({name: part for name, part in whole.items() if name != lost}, file)
+        with pytest.raises(RinceError, match=rf"last\.ckpt.*{lost}"):
+            load_run(folder, flat_backbone())
+    for lost in ("config", "taxonomy"):
+        about = {name: part for name, part in whole[CHECKPOINT_KEY].items() if name != lost}
+        torch.save(whole | {CHECKPOINT_KEY: about}, file)
+        with pytest.raises(RinceError, match=rf"last\.ckpt.*{lost}"):
+            load_run(folder, flat_backbone())
+    (folder / ABOUT_FILE).write_text("[" * 5000)
+    with pytest.raises(RinceError, match=r"about\.json"):
+        read_about(folder)

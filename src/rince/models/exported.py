@@ -205,7 +205,7 @@ def _read_facts(file: Path) -> dict[str, Any]:
         read = {name: facts[name] for name in FACTS} | {"spec": InputSpec.from_dict(facts)}
         read["class_paths"] = tuple(map(tuple, read["class_paths"]))
         return read | {name: tuple(map(float, read[name])) for name in ("mean", "std")}
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise RinceError(
             f"{file} is damaged ({type(error).__name__}: {error}): export the run again"
         ) from error

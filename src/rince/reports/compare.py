@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from rince.reports.page import write_report
 from rince.reports.run_report import RunReport
 from rince.reports.table import markdown_table, print_table
 from rince.training.config import to_dict
-from rince.training.folder import ABOUT_FILE, read_config
+from rince.training.folder import read_about, read_config
 from rince.training.history import read_history
 
 
@@ -69,8 +68,7 @@ def read_run(folder: Path) -> RunReport:
     if (folder / EXPORT_FILE).exists():  # of a network that may have been trained elsewhere
         return RunReport(folder.name, folder, load_evaluation(folder), {"export": folder.name})
     config = read_config(folder)
-    about_file = folder / ABOUT_FILE
-    about = json.loads(about_file.read_text()) if about_file.exists() else {}
+    about = read_about(folder)
     return RunReport(
         label=about.get("label") or config.label(),  # of an objective from outside, by its row
         folder=folder,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -77,9 +76,9 @@ def write_export(
 def _card(trained: TrainedRun, encoder: Encoder, onnx_difference: float | None) -> str:
     from rince.reports.model_card import model_card
     from rince.training.config import to_dict
-    from rince.training.folder import ABOUT_FILE, is_evaluated
+    from rince.training.folder import is_evaluated, read_about
 
-    folder, about = trained.folder, trained.folder / ABOUT_FILE
+    folder = trained.folder
     evaluation = load_evaluation(folder) if is_evaluated(folder) else None
     if evaluation is None:
         warn(
@@ -94,7 +93,7 @@ def _card(trained: TrainedRun, encoder: Encoder, onnx_difference: float | None) 
         config=to_dict(trained.config),
         step=trained.step,
         ranks=trained.ranks,
-        about=json.loads(about.read_text()) if about.exists() else {},
+        about=read_about(folder),
         evaluation=evaluation,
         onnx_difference=onnx_difference,
     )

@@ -185,6 +185,13 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(checkpoint, dict) or CHECKPOINT_KEY not in checkpoint:
         raise RinceError(f"{path} is a checkpoint, but not one written by rince")
+    about = checkpoint[CHECKPOINT_KEY]
+    parts = [(checkpoint, ("state_dict", "global_step")), (about, ("config", "taxonomy"))]
+    lost = [key for part, keys in parts for key in keys if key not in part]
+    if lost:
+        raise RinceError(
+            f"{path} is damaged, it holds no {', '.join(lost)}: copy it again, or train the run again"
+        )
     return checkpoint
 
 

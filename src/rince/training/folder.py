@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,21 @@ def read_config(folder: Path) -> TrainConfig:
         return from_dict(plain_yaml(read_text(file, "configuration")))
     except ValueError as error:
         raise RinceError(f"{file} is damaged: {error}") from error
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What a run noted at its end: seconds, versions, label; {} of one that is not finished.
+
+    Raises:
+        RinceError: a damaged file.
+    """
+    file = folder / ABOUT_FILE
+    if not file.exists():
+        return {}
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RinceError(f"{file} is damaged ({error}): remove it, or copy it again") from error
 
 
 def plain_yaml(text: str) -> Any:

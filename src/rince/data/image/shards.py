@@ -231,7 +231,7 @@ def _cells(member: Member, ending: str, problems: list[str]) -> dict[str, str]:
         values = json.loads(text)
         if not isinstance(values, dict):
             raise ValueError("it is no object")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         problems.append(f"{member} cannot be read: {error}")
         return {}
     return {
