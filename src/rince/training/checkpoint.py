@@ -190,7 +190,8 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     lost = [key for part, keys in parts for key in keys if key not in part]
     if lost:
         raise RinceError(
-            f"{path} is damaged, it holds no {', '.join(lost)}: copy it again, or train the run again"
+            f"{path} is damaged, it holds no {', '.join(lost)}: copy it again, or train the run "
+            f"again"
         )
     return checkpoint
 
