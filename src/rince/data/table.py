@@ -140,7 +140,7 @@ def label_columns(
             f"{', '.join(table.columns)}: name those of the labels, from coarse to fine "
             f"({option})"
         )
-    distinct = [name for name in levels if len(set(table.column(name))) == len(table.rows) > 2]
+    distinct = [name for name in levels[:-1] if len(set(table.column(name))) == len(table.rows) > 2]
     if labels is None and distinct:
         warn(
             f"{table.file}: no two rows have the same {' or '.join(distinct)}, which is taken as a "
