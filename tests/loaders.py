@@ -6,8 +6,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from rince.data import kinds
 from rince.data.image.kind import IMAGES
-from rince.data.items import Splits
+from rince.data.items import Items, Splits
 from rince.data.kind import Kind
 from rince.data.kinds import load_splits
 from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
@@ -18,6 +19,13 @@ from rince.training.config import TrainConfig
 
 def load_dataset(data: str | Path, **given: Any) -> Splits:
     return _load(data, IMAGES, given, ImageOptions, TableOptions)
+
+
+def load_test(
+    data: str | Path, *, cache: bool | None = None, skip_unreadable: bool = False
+) -> Items:
+    config = TrainConfig(str(data), images=ImageOptions(cache=cache))
+    return kinds.load_test(str(data), "images", config, skip_unreadable=skip_unreadable)
 
 
 def load_videos(data: str | Path, **given: Any) -> Splits:

@@ -250,7 +250,7 @@ def test_a_query_that_cannot_learn_is_not_counted() -> None:
 def test_a_batch_that_teaches_nothing_keeps_its_graph(distance: Any) -> None:
     z = embeddings(0, 4).requires_grad_()
     criterion = RankedInfoNCELoss(TREE, temperatures=TAUS, distance=distance)
-    with pytest.warns(RinceWarning, match="so is its gradient: no query has a positive"):
+    with pytest.warns(RinceWarning, match="gradient.*no query.*positive"):
         loss = criterion(z[:3], torch.tensor([0, 2, 3]))
     loss.backward()
     assert float(loss.detach()) == 0

@@ -208,14 +208,14 @@ def test_what_micro_batches_refuse(model: Any, tmp_path: Path) -> None:
     columns = columns_of(model, *transposed(ROWS))
     columns[1]["pixels"] = torch.zeros(7, 3)
     loss = RankedLoss(model, RELEVANCE, temperatures=TAUS, micro_batch=2)
-    with pytest.raises(ValueError, match="a row a text; these are not: pixels"):
+    with pytest.raises(ValueError, match="row a text.*: pixels"):
         loss(columns, labels)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
     )
     try:
         loss.model = nn.parallel.DistributedDataParallel(model)
-        with pytest.raises(ValueError, match="does not work under DistributedDataParallel"):
+        with pytest.raises(ValueError, match="DistributedDataParallel"):
             loss(columns_of(model, *transposed(ROWS)), labels)
     finally:
         torch.distributed.destroy_process_group()
@@ -394,7 +394,7 @@ def test_what_is_refused(model: Any) -> None:
     with pytest.raises(ValueError, match="temperatures"):
         RankedLoss(model, RELEVANCE, temperatures=(0.1, 0.2))
     loss = RankedLoss(model, RELEVANCE, temperatures=TAUS)
-    with pytest.raises(ValueError, match="12 documents do not fit a label of shape"):
+    with pytest.raises(ValueError, match="12 documents.*label"):
         loss(columns, labels[:, :2])
     with pytest.raises(ValueError, match=r"go through RaggedCollator"):
         loss(columns[:2], labels)
@@ -402,14 +402,14 @@ def test_what_is_refused(model: Any) -> None:
         loss(columns[:1], labels)
     with pytest.raises(ValueError, match=r"has no relevance=rince.Relevance"):
         RankedLoss(model, temperatures=TAUS)(columns, labels)
-    with pytest.raises(ValueError, match="4 temperatures .* 4 columns of positives"):
+    with pytest.raises(ValueError, match="4 temperatures .*4 columns"):
         RankedLoss(model, temperatures=(0.1, 0.2, 0.3, 0.4))(columns)
-    with pytest.warns(RinceWarning, match="so is its gradient"):
+    with pytest.warns(RinceWarning, match="its gradient"):
         loss(columns, torch.zeros_like(labels))
     collate = RaggedCollator(model.preprocess)
-    with pytest.raises(ValueError, match="wants a query, documents and a label.*query, docs"):
+    with pytest.raises(ValueError, match="query, documents.*label.*query, docs"):
         collate([{"query": "a", "docs": ["b"]}])
     with pytest.raises(ValueError, match="2 documents and 1 grades"):
         collate([{"query": "a", "docs": ["b", "c"], "label": [1]}])
-    with pytest.raises(ValueError, match="no row of the batch has a document"):
+    with pytest.raises(ValueError, match="no row.*document"):
         collate([{"query": "a", "docs": [], "label": []}])

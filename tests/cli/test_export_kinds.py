@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def test_a_run_on_texts_is_a_model_of_sentence_transformers(
     assert len(modes) == 1
     card = (folder / "README.md").read_text()
     assert "library_name: sentence-transformers" in card
-    assert "| probe/word | " in card
+    assert re.search(r"\| probe/\w+ \| ", card)
     assert "A `prompted` trained with" in card
     assert "without a prompt in front, cut after 4 tokens |" in card
     assert "test texts, one run" in card
@@ -353,6 +354,6 @@ def test_what_is_wrong_with_videos_is_said(
             f"{mixed}/a.mp4@{x:.3f}" for x in (0.0, 0.3, 0.6)
         ]
     column = ["embed", str(video_run), str(videos), *output, "--text.column", "x"]
-    assert "--text.column is for texts, but the network takes clips" in refusal(column, capsys)
+    assert "--text.column is for texts" in refusal(column, capsys)
     words = ["search", "some words", "--gallery", str(tmp_path / "a.npz"), "--run", str(video_run)]
-    assert "there is no file some words: the network takes clips" in refusal(words, capsys)
+    assert "no file some words" in refusal(words, capsys)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -208,7 +207,7 @@ def test_an_export_is_never_overwritten(
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "README.md").write_text("license: mine")
     given = ["export", str(runs / "rince"), "-o", str(tmp_path / "net"), "--no-onnx"]
-    assert "is there already: remove it, or choose another -o" in refusal(given, capsys)
+    assert "choose another -o" in refusal(given, capsys)
     assert (tmp_path / "net" / "README.md").read_text() == "license: mine"
 
 
@@ -239,23 +238,19 @@ def test_what_is_wrong_is_said(
 ) -> None:
     run, images, file = str(runs / "rince"), str(image_tree), str(tmp_path / "a.npz")
     assert "neither a run" in refusal(["embed", str(tmp_path), images, "-o", file], capsys)
-    assert "there is no file or folder nowhere" in refusal(
-        ["embed", run, "nowhere/", "-o", file], capsys
-    )
+    assert "no file or folder nowhere" in refusal(["embed", run, "nowhere/", "-o", file], capsys)
     # Before anything is loaded.
     assert ".npz or a .parquet" in refusal(["embed", "nowhere", images, "-o", "a.csv"], capsys)
     assert "at least 1" in refusal(["embed", run, images, "--batch-size", "0"], capsys)
-    assert "holds no checkpoint" in refusal(["export", str(tmp_path)], capsys)
+    assert "no checkpoint" in refusal(["export", str(tmp_path)], capsys)
     assert main(["embed", run, images, "-o", file]) == 0
     query = next(str(path) for path in image_tree.rglob("*.png"))
     search = ["search", query, "--gallery", file, "--run"]
     shown = refusal([*search, str(runs / "two-heads")], capsys)
-    assert "was made by another network" in shown
+    assert "another network" in shown
     assert f"rince embed {runs / 'two-heads'} DATA -o FILE" in shown
-    assert "there is no file x.png: the network takes images" in refusal(
-        ["search", "x.png", "--gallery", file, "--run", run], capsys
-    )
-    assert "there is no file" in refusal(
+    assert "no file x.png" in refusal(["search", "x.png", "--gallery", file, "--run", run], capsys)
+    assert "no file" in refusal(
         ["search", query, "--gallery", str(tmp_path / "b.npz"), "--run", run], capsys
     )
     assert "--top_k must be at least 1" in refusal([*search, run, "--top-k", "0"], capsys)
@@ -276,11 +271,9 @@ def test_unreadable_images(
         shown = refusal(verb, capsys)
         assert "bad.png" in shown
         assert verb is query or not (tmp_path / "a.npz").exists()
-        advised = re.search(r"\((images\S+)\)", shown)
-        assert advised is not None
-        for option in ([f"--{advised[1]}", "true"], ["--skip-unreadable"]):
-            with pytest.warns(RinceWarning, match="1 of 3 images"):
-                assert main([*verb, *option]) == 0
+        assert "--skip-unreadable" in shown
+        with pytest.warns(RinceWarning, match="1 of 3 images"):
+            assert main([*verb, "--skip-unreadable"]) == 0
     with np.load(tmp_path / "a.npz") as found:
         assert [Path(path).name for path in json.loads(bytes(found["paths_json"]))] == [
             f"{file.parent.name}-{file.name}" for file in good

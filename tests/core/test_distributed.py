@@ -75,7 +75,7 @@ def _worker(index: int, world: int, folder: str) -> None:
     own = torch.full((2, 1), float(index))
     following = [(index + step) % world for step in range(world)]
     assert gather(own).flatten().tolist() == [i for i in following for _ in range(2)]
-    with pytest.raises(ValueError, match=r"same number of rows to gather, got \[1, 2"):
+    with pytest.raises(ValueError, match=r"rows.*\[1, 2"):
         gather(torch.zeros(index + 1, 1))
     mean = mean_over_processes(torch.tensor(2.0), index)
     assert float(mean) == pytest.approx(2 * world / sum(range(world)))
@@ -167,7 +167,7 @@ def _sharded_worker(index: int, folder: str) -> None:
     encoder = nn.Linear(4, 4)
     momentum = MomentumEncoder(encoder)
     alike(encoder)
-    with pytest.raises(ValueError, match="one of them is sharded.*reshard_after_forward=True"):
+    with pytest.raises(ValueError, match="sharded.*reshard_after_forward=True"):
         momentum.update(encoder)
     dist.destroy_process_group()
 
@@ -307,5 +307,5 @@ def test_processes_that_do_not_know_of_each_other_do_not_train(
     launched({"OMPI_COMM_WORLD_RANK": "1"})
     config = {"data": str(image_tree), "output": str(tmp_path), "accelerator": "cpu"}
     with pytest.raises(RinceError, match="mpi4py"):
-        train(from_dict({**config, "images": {"image_size": 16}}))
+        train(from_dict({**config, "batch_size": 8, "images": {"image_size": 16}}))
     assert not list(tmp_path.iterdir())

@@ -134,7 +134,7 @@ def test_ranks_of_any_integer_type(name: str, dtype: torch.dtype) -> None:
 )
 @pytest.mark.parametrize("name", OF_RANKS)
 def test_masks_and_soft_labels_are_no_ranks(name: str, wrong: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"ranks must (be integers|lie between)"):
+    with pytest.raises(ValueError, match="ranks must (be integers|lie)"):
         OF_RANKS[name](wrong)
 
 
@@ -178,7 +178,7 @@ def test_scores_reach_a_threshold_in_their_own_precision(dtype: torch.dtype) -> 
 @pytest.mark.parametrize("wrong", [-1, -2, NAN, float("inf")])
 def test_gains_that_are_none(wrong: float) -> None:
     gains = torch.tensor([[1.0, wrong], [0, 1]])
-    with pytest.raises(ValueError, match=r"gains must be finite and at least 0.*write 0"):
+    with pytest.raises(ValueError, match=r"gains.*finite.*\b0\b"):
         metrics.ndcg(Z[:2], Z[:2], gains)
 
 
@@ -201,7 +201,7 @@ def test_overlap_and_closeness_do_not_depend_on_autocast(dtype: torch.dtype) -> 
 
 @pytest.mark.parametrize("wrong", [NAN, float("inf")])
 def test_targets_that_are_not_known_have_no_order(wrong: float) -> None:
-    with pytest.raises(ValueError, match=r"targets must be finite.*1 of 6"):
+    with pytest.raises(ValueError, match=r"targets.*finite.*\b1 of 6\b"):
         losses.rank_n_contrast(Z, torch.tensor([1.0, 2, 3, 4, 5, wrong]))
 
 
@@ -243,7 +243,7 @@ def test_unix_times_keep_their_seconds(held: Callable[[list[int]], Any]) -> None
     ],
 )
 def test_times_of_too_few_bits_are_told(held: Any, step: str) -> None:
-    with pytest.warns(rince.RinceWarning, match=f"float.*to {step} only: give float64"):
+    with pytest.warns(rince.RinceWarning, match=f"float.* {step} .*float64"):
         TimeRanks.items([0, 0, 0], held, held)
 
 
@@ -257,7 +257,7 @@ def test_times_of_too_few_bits_are_told(held: Any, step: str) -> None:
     ],
 )
 def test_times_that_are_no_seconds_are_named(held: Any) -> None:
-    with pytest.raises(ValueError, match="start must be a vector of seconds"):
+    with pytest.raises(ValueError, match="start.*vector.*seconds"):
         TimeRanks.items([0, 0, 0], held, held)
 
 

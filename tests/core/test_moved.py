@@ -84,14 +84,14 @@ def test_old_orders_of_arguments_are_kept() -> None:
 def test_a_new_order_is_told_and_too_many_arguments_are_refused() -> None:
     with pytest.warns(DeprecationWarning, match="takes query_features, gallery_features, query_l"):
         from rince.evaluation.knn import knn_accuracy
-    with pytest.raises(TypeError, match="takes 4 positional arguments, got 5"):
+    with pytest.raises(TypeError, match=r"\b4\b.*arguments.*\b5\b"):
         knn_accuracy(*sides(), 3)
 
 
 def test_a_name_that_never_was_is_unknown() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(AttributeError, match=r"'old' has no attribute 'cosh'"):
+        with pytest.raises(AttributeError, match="'old'.*'cosh'"):
             moved_names("old", {"sqrt": "math.sqrt"})("cosh")
         assert not hasattr(importlib.import_module("rince.evaluation.ood"), "__path__")
 

@@ -150,11 +150,11 @@ def test_trap_empty_queue_slots_are_ignored_whatever_their_label(label_of_empty_
 
 def test_trap_a_users_label_minus_one_is_refused_and_matches_no_empty_slot() -> None:
     unknown, known = torch.tensor([0, -1]), torch.tensor([0, 1])
-    with pytest.raises(ValueError, match=r"query_labels must lie in \[0, 4\).* hold -1"):
+    with pytest.raises(ValueError, match=r"query_labels.*\[0, 4\).* -1"):
         TableRanks(unknown, known, TABLE)
-    with pytest.raises(ValueError, match=r"key_labels must lie in \[0, 4\).* hold -1"):
+    with pytest.raises(ValueError, match=r"key_labels.*\[0, 4\).* -1"):
         TableRanks(known, unknown, TABLE)
-    with pytest.raises(ValueError, match=r"query_labels must lie in \[0, 4\).* hold -1"):
+    with pytest.raises(ValueError, match=r"query_labels.*\[0, 4\).* -1"):
         TableRanks(unknown, unknown, TABLE, key_valid=torch.tensor([True, False]))
     # Ids have no such limits, and -1 is an id like any other; the empty slot matches it no more.
     ids = IdentityRanks(unknown, torch.tensor([-1, -1]), key_valid=torch.tensor([True, False]))
@@ -169,7 +169,7 @@ def test_trap_a_users_label_minus_one_is_refused_and_matches_no_empty_slot() -> 
 def test_a_label_outside_the_table_is_refused(side: str, label: int) -> None:
     labels = {"query": torch.tensor([0, 1]), "key": torch.tensor([0, 1])}
     labels[side] = torch.tensor([0, label])
-    with pytest.raises(ValueError, match=rf"{side}_labels must lie in \[0, 4\).* hold {label}$"):
+    with pytest.raises(ValueError, match=rf"{side}_labels.*\[0, 4\).* {label}$"):
         TableRanks(labels["query"], labels["key"], TABLE)
 
 
@@ -177,14 +177,14 @@ def test_a_label_outside_the_table_is_refused(side: str, label: int) -> None:
 def test_wrong_sides_are_refused(make: Any) -> None:
     labels = torch.tensor([0, 1, 2])
     for wrong in (labels.float(), labels.bool(), labels[None], torch.tensor(1)):
-        with pytest.raises(ValueError, match="query labels must be .*integers"):
+        with pytest.raises(ValueError, match="query labels.*integers"):
             make(wrong, labels)
-        with pytest.raises(ValueError, match="key labels must be .*integers"):
+        with pytest.raises(ValueError, match="key labels.*integers"):
             make(labels, wrong)
-    with pytest.raises(ValueError, match="3 queries and only 2 keys"):
+    with pytest.raises(ValueError, match=r"3 queries.*\b2 keys"):
         make(labels, labels[:2], ignore_self=True)
     for valid in (torch.tensor([True, False]), torch.tensor([1, 0, 1])):
-        with pytest.raises(ValueError, match="boolean vector with one entry per key, got shape"):
+        with pytest.raises(ValueError, match=r"boolean vector.*\(\d"):
             make(labels, labels, key_valid=valid)
 
 
@@ -199,28 +199,28 @@ def test_labels_of_any_integer_type_mean_the_same(dtype: torch.dtype, valid: Ten
 
 
 def test_wrong_matrices_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(queries, keys\) matrix, got shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"\(queries, keys\).*\(2,\)"):
         DenseRanks(torch.tensor([1, 0]))
     with pytest.raises(ValueError, match=r"got torch.float32"):
         DenseRanks(torch.ones(2, 2))
-    with pytest.raises(ValueError, match=r"boolean positives mask becomes ranks with .to"):
+    with pytest.raises(ValueError, match=r"torch\.bool\b.*\.to"):
         DenseRanks(torch.ones(2, 2, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"between -1 \(ignored\) and 127, got -2 to 1"):
+    with pytest.raises(ValueError, match=r"-1\b.*\b127\b.* -2 to 1"):
         DenseRanks(torch.tensor([[-2, 1]]))
-    with pytest.raises(ValueError, match=r"between -1 \(ignored\) and 127, got 0 to 128"):
+    with pytest.raises(ValueError, match=r"-1\b.*\b127\b.* 0 to 128"):
         DenseRanks(torch.tensor([[0, 128]]))
-    with pytest.raises(ValueError, match=r"between -1 \(ignored\) and 2, got 0 to 3"):
+    with pytest.raises(ValueError, match=r"-1\b.* 2\b.* 0 to 3"):
         DenseRanks(torch.tensor([[0, 3]]), num_ranks=2)
     assert DenseRanks(torch.tensor([[-1, 2]]), num_ranks=2).tile(ALL, ALL).tolist() == [[-1, 2]]
 
 
 def test_wrong_tables_are_refused() -> None:
     labels = torch.tensor([0])
-    with pytest.raises(ValueError, match=r"\(classes, classes\), got shape \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"\(classes, classes\).*\(3, 4\)"):
         TableRanks(labels, labels, TABLE[:3])
-    with pytest.raises(ValueError, match="the rank table is empty"):
+    with pytest.raises(ValueError, match="rank table.*empty"):
         TableRanks(labels, labels, TABLE[:0, :0])
-    with pytest.raises(ValueError, match=r"ranks must be integers .* got torch.float32"):
+    with pytest.raises(ValueError, match=r"ranks.*integers.*torch\.float32"):
         TableRanks(labels, labels, TABLE.float())
     with pytest.raises(ValueError, match=r"and 127, got 0 to 200"):  # int8 would make it -56
         TableRanks(labels, labels, torch.tensor([[1, 200], [0, 1]]))

@@ -140,9 +140,9 @@ def test_columns_without_a_name() -> None:
     assert spreadsheet.rows == [(2, {"class": "x", "up": "y"})]
     frame = read(",text\n0,x\n1,y\n")  # a data frame's index
     assert frame.columns == ("", "text")
-    with pytest.raises(RinceError, match=r"no column 'label'.*one without a name, text: add it"):
+    with pytest.raises(RinceError, match="'label'.*without a name.*text: add it"):
         frame.require_columns("text", "label", hint="add it")
-    with pytest.raises(RinceError, match="without a name is there twice"):
+    with pytest.raises(RinceError, match="without a name.*twice"):
         read(",a,\n0,x,1\n")
 
 
@@ -234,5 +234,5 @@ def test_cells_whatever_the_header(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     for name in ("none.csv", "none.jsonl", "none.txt"):
-        with pytest.raises(RinceError, match=rf"cannot read the words in .*{name}"):
+        with pytest.raises(RinceError, match=f"words.*{name}"):
             (read_lines if name.endswith("txt") else read_table)(tmp_path / name, "words")

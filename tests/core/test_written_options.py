@@ -199,8 +199,11 @@ def test_what_people_write_for_any_field(name: str, tmp_path: Path) -> None:
         entry = f"{option}: {text}\n"
         data = "" if name == "data" else "data: photos\n"
         file.write_text(data + (f"{group}:\n  {entry}" if group else entry))
-        known = not is_word and not is_group and kind in WRITTEN.get(text, {})
-        means = WRITTEN[text][kind] if known else None
+        meanings = {} if is_word or is_group else dict(WRITTEN.get(text, {}))
+        for element in [x for x in meanings if isinstance(x, type)]:
+            meanings[tuple[element, ...]] = (meanings[element],)  # one value is a list of one
+        known = kind in meanings
+        means = meanings.get(kind)
         try:
             config = read_config(tmp_path)
         except RinceError as refused:

@@ -140,20 +140,20 @@ def test_the_start_is_used_once() -> None:
     plan.start_batch = 6
     assert list(plan) == []
     plan.start_batch = 7
-    with pytest.raises(ValueError, match=r"start_batch must be in \[0, 6\].* got 7"):
+    with pytest.raises(ValueError, match=r"start_batch.*\[0, 6\].* 7\b"):
         list(plan)
 
 
 def test_impossible_plans_are_refused() -> None:
     with pytest.raises(ValueError, match="batch_size 9 .* 8 training"):
         BatchPlan(8, 9, 0)
-    with pytest.raises(ValueError, match="more than the 4 .* for each of 2 processes"):
+    with pytest.raises(ValueError, match=r"\b5\b.*\b4\b.*\b2 processes"):
         BatchPlan(8, 5, 0, 0, 2)
-    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+    with pytest.raises(ValueError, match=r"batch_size.*\b1\b.* 0$"):
         BatchPlan(8, 0, 0)
-    with pytest.raises(ValueError, match=r"process_index must be in \[0, 2\), got 2"):
+    with pytest.raises(ValueError, match=r"process_index.*\[0, 2\).* 2$"):
         BatchPlan(8, 2, 0, 2, 2)
-    with pytest.raises(ValueError, match="batch_size 2 is more than the 0 "):
+    with pytest.raises(ValueError, match=r"batch_size 2\b.*\b0 "):
         BatchPlan(0, 2, 0)
 
 
@@ -327,7 +327,7 @@ def test_files_of_different_sizes_cannot_wait(files: FileImages) -> None:
 
 
 def test_impossible_loaders_are_refused(files: FileImages, tensors: TensorImages) -> None:
-    with pytest.raises(ValueError, match="plan is for 10 images, but there are 22"):
+    with pytest.raises(ValueError, match=r"plan.*\b10\b.*\b22\b"):
         TrainLoader(tensors, BatchPlan(10, 4, 0))
     with pytest.raises(ValueError, match="workers"):
         TrainLoader(files, BatchPlan(22, 4, 0), workers=-1)
@@ -354,7 +354,7 @@ def test_evaluation_of_images_in_memory(tensors: TensorImages) -> None:
     assert torch.equal(torch.cat([labels for _, labels in found]), tensors.labels)
     smaller = torch.cat([x for x, _ in eval_batches(replace(tensors, image_size=8), 5)])
     assert torch.equal(smaller, evaluation_pixels(eval_transform(8)(tensors.pixels)))
-    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+    with pytest.raises(ValueError, match=r"batch_size.*\b1\b.* 0$"):
         next(eval_batches(tensors, 0))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -128,7 +129,7 @@ def test_a_clip_written_halfway_is_not_used(tmp_path: Path) -> None:
     assert ClipCache(tmp_path, ["k"], "", (1, 1, 4, 4), 1000).get("k") is None
     other = ClipCache(tmp_path, ["k"], "changed", (1, 1, 4, 4), 1000)
     assert other.file != cache.file
-    with pytest.raises(RinceError, match=r"cannot make the cache.*videos.cache_gb 0"):
+    with pytest.raises(RinceError, match=r"cache.*videos\.cache_gb 0"):
         ClipCache(cache.file, ["k"], "", (1, 1, 4, 4), 1000)
 
 
@@ -194,7 +195,7 @@ def test_what_cannot_be_read_is_an_error_or_left_out(folder: Path, tmp_path: Pat
     for name in "ab":
         (bad / f"{name}.mp4").write_bytes((folder / f"{name}.mp4").read_bytes())
     (bad / "empty.mp4").touch()
-    with pytest.raises(RinceError, match=r"cannot read .*empty.mp4: it is empty"):
+    with pytest.raises(RinceError, match=r"^cannot read.*empty\.mp4"):
         load_videos(bad, image_size=16, frames=2, cache_gb=0)
     write_video(bad / "short.mp4", 3)
     # Its header is whole, its frames are not: only decoding shows it.
@@ -206,16 +207,16 @@ def test_what_cannot_be_read_is_an_error_or_left_out(folder: Path, tmp_path: Pat
             bad, image_size=16, frames=8, stride=2, cache_gb=0, skip_unreadable=True
         )
     text = " ".join(str(w.message) for w in caught)
-    assert "2 of 5 videos are left out" in text
+    assert "2 of 5 videos" in text
     assert "it is empty" in text
-    assert "it is 0.30 s long, and a clip of 8 frames at stride 2 takes 1.50 s" in text
-    assert "of 6 clips are left out: cannot read" in text
+    assert re.search(r"0\.30 s .*\b8 frames at stride 2\b.* 1\.50 s", text)
+    assert re.search("of 6 clips .*: cannot read", text)
     assert "cut.mp4" in text
     assert len(splits.train) + len(splits.test) in (4, 5)
     (bad / "a.mp4").unlink()
     (bad / "b.mp4").unlink()
     (bad / "cut.mp4").unlink()
-    with pytest.raises(RinceError, match="none of the 2 videos can be read; the first"):
+    with pytest.raises(RinceError, match=r"none.*\b2 videos.*first"):
         load_videos(bad, image_size=16, frames=8, stride=2, cache_gb=0, skip_unreadable=True)
 
 
@@ -227,11 +228,11 @@ def test_what_to_do_about_short_videos(tmp_path: Path) -> None:
     with pytest.raises(RinceError) as refused:
         load_videos(tmp_path, frames=4, stride=5, **given)
     text = str(refused.value)
-    assert "b.mp4: it is 0.90 s long, and a clip of 4 frames at stride 5 takes 1.60 s" in text
-    assert "2 of 3 videos cannot be read" in text
+    assert re.search(r"b\.mp4: .* 0\.90 s .*\b4 frames at stride 5\b.* 1\.60 s", text)
+    assert "2 of 3 videos cannot" in text
     assert "c.mp4" in text
-    assert "the 2 of 3 videos that are too short" in text
-    assert "fewer videos.frames or videos.stride 2, which fits all, or" in text
+    assert "2 of 3 videos that" in text
+    assert "videos.frames or videos.stride 2," in text
     load_videos(tmp_path, frames=4, stride=2, **given)
     with pytest.raises(RinceError, match=r"fewer videos.frames, or leave"):
         load_videos(tmp_path, frames=10, stride=5, **given)  # nor does any other stride

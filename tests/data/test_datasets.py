@@ -76,7 +76,7 @@ def test_an_image_folder_keeps_its_classes_whatever_the_order_of_the_tree(tmp_pa
         assert torch.equal(items.fitted(slice(0, 6)), kept.fitted(slice(0, 6)))
         assert items.thumbnails([0, 1], 8).shape == (2, 8, 8, 3)
     folder_of_images(tmp_path / "nested" / "dog")
-    with pytest.raises(ValueError, match="'dog' is a group, not a class"):
+    with pytest.raises(ValueError, match="'dog'.*group"):
         from_dataset(ImageFolder(str(tmp_path / "nested")), taxonomy=TREE)
 
 
@@ -109,14 +109,14 @@ def test_rows_with_columns() -> None:
     assert torch.equal(items[1], torch.from_numpy(PIXELS[1]).permute(2, 0, 1))
     assert from_dataset(Rows(), image="img", labels="fine", taxonomy=TREE).labels.tolist() == LABELS
     assert from_dataset(Rows(), image="img", labels="fine", channels=1)[0].shape == (1, 8, 10)
-    with pytest.raises(ValueError, match="the columns are img, coarse, fine"):
+    with pytest.raises(ValueError, match="columns.*img, coarse, fine"):
         from_dataset(Rows(), labels="fine")
-    with pytest.raises(ValueError, match="has no attribute targets"):
+    with pytest.raises(ValueError, match="attribute targets"):
         from_dataset(torch.utils.data.TensorDataset(torch.zeros(2, 3, 8, 8)))
 
 
 def test_texts_need_something_to_read() -> None:
-    with pytest.raises(ValueError, match=r"text \[1\] \(and 1 more\) is empty"):
+    with pytest.raises(ValueError, match=r"text \[1\] \(and 1 more\)"):
         from_texts(["a", " ", ""], ["x", "y", "z"])
 
 
@@ -139,5 +139,5 @@ def test_training_and_evaluation_on_arrays(tmp_path: Path) -> None:
     assert resume(folder, splits=splits, progress=False) == folder
     evaluation = evaluate_run(folder, splits=splits, device="cpu")
     assert evaluation.metrics
-    with pytest.raises(RinceError, match="there is no folder mine"):
+    with pytest.raises(RinceError, match="no folder mine"):
         evaluate_run(folder)

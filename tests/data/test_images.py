@@ -54,7 +54,7 @@ def damage(file: Path) -> Path:
 def test_a_tree_is_a_taxonomy(tree: Path) -> None:
     (tree / "boat" / "notes.txt").write_text("no image")
     (tree / "boat" / ".hidden.png").write_text("no image")
-    with pytest.warns(RinceWarning, match=r"photos: 8 images; left out.*: 1 .txt"):
+    with pytest.warns(RinceWarning, match=r"photos: 8\b.*: 1 \.txt"):
         images = FileImages.from_folder(tree)
     assert images.taxonomy == Taxonomy.from_folders(tree)
     assert len(images) == len(images.labels) == 8
@@ -81,7 +81,7 @@ def test_a_given_taxonomy_makes_labels_agree(tree: Path, tmp_path: Path) -> None
 def test_an_unknown_folder_is_named(tree: Path, tmp_path: Path, folder: str) -> None:
     taxonomy = Taxonomy.from_folders(tree)
     save(noise(4, 4, 3), tmp_path / "val" / folder / "a.png")
-    with pytest.raises(RinceError, match=f"val/{folder} fits none of the 4 classes"):
+    with pytest.raises(RinceError, match=rf"val/{folder}\b.*\b4 classes"):
         FileImages.from_folder(tmp_path / "val", taxonomy)
 
 
@@ -185,7 +185,7 @@ def test_skipping_warns_and_keeps_labels_in_step(tree: Path) -> None:
     for index in broken:
         damage(Path(images.paths[index]))
     kept = [0, 2, 3, 5, 6, 7]
-    with pytest.warns(RinceWarning, match="2 of 8 images are left out") as caught:
+    with pytest.warns(RinceWarning, match="2 of 8 images.*left out") as caught:
         loaded = images.preload(8, on_unreadable="skip")
     assert all(images.paths[index] in str(caught[0].message) for index in broken)
     assert torch.equal(loaded.labels, images.labels[kept])
@@ -207,7 +207,7 @@ def test_skipping_lists_only_the_first_few(tmp_path: Path) -> None:
     assert "2.png" in str(caught[0].message)
     assert "3.png" not in str(caught[0].message)
     damage(tmp_path / "a" / "7.png")
-    with pytest.raises(RinceError, match="none of the 8 images can be read"):
+    with pytest.raises(RinceError, match=r"none.*\b8 images"):
         FileImages.from_folder(tmp_path, on_unreadable="skip")
 
 
@@ -220,7 +220,7 @@ def test_nothing_skipped_nothing_said(tree: Path) -> None:
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RinceError, match="is empty"):
         FileImages.from_folder(tmp_path)
-    with pytest.raises(RinceError, match="is not a folder"):
+    with pytest.raises(RinceError, match="nowhere.*not a folder"):
         FileImages.from_folder(tmp_path / "nowhere")
 
 
@@ -267,7 +267,7 @@ def test_outliers_are_found_at_any_depth(tmp_path: Path) -> None:
     save(noise(8, 10, 3, seed=0), tmp_path / "b.png")
     save(noise(12, 8, seed=1), tmp_path / "a" / "deep" / "grey.png")
     (tmp_path / "readme.txt").write_text("no image")
-    with pytest.warns(RinceWarning, match=r"2 images; left out: 1 \.txt"):
+    with pytest.warns(RinceWarning, match=r"\b2 images.*1 \.txt"):
         found = load_outliers(tmp_path, 8, 3)
     (tmp_path / "readme.txt").unlink()
     assert found.shape == (2, 3, 8, 8)
@@ -302,7 +302,7 @@ def test_known_classes_and_outliers_are_decoded_alike(tmp_path: Path) -> None:
 
 
 def test_outliers_need_a_folder_with_images(tmp_path: Path) -> None:
-    with pytest.raises(RinceError, match="is not a folder"):
+    with pytest.raises(RinceError, match="nowhere.*not a folder"):
         load_outliers(tmp_path / "nowhere", 8)
     with pytest.raises(RinceError, match="holds no image"):
         load_outliers(tmp_path, 8)
@@ -327,6 +327,6 @@ def test_suffixes_of_browsers_and_what_is_left_out(tmp_path: Path) -> None:
         Image.new("RGB", (8, 8)).save(tmp_path / "a" / f"x{suffix}", format="JPEG")
     Image.new("RGB", (8, 8)).save(tmp_path / "a" / "x.avif")
     (tmp_path / "a" / "Thumbs.db").touch()
-    with pytest.warns(RinceWarning, match=r"4 images; left out: 2 .heic, 1 without a suffix"):
+    with pytest.warns(RinceWarning, match=r"\b4 images.*2 \.heic, 1 without"):
         images = FileImages.from_folder(tmp_path)
     assert all(images[i].shape == (3, 8, 8) for i in range(len(images)))

@@ -136,7 +136,7 @@ def test_classes_that_were_never_trained(photos: Path) -> None:
     rows = [*ROWS[:4], ("e.png", "dog", "husky", "test"), ("dogs/f.png", "cat", "birman", "val")]
     rows = [(*row[:3], "test" if row[3] == "val" else row[3]) for row in rows]
     table = write_items(photos / "items.csv", [HEADER, *rows])
-    with pytest.warns(RinceWarning, match="1 of 2 classes of the test are not .*: cat/birman"):
+    with pytest.warns(RinceWarning, match="1 of 2 classes.*cat/birman"):
         train, test = loaded(table)
     assert train.taxonomy.paths == PATHS
     assert test.taxonomy.paths == (*PATHS, ("cat", "birman"))
@@ -186,14 +186,14 @@ def test_columns_that_are_named(photos: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: [HEADER, *r, r[0]], r"line 8: dogs/a.png is in line 2 already .*listed once"),
+        (lambda r: [HEADER, *r, r[0]], r"line 8\b.*dogs/a\.png.*line 2\b"),
         (lambda r: [HEADER, *r, ("", "x", "y", "train")], "line 8: no 'path'"),
         (lambda r: [HEADER, *r, ("dogs/b.png", "x", "", "train")], "line 8"),
-        (lambda r: [HEADER, *r[:4], (*r[4][:3], "exam")], "line 6: the column 'split' is 'exam'"),
-        (lambda r: [HEADER, *r[:4]], "'split' never says val or "),
-        (lambda r: [HEADER, *r[4:]], "'split' never says train"),
+        (lambda r: [HEADER, *r[:4], (*r[4][:3], "exam")], r"line 6\b.*'split'.*'exam'"),
+        (lambda r: [HEADER, *r[:4]], "'split'.*never.*val"),
+        (lambda r: [HEADER, *r[4:]], "'split'.*never.*train"),
         (lambda r: [HEADER, *r[:3], (*r[3][:3],)], "line 5: 3 cells, .* 4 columns"),
-        (lambda r: [HEADER[:1], *[x[:1] for x in r]], "has no column of labels"),
+        (lambda r: [HEADER[:1], *[x[:1] for x in r]], "column of labels"),
         (lambda r: [HEADER, *r, ("g.png", "dog", "dog", "train")], "line 8: g.png is missing"),
     ],
 )
@@ -315,16 +315,16 @@ def test_unknown_columns(photos: Path) -> None:
     table = write_items(photos / "items.csv", [HEADER, *ROWS])
     options = config(table)
     options.table = TableOptions(labels=("kingdom", "class"))
-    with pytest.raises(RinceError, match=r"no column 'kingdom'; its columns are path, group"):
+    with pytest.raises(RinceError, match="'kingdom'.*path, group"):
         load_splits(str(table), options)
     options.table = TableOptions(column="photo")
-    with pytest.raises(RinceError, match="no column 'photo'; its columns are path, group"):
+    with pytest.raises(RinceError, match="'photo'.*path, group"):
         load_splits(str(table), options)
 
 
 def test_file_names_are_no_texts(photos: Path) -> None:
     table = write_items(photos / "items.csv", [("text", "class"), *[(r[0], r[2]) for r in ROWS]])
-    with pytest.raises(RinceError, match=r"column 'text' holds names of files, such as dogs/a.png"):
+    with pytest.raises(RinceError, match=r"'text'.*files.*dogs/a\.png"):
         load_splits(str(table), TrainConfig(str(table)))
 
 

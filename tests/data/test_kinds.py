@@ -77,7 +77,7 @@ def test_a_kind_is_recognised(tmp_path: Path, registered: Kind) -> None:
     found = [kind_of(data).noun for data in ("a.csv", "A.JSONL", str(tmp_path), "cifar100", "x")]
     assert found == ["texts", "texts", "clips", "images", "images"]
     assert kind_of("numbers:3.csv") is registered  # it is asked first
-    with pytest.raises(RinceError, match="no kind of data called 'sounds'.*numbers, texts, clips"):
+    with pytest.raises(RinceError, match="'sounds'.*numbers, texts, clips"):
         kind_named("sounds")
 
 
@@ -128,7 +128,7 @@ def test_items_without_keys_and_contents() -> None:
     }
     with pytest.raises(RinceError, match="duplicates of numbers .*images.drop_duplicates"):
         drop_duplicates(items)
-    with pytest.raises(ValueError, match="times of these numbers are not known"):
+    with pytest.raises(ValueError, match="times.*numbers"):
         items.by_recording()
     assert items.with_labels(torch.ones(10, dtype=torch.int64)).labels.tolist() == [1] * 10
     assert items.labels.tolist() == [0] * 5 + [1] * 5  # itself it stays as it was
@@ -154,7 +154,7 @@ def test_folders_of_splits(tmp_path: Path) -> None:
     (tmp_path / "test").mkdir()
     assert split_folders(tmp_path) == (tmp_path / "train", tmp_path / "test")
     (tmp_path / "valid").mkdir()
-    with pytest.warns(RinceWarning, match="valid and test: valid is used"):
+    with pytest.warns(RinceWarning, match="valid and test: valid"):
         assert split_folders(tmp_path) == (tmp_path / "train", tmp_path / "valid")
 
 

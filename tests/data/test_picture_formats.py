@@ -205,7 +205,7 @@ def test_one_number_of_bits_for_a_whole_data_set(tmp_path: Path) -> None:
         Image.fromarray(np.full((16, 16), top, np.uint16)).save(folder / "0.png")
         Image.new("L", (16, 16), 77).save(folder / "eight.png")
     for cache in (True, False):
-        with pytest.warns(RinceWarning, match="above 4095: they are read as images of 12 bits"):
+        with pytest.warns(RinceWarning, match=r"\b4095\b.*read as.*\b12 bits"):
             splits = load_dataset(tmp_path, channels=1, cache=cache)
         assert splits.spec.bits == splits.test.spec.bits == 12
         read = [
@@ -250,7 +250,7 @@ def test_values_of_no_known_range_are_refused(
 ) -> None:
     dtype = np.float32 if mode == "F" else np.int32
     Image.fromarray(np.array(values, dtype)).save(tmp_path / "x.tif")
-    with pytest.raises(RinceError, match=r"x\.tif: its values lie between .* expected .* from 0"):
+    with pytest.raises(RinceError, match=r"x\.tif.*values.*expected.* 0"):
         read_image(tmp_path / "x.tif")
 
 
@@ -292,7 +292,7 @@ def test_broken_exif_data_do_not_stop_an_image(suffix: str, tmp_path: Path, quie
 def test_of_several_frames_the_first_is_read_and_that_is_said(suffix: str, tmp_path: Path) -> None:
     frames = [Image.new("L", (8, 8), level) for level in (40, 200)]
     frames[0].save(tmp_path / f"x{suffix}", save_all=True, append_images=frames[1:])
-    with pytest.warns(RinceWarning, match="several pages: the first") as said:
+    with pytest.warns(RinceWarning, match="pages.*first") as said:
         levels = torch.stack([read_image(tmp_path / f"x{suffix}", 1) for _ in range(2)])
     assert abs(int(levels.max()) - 40) <= 3  # WebP is not exact
     assert len({str(warning.message) for warning in said}) == 1  # without a name: shown once
@@ -348,11 +348,11 @@ def test_all_files_that_cannot_be_read_are_listed_at_once(tmp_path: Path, in_mem
         Image.new("L", (16, 16), index).save(file)
         if index in (2, 3, 7):
             file.write_bytes(file.read_bytes()[:45])
-    with pytest.raises(BadItems, match=r"3 of 12 images cannot be read.*--skip-unreadable") as bad:
+    with pytest.raises(BadItems, match="3 of 12 images.*--skip-unreadable") as bad:
         load_dataset(tmp_path, cache=in_memory)
     assert [Path(p.split(":")[0].split()[-1]).stem for p in bad.value.problems] == ["3", "7", "2"]
     assert all(name in str(bad.value) for name in ("2.png", "3.png", "7.png"))
-    with pytest.warns(RinceWarning, match="3 of 12 images are left out"):
+    with pytest.warns(RinceWarning, match="3 of 12 images.*left out"):
         splits = load_dataset(tmp_path, cache=in_memory, skip_unreadable=True)
     assert [int(splits.train[i].amax()) for i in range(4)] == [1, 11, 5, 9]
     assert (len(splits.train), len(splits.test)) == (4, 5)

@@ -336,13 +336,13 @@ def test_draws_in_packs(count: int, packs: int, size: int, seed: int) -> None:
 
 
 def test_impossible_batches_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"batch_size must be a multiple of 12.* got 20: take 12"):
+    with pytest.raises(ValueError, match=r"batch_size.*multiple of 12\b.* 20\b.*\b12"):
         balanced(EVEN, THREES, 20, 4, 3)
-    with pytest.raises(ValueError, match="images_per_class must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"images_per_class.*\b1\b.* 0\b"):
         balanced(EVEN, THREES, 20, 0, 1)
-    with pytest.raises(ValueError, match="classes_per_superclass must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"classes_per_superclass.*\b1\b.* 0\b"):
         balanced(EVEN, THREES, 20, 1, 0)
-    with pytest.raises(ValueError, match="batch_size 480 is more than the 240 "):
+    with pytest.raises(ValueError, match=r"batch_size 480\b.*\b240 "):
         balanced(EVEN, THREES, 480, 4, 3)
 
 

@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
+from loaders import load_dataset, load_test
 from rince.core.checks import RinceError, RinceWarning
 from rince.core.files import IMAGE_SUFFIXES, files_below
 from rince.data.batches import TrainLoader, eval_batches
 from rince.data.image.files import FileImages, image_files
 from rince.data.image.shards import is_shards, read_shards
-from rince.data.image.sources import load_dataset, load_test_images
 from rince.data.plan import BatchPlan
 
 Files = list[tuple[str, bytes]]
@@ -68,7 +68,7 @@ def test_shards_are_the_folder(both: tuple[Path, str], as_folder: bool) -> None:
     folder, shards = both
     expected = FileImages.from_folder(folder)
     data = str(Path(shards).parent) if as_folder else shards
-    found = load_test_images(data, cache=False)
+    found = load_test(data, cache=False)
     assert isinstance(found, FileImages)
     assert found.taxonomy.paths == expected.taxonomy.paths
     assert found.labels.bincount().tolist() == expected.labels.bincount().tolist()
@@ -188,8 +188,7 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
 
 def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:
     file = shard(tmp_path / "a.tar", [*sample("a", 1), ("b.png", b"none"), ("b.cls", b"dog")])
-    images = load_test_images(file, cache=False)
     with pytest.raises(RinceError, match=r"cannot read .*a\.tar/b\.png"):
-        images[1]
+        load_test(file, cache=False)
     with pytest.warns(RinceWarning, match="1 of 2 images"):
-        assert len(load_test_images(file, skip_unreadable=True)) == 1
+        assert len(load_test(file, skip_unreadable=True)) == 1

@@ -99,7 +99,7 @@ def test_splits_of_a_folder_are_taken(tmp_path: Path, test_name: str) -> None:
     make_tree(tmp_path / test_name, {"warm/red": 1, "cold/blue": 2}, start=100)
     make_tree(tmp_path / "other", {"green": 1}, start=200)
     (tmp_path / "notes.txt").touch()
-    with pytest.warns(RinceWarning, match=r"left out beside them: other/, 1 \.txt"):
+    with pytest.warns(RinceWarning, match=r"left out.*other/, 1 \.txt"):
         splits = load_dataset(tmp_path, image_size=8)
     shutil.rmtree(tmp_path / "other")
     (tmp_path / "notes.txt").unlink()
@@ -120,7 +120,7 @@ def test_val_comes_before_test_with_a_warning(tmp_path: Path) -> None:
     make_tree(tmp_path / "train", {"a": 2, "b": 2})
     make_tree(tmp_path / "test", {"a": 3}, start=100)
     make_tree(tmp_path / "val", {"a": 1}, start=200)
-    with pytest.warns(RinceWarning, match="val and test: val is used"):
+    with pytest.warns(RinceWarning, match="val and test: val"):
         assert len(load_dataset(tmp_path).test) == 1
 
 
@@ -231,12 +231,12 @@ def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
 
 def test_single_images_stay_in_training(tmp_path: Path) -> None:
     make_tree(tmp_path / "p", {"a": 1, "b": 4})
-    with pytest.warns(RinceWarning, match="1 classes have one member and are not tested: a"):
+    with pytest.warns(RinceWarning, match=r"\b1 classes.*one member.*: a"):
         splits = load_dataset(tmp_path / "p")
     assert splits.train.labels.tolist() == [0, 1, 1, 1]
     assert splits.test.labels.tolist() == [1]
     make_tree(tmp_path / "q", {"a": 1, "b": 1})
-    with pytest.raises(RinceError, match="no class has two members"):
+    with pytest.raises(RinceError, match="two members"):
         load_dataset(tmp_path / "q")
 
 
@@ -254,7 +254,7 @@ def test_a_choice_of_each_class(tmp_path: Path) -> None:
         assert isinstance(other, FileImages)
         chosen.add(other.paths)
     assert len(chosen) > 1
-    with pytest.raises(ValueError, match="per_class must be .* at least 1 .* got 0"):
+    with pytest.raises(ValueError, match=r"per_class.*\b1\b.* 0\b"):
         load_dataset(tmp_path, per_class=0)
 
 
@@ -306,15 +306,15 @@ def test_an_empty_folder_in_val_is_passed_over(tmp_path: Path) -> None:
     make_tree(tmp_path / "train", {"x/a": 2, "x/b": 2})
     make_tree(tmp_path / "val", {"x/b": 1}, start=100)
     (tmp_path / "val" / "x" / "a").mkdir()
-    with pytest.warns(RinceWarning, match=r"1 class folders in .*val hold no image .*: x/a"):
+    with pytest.warns(RinceWarning, match=r"\b1 class folders.*val\b.*no image.*: x/a"):
         assert load_dataset(tmp_path).test.labels.tolist() == [1]
     (tmp_path / "val" / "x" / "b" / "0.png").unlink()
-    with pytest.raises(RinceError, match="val holds no image"):
+    with pytest.raises(RinceError, match="val holds no"):
         load_dataset(tmp_path)
     (tmp_path / "val" / "x" / "a").rmdir()
     make_tree(tmp_path / "val", {"b": 1}, start=200)
     make_image(tmp_path / "val" / "x" / "b" / "0.png", 300)
-    with pytest.raises(RinceError, match=r"val/b and .*val/x/b are both the class x/b"):
+    with pytest.raises(RinceError, match=r"val/b\b.*val/x/b\b.*class x/b"):
         load_dataset(tmp_path)
 
 
@@ -338,9 +338,9 @@ def test_grey_images_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_wrong_name_is_mended(tmp_path: Path) -> None:
-    with pytest.raises(RinceError, match="no folder CIFAR-100; .* did you mean cifar100"):
+    with pytest.raises(RinceError, match="CIFAR-100.*cifar100"):
         load_dataset("CIFAR-100")
-    with pytest.raises(RinceError, match="no folder .*nowhere.* fashion-mnist, cifar100"):
+    with pytest.raises(RinceError, match="nowhere.*fashion-mnist, cifar100"):
         load_dataset(tmp_path / "nowhere")
 
 
@@ -429,7 +429,7 @@ def test_damaged_idx_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(
         gzip.compress(idx(torch.full((20,), 10, dtype=torch.uint8)))
     )
-    with pytest.raises(RinceError, match=r"t10k-labels.* labels must lie in \[0, 10\)"):
+    with pytest.raises(RinceError, match=r"t10k-labels.*\[0, 10\)"):
         load_dataset("fashion-mnist", root=tmp_path)
 
 
@@ -476,10 +476,10 @@ def test_cifar100_is_read(tmp_path: Path, layout: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"coarse_labels": [0] * 200}, "coarse labels are not the 20 superclasses"),
-        ({"fine_labels": [100] * 200}, r"labels must lie in \[0, 100\)"),
+        ({"coarse_labels": [0] * 200}, r"coarse.*\b20 superclasses"),
+        ({"fine_labels": [100] * 200}, r"labels.*\[0, 100\)"),
         ({"data": np.zeros((200, 3071), np.uint8)}, "damaged"),
-        ({"fine_labels": [0] * 199}, "one for each of the 200 "),
+        ({"fine_labels": [0] * 199}, r"\b200 "),
     ],
 )
 @pytest.mark.usefixtures("bare_machine")
@@ -507,7 +507,7 @@ def test_a_data_file_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         load_dataset("cifar100", root=tmp_path)
     assert not (tmp_path / "owned").exists()
     (folder / "train").write_bytes(b"\x80\x02")
-    with pytest.raises(RinceError, match="is not a CIFAR-100 file"):
+    with pytest.raises(RinceError, match="CIFAR-100 file"):
         load_dataset("cifar100", root=tmp_path)
 
 

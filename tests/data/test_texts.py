@@ -135,7 +135,7 @@ def test_fingerprint(tmp_path: Path) -> None:
 
 def test_classes_that_no_training_text_has(tmp_path: Path) -> None:
     rows = [HEADER, *ROWS, ("a", "bank", "loan", "test"), ("b", "shop", "balance", "train")]
-    with pytest.warns(RinceWarning, match="1 of 3 classes of the test are not .*: bank/loan"):
+    with pytest.warns(RinceWarning, match="1 of 3 classes.*bank/loan"):
         train, test = texts_of(load_texts(write_table(tmp_path / "a.csv", rows)))
     assert train.taxonomy.classes == ("bank/balance", "transfer", "greeting", "shop/balance")
     assert test.taxonomy.paths == (*train.taxonomy.paths, ("bank", "loan"))
@@ -157,21 +157,21 @@ def test_two_unicode_forms_of_a_label(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("words", "intent"), ("a", "bb")], r"no column 'text'.* words, intent: .*'intent'"),
-        ([("text",), ("a",)], "no column of labels; its columns are text: .*table.labels"),
-        ([("text", "split"), ("a", "train")], "no column of labels; its columns are text, split"),
+        ([("words", "intent"), ("a", "bb")], "'text'.* words, intent: .*'intent'"),
+        ([("text",), ("a",)], r"labels.*columns are text: .*table\.labels"),
+        ([("text", "split"), ("a", "train")], "labels.*columns are text, split"),
         ([HEADER, ROWS[0], ("  ", "bank", "transfer", "test"), ROWS[3]],
          "line 3: no 'text' .*table.empty"),
         ([HEADER, ROWS[0], ("a", "bank", "", "test")], "line 3: no 'intent'"),
-        ([HEADER, ROWS[0], ("a", "bank", "b", "later")], "line 3: the column 'split' is 'later'"),
-        ([HEADER, *ROWS[:3]], "'split' never says val or validation"),
-        ([HEADER, *ROWS[3:]], "'split' never says train"),
+        ([HEADER, ROWS[0], ("a", "bank", "b", "later")], r"line 3\b.*'split'.*'later'"),
+        ([HEADER, *ROWS[:3]], "'split'.*never.*validation"),
+        ([HEADER, *ROWS[3:]], "'split'.*never.*train"),
         ([HEADER, *ROWS, ("a", "bank", "hidden\u200b", "train"), ("b", "bank", "hidden", "train")],
-         "look like one name"),
-        ([("text", "intent"), ("a", "b"), ("a,b", "c", "d")], "line 3: 3 cells, but the header"),
-        ([("text", "a", "a"), ("x", "y", "z")], "'a' is there twice.* text, a, a"),
-        ([("text", "intent")], "holds no item: expected rows"),
-        ([("text", "intent"), ("x", "y"), ("z", "w")], "no class has two .*a column 'split'"),
+         "one name"),
+        ([("text", "intent"), ("a", "b"), ("a,b", "c", "d")], r"line 3\b.*\b3\b.*header"),
+        ([("text", "a", "a"), ("x", "y", "z")], "'a'.*twice.* text, a, a"),
+        ([("text", "intent")], "no item"),
+        ([("text", "intent"), ("x", "y"), ("z", "w")], "no class has two.*'split'"),
     ],
 )  # fmt: skip
 def test_what_is_refused(rows: list[tuple[str, ...]], message: str, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_what_is_refused(rows: list[tuple[str, ...]], message: str, tmp_path: Pa
 
 
 def test_labels_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(RinceError, match="no column 'topic', 'x'; its columns are text, domain, "):
+    with pytest.raises(RinceError, match="'topic', 'x'.*text, domain, "):
         load_texts(write_table(tmp_path / "a.csv", [HEADER, *ROWS]), labels=["topic", "x"])
 
 
@@ -200,13 +200,13 @@ def test_bad_lines_of_jsonl_are_named(tmp_path: Path) -> None:
         (1, {"text": "a", "label": "b", "other": ""}),
         (3, {"text": "5", "label": "", "other": "1.5"}),
     ]
-    with pytest.raises(RinceError, match="cannot read the texts in .*none.csv"):
+    with pytest.raises(RinceError, match=r"texts.*none\.csv"):
         read_text_table(tmp_path / "none.csv", "text")
 
 
 def test_of_two_test_splits_the_first_is_used(tmp_path: Path) -> None:
     rows = [*ROWS, ("bye", "", "greeting", "val")]
-    with pytest.warns(RinceWarning, match="says val and test: val is used for testing"):
+    with pytest.warns(RinceWarning, match="val and test: val"):
         _, test = texts_of(load_texts(write_table(tmp_path / "a.csv", [HEADER, *rows])))
     assert test.texts == ("bye",)
 

@@ -201,13 +201,13 @@ def test_a_file_that_was_cut_short(tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) * 2 // 3])
     assert probe(path) == VideoInfo(3.0, 10.0)
     assert numbers(read_frames(path, [0.0, 0.5], 32)) == [0, 5]
-    with pytest.raises(RinceError, match=r"there is no frame at 2.90 s.*it was cut short"):
+    with pytest.raises(RinceError, match=r"no frame.*\b2\.90 s.*cut short"):
         read_frames(path, [2.7, 2.9], 32)
-    with pytest.raises(RinceError, match=r"no frame at 2.90 s .its frames end at [12].\d+ s."):
+    with pytest.raises(RinceError, match=r"\b2\.90 s .* [12]\.\d+ s\)"):
         read_frames(path, [0.0, 2.9], 32)
 
 
 def test_times_beyond_the_end(plain: Path) -> None:
     assert numbers(read_frames(plain, [2.99], 32)) == [29]
-    with pytest.raises(RinceError, match=r"no frame at 3.30 s .its frames end at 3.00 s.:"):
+    with pytest.raises(RinceError, match=r"\b3\.30 s .* 3\.00 s\)"):
         read_frames(plain, [2.9, 3.3], 32)

@@ -62,7 +62,7 @@ def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
         return look(folder)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(RinceError, match=r"cannot read .*shut .*Permission denied"):
+    with pytest.raises(RinceError, match="cannot read.*shut .*Permission denied"):
         video_files(tmp_path)
 
 
@@ -86,7 +86,7 @@ def test_ucf101(tmp_path: Path) -> None:
     lists.mkdir()
     (lists / "trainlist02.txt").write_text(f"{names[0]} 1\n{names[4]} 2\n")
     (lists / "testlist02.txt").write_text(f"{names[2]}\r\n{names[3]}\n\n")
-    with pytest.warns(RinceWarning, match="2 of 6 videos are in no split file"):
+    with pytest.warns(RinceWarning, match="2 of 6 videos.*split file"):
         found = _sides(videos, splits=str(lists), split=2)
     assert found == ([names[0], names[4]], [names[2], names[3]])
     with pytest.raises(
@@ -94,9 +94,7 @@ def test_ucf101(tmp_path: Path) -> None:
     ):
         _sides(videos, splits=str(lists))
     (lists / "trainlist02.txt").write_text("Archery/other.avi 1\n")
-    with pytest.raises(
-        RinceError, match=r"1 of 3 videos of the split .* such as Archery/other.avi"
-    ):
+    with pytest.raises(RinceError, match=r"1 of 3 videos.* Archery/other\.avi"):
         _sides(videos, splits=str(lists), split=2)
 
 
@@ -127,7 +125,7 @@ def test_split_files_with_any_names(tmp_path: Path) -> None:
         found = _sides(videos, splits=str(folder))
         assert tuple(map(sorted, found)) == (sorted(names[::2]), sorted(names[1::2]))
     (lists["hmdb"] / "Tai Chi_test_split1.txt").write_text("3.avi 1\n4.avi\n5.avi 7\n")
-    with pytest.raises(RinceError, match=r"2 bad rows: line 2: '4.avi'; line 3: '5.avi 7'"):
+    with pytest.raises(RinceError, match=r"2 bad rows.*line 2: '4\.avi'; line 3: '5\.avi 7'"):
         _sides(videos, splits=str(lists["hmdb"]))
 
 
@@ -148,7 +146,7 @@ def test_a_table_of_clips(tmp_path: Path) -> None:
     rows = ["clip,label,source_video,start_s,end_s", "1.mp4,x,tape,10.5,11.1", "2.mp4,x,tape,3,4"]
     rows += ["3.mp4,x,other,0,1", "4.mp4,y,third,0,1", "5.mp4,y,fourth,7,8"]
     (tmp_path / "clips.csv").write_text("\n".join(rows))
-    with pytest.warns(RinceWarning, match=r"1 videos in .* are not in clips.csv"):
+    with pytest.warns(RinceWarning, match=r"1 videos.*not in clips\.csv"):
         splits = load_videos(tmp_path, **{**SMALL, "per_video": 1})
     clips = {
         key: item
@@ -175,7 +173,7 @@ def test_a_table_of_clips(tmp_path: Path) -> None:
         with pytest.raises(RinceError, match=message):
             load_videos(tmp_path, **SMALL)
     (tmp_path / "clips.csv").write_text("file\n1.mp4\n")
-    with pytest.raises(RinceError, match="no column .clip.*columns are file"):
+    with pytest.raises(RinceError, match="'clip'.*columns are file"):
         load_videos(tmp_path, **SMALL)
 
 
@@ -184,18 +182,18 @@ def test_what_most_files_are(tmp_path: Path) -> None:
     for name in ("a/1.jpg", "a/2.JPG", "b/3.png", "b/4.mov", "b/notes.txt", "b/.5.mov"):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).touch()
-    message = r"photos holds 1 videos and 3 images: the images are used, the videos left out.*own, "
-    with pytest.warns(RinceWarning, match=message + r"list them in .*clips.csv, or rank by time"):
+    message = r"photos holds 1 videos and 3 images.*images are used.*"
+    with pytest.warns(RinceWarning, match=message + r"photos/clips\.csv.*by time"):
         assert not holds_videos(photos)
-    with pytest.warns(RinceWarning, match="1 videos and 3 images: the videos are used, the images"):
+    with pytest.warns(RinceWarning, match="1 videos and 3 images.*videos are used"):
         assert holds_videos(photos, by_time=True)
     films.mkdir()
     for name in ("1.mp4", "1.jpg", "2.mp4", "2.jpg"):  # a thumbnail each
         (films / name).touch()
-    with pytest.warns(RinceWarning, match="2 videos and 2 images: the videos are used, the images"):
+    with pytest.warns(RinceWarning, match="2 videos and 2 images.*videos are used"):
         assert holds_videos(films)
     (films / "3.jpg").touch()
-    with pytest.warns(RinceWarning, match="2 videos and 3 images: the images are used"):
+    with pytest.warns(RinceWarning, match="2 videos and 3 images.*images are used"):
         assert not holds_videos(films)
     (films / "clips.csv").touch()
     assert holds_videos(films)
@@ -206,15 +204,15 @@ def test_what_most_files_are(tmp_path: Path) -> None:
 
 def test_folders_that_do_not_do(tmp_path: Path) -> None:
     assert not holds_videos(tmp_path)
-    with pytest.raises(RinceError, match=r"holds no video \(.3gp, .avi"):
+    with pytest.raises(RinceError, match=r"no video.*\.3gp, \.avi"):
         load_videos(tmp_path)
-    with pytest.raises(RinceError, match="there is no folder"):
+    with pytest.raises(RinceError, match="no folder.*none"):
         load_videos(tmp_path / "none")
     _put(tmp_path, "a.mp4")
-    with pytest.raises(RinceError, match="it takes two source videos"):
+    with pytest.raises(RinceError, match="two source videos"):
         load_videos(tmp_path, **SMALL)
     _put(tmp_path, "run/b.mp4")
-    with pytest.raises(RinceError, match=r"a.mp4 has no label, but .*run/b.mp4 has"):
+    with pytest.raises(RinceError, match=r"a\.mp4.*no label.*run/b\.mp4"):
         load_videos(tmp_path, **SMALL)
     (tmp_path / "a.mp4").unlink()
     for wrong in ({"frames": 0}, {"hop": 0.0}, {"cache_gb": -1.0}, {"per_video": 0}):
@@ -236,7 +234,7 @@ def test_shots_from_a_table(tmp_path: Path) -> None:
     assert [shots[f"a.mp4@{t:.3f}"] for t in (0, 0.1, 0.2, 0.5)] == [0, 0, 1, 1]
     assert shots["b.mp4@0.000"] == -1
     table.write_text("video,start_s,end_s\na.mp4,0,0.5\na.mp4,0.4,1\n")
-    with pytest.raises(RinceError, match=r"the shots of a.mp4 overlap"):
+    with pytest.raises(RinceError, match=r"shots.*a\.mp4.*overlap"):
         read_shots(table)
     table.write_text("video,start\na.mp4,0\n")
     with pytest.raises(RinceError, match="no column .start_s., .end_s."):
@@ -249,7 +247,7 @@ def test_shots_are_detected(tmp_path: Path) -> None:
     shots = detect_shots(path)
     assert [shots.shot_at(t) for t in (0.0, 2.4, 2.6, 5.9)] == [0, 0, 1, 1]
     assert detect_shots(write_video(tmp_path / "one.mp4", 30, shades=[80] * 30)).shot_at(1.0) == 0
-    with pytest.raises(RinceError, match="cannot detect the shots of"):
+    with pytest.raises(RinceError, match=r"detect.*shots.*none\.mp4"):
         detect_shots(tmp_path / "none.mp4")
 
 
@@ -270,11 +268,11 @@ def test_names_with_blanks_in_split_files(name: str, tmp_path: Path) -> None:
         sides = {x.path.name: x.test for x in listed_videos(tmp_path, str(tmp_path / lists), 1)}
         assert sides == {name: False, "c.avi": True}
     (tmp_path / "hmdb" / "walk_test_split1.txt").write_text(f"{name} 1\n{name}\nx.avi 7\n")
-    with pytest.raises(RinceError, match="walk_test_split1.txt: 2 bad rows: line 2.*; line 3"):
+    with pytest.raises(RinceError, match=r"walk_test_split1\.txt: 2 bad rows.*line 2.*; line 3"):
         listed_videos(tmp_path, str(tmp_path / "hmdb"), 1)
 
 
 def test_a_clip_whose_name_is_too_long_is_a_bad_row(tmp_path: Path) -> None:
     (tmp_path / "clips.csv").write_text(f"clip,label\n{'a' * 3000}.avi,walk\n")
-    with pytest.raises(RinceError, match=r"clips.csv: line 2: there is no file"):
+    with pytest.raises(RinceError, match=r"clips\.csv: line 2: there"):
         listed_videos(tmp_path, None, 1)

@@ -90,14 +90,14 @@ def test_files_that_cannot_be_read(photos: Path) -> None:
         Path(files[index]).write_bytes(b"no image")
     with pytest.raises(RinceError, match=r"cannot read .*png"):
         embed(encoder(), files, batch_size=2)
-    with pytest.warns(RinceWarning, match="3 of 10 images are left out"):
+    with pytest.warns(RinceWarning, match="3 of 10 images.*left out"):
         found = embed(encoder(), files, batch_size=2, on_unreadable="skip")
     kept = [0, 1, 4, 5, 6, 7, 8]
     assert found.paths == tuple(files[i] for i in kept)
     torch.testing.assert_close(found.vectors, whole.vectors[kept])
     for file in files:
         Path(file).write_bytes(b"no image")
-    with pytest.raises(RinceError, match="none of the 10 images can be read"):
+    with pytest.raises(RinceError, match=r"none.*\b10 images"):
         embed(encoder(), files, on_unreadable="skip")
 
 
@@ -115,7 +115,7 @@ def test_the_nearest_against_all_cosines_in_float64() -> None:
         assert positions[row].tolist() == best
         torch.testing.assert_close(cosines[row].double(), expected[row, best], atol=1e-6, rtol=0)
     assert nearest(gallery, query[:2], 100)[1].shape == (2, 40)
-    with pytest.raises(ValueError, match="top_k must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"top_k.*\b1\b.* 0\b"):
         nearest(gallery, query, 0)
 
 
@@ -204,9 +204,9 @@ def test_a_file_name_that_is_no_unicode(tmp_path: Path) -> None:
 
 
 def test_names_that_cannot_be_written_are_refused_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a \.npz or a \.parquet file, got '.*a\.csv'"):
+    with pytest.raises(ValueError, match=r"\.npz.*\.parquet.*a\.csv'"):
         require_writable(tmp_path / "a.csv")
-    with pytest.raises(RinceError, match=r"there is no folder .*nowhere to write a\.npz to"):
+    with pytest.raises(RinceError, match=r"no folder.*nowhere.*a\.npz"):
         require_writable(tmp_path / "nowhere" / "a.npz")
     require_writable(tmp_path / "a.npz")
 
@@ -222,17 +222,17 @@ def _bad_files(folder: Path) -> list[Path]:
 
 
 def test_files_that_are_not_ours(tmp_path: Path) -> None:
-    with pytest.raises(RinceError, match=r"there is no file .*: `rince embed RUN FOLDER -o"):
+    with pytest.raises(RinceError, match=r"no file.*nowhere\.npz.*`rince embed RUN FOLDER -o"):
         load_embeddings(tmp_path / "nowhere.npz")
-    with pytest.raises(ValueError, match=r"\.npz or a \.parquet"):
+    with pytest.raises(ValueError, match=r"\.npz.*\.parquet"):
         load_embeddings(tmp_path / "a.csv")
     for file in _bad_files(tmp_path):
         if file.suffix == ".parquet":
             pytest.importorskip("pyarrow", reason="needs the extra parquet")
-        with pytest.raises(RinceError, match=r"is damaged, or was not written by `rince embed`"):
+        with pytest.raises(RinceError, match="damaged.*`rince embed`"):
             load_embeddings(file)
 
 
 def test_a_vector_a_path() -> None:
-    with pytest.raises(ValueError, match=r"one vector for each of 1 paths, got shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"\b1 paths.*\(2, 3\)"):
         Embeddings(("a",), torch.ones(2, 3), "m")

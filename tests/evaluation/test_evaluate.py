@@ -73,7 +73,7 @@ def test_a_classifier_scores_outliers_by_its_logits() -> None:
 def test_without_a_covariance_the_other_detector_and_all_else_remain() -> None:
     """One image a class: nothing varies within a class."""
     tree = Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]})
-    with pytest.warns(RinceWarning, match="Gaussians is left out: .* not positive definite"):
+    with pytest.warns(RinceWarning, match="Gaussians.*left out.*positive definite"):
         found = evaluate_backbone(nn.Flatten(), splits(tree, 3, 6), outliers(), options=OPTIONS)
     assert 0 <= found.metrics["ood/black/knn/AUROC"] <= 1
     assert "ood/black/gaussian/AUROC" not in found.metrics
@@ -113,7 +113,7 @@ def test_results_that_cannot_be_written_leave_the_old_ones(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", full)
-    with pytest.raises(RinceError, match="No space left .* what was there before is untouched"):
+    with pytest.raises(RinceError, match="No space left .*untouched"):
         save_evaluation(found, tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     assert load_evaluation(tmp_path).metrics == found.metrics
@@ -142,7 +142,7 @@ def test_a_step_of_ones_own_comes_after_the_others() -> None:
 
 def test_two_steps_that_give_one_name_are_refused() -> None:
     data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 6)
-    with pytest.raises(ValueError, match="step norm_ratio gives mine/norm-ratio, which an earlier"):
+    with pytest.raises(ValueError, match="norm_ratio.*mine/norm-ratio.*earlier"):
         evaluate_backbone(nn.Flatten(), data, {}, options=OPTIONS, steps=[norm_ratio, norm_ratio])
 
 
@@ -179,7 +179,7 @@ def test_a_number_that_is_not_finite_is_left_out_by_name_and_the_others_stay() -
         return {"mine": float("nan")}
 
     data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 6)
-    with pytest.warns(RinceWarning, match="step my_step gives nan for mine"):
+    with pytest.warns(RinceWarning, match=r"my_step.*\bnan for mine"):
         found = evaluate_backbone(
             nn.Flatten(), data, {}, options=OPTIONS, steps=[my_step, norm_ratio]
         )

@@ -96,11 +96,11 @@ class Constant(nn.Module):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (torch.zeros(3, 4), r"one row of features for each of the 2 samples.*\(3, 4\)"),
-        (torch.zeros(()), "one row of features"),
+        (torch.zeros(3, 4), r"one row.*\b2 samples.*\(3, 4\)"),
+        (torch.zeros(()), "one row"),
         ((torch.zeros(2, 4),), "tuple"),
-        (torch.zeros(2, 4, 7, 7), r"matrix of floats, got shape \(2, 4, 7, 7\)"),
-        (torch.tensor([[0.0], [float("nan")]]), "1 of 2 features hold NaN or infinity"),
+        (torch.zeros(2, 4, 7, 7), r"floats.*\(2, 4, 7, 7\)"),
+        (torch.tensor([[0.0], [float("nan")]]), "1 of 2 features.*NaN or inf"),
         (torch.tensor([[float("inf")], [float("nan")]]), "2 of 2 features hold NaN"),
     ],
 )
@@ -120,7 +120,7 @@ def test_feature_set_checks_what_it_holds() -> None:
     assert FeatureSet(torch.ones(2, 2), torch.arange(2).int()).labels.dtype == torch.int64
     with pytest.raises(ValueError, match=r"integers.*torch\.float32"):
         FeatureSet(torch.ones(2, 2), torch.zeros(2))
-    with pytest.raises(ValueError, match="each of the 2 samples"):
+    with pytest.raises(ValueError, match=r"labels.*\b2 samples"):
         FeatureSet(torch.ones(2, 2), torch.arange(3))
     with pytest.raises(ValueError, match="non-empty"):
         FeatureSet(torch.ones(0, 2), torch.arange(0))

@@ -93,7 +93,7 @@ def test_what_cannot_be_asked_is_refused() -> None:
         OpenTest(items.subset([0, 0, 0]))
     with pytest.raises(ValueError, match=r"has no query"):
         OpenTest(items, query=torch.zeros(4, dtype=torch.bool))
-    with pytest.raises(ValueError, match=r"one value for each of 4"):
+    with pytest.raises(ValueError, match="one value.* 4"):
         OpenTest(items, sequence=torch.arange(3))
     alone = Vectors(items.vectors[:2], torch.tensor([0, 2]), TREE, "made")  # a dog and a boat
     with (
@@ -129,7 +129,7 @@ def test_embeddings_have_the_numbers_of_a_run(
         assert found.metrics == pytest.approx(expected)
         assert "left out" in capsys.readouterr().out
     given = ["--labels", str(made / "by-name.csv"), "--map-points", "0"]
-    assert main(["evaluate", str(made / "made.npz"), *given]) == 0
+    assert main(["evaluate", str(made / "made.npz"), *given, "--verbose"]) == 0
     # Levels are called as the table's columns, wherever people look.
     shown = capsys.readouterr().out
     assert "retrieval/kind/R@1" in shown

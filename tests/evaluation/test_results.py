@@ -132,7 +132,7 @@ def damage(path: Path, how: str) -> None:
 def test_damaged_files_say_so(evaluation: Evaluation, tmp_path: Path, name: str, how: str) -> None:
     save_evaluation(evaluation, tmp_path)
     damage(tmp_path / name, how)
-    with pytest.raises(RinceError, match=r"are damaged .*: run `rince evaluate .*again"):
+    with pytest.raises(RinceError, match="damaged.*`rince evaluate .*again"):
         load_evaluation(tmp_path)
 
 

@@ -93,7 +93,7 @@ def test_value_is_the_formula(name: str, case: Case) -> None:
         checked = case.loss(name, validate=True)
     assert torch.equal(checked, case.loss(name))
     nothing = all(x is None for x in expected)
-    assert ["so is its gradient" in str(w.message) for w in caught] == [True] * nothing
+    assert ["its gradient" in str(w.message) for w in caught] == [True] * nothing
 
 
 @each_loss
@@ -386,9 +386,9 @@ def test_trap_a_query_with_nothing_to_learn_is_exactly_0_and_not_in_the_mean(
 @pytest.mark.parametrize(
     ("row", "why"),
     [
-        ([0, 0, 0], "no query has a positive"),
-        ([-1, -1, -1], "no query has a positive"),
-        ([1, -1, -1], "no query with a positive has a key less similar"),
+        ([0, 0, 0], "has a positive"),
+        ([-1, -1, -1], "has a positive"),
+        ([1, -1, -1], "key less similar"),
     ],
 )
 def test_trap_a_batch_with_nothing_to_learn_is_a_zero_with_a_graph_and_one_warning(
@@ -398,7 +398,7 @@ def test_trap_a_batch_with_nothing_to_learn_is_a_zero_with_a_graph_and_one_warni
     with pytest.warns(RinceWarning) as caught:
         loss = LOSSES[name](query, key, torch.tensor([row, row]), 0.1)
     assert len(caught) == 1
-    assert f"so is its gradient: {why}" in str(caught[0].message)
+    assert why in str(caught[0].message)
     assert loss.item() == 0
     loss.backward()
     assert torch.equal(query.grad, torch.zeros_like(query))
@@ -440,30 +440,30 @@ def test_trap_empty_queue_slots_are_no_negatives(name: str) -> None:
 def test_wrong_input_is_refused(name: str) -> None:
     loss, query, ranks = LOSSES[name], unit(0, 2, 3), torch.tensor([[1, 0], [0, 1]])
     for bad in (0.0, -0.1, math.nan, math.inf):
-        with pytest.raises(ValueError, match="temperature must be a positive number, got"):
+        with pytest.raises(ValueError, match=f"temperature.*positive.* {bad}"):
             loss(query, query, ranks, bad)
-    with pytest.raises(ValueError, match=r"a pair has rank 2: use ranked_info_nce, or flatten"):
+    with pytest.raises(ValueError, match=r"rank 2\b.*ranked_info_nce"):
         loss(query, query, torch.tensor([[1, 2], [0, 1]]))
     with pytest.raises(ValueError, match=r"\(queries, keys\) = \(2, 2\), got \(2, 1\)"):
         loss(query, query, ranks[:, :1])
-    with pytest.raises(ValueError, match="reduction must be .* got 'avg'"):
+    with pytest.raises(ValueError, match="reduction.*'avg'"):
         loss(query, query, ranks, reduction="avg")
-    with pytest.raises(ValueError, match="1 of 2 query embeddings hold NaN"):
+    with pytest.raises(ValueError, match="1 of 2 query embeddings.*NaN"):
         loss(torch.tensor([[1.0, 0.0], [math.nan, 0.0]]), torch.eye(2), ranks)
-    with pytest.raises(ValueError, match="1 of 2 key embeddings are all zeros"):
+    with pytest.raises(ValueError, match="1 of 2 key embeddings.*zeros"):
         loss(torch.eye(2), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), ranks)
 
 
 def test_info_nce_takes_one_positive_a_query() -> None:
     query, key = unit(0, 2, 3), unit(1, 3, 3)
-    with pytest.raises(ValueError, match="a query has 2: use supcon_in"):
+    with pytest.raises(ValueError, match=r"\b2: .*supcon_in"):
         info_nce(query, key, torch.tensor([[1, 0, 0], [1, 1, 0]]))
     ignored = torch.tensor([[1, 0, 0], [1, -1, 0]])
     assert torch.equal(info_nce(query, key, ignored), supcon_out(query, key, ignored))
 
 
 def test_info_nce_without_ranks_needs_a_key_a_query() -> None:
-    with pytest.raises(ValueError, match="there are 3 queries and only 2 keys"):
+    with pytest.raises(ValueError, match=r"3 queries.*\b2 keys"):
         info_nce(unit(0, 3, 4), unit(1, 2, 4))
 
 

@@ -87,7 +87,7 @@ def test_himulcon_is_the_formula(case: Case) -> None:
         warnings.simplefilter("always")
         assert torch.equal(case.loss(validate=True), case.loss())
     nothing = all(x is None for x in expected)
-    assert ["so is its gradient" in str(w.message) for w in caught] == [True] * nothing
+    assert ["its gradient" in str(w.message) for w in caught] == [True] * nothing
 
 
 @given(cases())
@@ -153,14 +153,14 @@ def test_himulcon_in_half_precision_is_that_of_the_rounded_input() -> None:
 def test_what_himulcon_cannot_take() -> None:
     z = unit(0, 2, 3)
     ranks = torch.tensor([[-1, 2], [2, -1]])
-    with pytest.raises(ValueError, match="number of levels is not known: give level_weights"):
+    with pytest.raises(ValueError, match="levels.*level_weights"):
         himulcon(z, z, ranks)
-    with pytest.raises(ValueError, match=r"a pair has rank 2, but there are 1 level\(s\)"):
+    with pytest.raises(ValueError, match=r"rank 2\b.*\b1 level"):
         himulcon(z, z, ranks, level_weights=[1.0])
     for bad in ([], [1.0, -1.0], [math.nan, 1.0]):
-        with pytest.raises(ValueError, match="level_weights must be numbers of at least 0"):
+        with pytest.raises(ValueError, match=r"level_weights.*\b0\b"):
             himulcon(z, z, ranks, level_weights=bad)
-    with pytest.raises(ValueError, match="temperature must be a positive number, got 0"):
+    with pytest.raises(ValueError, match=r"temperature.*positive.* 0\b"):
         himulcon(z, z, ranks, 0, level_weights=[1.0, 1.0])
     with pytest.raises(ValueError, match=r"\(queries, keys\) = \(2, 2\)"):
         himulcon(z, z, ranks[:, :1], level_weights=[1.0, 1.0])
@@ -168,7 +168,7 @@ def test_what_himulcon_cannot_take() -> None:
 
 def test_a_batch_without_positives_is_a_zero_with_a_graph() -> None:
     z = unit(0, 3, 3).requires_grad_()
-    with pytest.warns(RinceWarning, match="so is its gradient: no query has a positive"):
+    with pytest.warns(RinceWarning, match="gradient.*no query.*positive"):
         loss = himulcon(z, z, DenseRanks(torch.zeros(3, 3, dtype=torch.long), num_ranks=2))
     loss.backward()
     assert loss.item() == 0
@@ -192,7 +192,7 @@ def test_smoothed_targets_are_the_formula(groups: list[int], smoothing: float) -
 
 def test_smoothing_out_of_range() -> None:
     for bad in (-0.1, 1.0):
-        with pytest.raises(ValueError, match="smoothing must be at least 0 and below 1"):
+        with pytest.raises(ValueError, match=r"smoothing.*\b0\b.*\b1\b"):
             smoothed_targets(torch.tensor([0, 0]), bad)
-    with pytest.raises(ValueError, match=r"groups must be \(classes,\), got shape \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"groups.*\(classes,\).*\(1, 2\)"):
         smoothed_targets(torch.tensor([[0, 0]]), 0.1)

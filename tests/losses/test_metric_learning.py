@@ -106,9 +106,9 @@ def test_embeddings_in_order_cost_nothing_and_keep_a_graph() -> None:
 
 def test_what_the_triplet_loss_cannot_take() -> None:
     z = unit(0, 2, 3)
-    with pytest.raises(ValueError, match="margin must be a positive number, got 0"):
+    with pytest.raises(ValueError, match=r"margin.*positive.* 0\b"):
         hierarchical_triplet(z, z, torch.tensor([[1, 0], [0, 1]]), 0.0)
-    with pytest.raises(ValueError, match="number of ranks is not known: give num_ranks"):
+    with pytest.raises(ValueError, match="ranks.*num_ranks"):
         hierarchical_triplet(z, z, torch.tensor([[1, 0], [0, 1]]))
 
 

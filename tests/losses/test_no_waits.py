@@ -274,7 +274,7 @@ def test_auto_takes_the_fused_engine_where_it_is_faster() -> None:
 
 def test_an_engine_that_cannot_serve_says_so_and_another_serves() -> None:
     assert served_by((64, 64), 2**30, None, engine="fused") == ["fused"]
-    with pytest.warns(RinceWarning, match="streamed.*triton 2.0 is too old"):
+    with pytest.warns(RinceWarning, match=r"streamed.*triton 2\.0"):
         assert served_by((64, 64), 2**30, "triton 2.0 is too old", engine="fused") == ["streamed"]
     assert served_by((8192, 4096), 2**31, None, engine="dense") == ["dense"]
     with pytest.warns(RinceWarning, match=r"0.8 GB for 8192 x 4096 pairs"):
@@ -295,7 +295,7 @@ def test_both_sides_must_lie_on_one_device() -> None:
     with fake_card():
         z = unit(8, 4)
         ids = IdentityRanks(labels(8), labels(8))
-        with pytest.raises(ValueError, match="query is on cuda:0 but key is on cpu"):
+        with pytest.raises(ValueError, match="cuda:0.*key.*cpu"):
             ranked_info_nce(z, torch.zeros(8, 4), ids, 0.1, validate=False)
 
 

@@ -73,9 +73,9 @@ def test_equal_embeddings_have_a_finite_gradient() -> None:
 
 def test_what_is_refused() -> None:
     z = points(0, 4)
-    with pytest.raises(ValueError, match=r"one row per sample, \(4,\)"):
+    with pytest.raises(ValueError, match=r"row.*\(4,\)"):
         rank_n_contrast(z, torch.arange(3))
-    with pytest.raises(ValueError, match="at least two samples"):
+    with pytest.raises(ValueError, match="two samples"):
         rank_n_contrast(z[:1], torch.arange(1))
-    with pytest.raises(ValueError, match="temperature must be a positive number"):
+    with pytest.raises(ValueError, match="temperature.*positive"):
         rank_n_contrast(z, torch.arange(4), 0)

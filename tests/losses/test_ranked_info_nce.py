@@ -46,7 +46,7 @@ class Case:
     def expect_warning(self) -> contextlib.AbstractContextManager[Any]:
         """A batch without anything to learn must say so; any other must be silent."""
         if all(loss is None for loss in self.oracle()):
-            return pytest.warns(RinceWarning, match="so is its gradient")
+            return pytest.warns(RinceWarning, match="its gradient")
         return contextlib.nullcontext()
 
 
@@ -508,10 +508,10 @@ def test_trap_a_query_with_nothing_to_learn_is_exactly_0_with_a_zero_gradient(
 @pytest.mark.parametrize(
     ("row", "why"),
     [
-        ([0, 0, -1], "no query has a positive"),
-        ([-1, -1, -1], "no query has a positive"),
-        ([1, 1, -1], "no query with a positive has a key less similar than it"),
-        ([2, 2, 2], "no query with a positive has a key less similar than it"),
+        ([0, 0, -1], "has a positive"),
+        ([-1, -1, -1], "has a positive"),
+        ([1, 1, -1], "key less similar"),
+        ([2, 2, 2], "key less similar"),
     ],
 )
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -530,7 +530,7 @@ def test_trap_a_batch_with_nothing_to_learn_is_a_zero_with_a_graph_and_one_warni
             reduction=reduction,
         )
     assert len(caught) == 1
-    assert f"so is its gradient: {why}" in str(caught[0].message)
+    assert why in str(caught[0].message)
     assert (loss == 0).all()
     loss.sum().backward()
     assert torch.equal(query.grad, torch.zeros_like(query))
@@ -631,15 +631,15 @@ def test_bad_embeddings_are_named() -> None:
     for number in (math.nan, math.inf, -math.inf):
         bad = good.clone()
         bad[1, 2] = number
-        with pytest.raises(ValueError, match=r"1 of 2 query embeddings hold NaN or .*row 1"):
+        with pytest.raises(ValueError, match="1 of 2 query embeddings.*NaN.*row 1"):
             ranked_info_nce(bad, good, ranks, 0.1)
-        with pytest.raises(ValueError, match=r"1 of 2 key embeddings hold NaN or .*row 1"):
+        with pytest.raises(ValueError, match="1 of 2 key embeddings.*NaN.*row 1"):
             ranked_info_nce(good, bad, ranks, 0.1)
     bad = good.clone()
     bad[0] = 0
-    with pytest.raises(ValueError, match=r"1 of 2 query embeddings are all zeros \(first: row 0"):
+    with pytest.raises(ValueError, match="1 of 2 query embeddings.*zeros.*row 0"):
         ranked_info_nce(bad, good, ranks, 0.1)
-    with pytest.raises(ValueError, match=r"1 of 2 key embeddings are all zeros \(first: row 0"):
+    with pytest.raises(ValueError, match="1 of 2 key embeddings.*zeros.*row 0"):
         ranked_info_nce(good, bad, ranks, 0.1)
 
 
@@ -648,9 +648,7 @@ def test_embeddings_that_are_not_of_unit_length_are_warned_of(side: str) -> None
     ranks = torch.tensor([[1, 0], [0, 1]])
     inputs = {"query": unit(22, 2, 3), "key": unit(23, 2, 3)}
     inputs[side] = inputs[side] * torch.tensor([[1.0], [1.5]])
-    with pytest.warns(
-        RinceWarning, match=rf"^{side} .* not of unit length \(norms 1 to 1.5\)"
-    ) as w:
+    with pytest.warns(RinceWarning, match=rf"^{side} .*unit length.*norms 1 to 1\.5\)") as w:
         ranked_info_nce(**inputs, ranks=ranks, temperatures=0.1)
     assert len(w) == 1
     # What rounding to half precision does is no reason to warn.
@@ -683,16 +681,16 @@ def test_a_wrong_number_of_temperatures_is_refused() -> None:
     query, labels = unit(0, 2, 3), torch.tensor([0, 1])
     table = TableRanks(labels, labels, torch.tensor([[1, 2], [2, 1]]))
     for given_, taus in ((1, (0.1,)), (3, (0.1, 0.2, 0.3))):
-        with pytest.raises(ValueError, match=f"go up to 2, so 2 temperatures .* got {given_}"):
+        with pytest.raises(ValueError, match=rf"\b2 temperatures.* {given_}\b"):
             ranked_info_nce(query, query, table, taus)
-        with pytest.raises(ValueError, match=f"go up to 2, so 2 temperatures .* got {given_}"):
+        with pytest.raises(ValueError, match=rf"\b2 temperatures.* {given_}\b"):
             ranked_info_nce(query, query, table, taus, validate=False)
     # A plain matrix does not say how far its ranks go: only a rank without a temperature is wrong.
     matrix = torch.tensor([[1, 0], [3, 0]])
-    with pytest.raises(ValueError, match="a pair has rank 3, but there are only 2 temperatures"):
+    with pytest.raises(ValueError, match=r"rank 3\b.*\b2 temperatures"):
         ranked_info_nce(query, query, matrix, (0.1, 0.2))
     assert ranked_info_nce(query, query, matrix, (0.1, 0.2, 0.3, 0.4)) > 0
-    with pytest.raises(ValueError, match="go up to 4, so 4 temperatures"):
+    with pytest.raises(ValueError, match=r"\b4 temperatures"):
         ranked_info_nce(query, query, rince.ranks.DenseRanks(matrix, num_ranks=4), (0.1, 0.2, 0.3))
 
 
@@ -742,7 +740,7 @@ def test_the_module_checks_its_temperatures_at_once() -> None:
 
 def test_the_module_checks_its_input_unless_told_otherwise() -> None:
     query, key, ranks = unit(26, 1, 3), unit(27, 2, 3), torch.tensor([[0, 0]])
-    with pytest.warns(RinceWarning, match="so is its gradient"):
+    with pytest.warns(RinceWarning, match="its gradient"):
         RankedInfoNCE(0.1)(query, key, ranks)
     assert RankedInfoNCE(0.1, validate=False)(query, key, ranks) == 0
 

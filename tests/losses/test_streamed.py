@@ -548,7 +548,7 @@ def test_input_changed_before_a_recomputing_backward_pass_is_an_error() -> None:
         z, key, labelled(60, 60), (0.1, 0.2), engine="streamed", reduction="none"
     ).sum()
     key.zero_()
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+    with pytest.raises(RuntimeError, match="inplace operation"):
         loss.backward()
 
 
@@ -661,8 +661,8 @@ def test_auto_streams_large_batches_and_names_choose() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"engine": "fast"}, "engine must be one of .* got 'fast'"),
-        ({"block_size": 0}, "block_size must be at least 1, got 0"),
+        ({"engine": "fast"}, "engine.*'fast'"),
+        ({"block_size": 0}, r"block_size.*\b1\b.* 0\b"),
     ],
 )
 def test_bad_options(option: dict[str, Any], message: str) -> None:
@@ -681,7 +681,7 @@ def test_a_batch_with_nothing_to_learn(variant: str, code: int) -> None:
         torch.tensor([[code]]),
         num_ranks=1,
     )
-    with pytest.warns(RinceWarning, match="so is its gradient"):
+    with pytest.warns(RinceWarning, match="its gradient"):
         loss = ranked_info_nce(z, z, source, 0.1, variant=variant, engine="streamed")
     assert loss.item() == 0
     loss.backward()

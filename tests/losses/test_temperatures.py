@@ -22,14 +22,14 @@ def test_the_papers_settings() -> None:
 @pytest.mark.parametrize(
     ("scores", "limits", "match"),
     [
-        ((1.0, 0.5), (0.0, 0.6), "0 < minimum < maximum, got 0.0 and 0.6"),
-        ((1.0, 0.5), (0.6, 0.6), "0 < minimum < maximum, got 0.6 and 0.6"),
-        ((1.0, 0.5), (0.6, 0.1), "0 < minimum < maximum, got 0.6 and 0.1"),
-        ((1.1, 0.5), (0.1, 0.6), r"must lie in \[0, 1\], got \(1.1, 0.5\)"),
-        ((1.0, -0.1), (0.1, 0.6), r"must lie in \[0, 1\], got \(1.0, -0.1\)"),
-        ((1.0, 1.0), (0.1, 0.6), r"must fall from rank to rank .* got \(1.0, 1.0\)"),
-        ((0.5, 1.0), (0.1, 0.6), r"must fall from rank to rank .* got \(0.5, 1.0\)"),
-        ((1.0, 0.5, 0.7), (0.1, 0.6), r"must fall from rank to rank .* got \(1.0, 0.5, 0.7\)"),
+        ((1.0, 0.5), (0.0, 0.6), r"minimum < maximum.* 0\.0 and 0\.6"),
+        ((1.0, 0.5), (0.6, 0.6), r"minimum < maximum.* 0\.6 and 0\.6"),
+        ((1.0, 0.5), (0.6, 0.1), r"minimum < maximum.* 0\.6 and 0\.1"),
+        ((1.1, 0.5), (0.1, 0.6), r"\[0, 1\].* \(1\.1, 0\.5\)"),
+        ((1.0, -0.1), (0.1, 0.6), r"\[0, 1\].* \(1\.0, -0\.1\)"),
+        ((1.0, 1.0), (0.1, 0.6), r"fall.* \(1\.0, 1\.0\)"),
+        ((0.5, 1.0), (0.1, 0.6), r"fall.* \(0\.5, 1\.0\)"),
+        ((1.0, 0.5, 0.7), (0.1, 0.6), r"fall.* \(1\.0, 0\.5, 0\.7\)"),
     ],
 )
 def test_schedules_that_make_no_sense_are_refused(scores: Any, limits: Any, match: str) -> None:
@@ -41,17 +41,17 @@ def test_schedules_that_make_no_sense_are_refused(scores: Any, limits: Any, matc
 @pytest.mark.parametrize("bad", [0.0, -0.1, math.nan, math.inf])
 def test_temperatures_that_are_not_positive_are_refused(bad: float, validate: bool) -> None:
     for taus in (bad, (0.1, bad), [bad]):
-        with pytest.raises(ValueError, match="must be positive numbers, got"):
+        with pytest.raises(ValueError, match="positive numbers"):
             check_temperatures(taus, validate)
     if validate:  # reading a tensor waits for the GPU
-        with pytest.raises(ValueError, match="must be positive numbers, got"):
+        with pytest.raises(ValueError, match="positive numbers"):
             check_temperatures(torch.tensor([0.1, bad]))
 
 
 @pytest.mark.parametrize("taus", [(0.2, 0.1), (0.1, 0.1), (0.1, 0.3, 0.2)])
 def test_temperatures_that_do_not_rise_are_warned_of(taus: tuple[float, ...]) -> None:
     for given in (taus, torch.tensor(taus)):
-        with pytest.warns(RinceWarning, match="do not rise with the rank") as caught:
+        with pytest.warns(RinceWarning, match="do not rise") as caught:
             assert check_temperatures(given) == pytest.approx(taus)
         assert len(caught) == 1
         with warnings.catch_warnings():
@@ -77,7 +77,7 @@ def test_no_temperatures_and_a_matrix_of_them_are_refused() -> None:
     for empty in ([], torch.empty(0)):
         with pytest.raises(ValueError, match="temperatures are empty"):
             check_temperatures(empty)
-    with pytest.raises(ValueError, match=r"must be a vector, one per rank, got shape \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"vector.*\(1, 2\)"):
         check_temperatures(torch.tensor([[0.1, 0.2]]))
 
 
@@ -87,7 +87,7 @@ def test_their_number_must_be_that_of_the_source_and_reach_the_highest_rank() ->
     match_num_ranks(2, None, highest=1)
     match_num_ranks(2, None, highest=2)
     for given in (1, 3):
-        with pytest.raises(ValueError, match=f"2 temperatures are needed, got {given}"):
+        with pytest.raises(ValueError, match=rf"2 temperatures.* {given}\b"):
             match_num_ranks(given, 2)
-    with pytest.raises(ValueError, match="a pair has rank 3, but there are only 2 temperatures"):
+    with pytest.raises(ValueError, match=r"rank 3\b.*\b2 temperatures"):
         match_num_ranks(2, None, highest=3)

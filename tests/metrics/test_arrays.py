@@ -35,7 +35,7 @@ def test_numpy_arrays_become_tensors_whatever_their_memory() -> None:
 def test_what_is_no_array_of_numbers_is_refused() -> None:
     with pytest.raises(ValueError, match="got <class 'list'>"):
         tensor([1.0])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="got an array of <U1"):
+    with pytest.raises(ValueError, match="array of <U1"):
         tensor(np.array(["a"]))
 
 
@@ -66,10 +66,10 @@ def test_unit_features_survive_tiny_and_huge_values() -> None:
 
 
 def test_zero_vectors_warn_and_all_zero_is_an_error() -> None:
-    with pytest.warns(RinceWarning, match="1 of 2 x are zero vectors"):
+    with pytest.warns(RinceWarning, match=r"1 of 2 x\b.*zero"):
         unit = unit_features(torch.tensor([[0.0, 0.0], [0.0, -2.0]]), "x")
     assert unit.tolist() == [[0.0, 0.0], [0.0, -1.0]]
-    with pytest.raises(ValueError, match="all x are zero vectors"):
+    with pytest.raises(ValueError, match=r"all x\b.*zero"):
         unit_features(torch.zeros(2, 3), "x")
 
 
@@ -85,9 +85,9 @@ def test_chunks_hold_all_cosines_once(chunk_size: int) -> None:
 
 
 def test_chunk_errors() -> None:
-    with pytest.raises(ValueError, match="as many dimensions, got 8 and 4"):
+    with pytest.raises(ValueError, match=r"dimensions.*\b8 and 4"):
         next(cosine_chunks(normal_features(0, 2), normal_features(0, 2, 4), 2))
-    with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"chunk_size.*\b1\b.* 0\b"):
         next(cosine_chunks(normal_features(0, 2), normal_features(0, 2), 0))
 
 

@@ -42,5 +42,5 @@ def test_refusals() -> None:
     features, labels = torch.eye(2), torch.arange(2)
     with pytest.raises(ValueError, match="as many dimensions"):
         mean_class_cosines(features, torch.ones(2, 3), labels, labels, 2)
-    with pytest.raises(ValueError, match=r"gallery labels must lie in \[0, 2\)"):
+    with pytest.raises(ValueError, match=r"gallery labels.*\[0, 2\)"):
         mean_class_cosines(features, features, labels, labels + 1, 2)

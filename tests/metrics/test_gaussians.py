@@ -122,7 +122,7 @@ def test_outliers_score_higher_even_with_far_fewer_samples_than_dimensions() -> 
     assert gaussians.shrinkage.tolist() == pytest.approx([64 / (64 + 12)] * 4)
     assert auroc(gaussians.score(near), gaussians.score(far)) > 0.99
     for too_little in (0, 1e-13):
-        with pytest.raises(ValueError, match=r"class 0 \(12 samples in 64 dimensions\) is not pos"):
+        with pytest.raises(ValueError, match=r"class 0\b.*\b12\b.*\b64 dimensions"):
             ClassGaussians.fit(train, labels, shrinkage=too_little)
 
 
@@ -135,7 +135,7 @@ def test_gaussians_of_single_samples_and_of_labels_with_gaps() -> None:
     assert bool(torch.isfinite(found.score(lonely)).all())
     np.testing.assert_allclose(found.means[1], unit(lonely)[-1], atol=1e-6)
     assert float(found.shrinkage[1]) == pytest.approx(5 / 6)
-    with pytest.raises(ValueError, match="samples that differ within their classes"):
+    with pytest.raises(ValueError, match="samples that differ"):
         ClassGaussians.fit(features[:5], torch.arange(5))
 
 
@@ -159,15 +159,15 @@ def test_gaussian_errors() -> None:
     features, labels = clusters(0, 30)
     gaussians = ClassGaussians.fit(features, labels)
     for bad in (-0.1, 1.1):
-        with pytest.raises(ValueError, match=f"between 0 and 1, or be None, got {bad}"):
+        with pytest.raises(ValueError, match=rf"\b0 and 1\b.*None.* {bad}"):
             ClassGaussians.fit(features, labels, shrinkage=bad)
     with pytest.raises(ValueError, match="30 of 30 features hold NaN"):
         ClassGaussians.fit(features * torch.nan, labels)
-    with pytest.raises(ValueError, match="each of the 30 samples"):
+    with pytest.raises(ValueError, match=r"labels.*\b30 samples"):
         ClassGaussians.fit(features, labels[:4])
-    with pytest.raises(ValueError, match="fitted on 5 dimensions, got features of 4"):
+    with pytest.raises(ValueError, match=r"\b5 dimensions.* 4\b"):
         gaussians.score(features[:, :4])
-    with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"chunk_size.*\b1\b.* 0\b"):
         gaussians.score(features, chunk_size=0)
     with pytest.raises(ValueError, match="NaN or infinity"):
         gaussians.score(features / 0)
@@ -178,6 +178,6 @@ def test_a_singular_covariance_is_refused_even_where_rounding_hides_it(seed: int
     labels = torch.arange(2).repeat(30)
     flat = normal_features(seed, 60, 4)
     flat[:, 3] = flat[:, 0]  # four dimensions that only ever fill three
-    with pytest.raises(ValueError, match="is not positive definite at shrinkage 0"):
+    with pytest.raises(ValueError, match="positive definite.*shrinkage 0:"):
         ClassGaussians.fit(flat, labels, shrinkage=0)
     assert bool(torch.isfinite(ClassGaussians.fit(flat, labels).score(flat)).all())

@@ -43,7 +43,7 @@ def test_against_the_definition_and_sklearn(
     queries = directions[torch.randint(4, (len(gains),), generator=generator)]
     given_gains = torch.tensor(gains)
     if not bool((given_gains > 0).any()):
-        with pytest.raises(ValueError, match="no query has an item with a gain above 0"):
+        with pytest.raises(ValueError, match=r"no query.*gain.* 0\b"):
             ndcg(queries, gallery, given_gains)
         return
     found = ndcg(queries, gallery, given_gains, ks=(k, 2), chunk_size=chunk_size)
@@ -72,10 +72,10 @@ def test_a_collapsed_encoder_has_no_better_than_chance() -> None:
 
 def test_what_is_refused() -> None:
     z = torch.eye(3)
-    with pytest.raises(ValueError, match=r"gains must be \(queries, gallery items\) = \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"gains.*= \(3, 3\)"):
         ndcg(z, z, torch.ones(3, 2))
-    with pytest.raises(ValueError, match="ks must be at least 1"):
+    with pytest.raises(ValueError, match=r"ks must.*\b1\b"):
         ndcg(z, z, torch.eye(3), ks=(0,))
     for wrong in (-1.0, math.nan, math.inf):
-        with pytest.raises(ValueError, match="gains must be finite and at least 0"):
+        with pytest.raises(ValueError, match=r"gains.*finite.* 0\b"):
             ndcg(z, z, torch.eye(3) * wrong)

@@ -117,16 +117,16 @@ def test_a_class_missing_from_the_gallery_is_never_right() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"k": 0}, "between 1 and the gallery's 5 items, got 0"),
-        ({"k": 6}, "between 1 and the gallery's 5 items, got 6"),
-        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"k": 0}, r"\b1\b.*\b5 items.* 0\b"),
+        ({"k": 6}, r"\b1\b.*\b5 items.* 6\b"),
+        ({"temperature": 0.0}, r"temperature.* 0\b"),
         ({"num_classes": 2}, r"\[0, 2\)"),
         ({"query_labels": torch.tensor([0, -1, 0])}, "query labels are -1"),
         ({"gallery_labels": torch.tensor([0, -1, 0, 0, 2])}, "gallery labels are -1"),
-        ({"query_features": torch.ones(0, 8)}, "query features must be a non-empty"),
-        ({"query_labels": torch.tensor([0])}, "each of the 3 samples"),
-        ({"query_features": torch.full((3, 8), torch.nan)}, "3 of 3 query features hold NaN"),
-        ({"gallery_features": torch.ones(5, 2)}, "as many dimensions, got 8 and 2"),
+        ({"query_features": torch.ones(0, 8)}, "query features.*non-empty"),
+        ({"query_labels": torch.tensor([0])}, r"query labels.*\b3 samples"),
+        ({"query_features": torch.full((3, 8), torch.nan)}, "3 of 3 query features.*NaN"),
+        ({"gallery_features": torch.ones(5, 2)}, r"dimensions.*\b8 and 2"),
     ],
 )
 def test_errors(change: dict[str, object], message: str) -> None:

@@ -13,7 +13,7 @@ DEFAULTS = {
     "fpr_at_tpr": {"tpr": 0.95},
     "hierarchical_retrieval": {"ks": KS, "exclude_self": False, "alpha": 1.0},
     "knn_accuracy": {"k": 20},
-    "knn_ood_score": {"k": 50},
+    "knn_ood_score": {"k": 20},
     "linear_probe": {
         "epochs": 100,
         "batch_size": 512,

@@ -27,7 +27,7 @@ def test_knn_score_bounds_and_errors() -> None:
     assert knn_ood_score(test, train, k=1).tolist() == [0.0, pytest.approx(math.sqrt(2))]
     assert knn_ood_score(test, train, k=2).tolist() == [pytest.approx(math.sqrt(2)), 2.0]
     for k in (0, 3):
-        with pytest.raises(ValueError, match=f"between 1 and the 2 training samples, got {k}"):
+        with pytest.raises(ValueError, match=rf"\b1\b.*\b2 training samples.* {k}$"):
             knn_ood_score(test, train, k=k)
 
 
@@ -53,5 +53,5 @@ def test_logit_scores_stay_apart_where_the_classifier_is_certain() -> None:
         msp_score(torch.tensor([[0.0], [torch.nan]]))
     with pytest.raises(ValueError, match="1 of 1 logits hold NaN"):
         energy_score(torch.tensor([[torch.inf]]))
-    with pytest.raises(ValueError, match="temperature must be above 0"):
+    with pytest.raises(ValueError, match=r"temperature.* 0\b"):
         energy_score(logits, temperature=0)

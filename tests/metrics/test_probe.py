@@ -161,15 +161,15 @@ def test_logits_apply_to_features_as_given() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"train_labels": torch.full((60,), 3)}, r"train labels must lie in \[0, 3\).*hold 3"),
-        ({"test_labels": torch.full((50,), -1)}, r"test labels must lie in \[0, 3\).*hold -1"),
+        ({"train_labels": torch.full((60,), 3)}, r"train labels.*\[0, 3\).* 3"),
+        ({"test_labels": torch.full((50,), -1)}, r"test labels.*\[0, 3\).* -1"),
         ({"train_features": torch.full((60, 6), torch.nan)}, "train features hold NaN"),
-        ({"test_features": torch.full((50, 6), torch.inf)}, "test features hold NaN or inf"),
-        ({"test_features": torch.ones(50, 5)}, "as many dimensions, got 6 and 5"),
-        ({"test_labels": torch.zeros(4, dtype=torch.int64)}, "each of the 50 samples"),
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"lr": 50.0, "weight_decay": 1.0, "epochs": 90}, r"diverged at lr=50\.0: try a lower"),
+        ({"test_features": torch.full((50, 6), torch.inf)}, "test features.*NaN.*inf"),
+        ({"test_features": torch.ones(50, 5)}, r"dimensions.*\b6 and 5"),
+        ({"test_labels": torch.zeros(4, dtype=torch.int64)}, r"labels.*\b50 samples"),
+        ({"epochs": 0}, r"epochs.*\b1\b.* 0\b"),
+        ({"batch_size": 0}, r"batch_size.*\b1\b.* 0\b"),
+        ({"lr": 50.0, "weight_decay": 1.0, "epochs": 90}, r"lr=50\.0\b.*lower"),
     ],
 )
 def test_errors(change: dict[str, object], message: str) -> None:

@@ -129,7 +129,7 @@ def test_the_only_sample_of_a_class_is_skipped_without_itself() -> None:
     features, labels = sign_features(0, 3), torch.tensor([0, 0, 1])
     found = retrieval(features, features, labels, labels, exclude_self=True)
     assert found.num_skipped == 1
-    with pytest.raises(ValueError, match="no query has a gallery item with the same label"):
+    with pytest.raises(ValueError, match="no query.*same label"):
         retrieval(features, features, torch.arange(3), torch.arange(3), exclude_self=True)
 
 
@@ -190,20 +190,20 @@ def test_inputs_are_left_alone() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"ks": (1, 0)}, r"ks must be at least 1, got \(1, 0\)"),
-        ({"query_labels": torch.tensor([7, 8, 9])}, "no query has a gallery item"),
+        ({"ks": (1, 0)}, r"ks must.*\b1\b.*\(1, 0\)"),
+        ({"query_labels": torch.tensor([7, 8, 9])}, "no query"),
         ({"query_labels": torch.tensor([0, 1])}, "query labels .*3 samples"),
-        ({"gallery_labels": torch.zeros(5)}, r"gallery labels must be integers.*torch\.float32"),
+        ({"gallery_labels": torch.zeros(5)}, r"gallery labels.*integers.*torch\.float32"),
         ({"gallery_features": torch.full((5, 8), torch.inf)}, "5 of 5 gallery features"),
-        ({"gallery_features": torch.ones(5, 7)}, "as many dimensions, got 8 and 7"),
-        ({"chunk_size": 0}, "chunk_size must be at least 1"),
+        ({"gallery_features": torch.ones(5, 7)}, r"dimensions.*\b8 and 7"),
+        ({"chunk_size": 0}, r"chunk_size.*\b1\b"),
         (
             {
                 "exclude_self": True,
                 "gallery_features": torch.ones(2, 8),
                 "gallery_labels": torch.tensor([0, 1]),
             },
-            "3 queries and only 2 gallery items",
+            r"3 queries.*\b2 gallery items",
         ),
     ],
 )
@@ -251,7 +251,7 @@ def test_recall_by_rank_errors() -> None:
     features, ranks = normal_features(0, 3), torch.ones(3, 3, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"\(3, 2\), got \(3, 3\)"):
         recall_by_rank(features, features[:2], ranks, worst_rank=1)
-    with pytest.raises(ValueError, match="ks must be at least 1"):
+    with pytest.raises(ValueError, match=r"ks must.*\b1\b"):
         recall_by_rank(features, features, ranks, worst_rank=1, ks=(0,))
-    with pytest.raises(ValueError, match="worst_rank must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"worst_rank.*\b1\b.* 0\b"):
         recall_by_rank(features, features, ranks, worst_rank=0)

@@ -83,16 +83,16 @@ def test_the_thinned_curve_keeps_its_shape(max_points: int, shift: float) -> Non
 def test_metric_errors() -> None:
     good = torch.tensor([0.0, 1.0])
     for function in (auroc, fpr_at_tpr, roc_curve):
-        with pytest.raises(ValueError, match=r"inlier_scores must be a non-empty vector.*\(0,\)"):
+        with pytest.raises(ValueError, match=r"inlier_scores.*non-empty.*\(0,\)"):
             function(torch.zeros(0), good)
         with pytest.raises(ValueError, match="1 of 2 outlier_scores are NaN"):
             function(good, torch.tensor([torch.nan, 1.0]))
         with pytest.raises(ValueError, match=r"outlier_scores must be.*\(2, 1\)"):
             function(good, good[:, None])
     for tpr in (0.0, 1.01):
-        with pytest.raises(ValueError, match="tpr must be above 0 and at most 1"):
+        with pytest.raises(ValueError, match=r"tpr.*\b0\b.*\b1\b"):
             fpr_at_tpr(good, good, tpr)
-    with pytest.raises(ValueError, match="max_points must be at least 2, got 1"):
+    with pytest.raises(ValueError, match=r"max_points.*\b2\b.* 1\b"):
         roc_curve(good, good, max_points=1)
     infinite = torch.tensor([torch.inf, 0.0])
     assert auroc(good, infinite) == (1 + 1 + 0.5 + 0) / 4

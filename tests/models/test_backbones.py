@@ -57,16 +57,16 @@ def test_a_module_of_your_own() -> None:
     backbone = as_backbone(module, InputSpec.images(size=2))
     assert backbone.module is module
     assert backbone.feature_dim == 7
-    with pytest.raises(ValueError, match=r"fails on colour images of 4 x 4 pixels"):
+    with pytest.raises(ValueError, match=r"fails.*\b4 x 4\b"):
         as_backbone(module, InputSpec.images(size=4))
-    with pytest.raises(ValueError, match=r"must give \(batch, features\), got \(1, 3, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"\(batch, features\).*\(1, 3, 4, 4\)"):
         as_backbone(nn.Identity(), InputSpec.images(size=4))
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("smal-resnet", "did you mean 'small-resnet'"),
+        ("smal-resnet", "did you mean.*'small-resnet'"),
         ("torchvision/resnet19", "Close: .*resnet18"),
         ("resnet", "Known: small-resnet"),
     ],

@@ -116,7 +116,7 @@ def test_images_are_normalised_as_for_the_evaluation(channels: int) -> None:
     "wrong", [pixels().float(), pixels(channels=1), pixels()[:, :, 1:], pixels()[0]]
 )
 def test_other_pixels_are_refused(wrong: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"pixels must be uint8 \(B, 3, 12, 12\), got "):
+    with pytest.raises(ValueError, match=r"uint8.*\(B, 3, 12, 12\)"):
         encoder().normalised(wrong)
 
 
@@ -148,7 +148,7 @@ def test_a_module_of_the_users_own(tmp_path: Path) -> None:
     module = mine()
     own = replace(encoder(), module=module, backbone=None, output_dim=6)
     save_exported(own, tmp_path)
-    with pytest.raises(RinceError, match=r"a module of your own.*load_exported\(.*backbone=\.\.\."):
+    with pytest.raises(RinceError, match=r"load_exported\(.*backbone=\.\.\."):
         load_exported(tmp_path)
     after = load_exported(tmp_path, mine())
     assert torch.equal(after.module[1].weight, module[1].weight)  # type: ignore[index]
@@ -160,14 +160,14 @@ def _change(folder: Path, **facts: object) -> None:
 
 
 def test_what_is_wrong_with_an_export_is_said(tmp_path: Path) -> None:
-    with pytest.raises(RinceError, match=r"is not an export: it holds no export\.json"):
+    with pytest.raises(RinceError, match=r"no export\.json"):
         load_exported(tmp_path)
     save_exported(encoder(), tmp_path)
     _change(tmp_path, backbone="small-resnet")
-    with pytest.raises(RinceError, match=r"safetensors comes from another architecture"):
+    with pytest.raises(RinceError, match="safetensors.*another architecture"):
         load_exported(tmp_path)
     _change(tmp_path, backbone="tiny-resnet", format=2, rince="9.0")
-    with pytest.raises(RinceError, match=r"format 2, written by rince 9\.0; this rince .* reads"):
+    with pytest.raises(RinceError, match=r"format 2\b.*rince 9\.0; this rince"):
         load_exported(tmp_path)
     _change(tmp_path, format=1, mean="black")
     with pytest.raises(RinceError, match=r"export\.json is damaged \(ValueError"):
@@ -181,7 +181,7 @@ def test_cut_short_weights(tmp_path: Path) -> None:
     save_exported(encoder(), tmp_path)
     file = tmp_path / WEIGHTS_FILE
     file.write_bytes(file.read_bytes()[:-8])
-    with pytest.raises(RinceError, match=r"cannot read .*safetensors, perhaps cut short"):
+    with pytest.raises(RinceError, match="cannot read.*safetensors.*cut short"):
         load_exported(tmp_path)
     file.unlink()
     with pytest.raises(RinceError, match=r"cannot read .*model\.safetensors"):
@@ -241,9 +241,9 @@ def test_onnx_gives_the_numbers_of_torch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "problem"),
     [
-        ("random", "gives other numbers than torch: they differ by"),
-        ("nan", "gives other numbers than torch: they differ by nan"),
-        ("one batch size", "cannot be written as ONNX"),
+        ("random", "other numbers"),
+        ("nan", r"other numbers.*\bnan\b"),
+        ("one batch size", "cannot.*ONNX"),
     ],
 )
 def test_onnx_that_is_wrong_is_refused(how: str, problem: str, tmp_path: Path) -> None:

@@ -64,16 +64,16 @@ def test_which_weights_are_trained(model: str, layers: int | None) -> None:
 
 
 def test_what_is_refused(model: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="text.layers must be between 0 and 2, .*; got 3"):
+    with pytest.raises(ValueError, match=r"text\.layers.*\b0 and 2\b.* 3"):
         text_backbone(model, 3)
-    with pytest.raises(ValueError, match="text.max_tokens must be at least 3"):
+    with pytest.raises(ValueError, match=r"text\.max_tokens.*\b3\b"):
         tokenise(model, TEXTS, 2)
-    with pytest.raises(RinceError, match="none could not be loaded"):
+    with pytest.raises(RinceError, match=r"/none\b"):
         text_backbone(str(tmp_path / "none"))
     static = library.sentence_transformer.modules.StaticEmbedding(
         library.SentenceTransformer(model, device="cpu").tokenizer.backend_tokenizer,
         embedding_dim=4,
     )
     library.SentenceTransformer(modules=[static], device="cpu").save(str(tmp_path / "static"))
-    with pytest.raises(RinceError, match="begins with StaticEmbedding, not with a transformer"):
+    with pytest.raises(RinceError, match="StaticEmbedding"):
         text_backbone(str(tmp_path / "static"))

@@ -39,7 +39,7 @@ def test_any_module_on_clips() -> None:
     assert as_backbone(own, InputSpec.clips(3, 2, 8)).feature_dim == 5
     flat = nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.Flatten())
     deep = nn.Sequential(nn.Conv3d(3, 5, 1), nn.BatchNorm3d(5), nn.Flatten())
-    with pytest.raises(ValueError, match=r"fails on .*clips of 4.*\n?.*small-resnet3d"):
+    with pytest.raises(ValueError, match=r"fails.*clips of 4\b.*\n?.*small-resnet3d"):
         as_backbone(flat, InputSpec.clips(3, 4, 8))
-    with pytest.raises(ValueError, match=r"fails on .*images of 8 x 8"):
+    with pytest.raises(ValueError, match="fails.*images of 8 x 8"):
         as_backbone(deep, InputSpec.images(size=8))

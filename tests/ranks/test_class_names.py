@@ -94,7 +94,7 @@ def test_distances_are_the_shortest_paths(small_wordnet: Path) -> None:
 
 def test_the_senses_that_are_nearest_count(small_wordnet: Path) -> None:
     classes = ["crane", "Stork", "digger", "king_penguin", "unicorn", "ghost"]
-    with pytest.warns(RinceWarning, match="WordNet does not have 1 of 6 classes.*: unicorn"):
+    with pytest.warns(RinceWarning, match=r"WordNet.*\b1 of 6\b.*unicorn"):
         found = name_scores_by_wordnet(classes, small_wordnet)
     assert found.classes == tuple(classes)
     by_hand = [
@@ -173,7 +173,7 @@ def test_wordnet_that_is_not_there(tmp_path: Path, small_wordnet: Path,
                                    monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     with pytest.raises(RinceError, match=r"apt-get install wordnet-base.*WNSEARCHDIR"):
         WordNetNouns(tmp_path)
-    with pytest.raises(RinceError, match="WordNet has none of these classes: qqq"):
+    with pytest.raises(RinceError, match="WordNet.*none.*qqq"):
         name_scores_by_wordnet(["qqq"], small_wordnet)
     monkeypatch.setenv("WNSEARCHDIR", str(small_wordnet))
     assert WordNetNouns().folder == small_wordnet
@@ -263,7 +263,7 @@ def test_text_scores_know_the_superclasses(text_scores: Similarity) -> None:
 def test_a_text_model_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sentence_transformers", reason="it belongs to the extra rince[text]")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(RinceError, match=r"the text model .*/none could not be loaded"):
+    with pytest.raises(RinceError, match=r"text model.*/none\b"):
         name_scores_by_text(["cat"], str(tmp_path / "none"))
 
 

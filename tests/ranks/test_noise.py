@@ -71,7 +71,7 @@ def test_moves_in_ragged_trees() -> None:
 
 @pytest.mark.parametrize("paths", [[("a",), ("b",)], [("g", "a"), ("g", "b")]])
 def test_nowhere_to_move(paths: list[tuple[str, ...]]) -> None:
-    with pytest.raises(ValueError, match="no other superclass to move"):
+    with pytest.raises(ValueError, match="no other superclass"):
         move_classes(Taxonomy(paths), 0.5, 0)
 
 
@@ -122,12 +122,12 @@ def test_forgotten_pairs(size: int, share: float, seed: int) -> None:
 def test_what_cannot_be() -> None:
     similarity = Similarity.from_matrix([[1.0]], ["a"])
     for share in (-0.1, 1.1):
-        with pytest.raises(ValueError, match=r"share must lie in \[0, 1\], got"):
+        with pytest.raises(ValueError, match=r"share.*\[0, 1\].* -?\d\.1"):
             move_classes(CIFAR, share, 0)
-        with pytest.raises(ValueError, match=r"share must lie in \[0, 1\], got"):
+        with pytest.raises(ValueError, match=r"share.*\[0, 1\].* -?\d\.1"):
             forget_ranks(CIFAR.table, share, 0)
     for sd in (-1.0, math.inf, math.nan):
-        with pytest.raises(ValueError, match="sd must be finite and at least 0"):
+        with pytest.raises(ValueError, match=r"sd.*finite.*\b0\b"):
             noisy_scores(similarity, sd, 0)
     with pytest.raises(ValueError, match="must be"):
         forget_ranks(torch.ones(2, 3), 0.1, 0)

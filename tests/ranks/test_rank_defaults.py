@@ -26,7 +26,7 @@ DEFAULTS = {
     "TableRanks": PLAIN,
     "Taxonomy.describe": {"batch_size": 256},
     "Taxonomy.ranks": PLAIN,
-    "Taxonomy.same_group": {"ignore_self": False},
+    "Taxonomy.same_group": {"ignore_self": False, "validate": True},
     "TimeRanks": {"near": (10.0,), "shots": False},
     "TimeRanks.describe": {"batch_size": 256},
     "TimeRanks.ranks": {"ignore_overlaps": False, **PLAIN},

@@ -37,7 +37,7 @@ def test_float32_keeps_its_side_of_a_threshold_in_csv(tmp_path: Path) -> None:
 
 def test_npy_with_names_beside_it(tmp_path: Path) -> None:
     np.save(tmp_path / "s.npy", SCORES.numpy())
-    with pytest.raises(RinceError, match=r"there is no .*s.json: write it, a JSON list"):
+    with pytest.raises(RinceError, match=r"no .*/s\.json\b.*JSON list"):
         Similarity.from_file(tmp_path / "s.npy")
     (tmp_path / "s.json").write_text(json.dumps(NAMES), encoding="utf-8")
     _same(Similarity.from_file(tmp_path / "s.npy"))
@@ -57,10 +57,10 @@ def test_parquet_of_a_data_frame(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table(table), tmp_path / "s.parquet")
     _same(Similarity.from_file(tmp_path / "s.parquet"))
     parquet.write_table(pyarrow.table({"a": [1.0]}), tmp_path / "t.parquet")
-    with pytest.raises(RinceError, match="one column of text, the names of the rows"):
+    with pytest.raises(RinceError, match="one column of text"):
         Similarity.from_file(tmp_path / "t.parquet")
     (tmp_path / "u.parquet").write_bytes(b"PAR1 and nothing else")
-    with pytest.raises(RinceError, match=r"cannot read the scores in .*u.parquet"):
+    with pytest.raises(RinceError, match=r"scores.*u\.parquet"):
         Similarity.from_file(tmp_path / "u.parquet")
 
 
@@ -74,18 +74,18 @@ def test_rows_in_another_order_are_matched_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected a header row of class names"),
-        ("x,a,b\n", "expected a header row of class names"),
-        ("x,a,b\na,1,2\nb,1\n", "line 3: 2 cells, but the header has 3"),
+        ("", "header row"),
+        ("x,a,b\n", "header row"),
+        ("x,a,b\na,1,2\nb,1\n", r"line 3\b.*\b2\b.*header.*\b3\b"),
         (
             "x,a,b\na,one,2\nb,1,two\n",
-            "line 2: 'one' is not a number; line 3: 'two' is not a number",
+            r"line 2\b.*'one'.*; line 3\b.*'two'",
         ),
-        ("x;a;b\na;1;0,5\nb;1;1\n", "line 2: '0,5' is not a number"),
-        ("x,a,b\na,1,2\nc,1,2\n", "c is only among the rows; b is only among the columns"),
-        ("x,a,a\na,1,2\nb,1,2\n", "column names occur twice: a"),
-        ("x,a,b\na,1,2\na,1,2\n", "row names occur twice: a"),
-        ("x,a,b\na,1,inf\nb,1,2\n", "scores must be finite"),
+        ("x;a;b\na;1;0,5\nb;1;1\n", r"line 2\b.*'0,5'"),
+        ("x,a,b\na,1,2\nc,1,2\n", r"\bc\b.*rows.*\bb\b.*columns"),
+        ("x,a,a\na,1,2\nb,1,2\n", "column.*twice: a"),
+        ("x,a,b\na,1,2\na,1,2\n", "row.*twice: a"),
+        ("x,a,b\na,1,inf\nb,1,2\n", "scores.*finite"),
         ('x,"a\n', "line 1: a quote"),
     ],
 )
@@ -98,31 +98,31 @@ def test_a_table_that_cannot_be(tmp_path: Path, text: str, message: str) -> None
 
 
 def test_files_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(RinceError, match=r"ends in .csv, .npy, .parquet"):
+    with pytest.raises(RinceError, match=r"\.csv.*\.npy.*\.parquet"):
         Similarity.from_file(tmp_path / "s.xlsx")
     with pytest.raises(RinceError, match="No such file"):
         Similarity.from_file(tmp_path / "s.csv")
     (tmp_path / "s.csv").write_bytes(b"x,a\na,\xff\n")
-    with pytest.raises(RinceError, match="cannot read the scores"):
+    with pytest.raises(RinceError, match=r"s\.csv.*line 2\b.*UTF-8.*0xff"):
         Similarity.from_file(tmp_path / "s.csv")
-    with pytest.raises(RinceError, match="carries its own names"):
+    with pytest.raises(RinceError, match=r"own names.*names='names\.json'"):
         Similarity.from_file(tmp_path / "s.csv", "names.json")
     (tmp_path / "s.json").write_text('{"a": 1}')
     for content in (b"", b"\x93NUMPY and no more"):
         (tmp_path / "s.npy").write_bytes(content)
-        with pytest.raises(RinceError, match="cannot read the scores"):
+        with pytest.raises(RinceError, match=r"cannot read.*s\.npy"):
             Similarity.from_file(tmp_path / "s.npy")
     np.save(tmp_path / "s.npy", np.ones((1, 1)))
-    with pytest.raises(RinceError, match="must hold a JSON list of names"):
+    with pytest.raises(RinceError, match="JSON list of names"):
         Similarity.from_file(tmp_path / "s.npy")
     (tmp_path / "s.json").write_text("[")
     with pytest.raises(RinceError, match="is not JSON"):
         Similarity.from_file(tmp_path / "s.npy")
     (tmp_path / "s.json").write_text('["a", "b"]')
-    with pytest.raises(RinceError, match=r"must have shape \(2, 2\), got \(1, 1\)"):
+    with pytest.raises(RinceError, match=r"\(2, 2\).*\(1, 1\)"):
         Similarity.from_file(tmp_path / "s.npy")
     np.save(tmp_path / "s.npy", np.array([["a"]]))
-    with pytest.raises(RinceError, match="expected one array of numbers, got <U1"):
+    with pytest.raises(RinceError, match="array of numbers.*<U1"):
         Similarity.from_file(tmp_path / "s.npy")
 
 

@@ -79,9 +79,9 @@ def test_quantiles_of_a_sample_are_thresholds_for_any_batch() -> None:
     found = ScoreRanks.from_quantiles(sample, [0.99, 0.9])
     assert found.thresholds == (99, 90)
     assert found.ranks(torch.tensor([[100.0, 99, 98, 90, 89]])).matrix.tolist() == [[1, 1, 2, 2, 0]]
-    with pytest.raises(ValueError, match="fall from rank 1 on"):
+    with pytest.raises(ValueError, match=r"fall.*rank 1\b"):
         ScoreRanks.from_quantiles(sample, [0.9, 0.99])
-    with pytest.raises(ValueError, match="fall on the scores"):
+    with pytest.raises(ValueError, match="fall.*scores"):
         ScoreRanks.from_quantiles(torch.ones(5), [0.9, 0.5])
     with pytest.raises(ValueError, match="no score"):
         ScoreRanks.from_quantiles(torch.full((3,), math.nan), [0.5])
@@ -91,13 +91,13 @@ def test_quantiles_of_a_sample_are_thresholds_for_any_batch() -> None:
     "wrong", [[], [1, 1], [1, 2], [math.nan], [math.inf, 0], range(0, -200, -1)]
 )
 def test_what_is_refused(wrong: Any) -> None:
-    with pytest.raises(ValueError, match="thresholds must be 1 to 127 finite numbers that fall"):
+    with pytest.raises(ValueError, match=r"thresholds.*\b1 to 127\b.*finite.*fall"):
         ScoreRanks(wrong)
-    with pytest.raises(ValueError, match="grades must be 1 to 127 finite numbers that fall"):
+    with pytest.raises(ValueError, match=r"grades.*\b1 to 127\b.*finite.*fall"):
         Relevance(grades=wrong)
-    with pytest.raises(ValueError, match=r"scores must be \(queries, keys\), got \(3,\)"):
+    with pytest.raises(ValueError, match=r"scores.*\(queries, keys\).*\(3,\)"):
         ScoreRanks([1]).ranks(torch.ones(3))
-    with pytest.raises(ValueError, match="first keys are the queries, but there are 3 queries"):
+    with pytest.raises(ValueError, match=r"\b3 queries.*\b2\b"):
         ScoreRanks([1]).ranks(torch.ones(3, 2), ignore_self=True)
 
 
@@ -149,7 +149,7 @@ def test_overlap_of_labels_that_are_not_all_known(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("wrong", [2.0, -0.5, math.inf])
 def test_labels_that_are_no_indicators(wrong: float) -> None:
-    with pytest.raises(ValueError, match=f"key labels must be 0, 1, .*got {wrong:g}"):
+    with pytest.raises(ValueError, match=f"key labels.*0, 1, .* {wrong:g}"):
         label_overlap(torch.eye(2), torch.tensor([[0, wrong]]))
 
 
@@ -197,13 +197,13 @@ def test_graph_closeness(edges: list[tuple[int, int]], queries: list[int], max_h
 
 def test_what_measures_refuse() -> None:
     nodes = torch.arange(2)
-    with pytest.raises(ValueError, match="max_hops must be at least 1"):
+    with pytest.raises(ValueError, match=r"max_hops.*\b1\b"):
         graph_closeness(torch.zeros(2, 1).long(), 2, nodes, nodes, 0)
-    with pytest.raises(ValueError, match=r"edges must be \(2, number of edges\), got \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"edges.*\(2, .*\(1, 2\)"):
         graph_closeness(torch.zeros(1, 2).long(), 2, nodes, nodes, 1)
-    with pytest.raises(ValueError, match=r"key_nodes must name nodes in \[0, 2\)"):
+    with pytest.raises(ValueError, match=r"key_nodes.*\[0, 2\)"):
         graph_closeness(torch.zeros(2, 1).long(), 2, nodes, nodes + 1, 1)
-    with pytest.raises(ValueError, match="as many targets on both sides"):
+    with pytest.raises(ValueError, match="targets.*sides"):
         target_closeness(torch.zeros(3, 2), torch.zeros(3))
     with pytest.raises(ValueError, match="indicators"):
         label_overlap(torch.zeros(3), torch.zeros(3, 1))

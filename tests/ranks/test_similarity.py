@@ -93,12 +93,12 @@ def test_quantiles(rows: list[list[float | None]], quantiles: list[float]) -> No
     )
     similarity = _similarity(rows)
     if not scores:
-        with pytest.raises(ValueError, match="no score of two different classes"):
+        with pytest.raises(ValueError, match="no score of two"):
             similarity.by_quantiles(quantiles)
         return
     cuts = [scores[math.floor(q * (len(scores) - 1))] for q in quantiles]
     if len(set(cuts)) < len(cuts):
-        with pytest.raises(ValueError, match="fall on the scores .* would be empty"):
+        with pytest.raises(ValueError, match="fall.*scores.*empty"):
             similarity.by_quantiles(quantiles)
         return
     found = similarity.by_quantiles(quantiles)
@@ -212,12 +212,12 @@ def test_a_class_without_scores_is_named_with_its_neighbour(animals: Similarity)
 @pytest.mark.parametrize(
     ("scores", "names", "message"),
     [
-        ([[1.0, 0.0]], ["a", "b"], r"must have shape \(2, 2\), got \(1, 2\)"),
-        ([[1.0]], ["a", "b"], r"must have shape \(2, 2\), got \(1, 1\)"),
+        ([[1.0, 0.0]], ["a", "b"], r"\(2, 2\).*\(1, 2\)"),
+        ([[1.0]], ["a", "b"], r"\(2, 2\).*\(1, 1\)"),
         ([[1.0, math.inf], [0.0, 1.0]], ["a", "b"], "finite, or NaN"),
         ([[1.0, 0.0], [0.0, 1.0]], ["a", "a"], "given twice: a"),
         ([[1.0, 0.0], [0.0, 1.0]], ["a", " "], "not empty, got ' '"),
-        (np.zeros((0, 0)), [], "at least one class"),
+        (np.zeros((0, 0)), [], "one class"),
     ],
 )
 def test_a_matrix_that_cannot_be(scores: object, names: list[str], message: str) -> None:
@@ -227,17 +227,17 @@ def test_a_matrix_that_cannot_be(scores: object, names: list[str], message: str)
 
 def test_rules_that_cannot_be(animals: Similarity) -> None:
     for cuts in ([0.4, 0.8], [0.5, 0.5], [NAN], [math.inf, 0.1]):
-        with pytest.raises(ValueError, match="thresholds must be finite and fall"):
+        with pytest.raises(ValueError, match="thresholds.*finite.*fall"):
             animals.by_thresholds(cuts)
     for quantiles in ([0.5, 0.9], [1.1], [-0.1]):
-        with pytest.raises(ValueError, match=r"quantiles must lie in \[0, 1\] and fall"):
+        with pytest.raises(ValueError, match=r"quantiles.*\[0, 1\].*fall"):
             animals.by_quantiles(quantiles)
     with pytest.raises(ValueError, match=r"at least 1, got 2, 0"):
         animals.by_top_k([2, 0])
     for rule in (animals.by_thresholds, animals.by_quantiles, animals.by_top_k):
-        with pytest.raises(ValueError, match="one number for each rank from 2 on, 1 to 126"):
+        with pytest.raises(ValueError, match=r"from 2\b.*\b1 to 126\b"):
             rule([])
-        with pytest.raises(ValueError, match="'ignore' or 'negative', got 'drop'"):
+        with pytest.raises(ValueError, match="'ignore'.*'negative'.*'drop'"):
             rule([1], missing="drop")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"must have shape \(5, 5\)"):
         ClassRanks(animals.classes, torch.ones(4, 4, dtype=torch.int8), 1)
@@ -325,11 +325,11 @@ def test_pairs_on_which_a_tree_disagrees(animals: Similarity) -> None:
 
 
 def test_likely_mistakes_are_said(animals: Similarity) -> None:
-    assert any("no two classes have rank 2" in w for w in
+    assert any("have rank 2" in w for w in
                animals.by_thresholds([2.0, 0.5]).describe().warnings)  # fmt: skip
-    assert any("no two classes are negatives" in w for w in
+    assert any("are negatives" in w for w in
                animals.by_thresholds([-1.0]).describe().warnings)  # fmt: skip
-    assert any("holds 0.48 keys of rank 2" in w for w in
+    assert any("0.48 keys of rank 2" in w for w in
                animals.by_thresholds([0.8]).describe(batch_size=5).warnings)  # fmt: skip
     assert animals.by_thresholds([0.4]).describe().warnings == ()
 
@@ -337,7 +337,7 @@ def test_likely_mistakes_are_said(animals: Similarity) -> None:
 def test_no_score_at_all_is_no_crash() -> None:
     found = Similarity.from_matrix([[1, NAN], [NAN, 1]], ["a", "b"]).by_top_k([1])
     assert found.table.tolist() == [[1, -1], [-1, 1]]
-    assert "no two classes have a score" in str(found.describe())
+    assert "have a score" in str(found.describe())
     alone: SimilarityRanks = Similarity.from_matrix([[1.0]], ["a"]).by_thresholds([0.5])
     assert alone.table.tolist() == [[1]]
     assert alone.describe().pairs == (0, 0, 0, 0)

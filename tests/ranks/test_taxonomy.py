@@ -212,9 +212,9 @@ def test_ranks_keep_self_by_default() -> None:
 @pytest.mark.parametrize("bad", [8, -1])
 def test_label_out_of_range(bad: int) -> None:
     tree, good = Taxonomy(RAGGED), torch.tensor([0, 7])
-    with pytest.raises(ValueError, match=rf"query_labels must lie in \[0, 8\).*hold {bad}"):
+    with pytest.raises(ValueError, match=rf"query_labels.*\[0, 8\).* {bad}\b"):
         tree.ranks(torch.tensor([0, bad]), good)
-    with pytest.raises(ValueError, match=rf"key_labels must lie in \[0, 8\).*hold {bad}"):
+    with pytest.raises(ValueError, match=rf"key_labels.*\[0, 8\).* {bad}\b"):
         tree.ranks(good, torch.tensor([bad, 1]))
 
 
@@ -241,11 +241,11 @@ def test_frozen() -> None:
 def test_index_and_did_you_mean() -> None:
     tree = Taxonomy(RAGGED)
     assert [tree.index(name) for name in tree.classes] == list(range(8))
-    with pytest.raises(ValueError, match=r"unknown class 'huskie'; did you mean 'husky'\?"):
+    with pytest.raises(ValueError, match="unknown.*'huskie'.*'husky'"):
         tree.index("huskie")
-    with pytest.raises(ValueError, match=r"unknown class '1234'; the 8 classes are husky, boat"):
+    with pytest.raises(ValueError, match=r"unknown.*'1234'.*\b8\b.*husky, boat"):
         tree.index("1234")
-    with pytest.raises(ValueError, match="'dog' is a group, not a class"):
+    with pytest.raises(ValueError, match="'dog' is a group"):
         tree.index("dog")
 
 
@@ -398,15 +398,15 @@ def test_deepest_allowed_path_fits_int8() -> None:
 @pytest.mark.parametrize(
     ("tree", "message"),
     [
-        ({}, "the tree holds no class"),
-        ({"a": {"b": []}}, "group 'a/b' holds no class"),
-        ({"a": ["x"], "b": {}}, "group 'b' holds no class"),
-        ({"a": ["x", None]}, "group 'a' must hold a dict of groups or a list.*got None"),
-        ({"husky": "dog"}, "group 'husky' must hold.*got 'dog'.*from_parents"),
+        ({}, "tree holds no class"),
+        ({"a": {"b": []}}, "group 'a/b'.*no class"),
+        ({"a": ["x"], "b": {}}, "group 'b'.*no class"),
+        ({"a": ["x", None]}, "'a'.*dict.*list.*None"),
+        ({"husky": "dog"}, "'husky'.*'dog'.*from_parents"),
         ({"a": ["x", "x"]}, "'a/x' is given twice"),
         ({"a": ["x", ["y"], {"b": [["x"], "x"]}]}, "'a/b/x' is given twice"),
-        ({"a": ["x", ""]}, "names must be strings that are not empty"),
-        ({"a": ["b", {"b": ["x"]}]}, "'a/b' is both a class and a group"),
+        ({"a": ["x", ""]}, "names.*empty"),
+        ({"a": ["b", {"b": ["x"]}]}, "'a/b'.*class.*group"),
     ],
 )
 def test_bad_dicts(tree: Any, message: str) -> None:
@@ -417,21 +417,21 @@ def test_bad_dicts(tree: Any, message: str) -> None:
 def test_dict_that_holds_itself() -> None:
     loop: dict[str, Any] = {}
     loop["a"] = loop
-    with pytest.raises(ValueError, match="nested more than 127 deep"):
+    with pytest.raises(ValueError, match="nested.*127"):
         Taxonomy.from_dict(loop)
 
 
 @pytest.mark.parametrize(
     ("edges", "message"),
     [
-        ({}, "at least one class"),
+        ({}, "one class"),
         ({"a": "a"}, "cycle: a -> a$"),
         ({"x": "a", "a": "b", "b": "c", "c": "a"}, "cycle: a -> b -> c -> a$"),
         ({"x": "dog", "a": "b", "b": "a"}, "cycle: a -> b -> a$"),  # no class below it
-        ([("x", "dog"), ("x", "pet")], "'x' has two parents, 'dog' and 'pet'"),
+        ([("x", "dog"), ("x", "pet")], "'x'.*parents.*'dog'.*'pet'"),
         (
             [("x", "dog"), ("dog", None), ("dog", "pet")],
-            "'dog' has two parents, no group and 'pet'",
+            "'dog'.*parents.*no group.*'pet'",
         ),
         ({"x": ""}, "not empty"),
     ],
@@ -444,16 +444,16 @@ def test_bad_parents(edges: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the table is empty"),
-        ("\n\n", "the table is empty"),
-        ("class,superclass\n", "at least one class"),
-        ("name,superclass\nx,a\n", r"no column 'class'; the columns are name, superclass.*levels="),
-        ("class,a\nx,p\n,p\n", "line 3: the column 'class' is empty"),
-        ("class,a\nx,p,q\n", "line 2: 3 cells, but the header has 2 columns"),
-        ("class,a\nx,p\ny,p\n\nx,p\n", r"'p/x' is given twice \(line 2 and line 5\)"),
-        ("class,a\nx,1\ny,1.0\n", "line 2 and line 3: '1' and '1.0' look like one name"),
-        ("class,a\nx,p\np,\n", "line 3: 'p' is both a class and a group"),
-        ("class,a,a\nx,p,q\n", "column 'a' is there twice"),
+        ("", "table is empty"),
+        ("\n\n", "table is empty"),
+        ("class,superclass\n", "one class"),
+        ("name,superclass\nx,a\n", "'class'.*name, superclass.*levels="),
+        ("class,a\nx,p\n,p\n", "line 3.*'class'.*empty"),
+        ("class,a\nx,p,q\n", r"line 2.*\b3\b.*header.*\b2\b"),
+        ("class,a\nx,p\ny,p\n\nx,p\n", "'p/x'.*twice.*line 2.*line 5"),
+        ("class,a\nx,1\ny,1.0\n", r"line 2.*line 3.*'1'.*'1\.0'"),
+        ("class,a\nx,p\np,\n", "line 3.*'p'.*class.*group"),
+        ("class,a,a\nx,p,q\n", "'a'.*twice"),
     ],
 )
 def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
@@ -466,7 +466,7 @@ def test_bad_csv(tmp_path: Path, text: str, message: str) -> None:
 def test_all_rows_that_are_too_long_are_named(tmp_path: Path) -> None:
     file = tmp_path / "tree.csv"
     file.write_text("class,a\nx,p,q\ny\nz,p,q,r\n")
-    with pytest.raises(RinceError, match="2 bad rows: line 2: 3 cells.*; line 4: 4 cells"):
+    with pytest.raises(RinceError, match=r"\b2 bad rows.*line 2: 3\b.*line 4: 4\b"):
         Taxonomy.from_csv(file)
 
 
@@ -497,7 +497,7 @@ def test_names_under_several_parents(tmp_path: Path) -> None:
     for label, path in enumerate(paths):
         assert tree.index("/".join(path)) == tree.index(tree.classes[label]) == label
     assert Taxonomy(json.loads(json.dumps(tree.paths))) == tree
-    with pytest.raises(ValueError, match=r"2 classes are called 'shirts': say men/shirts, women/"):
+    with pytest.raises(ValueError, match=r"\b2\b.*'shirts'.*men/shirts, women/"):
         Taxonomy(paths[:3]).index("shirts")
     assert Taxonomy.from_dict({"men": ["shirts", "ties"], "women": ["shirts"]}).paths == paths[:3]
     file = tmp_path / "t.csv"
@@ -550,7 +550,7 @@ def test_index_of_many() -> None:
     assert tree.index([("cat", "manx"), ("dog", "pug")]).tolist() == [2, 1]
     with pytest.raises(ValueError, match="unknown class 'poodle'"):
         tree.index(["pug", "poodle"])
-    with pytest.raises(ValueError, match="row 1: a label is missing"):
+    with pytest.raises(ValueError, match=r"row 1\b.*missing"):
         tree.index(pd.Series(["pug", None]))
 
 
@@ -583,9 +583,9 @@ def test_aligned_to() -> None:
     tree = Taxonomy.from_dict({"dog": ["pug", "husky"], "cat": ["manx"]})
     assert tree.aligned_to(["husky", "manx", "pug"]).classes == ("husky", "manx", "pug")
     assert tree.aligned_to(["cat/manx"]).paths == (("cat", "manx"),)
-    with pytest.raises(ValueError, match="unknown class 'cat'|'cat' is a group"):
+    with pytest.raises(ValueError, match="unknown.*'cat'|'cat'.*group"):
         tree.aligned_to(["cat", "dog"])  # what ImageFolder finds in nested folders
-    with pytest.raises(ValueError, match="pug: classes that are named twice"):
+    with pytest.raises(ValueError, match="pug:.*twice"):
         tree.aligned_to(["pug", "dog/pug"])
 
 
@@ -600,7 +600,7 @@ def test_labels_of_any_type_have_ranks() -> None:
     ]
     for query, key in sides:
         assert tree.ranks(query, key).tile(ALL, ALL).tolist() == expected
-    with pytest.raises(ValueError, match="query labels must be integers, got .*float"):
+    with pytest.raises(ValueError, match="query labels.*float"):
         tree.ranks([0.5], [0])
 
 
@@ -610,7 +610,7 @@ def test_csv_levels(tmp_path: Path) -> None:
     assert Taxonomy.from_csv(file, levels=("class", "b")).paths == (("q", "x"),)
     bad: list[tuple[Any, str]] = [
         (("class", "kingdom"), "no column 'kingdom'; the columns are class, a, b"),
-        (("class", "a", "a"), "column 'a' is there twice"),
+        (("class", "a", "a"), "'a'.*twice in levels"),
         ((), "names no column"),
         ("class", "levels must be a list of column names"),
     ]
@@ -618,7 +618,7 @@ def test_csv_levels(tmp_path: Path) -> None:
         with pytest.raises(RinceError, match=message):
             Taxonomy.from_csv(file, levels=levels)
     file.write_text("class,a,a\nx,p,q\n")  # which of the two would be meant?
-    with pytest.raises(RinceError, match="column 'a' is there twice"):
+    with pytest.raises(RinceError, match="'a'.*twice"):
         Taxonomy.from_csv(file, levels=("class", "a"))
 
 
@@ -629,10 +629,10 @@ def test_a_class_named_like_its_own_group_is_no_cycle(tmp_path: Path) -> None:
 
 
 def test_csv_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(RinceError, match=r"cannot read the class table .*missing\.csv"):
+    with pytest.raises(RinceError, match=r"class table.*missing\.csv"):
         Taxonomy.from_csv(tmp_path / "missing.csv")
     (tmp_path / "latin.csv").write_bytes("class,a\ncaf\u00e9,b\n".encode("latin-1"))
-    with pytest.raises(RinceError, match=r"cannot read the class table .*latin\.csv"):
+    with pytest.raises(RinceError, match=r"class table.*latin\.csv.*line 2\b.*UTF-8"):
         Taxonomy.from_csv(tmp_path / "latin.csv")
 
 
@@ -661,11 +661,11 @@ def _looks_the_same(root: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (_empty_class, "animal/wolf is empty; a class folder needs at least one image"),
-        (_no_image, "animal/wolf holds no image, but 1 ."),
+        (_empty_class, "animal/wolf is empty.*one image"),
+        (_no_image, r"animal/wolf.*no image.* 1 \."),
         (_only_hidden, "tool/saw2 is empty"),
-        (_mixed, r"animal/dog holds both images \(stray.jpg\) and folders \(husky, malamute\)"),
-        (_looks_the_same, r"dog/husky and .*dog/husky\u200b: .* look like one name"),
+        (_mixed, r"animal/dog.*stray\.jpg.*husky, malamute"),
+        (_looks_the_same, r"dog/husky .*dog/husky\u200b:.*one name"),
     ],
 )
 def test_bad_folders(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
@@ -677,12 +677,12 @@ def test_bad_folders(tmp_path: Path, spoil: Callable[[Path], None], message: str
 
 
 def test_bad_root_folders(tmp_path: Path) -> None:
-    with pytest.raises(RinceError, match="missing is not a folder"):
+    with pytest.raises(RinceError, match="missing.*not a folder"):
         Taxonomy.from_folders(tmp_path / "missing")
     with pytest.raises(RinceError, match="is empty"):
         Taxonomy.from_folders(tmp_path)
     (tmp_path / "a.jpg").touch()
-    with pytest.raises(RinceError, match="images lie directly in"):
+    with pytest.raises(RinceError, match="images.*directly"):
         Taxonomy.from_folders(tmp_path)
 
 
@@ -695,7 +695,7 @@ def test_splits_inside_the_root_get_a_hint(tmp_path: Path) -> None:
 def test_link_loop_ends(tmp_path: Path) -> None:
     write_folders(tmp_path, [("tool", "saw")])
     os.symlink(tmp_path / "tool", tmp_path / "tool" / "again")
-    with pytest.raises(RinceError, match=r"cannot read .*/tool/again/again|nested more than 127"):
+    with pytest.raises(RinceError, match="cannot read.*/tool/again/again|nested.*127"):
         Taxonomy.from_folders(tmp_path)
 
 
@@ -840,27 +840,29 @@ def test_summary_warnings() -> None:
         return "; ".join(summary.warnings)
 
     assert Taxonomy.cifar100().describe(512).warnings == ()
-    assert "nothing can be learned" in warnings([("a", "x")])
-    assert "nothing can be learned" not in warnings([("x",), ("y",)])
+    assert "learned" in warnings([("a", "x")])
+    assert "learned" not in warnings([("x",), ("y",)])
     assert "only rank 1" in warnings([("x",), ("y",)])
-    assert "no two classes are negatives" in warnings([("a", "x"), ("a", "y")])
-    assert "no two classes are negatives" not in warnings(RAGGED)
+    assert "are negatives" in warnings([("a", "x"), ("a", "y")])
+    assert "are negatives" not in warnings(RAGGED)
     skipped = warnings([("a", "b", "x"), ("a", "y"), ("c",)])
-    assert "no two classes have rank 2" in skipped
+    assert "have rank 2" in skipped
     assert "rank 3" not in skipped
     few = warnings(Taxonomy.cifar100().paths, batch=11)
-    assert "batch of 11 holds 0.4 keys of rank 2" in few  # 10 others, 4 in 100 of them siblings
+    assert re.search(
+        r"batch of 11\b.*\b0\.4 keys of rank 2", few
+    )  # 10 others, 4 in 100 of them siblings
     assert "classes without items (1): y" in warnings([("x",), ("y",)], 2, [5, 0])
 
 
 def test_describe_refuses() -> None:
     tree = Taxonomy([("x",), ("y",)])
     for counts in ([1], [1, 2, 3], [3, -1], [[1, 2], [3, 4]]):
-        with pytest.raises(ValueError, match="counts must be one number of items for each"):
+        with pytest.raises(ValueError, match="counts.*number.*each"):
             tree.describe(2, counts)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="counts sum to 5 items: too few for a batch of 6"):
+    with pytest.raises(ValueError, match=r"counts.*\b5\b.*batch of 6\b"):
         tree.describe(6, [2, 3])
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"batch_size.*\b1\b.*\b0\b"):
         tree.describe(0)
     assert tree.describe(5, [2, 3]).expected == pytest.approx(
         [4 * (2 * 1 + 3 * 2) / (5 * 4), 4 * (2 * 3 + 3 * 2) / (5 * 4)]

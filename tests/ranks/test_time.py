@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from fractions import Fraction
 from typing import Any
 
@@ -145,11 +146,11 @@ def test_describe_in_words() -> None:
     text = str(TimeRanks([5], shots=True).describe(items, 3))
     assert "items: 3, videos: 2, ranks: 3" in text
     assert "same shot or up to 5 s apart" in text
-    assert "no two items have rank 2" in text
-    assert "a random batch of 3 holds 0.67 keys of rank 3 per item" in text
+    assert "have rank 2" in text
+    assert re.search(r"batch of 3\b.*\b0\.67 keys of rank 3\b", text)
     alone = TimeRanks([0.5]).describe(TimeRanks.items([0, 0], [0, 9], [1, 10]), 2)
-    assert "there are no negatives" in alone.warnings[0]
-    with pytest.raises(ValueError, match="a batch of 3 cannot be drawn from 2 items"):
+    assert "no negatives" in alone.warnings[0]
+    with pytest.raises(ValueError, match=r"batch of 3\b.*\b2 items"):
         TimeRanks().describe(TimeRanks.items([0, 0], [0, 9], [1, 10]), 3)
 
 
@@ -197,19 +198,19 @@ def test_the_ids_and_times_that_are_kept() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"start": [0, math.nan]}, r"item 1 has a start outside \[0, 2\^32\): start nan"),
-        ({"start": [-1, -2]}, r"item 0 \(and 1 more\) has a start outside \[0, 2\^32\): start -1"),
-        ({"end": [1, math.inf]}, "item 1 has a end outside"),
-        ({"start": [0, 5]}, "item 1 ends before it starts: start 5, end 1, length 0"),
-        ({"length": [1, 0.5]}, "item 1 ends after its video does: start 0, end 1, length 0.5"),
-        ({"shot": [0, -2]}, r"item 1 has a shot below -1 \(unknown\): shot -2"),
-        ({"video": [0.5, 1]}, "video must be integers, got .*float64"),
-        ({"video": [True, False]}, "video must be integers, got .*bool"),
-        ({"video": [[0], [1]]}, r"video must be a vector of integers, one per item, got shape \(2"),
-        ({"start": [0]}, "start has 1 items, but video has 2"),
+        ({"start": [0, math.nan]}, r"item 1\b.*start.*\[0, 2\^32\).*nan"),
+        ({"start": [-1, -2]}, r"item 0\b.*\b1 more.*start.*\[0, 2\^32\).*-1"),
+        ({"end": [1, math.inf]}, r"item 1\b.*end.*outside"),
+        ({"start": [0, 5]}, r"item 1\b.*before.*start 5, end 1, length 0"),
+        ({"length": [1, 0.5]}, r"item 1\b.*after.*start 0, end 1, length 0\.5"),
+        ({"shot": [0, -2]}, r"item 1\b.*shot.*-1.*-2"),
+        ({"video": [0.5, 1]}, "video.*integers.*float64"),
+        ({"video": [True, False]}, "video.*integers.*bool"),
+        ({"video": [[0], [1]]}, r"video.*vector.*\(2"),
+        ({"start": [0]}, r"start.*\b1\b.*video.*\b2\b"),
         (
             {"start": np.array(0.0)},
-            r"start must be a vector of seconds, one per item, got shape \(\)",
+            r"start.*vector.*\(\)",
         ),
     ],
 )
@@ -221,13 +222,13 @@ def test_wrong_items(given: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"near": [5, 5]}, "rise from rank 2 on, got 5, 5"),
+        ({"near": [5, 5]}, r"rank 2\b.* 5, 5"),
         ({"near": [-1]}, "at least 0"),
         ({"near": [math.nan]}, "finite gaps"),
         ({"near": [math.inf]}, "finite gaps"),
         ({"near": [2], "unit": "fraction"}, "at most 1, got 2"),
-        ({"unit": "minutes"}, "unit must be 'seconds' or 'fraction', got 'minutes'"),
-        ({"beyond": "drop"}, "beyond must be 'rank', 'negative' or 'ignore', got 'drop'"),
+        ({"unit": "minutes"}, "unit.*'seconds'.*'fraction'.*'minutes'"),
+        ({"beyond": "drop"}, "beyond.*'rank'.*'negative'.*'ignore'.*'drop'"),
     ],
 )
 def test_wrong_rules(given: dict[str, Any], message: str) -> None:
@@ -237,9 +238,9 @@ def test_wrong_rules(given: dict[str, Any], message: str) -> None:
 
 def test_wrong_pairs() -> None:
     items = TimeRanks.items([0, 1], [0, 0], [1, 1])
-    with pytest.raises(ValueError, match=r"key_items must be an \(items, 5\) int64 tensor made by"):
+    with pytest.raises(ValueError, match=r"key_items.*\(items, 5\).*int64"):
         TimeRanks().ranks(items, items.float())
-    with pytest.raises(ValueError, match="needs the length of the videos, but query_items do not"):
+    with pytest.raises(ValueError, match="length.*query_items"):
         TimeRanks([0.1], unit="fraction").ranks(items, items)
     with pytest.raises(ValueError, match="only 1 keys"):
         TimeRanks().ranks(items, items[:1], ignore_self=True)
@@ -249,5 +250,5 @@ def test_unix_times() -> None:
     now = 1.7e9
     items = TimeRanks.items([0, 0], [now, now + 5], [now + 1, now + 6])
     assert TimeRanks((4.0,)).ranks(items, items).tile(ALL, ALL).tolist() == [[1, 2], [2, 1]]
-    with pytest.warns(RinceWarning, match="start is float32, .* to 128 s"):
+    with pytest.warns(RinceWarning, match=r"start.*float32.*\b128 s"):
         TimeRanks.items([0], torch.tensor([now]), [now + 100])

@@ -95,6 +95,7 @@ def written(folder: Path) -> list[str]:
     return [str(folder / name) for name, _, _ in pictures]
 
 
+@pytest.mark.filterwarnings("ignore:an image is animated")
 @pytest.mark.parametrize("channels", [3, 1])
 def test_the_card_is_enough(channels: int, tmp_path: Path) -> None:
     torch.manual_seed(0)

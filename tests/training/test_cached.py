@@ -360,7 +360,7 @@ def test_what_is_refused() -> None:
     module, x = encoder(), images()
     with pytest.raises(ValueError, match="micro_batch .*0"):
         cached_encode(module, x, 0)
-    with pytest.raises(ValueError, match="at least one row"):
+    with pytest.raises(ValueError, match="one row"):
         cached_encode(module, x[:0], 4)
     with pytest.raises(ValueError, match=r"inputs.detach\(\)"):
         cached_encode(module, x.requires_grad_(), 4)

@@ -210,18 +210,18 @@ def test_an_output_that_is_no_tensor_is_named(wrap: Any, kind: str, micro_batch:
         def forward(self, x: Tensor) -> Any:
             return wrap(self.linear(x.flatten(1)))
 
-    with pytest.raises(ValueError, match=f"Wrapped must give one tensor.*{kind}.*picks"):
+    with pytest.raises(ValueError, match=f"Wrapped.*one tensor.*{kind}.*picks"):
         cached_encode(Wrapped().double(), images(), micro_batch)
     if kind[0] != "s":
-        with pytest.raises(ValueError, match=f"Wrapped must give .*{kind}.*picks"):
+        with pytest.raises(ValueError, match=f"Wrapped.*features.*{kind}.*picks"):
             as_backbone(Wrapped(), SPEC)
 
 
 def test_weights_without_a_shape_are_refused() -> None:
     lazy = flat(nn.LazyLinear(6))
-    with pytest.raises(ValueError, match=r"without a shape yet \(1.weight, 1.bias\).*once"):
+    with pytest.raises(ValueError, match=r"\(1\.weight, 1\.bias\).*once"):
         cached_encode(lazy, images().float(), 4)
-    with pytest.raises(ValueError, match="without a shape yet"):
+    with pytest.raises(ValueError, match="without a shape"):
         MomentumEncoder(lazy)
 
 
@@ -250,7 +250,7 @@ def test_a_second_pass_that_gives_other_embeddings_is_refused(how: str) -> None:
     module = Other()
     z = cached_encode(module, images(), 4)
     module.train(how != "mode")
-    with pytest.raises(RuntimeError, match="other embeddings when it encoded the batch again"):
+    with pytest.raises(RuntimeError, match="other embeddings"):
         z.sum().backward()
     assert all(p.grad is None for p in module.parameters())
 

@@ -156,12 +156,9 @@ def test_on_the_command_line(image_tree: Path, tmp_path: Path) -> None:
     assert sum(losses[-3:]) < sum(losses[:3])
 
 
-def test_what_makes_no_sense_is_refused(image_tree: Path, tmp_path: Path) -> None:
+def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match=r"micro_batch .*0"):
         parse(["photos/", "--micro-batch", "0"]).check()
-    config = small_config(image_tree, tmp_path, batch_size=16384, micro_batch=256)
-    with pytest.raises(ValueError, match="batch_size .*16384 .*76 "):
-        train(config, flat_backbone())
 
 
 @pytest.mark.parametrize("raw", [True, False])

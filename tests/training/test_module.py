@@ -206,7 +206,7 @@ def test_a_loss_that_was_not_read_at_once_is_found_before_a_checkpoint(
     given = {"name": name, "knn_every": 0, "log_every": 1000, "validate_every": 1000}
     backbone = disturbed(first + 1, lambda: backbone.module.linear.weight.data.fill_(torch.nan))
     config = small_config(image_tree, tmp_path, checkpoint_every=first + 1, **given)
-    with pytest.raises(FloatingPointError, match=rf"the loss is nan at step {first}.*optim.lr"):
+    with pytest.raises(FloatingPointError, match=rf"loss is nan\b.*step {first}\b.*optim\.lr"):
         train(config, backbone)
     checkpoint = read_checkpoint(tmp_path / name)
     assert checkpoint["global_step"] == STEPS

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
+import random
 import shutil
 import socket
 from collections.abc import Callable
@@ -97,6 +99,11 @@ def _worker(index: int, ports: list[int], folder: Path, images: Path, broken: Pa
     torch.save(results, folder / f"results{index}.pt")
 
 
+def _is_free(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("localhost", port)) != 0
+
+
 def test_two_processes_give_the_numbers_of_one(
     image_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,11 +114,8 @@ def test_two_processes_give_the_numbers_of_one(
     shutil.copytree(image_tree, broken)
     for unreadable in sorted(broken.rglob("*.png"))[-9:]:  # all of a part, and one of another
         unreadable.write_bytes(b"no image")
-    with contextlib.ExitStack() as stack:
-        free = [stack.enter_context(socket.socket()) for _ in range(5)]
-        for each in free:
-            each.bind(("localhost", 0))
-        ports = [each.getsockname()[1] for each in free]
+    # Below those that systems hand out, so that no other test is given one in the meantime.
+    ports = [port for port in random.sample(range(20_000, 30_000), 50) if _is_free(port)][:5]
     mp.spawn(_worker, args=(ports, tmp_path, image_tree, broken), nprocs=2)
     first, second = (torch.load(tmp_path / f"results{index}.pt") for index in range(2))
 
@@ -125,14 +129,16 @@ def test_two_processes_give_the_numbers_of_one(
     with np.load(tmp_path / "one.npz") as whole, np.load(tmp_path / "two.npz") as shared:
         assert all(np.array_equal(whole[name], shared[name]) for name in whole)
     with np.load(tmp_path / "skipped.npz") as skipped, np.load(tmp_path / "one.npz") as whole:
-        assert skipped["paths"].shape == (96 - 9,)  # in other batches than those of one process
+        assert (
+            len(json.loads(bytes(skipped["paths_json"]))) == 96 - 9
+        )  # in other batches than those of one process
         np.testing.assert_allclose(skipped["embeddings"], whole["embeddings"][:-9], atol=1e-6)
 
     # Of 76 + 20 + 48 + 96 images each has a part of 16 at a time, in turns.
     assert (first["evaluate"][1], second["evaluate"][1]) == (3 + 1 + 2 + 3, 2 + 1 + 1 + 3)
     assert first["again"][1] + second["again"][1] == 1  # what was there was not made again
     assert [name for name, result in first.items() if result[0]] == ["refused"]
-    assert "retrieval/fine/R@1" in first["again"][2]
+    assert "R@1" in first["again"][2]
     assert first["refused"][3].count("cannot read") == 1
     assert first["skipped"][3].count("left out") == 1
     assert first["skipped"][3].count("none of the 8 images can be read") == 1

@@ -198,7 +198,10 @@ def require_kind(path: str, noun: str, by_time: bool) -> None:
 
 def _require_there(path: str, noun: str) -> None:
     """Kinds of a user's own may go by other names."""
-    if noun in OWN_NOUNS and path not in (*NAMED, DIGITS) and not Path(path).expanduser().exists():
+    from rince.data.image.shards import is_shards
+
+    known = noun not in OWN_NOUNS or path in (*NAMED, DIGITS) or is_shards(path)
+    if not known and not Path(path).expanduser().exists():
         raise RinceError(f"there is no file or folder {path}")
 
 

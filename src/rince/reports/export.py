@@ -6,16 +6,16 @@ import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rince.core.checks import RinceError, warn
 from rince.evaluation.results import load_evaluation
 from rince.models.encoders import Encoder
 from rince.models.onnx_file import ONNX_FILE
 from rince.models.options import Space
-from rince.reports.model_card import model_card
-from rince.training.checkpoint import TrainedRun, load_run, trained_encoder
-from rince.training.config import to_dict
-from rince.training.folder import ABOUT_FILE, is_evaluated
+
+if TYPE_CHECKING:
+    from rince.training.checkpoint import TrainedRun
 
 CARD_FILE = "README.md"
 
@@ -44,8 +44,10 @@ def export_run(
             be written as ONNX, or gives other numbers there.
         ImportError: a library of the extra ``export`` is not installed.
     """
+    from rince.training.checkpoint import load_run, trained_encoder
+
     # runs/latest may soon be another run
-    trained = run if isinstance(run, TrainedRun) else load_run(Path(run).resolve())
+    trained = load_run(Path(run).resolve()) if isinstance(run, (str, Path)) else run
     folder = trained.folder / "export" if folder is None else Path(folder)
     encoder = trained_encoder(trained, space)
     return write_export(encoder, folder, lambda found: _card(trained, encoder, found), onnx=onnx)
@@ -73,6 +75,10 @@ def write_export(
 
 
 def _card(trained: TrainedRun, encoder: Encoder, onnx_difference: float | None) -> str:
+    from rince.reports.model_card import model_card
+    from rince.training.config import to_dict
+    from rince.training.folder import ABOUT_FILE, is_evaluated
+
     folder, about = trained.folder, trained.folder / ABOUT_FILE
     evaluation = load_evaluation(folder) if is_evaluated(folder) else None
     if evaluation is None:

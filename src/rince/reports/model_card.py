@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-import yaml
-
 from rince._version import __version__
+from rince.core.checks import import_extra
 from rince.data.kinds import kind_named
 from rince.evaluation.results import Evaluation, of_space, shown_metric
 from rince.models.encoders import Encoder
@@ -113,7 +112,7 @@ def model_card(
         results=_results(evaluation, features, encoder.noun),
         ranks=_ranks(ranks, config, objective, label),
         training=_training(step, about),
-        config=yaml.safe_dump(_publishable(config), sort_keys=False),
+        config=import_extra("yaml", "train").safe_dump(_publishable(config), sort_keys=False),
         versions="\n".join(
             f"| {package} | {version} |"
             for package, version in (about.get("versions") or {"rince": __version__}).items()

@@ -19,8 +19,10 @@ def classifier_head(objective: Objective, feature_dim: int, taxonomy: Taxonomy) 
     The G logits behind them are those of the superclasses. Rows of one linear map are as
     independent as two maps are, and are encoded and stored as one.
     """
-    superclasses = int(_superclasses(taxonomy).max()) + 1 if objective.num_heads == 2 else 0
-    return nn.Linear(feature_dim, taxonomy.num_classes + superclasses)
+    count = taxonomy.num_classes
+    if objective.num_heads == 2:
+        count += len(taxonomy.group_names(coarse_level(taxonomy)))
+    return nn.Linear(feature_dim, count)
 
 
 def cross_entropy(step: Step) -> Loss:

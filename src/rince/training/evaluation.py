@@ -361,13 +361,18 @@ def _of_export(folder: Path, backbone: Backbone | nn.Module | None) -> TrainedRu
             replace(encoder, module=encoder.module.get_submodule("backbone"))
         )
     config = TrainConfig("").with_defaults(kind_named(encoder.noun))
-    if encoder.spec.frames is not None:
-        videos = replace(config.videos, frames=encoder.spec.frames, frame_size=encoder.frame_size)
-        config = replace(config, videos=replace(videos, stride=encoder.stride or videos.stride))
+    videos = replace(
+        config.videos,
+        frames=encoder.spec.frames or config.videos.frames,
+        stride=encoder.stride or config.videos.stride,
+        frame_size=encoder.frame_size,
+    )
     taxonomy = Taxonomy(encoder.class_paths or UNKNOWN_CLASSES)
     return TrainedRun(
         folder=folder,
-        config=replace(config, model=replace(config.model, backbone=encoder.backbone)),
+        config=replace(
+            config, videos=videos, model=replace(config.model, backbone=encoder.backbone)
+        ),
         taxonomy=taxonomy,
         backbone=as_backbone(features, encoder.spec),
         spec=encoder.spec,
