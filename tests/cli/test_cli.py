@@ -138,10 +138,12 @@ def test_data_are_not_given_to_a_run_that_goes_on(
 
 
 def test_the_examples_of_the_help_keep_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("train", "evaluate", "export", "embed", "index", "search"):
+    for verb in ("train", "evaluate", "compare", "export", "embed", "index", "search"):
         with pytest.raises(SystemExit):
             main([verb, "--help"])
-        lines = capsys.readouterr().out.splitlines()
+        shown = capsys.readouterr().out
+        assert "%%" not in shown
+        lines = shown.splitlines()
         assert any(line.startswith(f"  rince {verb} ") for line in lines)
 
 
@@ -154,6 +156,13 @@ def test_an_unknown_entry_of_a_file_is_an_error(
         main(["train", "photos/", "--config", str(recipe)])
     assert stopped.value.code == 2
     assert "out_in" in capsys.readouterr().err
+
+
+def test_a_missing_option_is_named_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb, name in (("search", "--gallery"), ("index", "--output")):
+        with pytest.raises(SystemExit):
+            main([verb, "a"])
+        assert name in capsys.readouterr().err
 
 
 def test_an_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,7 @@ def test_all_rows_with_empty_cells_are_in_one_message(tmp_path: Path) -> None:
         load_all(file, unknown)
 
 
+@pytest.mark.filterwarnings("ignore:.*no two rows")
 @pytest.mark.parametrize("name", ["", "index", "Unnamed: 0"])
 def test_the_index_of_a_data_frame_is_no_label(name: str, tmp_path: Path) -> None:
     rows = [(str(i), *row) for i, row in enumerate(TICKETS[1:2] * 4)]
@@ -259,6 +261,16 @@ def test_the_index_of_a_data_frame_is_no_label(name: str, tmp_path: Path) -> Non
         assert load_all(file, TrainConfig(str(file))).taxonomy.num_ranks == 3
         asked = TrainConfig(str(file), table=TableOptions(labels=(name,)))
         assert load_all(file, asked).taxonomy.num_classes == 4
+
+
+def test_a_column_that_differs_in_every_row_is_named(tmp_path: Path) -> None:
+    rows = [(number, *row) for number, row in zip("7249", TICKETS[1:2] * 4, strict=True)]
+    file = write_items(tmp_path / "a.csv", [("ticket", *TICKETS[0]), *rows])
+    with pytest.warns(RinceWarning, match=r"same ticket,.*table\.labels"):
+        load_all(file, TrainConfig(str(file)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_all(file, TrainConfig(str(file), table=TableOptions(labels=TICKETS[0][1:])))
 
 
 @pytest.mark.parametrize("separator", ["\t", "|", ";"])
@@ -359,6 +371,7 @@ def test_clips(tmp_path: Path) -> None:
             load_splits(str(table), options)
 
 
+@pytest.mark.filterwarnings("ignore:.*no two rows")
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_any_names_in_any_table(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:

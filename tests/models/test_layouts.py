@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,13 @@ def test_an_export_of_a_run_gives_the_numbers_of_the_run(photos, tmp_path, monke
     run, export = (load_evaluation(Path(folder)).metrics for folder in ("runs/a", "net"))
     assert export.keys() == run.keys()
     assert export == pytest.approx(run)
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_a_name_that_a_library_lacks_is_refused_with_close_ones(library, capsys):
+    pytest.importorskip(library)
+    assert main(["export", f"{library}/resnet81", "-o", "x"]) == 1
+    assert re.search(f"{library}.*'resnet81'.*resnet18", capsys.readouterr().err)
 
 
 def test_options_that_have_no_effect_are_refused(tmp_path, capsys):

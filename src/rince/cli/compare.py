@@ -13,7 +13,14 @@ def run(arguments: Sequence[str]) -> None:
     parser = HelpfulParser(
         prog="rince compare",
         description="Put evaluated runs side by side: a table here, and one self-contained HTML "
-        "page. Runs of one method with several seeds are shown as mean ± sd.",
+        "page. Runs that differ in their seed alone are one row, as mean ± sd.",
+        epilog="""examples:
+  rince compare runs/* -o report.html
+  rince compare runs/* --baseline supcon-out      is each better, or can it not be told?
+  rince compare runs/* photos.npz --markdown table.md      beside embeddings made elsewhere
+
+What each number means: docs/evaluation.md.
+""",
     )
     parser.add_argument(
         "runs", nargs="+", help="folders of evaluated runs; or files of embeddings, evaluated too"
@@ -25,7 +32,7 @@ def run(arguments: Sequence[str]) -> None:
         metavar="LABEL",
         default=None,
         help="also show each method minus this one (its name in the table), over the seeds that "
-        "both have, with a 95 %% interval: better, worse, or cannot be told",
+        "both have, with a 95 % interval: better, worse, or cannot be told",
     )
     parser.add_argument("--title", type=str, default="rince: runs compared", help="of the page")
     given = parser.parse_args(with_underscores(arguments))

@@ -97,6 +97,12 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
     def error(self, message: str, exception: Exception | None = None) -> NoReturn:
         known = [o for action in self._actions for o in action.option_strings if len(o) > 2]
         known += self._aliases
+        typed = {a.dest: a.option_strings[-1] for a in self._actions if a.option_strings}
+        message = re.sub(
+            r"(?<=arguments are required: ).*",
+            lambda names: ", ".join(typed.get(name, name) for name in names[0].split(", ")),
+            message,
+        )
         text = re.sub(r"^Parser key \"([^\"]*)\":\s*", r"--\1: ", message.strip())
         key, _, given = text.removeprefix("--").partition(": ")
         hint = next(

@@ -140,6 +140,12 @@ def label_columns(
             f"{', '.join(table.columns)}: name those of the labels, from coarse to fine "
             f"({option})"
         )
+    distinct = [name for name in levels[:-1] if len(set(table.column(name))) == len(table.rows) > 2]
+    if labels is None and distinct:
+        warn(
+            f"{table.file}: no two rows have the same {' or '.join(distinct)}, which is taken as a "
+            f"label: if it is none, name those that are, from coarse to fine ({option})"
+        )
     return levels
 
 

@@ -242,12 +242,23 @@ def _own_model(name: str, in_channels: int) -> nn.Module:
     )
 
 
+def require_known(library: str, name: str) -> None:
+    """Refuse a name that torchvision or timm does not have, and say which are close."""
+    if library == "torchvision":
+        models = import_extra("torchvision.models", "train")
+        known = models.list_models(module=models) + models.list_models(module=models.video)
+        has = name in known
+    else:
+        timm = import_extra("timm", "timm")
+        known, has = timm.list_models(), timm.is_model(name)
+    if not has:
+        close = ", ".join(difflib.get_close_matches(name, known, n=3)) or "none"
+        raise ValueError(f"{library} has no model {name!r}. Close: {close}")
+
+
 def _torchvision_model(name: str, in_channels: int, pretrained: bool) -> nn.Module:
+    require_known("torchvision", name)
     models = import_extra("torchvision.models", "train")
-    known = models.list_models(module=models) + models.list_models(module=models.video)
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=3)
-        raise ValueError(f"torchvision has no model {name!r}. Close: {', '.join(close) or 'none'}")
     try:
         module: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None)
     except OSError as error:
@@ -281,10 +292,8 @@ def _torchvision_model(name: str, in_channels: int, pretrained: bool) -> nn.Modu
 
 
 def _timm_model(name: str, in_channels: int, pretrained: bool) -> nn.Module:
+    require_known("timm", name)
     timm = import_extra("timm", "timm")
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise ValueError(f"timm has no model {name!r}. Close: {', '.join(close) or 'none'}")
     try:
         module: nn.Module = timm.create_model(
             name, pretrained=pretrained, num_classes=0, in_chans=in_channels
@@ -301,6 +310,6 @@ def _timm_model(name: str, in_channels: int, pretrained: bool) -> nn.Module:
 def _no_weights(name: str, error: Exception, file: str) -> RinceError:
     return RinceError(
         f"the pretrained weights of {name} are not on this machine and cannot be downloaded "
-        f"({error}). On a machine with a network fetch {file}, put it into the same folder here, "
-        f"or leave out model.pretrained"
+        f"({error}). On a machine with a network fetch {file}, put it into the same folder here; "
+        f"a training can also do without them (model.pretrained false)"
     )

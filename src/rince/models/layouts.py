@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rince.core.checks import RinceError, import_extra, require
 from rince.core.input_spec import InputSpec
 from rince.core.pixels import normalisation
-from rince.models.backbones import build_backbone
+from rince.models.backbones import build_backbone, require_known
 from rince.models.exported import ImageEncoder
 from rince.models.weights import load_strictly
 
@@ -111,6 +111,7 @@ def library_encoder(name: str, *, size: int | None = None) -> ImageEncoder:
         ValueError: no such name. RinceError: its weights cannot be had.
     """
     library, _, model = name.partition("/")
+    require_known(library, model)
     if library == "torchvision":
         models = import_extra("torchvision.models", "train")
         facts = models.get_model_weights(model).DEFAULT.transforms()

@@ -63,9 +63,11 @@ def decoded_clips(
         try:
             file, at = _asked(name)
             info = probe(file)
+            if at is not None and not 0 <= at < info.seconds:
+                raise RinceError(f"{name}: the file has the seconds 0 to {info.seconds:.2f}")
             starts, step, span = cut(info, frames, stride)
             if at is not None:
-                starts = clip_starts(info.seconds - at, span, span, 1, at) if at >= 0 else []
+                starts = clip_starts(info.seconds - at, span, span, 1, at)
             if not starts:
                 left = info.seconds - (at or 0.0)
                 raise RinceError(
