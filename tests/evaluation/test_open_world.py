@@ -149,6 +149,19 @@ def test_embeddings_have_the_numbers_of_a_run(
     assert not re.search("retrieval/(fine|coarse)", report.read_text())
 
 
+def test_rows_of_no_embedding_are_said(made: Path) -> None:
+    with (made / "by-name.csv").open("a") as stream:
+        stream.write("\nanother.png,a,b")
+    with pytest.warns(RinceWarning, match=r"1 of 25 rows .* left out: another\.png"):
+        evaluate_embeddings(made / "made.npz", made / "by-name.csv", options=OPTIONS)
+
+
+def test_vectors_beyond_float32_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([[1.0, 2.0], [1e300, 0.0]]))
+    with pytest.raises(RinceError, match=r"1 of 2 embeddings .* item 1 "):
+        read_vectors(tmp_path / "x.npy")
+
+
 def test_a_table_with_splits_is_evaluated_as_a_run_is(made: Path) -> None:
     lines = (made / "in-order.csv").read_text().splitlines()
     split = ["split", *(("train", "test")[i % 3 == 0] for i in range(24))]
