@@ -173,6 +173,18 @@ def test_a_table_with_splits_is_evaluated_as_a_run_is(made: Path) -> None:
     assert (found.info["train_images"], found.info["test_images"]) == (16, 8)
 
 
+def test_a_split_of_classes_never_trained_is_refused(made: Path) -> None:
+    """Their rows would count as wrong answers of probe and kNN, in silence."""
+    lines = (made / "in-order.csv").read_text().splitlines()
+    last = lines[-1].rpartition(",")[2]
+    split = ["test" if x.endswith(last) or i % 3 == 0 else "train" for i, x in enumerate(lines)]
+    rows = [f"{a},{b}" for a, b in zip(lines, ["split", *split[1:]], strict=True)]
+    (made / "unseen.csv").write_text("\n".join(rows))
+    count = sum(x.endswith(last) for x in lines)
+    with pytest.raises(ValueError, match=f" {count} of .* no row for training has"):
+        evaluate_embeddings(made / "made.npy", made / "unseen.csv", options=OPTIONS)
+
+
 def test_queries_gallery_and_sequence_of_a_table(made: Path) -> None:
     lines = (made / "in-order.csv").read_text().splitlines()
     more = ["is_query,is_gallery,sequence"]

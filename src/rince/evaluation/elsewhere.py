@@ -180,4 +180,12 @@ def _splits(table: ItemTable, items: Vectors) -> Splits | None:
         return None
     sides = table.sides() or []
     train, test = ([i for i, x in enumerate(sides) if x is side] for side in (False, True))
-    return Splits(items.subset(train), items.subset(test))
+    parts = Splits(items.subset(train), items.subset(test))
+    unseen = ~torch.isin(parts.test.labels, parts.train.labels)
+    require(
+        not bool(unseen.any()),
+        f"{table.table.file}: {int(unseen.sum())} of {len(unseen)} rows of the test are of classes "
+        f"that no row for training has, which a probe and kNN cannot tell: leave them out, or "
+        f"leave out the column split to search all items among each other",
+    )
+    return parts
