@@ -245,6 +245,7 @@ SRUN = {"SLURM_NTASKS": "2", "SLURM_JOB_NAME": "train"}
         ({"MV2_COMM_WORLD_RANK": "1"}, False),
         ({"PMI_RANK": "1"}, False),
         ({"PMIX_RANK": "1"}, False),
+        ({"RANK": "", "LOCAL_RANK": ""}, True),
         # mpirun inside a job of SLURM: the tasks of SLURM are its daemons, one a node.
         ({**SRUN, "SLURM_PROCID": "0", "OMPI_COMM_WORLD_RANK": "1"}, False),
         ({**SRUN, "SLURM_PROCID": "1", "OMPI_COMM_WORLD_RANK": "0"}, True),
@@ -286,6 +287,7 @@ def test_processes_by_node(
         ({"SLURM_NTASKS": "5", "SLURM_NNODES": "2"}, "5 .*2 nodes.*--ntasks-per-node"),
         ({"SLURM_NTASKS": "two"}, "SLURM_NTASKS .*'two'"),
         ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE .*'0'"),
+        ({"LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "3"}, "WORLD_SIZE is 3 and LOCAL_WORLD_SIZE 2"),
     ],
 )
 def test_variables_that_cannot_be(

@@ -194,6 +194,8 @@ def test_an_empty_file_has_no_columns() -> None:
         ("a,b\n1,2,3\n1\n1,2\n", "t.csv", ["2 bad rows", "line 2: 3 cells", "line 3: 1 cells"]),
         ('a,b\n1,2\n3,"4\n5,6\n', "t.csv", ["line 3", "never closed"]),
         ('a,b\n1,2\n3,"4', "t.csv", ["line 3", "never closed"]),
+        ('a\tb\n1\t2\n"so\t3\n4\t5\n"so\t6\n', "t.tsv", ["line 3", "two for each"]),
+        ('a,b\n"no" he said,2\n', "t.csv", ["line 2", "two for each"]),
         ("a,b, a\n1,2,3\n", "t.csv", ["'a' is there twice"]),
         ("a,b\n" + "1\n" * 14, "t.csv", ["14 bad rows", "line 11", "4 more"]),
         ('{"a": 1}\n{"a": 1', "t.jsonl", ["line 2 is not JSON"]),

@@ -59,6 +59,9 @@ REFUSED = [
     ("loss: {temperatures: [a, 2]}", "loss.temperatures must be a list .*'a'"),
     ("images: {cache: maybe}", "images.cache must be true or false .*'maybe'"),
     ("loss: 3", "loss must be a group of options, got '3'"),
+    ("optim: 0.1", "optim must be a group of options.*'0.1'"),
+    ("optim: [1]", "optim must be a group of options.*'1'"),
+    ("images: {root: {a: b}}", "images.root must be text.*{'a': 'b'}"),
     ("los: {}", "los.* did you mean .*loss"),
 ]
 

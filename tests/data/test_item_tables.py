@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import unicodedata
 import warnings
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,28 @@ def test_names_that_a_file_system_took_apart(tmp_path: Path) -> None:
     train, test = loaded(write_items(tmp_path / "items.csv", [("file", "class"), *rows]))
     assert len(train) + len(test) == 4
     assert torch.equal(train[0], train[0])
+
+
+def test_folders_that_a_file_system_took_apart(tmp_path: Path) -> None:
+    """The same data, split alike, whichever file system they were copied from."""
+    sides = []
+    for form in ("NFC", "NFD"):
+        write_images(
+            tmp_path / form,
+            [unicodedata.normalize(form, f"th\u00e9/caf\u00e9/\u00e9 {i}.png") for i in range(8)],
+        )
+        rows = [(f"th\u00e9/caf\u00e9/\u00e9 {i}.png", "ab"[i % 2]) for i in range(8)]
+        table = write_items(tmp_path / form / "items.csv", [("file", "class"), *rows])
+        sides.append([x.keys() for x in loaded(table)])
+    assert sides[0] == sides[1]
+
+
+def test_a_known_column_in_capitals_is_no_label(tmp_path: Path) -> None:
+    rows = [(f"text {i}", "ab"[i % 2], ("train", "test")[i % 3 == 0]) for i in range(8)]
+    table = write_items(tmp_path / "items.csv", [("text", "class", "Split"), *rows])
+    with pytest.raises(RinceError, match="'Split' would be labels: write it 'split'"):
+        read_items(table, "text", None)
+    assert read_items(table, "text", ["Split"]).levels == ("Split",)
 
 
 def test_without_a_split_the_names_decide(photos: Path) -> None:

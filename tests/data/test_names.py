@@ -24,6 +24,7 @@ from loaders import load_dataset
 from rince.core.files import passed_over
 from rince.core.input_spec import InputSpec
 from rince.core.tables import as_cell
+from rince.data import from_arrays
 from rince.data.batches import TrainLoader, eval_batches
 from rince.data.image.decode import fitted_batches
 from rince.data.image.files import FileImages, image_files
@@ -107,6 +108,13 @@ def test_numbers_as_names_are_read_alike(one: object) -> None:
     labels = np.array([["a", one], ["a", 2], ["a", 1]], dtype=object)
     assert Taxonomy.from_labels(labels, finest_first=False).classes == ("1", "2")
     assert as_cell(one) == "1"
+
+
+def test_a_label_that_is_missing_among_names_is_no_class() -> None:
+    with pytest.raises(ValueError, match="row 1: a label is missing"):
+        from_arrays(np.zeros((3, 4, 4), np.uint8), ["x", float("nan"), "y"])
+    classes = from_arrays(np.zeros((3, 4, 4), np.uint8), ["x", 1.0, 1]).taxonomy.classes
+    assert classes == ("1", "x")
 
 
 @pytest.mark.parametrize("way", ["one by one", "workers", "training", "features", "in memory"])

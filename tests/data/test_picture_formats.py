@@ -225,6 +225,22 @@ def test_one_number_of_bits_for_a_whole_data_set(tmp_path: Path) -> None:
     assert torch.equal(next(eval_batches(known, 2))[0], next(eval_batches(splits.test, 2))[0])
 
 
+@pytest.mark.parametrize("opaque", [4095, 65535])
+def test_alpha_says_nothing_of_the_bits(opaque: int, tmp_path: Path) -> None:
+    colours = ramp(12, (64, 64, 4))
+    colours[..., 3], colours[0, 0, 3] = opaque, 0
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            (tmp_path / name / f"{i}.png").write_bytes(png(colours))
+    with pytest.warns(RinceWarning, match="bits 12"):
+        read_image(tmp_path / "a" / "0.png")
+    with pytest.warns(RinceWarning, match="images of 12 bits"):
+        assert load_dataset(tmp_path).spec.bits == 12
+    found = read_image(tmp_path / "a" / "0.png", bits=12).permute(1, 2, 0).flatten().tolist()
+    assert found == [255] * 3 + wanted(colours[..., :3], 12)[3:]
+
+
 def test_values_above_the_bits_that_are_given_are_said(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 4095, 5000]], np.uint16)).save(tmp_path / "x.png")
     with pytest.warns(RinceWarning, match=r"above 4095, .* 12 bits \(images\.bits\)"):

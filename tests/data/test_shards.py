@@ -156,6 +156,8 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
         ([*good, ("a.json", b"{")], r"a\.json cannot be read"),
         ([*good, ("a.json", b"[1]")], r"a\.json cannot be read: it is no object"),
         ([*good, ("c.png", picture()), ("c.cls", b"\xff")], r"c\.cls cannot be read"),
+        ([*good, ("a.json", b'{"a": 1, "a": 2}')], r"a\.json cannot be read: a name .* twice"),
+        ([*good, ("a.json", b'{"a": "\\ud800"}')], r"a\.json cannot be read: .*surrogate"),
         ([], r"holds no sample"),
         ([*good, ("c.png", picture()), ("c.cls", b"dog/pug")], r"dog"),
     ):
@@ -184,6 +186,15 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
         tar.addfile(link)
     with pytest.raises(RinceError, match=r"a\.png is a link"):
         read_shards(tmp_path / "d.tar")
+
+
+def test_what_lies_beside_shards_is_said(tmp_path: Path) -> None:
+    shard(tmp_path / "a.tar", sample("a", 1) + sample("b", 2))
+    shard(tmp_path / "b.TAR", sample("c", 3))
+    assert len(read_shards(tmp_path).items) == 3
+    (tmp_path / "c.tar.gz").write_bytes(b"x")
+    with pytest.warns(RinceWarning, match=r"2 shards; left out: 1 \.gz"):
+        read_shards(tmp_path)
 
 
 def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:

@@ -129,6 +129,16 @@ def test_split_files_with_any_names(tmp_path: Path) -> None:
         _sides(videos, splits=str(lists["hmdb"]))
 
 
+def test_split_files_that_do_not_tell_two_videos_apart(tmp_path: Path) -> None:
+    _put(tmp_path / "videos", "men/run/a.avi", "women/run/a.avi", "men/walk/b.avi")
+    (tmp_path / "trainlist01.txt").write_text("run/a.avi 1\n")
+    (tmp_path / "testlist01.txt").write_text("walk/b.avi\n")
+    with pytest.raises(
+        RinceError, match=r"men/run/a\.avi and women/run/a\.avi are both run/a\.avi"
+    ):
+        _sides(tmp_path / "videos", splits=str(tmp_path))
+
+
 def test_hmdb51(tmp_path: Path) -> None:
     videos, lists = tmp_path / "hmdb51", tmp_path / "splits"
     _put(videos, "wave/a.avi", "wave/b.avi", "wave/c.avi", "brush_hair/a.avi", "brush_hair/d.avi")

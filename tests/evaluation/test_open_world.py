@@ -149,6 +149,19 @@ def test_embeddings_have_the_numbers_of_a_run(
     assert not re.search("retrieval/(fine|coarse)", report.read_text())
 
 
+def test_rows_of_no_embedding_are_said(made: Path) -> None:
+    with (made / "by-name.csv").open("a") as stream:
+        stream.write("\nanother.png,a,b")
+    with pytest.warns(RinceWarning, match=r"1 of 25 rows .* left out: another\.png"):
+        evaluate_embeddings(made / "made.npz", made / "by-name.csv", options=OPTIONS)
+
+
+def test_vectors_beyond_float32_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([[1.0, 2.0], [1e300, 0.0]]))
+    with pytest.raises(RinceError, match=r"1 of 2 embeddings .* item 1 "):
+        read_vectors(tmp_path / "x.npy")
+
+
 def test_a_table_with_splits_is_evaluated_as_a_run_is(made: Path) -> None:
     lines = (made / "in-order.csv").read_text().splitlines()
     split = ["split", *(("train", "test")[i % 3 == 0] for i in range(24))]
@@ -158,6 +171,18 @@ def test_a_table_with_splits_is_evaluated_as_a_run_is(made: Path) -> None:
     found = evaluate_embeddings(made / "made.npy", made / "split.csv", options=OPTIONS)
     assert {"probe/fine", "knn/coarse", "retrieval/fine/mAP"} <= found.metrics.keys()
     assert (found.info["train_images"], found.info["test_images"]) == (16, 8)
+
+
+def test_a_split_of_classes_never_trained_is_refused(made: Path) -> None:
+    """Their rows would count as wrong answers of probe and kNN, in silence."""
+    lines = (made / "in-order.csv").read_text().splitlines()
+    last = lines[-1].rpartition(",")[2]
+    split = ["test" if x.endswith(last) or i % 3 == 0 else "train" for i, x in enumerate(lines)]
+    rows = [f"{a},{b}" for a, b in zip(lines, ["split", *split[1:]], strict=True)]
+    (made / "unseen.csv").write_text("\n".join(rows))
+    count = sum(x.endswith(last) for x in lines)
+    with pytest.raises(ValueError, match=f" {count} of .* no row for training has"):
+        evaluate_embeddings(made / "made.npy", made / "unseen.csv", options=OPTIONS)
 
 
 def test_queries_gallery_and_sequence_of_a_table(made: Path) -> None:

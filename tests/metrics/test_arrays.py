@@ -27,6 +27,8 @@ def test_numpy_arrays_become_tensors_whatever_their_memory() -> None:
         warnings.simplefilter("error")  # torch warns of memory that must not be written to
         for given in (array, array[::-1], array.T, locked):
             assert tensor(given).tolist() == given.tolist()
+        for kind in (">f4", ">f8", ">i2", np.longdouble):  # as FITS and HDF5 files hold them
+            assert tensor(array.astype(kind)).tolist() == array.tolist()
     same = torch.zeros(2)
     assert tensor(same) is same
     assert tensor(array).data_ptr() == array.ctypes.data  # no copy of a large gallery

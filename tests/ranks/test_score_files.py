@@ -43,6 +43,14 @@ def test_npy_with_names_beside_it(tmp_path: Path) -> None:
     _same(Similarity.from_file(tmp_path / "s.npy"))
     (tmp_path / "other.json").write_text(json.dumps(NAMES[::-1]), encoding="utf-8")
     assert Similarity.from_file(tmp_path / "s.npy", tmp_path / "other.json").classes[0] == NAMES[2]
+    np.save(tmp_path / "s.npy", SCORES.numpy().astype(">f8"))
+    (tmp_path / "s.json").write_text("\ufeff" + json.dumps(NAMES), encoding="utf-8")
+    _same(Similarity.from_file(tmp_path / "s.npy"))
+
+
+def test_names_of_rows_and_columns_are_compared_composed(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text(",caf\u00e9,b\nb,0,1\ncafe\u0301,1,0\n", encoding="utf-8")
+    assert Similarity.from_file(tmp_path / "s.csv").scores.tolist() == [[1, 0], [0, 1]]
 
 
 def test_parquet_of_a_data_frame(tmp_path: Path) -> None:

@@ -374,6 +374,7 @@ BAD_PATHS: list[tuple[Any, str]] = [
     ([("a", "caf\u00e9"), ("a", "cafe\u0301")], r"twice \(class 0 and class 1\): .*accent"),
     ([("a", "x"), ("a", " x")], r"'a/ x' is given twice"),
     ([("1", "x"), ("1.0", "y")], "class 0 and class 1: '1' and '1.0' look like one name"),
+    ([("True", "x"), ("true", "y")], "class 0 and class 1: 'True' and 'true' look like one name"),
     ([("a", "x"), ("a", "x\u200b")], "'x' and 'x.u200b' look like one name"),
     ([("a", "x y"), ("a", "x  y")], "'x y' and 'x  y' look like one name"),
     ([("a", "b/c"), ("a/b", "c")], "both classes are written 'a/b/c'"),

@@ -111,7 +111,8 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
         )
         value = re.search(r"(?:Got value|Given value): (.*)", given)
         if hint is not None and value is not None:
-            text = f"--{key} must be {expected(hint)}, got {value[1]}{near_words(hint, value[1])}"
+            got = re.sub(r"NestedArg\(key=(.*), val=(.*)\)", r"{\1: \2}", value[1])
+            text = f"--{key} must be {expected(hint)}, got {got}{near_words(hint, got)}"
         hints = []
         named = re.findall(r"--[\w.]+|(?<=Key ')[\w.]+|(?<=key ')[\w.]+", text)
         in_files = re.findall(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)

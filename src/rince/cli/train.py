@@ -121,7 +121,12 @@ def _flags(options: Any, prefix: str = "--") -> list[str]:
     require(isinstance(options, dict), f"a file of options was expected, got {options!r}")
     flags = []
     for name, value in options.items():
-        if value is None and name in GROUPS:
+        group = name in GROUPS and prefix == "--"
+        require(
+            not group or value is None or isinstance(value, dict),
+            f"{name} must be a group of options, such as {name}: {{NAME: VALUE}}, got {value!r}",
+        )
+        if value is None and group:
             continue
         if isinstance(value, dict) and (value or name in GROUPS):
             flags += _flags(value, f"{prefix}{name}.")

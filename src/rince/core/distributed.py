@@ -33,7 +33,7 @@ def is_first_process() -> bool:
         return process_index() == 0
     srun = ("SLURM_PROCID",) if slurm_tasks() else ()
     for names in (("RANK", "LOCAL_RANK", "NODE_RANK"), *_MPIRUN, srun, *_PMI):
-        given = [os.environ[name] for name in names if name in os.environ]
+        given = [os.environ[name] for name in names if os.environ.get(name)]
         if given:
             return all(index == "0" for index in given)
     return True
@@ -52,7 +52,13 @@ def launched_processes() -> tuple[int, int] | None:
     if "LOCAL_WORLD_SIZE" not in os.environ:
         return slurm_tasks()
     local = _number("LOCAL_WORLD_SIZE")
-    return _number("WORLD_SIZE", local) // local, local
+    world = _number("WORLD_SIZE", local)
+    require(
+        world % local == 0,
+        f"every node must have as many processes, but WORLD_SIZE is {world} and LOCAL_WORLD_SIZE "
+        f"{local}: give torchrun the same --nproc-per-node on each",
+    )
+    return world // local, local
 
 
 def slurm_tasks() -> tuple[int, int] | None:

@@ -72,7 +72,11 @@ def as_array(labels: Any, name: str = "labels") -> np.ndarray[Any, Any]:
         if isinstance(labels, (np.ndarray, Tensor)):
             return np.asarray(labels)
         rows = [x.detach().cpu().numpy() if isinstance(x, Tensor) else x for x in labels]
-        return np.asarray(rows)
+        array = np.asarray(rows)
+        if array.dtype.kind == "U":  # where numpy wrote a NaN as 'nan', and 1.0 as '1.0'
+            values = np.asarray(rows, dtype=object)
+            return array if all(isinstance(x, str) for x in values.flat) else values
+        return array
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} cannot be read as an array: {error}") from None
 

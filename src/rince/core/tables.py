@@ -7,7 +7,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Real
@@ -99,7 +99,8 @@ def read_cells(
         refuse_rows(file, problems, "the file is damaged, or is not UTF-8 text")
     header: list[str] = []
     body, problems = [], []
-    for line, cells in _csv_rows(text, _separator(text, file), file, most):
+    most = None if most is None else most + 1  # and the header
+    for line, cells in _parsed(text, _separator(text, file), file, most=most):
         cells = [cell.strip() for cell in cells]
         if not any(cells):
             continue
@@ -162,37 +163,22 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 def _separator(text: str, file: Path) -> str:
     if file.suffix.lower() == ".tsv":
         return "\t"
-    names = {
-        d: sum(len(x) for _, x in _parsed(io.StringIO(text, newline=""), d, most=1))
-        for d in ",;\t|"
-    }
+    names = {d: sum(len(x) for _, x in _parsed(text, d, file, most=1)) for d in ",;\t|"}
     return "," if names[","] > 1 else max(names, key=lambda d: names[d])  # the first, where equal
 
 
-def _csv_rows(
-    text: str, separator: str, file: Path, most: int | None = None
-) -> list[tuple[int, list[str]]]:
-    """The line where each row begins, and its cells; of the header and ``most`` rows."""
-    if most is not None:
-        return _parsed(io.StringIO(text, newline=""), separator, most=most + 1)
-    lines = [*io.StringIO(text, newline=""), "end"]
-    rows = _parsed(lines, separator)
-    last, _ = rows.pop()
-    if last < len(lines):  # its row took in the line that was added
-        raise RinceError(f"{file}: line {last}: a quote that opens in this row is never closed")
-    return rows
-
-
 def _parsed(
-    lines: Iterable[str], separator: str, *, most: int | None = None
+    text: str, separator: str, file: Path, *, most: int | None = None
 ) -> list[tuple[int, list[str]]]:
+    """The line where each row begins, and its cells; quotes are checked where all is read."""
     rows: list[tuple[int, list[str]]] = []
+    lines = io.StringIO(text, newline="")
     # The limit is global to the process: our own reads wait for each other, and it is put back.
     with _csv_limit:
         before = csv.field_size_limit(_LONGEST_CELL)
+        first = 1
         try:
-            reader = csv.reader(lines, delimiter=separator)
-            first = 1
+            reader = csv.reader(lines, delimiter=separator, strict=most is None)
             for cells in reader:
                 rows.append((first, cells))
                 first = reader.line_num + 1
@@ -200,6 +186,14 @@ def _parsed(
                     most -= 1
                     if not most:
                         break
+        except csv.Error as error:  # else the rows up to the next quote would be one cell
+            wrong = (
+                "is closed before its end" if "expected after" in str(error) else "is never closed"
+            )
+            raise RinceError(
+                f"{file}: line {first}: a quote that opens a cell in this row {wrong}: a cell that "
+                f'holds quotes needs quotes around it, and two for each inside: "5"" disk"'
+            ) from None
         finally:
             csv.field_size_limit(before)
     return rows
@@ -212,8 +206,8 @@ def _read_jsonl(file: Path, what: str) -> Table:
         if not part.strip():
             continue
         try:
-            pairs = json.loads(part, object_pairs_hook=_Pairs)
-            if not isinstance(pairs, _Pairs) or any(isinstance(x, list) for _, x in pairs):
+            pairs = json.loads(part, object_pairs_hook=Pairs)
+            if not isinstance(pairs, Pairs) or any(isinstance(x, list) for _, x in pairs):
                 problems.append(f"line {line}: expected {_OBJECT}, got {part.strip()[:80]}")
                 continue
             names = [name.strip() for name, _ in pairs]
@@ -233,7 +227,7 @@ def _read_jsonl(file: Path, what: str) -> Table:
 _OBJECT = 'an object of names and plain values, such as {"text": "...", "label": "..."}'
 
 
-class _Pairs(list[tuple[str, object]]):
+class Pairs(list[tuple[str, object]]):
     """A JSON object as it was written, so that a name that occurs twice is seen."""
 
 

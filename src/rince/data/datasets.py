@@ -49,7 +49,9 @@ def from_arrays(
         ((1, 8, 8), (('dog', 'pug'),), [0, 0, 0])
     """
     if not isinstance(images, Tensor):
-        images = torch.from_numpy(np.require(as_array(images, "images"), requirements=("C", "W")))
+        array = as_array(images, "images")
+        array = np.require(array, array.dtype.newbyteorder("="), ("C", "W"))
+        images = torch.from_numpy(array)
     pixels: Tensor = images
     if pixels.ndim == 3:
         pixels = pixels[:, None]

@@ -132,6 +132,11 @@ def label_columns(
     elif labels is None and "" in table.columns:
         warn(f"{table.file} has a column without a name, which is left out of the labels")
     others = [c for c in table.columns if c and c not in (*beside, *KNOWN, *indices)]
+    if wrong := [c for c in others if c.lower() in KNOWN and labels is None]:
+        raise RinceError(
+            f"{table.file}: the column {wrong[0]!r} would be labels: write it "
+            f"{wrong[0].lower()!r}, or name the columns of labels ({option})"
+        )
     levels = tuple(others if labels is None else labels)
     missing = [repr(name) for name in levels if name not in table.columns]
     if missing or not levels:
@@ -296,7 +301,8 @@ class ItemTable:
             if base is None or found is None:
                 problems.append(f"line {line}: {cells[self.column]}")
                 continue
-            name = (found.relative_to(base) if found.is_relative_to(base) else found).as_posix()
+            below = found.relative_to(base) if found.is_relative_to(base) else found
+            name = _composed(below.as_posix())  # the same wherever they lie
             row = (name, cells.get("start_s", ""), cells.get("end_s", ""))
             if line_of.setdefault(row, line) != line:
                 twice.append(f"line {line}: {name} is in line {line_of[row]} already")
@@ -445,16 +451,24 @@ def _ways(cell: str, base: Path) -> Iterator[Path]:
 
 
 def _existing(path: Path, there: dict[Path, dict[str, str]]) -> Path | None:
-    """The file as its folder writes it: macOS takes accented letters apart."""
+    """The file as its folders write it: macOS takes accented letters apart."""
     folder = path.parent
     if folder not in there:
         try:
-            with os.scandir(folder) as entries:
-                there[folder] = {_composed(x.name): x.name for x in entries if x.is_file()}
+            with os.scandir(_as_written(folder)) as entries:
+                there[folder] = {_composed(x.name): x.path for x in entries if x.is_file()}
         except OSError:
             there[folder] = {}
-    name = there[folder].get(_composed(path.name))
-    return None if name is None else folder / name
+    file = there[folder].get(_composed(path.name))
+    return None if file is None else Path(file)
+
+
+def _as_written(folder: Path) -> Path:
+    if folder.is_dir() or folder == folder.parent:
+        return folder
+    above = _as_written(folder.parent)
+    names = {_composed(name): name for name in os.listdir(above)}
+    return above / names.get(_composed(folder.name), folder.name)
 
 
 def _composed(name: str) -> str:

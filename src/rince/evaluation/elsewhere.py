@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rince.core.checks import RinceError, import_extra, require
+from rince.core.checks import RinceError, import_extra, require, warn
 from rince.core.tables import Row, Table, read_table
 from rince.data.items import Marks, Splits
 from rince.data.table import ItemTable, label_columns
@@ -105,15 +105,17 @@ def read_vectors(file: Path) -> tuple[Tensor, list[str] | None]:
             f"{file} holds an array of shape {vectors.shape} and {vectors.dtype}; embeddings are "
             f"(items, dimensions) floats"
         )
+    with np.errstate(over="ignore"):
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise RinceError(
-            f"{file}: {len(bad)} of {len(vectors)} embeddings hold NaN or infinity, the first is "
-            f"that of item {bad[0]} (from 0)"
+            f"{file}: {len(bad)} of {len(vectors)} embeddings hold NaN, infinity or values beyond "
+            f"float32, the first is that of item {bad[0]} (from 0)"
         )
     if names is not None and len(names) != len(vectors):
         raise RinceError(f"{file} holds {len(names)} paths for {len(vectors)} embeddings")
-    return torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32)), names
+    return torch.from_numpy(vectors), names
 
 
 def _read(file: Path) -> tuple[list[str] | None, Array]:
@@ -164,6 +166,11 @@ def _by_name(table: Table, key: str, names: Sequence[str], file: Path) -> list[R
             f"{table.file} has no row for {len(missing)} of the {len(names)} items of {file}, "
             f"such as {some_names(missing)} (column {key})"
         )
+    if unused := list(rows.keys() - set(names)):
+        warn(
+            f"{len(unused)} of {len(rows)} rows of {table.file} are of no item of {file} and are "
+            f"left out: {some_names(sorted(unused))}"
+        )
     return [rows[name] for name in names]
 
 
@@ -173,4 +180,12 @@ def _splits(table: ItemTable, items: Vectors) -> Splits | None:
         return None
     sides = table.sides() or []
     train, test = ([i for i, x in enumerate(sides) if x is side] for side in (False, True))
-    return Splits(items.subset(train), items.subset(test))
+    parts = Splits(items.subset(train), items.subset(test))
+    unseen = ~torch.isin(parts.test.labels, parts.train.labels)
+    require(
+        not bool(unseen.any()),
+        f"{table.table.file}: {int(unseen.sum())} of {len(unseen)} rows of the test are of classes "
+        f"that no row for training has, which a probe and kNN cannot tell: leave them out, or "
+        f"leave out the column split to search all items among each other",
+    )
+    return parts

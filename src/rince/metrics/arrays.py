@@ -43,8 +43,10 @@ def tensor(array: Array) -> Tensor:
         "expected a torch tensor or a numpy array of numbers, got "
         f"{f'an array of {array.dtype}' if isinstance(array, np.ndarray) else type(array)}",
     )
-    # torch takes neither negative strides nor memory that must not be written to.
-    return torch.from_numpy(np.require(array, requirements=("C", "W")))
+    # torch takes neither negative strides, nor memory that must not be written to, nor the other
+    # order of bytes, nor more than 64 bits.
+    dtype = min(array.dtype.newbyteorder("="), np.dtype(np.float64), key=lambda x: x.itemsize)
+    return torch.from_numpy(np.require(array, dtype, ("C", "W")))
 
 
 def pair_ranks(ranks: PairRanks | Array) -> PairRanks:

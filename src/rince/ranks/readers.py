@@ -107,12 +107,13 @@ def _check_looks(paths: Sequence[Names], odd: set[str], place: Callable[[int], s
 
 
 def _looks(name: str) -> str:
-    """Without what nobody sees: marks without width, several blanks in a row, the .0 of 1.0."""
+    """Without what nobody sees: marks without width, several blanks in a row, the .0 of 1.0; and
+    one way to write true and false, which each program writes in its own."""
     if not name.isascii():
         name = "".join(c for c in name if unicodedata.category(c) != "Cf")
     if not name.isalnum():
         name = _WHOLE.sub(r"\1", " ".join(name.split()))
-    return name
+    return name.lower() if name.lower() in ("true", "false") else name
 
 
 _WHOLE = re.compile(r"^([+-]?\d+)\.0+$")

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require
-from rince.core.tables import read_cells, refuse_rows
+from rince.core.tables import read_cells, read_text, refuse_rows
 from rince.ranks.options import SCORE_FILES
-from rince.ranks.readers import some_names
+from rince.ranks.readers import composed, some_names
 
 
 def read_scores(file: Path, names: Path | None = None) -> tuple[list[str], Tensor]:
@@ -86,14 +86,14 @@ def _from_npy(file: Path, names: Path) -> tuple[list[str], Tensor]:
         'a JSON list of the names in the order of the matrix, ["cat", "dog", ...]',
     )
     try:
-        class_names = json.loads(names.read_text(encoding="utf-8"))
+        class_names = json.loads(read_text(names, "names"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{names} is not JSON: {error}") from error
     require(
         isinstance(class_names, list) and all(isinstance(name, str) for name in class_names),
         f'{names} must hold a JSON list of names, ["cat", "dog", ...]',
     )
-    return class_names, torch.from_numpy(array)
+    return class_names, torch.from_numpy(array.astype(np.float64))
 
 
 def _from_parquet(file: Path) -> tuple[list[str], Tensor]:
@@ -116,6 +116,7 @@ def _from_parquet(file: Path) -> tuple[list[str], Tensor]:
 
 def _rows_by_name(rows: Sequence[str], columns: Sequence[str], scores: Tensor) -> Tensor:
     """The rows in the order of the columns: both have names, so neither order is trusted."""
+    rows, columns = list(map(composed, rows)), list(map(composed, columns))
     for side, names in (("row", rows), ("column", columns)):
         twice = sorted({name for name in names if names.count(name) > 1})
         require(not twice, f"{side} names occur twice: {some_names(twice)}")

@@ -44,7 +44,7 @@ def used_bits(image: Image) -> int:
     if image.mode[0] == "I":
         highest = int(_checked(image).max())
     else:  # of several channels Pillow gives the upper 8 bits
-        highest = int(np.asarray(image).max()) << 8 | 255
+        highest = int(_colours(image).max()) << 8 | 255
     return next(bits for bits in DEPTHS if highest < 2**bits)
 
 
@@ -67,12 +67,12 @@ def as_bytes(image: Image, bits: int | None) -> Image:
         values = _all_bits(image)
     else:  # the upper 8 bits are all that is needed
         if bits is None:
-            _warn_of_dark(int(np.asarray(image).max()) << 8)
+            _warn_of_dark(int(_colours(image).max()) << 8)
         return image
     if image.mode == "F":
         top = 1
     else:
-        highest = int(values.max())
+        highest = int(_colours(image, values).max())
         if significant:
             step = 2 ** (16 - significant)
             # PNG wants them scaled to 16 bits, in multiples of the step; not all programs do.
@@ -90,11 +90,19 @@ def as_bytes(image: Image, bits: int | None) -> Image:
                 f"they are read as white"
             )
     pixels = (values.astype(np.float64).clip(0, top) * (255 / top)).round().astype(np.uint8)
+    if image.mode == "RGBA" and values[..., 3].max() > top:  # of 16 bits, whatever the colours
+        pixels[..., 3] = values[..., 3] >> 8
     if transparent is not None:
         hidden = values == np.array(transparent)
         pixels[hidden.all(axis=-1) if values.ndim == 3 else hidden] = 255
     made: Image = import_extra("PIL.Image", "train").fromarray(pixels)
     return made
+
+
+def _colours(image: Image, values: Values | None = None) -> Values:
+    """Without the alpha channel, which is at its highest in any opaque picture."""
+    values = np.asarray(image) if values is None else values
+    return values[..., :-1] if image.mode[-1] in "Aa" else values
 
 
 def _warn_of_dark(highest: int) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from rince.core.checks import RinceError, warn
-from rince.core.files import IMAGE_SUFFIXES, by_suffix, passed_over
-from rince.core.tables import Row, Table, as_cell, refuse_rows
+from rince.core.files import IMAGE_SUFFIXES, by_suffix, files_below, passed_over, warn_left_out
+from rince.core.tables import Pairs, Row, Table, as_cell, refuse_rows
 from rince.data.items import split_folders
 from rince.data.table import SPLIT, ItemTable, path_cells
 
@@ -178,7 +178,9 @@ def _shards(data: str | Path) -> Iterator[tuple[Path, str]]:
     if not _SHARD.search(str(data)):
         sides = split_folders(path)
         for side in sides or (path,):
-            yield from ((shard, side.name if sides else "") for shard in _tars(side))
+            tars = _tars(side)
+            warn_left_out(side, len(tars), "shards", set(files_below(side, None)) - set(tars))
+            yield from ((shard, side.name if sides else "") for shard in tars)
         return
     asked = _RANGE.search(str(path))
     numbers = [] if asked is None else range(int(asked[1]), int(asked[2]) + 1)
@@ -198,7 +200,9 @@ def _tars(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     inside = [x for x in sorted(folder.iterdir()) if not passed_over(x.name)]
-    return [] if any(x.is_dir() for x in inside) else [x for x in inside if x.suffix == ".tar"]
+    if any(x.is_dir() for x in inside):
+        return []
+    return [x for x in inside if x.suffix.lower() == ".tar"]
 
 
 def _members(shard: Path) -> Iterator[Member]:
@@ -228,17 +232,21 @@ def _cells(member: Member, ending: str, problems: list[str]) -> dict[str, str]:
         text = member.read_bytes().decode("utf-8-sig").strip()
         if ending != "json":
             return {ending: text}
-        values = json.loads(text)
-        if not isinstance(values, dict):
+        pairs = json.loads(text, object_pairs_hook=Pairs)
+        if not isinstance(pairs, Pairs):
             raise ValueError("it is no object")
+        cells = {
+            name.strip(): "/".join(map(as_cell, x)) if type(x) is list else as_cell(x)
+            for name, x in pairs
+            if not isinstance(x, Pairs)
+        }
+        if len(set(cells)) < sum(not isinstance(x, Pairs) for _, x in pairs):
+            raise ValueError("a name is there twice")
+        "".join((*cells, *cells.values())).encode()  # half of a surrogate pair is no character
+        return cells
     except (ValueError, RecursionError) as error:
         problems.append(f"{member} cannot be read: {error}")
         return {}
-    return {
-        name.strip(): "/".join(map(as_cell, value)) if isinstance(value, list) else as_cell(value)
-        for name, value in values.items()
-        if not isinstance(value, dict)
-    }
 
 
 def _suffix(member: Member) -> str:

@@ -206,7 +206,14 @@ def _by_split_files(files: Sequence[VideoFile], folder: Path, split: int) -> Ite
             f"nor *_test_split{split}.txt (HMDB51)"
         )
     sides = {composed(name): test for name, test in sides.items()}
-    by_name = {composed("/".join((*f.label[-1:], f.path.name))): f for f in files}
+    by_name: dict[str, VideoFile] = {}
+    for video in files:
+        name = composed("/".join((*video.label[-1:], video.path.name)))
+        if by_name.setdefault(name, video) is not video and name in sides:
+            raise RinceError(
+                f"{by_name[name].key} and {video.key} are both {name} in the split files in "
+                f"{folder}: give one of these folders another name"
+            )
     missing = [n for n, test in sides.items() if test is not None and n not in by_name]
     if missing:
         raise RinceError(
