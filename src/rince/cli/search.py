@@ -82,15 +82,21 @@ def run(arguments: Sequence[str]) -> None:
             f"the features, --space backbone), and their embeddings do not compare: make it again, "
             f"rince embed {given.run} DATA -o FILE"
         )
-    # One more than asked, as a query may be in the gallery.
+    groups = grouped_queries(given.queries, queries.paths)
+    # More than asked, as a query may be in the gallery, a film with as many clips.
+    most = given.top_k + max(len(own) for _, own in groups)
     find = gallery.nearest if isinstance(gallery, VectorIndex) else partial(nearest, gallery)
-    cosines, positions = find(queries.vectors, given.top_k + 1)
-    for query, own in grouped_queries(given.queries, queries.paths):
+    cosines, positions = find(queries.vectors, most)
+    for query, own in groups:
         # A film is one query, however many clips it is cut into: its best hits are those of any.
         found: dict[int, float] = {}
         for i in own:
             for value, row in zip(cosines[i].tolist(), positions[i].tolist(), strict=True):
-                if row >= 0 and not same_file(encoder, queries.paths[i], gallery.paths[row]):
+                itself = row < 0 or any(
+                    same_file(encoder, name, gallery.paths[row])
+                    for name in (query, queries.paths[i])
+                )
+                if not itself:
                     found[row] = max(value, found.get(row, value))
         best = sorted(found.items(), key=lambda hit: -hit[1])[: given.top_k]
         print(_shown(query) + (f" ({len(own)} {encoder.noun})" if len(own) > 1 else ""))
@@ -108,12 +114,13 @@ def grouped_queries(asked: Sequence[str], paths: Sequence[str]) -> list[tuple[st
     groups: list[tuple[str, list[int]]] = []
     for query in asked:
         own = [i for i, path in enumerate(paths) if path == query or path.startswith(f"{query}@")]
-        if not own:
+        if not own and "@" in query:
             file, _, seconds = query.rpartition("@")
             own = [
                 i
                 for i, path in enumerate(paths)
-                if path.rpartition("@")[0] == file
+                if file
+                and path.rpartition("@")[0] == file
                 and abs(float(path.rpartition("@")[2]) - float(seconds)) < 1e-3
             ]
         groups.append((query, own))

@@ -269,6 +269,8 @@ def require_queries(encoder: Encoder, queries: Sequence[str]) -> None:
 
 
 def same_file(encoder: Encoder, query: str, found: str) -> bool:
-    """Whether a query is itself what was found: the same file, or clip of it. Texts never are."""
-    same = query == found or os.path.realpath(query) == os.path.realpath(found)
+    """Whether a query is itself what was found: the same file or clip, or a film and a clip of it.
+    Texts never are."""
+    wanted = os.path.realpath(query)
+    same = wanted in (os.path.realpath(found), os.path.realpath(found.rpartition("@")[0] or found))
     return same and kind_named(encoder.noun).files
