@@ -134,6 +134,12 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/temperatures.py", "match_num_ranks", "constant + 1", 0): (
         "no temperatures at all are refused before: their number is never below 1"
     ),
+    ("metrics/arrays.py", "unit_features", "Lt to LtE", 0): (
+        "float() changes nothing of features that are float32 already"
+    ),
+    ("metrics/arrays.py", "unit_features", "constant + 1", 0): (
+        "float() changes nothing of features that are float32 already"
+    ),
     ("metrics/set_intersection.py", "average_set_intersection", "Gt to GtE", 0): (
         "the way for tied items gives the same where none are tied, only slower"
     ),

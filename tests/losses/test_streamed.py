@@ -306,6 +306,33 @@ def inputs_of(
     return Inputs(z, z, torch.tensor(taus, dtype=z.dtype), taus, source, **options)
 
 
+def test_exponents_fit_by_the_longest_embeddings_and_the_lowest_temperature() -> None:
+    source = labelled(2)
+    z = torch.tensor([[1.0, 0.0], [0.0, 3.0]])
+    for taus, fit in (((0.15, 1.0), True), ((0.1, 1.0), False), ((1.0, 0.1), False)):
+        assert inputs_of(z, source, taus).exponents_fit() == fit  # 9 / 0.15 = 60, 9 / 0.1 = 90
+        assert (
+            Inputs(
+                z[:1] / 3,
+                9 * z,
+                torch.tensor(taus),
+                taus,
+                source,
+                ("out", "in"),
+                "exclusive",
+                SMALL,
+            ).exponents_fit()
+            == fit
+        )
+    # Unread, embeddings are of length 1, and the temperatures those that are known.
+    for taus, fit in (((0.02, 1.0), True), ((0.01, 1.0), False), ((0.0125, 0.5), True)):
+        assert inputs_of(z, source, taus, may_read=False).exponents_fit() == fit
+    unknown = Inputs(
+        z, z, torch.ones(2), None, source, ("out", "in"), "exclusive", SMALL, may_read=False
+    )
+    assert not unknown.exponents_fit()
+
+
 def test_the_kernel_by_class_serves_where_its_exponents_fit() -> None:
     def serves(tau: float, source: PairRanks, scale: float = 1.0, **sizes: Any) -> bool:
         z = unit(2, 300, 16) * scale

@@ -67,6 +67,13 @@ def test_unit_features_survive_tiny_and_huge_values() -> None:
     )
 
 
+def test_one_value_that_is_not_finite_spoils_its_row() -> None:
+    for bad in (float("nan"), float("inf")):
+        features = torch.tensor([[1.0, bad], [1.0, 2.0], [bad, bad]])
+        with pytest.raises(ValueError, match="2 of 3 pictures"):
+            unit_features(features, "pictures")
+
+
 def test_zero_vectors_warn_and_all_zero_is_an_error() -> None:
     with pytest.warns(RinceWarning, match=r"1 of 2 x\b.*zero"):
         unit = unit_features(torch.tensor([[0.0, 0.0], [0.0, -2.0]]), "x")
