@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,14 @@ settings.load_profile("default")
 
 # The tensors of tests are small: a second thread costs more than it gives.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def first_process() -> Iterator[None]:
+    """Lightning keeps what it read of a launcher's variables, and only the first process writes."""
+    yield
+    if "lightning_utilities.core.rank_zero" in sys.modules:
+        sys.modules["lightning_utilities.core.rank_zero"].rank_zero_only.rank = 0
 
 
 @pytest.fixture(scope="session")
