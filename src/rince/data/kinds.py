@@ -158,7 +158,9 @@ def all_items(data: str, options: DataOptions) -> list[Items]:
 
     try:
         splits = load_splits(data, options)
-    except NothingToHoldOut:
+    except NothingToHoldOut as error:
+        if error.items.in_memory:  # nothing is left to be read
+            return [error.items]
         skip = options.images.skip_unreadable
         return [load_test(data, kind_of(data).noun, options, skip_unreadable=skip)]
     return [splits.train, splits.test]
