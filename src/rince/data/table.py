@@ -71,12 +71,13 @@ def read_items(
     table = read_table(file, "items")
     if not table.rows:
         raise RinceError(f"{file} holds no item: expected rows with a {column} and its labels")
-    longest = max(table.columns, key=lambda name: sum(map(len, table.column(name))))
-    table.require_columns(
-        column,
-        hint=f"name the one that holds the items, {longest!r} perhaps (table.column); a table of "
-        f"classes alone needs a column 'class'",
-    )
+    if column not in table.columns:
+        longest = max(table.columns, key=lambda name: sum(map(len, table.column(name))))
+        table.require_columns(
+            column,
+            hint=f"name the one that holds the items, {longest!r} perhaps (table.column); a table "
+            f"of classes alone needs a column 'class'",
+        )
     levels = label_columns(table, labels, [column], "table.labels")
     return ItemTable(_without_empty(table, column, levels, empty), column, levels)
 
@@ -125,19 +126,7 @@ def label_columns(
         labels: their names; None: all in the file's order but :data:`KNOWN` and those ``beside``.
         option: that names them, for the message.
     """
-    indices = [name for name in table.columns if _is_index(name, table)] if labels is None else []
-    if indices:
-        shown = ", ".join(repr(name) if name else "one without a name" for name in indices)
-        warn(f"{table.file} has running numbers, {shown}, which are left out of the labels")
-    elif labels is None and "" in table.columns:
-        warn(f"{table.file} has a column without a name, which is left out of the labels")
-    others = [c for c in table.columns if c and c not in (*beside, *KNOWN, *indices)]
-    if wrong := [c for c in others if c.lower() in KNOWN and labels is None]:
-        raise RinceError(
-            f"{table.file}: the column {wrong[0]!r} would be labels: write it "
-            f"{wrong[0].lower()!r}, or name the columns of labels ({option})"
-        )
-    levels = tuple(others if labels is None else labels)
+    levels = tuple(_found_columns(table, beside, option) if labels is None else labels)
     missing = [repr(name) for name in levels if name not in table.columns]
     if missing or not levels:
         raise RinceError(
@@ -145,8 +134,25 @@ def label_columns(
             f"{', '.join(table.columns)}: name those of the labels, from coarse to fine "
             f"({option})"
         )
+    return levels
+
+
+def _found_columns(table: Table, beside: Collection[str], option: str) -> list[str]:
+    """What may be labels, where nobody named them; doubtful ones are said."""
+    indices = [name for name in table.columns if _is_index(name, table)]
+    if indices:
+        shown = ", ".join(repr(name) if name else "one without a name" for name in indices)
+        warn(f"{table.file} has running numbers, {shown}, which are left out of the labels")
+    elif "" in table.columns:
+        warn(f"{table.file} has a column without a name, which is left out of the labels")
+    levels = [c for c in table.columns if c and c not in (*beside, *KNOWN, *indices)]
+    if wrong := [c for c in levels if c.lower() in KNOWN]:
+        raise RinceError(
+            f"{table.file}: the column {wrong[0]!r} would be labels: write it "
+            f"{wrong[0].lower()!r}, or name the columns of labels ({option})"
+        )
     distinct = [name for name in levels[:-1] if len(set(table.column(name))) == len(table.rows) > 2]
-    if labels is None and distinct:
+    if distinct:
         warn(
             f"{table.file}: no two rows have the same {' or '.join(distinct)}, which is taken as a "
             f"label: if it is none, name those that are, from coarse to fine ({option})"
@@ -156,8 +162,9 @@ def label_columns(
 
 def _is_index(name: str, table: Table) -> bool:
     """Whether a column is the index that a data frame was saved with."""
-    running = [str(i) for i in range(len(table.rows))]
-    return re.fullmatch(_INDEX_NAMES, name) is not None and table.column(name) == running
+    if re.fullmatch(_INDEX_NAMES, name) is None:
+        return False
+    return table.column(name) == [str(i) for i in range(len(table.rows))]
 
 
 @dataclass(frozen=True)
