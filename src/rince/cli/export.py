@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from rince._version import __version__
 from rince.cli.parser import HelpfulParser, add_space, with_underscores
+from rince.models.options import LAYOUTS
 
 if TYPE_CHECKING:
     from rince.models.exported import ImageEncoder
     from rince.models.options import Space
 
-LAYOUT_NAMES = ("rince-prototype", "supcontrast")  # of rince.models.layouts, which needs torch
 LIBRARIES = ("torchvision", "timm")
 EXAMPLES = """examples:
   rince export runs/latest                       writes runs/latest/export/
@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--layout",
-        choices=LAYOUT_NAMES,
+        choices=list(LAYOUTS),
         default=None,
         help="of a checkpoint: rince-prototype is that of the paper's authors, supcontrast of "
         "SupCon's. Nothing in the file is executed; backbone features only",
@@ -136,11 +136,10 @@ def _show(folder: Path) -> None:
 
 def _foreign_card(source: str, encoder: ImageEncoder) -> str:
     """What is known of a network that rince did not train."""
-    from rince.data.networks import pixel_usage
+    from rince.data.kinds import kind_named
 
-    scaled = f"the shorter side scaled to {encoder.spec.size}, the central square kept"
     return (
         f"# {Path(source).name}\n\nA {encoder.backbone} that was trained elsewhere, taken from "
         f"`{source}` by rince {__version__}; licence and training data are those of its source.\n\n"
-        f"{pixel_usage(encoder, scaled)}\n"
+        f"{kind_named(encoder.noun).usage(encoder)}\n"
     )

@@ -1,15 +1,14 @@
 """Networks that other tools have trained, as an :class:`~rince.models.exported.ImageEncoder`.
 
-Each layout is a row: where in a checkpoint the encoder's weights are, and what they are called
-there. The names of the prototype's file are facts of its files (design/PAPER.md); we have tried
-files of these layouts that we made ourselves, not the published ones.
+Of a checkpoint's dictionary the entry "model" holds the weights: those of the encoder begin as
+:data:`~rince.models.options.LAYOUTS` says, and are torchvision's but for the shortcuts. We have
+tried files of these layouts that we made ourselves, not the published ones.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,41 +19,12 @@ from rince.core.input_spec import InputSpec
 from rince.core.pixels import normalisation
 from rince.models.backbones import build_backbone, require_known
 from rince.models.exported import ImageEncoder
+from rince.models.options import LAYOUTS
 from rince.models.weights import load_strictly
 
-# Mean and standard deviation of CIFAR-100's training pixels, which both layouts were trained with.
+# What both layouts are of, if nothing else is said; mean and std are of CIFAR-100's pixels.
+BACKBONE, SIZE = "resnet50-3x3", 32
 CIFAR100 = ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the weights of an encoder are in another tool's checkpoint.
-
-    Args:
-        key: of the dictionary that holds the weights; None: the file is that dictionary.
-        prefixes: the encoder's names begin with one of these; the first that occurs is taken, and
-            what begins otherwise (heads, queues, slow copies) is left out.
-        renamed: parts of names there -> the same in torchvision's ResNets.
-        backbone, size, mean, std: what it is of, if nothing else is said.
-    """
-
-    key: str | None
-    prefixes: tuple[str, ...]
-    renamed: Mapping[str, str]
-    backbone: str = "resnet50-3x3"
-    size: int = 32
-    mean: tuple[float, ...] = CIFAR100[0]
-    std: tuple[float, ...] = CIFAR100[1]
-
-
-_SHORTCUT = {".shortcut.": ".downsample."}
-LAYOUTS = {
-    "rince-prototype": Layout(
-        "model", ("module.backbone_q.encoder.", "backbone_q.encoder."), _SHORTCUT
-    ),
-    "supcontrast": Layout("model", ("module.encoder.", "encoder.module.", "encoder."), _SHORTCUT),
-}
-"""By name: the prototype of the RINCE paper, and the reference code of SupCon."""
 
 
 def read_checkpoint_of(
@@ -69,18 +39,19 @@ def read_checkpoint_of(
     """The backbone of a checkpoint that another tool wrote. Nothing in the file is executed.
 
     Args:
-        file: its, of ``torch.save``. layout: a name of :data:`LAYOUTS`.
+        file: its, of ``torch.save``.
+        layout: a name of :data:`~rince.models.options.LAYOUTS`.
         backbone: a name of :func:`~rince.models.backbones.build_backbone`; every weight must fit.
         size: side of its square RGB images, in pixels.
         mean, std: three numbers each, that its pixels in [0, 1] were normalised with. All four:
-            None takes the layout's.
+            None takes those of the paper's CIFAR-100 networks.
 
     Raises:
         RinceError: no such file, one of another layout, or of another backbone.
         ValueError: an unknown layout.
     """
     require(layout in LAYOUTS, f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-    row, file = LAYOUTS[layout], Path(file)
+    file = Path(file)
     if not file.is_file():
         raise RinceError(f"there is no file {file}")
     try:
@@ -93,12 +64,14 @@ def read_checkpoint_of(
             f"cannot read {file} as weights alone ({type(error).__name__}: {first_line}): it is "
             f"damaged, or holds more than numbers and options, which rince does not run"
         ) from error
-    weights = _encoder_weights(stored, row, layout, file)
-    spec = InputSpec.images(channels=3, size=row.size if size is None else size)
-    name = row.backbone if backbone is None else backbone
+    weights = _encoder_weights(stored, layout, file)
+    spec = InputSpec.images(channels=3, size=SIZE if size is None else size)
+    name = BACKBONE if backbone is None else backbone
     built = build_backbone(name, spec)
     load_strictly(built.module, weights, file)
-    return _encoder(built.module, name, built.feature_dim, spec, mean or row.mean, std or row.std)
+    return _encoder(
+        built.module, name, built.feature_dim, spec, mean or CIFAR100[0], std or CIFAR100[1]
+    )
 
 
 def library_encoder(name: str, *, size: int | None = None) -> ImageEncoder:
@@ -118,7 +91,8 @@ def library_encoder(name: str, *, size: int | None = None) -> ImageEncoder:
         own_size, mean, std = facts.crop_size[0], facts.mean, facts.std
     else:
         timm = import_extra("timm", "timm")
-        facts = timm.data.resolve_model_data_config(timm.create_model(model))
+        known = timm.get_pretrained_cfg(model)
+        facts = timm.data.resolve_data_config(pretrained_cfg=known.to_dict() if known else {})
         own_size, mean, std = facts["input_size"][1], facts["mean"], facts["std"]
     spec = InputSpec.images(channels=3, size=own_size if size is None else size)
     built = build_backbone(name, spec, pretrained=True)
@@ -176,19 +150,21 @@ def _encoder(
     )
 
 
-def _encoder_weights(stored: object, row: Layout, layout: str, file: Path) -> dict[str, Tensor]:
-    held = stored if row.key is None or not isinstance(stored, Mapping) else stored.get(row.key)
-    names = [name for name in held if isinstance(name, str)] if isinstance(held, Mapping) else []
-    for prefix in row.prefixes:
+def _encoder_weights(stored: object, layout: str, file: Path) -> dict[str, Tensor]:
+    prefixes = LAYOUTS[layout]
+    held = stored.get("model") if isinstance(stored, Mapping) else None
+    model = held if isinstance(held, Mapping) else {}
+    names = [name for name in model if isinstance(name, str)]
+    for prefix in prefixes:
         inside = [name for name in names if name.startswith(prefix)]
-        if inside and isinstance(held, Mapping):
-            weights = {name.removeprefix(prefix): held[name] for name in inside}
-            for theirs, ours in row.renamed.items():
-                weights = {name.replace(theirs, ours): x for name, x in weights.items()}
-            return weights
+        if inside:
+            return {
+                name.removeprefix(prefix).replace(".shortcut.", ".downsample."): model[name]
+                for name in inside
+            }
     keys = ", ".join(map(str, stored)) if isinstance(stored, Mapping) else type(stored).__name__
     raise RinceError(
-        f"{file} is not of the layout {layout}, whose encoder is in {row.key!r} under "
-        f"{' or '.join(row.prefixes)}: it holds {keys[:200]}"
+        f"{file} is not of the layout {layout}, whose encoder is in 'model' under "
+        f"{' or '.join(prefixes)}: it holds {keys[:200]}"
         + (f", with {', '.join(names[:3])}, ..." if names else "")
     )

@@ -11,6 +11,13 @@ from rince.core.options import Options, limited
 Space: TypeAlias = Literal["embedding", "backbone"]
 """What is compared: embeddings of the projection head, or the backbone's features."""
 
+LAYOUTS = {
+    "rince-prototype": ("module.backbone_q.encoder.", "backbone_q.encoder."),
+    "supcontrast": ("module.encoder.", "encoder.module.", "encoder."),
+}
+"""Checkpoints of the RINCE paper's prototype and of SupCon's reference code -> how the names of the
+encoder's weights begin; the first that occurs is taken, and what begins otherwise is left out."""
+
 
 @dataclass
 class ModelOptions(Options):
