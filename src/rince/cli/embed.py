@@ -6,12 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.cli.parser import (
-    HelpfulParser,
-    add_skip_unreadable,
-    add_space,
-    with_underscores,
-)
+from rince.cli.parser import HelpfulParser, add_skip_unreadable, add_space, with_underscores
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz

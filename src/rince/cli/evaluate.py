@@ -7,11 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rince.cli.parser import (
-    HelpfulParser,
-    add_skip_unreadable,
-    with_underscores,
-)
+from rince.cli.parser import HelpfulParser, add_skip_unreadable, with_underscores
 from rince.core.tables import TABLE_SUFFIXES
 from rince.evaluation.options import EvaluationOptions
 

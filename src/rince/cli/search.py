@@ -7,12 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from rince.cli.parser import (
-    HelpfulParser,
-    add_skip_unreadable,
-    add_space,
-    with_underscores,
-)
+from rince.cli.parser import HelpfulParser, add_skip_unreadable, add_space, with_underscores
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/ -o photos.npz         once
@@ -110,21 +105,24 @@ def grouped_queries(asked: Sequence[str], paths: Sequence[str]) -> list[tuple[st
     Example:
         >>> grouped_queries(["a.mp4", "b.mp4@2.5"], ["a.mp4@0.000", "a.mp4@1.000", "b.mp4@2.500"])
         [('a.mp4', [0, 1]), ('b.mp4@2.5', [2])]
+        >>> grouped_queries(["mail", "mail@home"], ["mail", "mail@home"])
+        [('mail', [0]), ('mail@home', [1])]
     """
-    groups: list[tuple[str, list[int]]] = []
-    for query in asked:
-        own = [i for i, path in enumerate(paths) if path == query or path.startswith(f"{query}@")]
-        if not own and "@" in query:
-            file, _, seconds = query.rpartition("@")
-            own = [
-                i
-                for i, path in enumerate(paths)
-                if file
-                and path.rpartition("@")[0] == file
-                and abs(float(path.rpartition("@")[2]) - float(seconds)) < 1e-3
-            ]
-        groups.append((query, own))
-    return groups
+
+    def is_of(path: str, query: str) -> bool:
+        whole = path == _clip(path) and path.rpartition("@")[0] == query
+        return whole or path in (query, _clip(query))
+
+    return [(query, [i for i, path in enumerate(paths) if is_of(path, query)]) for query in asked]
+
+
+def _clip(name: str) -> str | None:
+    """``FILE@SECONDS`` as embeddings are named; None: it is no clip."""
+    file, _, seconds = name.rpartition("@")
+    try:
+        return f"{file}@{float(seconds):.3f}"
+    except ValueError:
+        return None
 
 
 def _shown(path: str) -> str:
