@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rince.cli.data import add_data_options, data_config
 from rince.cli.parser import HelpfulParser, with_underscores
-from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
-from rince.training.config import TrainConfig
 
 EXAMPLES = """examples:
   rince check photos/                    every image is decoded once
@@ -30,25 +29,13 @@ def run(arguments: Sequence[str]) -> None:
         epilog=EXAMPLES,
     )
     parser.add_argument("data", help="whatever `rince train` takes")
-    parser.add_class_arguments(VideoOptions, "videos")
-    parser.add_class_arguments(TableOptions, "table")
-    parser.add_class_arguments(TextOptions, "text", skip={"layers", "max_tokens"})
-    parser.add_argument(
-        "--data_root", type=str, default=None, help="where the relative paths of a table begin"
-    )
+    add_data_options(parser)
     given = parser.parse_args(with_underscores(arguments))
 
     from rince.core.checks import BadItems, RinceError
     from rince.data.kinds import NAMED, all_items, class_tree
 
-    config = TrainConfig(
-        given.data,
-        # In no memory but that of an image at a time.
-        images=ImageOptions(cache=False, root=given.data_root),
-        videos=VideoOptions(**given.videos.as_dict()),
-        table=TableOptions(**given.table.as_dict()),
-        text=TextOptions(**given.text.as_dict()),
-    )
+    config = data_config(given)
     if given.data not in NAMED and not config.table.column:
         tree = class_tree(given.data, config.text.column)
         if tree is not None:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from rince.cli.data import add_data_options, data_config
 from rince.cli.parser import HelpfulParser, add_skip_unreadable, with_underscores
 from rince.core.checks import require
-from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
 from rince.ranks.options import RankOptions
-from rince.training.config import TrainConfig
 
 EXAMPLES = """examples:
   rince ranks photos/                    photos/<superclass>/<class>/*.jpg, any depth
@@ -55,12 +54,7 @@ def run(arguments: Sequence[str]) -> None:
         metavar="CSV",
         help="write the scores to a table to look at, edit, and give back as --scores",
     )
-    parser.add_class_arguments(VideoOptions, "videos")
-    parser.add_class_arguments(TableOptions, "table")
-    parser.add_class_arguments(TextOptions, "text", skip={"layers", "max_tokens"})
-    parser.add_argument(
-        "--data_root", type=str, default=None, help="where the relative paths of a table begin"
-    )
+    add_data_options(parser)
     add_skip_unreadable(parser)
     given = parser.parse_args(with_underscores(arguments))
     options = {f.name: getattr(given, f.name) for f in fields(RankOptions) if f.name not in NOISE}
@@ -83,7 +77,7 @@ def run(arguments: Sequence[str]) -> None:
     taxonomy = None if given.table.column else class_tree(given.data, given.text.column)
     counts = None
     if taxonomy is None:
-        parts = all_items(given.data, _data_config(given))
+        parts = all_items(given.data, data_config(given, skip_unreadable=given.skip_unreadable))
         train, which = parts[0], "training " if parts[1:] else ""
         taxonomy = train.taxonomy
         counts = train.labels.bincount(minlength=taxonomy.num_classes)
@@ -109,25 +103,13 @@ def run(arguments: Sequence[str]) -> None:
             print("  " + " > ".join(names))
 
 
-def _data_config(given: Any) -> TrainConfig:
-    """What the data are loaded by; images are read one at a time, not kept."""
-    return TrainConfig(
-        given.data,
-        images=ImageOptions(
-            cache=False, root=given.data_root, skip_unreadable=given.skip_unreadable
-        ),
-        videos=VideoOptions(**given.videos.as_dict()),
-        table=TableOptions(**given.table.as_dict()),
-        text=TextOptions(**given.text.as_dict()),
-    )
-
-
 def _describe_time(given: Any, config: RankOptions) -> None:
     from rince.ranks.time import ItemTimes
     from rince.training.ranks import rank_source
     from rince.training.splits import load_splits
 
-    train = replace(_data_config(given), ranks=config)
+    data = data_config(given, skip_unreadable=given.skip_unreadable)
+    train = replace(data, ranks=config)
     clips = load_splits(train).train
     source = rank_source(train, clips)
     assert isinstance(source, ItemTimes)

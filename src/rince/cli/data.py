@@ -1,0 +1,30 @@
+"""The options of verbs that look at data before any training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rince.cli.parser import HelpfulParser
+from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
+from rince.training.config import TrainConfig
+
+
+def add_data_options(parser: HelpfulParser) -> None:
+    """What :func:`data_config` reads."""
+    parser.add_class_arguments(VideoOptions, "videos")
+    parser.add_class_arguments(TableOptions, "table")
+    parser.add_class_arguments(TextOptions, "text", skip={"layers", "max_tokens"})
+    parser.add_argument(
+        "--data_root", type=str, default=None, help="where the relative paths of a table begin"
+    )
+
+
+def data_config(given: Any, *, skip_unreadable: bool = False) -> TrainConfig:
+    """What the data are loaded by; images are read one at a time, not kept."""
+    return TrainConfig(
+        given.data,
+        images=ImageOptions(cache=False, root=given.data_root, skip_unreadable=skip_unreadable),
+        videos=VideoOptions(**given.videos.as_dict()),
+        table=TableOptions(**given.table.as_dict()),
+        text=TextOptions(**given.text.as_dict()),
+    )
