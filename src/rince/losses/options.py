@@ -27,6 +27,7 @@ class LossOptions(Options):
             rank.
         smoothing: share of a label that cross-entropy spreads over the classes of its superclass,
             itself included (0: none).
+        cross_entropy_weight: of the cross-entropy in rince-and-cross-entropy; RINCE has weight 1.
         matmul_precision: of rince, supcon-* and infonce: "tf32" and "bf16" let a GPU's tensor cores
             round the factors of products, to 10 and 7 bits; sums are float32. None takes bf16 where
             the training's precision is bf16-mixed, else fp32.
@@ -40,6 +41,7 @@ class LossOptions(Options):
     temperature: float = limited(0.1, above=0)
     margin: float = limited(0.2, above=0)
     smoothing: float = limited(0.0, low=0, below=1)
+    cross_entropy_weight: float = limited(1.0, above=0)
     matmul_precision: Literal["fp32", "tf32", "bf16"] | None = None
 
     def resolved(self, training: str) -> LossOptions:

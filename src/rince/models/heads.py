@@ -51,6 +51,23 @@ class ParallelHeads(nn.Module):
         return torch.cat([head(features) for head in self.heads], dim=1)
 
 
+class ProjectionAndClassifier(nn.Module):
+    """A projection head and a linear classifier beside it, on one feature.
+
+    One tensor for the reason of :class:`ParallelHeads`.
+
+    Forward: (B, feature_dim) -> (B, D + C), the embedding and behind it the logits, float32.
+    """
+
+    def __init__(self, projection: nn.Module, classifier: nn.Linear) -> None:
+        super().__init__()
+        self.projection = projection
+        self.classifier = classifier
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([self.projection(features), self.classifier(features).float()], dim=1)
+
+
 def projection_head(feature_dim: int, embedding_dim: int, count: int = 1) -> nn.Module:
     """One projection head, or several side by side."""
     if count == 1:

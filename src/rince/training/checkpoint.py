@@ -30,6 +30,8 @@ OWN_OBJECTIVE = "own_objective"
 OWN_BACKBONE = "own_backbone"
 BACKBONE_PREFIX = "encoder.backbone."
 HEAD_PREFIX = "encoder.head."
+# Of a run with both:
+PROJECTION_PREFIX, CLASSIFIER_PREFIX = f"{HEAD_PREFIX}projection.", f"{HEAD_PREFIX}classifier."
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class TrainedRun:
         step: optimizer steps taken.
         objective: its row; of a user's own without the code, which a checkpoint does not hold.
         data_fingerprint: of the data it was trained with; "" if it was not recorded.
-        classifier: features to the logits of the classes, of a run that was trained as one.
-        head: features to embeddings, of any other run.
+        classifier: features to the logits of the classes, of a run that was trained with one.
+        head: features to embeddings, but of a run that was trained as a classifier alone.
         ranks: of the classes, as the objective rince was trained on; times are not kept.
         own_backbone: the backbone is the user's, not ``config.model.backbone``.
     """
@@ -94,12 +96,13 @@ def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -
     weights = checkpoint["state_dict"]
     load_strictly(backbone.module, _below(BACKBONE_PREFIX, weights), folder / CHECKPOINT_FILE)
     backbone.module.eval()
-    head = None
+    head, beside = None, objective.classifier_beside
     if not objective.classifier:
         head = projection_head(
             backbone.feature_dim, config.model.embedding_dim, objective.num_heads
         ).eval()
-        load_strictly(head, _below(HEAD_PREFIX, weights), folder / CHECKPOINT_FILE)
+        of_head = _below(PROJECTION_PREFIX if beside else HEAD_PREFIX, weights)
+        load_strictly(head, of_head, folder / CHECKPOINT_FILE)
     taxonomy = Taxonomy(about["taxonomy"])
     return TrainedRun(
         folder=folder,
@@ -158,9 +161,10 @@ def _classifier(
     objective: Objective, weights: Mapping[str, torch.Tensor], num_classes: int
 ) -> nn.Linear | None:
     """The logits of the classes; those of superclasses, which come behind, are left out."""
-    if not objective.classifier:
+    if not (objective.classifier or objective.classifier_beside):
         return None
-    weight, bias = (weights[HEAD_PREFIX + name][:num_classes] for name in ("weight", "bias"))
+    prefix = CLASSIFIER_PREFIX if objective.classifier_beside else HEAD_PREFIX
+    weight, bias = (weights[prefix + name][:num_classes] for name in ("weight", "bias"))
     classifier = nn.Linear(weight.shape[1], num_classes)
     classifier.load_state_dict({"weight": weight, "bias": bias})
     return classifier.requires_grad_(False)
@@ -220,7 +224,7 @@ def own_facts(objective: Objective) -> dict[str, Any]:
     """What a checkpoint says of a user's own objective: its row, but for its code."""
     if objective.name in OBJECTIVES:
         return {}
-    facts = ("classifier", "num_heads", "reads", "by_time")
+    facts = ("classifier", "classifier_beside", "num_heads", "reads", "by_time")
     return {OWN_OBJECTIVE: {name: getattr(objective, name) for name in facts}}
 
 
