@@ -9,9 +9,11 @@ backbone's features and in the embedding that the loss sees; the probe trains on
 training images.
 """
 
-from common import options, run_all, trained
+from typing import Any
 
-QUESTION = {
+from runs import options, run_all, trained
+
+QUESTION: dict[str, Any] = {
     "rince": {},
     "supcon-out": {"objective": "supcon-out"},
     "cross-entropy": {"objective": "cross-entropy"},
@@ -19,7 +21,7 @@ QUESTION = {
     "rince-shuffled": {"ranks": {"move_classes": 1.0}},
 }
 # One thing at a time, and the paper's other losses. "lr" is a factor of the learning rate.
-OTHERS = {
+OTHERS: dict[str, Any] = {
     "rince-in": {"loss": {"variant": "in"}},
     "rince-out": {"loss": {"variant": "out"}},
     "rince-cumulative": {"loss": {"positives": "cumulative"}},
