@@ -9,7 +9,6 @@ from rince.reports.figures import (
     DPI,
     WIDTH,
     Picture,
-    add_legend,
     drawing,
     encode,
     new_axes,
@@ -72,7 +71,7 @@ def front_picture(tuned: Tuned, chosen: Trial, *, dpi: int = DPI) -> Picture:
         ring = {"facecolors": "none", "edgecolors": "#222222", "label": "chosen"}
         axes.scatter(*_percent([tuned.score(chosen)]), s=110, lw=1.2, **ring)
         axes.set(xlabel="fine mAP, held out, %", ylabel="coarse mAP, held out, %")
-        add_legend(axes)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=2)  # four would not fit
         return encode(figure, dpi)
 
 

@@ -52,7 +52,7 @@ class Trial:
     """One configuration, and what it was measured at.
 
     Args:
-        number: 0 is what ``rince train`` would do.
+        number: from 1, which is what ``rince train`` would do.
         config: to train it on all training items, for the whole number of epochs.
         folder: of its run, on a part of them.
         scores: epochs -> held-out mAP; of classifiers in the backbone's features, of all others in
@@ -193,7 +193,7 @@ def tune(
     trials: list[Trial] = []
     for name in (config.objective, *others):
         configs = _configs(shared.of_objective(name), parts.train, open_options, options.trials)
-        trials += work.searched([_trial(x, i, folder, work) for i, x in enumerate(configs)])
+        trials += work.searched([_trial(x, i, folder, work) for i, x in enumerate(configs, 1)])
     tuned = Tuned(folder, tuple(trials), config.epochs)
     for name in (config.objective, *others):
         _write_best(tuned, name, options.fine_weight)
@@ -310,9 +310,10 @@ class _Work:
 
     def searched(self, trials: Sequence[Trial]) -> Sequence[Trial]:
         """The same, with their scores."""
-        end = self.done + planned_epochs(len(trials), self.lengths)
+        count = len(trials)
+        end = self.done + planned_epochs(count, self.lengths)
         if not successive_halving(
-            len(trials), self.lengths, lambda number, epochs: self._score(trials[number], epochs)
+            count, self.lengths, lambda i, epochs: self._score(trials[i], count, epochs)
         ):
             failed = next(trial for trial in trials if trial.failed)
             raise RinceError(
@@ -323,12 +324,12 @@ class _Work:
         self.done = end  # trials that failed were not lengthened
         return trials
 
-    def _score(self, trial: Trial, epochs: int) -> Score | None:
+    def _score(self, trial: Trial, count: int, epochs: int) -> Score | None:
         before = max((n for n in trial.scores if n < epochs), default=0)
         if epochs not in trial.scores and not trial.failed:
             if self.show:
-                head = f"epoch {self.done + 1}/{self.planned} | {trial.name} to epoch {epochs}"
-                print(f"{head}: {trial.settings()}", end="", flush=True)
+                where = f"epoch {self.done + 1}/{self.planned} | {trial.name} of {count} to epoch "
+                print(f"{where}{epochs}: {trial.settings()}", end="", flush=True)
             self._train(trial, epochs)
             self.trained += epochs - before
             self.done += epochs - before
@@ -355,6 +356,7 @@ class _Work:
                 self._lengthen(trial, epochs)
                 trial.scores[epochs] = self._measured(trial)
         except (KeyboardInterrupt, Stopped) as stop:
+            print("\n" * self.show, end="", flush=True)
             raise type(stop)(
                 f"stopped after {self.done} of {self.planned} epochs: the same command goes on"
             ) from None
@@ -373,8 +375,10 @@ class _Work:
             run = replace(trial.config, epochs=epochs, progress=False, knn_every=0)
             run = replace(run, output=str(folder.parent), name=folder.name)
             train(run, splits=self.parts)
-        elif not read_about(folder) or read_config(folder).epochs < epochs:
-            resume(folder, epochs=epochs, progress=False, splits=self.parts)
+            return
+        longer = epochs if read_config(folder).epochs < epochs else None
+        if longer or not read_about(folder):  # without that it has stopped on its way
+            resume(folder, epochs=longer, progress=False, splits=self.parts)
 
     def _measured(self, trial: Trial) -> Score:
         run = load_run(trial.folder)
