@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
-import torch
 import yaml
 
 from rince.core.checks import RinceError, require, warn
@@ -20,11 +19,9 @@ from rince.core.digests import digest
 from rince.core.distributed import launched_processes
 from rince.core.files import replacing
 from rince.data.items import Items, NothingToHoldOut, Splits, split_by_hash
-from rince.data.options import BatchOptions
 from rince.evaluation.evaluate import measure
 from rince.evaluation.results import EMBEDDING
 from rince.evaluation.steps import class_retrieval
-from rince.losses.options import DEFAULT_TEMPERATURES, LossOptions
 from rince.training.checkpoint import load_run
 from rince.training.config import TrainConfig, to_dict
 from rince.training.folder import CHECKPOINT_FILE, read_about, read_config
@@ -38,8 +35,8 @@ from rince.training.halving import (
 )
 from rince.training.objectives import OBJECTIVES
 from rince.training.options import TuneOptions
-from rince.training.ranks import rank_source
 from rince.training.run import Stopped, resume, train
+from rince.training.search_space import open_options, trial_configs
 from rince.training.splits import with_data
 from rince.training.step import superclass_level
 
@@ -175,7 +172,7 @@ def tune(
     folder = Path(config.output) / (config.name or f"tune-{config.data_name()}")
     config, splits = with_data(config, splits, advise=True)
     parts = _parts(splits.train)
-    open_options = _open_options(config, options)
+    searched = open_options(config, options)
     shared = replace(config, name=None, devices="1").sized(len(parts.train), 1)
     lengths = round_lengths(config.epochs)
     planned = planned_epochs(options.trials, lengths) * (1 + len(others))
@@ -187,12 +184,12 @@ def tune(
             f"{folder}: {len(parts.train)} {parts.train.noun} to train on, {len(parts.test)} held "
             f"out of the training; the test is not used\n"
             f"{', '.join([config.objective, *others])}: {', then '.join(rounds)} each, "
-            f"{planned} epochs in all; searched: {', '.join(open_options)}",
+            f"{planned} epochs in all; searched: {', '.join(searched)}",
             flush=True,
         )
     trials: list[Trial] = []
     for name in (config.objective, *others):
-        configs = _configs(shared.of_objective(name), parts.train, open_options, options.trials)
+        configs = trial_configs(shared.of_objective(name), parts.train, searched, options.trials)
         trials += work.searched([_trial(x, i, folder, work) for i, x in enumerate(configs, 1)])
     tuned = Tuned(folder, tuple(trials), config.epochs)
     for name in (config.objective, *others):
@@ -215,84 +212,6 @@ def _parts(items: Items) -> Splits:
             f"few points may differ by chance. Give more, or train the chosen ones with some seeds"
         )
     return Splits(train, held_out)
-
-
-def _open_options(config: TrainConfig, options: TuneOptions) -> list[str]:
-    """What is searched: as asked for, without what is set already."""
-    loss, default = config.loss, LossOptions()
-    is_open = {
-        "lr": config.optim.lr is None,
-        "temperatures": (loss.temperatures, loss.temperature) == (None, default.temperature),
-        "variant": loss.variant == default.variant,
-        "batches": config.batches == BatchOptions(),
-    }
-    searched = [name for name in is_open if is_open[name] and name in options.search]
-    require(
-        bool(searched),
-        f"there is nothing to search: of tune.search ({', '.join(options.search) or 'empty'}) all "
-        f"is set already. Leave one of these options out",
-    )
-    return searched
-
-
-def _configs(
-    config: TrainConfig, items: Items, searched: Sequence[str], count: int
-) -> list[TrainConfig]:
-    """The default, and points spread over the space: more of them leave the first as they are."""
-    reads, num_ranks, has_default = OBJECTIVES[config.objective].reads, 1, True
-    if "loss.temperatures" in reads:
-        num_ranks = rank_source(config, items).num_ranks
-        given = config.loss.temperatures
-        has_default = given is not None or num_ranks <= len(DEFAULT_TEMPERATURES)
-        if has_default or "temperatures" not in searched:
-            usual = config.loss.temperatures_for(num_ranks)
-            config = replace(config, loss=replace(config.loss, temperatures=usual))
-    configs = [config] * has_default
-    make_ups = _batch_make_ups(config, items)
-    points = torch.quasirandom.SobolEngine(5, scramble=True, seed=config.seed)  # type: ignore[no-untyped-call]
-    drawn = points.draw(count)[: count - len(configs)].tolist()
-    for lr, first, ratio, variant, batches in drawn:
-        loss, optim, make_up = config.loss, config.optim, config.batches
-        if "lr" in searched and config.optim.lr is not None:
-            factor = 4 ** (2 * lr - 1)  # from a quarter of the default to four times as much
-            optim = replace(optim, lr=_rounded(config.optim.lr * factor))
-        if "temperatures" in searched:
-            lowest, spread = 0.05 * 4**first, 1.25 * 8**ratio  # to 0.2; the last 1.25 to 10 times
-            rising = [lowest * spread ** (i / max(1, num_ranks - 1)) for i in range(num_ranks)]
-            if "loss.temperatures" in reads:
-                loss = replace(loss, temperatures=tuple(map(_rounded, rising)))
-            if "loss.temperature" in reads:
-                loss = replace(loss, temperature=_rounded(lowest))
-        if "variant" in searched and "loss.variant" in reads:
-            loss = replace(loss, variant=("in", "out-in", "out")[int(3 * variant)])
-        if "batches" in searched:
-            make_up = make_ups[int(len(make_ups) * batches)]
-        configs.append(replace(config, loss=loss, optim=optim, batches=make_up))
-    return configs
-
-
-def _batch_make_ups(config: TrainConfig, items: Items) -> list[BatchOptions]:
-    """Random batches, and classes x images that fit the data and at least twice in a batch."""
-    present = torch.unique(items.labels)
-    typical = int(items.labels.bincount()[present].median())
-    groups = items.taxonomy.labels_at(superclass_level(items.taxonomy, "rince tune"))[present]
-    most = int(groups.bincount().max())
-    balanced = [BatchOptions(k, p) for k in (2, 4, 8) for p in (None, 2, 4)]
-    return [
-        BatchOptions(),
-        *(
-            x
-            for x in balanced
-            if (x.images_per_class or 1) <= typical
-            and (x.classes_per_superclass or 1) <= most
-            and config.batch_size % x.slot == 0
-            and config.batch_size >= 2 * x.slot
-        ),
-    ]
-
-
-def _rounded(x: float) -> float:
-    return float(f"{x:.3g}")
 
 
 @dataclass
