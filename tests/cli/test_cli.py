@@ -37,7 +37,7 @@ def test_help_imports_nothing_heavy() -> None:
         "print(sorted({'torch', 'lightning', 'torchvision', 'sklearn', 'matplotlib', 'timm'}"
         " & set(sys.modules)))"
     )
-    verbs = ("train", "evaluate", "ranks", "export", "embed", "index", "search")
+    verbs = ("train", "tune", "evaluate", "ranks", "export", "embed", "index", "search")
     for arguments in (["--help"], *([verb, "--help"] for verb in verbs)):
         result = subprocess.run(
             [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
@@ -138,7 +138,7 @@ def test_data_are_not_given_to_a_run_that_goes_on(
 
 
 def test_the_examples_of_the_help_keep_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("train", "evaluate", "compare", "export", "embed", "index", "search"):
+    for verb in ("train", "tune", "evaluate", "compare", "export", "embed", "index", "search"):
         with pytest.raises(SystemExit):
             main([verb, "--help"])
         shown = capsys.readouterr().out

@@ -16,7 +16,16 @@ from rince.core.digests import digest
 from rince.core.input_spec import InputSpec
 from rince.data import kinds
 from rince.data.batches import TrainLoader, eval_batches
-from rince.data.items import Items, Splits, at_most, drop_duplicates, held_out, split_folders
+from rince.data.items import (
+    Items,
+    NothingToHoldOut,
+    Splits,
+    at_most,
+    drop_duplicates,
+    held_out,
+    split_by_hash,
+    split_folders,
+)
 from rince.data.kind import Kind
 from rince.data.kinds import kind_named, kind_of, load_splits
 from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
@@ -143,6 +152,21 @@ def test_the_split_rule() -> None:
             assert list(test) == members[: len(test)]
             expected = 0 if count < 2 else min(count - 1, max(1, round(fraction * count)))
             assert len(test) == expected
+
+
+def test_items_without_names_are_held_out_class_by_class() -> None:
+    items = numbers(40)
+    test = items.held_out()
+    assert items.labels[test].bincount().tolist() == [4, 4]  # a fifth of each
+    assert items.held_out().equal(test)
+    train, held = split_by_hash(items)
+    assert held.values.tolist() == items.values[test].tolist()
+    assert sorted([*train.values.tolist(), *held.values.tolist()]) == items.values.tolist()
+    assert held.values.tolist() != sorted(items.values.tolist())[:4]
+    with pytest.raises(NothingToHoldOut, match="no class has two members.*a val folder"):
+        split_by_hash(items.subset([0, 39]), "a val folder")
+    with pytest.warns(RinceWarning, match="1 classes have one member and are not tested: large"):
+        split_by_hash(items.subset([0, 1, 2, 39]))
 
 
 def test_folders_of_splits(tmp_path: Path) -> None:

@@ -164,6 +164,13 @@ class Items(ABC):
         assert self.times is not None
         return self.with_labels(torch.unique(self.times[:, 0], return_inverse=True)[1])
 
+    def held_out(self) -> Tensor:
+        """(N,) bool: which items the split rule holds out, of each class its share."""
+        chosen = torch.zeros(len(self), dtype=torch.bool)
+        for _, members in _mixed_by_class(self, "split", SPLIT_SEED):
+            chosen[list(held_out(members))] = True
+        return chosen
+
     def content_hashes(self) -> Iterator[bytes]:
         """A digest of each item's content: the same for items that are the same byte for byte.
 
@@ -299,24 +306,18 @@ def split_by_hash(
     """Split every class by the hashes of its items' keys (training, test).
 
     Args:
-        items: with keys. instead: what a user can give in place of this, for the message.
+        items: to split. instead: what a user can give in place of this, for the message.
     """
-    chosen: list[int] = []
-    single: list[str] = []
-    for label, members in _hashed_by_class(items, "split", SPLIT_SEED):
-        if len(members) < 2:
-            single.append(items.taxonomy.classes[label])
-        chosen += held_out(members)
-    if not chosen:
+    test = items.held_out()
+    if not bool(test.any()):
         raise NothingToHoldOut(
             f"{items.name}: no class has two members, so none can be held out for the test: give "
             f"{instead}, or more data",
             items,
         )
+    single = [items.taxonomy.classes[i] for i in (items.labels.bincount() == 1).nonzero()[:, 0]]
     if single:
         warn(f"{len(single)} classes have one member and are not tested: {', '.join(single[:5])}")
-    test = torch.zeros(len(items), dtype=torch.bool)
-    test[chosen] = True
     return items.subset((~test).nonzero()[:, 0]), items.subset(test.nonzero()[:, 0])
 
 
@@ -333,10 +334,7 @@ def at_most(items: AnyItems, per_class: int | None, seed: int) -> AnyItems:
     """At most ``per_class`` items of each class, chosen by the seed, in their old order."""
     if per_class is None:
         return items
-    if items.keys() is None:
-        classes = _shuffled_by_class(items.labels, seed)
-    else:
-        classes = _hashed_by_class(items, "choice", seed)
+    classes = _mixed_by_class(items, "choice", seed)
     return items.subset(sorted(i for _, members in classes for i in members[:per_class]))
 
 
@@ -376,13 +374,15 @@ def report_unreadable(failures: Sequence[RinceError], total: int, what: str, ski
         raise BadItems(f"{len(short)} of {total} {what} cannot be read: {shown}{HINT}{hint}", short)
 
 
-def _hashed_by_class(items: Items, use: str, seed: int) -> list[tuple[int, list[int]]]:
+def _mixed_by_class(items: Items, use: str, seed: int) -> list[tuple[int, list[int]]]:
     """Each label that occurs, with the positions of its items in the order of their hashes.
 
     An item's place among others follows from its key, so those that come or go move no other.
+    Items without keys are in random order.
     """
     keys = items.keys()
-    assert keys is not None
+    if keys is None:
+        return _shuffled_by_class(items.labels, seed)
     members: dict[int, list[tuple[bytes, int]]] = {}
     for index, (key, label) in enumerate(zip(keys, items.labels.tolist(), strict=True)):
         members.setdefault(label, []).append((short_digest(use, seed, key), index))

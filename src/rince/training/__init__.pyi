@@ -14,8 +14,12 @@ from .config import VideoOptions as VideoOptions
 from .evaluation import evaluate_run as evaluate_run
 from .objectives import OBJECTIVES as OBJECTIVES
 from .objectives import Objective as Objective
+from .options import TuneOptions as TuneOptions
 from .run import resume as resume
 from .run import train as train
 from .step import Loss as Loss
 from .step import Pairs as Pairs
 from .step import Step as Step
+from .tuning import Trial as Trial
+from .tuning import Tuned as Tuned
+from .tuning import tune as tune

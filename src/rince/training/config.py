@@ -139,10 +139,7 @@ class TrainConfig(Options):
         """Name of the run's folder; ``objective`` as in :meth:`check`."""
         if self.name:
             return self.name
-        data = self.data.rstrip("/").rpartition("/")[2] or "data"
-        for suffix in TABLE_SUFFIXES:
-            data = data.removesuffix(suffix)
-        reads, parts = self._row(objective).reads, [data, self.objective]
+        reads, parts = self._row(objective).reads, [self.data_name(), self.objective]
         if "loss.variant" in reads:
             parts.append(self.loss.variant)
         if ("ranks" in reads or self.ranks.by == "time") and self.ranks.label():
@@ -152,6 +149,22 @@ class TrainConfig(Options):
         if self.images.augmentation == "weak":
             parts.append("weak")
         return "-".join([*parts, f"seed{self.seed}"])
+
+    def data_name(self) -> str:
+        """What folders call the data: their own folder's name, or file's."""
+        data = self.data.rstrip("/").rpartition("/")[2] or "data"
+        for suffix in TABLE_SUFFIXES:
+            data = data.removesuffix(suffix)
+        return data
+
+    def of_objective(self, name: str) -> TrainConfig:
+        """The same with another objective; options that it does not read are at their defaults."""
+        other, default = replace(self, objective=name), TrainConfig(self.data)
+        for unread in other._unread_options(OBJECTIVES[name]):
+            group, _, option = unread.partition(".")
+            changed = {option: _value(default, unread)}
+            other = replace(other, **{group: replace(getattr(other, group), **changed)})
+        return other
 
     def label(self, objective: Objective | None = None) -> str:
         """What a table calls this method, the same for all seeds; as :meth:`run_name`."""

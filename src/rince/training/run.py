@@ -27,8 +27,6 @@ from rince.core.distributed import is_first_process, launched_processes, world_s
 from rince.core.files import replacing
 from rince.data.batches import ImageBatch, TrainLoader
 from rince.data.items import Items, Splits
-from rince.data.kind import Kind
-from rince.data.kinds import kind_named, kind_of
 from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
 from rince.models.backbones import Backbone, as_backbone
@@ -54,13 +52,17 @@ from rince.training.module import RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
 from rince.training.ranks import rank_source, resumed_ranks
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
-from rince.training.splits import load_splits
+from rince.training.splits import with_data
 from rince.training.step import RankSource, superclass_level
 
 if TYPE_CHECKING:
     from rince.training.objectives import LossFunction
 
 KNN_IMAGES = 5000
+
+
+class Stopped(RinceError):
+    """A run was told to stop (SIGTERM) before its last step."""
 
 
 def train(
@@ -108,11 +110,7 @@ def train(
             f"choose another --name"
         )
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    kind = _kind(config, splits)
-    config = config.with_defaults(kind)
-    if splits is None and is_first_process() and (advice := kind.advice(config.data, config)):
-        print(f"note: {advice}")
-    splits = splits or load_splits(config, kind=kind)
+    config, splits = with_data(config, splits, advise=True)
     # What the data decided is what their evaluation reads by.
     config = replace(config, images=replace(config.images, bits=splits.spec.bits))
     trainer = _trainer(config, folder, splits)
@@ -163,9 +161,7 @@ def resume(
     require_own(own, about, OWN_OBJECTIVE, folder, "resume(folder, objective=...)")
     row = recorded_objective(about, config, folder, own)
     config.check_values(row)
-    kind = _kind(config, splits)
-    config = config.with_defaults(kind)
-    splits = splits or load_splits(config, kind=kind)
+    config, splits = with_data(config, splits)
     trainer = _trainer(config, folder, splits)
     config = config.sized(len(splits.train), trainer.world_size)
     _check_data(about, splits, config, folder)
@@ -181,12 +177,6 @@ def resume(
         )
     _fit(trainer, config, folder, splits, module, resumed=about)
     return folder
-
-
-def _kind(config: TrainConfig, splits: Splits | None) -> Kind:
-    if splits is not None:
-        return kind_named(splits.train.noun)
-    return kind_of(config.data, config.ranks.by == "time")
 
 
 def versions() -> dict[str, str]:
@@ -497,7 +487,7 @@ def _run_to_the_end(
     if interrupted:
         raise KeyboardInterrupt(stopped)
     if terminated or trainer.global_step < planned:
-        raise RinceError(stopped)
+        raise Stopped(stopped)
 
 
 def _write_about(folder: Path, module: RankedModule, trainer: pl.Trainer, planned: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +12,15 @@ from torch import Tensor
 from rince.core.digests import digest
 from rince.core.input_spec import InputSpec
 from rince.data.arrays import as_pictures
-from rince.data.items import Indices, Items, Marks, Thumbnails, report_unreadable
+from rince.data.items import (
+    SPLIT_SEED,
+    Indices,
+    Items,
+    Marks,
+    Thumbnails,
+    held_out,
+    report_unreadable,
+)
 from rince.data.threads import in_threads
 from rince.data.video.cache import ClipCache
 from rince.data.video.decode import read_frames
@@ -63,6 +73,25 @@ class VideoClips(Items):
     def keys(self) -> list[str]:
         """``FILE@START``, the file below its folder."""
         return list(self.clip_keys)
+
+    def held_out(self) -> Tensor:
+        """(N,) bool: the clips of some source videos, of each class its share."""
+        clips_of: dict[int, list[int]] = defaultdict(list)  # by source video
+        for index, video in enumerate(self.times[:, 0].tolist()):
+            clips_of[video].append(index)
+        # In the order of the hashes of their first clips' files, so that others move none of them.
+        names = {v: self.clip_keys[mine[0]].rpartition("@")[0] for v, mine in clips_of.items()}
+        order = sorted(
+            clips_of, key=lambda v: hashlib.blake2b(repr((SPLIT_SEED, names[v])).encode()).digest()
+        )
+        by_class = defaultdict(list)
+        for video in order:
+            by_class[int(self.labels[clips_of[video]].mode().values)].append(video)
+        test = torch.zeros(len(self), dtype=torch.bool)
+        for videos in by_class.values():
+            for video in held_out(videos):
+                test[clips_of[video]] = True
+        return test
 
     def __getitem__(self, index: int) -> Tensor:
         """(C, T, S, S) uint8.
