@@ -10,9 +10,9 @@ from test_figures import pixels
 
 from rince.reports.class_maps import (
     class_maps,
-    given_picture,
+    given_figure,
     group_starts,
-    learned_picture,
+    learned_figure,
     mean_learned,
     rank_levels,
 )
@@ -71,7 +71,7 @@ def block(picture, i, j, count=4):
 
 
 def test_given_ranks_are_brighter_the_better_and_ignored_pairs_grey():
-    picture = given_picture(GIVEN, GROUPS)
+    picture = given_figure(GIVEN, GROUPS)
     light = {
         rank: block(picture, *place).sum()
         for rank, place in {1: (0, 0), 2: (0, 1), 0: (0, 2)}.items()
@@ -83,8 +83,8 @@ def test_given_ranks_are_brighter_the_better_and_ignored_pairs_grey():
 
 def test_learned_similarities_are_brighter_the_higher_and_unknown_ones_grey():
     learned = np.array([[0.9, 0.5, 0.1, 0.1], [0.5, 0.9, 0.1, np.nan], *[[0.1] * 4] * 2])
-    picture = learned_picture(learned, GROUPS)
+    picture = learned_figure(learned, GROUPS)
     high, middle, low = (block(picture, 0, j).sum() for j in (0, 1, 2))
     assert high > middle > low
     assert block(picture, 1, 3) == pytest.approx([0xBB] * 3, abs=6)
-    learned_picture(np.full((2, 2), np.nan), np.array([0, 1]))  # no class has both sides
+    learned_figure(np.full((2, 2), np.nan), np.array([0, 1]))  # no class has both sides

@@ -65,7 +65,7 @@ def test_similarity_range_spans_all_runs():
 
 def test_histogram_draws_each_rank_in_its_colour(make_run):
     histograms = make_run().evaluation.histograms
-    image = pixels(figures.histogram_picture([histograms]))
+    image = pixels(figures.histogram_figure([histograms]))
     for rank in (0, 1, 2):
         assert count_near(image, figures.rank_colour(rank)) > 200
     assert count_near(image, figures.rank_colour(3)) < 50
@@ -80,8 +80,8 @@ def test_histogram_draws_each_rank_in_its_colour(make_run):
 
 
 def test_nothing_to_draw_is_none():
-    assert figures.histogram_picture([Histograms(np.linspace(-1, 1, 3), {})]) is None
-    assert figures.map_picture(np.zeros((0, 2)), np.zeros(0, int), {}) is None
+    assert figures.histogram_figure([Histograms(np.linspace(-1, 1, 3), {})]) is None
+    assert figures.map_figure(np.zeros((0, 2)), np.zeros(0, int), {}) is None
 
 
 def test_map_colours_points_by_label():
@@ -89,7 +89,7 @@ def test_map_colours_points_by_label():
     labels = np.array([3, 7]).repeat(40)
     colours = figures.class_colours(labels)
     assert set(colours) == {3, 7}
-    image = pixels(figures.map_picture(xy, labels, colours))
+    image = pixels(figures.map_figure(xy, labels, colours))
     middle = image.shape[1] // 2
     assert count_near(image[:, :middle], colours[3], 40) > 20
     assert count_near(image[:, middle:], colours[7], 40) > 20
@@ -110,7 +110,7 @@ def test_roc_draws_every_curve():
     rates = np.linspace(0, 1, 50)
     styles = [figures.series_style(i) for i in range(3)]
     curves = [(RocCurve(rates, rates ** (1 / (i + 2))), *styles[i]) for i in range(3)]
-    image = pixels(figures.roc_picture(curves))
+    image = pixels(figures.roc_figure(curves))
     for colour, _ in styles:
         assert count_near(image, colour) > 200
     assert count_near(image, figures.series_style(3)[0]) == 0
@@ -132,23 +132,23 @@ def test_densities_of_several_runs_are_their_mean():
 
 def test_time_curves_of_several_runs_and_those_of_other_clips(make_run):
     one, two = (make_run(quality=q, over_time=True).evaluation.time_curve for q in (0.4, 0.8))
-    assert figures.time_picture([]) is None
-    alone = pixels(figures.time_picture([one]))
-    both = pixels(figures.time_picture([one, two]))
+    assert figures.time_figure([]) is None
+    alone = pixels(figures.time_figure([one]))
+    both = pixels(figures.time_figure([one, two]))
     assert count_near(alone, figures.rank_colour(2)) > 200
     assert count_near(alone, figures.rank_colour(0)) > 100
     assert not np.array_equal(alone, both)
     shorter = TimeCurve(two.seconds[:2], two.similarity[:2], two.pairs[:2], 0.1)
-    assert np.array_equal(pixels(figures.time_picture([one, shorter])), alone)
+    assert np.array_equal(pixels(figures.time_figure([one, shorter])), alone)
 
 
 def test_drawings_ignore_the_users_style_leave_it_alone_and_repeat(make_run):
     import matplotlib
 
     histograms = make_run().evaluation.histograms
-    plain = figures.histogram_picture([histograms])
+    plain = figures.histogram_figure([histograms])
     with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 20}):
-        styled = figures.histogram_picture([histograms])
+        styled = figures.histogram_figure([histograms])
         assert matplotlib.rcParams["font.size"] == 20
     assert plain == styled
     assert plain.width == pytest.approx(4.2 * 96, abs=1)
@@ -158,7 +158,7 @@ def test_no_pyplot_and_no_matplotlib_until_drawn():
     code = (
         "import sys, rince.reports.page as page, rince.reports.figures as f, numpy as np\n"
         "assert 'matplotlib' not in sys.modules\n"
-        "f.map_picture(np.ones((2, 2)), np.zeros(2, int), {0: '#000000'})\n"
+        "f.map_figure(np.ones((2, 2)), np.zeros(2, int), {0: '#000000'})\n"
         "assert 'matplotlib.figure' in sys.modules\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,17 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Map2D:
-    """A 2-D map of a sample of the test features: ``xy`` (M, 2), class indices, coarse groups."""
+    """A 2-D map of a sample of the test features: ``xy`` (M, 2), class indices, coarse groups.
+
+    Args:
+        thumbnails: (M, H, W, C) uint8 of about 32 pixels, or (M,) strings; None in results of an
+            older rince.
+    """
 
     xy: Array
     fine: Array
     coarse: Array
+    thumbnails: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,22 @@ class ClassSimilarity:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """Of which class is the nearest neighbour of the queries of each class?
+
+    Args:
+        query, nearest: (P,) int, the two classes of each pair that occurs, equal ones too.
+        count: (P,) int, queries of such a pair.
+        rank: (P,) int, of the two classes in the tree: 1 = the same, 0 = negative.
+    """
+
+    query: Array
+    nearest: Array
+    count: Array
+    rank: Array
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Everything measured on one run.
 
@@ -108,6 +130,9 @@ class Evaluation:
         roc: (outlier set, detector) -> curve.
         time_curve: of clips of videos.
         class_similarity: None for one class, very many, or a run that an older rince evaluated.
+        worst_queries: those whose nearest neighbour is of the worst rank, by the greatest margin
+            over the best item of rank 1; without queries if no neighbour is wrong.
+        confusion: this and ``worst_queries`` are None of a run that an older rince evaluated.
     """
 
     metrics: Mapping[str, float]
@@ -120,6 +145,8 @@ class Evaluation:
     roc: Mapping[tuple[str, str], RocCurve] = field(default_factory=dict)
     time_curve: TimeCurve | None = None
     class_similarity: ClassSimilarity | None = None
+    worst_queries: Gallery | None = None
+    confusion: Confusion | None = None
 
 
 _PARTS: dict[str, tuple[str, Any]] = {
@@ -127,6 +154,8 @@ _PARTS: dict[str, tuple[str, Any]] = {
     "gallery": ("gallery", Gallery),
     "time": ("time_curve", TimeCurve),
     "classes": ("class_similarity", ClassSimilarity),
+    "worst": ("worst_queries", Gallery),
+    "confusion": ("confusion", Confusion),
 }
 """Before the names of arrays in the file -> the part of an evaluation that they are."""
 EMBEDDING = "embedding/"
@@ -176,8 +205,9 @@ def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
         )
     for place, (name, _) in _PARTS.items():
         drawn = getattr(evaluation, name)
-        for array in () if drawn is None else fields(drawn):
-            arrays[f"{place}/{array.name}"] = np.asarray(getattr(drawn, array.name))
+        for part in () if drawn is None else fields(drawn):
+            if (array := getattr(drawn, part.name)) is not None:
+                arrays[f"{place}/{part.name}"] = np.asarray(array)
     text = json.dumps(numbers, indent=2, allow_nan=False) + "\n"  # before a file is replaced
     try:
         with replacing(folder / ARRAYS_FILE) as part, part.open("wb") as stream:
@@ -223,7 +253,13 @@ def _evaluation(numbers: Mapping[str, Any], arrays: Mapping[str, Array]) -> Eval
             outliers, _, detector = name.removeprefix("roc/").rpartition("/")
             roc[outliers, detector] = RocCurve(array[0], array[1])
     parts = {
-        name: part_class(*(arrays[f"{place}/{f.name}"][()] for f in fields(part_class)))
+        name: part_class(
+            **{
+                f.name: arrays[f"{place}/{f.name}"][()]
+                for f in fields(part_class)
+                if f.default is MISSING or f"{place}/{f.name}" in arrays
+            }
+        )
         for place, (name, part_class) in _PARTS.items()
         if place in ("map", "gallery") or any(stored.startswith(f"{place}/") for stored in arrays)
     }

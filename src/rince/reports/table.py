@@ -481,5 +481,19 @@ def differences(runs: Sequence[RunReport]) -> list[str]:
     return reasons
 
 
+def data_notes(rows: Sequence[Row]) -> dict[str, str]:
+    """Label -> the data that its runs were measured on; empty if they are the same for all."""
+    notes = {}
+    for row in rows:
+        infos = [run.evaluation.info for run in row.runs]
+        sets = dict.fromkeys(
+            f"{info.get('data', 'unknown data')}, {info.get('test_images', 'unknown number of')} "
+            f"test items"
+            for info in infos
+        )
+        notes[row.label] = "; ".join(sets)
+    return notes if len(set(notes.values())) > 1 else {}
+
+
 def markdown_escape(text: str) -> str:
     return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text)
