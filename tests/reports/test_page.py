@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import json
 import os
 import re
 from dataclasses import replace
@@ -15,7 +17,7 @@ from PIL import Image
 
 from rince.core.checks import RinceError, RinceWarning
 from rince.evaluation.results import Gallery
-from rince.reports.figures import rank_colour
+from rince.reports.figures import rank_colour, themed
 from rince.reports.gallery import gallery_view
 from rince.reports.origins import duration
 from rince.reports.page import MAX_BYTES, write_report
@@ -73,7 +75,7 @@ class Page(HTMLParser):
         for row in self.find("tr", table):
             head, *cells = [e for tag in ("th", "td") for e in self.find(tag, row)]
             if head["attrs"].get("scope") == "row":
-                rows[head["text"]] = cells
+                rows[head["text"].strip()] = cells
         return rows
 
     def key_tables(self, section, folded):
@@ -85,12 +87,18 @@ class Page(HTMLParser):
         ]
 
     def result_rows(self):
-        """label -> [(text, best)] of the results table."""
-        (table,) = self.find("table", class_="results")
-        return {
-            label: [(cell["text"], cell["attrs"].get("class") == "best") for cell in cells]
-            for label, cells in self.rows(table).items()
-        }
+        """label -> [(text, best)] of the results, whose columns are in as many tables as needed."""
+        rows = {}
+        for table in self.find("table", class_="results"):
+            for label, cells in self.rows(table).items():
+                rows.setdefault(label, []).extend(
+                    (cell["text"].strip(), cell["attrs"].get("class") == "best") for cell in cells
+                )
+        return rows
+
+    def cards(self, section):
+        """The captions of what a section shows side by side."""
+        return [e["text"].strip() for e in self.find("figcaption", self.section(section))]
 
 
 def load(path) -> Page:
@@ -114,19 +122,26 @@ def page(make_run, make_empty_run, tmp_path_factory):
 def test_nothing_is_loaded_from_elsewhere(page):
     _, path, parsed = page
     for element in parsed.elements:
-        assert element["tag"] not in {"script", "link", "iframe", "object", "base"}
+        assert element["tag"] not in {"link", "iframe", "object", "base"}
         for name, value in element["attrs"].items():
             assert not name.startswith("on")
             if name in {"src", "href", "srcset", "action", "poster"}:
                 assert value.startswith(("data:image/", "#")), value[:80]
     html = path.read_text(encoding="utf-8")
-    assert not re.search(r"https?:|@import|//[a-z]", re.sub(r"base64,[^\")]*", "", html))
-    assert all(target.startswith("data:image/") for target in re.findall(r"url\(([^)]*)", html))
+    assert not re.search(r"https?:|@import|(?<!\n)//[a-z]", re.sub(r"base64,[^\")]*", "", html))
+    for target in re.findall(r"url\(([^)]*)", html):
+        assert target.startswith(("data:image/", "#"))
     (policy,) = (e["attrs"]["content"] for e in parsed.find("meta") if "http-equiv" in e["attrs"])
     assert policy.startswith("default-src 'none'")
+    (script,) = parsed.find("script")  # the page's own, and no other may run
+    digest = base64.b64encode(hashlib.sha256(script["text"].encode()).digest()).decode()
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
     ids = [e["attrs"]["id"] for e in parsed.elements if "id" in e["attrs"]]
     assert len(ids) == len(set(ids))
-    assert {e["attrs"]["href"] for e in parsed.find("a")} == {f"#{i}" for i in ids} - {"#results"}
+    sections = {e["attrs"]["id"] for e in parsed.find("section")}
+    assert {e["attrs"]["href"] for e in parsed.find("a")} == {
+        f"#{i}" for i in sections - {"results"}
+    }
 
 
 def test_names_are_text_wherever_they_stand(make_run, tmp_path):
@@ -163,7 +178,7 @@ def test_names_are_text_wherever_they_stand(make_run, tmp_path):
         config={f"option {evil}": f"other value {evil}"},
     )
     parsed = load(write_report([images, texts], tmp_path / f"{SCRIPT[:8]}.html", title=evil))
-    assert not parsed.find("script")
+    assert len(parsed.find("script")) == 1
     assert not [e for e in parsed.elements if any(name.startswith("on") for name in e["attrs"])]
     body = next(e["text"] for e in parsed.elements if e["tag"] == "body")
     for said in (
@@ -172,7 +187,12 @@ def test_names_are_text_wherever_they_stand(make_run, tmp_path):
     ):
         assert f"{said} {shown}" in body
     assert any(shown in e["attrs"].get("title", "") for e in parsed.find("figure"))
-    assert any(shown in e["attrs"]["alt"] for e in parsed.find("img"))
+    assert any(shown in e["attrs"].get("aria-label", "") for e in parsed.find("svg"))
+    assert any(shown in e["attrs"].get("data-class", "") for e in parsed.find("path"))
+    (first, *_) = (
+        e["attrs"]["data-cells"] for e in parsed.find("div") if "data-cells" in e["attrs"]
+    )
+    assert f"class 3 {shown}" in json.loads(first)["names"]
     (heading,) = parsed.find("h1")
     assert heading["text"] == parsed.find("title")[0]["text"] == shown
 
@@ -215,35 +235,46 @@ def test_every_metric_of_every_run_is_somewhere(page):
             assert format_metric(key, value) in cells
 
 
-def test_sections_of_runs(page):
+def test_each_section_shows_all_methods_side_by_side(page):
     _, _, parsed = page
     headings = [e["text"] for e in parsed.find("h2")]
     assert headings == [
         "Results",
-        "rince <out-in> & co (2 runs)",
-        "supcon",
-        "empty",
+        "Similarities per rank",
+        "Failures",
+        "Similarity of the classes",
+        "Map of the features",
+        "Nearest neighbours",
+        "Training",
         "Outliers (out-of-distribution)",
         "Configuration",
         "Versions and time",
     ]
-    sections = {e["attrs"]["id"]: e["text"] for e in parsed.find("section")}
-    parts = ("Similarities per rank", "Similarity of the classes", "Map of the features")
-    for part in (*parts, "Training", "Nearest neighbours"):
-        assert part in sections["method-1"]
-        assert part in sections["method-2"]
-        assert part not in sections["method-3"]
-    assert "Numbers only" in sections["method-3"]
-    assert "Numbers only" not in sections["method-1"]
-    for said in ("means of 2 runs", "mean of 2 runs", "of rince-<out-in>-&-co-0"):
-        assert said in sections["method-1"]
-        assert said not in sections["method-2"]
-    # Per method a histogram, two class maps, two maps and four curves; and a ROC per detector.
-    assert len(parsed.find("img")) == 2 * (1 + 2 + 2 + 4) + 2
-    assert all(e["attrs"]["alt"] for e in parsed.find("img"))
-    for name, text in sections.items():
-        if name != "method-3":
-            assert "What to look at:" in text
+    two = "rince <out-in> & co (2 runs)"
+    cards = parsed.cards("similarities")
+    assert [card.split(" means")[0] for card in cards] == [two, "supcon"]
+    assert "means of 2 runs" in cards[0]
+    assert "runs" not in cards[1]
+    of_first = "of rince-<out-in>-&-co-0"
+    assert parsed.cards("map") == [f"{two} {of_first}", "supcon"]
+    assert f"{two} {of_first}" in parsed.cards("neighbours")
+    learned, _, given = parsed.cards("classes")  # the ranks that were given to both
+    assert "mean of 2 runs" in learned
+    assert two in given
+    assert "supcon" in given
+    sections = {e["attrs"]["id"]: e for e in parsed.find("section")}
+    assert "empty: numbers only" in sections["results"]["text"]
+    drawings = {name: len(parsed.find("svg", section)) for name, section in sections.items()}
+    assert {name: count for name, count in drawings.items() if count} == {
+        "similarities": 2,
+        "classes": 3,
+        "map": 2,
+        "training": 2 * 4,
+        "ood": 2,  # one a detector
+    }
+    assert all(e["attrs"]["aria-label"] for e in parsed.find("svg"))
+    for section in sections.values():
+        assert "What to look at:" in section["text"]
 
 
 def test_roc_legend_has_one_entry_a_row_with_its_auroc(page):
@@ -319,16 +350,15 @@ def test_each_detector_has_its_auroc_in_the_legend_though_the_table_shows_two(ma
 
 
 def test_over_time_and_runs_evaluated_before_class_maps(make_run, tmp_path):
-    run = make_run(class_similarity=False, over_time=True, points=5, steps=0)
+    run = make_run(old=True, over_time=True, points=5, steps=0)
     parsed = load(write_report([run], tmp_path / "report.html"))
-    shown = parsed.section("method-1")
-    assert "Similarity over time" in shown["text"]
+    assert parsed.cards("time") == [run.label]
+    shown = parsed.section("classes")
     again = "with the same --ood and other options (all its results are replaced): rince evaluate "
     assert again + str(run.folder) in shown["text"]
     full = load(write_report([make_run(points=5, steps=0)], tmp_path / "report.html"))
-    shown = full.section("method-1")
-    assert "Similarity over time" not in shown["text"]
-    assert again not in shown["text"]
+    assert not full.find("section", id="time")
+    assert again not in full.section("classes")["text"]
 
 
 def test_same_config_and_one_run(make_run, tmp_path):
@@ -368,11 +398,11 @@ def test_gallery_frames_and_tiles(channels, side, make_run, tmp_path):
         labels,
     )
     names = ("a<b", "c", "d")
-    run = make_run(classes=names, points=5, steps=0, outliers=())
+    run = make_run(classes=names, points=5, steps=0, outliers=(), old=True)
     run = replace(run, evaluation=replace(run.evaluation, gallery=gallery))
     parsed = load(write_report([run], tmp_path / "report.html"))
     strips = parsed.find("div", class_="strip")
-    tiles = [e for e in parsed.elements if e["attrs"].get("role") == "img"]
+    tiles = [e for e in parsed.elements if e["tag"] == "span" and "role" in e["attrs"]]
     assert (len(strips), len(tiles)) == (2, 8)
     for i, strip in enumerate(strips):
         body = re.search(r"base64,([^)]*)", strip["attrs"]["style"]).group(1)
@@ -389,15 +419,15 @@ def test_gallery_frames_and_tiles(channels, side, make_run, tmp_path):
                 assert colour == "transparent"
                 assert "query" in tile["aria-label"]
             else:
-                assert colour == rank_colour(int(ranks[i, j - 1]))
+                assert colour == themed(rank_colour(int(ranks[i, j - 1])))
                 assert tile["aria-label"].startswith(names[labels[i, j - 1]] + ", ")
                 assert f"similarity {gallery.similarities[i, j - 1]:.2f}" in tile["aria-label"]
     legend = [e["attrs"]["style"] for e in parsed.find("i", class_="frame")]
-    assert legend == [f"--c:{rank_colour(rank)}" for rank in (1, 2, 3, -1, 0)]
+    assert legend == [f"--c:{themed(rank_colour(rank))}" for rank in (1, 2, 3, -1, 0)]
 
 
 def test_gallery_of_texts(make_run, tmp_path):
-    run = make_run(queries=3, neighbours=2, points=5, steps=0, classes=("a", "b", "c"))
+    run = make_run(queries=3, neighbours=2, points=5, steps=0, classes=("a", "b", "c"), old=True)
     gallery = replace(
         run.evaluation.gallery,
         queries=np.array(["how?", "why?", "when?"]),
@@ -407,7 +437,7 @@ def test_gallery_of_texts(make_run, tmp_path):
     )
     run = replace(run, evaluation=replace(run.evaluation, gallery=gallery))
     parsed = load(write_report([run], tmp_path / "report.html"))
-    method = parsed.section("method-1")
+    method = parsed.section("neighbours")
     asked = [fold for fold in parsed.find("details", method) if "?" in fold["text"]]
     cells = [[cell["text"] for cell in parsed.find("td", fold)] for fold in asked]
     assert [parsed.find("summary", fold)[0]["text"] for fold in asked] == [
@@ -447,12 +477,12 @@ def test_gallery_keeps_to_its_budget(make_run):
 
 
 def test_queries_left_out_are_counted(make_run, tmp_path, monkeypatch):
-    run = make_run(queries=10, points=5, steps=0)
+    run = make_run(queries=10, points=5, steps=0, old=True)
     parsed = load(write_report([run], tmp_path / "report.html"))
-    assert "of 10 queries" not in parsed.section("method-1")["text"]
+    assert "of 10 queries" not in parsed.section("neighbours")["text"]
     monkeypatch.setattr("rince.reports.page._GALLERY_CHARACTERS", 1)
     parsed = load(write_report([run], tmp_path / "report.html"))
-    assert "1 of 10 queries" in parsed.section("method-1")["text"]
+    assert "1 of 10 queries" in parsed.section("neighbours")["text"]
     assert len(parsed.find("div", class_="strip")) == 1
 
 
@@ -474,12 +504,15 @@ def test_large_runs_stay_small(make_run, tmp_path):
     path = write_report(runs, tmp_path / "report.html")
     assert path.stat().st_size < MAX_BYTES == 3_000_000
     parsed = load(path)
-    assert len(parsed.find("img")) == 4 * 9 + 4
+    assert len(parsed.find("svg")) == 4 * (1 + 1 + 1 + 4) + 1 + 4  # the given ranks are the same
     assert len(parsed.find("div", class_="strip")) >= 4
 
 
 def test_detail_goes_before_the_limit_does(make_run, tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (200, 32, 32, 3)).astype(np.uint8)
     run = make_run(steps=0, queries=1, outliers=())
+    thumbnails = replace(run.evaluation.map_2d, thumbnails=noise)
+    run = replace(run, evaluation=replace(run.evaluation, map_2d=thumbnails))
     path = write_report([run], tmp_path / "report.html")
     full = path.stat().st_size
 
@@ -487,11 +520,11 @@ def test_detail_goes_before_the_limit_does(make_run, tmp_path, monkeypatch):
         monkeypatch.setattr("rince.reports.page.MAX_BYTES", limit)
         return load(write_report([run], path))
 
-    assert len(shrunk(full).find("img")) == 5
+    assert len(shrunk(full).find("svg")) == 4
     assert path.stat().st_size < full
-    assert not shrunk(25_000).find("img")
-    assert path.stat().st_size < 25_000
-    assert "Numbers only" in load(path).section("method-1")["text"]
+    assert not shrunk(40_000).find("svg")
+    assert path.stat().st_size < 40_000
+    assert "Numbers only" in load(path).section("results")["text"]
     with pytest.warns(RinceWarning, match=r"\d MB"):
         shrunk(10)
 

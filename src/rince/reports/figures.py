@@ -126,8 +126,9 @@ def histogram_figure(
         for rank, (mean, sd) in curves.items():
             colour = rank_colour(rank)
             axes.stairs(mean, edges, fill=True, color=colour, alpha=0.25, lw=0)
-            band = {"baseline": mean - sd, "fill": True, "color": colour, "alpha": 0.4}
-            axes.stairs(mean + sd, edges, lw=0, **band)
+            if sd.any():
+                band = {"baseline": mean - sd, "fill": True, "color": colour, "alpha": 0.4}
+                axes.stairs(mean + sd, edges, lw=0, **band)
             axes.stairs(mean, edges, color=colour, lw=1.6, label=rank_name(rank))
         axes.set(xlim=limits, xlabel="cosine similarity to the query", ylabel="density")
         axes.set_ylim(bottom=0)
@@ -298,7 +299,9 @@ def svg_of(figure: Any, description: str, number: int) -> str:
             elif not value.startswith("data:"):
                 value = re.sub(r"#[a-z][0-9a-f]{10}", rf"\g<0>-{number}", value)
                 value = re.sub(r"(\.\d)\d+", r"\1", value)  # a tenth of a point
-                element.set(name, re.sub(r"\s*([MLQCz])\s*", r"\1", value) if name == "d" else value)
+                element.set(
+                    name, re.sub(r"\s*([MLQCz])\s*", r"\1", value) if name == "d" else value
+                )
             else:
                 element.set(name, value)
     for name in ("width", "height"):

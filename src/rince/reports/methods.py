@@ -143,9 +143,7 @@ def _confusion(row: Row) -> dict[str, Any] | None:
     }
 
 
-def _by_name(
-    found: Confusion, classes: tuple[str, ...]
-) -> dict[tuple[str, str], tuple[int, int]]:
+def _by_name(found: Confusion, classes: tuple[str, ...]) -> dict[tuple[str, str], tuple[int, int]]:
     """(class of the query, of its nearest neighbour) -> (count, rank)."""
     columns = (found.query, found.nearest, found.count, found.rank)
     return {

@@ -483,16 +483,19 @@ def differences(runs: Sequence[RunReport]) -> list[str]:
 
 def data_notes(rows: Sequence[Row]) -> dict[str, str]:
     """Label -> the data that its runs were measured on; empty if they are the same for all."""
-    notes = {}
-    for row in rows:
-        infos = [run.evaluation.info for run in row.runs]
-        sets = dict.fromkeys(
-            f"{info.get('data', 'unknown data')}, {info.get('test_images', 'unknown number of')} "
-            f"test items"
-            for info in infos
+    notes = {
+        row.label: "; ".join(
+            dict.fromkeys(filter(None, (_data(x.evaluation.info) for x in row.runs)))
         )
-        notes[row.label] = "; ".join(sets)
-    return notes if len(set(notes.values())) > 1 else {}
+        for row in rows
+    }
+    known = {label: note for label, note in notes.items() if note}
+    return known if len(set(known.values())) > 1 else {}
+
+
+def _data(info: Mapping[str, Any]) -> str:
+    count = f"{info['test_images']} test items" if "test_images" in info else ""
+    return ", ".join(filter(None, (info.get("data"), count)))
 
 
 def markdown_escape(text: str) -> str:
