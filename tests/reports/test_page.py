@@ -8,7 +8,10 @@ import io
 import json
 import os
 import re
+import shutil
+import subprocess
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -16,7 +19,7 @@ import pytest
 from PIL import Image
 
 from rince.core.checks import RinceError, RinceWarning
-from rince.evaluation.results import Gallery
+from rince.evaluation.results import Confusion, Gallery, Map2D
 from rince.reports.figures import rank_colour, themed
 from rince.reports.gallery import gallery_view
 from rince.reports.origins import duration
@@ -573,3 +576,229 @@ def test_refusals(make_run, tmp_path):
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+def test_failures_by_class_and_by_pair(make_run, tmp_path):
+    """Accuracies over all runs of a method, and the pairs with the most severe ones first."""
+    one = Confusion(*np.array([[0, 0, 6, 1], [0, 1, 3, 2], [0, 2, 1, 0], [1, 1, 9, 1]]).T)
+    two = Confusion(*np.array([[0, 0, 8, 1], [0, 2, 2, 0], [1, 1, 5, 1], [1, 0, 4, 2]]).T)
+    runs = [
+        make_run("a", seed=seed, classes=("cat", "<dog>", "car"), points=5, steps=0, outliers=())
+        for seed in (0, 1)
+    ]
+    runs = [
+        replace(run, evaluation=replace(run.evaluation, confusion=confusion))
+        for run, confusion in zip(runs, (one, two), strict=True)
+    ]
+    right = replace(one, query=np.array([0, 1]), nearest=np.array([0, 1]))
+    right = replace(right, count=np.array([1, 2]), rank=np.array([1, 1]))
+    none = replace(runs[0].evaluation.worst_queries, queries=np.zeros(0, np.int64))
+    perfect = replace(runs[0].evaluation, confusion=right, worst_queries=none)
+    others = [
+        replace(runs[0], label="perfect", evaluation=perfect),
+        make_run("old", old=True, points=5, steps=0, outliers=(), classes=("cat", "<dog>", "car")),
+    ]
+    parsed = load(write_report([*runs, *others], tmp_path / "report.html"))
+    section = parsed.section("failures")
+    (table,) = parsed.find("table", section, class_="classes")
+    cells = {name: [e["text"] for e in row] for name, row in parsed.rows(table).items()}
+    # Of the class cat 6 of 10 and 8 of 10; the least accurate class first.
+    assert cells == {"cat": ["70.0", "100.0", "10"], "<dog>": ["77.8", "100.0", "9"]}
+    assert list(cells) == ["cat", "<dog>"]
+    (table,) = parsed.find("table", section, class_="confused")
+    shown = [
+        [e["text"].strip() for tag in ("th", "td") for e in parsed.find(tag, row)]
+        for row in parsed.find("tr", table)[1:]
+    ]
+    assert shown == [
+        ["cat", "car", "negative", "15.0 %"],
+        ["<dog>", "cat", "rank 2", "22.2 %"],
+        ["cat", "<dog>", "rank 2", "15.0 %"],
+    ]
+    assert "Every nearest neighbour is of the class of its query" in section["text"]
+    assert "perfect: the nearest neighbour of every query is of rank 1" in section["text"]
+    assert "old: not stored" in section["text"]
+    assert "a (2 runs): " not in section["text"]
+    of_first = [card for card in parsed.cards("failures") if "of a-0" in card]
+    assert [card.startswith("a (2 runs)") for card in of_first] == [True]
+
+
+def test_map_points_have_their_class_their_place_and_their_thumbnail(make_run, tmp_path):
+    """Point i in the order of the page is shown by the i-th tile of the sheet."""
+    count = 70
+    greys = np.linspace(10, 250, count).astype(np.uint8)
+    angle = np.linspace(0, 6, count)
+    xy = np.stack([np.cos(angle), 0.5 * np.sin(angle)], axis=1)
+    fine = np.arange(count) % 3
+    pictures = np.broadcast_to(greys[:, None, None, None], (count, 8, 8, 1)).copy()
+    run = make_run(classes=("a", "b", "c"), steps=0, outliers=())
+    points = Map2D(xy, fine, fine // 2, pictures)
+    named = replace(run.evaluation, map_2d=points, groups=("group 0", "group 1"))
+    parsed = load(write_report([replace(run, evaluation=named)], tmp_path / "report.html"))
+    (map_2d,) = parsed.find("svg", class_="map")
+    (sheet,) = parsed.find("img", id=map_2d["attrs"]["data-sheet"])
+    body = sheet["attrs"]["src"].partition(",")[2]
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(body))).convert("L"))
+    width, height = map(int, map_2d["attrs"]["data-tile"].split())
+    columns = int(map_2d["attrs"]["data-columns"])
+    assert picture.shape == (-(-count // columns) * height, columns * width)
+    found = []
+    for path in parsed.find("path", map_2d):
+        for x, y in re.findall(r"M(\d+) (\d+)h0", path["attrs"]["d"]):
+            found.append((int(x), int(y), path["attrs"]["data-class"], path["attrs"]["data-group"]))
+    assert len(found) == count
+    top = max(y for _, y, *_ in found)
+    assert map_2d["attrs"]["viewbox"] == f"0 0 1000 {top + 20}"
+    scale = 960 / (xy[:, 0].max() - xy[:, 0].min())
+    shown = []
+    for i, (x, y, name, group) in enumerate(found):
+        row, column = divmod(i, columns)
+        tile = picture[row * height : (row + 1) * height, column * width : (column + 1) * width]
+        item = int(np.abs(greys.astype(int) - tile.mean()).argmin())
+        shown.append(item)
+        assert name == "abc"[fine[item]]
+        assert group == f"group {fine[item] // 2}"
+        assert abs(x - 20 - scale * (xy[item, 0] - xy[:, 0].min())) <= 2
+        assert abs(y - 20 - scale * (xy[:, 1].max() - xy[item, 1])) <= 2
+    assert sorted(shown) == list(range(count))
+
+
+def test_texts_stand_beside_the_points_of_a_map(make_run, tmp_path):
+    run = make_run(steps=0, points=6, outliers=())
+    texts = np.array([f"text {i} <b>" for i in range(6)])
+    points = replace(run.evaluation.map_2d, thumbnails=texts)
+    run = replace(run, evaluation=replace(run.evaluation, map_2d=points))
+    (map_2d,) = load(write_report([run], tmp_path / "report.html")).find("svg", class_="map")
+    assert sorted(json.loads(map_2d["attrs"]["data-texts"])) == sorted(texts)
+
+
+def test_cells_of_the_class_matrix_hold_their_values(make_run, tmp_path):
+    run = make_run(steps=0, points=5, outliers=())
+    shown = run.evaluation.class_similarity
+    order = np.array([3, 1, 2, 0, 4, 5, 6, 7, 8, 9])
+    learned = shown.learned.copy()
+    learned[2, 5] = np.nan
+    shown = replace(shown, order=order, learned=learned)
+    run = replace(run, evaluation=replace(run.evaluation, class_similarity=shown))
+    parsed = load(write_report([run], tmp_path / "report.html"))
+    first, second = (
+        json.loads(e["attrs"]["data-cells"])
+        for e in parsed.find("div")
+        if "data-cells" in e["attrs"]
+    )
+    assert first["names"] == second["names"] == [run.evaluation.classes[i] for i in order]
+    assert first["ranks"] == second["ranks"] == shown.given.ravel().tolist()
+    assert second["cosines"] is None
+    for value, cosine in zip(first["cosines"], learned.ravel().tolist(), strict=True):
+        assert value is None if np.isnan(cosine) else abs(value - 100 * cosine) <= 0.51
+    # Names are on the axes too.
+    (svg,) = parsed.find("svg", parsed.section("classes"))[:1]
+    labels = [e["text"] for e in parsed.find("text", svg)]
+    assert labels.count("bus") == labels.count("cat <wild> & \N{HORIZONTAL ELLIPSIS}") == 2
+
+
+def test_of_more_classes_than_fit_the_page_holds_the_names(make_run, tmp_path):
+    names = [f"class number {i}" for i in range(101)]
+    run = make_run(steps=0, points=5, outliers=(), classes=names)
+    parsed = load(write_report([run], tmp_path / "report.html"))
+    (cells, _) = (
+        json.loads(e["attrs"]["data-cells"])
+        for e in parsed.find("div")
+        if "data-cells" in e["attrs"]
+    )
+    assert cells == {"names": names, "cosines": None, "ranks": None}
+    assert "class number 17" in parsed.section("classes")["text"]
+
+
+def test_rows_and_cards_say_what_they_were_measured_on_where_it_differs(make_run, tmp_path):
+    runs = [make_run(label, points=5, outliers=(), steps=0) for label in "abc"]
+    infos = ({"data": "birds", "test_images": 7}, {"data": "birds", "test_images": 8}, {})
+    runs = [
+        replace(run, evaluation=replace(run.evaluation, info=info))
+        for run, info in zip(runs, infos, strict=True)
+    ]
+    parsed = load(write_report(runs, tmp_path / "report.html"))
+    named = ["a birds, 7 test items", "b birds, 8 test items", "c"]
+    assert list(parsed.result_rows()) == named
+    assert parsed.cards("similarities") == named
+    assert (
+        "NOTE: the runs were measured with different numbers of test items: 7, 8"
+        in (parsed.section("results")["text"])
+    )
+    alike = load(write_report([runs[0], runs[2]], tmp_path / "report.html"))
+    assert list(alike.result_rows()) == ["a", "c"]
+
+
+def test_results_are_cut_into_tables_that_fit_between_groups_of_columns(make_run, tmp_path):
+    run = make_run(points=5, steps=0, outliers=[f"set {i}" for i in range(6)])
+    parsed = load(write_report([run], tmp_path / "report.html"))
+    tables = parsed.find("table", class_="results")
+    sizes = [len(next(iter(parsed.rows(table).values()))) for table in tables]
+    assert max(sizes) <= 17
+    comparison = comparison_rows([run])
+    assert sum(sizes) == len(comparison.columns)
+    groups = [e["text"] for t in tables for e in parsed.find("th", t, scope="colgroup")]
+    assert groups == list(dict.fromkeys(c.group for c in comparison.columns))
+    for table in tables:  # a click on a heading finds its column
+        places = [int(e["attrs"]["data-column"]) for e in parsed.find("button", table)]
+        assert places == list(range(len(places)))
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_a_browser_sorts_and_shows_what_is_under_the_pointer(make_run, tmp_path):
+    runs = [make_run(f"run {i}", seed=i, quality=q) for i, q in enumerate((0.5, 0.9, 0.7))]
+    missing = {k: v for k, v in runs[0].evaluation.metrics.items() if k != "probe/fine"}
+    runs.append(make_run("none", metrics=missing))
+    html = write_report(runs, tmp_path / "report.html").read_text(encoding="utf-8")
+    probe = """<script>{
+    const out = [];
+    const rows = () => [...document.querySelector(".results").tBodies[0].rows]
+      .map((row) => row.cells[0].textContent.trim()).join();
+    const button = document.querySelectorAll(".results button")[1];
+    for (let i = 0; i < 2; i++) { button.click(); out.push(rows()); }
+    const point = (element, x, y) => {
+      const box = element.getBoundingClientRect();
+      element.dispatchEvent(new PointerEvent("pointermove",
+        { clientX: box.left + x * box.width, clientY: box.top + y * box.height }));
+      const tip = document.getElementById("tip");
+      out.push(tip.hidden ? "hidden" : [...tip.querySelectorAll("div")].map((e) => e.textContent));
+    };
+    const map = document.querySelector("svg.map"), path = map.querySelector("path");
+    const [, x, y] = path.getAttribute("d").match(/M([0-9]+) ([0-9]+)/);
+    const height = Number(map.getAttribute("viewBox").split(" ")[3]);
+    point(map, x / 1000, y / height);
+    out.push([path.dataset.class, path.dataset.group]);
+    out.push(document.querySelectorAll("#tip canvas").length);
+    const cells = document.querySelector("[data-cells] svg");
+    const [left, top, right, bottom] = cells.dataset.box.split(" ").map(Number);
+    point(cells, left + 0.35 * (right - left), top + 0.05 * (bottom - top));
+    point(cells, 0.01, 0.01);
+    document.body.textContent = "<<" + JSON.stringify(out) + ">>";
+    }</script></body>"""
+    page = re.sub(r"script-src '[^']*'", "script-src 'unsafe-inline'", html)
+    probe_page = tmp_path / "probe.html"
+    probe_page.write_text(page.replace("</body>", probe), encoding="utf-8")
+    done = subprocess.run(
+        [
+            *["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"],
+            str(probe_page),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    found = json.loads(unescape(re.search(r"&lt;&lt;(.*)&gt;&gt;", done.stdout).group(1)))
+    falling, rising, point, named, thumbnails, cell, outside = found
+    assert falling == "run 1,run 2,run 0,none"
+    assert rising == "run 0,run 2,run 1,none"
+    assert point == named
+    assert thumbnails == 1
+    classes = runs[0].evaluation.classes
+    learned = runs[0].evaluation.class_similarity.learned[0, 3]
+    assert cell == [
+        f"test: {classes[0]}",
+        f"training: {classes[3]}",
+        f"mean cosine {learned:.2f}",
+        "given: negative",
+    ]
+    assert outside == "hidden"

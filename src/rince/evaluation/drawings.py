@@ -109,9 +109,9 @@ def failures(context: Context) -> tuple[Gallery, Confusion]:
     )
     worst = torch.tensor(order[: context.options.gallery_queries], dtype=torch.int64)
     classes = torch.stack([context.test.labels[asked], gallery.labels[nearest[asked]]])
-    pairs, count = classes.unique(dim=1, return_counts=True)
-    of_classes = context.taxonomy.table[pairs[0], pairs[1]]
-    confusion = Confusion(*pairs.numpy(), count.numpy(), of_classes.numpy())
+    pairs, count = np.unique(classes.numpy(), axis=1, return_counts=True)
+    of_classes = context.taxonomy.table.numpy()[pairs[0], pairs[1]]
+    confusion = Confusion(pairs[0], pairs[1], count, of_classes)
     return nearest_neighbours(context, worst) if len(worst) else _NO_QUERIES, confusion
 
 

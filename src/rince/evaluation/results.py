@@ -205,9 +205,9 @@ def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
         )
     for place, (name, _) in _PARTS.items():
         drawn = getattr(evaluation, name)
-        for part in () if drawn is None else fields(drawn):
-            if (array := getattr(drawn, part.name)) is not None:
-                arrays[f"{place}/{part.name}"] = np.asarray(array)
+        for array in () if drawn is None else fields(drawn):
+            if (stored := getattr(drawn, array.name)) is not None:
+                arrays[f"{place}/{array.name}"] = np.asarray(stored)
     text = json.dumps(numbers, indent=2, allow_nan=False) + "\n"  # before a file is replaced
     try:
         with replacing(folder / ARRAYS_FILE) as part, part.open("wb") as stream:

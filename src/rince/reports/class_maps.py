@@ -115,11 +115,12 @@ def _figure(
                 axes.axhline(start - 0.5, color="white", lw=0.7)
                 axes.axvline(start - 0.5, color="white", lw=0.7)
         if 0 < len(names) <= _MAX_NAMES:
-            ticks, words = list(range(len(names))), [_short(name) for name in names]
+            ticks: Array = np.arange(len(names))
+            words = list(map(_short, names))
         else:  # numbers of the groups
-            centres = [(a + b - 1) / 2 for a, b in zip(starts, starts[1:], strict=False)]
-            every = -(-len(centres) // _MAX_TICKS)
-            ticks, words = centres[::every], list(map(str, range(1, len(centres) + 1, every)))
+            every = -(-(len(starts) - 1) // _MAX_TICKS)
+            ticks = (np.array(starts[1:]) + starts[:-1] - 1)[::every] / 2
+            words = list(map(str, range(1, len(starts), every)))
         axes.set_xticks(ticks, words, fontsize=7, rotation=90 if names else 0, parse_math=False)
         axes.set_yticks(ticks, words, fontsize=7, parse_math=False)
         axes.tick_params(length=0)

@@ -51,8 +51,8 @@ def gallery_view(
     height, width = _tile_size(gallery.queries.shape[1:3])
     zoom = _SHOWN_SIDE / _side(height, width)
     tiles = 1 + gallery.neighbours.shape[1]
-    size = {"width": round(width * zoom), "height": round(height * zoom)}
-    return shown_of_all | {"tiles": tiles, **size}
+    shown_of_all |= {"width": round(width * zoom), "height": round(height * zoom)}
+    return shown_of_all | {"tiles": tiles}
 
 
 def _query(gallery: Gallery, i: int, classes: Sequence[str], has_texts: bool) -> dict[str, Any]:
