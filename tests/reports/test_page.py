@@ -19,12 +19,12 @@ import pytest
 from PIL import Image
 
 from rince.core.checks import RinceError, RinceWarning
-from rince.evaluation.results import Confusion, Gallery, Map2D
+from rince.evaluation.results import Confusion, Gallery, Map2D, format_metric
 from rince.reports.figures import rank_colour, themed
 from rince.reports.gallery import gallery_view
 from rince.reports.origins import duration
 from rince.reports.page import MAX_BYTES, write_report
-from rince.reports.table import comparison_rows, format_metric
+from rince.reports.table import comparison_rows
 
 SCRIPT = "<script>alert(1)</script>"
 VOID = {"meta", "img", "br", "link", "input", "hr"}

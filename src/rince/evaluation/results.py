@@ -8,6 +8,7 @@ map, the gallery.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -18,12 +19,15 @@ import numpy.typing as npt
 
 from rince.core.checks import RinceError
 from rince.core.files import replacing
+from rince.core.notebook import html_table
 from rince.metrics.curves import Histograms as Histograms
 from rince.metrics.curves import RocCurve as RocCurve
 from rince.models.options import Space
 
 RESULTS_FILE = "results.json"
 ARRAYS_FILE = "evaluation.npz"
+SECONDS = "seconds"
+"""In place of a metric: the wall time of the training."""
 
 Array = npt.NDArray[Any]
 
@@ -148,6 +152,22 @@ class Evaluation:
     worst_queries: Gallery | None = None
     confusion: Confusion | None = None
 
+    def _repr_html_(self) -> str:
+        """Every metric; in a second column those of the embedding."""
+        spaces = {"features": of_space(self.metrics, "backbone")}
+        if embedding := of_space(self.metrics, "embedding"):
+            spaces["embedding"] = embedding
+        levels = self.info.get("levels", {})
+        rows = (
+            (
+                shown_metric(name, levels),
+                *(format_metric(name, of[name]) if name in of else "" for of in spaces.values()),
+            )
+            for name in dict.fromkeys(name for of in spaces.values() for name in of)
+        )
+        caption = f"{self.info.get('data', 'evaluation')}, per cent"
+        return html_table(caption, ("metric", *spaces), rows)
+
 
 _PARTS: dict[str, tuple[str, Any]] = {
     "map": ("map_2d", Map2D),
@@ -181,6 +201,27 @@ def shown_metric(name: str, levels: Mapping[str, str]) -> str:
             parts[i + 1] = levels.get(parts[i + 1], parts[i + 1])
             break
     return "/".join(parts)
+
+
+def format_metric(key: str, value: float) -> str:
+    """A metric as printed: per cent with one decimal; correlations, levels of the tree and seconds
+    as they are.
+
+    >>> format_metric("probe/fine", 0.7825), format_metric("ordering/correlation", -0.5)
+    ('78.2', '-0.500')
+    """
+    factor, digits = scale_of(key, value)
+    # Adding zero turns the "-0.0" of a tiny negative number into "0.0".
+    return f"{round(factor * value, digits) + 0.0:,.{digits}f}"
+
+
+def scale_of(key: str, value: float) -> tuple[float, int]:
+    """(factor, decimals) to print a metric with."""
+    if key == SECONDS:
+        return 1.0, 0 if abs(value) >= 10 else 1
+    if re.search(r"hierarchy/(mistake-severity|distance@\d+)$", key):
+        return 1.0, 2
+    return (1.0, 3) if key.endswith("correlation") else (100.0, 1)
 
 
 def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
