@@ -4,6 +4,7 @@ from . import losses as losses
 from . import metrics as metrics
 from . import models as models
 from . import ranks as ranks
+from . import reports as reports
 from . import training as training
 from ._version import __version__ as __version__
 from .core.checks import RinceError as RinceError

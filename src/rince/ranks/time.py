@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rince.core.checks import require, warn
 from rince.core.labels import as_array, integers
+from rince.core.notebook import as_html
 from rince.core.pair_ranks import (
     ALL,
     IGNORED,
@@ -20,6 +21,7 @@ from rince.core.pair_ranks import (
     check_pair_labels,
     mask_pairs,
     may_read,
+    pairs_as_text,
 )
 from rince.ranks.summary import rare_ranks
 
@@ -267,6 +269,8 @@ class TimePairRanks:
             for x in rule.near
         ]
 
+    __repr__ = pairs_as_text
+
     @property
     def shape(self) -> tuple[int, int]:
         return (len(self.query_items), len(self.key_items))
@@ -393,6 +397,8 @@ class TimeSummary:
                 f"{self.expected[place]:>24.2f}"
             )
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+
+    _repr_html_ = as_html
 
 
 def seconds_apart(query_items: Tensor, key_items: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import nn
 
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
+from rince.core.notebook import html_table
 from rince.data.kinds import TrainedNetwork, kind_named
 from rince.models.backbones import Backbone, as_backbone
 from rince.models.encoders import Encoder
@@ -62,6 +63,17 @@ class TrainedRun:
     classifier: nn.Linear | None = None
     head: nn.Module | None = None
     own_backbone: bool = False
+
+    def _repr_html_(self) -> str:
+        network = type(self.backbone.module).__name__
+        rows = {
+            "method": self.config.label(self.objective),
+            "data": f"{self.config.data}, {self.taxonomy.num_classes} classes",
+            "backbone": f"{network}, {self.backbone.feature_dim} features",
+            "steps": str(self.step),
+            "compares by": self.space,
+        }
+        return html_table(str(self.folder), (), rows.items())
 
     @property
     def space(self) -> Space:

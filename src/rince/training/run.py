@@ -7,7 +7,6 @@ import inspect
 import json
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from importlib import metadata
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
@@ -25,6 +25,7 @@ from rince._version import __version__
 from rince.core.checks import RinceError, require
 from rince.core.distributed import is_first_process, launched_processes, world_size
 from rince.core.files import replacing
+from rince.core.notebook import in_notebook, is_watched
 from rince.data.batches import ImageBatch, TrainLoader
 from rince.data.items import Items, Splits
 from rince.data.plan import BatchPlan
@@ -332,6 +333,8 @@ def _trainer(config: TrainConfig, folder: Path, splits: Splits) -> pl.Trainer:
             )
         )
     callbacks.append(EpochLine(history, splits.train.noun))
+    if config.progress and in_notebook():  # that of rich, the default, asks for ipywidgets
+        callbacks.append(TQDMProgressBar())
     with quiet_lightning():
         return pl.Trainer(
             **_processes(config),
@@ -341,7 +344,7 @@ def _trainer(config: TrainConfig, folder: Path, splits: Splits) -> pl.Trainer:
             callbacks=callbacks,
             logger=history,
             plugins=[checkpoint_io],
-            enable_progress_bar=config.progress and sys.stderr.isatty(),
+            enable_progress_bar=config.progress and is_watched(),
             enable_model_summary=False,
             enable_checkpointing=False,  # CheckpointEvery does it
             log_every_n_steps=1,  # the module decides
