@@ -179,6 +179,33 @@ def test_micro_batches_give_the_loss_and_gradient_of_the_whole(model: Any, size:
         torch.testing.assert_close(others[name], gradient, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("tokens", [1, 9, 16, 1000])
+def test_micro_batches_by_tokens(model: Any, tokens: int) -> None:
+    labels = torch.tensor([grades for _, _, grades in ROWS])
+    rows = [(q + " and more words" * (i % 2), docs, g) for i, (q, docs, g) in enumerate(ROWS)]
+    plain = RankedLoss(copy.deepcopy(model), RELEVANCE, temperatures=TAUS)
+    cached = RankedLoss(model, RELEVANCE, temperatures=TAUS, micro_batch_tokens=tokens)
+    seen: list[tuple[int, ...]] = []
+    model[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]["input_ids"].shape))
+    expected, gradients = step(plain, columns_of(model, *transposed(rows)), labels)
+    found, others = step(cached, columns_of(model, *transposed(rows)), labels)
+    assert all(count == 1 or count * width <= tokens for count, width in seen)
+    assert (len(seen) > 8) == (tokens < 1000)  # four columns, twice
+    assert found == pytest.approx(expected, rel=1e-9)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(others[name], gradient, rtol=1e-8, atol=1e-10)
+
+
+def test_numbers_of_tokens_that_are_none(model: Any) -> None:
+    both: dict[str, Any] = {"micro_batch": 2, "micro_batch_tokens": 9}
+    for given, fact in (({"micro_batch_tokens": 0}, "got 0"), (both, "one of the two")):
+        with pytest.raises(ValueError, match=fact):
+            RankedLoss(model, RELEVANCE, temperatures=TAUS, **given)
+    loss = RankedLoss(model, RELEVANCE, temperatures=TAUS, micro_batch_tokens=9)
+    with pytest.raises(ValueError, match="attention mask"):
+        loss([{"pixels": torch.zeros(2, 3)}, {"pixels": torch.zeros(2, 3)}], torch.tensor([3, 1]))
+
+
 def test_dropout_is_the_same_in_both_passes(model: Any) -> None:
     """A direct check: the gradient by finite steps along itself, dropout drawn from one seed."""
     model.train()

@@ -63,6 +63,8 @@ class RankedLoss(nn.Module):
         variant, positives, validate: as in :func:`rince.ranked_info_nce`.
         micro_batch: number of texts encoded at a time, twice, for batches beyond the memory of the
             device (:func:`rince.cached_encode`); loss and gradient are those of the whole batch.
+        micro_batch_tokens: in place of it, a number of tokens: texts of about one length are
+            encoded together, as many as hold that many with their padding.
         gather_across_devices: compare the queries with the documents of all processes, however many
             each has; the gradient reaches them where they were encoded.
 
@@ -80,6 +82,7 @@ class RankedLoss(nn.Module):
         variant: Variant = "out-in",
         positives: Positives = "exclusive",
         micro_batch: int | None = None,
+        micro_batch_tokens: int | None = None,
         gather_across_devices: bool = False,
         validate: bool = True,
     ) -> None:
@@ -87,12 +90,21 @@ class RankedLoss(nn.Module):
         self.num_ranks = len(check_temperatures(temperatures, validate))
         if relevance is not None:
             match_num_ranks(self.num_ranks, relevance.num_ranks)
+        require(
+            micro_batch is None or micro_batch_tokens is None,
+            "micro_batch counts texts and micro_batch_tokens tokens: give one of the two",
+        )
+        require(
+            micro_batch_tokens is None or micro_batch_tokens >= 1,
+            f"micro_batch_tokens must be at least 1, got {micro_batch_tokens}",
+        )
         self.model = model
         self.relevance = relevance
         self.micro_batch = micro_batch
+        self.micro_batch_tokens = micro_batch_tokens
         self.gather_across_devices = gather_across_devices
         # Tells MatryoshkaLoss that the backward pass encodes again: it then wraps calculate_loss.
-        self.uses_gradient_cache = micro_batch is not None
+        self.uses_gradient_cache = micro_batch is not None or micro_batch_tokens is not None
         self.loss = RankedInfoNCE(
             temperatures, variant=variant, positives=positives, validate=validate
         )
@@ -143,21 +155,37 @@ class RankedLoss(nn.Module):
     def _encode(self, columns: list[Features]) -> list[Tensor]:
         """One (count, D) a column."""
         encoder = _Encoder(self.model)
-        if self.micro_batch is None:
+        if not self.uses_gradient_cache:
             return [encoder(features) for features in columns]
         require(
             not any(isinstance(m, nn.parallel.DistributedDataParallel) for m in encoder.modules()),
             "RankedLoss(micro_batch=...) does not work under DistributedDataParallel, which would "
             "reduce the gradients of every micro-batch: leave micro_batch out there",
         )
-        sizes = [_count(features) for features in columns]
+        rows = [self._micro_batches(features) for features in columns]
         parts = [
-            partial(_rows, features, rows)
-            for features, size in zip(columns, sizes, strict=True)
-            for rows in micro_batches(size, self.micro_batch)
+            partial(_rows, features, some)
+            for features, of_column in zip(columns, rows, strict=True)
+            for some in of_column
         ]
         inputs = [x for features in columns for x in features.values() if isinstance(x, Tensor)]
-        return list(torch.split(encode_parts(encoder, parts, made_from=inputs), sizes))
+        z = encode_parts(encoder, parts, made_from=inputs)
+        places = [torch.cat(of_column).argsort().to(z.device) for of_column in rows]
+        by_column = torch.split(z, [len(x) for x in places])
+        return [x[order] for x, order in zip(by_column, places, strict=True)]
+
+    def _micro_batches(self, features: Features) -> list[Tensor]:
+        """Which rows of a column are encoded together, a part after the other."""
+        if self.micro_batch_tokens is None:
+            everything = torch.arange(_count(features))
+            return [everything[x] for x in micro_batches(len(everything), self.micro_batch or 1)]
+        lengths = _lengths(features).cpu()
+        order, parts = lengths.argsort(descending=True, stable=True), []
+        while len(order):
+            count = max(1, self.micro_batch_tokens // max(1, int(lengths[order[0]])))
+            parts.append(order[:count])
+            order = order[count:]
+        return parts
 
     def _own(self, num_queries: int, columns: list[int], labels: Tensor | None) -> OwnRanks:
         """The ranks of each query's own documents, from labels or from the columns' places."""
@@ -190,6 +218,7 @@ class RankedLoss(nn.Module):
             "variant": self.loss.variant,
             "positives": self.loss.positives,
             "micro_batch": self.micro_batch,
+            "micro_batch_tokens": self.micro_batch_tokens,
             "gather_across_devices": self.gather_across_devices,
         }
 
@@ -250,7 +279,8 @@ class GradedPairs(nn.Module):
     @property
     def model(self) -> nn.Module:
         """What the trainer wraps."""
-        model: nn.Module = self.loss.model
+        model: Any = self.loss.model
+        assert isinstance(model, nn.Module)
         return model
 
     @model.setter
@@ -473,7 +503,7 @@ def _of_all_processes(key: Tensor, batch: Batch) -> tuple[Tensor, Batch]:
     starts = [sum(len(other.queries) for other in batches[:i]) for i in range(world)]
     rows = [other.own.row + start for other, start in zip(batches, starts, strict=True)]
     own = OwnRanks(torch.cat(rows), torch.cat([other.own.rank for other in batches]))
-    keys = [z[:count] for z, count in zip(padded.split(most), counts, strict=True)]
+    keys = [z[:count] for z, count in zip(torch.split(padded, most), counts, strict=True)]
     return torch.cat(keys), Batch(
         own,
         [text for other in batches for text in other.queries],
@@ -519,8 +549,16 @@ def _count(features: Features) -> int:
     return next(len(x) for x in features.values() if isinstance(x, Tensor) and x.ndim > 0)
 
 
-def _rows(features: Features, rows: slice) -> Features:
-    """A micro-batch of a column."""
+def _lengths(features: Features) -> Tensor:
+    """(N,) tokens of each text."""
+    mask = features.get("attention_mask")
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        raise ValueError("micro_batch_tokens needs texts with an attention mask: take micro_batch")
+    return mask.sum(dim=1)
+
+
+def _rows(features: Features, rows: Tensor) -> Features:
+    """A micro-batch of a column, without padding behind its longest text."""
     count = _count(features)
     misfits = [
         name
@@ -531,6 +569,15 @@ def _rows(features: Features, rows: slice) -> Features:
         not misfits,
         f"micro_batch needs features with a row a text; these are not: {', '.join(misfits)}",
     )
-    return {
-        name: x[rows] if isinstance(x, Tensor) and x.ndim > 0 else x for name, x in features.items()
+    some = {
+        name: x[rows.to(x.device)] if isinstance(x, Tensor) and x.ndim > 0 else x
+        for name, x in features.items()
     }
+    mask = some.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        width, real = mask.shape[1], mask.bool().any(dim=0).nonzero()
+        longest = int(real.max()) + 1 if len(real) else width
+        for name, x in some.items():
+            if isinstance(x, Tensor) and x.ndim == 2 and x.shape[1] == width:
+                some[name] = x[:, :longest]
+    return some
