@@ -294,6 +294,7 @@ def check_command(line: str, place: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def is_right(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether the verb's own parser, and for training the configuration's checks, take them."""
     import rince.training.run
+    import rince.training.seeds
     from rince.cli.parser import HelpfulParser
 
     parse_args = HelpfulParser.parse_args
@@ -310,6 +311,7 @@ def is_right(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> bool:
     with monkeypatch.context() as patch:
         patch.setattr(HelpfulParser, "parse_args", parse_and_stop)
         patch.setattr(rince.training.run, "train", stop)
+        patch.setattr(rince.training.seeds, "train_seeds", stop)
         try:
             main(arguments)
         except Parsed:

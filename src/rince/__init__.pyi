@@ -20,4 +20,5 @@ from .ranks.similarity import Similarity as Similarity
 from .ranks.taxonomy import Taxonomy as Taxonomy
 from .ranks.time import TimeRanks as TimeRanks
 from .reports.export import export_run as export_run
+from .reports.frames import results as results
 from .training.cached import cached_encode as cached_encode

@@ -19,7 +19,7 @@ from refusals import refusal
 from rince import RinceWarning, Similarity
 from rince.cli.evaluate import named_outliers
 from rince.cli.main import main
-from rince.cli.train import parse
+from rince.cli.train import parse, parse_with_seeds
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
 from rince.training.checkpoint import CHECKPOINT_FILE, CHECKPOINT_KEY, load_run
@@ -241,6 +241,19 @@ def test_a_list_as_people_type_it(given: str) -> None:
     assert parse(["x/", "--loss.temperatures", numbers]).loss.temperatures == (0.1, 0.3)
     assert parse(["x/", "--loss.temperatures", "None"]).loss.temperatures is None
     assert parse(["x.csv", "--text.labels", "a"]).text.labels == ("a",)
+
+
+def test_a_list_of_words_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["x/", "--logger", "wandb", "mlflow", "--loss.temperatures", "0.1", "0.3", "--seed=1"]
+    config, seeds = parse_with_seeds([*given, "--seeds", "0", "7"])
+    assert (config.logger, config.loss.temperatures) == (("wandb", "mlflow"), (0.1, 0.3))
+    assert (config.seed, seeds) == (1, (0, 7))
+    assert parse_with_seeds(["x/", "--logger=wandb"])[1] is None
+    with pytest.raises(SystemExit):
+        parse(["x/", "--epochs", "3", "4"])
+    with pytest.raises(SystemExit):
+        parse(["x/", "--logger", "tensorbord"])
+    assert "tensorboard" in capsys.readouterr().err
 
 
 def test_an_objective_that_is_nearly_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from rince.evaluation import EvaluationOptions, OpenTest, evaluate_open
 from rince.evaluation.elsewhere import evaluate_embeddings, read_vectors
 from rince.evaluation.results import load_evaluation
 from rince.models.heads import ProjectionHead
-from rince.reports.compare import read_run
+from rince.reports.reading import read_run
 
 OPTIONS = EvaluationOptions(probe_epochs=2, map_points=0, gallery_queries=2)
 TREE = Taxonomy.from_dict({"dog": ["husky", "basset"], "boat": ["canoe", "ferry"]})

@@ -171,7 +171,7 @@ def run(arguments: Sequence[str]) -> None:
         _say(folder, evaluation, given.verbose)
         evaluated.append(folder)
     if evaluated:
-        from rince.reports.compare import read_run
+        from rince.reports.reading import read_run
         from rince.reports.table import print_table
 
         print()

@@ -68,7 +68,7 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         given: list[str] = []
-        for argument in sys.argv[1:] if args is None else args:
+        for argument in self._listed(sys.argv[1:] if args is None else args):
             name, equals, value = argument.partition("=")
             if name.startswith("--"):
                 name = self._aliases.get(name, name)
@@ -78,14 +78,33 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
             given.append(argument)
         return super().parse_args(given, *rest, **options)
 
+    def _listed(self, args: Sequence[str]) -> list[str]:
+        """``--option a b`` is ``--option a,b`` where a list is expected, and nothing else may
+        follow."""
+        joined: list[str] = []
+        option = ""
+        for argument in args:
+            if argument.startswith("--"):
+                option = "" if "=" in argument else self._aliases.get(argument, argument)
+            elif not joined[-1:] or joined[-1].startswith("--") or not self._takes_list(option):
+                pass
+            elif all(action.option_strings for action in self._actions):
+                joined[-1] += f",{argument}"
+                continue
+            joined.append(argument)
+        return joined
+
+    def _takes_list(self, option: str) -> bool:
+        action = next((a for a in self._actions if option in a.option_strings), None)
+        hint, _ = without_none(getattr(action, "_typehint", None))
+        return get_origin(hint) is tuple
+
     def _as_typed(self, option: str, value: str) -> str:
         """A value as jsonargparse takes it: None is null, ``a,b`` a list where one is expected."""
         if value == "None":
             return "null"
-        action = next((a for a in self._actions if option in a.option_strings), None)
-        hint, _ = without_none(getattr(action, "_typehint", None))
-        plain = get_origin(hint) is tuple and value not in ("null", "~") and value[:1] != "["
-        return f"[{value}]" if plain else value
+        plain = value not in ("null", "~") and value[:1] != "["
+        return f"[{value}]" if plain and self._takes_list(option) else value
 
     def format_help(self) -> str:
         for action in self._actions:  # --loss FILE and the like: --config does it for all

@@ -21,6 +21,8 @@ EXAMPLES = """examples:
   rince train videos/ --ranks time                      without labels
   rince train intents.csv                               texts with columns text,domain,intent
   rince train --config recipe.yaml --seed 1             flags win over the file
+  rince train photos/ --seeds 0 1 2                     a run each; again: what is left of them
+  rince train photos/ --logger tensorboard wandb        beside metrics.csv
   rince train --resume runs/latest                      go on with a run that stopped
   rince train --resume runs/latest --epochs 60          lengthen one that is finished
   torchrun --nproc-per-node 8 -m rince train photos/    several GPUs
@@ -56,24 +58,37 @@ def run(arguments: Sequence[str]) -> None:
 
         _say(resume(Path(parsed.resume), epochs=parsed.epochs, progress=parsed.progress))
         return
-    config = parse(given)
+    config, seeds = parse_with_seeds(given)
     config.check_values()  # before anything heavy is imported
-    from rince.training.run import train
+    if seeds is None:
+        from rince.training.run import train
 
-    _say(train(config))
+        _say(train(config))
+    else:
+        from rince.training.seeds import train_seeds
+
+        _say(*train_seeds(config, seeds))
 
 
-def _say(folder: Path) -> None:
+def _say(*folders: Path) -> None:
     """Once, however many processes there are."""
     from rince.core.distributed import is_first_process
 
     if is_first_process():
-        print(f"run: {folder}\nnext: rince evaluate {folder}")
+        print("\n".join(f"run: {folder}" for folder in folders))
+        print(f"next: rince evaluate {' '.join(map(str, folders))}")
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:
     """Flags and YAML to a configuration; wrong ones end the program with a hint."""
-    return from_dict(parsed_options(build_parser(), arguments))
+    return parse_with_seeds(arguments)[0]
+
+
+def parse_with_seeds(arguments: Sequence[str]) -> tuple[TrainConfig, tuple[int, ...] | None]:
+    """The same, and the seeds to train it with; None: its own."""
+    values = parsed_options(build_parser(), arguments)
+    seeds = values.pop("seeds")
+    return from_dict(values), seeds
 
 
 def build_parser() -> HelpfulParser:
@@ -84,6 +99,13 @@ def build_parser() -> HelpfulParser:
         description="Train an encoder on images, videos or texts with ranked positives. "
         "Options may be written with - or _.",
         epilog=f"{_objectives()}\n{EXAMPLES}",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=tuple[int, ...] | None,
+        default=None,
+        help="train with each of these, as NAME-seedN; given again, runs that are finished are "
+        "left as they are, and one that stopped goes on",
     )
     next(a for a in parser._actions if a.dest == "objective").metavar = "NAME"  # listed below
     return parser

@@ -104,7 +104,10 @@ def expected(kind: Any, metadata: Mapping[str, Any] | None = None) -> str:
         return f"one of {', '.join(map(str, get_args(kind)))}"
     if get_origin(kind) is tuple:
         some = " of one or more" if metadata.get("shortest") else " of"
-        of_text = get_args(kind)[0] is str
+        inner = get_args(kind)[0]
+        if get_origin(inner) is Literal:
+            return f"a list of {', '.join(get_args(inner))}"
+        of_text = inner is str
         return f"a list{some} {'texts, as [a, b]' if of_text else f'numbers{limits}, as [1, 2]'}"
     return _KINDS.get(kind, "a group of options") + limits
 

@@ -22,6 +22,7 @@ from rince.core.input_spec import InputSpec
 from rince.core.pixels import normalised
 from rince.models.backbones import as_backbone, build_backbone
 from rince.models.heads import projection_head
+from rince.models.hub import is_hub_name, pull
 from rince.models.texts import SENTENCE_FILE
 from rince.models.weights import fingerprint, load_strictly
 
@@ -137,13 +138,14 @@ def load_exported(folder: str | Path, backbone: nn.Module | None = None) -> Imag
     """Read what ``rince export`` wrote; every weight must be there and fit.
 
     Args:
-        folder: the export's.
+        folder: the export's; or ``user/name`` of a model on the Hugging Face Hub, if there is no
+            such folder (the extra ``hub``).
         backbone: a module built as it was for training, if that was one of your own; the weights
             are loaded into it.
 
     Raises:
-        RinceError: no export, a damaged one, one of a newer rince, or a backbone that is missing
-            or does not fit.
+        RinceError: no export, a damaged one, one of a newer rince, a backbone that is missing or
+            does not fit, or a model that cannot be fetched.
         ImportError: safetensors, or the library of the backbone, is not installed.
 
     Example::
@@ -151,6 +153,8 @@ def load_exported(folder: str | Path, backbone: nn.Module | None = None) -> Imag
         encoder = rince.load_exported("runs/latest/export")
         features = encoder.module(encoder.normalised(pixels))  # pixels: (B, C, [T,] S, S) uint8
     """
+    if is_hub_name(folder):
+        folder = pull(str(folder), [EXPORT_FILE, WEIGHTS_FILE])
     folder = Path(folder)
     facts = _read_facts(folder / EXPORT_FILE)
     if backbone is not None:

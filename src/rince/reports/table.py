@@ -21,7 +21,10 @@ OF_EMBEDDING = ", embedding"  # after the name of a method; its features stand w
 
 # Options that may differ between two runs of one method; compared by the last part of the name.
 SEED_KEYS = frozenset(
-    {"seed", "seed_everything", "name", "label", "folder", "out", "output", "run_dir", "run_folder"}
+    {
+        *("seed", "seed_everything", "name", "label", "folder", "out", "output", "run_dir"),
+        *("run_folder", "logger", "progress"),
+    }
 )
 
 _PLAIN_WIDTH = 100  # columns, where the output is not a terminal

@@ -17,6 +17,7 @@ from .objectives import Objective as Objective
 from .options import TuneOptions as TuneOptions
 from .run import resume as resume
 from .run import train as train
+from .seeds import train_seeds as train_seeds
 from .step import Loss as Loss
 from .step import Pairs as Pairs
 from .step import Step as Step

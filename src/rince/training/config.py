@@ -7,7 +7,7 @@ call it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import PurePath
 from typing import Any, Literal
@@ -64,6 +64,8 @@ class TrainConfig(Options):
             checked too. Each record of metrics and each checkpoint checks the loss alone.
         knn_every: epochs between two online kNN accuracies, for monitoring only (on training
             images, never on the test set); 0: none.
+        logger: trackers that get the options and all metrics, beside metrics.csv: tensorboard,
+            wandb, mlflow. A resumed run goes on in them.
         progress: show the progress bar.
     """
 
@@ -93,6 +95,7 @@ class TrainConfig(Options):
     log_every: int = limited(10, low=1)
     validate_every: int = limited(100, low=1)
     knn_every: int = limited(1, low=0)
+    logger: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     progress: bool = True
 
     def check(self, objective: Objective | None = None) -> None:
@@ -241,6 +244,15 @@ def _value(config: TrainConfig, name: str) -> Any:
 def to_dict(config: TrainConfig) -> dict[str, Any]:
     """Plain nested data, for YAML and the checkpoint."""
     return asdict(config)
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of each option of :func:`to_dict`'s form."""
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def from_dict(data: Mapping[str, Any]) -> TrainConfig:

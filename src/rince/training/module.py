@@ -170,13 +170,14 @@ class RankedModule(pl.LightningModule):
         loss = objective_loss(self.objective, step)
         self._unread.append(("the loss", number - 1, loss.total.detach()))
         due = number % config.log_every == 0 or self.trainer.is_last_batch
-        if due and self.logger is not None:
+        if due and self.loggers:
             statistics = rank_statistics(pairs.head(0), self.rank_source)
             shown = self._read({"loss": loss.total.detach(), **loss.parts, **statistics})
             # A batch may hold no pair of a rank.
             shown = {n: x for n, x in shown.items() if n not in statistics or not math.isnan(x)}
             shown["lr"] = float(torch.tensor(self._current_lr()))
-            self.logger.log_metrics({f"train/{n}": x for n, x in shown.items()}, number)
+            for tracker in self.loggers:
+                tracker.log_metrics({f"train/{n}": x for n, x in shown.items()}, number)
             # On the CPU: Lightning reads it at each step.
             self.log("loss", torch.tensor(shown["loss"]), prog_bar=True, logger=False)
         elif validate:

@@ -7,7 +7,7 @@ import inspect
 import json
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import torch
 import yaml
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
@@ -55,6 +56,7 @@ from rince.training.ranks import rank_source, resumed_ranks
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
 from rince.training.splits import with_data
 from rince.training.step import RankSource, superclass_level
+from rince.training.trackers import TRACKERS_FILE, named_loggers, require_trackers
 
 if TYPE_CHECKING:
     from rince.training.objectives import LossFunction
@@ -72,6 +74,8 @@ def train(
     *,
     objective: Objective | LossFunction | None = None,
     splits: Splits | None = None,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[pl.Callback] = (),
 ) -> Path:
     """Train from the start.
 
@@ -84,6 +88,10 @@ def train(
             row of the table for one that needs more.
         splits: in place of the data that ``config.data`` names, items of your own, such as from
             :func:`rince.data.from_dataset`; ``config.data`` is then what to call them.
+        loggers: Lightning's, beside the run's own and those that ``config.logger`` names; they get
+            the options and every metric.
+        callbacks: Lightning's, called after the run's own. One that stops the training ends the
+            run, which then counts as finished.
 
     Returns:
         The run's folder.
@@ -111,17 +119,28 @@ def train(
             f"choose another --name"
         )
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    config, splits = with_data(config, splits, advise=True)
-    # What the data decided is what their evaluation reads by.
-    config = replace(config, images=replace(config.images, bits=splits.spec.bits))
-    trainer = _trainer(config, folder, splits)
-    config = config.sized(len(splits.train), trainer.world_size)
+    config, splits, trainer = prepared(config, folder, splits, loggers, callbacks)
     ranks = rank_source(config, splits.train)
     module = _build_module(config, splits, ranks, backbone, own, pretrained=config.model.pretrained)
     if config.model.start_from is not None:
         _start_from(module, Path(config.model.start_from))
     _fit(trainer, config, folder, splits, module)
     return folder
+
+
+def prepared(
+    config: TrainConfig,
+    folder: Path,
+    splits: Splits | None = None,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[pl.Callback] = (),
+) -> tuple[TrainConfig, Splits, pl.Trainer]:
+    """The configuration with all that it left open, the data, and who trains; writes nothing."""
+    config, splits = with_data(config, splits, advise=True)
+    # What the data decided is what their evaluation reads by.
+    config = replace(config, images=replace(config.images, bits=splits.spec.bits))
+    trainer = _trainer(config, folder, splits, loggers, callbacks)
+    return config.sized(len(splits.train), trainer.world_size), splits, trainer
 
 
 def resume(
@@ -132,6 +151,8 @@ def resume(
     backbone: Backbone | nn.Module | None = None,
     objective: Objective | LossFunction | None = None,
     splits: Splits | None = None,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[pl.Callback] = (),
 ) -> Path:
     """Go on from a stopped run's last checkpoint, to the weights it would have had without.
 
@@ -140,7 +161,7 @@ def resume(
         epochs: in place of those of its configuration, to lengthen it. From here on the learning
             rate is that of a run of so many epochs: after the end of a shorter one it rises again.
         progress: show the progress bar.
-        backbone, objective, splits: those given to :func:`train`, if any.
+        backbone, objective, splits, loggers, callbacks: those given to :func:`train`, if any.
 
     Raises:
         RinceError: nothing to resume, a damaged checkpoint, or one of another architecture, other
@@ -163,7 +184,7 @@ def resume(
     row = recorded_objective(about, config, folder, own)
     config.check_values(row)
     config, splits = with_data(config, splits)
-    trainer = _trainer(config, folder, splits)
+    trainer = _trainer(config, folder, splits, loggers, callbacks)
     config = config.sized(len(splits.train), trainer.world_size)
     _check_data(about, splits, config, folder)
     ranks = resumed_ranks(about, splits.train, config, folder)
@@ -176,7 +197,7 @@ def resume(
             f"note: {folder.name} has trained all its {config.epochs} epochs. To lengthen it: "
             f"rince train --resume {folder} --epochs {2 * config.epochs}"
         )
-    _fit(trainer, config, folder, splits, module, resumed=about)
+    _fit(trainer, config, folder, splits, module, resumed=about, step=step)
     return folder
 
 
@@ -230,7 +251,7 @@ def _start_folder(folder: Path, config: TrainConfig, *, fresh: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A run that was killed before its first checkpoint may have left these.
-        for name in (HISTORY_FILE, ABOUT_FILE) if fresh else (ABOUT_FILE,):
+        for name in (HISTORY_FILE, TRACKERS_FILE, ABOUT_FILE) if fresh else (ABOUT_FILE,):
             (folder / name).unlink(missing_ok=True)
         (folder / CONFIG_FILE).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
     except OSError as error:
@@ -244,7 +265,7 @@ def _leave_nothing(folder: Path, trainer: pl.Trainer) -> None:
     """Of a run that never took a step: no verb is to take its folder for a run."""
     if trainer.global_step:
         return
-    for name in (CONFIG_FILE, LOG_FILE, HISTORY_FILE):
+    for name in (CONFIG_FILE, LOG_FILE, HISTORY_FILE, TRACKERS_FILE):
         (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # there is something else in it
         folder.rmdir()
@@ -319,8 +340,15 @@ def _start_from(module: RankedModule, folder: Path) -> None:
         module.momentum_encoder.module.load_state_dict(module.encoder.state_dict())
 
 
-def _trainer(config: TrainConfig, folder: Path, splits: Splits) -> pl.Trainer:
+def _trainer(
+    config: TrainConfig,
+    folder: Path,
+    splits: Splits,
+    loggers: Sequence[Logger],
+    own_callbacks: Sequence[pl.Callback],
+) -> pl.Trainer:
     """Which also tells how many processes there are; writes nothing."""
+    require_trackers(config.logger)
     history, checkpoint_io = HistoryLogger(folder), AtomicCheckpointIO()
     callbacks: list[pl.Callback] = [CheckpointEvery(folder, config.checkpoint_every, checkpoint_io)]
     if config.knn_every:
@@ -332,7 +360,7 @@ def _trainer(config: TrainConfig, folder: Path, splits: Splits) -> pl.Trainer:
                 seed=config.seed,
             )
         )
-    callbacks.append(EpochLine(history, splits.train.noun))
+    callbacks += [EpochLine(history, splits.train.noun), *own_callbacks]
     if config.progress and in_notebook():  # that of rich, the default, asks for ipywidgets
         callbacks.append(TQDMProgressBar())
     with quiet_lightning():
@@ -342,11 +370,12 @@ def _trainer(config: TrainConfig, folder: Path, splits: Splits) -> pl.Trainer:
             max_epochs=config.epochs,
             gradient_clip_val=config.optim.clip,
             callbacks=callbacks,
-            logger=history,
+            logger=[history, *loggers],
             plugins=[checkpoint_io],
             enable_progress_bar=config.progress and is_watched(),
             enable_model_summary=False,
-            enable_checkpointing=False,  # CheckpointEvery does it
+            # CheckpointEvery does it; Lightning asks for this beside a user's own.
+            enable_checkpointing=any(isinstance(one, Checkpoint) for one in own_callbacks),
             log_every_n_steps=1,  # the module decides
             use_distributed_sampler=False,
         )
@@ -359,12 +388,13 @@ def _fit(
     splits: Splits,
     module: RankedModule,
     resumed: Mapping[str, Any] | None = None,
+    step: int = 0,
 ) -> None:
     """Train to the end.
 
     Args:
         resumed: what the checkpoint of the folder says of the run; None starts from the weights
-            of the module.
+            of the module. step: where it stands.
     """
     first = is_first_process()
     if trainer.is_global_zero and not first:
@@ -398,6 +428,10 @@ def _fit(
             stack.callback(_leave_nothing, folder, trainer)
         stack.enter_context(logging_to(folder / LOG_FILE if first else None))
         stack.enter_context(quiet_lightning())
+        trainer.loggers += stack.enter_context(named_loggers(config.logger, folder, step))
+        if resumed is None:
+            for tracker in trainer.loggers:
+                tracker.log_hyperparams(to_dict(config))
         logger.info(
             "%s on %s: %d %s of %d classes, %s, %d rank(s); %d epochs of %d steps; %d process(es)",
             config.label(module.objective),
@@ -489,7 +523,7 @@ def _run_to_the_end(
     )
     if interrupted:
         raise KeyboardInterrupt(stopped)
-    if terminated or trainer.global_step < planned:
+    if terminated or (trainer.global_step < planned and not trainer.should_stop):
         raise Stopped(stopped)
 
 
