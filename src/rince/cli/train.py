@@ -25,6 +25,7 @@ EXAMPLES = """examples:
   rince train photos/ --batch-size 4096 --micro-batch 256  a batch larger than the memory
   rince train videos/ --ranks time                      without labels
   rince train intents.csv                               texts with columns text,domain,intent
+  rince train features.npz --labels items.csv           a head on features that you have
   rince train --config recipe.yaml --seed 1             flags win over the file
   rince train --resume runs/latest                      go on with a run that stopped
   rince train --resume runs/latest --epochs 60          lengthen one that is finished
@@ -142,11 +143,15 @@ def build_parser() -> Any:
     parser = HelpfulParser(
         prog="rince train",
         usage="rince train DATA [OPTIONS] | rince train --resume RUN",
-        description="Train an encoder on images, videos or texts with ranked positives. "
-        "Options may be written with - or _.",
+        description="Train an encoder on images, videos, texts or stored features with ranked "
+        "positives. Options may be written with - or _.",
         epilog=f"{_objectives()}\n{EXAMPLES}",
         # What the other verbs call it; and --ranks time for short.
-        aliases={"--data_root": "--images.root", "--ranks": "--ranks.by"},
+        aliases={
+            "--data_root": "--images.root",
+            "--ranks": "--ranks.by",
+            "--labels": "--vectors.labels",
+        },
     )
     parser.add_argument(
         "--config", action=jsonargparse.ActionConfigFile, help="YAML file with any of the options"

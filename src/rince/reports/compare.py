@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rince.core.checks import RinceError, warn
-from rince.core.files import replacing
-from rince.evaluation.elsewhere import VECTOR_SUFFIXES, results_folder
+from rince.core.files import VECTOR_SUFFIXES, replacing
+from rince.evaluation.elsewhere import results_folder
 from rince.evaluation.results import load_evaluation
 from rince.models.exported import EXPORT_FILE
 from rince.reports.page import write_report

@@ -97,7 +97,10 @@ def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -
     head = None
     if not objective.classifier:
         head = projection_head(
-            backbone.feature_dim, config.model.embedding_dim, objective.num_heads
+            backbone.feature_dim,
+            config.model.embedding_dim,
+            objective.num_heads,
+            linear=config.model.head == "linear",
         ).eval()
         load_strictly(head, _below(HEAD_PREFIX, weights), folder / CHECKPOINT_FILE)
     taxonomy = Taxonomy(about["taxonomy"])

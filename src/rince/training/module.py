@@ -106,7 +106,12 @@ class RankedModule(pl.LightningModule):
         if not contrastive:
             head = classifier_head(self.objective, backbone.feature_dim, taxonomy)
         else:
-            head = projection_head(backbone.feature_dim, model.embedding_dim, self.num_heads)
+            head = projection_head(
+                backbone.feature_dim,
+                model.embedding_dim,
+                self.num_heads,
+                linear=model.head == "linear",
+            )
         self.encoder = nn.Sequential(OrderedDict(backbone=backbone.module, head=head))
         self.momentum_encoder: MomentumEncoder | None = None
         self.queue: KeyQueue | None = None

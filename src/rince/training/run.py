@@ -25,6 +25,7 @@ from rince._version import __version__
 from rince.core.checks import RinceError, require
 from rince.core.distributed import is_first_process, launched_processes, world_size
 from rince.core.files import replacing
+from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data.batches import ImageBatch, TrainLoader
 from rince.data.items import Items, Splits
 from rince.data.kind import Kind
@@ -110,9 +111,10 @@ def train(
     pl.seed_everything(config.seed, workers=True, verbose=False)
     kind = _kind(config, splits)
     config = config.with_defaults(kind)
+    config, preprocessing = _preprocessing(config, kind, backbone is not None)
     if splits is None and is_first_process() and (advice := kind.advice(config.data, config)):
         print(f"note: {advice}")
-    splits = splits or load_splits(config, kind=kind)
+    splits = _preprocessed(config, splits, kind, preprocessing)
     # What the data decided is what their evaluation reads by.
     config = replace(config, images=replace(config.images, bits=splits.spec.bits))
     trainer = _trainer(config, folder, splits)
@@ -165,7 +167,8 @@ def resume(
     config.check_values(row)
     kind = _kind(config, splits)
     config = config.with_defaults(kind)
-    splits = splits or load_splits(config, kind=kind)
+    preprocessing = InputSpec.from_dict(about).preprocessing
+    splits = _preprocessed(config, splits, kind, preprocessing)
     trainer = _trainer(config, folder, splits)
     config = config.sized(len(splits.train), trainer.world_size)
     _check_data(about, splits, config, folder)
@@ -181,6 +184,33 @@ def resume(
         )
     _fit(trainer, config, folder, splits, module, resumed=about)
     return folder
+
+
+def _preprocessing(
+    config: TrainConfig, kind: Kind, own_backbone: bool
+) -> tuple[TrainConfig, Preprocessing | None]:
+    """How pictures are fed to pretrained weights, and the configuration with their size."""
+    model, images = config.model, config.images
+    if model.start_from is not None:
+        about = read_checkpoint(Path(model.start_from))[CHECKPOINT_KEY]
+        return config, InputSpec.from_dict(about).preprocessing
+    if kind.preprocessing is None or not model.pretrained or own_backbone:
+        return config, None
+    own_size, preprocessing = kind.preprocessing(str(model.backbone))
+    size = images.image_size or own_size
+    resize = round(preprocessing.resize * size / own_size)
+    config = replace(config, images=replace(images, image_size=size))
+    return config, replace(preprocessing, resize=resize)
+
+
+def _preprocessed(
+    config: TrainConfig, splits: Splits | None, kind: Kind, preprocessing: Preprocessing | None
+) -> Splits:
+    """The data of the configuration, or those given, fed like this."""
+    if splits is None:
+        return load_splits(config, kind=kind, preprocessing=preprocessing)
+    both = (part.preprocessed(preprocessing) for part in (splits.train, splits.test))
+    return Splits(*both)
 
 
 def _kind(config: TrainConfig, splits: Splits | None) -> Kind:
@@ -320,7 +350,8 @@ def _build_module(
 def _start_from(module: RankedModule, folder: Path) -> None:
     """Take over the backbone of another run; the momentum encoder, if any, follows at once."""
     path = folder / CHECKPOINT_FILE
-    weights = read_checkpoint(folder)["state_dict"]
+    checkpoint = read_checkpoint(folder)
+    weights = checkpoint["state_dict"]
     named = {k.removeprefix(BACKBONE_PREFIX): x for k, x in weights.items()}
     own = {k: x for k, x in named.items() if k not in weights}
     load_strictly(module.backbone, own, path)
