@@ -44,6 +44,9 @@ class ModelOptions(Options):
         pretrained: start from the weights of the library (torchvision, timm and hf names only; a
             text model always does). Images are then fed as these were trained: their mean and std,
             interpolation and crop, and their size where images.image_size is open.
+        layers: number of final blocks of the backbone to fine-tune (0: it is frozen); None: all.
+        lora: rank of low-rank updates of the backbone's linear layers, which are trained in place
+            of its weights (needs the extra lora); exports have them added to the weights.
         start_from: folder of a run whose backbone to start from, of the same architecture: with
             an objective of labels, this is fine-tuning.
         embedding_dim: width of the embedding that the loss sees.
@@ -60,6 +63,8 @@ class ModelOptions(Options):
 
     backbone: str | None = None
     pretrained: bool = False
+    layers: int | None = limited(None, low=0)
+    lora: int | None = limited(None, low=1)
     start_from: str | None = None
     embedding_dim: int = limited(128, low=1)
     head: Literal["mlp", "linear"] = "mlp"
@@ -73,4 +78,8 @@ class ModelOptions(Options):
             self.queue_size == 0 or self.momentum is not None,
             "model.queue_size needs a momentum encoder (keys of an encoder that changes fast "
             "grow stale): set model.momentum, for instance 0.99",
+        )
+        require(
+            self.lora is None or self.start_from is None,
+            "model.lora begins with a library's weights, not with those of model.start_from",
         )

@@ -17,6 +17,7 @@ from rince.models.backbones import Backbone, as_backbone
 from rince.models.encoders import Encoder
 from rince.models.heads import projection_head
 from rince.models.options import Space
+from rince.models.tuning import fine_tuned, merge_updates
 from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
@@ -92,8 +93,9 @@ def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -
     elif not isinstance(backbone, Backbone):
         backbone = as_backbone(backbone, spec)
     weights = checkpoint["state_dict"]
+    fine_tuned(backbone.module, config.model.layers, config.model.lora)
     load_strictly(backbone.module, _below(BACKBONE_PREFIX, weights), folder / CHECKPOINT_FILE)
-    backbone.module.eval()
+    merge_updates(backbone.module.eval())
     head = None
     if not objective.classifier:
         head = projection_head(

@@ -27,6 +27,7 @@ from rince.models.backbones import Backbone
 from rince.models.heads import projection_head
 from rince.models.momentum import MomentumEncoder
 from rince.models.queue import KeyQueue
+from rince.models.tuning import keep_frozen_norms, parameter_groups
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import ItemTimes
 from rince.training.cached import Part, encode_parts, micro_batches
@@ -126,6 +127,13 @@ class RankedModule(pl.LightningModule):
         backbone: nn.Module = self.encoder.get_submodule("backbone")
         return backbone
 
+    def train(self, mode: bool = True) -> RankedModule:
+        super().train(mode)
+        if self.config.model.layers is not None:
+            slow = self.momentum_encoder
+            keep_frozen_norms(self.encoder, None if slow is None else slow.module)
+        return self
+
     def compile_encoders(self) -> None:
         """In place, so that the weights keep their names."""
         (self.backbone if self.objective.classifier else self.encoder).compile()
@@ -189,7 +197,9 @@ class RankedModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         optim = self.config.optim
         assert optim.lr is not None  # TrainConfig.sized has chosen one
-        weights = [p for p in self.parameters() if p.requires_grad]
+        weights: list[Any] = [p for p in self.parameters() if p.requires_grad]
+        if optim.layer_decay is not None:
+            weights = parameter_groups(self.encoder, self.backbone, optim.lr, optim.layer_decay)
         optimizer: torch.optim.Optimizer
         if optim.optimizer == "sgd":
             optimizer = torch.optim.SGD(

@@ -33,6 +33,7 @@ from rince.data.kinds import kind_named, kind_of
 from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
 from rince.models.backbones import Backbone, as_backbone
+from rince.models.tuning import fine_tuned
 from rince.models.weights import load_strictly
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.callbacks import EpochLine, OnlineKNN
@@ -43,6 +44,7 @@ from rince.training.checkpoint import (
     OWN_BACKBONE,
     OWN_OBJECTIVE,
     configured_backbone,
+    load_run,
     read_checkpoint,
     recorded_objective,
     require_own,
@@ -331,6 +333,7 @@ def _build_module(
         backbone = configured_backbone(config, spec, pretrained=pretrained)
     elif not isinstance(backbone, Backbone):
         backbone = as_backbone(backbone, spec)
+    fine_tuned(backbone.module, config.model.layers, config.model.lora)
     # Convolutions on CPUs and on tensor cores are faster with the channels last.
     backbone.module.to(memory_format=getattr(torch, spec.memory_format))
     return RankedModule(
@@ -352,6 +355,9 @@ def _start_from(module: RankedModule, folder: Path) -> None:
     path = folder / CHECKPOINT_FILE
     checkpoint = read_checkpoint(folder)
     weights = checkpoint["state_dict"]
+    if checkpoint[CHECKPOINT_KEY]["config"]["model"].get("lora"):  # with its updates added
+        whole = load_run(folder).backbone.module.state_dict()
+        weights = {BACKBONE_PREFIX + name: x for name, x in whole.items()}
     named = {k.removeprefix(BACKBONE_PREFIX): x for k, x in weights.items()}
     own = {k: x for k, x in named.items() if k not in weights}
     load_strictly(module.backbone, own, path)
