@@ -28,12 +28,22 @@ from rince.data.items import (
 )
 from rince.data.kind import Kind
 from rince.data.kinds import kind_named, kind_of, load_splits
-from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
+from rince.data.options import (
+    ImageOptions,
+    TableOptions,
+    TextOptions,
+    VectorOptions,
+    VideoOptions,
+)
 from rince.data.plan import BatchPlan
 from rince.ranks.taxonomy import Taxonomy
 
 OPTIONS = SimpleNamespace(
-    images=ImageOptions(), videos=VideoOptions(), text=TextOptions(), table=TableOptions()
+    images=ImageOptions(),
+    videos=VideoOptions(),
+    text=TextOptions(),
+    table=TableOptions(),
+    vectors=VectorOptions(),
 )
 
 
@@ -86,7 +96,7 @@ def test_a_kind_is_recognised(tmp_path: Path, registered: Kind) -> None:
     found = [kind_of(data).noun for data in ("a.csv", "A.JSONL", str(tmp_path), "cifar100", "x")]
     assert found == ["texts", "texts", "clips", "images", "images"]
     assert kind_of("numbers:3.csv") is registered  # it is asked first
-    with pytest.raises(RinceError, match="'sounds'.*numbers, texts, clips"):
+    with pytest.raises(RinceError, match="'sounds'.*numbers, vectors, texts, clips"):
         kind_named("sounds")
 
 

@@ -14,9 +14,10 @@ from oracles import hierarchy as oracle
 from refusals import refusal
 from rince import RinceError, RinceWarning, Taxonomy
 from rince.cli.main import main
+from rince.data.vector_files import read_vectors
 from rince.data.vectors import Vectors
 from rince.evaluation import EvaluationOptions, OpenTest, evaluate_open
-from rince.evaluation.elsewhere import evaluate_embeddings, read_vectors
+from rince.evaluation.elsewhere import evaluate_embeddings
 from rince.evaluation.results import load_evaluation
 from rince.models.heads import ProjectionHead
 from rince.reports.reading import read_run

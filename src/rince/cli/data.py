@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from rince.cli.parser import HelpfulParser
-from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
+from rince.data.options import (
+    ImageOptions,
+    TableOptions,
+    TextOptions,
+    VectorOptions,
+    VideoOptions,
+)
 from rince.training.config import TrainConfig
 
 
@@ -14,6 +20,9 @@ def add_data_options(parser: HelpfulParser) -> None:
     parser.add_class_arguments(VideoOptions, "videos")
     parser.add_class_arguments(TableOptions, "table")
     parser.add_class_arguments(TextOptions, "text", skip={"layers", "max_tokens"})
+    parser.add_argument(
+        "--labels", type=str, default=None, help="table of labels of stored features"
+    )
     parser.add_argument(
         "--data_root", type=str, default=None, help="where the relative paths of a table begin"
     )
@@ -27,4 +36,5 @@ def data_config(given: Any, *, skip_unreadable: bool = False) -> TrainConfig:
         videos=VideoOptions(**given.videos.as_dict()),
         table=TableOptions(**given.table.as_dict()),
         text=TextOptions(**given.text.as_dict()),
+        vectors=VectorOptions(labels=given.labels),
     )

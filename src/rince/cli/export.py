@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from rince._version import __version__
 from rince.cli.parser import HelpfulParser, add_space, with_underscores
-from rince.models.options import LAYOUTS
+from rince.models.options import LAYOUTS, is_library_name
 
 if TYPE_CHECKING:
     from rince.models.exported import ImageEncoder
     from rince.models.options import Space
 
-LIBRARIES = ("torchvision", "timm")
 EXAMPLES = """examples:
   rince export runs/latest                       writes runs/latest/export/
   rince export runs/latest -o husky-net --space backbone   the features, elsewhere
@@ -115,7 +114,7 @@ def run(arguments: Sequence[str]) -> None:
     if given.layout is None:
         unread = [f"--{name}" for name, value in of_checkpoint.items() if value is not None]
         require(not unread, f"{', '.join(unread)}: only with --layout, of a checkpoint")
-    library = given.run.partition("/")[0] in LIBRARIES and not Path(given.run).exists()
+    library = is_library_name(given.run)
     if library or given.layout is not None:
         from rince.models.layouts import library_encoder, read_checkpoint_of
 

@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   rince train photos/ --batch-size 4096 --micro-batch 256  a batch larger than the memory
   rince train videos/ --ranks time                      without labels
   rince train intents.csv                               texts with columns text,domain,intent
+  rince train features.npz --labels items.csv           a head on features that you have
   rince train --config recipe.yaml --seed 1             flags win over the file
   rince train photos/ --seeds 0 1 2                     a run each; again: what is left of them
   rince train photos/ --logger tensorboard wandb        beside metrics.csv
@@ -96,8 +97,8 @@ def build_parser() -> HelpfulParser:
     parser = configuration_parser(
         prog="rince train",
         usage="rince train DATA [OPTIONS] | rince train --resume RUN",
-        description="Train an encoder on images, videos or texts with ranked positives. "
-        "Options may be written with - or _.",
+        description="Train an encoder on images, videos, texts or stored features with ranked "
+        "positives. Options may be written with - or _.",
         epilog=f"{_objectives()}\n{EXAMPLES}",
     )
     parser.add_argument(

@@ -21,7 +21,7 @@ from torch import Tensor
 from rince.core.checks import BadItems, RinceError, require, warn
 from rince.core.digests import content_digest, short_digest
 from rince.core.files import by_suffix, passed_over
-from rince.core.input_spec import InputSpec
+from rince.core.input_spec import InputSpec, Preprocessing
 from rince.core.labels import integers
 from rince.data.views import Augmentation, ViewConfig
 from rince.ranks.taxonomy import Taxonomy
@@ -153,6 +153,11 @@ class Items(ABC):
         other = copy.copy(self)
         object.__setattr__(other, "labels", labels)  # they may be frozen
         return other
+
+    def preprocessed(self, preprocessing: Preprocessing | None) -> Self:
+        """The same, fed to a network as its weights were trained; what are no pictures are fed as
+        ever."""
+        return self
 
     def by_recording(self) -> Self:
         """The same with the numbers of their recordings, from 0 on, as labels.

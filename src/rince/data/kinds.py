@@ -20,16 +20,18 @@ from rince.data.image.kind import NAMED as NAMED
 from rince.data.kind import DataOptions, Kind, Request
 from rince.data.kind import TrainedNetwork as TrainedNetwork
 from rince.data.options import ImageOptions
+from rince.data.stored.kind import VECTORS
 from rince.data.table import is_table, item_rows, path_column
 from rince.data.text.kind import TEXTS
 from rince.data.video.kind import CLIPS
 
 if TYPE_CHECKING:
+    from rince.core.input_spec import Preprocessing
     from rince.data.items import Items, Splits
     from rince.models.encoders import Encoder
     from rince.ranks.taxonomy import Taxonomy
 
-KINDS = [TEXTS, CLIPS, IMAGES]
+KINDS = [VECTORS, TEXTS, CLIPS, IMAGES]
 """In the order in which they are asked; images take what no other does."""
 OWN_NOUNS = tuple(kind.noun for kind in KINDS)
 
@@ -123,6 +125,7 @@ def load_splits(
     channels: int = 3,
     backbone: str | None = None,
     kind: Kind | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Splits:
     """Training and test items of any kind.
 
@@ -132,6 +135,7 @@ def load_splits(
         by_time: ranks are made from time: in a folder of videos and images the videos count.
         channels: that files are decoded to, 3 (RGB) or 1 (grey).
         backbone: whose tokens texts are given; None: none.
+        preprocessing: how pictures are fed to the network; None: as rince's own.
         kind: theirs, if :func:`kind_of` has told it already, which may walk a large folder.
 
     Raises:
@@ -146,7 +150,8 @@ def load_splits(
             f"images.{name} is for images, but {data} holds {kind.noun}: see {kind.group}.*",
         )
     skip = options.images.skip_unreadable
-    return kind.load(Request(data, options, seed, by_time, channels, backbone, skip))
+    request = Request(data, options, seed, by_time, channels, backbone, skip, preprocessing)
+    return kind.load(request)
 
 
 def all_items(data: str, options: DataOptions) -> list[Items]:
@@ -174,6 +179,7 @@ def load_test(
     channels: int = 3,
     skip_unreadable: bool = False,
     backbone: str | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Items:
     """All items of a folder or file, with labels of their own, of any classes.
 
@@ -182,7 +188,12 @@ def load_test(
     """
     require_kind(path, noun, by_time=noun == "clips")
     request = Request(
-        path, options, channels=channels, backbone=backbone, skip_unreadable=skip_unreadable
+        path,
+        options,
+        channels=channels,
+        backbone=backbone,
+        skip_unreadable=skip_unreadable,
+        preprocessing=preprocessing,
     )
     return kind_named(noun).load_test(request)
 

@@ -105,6 +105,22 @@ class TableOptions(Options):
 
 
 @dataclass
+class VectorOptions(Options):
+    """Stored features: where their labels are, and how two views of one differ.
+
+    Args:
+        labels: table with a row for each; --labels for short. None: arrays beside the features in
+            their file, or else the table of the same name (photos.csv of photos.npz).
+        dropout: share of the numbers of a vector that a view sets to 0.
+    """
+
+    prefix = "vectors."
+
+    labels: str | None = None
+    dropout: float = limited(0.3, low=0, high=0.95)
+
+
+@dataclass
 class TextOptions(Options):
     """Texts: how much of the text model to train.
 

@@ -79,10 +79,10 @@ def read_items(
             f"of classes alone needs a column 'class'",
         )
     levels = label_columns(table, labels, [column], "table.labels")
-    return ItemTable(_without_empty(table, column, levels, empty), column, levels)
+    return ItemTable(without_empty(table, column, levels, empty), column, levels)
 
 
-def _without_empty(table: Table, column: str, levels: Sequence[str], empty: str) -> Table:
+def without_empty(table: Table, column: str, levels: Sequence[str], empty: str) -> Table:
     """Rows without an item or a class are refused, left out or filled."""
     kept, problems, counted = [], [], 0
     above = dict.fromkeys(levels, "")

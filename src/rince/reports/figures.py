@@ -255,11 +255,12 @@ def new_axes(height: float = HEIGHT) -> tuple[Any, Any]:
         figsize=(WIDTH, height), layout="constrained"
     )
     # Notebooks ask for it; without pyplot nothing else tells them how to show a figure.
-    figure._repr_png_ = functools.partial(_png, figure)
+    figure._repr_png_ = functools.partial(png_of, figure)
     return figure, figure.subplots()
 
 
-def _png(figure: Any) -> bytes:
+def png_of(figure: Any) -> bytes:
+    """A figure as a file."""
     stream = io.BytesIO()
     with drawing():
         figure.savefig(stream, format="png", dpi=120)

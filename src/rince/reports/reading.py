@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rince.core.checks import RinceError, warn
-from rince.evaluation.elsewhere import VECTOR_SUFFIXES, results_folder
+from rince.core.files import VECTOR_SUFFIXES
+from rince.evaluation.elsewhere import results_folder
 from rince.evaluation.results import load_evaluation
 from rince.models.exported import EXPORT_FILE
 from rince.reports.run_report import RunReport

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import base64
+from typing import Any
 
 from rince.core.files import replacing
-from rince.reports.figures import (
-    DPI,
-    WIDTH,
-    Picture,
-    drawing,
-    encode,
-    new_axes,
-    series_style,
-)
+from rince.reports.figures import WIDTH, drawing, new_axes, png_of, series_style
 from rince.training.halving import Score, pareto_front
 from rince.training.tuning import Trial, Tuned
 
@@ -44,7 +36,7 @@ def show_tuned(tuned: Tuned, objective: str, fine_weight: float) -> None:
         print(f"better on both: {', '.join(better)}")
     picture = tuned.folder / FRONT_FILE
     with replacing(picture) as part:
-        part.write_bytes(base64.b64decode(front_picture(tuned, own).uri.partition(",")[2]))
+        part.write_bytes(png_of(front_figure(tuned, own)))
     seconds = sum(trial.seconds for trial in tuned.trials)
     print(
         f"{len(tuned.trials)} trials took {seconds / 60:.1f} minutes; picture: {picture}\n"
@@ -53,7 +45,7 @@ def show_tuned(tuned: Tuned, objective: str, fine_weight: float) -> None:
     )
 
 
-def front_picture(tuned: Tuned, chosen: Trial, *, dpi: int = DPI) -> Picture:
+def front_figure(tuned: Tuned, chosen: Trial) -> Any:
     """Each trial by its held-out fine and coarse mAP in per cent: large those that were trained to
     the end, with the front of each objective; small and pale the others, after fewer epochs."""
     with drawing():
@@ -72,7 +64,7 @@ def front_picture(tuned: Tuned, chosen: Trial, *, dpi: int = DPI) -> Picture:
         axes.scatter(*_percent([tuned.score(chosen)]), s=110, lw=1.2, **ring)
         axes.set(xlabel="fine mAP, held out, %", ylabel="coarse mAP, held out, %")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=2)  # four would not fit
-        return encode(figure, dpi)
+        return figure
 
 
 def _percent(scores: list[Score]) -> tuple[list[float], list[float]]:

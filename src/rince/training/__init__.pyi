@@ -10,6 +10,7 @@ from .config import RankOptions as RankOptions
 from .config import TableOptions as TableOptions
 from .config import TextOptions as TextOptions
 from .config import TrainConfig as TrainConfig
+from .config import VectorOptions as VectorOptions
 from .config import VideoOptions as VideoOptions
 from .evaluation import evaluate_run as evaluate_run
 from .objectives import OBJECTIVES as OBJECTIVES

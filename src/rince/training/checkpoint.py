@@ -18,6 +18,7 @@ from rince.models.backbones import Backbone, as_backbone
 from rince.models.encoders import Encoder
 from rince.models.heads import projection_head
 from rince.models.options import Space
+from rince.models.tuning import fine_tuned, merge_updates
 from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
@@ -106,12 +107,16 @@ def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -
     elif not isinstance(backbone, Backbone):
         backbone = as_backbone(backbone, spec)
     weights = checkpoint["state_dict"]
+    fine_tuned(backbone.module, config.model.layers, config.model.lora)
     load_strictly(backbone.module, _below(BACKBONE_PREFIX, weights), folder / CHECKPOINT_FILE)
-    backbone.module.eval()
+    merge_updates(backbone.module.eval())
     head, beside = None, objective.classifier_beside
     if not objective.classifier:
         head = projection_head(
-            backbone.feature_dim, config.model.embedding_dim, objective.num_heads
+            backbone.feature_dim,
+            config.model.embedding_dim,
+            objective.num_heads,
+            linear=config.model.head == "linear",
         ).eval()
         of_head = _below(PROJECTION_PREFIX if beside else HEAD_PREFIX, weights)
         load_strictly(head, of_head, folder / CHECKPOINT_FILE)

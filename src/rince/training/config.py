@@ -13,6 +13,7 @@ from pathlib import PurePath
 from typing import Any, Literal
 
 from rince.core.checks import require, warn
+from rince.core.files import VECTOR_SUFFIXES
 from rince.core.moved import moved_names
 from rince.core.options import Options, from_plain, limited
 from rince.core.tables import TABLE_SUFFIXES
@@ -21,6 +22,7 @@ from rince.data.options import BatchOptions as BatchOptions
 from rince.data.options import ImageOptions as ImageOptions
 from rince.data.options import TableOptions as TableOptions
 from rince.data.options import TextOptions as TextOptions
+from rince.data.options import VectorOptions as VectorOptions
 from rince.data.options import VideoOptions as VideoOptions
 from rince.losses.options import LossOptions as LossOptions
 from rince.models.options import ModelOptions as ModelOptions
@@ -37,7 +39,8 @@ class TrainConfig(Options):
         data: a folder of images in class folders (nested folders are superclasses; train/ and
             val/ or test/ below it are taken as splits), or fashion-mnist, or cifar100; or a
             folder of videos, in class folders or not; or a table (.csv, .tsv, .jsonl, .parquet)
-            of texts, images or clips and their labels (see table).
+            of texts, images or clips and their labels (see table); or a file of features that
+            another network made (.npz, .npy, .parquet; see vectors).
         objective: the loss to train with: rince, or a baseline trained and evaluated in the same
             way; the list below says what each is.
         epochs: number of passes over the training images.
@@ -79,6 +82,7 @@ class TrainConfig(Options):
     videos: VideoOptions = field(default_factory=VideoOptions)
     text: TextOptions = field(default_factory=TextOptions)
     table: TableOptions = field(default_factory=TableOptions)
+    vectors: VectorOptions = field(default_factory=VectorOptions)
     batches: BatchOptions = field(default_factory=BatchOptions)
     epochs: int = limited(20, low=1)
     batch_size: int = limited(256, low=1)
@@ -156,7 +160,7 @@ class TrainConfig(Options):
     def data_name(self) -> str:
         """What folders call the data: their own folder's name, or file's."""
         data = self.data.rstrip("/").rpartition("/")[2] or "data"
-        for suffix in TABLE_SUFFIXES:
+        for suffix in (*TABLE_SUFFIXES, *VECTOR_SUFFIXES):
             data = data.removesuffix(suffix)
         return data
 

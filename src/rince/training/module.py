@@ -27,6 +27,7 @@ from rince.models.backbones import Backbone
 from rince.models.heads import ProjectionAndClassifier, projection_head
 from rince.models.momentum import MomentumEncoder
 from rince.models.queue import KeyQueue
+from rince.models.tuning import keep_frozen_norms, parameter_groups
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import ItemTimes
 from rince.training.cached import Part, encode_parts, micro_batches
@@ -106,7 +107,12 @@ class RankedModule(pl.LightningModule):
         if not contrastive:
             head = classifier_head(self.objective, backbone.feature_dim, taxonomy)
         else:
-            head = projection_head(backbone.feature_dim, model.embedding_dim, self.num_heads)
+            head = projection_head(
+                backbone.feature_dim,
+                model.embedding_dim,
+                self.num_heads,
+                linear=model.head == "linear",
+            )
         if self.objective.classifier_beside:
             classifier = classifier_head(self.objective, backbone.feature_dim, taxonomy)
             head = ProjectionAndClassifier(head, classifier)
@@ -123,6 +129,13 @@ class RankedModule(pl.LightningModule):
         """The part that is kept and evaluated."""
         backbone: nn.Module = self.encoder.get_submodule("backbone")
         return backbone
+
+    def train(self, mode: bool = True) -> RankedModule:
+        super().train(mode)
+        if self.config.model.layers is not None:
+            slow = self.momentum_encoder
+            keep_frozen_norms(self.encoder, None if slow is None else slow.module)
+        return self
 
     def compile_encoders(self) -> None:
         """In place, so that the weights keep their names."""
@@ -187,7 +200,9 @@ class RankedModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         optim = self.config.optim
         assert optim.lr is not None  # TrainConfig.sized has chosen one
-        weights = [p for p in self.parameters() if p.requires_grad]
+        weights: list[Any] = [p for p in self.parameters() if p.requires_grad]
+        if optim.layer_decay is not None:
+            weights = parameter_groups(self.encoder, self.backbone, optim.lr, optim.layer_decay)
         optimizer: torch.optim.Optimizer
         if optim.optimizer == "sgd":
             optimizer = torch.optim.SGD(

@@ -25,6 +25,8 @@ class OptimOptions(Options):
         warmup_epochs: epochs over which the learning rate rises linearly (the paper: 10 of 1000);
             None takes 1, or a tenth of a run of fewer than 10 epochs.
         final_lr_ratio: the cosine ends at lr times this.
+        layer_decay: the learning rate of the backbone's last block is lr times this, of the one
+            before times its square, and so on to the first; None: lr for all.
         clip: largest norm of the gradient; None does not clip.
     """
 
@@ -35,6 +37,7 @@ class OptimOptions(Options):
     weight_decay: float = limited(1e-4, low=0)
     warmup_epochs: float | None = limited(None, low=0)
     final_lr_ratio: float = limited(1e-3, low=0, high=1)
+    layer_decay: float | None = limited(None, above=0, high=1)
     clip: float | None = limited(None, above=0)
 
     def warmup(self, epochs: int) -> float:

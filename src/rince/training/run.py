@@ -26,12 +26,14 @@ from rince._version import __version__
 from rince.core.checks import RinceError, require
 from rince.core.distributed import is_first_process, launched_processes, world_size
 from rince.core.files import replacing
+from rince.core.input_spec import InputSpec
 from rince.core.notebook import in_notebook, is_watched
 from rince.data.batches import ImageBatch, TrainLoader
 from rince.data.items import Items, Splits
 from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
 from rince.models.backbones import Backbone, as_backbone
+from rince.models.tuning import fine_tuned
 from rince.models.weights import load_strictly
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.callbacks import EpochLine, OnlineKNN
@@ -42,6 +44,7 @@ from rince.training.checkpoint import (
     OWN_BACKBONE,
     OWN_OBJECTIVE,
     configured_backbone,
+    load_run,
     read_checkpoint,
     recorded_objective,
     require_own,
@@ -54,7 +57,7 @@ from rince.training.module import RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
 from rince.training.ranks import rank_source, resumed_ranks
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
-from rince.training.splits import with_data
+from rince.training.splits import with_data, with_recorded_data
 from rince.training.step import RankSource, superclass_level
 from rince.training.trackers import TRACKERS_FILE, named_loggers, require_trackers
 
@@ -119,7 +122,9 @@ def train(
             f"choose another --name"
         )
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    config, splits, trainer = prepared(config, folder, splits, loggers, callbacks)
+    config, splits, trainer = prepared(
+        config, folder, splits, loggers, callbacks, own_backbone=backbone is not None
+    )
     ranks = rank_source(config, splits.train)
     module = _build_module(config, splits, ranks, backbone, own, pretrained=config.model.pretrained)
     if config.model.start_from is not None:
@@ -134,9 +139,11 @@ def prepared(
     splits: Splits | None = None,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[pl.Callback] = (),
+    *,
+    own_backbone: bool = False,
 ) -> tuple[TrainConfig, Splits, pl.Trainer]:
     """The configuration with all that it left open, the data, and who trains; writes nothing."""
-    config, splits = with_data(config, splits, advise=True)
+    config, splits = with_data(config, splits, advise=True, own_backbone=own_backbone)
     # What the data decided is what their evaluation reads by.
     config = replace(config, images=replace(config.images, bits=splits.spec.bits))
     trainer = _trainer(config, folder, splits, loggers, callbacks)
@@ -183,7 +190,8 @@ def resume(
     require_own(own, about, OWN_OBJECTIVE, folder, "resume(folder, objective=...)")
     row = recorded_objective(about, config, folder, own)
     config.check_values(row)
-    config, splits = with_data(config, splits)
+    preprocessing = InputSpec.from_dict(about).preprocessing
+    config, splits = with_recorded_data(config, splits, preprocessing)
     trainer = _trainer(config, folder, splits, loggers, callbacks)
     config = config.sized(len(splits.train), trainer.world_size)
     _check_data(about, splits, config, folder)
@@ -313,6 +321,7 @@ def _build_module(
         backbone = configured_backbone(config, spec, pretrained=pretrained)
     elif not isinstance(backbone, Backbone):
         backbone = as_backbone(backbone, spec)
+    fine_tuned(backbone.module, config.model.layers, config.model.lora)
     # Convolutions on CPUs and on tensor cores are faster with the channels last.
     backbone.module.to(memory_format=getattr(torch, spec.memory_format))
     return RankedModule(
@@ -332,7 +341,11 @@ def _build_module(
 def _start_from(module: RankedModule, folder: Path) -> None:
     """Take over the backbone of another run; the momentum encoder, if any, follows at once."""
     path = folder / CHECKPOINT_FILE
-    weights = read_checkpoint(folder)["state_dict"]
+    checkpoint = read_checkpoint(folder)
+    weights = checkpoint["state_dict"]
+    if checkpoint[CHECKPOINT_KEY]["config"]["model"].get("lora"):  # with its updates added
+        whole = load_run(folder).backbone.module.state_dict()
+        weights = {BACKBONE_PREFIX + name: x for name, x in whole.items()}
     named = {k.removeprefix(BACKBONE_PREFIX): x for k, x in weights.items()}
     own = {k: x for k, x in named.items() if k not in weights}
     load_strictly(module.backbone, own, path)
