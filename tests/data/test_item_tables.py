@@ -286,6 +286,51 @@ def test_the_index_of_a_data_frame_is_no_label(name: str, tmp_path: Path) -> Non
         assert load_all(file, asked).taxonomy.num_classes == 4
 
 
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("first", [0, 1])
+def test_running_numbers_at_either_end_are_no_label(first: int, last: bool, tmp_path: Path) -> None:
+    rows = [(*TICKETS[1], str(first + i)) for i in range(4)]
+    table = [(*TICKETS[0], "Nr"), *rows]
+    if not last:
+        table = [(row[-1], *row[:-1]) for row in table]
+    file = write_items(tmp_path / "a.csv", table)
+    with pytest.warns(RinceWarning, match=r"running numbers, 'Nr'.*table\.labels"):
+        assert load_all(file, TrainConfig(str(file))).taxonomy.paths == (("card", "pin"),)
+    named = TrainConfig(str(file), table=TableOptions(labels=("Nr",)))
+    assert load_all(file, named).taxonomy.num_classes == 4
+    # Where nothing else could be the class, or in the middle, they are what they seem to be.
+    for alone in (
+        [(row[0], row[3]) for row in ((*TICKETS[0], "Nr"), *rows)],
+        [(*row[:2], row[3], row[2]) for row in ((*TICKETS[0], "Nr"), *rows)],
+    ):
+        write_items(file, alone)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert "3" in str(load_all(file, TrainConfig(str(file))).taxonomy.paths)
+
+
+def test_a_number_behind_the_class_is_named_where_nothing_can_be_held_out(tmp_path: Path) -> None:
+    rows = [(*TICKETS[1], number) for number in ("17", "4", "9")]
+    file = write_items(tmp_path / "a.csv", [(*TICKETS[0], "ticket"), *rows])
+    with pytest.raises(RinceError, match=r"'ticket'.*table\.labels"):
+        load_splits(str(file), TrainConfig(str(file)))
+
+
+def test_tables_in_another_encoding_and_form(tmp_path: Path) -> None:
+    """A column that is asked for in NFD, of a table in cp1252, whose letters are whole."""
+    file = tmp_path / "a.csv"
+    lines = ["Käse;Größe", *(f"{x} für fünf €;{'groß' if x > 'd' else 'klein'}" for x in "abcdef")]
+    file.write_bytes("\r\n".join(lines).encode("cp1252"))
+    apart = unicodedata.normalize("NFD", "Käse"), (unicodedata.normalize("NFD", "Größe"),)
+    options = TrainConfig(str(file), table=TableOptions(*apart, encoding="cp1252"))
+    splits = load_splits(str(file), options)
+    assert splits.train.taxonomy.classes == ("groß", "klein")
+    assert "a für fünf €" in {*(splits.train.keys() or []), *(splits.test.keys() or [])}
+    assert len(load_test(str(file), "texts", options)) == 6
+    with pytest.raises(RinceError, match=r"line 1 .*0xe4.*table\.encoding"):
+        load_splits(str(file), TrainConfig(str(file), table=TableOptions(*apart)))
+
+
 def test_a_column_that_differs_in_every_row_is_named(tmp_path: Path) -> None:
     rows = [(number, *row) for number, row in zip("7249", TICKETS[1:2] * 4, strict=True)]
     file = write_items(tmp_path / "a.csv", [("ticket", *TICKETS[0]), *rows])

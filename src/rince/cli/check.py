@@ -36,11 +36,10 @@ def run(arguments: Sequence[str]) -> None:
     from rince.data.kinds import NAMED, all_items, class_tree
 
     config = data_config(given)
-    if given.data not in NAMED and not config.table.column:
-        tree = class_tree(given.data, config.text.column)
-        if tree is not None:
-            print(f"{given.data}: {tree.num_classes} classes")
-            return
+    tree = None if given.data in NAMED else class_tree(given.data, config)
+    if tree is not None:
+        print(f"{given.data}: {tree.num_classes} classes")
+        return
     problems: list[str] = []
     try:
         parts = all_items(given.data, config)

@@ -154,6 +154,21 @@ def add_skip_unreadable(parser: HelpfulParser) -> None:
     )
 
 
+def add_table(parser: HelpfulParser, column: str) -> None:
+    """``--table.column`` and ``--table.encoding``, the same for all verbs that only look at data.
+
+    ``column``: of what, and its default.
+    """
+    parser.add_argument("--table.column", dest="column", default=None, help=column)
+    parser.add_argument(
+        "--table.encoding",
+        dest="encoding",
+        default=None,
+        help="of tables and files of text, such as cp1252 (default: UTF-8, or what a byte order "
+        "mark says)",
+    )
+
+
 def with_underscores(arguments: Sequence[str]) -> list[str]:
     """``--batch-size 8`` means ``--batch_size 8``; values are left alone."""
     spelled = []

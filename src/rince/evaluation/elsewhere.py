@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import RinceError, import_extra, require, warn
-from rince.core.tables import Row, Table, read_table
+from rince.core.tables import Row, Table, composed, read_table
 from rince.data.items import Marks, Splits
 from rince.data.table import ItemTable, label_columns
 from rince.data.vectors import Vectors
@@ -22,7 +22,7 @@ from rince.evaluation.open_world import OpenTest, has_positives, warn_unanswered
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import Array, Evaluation, save_evaluation
 from rince.evaluation.steps import STEPS, measured
-from rince.ranks.readers import composed, some_names
+from rince.ranks.readers import some_names
 
 VECTOR_SUFFIXES = (".npz", ".npy", ".parquet")
 _NAMES = ("path", "text", "name")  # columns that say which item a row is of, the first there

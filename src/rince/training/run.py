@@ -186,7 +186,7 @@ def resume(
 def _kind(config: TrainConfig, splits: Splits | None) -> Kind:
     if splits is not None:
         return kind_named(splits.train.noun)
-    return kind_of(config.data, config.ranks.by == "time")
+    return kind_of(config.data, config.ranks.by == "time", config.table.encoding)
 
 
 def versions() -> dict[str, str]:

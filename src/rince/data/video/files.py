@@ -11,10 +11,9 @@ from pathlib import Path
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, chosen_below, files_below
-from rince.core.tables import read_lines, read_table, refuse_rows
+from rince.core.tables import as_number, composed, read_lines, read_table, refuse_rows
 from rince.data.items import Marks, split_folders
 from rince.data.table import is_table, path_column, read_items, seconds
-from rince.ranks.readers import composed
 
 TABLE = "clips.csv"
 
@@ -161,7 +160,7 @@ def _from_table(folder: Path) -> Iterator[VideoFile]:
         # Path.is_file raises where a name is too long.
         path = next((way for way in ways if os.path.isfile(way)), None)
         try:
-            start = float(cells.get("start_s") or 0)
+            start = as_number(cells.get("start_s") or "0")
             if path is None:
                 raise ValueError(f"there is no file {' or '.join(dict.fromkeys(map(str, ways)))}")
             if not 0 <= start < float("inf"):
