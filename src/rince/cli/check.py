@@ -15,6 +15,8 @@ EXAMPLES = """examples:
 
 train, ranks and evaluate refuse such data with the same list, before they do anything else; with
 --skip-unreadable they leave out the images and videos on it. Rows of tables have to be corrected.
+Images that could be read and have not changed since (size and time) are not opened again by any
+verb; to have all read anew, remove ~/.cache/rince/checked.
 """
 
 
