@@ -22,6 +22,7 @@ from rince.data.kinds import item_table, kind_of, load_splits, load_test
 from rince.data.table import ItemTable, listed_files, read_items
 from rince.data.text.texts import Texts
 from rince.data.video.clips import VideoClips
+from rince.ranks.taxonomy import Taxonomy
 from rince.training import ImageOptions, TableOptions, TrainConfig, VideoOptions
 from video_files import write_video
 
@@ -314,6 +315,44 @@ def test_a_number_behind_the_class_is_named_where_nothing_can_be_held_out(tmp_pa
     file = write_items(tmp_path / "a.csv", [(*TICKETS[0], "ticket"), *rows])
     with pytest.raises(RinceError, match=r"'ticket'.*table\.labels"):
         load_splits(str(file), TrainConfig(str(file)))
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["", *"0123"])), min_size=2),
+    st.randoms(use_true_random=False),
+)
+def test_a_sequence_is_never_on_both_sides(rows: list[tuple[str, str]], random: Any) -> None:
+    """And where there is none, every item is one of its own."""
+    from rince.data.items import Marks, NothingToHoldOut, split_by_hash
+
+    names = [f"{i}" for i in range(len(rows))]
+    random.shuffle(names)
+    number = torch.tensor([int(s or -1) for _, s in rows])
+    labels = torch.tensor(["ab".index(c) for c, _ in rows])
+    tree = Taxonomy([("a",), ("b",)])
+
+    def texts(marks: Marks | None) -> Texts:
+        return Texts(tuple(names), torch.zeros(len(rows), 0), labels, tree, "x", marks)
+
+    units = {c: {s or f"own {i}" for i, (x, s) in enumerate(rows) if x == c} for c in "ab"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            train, test = split_by_hash(texts(Marks(sequence=number)))
+        except NothingToHoldOut:
+            assert max(map(len, units.values())) < 2 or units["a"] & units["b"]
+            return
+        sequence_of = dict(zip(names, number.tolist(), strict=True))
+        sides = [{sequence_of[x] for x in side.keys() or []} - {-1} for side in (train, test)]
+        assert not sides[0] & sides[1]
+        assert len(train) + len(test) == len(rows)
+        alone = texts(Marks(sequence=torch.full_like(number, -1)))
+        try:
+            without = split_by_hash(texts(None))
+        except NothingToHoldOut:
+            return
+        assert [x.keys() for x in split_by_hash(alone)] == [x.keys() for x in without]
 
 
 def test_tables_in_another_encoding_and_form(tmp_path: Path) -> None:

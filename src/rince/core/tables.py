@@ -317,10 +317,14 @@ def _read_parquet(file: Path, what: str) -> Table:
     return Table(file, columns, rows)
 
 
+def nfc(name: str) -> str:
+    """With whole accented letters, which macOS and some editors take apart."""
+    return unicodedata.normalize("NFC", name)
+
+
 def composed(name: str) -> str:
-    """A name as it is compared: NFC, whatever a file system or editor made of its accented
-    letters, and without blanks at its ends."""
-    return unicodedata.normalize("NFC", name).strip()
+    """A name as it is compared: in NFC, and without blanks at its ends."""
+    return nfc(name).strip()
 
 
 def as_number(cell: str) -> float:

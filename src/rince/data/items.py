@@ -47,7 +47,7 @@ class Marks:
 
     Args:
         sequence: (N,) int64: items of one burst or one object's photo series, which are never
-            each other's answer; -1: of none.
+            each other's answer, and are held out together; -1: of none.
         is_query, is_gallery: (N,) bool: at evaluation.
         levels: what the levels of the class tree are called, from coarse to fine.
     """
@@ -276,6 +276,7 @@ def split_folders(folder: Path) -> tuple[Path, Path] | None:
 
 
 _T = TypeVar("_T", bound=Hashable)
+_OR_SEQUENCES = " (of one sequence each)"
 TEST_FRACTION = 0.2  # of each class, where the data have no test of their own
 
 
@@ -298,25 +299,38 @@ def split_by_hash(
 ) -> tuple[AnyItems, AnyItems]:
     """Split every class by the hashes of its items' keys (training, test).
 
+    Items of one sequence stay on one side, as if they were one item of the class of the first.
+
     Args:
         items: with keys. instead: what a user can give in place of this, for the message.
     """
+    sequences = None if items.marks is None else items.marks.own_sequences()
+    own = list(range(len(items))) if sequences is None else sequences.tolist()
     chosen: list[int] = []
     single: list[str] = []
+    together: dict[int, list[int]] = {}
     for label, members in _hashed_by_class(items, "split", SPLIT_SEED):
-        if len(members) < 2:
+        firsts = []  # in the order of their hashes, so that others move none of them
+        for i in members:
+            if own[i] not in together:
+                firsts.append(own[i])
+            together.setdefault(own[i], []).append(i)
+        if len(firsts) < 2:
             single.append(items.taxonomy.classes[label])
-        chosen += held_out(members)
+        chosen += held_out(firsts)
     if not chosen:
         raise NothingToHoldOut(
-            f"{items.name}: no class has two members, so none can be held out for the test: give "
-            f"{instead}, or more data",
+            f"{items.name}: no class has two members{_OR_SEQUENCES * (sequences is not None)}, so "
+            f"none can be held out for the test: give {instead}, or more data",
             items,
         )
     if single:
-        warn(f"{len(single)} classes have one member and are not tested: {', '.join(single[:5])}")
+        warn(
+            f"{len(single)} classes have one member{_OR_SEQUENCES * (sequences is not None)} and "
+            f"are not tested: {', '.join(single[:5])}"
+        )
     test = torch.zeros(len(items), dtype=torch.bool)
-    test[chosen] = True
+    test[[i for sequence in chosen for i in together[sequence]]] = True
     return items.subset((~test).nonzero()[:, 0]), items.subset(test.nonzero()[:, 0])
 
 

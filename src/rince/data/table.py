@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from rince.core.tables import (
     Table,
     as_number,
     composed,
+    nfc,
     read_table,
     refuse_rows,
 )
@@ -325,14 +325,14 @@ class ItemTable:
         for line, cells in self.table.rows:
             ways = ((base, way) for base in bases for way in _ways(cells[self.column], base))
             base, found = next(
-                ((base, file) for base, way in ways if (file := _existing(way, there))),
+                ((base, file) for base, way in ways if (file := existing_file(way, there))),
                 (None, None),
             )
             if base is None or found is None:
                 problems.append(f"line {line}: {cells[self.column]}")
                 continue
             below = found.relative_to(base) if found.is_relative_to(base) else found
-            name = _composed(below.as_posix())  # the same wherever they lie
+            name = nfc(below.as_posix())  # the same wherever they lie
             row = (name, cells.get("start_s", ""), cells.get("end_s", ""))
             if line_of.setdefault(row, line) != line:
                 twice.append(f"line {line}: {name} is in line {line_of[row]} already")
@@ -481,16 +481,16 @@ def _ways(cell: str, base: Path) -> Iterator[Path]:
         yield base / cell.replace("\\", "/")
 
 
-def _existing(path: Path, there: dict[Path, dict[str, str]]) -> Path | None:
+def existing_file(path: Path, there: dict[Path, dict[str, str]]) -> Path | None:
     """The file as its folders write it: macOS takes accented letters apart."""
     folder = path.parent
     if folder not in there:
         try:
             with os.scandir(_as_written(folder)) as entries:
-                there[folder] = {_composed(x.name): x.path for x in entries if x.is_file()}
+                there[folder] = {nfc(x.name): x.path for x in entries if x.is_file()}
         except OSError:
             there[folder] = {}
-    file = there[folder].get(_composed(path.name))
+    file = there[folder].get(nfc(path.name))
     return None if file is None else Path(file)
 
 
@@ -498,9 +498,5 @@ def _as_written(folder: Path) -> Path:
     if folder.is_dir() or folder == folder.parent:
         return folder
     above = _as_written(folder.parent)
-    names = {_composed(name): name for name in os.listdir(above)}
-    return above / names.get(_composed(folder.name), folder.name)
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+    names = {nfc(name): name for name in os.listdir(above)}
+    return above / names.get(nfc(folder.name), folder.name)

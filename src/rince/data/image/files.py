@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from rince.core.checks import RinceError, require, warn
 from rince.core.digests import content_digest, digest
 from rince.core.files import IMAGE_SUFFIXES, by_suffix, chosen_below, files_below, warn_left_out
 from rince.core.input_spec import InputSpec
+from rince.core.tables import nfc
 from rince.data.arrays import TensorImages
 from rince.data.image.checked import checked_bits
 from rince.data.image.decode import OnUnreadable, decode_all, read_fitted, read_image
@@ -131,7 +131,7 @@ class FileImages(Items):
         classes = ["/".join(path) for path in self.taxonomy.paths]
         # macOS may give the parts of an accented letter where Linux gives the letter.
         return [
-            f"{classes[label]}/{unicodedata.normalize('NFC', os.path.basename(str(path)))}"
+            f"{classes[label]}/{nfc(os.path.basename(str(path)))}"
             for path, label in zip(self.paths, self.labels.tolist(), strict=True)
         ]
 

@@ -241,9 +241,14 @@ def _classes(files: Sequence[VideoFile]) -> tuple[Taxonomy, Mapping[tuple[str, .
 
 
 def _held_out(clips: VideoClips) -> Tensor:
-    """(N,) bool: the clips of some source videos, of each class its share."""
+    """(N,) bool: the clips of some source videos, of each class its share; videos of one sequence
+    go together."""
     clips_of: dict[int, list[int]] = defaultdict(list)  # by source video
-    for index, video in enumerate(clips.times[:, 0].tolist()):
+    videos = clips.times[:, 0]
+    sequences = None if clips.marks is None else clips.marks.own_sequences()
+    if sequences is not None:
+        videos = _linked(videos, sequences)
+    for index, video in enumerate(videos.tolist()):
         clips_of[video].append(index)
     # In the order of the hashes of their first clips' files, so that others move none of them.
     names = {v: clips.clip_keys[members[0]].rpartition("@")[0] for v, members in clips_of.items()}
@@ -254,7 +259,19 @@ def _held_out(clips: VideoClips) -> Tensor:
     for video in order:
         by_class[int(clips.labels[clips_of[video]].mode().values)].append(video)
     test = torch.zeros(len(clips), dtype=torch.bool)
-    for videos in by_class.values():
-        for video in held_out(videos):
+    for of_class in by_class.values():
+        for video in held_out(of_class):
             test[clips_of[video]] = True
     return test
+
+
+def _linked(videos: Tensor, sequences: Tensor) -> Tensor:
+    """(N,) int64: the same number for all that are in one video, in one sequence, or in a chain of
+    these."""
+    own, before = videos, None
+    while before is None or not torch.equal(own, before):
+        before = own
+        for column in (sequences, videos):
+            of = torch.unique(column, return_inverse=True)[1]
+            own = own.new_zeros(len(own)).scatter_reduce(0, of, own, "amin", include_self=False)[of]
+    return own
