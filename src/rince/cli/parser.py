@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, get_args, get_origin
 
 from rince.core.checks import import_extra
-from rince.core.options import expected, near_words, without_none
+from rince.core.options import as_meant_number, expected, near_words, without_none
 from rince.models.options import Space
 
 jsonargparse = import_extra("jsonargparse", "train")
@@ -83,7 +83,9 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
         if value == "None":
             return "null"
         action = next((a for a in self._actions if option in a.option_strings), None)
-        hint, _ = without_none(getattr(action, "_typehint", None))
+        hint, _ = without_none(getattr(action, "_typehint", None) or getattr(action, "type", None))
+        if hint is int or get_args(hint)[:1] == (int,):  # 2.0 and 1e3 are whole numbers
+            value = re.sub(r"[^\[\],\s]+", _whole, value)
         plain = get_origin(hint) is tuple and value not in ("null", "~") and value[:1] != "["
         return f"[{value}]" if plain else value
 
@@ -131,6 +133,11 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
         print("\n".join(hints) or text, file=sys.stderr)
         print(f"Try `{self.prog} --help`.", file=sys.stderr)
         sys.exit(2)
+
+
+def _whole(written: re.Match[str]) -> str:
+    meant = as_meant_number(int, written[0])
+    return str(meant) if isinstance(meant, int) else written[0]
 
 
 def add_space(parser: HelpfulParser) -> None:

@@ -14,6 +14,7 @@ from rince.cli.parser import (
     add_table,
     with_underscores,
 )
+from rince.core.tables import as_number
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/ -o photos.npz         once
@@ -125,7 +126,7 @@ def _clip(name: str) -> str | None:
     """``FILE@SECONDS`` as embeddings are named; None: it is no clip."""
     file, _, seconds = name.rpartition("@")
     try:
-        return f"{file}@{float(seconds):.3f}"
+        return f"{file}@{as_number(seconds):.3f}"
     except ValueError:
         return None
 

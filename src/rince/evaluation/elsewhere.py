@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +161,12 @@ def _by_name(table: Table, key: str, names: Sequence[str], file: Path) -> list[R
             )
         rows[name] = (line, cells)
     names = list(map(composed, names))
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:  # each other's nearest, whatever the network
+        raise RinceError(
+            f"{file} holds {len(twice)} of its items more than once, such as {some_names(twice)}: "
+            f"keep one embedding of each"
+        )
     missing = [name for name in names if name not in rows]
     if missing:
         raise RinceError(
