@@ -85,7 +85,7 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
         action = next((a for a in self._actions if option in a.option_strings), None)
         hint, _ = without_none(getattr(action, "_typehint", None) or getattr(action, "type", None))
         if hint is int or get_args(hint)[:1] == (int,):  # 2.0 and 1e3 are whole numbers
-            value = re.sub(r"[^\[\],\s]+", _whole, value)
+            value = re.sub(r"[^\[\],\s\"]+", _whole, value)
         plain = get_origin(hint) is tuple and value not in ("null", "~") and value[:1] != "["
         return f"[{value}]" if plain else value
 
