@@ -91,10 +91,10 @@ def build_index(embeddings: Embeddings, form: IndexForm | None = None) -> Vector
     index = faiss.index_factory(width, recipe, faiss.METRIC_INNER_PRODUCT)
     if form == "hnsw":
         index.hnsw.efSearch = 128
-    elif form == "ivf-pq":
-        index.nprobe = max(1, lists // 16)
     vectors = embeddings.vectors.numpy()
-    index.train(vectors[:: max(1, count // (_FOR_A_LIST * lists))])
+    if form == "ivf-pq":  # the others have nothing to learn
+        index.nprobe = max(1, lists // 16)
+        index.train(vectors[:: max(1, count // (_FOR_A_LIST * lists))])
     index.add(vectors)
     return VectorIndex(embeddings.paths, index, embeddings.model, form)
 
