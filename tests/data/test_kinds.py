@@ -196,6 +196,6 @@ def test_options_of_other_kinds_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     for data, name in (("a.csv", "image_size"), (str(tmp_path), "per_class")):
         images = ImageOptions(**{name: 3})
-        options = SimpleNamespace(images=images, videos=VideoOptions(), text=TextOptions())
+        options = SimpleNamespace(**{**vars(OPTIONS), "images": images})
         with pytest.raises(ValueError, match=rf"images.{name} .*{data}"):
             load_splits(data, options)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +157,18 @@ def test_rows_of_no_embedding_are_said(made: Path) -> None:
         stream.write("\nanother.png,a,b")
     with pytest.warns(RinceWarning, match=r"1 of 25 rows .* left out: another\.png"):
         evaluate_embeddings(made / "made.npz", made / "by-name.csv", options=OPTIONS)
+
+
+def test_an_item_that_is_there_twice_is_refused(made: Path, tmp_path: Path) -> None:
+    with np.load(made / "made.npz") as stored:
+        names, vectors = stored["paths"].tolist(), stored["embeddings"]
+    apart = unicodedata.normalize("NFD", "é.png")
+    both = [*names, names[3], "é.png", apart]
+    paths = np.frombuffer(json.dumps(both).encode(), np.uint8)
+    file = tmp_path / "twice.npz"
+    np.savez(file, paths_json=paths, embeddings=vectors[[*range(len(names)), 3, 3, 3]])
+    with pytest.raises(RinceError, match=rf"2 of its items more than once.*{names[3]}, é\.png"):
+        evaluate_embeddings(file, made / "by-name.csv", options=OPTIONS)
 
 
 def test_vectors_beyond_float32_are_refused(tmp_path: Path) -> None:

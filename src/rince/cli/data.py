@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from rince.cli.parser import HelpfulParser
@@ -14,12 +15,15 @@ from rince.data.options import (
 )
 from rince.training.config import TrainConfig
 
+_NOT_READ = {f.name for f in fields(ImageOptions)} - {"bits"}
+
 
 def add_data_options(parser: HelpfulParser) -> None:
     """What :func:`data_config` reads."""
     parser.add_class_arguments(VideoOptions, "videos")
     parser.add_class_arguments(TableOptions, "table")
     parser.add_class_arguments(TextOptions, "text", skip={"layers", "max_tokens"})
+    parser.add_class_arguments(ImageOptions, "images", skip=_NOT_READ)
     parser.add_argument(
         "--labels", type=str, default=None, help="table of labels of stored features"
     )
@@ -32,7 +36,12 @@ def data_config(given: Any, *, skip_unreadable: bool = False) -> TrainConfig:
     """What the data are loaded by; images are read one at a time, not kept."""
     return TrainConfig(
         given.data,
-        images=ImageOptions(cache=False, root=given.data_root, skip_unreadable=skip_unreadable),
+        images=ImageOptions(
+            cache=False,
+            root=given.data_root,
+            skip_unreadable=skip_unreadable,
+            bits=given.images.bits,
+        ),
         videos=VideoOptions(**given.videos.as_dict()),
         table=TableOptions(**given.table.as_dict()),
         text=TextOptions(**given.text.as_dict()),

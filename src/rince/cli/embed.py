@@ -7,7 +7,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.cli.parser import HelpfulParser, add_skip_unreadable, add_space, with_underscores
+from rince.cli.parser import (
+    HelpfulParser,
+    add_skip_unreadable,
+    add_space,
+    add_table,
+    with_underscores,
+)
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz
@@ -31,6 +37,7 @@ def run(arguments: Sequence[str]) -> None:
     """Embed all images or videos of a folder, or the texts of a file, and write them to a file."""
     parser = HelpfulParser(
         prog="rince embed",
+        aliases={"--text.column": "--table.column"},
         description="Embed any images, videos or texts, whichever the network was trained on, by a "
         "trained run or an export; labels are not needed. One vector of length 1 per image, "
         "text, or clip of a video.",
@@ -53,11 +60,9 @@ def run(arguments: Sequence[str]) -> None:
         help="images, clips or texts encoded at a time; lower it if memory runs out",
     )
     add_skip_unreadable(parser)
-    parser.add_argument(
-        "--text.column",
-        dest="column",
-        default=None,
-        help="column of the texts (default: as at the training, of an export: text)",
+    add_table(
+        parser,
+        "column of the texts (default: as at the training, of an export: text), or of the paths",
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument(
@@ -91,7 +96,13 @@ def run(arguments: Sequence[str]) -> None:
     started = time.perf_counter()
     with parts_in(output.with_name(output.name + ".parts")):
         embeddings = embed_data(
-            encoder, given.data, given.column, device, given.batch_size, skip=given.skip_unreadable
+            encoder,
+            given.data,
+            given.column,
+            given.encoding,
+            device,
+            given.batch_size,
+            skip=given.skip_unreadable,
         )
         save_embeddings(embeddings, output)
     size, seconds = embeddings.vectors.shape[1], time.perf_counter() - started

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rince.cli.parser import HelpfulParser, add_skip_unreadable, with_underscores
+from rince.cli.parser import HelpfulParser, add_skip_unreadable, add_table, with_underscores
 from rince.core.files import VECTOR_SUFFIXES
 from rince.core.tables import TABLE_SUFFIXES
 from rince.evaluation.options import EvaluationOptions
@@ -79,12 +79,10 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--data", type=str, default=None, help="evaluate on these data in place of the run's own"
     )
-    parser.add_argument(
-        "--table.column",
-        dest="column",
-        default=None,
-        help="column of the texts or paths in the tables of --ood, --test and --data (default: as "
-        "at the training)",
+    add_table(
+        parser,
+        "column of the texts or paths in the tables of --ood, --test and --data (default: as at "
+        "the training)",
     )
     parser.add_argument(
         "--splits",
@@ -119,6 +117,7 @@ def run(arguments: Sequence[str]) -> None:
     from rince.core.checks import require, warn
     from rince.core.devices import known_device
     from rince.core.shared_work import parts_in
+    from rince.core.tables import read_as
     from rince.evaluation.elsewhere import evaluate_embeddings, results_folder
     from rince.models.exported import EXPORT_FILE
     from rince.training.evaluation import evaluate_run, not_measured
@@ -140,7 +139,8 @@ def run(arguments: Sequence[str]) -> None:
                 f"--ood, --test and --data are for runs, and {name} holds embeddings",
             )
             levels = None if given.levels is None else given.levels.split(",")
-            found = evaluate_embeddings(folder, given.labels, levels=levels, options=options)
+            with read_as(given.encoding):
+                found = evaluate_embeddings(folder, given.labels, levels=levels, options=options)
             _say(results_folder(folder), found, given.verbose)
             evaluated.append(folder)
             continue
@@ -168,6 +168,7 @@ def run(arguments: Sequence[str]) -> None:
                 data_root=given.data_root,
                 column=given.column,
                 labels=given.labels,
+                encoding=given.encoding,
                 splits_folder=given.splits,
                 split=given.split,
                 skip_unreadable=given.skip_unreadable,

@@ -47,7 +47,7 @@ class Marks:
 
     Args:
         sequence: (N,) int64: items of one burst or one object's photo series, which are never
-            each other's answer; -1: of none.
+            each other's answer, and are held out together; -1: of none.
         is_query, is_gallery: (N,) bool: at evaluation.
         levels: what the levels of the class tree are called, from coarse to fine.
     """
@@ -170,11 +170,24 @@ class Items(ABC):
         return self.with_labels(torch.unique(self.times[:, 0], return_inverse=True)[1])
 
     def held_out(self) -> Tensor:
-        """(N,) bool: which items the split rule holds out, of each class its share."""
-        chosen = torch.zeros(len(self), dtype=torch.bool)
+        """(N,) bool: which items the split rule holds out, of each class its share.
+
+        Items of one sequence stay together, as if they were one item of the class of the first.
+        """
+        sequences = None if self.marks is None else self.marks.own_sequences()
+        own = range(len(self)) if sequences is None else sequences.tolist()
+        together: dict[int, list[int]] = {}
+        chosen: list[int] = []
         for _, members in _mixed_by_class(self, "split", SPLIT_SEED):
-            chosen[list(held_out(members))] = True
-        return chosen
+            firsts = []  # in the order of their hashes, so that others move none of them
+            for i in members:
+                if own[i] not in together:
+                    firsts.append(own[i])
+                together.setdefault(own[i], []).append(i)
+            chosen += held_out(firsts)
+        test = torch.zeros(len(self), dtype=torch.bool)
+        test[[i for sequence in chosen for i in together[sequence]]] = True
+        return test
 
     def content_hashes(self) -> Iterator[bytes]:
         """A digest of each item's content: the same for items that are the same byte for byte.
@@ -288,6 +301,7 @@ def split_folders(folder: Path) -> tuple[Path, Path] | None:
 
 
 _T = TypeVar("_T", bound=Hashable)
+_OR_SEQUENCES = " (of one sequence each)"
 TEST_FRACTION = 0.2  # of each class, where the data have no test of their own
 
 
@@ -310,19 +324,26 @@ def split_by_hash(
 ) -> tuple[AnyItems, AnyItems]:
     """Split every class by the hashes of its items' keys (training, test).
 
+    Items of one sequence stay on one side, as if they were one item of the class of the first.
+
     Args:
         items: to split. instead: what a user can give in place of this, for the message.
     """
+    sequences = None if items.marks is None else items.marks.own_sequences()
     test = items.held_out()
     if not bool(test.any()):
         raise NothingToHoldOut(
-            f"{items.name}: no class has two members, so none can be held out for the test: give "
-            f"{instead}, or more data",
+            f"{items.name}: no class has two members{_OR_SEQUENCES * (sequences is not None)}, so "
+            f"none can be held out for the test: give {instead}, or more data",
             items,
         )
-    single = [items.taxonomy.classes[i] for i in (items.labels.bincount() == 1).nonzero()[:, 0]]
+    tested = set(items.labels[test].tolist())
+    single = [items.taxonomy.classes[i] for i in sorted(set(items.labels.tolist()) - tested)]
     if single:
-        warn(f"{len(single)} classes have one member and are not tested: {', '.join(single[:5])}")
+        warn(
+            f"{len(single)} classes have one member{_OR_SEQUENCES * (sequences is not None)} and "
+            f"are not tested: {', '.join(single[:5])}"
+        )
     return items.subset((~test).nonzero()[:, 0]), items.subset(test.nonzero()[:, 0])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +14,10 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, warn
-from rince.core.tables import TABLE_SUFFIXES, Row, Table, as_cell, read_table
+from rince.core.tables import TABLE_SUFFIXES, Row, Table, as_cell, composed, read_table
 from rince.data.table import ItemTable, label_columns, path_cells, without_empty
 from rince.data.vectors import Vectors
-from rince.ranks.readers import composed, some_names
+from rince.ranks.readers import some_names
 from rince.ranks.taxonomy import Taxonomy
 
 _NAMES = ("path", "text", "name")  # columns that say which item a row is of, the first there
@@ -223,6 +224,12 @@ def _by_name(table: Table, key: str, names: Sequence[str], file: Path) -> list[R
             )
         rows[name] = (line, cells)
     names = list(map(composed, names))
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:  # each other's nearest, whatever the network
+        raise RinceError(
+            f"{file} holds {len(twice)} of its items more than once, such as {some_names(twice)}: "
+            f"keep one embedding of each"
+        )
     missing = [name for name in names if name not in rows]
     if missing:
         raise RinceError(

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rince.core.checks import RinceError, import_extra, require
+from rince.core.hub import hub_or_cache
 from rince.core.input_spec import InputSpec as InputSpec
 
 OF_VECTORS = ("mlp", "linear", "identity")
@@ -329,17 +330,23 @@ def _torchvision_model(name: str, in_channels: int, pretrained: bool) -> nn.Modu
 def _timm_model(name: str, in_channels: int, pretrained: bool) -> nn.Module:
     require_known("timm", name)
     timm = import_extra("timm", "timm")
-    try:
-        module: nn.Module = timm.create_model(
-            name, pretrained=pretrained, num_classes=0, in_chans=in_channels
-        )
-    except (OSError, RuntimeError) as error:
-        known = timm.get_pretrained_cfg(name) if pretrained else None
-        if known is None or not known.has_weights:
-            raise
-        where = f"{known.hf_hub_id} of huggingface.co, by `hf download {known.hf_hub_id}`"
-        raise _no_weights(f"timm/{name}", error, where if known.hf_hub_id else known.url) from error
-    return module
+    options: dict[str, Any] = {"num_classes": 0, "in_chans": in_channels}
+    if not pretrained:
+        made: nn.Module = timm.create_model(name, **options)
+        return made
+    with hub_or_cache() as cache:
+        try:
+            made = timm.create_model(name, pretrained=True, **options)
+        except (OSError, RuntimeError) as error:
+            known = timm.get_pretrained_cfg(name)
+            if known is None or not known.has_weights:
+                raise
+            where = f"{known.hf_hub_id} of huggingface.co (`hf download {known.hf_hub_id}`) into "
+            where += f"{cache}, or the folder that HF_HOME names"
+            raise _no_weights(
+                f"timm/{name}", error, where if known.hf_hub_id else known.url
+            ) from error
+    return made
 
 
 class VisionFeatures(nn.Module):

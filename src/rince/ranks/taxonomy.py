@@ -17,7 +17,7 @@ from rince.core.checks import RinceError, require
 from rince.core.labels import as_array, integers
 from rince.core.notebook import as_html
 from rince.core.pair_ranks import IdentityRanks, TableRanks, check_pair_labels, may_read
-from rince.core.tables import read_table
+from rince.core.tables import composed, read_table
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.level_ranks import LevelRanks, compare_levels
 from rince.ranks.readers import (
@@ -25,7 +25,6 @@ from rince.ranks.readers import (
     Nested,
     checked_paths,
     class_folders,
-    composed,
     label_names,
     nested_paths,
     parent_chain,
@@ -117,7 +116,7 @@ class Taxonomy:
 
         Args:
             path: a table that :func:`~rince.core.tables.read_table` reads: .csv, .tsv, .jsonl or
-                .parquet, in UTF-8.
+                .parquet.
             levels: names of the columns to use, from the class to the top group; by default the
                 column ``class`` and all columns to the right of it.
 

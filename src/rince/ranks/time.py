@@ -218,6 +218,21 @@ class TimeRanks:
             ),
         )
 
+    def empty_ranks(self, items: Tensor) -> list[str]:
+        """Ranks from 2 on that no two items have: "rank 3 (up to 10 s apart)".
+
+        Args:
+            items: (N, 5), see :meth:`items`.
+        """
+        _check_items(items, "items", self.unit)
+        missing = dict(enumerate(self._rules()[1:], 2))
+        for tile in self._blocks(items):
+            for rank in [rank for rank in missing if bool((tile == rank).any())]:
+                del missing[rank]
+            if not missing:
+                break
+        return [f"rank {rank} ({rule})" for rank, rule in missing.items()]
+
     def _blocks(self, items: Tensor) -> Iterator[Tensor]:
         """Ranks of each item to the other items of its video, int8, some rows at a time."""
         order = items[:, VIDEO].argsort(stable=True)

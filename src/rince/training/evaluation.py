@@ -46,6 +46,7 @@ def evaluate_run(
     data_root: str | None = None,
     column: str | None = None,
     labels: str | None = None,
+    encoding: str | None = None,
     splits_folder: str | None = None,
     split: int = 1,
     skip_unreadable: bool = False,
@@ -68,7 +69,8 @@ def evaluate_run(
         options: how much to do.
         data: evaluate on these in place of the run's own.
         data_root: where a named data set is now.
-        column: of the items in other tables than the run's own: outliers, tests, data.
+        column, encoding: of the items in other tables than the run's own, and of these tables:
+            outliers, tests, data; None: as at the training.
         labels: with data that are stored features: the table of their labels; None: in their file,
             or beside it.
         splits_folder, split: with data: the split files of UCF101 or HMDB51, and which split.
@@ -115,11 +117,9 @@ def evaluate_run(
         skip_unreadable=config.images.skip_unreadable or skip_unreadable,
     )
     config = replace(config, images=images)
-    other = replace(
-        config,
-        table=replace(config.table, column=column or config.table.column),
-        vectors=replace(config.vectors, labels=labels),
-    )
+    table = config.table
+    table = replace(table, column=column or table.column, encoding=encoding or table.encoding)
+    other = replace(config, table=table, vectors=replace(config.vectors, labels=labels))
     found = _results(folder)
     if found is None or outliers or not only_named:
         how = trained.spec.preprocessing
@@ -324,7 +324,7 @@ def _with_test(
 def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
     """Other data, in the size and colours that the run's backbone knows; or other texts."""
     data = config.data
-    require_kind(data, trained.spec.noun, config.ranks.by == "time")
+    require_kind(data, trained.spec.noun, config.ranks.by == "time", config.table.encoding)
     config = replace(config, images=replace(config.images, image_size=trained.spec.size or None))
     splits = load_splits(config, trained.spec.channels, preprocessing=trained.spec.preprocessing)
     if trained.taxonomy.paths not in (UNKNOWN_CLASSES, splits.train.taxonomy.paths):

@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from rince._version import __version__
-from rince.core.checks import RinceError, require
+from rince.core.checks import RinceError, require, warn
 from rince.core.distributed import is_first_process, launched_processes, world_size
 from rince.core.files import replacing
 from rince.core.input_spec import InputSpec
@@ -36,6 +36,7 @@ from rince.models.backbones import Backbone, as_backbone
 from rince.models.tuning import fine_tuned
 from rince.models.weights import load_strictly
 from rince.ranks.taxonomy import Taxonomy
+from rince.ranks.time import ItemTimes
 from rince.training.callbacks import EpochLine, OnlineKNN
 from rince.training.checkpoint import (
     BACKBONE_PREFIX,
@@ -127,6 +128,12 @@ def train(
     )
     ranks = rank_source(config, splits.train)
     module = _build_module(config, splits, ranks, backbone, own, pretrained=config.model.pretrained)
+    if isinstance(ranks, ItemTimes) and module.objective.by_time == "ranks":
+        for empty in ranks.rule.empty_ranks(ranks.items):
+            warn(
+                f"no two training {splits.spec.noun} have {empty}, so its part of the loss is "
+                f"always left out: give other ranks.near, or more clips a video (videos.hop)"
+            )
     if config.model.start_from is not None:
         _start_from(module, Path(config.model.start_from))
     _fit(trainer, config, folder, splits, module)

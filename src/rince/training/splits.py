@@ -46,7 +46,7 @@ def with_recorded_data(
 def _kind(config: TrainConfig, splits: Splits | None) -> Kind:
     if splits is not None:
         return kinds.kind_named(splits.train.noun)
-    return kinds.kind_of(config.data, config.ranks.by == "time")
+    return kinds.kind_of(config.data, config.ranks.by == "time", config.table.encoding)
 
 
 def _preprocessing(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,19 +14,14 @@ from rince.core.checks import RinceError, require, warn
 from rince.core.digests import content_digest, digest
 from rince.core.files import IMAGE_SUFFIXES, by_suffix, chosen_below, files_below, warn_left_out
 from rince.core.input_spec import InputSpec, Preprocessing
+from rince.core.tables import nfc
 from rince.data.arrays import TensorImages
-from rince.data.image.decode import (
-    OnUnreadable,
-    bits_of,
-    decode_all,
-    read_fitted,
-    read_image,
-)
+from rince.data.image.checked import checked_bits
+from rince.data.image.decode import OnUnreadable, decode_all, read_fitted, read_image
 from rince.data.image.depth import DEEP_SUFFIXES
 from rince.data.image.shards import Member, is_shards, shard_images
 from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels, report_unreadable
 from rince.data.table import with_further
-from rince.data.threads import in_threads
 from rince.data.views import ViewConfig, evaluation_pixels, image_views, view_pixels
 from rince.ranks.readers import Names, checked_paths, class_folders
 from rince.ranks.taxonomy import Taxonomy, tree_of_folders
@@ -140,7 +133,7 @@ class FileImages(Items):
         classes = ["/".join(path) for path in self.taxonomy.paths]
         # macOS may give the parts of an accented letter where Linux gives the letter.
         return [
-            f"{classes[label]}/{unicodedata.normalize('NFC', os.path.basename(str(path)))}"
+            f"{classes[label]}/{nfc(os.path.basename(str(path)))}"
             for path, label in zip(self.paths, self.labels.tolist(), strict=True)
         ]
 
@@ -247,9 +240,7 @@ def loaded(
     if in_memory:  # the others are read below
         deep = [i for i in looked if Path(str(paths[i])).suffix.lower() in DEEP_SUFFIXES]
         looked = deep if bits is None else []
-    found = in_threads(
-        partial(bits_of, only_deep=in_memory), [paths[i] for i in looked], "checking images"
-    )
+    found = checked_bits([paths[i] for i in looked], only_deep=in_memory)
     by_file = dict(zip(looked, found, strict=True))
     if bits is None:
         used = max((x for x in by_file.values() if isinstance(x, int)), default=0)

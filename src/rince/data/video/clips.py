@@ -75,9 +75,14 @@ class VideoClips(Items):
         return list(self.clip_keys)
 
     def held_out(self) -> Tensor:
-        """(N,) bool: the clips of some source videos, of each class its share."""
+        """(N,) bool: the clips of some source videos, of each class its share; videos of one
+        sequence go together."""
         clips_of: dict[int, list[int]] = defaultdict(list)  # by source video
-        for index, video in enumerate(self.times[:, 0].tolist()):
+        videos = self.times[:, 0]
+        sequences = None if self.marks is None else self.marks.own_sequences()
+        if sequences is not None:
+            videos = _linked(videos, sequences)
+        for index, video in enumerate(videos.tolist()):
             clips_of[video].append(index)
         # In the order of the hashes of their first clips' files, so that others move none of them.
         names = {v: self.clip_keys[mine[0]].rpartition("@")[0] for v, mine in clips_of.items()}
@@ -88,8 +93,8 @@ class VideoClips(Items):
         for video in order:
             by_class[int(self.labels[clips_of[video]].mode().values)].append(video)
         test = torch.zeros(len(self), dtype=torch.bool)
-        for videos in by_class.values():
-            for video in held_out(videos):
+        for of_class in by_class.values():
+            for video in held_out(of_class):
                 test[clips_of[video]] = True
         return test
 
@@ -162,3 +167,15 @@ class VideoClips(Items):
 
     def augmentation(self, config: ViewConfig) -> BatchAugmentation:
         return BatchAugmentation(self.spec.size, self.channels, config)
+
+
+def _linked(videos: Tensor, sequences: Tensor) -> Tensor:
+    """(N,) int64: the same number for all that are in one video, in one sequence, or in a chain of
+    these."""
+    own, before = videos, None
+    while before is None or not torch.equal(own, before):
+        before = own
+        for column in (sequences, videos):
+            of = torch.unique(column, return_inverse=True)[1]
+            own = own.new_zeros(len(own)).scatter_reduce(0, of, own, "amin", include_self=False)[of]
+    return own
