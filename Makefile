@@ -6,6 +6,8 @@ FASHION := /usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz
 DEMO_ARGS ?=
 # Files are dealt out whole, as their fixtures train runs.
 TEST_ARGS ?= -n 2 --dist loadfile
+# No test runs them whole: that what they call is still there is checked by types.
+SCRIPTS := benchmarks examples scripts experiments experiments/cifar100 experiments/text
 # Not --quiet: that silences the warnings that --strict counts.
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -39,6 +41,8 @@ test: $(VENV)/ready fashion-mnist
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	for folder in $(SCRIPTS); do MYPYPATH=src:experiments/cifar100 \
+		$(BIN)/mypy --config-file scripts/mypy.ini $$folder/*.py || exit 1; done
 	$(BIN)/lint-imports
 	$(SITE)
 	$(BIN)/python -m pytest $(TEST_ARGS)

@@ -100,7 +100,8 @@ def main() -> None:
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one is not None:
-        print(*measure(*ROWS[options.one], options.objective, options.threads))
+        batch_size, micro_batch = ROWS[options.one]
+        print(*measure(batch_size, micro_batch, options.objective, options.threads))
         return
     print("| batch | micro-batch | peak extra MB | s a step | CPU ms an image |")
     print("|---:|---:|---:|---:|---:|")

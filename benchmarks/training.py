@@ -127,7 +127,7 @@ def rince_run(data: str, device: str = "cpu", precision: str = "32-true") -> dic
     clock, trainer = Clock(), pl.Trainer
     patch = mock.patch.object
 
-    def with_clock(*args: Any, callbacks: list[pl.Callback], **kwargs: Any) -> pl.Trainer:
+    def with_clock(*args: Any, callbacks: list[pl.Callback] = (), **kwargs: Any) -> pl.Trainer:
         return trainer(*args, callbacks=[*callbacks, clock], **kwargs)
 
     recipe = yaml.safe_load(RECIPE.read_text())

@@ -18,7 +18,7 @@ CLASSES = ("dog", "cat", "car")
 
 
 def base() -> None:
-    for name in rince.__all__:
+    for name in rince.__all__:  # type: ignore[attr-defined]
         getattr(rince, name)
     tree = rince.Taxonomy.from_dict({"pet": ["dog", "cat"], "thing": ["car"]})
     labels = torch.arange(300) % 3

@@ -1,4 +1,4 @@
-"""What decides fine accuracy? Labels a class, views, method: trained and evaluated, one line each.
+"""What decides fine accuracy? Labels a class, views, method: trained and evaluated, one run each.
 
 usage: python experiments/cifar100/crossing.py OUT --root CIFAR [options]
 
@@ -9,14 +9,37 @@ backbone's features and in the embedding that the loss sees; the probe trains on
 training images.
 """
 
-from common import options, run_all, trained
+from typing import Any
 
-METHODS = {
+from runs import options, run_all, trained
+
+QUESTION: dict[str, Any] = {
     "rince": {},
     "supcon-out": {"objective": "supcon-out"},
     "cross-entropy": {"objective": "cross-entropy"},
-    "rince-shuffled": {"move_classes": 1.0},  # the control: every class in a wrong superclass
+    # The control: every class in a wrong superclass.
+    "rince-shuffled": {"ranks": {"move_classes": 1.0}},
 }
+# One thing at a time, and the paper's other losses. "lr" is a factor of the learning rate.
+OTHERS: dict[str, Any] = {
+    "rince-in": {"loss": {"variant": "in"}},
+    "rince-out": {"loss": {"variant": "out"}},
+    "rince-cumulative": {"loss": {"positives": "cumulative"}},
+    "rince-tau-0.15": {"loss": {"temperatures": (0.1, 0.15)}},
+    "rince-tau-0.4": {"loss": {"temperatures": (0.1, 0.4)}},
+    "rince-half-lr": {"lr": 0.5},
+    "rince-moved-10": {"ranks": {"move_classes": 0.1}},
+    "rince-moved-20": {"ranks": {"move_classes": 0.2}},
+    "rince-moved-40": {"ranks": {"move_classes": 0.4}},
+    "rince-queue": {"model": {"momentum": 0.99, "queue_size": 4096}},
+    "supcon-out-double-lr": {"objective": "supcon-out", "lr": 2.0},
+    "supcon-coarse": {"objective": "supcon-coarse"},
+    "supcon-two-heads": {"objective": "supcon-two-heads"},
+    "infonce": {"objective": "infonce"},
+    "cross-entropy-double-lr": {"objective": "cross-entropy", "lr": 2.0},
+    "cross-entropy-half-lr": {"objective": "cross-entropy", "lr": 0.5},
+}
+METHODS = QUESTION | OTHERS
 
 
 def main():
@@ -24,7 +47,7 @@ def main():
     parser.add_argument("--root", required=True, help="folder of cifar-100-python/")
     parser.add_argument("--labels", type=int, nargs="+", default=(50, 500, 10, 250, 25, 100))
     parser.add_argument("--views", nargs="+", default=("weak", "strong"))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(QUESTION))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments = parser.parse_args()
     shared = {name: getattr(arguments, name) for name in ("backbone", "images", "batch")}
@@ -48,7 +71,6 @@ def name_of(setting):
 
 
 def run(setting, arguments, outliers):
-    from rince.ranks.options import RankOptions
     from rince.training.splits import load_splits
 
     method = METHODS[setting["method"]]
@@ -61,7 +83,8 @@ def run(setting, arguments, outliers):
         100 * setting["labels"],
         setting["views"],
         images={"root": arguments.root, "per_class": setting["labels"]},
-        ranks=RankOptions(move_classes=method.get("move_classes", 0.0)),
+        optim={"lr_factor": method.get("lr", 1.0)},
+        **{group: method[group] for group in ("loss", "ranks", "model") if group in method},
     )
     splits = load_splits(config)
     metrics = {}
@@ -83,7 +106,7 @@ def evaluate(network, splits, outliers, device):
     )
 
     def features_of(items):
-        return extract_features(network, eval_batches(items, 512), device).features
+        return extract_features(network, eval_batches(items, 512), device).features.to(device)
 
     train, test = features_of(splits.train), features_of(splits.test)
     train_labels, labels = splits.train.labels, splits.test.labels

@@ -17,7 +17,7 @@ Measured in the backbone's features and in the embedding that the loss sees:
 
 from pathlib import Path
 
-from common import in_spaces, options, run_all, trained
+from runs import in_spaces, options, run_all, trained
 
 METHODS = {
     "rince-out-in": {"objective": "rince"},

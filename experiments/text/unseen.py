@@ -14,8 +14,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cifar100"))
 
-from common import in_spaces, options, run_all, trained
 from newsgroups import posts
+from runs import in_spaces, options, run_all, trained
 
 METHODS = {
     "rince-out-in": "rince",
@@ -74,13 +74,20 @@ def texts_of(file):
 
 def run(setting, arguments, outliers):
     from rince.data import from_texts
+    from rince.data.kind import Request
     from rince.data.text.sources import load_test_texts, load_texts
-    from rince.training import TextOptions
+    from rince.training import TextOptions, TrainConfig
 
     folder = arguments.out / f"left-{setting['seed']}"
-    labels, tokens = ("coarse", "group"), {"backbone": setting["backbone"], "max_tokens": TOKENS}
-    splits = load_texts(folder / "seen.csv", labels=labels, **tokens)
-    unseen = load_test_texts(folder / "unseen.csv", labels=labels).tokenised(*tokens.values())
+    tokens = {"backbone": setting["backbone"], "max_tokens": TOKENS}
+    text = TextOptions(labels=("coarse", "group"), layers=LAYERS, max_tokens=TOKENS)
+    options = TrainConfig(data="", text=text)
+
+    def request(file):
+        return Request(str(folder / file), options, backbone=setting["backbone"])
+
+    splits = load_texts(request("seen.csv"))
+    unseen = load_test_texts(request("unseen.csv"))
     spaces, _, result = trained(
         setting,
         arguments,
@@ -90,7 +97,7 @@ def run(setting, arguments, outliers):
         len(splits.train),
         "strong",
         optim={"lr": setting["lr"]},
-        text=TextOptions(labels=labels, layers=LAYERS, max_tokens=TOKENS),
+        text=text,
     )
     items = {"train": splits.train, "seen": splits.test, "unseen": unseen}
     others = {n: from_texts(x, [0] * len(x), **tokens) for n, x in outliers.items()}

@@ -93,14 +93,18 @@ def _work(queue, run, name_of, arguments, deadline, outliers_of):
 def trained(setting, arguments, name, data, objective, images_an_epoch, views, **groups):
     """Train one setting and read it back: the networks by space, its config, epochs and seconds.
 
-    ``groups`` are further option groups of ``TrainConfig``, or changes to ``images`` and ``optim``.
+    ``groups`` are further option groups of ``TrainConfig``; dictionaries change the ``images``,
+    ``optim``, ``model``, ``loss`` and ``ranks`` of here. "lr_factor" of ``optim`` multiplies the
+    learning rate.
     """
     import torch
 
     from rince.training import (
         ImageOptions,
+        LossOptions,
         ModelOptions,
         OptimOptions,
+        RankOptions,
         TrainConfig,
         load_run,
         train,
@@ -109,12 +113,16 @@ def trained(setting, arguments, name, data, objective, images_an_epoch, views, *
     batch = setting["batch"]
     epochs = max(1, round(setting["images"] / max(1, images_an_epoch // batch * batch)))
     rate = CLASSIFIER_LR if objective == "cross-entropy" else CONTRASTIVE_LR
-    optim = {"lr": rate * batch / 128, "weight_decay": 5e-4, "warmup_epochs": 0.02 * epochs}
+    changed = groups.pop("optim", {})
+    rate *= batch / 128 * changed.pop("lr_factor", 1.0)
+    optim = {"lr": rate, "weight_decay": 5e-4, "warmup_epochs": 0.02 * epochs}
     config = TrainConfig(
         data=data,
         objective=objective,
-        model=ModelOptions(backbone=setting["backbone"]),
-        optim=OptimOptions(**optim | groups.pop("optim", {})),
+        model=ModelOptions(backbone=setting["backbone"], **groups.pop("model", {})),
+        optim=OptimOptions(**optim | changed),
+        loss=LossOptions(**groups.pop("loss", {})),
+        ranks=RankOptions(**groups.pop("ranks", {})),
         images=ImageOptions(augmentation=views, **groups.pop("images", {})),
         epochs=epochs,
         batch_size=batch,
@@ -165,7 +173,7 @@ def judged(network, items, outliers, device):
     from rince.metrics import ClassGaussians, auroc, hierarchical_retrieval
 
     def features_of(some):
-        return extract_features(network, eval_batches(some, 512), device).features
+        return extract_features(network, eval_batches(some, 512), device).features.to(device)
 
     features = {side: features_of(x) for side, x in items.items()}
     names = {side: x.taxonomy.paths for side, x in items.items()}
