@@ -44,7 +44,8 @@ def main():
         for seed in arguments.seeds
         for method in arguments.methods
     ]
-    frame = posts(arguments.data)
+    frame = posts(arguments.data).reset_index(drop=True)
+    frame["post"] = frame.index.astype(str)  # numbers of posts occur twice
     if arguments.stored:
         for setting in settings:
             setting["backbone"] = "mlp"
@@ -59,7 +60,7 @@ def name_of(setting):
 
 
 def store(frame, file):
-    """The features of all posts, by their ids."""
+    """The features of all posts."""
     import numpy as np
     from common import encode, plain_model
 
@@ -68,7 +69,7 @@ def store(frame, file):
         model = plain_model()
         model.max_seq_length = TOKENS
         features = encode(model, list(frame["text"])).numpy()
-        np.savez(file, embeddings=features, paths=np.array(frame["id"].astype(str)))
+        np.savez(file, embeddings=features, paths=frame["post"].to_numpy(str))
 
 
 def arrange(frame, out, seed):
@@ -80,7 +81,7 @@ def arrange(frame, out, seed):
     unseen = frame["group"].isin(left_out)
     sides = {"seen": ~unseen, "unseen": unseen & (frame["split"] == "test")}
     for name, rows in sides.items():
-        of_side = frame.loc[rows, ["id", "text", "coarse", "group", "split"]]
+        of_side = frame.loc[rows, ["post", "text", "coarse", "group", "split"]]
         of_side.to_csv(folder / f"{name}.csv", index=False)
 
 
@@ -145,7 +146,7 @@ def stored(setting, arguments):
     }
 
     def of(table, taxonomy=None):
-        rows = [place[name] for name in table["id"]]
+        rows = [place[name] for name in table["post"]]
         labels = table[["coarse", "group"]].to_numpy()
         return from_vectors(file["embeddings"][rows], labels, taxonomy=taxonomy)
 
