@@ -164,6 +164,12 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("metrics/knn.py", "_votes", "Gt to GtE", 0): (
         "1 + share of k less all at or above the last place is the share of k less those above"
     ),
+    ("metrics/ordered_items.py", "OrderedItems.of", "constant + 1", 13): (
+        "a column more behind the last item, which nobody reads"
+    ),
+    ("metrics/ordered_items.py", "OrderedItems.of", "constant + 1", 16): (
+        "a column more behind the last item, which nobody reads"
+    ),
     ("metrics/set_intersection.py", "average_set_intersection", "Gt to GtE", 0): (
         "the way for tied items gives the same where none are tied, only slower"
     ),
