@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rince.reports.compare import read_run
 from rince.reports.paired import paired_difference
+from rince.reports.reading import read_run
 
 # What is measured or noted of a run rather than chosen for it.
 NOTED = ("metrics", "seconds", "train_seconds", "machine", "epochs", "commit", "chosen", "fold")

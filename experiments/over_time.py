@@ -16,8 +16,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from rince.evaluation.results import TimeCurve
-from rince.reports.compare import read_run
 from rince.reports.figures import series_style
+from rince.reports.reading import read_run
 from rince.reports.table import comparison_rows
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from rince.reports.compare import read_run
+from rince.reports.reading import read_run
 from rince.reports.table import comparison_rows
 
 

@@ -49,6 +49,7 @@ def test_the_study_and_its_tables(
         ("methods", name)
         for name in ("no head", "rince out-in", "supcon-two-heads", "cross-entropy", "supcon-out")
     ]
+    chosen.append(("nearest", "rince-and-cross-entropy"))
     chosen += [("moved", "0.4 out-in"), ("forgotten", "0.5 out"), ("batches", "rince 4 x 4")]
     found = [study.run(features, *key, 0, False) for key in chosen]
     found.append(study.run(features, "temperatures", "rince 0.1 0.225", 0, True))
@@ -57,7 +58,9 @@ def test_the_study_and_its_tables(
         assert expected <= run["metrics"].keys()
         assert np.isfinite(list(run["metrics"].values())).all()
         assert ("ood/near/gaussian/AUROC" in run["metrics"]) != run["tuning"]
-        assert ("ood/near/msp/AUROC" in run["metrics"]) == (run["name"] == "cross-entropy")
+        assert ("ood/near/msp/AUROC" in run["metrics"]) == (
+            run["name"] in ("cross-entropy", "rince-and-cross-entropy")
+        )
         assert run["metrics"]["probe/fine"] > 0.25  # three times chance
     again = study.run(features, "methods", "rince out-in", 0, False)
     assert again["metrics"] == found[1]["metrics"]

@@ -12,9 +12,9 @@ SOURCE = Path(__file__).parents[1] / "src" / "rince"
 # What data of old checkpoints and exports are, in terms of the new.
 TRANSLATION = "core/input_spec.py"
 
-ITEM_CLASSES = {"TensorImages", "FileImages", "VideoClips", "Texts"}
+ITEM_CLASSES = {"TensorImages", "FileImages", "VideoClips", "Texts", "Vectors"}
 NETWORK_CLASSES = {"SentenceModel", "ImageEncoder", "TextEncoder"}
-WORDS = {"images", "clips", "texts", "videos"}
+WORDS = {"images", "clips", "texts", "videos", "vectors"}
 TRIPLE = {"frames", "channels", "in_channels", "kind", "noun", "inputs", "stride"}
 
 

@@ -32,7 +32,7 @@ from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
 from rince.evaluation import FeatureSet, label_levels, outlier_detectors
 from rince.metrics import auroc, fpr_at_tpr, linear_probe, rank_agreement, retrieval_by_level
-from rince.models.heads import ParallelHeads, ProjectionHead
+from rince.models.heads import ProjectionAndClassifier, projection_head
 from rince.ranks import ClassRanks
 from rince.training.classifiers import classifier_head
 from rince.training.config import (
@@ -46,7 +46,7 @@ from rince.training.objectives import OBJECTIVES
 from rince.training.ranks import training_ranks
 from rince.training.step import Pairs, Step, objective_loss
 
-EPOCHS, BATCH, WIDTH, DROPOUT = 8, 256, 256, 0.3
+EPOCHS, BATCH, WIDTH, EMBEDDING, DROPOUT = 8, 256, 256, 128, 0.3
 PROBE_EPOCHS, NEIGHBOURS = 20, 20
 ORDER_QUERIES = 1000  # test images whose order of ranks is measured; all are for the other metrics
 LR, WEIGHT_DECAY, WARMUP_STEPS = 0.25, 1e-4, 20
@@ -75,6 +75,16 @@ def _batches(objective: str, images: int, classes: int) -> TrainConfig:
 
 
 BASELINES = tuple(name for name in OBJECTIVES if name != "rince")
+NEAREST = (
+    "supcon-out",
+    "cross-entropy",
+    "rince-and-cross-entropy",
+    "x-clr",
+    "smooth-ap",
+    "smooth-hap",
+    "cross-scale",
+    "supcon-siblings",
+)
 # study -> name of the row -> what is trained (None: the features as they are)
 STUDIES: dict[str, dict[str, TrainConfig | None]] = {
     "methods": {
@@ -88,6 +98,12 @@ STUDIES: dict[str, dict[str, TrainConfig | None]] = {
         },
         **{name: TrainConfig("", name) for name in BASELINES},  # type: ignore[arg-type]
         "cross-entropy smoothed": TrainConfig("", "cross-entropy", loss=LossOptions(smoothing=0.2)),
+    },
+    # Rows of "methods" again, for a part of the data.
+    "nearest": {
+        "no head": None,
+        "rince out-in": _rince(),
+        **{name: TrainConfig("", name) for name in NEAREST},  # type: ignore[arg-type]
     },
     "scores": {
         config.ranks.label() + ", " + config.loss.variant: config
@@ -184,10 +200,10 @@ def train(config: TrainConfig, data: Data, ranks: ClassRanks, epochs: int) -> nn
     head: nn.Module
     if objective.classifier:
         head = classifier_head(objective, WIDTH, data.taxonomy)
-    elif objective.num_heads == 2:
-        head = ParallelHeads(WIDTH)
     else:
-        head = ProjectionHead(WIDTH)
+        head = projection_head(WIDTH, EMBEDDING, objective.num_heads)
+    if objective.classifier_beside:
+        head = ProjectionAndClassifier(head, classifier_head(objective, WIDTH, data.taxonomy))
     trunk = nn.Sequential(
         nn.Linear(data.train.features.shape[1], WIDTH, bias=False), nn.BatchNorm1d(WIDTH), nn.ReLU()
     )
@@ -203,9 +219,11 @@ def train(config: TrainConfig, data: Data, ranks: ClassRanks, epochs: int) -> nn
         labels = data.train.labels[both]
         x = functional.dropout(data.train.features[both], DROPOUT)  # (2B, F): two views
         z = model(x)
+        logits = z if objective.classifier else None
+        if objective.classifier_beside:
+            z, logits = z[:, :EMBEDDING], z[:, EMBEDDING:]
         heads = objective.num_heads
         pairs = Pairs(z, z, labels, labels, both, both, ignore_self=True, num_heads=heads)
-        logits = z if objective.classifier else None
         loss = objective_loss(objective, Step(pairs, data.taxonomy, ranks, config.loss, logits))
         optimizer.zero_grad()
         loss.total.backward()
@@ -267,7 +285,9 @@ def run(file: Path, study: str, name: str, seed: int, tuning: bool) -> dict[str,
         epochs = config.epochs if study == "budget" else EPOCHS
         model = train(config, data, ranks, epochs)
         trunk = model.get_submodule("trunk")
-        if config.objective == "cross-entropy":
+        if OBJECTIVES[config.objective].classifier_beside:
+            classifier = model.get_submodule("head.classifier")
+        elif config.objective == "cross-entropy":
             classifier = model.get_submodule("head")
         with torch.no_grad():
             parts = {k: FeatureSet(trunk(v.features), v.labels) for k, v in parts.items()}

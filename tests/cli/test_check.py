@@ -64,6 +64,18 @@ def test_good_data(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "14 training images and 4 test images of 2 classes" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("verb", ["check", "ranks"])
+def test_the_bits_that_the_warning_advises(verb: str, tmp_path: Path) -> None:
+    for index in range(4):
+        file = tmp_path / "scans" / ("a" if index % 2 else "b") / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("I;16", (4, 4), 4095).save(file)
+    given = [verb, str(tmp_path / "scans")]
+    with pytest.warns(RinceWarning, match=r"12 bits.*images\.bits"):
+        assert main(given) == 0
+    assert main([*given, "--images.bits", "12"]) == 0
+
+
 def test_all_rows_of_a_table_and_classes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,7 +19,7 @@ from refusals import refusal
 from rince import RinceWarning, Similarity
 from rince.cli.evaluate import named_outliers
 from rince.cli.main import main
-from rince.cli.train import parse
+from rince.cli.train import parse, parse_with_seeds
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
 from rince.training.checkpoint import CHECKPOINT_FILE, CHECKPOINT_KEY, load_run
@@ -37,7 +37,7 @@ def test_help_imports_nothing_heavy() -> None:
         "print(sorted({'torch', 'lightning', 'torchvision', 'sklearn', 'matplotlib', 'timm'}"
         " & set(sys.modules)))"
     )
-    verbs = ("train", "evaluate", "ranks", "export", "embed", "index", "search")
+    verbs = ("train", "tune", "evaluate", "ranks", "export", "embed", "index", "search")
     for arguments in (["--help"], *([verb, "--help"] for verb in verbs)):
         result = subprocess.run(
             [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
@@ -138,7 +138,7 @@ def test_data_are_not_given_to_a_run_that_goes_on(
 
 
 def test_the_examples_of_the_help_keep_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("train", "evaluate", "compare", "export", "embed", "index", "search"):
+    for verb in ("train", "tune", "evaluate", "compare", "export", "embed", "index", "search"):
         with pytest.raises(SystemExit):
             main([verb, "--help"])
         shown = capsys.readouterr().out
@@ -241,6 +241,19 @@ def test_a_list_as_people_type_it(given: str) -> None:
     assert parse(["x/", "--loss.temperatures", numbers]).loss.temperatures == (0.1, 0.3)
     assert parse(["x/", "--loss.temperatures", "None"]).loss.temperatures is None
     assert parse(["x.csv", "--text.labels", "a"]).text.labels == ("a",)
+
+
+def test_a_list_of_words_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["x/", "--logger", "wandb", "mlflow", "--loss.temperatures", "0.1", "0.3", "--seed=1"]
+    config, seeds = parse_with_seeds([*given, "--seeds", "0", "7"])
+    assert (config.logger, config.loss.temperatures) == (("wandb", "mlflow"), (0.1, 0.3))
+    assert (config.seed, seeds) == (1, (0, 7))
+    assert parse_with_seeds(["x/", "--logger=wandb"])[1] is None
+    with pytest.raises(SystemExit):
+        parse(["x/", "--epochs", "3", "4"])
+    with pytest.raises(SystemExit):
+        parse(["x/", "--logger", "tensorbord"])
+    assert "tensorboard" in capsys.readouterr().err
 
 
 def test_an_objective_that_is_nearly_one(capsys: pytest.CaptureFixture[str]) -> None:

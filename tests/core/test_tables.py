@@ -6,6 +6,7 @@ import csv
 import json
 import tempfile
 import threading
+import unicodedata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,15 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rince import RinceError
-from rince.core.tables import Table, read_cells, read_lines, read_table, refuse_rows
+from rince.core.tables import (
+    Table,
+    as_number,
+    read_as,
+    read_cells,
+    read_lines,
+    read_table,
+    refuse_rows,
+)
 
 # Everything that is a line end for str.splitlines, but not for a text file.
 NO_LINE_ENDS = ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"]
@@ -63,6 +72,7 @@ def test_any_table_comes_back(
             writer.writerows([columns, *rows])
         read_back = read_table(file)
     kept = [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
+    columns = [unicodedata.normalize("NFC", column) for column in columns]
     assert read_back.columns == tuple(columns)
     assert [cells for _, cells in read_back.rows] == [
         dict(zip(columns, row, strict=True)) for row in kept
@@ -135,6 +145,105 @@ def test_separators() -> None:
     assert read("a,b\tc\n1,2\t3\n", "t.tsv").rows == [(2, {"a,b": "1,2", "c": "3"})]
 
 
+@pytest.mark.parametrize("line", ["sep={}", '"sep={}"', "SEP={}"])
+@pytest.mark.parametrize("separator", [";", "\t", "|", ",", "^"])
+def test_the_separator_that_excel_names(line: str, separator: str) -> None:
+    other = "," if separator != "," else ";"
+    rows = f"a{other}a{separator}b\r\n1{separator}2\r\n"
+    table = read(f"{line.format(separator)}\r\n{rows}")
+    assert table.rows == [(3, {f"a{other}a": "1", "b": "2"})]
+    assert read("sep=x,b\n1,2\n").columns == ("sep=x", "b")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [
+        ("cp1252", "Käse für 5 €"),
+        ("latin-1", "Käse für 5 £"),
+        ("shift_jis", "日本語のテスト"),
+        ("gb18030", "汉字隆"),
+        ("utf-16", "Käse 汉字"),
+        ("utf-16-le", "Käse 汉字"),
+        ("utf-32", "Käse 汉字"),
+        ("utf-8", "Käse 汉字"),
+    ],
+)
+def test_encodings_that_are_named(encoding: str, words: str, tmp_path: Path) -> None:
+    rows = [{"Größe" if words[0] == "K" else "n": "1", "text": words}]
+    header = ",".join(rows[0])
+    with read_as(encoding):
+        table = read(f"{header}\r\n1,{words}\r\n".encode(encoding))
+        lines = (tmp_path / "t.txt").write_bytes(f"\n{words}".encode(encoding))
+        assert read_lines(tmp_path / "t.txt") == [(2, words)], lines
+        objects = read(json.dumps(rows[0], ensure_ascii=False).encode(encoding), "t.jsonl")
+    assert [cells for _, cells in table.rows] == rows == [cells for _, cells in objects.rows]
+    if encoding in ("utf-16", "utf-32", "utf-8"):  # they say it themselves
+        marked = f"{header}\n1,{words}\n".encode("utf-8-sig" if encoding == "utf-8" else encoding)
+        assert read(marked).column("text") == [words]
+        with read_as("cp1252"):
+            assert read(marked).column("text") == [words]
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "facts"),
+    [
+        (b"a,b\nx,caf\xe9\n", "utf-8", ["line 2", "byte 9", "UTF-8", "table.encoding"]),
+        (b"a,b\r\n1,2\r\nx,\x81\r\n", "cp1252", ["line 3", "byte 12", "CP1252"]),
+        (b"a,b\n1,\x93\xfa\n2,\xfd", "shift_jis", ["SHIFT_JIS", "line 3", "byte 11, 0xfd"]),
+        (b"a,b\n1,\xff\n", "gb18030", ["line 2", "byte 6", "GB18030"]),
+        ("a,b\n1,2".encode("utf-16") + b"x", "cp1252", ["UTF-16", "line 2", "byte 16"]),
+    ],
+)
+def test_another_encoding_than_the_one_named(
+    content: bytes, encoding: str, facts: list[str]
+) -> None:
+    with read_as(encoding), pytest.raises(RinceError) as refusal:
+        read(content)
+    for fact in facts:
+        assert fact in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["cp1253x", "", "base64", "undefined", "rot13", "a\0b"])
+def test_what_is_no_encoding(name: str) -> None:
+    with pytest.raises(ValueError, match=r"table\.encoding"), read_as(name):
+        raise AssertionError
+
+
+def test_an_encoding_holds_within_its_block_only() -> None:
+    content = "a\né\n".encode()
+    with read_as("latin-1"):
+        with read_as(None):
+            assert read(content).column("a") == ["Ã©"]
+        with read_as("utf-8"):
+            assert read(content).column("a") == ["é"]
+        assert read(content).column("a") == ["Ã©"]
+    assert read(content).column("a") == ["é"]
+
+
+def test_names_of_columns_in_either_form() -> None:
+    apart, whole = "Gro\u0308\u00dfe", "Gr\u00f6\u00dfe"
+    for name in (apart, whole):
+        for table in (read(f"{name},b\n1,2\n"), read(json.dumps({name: 1, "b": 2}), "t.jsonl")):
+            assert table.columns == (whole, "b")
+            assert table.column(apart) == table.column(whole) == ["1"]
+            table.require_columns(apart)
+    with pytest.raises(RinceError, match="is there twice"):
+        read(f"{apart},{whole}\n1,2\n")
+
+
+def test_numbers_of_json_as_they_are_written() -> None:
+    table = read('{"x": 1e3}\n{"x": 1000}\n{"x": 1.50}\n{"x": 7.00}\n{"x": "1e3"}', "t.jsonl")
+    assert table.column("x") == ["1e3", "1000", "1.50", "7", "1e3"]
+    assert read("x\n1e3\n1000\n").column("x") == ["1e3", "1000"]
+
+
+def test_numbers_that_people_write() -> None:
+    assert [as_number(x) for x in ("1e3", " -2.5 ", "+7")] == [1000, -2.5, 7]
+    for wrong in ("1_0", "1,5", "", "0x10"):
+        with pytest.raises(ValueError, match="could not convert"):
+            as_number(wrong)
+
+
 def test_columns_without_a_name() -> None:
     spreadsheet = read("class,up,,\nx,y,,\n")  # separators too many, as spreadsheets write
     assert spreadsheet.rows == [(2, {"class": "x", "up": "y"})]
@@ -186,9 +295,13 @@ def test_an_empty_file_has_no_columns() -> None:
 @pytest.mark.parametrize(
     ("content", "name", "facts"),
     [
-        (b"text,label\nfine,a\n\ncaf\xe9,b\n", "t.csv", ["line 4", "0xe9", "cp1252", "iconv"]),
+        (
+            b"text,label\nfine,a\n\ncaf\xe9,b\n",
+            "t.csv",
+            ["line 4", "byte 22, 0xe9", "cp1252", "table.encoding"],
+        ),
         (b"a\r\rcaf\xe9\r", "t.csv", ["line 3", "cp1252"]),
-        ("text,label\n".encode("utf-16"), "t.csv", ["line 1", "utf-16"]),
+        ("text,label\n".encode("utf-16-le"), "t.csv", ["line 1", "utf-16", "table.encoding"]),
         (b'{"text": "caf\xe9"}', "t.jsonl", ["line 1", "cp1252"]),
         ("a,b\n1,2\nx\0y,2\nz,\0\n", "t.csv", ["line 3", "line 4", "NUL"]),
         ("a,b\n1,2,3\n1\n1,2\n", "t.csv", ["2 bad rows", "line 2: 3 cells", "line 3: 1 cells"]),

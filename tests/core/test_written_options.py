@@ -291,6 +291,32 @@ def test_none_is_written_as_the_help_says() -> None:
     assert (config.name, config.images.cache, config.model.backbone) == (None, None, None)
 
 
+def test_whole_numbers_that_are_written_as_floats(tmp_path: Path) -> None:
+    """The same in a file, in a run's folder and on the command line."""
+    file = tmp_path / CONFIG_FILE
+    file.write_text(
+        "data: photos\nepochs: 2.0\nbatch_size: '8.0'\nseed: 1e1\n"
+        "ranks: {scores: text, top_k: [3.0, 2]}\nimages: {image_size: 3.2e1}\n"
+    )
+    flags = ["--epochs=2.0", "--batch_size", "8.0", "--seed", "1e1", "--ranks.scores", "text"]
+    flags += ["--ranks.top-k", "3.0,2", "--images.image-size", "3.2e1"]
+    for config in (
+        read_config(tmp_path),
+        parse(["--config", str(file)]),
+        parse(["photos", *flags]),
+    ):
+        values = config.epochs, config.batch_size, config.seed, config.images.image_size
+        assert (*values, config.ranks.top_k) == (2, 8, 10, 32, (3, 2))
+        assert {*map(type, (*values, *(config.ranks.top_k or ())))} == {int}
+
+
+@pytest.mark.parametrize("value", ["2.5", "two", "2,3"])
+def test_what_is_no_whole_number(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["photos", "--epochs", value])
+    assert f"--epochs must be a whole number, got {value}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("value", ["a,2", "[a, 2]"])
 def test_a_list_is_asked_for_in_one_line(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("--ranks.near", "--loss.temperatures"):

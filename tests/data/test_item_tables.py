@@ -22,6 +22,7 @@ from rince.data.kinds import item_table, kind_of, load_splits, load_test
 from rince.data.table import ItemTable, listed_files, read_items
 from rince.data.text.texts import Texts
 from rince.data.video.clips import VideoClips
+from rince.ranks.taxonomy import Taxonomy
 from rince.training import ImageOptions, TableOptions, TrainConfig, VideoOptions
 from video_files import write_video
 
@@ -284,6 +285,89 @@ def test_the_index_of_a_data_frame_is_no_label(name: str, tmp_path: Path) -> Non
         assert load_all(file, TrainConfig(str(file))).taxonomy.num_ranks == 3
         asked = TrainConfig(str(file), table=TableOptions(labels=(name,)))
         assert load_all(file, asked).taxonomy.num_classes == 4
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("first", [0, 1])
+def test_running_numbers_at_either_end_are_no_label(first: int, last: bool, tmp_path: Path) -> None:
+    rows = [(*TICKETS[1], str(first + i)) for i in range(4)]
+    table = [(*TICKETS[0], "Nr"), *rows]
+    if not last:
+        table = [(row[-1], *row[:-1]) for row in table]
+    file = write_items(tmp_path / "a.csv", table)
+    with pytest.warns(RinceWarning, match=r"running numbers, 'Nr'.*table\.labels"):
+        assert load_all(file, TrainConfig(str(file))).taxonomy.paths == (("card", "pin"),)
+    named = TrainConfig(str(file), table=TableOptions(labels=("Nr",)))
+    assert load_all(file, named).taxonomy.num_classes == 4
+    # Where nothing else could be the class, or in the middle, they are what they seem to be.
+    for alone in (
+        [(row[0], row[3]) for row in ((*TICKETS[0], "Nr"), *rows)],
+        [(*row[:2], row[3], row[2]) for row in ((*TICKETS[0], "Nr"), *rows)],
+    ):
+        write_items(file, alone)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert "3" in str(load_all(file, TrainConfig(str(file))).taxonomy.paths)
+
+
+def test_a_number_behind_the_class_is_named_where_nothing_can_be_held_out(tmp_path: Path) -> None:
+    rows = [(*TICKETS[1], number) for number in ("17", "4", "9")]
+    file = write_items(tmp_path / "a.csv", [(*TICKETS[0], "ticket"), *rows])
+    with pytest.raises(RinceError, match=r"'ticket'.*table\.labels"):
+        load_splits(str(file), TrainConfig(str(file)))
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["", *"0123"])), min_size=2),
+    st.randoms(use_true_random=False),
+)
+def test_a_sequence_is_never_on_both_sides(rows: list[tuple[str, str]], random: Any) -> None:
+    """And where there is none, every item is one of its own."""
+    from rince.data.items import Marks, NothingToHoldOut, split_by_hash
+
+    names = [f"{i}" for i in range(len(rows))]
+    random.shuffle(names)
+    number = torch.tensor([int(s or -1) for _, s in rows])
+    labels = torch.tensor(["ab".index(c) for c, _ in rows])
+    tree = Taxonomy([("a",), ("b",)])
+
+    def texts(marks: Marks | None) -> Texts:
+        return Texts(tuple(names), torch.zeros(len(rows), 0), labels, tree, "x", marks)
+
+    units = {c: {s or f"own {i}" for i, (x, s) in enumerate(rows) if x == c} for c in "ab"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            train, test = split_by_hash(texts(Marks(sequence=number)))
+        except NothingToHoldOut:
+            assert max(map(len, units.values())) < 2 or units["a"] & units["b"]
+            return
+        sequence_of = dict(zip(names, number.tolist(), strict=True))
+        sides = [{sequence_of[x] for x in side.keys() or []} - {-1} for side in (train, test)]
+        assert not sides[0] & sides[1]
+        assert len(train) + len(test) == len(rows)
+        alone = texts(Marks(sequence=torch.full_like(number, -1)))
+        try:
+            without = split_by_hash(texts(None))
+        except NothingToHoldOut:
+            return
+        assert [x.keys() for x in split_by_hash(alone)] == [x.keys() for x in without]
+
+
+def test_tables_in_another_encoding_and_form(tmp_path: Path) -> None:
+    """A column that is asked for in NFD, of a table in cp1252, whose letters are whole."""
+    file = tmp_path / "a.csv"
+    lines = ["Käse;Größe", *(f"{x} für fünf €;{'groß' if x > 'd' else 'klein'}" for x in "abcdef")]
+    file.write_bytes("\r\n".join(lines).encode("cp1252"))
+    apart = unicodedata.normalize("NFD", "Käse"), (unicodedata.normalize("NFD", "Größe"),)
+    options = TrainConfig(str(file), table=TableOptions(*apart, encoding="cp1252"))
+    splits = load_splits(str(file), options)
+    assert splits.train.taxonomy.classes == ("groß", "klein")
+    assert "a für fünf €" in {*(splits.train.keys() or []), *(splits.test.keys() or [])}
+    assert len(load_test(str(file), "texts", options)) == 6
+    with pytest.raises(RinceError, match=r"line 1 .*0xe4.*table\.encoding"):
+        load_splits(str(file), TrainConfig(str(file), table=TableOptions(*apart)))
 
 
 def test_a_column_that_differs_in_every_row_is_named(tmp_path: Path) -> None:

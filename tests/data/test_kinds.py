@@ -16,15 +16,34 @@ from rince.core.digests import digest
 from rince.core.input_spec import InputSpec
 from rince.data import kinds
 from rince.data.batches import TrainLoader, eval_batches
-from rince.data.items import Items, Splits, at_most, drop_duplicates, held_out, split_folders
+from rince.data.items import (
+    Items,
+    NothingToHoldOut,
+    Splits,
+    at_most,
+    drop_duplicates,
+    held_out,
+    split_by_hash,
+    split_folders,
+)
 from rince.data.kind import Kind
 from rince.data.kinds import kind_named, kind_of, load_splits
-from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
+from rince.data.options import (
+    ImageOptions,
+    TableOptions,
+    TextOptions,
+    VectorOptions,
+    VideoOptions,
+)
 from rince.data.plan import BatchPlan
 from rince.ranks.taxonomy import Taxonomy
 
 OPTIONS = SimpleNamespace(
-    images=ImageOptions(), videos=VideoOptions(), text=TextOptions(), table=TableOptions()
+    images=ImageOptions(),
+    videos=VideoOptions(),
+    text=TextOptions(),
+    table=TableOptions(),
+    vectors=VectorOptions(),
 )
 
 
@@ -77,7 +96,7 @@ def test_a_kind_is_recognised(tmp_path: Path, registered: Kind) -> None:
     found = [kind_of(data).noun for data in ("a.csv", "A.JSONL", str(tmp_path), "cifar100", "x")]
     assert found == ["texts", "texts", "clips", "images", "images"]
     assert kind_of("numbers:3.csv") is registered  # it is asked first
-    with pytest.raises(RinceError, match="'sounds'.*numbers, texts, clips"):
+    with pytest.raises(RinceError, match="'sounds'.*numbers, vectors, texts, clips"):
         kind_named("sounds")
 
 
@@ -145,6 +164,21 @@ def test_the_split_rule() -> None:
             assert len(test) == expected
 
 
+def test_items_without_names_are_held_out_class_by_class() -> None:
+    items = numbers(40)
+    test = items.held_out()
+    assert items.labels[test].bincount().tolist() == [4, 4]  # a fifth of each
+    assert items.held_out().equal(test)
+    train, held = split_by_hash(items)
+    assert held.values.tolist() == items.values[test].tolist()
+    assert sorted([*train.values.tolist(), *held.values.tolist()]) == items.values.tolist()
+    assert held.values.tolist() != sorted(items.values.tolist())[:4]
+    with pytest.raises(NothingToHoldOut, match="no class has two members.*a val folder"):
+        split_by_hash(items.subset([0, 39]), "a val folder")
+    with pytest.warns(RinceWarning, match="1 classes have one member and are not tested: large"):
+        split_by_hash(items.subset([0, 1, 2, 39]))
+
+
 def test_folders_of_splits(tmp_path: Path) -> None:
     assert split_folders(tmp_path) is None
     (tmp_path / "train").mkdir()
@@ -162,6 +196,6 @@ def test_options_of_other_kinds_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     for data, name in (("a.csv", "image_size"), (str(tmp_path), "per_class")):
         images = ImageOptions(**{name: 3})
-        options = SimpleNamespace(images=images, videos=VideoOptions(), text=TextOptions())
+        options = SimpleNamespace(**{**vars(OPTIONS), "images": images})
         with pytest.raises(ValueError, match=rf"images.{name} .*{data}"):
             load_splits(data, options)

@@ -226,6 +226,7 @@ def test_the_global_generator_is_left_alone() -> None:
 def test_a_pass_may_start_in_the_middle() -> None:
     plan = balanced(EVEN, THREES, 24, 4, 3)
     whole = list(plan)
+    plan.set_epoch(0)
     plan.start_batch = 4
     assert list(plan) == whole[4:]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import unicodedata
 from pathlib import Path
 
 import pytest
 
+from rince.cli.main import main
 from rince.core.checks import RinceError, RinceWarning
 from rince.data.video.files import holds_videos, listed_videos, video_files
 from rince.data.video.shots import detect_shots, read_shots
@@ -17,6 +20,7 @@ pytest.importorskip("av")
 from loaders import load_videos
 from video_files import write_video
 
+VIDEO_PAGE = Path(__file__).parents[2] / "docs" / "video.md"
 SMALL = {"frames": 2, "stride": 2, "image_size": 16, "cache_gb": 0}
 
 
@@ -98,6 +102,61 @@ def test_ucf101(tmp_path: Path) -> None:
         _sides(videos, splits=str(lists), split=2)
 
 
+def test_groups_of_ucf101_without_its_split_files(tmp_path: Path) -> None:
+    """The recipe of docs/video.md: clips of a group stay together; a recording links two groups."""
+    names = [f"v_{c}_g{g:02}_c0{k}" for c in "AB" for g in (1, 2, 3) for k in (1, 2)]
+    _put(tmp_path, *(f"{name[2]}/{name}.avi" for name in names))
+    table = tmp_path / "ucf.csv"
+    assert main(["table", str(tmp_path), "-o", str(table)]) == 0
+    script = re.search(r"^sed -E -i '(.*)' ucf.csv$", VIDEO_PAGE.read_text("utf-8"), re.MULTILINE)
+    assert script is not None
+    subprocess.run(["sed", "-E", "-i", script[1], str(table)], check=True)
+    header, *rows = table.read_text().splitlines()
+    assert header == "path,class,sequence"
+    assert rows[0] == f"A/{names[0]}.avi,A,v_A_g01"
+
+    def groups() -> list[set[str]]:
+        splits = load_videos(table, **SMALL)
+        keys = [side.keys() or [] for side in (splits.train, splits.test)]
+        assert sum(map(len, keys)) >= len(names)
+        return [{key.rpartition("_c")[0].partition("/")[2] for key in side} for side in keys]
+
+    train, test = groups()
+    assert not train & test
+    assert len(test) == 2  # one of three, of each class
+    of_a = next(group for group in test if group[2] == "A")
+    other = next(group for group in train if group[2] == "A")
+    tape = (f"{of_a}_c01", f"{other}_c02")
+    rows = [f"{row},{'tape' if any(name in row for name in tape) else ''}" for row in rows]
+    table.write_text("\n".join([f"{header},source_video", *rows]))
+    train, test = groups()
+    assert not train & test
+    assert {of_a, other} <= train or {of_a, other} <= test
+
+
+def test_names_that_a_file_system_took_apart(tmp_path: Path) -> None:
+    """The same keys, sides and shots, whichever form the folder and its tables have."""
+    whole = [f"Tänze/{c}é.mp4" for c in "abcdef"]
+    apart = [unicodedata.normalize("NFD", name) for name in whole]
+    shots = tmp_path / "shots.csv"
+    found = []
+    for names, others in ((whole, apart), (apart, whole)):
+        folder = tmp_path / f"{len(found)}"
+        _put(folder, *names)
+        rows = [f"{name},{i % 2 * 9},9.5" for i, name in enumerate(others)]
+        shots.write_text("\n".join(["video,start_s,end_s", *rows]), "utf-8")
+        for table in (False, True):
+            if table:
+                rows = [f"{name.partition('/')[2]},{name.partition('/')[0]}" for name in others]
+                (folder / "clips.csv").write_text("\n".join(["clip,label", *rows]), "utf-8")
+            splits = load_videos(folder, **SMALL, shots=str(shots))
+            sides = splits.train, splits.test
+            found.append([(side.keys(), side.times.tolist()) for side in sides])  # type: ignore[union-attr]
+    assert found == [found[0]] * 4
+    shown = {shot for side in found[0] for _, _, _, shot, _ in side[1]}
+    assert shown > {-1}
+
+
 NAMES = ("v_Ärger g01 (1).avi", "cafe\u0301 2.avi", "3.avi", "a b  c.avi", "x.1 2.avi")
 
 
@@ -123,7 +182,7 @@ def test_split_files_with_any_names(tmp_path: Path) -> None:
         )
     for folder in lists.values():
         found = _sides(videos, splits=str(folder))
-        assert tuple(map(sorted, found)) == (sorted(names[::2]), sorted(names[1::2]))
+        assert tuple(map(sorted, found)) == (sorted(train), sorted(test))
     (lists["hmdb"] / "Tai Chi_test_split1.txt").write_text("3.avi 1\n4.avi\n5.avi 7\n")
     with pytest.raises(RinceError, match=r"2 bad rows.*line 2: '4\.avi'; line 3: '5\.avi 7'"):
         _sides(videos, splits=str(lists["hmdb"]))

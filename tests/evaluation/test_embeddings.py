@@ -19,8 +19,8 @@ from rince.core.input_spec import InputSpec
 from rince.data.image.decode import read_fitted
 from rince.data.image.files import image_files
 from rince.data.text.texts import Texts
+from rince.data.vector_files import read_vectors
 from rince.data.views import evaluation_pixels
-from rince.evaluation.elsewhere import read_vectors
 from rince.evaluation.embeddings import (
     Embeddings,
     embed,

@@ -209,6 +209,74 @@ def test_outliers_may_be_items_or_their_pixels() -> None:
     assert one.info["outliers"] == {"black": 5}
 
 
+def test_failures_by_definition() -> None:
+    """Every pair one by one in float64; queries that cannot do better are no failures."""
+    tree = Taxonomy.from_dict({"a": ["b", "c"], "d": ["e", "f"]})
+    data = splits(tree, 24, 40)
+    gallery = data.train.subset([i for i in range(24) if int(data.train.labels[i]) != 3])
+    options = replace(OPTIONS, gallery_queries=7, gallery_neighbours=3)
+    found = evaluate_backbone(nn.Flatten(), Splits(gallery, data.test), {}, options=options)
+
+    def unit(items: TensorImages) -> np.ndarray[Any, Any]:
+        x = evaluation_pixels(items.pixels).flatten(1).double().numpy()
+        return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+    queries, keys = data.test.labels.tolist(), gallery.labels.tolist()
+    cosines = unit(data.test) @ unit(gallery).T
+    pairs: dict[tuple[int, int], int] = {}
+    wrong = []
+    for i, query in enumerate(queries):
+        nearest = max(range(len(keys)), key=lambda j: cosines[i, j])
+        pairs[query, keys[nearest]] = pairs.get((query, keys[nearest]), 0) + 1
+        rank = 1 if keys[nearest] == query else 2 if keys[nearest] // 2 == query // 2 else 0
+        own = [cosines[i, j] for j in range(len(keys)) if keys[j] == query]
+        if rank != 1 and own:
+            wrong.append((rank != 0, max(own) - cosines[i, nearest], i))
+    assert len({key[0] for key in wrong}) == 2  # of both severities
+    assert 3 in {query for query, _ in pairs}
+    confusion, worst = found.confusion, found.worst_queries
+    assert confusion is not None
+    assert worst is not None
+    columns = (confusion.query, confusion.nearest, confusion.count, confusion.rank)
+    rows = list(zip(*(column.tolist() for column in columns), strict=True))
+    assert {(a, b): count for a, b, count, _ in rows} == pairs
+    assert all(r == (1 if a == b else 2 if a // 2 == b // 2 else 0) for a, b, _, r in rows)
+    chosen = [i for _, _, i in sorted(wrong)][:7]
+    np.testing.assert_array_equal(worst.queries[..., 0], data.test.pixels[chosen, 0].numpy())
+    for row, i in enumerate(chosen):
+        nearest_three = sorted(range(len(keys)), key=lambda j: -cosines[i, j])[:3]
+        assert worst.neighbour_labels[row].tolist() == [keys[j] for j in nearest_three]
+        np.testing.assert_allclose(worst.similarities[row], cosines[i, nearest_three], atol=1e-5)
+
+
+def test_where_no_neighbour_is_wrong_there_are_no_worst_queries() -> None:
+    tree = Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]})
+    same = splits(tree, 12, 12).train
+    found = evaluate_backbone(nn.Flatten(), Splits(same, same), {}, options=OPTIONS)
+    assert found.worst_queries is not None
+    assert found.confusion is not None
+    assert len(found.worst_queries.queries) == 0
+    assert found.confusion.query.tolist() == found.confusion.nearest.tolist() == [0, 1, 2]
+    assert found.confusion.count.tolist() == [4, 4, 4]
+
+
+def test_thumbnails_of_the_map_are_of_its_points_and_small() -> None:
+    tree = Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]})
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (30, 3, 70, 80), generator=generator, dtype=torch.uint8)
+    items = TensorImages(pixels, torch.arange(30) % 3, tree, "noise")
+    options = replace(OPTIONS, map_points=12)
+    points = evaluate_backbone(nn.Flatten(), Splits(items, items), {}, options=options).map_2d
+    assert points.thumbnails is not None
+    assert points.thumbnails.shape == (12, 23, 26, 3)  # whole blocks of 3 x 3
+    blocks = pixels[:, :, :69, :78].double().reshape(30, 3, 23, 3, 26, 3).mean(dim=(3, 5))
+    wanted = blocks.permute(0, 2, 3, 1).numpy()
+    for thumbnail, label in zip(points.thumbnails, points.fine, strict=True):
+        off = np.abs(wanted - thumbnail).max(axis=(1, 2, 3))
+        assert off.min() <= 0.51
+        assert off.argmin() % 3 == label
+
+
 def test_nothing_to_test_on_is_refused() -> None:
     data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 0)
     with pytest.raises(ValueError, match="no test images"):

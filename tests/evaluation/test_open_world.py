@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,13 @@ from oracles import hierarchy as oracle
 from refusals import refusal
 from rince import RinceError, RinceWarning, Taxonomy
 from rince.cli.main import main
+from rince.data.vector_files import read_vectors
 from rince.data.vectors import Vectors
 from rince.evaluation import EvaluationOptions, OpenTest, evaluate_open
-from rince.evaluation.elsewhere import evaluate_embeddings, read_vectors
+from rince.evaluation.elsewhere import evaluate_embeddings
 from rince.evaluation.results import load_evaluation
 from rince.models.heads import ProjectionHead
-from rince.reports.compare import read_run
+from rince.reports.reading import read_run
 
 OPTIONS = EvaluationOptions(probe_epochs=2, map_points=0, gallery_queries=2)
 TREE = Taxonomy.from_dict({"dog": ["husky", "basset"], "boat": ["canoe", "ferry"]})
@@ -154,6 +157,18 @@ def test_rows_of_no_embedding_are_said(made: Path) -> None:
         stream.write("\nanother.png,a,b")
     with pytest.warns(RinceWarning, match=r"1 of 25 rows .* left out: another\.png"):
         evaluate_embeddings(made / "made.npz", made / "by-name.csv", options=OPTIONS)
+
+
+def test_an_item_that_is_there_twice_is_refused(made: Path, tmp_path: Path) -> None:
+    with np.load(made / "made.npz") as stored:
+        names, vectors = stored["paths"].tolist(), stored["embeddings"]
+    apart = unicodedata.normalize("NFD", "é.png")
+    both = [*names, names[3], "é.png", apart]
+    paths = np.frombuffer(json.dumps(both).encode(), np.uint8)
+    file = tmp_path / "twice.npz"
+    np.savez(file, paths_json=paths, embeddings=vectors[[*range(len(names)), 3, 3, 3]])
+    with pytest.raises(RinceError, match=rf"2 of its items more than once.*{names[3]}, é\.png"):
+        evaluate_embeddings(file, made / "by-name.csv", options=OPTIONS)
 
 
 def test_vectors_beyond_float32_are_refused(tmp_path: Path) -> None:

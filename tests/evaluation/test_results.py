@@ -12,6 +12,7 @@ from rince.evaluation.results import (
     ARRAYS_FILE,
     RESULTS_FILE,
     ClassSimilarity,
+    Confusion,
     Evaluation,
     Gallery,
     Histograms,
@@ -78,6 +79,24 @@ def test_what_is_saved_is_what_is_loaded(evaluation: Evaluation, tmp_path: Path)
     save_evaluation(evaluation, tmp_path)
     same(evaluation, load_evaluation(tmp_path))
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([RESULTS_FILE, ARRAYS_FILE])
+
+
+def test_failures_and_thumbnails_come_back(evaluation: Evaluation, tmp_path: Path) -> None:
+    """And an evaluation without a wrong neighbour is not one of an older rince."""
+    gallery, none = evaluation.gallery, np.zeros((0, 1), dtype=np.int64)
+    counts = np.arange(4)
+    confusion = Confusion(counts % 2, counts // 2, counts + 1, np.array([1, 2, 0, 1]))
+    thumbnails = np.arange(6 * 12, dtype=np.uint8).reshape(6, 2, 2, 3)
+    nothing = Gallery(none[:, 0], none, none, none, none[:, 0], none)
+    for worst, shown in ((gallery, thumbnails), (nothing, np.array(list("abcdef")))):
+        full = dataclasses.replace(
+            evaluation,
+            map_2d=dataclasses.replace(evaluation.map_2d, thumbnails=shown),
+            worst_queries=worst,
+            confusion=confusion,
+        )
+        save_evaluation(full, tmp_path)
+        same(full, load_evaluation(tmp_path))
 
 
 def test_no_outliers_no_curves(evaluation: Evaluation, tmp_path: Path) -> None:

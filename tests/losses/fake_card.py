@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rince.losses import contrastive
+from rince.losses import by_query, contrastive
 from rince.losses.blockwise import sizes
 
 # The function of the same name hides the module.
@@ -58,7 +58,7 @@ def fake_card(free: int = FREE) -> Iterator[Watch]:
     """Inside, ``device="cuda"`` works without a card, until somebody wants a value."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sizes, "sizes_for", lambda device: sizes.gpu_sizes(free))
-        for module in (ranked, contrastive):
+        for module in (ranked, contrastive, by_query):
             patch.setattr(module, "sizes_for", sizes.sizes_for)
         patch.setattr(ranked, "free_bytes", lambda device: free)
         patch.setattr(ranked, "reason_against", lambda *given: "a fake card runs no kernels")

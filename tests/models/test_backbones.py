@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -100,6 +102,33 @@ def test_pretrained_without_a_network(name: str, monkeypatch: pytest.MonkeyPatch
         build_backbone(name, pretrained=True)
     where = "checkpoints/resnet18" if library == "torchvision" else "hf download timm/resnet18"
     assert where in str(caught.value)
+
+
+@pytest.mark.parametrize("said", ["", "1"])
+def test_an_unreached_hub_is_not_tried_for_a_minute(
+    said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither where HF_HUB_OFFLINE says so, which then is not even looked at."""
+    pytest.importorskip("timm", reason="the extra timm is not installed")
+    from huggingface_hub import constants
+
+    asked: list[object] = []
+
+    def refused(where: object, timeout: float) -> None:
+        asked.append(where)
+        raise OSError("name not known")
+
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setattr("socket.create_connection", refused)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", bool(said))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "/nowhere/hub")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://mirror.example:8080")
+    started = time.perf_counter()
+    with pytest.raises(RinceError, match=r"hf download timm/resnet18.*/nowhere/hub"):
+        build_backbone("timm/resnet18", InputSpec.images(3, 32), pretrained=True)
+    assert time.perf_counter() - started < 20  # 50 s, before
+    assert asked == ([] if said else [("mirror.example", 8080)])
+    assert constants.HF_HUB_OFFLINE is bool(said)
 
 
 def test_embeddings_have_unit_length_in_fp32() -> None:

@@ -21,6 +21,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return tiny_model(tmp_path_factory.mktemp("model"))
 
 
+def test_nothing_is_printed_while_a_model_is_loaded(
+    model: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And what transformers was told before holds again."""
+    from transformers.utils import logging
+
+    logging.enable_progress_bar()
+    text_backbone(model)
+    assert capfd.readouterr().err == ""
+    assert logging.is_progress_bar_enabled()
+
+
 def test_features_are_the_sentence_embeddings(model: str) -> None:
     backbone = text_backbone(model)
     backbone.module.eval()

@@ -120,6 +120,94 @@ def hierarchical_triplets(
     return losses
 
 
+def x_clr(
+    query: Matrix, key: Matrix, ranks: Ranks, tau: float, target_tau: float, scores: Matrix
+) -> list[float | None]:
+    """Whoever has two candidates; ``scores`` is the graph."""
+    losses: list[float | None] = []
+    for similarity, row, graph in zip(similarities(query, key), ranks, scores, strict=True):
+        there = [j for j, rank in enumerate(row) if rank >= 0]
+        total = sum(exp(similarity[j] / tau) for j in there)
+        mass = sum(exp(graph[j] / target_tau) for j in there)
+        each = [
+            -exp(graph[j] / target_tau) / mass * log(exp(similarity[j] / tau) / total)
+            for j in there
+        ]
+        losses.append(sum(each) if len(there) > 1 else None)
+    return losses
+
+
+def smooth_ap(
+    query: Matrix, key: Matrix, ranks: Ranks, tau: float, num_ranks: int, alpha: float = 1.0
+) -> list[float | None]:
+    """1 - H-AP, a sigmoid for each comparison of two keys."""
+    losses: list[float | None] = []
+    for similarity, row in zip(similarities(query, key), ranks, strict=True):
+        there = {
+            j: ((num_ranks + 1 - rank) / num_ranks) ** alpha if rank > 0 else 0.0
+            for j, rank in enumerate(row)
+            if rank >= 0
+        }
+
+        def above(j: int, k: int, similarity: list[float] = similarity) -> float:
+            return 1 / (1 + exp(-(similarity[j] - similarity[k]) / tau))
+
+        total = 0.0
+        for k, own in there.items():
+            others = [j for j in there if j != k]
+            met = own + sum(min(own, there[j]) * above(j, k) for j in others)
+            total += met / (1 + sum(above(j, k) for j in others)) if own else 0
+        if len(set(there.values())) > 1:
+            losses.append(1 - total / sum(there.values()))
+        else:
+            losses.append(None)
+    return losses
+
+
+def supcon_siblings(
+    query: Matrix, key: Matrix, ranks: Ranks, tau: float, num_ranks: int
+) -> list[list[float | None]]:
+    """SupCon-out of each level, on ranks rewritten for it."""
+    levels = []
+    for level in range(1, num_ranks + 1):
+        negative = level + 1 if level < num_ranks else 0
+        rewritten = [
+            [1 if 1 <= rank <= level else 0 if rank == negative else -1 for rank in row]
+            for row in ranks
+        ]
+        levels.append(supcon_out(query, key, rewritten, tau))
+    return levels
+
+
+def cross_scale(
+    query: Matrix, key: Matrix, ranks: Ranks, tau: float, margin: float, num_ranks: int
+) -> list[float | None]:
+    """A log(1 + ...) for each level and each key of rank 1."""
+    losses: list[float | None] = []
+    for similarity, row in zip(similarities(query, key), ranks, strict=True):
+        pairs = list(zip(similarity, row, strict=True))
+        terms = []
+        positives = [s for s, rank in pairs if rank == 1]
+        for level in range(1, num_ranks + 1):
+            worse = [s for s, rank in pairs if rank == 0 or rank > level]
+            for p in positives if worse else []:
+                total = sum(exp((s - p + level * margin) / tau) for s in worse)
+                terms.append(log(1 + total) / len(positives))
+        losses.append(sum(terms) if terms else None)
+    return losses
+
+
+def sincere(query: Matrix, key: Matrix, ranks: Ranks, tau: float) -> list[float | None]:
+    """Each positive against itself and the negatives; no other positive in its denominator."""
+    losses: list[float | None] = []
+    for similarity, row in zip(similarities(query, key), ranks, strict=True):
+        positives = [exp(s / tau) for s, rank in zip(similarity, row, strict=True) if rank == 1]
+        noise = sum(exp(s / tau) for s, rank in zip(similarity, row, strict=True) if rank == 0)
+        each = [-log(p / (p + noise)) for p in positives]
+        losses.append(_mean(each) if each and noise else None)
+    return losses
+
+
 def mean(losses: Sequence[float | None]) -> float:
     """Mean over the queries that have something to learn; 0 if there are none."""
     there = [loss for loss in losses if loss is not None]

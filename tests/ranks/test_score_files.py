@@ -89,6 +89,7 @@ def test_rows_in_another_order_are_matched_by_name(tmp_path: Path) -> None:
             "x,a,b\na,one,2\nb,1,two\n",
             r"line 2\b.*'one'.*; line 3\b.*'two'",
         ),
+        ("x,a,b\na,1_0,2\nb,1,2\n", r"line 2\b.*'1_0' is not a number"),
         ("x;a;b\na;1;0,5\nb;1;1\n", r"line 2\b.*'0,5'"),
         ("x,a,b\na,1,2\nc,1,2\n", r"\bc\b.*rows.*\bb\b.*columns"),
         ("x,a,a\na,1,2\nb,1,2\n", "column.*twice: a"),

@@ -139,6 +139,9 @@ def test_describe(rule: TimeRanks, rows: list[dict[str, int]]) -> None:
         share = len(having) / (count * (count - 1))
         assert summary.expected[place] == pytest.approx((batch - 1) * share)
     assert (summary.num_items, summary.num_videos) == (count, len({r["video"] for r in rows}))
+    empty = [r for r in range(2, rule.num_ranks + 1) if summary.pairs[r - 1] == 0]
+    found = rule.empty_ranks(_items(rows))
+    assert found == [f"rank {r} ({summary.rules[r - 1]})" for r in empty]
 
 
 def test_describe_in_words() -> None:

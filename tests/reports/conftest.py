@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from rince.evaluation.results import (
     ClassSimilarity,
+    Confusion,
     Evaluation,
     Gallery,
     Histograms,
@@ -43,10 +45,13 @@ def build_run(
     steps: int = 40,
     seconds: float | None = 4321.0,
     folder: str | None = None,
-    class_similarity: bool = True,
+    old: bool = False,
     over_time: bool = False,
 ) -> RunReport:
-    """A run whose drawings look as good as ``quality`` in [0, 1] says."""
+    """A run whose drawings look as good as ``quality`` in [0, 1] says.
+
+    old: evaluated by a rince that stored less.
+    """
     rng = np.random.default_rng(seed)
     if metrics is None:
         metrics = {
@@ -79,6 +84,15 @@ def build_run(
     ramp = np.linspace(0, 255, side, dtype=np.uint8)
     shape = (queries, 1 + neighbours, side, side, channels)
     tiles = np.clip(ramp[:, None, None] * 0.7 + rng.integers(0, 70, shape), 0, 255).astype(np.uint8)
+    thumbnails = tiles[np.arange(points) % queries, np.arange(points) % (1 + neighbours), :8, :8]
+    gallery = Gallery(
+        queries=tiles[:, 0],
+        neighbours=tiles[:, 1:],
+        ranks=np.minimum(np.arange(neighbours) // 2 + 1, 3)[None].repeat(queries, 0) % 3,
+        similarities=np.linspace(0.97, 0.4, neighbours)[None].repeat(queries, 0),
+        query_labels=np.arange(queries) % len(classes),
+        neighbour_labels=rng.integers(0, len(classes), (queries, neighbours)),
+    )
     rates = np.linspace(0, 1, 100)
     same = group_of[:, None] == group_of
     given = np.where(np.eye(len(classes), dtype=bool), 1, np.where(same, 2, 0))
@@ -92,15 +106,10 @@ def build_run(
             classes=tuple(classes),
             groups=tuple(f"group {i}" for i in range(int(group_of.max()) + 1)),
             histograms=Histograms(edges, counts),
-            map_2d=Map2D(xy, fine, group_of[fine]),
-            gallery=Gallery(
-                queries=tiles[:, 0],
-                neighbours=tiles[:, 1:],
-                ranks=np.minimum(np.arange(neighbours) // 2 + 1, 3)[None].repeat(queries, 0) % 3,
-                similarities=np.linspace(0.97, 0.4, neighbours)[None].repeat(queries, 0),
-                query_labels=np.arange(queries) % len(classes),
-                neighbour_labels=rng.integers(0, len(classes), (queries, neighbours)),
-            ),
+            map_2d=Map2D(xy, fine, group_of[fine], None if old else thumbnails),
+            gallery=gallery,
+            worst_queries=None if old else replace(gallery, ranks=0 * gallery.ranks),
+            confusion=None if old else _confusion(group_of, quality),
             roc={
                 (name, detector): RocCurve(rates, rates ** (1 - quality))
                 for name in outliers
@@ -120,7 +129,7 @@ def build_run(
                 learned=learned.astype(np.float16),
                 given=given,
             )
-            if class_similarity
+            if not old
             else None,
         ),
         config={"seed": seed, "loss.variant": "out-in", "data.root": "photos"}
@@ -130,6 +139,20 @@ def build_run(
         seconds=seconds,
         versions={"torch": "2.14.1", "rince": "0.1.0"},
     )
+
+
+def _confusion(group_of: np.ndarray, quality: float) -> Confusion:
+    """Of 100 queries a class: right ones, and the rest half of the group and half of the next."""
+    rows = []
+    for label, group in enumerate(group_of):
+        right = round(100 * quality)
+        near = next((i for i, g in enumerate(group_of) if g == group and i != label), label)
+        far = (label + 5) % len(group_of)
+        for other, count in ((label, right), (near, 60 - right // 2), (far, 40 - right // 2)):
+            rank = 1 if other == label else 2 if group_of[other] == group else 0
+            if count > 0:
+                rows.append((label, other, count, rank))
+    return Confusion(*np.array(rows).T)
 
 
 def _history(

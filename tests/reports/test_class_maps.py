@@ -10,9 +10,9 @@ from test_figures import pixels
 
 from rince.reports.class_maps import (
     class_maps,
-    given_picture,
+    given_figure,
     group_starts,
-    learned_picture,
+    learned_figure,
     mean_learned,
     rank_levels,
 )
@@ -25,7 +25,7 @@ def test_learned_is_the_mean_over_runs_of_the_same_classes(make_run):
     runs = [make_run(seed=seed).evaluation for seed in range(3)]
     moved = replace(runs[2].class_similarity, order=runs[2].class_similarity.order[::-1])
     other = replace(runs[2], class_similarity=moved)  # its rows are other classes
-    old = make_run(class_similarity=False).evaluation
+    old = make_run(old=True).evaluation
     mean, count = mean_learned([old, *runs[:2], other])
     each = [run.class_similarity.learned.astype(np.float64) for run in runs[:2]]
     np.testing.assert_allclose(mean, (each[0] + each[1]) / 2)
@@ -34,16 +34,15 @@ def test_learned_is_the_mean_over_runs_of_the_same_classes(make_run):
 
 def test_captions_say_of_how_many_runs_and_rows_are_named_by_group(make_run):
     def learned_caption(evaluations):
-        return class_maps(evaluations, 80)["pictures"][0][1]
+        return class_maps(evaluations)["caption"]
 
     runs = [make_run(seed=seed).evaluation for seed in range(2)]
-    maps = class_maps(runs, 80)
-    assert len(maps["pictures"]) == 2
-    assert len(maps["rows"]) == len(set(runs[0].class_similarity.groups.tolist()))
-    assert maps["rows"][0] == "group 0: cat <wild> & tame, dog, fox"
-    old = make_run(class_similarity=False).evaluation
-    assert class_maps([old], 80) is None
-    assert class_maps([], 80) is None
+    maps = class_maps(runs)
+    assert len(maps["groups"]) == len(set(runs[0].class_similarity.groups.tolist()))
+    assert maps["groups"][0] == "group 0: cat <wild> & tame, dog, fox"
+    old = make_run(old=True).evaluation
+    assert class_maps([old]) is None
+    assert class_maps([]) is None
     assert "2 runs" in learned_caption(runs)
     assert "runs" not in learned_caption(runs[:1])
     assert "1 of 3 runs" in learned_caption([old, runs[0], old])
@@ -71,7 +70,7 @@ def block(picture, i, j, count=4):
 
 
 def test_given_ranks_are_brighter_the_better_and_ignored_pairs_grey():
-    picture = given_picture(GIVEN, GROUPS)
+    picture = given_figure(GIVEN, GROUPS)
     light = {
         rank: block(picture, *place).sum()
         for rank, place in {1: (0, 0), 2: (0, 1), 0: (0, 2)}.items()
@@ -83,8 +82,8 @@ def test_given_ranks_are_brighter_the_better_and_ignored_pairs_grey():
 
 def test_learned_similarities_are_brighter_the_higher_and_unknown_ones_grey():
     learned = np.array([[0.9, 0.5, 0.1, 0.1], [0.5, 0.9, 0.1, np.nan], *[[0.1] * 4] * 2])
-    picture = learned_picture(learned, GROUPS)
+    picture = learned_figure(learned, GROUPS)
     high, middle, low = (block(picture, 0, j).sum() for j in (0, 1, 2))
     assert high > middle > low
     assert block(picture, 1, 3) == pytest.approx([0xBB] * 3, abs=6)
-    learned_picture(np.full((2, 2), np.nan), np.array([0, 1]))  # no class has both sides
+    learned_figure(np.full((2, 2), np.nan), np.array([0, 1]))  # no class has both sides

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import json
 import os
 import re
+import shutil
+import subprocess
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,12 +19,12 @@ import pytest
 from PIL import Image
 
 from rince.core.checks import RinceError, RinceWarning
-from rince.evaluation.results import Gallery
-from rince.reports.figures import rank_colour
+from rince.evaluation.results import Confusion, Gallery, Map2D, format_metric
+from rince.reports.figures import rank_colour, themed
 from rince.reports.gallery import gallery_view
 from rince.reports.origins import duration
 from rince.reports.page import MAX_BYTES, write_report
-from rince.reports.table import comparison_rows, format_metric
+from rince.reports.table import comparison_rows
 
 SCRIPT = "<script>alert(1)</script>"
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -73,7 +78,7 @@ class Page(HTMLParser):
         for row in self.find("tr", table):
             head, *cells = [e for tag in ("th", "td") for e in self.find(tag, row)]
             if head["attrs"].get("scope") == "row":
-                rows[head["text"]] = cells
+                rows[head["text"].strip()] = cells
         return rows
 
     def key_tables(self, section, folded):
@@ -85,12 +90,18 @@ class Page(HTMLParser):
         ]
 
     def result_rows(self):
-        """label -> [(text, best)] of the results table."""
-        (table,) = self.find("table", class_="results")
-        return {
-            label: [(cell["text"], cell["attrs"].get("class") == "best") for cell in cells]
-            for label, cells in self.rows(table).items()
-        }
+        """label -> [(text, best)] of the results, whose columns are in as many tables as needed."""
+        rows = {}
+        for table in self.find("table", class_="results"):
+            for label, cells in self.rows(table).items():
+                rows.setdefault(label, []).extend(
+                    (cell["text"].strip(), cell["attrs"].get("class") == "best") for cell in cells
+                )
+        return rows
+
+    def cards(self, section):
+        """The captions of what a section shows side by side."""
+        return [e["text"].strip() for e in self.find("figcaption", self.section(section))]
 
 
 def load(path) -> Page:
@@ -114,19 +125,26 @@ def page(make_run, make_empty_run, tmp_path_factory):
 def test_nothing_is_loaded_from_elsewhere(page):
     _, path, parsed = page
     for element in parsed.elements:
-        assert element["tag"] not in {"script", "link", "iframe", "object", "base"}
+        assert element["tag"] not in {"link", "iframe", "object", "base"}
         for name, value in element["attrs"].items():
             assert not name.startswith("on")
             if name in {"src", "href", "srcset", "action", "poster"}:
                 assert value.startswith(("data:image/", "#")), value[:80]
     html = path.read_text(encoding="utf-8")
-    assert not re.search(r"https?:|@import|//[a-z]", re.sub(r"base64,[^\")]*", "", html))
-    assert all(target.startswith("data:image/") for target in re.findall(r"url\(([^)]*)", html))
+    assert not re.search(r"https?:|@import|(?<!\n)//[a-z]", re.sub(r"base64,[^\")]*", "", html))
+    for target in re.findall(r"url\(([^)]*)", html):
+        assert target.startswith(("data:image/", "#"))
     (policy,) = (e["attrs"]["content"] for e in parsed.find("meta") if "http-equiv" in e["attrs"])
     assert policy.startswith("default-src 'none'")
+    (script,) = parsed.find("script")  # the page's own, and no other may run
+    digest = base64.b64encode(hashlib.sha256(script["text"].encode()).digest()).decode()
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
     ids = [e["attrs"]["id"] for e in parsed.elements if "id" in e["attrs"]]
     assert len(ids) == len(set(ids))
-    assert {e["attrs"]["href"] for e in parsed.find("a")} == {f"#{i}" for i in ids} - {"#results"}
+    sections = {e["attrs"]["id"] for e in parsed.find("section")}
+    assert {e["attrs"]["href"] for e in parsed.find("a")} == {
+        f"#{i}" for i in sections - {"results"}
+    }
 
 
 def test_names_are_text_wherever_they_stand(make_run, tmp_path):
@@ -163,7 +181,7 @@ def test_names_are_text_wherever_they_stand(make_run, tmp_path):
         config={f"option {evil}": f"other value {evil}"},
     )
     parsed = load(write_report([images, texts], tmp_path / f"{SCRIPT[:8]}.html", title=evil))
-    assert not parsed.find("script")
+    assert len(parsed.find("script")) == 1
     assert not [e for e in parsed.elements if any(name.startswith("on") for name in e["attrs"])]
     body = next(e["text"] for e in parsed.elements if e["tag"] == "body")
     for said in (
@@ -172,7 +190,12 @@ def test_names_are_text_wherever_they_stand(make_run, tmp_path):
     ):
         assert f"{said} {shown}" in body
     assert any(shown in e["attrs"].get("title", "") for e in parsed.find("figure"))
-    assert any(shown in e["attrs"]["alt"] for e in parsed.find("img"))
+    assert any(shown in e["attrs"].get("aria-label", "") for e in parsed.find("svg"))
+    assert any(shown in e["attrs"].get("data-class", "") for e in parsed.find("path"))
+    (first, *_) = (
+        e["attrs"]["data-cells"] for e in parsed.find("div") if "data-cells" in e["attrs"]
+    )
+    assert f"class 3 {shown}" in json.loads(first)["names"]
     (heading,) = parsed.find("h1")
     assert heading["text"] == parsed.find("title")[0]["text"] == shown
 
@@ -215,35 +238,46 @@ def test_every_metric_of_every_run_is_somewhere(page):
             assert format_metric(key, value) in cells
 
 
-def test_sections_of_runs(page):
+def test_each_section_shows_all_methods_side_by_side(page):
     _, _, parsed = page
     headings = [e["text"] for e in parsed.find("h2")]
     assert headings == [
         "Results",
-        "rince <out-in> & co (2 runs)",
-        "supcon",
-        "empty",
+        "Similarities per rank",
+        "Failures",
+        "Similarity of the classes",
+        "Map of the features",
+        "Nearest neighbours",
+        "Training",
         "Outliers (out-of-distribution)",
         "Configuration",
         "Versions and time",
     ]
-    sections = {e["attrs"]["id"]: e["text"] for e in parsed.find("section")}
-    parts = ("Similarities per rank", "Similarity of the classes", "Map of the features")
-    for part in (*parts, "Training", "Nearest neighbours"):
-        assert part in sections["method-1"]
-        assert part in sections["method-2"]
-        assert part not in sections["method-3"]
-    assert "Numbers only" in sections["method-3"]
-    assert "Numbers only" not in sections["method-1"]
-    for said in ("means of 2 runs", "mean of 2 runs", "of rince-<out-in>-&-co-0"):
-        assert said in sections["method-1"]
-        assert said not in sections["method-2"]
-    # Per method a histogram, two class maps, two maps and four curves; and a ROC per detector.
-    assert len(parsed.find("img")) == 2 * (1 + 2 + 2 + 4) + 2
-    assert all(e["attrs"]["alt"] for e in parsed.find("img"))
-    for name, text in sections.items():
-        if name != "method-3":
-            assert "What to look at:" in text
+    two = "rince <out-in> & co (2 runs)"
+    cards = parsed.cards("similarities")
+    assert [card.split(" means")[0] for card in cards] == [two, "supcon"]
+    assert "means of 2 runs" in cards[0]
+    assert "runs" not in cards[1]
+    of_first = "of rince-<out-in>-&-co-0"
+    assert parsed.cards("map") == [f"{two} {of_first}", "supcon"]
+    assert f"{two} {of_first}" in parsed.cards("neighbours")
+    learned, _, given = parsed.cards("classes")  # the ranks that were given to both
+    assert "mean of 2 runs" in learned
+    assert two in given
+    assert "supcon" in given
+    sections = {e["attrs"]["id"]: e for e in parsed.find("section")}
+    assert "empty: numbers only" in sections["results"]["text"]
+    drawings = {name: len(parsed.find("svg", section)) for name, section in sections.items()}
+    assert {name: count for name, count in drawings.items() if count} == {
+        "similarities": 2,
+        "classes": 3,
+        "map": 2,
+        "training": 2 * 4,
+        "ood": 2,  # one a detector
+    }
+    assert all(e["attrs"]["aria-label"] for e in parsed.find("svg"))
+    for section in sections.values():
+        assert "What to look at:" in section["text"]
 
 
 def test_roc_legend_has_one_entry_a_row_with_its_auroc(page):
@@ -319,16 +353,15 @@ def test_each_detector_has_its_auroc_in_the_legend_though_the_table_shows_two(ma
 
 
 def test_over_time_and_runs_evaluated_before_class_maps(make_run, tmp_path):
-    run = make_run(class_similarity=False, over_time=True, points=5, steps=0)
+    run = make_run(old=True, over_time=True, points=5, steps=0)
     parsed = load(write_report([run], tmp_path / "report.html"))
-    shown = parsed.section("method-1")
-    assert "Similarity over time" in shown["text"]
+    assert parsed.cards("time") == [run.label]
+    shown = parsed.section("classes")
     again = "with the same --ood and other options (all its results are replaced): rince evaluate "
     assert again + str(run.folder) in shown["text"]
     full = load(write_report([make_run(points=5, steps=0)], tmp_path / "report.html"))
-    shown = full.section("method-1")
-    assert "Similarity over time" not in shown["text"]
-    assert again not in shown["text"]
+    assert not full.find("section", id="time")
+    assert again not in full.section("classes")["text"]
 
 
 def test_same_config_and_one_run(make_run, tmp_path):
@@ -368,11 +401,11 @@ def test_gallery_frames_and_tiles(channels, side, make_run, tmp_path):
         labels,
     )
     names = ("a<b", "c", "d")
-    run = make_run(classes=names, points=5, steps=0, outliers=())
+    run = make_run(classes=names, points=5, steps=0, outliers=(), old=True)
     run = replace(run, evaluation=replace(run.evaluation, gallery=gallery))
     parsed = load(write_report([run], tmp_path / "report.html"))
     strips = parsed.find("div", class_="strip")
-    tiles = [e for e in parsed.elements if e["attrs"].get("role") == "img"]
+    tiles = [e for e in parsed.elements if e["tag"] == "span" and "role" in e["attrs"]]
     assert (len(strips), len(tiles)) == (2, 8)
     for i, strip in enumerate(strips):
         body = re.search(r"base64,([^)]*)", strip["attrs"]["style"]).group(1)
@@ -389,15 +422,15 @@ def test_gallery_frames_and_tiles(channels, side, make_run, tmp_path):
                 assert colour == "transparent"
                 assert "query" in tile["aria-label"]
             else:
-                assert colour == rank_colour(int(ranks[i, j - 1]))
+                assert colour == themed(rank_colour(int(ranks[i, j - 1])))
                 assert tile["aria-label"].startswith(names[labels[i, j - 1]] + ", ")
                 assert f"similarity {gallery.similarities[i, j - 1]:.2f}" in tile["aria-label"]
     legend = [e["attrs"]["style"] for e in parsed.find("i", class_="frame")]
-    assert legend == [f"--c:{rank_colour(rank)}" for rank in (1, 2, 3, -1, 0)]
+    assert legend == [f"--c:{themed(rank_colour(rank))}" for rank in (1, 2, 3, -1, 0)]
 
 
 def test_gallery_of_texts(make_run, tmp_path):
-    run = make_run(queries=3, neighbours=2, points=5, steps=0, classes=("a", "b", "c"))
+    run = make_run(queries=3, neighbours=2, points=5, steps=0, classes=("a", "b", "c"), old=True)
     gallery = replace(
         run.evaluation.gallery,
         queries=np.array(["how?", "why?", "when?"]),
@@ -407,7 +440,7 @@ def test_gallery_of_texts(make_run, tmp_path):
     )
     run = replace(run, evaluation=replace(run.evaluation, gallery=gallery))
     parsed = load(write_report([run], tmp_path / "report.html"))
-    method = parsed.section("method-1")
+    method = parsed.section("neighbours")
     asked = [fold for fold in parsed.find("details", method) if "?" in fold["text"]]
     cells = [[cell["text"] for cell in parsed.find("td", fold)] for fold in asked]
     assert [parsed.find("summary", fold)[0]["text"] for fold in asked] == [
@@ -447,12 +480,12 @@ def test_gallery_keeps_to_its_budget(make_run):
 
 
 def test_queries_left_out_are_counted(make_run, tmp_path, monkeypatch):
-    run = make_run(queries=10, points=5, steps=0)
+    run = make_run(queries=10, points=5, steps=0, old=True)
     parsed = load(write_report([run], tmp_path / "report.html"))
-    assert "of 10 queries" not in parsed.section("method-1")["text"]
+    assert "of 10 queries" not in parsed.section("neighbours")["text"]
     monkeypatch.setattr("rince.reports.page._GALLERY_CHARACTERS", 1)
     parsed = load(write_report([run], tmp_path / "report.html"))
-    assert "1 of 10 queries" in parsed.section("method-1")["text"]
+    assert "1 of 10 queries" in parsed.section("neighbours")["text"]
     assert len(parsed.find("div", class_="strip")) == 1
 
 
@@ -474,12 +507,15 @@ def test_large_runs_stay_small(make_run, tmp_path):
     path = write_report(runs, tmp_path / "report.html")
     assert path.stat().st_size < MAX_BYTES == 3_000_000
     parsed = load(path)
-    assert len(parsed.find("img")) == 4 * 9 + 4
+    assert len(parsed.find("svg")) == 4 * (1 + 1 + 1 + 4) + 1 + 4  # the given ranks are the same
     assert len(parsed.find("div", class_="strip")) >= 4
 
 
 def test_detail_goes_before_the_limit_does(make_run, tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (200, 32, 32, 3)).astype(np.uint8)
     run = make_run(steps=0, queries=1, outliers=())
+    thumbnails = replace(run.evaluation.map_2d, thumbnails=noise)
+    run = replace(run, evaluation=replace(run.evaluation, map_2d=thumbnails))
     path = write_report([run], tmp_path / "report.html")
     full = path.stat().st_size
 
@@ -487,11 +523,11 @@ def test_detail_goes_before_the_limit_does(make_run, tmp_path, monkeypatch):
         monkeypatch.setattr("rince.reports.page.MAX_BYTES", limit)
         return load(write_report([run], path))
 
-    assert len(shrunk(full).find("img")) == 5
+    assert len(shrunk(full).find("svg")) == 4
     assert path.stat().st_size < full
-    assert not shrunk(25_000).find("img")
-    assert path.stat().st_size < 25_000
-    assert "Numbers only" in load(path).section("method-1")["text"]
+    assert not shrunk(40_000).find("svg")
+    assert path.stat().st_size < 40_000
+    assert "Numbers only" in load(path).section("results")["text"]
     with pytest.warns(RinceWarning, match=r"\d MB"):
         shrunk(10)
 
@@ -540,3 +576,229 @@ def test_refusals(make_run, tmp_path):
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+def test_failures_by_class_and_by_pair(make_run, tmp_path):
+    """Accuracies over all runs of a method, and the pairs with the most severe ones first."""
+    one = Confusion(*np.array([[0, 0, 6, 1], [0, 1, 3, 2], [0, 2, 1, 0], [1, 1, 9, 1]]).T)
+    two = Confusion(*np.array([[0, 0, 8, 1], [0, 2, 2, 0], [1, 1, 5, 1], [1, 0, 4, 2]]).T)
+    runs = [
+        make_run("a", seed=seed, classes=("cat", "<dog>", "car"), points=5, steps=0, outliers=())
+        for seed in (0, 1)
+    ]
+    runs = [
+        replace(run, evaluation=replace(run.evaluation, confusion=confusion))
+        for run, confusion in zip(runs, (one, two), strict=True)
+    ]
+    right = replace(one, query=np.array([0, 1]), nearest=np.array([0, 1]))
+    right = replace(right, count=np.array([1, 2]), rank=np.array([1, 1]))
+    none = replace(runs[0].evaluation.worst_queries, queries=np.zeros(0, np.int64))
+    perfect = replace(runs[0].evaluation, confusion=right, worst_queries=none)
+    others = [
+        replace(runs[0], label="perfect", evaluation=perfect),
+        make_run("old", old=True, points=5, steps=0, outliers=(), classes=("cat", "<dog>", "car")),
+    ]
+    parsed = load(write_report([*runs, *others], tmp_path / "report.html"))
+    section = parsed.section("failures")
+    (table,) = parsed.find("table", section, class_="classes")
+    cells = {name: [e["text"] for e in row] for name, row in parsed.rows(table).items()}
+    # Of the class cat 6 of 10 and 8 of 10; the least accurate class first.
+    assert cells == {"cat": ["70.0", "100.0", "10"], "<dog>": ["77.8", "100.0", "9"]}
+    assert list(cells) == ["cat", "<dog>"]
+    (table,) = parsed.find("table", section, class_="confused")
+    shown = [
+        [e["text"].strip() for tag in ("th", "td") for e in parsed.find(tag, row)]
+        for row in parsed.find("tr", table)[1:]
+    ]
+    assert shown == [
+        ["cat", "car", "negative", "15.0 %"],
+        ["<dog>", "cat", "rank 2", "22.2 %"],
+        ["cat", "<dog>", "rank 2", "15.0 %"],
+    ]
+    assert "Every nearest neighbour is of the class of its query" in section["text"]
+    assert "perfect: the nearest neighbour of every query is of rank 1" in section["text"]
+    assert "old: not stored" in section["text"]
+    assert "a (2 runs): " not in section["text"]
+    of_first = [card for card in parsed.cards("failures") if "of a-0" in card]
+    assert [card.startswith("a (2 runs)") for card in of_first] == [True]
+
+
+def test_map_points_have_their_class_their_place_and_their_thumbnail(make_run, tmp_path):
+    """Point i in the order of the page is shown by the i-th tile of the sheet."""
+    count = 70
+    greys = np.linspace(10, 250, count).astype(np.uint8)
+    angle = np.linspace(0, 6, count)
+    xy = np.stack([np.cos(angle), 0.5 * np.sin(angle)], axis=1)
+    fine = np.arange(count) % 3
+    pictures = np.broadcast_to(greys[:, None, None, None], (count, 8, 8, 1)).copy()
+    run = make_run(classes=("a", "b", "c"), steps=0, outliers=())
+    points = Map2D(xy, fine, fine // 2, pictures)
+    named = replace(run.evaluation, map_2d=points, groups=("group 0", "group 1"))
+    parsed = load(write_report([replace(run, evaluation=named)], tmp_path / "report.html"))
+    (map_2d,) = parsed.find("svg", class_="map")
+    (sheet,) = parsed.find("img", id=map_2d["attrs"]["data-sheet"])
+    body = sheet["attrs"]["src"].partition(",")[2]
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(body))).convert("L"))
+    width, height = map(int, map_2d["attrs"]["data-tile"].split())
+    columns = int(map_2d["attrs"]["data-columns"])
+    assert picture.shape == (-(-count // columns) * height, columns * width)
+    found = []
+    for path in parsed.find("path", map_2d):
+        for x, y in re.findall(r"M(\d+) (\d+)h0", path["attrs"]["d"]):
+            found.append((int(x), int(y), path["attrs"]["data-class"], path["attrs"]["data-group"]))
+    assert len(found) == count
+    top = max(y for _, y, *_ in found)
+    assert map_2d["attrs"]["viewbox"] == f"0 0 1000 {top + 20}"
+    scale = 960 / (xy[:, 0].max() - xy[:, 0].min())
+    shown = []
+    for i, (x, y, name, group) in enumerate(found):
+        row, column = divmod(i, columns)
+        tile = picture[row * height : (row + 1) * height, column * width : (column + 1) * width]
+        item = int(np.abs(greys.astype(int) - tile.mean()).argmin())
+        shown.append(item)
+        assert name == "abc"[fine[item]]
+        assert group == f"group {fine[item] // 2}"
+        assert abs(x - 20 - scale * (xy[item, 0] - xy[:, 0].min())) <= 2
+        assert abs(y - 20 - scale * (xy[:, 1].max() - xy[item, 1])) <= 2
+    assert sorted(shown) == list(range(count))
+
+
+def test_texts_stand_beside_the_points_of_a_map(make_run, tmp_path):
+    run = make_run(steps=0, points=6, outliers=())
+    texts = np.array([f"text {i} <b>" for i in range(6)])
+    points = replace(run.evaluation.map_2d, thumbnails=texts)
+    run = replace(run, evaluation=replace(run.evaluation, map_2d=points))
+    (map_2d,) = load(write_report([run], tmp_path / "report.html")).find("svg", class_="map")
+    assert sorted(json.loads(map_2d["attrs"]["data-texts"])) == sorted(texts)
+
+
+def test_cells_of_the_class_matrix_hold_their_values(make_run, tmp_path):
+    run = make_run(steps=0, points=5, outliers=())
+    shown = run.evaluation.class_similarity
+    order = np.array([3, 1, 2, 0, 4, 5, 6, 7, 8, 9])
+    learned = shown.learned.copy()
+    learned[2, 5] = np.nan
+    shown = replace(shown, order=order, learned=learned)
+    run = replace(run, evaluation=replace(run.evaluation, class_similarity=shown))
+    parsed = load(write_report([run], tmp_path / "report.html"))
+    first, second = (
+        json.loads(e["attrs"]["data-cells"])
+        for e in parsed.find("div")
+        if "data-cells" in e["attrs"]
+    )
+    assert first["names"] == second["names"] == [run.evaluation.classes[i] for i in order]
+    assert first["ranks"] == second["ranks"] == shown.given.ravel().tolist()
+    assert second["cosines"] is None
+    for value, cosine in zip(first["cosines"], learned.ravel().tolist(), strict=True):
+        assert value is None if np.isnan(cosine) else abs(value - 100 * cosine) <= 0.51
+    # Names are on the axes too.
+    (svg,) = parsed.find("svg", parsed.section("classes"))[:1]
+    labels = [e["text"] for e in parsed.find("text", svg)]
+    assert labels.count("bus") == labels.count("cat <wild> & \N{HORIZONTAL ELLIPSIS}") == 2
+
+
+def test_of_more_classes_than_fit_the_page_holds_the_names(make_run, tmp_path):
+    names = [f"class number {i}" for i in range(101)]
+    run = make_run(steps=0, points=5, outliers=(), classes=names)
+    parsed = load(write_report([run], tmp_path / "report.html"))
+    (cells, _) = (
+        json.loads(e["attrs"]["data-cells"])
+        for e in parsed.find("div")
+        if "data-cells" in e["attrs"]
+    )
+    assert cells == {"names": names, "cosines": None, "ranks": None}
+    assert "class number 17" in parsed.section("classes")["text"]
+
+
+def test_rows_and_cards_say_what_they_were_measured_on_where_it_differs(make_run, tmp_path):
+    runs = [make_run(label, points=5, outliers=(), steps=0) for label in "abc"]
+    infos = ({"data": "birds", "test_images": 7}, {"data": "birds", "test_images": 8}, {})
+    runs = [
+        replace(run, evaluation=replace(run.evaluation, info=info))
+        for run, info in zip(runs, infos, strict=True)
+    ]
+    parsed = load(write_report(runs, tmp_path / "report.html"))
+    named = ["a birds, 7 test items", "b birds, 8 test items", "c"]
+    assert list(parsed.result_rows()) == named
+    assert parsed.cards("similarities") == named
+    assert (
+        "NOTE: the runs were measured with different numbers of test items: 7, 8"
+        in (parsed.section("results")["text"])
+    )
+    alike = load(write_report([runs[0], runs[2]], tmp_path / "report.html"))
+    assert list(alike.result_rows()) == ["a", "c"]
+
+
+def test_results_are_cut_into_tables_that_fit_between_groups_of_columns(make_run, tmp_path):
+    run = make_run(points=5, steps=0, outliers=[f"set {i}" for i in range(6)])
+    parsed = load(write_report([run], tmp_path / "report.html"))
+    tables = parsed.find("table", class_="results")
+    sizes = [len(next(iter(parsed.rows(table).values()))) for table in tables]
+    assert max(sizes) <= 17
+    comparison = comparison_rows([run])
+    assert sum(sizes) == len(comparison.columns)
+    groups = [e["text"] for t in tables for e in parsed.find("th", t, scope="colgroup")]
+    assert groups == list(dict.fromkeys(c.group for c in comparison.columns))
+    for table in tables:  # a click on a heading finds its column
+        places = [int(e["attrs"]["data-column"]) for e in parsed.find("button", table)]
+        assert places == list(range(len(places)))
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_a_browser_sorts_and_shows_what_is_under_the_pointer(make_run, tmp_path):
+    runs = [make_run(f"run {i}", seed=i, quality=q) for i, q in enumerate((0.5, 0.9, 0.7))]
+    missing = {k: v for k, v in runs[0].evaluation.metrics.items() if k != "probe/fine"}
+    runs.append(make_run("none", metrics=missing))
+    html = write_report(runs, tmp_path / "report.html").read_text(encoding="utf-8")
+    probe = """<script>{
+    const out = [];
+    const rows = () => [...document.querySelector(".results").tBodies[0].rows]
+      .map((row) => row.cells[0].textContent.trim()).join();
+    const button = document.querySelectorAll(".results button")[1];
+    for (let i = 0; i < 2; i++) { button.click(); out.push(rows()); }
+    const point = (element, x, y) => {
+      const box = element.getBoundingClientRect();
+      element.dispatchEvent(new PointerEvent("pointermove",
+        { clientX: box.left + x * box.width, clientY: box.top + y * box.height }));
+      const tip = document.getElementById("tip");
+      out.push(tip.hidden ? "hidden" : [...tip.querySelectorAll("div")].map((e) => e.textContent));
+    };
+    const map = document.querySelector("svg.map"), path = map.querySelector("path");
+    const [, x, y] = path.getAttribute("d").match(/M([0-9]+) ([0-9]+)/);
+    const height = Number(map.getAttribute("viewBox").split(" ")[3]);
+    point(map, x / 1000, y / height);
+    out.push([path.dataset.class, path.dataset.group]);
+    out.push(document.querySelectorAll("#tip canvas").length);
+    const cells = document.querySelector("[data-cells] svg");
+    const [left, top, right, bottom] = cells.dataset.box.split(" ").map(Number);
+    point(cells, left + 0.35 * (right - left), top + 0.05 * (bottom - top));
+    point(cells, 0.01, 0.01);
+    document.body.textContent = "<<" + JSON.stringify(out) + ">>";
+    }</script></body>"""
+    page = re.sub(r"script-src '[^']*'", "script-src 'unsafe-inline'", html)
+    probe_page = tmp_path / "probe.html"
+    probe_page.write_text(page.replace("</body>", probe), encoding="utf-8")
+    done = subprocess.run(
+        [
+            *["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--dump-dom"],
+            str(probe_page),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    found = json.loads(unescape(re.search(r"&lt;&lt;(.*)&gt;&gt;", done.stdout).group(1)))
+    falling, rising, point, named, thumbnails, cell, outside = found
+    assert falling == "run 1,run 2,run 0,none"
+    assert rising == "run 0,run 2,run 1,none"
+    assert point == named
+    assert thumbnails == 1
+    classes = runs[0].evaluation.classes
+    learned = runs[0].evaluation.class_similarity.learned[0, 3]
+    assert cell == [
+        f"test: {classes[0]}",
+        f"training: {classes[3]}",
+        f"mean cosine {learned:.2f}",
+        "given: negative",
+    ]
+    assert outside == "hidden"

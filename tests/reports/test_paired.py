@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import assume, given
@@ -109,6 +110,7 @@ def test_a_baseline_that_is_not_there_names_the_rows(runs):
 def test_all_three_outputs_show_it(runs, capsys, tmp_path):
     print_table(runs, "supcon")
     page = write_report(runs, tmp_path / "page.html", baseline="supcon").read_text()
+    page = re.sub("</?small>", "", page)
     for text in (capsys.readouterr().out, markdown_table(runs, "supcon"), page):
         assert "+2.1 ± 0.2 better" in text
         assert "cannot be told" in text

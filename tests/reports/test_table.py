@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rince.evaluation.results import format_metric
 from rince.reports.page import write_report
 from rince.reports.run_report import distinct_names
-from rince.reports.table import comparison_rows, format_metric, markdown_table, print_table
+from rince.reports.table import comparison_rows, markdown_table, print_table
 
 AUROC = "ood/cifar10/gaussian/AUROC"
 FPR95 = "ood/cifar10/gaussian/FPR95"

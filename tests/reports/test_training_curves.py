@@ -6,7 +6,7 @@ import numpy as np
 from test_figures import count_near, pixels
 
 from rince.reports.figures import rank_colour
-from rince.reports.training_curves import mean_curve, thin, training_pictures
+from rince.reports.training_curves import mean_curve, thin, training_figures
 
 
 def test_mean_curve_is_of_the_steps_that_all_runs_logged():
@@ -38,16 +38,16 @@ def test_long_curves_are_thinned_before_they_are_averaged():
 
 
 def test_nothing_to_draw():
-    assert training_pictures([]) == training_pictures([{}]) == []
-    assert training_pictures([{"train/loss": [(0, float("nan"))], "lr": [(0, 1.0)]}]) == []
-    assert training_pictures([{"online_knn": [(1250, 0.14)]}]) == []  # a point is no curve
-    assert len(training_pictures([{"online_knn": [(0, 0.1), (1250, 0.14)]}])) == 1
+    assert training_figures([]) == training_figures([{}]) == []
+    assert training_figures([{"train/loss": [(0, float("nan"))], "lr": [(0, 1.0)]}]) == []
+    assert training_figures([{"online_knn": [(1250, 0.14)]}]) == []  # a point is no curve
+    assert len(training_figures([{"online_knn": [(0, 0.1), (1250, 0.14)]}])) == 1
 
 
 def test_a_second_run_gives_a_band(make_run):
     one, two = (dict(make_run(seed=s, quality=q).history) for s, q in ((0, 0.3), (1, 0.9)))
     alone, both = (
-        pixels(dict(training_pictures(runs))["Mean similarity per rank"])
+        pixels(dict(training_figures(runs))["Mean similarity per rank"])
         for runs in ([one], [one, two])
     )
     blend = 0.25  # of the band, over white
@@ -58,16 +58,16 @@ def test_a_second_run_gives_a_band(make_run):
 
 def test_training_panels(make_run):
     history = dict(make_run().history)
-    titles = [title for title, _ in training_pictures([history])]
+    titles = [title for title, _ in training_figures([history])]
     assert len(titles) == 4
-    similarity = dict(training_pictures([history]))["Mean similarity per rank"]
+    similarity = dict(training_figures([history]))["Mean similarity per rank"]
     image = pixels(similarity)
     assert all(count_near(image, rank_colour(rank)) > 100 for rank in (0, 1, 2))
     del history["train/similarity_rank_0"]
-    image = pixels(dict(training_pictures([history]))["Mean similarity per rank"])
+    image = pixels(dict(training_figures([history]))["Mean similarity per rank"])
     assert count_near(image, rank_colour(0)) == 0
     only_knn = {"online_knn": history["online_knn"]}
-    assert [title for title, _ in training_pictures([only_knn])] == titles[3:]
+    assert [title for title, _ in training_figures([only_knn])] == titles[3:]
 
 
 def test_thin_keeps_short_curves_and_averages_long_ones():

@@ -76,6 +76,8 @@ CASES: list[dict[str, object]] = [
     {"objective": "himulcon"},
     {"objective": "fastap"},
     {"objective": "cross-entropy-two-heads", "loss": LossOptions(smoothing=0.2)},
+    {"objective": "rince-and-cross-entropy", "model": ModelOptions(momentum=0.9, queue_size=40)},
+    {"objective": "rince-and-cross-entropy", "loss": LossOptions(cross_entropy_weight=0.3)},
     {"loss": LossOptions("in", "cumulative", (0.2, 0.4))},
     {"model": ModelOptions(momentum=0.9, queue_size=40)},
     {"objective": "infonce", "model": ModelOptions(momentum=0.9, queue_size=40)},

@@ -15,9 +15,10 @@ from rince import Taxonomy
 from rince.core.checks import RinceError, RinceWarning
 from rince.core.input_spec import InputSpec
 from rince.data.kinds import kind_named
+from rince.evaluation import EvaluationOptions
 from rince.losses import supcon_out
 from rince.models.backbones import as_backbone
-from rince.training.checkpoint import load_run, read_checkpoint
+from rince.training.checkpoint import load_run, read_checkpoint, trained_encoder
 from rince.training.config import (
     ImageOptions,
     LossOptions,
@@ -25,18 +26,19 @@ from rince.training.config import (
     OptimOptions,
     TrainConfig,
 )
+from rince.training.evaluation import evaluate_run
 from rince.training.folder import read_config
 from rince.training.history import read_history
 from rince.training.module import RankedModule, lr_factor
 from rince.training.objectives import OBJECTIVES, Objective
-from rince.training.run import train
+from rince.training.run import resume, train
 from rince.training.step import Pairs, Step, objective_loss
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_objective_learns(objective: str, image_tree: Path, tmp_path: Path) -> None:
     config = small_config(image_tree, tmp_path, objective=objective, epochs=8)
-    if objective == "cross-entropy-two-heads":
+    if objective in ("cross-entropy-two-heads", "rince-and-cross-entropy"):
         config.optim.lr = 0.02  # two losses on a feature that has no bounds
     folder = train(config, flat_backbone())
     history = read_history(folder)
@@ -55,7 +57,7 @@ def test_every_objective_learns(objective: str, image_tree: Path, tmp_path: Path
     assert history["online_knn"][-1][1] > 0.25  # chance: 4 classes
     for name in ("similarity_rank_0", "similarity_rank_1", "positives_rank_1", "positives_rank_2"):
         assert f"train/{name}" in history
-    assert ("train/loss_rank_2" in history) == (objective == "rince")
+    assert ("train/loss_rank_2" in history) == ("loss.variant" in OBJECTIVES[objective].reads)
     twofold = objective in ("supcon-sum", "supcon-two-heads", "cross-entropy-two-heads")
     assert ("train/loss_coarse" in history) == twofold
     assert {p.name for p in folder.iterdir()} == {
@@ -179,6 +181,48 @@ def test_a_classifier_comes_back_with_its_logits(image_tree: Path, tmp_path: Pat
     torch.testing.assert_close(classifier(features), logits[:, :4])
     other = train(small_config(image_tree, tmp_path, epochs=1), flat_backbone())
     assert load_run(other, flat_backbone()).classifier is None
+
+
+def test_a_classifier_beside_the_projection_head_comes_back(
+    image_tree: Path, tmp_path: Path
+) -> None:
+    """Resumed to the bit; the embedding is that of the projection head alone."""
+    changes: dict[str, Any] = {
+        "objective": "rince-and-cross-entropy",
+        "model": ModelOptions(momentum=0.9, queue_size=40, embedding_dim=8),
+        "checkpoint_every": 1,
+    }
+
+    def stop() -> None:
+        raise RinceError("stopped for the test")
+
+    torch.manual_seed(0)
+    stopping, undisturbed = disturbed(STEPS + 2, stop), disturbed(0, stop)
+    undisturbed.module.load_state_dict(stopping.module.state_dict())
+    whole = train(small_config(image_tree, tmp_path, name="whole", **changes), undisturbed)
+    with pytest.raises(RinceError, match="stopped for the test"):
+        train(small_config(image_tree, tmp_path, name="stopped", **changes), stopping)
+    folder = resume(tmp_path / "stopped", progress=False, backbone=disturbed(0, stop))
+    expected, found = (read_checkpoint(x)["state_dict"] for x in (whole, folder))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+    run = load_run(folder, disturbed(0, stop))
+    assert run.space == "embedding"
+    assert run.head is not None
+    assert run.classifier is not None
+    features = torch.randn(3, 16)
+    assert run.head(features).shape == (3, 8)
+    weight, bias = (found[f"encoder.head.classifier.{name}"] for name in ("weight", "bias"))
+    torch.testing.assert_close(run.classifier(features), features @ weight.T + bias)
+    assert trained_encoder(run).output_dim == 8
+    few = EvaluationOptions(probe_epochs=1, map_points=0)
+    metrics = evaluate_run(folder, backbone=disturbed(0, stop), options=few, device="cpu").metrics
+    assert {"classifier/fine", "retrieval/fine/R@1", "embedding/retrieval/fine/R@1"} <= set(metrics)
+    history = read_history(folder)
+    parts = [history[f"train/loss_{name}"] for name in ("rank_1", "rank_2", "cross_entropy")]
+    total = history["train/loss"][-1][1]
+    assert total == pytest.approx(sum(part[-1][1] for part in parts), rel=1e-5)
 
 
 def test_a_loss_that_blows_up_stops_with_advice(image_tree: Path, tmp_path: Path) -> None:

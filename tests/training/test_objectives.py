@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from rince.losses import himulcon, info_nce, supcon_in, supcon_out
 from rince.losses.metric_learning import fast_ap, hierarchical_triplet
 from rince.training.classifiers import classifier_head
 from rince.training.config import LossOptions
-from rince.training.objectives import OBJECTIVES
+from rince.training.objectives import OBJECTIVES, Objective
 from rince.training.step import Loss, Pairs, Step, objective_loss, rank_statistics
 
 TREE = Taxonomy([("dog", "husky"), ("dog", "malamute"), ("cat", "manx"), ("cat", "siamese")])
@@ -114,6 +115,29 @@ def test_classification_is_cross_entropy_of_both_labels() -> None:
         torch.testing.assert_close(found.total, expected)
         head = classifier_head(OBJECTIVES[objective], 7, TREE)
         assert head.weight.shape == (given.shape[1], 7)
+
+
+@pytest.mark.parametrize("variant", ["in", "out", "out-in"])
+def test_rince_and_cross_entropy_are_their_weighted_sum(
+    variant: Literal["in", "out", "out-in"],
+) -> None:
+    pairs = _pairs(queued=9)
+    query, logits = pairs.query.clone().requires_grad_(), torch.randn(6, 4, requires_grad=True)
+    options = LossOptions(variant, smoothing=0.4, cross_entropy_weight=0.3)
+    given = replace(pairs, query=query)
+    found = contrastive_loss("rince-and-cross-entropy", options, TREE, given, logits)
+    ranked = ranked_info_nce(query, pairs.key, _by_hand(pairs), (0.1, 0.225), variant=variant)
+    own = logits.log_softmax(dim=1)
+    sibling = own[torch.arange(6), pairs.query_labels ^ 1]  # 0 and 1, 2 and 3
+    hard = 0.8 * own[torch.arange(6), pairs.query_labels] + 0.2 * sibling
+    expected = ranked - 0.3 * hard.mean()
+    torch.testing.assert_close(found.total, expected)
+    torch.testing.assert_close(found.parts["loss_cross_entropy"], -hard.mean())
+    gradients = [torch.autograd.grad(x, (query, logits)) for x in (found.total, expected)]
+    for of_found, of_expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(of_found, of_expected)
+    with pytest.raises(ValueError, match="classifier .*classifier_beside"):
+        Objective("both", classifier=True, classifier_beside=True)
 
 
 RAGGED = Taxonomy(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rince.cli.train import parse
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, RinceWarning
 from rince.core.input_spec import InputSpec
 from rince.data.video.clips import VideoClips
 from rince.models.backbones import Backbone, as_backbone
@@ -207,3 +207,9 @@ def test_unlabelled_clips_are_found_by_their_video(tmp_path: Path) -> None:
     assert isinstance(splits.train, VideoClips)
     assert splits.train.labels.unique().tolist() == [0]
     assert splits.train.by_recording().labels.unique().tolist() == [0, 1]
+
+
+def test_a_rank_that_no_two_clips_have_is_said(videos: Path, tmp_path: Path) -> None:
+    near = RankOptions(by="time", near=(30.0,))  # the videos last 6 s
+    with pytest.warns(RinceWarning, match=r"no two training clips have rank 3 \(same video\)"):
+        train(_config(videos, tmp_path, ranks=near, epochs=1))

@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rince.core.checks import import_extra, require
+from rince.core.distributed import gather, process_index, world_size
 from rince.core.pair_ranks import IGNORED, NEGATIVE, DenseRanks
 from rince.losses.definition import Positives, Variant
 from rince.losses.ranked_info_nce import RankedInfoNCE
@@ -51,7 +53,7 @@ class RankedLoss(nn.Module):
     Documents of other queries in the batch are negatives, unless the batch itself says otherwise: a
     document whose text is graded in a query's own row, or that belongs to the same query's text in
     another row, is ignored there. Texts are compared by their tokens. Under several processes each
-    sees the documents of its own batch.
+    sees the documents of its own batch, or with ``gather_across_devices`` of all batches.
 
     Args:
         model: the SentenceTransformer that is trained.
@@ -61,6 +63,10 @@ class RankedLoss(nn.Module):
         variant, positives, validate: as in :func:`rince.ranked_info_nce`.
         micro_batch: number of texts encoded at a time, twice, for batches beyond the memory of the
             device (:func:`rince.cached_encode`); loss and gradient are those of the whole batch.
+        micro_batch_tokens: in place of it, a number of tokens: texts of about one length are
+            encoded together, as many as hold that many with their padding.
+        gather_across_devices: compare the queries with the documents of all processes, however many
+            each has; the gradient reaches them where they were encoded.
 
     Raises:
         ValueError: temperatures that are not one per rank; columns and labels that do not fit; with
@@ -76,17 +82,29 @@ class RankedLoss(nn.Module):
         variant: Variant = "out-in",
         positives: Positives = "exclusive",
         micro_batch: int | None = None,
+        micro_batch_tokens: int | None = None,
+        gather_across_devices: bool = False,
         validate: bool = True,
     ) -> None:
         super().__init__()
         self.num_ranks = len(check_temperatures(temperatures, validate))
         if relevance is not None:
             match_num_ranks(self.num_ranks, relevance.num_ranks)
+        require(
+            micro_batch is None or micro_batch_tokens is None,
+            "micro_batch counts texts and micro_batch_tokens tokens: give one of the two",
+        )
+        require(
+            micro_batch_tokens is None or micro_batch_tokens >= 1,
+            f"micro_batch_tokens must be at least 1, got {micro_batch_tokens}",
+        )
         self.model = model
         self.relevance = relevance
         self.micro_batch = micro_batch
+        self.micro_batch_tokens = micro_batch_tokens
+        self.gather_across_devices = gather_across_devices
         # Tells MatryoshkaLoss that the backward pass encodes again: it then wraps calculate_loss.
-        self.uses_gradient_cache = micro_batch is not None
+        self.uses_gradient_cache = micro_batch is not None or micro_batch_tokens is not None
         self.loss = RankedInfoNCE(
             temperatures, variant=variant, positives=positives, validate=validate
         )
@@ -120,10 +138,12 @@ class RankedLoss(nn.Module):
         columns = [functional.normalize(z, dim=1) for z in reps[0]]
         query, *documents = columns
         own = self._own(len(query), [len(z) for z in documents], labels)
-        ranks = _with_other_rows(own, texts[0], [text for column in texts[1:] for text in column])
-        loss: Tensor = self.loss(
-            query, torch.cat(documents), DenseRanks(ranks.to(query.device), self.num_ranks)
-        )
+        batch = Batch(own, texts[0], [text for column in texts[1:] for text in column])
+        key = torch.cat(documents)
+        if self.gather_across_devices:
+            key, batch = _of_all_processes(key, batch)
+        ranks = _with_other_rows(*batch)[: len(query)]
+        loss: Tensor = self.loss(query, key, DenseRanks(ranks.to(query.device), self.num_ranks))
         if all(z.is_leaf and z.requires_grad for z in reps[0]):
             # The graph stays for temperatures that are learned.
             for z, gradient in zip(
@@ -135,21 +155,37 @@ class RankedLoss(nn.Module):
     def _encode(self, columns: list[Features]) -> list[Tensor]:
         """One (count, D) a column."""
         encoder = _Encoder(self.model)
-        if self.micro_batch is None:
+        if not self.uses_gradient_cache:
             return [encoder(features) for features in columns]
         require(
             not any(isinstance(m, nn.parallel.DistributedDataParallel) for m in encoder.modules()),
             "RankedLoss(micro_batch=...) does not work under DistributedDataParallel, which would "
             "reduce the gradients of every micro-batch: leave micro_batch out there",
         )
-        sizes = [_count(features) for features in columns]
+        rows = [self._micro_batches(features) for features in columns]
         parts = [
-            partial(_rows, features, rows)
-            for features, size in zip(columns, sizes, strict=True)
-            for rows in micro_batches(size, self.micro_batch)
+            partial(_rows, features, some)
+            for features, of_column in zip(columns, rows, strict=True)
+            for some in of_column
         ]
         inputs = [x for features in columns for x in features.values() if isinstance(x, Tensor)]
-        return list(torch.split(encode_parts(encoder, parts, made_from=inputs), sizes))
+        z = encode_parts(encoder, parts, made_from=inputs)
+        places = [torch.cat(of_column).argsort().to(z.device) for of_column in rows]
+        by_column = torch.split(z, [len(x) for x in places])
+        return [x[order] for x, order in zip(by_column, places, strict=True)]
+
+    def _micro_batches(self, features: Features) -> list[Tensor]:
+        """Which rows of a column are encoded together, a part after the other."""
+        if self.micro_batch_tokens is None:
+            everything = torch.arange(_count(features))
+            return [everything[x] for x in micro_batches(len(everything), self.micro_batch or 1)]
+        lengths = _lengths(features).cpu()
+        order, parts = lengths.argsort(descending=True, stable=True), []
+        while len(order):
+            count = max(1, self.micro_batch_tokens // max(1, int(lengths[order[0]])))
+            parts.append(order[:count])
+            order = order[count:]
+        return parts
 
     def _own(self, num_queries: int, columns: list[int], labels: Tensor | None) -> OwnRanks:
         """The ranks of each query's own documents, from labels or from the columns' places."""
@@ -162,7 +198,6 @@ class RankedLoss(nn.Module):
             )
             rank = torch.zeros(num_queries, len(columns), dtype=torch.int8)
             rank[:, : self.num_ranks] = torch.arange(1, self.num_ranks + 1)
-            there = torch.ones_like(rank, dtype=torch.bool)
         else:
             if self.relevance is None:
                 raise ValueError(
@@ -172,19 +207,7 @@ class RankedLoss(nn.Module):
             grades = labels.detach().cpu()
             grades = grades[:, None] if grades.ndim == 1 else grades
             rank = self.relevance.ranks(grades).matrix  # (B, n)
-            there = torch.ones_like(rank, dtype=torch.bool)
-            if len(columns) == 1:  # ragged: documents row by row, NaN pads the rows
-                there = ~grades.isnan() if grades.is_floating_point() else there
-        if len(columns) == 1:
-            row, place = there.nonzero(as_tuple=True)
-        else:
-            place, row = there.T.nonzero(as_tuple=True)  # column by column
-        require(
-            rank.shape[0] == num_queries and len(row) == sum(columns),
-            f"{num_queries} queries and {sum(columns)} documents do not fit a label of shape "
-            f"{tuple(rank.shape)}: it holds a grade for each document of a query; lists of "
-            f"different lengths go through RaggedCollator",
-        )
+        row, place = _places_of(num_queries, columns, rank if labels is None else grades)
         return OwnRanks(row, rank[row, place])
 
     def get_config_dict(self) -> dict[str, Any]:
@@ -195,6 +218,8 @@ class RankedLoss(nn.Module):
             "variant": self.loss.variant,
             "positives": self.loss.positives,
             "micro_batch": self.micro_batch,
+            "micro_batch_tokens": self.micro_batch_tokens,
+            "gather_across_devices": self.gather_across_devices,
         }
 
     @property
@@ -215,6 +240,68 @@ class OwnRanks(NamedTuple):
 
     row: Tensor
     rank: Tensor
+
+
+class Batch(NamedTuple):
+    """What is known of a batch beside its embeddings: ranks, texts of queries and of documents."""
+
+    own: OwnRanks
+    queries: list[Any]
+    documents: list[Any]
+
+
+class GradedPairs(nn.Module):
+    """A loss of the library for scored pairs, on graded documents: the nearest baselines.
+
+    Each document with its query is a pair, and the grade is its score. Takes the same data and the
+    same :class:`RaggedCollator` as :class:`RankedLoss` with a label.
+
+    Args:
+        loss: the library's CoSENTLoss, AnglELoss, CosineSimilarityLoss, or another that scores
+            pairs from their embeddings (``compute_loss_from_embeddings``); its model is trained.
+
+    Raises:
+        ValueError: columns and labels that do not fit.
+
+    Example::
+
+        loss = GradedPairs(sentence_transformers.sentence_transformer.losses.CoSENTLoss(model))
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        require(
+            hasattr(loss, "compute_loss_from_embeddings"),
+            f"{type(loss).__name__} does not score pairs by their embeddings, as CoSENTLoss does",
+        )
+        self.loss = loss
+
+    @property
+    def model(self) -> nn.Module:
+        """What the trainer wraps."""
+        model: Any = self.loss.model
+        assert isinstance(model, nn.Module)
+        return model
+
+    @model.setter
+    def model(self, model: nn.Module) -> None:
+        self.loss.model = model
+
+    def forward(self, sentence_features: Iterable[Features], labels: Tensor) -> Tensor:
+        query, *documents = map(_Encoder(self.model), map(dict, sentence_features))
+        row, place = _places_of(len(query), [len(z) for z in documents], labels)
+        grades = labels.reshape(len(query), -1)
+        pairs = [query[row.to(query.device)], torch.cat(documents)]
+        known = grades[row.to(labels.device), place.to(labels.device)]
+        kept = ~known.isnan() if known.is_floating_point() else torch.ones_like(known).bool()
+        loss: Tensor = self.loss.compute_loss_from_embeddings(  # type: ignore[operator]
+            [z[kept] for z in pairs], known[kept]
+        )
+        return loss
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """For the model card."""
+        return {"loss": type(self.loss).__name__}
 
 
 class RaggedCollator(_collators.BaseDataCollator):  # type: ignore[misc]
@@ -264,6 +351,32 @@ class RaggedCollator(_collators.BaseDataCollator):  # type: ignore[misc]
             grades, batch_first=True, padding_value=float("nan")
         )
         return batch
+
+
+def _names_the_collator(collate: Any) -> Any:
+    """The library's own error about lists of documents says nothing that helps."""
+
+    @wraps(collate)
+    def call(self: Any, features: list[dict[str, Any]]) -> Any:
+        try:
+            return collate(self, features)
+        except (TypeError, ValueError) as error:
+            lists = [
+                name
+                for name, x in (features[0] if features else {}).items()
+                if isinstance(x, list) and any(isinstance(text, str) for text in x)
+            ]
+            if not lists:
+                raise
+            raise ValueError(
+                f"the column {lists[0]} holds lists of documents: give the trainer "
+                f"data_collator=RaggedCollator(model.preprocess)"
+            ) from error
+
+    return call
+
+
+_collators.BaseDataCollator.__call__ = _names_the_collator(_collators.BaseDataCollator.__call__)
 
 
 def _is_finite(grade: Any) -> bool:
@@ -354,6 +467,50 @@ class _Encoder(nn.Module):
         return z
 
 
+def _places_of(num_queries: int, columns: list[int], label: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) of each document, in the order of the columns: its query's row, its place in the label.
+
+    Args:
+        columns: documents in each column. label: (Q, n), or (Q,).
+    """
+    grades = label.detach().cpu().reshape(len(label), -1)
+    there = torch.ones_like(grades, dtype=torch.bool)
+    if len(columns) == 1:  # ragged: documents row by row, NaN pads the rows
+        there = ~grades.isnan() if grades.is_floating_point() else there
+        row, place = there.nonzero(as_tuple=True)
+    else:
+        place, row = there.T.nonzero(as_tuple=True)  # column by column
+    require(
+        len(label) == num_queries and len(row) == sum(columns),
+        f"{num_queries} queries and {sum(columns)} documents do not fit a label of shape "
+        f"{tuple(grades.shape)}: it holds a grade for each document of a query; lists of "
+        f"different lengths go through RaggedCollator",
+    )
+    return row, place
+
+
+def _of_all_processes(key: Tensor, batch: Batch) -> tuple[Tensor, Batch]:
+    """Documents (N, D) and what is known of them, of all processes, this one's first."""
+    world, here = world_size(), process_index()
+    if world == 1:
+        return key, batch
+    known: list[Any] = [None] * world
+    dist.all_gather_object(known, batch)
+    batches: list[Batch] = [*known[here:], *known[:here]]
+    counts = [len(other.documents) for other in batches]
+    most = max(counts)
+    padded = gather(functional.pad(key, (0, 0, 0, most - len(key))), validate=False)
+    starts = [sum(len(other.queries) for other in batches[:i]) for i in range(world)]
+    rows = [other.own.row + start for other, start in zip(batches, starts, strict=True)]
+    own = OwnRanks(torch.cat(rows), torch.cat([other.own.rank for other in batches]))
+    keys = [z[:count] for z, count in zip(torch.split(padded, most), counts, strict=True)]
+    return torch.cat(keys), Batch(
+        own,
+        [text for other in batches for text in other.queries],
+        [text for other in batches for text in other.documents],
+    )
+
+
 def _with_other_rows(own: OwnRanks, queries: list[Any], documents: list[Any]) -> Tensor:
     """(Q, N): documents of other rows are negatives, or ignored where the batch grades the pair."""
     ranks = torch.full((len(queries), len(documents)), NEGATIVE, dtype=torch.int8)
@@ -392,8 +549,16 @@ def _count(features: Features) -> int:
     return next(len(x) for x in features.values() if isinstance(x, Tensor) and x.ndim > 0)
 
 
-def _rows(features: Features, rows: slice) -> Features:
-    """A micro-batch of a column."""
+def _lengths(features: Features) -> Tensor:
+    """(N,) tokens of each text."""
+    mask = features.get("attention_mask")
+    if not isinstance(mask, Tensor) or mask.ndim != 2:
+        raise ValueError("micro_batch_tokens needs texts with an attention mask: take micro_batch")
+    return mask.sum(dim=1)
+
+
+def _rows(features: Features, rows: Tensor) -> Features:
+    """A micro-batch of a column, without padding behind its longest text."""
     count = _count(features)
     misfits = [
         name
@@ -404,6 +569,15 @@ def _rows(features: Features, rows: slice) -> Features:
         not misfits,
         f"micro_batch needs features with a row a text; these are not: {', '.join(misfits)}",
     )
-    return {
-        name: x[rows] if isinstance(x, Tensor) and x.ndim > 0 else x for name, x in features.items()
+    some = {
+        name: x[rows.to(x.device)] if isinstance(x, Tensor) and x.ndim > 0 else x
+        for name, x in features.items()
     }
+    mask = some.get("attention_mask")
+    if isinstance(mask, Tensor) and mask.ndim == 2:
+        width, real = mask.shape[1], mask.bool().any(dim=0).nonzero()
+        longest = int(real.max()) + 1 if len(real) else width
+        for name, x in some.items():
+            if isinstance(x, Tensor) and x.ndim == 2 and x.shape[1] == width:
+                some[name] = x[:, :longest]
+    return some

@@ -15,6 +15,8 @@ EXAMPLES = """examples:
 
 train, ranks and evaluate refuse such data with the same list, before they do anything else; with
 --skip-unreadable they leave out the images and videos on it. Rows of tables have to be corrected.
+Images that could be read and have not changed since (size and time) are not opened again by any
+verb; to have all read anew, remove ~/.cache/rince/checked.
 """
 
 
@@ -36,11 +38,10 @@ def run(arguments: Sequence[str]) -> None:
     from rince.data.kinds import NAMED, all_items, class_tree
 
     config = data_config(given)
-    if given.data not in NAMED and not config.table.column:
-        tree = class_tree(given.data, config.text.column)
-        if tree is not None:
-            print(f"{given.data}: {tree.num_classes} classes")
-            return
+    tree = None if given.data in NAMED else class_tree(given.data, config)
+    if tree is not None:
+        print(f"{given.data}: {tree.num_classes} classes")
+        return
     problems: list[str] = []
     try:
         parts = all_items(given.data, config)

@@ -17,6 +17,7 @@ def run(arguments: Sequence[str]) -> None:
         epilog="""examples:
   rince compare runs/* -o report.html
   rince compare runs/* --baseline supcon-out      is each better, or can it not be told?
+  rince compare runs/* --csv results.csv          all numbers, for a program
   rince compare runs/* photos.npz --markdown table.md      beside embeddings made elsewhere
 
 What each number means: docs/evaluation.md.
@@ -27,6 +28,13 @@ What each number means: docs/evaluation.md.
     )
     parser.add_argument("-o", "--output", type=str, default="report.html", help="the page")
     parser.add_argument("--markdown", type=str, default=None, help="also write the table here")
+    parser.add_argument(
+        "--csv",
+        type=str,
+        default=None,
+        metavar="FILE",
+        help="also write all metrics and options here, a row a run",
+    )
     parser.add_argument(
         "--baseline",
         metavar="LABEL",
@@ -45,5 +53,6 @@ What each number means: docs/evaluation.md.
         Path(given.output),
         title=given.title,
         markdown=given.markdown,
+        csv=given.csv,
         baseline=given.baseline,
     )

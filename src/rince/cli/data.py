@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from rince.cli.parser import HelpfulParser
-from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
+from rince.data.options import (
+    ImageOptions,
+    TableOptions,
+    TextOptions,
+    VectorOptions,
+    VideoOptions,
+)
 from rince.training.config import TrainConfig
+
+_NOT_READ = {f.name for f in fields(ImageOptions)} - {"bits"}
 
 
 def add_data_options(parser: HelpfulParser) -> None:
@@ -14,6 +23,10 @@ def add_data_options(parser: HelpfulParser) -> None:
     parser.add_class_arguments(VideoOptions, "videos")
     parser.add_class_arguments(TableOptions, "table")
     parser.add_class_arguments(TextOptions, "text", skip={"layers", "max_tokens"})
+    parser.add_class_arguments(ImageOptions, "images", skip=_NOT_READ)
+    parser.add_argument(
+        "--labels", type=str, default=None, help="table of labels of stored features"
+    )
     parser.add_argument(
         "--data_root", type=str, default=None, help="where the relative paths of a table begin"
     )
@@ -23,8 +36,14 @@ def data_config(given: Any, *, skip_unreadable: bool = False) -> TrainConfig:
     """What the data are loaded by; images are read one at a time, not kept."""
     return TrainConfig(
         given.data,
-        images=ImageOptions(cache=False, root=given.data_root, skip_unreadable=skip_unreadable),
+        images=ImageOptions(
+            cache=False,
+            root=given.data_root,
+            skip_unreadable=skip_unreadable,
+            bits=given.images.bits,
+        ),
         videos=VideoOptions(**given.videos.as_dict()),
         table=TableOptions(**given.table.as_dict()),
         text=TextOptions(**given.text.as_dict()),
+        vectors=VectorOptions(labels=given.labels),
     )

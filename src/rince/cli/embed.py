@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.cli.parser import HelpfulParser, add_skip_unreadable, add_space, with_underscores
+from rince.cli.parser import (
+    HelpfulParser,
+    add_skip_unreadable,
+    add_space,
+    add_table,
+    with_underscores,
+)
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz
@@ -14,6 +21,7 @@ EXAMPLES = """examples:
   rince search one.jpg --gallery embeddings.npz --run runs/latest
   rince embed runs/on-videos videos/                    one vector per clip
   rince embed runs/on-texts questions.csv               one vector per text
+  rince embed --backbone timm/resnet50 photos/ -o features.npz   of a pretrained backbone
   torchrun --nproc-per-node 8 -m rince embed runs/latest photos/   several GPUs
 
 in Python:
@@ -29,12 +37,13 @@ def run(arguments: Sequence[str]) -> None:
     """Embed all images or videos of a folder, or the texts of a file, and write them to a file."""
     parser = HelpfulParser(
         prog="rince embed",
+        aliases={"--text.column": "--table.column"},
         description="Embed any images, videos or texts, whichever the network was trained on, by a "
         "trained run or an export; labels are not needed. One vector of length 1 per image, "
         "text, or clip of a video.",
         epilog=EXAMPLES,
     )
-    parser.add_argument("run", help="folder of a run, or of an export")
+    parser.add_argument("run", help="folder of a run, or of an export; or as --backbone")
     parser.add_argument(
         "data",
         help="folder of images or videos, whatever its structure; a video; or texts: a .csv or "
@@ -51,30 +60,49 @@ def run(arguments: Sequence[str]) -> None:
         help="images, clips or texts encoded at a time; lower it if memory runs out",
     )
     add_skip_unreadable(parser)
-    parser.add_argument(
-        "--text.column",
-        dest="column",
-        default=None,
-        help="column of the texts (default: as at the training, of an export: text)",
+    add_table(
+        parser,
+        "column of the texts (default: as at the training, of an export: text), or of the paths",
     )
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    given = parser.parse_args(with_underscores(arguments))
+    parser.add_argument(
+        "--backbone",
+        default=argparse.SUPPRESS,
+        metavar="NAME",
+        help="in place of a run: a pretrained backbone, torchvision/NAME, timm/NAME or hf/NAME (of "
+        "Hugging Face, or a folder), fed as its library says",
+    )
+    given = parser.parse_args(_with_backbone_first(with_underscores(arguments)))
 
     from rince.core.checks import require
     from rince.core.devices import known_device
     from rince.core.shared_work import parts_in
     from rince.evaluation.embeddings import require_writable, save_embeddings
+    from rince.models.encoders import Encoder
+    from rince.models.layouts import library_encoder
+    from rince.models.options import is_library_name
     from rince.training.encoders import embed_data, load_encoder
 
     output = Path(given.output)
     require(given.batch_size >= 1, f"--batch_size must be at least 1, got {given.batch_size}")
     require_writable(output)
     device = known_device(given.device)
-    encoder = load_encoder(Path(given.run), given.space)
+    encoder: Encoder
+    if is_library_name(given.run):
+        require(given.space != "embedding", "only a run has an embedding: leave out --space")
+        encoder = library_encoder(given.run)
+    else:
+        encoder = load_encoder(Path(given.run), given.space)
     started = time.perf_counter()
     with parts_in(output.with_name(output.name + ".parts")):
         embeddings = embed_data(
-            encoder, given.data, given.column, device, given.batch_size, skip=given.skip_unreadable
+            encoder,
+            given.data,
+            given.column,
+            given.encoding,
+            device,
+            given.batch_size,
+            skip=given.skip_unreadable,
         )
         save_embeddings(embeddings, output)
     size, seconds = embeddings.vectors.shape[1], time.perf_counter() - started
@@ -82,6 +110,25 @@ def run(arguments: Sequence[str]) -> None:
     print(
         f"{output}: {len(embeddings)} {encoder.noun} in {size} dimensions, "
         f"{space} ({seconds:.1f} s)\n"
-        f"next: rince search QUERY --gallery {output} --run {given.run}"
-        + ("" if given.space is None else f" --space {given.space}")
+        + (
+            f"next: rince train {output} --labels FILE"
+            if is_library_name(given.run)
+            else f"next: rince search QUERY --gallery {output} --run {given.run}"
+            + ("" if given.space is None else f" --space {given.space}")
+        )
     )
+
+
+def _with_backbone_first(arguments: list[str]) -> list[str]:
+    """``--backbone NAME DATA`` means ``NAME DATA``.
+
+    Example:
+        >>> _with_backbone_first(["photos/", "--backbone", "timm/x", "-o", "a.npz"])
+        ['timm/x', 'photos/', '-o', 'a.npz']
+    """
+    for i, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--backbone" and (equals or arguments[i + 1 :]):
+            rest = arguments[i + 1 :] if equals else arguments[i + 2 :]
+            return [value if equals else arguments[i + 1], *arguments[:i], *rest]
+    return arguments

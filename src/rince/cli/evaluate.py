@@ -7,7 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rince.cli.parser import HelpfulParser, add_skip_unreadable, with_underscores
+from rince.cli.parser import HelpfulParser, add_skip_unreadable, add_table, with_underscores
+from rince.core.files import VECTOR_SUFFIXES
 from rince.core.tables import TABLE_SUFFIXES
 from rince.evaluation.options import EvaluationOptions
 
@@ -57,8 +58,9 @@ def run(arguments: Sequence[str]) -> None:
         "--labels",
         type=str,
         default=None,
-        help="of embeddings: a table with columns of labels from coarse to fine, and optional "
-        "path, split, is_query, is_gallery, sequence",
+        help="of embeddings, also those of --data: a table with columns of labels from coarse to "
+        "fine, and optional path, split, is_query, is_gallery, sequence (default: arrays in the "
+        "file itself, or the table of the same name beside it)",
     )
     parser.add_argument(
         "--levels",
@@ -77,12 +79,10 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--data", type=str, default=None, help="evaluate on these data in place of the run's own"
     )
-    parser.add_argument(
-        "--table.column",
-        dest="column",
-        default=None,
-        help="column of the texts or paths in the tables of --ood, --test and --data (default: as "
-        "at the training)",
+    add_table(
+        parser,
+        "column of the texts or paths in the tables of --ood, --test and --data (default: as at "
+        "the training)",
     )
     parser.add_argument(
         "--splits",
@@ -117,7 +117,8 @@ def run(arguments: Sequence[str]) -> None:
     from rince.core.checks import require, warn
     from rince.core.devices import known_device
     from rince.core.shared_work import parts_in
-    from rince.evaluation.elsewhere import VECTOR_SUFFIXES, evaluate_embeddings, results_folder
+    from rince.core.tables import read_as
+    from rince.evaluation.elsewhere import evaluate_embeddings, results_folder
     from rince.models.exported import EXPORT_FILE
     from rince.training.evaluation import evaluate_run, not_measured
     from rince.training.folder import CHECKPOINT_FILE, is_evaluated
@@ -133,17 +134,20 @@ def run(arguments: Sequence[str]) -> None:
             continue
         done.add(folder)
         if folder.suffix in VECTOR_SUFFIXES and not folder.is_dir():
-            require(given.labels is not None, f"{name} holds embeddings: give their --labels FILE")
             require(
                 not (outliers or tests or given.data),
                 f"--ood, --test and --data are for runs, and {name} holds embeddings",
             )
             levels = None if given.levels is None else given.levels.split(",")
-            found = evaluate_embeddings(folder, given.labels, levels=levels, options=options)
+            with read_as(given.encoding):
+                found = evaluate_embeddings(folder, given.labels, levels=levels, options=options)
             _say(results_folder(folder), found, given.verbose)
             evaluated.append(folder)
             continue
-        require(given.labels is None, f"--labels is for files of embeddings, but {name} is a run")
+        require(
+            given.labels is None or given.data is not None,
+            f"--labels is for files of embeddings, but {name} is a run, which needs --data with it",
+        )
         holds_one = any((folder / file).is_file() for file in (CHECKPOINT_FILE, EXPORT_FILE))
         if len(given.runs) > 1 and folder.exists() and not holds_one:
             warn(f"left out: {name} holds no checkpoint ({CHECKPOINT_FILE}), so it is no run yet")
@@ -163,6 +167,8 @@ def run(arguments: Sequence[str]) -> None:
                 data=given.data,
                 data_root=given.data_root,
                 column=given.column,
+                labels=given.labels,
+                encoding=given.encoding,
                 splits_folder=given.splits,
                 split=given.split,
                 skip_unreadable=given.skip_unreadable,
@@ -171,7 +177,7 @@ def run(arguments: Sequence[str]) -> None:
         _say(folder, evaluation, given.verbose)
         evaluated.append(folder)
     if evaluated:
-        from rince.reports.compare import read_run
+        from rince.reports.reading import read_run
         from rince.reports.table import print_table
 
         print()

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from rince._version import __version__
 from rince.cli.parser import HelpfulParser, add_space, with_underscores
-from rince.models.options import LAYOUTS
+from rince.models.options import LAYOUTS, is_library_name
 
 if TYPE_CHECKING:
     from rince.models.exported import ImageEncoder
     from rince.models.options import Space
 
-LIBRARIES = ("torchvision", "timm")
 EXAMPLES = """examples:
   rince export runs/latest                       writes runs/latest/export/
   rince export runs/latest -o husky-net --space backbone   the features, elsewhere
@@ -22,6 +21,7 @@ EXAMPLES = """examples:
   rince export last.pth --layout supcontrast -o theirs     a network that another tool trained
   rince export torchvision/resnet18 -o resnet18            one with its library's weights
   rince evaluate theirs --data photos/           measures any of them on your data
+  rince export runs/latest/export --push me/huskies        to the Hugging Face Hub, as it lies there
 
 what it writes of a run on images or videos:
   model.safetensors  the weights
@@ -51,7 +51,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "run",
         help="folder of a run; a checkpoint of another tool, with --layout; torchvision/NAME or "
-        "timm/NAME",
+        "timm/NAME; with --push also an export",
     )
     parser.add_argument(
         "-o",
@@ -90,17 +90,31 @@ def run(arguments: Sequence[str]) -> None:
     )
     add_space(parser)
     parser.add_argument("--no_onnx", action="store_true", help="leave out the ONNX file")
+    parser.add_argument(
+        "--push",
+        default=None,
+        metavar="USER/NAME",
+        help="also upload it to the Hugging Face Hub (needs pip install 'rince[hub]' and `hf auth "
+        "login`); a new model is private there until you publish it",
+    )
     given = parser.parse_args(with_underscores(arguments))
 
     from rince.core.checks import require
+    from rince.models.encoders import is_export
+    from rince.models.hub import check_push, push
     from rince.reports.export import CARD_FILE, export_run, write_export
 
+    if given.push is not None:
+        check_push(given.push)
+        if is_export(given.run):
+            print(f"pushed: {push(Path(given.run), given.push)}")
+            return
     output = None if given.output is None else Path(given.output)
     of_checkpoint = {n: getattr(given, n) for n in ("backbone", "mean", "std")}
     if given.layout is None:
         unread = [f"--{name}" for name, value in of_checkpoint.items() if value is not None]
         require(not unread, f"{', '.join(unread)}: only with --layout, of a checkpoint")
-    library = given.run.partition("/")[0] in LIBRARIES and not Path(given.run).exists()
+    library = is_library_name(given.run)
     if library or given.layout is not None:
         from rince.models.layouts import library_encoder, read_checkpoint_of
 
@@ -114,7 +128,7 @@ def run(arguments: Sequence[str]) -> None:
         assert output is not None
         card = _foreign_card(given.run, encoder)
         write_export(encoder, output, lambda _: card, onnx=not given.no_onnx)
-        _show(output)
+        _show(output, given.push)
         print(f"next: rince evaluate {output} --data DATA; rince embed {output} DATA")
         return
     require(given.size is None, "--size: a run knows the size of its images")
@@ -124,14 +138,18 @@ def run(arguments: Sequence[str]) -> None:
         space = "embedding"
         print("note: --head is --space embedding now")
     folder = export_run(given.run, output, space=space, onnx=not given.no_onnx)
-    _show(folder)
+    _show(folder, given.push)
     print(f"next: fill in the licence in {folder / CARD_FILE}; rince embed {folder} DATA")
 
 
-def _show(folder: Path) -> None:
+def _show(folder: Path, name: str | None) -> None:
     print(f"export: {folder}")
     for file in sorted(path for path in folder.iterdir() if path.is_file()):
         print(f"  {file.name:36}{file.stat().st_size / 1e6:8.2f} MB")
+    if name is not None:
+        from rince.models.hub import push
+
+        print(f"pushed: {push(folder, name)}")
 
 
 def _foreign_card(source: str, encoder: ImageEncoder) -> str:
@@ -139,6 +157,7 @@ def _foreign_card(source: str, encoder: ImageEncoder) -> str:
     from rince.data.kinds import kind_named
 
     return (
+        f"---\n{kind_named(encoder.noun).card}\n---\n\n"
         f"# {Path(source).name}\n\nA {encoder.backbone} that was trained elsewhere, taken from "
         f"`{source}` by rince {__version__}; licence and training data are those of its source.\n\n"
         f"{kind_named(encoder.noun).usage(encoder)}\n"

@@ -19,6 +19,7 @@ VERBS = {
     "check": "read all of a data set once, and list what cannot be used",
     "table": "write a table of a folder's images or videos, to edit and train on",
     "train": "train an encoder with ranked positives (RINCE), or a baseline",
+    "tune": "search the settings that trade fine against coarse, on a held-out part of train",
     "evaluate": "evaluate a run: linear probe, kNN, retrieval, rank order, out-of-distribution",
     "compare": "put runs side by side: a table here, and one HTML page",
     "export": "take a network out of its run: safetensors, ONNX, a model card",

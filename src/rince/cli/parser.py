@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, get_args, get_origin
 
 from rince.core.checks import import_extra
-from rince.core.options import expected, near_words, without_none
+from rince.core.options import as_meant_number, expected, near_words, without_none
 from rince.models.options import Space
 
 jsonargparse = import_extra("jsonargparse", "train")
@@ -68,7 +68,7 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         given: list[str] = []
-        for argument in sys.argv[1:] if args is None else args:
+        for argument in self._listed(sys.argv[1:] if args is None else args):
             name, equals, value = argument.partition("=")
             if name.startswith("--"):
                 name = self._aliases.get(name, name)
@@ -78,14 +78,39 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
             given.append(argument)
         return super().parse_args(given, *rest, **options)
 
+    def _listed(self, args: Sequence[str]) -> list[str]:
+        """``--option a b`` is ``--option a,b`` where a list is expected, and nothing else may
+        follow."""
+        joined: list[str] = []
+        option = ""
+        for argument in args:
+            if argument.startswith("--"):
+                option = "" if "=" in argument else self._aliases.get(argument, argument)
+            elif not joined[-1:] or joined[-1].startswith("--") or not self._takes_list(option):
+                pass
+            elif all(action.option_strings for action in self._actions):
+                joined[-1] += f",{argument}"
+                continue
+            joined.append(argument)
+        return joined
+
+    def _hint(self, option: str) -> Any:
+        action = next((a for a in self._actions if option in a.option_strings), None)
+        hint, _ = without_none(getattr(action, "_typehint", None) or getattr(action, "type", None))
+        return hint
+
+    def _takes_list(self, option: str) -> bool:
+        return get_origin(self._hint(option)) is tuple
+
     def _as_typed(self, option: str, value: str) -> str:
         """A value as jsonargparse takes it: None is null, ``a,b`` a list where one is expected."""
         if value == "None":
             return "null"
-        action = next((a for a in self._actions if option in a.option_strings), None)
-        hint, _ = without_none(getattr(action, "_typehint", None))
-        plain = get_origin(hint) is tuple and value not in ("null", "~") and value[:1] != "["
-        return f"[{value}]" if plain else value
+        hint = self._hint(option)
+        if hint is int or get_args(hint)[:1] == (int,):  # 2.0 and 1e3 are whole numbers
+            value = re.sub(r"[^\[\],\s\"]+", _whole, value)
+        plain = value not in ("null", "~") and value[:1] != "["
+        return f"[{value}]" if plain and self._takes_list(option) else value
 
     def format_help(self) -> str:
         for action in self._actions:  # --loss FILE and the like: --config does it for all
@@ -133,6 +158,11 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
         sys.exit(2)
 
 
+def _whole(written: re.Match[str]) -> str:
+    meant = as_meant_number(int, written[0])
+    return str(meant) if isinstance(meant, int) else written[0]
+
+
 def add_space(parser: HelpfulParser) -> None:
     """``--space``, the same for all verbs that compare items."""
     parser.add_argument(
@@ -151,6 +181,21 @@ def add_skip_unreadable(parser: HelpfulParser) -> None:
         "--skip_unreadable",
         action="store_true",
         help="leave out images and videos that cannot be read, outliers too, with a warning",
+    )
+
+
+def add_table(parser: HelpfulParser, column: str) -> None:
+    """``--table.column`` and ``--table.encoding``, the same for all verbs that only look at data.
+
+    ``column``: of what, and its default.
+    """
+    parser.add_argument("--table.column", dest="column", default=None, help=column)
+    parser.add_argument(
+        "--table.encoding",
+        dest="encoding",
+        default=None,
+        help="of tables and files of text, such as cp1252 (default: UTF-8, or what a byte order "
+        "mark says)",
     )
 
 

@@ -71,13 +71,13 @@ def run(arguments: Sequence[str]) -> None:
         _describe_time(given, config)
         return
 
+    from rince.core.tables import read_as
     from rince.data.kinds import all_items, class_tree
 
-    # A column of items is named, so it is no table of classes.
-    taxonomy = None if given.table.column else class_tree(given.data, given.text.column)
-    counts = None
+    data = data_config(given, skip_unreadable=given.skip_unreadable)
+    taxonomy, counts = class_tree(given.data, data), None
     if taxonomy is None:
-        parts = all_items(given.data, data_config(given, skip_unreadable=given.skip_unreadable))
+        parts = all_items(given.data, data)
         train, which = parts[0], "training " if parts[1:] else ""
         taxonomy = train.taxonomy
         counts = train.labels.bincount(minlength=taxonomy.num_classes)
@@ -88,7 +88,8 @@ def run(arguments: Sequence[str]) -> None:
     else:
         from rince.training.ranks import class_scores, ranks_by_rule
 
-        scores = class_scores(config, taxonomy.classes)
+        with read_as(given.table.encoding):
+            scores = class_scores(config, taxonomy.classes)
         if given.save_scores:
             scores.to_csv(given.save_scores)
         tree = taxonomy if taxonomy.num_ranks > 1 else None

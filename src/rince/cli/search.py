@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from rince.cli.parser import HelpfulParser, add_skip_unreadable, add_space, with_underscores
+from rince.cli.parser import (
+    HelpfulParser,
+    add_skip_unreadable,
+    add_space,
+    add_table,
+    with_underscores,
+)
+from rince.core.tables import as_number
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/ -o photos.npz         once
@@ -23,6 +30,7 @@ def run(arguments: Sequence[str]) -> None:
     """Print what is most similar to each query in a gallery."""
     parser = HelpfulParser(
         prog="rince search",
+        aliases={"--text.column": "--table.column"},
         description="Find the images, clips or texts of a gallery that are most similar to one or "
         "more queries, by the cosine of their embeddings (1: the same direction).",
         epilog=EXAMPLES,
@@ -43,9 +51,7 @@ def run(arguments: Sequence[str]) -> None:
     add_space(parser)
     add_skip_unreadable(parser)
     parser.add_argument("-k", "--top_k", type=int, default=10, help="number of results per query")
-    parser.add_argument(
-        "--text.column", dest="column", default=None, help="column of the gallery's texts"
-    )
+    add_table(parser, "column of the gallery's texts or paths, where it is a table")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
     given = parser.parse_args(with_underscores(arguments))
 
@@ -68,7 +74,7 @@ def run(arguments: Sequence[str]) -> None:
         encoder, given.queries, device=device, on_unreadable="skip" if skip else "error"
     )
     if kept is None:
-        kept = embed_data(encoder, given.gallery, given.column, device, skip=skip)
+        kept = embed_data(encoder, given.gallery, given.column, given.encoding, device, skip=skip)
     gallery = kept
     if queries.model != gallery.model:
         raise RinceError(
@@ -120,7 +126,7 @@ def _clip(name: str) -> str | None:
     """``FILE@SECONDS`` as embeddings are named; None: it is no clip."""
     file, _, seconds = name.rpartition("@")
     try:
-        return f"{file}@{float(seconds):.3f}"
+        return f"{file}@{as_number(seconds):.3f}"
     except ValueError:
         return None
 

@@ -16,6 +16,7 @@ HEIC_SUFFIXES = (".heic", ".heif")
 _READS_HEIC = False
 with contextlib.suppress(ModuleNotFoundError):  # of a finder that refuses
     _READS_HEIC = importlib.util.find_spec("pillow_heif") is not None  # the extra heic
+VECTOR_SUFFIXES = (".npz", ".npy", ".parquet")
 IMAGE_SUFFIXES = frozenset(
     (
         *(HEIC_SUFFIXES if _READS_HEIC else ()),

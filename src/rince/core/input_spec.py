@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 # In checkpoints and exports; texts have 0 channels there. A kind of a user's own adds "input".
 _KEYS = ("in_channels", "image_size", "frames")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes an input of S x S pixels, as weights from a library were trained.
+
+    Args:
+        mean, std: C numbers each, of pixels in [0, 1].
+        resize: pixels that the shorter side is scaled to before the central S x S are cut out.
+        interpolation: bilinear, bicubic or nearest; antialiased.
+        squash: scale to ``resize`` x ``resize``, whatever the proportions.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int
+    interpolation: str = "bilinear"
+    squash: bool = False
 
 
 @dataclass(frozen=True)
@@ -21,7 +39,10 @@ class InputSpec:
             of tokens.
         dtype: name of the dtype that the network takes.
         bits: that are used in image files of 16 bits which do not say so themselves; None: there
-            were none at the training. Two specs that differ in it take the same inputs.
+            were none at the training.
+        preprocessing: of pictures; None: rince's own, which scales the shorter side to S.
+
+    Two specs that differ in bits or preprocessing alone are equal.
 
     Example:
         >>> spec = InputSpec.clips(channels=3, frames=8, size=64)
@@ -35,11 +56,18 @@ class InputSpec:
     shape: tuple[int | None, ...]
     dtype: str = "float32"
     bits: int | None = field(default=None, compare=False)
+    preprocessing: Preprocessing | None = field(default=None, compare=False)
 
     @classmethod
-    def images(cls, channels: int = 3, size: int = 32, bits: int | None = None) -> InputSpec:
+    def images(
+        cls,
+        channels: int = 3,
+        size: int = 32,
+        bits: int | None = None,
+        preprocessing: Preprocessing | None = None,
+    ) -> InputSpec:
         """Square images: 3 (RGB) or 1 (grey) channels, ``size`` pixels a side."""
-        return cls("images", (channels, size, size), bits=bits)
+        return cls("images", (channels, size, size), bits=bits, preprocessing=preprocessing)
 
     @classmethod
     def clips(cls, channels: int = 3, frames: int = 8, size: int = 64) -> InputSpec:
@@ -58,8 +86,8 @@ class InputSpec:
 
     @property
     def size(self) -> int:
-        """Pixels of the side S; 0 of texts."""
-        return self.shape[-1] or 0
+        """Pixels of the side S; 0 of texts and vectors."""
+        return (self.shape[-1] or 0) if len(self.shape) > 1 else 0
 
     @property
     def frames(self) -> int | None:
@@ -92,6 +120,8 @@ class InputSpec:
         )
         if self.bits is not None:
             plain["bits"] = self.bits
+        if self.preprocessing is not None:
+            plain["preprocessing"] = asdict(self.preprocessing)
         if self == _by_keys(plain):
             return plain
         own = {"noun": self.noun, "shape": list(self.shape), "dtype": self.dtype}
@@ -115,5 +145,9 @@ def _by_keys(stored: Mapping[str, Any]) -> InputSpec:
     if channels == 0:
         return InputSpec.texts()
     if frames is None:
-        return InputSpec.images(channels, size, stored.get("bits"))
+        given = stored.get("preprocessing")
+        if given is not None:  # lists, as JSON has them
+            numbers = {name: tuple(map(float, given[name])) for name in ("mean", "std")}
+            given = Preprocessing(**{**given, **numbers})
+        return InputSpec.images(channels, size, stored.get("bits"), given)
     return InputSpec.clips(channels, frames, size)

@@ -104,7 +104,10 @@ def expected(kind: Any, metadata: Mapping[str, Any] | None = None) -> str:
         return f"one of {', '.join(map(str, get_args(kind)))}"
     if get_origin(kind) is tuple:
         some = " of one or more" if metadata.get("shortest") else " of"
-        of_text = get_args(kind)[0] is str
+        inner = get_args(kind)[0]
+        if get_origin(inner) is Literal:
+            return f"a list of {', '.join(get_args(inner))}"
+        of_text = inner is str
         return f"a list{some} {'texts, as [a, b]' if of_text else f'numbers{limits}, as [1, 2]'}"
     return _KINDS.get(kind, "a group of options") + limits
 
@@ -188,11 +191,16 @@ def _meant(kind: Any, value: Any) -> Any:
         return str(value)
     if kind is bool and isinstance(value, str) and value.lower() in _TRUE + _FALSE:
         return value.lower() in _TRUE
-    return _number(kind, value) if kind in (int, float) and isinstance(value, str | Real) else value
+    return (
+        as_meant_number(kind, value)
+        if kind in (int, float) and isinstance(value, str | Real)
+        else value
+    )
 
 
-def _number(kind: type, given: Any) -> Any:
-    """An int where all digits are given, else a float; what is no number, as it is."""
+def as_meant_number(kind: type, given: Any) -> Any:
+    """An int where all digits are given, or a whole number is wanted and meant (2.0, 1e3); else a
+    float; what is no number, as it is."""
     text = str(given).strip()
     try:
         number = int(text) if text.lstrip("+-").isdigit() else float(given)

@@ -19,6 +19,7 @@ from rince.core.labels import integers
 NEGATIVE = 0
 IGNORED = -1
 ALL = slice(None)
+_SHOWN = 12  # queries and keys, where ranks are printed
 
 _INTEGER_DTYPES = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 
@@ -44,6 +45,19 @@ class PairRanks(Protocol):
     def tile(self, rows: slice, cols: slice) -> Tensor:
         """Ranks of the chosen queries and keys as an int8 matrix (len(rows), len(cols))."""
         ...
+
+
+def pairs_as_text(ranks: PairRanks) -> str:
+    """The kind of the ranks, how many pairs, and those of the first queries and keys."""
+    (rows, columns), top = ranks.shape, ranks.num_ranks
+    corner = slice(_SHOWN)
+    dots = " ..." if columns > _SHOWN else ""
+    lines = (
+        "".join(f"{rank:>4}" for rank in row) + dots for row in ranks.tile(corner, corner).tolist()
+    )
+    of = "ranks not known" if top is None else f"{top} rank{'' if top == 1 else 's'}"
+    title = f"{type(ranks).__name__}: {rows} queries x {columns} keys, {of}"
+    return "\n".join([title, *lines, *([" ..."] if rows > _SHOWN else [])])
 
 
 class PairCodes(NamedTuple):
@@ -88,6 +102,8 @@ class DenseRanks:
         _check_codes(matrix, num_ranks, validate)
         self.matrix = matrix.to(torch.int8)
         self._num_ranks = num_ranks
+
+    __repr__ = pairs_as_text
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -166,6 +182,8 @@ class TableRanks:
             num_ranks = int(table.max())
         self._num_ranks = num_ranks
 
+    __repr__ = pairs_as_text
+
     @property
     def shape(self) -> tuple[int, int]:
         return (self.query_labels.shape[0], self.key_labels.shape[0])
@@ -217,6 +235,8 @@ class IdentityRanks:
         check_pair_labels(self.query_ids, self.key_ids, ignore_self, key_valid)
         self.ignore_self = ignore_self
         self.key_valid = key_valid
+
+    __repr__ = pairs_as_text
 
     @property
     def shape(self) -> tuple[int, int]:

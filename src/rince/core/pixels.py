@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.devices import sent
+from rince.core.input_spec import Preprocessing
 
 # RGB: mean and standard deviation of ImageNet; grey: maps [0, 1] to [-2, 2] whatever the data set.
 # Keyed by the number of channels.
@@ -18,8 +19,13 @@ NORMALISATION: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 
 
-def normalisation(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of pixels in [0, 1], one number per channel."""
+def normalisation(
+    channels: int, preprocessing: Preprocessing | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of pixels in [0, 1], one number per channel; ``preprocessing``
+    has its own."""
+    if preprocessing is not None:
+        return preprocessing.mean, preprocessing.std
     known = " or ".join(map(str, sorted(NORMALISATION)))
     require(channels in NORMALISATION, f"images must have {known} channels, got {channels}")
     return NORMALISATION[channels]

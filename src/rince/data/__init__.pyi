@@ -4,6 +4,7 @@ from .batches import eval_batches as eval_batches
 from .datasets import from_arrays as from_arrays
 from .datasets import from_dataset as from_dataset
 from .datasets import from_texts as from_texts
+from .datasets import from_vectors as from_vectors
 from .image.files import FileImages as FileImages
 from .items import Items as Items
 from .items import Marks as Marks
@@ -17,6 +18,7 @@ from .kinds import register_kind as register_kind
 from .plan import BatchPlan as BatchPlan
 from .sampler import BalancedPlan as BalancedPlan
 from .text.texts import Texts as Texts
+from .vectors import Vectors as Vectors
 from .video.clips import VideoClips as VideoClips
 from .views import BatchAugmentation as BatchAugmentation
 from .views import ViewConfig as ViewConfig

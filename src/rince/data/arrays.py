@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.digests import content_digest, digest
-from rince.core.input_spec import InputSpec
+from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels
 from rince.data.views import BatchAugmentation, ViewConfig, eval_transform, evaluation_pixels
 from rince.ranks.taxonomy import Taxonomy
@@ -28,6 +28,7 @@ class TensorImages(Items):
         source: fingerprint of the files the pixels were read from; "" if from none.
         image_size: side of the squares that a network is fed, pixels; None: the shorter side.
         marks: what a table says of them.
+        preprocessing: how a network is fed them; pixels of its size are only normalised.
         bits: of the files they were read from, see :func:`~rince.data.image.decode.read_image`.
 
     Raises:
@@ -42,6 +43,7 @@ class TensorImages(Items):
     image_size: int | None = None
     marks: Marks | None = None
     bits: int | None = None
+    preprocessing: Preprocessing | None = None
     in_memory = True
 
     def __post_init__(self) -> None:
@@ -67,7 +69,7 @@ class TensorImages(Items):
         size = self.image_size or min(self.pixels.shape[-2:])
         if self.pixels.ndim == 5:
             return InputSpec.clips(self.channels, int(self.pixels.shape[2]), size)
-        return InputSpec.images(self.channels, size, self.bits)
+        return InputSpec.images(self.channels, size, self.bits, self.preprocessing)
 
     def subset(self, indices: Indices) -> TensorImages:
         chosen = torch.as_tensor(indices, dtype=torch.int64)
@@ -92,13 +94,18 @@ class TensorImages(Items):
         return self.pixels[indices]
 
     def fitted(self, rows: slice) -> Tensor:
-        return eval_transform(self.spec.size)(self.pixels[rows])
+        size = self.spec.size
+        done = tuple(self.pixels.shape[-2:]) == (size, size)
+        return eval_transform(size, None if done else self.preprocessing)(self.pixels[rows])
 
     def network_inputs(self, fitted: Tensor) -> Tensor:
-        return evaluation_pixels(fitted)
+        return evaluation_pixels(fitted, self.preprocessing)
+
+    def preprocessed(self, preprocessing: Preprocessing | None) -> TensorImages:
+        return replace(self, preprocessing=preprocessing)
 
     def augmentation(self, config: ViewConfig) -> BatchAugmentation:
-        return BatchAugmentation(self.spec.size, self.channels, config)
+        return BatchAugmentation(self.spec.size, self.channels, config, self.preprocessing)
 
 
 def as_pictures(pixels: Tensor) -> Thumbnails:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rince.core.devices import sent
+from rince.core.input_spec import Preprocessing
 from rince.core.pixels import normalisation
 
 _LUMA = {3: (0.2989, 0.587, 0.114), 1: (1.0,)}  # ITU-R 601-2 with torchvision's rounding
@@ -48,7 +49,12 @@ def resized_crops(pixels: Tensor, box: Tensor, flip: Tensor, image_size: int) ->
     return F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def adjusted_colors(pixels: Tensor, colors: Tensor, grayscale: Tensor) -> Tensor:
+def adjusted_colors(
+    pixels: Tensor,
+    colors: Tensor,
+    grayscale: Tensor,
+    preprocessing: Preprocessing | None = None,
+) -> Tensor:
     """Change every image's colours by its own factors, clamp and normalise.
 
     With L the luma weights and m the image's mean luma, brightness b, contrast c, saturation s
@@ -60,12 +66,15 @@ def adjusted_colors(pixels: Tensor, colors: Tensor, grayscale: Tensor) -> Tensor
         colors: (B, 4) factors of brightness, contrast and saturation (1 = unchanged) and the
             hue shift in turns (0 = unchanged).
         grayscale: (B,) bool.
+        preprocessing: whose mean and std they are normalised with; None: rince's own.
 
     Returns:
         (B, C, H, W), normalised.
     """
     channels = pixels.shape[1]
-    mean, std = (_constant(x, pixels)[:, None, None] for x in normalisation(channels))
+    mean, std = (
+        _constant(x, pixels)[:, None, None] for x in normalisation(channels, preprocessing)
+    )
     luma = _constant(_LUMA[channels], pixels)
     brightness, contrast, saturation, hue = (x[:, None, None] for x in colors.to(pixels).T)
     to_grey = luma.expand(channels, channels)

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.digests import digest
-from rince.core.input_spec import InputSpec
+from rince.core.input_spec import InputSpec, Preprocessing
 from rince.core.labels import as_array
 from rince.data.arrays import TensorImages, as_pictures
 from rince.data.image.decode import picture_pixels
 from rince.data.items import Indices, Items, Thumbnails, checked_labels
 from rince.data.text.texts import Texts
+from rince.data.vectors import Vectors
 from rince.data.views import ViewConfig, eval_transform, evaluation_pixels, image_views, view_pixels
 from rince.ranks.taxonomy import Taxonomy
 
@@ -142,6 +143,39 @@ def from_dataset(
     return DatasetImages(dataset, known, tree, name, image, image_size, channels)
 
 
+def from_vectors(
+    vectors: Any,
+    labels: Any,
+    *,
+    taxonomy: Taxonomy | None = None,
+    names: Sequence[str] = (),
+    dropout: float = 0.3,
+    name: str = "vectors",
+) -> Vectors:
+    """Features that another network made, to train a head on them.
+
+    Args:
+        vectors: (N, D) numbers: an array, a tensor.
+        labels, taxonomy, name: as of :func:`from_arrays`.
+        names: N of the items, if they have any.
+        dropout: share of the numbers of a vector that a view sets to 0, in [0, 1).
+
+    Raises:
+        ValueError: other shapes, values that are not finite, a label that is no class.
+
+    Example:
+        >>> items = from_vectors(np.eye(3), ["ash", "elm", "ash"])
+        >>> items.spec.shape, items.labels.tolist()
+        ((3,), [0, 1, 0])
+    """
+    given = vectors if isinstance(vectors, Tensor) else torch.from_numpy(as_array(vectors).copy())
+    rows = given.detach().float().cpu().contiguous()
+    require(bool(rows.isfinite().all()), "vectors must be finite, but hold NaN or infinity")
+    tree, numbers = labels_in(labels, taxonomy)
+    require(len(names) in (0, len(rows)), f"{len(names)} names were given for {len(rows)} vectors")
+    return Vectors(rows, numbers, tree, name, tuple(map(str, names)), dropout=dropout)
+
+
 def labels_in(labels: Any, taxonomy: Taxonomy | None) -> tuple[Taxonomy, Tensor]:
     """The class tree of some labels, or one that is given, and the (N,) int64 labels in it."""
     array = as_array(labels)
@@ -169,6 +203,7 @@ class DatasetImages(Items):
     image_size: int
     channels: int
     positions: Tensor | None = None
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
         size = len(self.dataset if self.positions is None else self.positions)
@@ -177,7 +212,8 @@ class DatasetImages(Items):
 
     @property
     def spec(self) -> InputSpec:
-        return InputSpec.images(self.channels, self.image_size)
+        how = self.preprocessing
+        return InputSpec.images(self.channels, self.image_size, preprocessing=how)
 
     def __getitem__(self, index: int) -> Tensor:
         """(C, H, W) uint8."""
@@ -216,17 +252,20 @@ class DatasetImages(Items):
         return as_pictures(torch.stack([fit(self[int(i)]) for i in indices]))
 
     def fitted(self, rows: slice) -> Tensor:
-        fit = eval_transform(self.image_size)
+        fit = eval_transform(self.image_size, self.preprocessing)
         return torch.stack([fit(self[i]) for i in range(len(self))[rows]])
 
     def network_inputs(self, fitted: Tensor) -> Tensor:
-        return evaluation_pixels(fitted)
+        return evaluation_pixels(fitted, self.preprocessing)
+
+    def preprocessed(self, preprocessing: Preprocessing | None) -> DatasetImages:
+        return replace(self, preprocessing=preprocessing)
 
     def item_views(self, config: ViewConfig) -> Callable[[Tensor], Tensor]:
         return image_views(self.image_size, self.channels, config)
 
     def view_inputs(self, views: Tensor) -> Tensor:
-        return view_pixels(views)
+        return view_pixels(views, self.preprocessing)
 
 
 def _column(dataset: Any, column: str) -> list[Any]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from rince.core.checks import BadItems, RinceError, require, warn
 from rince.core.digests import content_digest, short_digest
 from rince.core.files import by_suffix, passed_over
-from rince.core.input_spec import InputSpec
+from rince.core.input_spec import InputSpec, Preprocessing
 from rince.core.labels import integers
 from rince.data.views import Augmentation, ViewConfig
 from rince.ranks.taxonomy import Taxonomy
@@ -47,7 +47,7 @@ class Marks:
 
     Args:
         sequence: (N,) int64: items of one burst or one object's photo series, which are never
-            each other's answer; -1: of none.
+            each other's answer, and are held out together; -1: of none.
         is_query, is_gallery: (N,) bool: at evaluation.
         levels: what the levels of the class tree are called, from coarse to fine.
     """
@@ -154,6 +154,11 @@ class Items(ABC):
         object.__setattr__(other, "labels", labels)  # they may be frozen
         return other
 
+    def preprocessed(self, preprocessing: Preprocessing | None) -> Self:
+        """The same, fed to a network as its weights were trained; what are no pictures are fed as
+        ever."""
+        return self
+
     def by_recording(self) -> Self:
         """The same with the numbers of their recordings, from 0 on, as labels.
 
@@ -163,6 +168,26 @@ class Items(ABC):
         require(self.times is not None, f"the times of these {self.noun} are not known")
         assert self.times is not None
         return self.with_labels(torch.unique(self.times[:, 0], return_inverse=True)[1])
+
+    def held_out(self) -> Tensor:
+        """(N,) bool: which items the split rule holds out, of each class its share.
+
+        Items of one sequence stay together, as if they were one item of the class of the first.
+        """
+        sequences = None if self.marks is None else self.marks.own_sequences()
+        own = range(len(self)) if sequences is None else sequences.tolist()
+        together: dict[int, list[int]] = {}
+        chosen: list[int] = []
+        for _, members in _mixed_by_class(self, "split", SPLIT_SEED):
+            firsts = []  # in the order of their hashes, so that others move none of them
+            for i in members:
+                if own[i] not in together:
+                    firsts.append(own[i])
+                together.setdefault(own[i], []).append(i)
+            chosen += held_out(firsts)
+        test = torch.zeros(len(self), dtype=torch.bool)
+        test[[i for sequence in chosen for i in together[sequence]]] = True
+        return test
 
     def content_hashes(self) -> Iterator[bytes]:
         """A digest of each item's content: the same for items that are the same byte for byte.
@@ -276,6 +301,7 @@ def split_folders(folder: Path) -> tuple[Path, Path] | None:
 
 
 _T = TypeVar("_T", bound=Hashable)
+_OR_SEQUENCES = " (of one sequence each)"
 TEST_FRACTION = 0.2  # of each class, where the data have no test of their own
 
 
@@ -298,25 +324,26 @@ def split_by_hash(
 ) -> tuple[AnyItems, AnyItems]:
     """Split every class by the hashes of its items' keys (training, test).
 
+    Items of one sequence stay on one side, as if they were one item of the class of the first.
+
     Args:
-        items: with keys. instead: what a user can give in place of this, for the message.
+        items: to split. instead: what a user can give in place of this, for the message.
     """
-    chosen: list[int] = []
-    single: list[str] = []
-    for label, members in _hashed_by_class(items, "split", SPLIT_SEED):
-        if len(members) < 2:
-            single.append(items.taxonomy.classes[label])
-        chosen += held_out(members)
-    if not chosen:
+    sequences = None if items.marks is None else items.marks.own_sequences()
+    test = items.held_out()
+    if not bool(test.any()):
         raise NothingToHoldOut(
-            f"{items.name}: no class has two members, so none can be held out for the test: give "
-            f"{instead}, or more data",
+            f"{items.name}: no class has two members{_OR_SEQUENCES * (sequences is not None)}, so "
+            f"none can be held out for the test: give {instead}, or more data",
             items,
         )
+    tested = set(items.labels[test].tolist())
+    single = [items.taxonomy.classes[i] for i in sorted(set(items.labels.tolist()) - tested)]
     if single:
-        warn(f"{len(single)} classes have one member and are not tested: {', '.join(single[:5])}")
-    test = torch.zeros(len(items), dtype=torch.bool)
-    test[chosen] = True
+        warn(
+            f"{len(single)} classes have one member{_OR_SEQUENCES * (sequences is not None)} and "
+            f"are not tested: {', '.join(single[:5])}"
+        )
     return items.subset((~test).nonzero()[:, 0]), items.subset(test.nonzero()[:, 0])
 
 
@@ -333,10 +360,7 @@ def at_most(items: AnyItems, per_class: int | None, seed: int) -> AnyItems:
     """At most ``per_class`` items of each class, chosen by the seed, in their old order."""
     if per_class is None:
         return items
-    if items.keys() is None:
-        classes = _shuffled_by_class(items.labels, seed)
-    else:
-        classes = _hashed_by_class(items, "choice", seed)
+    classes = _mixed_by_class(items, "choice", seed)
     return items.subset(sorted(i for _, members in classes for i in members[:per_class]))
 
 
@@ -376,13 +400,15 @@ def report_unreadable(failures: Sequence[RinceError], total: int, what: str, ski
         raise BadItems(f"{len(short)} of {total} {what} cannot be read: {shown}{HINT}{hint}", short)
 
 
-def _hashed_by_class(items: Items, use: str, seed: int) -> list[tuple[int, list[int]]]:
+def _mixed_by_class(items: Items, use: str, seed: int) -> list[tuple[int, list[int]]]:
     """Each label that occurs, with the positions of its items in the order of their hashes.
 
     An item's place among others follows from its key, so those that come or go move no other.
+    Items without keys are in random order.
     """
     keys = items.keys()
-    assert keys is not None
+    if keys is None:
+        return _shuffled_by_class(items.labels, seed)
     members: dict[int, list[tuple[bytes, int]]] = {}
     for index, (key, label) in enumerate(zip(keys, items.labels.tolist(), strict=True)):
         members.setdefault(label, []).append((short_digest(use, seed, key), index))

@@ -8,12 +8,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from rince.core.checks import RinceError
-from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
+from rince.data.options import (
+    ImageOptions,
+    TableOptions,
+    TextOptions,
+    VectorOptions,
+    VideoOptions,
+)
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from rince.core.input_spec import InputSpec
+    from rince.core.input_spec import InputSpec, Preprocessing
     from rince.data.items import Items, Splits
     from rince.models.backbones import Backbone
     from rince.models.encoders import Encoder
@@ -26,6 +32,7 @@ class DataOptions(Protocol):
     videos: VideoOptions
     text: TextOptions
     table: TableOptions
+    vectors: VectorOptions
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Request:
         channels: that files are decoded to, 3 (RGB) or 1 (grey).
         backbone: whose tokens texts are given; None: none.
         skip_unreadable: leave out, with a warning, what cannot be read.
+        preprocessing: how pictures are to be fed to the network; None: as rince's own.
 
     Raises:
         ValueError: an option out of its range.
@@ -51,10 +59,11 @@ class Request:
     channels: int = 3
     backbone: str | None = None
     skip_unreadable: bool = False
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
-        groups = self.options.images, self.options.videos, self.options.text, self.options.table
-        for group in groups:
+        given = self.options
+        for group in (given.images, given.videos, given.text, given.table, given.vectors):
             group.check()
 
     @property
@@ -110,6 +119,8 @@ class Kind:
         build_backbone: (name, spec, options, pretrained) -> a backbone.
         encoder: (trained network, options) -> what is exported and embeds.
         usage: encoder -> how to feed it, in code and in a table: Markdown for a model card.
+        preprocessing: name of a backbone -> size of its pictures and how they are made, as its
+            library says; None: all backbones are fed alike.
         backbone: name of the default backbone. optimizer: the default one.
         files: whether a query of ``rince search`` is a file.
         suffixes: of its files in a folder; None: they are none.
@@ -133,6 +144,7 @@ class Kind:
     )
     encoder: Callable[[TrainedNetwork, DataOptions], Encoder] = field(default=_not_given("encoder"))
     usage: Callable[[Any], str] = field(default=_not_given("usage"))
+    preprocessing: Callable[[str], tuple[int, Preprocessing]] | None = None
     backbone: str = ""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     files: bool = True

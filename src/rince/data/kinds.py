@@ -13,57 +13,64 @@ from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, require
 from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from rince.core.tables import read_table
+from rince.core.tables import composed, read_as, read_table
 from rince.data.image.kind import DIGITS as DIGITS
 from rince.data.image.kind import IMAGES
 from rince.data.image.kind import NAMED as NAMED
 from rince.data.kind import DataOptions, Kind, Request
 from rince.data.kind import TrainedNetwork as TrainedNetwork
 from rince.data.options import ImageOptions
+from rince.data.stored.kind import VECTORS
 from rince.data.table import is_table, item_rows, path_column
 from rince.data.text.kind import TEXTS
 from rince.data.video.kind import CLIPS
 
 if TYPE_CHECKING:
+    from rince.core.input_spec import Preprocessing
     from rince.data.items import Items, Splits
     from rince.models.encoders import Encoder
     from rince.ranks.taxonomy import Taxonomy
 
-KINDS = [TEXTS, CLIPS, IMAGES]
+KINDS = [VECTORS, TEXTS, CLIPS, IMAGES]
 """In the order in which they are asked; images take what no other does."""
 OWN_NOUNS = tuple(kind.noun for kind in KINDS)
 
 
-def kind_of(data: str, by_time: bool = False) -> Kind:
+def kind_of(data: str, by_time: bool = False, encoding: str | None = None) -> Kind:
     """The kind of some data: the first row that recognises them.
 
     Args:
         data: a path, or a name. by_time: ranks are to be made from time.
+        encoding: of tables; None: UTF-8.
 
     Raises:
-        RinceError: a folder that cannot be read.
+        RinceError: a folder or table that cannot be read.
     """
-    return next(kind for kind in KINDS if kind.recognise(data, by_time))
+    with read_as(encoding):
+        return next(kind for kind in KINDS if kind.recognise(data, by_time))
 
 
-def class_tree(data: str, column: str) -> Taxonomy | None:
+def class_tree(data: str, options: DataOptions) -> Taxonomy | None:
     """The class tree of a name, or of a table of classes, not of items: one with a column ``class``
     and neither one of texts, whose name is given, nor one of paths. None: of anything else.
     """
     from rince.ranks.taxonomy import Taxonomy
 
+    if options.table.column:  # of items
+        return None
     if data in NAMED:
         tree: Taxonomy = NAMED[data]()
         return tree
     file = Path(data).expanduser()
-    try:
-        if not is_table(file) or path_column(file, IMAGE_SUFFIXES | VIDEO_SUFFIXES) is not None:
+    with read_as(options.table.encoding):
+        try:
+            if not is_table(file) or path_column(file, IMAGE_SUFFIXES | VIDEO_SUFFIXES) is not None:
+                return None
+            columns = read_table(file, fill_short_rows=True, most=1).columns
+        except RinceError:
             return None
-        columns = read_table(file, fill_short_rows=True, most=1).columns
-    except RinceError:
-        return None
-    of_classes = "class" in columns and column not in columns
-    return Taxonomy.from_csv(file) if of_classes else None
+        of_classes = "class" in columns and composed(options.text.column) not in columns
+        return Taxonomy.from_csv(file) if of_classes else None
 
 
 def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]]]:
@@ -123,6 +130,7 @@ def load_splits(
     channels: int = 3,
     backbone: str | None = None,
     kind: Kind | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Splits:
     """Training and test items of any kind.
 
@@ -132,13 +140,14 @@ def load_splits(
         by_time: ranks are made from time: in a folder of videos and images the videos count.
         channels: that files are decoded to, 3 (RGB) or 1 (grey).
         backbone: whose tokens texts are given; None: none.
+        preprocessing: how pictures are fed to the network; None: as rince's own.
         kind: theirs, if :func:`kind_of` has told it already, which may walk a large folder.
 
     Raises:
         RinceError: data that cannot be found or read.
         ValueError: an option that has no effect on this kind, or a number out of its range.
     """
-    kind = kind or kind_of(data, by_time)
+    kind = kind or kind_of(data, by_time, options.table.encoding)
     for name in kind.unread:
         value = getattr(options.images, name)
         require(
@@ -146,7 +155,9 @@ def load_splits(
             f"images.{name} is for images, but {data} holds {kind.noun}: see {kind.group}.*",
         )
     skip = options.images.skip_unreadable
-    return kind.load(Request(data, options, seed, by_time, channels, backbone, skip))
+    request = Request(data, options, seed, by_time, channels, backbone, skip, preprocessing)
+    with read_as(options.table.encoding):
+        return kind.load(request)
 
 
 def all_items(data: str, options: DataOptions) -> list[Items]:
@@ -162,7 +173,8 @@ def all_items(data: str, options: DataOptions) -> list[Items]:
         if error.items.in_memory:  # nothing is left to be read
             return [error.items]
         skip = options.images.skip_unreadable
-        return [load_test(data, kind_of(data).noun, options, skip_unreadable=skip)]
+        noun = kind_of(data, encoding=options.table.encoding).noun
+        return [load_test(data, noun, options, skip_unreadable=skip)]
     return [splits.train, splits.test]
 
 
@@ -174,23 +186,30 @@ def load_test(
     channels: int = 3,
     skip_unreadable: bool = False,
     backbone: str | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Items:
     """All items of a folder or file, with labels of their own, of any classes.
 
     Of a folder with ``train/`` and ``test/`` (or ``val/``) the latter is taken. ``noun``: the kind
     that a network takes; ``options``: those of the training.
     """
-    require_kind(path, noun, by_time=noun == "clips")
+    require_kind(path, noun, noun == "clips", options.table.encoding)
     request = Request(
-        path, options, channels=channels, backbone=backbone, skip_unreadable=skip_unreadable
+        path,
+        options,
+        channels=channels,
+        backbone=backbone,
+        skip_unreadable=skip_unreadable,
+        preprocessing=preprocessing,
     )
-    return kind_named(noun).load_test(request)
+    with read_as(options.table.encoding):
+        return kind_named(noun).load_test(request)
 
 
-def require_kind(path: str, noun: str, by_time: bool) -> None:
+def require_kind(path: str, noun: str, by_time: bool, encoding: str | None = None) -> None:
     """Refuse data that are not there, or of another kind than a network takes."""
     _require_there(path, noun)
-    found = kind_of(path, by_time).noun
+    found = kind_of(path, by_time, encoding).noun
     if found != noun:
         raise RinceError(
             f"{path} holds no {noun}, which the run was trained on, but {found}: give data of its "
@@ -235,16 +254,23 @@ def load_outliers(
         backbone=backbone,
         skip_unreadable=skip_unreadable,
     )
-    return kind_named(items.noun).load_outliers(request, items)
+    with read_as(options.table.encoding):
+        return kind_named(items.noun).load_outliers(request, items)
 
 
-def embedding_names(encoder: Encoder, data: str, column: str | None = None) -> Sequence[Any]:
+def embedding_names(
+    encoder: Encoder, data: str, column: str | None = None, encoding: str | None = None
+) -> Sequence[Any]:
     """What there is to embed in some data: image files, videos, or the texts themselves.
 
-    ``column``: of the texts in a table; None: as at the training.
+    Args:
+        encoder: of their kind. data: a path.
+        column: of the items in a table; None: of texts as at the training.
+        encoding: of the table, or of lines of texts; None: UTF-8.
     """
     _require_there(data, encoder.noun)
-    return kind_named(encoder.noun).embedding_names(encoder, data, column)
+    with read_as(encoding):
+        return kind_named(encoder.noun).embedding_names(encoder, data, column)
 
 
 def embedding_inputs(

@@ -59,7 +59,10 @@ def pixel_encoder(
     if network.head is not None:
         module = nn.Sequential(OrderedDict(backbone=module, head=network.head)).eval()
         width = (network.embedding_dim or 0) * network.num_heads
-    mean, std = normalisation(network.spec.channels)
+    # Of vectors there is none.
+    spec = network.spec
+    has_pixels = len(spec.shape) > 1
+    mean, std = normalisation(spec.channels, spec.preprocessing) if has_pixels else ((), ())
     return ImageEncoder(
         module=module,
         backbone=network.name,

@@ -95,6 +95,8 @@ class TableOptions(Options):
         empty: what to do about rows without an item or a class: "refuse" all of them in one
             message, "skip" them, call an empty class "unknown", or "fill" empty labels from the
             row above. How many there are is said.
+        encoding: of these and all other files of text that the command reads: cp1252, shift_jis,
+            gb18030; None: UTF-8. A byte order mark says more than this option.
     """
 
     prefix = "table."
@@ -102,6 +104,23 @@ class TableOptions(Options):
     column: str | None = None
     labels: tuple[str, ...] | None = None
     empty: Literal["refuse", "skip", "unknown", "fill"] = "refuse"
+    encoding: str | None = None
+
+
+@dataclass
+class VectorOptions(Options):
+    """Stored features: where their labels are, and how two views of one differ.
+
+    Args:
+        labels: table with a row for each; --labels for short. None: arrays beside the features in
+            their file, or else the table of the same name (photos.csv of photos.npz).
+        dropout: share of the numbers of a vector that a view sets to 0.
+    """
+
+    prefix = "vectors."
+
+    labels: str | None = None
+    dropout: float = limited(0.3, low=0, high=0.95)
 
 
 @dataclass

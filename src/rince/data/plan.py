@@ -9,16 +9,20 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.utils.data import BatchSampler
 
 from rince.core.checks import require
 from rince.core.digests import short_digest
 
 
-class BatchPlan:
+class BatchPlan(BatchSampler):
     """Which images are in which batch: a batch sampler that has no state but the epoch.
 
     The order of an epoch follows from (seed, epoch). Processes take turns in it, so that P
     processes with batches of B together see the batches of one process with P * B.
+
+    It is the ``batch_sampler`` of any DataLoader; a pass to its end makes the next one that of the
+    next epoch.
 
     Args:
         num_samples: N, images of the data set.
@@ -73,12 +77,24 @@ class BatchPlan:
 
     def __iter__(self) -> Iterator[list[int]]:
         """The indices of this process, batch by batch, from ``start_batch`` on."""
+        epoch = self.epoch
         for _, indices in self.take():
             yield indices.tolist()
+        self.epoch = epoch + 1
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next pass."""
         self.epoch = epoch
+
+    def start_at(self, step: int) -> None:
+        """Stand where a training does after ``step`` batches: the next pass is the rest of that
+        epoch, from the batch that comes next. That is all it takes to go on with a training.
+
+        Raises:
+            ValueError: a negative step.
+        """
+        require(step >= 0, f"step must be at least 0, got {step}")
+        self.epoch, self.start_batch = divmod(step, len(self))
 
     def order(self, epoch: int) -> Tensor:
         """(N // world_size,) int64: the images of this process in an epoch."""

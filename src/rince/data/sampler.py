@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.labels import integers, require_no_unknown
 from rince.data.plan import BatchPlan, mixed_seed
 
 # Items x bins up to which bins are filled one by one, a second of work. It stays as it is: a run
@@ -35,16 +38,17 @@ class BalancedPlan(BatchPlan):
     together they have m, and the same classes several times if not.
 
     Args:
-        labels: (N,) int64 in [0, C), the class of each image.
-        superclasses: (C,) int64, the superclass of each class; None takes every class for its own.
+        labels: (N,) integers in [0, C), the class of each image: a tensor, an array, a list.
+        superclasses: (C,) integers, the superclass of each class (of a class tree
+            ``tree.labels_at(2)``); None takes every class for its own.
         batch_size: B, images in a batch of one process; a multiple of m n.
         images_per_class: n, at least 1.
         classes_per_superclass: m, at least 1.
         seed, process_index, world_size: as in :class:`~rince.data.plan.BatchPlan`.
 
     Raises:
-        ValueError: a number out of its range, a batch size that packs do not fill, or fewer
-            images than a batch needs.
+        ValueError: a number out of its range, a batch size that packs do not fill, fewer images
+            than a batch needs, or a label without a superclass.
 
     Example:
         >>> labels = torch.arange(80) % 8  # 8 classes in 4 superclasses
@@ -55,8 +59,8 @@ class BalancedPlan(BatchPlan):
 
     def __init__(
         self,
-        labels: Tensor,
-        superclasses: Tensor | None,
+        labels: Any,
+        superclasses: Any,
         batch_size: int,
         images_per_class: int,
         classes_per_superclass: int = 1,
@@ -65,6 +69,8 @@ class BalancedPlan(BatchPlan):
         process_index: int = 0,
         world_size: int = 1,
     ) -> None:
+        labels = integers(labels).cpu()
+        require_no_unknown(labels[:, None])
         super().__init__(len(labels), batch_size, seed, process_index, world_size)
         for name, value in (
             ("images_per_class", images_per_class),
@@ -83,7 +89,13 @@ class BalancedPlan(BatchPlan):
         groups = torch.unique(labels)
         self._images = positions_by_value(labels)  # of each class that has any
         if superclasses is not None:
-            groups = superclasses[groups]
+            table = integers(superclasses, "superclasses").cpu()
+            require(
+                int(groups[-1]) < len(table),
+                f"superclasses must hold one for each class, but there are {len(table)}, and "
+                f"labels up to {int(groups[-1])}",
+            )
+            groups = table[groups]
         members = [positions.tolist() for positions in positions_by_value(groups)]
         whole = [m for m in members if len(m) >= classes_per_superclass]
         small = [c for m in members if len(m) < classes_per_superclass for c in m]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, chosen_below, passed_over
-from rince.core.tables import TABLE_SUFFIXES, Row, Table, read_table, refuse_rows
+from rince.core.tables import (
+    TABLE_SUFFIXES,
+    Row,
+    Table,
+    as_number,
+    composed,
+    nfc,
+    read_table,
+    refuse_rows,
+)
 
 if TYPE_CHECKING:
     from rince.data.items import AnyItems, Marks
@@ -68,7 +76,7 @@ def read_items(
     file: Path, column: str, labels: Sequence[str] | None, empty: str = "refuse"
 ) -> ItemTable:
     """A table of items; ``labels`` as of :func:`label_columns`, ``empty`` as of the options."""
-    table = read_table(file, "items")
+    table, column = read_table(file, "items"), composed(column)
     if not table.rows:
         raise RinceError(f"{file} holds no item: expected rows with a {column} and its labels")
     if column not in table.columns:
@@ -79,10 +87,10 @@ def read_items(
             f"of classes alone needs a column 'class'",
         )
     levels = label_columns(table, labels, [column], "table.labels")
-    return ItemTable(_without_empty(table, column, levels, empty), column, levels)
+    return ItemTable(without_empty(table, column, levels, empty), column, levels)
 
 
-def _without_empty(table: Table, column: str, levels: Sequence[str], empty: str) -> Table:
+def without_empty(table: Table, column: str, levels: Sequence[str], empty: str) -> Table:
     """Rows without an item or a class are refused, left out or filled."""
     kept, problems, counted = [], [], 0
     above = dict.fromkeys(levels, "")
@@ -126,7 +134,9 @@ def label_columns(
         labels: their names; None: all in the file's order but :data:`KNOWN` and those ``beside``.
         option: that names them, for the message.
     """
-    levels = tuple(_found_columns(table, beside, option) if labels is None else labels)
+    levels = tuple(
+        _found_columns(table, beside, option) if labels is None else map(composed, labels)
+    )
     missing = [repr(name) for name in levels if name not in table.columns]
     if missing or not levels:
         raise RinceError(
@@ -139,13 +149,20 @@ def label_columns(
 
 def _found_columns(table: Table, beside: Collection[str], option: str) -> list[str]:
     """What may be labels, where nobody named them; doubtful ones are said."""
+    found = [c for c in table.columns if c not in (*beside, *KNOWN)]
     indices = [name for name in table.columns if _is_index(name, table)]
+    # Under any name, at either end: where it is not all that could be a label.
+    ends = {table.columns[0], table.columns[-1]} & {*found} - {*indices}
+    indices += [x for x in found if x in ends and len(found) > 1 and _is_running(table.column(x))]
     if indices:
         shown = ", ".join(repr(name) if name else "one without a name" for name in indices)
-        warn(f"{table.file} has running numbers, {shown}, which are left out of the labels")
+        warn(
+            f"{table.file} has running numbers, {shown}, which are left out of the labels: if they "
+            f"are some, name all columns of labels, from coarse to fine ({option})"
+        )
     elif "" in table.columns:
         warn(f"{table.file} has a column without a name, which is left out of the labels")
-    levels = [c for c in table.columns if c and c not in (*beside, *KNOWN, *indices)]
+    levels = [c for c in found if c and c not in indices]
     if wrong := [c for c in levels if c.lower() in KNOWN]:
         raise RinceError(
             f"{table.file}: the column {wrong[0]!r} would be labels: write it "
@@ -165,6 +182,12 @@ def _is_index(name: str, table: Table) -> bool:
     if re.fullmatch(_INDEX_NAMES, name) is None:
         return False
     return table.column(name) == [str(i) for i in range(len(table.rows))]
+
+
+def _is_running(cells: Sequence[str]) -> bool:
+    """Whether these are 0, 1, 2, ... or 1, 2, 3, ..., of three rows or more."""
+    first = int(cells[:1] == ["1"])
+    return len(cells) > 2 and list(cells) == [str(first + i) for i in range(len(cells))]
 
 
 @dataclass(frozen=True)
@@ -233,7 +256,7 @@ class ItemTable:
         Args:
             known: a tree whose classes come first, in their order; others are warned of.
         """
-        from rince.ranks.readers import checked_paths, composed
+        from rince.ranks.readers import checked_paths
         from rince.ranks.taxonomy import Taxonomy
 
         tidy: dict[str, str] = {"": ""}
@@ -302,14 +325,14 @@ class ItemTable:
         for line, cells in self.table.rows:
             ways = ((base, way) for base in bases for way in _ways(cells[self.column], base))
             base, found = next(
-                ((base, file) for base, way in ways if (file := _existing(way, there))),
+                ((base, file) for base, way in ways if (file := existing_file(way, there))),
                 (None, None),
             )
             if base is None or found is None:
                 problems.append(f"line {line}: {cells[self.column]}")
                 continue
             below = found.relative_to(base) if found.is_relative_to(base) else found
-            name = _composed(below.as_posix())  # the same wherever they lie
+            name = nfc(below.as_posix())  # the same wherever they lie
             row = (name, cells.get("start_s", ""), cells.get("end_s", ""))
             if line_of.setdefault(row, line) != line:
                 twice.append(f"line {line}: {name} is in line {line_of[row]} already")
@@ -332,7 +355,7 @@ def listed_files(data: str | Path, suffixes: frozenset[str], column: str | None)
         raise RinceError(f"{data} has no column of paths to files ({', '.join(sorted(suffixes))})")
     table = read_table(file, "items")
     table.require_columns(name)
-    return [str(path) for path in ItemTable(table, name, ()).files()[0]]
+    return [str(path) for path in ItemTable(table, composed(name), ()).files()[0]]
 
 
 def with_further(known: Taxonomy, further: Sequence[tuple[str, ...]], of: int) -> Taxonomy:
@@ -362,7 +385,8 @@ def split_rows(
 
     sides = table.sides()
     if sides is None:
-        return split_by_hash(make(table, None), "a column 'split'")
+        labels = f"the columns of labels, if {table.levels[-1]!r} is none (table.labels)"
+        return split_by_hash(make(table, None), f"a column 'split', or {labels}")
     train = make(table.rows([i for i, test in enumerate(sides) if test is False]), None)
     test = make(table.rows([i for i, test in enumerate(sides) if test is True]), train.taxonomy)
     return train, test
@@ -434,7 +458,7 @@ def seconds(row: Row, name: str) -> float | None:
     if not cell:
         return None
     try:
-        value = float(cell)
+        value = as_number(cell)
     except ValueError:
         value = -1.0
     require(0 <= value < float("inf"), f"{name} must be seconds of at least 0, got {cell!r}")
@@ -457,16 +481,16 @@ def _ways(cell: str, base: Path) -> Iterator[Path]:
         yield base / cell.replace("\\", "/")
 
 
-def _existing(path: Path, there: dict[Path, dict[str, str]]) -> Path | None:
+def existing_file(path: Path, there: dict[Path, dict[str, str]]) -> Path | None:
     """The file as its folders write it: macOS takes accented letters apart."""
     folder = path.parent
     if folder not in there:
         try:
             with os.scandir(_as_written(folder)) as entries:
-                there[folder] = {_composed(x.name): x.path for x in entries if x.is_file()}
+                there[folder] = {nfc(x.name): x.path for x in entries if x.is_file()}
         except OSError:
             there[folder] = {}
-    file = there[folder].get(_composed(path.name))
+    file = there[folder].get(nfc(path.name))
     return None if file is None else Path(file)
 
 
@@ -474,9 +498,5 @@ def _as_written(folder: Path) -> Path:
     if folder.is_dir() or folder == folder.parent:
         return folder
     above = _as_written(folder.parent)
-    names = {_composed(name): name for name in os.listdir(above)}
-    return above / names.get(_composed(folder.name), folder.name)
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+    names = {nfc(name): name for name in os.listdir(above)}
+    return above / names.get(nfc(folder.name), folder.name)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.devices import sent
+from rince.core.input_spec import Preprocessing
 from rince.core.options import Options, limited
 from rince.core.pixels import normalisation, normalised
 from rince.data.crops_and_colors import adjusted_colors, resized_crops
@@ -108,11 +109,13 @@ class BatchAugmentation:
         image_size: side S of the square views, pixels.
         channels: 3 (RGB) or 1 (grey).
         config: strengths and probabilities.
+        preprocessing: whose mean and std the views are normalised with; None: rince's own.
     """
 
     image_size: int
     channels: int = 3
     config: ViewConfig = field(default_factory=ViewConfig)
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
         self.config.check()
@@ -155,7 +158,7 @@ class BatchAugmentation:
             planes = pixels.float().flatten(1, -3)  # (B, C T, H, W)
             cropped = resized_crops(planes, box, flip, self.image_size)
             tall = cropped.view(len(pixels), self.channels, -1, self.image_size)  # (B, C, T S, S)
-            colored = adjusted_colors(tall, colors, grayscale)
+            colored = adjusted_colors(tall, colors, grayscale, self.preprocessing)
             return colored.view(*pixels.shape[:-2], *cropped.shape[-2:])
 
 
@@ -179,17 +182,18 @@ def image_views(
     return transform
 
 
-def view_pixels(views: Tensor) -> Tensor:
+def view_pixels(views: Tensor, preprocessing: Preprocessing | None = None) -> Tensor:
     """Normalise what :func:`image_views` made, as torchvision does, whose numbers differ from those
     of :func:`evaluation_pixels` in the last bit: (B, C, S, S) uint8 -> float32."""
     _check_pixels(views, views.shape[1])
     mean, std = (
-        sent(torch.tensor(x)[:, None, None], views.device) for x in normalisation(views.shape[1])
+        sent(torch.tensor(x)[:, None, None], views.device)
+        for x in normalisation(views.shape[1], preprocessing)
     )
     return views.float().mul_(1 / 255).sub_(mean).div_(std)
 
 
-def evaluation_pixels(pixels: Tensor) -> Tensor:
+def evaluation_pixels(pixels: Tensor, preprocessing: Preprocessing | None = None) -> Tensor:
     """Normalise (B, C, [T,] H, W) uint8 without any augmentation.
 
     Example:
@@ -197,22 +201,33 @@ def evaluation_pixels(pixels: Tensor) -> Tensor:
         [-2.0, 2.0]
     """
     _check_pixels(pixels, pixels.shape[1] if pixels.ndim > 1 else 3)
-    return normalised(pixels, *normalisation(pixels.shape[1]))
+    return normalised(pixels, *normalisation(pixels.shape[1], preprocessing))
 
 
-def eval_transform(image_size: int) -> Callable[[Tensor], Tensor]:
-    """(..., H, W) uint8 -> (..., S, S) uint8: shorter side to ``image_size``, central square."""
+def eval_transform(
+    image_size: int, preprocessing: Preprocessing | None = None
+) -> Callable[[Tensor], Tensor]:
+    """(..., H, W) uint8 -> (..., S, S) uint8: shorter side to ``image_size``, central square; or as
+    the ``preprocessing`` of a library does."""
+    from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional
 
+    how = preprocessing or Preprocessing((), (), image_size)
+    mode = InterpolationMode(how.interpolation)
+
     def transform(pixels: Tensor) -> Tensor:
-        if tuple(pixels.shape[-2:]) == (image_size, image_size):
+        if preprocessing is None and tuple(pixels.shape[-2:]) == (image_size, image_size):
             return pixels
         short = min(pixels.shape[-2:])
-        if max(pixels.shape[-2:]) > _EXTREME * short:  # a strip would be scaled to a huge one
+        if (
+            max(pixels.shape[-2:]) > _EXTREME * short and not how.squash
+        ):  # a strip would be scaled to a huge one
             near = [min(x, _EXTREME * short + x % 2) for x in pixels.shape[-2:]]
             pixels = functional.center_crop(pixels, near)
-        if short != image_size:
-            pixels = functional.resize(pixels, [image_size], antialias=True)
+        if how.squash:
+            pixels = functional.resize(pixels, [how.resize] * 2, mode, antialias=True)
+        elif short != how.resize:
+            pixels = functional.resize(pixels, [how.resize], mode, antialias=True)
         squared: Tensor = functional.center_crop(pixels, [image_size, image_size])
         return squared
 

@@ -8,12 +8,18 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rince.core.checks import import_extra
-from rince.core.pair_ranks import ALL, IGNORED
+from rince.core.pair_ranks import ALL, IGNORED, NEGATIVE
+from rince.data.items import Thumbnails
 from rince.evaluation.context import Context
 from rince.evaluation.levels import coarse_level
-from rince.evaluation.results import Gallery, Map2D, RocCurve, TimeCurve
+from rince.evaluation.results import Confusion, Gallery, Map2D, RocCurve, TimeCurve
 from rince.evaluation.times import similarity_over_time
 from rince.metrics.roc import roc_curve
+
+_MAP_SIDE = 32  # pixels of a thumbnail on the map
+_NONE = np.zeros((0, 1), dtype=np.int64)
+_NO_QUERIES = Gallery(_NONE[:, 0], _NONE, _NONE, _NONE, _NONE[:, 0], _NONE)
+_ROWS = 128  # queries at a time: their similarities to 60,000 items are 30 MB
 
 
 def roc_curves(context: Context) -> dict[tuple[str, str], RocCurve]:
@@ -42,17 +48,33 @@ def feature_map(context: Context) -> Map2D:
     tsne = manifold.TSNE(perplexity=perplexity, init="pca", random_state=options.seed)
     fine = test.labels[chosen]
     coarse = context.taxonomy.labels_at(coarse_level(context.taxonomy))[fine]
-    return Map2D(tsne.fit_transform(features), fine.numpy(), coarse.numpy())
+    items = context.splits.test
+    shown = shrunk(items.thumbnails(chosen, _MAP_SIDE), _MAP_SIDE)
+    return Map2D(tsne.fit_transform(features), fine.numpy(), coarse.numpy(), shown)
 
 
-def nearest_neighbours(context: Context) -> Gallery:
-    """A sample of the test items with the items of the gallery nearest to them."""
+def shrunk(pictures: Thumbnails, side: int) -> Thumbnails:
+    """Pictures (n, H, W, C) whose H is at most about ``side``, by the mean of whole blocks."""
+    block = -(-pictures.shape[1] // side) if pictures.ndim == 4 and len(pictures) else 1
+    if block == 1:
+        return pictures
+    count, height, width, channels = pictures.shape
+    rows, columns = height // block, max(1, width // block)
+    cut = pictures[:, : rows * block, : columns * block]
+    parts = cut.reshape(count, rows, block, columns, -1, channels)
+    small: Thumbnails = parts.mean(axis=(2, 4)).round().astype(np.uint8)
+    return small
+
+
+def nearest_neighbours(context: Context, queries: Tensor | None = None) -> Gallery:
+    """Test items, by default a sample, with the items of the gallery nearest to them."""
     options, test = context.options, context.test
-    gallery, items, pair_ranks = context.ranked
-    queries = _sample(len(test), options.gallery_queries, options.seed)
-    similarity = normalize(test.features[queries], dim=1) @ normalize(gallery.features, dim=1).T
-    ranks = torch.cat([pair_ranks.tile(slice(i, i + 1), ALL) for i in queries.tolist()])  # (Q, G)
-    similarity = similarity.masked_fill(ranks == IGNORED, -torch.inf)
+    gallery, items, _ = context.ranked
+    if queries is None:
+        queries = _sample(len(test), options.gallery_queries, options.seed)
+    keys = normalize(gallery.features, dim=1)
+    blocks = [_similarities(context, slice(i, i + 1), keys) for i in queries.tolist()]
+    similarity, ranks = (torch.cat(parts) for parts in zip(*blocks, strict=True))  # (Q, G)
     count = min(options.gallery_neighbours, int((ranks != IGNORED).sum(dim=1).min()))
     similarities, neighbours = similarity.topk(count, dim=1)  # (Q, n)
     size = context.splits.spec.size
@@ -66,6 +88,38 @@ def nearest_neighbours(context: Context) -> Gallery:
         query_labels=test.labels[queries].numpy(),
         neighbour_labels=gallery.labels[neighbours].numpy(),
     )
+
+
+def failures(context: Context) -> tuple[Gallery, Confusion]:
+    """The worst queries (see :class:`Evaluation`), and what is taken for what."""
+    gallery = context.ranked.gallery
+    keys = normalize(gallery.features, dim=1)
+    blocks = []
+    for start in range(0, len(context.test), _ROWS):
+        similarity, ranks = _similarities(context, slice(start, start + _ROWS), keys)
+        highest, place = similarity.max(dim=1)
+        right = similarity.masked_fill(ranks != 1, -torch.inf).amax(dim=1)
+        blocks.append((place, ranks.gather(1, place[:, None])[:, 0], highest - right))
+    nearest, rank, margin = (torch.cat(parts) for parts in zip(*blocks, strict=True))
+    asked = rank != IGNORED  # of the others every item is ignored
+    wrong = asked & (rank != 1) & margin.isfinite()  # without an item of rank 1 none is better
+    severity = torch.where(rank == NEGATIVE, 127, rank)
+    order = sorted(
+        torch.nonzero(wrong)[:, 0].tolist(), key=lambda i: (-int(severity[i]), -float(margin[i]))
+    )
+    worst = torch.tensor(order[: context.options.gallery_queries], dtype=torch.int64)
+    classes = torch.stack([context.test.labels[asked], gallery.labels[nearest[asked]]])
+    pairs, count = np.unique(classes.numpy(), axis=1, return_counts=True)
+    of_classes = context.taxonomy.table.numpy()[pairs[0], pairs[1]]
+    confusion = Confusion(pairs[0], pairs[1], count, of_classes)
+    return nearest_neighbours(context, worst) if len(worst) else _NO_QUERIES, confusion
+
+
+def _similarities(context: Context, rows: slice, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """(R, G) cosines of test items and the unit-length gallery, -inf if ignored; their ranks."""
+    ranks = context.ranked.ranks.tile(rows, ALL)
+    similarity = normalize(context.test.features[rows], dim=1) @ keys.T
+    return similarity.masked_fill(ranks == IGNORED, -torch.inf), ranks
 
 
 def _sample(total: int, count: int, seed: int) -> Tensor:

@@ -7,25 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from rince.core.checks import RinceError, import_extra, require, warn
-from rince.core.tables import Row, Table, read_table
+from rince.core.checks import require
 from rince.data.items import Marks, Splits
-from rince.data.table import ItemTable, label_columns
-from rince.data.vectors import Vectors
-from rince.evaluation.embeddings import stored_names
+from rince.data.vector_files import LabelledVectors, read_labelled
 from rince.evaluation.evaluate import draw, evaluate_backbone
 from rince.evaluation.open_world import OpenTest, has_positives, warn_unanswered
 from rince.evaluation.options import EvaluationOptions
-from rince.evaluation.results import Array, Evaluation, save_evaluation
+from rince.evaluation.results import Evaluation, save_evaluation
 from rince.evaluation.steps import STEPS, measured
-from rince.ranks.readers import composed, some_names
-
-VECTOR_SUFFIXES = (".npz", ".npy", ".parquet")
-_NAMES = ("path", "text", "name")  # columns that say which item a row is of, the first there
 
 
 def results_folder(file: str | Path) -> Path:
@@ -35,7 +27,7 @@ def results_folder(file: str | Path) -> Path:
 
 def evaluate_embeddings(
     file: str | Path,
-    labels: str | Path,
+    labels: str | Path | None = None,
     *,
     levels: Sequence[str] | None = None,
     options: EvaluationOptions | None = None,
@@ -50,7 +42,8 @@ def evaluate_embeddings(
         file: .npy of (N, D) floats; .npz with ``embeddings`` (or one array) and perhaps ``paths``;
             .parquet with ``embedding`` and perhaps ``path``.
         labels: a table with a row for each of them: in their order; or in any, with a column
-            ``path``, ``text`` or ``name``, where the embeddings have names. Columns of labels from
+            ``path``, ``text`` or ``name``, where the embeddings have names; None: what the file
+            holds beside them, or the table of the same name. Columns of labels from
             coarse to fine, and optional ``split``, ``is_query``, ``is_gallery``, ``sequence``.
         levels: names of the columns of labels, from coarse to fine; None: all others.
         options: how much to do.
@@ -61,11 +54,12 @@ def evaluate_embeddings(
     """
     started = time.perf_counter()
     options, file = options or EvaluationOptions(), Path(file)
-    items, table = _labelled(file, Path(labels), levels)
-    parts = _splits(table, items)
+    labelled = read_labelled(file, labels, levels, option="--levels")
+    parts = _splits(labelled)
     if parts is not None:
         found = evaluate_backbone(nn.Identity(), parts, {}, options=options)
     else:
+        items = labelled.items(labelled.table)
         marks = items.marks or Marks()
         test = OpenTest(items, marks.is_query, marks.is_gallery, marks.own_sequences())
         context = test.context(items.vectors, options)
@@ -86,99 +80,13 @@ def evaluate_embeddings(
     return found
 
 
-def read_vectors(file: Path) -> tuple[Tensor, list[str] | None]:
-    """(N, D) float32, and the names of the items if the file has them."""
-    if not file.is_file():
-        raise RinceError(f"there is no file {file}")
-    try:
-        names, vectors = _read(file)
-    except (RinceError, ImportError):
-        raise
-    except Exception as error:  # of damaged files numpy and pyarrow raise anything
-        raise RinceError(
-            f"{file} is damaged, or holds no embeddings ({type(error).__name__}: {error}): "
-            f"expected (items, dimensions) floats, in a .npz as 'embeddings', in a .parquet as "
-            f"'embedding'"
-        ) from error
-    if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or not vectors.size:
-        raise RinceError(
-            f"{file} holds an array of shape {vectors.shape} and {vectors.dtype}; embeddings are "
-            f"(items, dimensions) floats"
-        )
-    with np.errstate(over="ignore"):
-        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(bad):
-        raise RinceError(
-            f"{file}: {len(bad)} of {len(vectors)} embeddings hold NaN, infinity or values beyond "
-            f"float32, the first is that of item {bad[0]} (from 0)"
-        )
-    if names is not None and len(names) != len(vectors):
-        raise RinceError(f"{file} holds {len(names)} paths for {len(vectors)} embeddings")
-    return torch.from_numpy(vectors), names
-
-
-def _read(file: Path) -> tuple[list[str] | None, Array]:
-    if file.suffix == ".npy":
-        return None, np.load(file, allow_pickle=False)
-    if file.suffix == ".npz":
-        with np.load(file, allow_pickle=False) as stored:
-            matrices = [name for name in stored.files if stored[name].ndim == 2]
-            key = matrices[0] if len(matrices) == 1 else "embeddings"
-            return stored_names(stored), stored[key]
-    table = import_extra("pyarrow.parquet", "parquet").read_table(file)
-    column = table.column("embedding").to_pylist()
-    names = table.column("path").to_pylist() if "path" in table.column_names else None
-    return names, np.array(column)
-
-
-def _labelled(file: Path, labels: Path, levels: Sequence[str] | None) -> tuple[Vectors, ItemTable]:
-    """The vectors with their labels, and the rows of the table in the order of the vectors."""
-    vectors, names = read_vectors(file)
-    table = read_table(labels, "labels")
-    key = next((name for name in _NAMES if name in table.columns), None)
-    if names is not None and key is not None:
-        table = replace(table, rows=_by_name(table, key, names, file))
-    elif len(table.rows) != len(vectors):
-        raise RinceError(
-            f"{labels} has {len(table.rows)} rows, {file} {len(vectors)} embeddings: give a row "
-            f"for each, in their order; or names on both sides (a column path, an array paths)"
-        )
-    rows = ItemTable(table, key or "", label_columns(table, levels, _NAMES, "--levels"))
-    tree, numbers = rows.classes()
-    shown = tuple(names or ())
-    return Vectors(vectors, torch.tensor(numbers), tree, file.stem, shown, rows.marks()), rows
-
-
-def _by_name(table: Table, key: str, names: Sequence[str], file: Path) -> list[Row]:
-    rows: dict[str, Row] = {}
-    for line, cells in table.rows:
-        name = composed(cells[key])
-        if name in rows:
-            raise RinceError(
-                f"{table.file}, line {line}: {name!r} stands in line {rows[name][0]} already"
-            )
-        rows[name] = (line, cells)
-    names = list(map(composed, names))
-    missing = [name for name in names if name not in rows]
-    if missing:
-        raise RinceError(
-            f"{table.file} has no row for {len(missing)} of the {len(names)} items of {file}, "
-            f"such as {some_names(missing)} (column {key})"
-        )
-    if unused := list(rows.keys() - set(names)):
-        warn(
-            f"{len(unused)} of {len(rows)} rows of {table.file} are of no item of {file} and are "
-            f"left out: {some_names(sorted(unused))}"
-        )
-    return [rows[name] for name in names]
-
-
-def _splits(table: ItemTable, items: Vectors) -> Splits | None:
+def _splits(labelled: LabelledVectors) -> Splits | None:
     """By the column split; None if no row is for training."""
+    table = labelled.table
     if "train" not in (table.splits() or ()):
         return None
     sides = table.sides() or []
+    items = labelled.items(table)
     train, test = ([i for i, x in enumerate(sides) if x is side] for side in (False, True))
     parts = Splits(items.subset(train), items.subset(test))
     unseen = ~torch.isin(parts.test.labels, parts.train.labels)

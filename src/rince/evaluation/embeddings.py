@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from rince.core.moved import moved_names
 from rince.core.pair_ranks import ALL
 from rince.core.shared_work import in_parts, parts_folder
 from rince.data.kinds import embedding_inputs
+from rince.data.vector_files import stored_names
 from rince.metrics.arrays import cosine_chunks, unit_features
 from rince.models.encoders import Encoder
 
@@ -243,13 +244,6 @@ def reading(file: Path, writer: str) -> Iterator[None]:
             f"{file} is damaged, or was not written by `{verb}` ({type(error).__name__}: "
             f"{error}): write it again"
         ) from error
-
-
-def stored_names(stored: Mapping[str, Any]) -> list[str] | None:
-    """The names in a .npz file, of earlier versions and other programs too; None: it has none."""
-    if "paths_json" in stored:
-        return list(map(str, json.loads(bytes(stored["paths_json"]))))
-    return list(map(str, stored["paths"])) if "paths" in stored else None
 
 
 def _require_suffix(file: Path) -> None:

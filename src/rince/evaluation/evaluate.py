@@ -16,7 +16,13 @@ from rince.data.arrays import unlabelled
 from rince.data.items import Items, Splits
 from rince.evaluation.class_similarity import class_similarity
 from rince.evaluation.context import Context
-from rince.evaluation.drawings import feature_map, nearest_neighbours, roc_curves, time_curve
+from rince.evaluation.drawings import (
+    failures,
+    feature_map,
+    nearest_neighbours,
+    roc_curves,
+    time_curve,
+)
 from rince.evaluation.features import FeatureSet, features_of, in_spaces
 from rince.evaluation.levels import coarse_level, level_names
 from rince.evaluation.options import EvaluationOptions
@@ -175,6 +181,7 @@ def draw(
     names = level_names(taxonomy, None if marks is None else marks.levels)
     if context.sequences is None:
         between = class_similarity(context.test, context.train, taxonomy, class_ranks)
+    worst, confusion = failures(context)
     return Evaluation(
         metrics=metrics,
         info={
@@ -194,4 +201,6 @@ def draw(
         roc=roc_curves(context),
         time_curve=time_curve(context),
         class_similarity=between,
+        worst_queries=worst,
+        confusion=confusion,
     )

@@ -8,8 +8,9 @@ map, the gallery.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +19,32 @@ import numpy.typing as npt
 
 from rince.core.checks import RinceError
 from rince.core.files import replacing
+from rince.core.notebook import html_table
 from rince.metrics.curves import Histograms as Histograms
 from rince.metrics.curves import RocCurve as RocCurve
 from rince.models.options import Space
 
 RESULTS_FILE = "results.json"
 ARRAYS_FILE = "evaluation.npz"
+SECONDS = "seconds"
+"""In place of a metric: the wall time of the training."""
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Map2D:
-    """A 2-D map of a sample of the test features: ``xy`` (M, 2), class indices, coarse groups."""
+    """A 2-D map of a sample of the test features: ``xy`` (M, 2), class indices, coarse groups.
+
+    Args:
+        thumbnails: (M, H, W, C) uint8 of about 32 pixels, or (M,) strings; None in results of an
+            older rince.
+    """
 
     xy: Array
     fine: Array
     coarse: Array
+    thumbnails: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,22 @@ class ClassSimilarity:
 
 
 @dataclass(frozen=True)
+class Confusion:
+    """Of which class is the nearest neighbour of the queries of each class?
+
+    Args:
+        query, nearest: (P,) int, the two classes of each pair that occurs, equal ones too.
+        count: (P,) int, queries of such a pair.
+        rank: (P,) int, of the two classes in the tree: 1 = the same, 0 = negative.
+    """
+
+    query: Array
+    nearest: Array
+    count: Array
+    rank: Array
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Everything measured on one run.
 
@@ -108,6 +134,9 @@ class Evaluation:
         roc: (outlier set, detector) -> curve.
         time_curve: of clips of videos.
         class_similarity: None for one class, very many, or a run that an older rince evaluated.
+        worst_queries: those whose nearest neighbour is of the worst rank, by the greatest margin
+            over the best item of rank 1; without queries if no neighbour is wrong.
+        confusion: this and ``worst_queries`` are None of a run that an older rince evaluated.
     """
 
     metrics: Mapping[str, float]
@@ -120,6 +149,24 @@ class Evaluation:
     roc: Mapping[tuple[str, str], RocCurve] = field(default_factory=dict)
     time_curve: TimeCurve | None = None
     class_similarity: ClassSimilarity | None = None
+    worst_queries: Gallery | None = None
+    confusion: Confusion | None = None
+
+    def _repr_html_(self) -> str:
+        """Every metric; in a second column those of the embedding."""
+        spaces = {"features": of_space(self.metrics, "backbone")}
+        if embedding := of_space(self.metrics, "embedding"):
+            spaces["embedding"] = embedding
+        levels = self.info.get("levels", {})
+        rows = (
+            (
+                shown_metric(name, levels),
+                *(format_metric(name, of[name]) if name in of else "" for of in spaces.values()),
+            )
+            for name in dict.fromkeys(name for of in spaces.values() for name in of)
+        )
+        caption = f"{self.info.get('data', 'evaluation')}, per cent"
+        return html_table(caption, ("metric", *spaces), rows)
 
 
 _PARTS: dict[str, tuple[str, Any]] = {
@@ -127,6 +174,8 @@ _PARTS: dict[str, tuple[str, Any]] = {
     "gallery": ("gallery", Gallery),
     "time": ("time_curve", TimeCurve),
     "classes": ("class_similarity", ClassSimilarity),
+    "worst": ("worst_queries", Gallery),
+    "confusion": ("confusion", Confusion),
 }
 """Before the names of arrays in the file -> the part of an evaluation that they are."""
 EMBEDDING = "embedding/"
@@ -154,6 +203,27 @@ def shown_metric(name: str, levels: Mapping[str, str]) -> str:
     return "/".join(parts)
 
 
+def format_metric(key: str, value: float) -> str:
+    """A metric as printed: per cent with one decimal; correlations, levels of the tree and seconds
+    as they are.
+
+    >>> format_metric("probe/fine", 0.7825), format_metric("ordering/correlation", -0.5)
+    ('78.2', '-0.500')
+    """
+    factor, digits = scale_of(key, value)
+    # Adding zero turns the "-0.0" of a tiny negative number into "0.0".
+    return f"{round(factor * value, digits) + 0.0:,.{digits}f}"
+
+
+def scale_of(key: str, value: float) -> tuple[float, int]:
+    """(factor, decimals) to print a metric with."""
+    if key == SECONDS:
+        return 1.0, 0 if abs(value) >= 10 else 1
+    if re.search(r"hierarchy/(mistake-severity|distance@\d+)$", key):
+        return 1.0, 2
+    return (1.0, 3) if key.endswith("correlation") else (100.0, 1)
+
+
 def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     """Write ``results.json`` and ``evaluation.npz``; each is replaced whole or not at all.
 
@@ -177,7 +247,8 @@ def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     for place, (name, _) in _PARTS.items():
         drawn = getattr(evaluation, name)
         for array in () if drawn is None else fields(drawn):
-            arrays[f"{place}/{array.name}"] = np.asarray(getattr(drawn, array.name))
+            if (stored := getattr(drawn, array.name)) is not None:
+                arrays[f"{place}/{array.name}"] = np.asarray(stored)
     text = json.dumps(numbers, indent=2, allow_nan=False) + "\n"  # before a file is replaced
     try:
         with replacing(folder / ARRAYS_FILE) as part, part.open("wb") as stream:
@@ -223,7 +294,13 @@ def _evaluation(numbers: Mapping[str, Any], arrays: Mapping[str, Array]) -> Eval
             outliers, _, detector = name.removeprefix("roc/").rpartition("/")
             roc[outliers, detector] = RocCurve(array[0], array[1])
     parts = {
-        name: part_class(*(arrays[f"{place}/{f.name}"][()] for f in fields(part_class)))
+        name: part_class(
+            **{
+                f.name: arrays[f"{place}/{f.name}"][()]
+                for f in fields(part_class)
+                if f.default is MISSING or f"{place}/{f.name}" in arrays
+            }
+        )
         for place, (name, part_class) in _PARTS.items()
         if place in ("map", "gallery") or any(stored.startswith(f"{place}/") for stored in arrays)
     }

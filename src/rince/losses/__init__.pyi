@@ -4,6 +4,8 @@ from .contrastive import supcon_out as supcon_out
 from .definition import RankTerms as RankTerms
 from .hierarchical import himulcon as himulcon
 from .hierarchical import smoothed_targets as smoothed_targets
+from .levels import cross_scale as cross_scale
+from .levels import supcon_siblings as supcon_siblings
 from .metric_learning import fast_ap as fast_ap
 from .metric_learning import hierarchical_triplet as hierarchical_triplet
 from .options import LossOptions as LossOptions
@@ -11,4 +13,6 @@ from .rank_n_contrast import rank_n_contrast as rank_n_contrast
 from .ranked_info_nce import RankedInfoNCE as RankedInfoNCE
 from .ranked_info_nce import ranked_info_nce as ranked_info_nce
 from .ranked_info_nce import ranked_info_nce_with_terms as ranked_info_nce_with_terms
+from .smooth_ap import smooth_ap as smooth_ap
+from .soft_targets import x_clr as x_clr
 from .temperatures import temperature_schedule as temperature_schedule

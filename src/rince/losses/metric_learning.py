@@ -10,8 +10,9 @@ from torch import Tensor
 
 from rince.core.checks import import_extra, require
 from rince.core.labels import integers
-from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
-from rince.losses.common import check_inputs, dtype_of_sums
+from rince.core.pair_ranks import ALL, PairRanks
+from rince.losses.by_query import ranks_and_their_number
+from rince.losses.common import dtype_of_sums
 
 EXTRA = "metric-learning"
 
@@ -58,15 +59,8 @@ def hierarchical_triplet(
     distances: Any = import_extra("pytorch_metric_learning.distances", EXTRA)
     reducers: Any = import_extra("pytorch_metric_learning.reducers", EXTRA)
     require(margin > 0 and math.isfinite(margin), f"margin must be a positive number, got {margin}")
-    source = as_pair_ranks(ranks)
-    check_inputs(query, key, source, validate)
-    highest = source.num_ranks if num_ranks is None else num_ranks
-    if highest is None:
-        raise ValueError(
-            "the number of ranks is not known: give num_ranks, or ranks that know their number, "
-            "such as Taxonomy.ranks(...)"
-        )
-    rank = source.tile(ALL, ALL).to(query.device).long()
+    source, highest = ranks_and_their_number(query, key, ranks, num_ranks, validate)
+    rank = source.tile(ALL, ALL).long()
     level = torch.where(rank == 0, highest + 1, rank)  # (Q, K): higher is less similar, -1 ignored
     total, violated = query.sum() * 0.0, torch.zeros((), device=query.device)
     with torch.autocast(query.device.type, enabled=False):

@@ -22,11 +22,14 @@ class LossOptions(Options):
         positives: "exclusive" takes rank i alone in term i, "cumulative" all ranks up to i.
         temperatures: RINCE, one per rank, rising; None takes (0.1, 0.225, 0.5) up to the number
             of ranks.
-        temperature: of supcon-*, infonce and himulcon.
-        margin: of triplet-hierarchical, on squared distances of unit vectors, for each step of
-            rank.
+        temperature: of supcon-*, infonce, himulcon, x-clr and cross-scale.
+        target_temperature: of x-clr: of the softmax of known similarities, which is its target.
+        step_width: of smooth-ap and smooth-hap: temperature of the sigmoids in place of steps.
+        margin: of triplet-hierarchical, on squared distances of unit vectors, and of cross-scale,
+            on cosines; for each step of rank.
         smoothing: share of a label that cross-entropy spreads over the classes of its superclass,
             itself included (0: none).
+        cross_entropy_weight: of the cross-entropy in rince-and-cross-entropy; RINCE has weight 1.
         matmul_precision: of rince, supcon-* and infonce: "tf32" and "bf16" let a GPU's tensor cores
             round the factors of products, to 10 and 7 bits; sums are float32. None takes bf16 where
             the training's precision is bf16-mixed, else fp32.
@@ -38,8 +41,11 @@ class LossOptions(Options):
     positives: Literal["exclusive", "cumulative"] = "exclusive"
     temperatures: tuple[float, ...] | None = limited(None, above=0, shortest=1)
     temperature: float = limited(0.1, above=0)
+    target_temperature: float = limited(0.1, above=0)
+    step_width: float = limited(0.01, above=0)
     margin: float = limited(0.2, above=0)
     smoothing: float = limited(0.0, low=0, below=1)
+    cross_entropy_weight: float = limited(1.0, above=0)
     matmul_precision: Literal["fp32", "tf32", "bf16"] | None = None
 
     def resolved(self, training: str) -> LossOptions:

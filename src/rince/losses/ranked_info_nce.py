@@ -140,11 +140,35 @@ def ranked_info_nce(
 
 
 class RankedInfoNCE(nn.Module):
-    """:func:`rince.ranked_info_nce` with its options held; see there for their meaning.
+    """RINCE as a module: a contrastive loss that knows that some positives are nearer than others.
+
+    InfoNCE and SupCon know positives and negatives. Here each pair of a query and a key has a
+    rank: 1 = most similar (the same class, say), 2, 3, ... = less and less similar (the same
+    superclass), 0 = negative, -1 = ignored (an item and itself). A query should be nearer to its
+    keys of rank 1 than to those of rank 2, nearer to these than to those of rank 3, and furthest
+    from the negatives. With one rank it is InfoNCE (one positive a query) or SupCon (several).
+
+    Call it with ``(query, key, ranks)``: embeddings (Q, D) and (K, D) of unit length (use
+    ``torch.nn.functional.normalize``), floating point, and (Q, K) integers, or what
+    :meth:`rince.Taxonomy.ranks`, :class:`rince.ScoreRanks` or :class:`rince.TimeRanks` make of
+    labels, scores or times. It gives a scalar of at least float32. :func:`rince.ranked_info_nce`
+    is the same as a function, and has the formula.
 
     Args:
-        temperatures: numbers, or an ``nn.Parameter`` to learn them: then it is one of this
+        temperatures: tau_1 < ... < tau_R, one per rank, positive; a lower one makes its rank
+            stricter. A number for one rank; ``rince.losses.temperature_schedule`` spreads them
+            for more than two. Or an ``nn.Parameter`` to learn them: then it is one of this
             module's parameters, trained, saved and moved with it.
+        variant: "out" pulls every positive of a rank near; "in" asks for one of them, which suits
+            noisy ranks; "out-in" takes "out" for rank 1 and "in" for the others.
+        positives: "exclusive": term i pulls the keys of rank i; "cumulative": those of rank 1 to i.
+        reduction: "mean" over the queries that have something to learn, "sum", or "none", (Q,).
+        engine: how it is computed, with the same numbers: "dense", "streamed", "fused" (a CUDA
+            card) or "auto".
+        block_size: queries per block of the streamed engine; None chooses by the memory.
+        matmul_precision: "fp32", "tf32" or "bf16".
+        validate: check the values too (NaN, lengths, ranks without a temperature), for which a
+            GPU is waited for.
         learn_temperatures: make a parameter of the numbers given.
         min_temperature: learned temperatures are kept from falling below.
 
@@ -156,13 +180,21 @@ class RankedInfoNCE(nn.Module):
             parameter (pass the parameter, or call the function), or not float32.
 
     Example:
+        A step of training on a batch of 8 images of 3 classes, two of them dogs:
+
         >>> import torch, rince
+        >>> tree = rince.Taxonomy.from_dict({"dog": ["husky", "malamute"], "cat": ["manx"]})
+        >>> labels = torch.tensor([0, 0, 1, 1, 2, 2, 0, 1])  # places in tree.classes
+        >>> ranks = tree.ranks(labels, labels, ignore_self=True)
+        >>> ranks.tile(slice(0, 1), slice(None))  # itself, a husky, malamutes, manxes, ...
+        tensor([[-1,  1,  2,  2,  0,  0,  1,  2]], dtype=torch.int8)
         >>> criterion = rince.RankedInfoNCE(temperatures=(0.1, 0.225), variant="out-in")
-        >>> z = torch.nn.functional.normalize(torch.randn(8, 4), dim=1)
-        >>> ranks = rince.Taxonomy.from_dict({"dog": ["husky", "malamute"], "cat": ["manx"]}).ranks(
-        ...     torch.arange(8) % 3, torch.arange(8) % 3, ignore_self=True)
-        >>> criterion(z, z, ranks).shape
-        torch.Size([])
+        >>> encoder = torch.nn.Linear(12, 4)
+        >>> z = torch.nn.functional.normalize(encoder(torch.randn(8, 12)), dim=1)
+        >>> loss = criterion(z, z, ranks)
+        >>> loss.backward()
+        >>> loss.shape, encoder.weight.grad.shape
+        (torch.Size([]), torch.Size([4, 12]))
     """
 
     def __init__(
@@ -194,6 +226,7 @@ class RankedInfoNCE(nn.Module):
         self.validate = validate
 
     def forward(self, query: Tensor, key: Tensor, ranks: PairRanks | Tensor) -> Tensor:
+        """The loss of (Q, D) queries and (K, D) keys of unit length with (Q, K) ranks."""
         if isinstance(self.temperatures, nn.Parameter):
             # As data: a loss that was computed before keeps its graph.
             self.temperatures.data.clamp_(min=self.min_temperature)

@@ -9,26 +9,43 @@ Names:
                               for 28 to 64 pixels (resnet50-3x3 is the paper's for CIFAR-100)
     ``small-resnet3d``        for clips of videos on a CPU: four stages of one block, each a 3x3
                               convolution in space, then 3 in time (16 to 128 channels)
+    ``mlp``, ``linear``, ``identity``  for vectors, which they scale to one length: a linear layer,
+                              batch norm and ReLU to 256 dimensions; a linear layer alone; nothing
     ``torchvision/NAME``      any torchvision classification model, r3d_18, mc3_18 and r2plus1d_18
                               for clips among them
     ``timm/NAME``             any timm model (extra: ``timm``)
+    ``hf/NAME``               a vision model of Hugging Face (DINOv2, ViT, the vision tower of CLIP
+                              or SigLIP), by name or folder (extra: ``hf``)
 """
 
 from __future__ import annotations
 
 import difflib
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rince.core.checks import RinceError, import_extra, require
+from rince.core.hub import hub_or_cache
 from rince.core.input_spec import InputSpec as InputSpec
 
-OWN_NAMES = ("small-resnet", "tiny-resnet", "resnet18-3x3", "resnet50-3x3", "small-resnet3d")
+OF_VECTORS = ("mlp", "linear", "identity")
+OWN_NAMES = (
+    "small-resnet",
+    "tiny-resnet",
+    "resnet18-3x3",
+    "resnet50-3x3",
+    "small-resnet3d",
+    *OF_VECTORS,
+)
+_WIDTH = 256  # of what is made of vectors
 
 
 @dataclass(frozen=True)
@@ -62,17 +79,20 @@ def build_backbone(
         (256, torch.Size([2, 256]))
     """
     spec = spec or _spec_of(old)
-    library, _, model = name.rpartition("/")
-    if library == "timm":
+    library, _, model = name.partition("/")
+    if library == "hf":
+        module = _hugging_face_model(model, pretrained)
+    elif library == "timm":
         module = _timm_model(model, spec.channels, pretrained)
     elif library == "torchvision":
         module = _torchvision_model(model, spec.channels, pretrained)
     else:
         require(
             not pretrained,
-            f"{name} has no pretrained weights: use torchvision/... or timm/..., or train it",
+            f"{name} has no pretrained weights: use torchvision/..., timm/... or hf/..., or train "
+            f"it",
         )
-        module = _own_model(name, spec.channels)
+        module = _of_vectors(name, spec) if name in OF_VECTORS else _own_model(name, spec.channels)
     return as_backbone(module, spec)
 
 
@@ -106,7 +126,7 @@ def as_backbone(module: nn.Module, spec: InputSpec | None = None, **old: int | N
         raise ValueError(
             f"the backbone {type(module).__name__} fails on {spec}: {error}. It must take "
             f"(B, {', '.join(map(str, spec.shape))}); small-resnet3d and torchvision/r3d_18 take "
-            f"clips, the others images"
+            f"clips, {', '.join(OF_VECTORS)} vectors, the others images"
         ) from error
     finally:
         module.train(was_training)
@@ -183,6 +203,22 @@ class SmallResNet3D(nn.Module):
         return self.stages(x).mean(dim=(2, 3, 4))  # type: ignore[no-any-return]  # (B, widths[-1])
 
 
+class OneLength(nn.Module):
+    """(B, D) -> (B, D): vectors of length sqrt(D), whatever theirs was; zeros stay."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return functional.normalize(vectors, dim=1) * math.sqrt(vectors.shape[1])
+
+
+def _of_vectors(name: str, spec: InputSpec) -> nn.Module:
+    parts: list[nn.Module] = [OneLength()]
+    if name != "identity":
+        parts.append(nn.Linear(spec.channels, _WIDTH, bias=name == "linear"))
+    if name == "mlp":
+        parts += [nn.BatchNorm1d(_WIDTH), nn.ReLU()]
+    return nn.Sequential(*parts)
+
+
 class _Block3D(nn.Module):
     def __init__(self, before: int, width: int, stride: tuple[int, int, int]) -> None:
         super().__init__()
@@ -238,7 +274,7 @@ def _own_model(name: str, in_channels: int) -> nn.Module:
     close = difflib.get_close_matches(name, OWN_NAMES, n=1)
     raise ValueError(
         f"unknown backbone {name!r}{f': did you mean {close[0]!r}?' if close else ''}. Known: "
-        f"{', '.join(OWN_NAMES)}, torchvision/NAME, timm/NAME"
+        f"{', '.join(OWN_NAMES)}, torchvision/NAME, timm/NAME, hf/NAME"
     )
 
 
@@ -294,17 +330,85 @@ def _torchvision_model(name: str, in_channels: int, pretrained: bool) -> nn.Modu
 def _timm_model(name: str, in_channels: int, pretrained: bool) -> nn.Module:
     require_known("timm", name)
     timm = import_extra("timm", "timm")
+    options: dict[str, Any] = {"num_classes": 0, "in_chans": in_channels}
+    if not pretrained:
+        made: nn.Module = timm.create_model(name, **options)
+        return made
+    with hub_or_cache() as cache:
+        try:
+            made = timm.create_model(name, pretrained=True, **options)
+        except (OSError, RuntimeError) as error:
+            known = timm.get_pretrained_cfg(name)
+            if known is None or not known.has_weights:
+                raise
+            where = f"{known.hf_hub_id} of huggingface.co (`hf download {known.hf_hub_id}`) into "
+            where += f"{cache}, or the folder that HF_HOME names"
+            raise _no_weights(
+                f"timm/{name}", error, where if known.hf_hub_id else known.url
+            ) from error
+    return made
+
+
+class VisionFeatures(nn.Module):
+    """(B, 3, S, S) -> (B, D): what a vision model of transformers says of a picture as a whole.
+
+    That is its pooled output, of two-tower models projected into the space that they share with
+    texts; of models whose pooler is trained for a task only (ViT) the class token.
+
+    Args:
+        model: a vision model, or one of two towers, of which the one for pictures is kept.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.projection = getattr(model, "visual_projection", None)
+        tower: Any = getattr(model, "vision_model", model)
+        if hasattr(getattr(tower, "pooler", None), "dense"):
+            tower.pooler = None
+        self.model = tower
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        output = self.model(pixel_values=pixels)
+        pooled = output.pooler_output
+        features: Tensor = output.last_hidden_state[:, 0] if pooled is None else pooled.flatten(1)
+        return features if self.projection is None else self.projection(features)
+
+
+def _hugging_face_model(name: str, pretrained: bool) -> nn.Module:
+    transformers = import_extra("transformers", "hf")
     try:
-        module: nn.Module = timm.create_model(
-            name, pretrained=pretrained, num_classes=0, in_chans=in_channels
-        )
-    except (OSError, RuntimeError) as error:
-        known = timm.get_pretrained_cfg(name) if pretrained else None
-        if known is None or not known.has_weights:
-            raise
-        where = f"{known.hf_hub_id} of huggingface.co, by `hf download {known.hf_hub_id}`"
-        raise _no_weights(f"timm/{name}", error, where if known.hf_hub_id else known.url) from error
+        if pretrained:
+            model = transformers.AutoModel.from_pretrained(name)
+        else:
+            config = transformers.AutoConfig.from_pretrained(name)
+            model = transformers.AutoModel.from_config(config)
+    except (OSError, ValueError) as error:
+        raise hub_error(name, error) from error
+    module = VisionFeatures(model.float())
+    size = getattr(module.model.config, "image_size", 224)
+    side = size if isinstance(size, int) else size[0]
+    freeze_unread(module, torch.zeros(1, 3, side, side))
     return module
+
+
+def freeze_unread(module: nn.Module, inputs: Tensor) -> None:
+    """Freeze what the output does not depend on: several processes would wait for its gradient."""
+    weights = [x for x in module.parameters() if x.requires_grad]
+    if weights:
+        output: Tensor = module(inputs)
+        gradients = torch.autograd.grad(output.sum(), weights, allow_unused=True)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.requires_grad_(gradient is not None)
+
+
+def hub_error(name: str, error: Exception) -> RinceError:
+    """What transformers could not read: a model by its name, or a folder."""
+    first_line = str(error).strip().partition("\n")[0]
+    return RinceError(
+        f"hf/{name} cannot be read ({first_line}): give a folder that transformers has saved, or "
+        f"the name of a model of huggingface.co that is on this machine (`hf download {name}`) or "
+        f"can be downloaded"
+    )
 
 
 def _no_weights(name: str, error: Exception, file: str) -> RinceError:

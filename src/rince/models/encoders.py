@@ -76,9 +76,14 @@ def load_encoder(folder: str | Path) -> Encoder | None:
         RinceError: it is damaged.
     """
     folder = Path(folder)
+    if not is_export(folder):
+        return None
     if (folder / EXPORT_FILE).exists():
         return load_exported(folder)
-    if (folder / SENTENCE_FILE).exists():
-        model = load_text_model(str(folder))
-        return SentenceModel(model, embedding_dim=head_width(model))
-    return None
+    model = load_text_model(str(folder))
+    return SentenceModel(model, embedding_dim=head_width(model))
+
+
+def is_export(folder: str | Path) -> bool:
+    """Whether :func:`load_encoder` finds one there."""
+    return any((Path(folder) / name).exists() for name in (EXPORT_FILE, SENTENCE_FILE))

@@ -22,6 +22,7 @@ from rince.core.input_spec import InputSpec
 from rince.core.pixels import normalised
 from rince.models.backbones import as_backbone, build_backbone
 from rince.models.heads import projection_head
+from rince.models.hub import is_hub_name, pull
 from rince.models.texts import SENTENCE_FILE
 from rince.models.weights import fingerprint, load_strictly
 
@@ -32,11 +33,11 @@ FORMAT = 1  # of export.json; a reader refuses those it does not know
 
 @dataclass(frozen=True, eq=False)
 class ImageEncoder:
-    """A network with all that it takes to feed it an image, or a clip of a video.
+    """A network with all that it takes to feed it an image, a clip of a video, or a vector.
 
     Args:
-        module: (B, C, S, S) float32 from :meth:`normalised`, of clips (B, C, T, S, S), ->
-            (B, output_dim) float32; in evaluation mode, on the CPU.
+        module: (B, C, S, S) float32 from :meth:`normalised`, of clips (B, C, T, S, S), of vectors
+            (B, D), -> (B, output_dim) float32; in evaluation mode, on the CPU.
         backbone: its name for :func:`~rince.models.backbones.build_backbone`; None: the user's own.
         output_dim: width of what the module gives.
         embedding_dim: width of the projection head, if the module ends with one: then it gives
@@ -44,7 +45,7 @@ class ImageEncoder:
         num_heads: projection heads side by side.
         spec: what it takes; the shorter side is scaled to S (bilinear, antialiased), and the
             central square kept.
-        mean, std: C numbers each, for pixels in [0, 1].
+        mean, std: C numbers each, for pixels in [0, 1]; () of vectors, which are fed as they are.
         class_paths: the classes that it was trained on, each from its top group down; a
             ``rince.Taxonomy`` takes them.
         stride: of clips: every stride-th frame of a file. frame_size: side of the square that is
@@ -65,7 +66,7 @@ class ImageEncoder:
 
     @property
     def noun(self) -> str:
-        """What the module takes: "images" or "clips"."""
+        """What the module takes: "images", "clips" or "vectors"."""
         return self.spec.noun
 
     @property
@@ -74,22 +75,25 @@ class ImageEncoder:
         return tuple(path[-1] for path in self.class_paths)
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """What the module takes, (B, C, [T,] S, S) float32, from pixels as bytes.
+        """What the module takes, (B, C, [T,] S, S) float32, from pixels as bytes; (B, D) float32
+        of vectors.
 
         Raises:
-            ValueError: pixels of another dtype, size or number of channels.
+            ValueError: inputs of another dtype, size or number of channels.
         """
+        dtype = torch.uint8 if self.mean else getattr(torch, self.spec.dtype)
         require(
-            pixels.dtype == torch.uint8 and pixels.shape[1:] == self.spec.shape,
-            f"pixels must be uint8 (B, {', '.join(map(str, self.spec.shape))}), got "
-            f"{tuple(pixels.shape)} and {pixels.dtype}",
+            pixels.dtype == dtype and pixels.shape[1:] == self.spec.shape,
+            f"{'pixels' if self.mean else self.noun} must be {str(dtype).removeprefix('torch.')} "
+            f"(B, {', '.join(map(str, self.spec.shape))}), got {tuple(pixels.shape)} and "
+            f"{pixels.dtype}",
         )
-        return normalised(pixels, self.mean, self.std)
+        return normalised(pixels, self.mean, self.std) if self.mean else pixels
 
     def encode(
         self, inputs: Tensor, *, device: torch.device | str = "cpu", batch_size: int = 64
     ) -> Tensor:
-        """(N, output_dim) float32 on the CPU, from (N, C, [T,] S, S) pixels as bytes."""
+        """(N, output_dim) float32 on the CPU, from what :meth:`normalised` takes."""
         module = self.module.to(device).eval()
         with torch.no_grad():
             moved = (sent(x, device) for x in torch.split(inputs, batch_size))
@@ -100,7 +104,7 @@ class ImageEncoder:
         """The same for two encoders that give the same numbers for the same file."""
         spec = self.spec
         facts = (self.backbone, spec.channels, spec.size, self.mean, self.std)
-        optional = (spec.frames, self.stride, self.frame_size, spec.bits)
+        optional = (spec.frames, self.stride, self.frame_size, spec.bits, spec.preprocessing)
         return fingerprint((*facts, *(x for x in optional if x is not None)), self.module)
 
     def save(self, folder: str | Path) -> None:
@@ -137,13 +141,14 @@ def load_exported(folder: str | Path, backbone: nn.Module | None = None) -> Imag
     """Read what ``rince export`` wrote; every weight must be there and fit.
 
     Args:
-        folder: the export's.
+        folder: the export's; or ``user/name`` of a model on the Hugging Face Hub, if there is no
+            such folder (the extra ``hub``).
         backbone: a module built as it was for training, if that was one of your own; the weights
             are loaded into it.
 
     Raises:
-        RinceError: no export, a damaged one, one of a newer rince, or a backbone that is missing
-            or does not fit.
+        RinceError: no export, a damaged one, one of a newer rince, a backbone that is missing or
+            does not fit, or a model that cannot be fetched.
         ImportError: safetensors, or the library of the backbone, is not installed.
 
     Example::
@@ -151,6 +156,8 @@ def load_exported(folder: str | Path, backbone: nn.Module | None = None) -> Imag
         encoder = rince.load_exported("runs/latest/export")
         features = encoder.module(encoder.normalised(pixels))  # pixels: (B, C, [T,] S, S) uint8
     """
+    if is_hub_name(folder):
+        folder = pull(str(folder), [EXPORT_FILE, WEIGHTS_FILE])
     folder = Path(folder)
     facts = _read_facts(folder / EXPORT_FILE)
     if backbone is not None:
@@ -177,7 +184,12 @@ def load_exported(folder: str | Path, backbone: nn.Module | None = None) -> Imag
         ) from error
     module = built.module
     if facts["embedding_dim"] is not None:
-        head = projection_head(built.feature_dim, facts["embedding_dim"], facts["num_heads"])
+        head = projection_head(
+            built.feature_dim,
+            facts["embedding_dim"],
+            facts["num_heads"],
+            linear=not any(n.startswith("head.") and ".layers.2." in f".{n}" for n in weights),
+        )
         module = nn.Sequential(OrderedDict(backbone=module, head=head))
     load_strictly(module, weights, file)
     return ImageEncoder(module=module.eval(), **facts)

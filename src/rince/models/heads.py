@@ -13,17 +13,15 @@ class ProjectionHead(nn.Module):
     Args:
         feature_dim: width of the backbone's feature.
         embedding_dim: width of the embedding.
+        linear: one linear layer in place of the two.
 
     Forward: (B, feature_dim) -> (B, embedding_dim), each row of length 1.
     """
 
-    def __init__(self, feature_dim: int, embedding_dim: int = 128) -> None:
+    def __init__(self, feature_dim: int, embedding_dim: int = 128, *, linear: bool = False) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(feature_dim, feature_dim),
-            nn.ReLU(inplace=True),
-            nn.Linear(feature_dim, embedding_dim),
-        )
+        hidden = [] if linear else [nn.Linear(feature_dim, feature_dim), nn.ReLU(inplace=True)]
+        self.layers = nn.Sequential(*hidden, nn.Linear(feature_dim, embedding_dim))
 
     def forward(self, features: Tensor) -> Tensor:
         # fp32: half precision keeps too few bits of a cosine that is divided by 0.1 or less.
@@ -39,20 +37,44 @@ class ParallelHeads(nn.Module):
         feature_dim: width of the backbone's feature.
         embedding_dim: width D of each head's embedding.
         count: H, number of heads.
+        linear: as of :class:`ProjectionHead`.
 
     Forward: (B, feature_dim) -> (B, H * D), the embeddings side by side, each of length 1.
     """
 
-    def __init__(self, feature_dim: int, embedding_dim: int = 128, count: int = 2) -> None:
+    def __init__(
+        self, feature_dim: int, embedding_dim: int = 128, count: int = 2, *, linear: bool = False
+    ) -> None:
         super().__init__()
-        self.heads = nn.ModuleList(ProjectionHead(feature_dim, embedding_dim) for _ in range(count))
+        self.heads = nn.ModuleList(
+            ProjectionHead(feature_dim, embedding_dim, linear=linear) for _ in range(count)
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.cat([head(features) for head in self.heads], dim=1)
 
 
-def projection_head(feature_dim: int, embedding_dim: int, count: int = 1) -> nn.Module:
+class ProjectionAndClassifier(nn.Module):
+    """A projection head and a linear classifier beside it, on one feature.
+
+    One tensor for the reason of :class:`ParallelHeads`.
+
+    Forward: (B, feature_dim) -> (B, D + C), the embedding and behind it the logits, float32.
+    """
+
+    def __init__(self, projection: nn.Module, classifier: nn.Linear) -> None:
+        super().__init__()
+        self.projection = projection
+        self.classifier = classifier
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([self.projection(features), self.classifier(features).float()], dim=1)
+
+
+def projection_head(
+    feature_dim: int, embedding_dim: int, count: int = 1, *, linear: bool = False
+) -> nn.Module:
     """One projection head, or several side by side."""
     if count == 1:
-        return ProjectionHead(feature_dim, embedding_dim)
-    return ParallelHeads(feature_dim, embedding_dim, count)
+        return ProjectionHead(feature_dim, embedding_dim, linear=linear)
+    return ParallelHeads(feature_dim, embedding_dim, count, linear=linear)

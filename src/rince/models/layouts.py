@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from rince.core.checks import RinceError, import_extra, require
-from rince.core.input_spec import InputSpec
+from rince.core.checks import RinceError, require
+from rince.core.input_spec import InputSpec, Preprocessing
 from rince.core.pixels import normalisation
-from rince.models.backbones import build_backbone, require_known
+from rince.models.backbones import build_backbone
 from rince.models.exported import ImageEncoder
+from rince.models.libraries import library_preprocessing
 from rince.models.options import LAYOUTS
 from rince.models.weights import load_strictly
 
@@ -65,65 +67,31 @@ def read_checkpoint_of(
             f"damaged, or holds more than numbers and options, which rince does not run"
         ) from error
     weights = _encoder_weights(stored, layout, file)
-    spec = InputSpec.images(channels=3, size=SIZE if size is None else size)
+    size = SIZE if size is None else size
+    how = Preprocessing(tuple(mean or CIFAR100[0]), tuple(std or CIFAR100[1]), size)
+    spec = InputSpec.images(channels=3, size=size, preprocessing=how)
     name = BACKBONE if backbone is None else backbone
     built = build_backbone(name, spec)
     load_strictly(built.module, weights, file)
-    return _encoder(
-        built.module, name, built.feature_dim, spec, mean or CIFAR100[0], std or CIFAR100[1]
-    )
+    return _encoder(built.module, name, built.feature_dim, spec)
 
 
 def library_encoder(name: str, *, size: int | None = None) -> ImageEncoder:
     """A backbone with the weights that its library ships, fed as the library says.
 
     Args:
-        name: torchvision/NAME or timm/NAME, of images. size: in place of the library's.
+        name: torchvision/NAME, timm/NAME or hf/NAME, of images. size: in place of the library's.
 
     Raises:
         ValueError: no such name. RinceError: its weights cannot be had.
     """
-    library, _, model = name.partition("/")
-    require_known(library, model)
-    if library == "torchvision":
-        models = import_extra("torchvision.models", "train")
-        facts = models.get_model_weights(model).DEFAULT.transforms()
-        own_size, mean, std = facts.crop_size[0], facts.mean, facts.std
-    else:
-        timm = import_extra("timm", "timm")
-        known = timm.get_pretrained_cfg(model)
-        facts = timm.data.resolve_data_config(pretrained_cfg=known.to_dict() if known else {})
-        own_size, mean, std = facts["input_size"][1], facts["mean"], facts["std"]
-    spec = InputSpec.images(channels=3, size=own_size if size is None else size)
+    own_size, preprocessing = library_preprocessing(name)
+    if size is not None:  # as much of the picture as at the library's size
+        resize = round(preprocessing.resize * size / own_size)
+        preprocessing = replace(preprocessing, resize=resize)
+    spec = InputSpec.images(3, size or own_size, preprocessing=preprocessing)
     built = build_backbone(name, spec, pretrained=True)
-    return _encoder(built.module, name, built.feature_dim, spec, mean, std)
-
-
-def as_fed_by_rince(encoder: ImageEncoder) -> nn.Module:
-    """The module for pixels as rince's own data are normalised, whatever its own mean and std."""
-    mean, std = normalisation(encoder.spec.channels)
-    if (mean, std) == (encoder.mean, encoder.std):
-        return encoder.module
-    # (x * std + mean - own mean) / own std, as a scale and a shift.
-    scale = [a / b for a, b in zip(std, encoder.std, strict=True)]
-    both = zip(mean, encoder.mean, encoder.std, strict=True)
-    return _Rescaled(encoder.module, scale, [(a - b) / c for a, b, c in both])
-
-
-class _Rescaled(nn.Module):
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, module: nn.Module, scale: Sequence[float], shift: Sequence[float]) -> None:
-        super().__init__()
-        self.module = module
-        self.register_buffer("scale", torch.tensor(scale), persistent=False)
-        self.register_buffer("shift", torch.tensor(shift), persistent=False)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        shape = (-1,) + (1,) * (pixels.ndim - 2)
-        features: Tensor = self.module(pixels * self.scale.view(shape) + self.shift.view(shape))
-        return features
+    return _encoder(built.module, name, built.feature_dim, spec)
 
 
 def _encoder(
@@ -131,9 +99,8 @@ def _encoder(
     name: str,
     width: int,
     spec: InputSpec,
-    mean: Sequence[float],
-    std: Sequence[float],
 ) -> ImageEncoder:
+    mean, std = normalisation(spec.channels, spec.preprocessing)
     for what, numbers in (("mean", mean), ("std", std)):
         require(len(numbers) == 3, f"{what} must be three numbers, of R, G and B, got {numbers}")
     require(all(x > 0 for x in std), f"std must be above 0, got {std}")

@@ -20,7 +20,8 @@ def write_onnx(encoder: ImageEncoder, file: Path) -> float:
 
     Args:
         encoder: its module takes ``images``, (batch, C, S, S) float32, or ``clips``,
-            (batch, C, T, S, S), and gives ``features`` or, with a projection head, ``embeddings``.
+            (batch, C, T, S, S), or ``vectors``, (batch, D), and gives ``features`` or, with a
+            projection head, ``embeddings``.
         file: to write; weights and all.
 
     Returns:
@@ -73,5 +74,7 @@ def _difference(encoder: ImageEncoder, session: Any, count: int) -> float:
 def _inputs(encoder: ImageEncoder, count: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(count)
     shape = encoder.spec.batch_shape(count)
+    if not encoder.mean:
+        return torch.randn(shape, generator=generator)
     pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     return encoder.normalised(pixels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from rince.core.checks import require
@@ -10,6 +11,15 @@ from rince.core.options import Options, limited
 
 Space: TypeAlias = Literal["embedding", "backbone"]
 """What is compared: embeddings of the projection head, or the backbone's features."""
+
+LIBRARIES = ("torchvision", "timm", "hf")
+"""Of backbones with pretrained weights: ``LIBRARY/NAME``."""
+
+
+def is_library_name(name: str) -> bool:
+    """Whether this is the name of a library's backbone, and no folder."""
+    return name.partition("/")[0] in LIBRARIES and not Path(name).exists()
+
 
 LAYOUTS = {
     "rince-prototype": ("module.backbone_q.encoder.", "backbone_q.encoder."),
@@ -25,15 +35,22 @@ class ModelOptions(Options):
 
     Args:
         backbone: small-resnet (for CPUs), tiny-resnet (half the channels), resnet18-3x3,
-            resnet50-3x3 (the paper's for 32 pixels), torchvision/NAME or timm/NAME; for clips of
+            resnet50-3x3 (the paper's for 32 pixels), torchvision/NAME, timm/NAME or hf/NAME (of
+            Hugging Face: DINOv2, CLIP's vision tower, a folder); for clips of
             videos small-resnet3d, torchvision/r3d_18 and others of torchvision; for texts a model
-            of sentence-transformers, by name or folder. None takes small-resnet, small-resnet3d,
-            or all-MiniLM-L6-v2, which comes with the extra rince[text].
-        pretrained: start from the weights of the library (torchvision and timm names only; a text
-            model always does).
+            of sentence-transformers, by name or folder; for stored features mlp, linear, or
+            identity (the projection head alone is trained). None takes small-resnet,
+            small-resnet3d, all-MiniLM-L6-v2, which comes with the extra rince[text], or mlp.
+        pretrained: start from the weights of the library (torchvision, timm and hf names only; a
+            text model always does). Images are then fed as these were trained: their mean and std,
+            interpolation and crop, and their size where images.image_size is open.
+        layers: number of final blocks of the backbone to fine-tune (0: it is frozen); None: all.
+        lora: rank of low-rank updates of the backbone's linear layers, which are trained in place
+            of its weights (needs the extra lora); exports have them added to the weights.
         start_from: folder of a run whose backbone to start from, of the same architecture: with
             an objective of labels, this is fine-tuning.
         embedding_dim: width of the embedding that the loss sees.
+        head: from the backbone's features to that embedding: two layers (mlp, the paper's), or one.
         momentum: keys come from a slow copy of the encoder that follows with this momentum, 0 to
             1 (the paper: 0.99); None makes both views queries and keys of the current batch
             (SimCLR).
@@ -46,8 +63,11 @@ class ModelOptions(Options):
 
     backbone: str | None = None
     pretrained: bool = False
+    layers: int | None = limited(None, low=0)
+    lora: int | None = limited(None, low=1)
     start_from: str | None = None
     embedding_dim: int = limited(128, low=1)
+    head: Literal["mlp", "linear"] = "mlp"
     momentum: float | None = limited(None, low=0, high=1)
     queue_size: int = limited(0, low=0)
     sync_batch_norm: bool = False
@@ -58,4 +78,8 @@ class ModelOptions(Options):
             self.queue_size == 0 or self.momentum is not None,
             "model.queue_size needs a momentum encoder (keys of an encoder that changes fast "
             "grow stale): set model.momentum, for instance 0.99",
+        )
+        require(
+            self.lora is None or self.start_from is None,
+            "model.lora begins with a library's weights, not with those of model.start_from",
         )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rince.core.checks import RinceError, import_extra, require
 from rince.core.input_spec import InputSpec
 from rince.core.text_models import load_text_model
-from rince.models.backbones import Backbone
+from rince.models.backbones import Backbone, freeze_unread
 from rince.models.heads import ProjectionHead
 from rince.models.weights import fingerprint
 
@@ -155,13 +155,11 @@ def text_backbone(name: str, layers: int | None = None) -> Backbone:
         for layer in stack[len(stack) - layers :]:
             layer.requires_grad_(True)
     encoder = TextEncoder(model)
-    blank = encoder.eval()(torch.zeros(1, 1, dtype=torch.int64))
-    trained = [p for p in encoder.parameters() if p.requires_grad]
-    if trained:  # a pooler that nothing reads: several processes would wait for its gradient
-        gradients = torch.autograd.grad(blank.sum(), trained, allow_unused=True)
-        for weight, gradient in zip(trained, gradients, strict=True):
-            weight.requires_grad_(gradient is not None)
-    return Backbone(encoder.train(), int(blank.shape[1]))
+    token = torch.zeros(1, 1, dtype=torch.int64)
+    freeze_unread(encoder.eval(), token)  # such as a pooler
+    with torch.no_grad():
+        width = int(encoder(token).shape[1])
+    return Backbone(encoder.train(), width)
 
 
 def tokenise(name: str, texts: list[str], max_tokens: int | None = None) -> Tensor:

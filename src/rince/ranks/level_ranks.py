@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.labels import integers, require_no_unknown
-from rince.core.pair_ranks import PairCodes, check_pair_labels, mask_pairs, may_read
+from rince.core.pair_ranks import PairCodes, check_pair_labels, mask_pairs, may_read, pairs_as_text
 
 MAX_LEVELS = 127  # ranks are int8
 
@@ -66,6 +66,8 @@ class LevelRanks:
             query, key = query.flip(1), key.flip(1)
         self.query_labels, self.key_labels = query, key  # finest first
         self.ignore_self, self.key_valid = ignore_self, key_valid
+
+    __repr__ = pairs_as_text
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from rince.core.checks import RinceError, require
 from rince.core.files import IMAGE_SUFFIXES, by_suffix, passed_over
 from rince.core.labels import as_array, integers, require_no_unknown
-from rince.core.tables import as_cell
+from rince.core.tables import as_cell, composed
 
 MAX_DEPTH = 127  # ranks are int8
 
@@ -181,9 +181,10 @@ def paths_from_rows(
         levels = [name for name in header[header.index("class") :] if name]
     require(not isinstance(levels, str), f"levels must be a list of column names, got {levels!r}")
     require(len(levels) > 0, "levels names no column")
+    levels = [composed(name) for name in levels]
     for name in levels:
         require(name in header, f"no column {name!r}; the columns are {some_names(header)}")
-        require(list(levels).count(name) == 1, f"column {name!r} is there twice in levels")
+        require(levels.count(name) == 1, f"column {name!r} is there twice in levels")
     columns = [header.index(name) for name in levels]
     paths: list[Names] = []
     for line, cells in rows[1:]:
@@ -254,12 +255,6 @@ def parent_chain(name: str, parents: Mapping[str, str | None]) -> Names:
             raise ValueError(f"the parents form a cycle: {' -> '.join(cycle)}")
         chain.append(parent)
     return tuple(reversed(chain))
-
-
-def composed(name: str) -> str:
-    """A name as it is compared: NFC, whatever a file system or editor made of its accented
-    letters, and without blanks at its ends."""
-    return unicodedata.normalize("NFC", name).strip()
 
 
 def shortest_endings(paths: Sequence[Names]) -> tuple[str, ...]:

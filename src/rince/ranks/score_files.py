@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require
-from rince.core.tables import read_cells, read_text, refuse_rows
+from rince.core.tables import as_number, composed, read_cells, read_text, refuse_rows
 from rince.ranks.options import SCORE_FILES
-from rince.ranks.readers import composed, some_names
+from rince.ranks.readers import some_names
 
 
 def read_scores(file: Path, names: Path | None = None) -> tuple[list[str], Tensor]:
@@ -68,7 +68,7 @@ def _from_csv(file: Path) -> tuple[list[str], Tensor]:
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell or "nan")
+        as_number(cell or "nan")
     except ValueError:
         return False
     return True
@@ -86,7 +86,7 @@ def _from_npy(file: Path, names: Path) -> tuple[list[str], Tensor]:
         'a JSON list of the names in the order of the matrix, ["cat", "dog", ...]',
     )
     try:
-        class_names = json.loads(read_text(names, "names"))
+        class_names = json.loads(read_text(names, "names", "utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{names} is not JSON: {error}") from error
     require(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.notebook import as_html
 from rince.core.pair_ranks import ALL, IGNORED, NEGATIVE, DenseRanks, PairRanks
 from rince.ranks.similarity import MAX_RANK, cuts_at_quantiles
 
@@ -189,6 +190,8 @@ class PairSummary:
                     f"{self.pairs[code] / self.num_queries:>16.1f}"
                 )
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+
+    _repr_html_ = as_html
 
 
 def describe_pairs(ranks: PairRanks, rules: Sequence[str]) -> PairSummary:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rince.core.notebook import as_html
 from rince.core.pair_ranks import IGNORED, NEGATIVE
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.summary import pair_probabilities, rare_ranks, without_sibling_line
@@ -112,6 +113,8 @@ class SimilaritySummary:
                 self.within_group_negatives,
             )
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+
+    _repr_html_ = as_html
 
     def _histogram_lines(self) -> list[str]:
         if not self.histogram:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.pair_ranks import IGNORED, NEGATIVE
+from rince.core.tables import composed
 from rince.ranks.class_ranks import ClassRanks
-from rince.ranks.readers import composed, some_names
+from rince.ranks.readers import some_names
 from rince.ranks.score_files import read_scores, write_csv
 from rince.ranks.score_summary import SimilaritySummary, summary
 from rince.ranks.taxonomy import Taxonomy

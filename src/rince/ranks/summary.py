@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.notebook import as_html
 from rince.ranks.readers import Names, homonyms, some_names
 
 
@@ -84,6 +85,8 @@ class TaxonomySummary:
                 f"{some_names(self.homonyms)}"
             )
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+
+    _repr_html_ = as_html
 
 
 def tree_summary(

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, require
 from rince.core.labels import as_array, integers
+from rince.core.notebook import as_html
 from rince.core.pair_ranks import IdentityRanks, TableRanks, check_pair_labels, may_read
-from rince.core.tables import read_table
+from rince.core.tables import composed, read_table
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.level_ranks import LevelRanks, compare_levels
 from rince.ranks.readers import (
@@ -24,7 +25,6 @@ from rince.ranks.readers import (
     Nested,
     checked_paths,
     class_folders,
-    composed,
     label_names,
     nested_paths,
     parent_chain,
@@ -38,6 +38,8 @@ from rince.ranks.summary import TaxonomySummary, tree_summary
 
 MAX_TABLE_CLASSES = 2048  # 4 MB; above, ranks() compares level by level
 _LOOKED_AT = 20_000  # classes compared with a name that is none of them: a second
+
+_SHOWN_CLASSES = 20  # in a notebook
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -78,6 +80,12 @@ class Taxonomy:
     def __repr__(self) -> str:
         return f"Taxonomy({self.num_classes} classes, {self.num_ranks} ranks)"
 
+    def _repr_html_(self) -> str:
+        left_out = self.num_classes - _SHOWN_CLASSES
+        paths = [" > ".join(path) for path in self.paths[:_SHOWN_CLASSES]]
+        more = [f"... and {left_out} more"] if left_out > 0 else []
+        return as_html("\n".join([repr(self), *paths, *more]))
+
     # ---- where trees come from -----------------------------------------------------------
 
     @classmethod
@@ -108,7 +116,7 @@ class Taxonomy:
 
         Args:
             path: a table that :func:`~rince.core.tables.read_table` reads: .csv, .tsv, .jsonl or
-                .parquet, in UTF-8.
+                .parquet.
             levels: names of the columns to use, from the class to the top group; by default the
                 column ``class`` and all columns to the right of it.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rince.core.checks import require, warn
 from rince.core.labels import as_array, integers
+from rince.core.notebook import as_html
 from rince.core.pair_ranks import (
     ALL,
     IGNORED,
@@ -20,6 +21,7 @@ from rince.core.pair_ranks import (
     check_pair_labels,
     mask_pairs,
     may_read,
+    pairs_as_text,
 )
 from rince.ranks.summary import rare_ranks
 
@@ -216,6 +218,21 @@ class TimeRanks:
             ),
         )
 
+    def empty_ranks(self, items: Tensor) -> list[str]:
+        """Ranks from 2 on that no two items have: "rank 3 (up to 10 s apart)".
+
+        Args:
+            items: (N, 5), see :meth:`items`.
+        """
+        _check_items(items, "items", self.unit)
+        missing = dict(enumerate(self._rules()[1:], 2))
+        for tile in self._blocks(items):
+            for rank in [rank for rank in missing if bool((tile == rank).any())]:
+                del missing[rank]
+            if not missing:
+                break
+        return [f"rank {rank} ({rule})" for rank, rule in missing.items()]
+
     def _blocks(self, items: Tensor) -> Iterator[Tensor]:
         """Ranks of each item to the other items of its video, int8, some rows at a time."""
         order = items[:, VIDEO].argsort(stable=True)
@@ -266,6 +283,8 @@ class TimePairRanks:
             else (lengths.double() * x).floor().long().to(device)[:, None]
             for x in rule.near
         ]
+
+    __repr__ = pairs_as_text
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -393,6 +412,8 @@ class TimeSummary:
                 f"{self.expected[place]:>24.2f}"
             )
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
+
+    _repr_html_ = as_html
 
 
 def seconds_apart(query_items: Tensor, key_items: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,16 +10,21 @@ import numpy as np
 
 from rince.core.checks import import_extra
 from rince.evaluation.results import Evaluation
-from rince.reports.figures import DPI, WIDTH, Array, Picture, drawing, encode, new_axes
-from rince.reports.run_report import class_name
+from rince.reports.figures import WIDTH, Array, drawing, new_axes
+from rince.reports.run_report import class_name, one_line
 
 _MAX_TICKS = 20
+_MAX_NAMES = 40  # more are too small to read
+_MAX_HOVERED = 100  # classes: 10,000 values are 30 kB
 
 
-def class_maps(evaluations: Sequence[Evaluation], dpi: int) -> dict[str, Any] | None:
+def class_maps(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     """The maps of a method, the mean over its runs; None if none stored similarities.
 
-    ``pictures``: two heat maps with their captions; ``rows``: their names, a line for each group.
+    ``learned`` and ``given``: figures. ``key``: equal where the given
+    ranks are. ``caption``: of the learned one. ``names``: of the rows, in
+    their order. ``groups``: their names, a line for each group. ``cosines`` in per cent and
+    ``ranks``: the values, row by row; None if they are many.
     """
     first = next((e for e in evaluations if e.class_similarity is not None), None)
     if first is None or first.class_similarity is None:
@@ -27,13 +33,18 @@ def class_maps(evaluations: Sequence[Evaluation], dpi: int) -> dict[str, Any] | 
     of_runs = f", mean of {runs} runs" if runs > 1 else ""
     if runs < len(evaluations):
         of_runs = f", of {runs} of {len(evaluations)} runs (not stored by the others)"
-    names = [class_name(first.classes, label) for label in shown.order.tolist()]
+    names = [one_line(class_name(first.classes, label)) for label in shown.order.tolist()]
+    values = [None if math.isnan(x) else round(100 * x) for x in learned.ravel().tolist()]
+    few = len(names) <= _MAX_HOVERED
     return {
-        "pictures": [
-            (learned_picture(learned, shown.groups, dpi=dpi), f"learned: mean cosine{of_runs}"),
-            (given_picture(shown.given, shown.groups, dpi=dpi), "given: ranks of the classes"),
-        ],
-        "rows": _names_by_group(names, shown.groups, first.groups),
+        "learned": learned_figure(learned, shown.groups, names),
+        "given": given_figure(shown.given, shown.groups, names),
+        "key": shown.given.tobytes(),
+        "caption": f"mean cosine{of_runs}",
+        "names": names,
+        "groups": tuple(_names_by_group(names, shown.groups, first.groups)),
+        "cosines": values if few else None,
+        "ranks": shown.given.ravel().tolist() if few else None,
     }
 
 
@@ -45,15 +56,15 @@ def mean_learned(evaluations: Sequence[Evaluation]) -> tuple[Array, int]:
     return np.mean(same, axis=0), len(same)
 
 
-def learned_picture(learned: Array, groups: Array, *, dpi: int = DPI) -> Picture:
+def learned_figure(learned: Array, groups: Array, names: Sequence[str] = ()) -> Any:
     """(C, C) cosines; the scale leaves out the outermost hundredth at either end, NaN is grey."""
     known = learned[np.isfinite(learned)]
     low, high = np.percentile(known, (1, 99)) if known.size else (0.0, 1.0)
     scale = {"vmin": low, "vmax": max(high, low + 1e-3), "cmap": "viridis"}
-    return _picture(learned, groups, scale, {"extend": "both"}, dpi)
+    return _figure(learned, groups, names, scale, {"extend": "both"})
 
 
-def given_picture(given: Array, groups: Array, *, dpi: int = DPI) -> Picture:
+def given_figure(given: Array, groups: Array, names: Sequence[str] = ()) -> Any:
     """(C, C) ranks, the better the brighter; ignored pairs are grey."""
     levels = rank_levels(given)
     count = len(levels)
@@ -63,7 +74,7 @@ def given_picture(given: Array, groups: Array, *, dpi: int = DPI) -> Picture:
     colours = import_extra("matplotlib", "train").colormaps["viridis"].resampled(max(count, 1))
     scale = {"vmin": -0.5, "vmax": max(count, 1) - 0.5, "cmap": colours}
     bar = {"ticks": range(count), "format": lambda i, _: str(levels[int(i)] or "negative")}
-    return _picture(place, groups, scale, bar, dpi, "rank")
+    return _figure(place, groups, names, scale, bar, "rank")
 
 
 def rank_levels(given: Array) -> list[int]:
@@ -85,32 +96,40 @@ def group_starts(groups: Array) -> list[int]:
     return [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(groups)]
 
 
-def _picture(
+def _figure(
     matrix: Array,
     groups: Array,
+    names: Sequence[str],
     scale: dict[str, Any],
     bar: dict[str, Any],
-    dpi: int,
     unit: str = "",
-) -> Picture:
+) -> Any:
     starts = group_starts(groups)
     with drawing():
         figure, axes = new_axes(height=WIDTH * 1.13)
         axes.set_facecolor("#bbbbbb")
         axes.grid(False)
-        image = axes.imshow(matrix, interpolation="nearest", **scale)
+        image = axes.imshow(matrix, interpolation="none", **scale)
         if len(starts) <= len(groups):  # else each class is a group of its own
             for start in starts[1:-1]:
                 axes.axhline(start - 0.5, color="white", lw=0.7)
                 axes.axvline(start - 0.5, color="white", lw=0.7)
-        centres = [(a + b - 1) / 2 for a, b in zip(starts, starts[1:], strict=False)]
-        every = -(-len(centres) // _MAX_TICKS)
-        ticks, words = centres[::every], range(1, len(centres) + 1, every)
-        axes.set_xticks(ticks, words, fontsize=7)
-        axes.set_yticks(ticks, words, fontsize=7)
+        if 0 < len(names) <= _MAX_NAMES:
+            ticks: Array = np.arange(len(names))
+            words = list(map(_short, names))
+        else:  # numbers of the groups
+            every = -(-(len(starts) - 1) // _MAX_TICKS)
+            ticks = (np.array(starts[1:]) + starts[:-1] - 1)[::every] / 2
+            words = list(map(str, range(1, len(starts), every)))
+        axes.set_xticks(ticks, words, fontsize=7, rotation=90 if names else 0, parse_math=False)
+        axes.set_yticks(ticks, words, fontsize=7, parse_math=False)
         axes.tick_params(length=0)
         figure.colorbar(image, location="bottom", shrink=0.8, aspect=30, label=unit, **bar)
-        return encode(figure, dpi)
+        return figure
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 14 else f"{name[:13]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _names_by_group(names: Sequence[str], groups: Array, group_names: Sequence[str]) -> list[str]:

@@ -1,22 +1,16 @@
-"""Runs read from their folders, and put side by side."""
+"""Runs put side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from rince.core.checks import RinceError, warn
 from rince.core.files import replacing
-from rince.evaluation.elsewhere import VECTOR_SUFFIXES, results_folder
-from rince.evaluation.results import load_evaluation
-from rince.models.exported import EXPORT_FILE
+from rince.reports.frames import write_results
+from rince.reports.origins import alike_methods
 from rince.reports.page import write_report
-from rince.reports.run_report import RunReport
-from rince.reports.table import markdown_table, print_table
-from rince.training.config import to_dict
-from rince.training.folder import read_about, read_config
-from rince.training.history import read_history
+from rince.reports.reading import read_runs
+from rince.reports.table import comparison_rows, markdown_table, print_table
 
 
 def compare_runs(
@@ -25,64 +19,25 @@ def compare_runs(
     *,
     title: str,
     markdown: str | None = None,
+    csv: str | None = None,
     baseline: str | None = None,
 ) -> None:
     """Print the table of evaluated runs, write the page and, to ``markdown``, the table.
 
-    Folders that are there but hold no results are left out, with a warning each.
-
     Args:
+        csv: where to write what :func:`~rince.reports.frames.results` gives.
         baseline: also show the differences to the runs of this label, seed by seed.
 
     Raises:
-        RinceError: a folder that is not there, or none with results.
+        RinceError: as :func:`read_runs`.
     """
-    runs = []
-    for folder in folders:
-        try:
-            runs.append(read_run(folder))
-        except RinceError as error:
-            if not folder.exists() or len(folders) == 1:
-                raise
-            warn(f"left out: {error}")
-    if not runs:
-        raise RinceError("none of these can be compared: evaluate them first, rince evaluate RUN")
+    runs = read_runs(folders)
     print_table(runs, baseline)
+    for line in alike_methods(comparison_rows(runs).rows):
+        print(line)
+    if csv is not None:
+        write_results(runs, Path(csv))
     if markdown is not None:
         with replacing(Path(markdown)) as part:
             part.write_text(markdown_table(runs, baseline) + "\n", encoding="utf-8")
     print(f"report: {write_report(runs, output, title=title, baseline=baseline)}")
-
-
-def read_run(folder: Path) -> RunReport:
-    """All that a report shows of a run, or of a file of embeddings."""
-    if folder.suffix in VECTOR_SUFFIXES and not folder.is_dir():  # embeddings made elsewhere
-        results = results_folder(folder)
-        if not results.is_dir():
-            raise RinceError(
-                f"{folder} has no results: `rince evaluate {folder} --labels FILE` makes them"
-            )
-        return RunReport(
-            folder.stem, results, load_evaluation(results), {"embeddings": folder.name}
-        )
-    if (folder / EXPORT_FILE).exists():  # of a network that may have been trained elsewhere
-        return RunReport(folder.name, folder, load_evaluation(folder), {"export": folder.name})
-    config = read_config(folder)
-    about = read_about(folder)
-    return RunReport(
-        label=about.get("label") or config.label(),  # of an objective from outside, by its row
-        folder=folder,
-        evaluation=load_evaluation(folder),
-        config=dict(_flat(to_dict(config))),
-        history=read_history(folder),
-        seconds=about.get("train_seconds"),
-        versions=about.get("versions", {}),
-    )
-
-
-def _flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in nested.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

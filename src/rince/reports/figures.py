@@ -1,19 +1,21 @@
-"""The drawings of a report, each as a data URI that a page can hold without other files.
+"""The drawings of a report: matplotlib figures, and how a page holds them without other files.
 
-Drawn on a fixed white card, so that they read the same on a light and on a dark page. They hold
-no names: those stand beside them in HTML, where they wrap, can be searched and need no font.
+A page holds them as SVG whose colours are CSS variables, so that a dark page has dark drawings.
 """
 
 from __future__ import annotations
 
 import base64
 import colorsys
+import functools
 import io
 import math
+import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
@@ -43,16 +45,21 @@ _SERIES_COLOURS = (
 )
 _DASHES = ("solid", "dashed", "dotted")
 WIDTH, HEIGHT = 4.2, 2.9  # inches: about the width of a phone, so that text keeps its size
-DPI = 170  # sharp on a phone, where a CSS pixel is two or three of the screen's
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A drawing: ``uri`` for an ``<img src>``, and its size in CSS pixels."""
+def themed(colour: str) -> str:
+    """The CSS of ``"#rrggbb"`` on a light or a dark page; see :func:`theme_rules`."""
+    return f"var(--k{colour[1:]})"
 
-    uri: str
-    width: int
-    height: int
+
+def theme_rules(page: str) -> str:
+    """CSS that defines every colour of :func:`themed` in a page, lighter on a dark one.
+
+    In an element ``.true`` it stays as it is: what a heat map means by a colour is one value.
+    """
+    used = sorted(set(re.findall(r"var\(--k([0-9a-f]{6})\)", page)))
+    rules = (f"--k{c}:color-mix(in srgb,#{c} var(--keep),#fff);" for c in used)
+    return f":root,.true{{{''.join(rules)}}}"
 
 
 def rank_colour(rank: int) -> str:
@@ -102,9 +109,9 @@ def similarity_range(histograms: Sequence[Histograms]) -> tuple[float, float] | 
     return (float(min(ends)), float(max(ends))) if ends else None
 
 
-def histogram_picture(
-    histograms: Sequence[Histograms], limits: tuple[float, float] | None = None, *, dpi: int = DPI
-) -> Picture | None:
+def histogram_figure(
+    histograms: Sequence[Histograms], limits: tuple[float, float] | None = None
+) -> Any | None:
     """Density of the similarities of each rank, area 1 each; None if there are no pairs.
 
     They are of the runs of one method: the line is their mean, the band one sd about it.
@@ -119,13 +126,14 @@ def histogram_picture(
         for rank, (mean, sd) in curves.items():
             colour = rank_colour(rank)
             axes.stairs(mean, edges, fill=True, color=colour, alpha=0.25, lw=0)
-            band = {"baseline": mean - sd, "fill": True, "color": colour, "alpha": 0.4}
-            axes.stairs(mean + sd, edges, lw=0, **band)
+            if sd.any():
+                band = {"baseline": mean - sd, "fill": True, "color": colour, "alpha": 0.4}
+                axes.stairs(mean + sd, edges, lw=0, **band)
             axes.stairs(mean, edges, color=colour, lw=1.6, label=rank_name(rank))
         axes.set(xlim=limits, xlabel="cosine similarity to the query", ylabel="density")
         axes.set_ylim(bottom=0)
         add_legend(axes)
-        return encode(figure, dpi)
+        return figure
 
 
 def mean_densities(histograms: Sequence[Histograms]) -> dict[int, tuple[Array, Array]]:
@@ -157,9 +165,7 @@ def densities(histograms: Histograms) -> dict[int, Array]:
     }
 
 
-def map_picture(
-    xy: Array, labels: Array, colours: Mapping[int, str], *, dpi: int = DPI
-) -> Picture | None:
+def map_figure(xy: Array, labels: Array, colours: Mapping[int, str]) -> Any | None:
     """The points of a 2-D map in the colours of their labels; None if there are none."""
     if xy.size == 0:
         return None
@@ -173,10 +179,10 @@ def map_picture(
         axes.set(xticks=[], yticks=[])
         axes.set_aspect("equal", adjustable="datalim")
         axes.grid(False)
-        return encode(figure, dpi)
+        return figure
 
 
-def roc_picture(curves: Sequence[tuple[RocCurve, str, str]], *, dpi: int = DPI) -> Picture:
+def roc_figure(curves: Sequence[tuple[RocCurve, str, str]]) -> Any:
     """Curves over each other, each with its colour and line style (:func:`series_style`)."""
     with drawing():
         figure, axes = new_axes(height=WIDTH * 0.85)
@@ -186,10 +192,10 @@ def roc_picture(curves: Sequence[tuple[RocCurve, str, str]], *, dpi: int = DPI) 
             axes.plot(x, y, color=colour, ls=dash, lw=1.6)
         axes.set(xlim=(-1, 101), ylim=(-1, 101))
         axes.set(xlabel="inliers flagged, %", ylabel="outliers found, %")
-        return encode(figure, dpi)
+        return figure
 
 
-def time_picture(curves: Sequence[TimeCurve], *, dpi: int = DPI) -> Picture | None:
+def time_figure(curves: Sequence[TimeCurve]) -> Any | None:
     """Mean cosine of clips of one video against the seconds between them, with sd over the runs."""
     curves = [c for c in curves if len(c.seconds)]
     if not curves:
@@ -207,7 +213,7 @@ def time_picture(curves: Sequence[TimeCurve], *, dpi: int = DPI) -> Picture | No
         axes.set_xlim(left=0)
         axes.set(xlabel="seconds apart", ylabel="mean cosine")
         add_legend(axes)
-        return encode(figure, dpi)
+        return figure
 
 
 def similar_first(rank: int) -> tuple[bool, int]:
@@ -235,6 +241,8 @@ def drawing() -> Iterator[None]:
         "legend.borderaxespad": 0,
         "legend.handlelength": 1.4,
         "legend.columnspacing": 1.2,
+        "svg.fonttype": "none",  # text stays text
+        "svg.hashsalt": "rince",
     }
     with import_extra("matplotlib.style", "train").context(["default", style]):
         yield
@@ -246,20 +254,68 @@ def new_axes(height: float = HEIGHT) -> tuple[Any, Any]:
     figure = import_extra("matplotlib.figure", "train").Figure(
         figsize=(WIDTH, height), layout="constrained"
     )
+    # Notebooks ask for it; without pyplot nothing else tells them how to show a figure.
+    figure._repr_png_ = functools.partial(png_of, figure)
     return figure, figure.subplots()
 
 
-def encode(figure: Any, dpi: int) -> Picture:
-    """As PNG with a palette: drawings have few colours, and it is half the size of their SVG."""
-    image_module = import_extra("PIL.Image", "train")
-    drawn, stream = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi)
-    with image_module.open(drawn) as image:
-        flat = image.convert("RGB").quantize(128, dither=image_module.Dither.NONE)
-    flat.save(stream, "PNG", optimize=True)
-    width, height = figure.get_size_inches()
-    uri = data_uri("image/png", stream.getvalue())
-    return Picture(uri, round(96 * width), round(96 * height))
+def png_of(figure: Any) -> bytes:
+    """A figure as a file."""
+    stream = io.BytesIO()
+    with drawing():
+        figure.savefig(stream, format="png", dpi=120)
+    return stream.getvalue()
+
+
+def svg_of(figure: Any, description: str, number: int) -> str:
+    """A figure as an ``<svg>`` of a page, half the size of what matplotlib writes.
+
+    ``data-box``: left, top, right and bottom of its first axes, as shares of its size.
+
+    Args:
+        number: of this one among all of the page.
+    """
+    stream = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with drawing(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # the browser has its own fonts
+        figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
+    root = ElementTree.fromstring(stream.getvalue())
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        if element.tag != "text":
+            element.text = None
+        element.tail = None
+        attributes = {_local(name): value for name, value in element.attrib.items()}
+        element.attrib.clear()
+        for name, value in attributes.items():
+            if name == "id":
+                if re.fullmatch(r"[a-z][0-9a-f]{10}", value):  # the others are referred to nowhere
+                    element.set(name, f"{value}-{number}")
+            elif name == "style":
+                value = re.sub(r"font-family:[^;]*;?", "", value)  # the page's
+                value = re.sub(r"font: ([\d.]+px)[^;]*", r"font-size:\1", value)
+                value = re.sub(r"#[0-9a-f]{6}", lambda m: themed(m[0]), value)
+                element.set(name, re.sub(r"(?<=[;:]) ", "", value))
+            elif not value.startswith("data:"):
+                value = re.sub(r"#[a-z][0-9a-f]{10}", rf"\g<0>-{number}", value)
+                value = re.sub(r"(\.\d)\d+", r"\1", value)  # a tenth of a point
+                element.set(
+                    name, re.sub(r"\s*([MLQCz])\s*", r"\1", value) if name == "d" else value
+                )
+            else:
+                element.set(name, value)
+    for name in ("width", "height"):
+        del root.attrib[name]
+    box = figure.axes[0].get_position()
+    root.set("data-box", f"{box.x0:.4f} {1 - box.y1:.4f} {box.x1:.4f} {1 - box.y0:.4f}")
+    root.set("role", "img")
+    root.set("aria-label", description)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]
 
 
 def data_uri(media_type: str, content: bytes) -> str:

@@ -16,7 +16,8 @@ from rince.reports.run_report import class_name
 
 Array = npt.NDArray[Any]
 
-_LONGEST_SIDE = 64  # pixels of an image in the page
+_LONGEST_SIDE = 64  # pixels of an image as it is stored in the page
+_SHOWN_SIDE = 48  # CSS pixels, of which a phone has two or three of its own
 
 
 def gallery_view(
@@ -24,7 +25,7 @@ def gallery_view(
 ) -> dict[str, Any] | None:
     """The gallery to show; None if it is empty.
 
-    Images above 64 pixels are shrunk, small ones are magnified. Where all items take more than
+    Images above 64 pixels are shrunk. Where all items take more than
     ``max_characters``, only some queries are shown (one at least).
 
     ``queries``, nearest item first, of ``total`` stored; the ``ranks`` that occur; ``tiles``, the
@@ -48,9 +49,10 @@ def gallery_view(
     if has_texts:
         return shown_of_all
     height, width = _tile_size(gallery.queries.shape[1:3])
-    zoom = max(1, round(_LONGEST_SIDE / _side(height, width)))
+    zoom = _SHOWN_SIDE / _side(height, width)
     tiles = 1 + gallery.neighbours.shape[1]
-    return shown_of_all | {"tiles": tiles, "width": width * zoom, "height": height * zoom}
+    shown_of_all |= {"width": round(width * zoom), "height": round(height * zoom)}
+    return shown_of_all | {"tiles": tiles}
 
 
 def _query(gallery: Gallery, i: int, classes: Sequence[str], has_texts: bool) -> dict[str, Any]:
@@ -97,10 +99,17 @@ def _strip(query: Array, neighbours: Array) -> str:
         if picture.size != (width, height):
             picture = picture.resize((width, height), image_module.Resampling.BOX)
         tiles.append(np.asarray(picture))
-    strip = image_module.fromarray(np.concatenate(tiles, axis=1))
+    strip = np.concatenate(tiles, axis=1)
+    return image_uri(strip.reshape(*strip.shape[:2], -1), quality=88)
+
+
+def image_uri(pixels: Array, *, quality: int) -> str:
+    """(H, W, C) uint8 as PNG or JPEG, whichever is smaller."""
+    colours = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
+    picture = import_extra("PIL.Image", "train").fromarray(np.ascontiguousarray(colours))
     uris = []
-    for kind, options in (("PNG", {"optimize": True}), ("JPEG", {"quality": 88})):
+    for kind, options in (("PNG", {"optimize": True}), ("JPEG", {"quality": quality})):
         stream = io.BytesIO()
-        strip.save(stream, kind, **options)
+        picture.save(stream, kind, **options)
         uris.append(data_uri(f"image/{kind.lower()}", stream.getvalue()))
     return min(uris, key=len)

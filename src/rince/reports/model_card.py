@@ -9,14 +9,14 @@ from typing import Any
 from rince._version import __version__
 from rince.core.checks import import_extra
 from rince.data.kinds import kind_named
-from rince.evaluation.results import Evaluation, of_space, shown_metric
+from rince.evaluation.results import Evaluation, format_metric, of_space, shown_metric
 from rince.models.encoders import Encoder
 from rince.models.options import Space
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.readers import some_names
 from rince.ranks.taxonomy import Taxonomy
 from rince.reports.run_report import one_line
-from rince.reports.table import format_metric, markdown_escape
+from rince.reports.table import markdown_escape
 from rince.training.objectives import Objective
 
 # Of the machine and the people that trained it, not of the network.

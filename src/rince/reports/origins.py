@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rince.reports.run_report import one_line
 from rince.reports.table import MISSING, SEED_KEYS, Row
 
 _NAMES = SEED_KEYS - {"seed", "seed_everything"}  # say nothing about how a run was trained
@@ -29,6 +30,21 @@ def differing_options(options: Mapping[str, Sequence[str]]) -> dict[str, Sequenc
         for key, values in options.items()
         if len(set(values)) > 1 and key.rpartition(".")[2] not in _NAMES
     }
+
+
+def alike_methods(rows: Sequence[Row]) -> list[str]:
+    """A line for each method that has several rows: in which options they differ."""
+    by_method: dict[str, list[Row]] = {}
+    for row in rows:
+        by_method.setdefault(one_line(row.runs[0].label), []).append(row)
+    lines = []
+    for method, alike in by_method.items():
+        lines += [
+            f"the rows of {method} differ in {option}: {' | '.join(values)}"
+            for option, values in differing_options(options_of(alike)).items()
+            if option not in SEED_KEYS
+        ]
+    return lines
 
 
 def origins_of(rows: Sequence[Row]) -> dict[str, list[str]]:

@@ -6,8 +6,9 @@ drawings.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from rince.reports.table import (
     MISSING,
     Comparison,
     comparison_rows,
+    data_notes,
     differences,
     differences_to,
     mean_cell,
@@ -33,6 +35,7 @@ from rince.reports.table import (
 MAX_BYTES = 3_000_000
 
 _GALLERY_CHARACTERS = 1_000_000  # of all methods together
+_MAX_COLUMNS = 17  # of results that 1280 pixels have room for
 _MAX_CHIPS = 40  # a longer legend is folded
 
 
@@ -79,26 +82,27 @@ def _page(runs: Sequence[RunReport], title: str, baseline: str | None, detail: f
     comparison = comparison_rows(runs)
     rows = comparison.rows
     limits = figures.similarity_range([run.evaluation.histograms for run in runs])
-    dpi = max(80, round(figures.DPI * math.sqrt(detail)))
     gallery_characters = int(detail * _GALLERY_CHARACTERS / len(rows))
     options = options_of(rows)
+    methods = [method_drawings(row, limits, gallery_characters, detail) for row in rows if detail]
     return _render(
         title=title,
         comparison=comparison,
         differences=differences(runs),
+        data_notes=data_notes(rows),
         baseline=baseline,
         paired=None if baseline is None else differences_to(comparison, baseline),
-        colours={row.label: figures.series_style(i)[0] for i, row in enumerate(rows)},
+        colours={
+            row.label: figures.themed(figures.series_style(i)[0]) for i, row in enumerate(rows)
+        },
         run_names=distinct_names(runs),
         metrics={
             shown_metric(key, own_levels(runs)): [mean_cell(key, [run]).text for run in runs]
             for key in dict.fromkeys(key for run in runs for key in run.evaluation.metrics)
         },
-        drawn=detail > 0,
-        methods=[method_drawings(row, limits, dpi, gallery_characters) for row in rows]
-        if detail
-        else rows,
-        outliers=_outliers(comparison, dpi),
+        methods=methods,
+        sheets=list(dict.fromkeys(m["map"]["sheet"] for m in methods if m["map"])),
+        outliers=_outliers(comparison),
         options=options,
         differing_options=differing_options(options),
         origins=origins_of(rows),
@@ -107,30 +111,59 @@ def _page(runs: Sequence[RunReport], title: str, baseline: str | None, detail: f
 
 def _render(**shown: Any) -> str:
     jinja2 = import_extra("jinja2", "train")
+    markup = import_extra("markupsafe", "train").Markup
+    folder = Path(__file__).parent
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_on_one_line,
     )
+    numbers = itertools.count()
+    script = (folder / "page.js").read_text(encoding="utf-8")
+    digest = hashlib.sha256(script.encode("utf-8")).digest()
     environment.globals.update(
-        series_style=figures.series_style,
-        column_groups=_column_groups,
+        svg=lambda figure, words: markup(figures.svg_of(figure, one_line(words), next(numbers))),
+        script=markup(script),
+        script_digest=base64.b64encode(digest).decode("ascii"),
+        themed=figures.themed,
+        column_blocks=_column_blocks,
+        class_order=_class_order,
         paired_legend=paired_legend,
-        rank_colour=figures.rank_colour,
+        rank_colour=lambda rank: figures.themed(figures.rank_colour(rank)),
         rank_name=figures.rank_name,
         missing=MISSING,
         max_chips=_MAX_CHIPS,
     )
     page: str = environment.get_template("report.html.j2").render(shown)
-    return page.lstrip()
+    return page.lstrip().replace("/* colours */", figures.theme_rules(page), 1)
 
 
-def _column_groups(comparison: Comparison) -> list[tuple[str, int]]:
-    groups = itertools.groupby(comparison.columns, lambda column: column.group)
-    return [(group, len(list(members))) for group, members in groups]
+def _column_blocks(comparison: Comparison) -> list[list[tuple[str, list[int]]]]:
+    """The columns by group, in as many tables as a screen of 1280 pixels asks for."""
+    blocks: list[list[tuple[str, list[int]]]] = [[]]
+    indices = range(len(comparison.columns))
+    for name, group in itertools.groupby(indices, lambda j: comparison.columns[j].group):
+        members = list(group)
+        if blocks[-1] and sum(len(x) for _, x in blocks[-1]) + len(members) > _MAX_COLUMNS:
+            blocks.append([])
+        blocks[-1].append((name, members))
+    return blocks
+
+
+def _class_order(methods: Sequence[dict[str, Any]]) -> list[tuple[str, tuple[float, int]]]:
+    """Of all classes, the least accurate first: (mean accuracy of the methods, test items)."""
+    found: dict[str, list[tuple[float, int]]] = {}
+    for method in methods:
+        for name, of_class in method["confusion"]["accuracy"].items():
+            found.setdefault(name, []).append(of_class)
+    means = {
+        name: (sum(accuracy for accuracy, _ in of_class) / len(of_class), of_class[0][1])
+        for name, of_class in found.items()
+    }
+    return sorted(means.items(), key=lambda item: item[1][0])
 
 
 def _on_one_line(value: Any) -> Any:
@@ -138,7 +171,7 @@ def _on_one_line(value: Any) -> Any:
     return one_line(value) if type(value) is str else value
 
 
-def _outliers(comparison: Comparison, dpi: int) -> dict[str, list[dict[str, Any]]]:
+def _outliers(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
     """Outlier set -> a drawing for each detector; the legend is of (colour, line style, name)."""
     curves = [
         (pair, i, curve)
@@ -154,9 +187,10 @@ def _outliers(comparison: Comparison, dpi: int) -> dict[str, list[dict[str, Any]
         for i in dict.fromkeys(i for i, _ in drawn):
             row = comparison.rows[i]
             auroc = mean_cell(f"ood/{outliers}/{detector}/AUROC", row.runs).text
-            legend.append((*figures.series_style(i), f"{row.label}: {auroc}"))
-        styled = [(curve, *figures.series_style(i)) for i, curve in drawn]
-        picture = figures.roc_picture(styled, dpi=dpi)
-        card = {"detector": detector, "picture": picture, "legend": legend}
-        cards.setdefault(outliers, []).append(card)
+            colour, dash = figures.series_style(i)
+            legend.append((figures.themed(colour), dash, f"{row.label}: {auroc}"))
+        figure = figures.roc_figure([(curve, *figures.series_style(i)) for i, curve in drawn])
+        cards.setdefault(outliers, []).append(
+            {"detector": detector, "figure": figure, "legend": legend}
+        )
     return cards

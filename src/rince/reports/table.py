@@ -12,17 +12,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rince.core.checks import import_extra, require
-from rince.evaluation.results import EMBEDDING, of_space
+from rince.evaluation.results import EMBEDDING, SECONDS, format_metric, of_space, scale_of
 from rince.reports.paired import BETTER, paired_difference
 from rince.reports.run_report import RunReport, distinct_names, one_line
 
 MISSING = "\N{EN DASH}"
-SECONDS = "seconds"
 OF_EMBEDDING = ", embedding"  # after the name of a method; its features stand without
 
 # Options that may differ between two runs of one method; compared by the last part of the name.
 SEED_KEYS = frozenset(
-    {"seed", "seed_everything", "name", "label", "folder", "out", "output", "run_dir", "run_folder"}
+    {
+        *("seed", "seed_everything", "name", "label", "folder", "out", "output", "run_dir"),
+        *("run_folder", "logger", "progress"),
+    }
 )
 
 _PLAIN_WIDTH = 100  # columns, where the output is not a terminal
@@ -192,7 +194,7 @@ def _difference(
     )
     if found is None:
         return Cell(None, None, 0, MISSING)
-    factor, digits = _scale(key, found.mean)
+    factor, digits = scale_of(key, found.mean)
     text = f"{round(factor * found.mean, digits) + 0.0:+,.{digits}f}"
     if found.half_width is not None:
         text += f" ± {factor * found.half_width:,.{digits}f}"
@@ -322,23 +324,11 @@ def mean_cell(key: str, runs: Sequence[RunReport]) -> Cell:
         sd = None
     else:
         sd = statistics.stdev(values)
-        factor, digits = _scale(key, mean)
+        factor, digits = scale_of(key, mean)
         text += f" ± {factor * sd:,.{digits}f}"
     if len(values) < len(runs):
         text += f" (n={len(values)})"
     return Cell(mean, sd, len(values), text)
-
-
-def format_metric(key: str, value: float) -> str:
-    """A metric as printed: per cent with one decimal; correlations, levels of the tree and seconds
-    as they are.
-
-    >>> format_metric("probe/fine", 0.7825), format_metric("ordering/correlation", -0.5)
-    ('78.2', '-0.500')
-    """
-    factor, digits = _scale(key, value)
-    # Adding zero turns the "-0.0" of a tiny negative number into "0.0".
-    return f"{round(factor * value, digits) + 0.0:,.{digits}f}"
 
 
 def _method(config: Mapping[str, Any]) -> str:
@@ -435,15 +425,6 @@ def _mark_best(column: Column, cells: list[Cell]) -> list[Cell]:
     ]
 
 
-def _scale(key: str, value: float) -> tuple[float, int]:
-    """(factor, decimals) to print a metric with."""
-    if key == SECONDS:
-        return 1.0, 0 if abs(value) >= 10 else 1
-    if re.search(r"hierarchy/(mistake-severity|distance@\d+)$", key):
-        return 1.0, 2
-    return (1.0, 3) if key.endswith("correlation") else (100.0, 1)
-
-
 def _header_lines(column: Column) -> list[str]:
     arrow = " ↓" if column.higher_is_better is False else ""
     return [column.group, *f"{column.name}{arrow}".split(" ", maxsplit=1)]
@@ -479,6 +460,23 @@ def differences(runs: Sequence[RunReport]) -> list[str]:
         if len(values) > 1:
             reasons.append(f"the runs were measured with different {what}: {', '.join(values)}")
     return reasons
+
+
+def data_notes(rows: Sequence[Row]) -> dict[str, str]:
+    """Label -> the data that its runs were measured on; empty if they are the same for all."""
+    notes = {
+        row.label: "; ".join(
+            dict.fromkeys(filter(None, (_data(x.evaluation.info) for x in row.runs)))
+        )
+        for row in rows
+    }
+    known = {label: note for label, note in notes.items() if note}
+    return known if len(set(known.values())) > 1 else {}
+
+
+def _data(info: Mapping[str, Any]) -> str:
+    count = f"{info['test_images']} test items" if "test_images" in info else ""
+    return ", ".join(filter(None, (info.get("data"), count)))
 
 
 def markdown_escape(text: str) -> str:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from rince.reports.figures import (
-    DPI,
     Array,
-    Picture,
     add_legend,
     drawing,
-    encode,
     mean_and_sd,
     new_axes,
     rank_colour,
@@ -28,7 +26,7 @@ _DASHES = ("solid", "dashed", "dotted")
 _MAX_POINTS = 300
 
 
-def training_pictures(histories: Sequence[History], *, dpi: int = DPI) -> list[tuple[str, Picture]]:
+def training_figures(histories: Sequence[History]) -> list[tuple[str, Any]]:
     """(title, curves over the training steps) for each quantity that was logged.
 
     They are of the runs of one method: a line is their mean, the band one sd about it.
@@ -45,7 +43,7 @@ def training_pictures(histories: Sequence[History], *, dpi: int = DPI) -> list[t
         ("Positives of a query in its batch, per rank", "keys", {}, "train/positives_rank_"),
         ("Online nearest-neighbour accuracy", "%", accuracies, ""),
     )
-    pictures = []
+    figures = []
     for title, unit, plain, prefix in panels:
         lines = []
         for i, (metric, name) in enumerate(plain.items()):
@@ -57,8 +55,8 @@ def training_pictures(histories: Sequence[History], *, dpi: int = DPI) -> list[t
             lines.append(_Line(points, rank_colour(rank), rank_name(rank)))
         lines = [line for line in lines if len(line.points) > 1]  # a point is no curve
         if lines:
-            pictures.append((title, _lines_picture(lines, unit, dpi)))
-    return pictures
+            figures.append((title, _lines_figure(lines, unit)))
+    return figures
 
 
 def mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> Array:
@@ -101,7 +99,7 @@ class _Line:
     dash: str = "solid"
 
 
-def _lines_picture(lines: Sequence[_Line], unit: str, dpi: int) -> Picture:
+def _lines_figure(lines: Sequence[_Line], unit: str) -> Any:
     with drawing():
         figure, axes = new_axes()
         for line in lines:
@@ -128,4 +126,4 @@ def _lines_picture(lines: Sequence[_Line], unit: str, dpi: int) -> Picture:
                 axes.set_yscale("log")
             else:
                 axes.set_ylim(bottom=0)
-        return encode(figure, dpi)
+        return figure

@@ -12,11 +12,13 @@ from torch import nn
 
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
+from rince.core.notebook import html_table
 from rince.data.kinds import TrainedNetwork, kind_named
 from rince.models.backbones import Backbone, as_backbone
 from rince.models.encoders import Encoder
 from rince.models.heads import projection_head
 from rince.models.options import Space
+from rince.models.tuning import fine_tuned, merge_updates
 from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
@@ -30,6 +32,8 @@ OWN_OBJECTIVE = "own_objective"
 OWN_BACKBONE = "own_backbone"
 BACKBONE_PREFIX = "encoder.backbone."
 HEAD_PREFIX = "encoder.head."
+# Of a run with both:
+PROJECTION_PREFIX, CLASSIFIER_PREFIX = f"{HEAD_PREFIX}projection.", f"{HEAD_PREFIX}classifier."
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ class TrainedRun:
         step: optimizer steps taken.
         objective: its row; of a user's own without the code, which a checkpoint does not hold.
         data_fingerprint: of the data it was trained with; "" if it was not recorded.
-        classifier: features to the logits of the classes, of a run that was trained as one.
-        head: features to embeddings, of any other run.
+        classifier: features to the logits of the classes, of a run that was trained with one.
+        head: features to embeddings, but of a run that was trained as a classifier alone.
         ranks: of the classes, as the objective rince was trained on; times are not kept.
         own_backbone: the backbone is the user's, not ``config.model.backbone``.
     """
@@ -60,6 +64,17 @@ class TrainedRun:
     classifier: nn.Linear | None = None
     head: nn.Module | None = None
     own_backbone: bool = False
+
+    def _repr_html_(self) -> str:
+        network = type(self.backbone.module).__name__
+        rows = {
+            "method": self.config.label(self.objective),
+            "data": f"{self.config.data}, {self.taxonomy.num_classes} classes",
+            "backbone": f"{network}, {self.backbone.feature_dim} features",
+            "steps": str(self.step),
+            "compares by": self.space,
+        }
+        return html_table(str(self.folder), (), rows.items())
 
     @property
     def space(self) -> Space:
@@ -92,14 +107,19 @@ def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -
     elif not isinstance(backbone, Backbone):
         backbone = as_backbone(backbone, spec)
     weights = checkpoint["state_dict"]
+    fine_tuned(backbone.module, config.model.layers, config.model.lora)
     load_strictly(backbone.module, _below(BACKBONE_PREFIX, weights), folder / CHECKPOINT_FILE)
-    backbone.module.eval()
-    head = None
+    merge_updates(backbone.module.eval())
+    head, beside = None, objective.classifier_beside
     if not objective.classifier:
         head = projection_head(
-            backbone.feature_dim, config.model.embedding_dim, objective.num_heads
+            backbone.feature_dim,
+            config.model.embedding_dim,
+            objective.num_heads,
+            linear=config.model.head == "linear",
         ).eval()
-        load_strictly(head, _below(HEAD_PREFIX, weights), folder / CHECKPOINT_FILE)
+        of_head = _below(PROJECTION_PREFIX if beside else HEAD_PREFIX, weights)
+        load_strictly(head, of_head, folder / CHECKPOINT_FILE)
     taxonomy = Taxonomy(about["taxonomy"])
     return TrainedRun(
         folder=folder,
@@ -158,9 +178,10 @@ def _classifier(
     objective: Objective, weights: Mapping[str, torch.Tensor], num_classes: int
 ) -> nn.Linear | None:
     """The logits of the classes; those of superclasses, which come behind, are left out."""
-    if not objective.classifier:
+    if not (objective.classifier or objective.classifier_beside):
         return None
-    weight, bias = (weights[HEAD_PREFIX + name][:num_classes] for name in ("weight", "bias"))
+    prefix = CLASSIFIER_PREFIX if objective.classifier_beside else HEAD_PREFIX
+    weight, bias = (weights[prefix + name][:num_classes] for name in ("weight", "bias"))
     classifier = nn.Linear(weight.shape[1], num_classes)
     classifier.load_state_dict({"weight": weight, "bias": bias})
     return classifier.requires_grad_(False)
@@ -220,7 +241,7 @@ def own_facts(objective: Objective) -> dict[str, Any]:
     """What a checkpoint says of a user's own objective: its row, but for its code."""
     if objective.name in OBJECTIVES:
         return {}
-    facts = ("classifier", "num_heads", "reads", "by_time")
+    facts = ("classifier", "classifier_beside", "num_heads", "reads", "by_time")
     return {OWN_OBJECTIVE: {name: getattr(objective, name) for name in facts}}
 
 

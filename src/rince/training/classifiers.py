@@ -1,4 +1,4 @@
-"""Cross-entropy: a linear classifier on the features, of one label or of two."""
+"""Cross-entropy: a linear classifier on the features, of one label or of two; or beside RINCE."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rince.evaluation.levels import coarse_level
 from rince.losses.hierarchical import smoothed_targets
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.objectives import Objective
+from rince.training.pair_losses import rince
 from rince.training.step import Loss, Step, fine_and_coarse
 
 
@@ -39,6 +40,13 @@ def cross_entropy(step: Step) -> Loss:
         return Loss(of_classes)
     superclass = sent(_superclasses(taxonomy), labels.device)[labels]
     return fine_and_coarse(of_classes, functional.cross_entropy(coarse, superclass))
+
+
+def rince_and_cross_entropy(step: Step) -> Loss:
+    """RINCE on the embeddings plus the weighted cross-entropy of a classifier on the features."""
+    ranked, of_classes = rince(step), cross_entropy(step).total
+    total = ranked.total + step.options.cross_entropy_weight * of_classes
+    return Loss(total, {**ranked.parts, "loss_cross_entropy": of_classes.detach()})
 
 
 def _superclasses(taxonomy: Taxonomy) -> Tensor:

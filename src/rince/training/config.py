@@ -7,12 +7,13 @@ call it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import PurePath
 from typing import Any, Literal
 
 from rince.core.checks import require, warn
+from rince.core.files import VECTOR_SUFFIXES
 from rince.core.moved import moved_names
 from rince.core.options import Options, from_plain, limited
 from rince.core.tables import TABLE_SUFFIXES
@@ -21,6 +22,7 @@ from rince.data.options import BatchOptions as BatchOptions
 from rince.data.options import ImageOptions as ImageOptions
 from rince.data.options import TableOptions as TableOptions
 from rince.data.options import TextOptions as TextOptions
+from rince.data.options import VectorOptions as VectorOptions
 from rince.data.options import VideoOptions as VideoOptions
 from rince.losses.options import LossOptions as LossOptions
 from rince.models.options import ModelOptions as ModelOptions
@@ -37,7 +39,8 @@ class TrainConfig(Options):
         data: a folder of images in class folders (nested folders are superclasses; train/ and
             val/ or test/ below it are taken as splits), or fashion-mnist, or cifar100; or a
             folder of videos, in class folders or not; or a table (.csv, .tsv, .jsonl, .parquet)
-            of texts, images or clips and their labels (see table).
+            of texts, images or clips and their labels (see table); or a file of features that
+            another network made (.npz, .npy, .parquet; see vectors).
         objective: the loss to train with: rince, or a baseline trained and evaluated in the same
             way; the list below says what each is.
         epochs: number of passes over the training images.
@@ -64,6 +67,8 @@ class TrainConfig(Options):
             checked too. Each record of metrics and each checkpoint checks the loss alone.
         knn_every: epochs between two online kNN accuracies, for monitoring only (on training
             images, never on the test set); 0: none.
+        logger: trackers that get the options and all metrics, beside metrics.csv: tensorboard,
+            wandb, mlflow. A resumed run goes on in them.
         progress: show the progress bar.
     """
 
@@ -77,6 +82,7 @@ class TrainConfig(Options):
     videos: VideoOptions = field(default_factory=VideoOptions)
     text: TextOptions = field(default_factory=TextOptions)
     table: TableOptions = field(default_factory=TableOptions)
+    vectors: VectorOptions = field(default_factory=VectorOptions)
     batches: BatchOptions = field(default_factory=BatchOptions)
     epochs: int = limited(20, low=1)
     batch_size: int = limited(256, low=1)
@@ -93,6 +99,7 @@ class TrainConfig(Options):
     log_every: int = limited(10, low=1)
     validate_every: int = limited(100, low=1)
     knn_every: int = limited(1, low=0)
+    logger: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     progress: bool = True
 
     def check(self, objective: Objective | None = None) -> None:
@@ -139,10 +146,7 @@ class TrainConfig(Options):
         """Name of the run's folder; ``objective`` as in :meth:`check`."""
         if self.name:
             return self.name
-        data = self.data.rstrip("/").rpartition("/")[2] or "data"
-        for suffix in TABLE_SUFFIXES:
-            data = data.removesuffix(suffix)
-        reads, parts = self._row(objective).reads, [data, self.objective]
+        reads, parts = self._row(objective).reads, [self.data_name(), self.objective]
         if "loss.variant" in reads:
             parts.append(self.loss.variant)
         if ("ranks" in reads or self.ranks.by == "time") and self.ranks.label():
@@ -152,6 +156,22 @@ class TrainConfig(Options):
         if self.images.augmentation == "weak":
             parts.append("weak")
         return "-".join([*parts, f"seed{self.seed}"])
+
+    def data_name(self) -> str:
+        """What folders call the data: their own folder's name, or file's."""
+        data = self.data.rstrip("/").rpartition("/")[2] or "data"
+        for suffix in (*TABLE_SUFFIXES, *VECTOR_SUFFIXES):
+            data = data.removesuffix(suffix)
+        return data
+
+    def of_objective(self, name: str) -> TrainConfig:
+        """The same with another objective; options that it does not read are at their defaults."""
+        other, default = replace(self, objective=name), TrainConfig(self.data)
+        for unread in other._unread_options(OBJECTIVES[name]):
+            group, _, option = unread.partition(".")
+            changed = {option: _value(default, unread)}
+            other = replace(other, **{group: replace(getattr(other, group), **changed)})
+        return other
 
     def label(self, objective: Objective | None = None) -> str:
         """What a table calls this method, the same for all seeds; as :meth:`run_name`."""
@@ -228,6 +248,15 @@ def _value(config: TrainConfig, name: str) -> Any:
 def to_dict(config: TrainConfig) -> dict[str, Any]:
     """Plain nested data, for YAML and the checkpoint."""
     return asdict(config)
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of each option of :func:`to_dict`'s form."""
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def from_dict(data: Mapping[str, Any]) -> TrainConfig:

@@ -47,13 +47,14 @@ def embed_data(
     encoder: Encoder,
     data: str,
     column: str | None,
+    encoding: str | None,
     device: str,
     batch_size: int = 64,
     *,
     skip: bool = False,
 ) -> Embeddings:
     """Find what there is to embed in ``data``, of the kind that the encoder takes, and embed it."""
-    names = embedding_names(encoder, data, column)
+    names = embedding_names(encoder, data, column, encoding)
     return embed(
         encoder,
         names,

@@ -13,7 +13,7 @@ from torch import nn
 from rince._version import __version__
 from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
-from rince.core.input_spec import InputSpec
+from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data.items import Items, Marks, Splits
 from rince.data.kinds import NAMED, kind_named, load_outliers, load_test, require_kind
 from rince.evaluation.drawings import roc_curves
@@ -24,7 +24,6 @@ from rince.evaluation.results import Evaluation, load_evaluation, save_evaluatio
 from rince.evaluation.steps import STEPS, Step, outlier_detection
 from rince.models.backbones import Backbone, as_backbone
 from rince.models.exported import EXPORT_FILE, load_exported
-from rince.models.layouts import as_fed_by_rince
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.checkpoint import TrainedRun, load_run
 from rince.training.config import TrainConfig
@@ -46,6 +45,8 @@ def evaluate_run(
     data: str | None = None,
     data_root: str | None = None,
     column: str | None = None,
+    labels: str | None = None,
+    encoding: str | None = None,
     splits_folder: str | None = None,
     split: int = 1,
     skip_unreadable: bool = False,
@@ -68,7 +69,10 @@ def evaluate_run(
         options: how much to do.
         data: evaluate on these in place of the run's own.
         data_root: where a named data set is now.
-        column: of the items in other tables than the run's own: outliers, tests, data.
+        column, encoding: of the items in other tables than the run's own, and of these tables:
+            outliers, tests, data; None: as at the training.
+        labels: with data that are stored features: the table of their labels; None: in their file,
+            or beside it.
         splits_folder, split: with data: the split files of UCF101 or HMDB51, and which split.
         skip_unreadable: leave out, with a warning, what cannot be read.
         device: where features are extracted.
@@ -90,6 +94,7 @@ def evaluate_run(
             isinstance(given or {}, Mapping),
             f"{name} must map names to data, as {{'digits': 'digits'}}, got {given!r}",
         )
+    require(labels is None or data is not None, f"--labels {labels} needs --data")
     require(splits_folder is None or data is not None, f"--splits {splits_folder} needs --data")
     require(split == 1 or splits_folder is not None, f"--split {split} needs --splits")
     exported = (folder / EXPORT_FILE).exists()
@@ -112,10 +117,14 @@ def evaluate_run(
         skip_unreadable=config.images.skip_unreadable or skip_unreadable,
     )
     config = replace(config, images=images)
-    other = replace(config, table=replace(config.table, column=column or config.table.column))
+    table = config.table
+    table = replace(table, column=column or table.column, encoding=encoding or table.encoding)
+    other = replace(config, table=table, vectors=replace(config.vectors, labels=labels))
     found = _results(folder)
     if found is None or outliers or not only_named:
+        how = trained.spec.preprocessing
         if splits is not None:
+            splits = Splits(splits.train.preprocessed(how), splits.test.preprocessed(how))
             _check_fit(trained, splits.spec, "splits")
         elif data is None:
             splits = _own_splits(trained, config)
@@ -283,6 +292,7 @@ def _with_test(
         channels=trained.spec.channels,
         skip_unreadable=images.skip_unreadable,
         backbone=config.model.backbone,
+        preprocessing=trained.spec.preprocessing,
     )
     _check_fit(trained, items.spec, path)
     known = set(trained.taxonomy.paths)
@@ -314,9 +324,9 @@ def _with_test(
 def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
     """Other data, in the size and colours that the run's backbone knows; or other texts."""
     data = config.data
-    require_kind(data, trained.spec.noun, config.ranks.by == "time")
+    require_kind(data, trained.spec.noun, config.ranks.by == "time", config.table.encoding)
     config = replace(config, images=replace(config.images, image_size=trained.spec.size or None))
-    splits = load_splits(config, trained.spec.channels)
+    splits = load_splits(config, trained.spec.channels, preprocessing=trained.spec.preprocessing)
     if trained.taxonomy.paths not in (UNKNOWN_CLASSES, splits.train.taxonomy.paths):
         print(f"note: {data} has other classes than {trained.folder.name} was trained on")
     _check_fit(trained, splits.spec, data)
@@ -326,7 +336,7 @@ def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
 def _own_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
     """The data that the run was trained on, if they are still the same."""
     data, name = config.data, trained.folder.name
-    splits = load_splits(config)
+    splits = load_splits(config, preprocessing=trained.spec.preprocessing)
     changed = splits.train.taxonomy.paths != trained.taxonomy.paths
     if trained.data_fingerprint:
         changed = changed or splits.fingerprint() != trained.data_fingerprint
@@ -354,12 +364,14 @@ def _of_export(folder: Path, backbone: Backbone | nn.Module | None) -> TrainedRu
     """
     module = backbone.module if isinstance(backbone, Backbone) else backbone
     encoder = load_exported(folder, module)
-    features, head = as_fed_by_rince(encoder), None
+    features, head = encoder.module, None
     if encoder.embedding_dim is not None:
         head = encoder.module.get_submodule("head")
-        features = as_fed_by_rince(
-            replace(encoder, module=encoder.module.get_submodule("backbone"))
-        )
+        features = encoder.module.get_submodule("backbone")
+    spec = encoder.spec
+    if spec.preprocessing is None and encoder.mean:  # of an older rince, or as ours
+        how = Preprocessing(encoder.mean, encoder.std, spec.size)
+        spec = replace(spec, preprocessing=how)
     config = TrainConfig("").with_defaults(kind_named(encoder.noun))
     videos = replace(
         config.videos,
@@ -374,8 +386,8 @@ def _of_export(folder: Path, backbone: Backbone | nn.Module | None) -> TrainedRu
             config, videos=videos, model=replace(config.model, backbone=encoder.backbone)
         ),
         taxonomy=taxonomy,
-        backbone=as_backbone(features, encoder.spec),
-        spec=encoder.spec,
+        backbone=as_backbone(features, spec),
+        spec=spec,
         step=0,
         objective=OBJECTIVES[config.objective],
         head=head,

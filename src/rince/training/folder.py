@@ -28,7 +28,7 @@ def read_config(folder: Path) -> TrainConfig:
     if not file.is_file():
         raise RinceError(f"{folder} is not the folder of a run: it holds no {CONFIG_FILE}")
     try:
-        return from_dict(plain_yaml(read_text(file, "configuration")))
+        return from_dict(plain_yaml(read_text(file, "configuration", "utf-8")))
     except ValueError as error:
         raise RinceError(f"{file} is damaged: {error}") from error
 

@@ -24,9 +24,10 @@ from rince.data.batches import BatchViews, ImageBatch
 from rince.data.plan import batch_seed
 from rince.data.views import WEAK_VIEWS, Augmentation, ViewConfig
 from rince.models.backbones import Backbone
-from rince.models.heads import projection_head
+from rince.models.heads import ProjectionAndClassifier, projection_head
 from rince.models.momentum import MomentumEncoder
 from rince.models.queue import KeyQueue
+from rince.models.tuning import keep_frozen_norms, parameter_groups
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import ItemTimes
 from rince.training.cached import Part, encode_parts, micro_batches
@@ -106,7 +107,15 @@ class RankedModule(pl.LightningModule):
         if not contrastive:
             head = classifier_head(self.objective, backbone.feature_dim, taxonomy)
         else:
-            head = projection_head(backbone.feature_dim, model.embedding_dim, self.num_heads)
+            head = projection_head(
+                backbone.feature_dim,
+                model.embedding_dim,
+                self.num_heads,
+                linear=model.head == "linear",
+            )
+        if self.objective.classifier_beside:
+            classifier = classifier_head(self.objective, backbone.feature_dim, taxonomy)
+            head = ProjectionAndClassifier(head, classifier)
         self.encoder = nn.Sequential(OrderedDict(backbone=backbone.module, head=head))
         self.momentum_encoder: MomentumEncoder | None = None
         self.queue: KeyQueue | None = None
@@ -120,6 +129,13 @@ class RankedModule(pl.LightningModule):
         """The part that is kept and evaluated."""
         backbone: nn.Module = self.encoder.get_submodule("backbone")
         return backbone
+
+    def train(self, mode: bool = True) -> RankedModule:
+        super().train(mode)
+        if self.config.model.layers is not None:
+            slow = self.momentum_encoder
+            keep_frozen_norms(self.encoder, None if slow is None else slow.module)
+        return self
 
     def compile_encoders(self) -> None:
         """In place, so that the weights keep their names."""
@@ -152,12 +168,11 @@ class RankedModule(pl.LightningModule):
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         # Images arrive as bytes: making floats, or views, of them here uses the GPU, if any.
         views = BatchViews(batch, self.augmentation, self.view_inputs)
-        logits = None
         if self.objective.classifier:
-            logits, pairs = self._classify(batch, views)
+            make = self._classify
         else:
             make = self._momentum_pairs if self.momentum_encoder else self._pairs
-            pairs = make(batch, views)
+        pairs, logits = make(batch, views)
         number, config = self.global_step + 1, self.config
         validate = number <= _CHECKED_FIRST or number % config.validate_every == 0
         distinct = config.batches.images_per_class is None
@@ -168,13 +183,14 @@ class RankedModule(pl.LightningModule):
         loss = objective_loss(self.objective, step)
         self._unread.append(("the loss", number - 1, loss.total.detach()))
         due = number % config.log_every == 0 or self.trainer.is_last_batch
-        if due and self.logger is not None:
+        if due and self.loggers:
             statistics = rank_statistics(pairs.head(0), self.rank_source)
             shown = self._read({"loss": loss.total.detach(), **loss.parts, **statistics})
             # A batch may hold no pair of a rank.
             shown = {n: x for n, x in shown.items() if n not in statistics or not math.isnan(x)}
             shown["lr"] = float(torch.tensor(self._current_lr()))
-            self.logger.log_metrics({f"train/{n}": x for n, x in shown.items()}, number)
+            for tracker in self.loggers:
+                tracker.log_metrics({f"train/{n}": x for n, x in shown.items()}, number)
             # On the CPU: Lightning reads it at each step.
             self.log("loss", torch.tensor(shown["loss"]), prog_bar=True, logger=False)
         elif validate:
@@ -184,7 +200,9 @@ class RankedModule(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         optim = self.config.optim
         assert optim.lr is not None  # TrainConfig.sized has chosen one
-        weights = [p for p in self.parameters() if p.requires_grad]
+        weights: list[Any] = [p for p in self.parameters() if p.requires_grad]
+        if optim.layer_decay is not None:
+            weights = parameter_groups(self.encoder, self.backbone, optim.lr, optim.layer_decay)
         optimizer: torch.optim.Optimizer
         if optim.optimizer == "sgd":
             optimizer = torch.optim.SGD(
@@ -276,10 +294,18 @@ class RankedModule(pl.LightningModule):
         order = torch.cat([x.repeat(2) for x in rows])
         return z, batch.labels[order], batch.indices[order]
 
-    def _pairs(self, batch: ImageBatch, views: BatchViews) -> Pairs:
-        z, labels, ids = self._encode_both(self.encoder, batch, views)
+    def _apart(self, encoded: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Embeddings, and the logits behind them, of a classifier beside the projection head."""
+        if not self.objective.classifier_beside:
+            return encoded, None
+        width = self.num_heads * self.config.model.embedding_dim
+        return encoded[:, :width], encoded[:, width:]
+
+    def _pairs(self, batch: ImageBatch, views: BatchViews) -> tuple[Pairs, Tensor | None]:
+        encoded, labels, ids = self._encode_both(self.encoder, batch, views)
+        z, logits = self._apart(encoded)
         key, key_labels, key_ids = self._gathered(z, labels, ids)
-        return Pairs(
+        pairs = Pairs(
             query=z,
             key=key,
             query_labels=labels,
@@ -289,15 +315,17 @@ class RankedModule(pl.LightningModule):
             ignore_self=True,
             num_heads=self.num_heads,
         )
+        return pairs, logits
 
-    def _momentum_pairs(self, batch: ImageBatch, views: BatchViews) -> Pairs:
+    def _momentum_pairs(self, batch: ImageBatch, views: BatchViews) -> tuple[Pairs, Tensor | None]:
         assert self.momentum_encoder is not None
         # Before the keys are made, not after the optimizer step: the checkpoint between two
         # steps then holds one consistent state.
         self.momentum_encoder.update(self.encoder)
         parts = self._parts(batch, views, 0)
-        query = encode_parts(self.encoder, parts, made_from=batch.views)  # (B, D)
+        query, logits = self._apart(encode_parts(self.encoder, parts, made_from=batch.views))
         key = torch.cat([self.momentum_encoder(part()) for part in self._parts(batch, views, 1)])
+        key, _ = self._apart(key)
         key, labels, ids = self._gathered(key, batch.labels, batch.indices)
         valid, num_queued = None, 0
         fresh = (key, labels, ids)
@@ -310,7 +338,7 @@ class RankedModule(pl.LightningModule):
             # The gathered order starts with the own part; the queue must be the same everywhere.
             shift = process_index() * batch.labels.shape[0]
             self.queue.push(*(x.roll(shift, dims=0) for x in fresh))
-        return Pairs(
+        pairs = Pairs(
             query=query,
             key=key,
             query_labels=batch.labels,
@@ -322,6 +350,7 @@ class RankedModule(pl.LightningModule):
             key_valid=valid,
             num_heads=self.num_heads,
         )
+        return pairs, logits
 
     def _gathered(self, z: Tensor, labels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Those of all processes, in two collectives; the sizes are compared once, as the batches
@@ -333,12 +362,12 @@ class RankedModule(pl.LightningModule):
         self._sizes_unknown = False
         return gather(z, validate=False), key_labels, key_ids
 
-    def _classify(self, batch: ImageBatch, views: BatchViews) -> tuple[Tensor, Pairs]:
+    def _classify(self, batch: ImageBatch, views: BatchViews) -> tuple[Pairs, Tensor | None]:
         # (2B, F): the same budget of views
         features, labels, ids = self._encode_both(self.backbone, batch, views)
         logits = self.encoder.get_submodule("head")(features)
         z = functional.normalize(features.detach().float(), dim=1)
-        return logits, Pairs(z, z, labels, labels, ids, ids, ignore_self=True)
+        return Pairs(z, z, labels, labels, ids, ids, ignore_self=True), logits
 
     def _check_objective(self) -> None:
         objective, taxonomy = self.objective, self.taxonomy

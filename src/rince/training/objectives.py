@@ -35,7 +35,10 @@ class Objective:
         summary: for the help.
         reads: options that it reads: of ``loss`` by name ("loss.margin"); "ranks" are all of them.
             Others that are set have no effect, and the user is warned.
-        classifier: it reads logits: a linear classifier takes the place of the projection head.
+        classifier: it reads logits alone: a linear classifier takes the place of the projection
+            head.
+        classifier_beside: it reads logits too: a linear classifier of the classes stands beside the
+            projection head.
         num_heads: projection heads side by side; 2 of a classifier: classes and superclasses.
         needs_superclasses: classes on one flat level are refused.
         needs_labels: a single class is refused.
@@ -54,12 +57,20 @@ class Objective:
     summary: str = ""
     reads: tuple[str, ...] = ()
     classifier: bool = False
+    classifier_beside: bool = False
     num_heads: int = 1
     needs_superclasses: bool = False
     needs_labels: bool = True
     by_time: Literal["ranks", "video", "clip"] | None = None
     within_batch: bool = False
     package: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            not (self.classifier and self.classifier_beside),
+            f"the objective {self.name} has classifier and classifier_beside: one of them says "
+            f"where the classifier stands",
+        )
 
     def function(self) -> Callable[[Step], Loss | Tensor]:
         """The loss, imported if the row holds its path.
@@ -75,6 +86,13 @@ class Objective:
         return function
 
 
+_RINCE = (
+    "loss.variant",
+    "loss.positives",
+    "loss.temperatures",
+    "loss.matmul_precision",
+    "ranks",
+)
 _PAIRS, _CLASSIFIERS = "rince.training.pair_losses", "rince.training.classifiers"
 _METRIC_LEARNING = ("pytorch_metric_learning", "metric-learning")
 
@@ -83,13 +101,7 @@ _ROWS = (
         "rince",
         f"{_PAIRS}:rince",
         "ranked positives: RINCE",
-        reads=(
-            "loss.variant",
-            "loss.positives",
-            "loss.temperatures",
-            "loss.matmul_precision",
-            "ranks",
-        ),
+        reads=_RINCE,
         by_time="ranks",
     ),
     Objective(
@@ -135,6 +147,40 @@ _ROWS = (
         reads=("loss.temperature",),
     ),
     Objective(
+        "supcon-siblings",
+        f"{_PAIRS}:siblings",
+        "supcon-out on each level of the class tree, against the siblings alone",
+        reads=("loss.temperature", "loss.matmul_precision"),
+    ),
+    Objective(
+        "cross-scale",
+        f"{_PAIRS}:margins",
+        "cross-scale learning: a margin for each step of rank to the nearest positives (DyML)",
+        reads=("loss.temperature", "loss.margin", "ranks"),
+        by_time="ranks",
+    ),
+    Objective(
+        "x-clr",
+        f"{_PAIRS}:known_similarities",
+        "cross-entropy with the softmax of known similarities, a score of each rank (X-CLR)",
+        reads=("loss.temperature", "loss.target_temperature", "ranks"),
+        by_time="ranks",
+    ),
+    Objective(
+        "smooth-ap",
+        f"{_PAIRS}:smooth_average_precision",
+        "Smooth-AP, on classes",
+        reads=("loss.step_width",),
+        by_time="video",
+    ),
+    Objective(
+        "smooth-hap",
+        f"{_PAIRS}:smooth_hierarchical_precision",
+        "the same of hierarchical average precision, on the ranks (HAPPIER without proxies)",
+        reads=("loss.step_width", "ranks"),
+        by_time="ranks",
+    ),
+    Objective(
         "infonce",
         f"{_PAIRS}:same_image",
         "SimCLR / MoCo, no labels",
@@ -171,6 +217,13 @@ _ROWS = (
         classifier=True,
         num_heads=2,
         needs_superclasses=True,
+    ),
+    Objective(
+        "rince-and-cross-entropy",
+        f"{_CLASSIFIERS}:rince_and_cross_entropy",
+        "RINCE plus the cross-entropy of a linear classifier beside the projection head",
+        reads=(*_RINCE, "loss.cross_entropy_weight", "loss.smoothing"),
+        classifier_beside=True,
     ),
 )
 

@@ -1,4 +1,4 @@
-"""The optimizer. No torch here: ``rince --help`` reads this."""
+"""The optimizer, and a search of configurations. No torch here: ``rince --help`` reads this."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rince.core.checks import require
-from rince.core.options import Options, limited
+from rince.core.options import Options, limited, near_words
+from rince.training.objectives import OBJECTIVES
 
 DEFAULT_LR = {"sgd": 0.5, "adamw": 1e-3}
 _PAPERS_BATCH = 512
@@ -24,6 +25,8 @@ class OptimOptions(Options):
         warmup_epochs: epochs over which the learning rate rises linearly (the paper: 10 of 1000);
             None takes 1, or a tenth of a run of fewer than 10 epochs.
         final_lr_ratio: the cosine ends at lr times this.
+        layer_decay: the learning rate of the backbone's last block is lr times this, of the one
+            before times its square, and so on to the first; None: lr for all.
         clip: largest norm of the gradient; None does not clip.
     """
 
@@ -34,6 +37,7 @@ class OptimOptions(Options):
     weight_decay: float = limited(1e-4, low=0)
     warmup_epochs: float | None = limited(None, low=0)
     final_lr_ratio: float = limited(1e-3, low=0, high=1)
+    layer_decay: float | None = limited(None, above=0, high=1)
     clip: float | None = limited(None, above=0)
 
     def warmup(self, epochs: int) -> float:
@@ -58,3 +62,43 @@ class OptimOptions(Options):
             self.warmup(epochs) < epochs,
             f"optim.warmup_epochs must be below epochs ({epochs}), got {self.warmup_epochs}",
         )
+
+
+SEARCHED = ("lr", "temperatures", "variant", "batches")
+
+
+@dataclass
+class TuneOptions(Options):
+    """How much to search, and what to take of what was found.
+
+    Args:
+        trials: configurations of each objective. The first is what `rince train` would do; half of
+            them are trained for a quarter of the epochs only, a quarter of them for half.
+        baselines: objectives that get as many trials, to compare with; [] for none.
+        search: what differs between trials: optim.lr, the temperatures, loss.variant and batches.*
+            (classes x images of a batch). What you set yourself stays as you set it.
+        fine_weight: weight of the fine mAP against the coarse in the choice: 1 is fine alone, 0 is
+            coarse alone. Trials do not depend on it: with another weight nothing is trained anew.
+    """
+
+    prefix = "tune."
+
+    trials: int = limited(12, low=1)
+    baselines: tuple[str, ...] = ("supcon-out", "cross-entropy")
+    search: tuple[str, ...] = SEARCHED
+    fine_weight: float = limited(0.5, low=0, high=1)
+
+    def check(self) -> None:
+        """Refuse values out of range and words that are not known.
+
+        Raises:
+            ValueError: the message names the option.
+        """
+        self._check_fields()
+        for name, known in (("baselines", tuple(OBJECTIVES)), ("search", SEARCHED)):
+            for word in getattr(self, name):
+                require(
+                    word in known,
+                    f"{self.prefix}{name} must be of {', '.join(known)}, got {word!r}"
+                    f"{near_words(Literal[known], word)}",
+                )

@@ -14,8 +14,11 @@ from rince.evaluation.levels import coarse_level
 from rince.losses.blockwise.sizes import sizes_for
 from rince.losses.contrastive import info_nce, supcon_in, supcon_out
 from rince.losses.hierarchical import himulcon
+from rince.losses.levels import cross_scale, supcon_siblings
 from rince.losses.metric_learning import fast_ap, hierarchical_triplet
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
+from rince.losses.smooth_ap import smooth_ap
+from rince.losses.soft_targets import x_clr
 from rince.training.step import Loss, Pairs, Step, fine_and_coarse
 
 _Result = TypeVar("_Result")
@@ -70,6 +73,53 @@ def all_levels(step: Step) -> Tensor:
     ranks = pairs.ranks_by(step.taxonomy)
     validate = pairs.validate
     return himulcon(pairs.query, pairs.key, ranks, step.options.temperature, validate=validate)
+
+
+def siblings(step: Step) -> Tensor:
+    """SupCon on each level of the class tree, against the keys with the same parent."""
+    ranks, options = step.pairs.ranks_by(step.taxonomy), step.options
+    return supcon_siblings(
+        step.pairs.query,
+        step.pairs.key,
+        ranks,
+        options.temperature,
+        matmul_precision=options.matmul_precision or "fp32",
+        validate=step.pairs.validate,
+    )
+
+
+def margins(step: Step) -> Tensor:
+    """Cross-scale learning."""
+    options = step.options
+    return _on_ranks(step, cross_scale, options.temperature, margin=options.margin)
+
+
+def known_similarities(step: Step) -> Tensor:
+    """X-CLR, with scores of the ranks."""
+    options = step.options
+    target_temperature = options.target_temperature
+    return _on_ranks(step, x_clr, options.temperature, target_temperature=target_temperature)
+
+
+def smooth_average_precision(step: Step) -> Tensor:
+    """Smooth-AP."""
+    pairs, width = step.pairs, step.options.step_width
+    return smooth_ap(pairs.query, pairs.key, step.same_class(), width, validate=pairs.validate)
+
+
+def smooth_hierarchical_precision(step: Step) -> Tensor:
+    """H-AP, smoothed likewise."""
+    return _on_ranks(step, smooth_ap, step.options.step_width)
+
+
+def _on_ranks(step: Step, loss: Callable[..., Tensor], *given: float, **more: float) -> Tensor:
+    """On the ranks of the run."""
+    pairs = step.pairs
+    ranks = step.pair_ranks()
+    number = step.ranks.num_ranks
+    return loss(
+        pairs.query, pairs.key, ranks, *given, num_ranks=number, validate=pairs.validate, **more
+    )
 
 
 def triplet(step: Step) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from rince.core.checks import RinceError
+from rince.core.tables import read_as
 from rince.data.items import Items
 from rince.ranks.class_names import name_scores_by_text, name_scores_by_wordnet
 from rince.ranks.class_ranks import ClassRanks
@@ -25,7 +26,8 @@ def rank_source(config: TrainConfig, items: Items) -> RankSource:
     """Ranks by the classes of the items, or by their times."""
     ranks = config.ranks
     if ranks.by == "classes":
-        return training_ranks(ranks, items.taxonomy, config.seed)
+        with read_as(config.table.encoding):
+            return training_ranks(ranks, items.taxonomy, config.seed)
     if items.times is None:
         raise ValueError(f"ranks.by time needs videos, and {config.data} holds none")
     rule = TimeRanks(ranks.near, unit=ranks.unit, shots=ranks.shots, beyond=ranks.beyond)
@@ -123,7 +125,8 @@ def resumed_ranks(
     taxonomy = items.taxonomy
     before = kept_ranks(about, taxonomy)
     if changed or (scores is not None and Path(scores).is_file()):
-        now = training_ranks(config.ranks, taxonomy, config.seed)
+        now = rank_source(config, items)
+        assert not isinstance(now, ItemTimes)
         if not _same_ranks(now, before):
             what = "ranks in its config.yaml are" if changed else f"scores in {scores} give ranks"
             raise RinceError(

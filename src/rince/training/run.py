@@ -7,8 +7,7 @@ import inspect
 import json
 import os
 import platform
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -17,23 +16,27 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
 from rince._version import __version__
-from rince.core.checks import RinceError, require
+from rince.core.checks import RinceError, require, warn
 from rince.core.distributed import is_first_process, launched_processes, world_size
 from rince.core.files import replacing
+from rince.core.input_spec import InputSpec
+from rince.core.notebook import in_notebook, is_watched
 from rince.data.batches import ImageBatch, TrainLoader
 from rince.data.items import Items, Splits
-from rince.data.kind import Kind
-from rince.data.kinds import kind_named, kind_of
 from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
 from rince.models.backbones import Backbone, as_backbone
+from rince.models.tuning import fine_tuned
 from rince.models.weights import load_strictly
 from rince.ranks.taxonomy import Taxonomy
+from rince.ranks.time import ItemTimes
 from rince.training.callbacks import EpochLine, OnlineKNN
 from rince.training.checkpoint import (
     BACKBONE_PREFIX,
@@ -42,6 +45,7 @@ from rince.training.checkpoint import (
     OWN_BACKBONE,
     OWN_OBJECTIVE,
     configured_backbone,
+    load_run,
     read_checkpoint,
     recorded_objective,
     require_own,
@@ -54,13 +58,18 @@ from rince.training.module import RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
 from rince.training.ranks import rank_source, resumed_ranks
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
-from rince.training.splits import load_splits
+from rince.training.splits import with_data, with_recorded_data
 from rince.training.step import RankSource, superclass_level
+from rince.training.trackers import TRACKERS_FILE, named_loggers, require_trackers
 
 if TYPE_CHECKING:
     from rince.training.objectives import LossFunction
 
 KNN_IMAGES = 5000
+
+
+class Stopped(RinceError):
+    """A run was told to stop (SIGTERM) before its last step."""
 
 
 def train(
@@ -69,6 +78,8 @@ def train(
     *,
     objective: Objective | LossFunction | None = None,
     splits: Splits | None = None,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[pl.Callback] = (),
 ) -> Path:
     """Train from the start.
 
@@ -81,6 +92,10 @@ def train(
             row of the table for one that needs more.
         splits: in place of the data that ``config.data`` names, items of your own, such as from
             :func:`rince.data.from_dataset`; ``config.data`` is then what to call them.
+        loggers: Lightning's, beside the run's own and those that ``config.logger`` names; they get
+            the options and every metric.
+        callbacks: Lightning's, called after the run's own. One that stops the training ends the
+            run, which then counts as finished.
 
     Returns:
         The run's folder.
@@ -108,21 +123,38 @@ def train(
             f"choose another --name"
         )
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    kind = _kind(config, splits)
-    config = config.with_defaults(kind)
-    if splits is None and is_first_process() and (advice := kind.advice(config.data, config)):
-        print(f"note: {advice}")
-    splits = splits or load_splits(config, kind=kind)
-    # What the data decided is what their evaluation reads by.
-    config = replace(config, images=replace(config.images, bits=splits.spec.bits))
-    trainer = _trainer(config, folder, splits)
-    config = config.sized(len(splits.train), trainer.world_size)
+    config, splits, trainer = prepared(
+        config, folder, splits, loggers, callbacks, own_backbone=backbone is not None
+    )
     ranks = rank_source(config, splits.train)
     module = _build_module(config, splits, ranks, backbone, own, pretrained=config.model.pretrained)
+    if isinstance(ranks, ItemTimes) and module.objective.by_time == "ranks":
+        for empty in ranks.rule.empty_ranks(ranks.items):
+            warn(
+                f"no two training {splits.spec.noun} have {empty}, so its part of the loss is "
+                f"always left out: give other ranks.near, or more clips a video (videos.hop)"
+            )
     if config.model.start_from is not None:
         _start_from(module, Path(config.model.start_from))
     _fit(trainer, config, folder, splits, module)
     return folder
+
+
+def prepared(
+    config: TrainConfig,
+    folder: Path,
+    splits: Splits | None = None,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[pl.Callback] = (),
+    *,
+    own_backbone: bool = False,
+) -> tuple[TrainConfig, Splits, pl.Trainer]:
+    """The configuration with all that it left open, the data, and who trains; writes nothing."""
+    config, splits = with_data(config, splits, advise=True, own_backbone=own_backbone)
+    # What the data decided is what their evaluation reads by.
+    config = replace(config, images=replace(config.images, bits=splits.spec.bits))
+    trainer = _trainer(config, folder, splits, loggers, callbacks)
+    return config.sized(len(splits.train), trainer.world_size), splits, trainer
 
 
 def resume(
@@ -133,6 +165,8 @@ def resume(
     backbone: Backbone | nn.Module | None = None,
     objective: Objective | LossFunction | None = None,
     splits: Splits | None = None,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[pl.Callback] = (),
 ) -> Path:
     """Go on from a stopped run's last checkpoint, to the weights it would have had without.
 
@@ -141,7 +175,7 @@ def resume(
         epochs: in place of those of its configuration, to lengthen it. From here on the learning
             rate is that of a run of so many epochs: after the end of a shorter one it rises again.
         progress: show the progress bar.
-        backbone, objective, splits: those given to :func:`train`, if any.
+        backbone, objective, splits, loggers, callbacks: those given to :func:`train`, if any.
 
     Raises:
         RinceError: nothing to resume, a damaged checkpoint, or one of another architecture, other
@@ -163,10 +197,9 @@ def resume(
     require_own(own, about, OWN_OBJECTIVE, folder, "resume(folder, objective=...)")
     row = recorded_objective(about, config, folder, own)
     config.check_values(row)
-    kind = _kind(config, splits)
-    config = config.with_defaults(kind)
-    splits = splits or load_splits(config, kind=kind)
-    trainer = _trainer(config, folder, splits)
+    preprocessing = InputSpec.from_dict(about).preprocessing
+    config, splits = with_recorded_data(config, splits, preprocessing)
+    trainer = _trainer(config, folder, splits, loggers, callbacks)
     config = config.sized(len(splits.train), trainer.world_size)
     _check_data(about, splits, config, folder)
     ranks = resumed_ranks(about, splits.train, config, folder)
@@ -179,14 +212,8 @@ def resume(
             f"note: {folder.name} has trained all its {config.epochs} epochs. To lengthen it: "
             f"rince train --resume {folder} --epochs {2 * config.epochs}"
         )
-    _fit(trainer, config, folder, splits, module, resumed=about)
+    _fit(trainer, config, folder, splits, module, resumed=about, step=step)
     return folder
-
-
-def _kind(config: TrainConfig, splits: Splits | None) -> Kind:
-    if splits is not None:
-        return kind_named(splits.train.noun)
-    return kind_of(config.data, config.ranks.by == "time")
 
 
 def versions() -> dict[str, str]:
@@ -239,7 +266,7 @@ def _start_folder(folder: Path, config: TrainConfig, *, fresh: bool) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A run that was killed before its first checkpoint may have left these.
-        for name in (HISTORY_FILE, ABOUT_FILE) if fresh else (ABOUT_FILE,):
+        for name in (HISTORY_FILE, TRACKERS_FILE, ABOUT_FILE) if fresh else (ABOUT_FILE,):
             (folder / name).unlink(missing_ok=True)
         (folder / CONFIG_FILE).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
     except OSError as error:
@@ -253,7 +280,7 @@ def _leave_nothing(folder: Path, trainer: pl.Trainer) -> None:
     """Of a run that never took a step: no verb is to take its folder for a run."""
     if trainer.global_step:
         return
-    for name in (CONFIG_FILE, LOG_FILE, HISTORY_FILE):
+    for name in (CONFIG_FILE, LOG_FILE, HISTORY_FILE, TRACKERS_FILE):
         (folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # there is something else in it
         folder.rmdir()
@@ -301,6 +328,7 @@ def _build_module(
         backbone = configured_backbone(config, spec, pretrained=pretrained)
     elif not isinstance(backbone, Backbone):
         backbone = as_backbone(backbone, spec)
+    fine_tuned(backbone.module, config.model.layers, config.model.lora)
     # Convolutions on CPUs and on tensor cores are faster with the channels last.
     backbone.module.to(memory_format=getattr(torch, spec.memory_format))
     return RankedModule(
@@ -320,7 +348,11 @@ def _build_module(
 def _start_from(module: RankedModule, folder: Path) -> None:
     """Take over the backbone of another run; the momentum encoder, if any, follows at once."""
     path = folder / CHECKPOINT_FILE
-    weights = read_checkpoint(folder)["state_dict"]
+    checkpoint = read_checkpoint(folder)
+    weights = checkpoint["state_dict"]
+    if checkpoint[CHECKPOINT_KEY]["config"]["model"].get("lora"):  # with its updates added
+        whole = load_run(folder).backbone.module.state_dict()
+        weights = {BACKBONE_PREFIX + name: x for name, x in whole.items()}
     named = {k.removeprefix(BACKBONE_PREFIX): x for k, x in weights.items()}
     own = {k: x for k, x in named.items() if k not in weights}
     load_strictly(module.backbone, own, path)
@@ -328,8 +360,15 @@ def _start_from(module: RankedModule, folder: Path) -> None:
         module.momentum_encoder.module.load_state_dict(module.encoder.state_dict())
 
 
-def _trainer(config: TrainConfig, folder: Path, splits: Splits) -> pl.Trainer:
+def _trainer(
+    config: TrainConfig,
+    folder: Path,
+    splits: Splits,
+    loggers: Sequence[Logger],
+    own_callbacks: Sequence[pl.Callback],
+) -> pl.Trainer:
     """Which also tells how many processes there are; writes nothing."""
+    require_trackers(config.logger)
     history, checkpoint_io = HistoryLogger(folder), AtomicCheckpointIO()
     callbacks: list[pl.Callback] = [CheckpointEvery(folder, config.checkpoint_every, checkpoint_io)]
     if config.knn_every:
@@ -341,7 +380,9 @@ def _trainer(config: TrainConfig, folder: Path, splits: Splits) -> pl.Trainer:
                 seed=config.seed,
             )
         )
-    callbacks.append(EpochLine(history, splits.train.noun))
+    callbacks += [EpochLine(history, splits.train.noun), *own_callbacks]
+    if config.progress and in_notebook():  # that of rich, the default, asks for ipywidgets
+        callbacks.append(TQDMProgressBar())
     with quiet_lightning():
         return pl.Trainer(
             **_processes(config),
@@ -349,11 +390,12 @@ def _trainer(config: TrainConfig, folder: Path, splits: Splits) -> pl.Trainer:
             max_epochs=config.epochs,
             gradient_clip_val=config.optim.clip,
             callbacks=callbacks,
-            logger=history,
+            logger=[history, *loggers],
             plugins=[checkpoint_io],
-            enable_progress_bar=config.progress and sys.stderr.isatty(),
+            enable_progress_bar=config.progress and is_watched(),
             enable_model_summary=False,
-            enable_checkpointing=False,  # CheckpointEvery does it
+            # CheckpointEvery does it; Lightning asks for this beside a user's own.
+            enable_checkpointing=any(isinstance(one, Checkpoint) for one in own_callbacks),
             log_every_n_steps=1,  # the module decides
             use_distributed_sampler=False,
         )
@@ -366,12 +408,13 @@ def _fit(
     splits: Splits,
     module: RankedModule,
     resumed: Mapping[str, Any] | None = None,
+    step: int = 0,
 ) -> None:
     """Train to the end.
 
     Args:
         resumed: what the checkpoint of the folder says of the run; None starts from the weights
-            of the module.
+            of the module. step: where it stands.
     """
     first = is_first_process()
     if trainer.is_global_zero and not first:
@@ -405,6 +448,10 @@ def _fit(
             stack.callback(_leave_nothing, folder, trainer)
         stack.enter_context(logging_to(folder / LOG_FILE if first else None))
         stack.enter_context(quiet_lightning())
+        trainer.loggers += stack.enter_context(named_loggers(config.logger, folder, step))
+        if resumed is None:
+            for tracker in trainer.loggers:
+                tracker.log_hyperparams(to_dict(config))
         logger.info(
             "%s on %s: %d %s of %d classes, %s, %d rank(s); %d epochs of %d steps; %d process(es)",
             config.label(module.objective),
@@ -496,8 +543,8 @@ def _run_to_the_end(
     )
     if interrupted:
         raise KeyboardInterrupt(stopped)
-    if terminated or trainer.global_step < planned:
-        raise RinceError(stopped)
+    if terminated or (trainer.global_step < planned and not trainer.should_stop):
+        raise Stopped(stopped)
 
 
 def _write_about(folder: Path, module: RankedModule, trainer: pl.Trainer, planned: int) -> None:

@@ -2,16 +2,90 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+from rince.core.distributed import is_first_process
+from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data import kinds
 from rince.data.items import Splits
 from rince.data.kind import Kind
+from rince.training.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from rince.training.config import TrainConfig
 
 
-def load_splits(config: TrainConfig, channels: int = 3, kind: Kind | None = None) -> Splits:
+def with_data(
+    config: TrainConfig,
+    splits: Splits | None,
+    *,
+    advise: bool = False,
+    own_backbone: bool = False,
+) -> tuple[TrainConfig, Splits]:
+    """A configuration with the defaults of its kind of data, and the data: these or its own.
+
+    ``advise``: say what a user had better know before a training. ``own_backbone``: the backbone
+    is the user's, not that of the configuration.
+    """
+    kind = _kind(config, splits)
+    config, preprocessing = _preprocessing(config.with_defaults(kind), kind, own_backbone)
+    advised = advise and splits is None and is_first_process()
+    if advised and (advice := kind.advice(config.data, config)):
+        print(f"note: {advice}")
+    return config, _preprocessed(config, splits, kind, preprocessing)
+
+
+def with_recorded_data(
+    config: TrainConfig, splits: Splits | None, preprocessing: Preprocessing | None
+) -> tuple[TrainConfig, Splits]:
+    """The same, of a run that recorded how its pictures are fed."""
+    kind = _kind(config, splits)
+    config = config.with_defaults(kind)
+    return config, _preprocessed(config, splits, kind, preprocessing)
+
+
+def _kind(config: TrainConfig, splits: Splits | None) -> Kind:
+    if splits is not None:
+        return kinds.kind_named(splits.train.noun)
+    return kinds.kind_of(config.data, config.ranks.by == "time", config.table.encoding)
+
+
+def _preprocessing(
+    config: TrainConfig, kind: Kind, own_backbone: bool
+) -> tuple[TrainConfig, Preprocessing | None]:
+    """How pictures are fed to pretrained weights, and the configuration with their size."""
+    model, images = config.model, config.images
+    if model.start_from is not None:
+        about = read_checkpoint(Path(model.start_from))[CHECKPOINT_KEY]
+        return config, InputSpec.from_dict(about).preprocessing
+    if kind.preprocessing is None or not model.pretrained or own_backbone:
+        return config, None
+    own_size, preprocessing = kind.preprocessing(str(model.backbone))
+    size = images.image_size or own_size
+    resize = round(preprocessing.resize * size / own_size)
+    config = replace(config, images=replace(images, image_size=size))
+    return config, replace(preprocessing, resize=resize)
+
+
+def _preprocessed(
+    config: TrainConfig, splits: Splits | None, kind: Kind, preprocessing: Preprocessing | None
+) -> Splits:
+    """The data of the configuration, or those given, fed like this."""
+    if splits is None:
+        return load_splits(config, kind=kind, preprocessing=preprocessing)
+    both = (part.preprocessed(preprocessing) for part in (splits.train, splits.test))
+    return Splits(*both)
+
+
+def load_splits(
+    config: TrainConfig,
+    channels: int = 3,
+    kind: Kind | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> Splits:
     """The data of a run's configuration; ``channels`` are those that image files are decoded to.
 
-    ``kind`` is theirs, if it is known already.
+    ``kind`` is theirs, if it is known already; ``preprocessing`` as of
+    :func:`rince.data.load_splits`.
     """
     return kinds.load_splits(
         config.data,
@@ -21,4 +95,5 @@ def load_splits(config: TrainConfig, channels: int = 3, kind: Kind | None = None
         channels=channels,
         backbone=config.model.backbone,
         kind=kind,
+        preprocessing=preprocessing,
     )

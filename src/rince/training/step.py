@@ -143,7 +143,7 @@ class Step:
         taxonomy: classes and superclasses.
         ranks: those of the run, by class or by time.
         options: of the loss.
-        logits: (Q, C), or (Q, C + G) with the superclasses behind; only for classifiers.
+        logits: (Q, C), or (Q, C + G) with the superclasses behind; None: there is no classifier.
         compiled: a loss that can be compiled is.
     """
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require, warn
 from rince.core.files import HEIC_SUFFIXES
+from rince.core.input_spec import Preprocessing
 from rince.data.image.depth import as_bytes, is_deep, used_bits
 from rince.data.image.shards import Member
 from rince.data.items import HINT, report_unreadable
@@ -97,16 +98,22 @@ def picture_pixels(image: Image.Image, channels: int, bits: int | None = None) -
 
 
 def read_fitted(
-    path: str | Path | Member, image_size: int, channels: int = 3, bits: int | None = None
+    path: str | Path | Member,
+    image_size: int,
+    channels: int = 3,
+    bits: int | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Tensor:
-    """(C, S, S) uint8 for evaluation: shorter side to ``image_size``, central square.
+    """(C, S, S) uint8 for evaluation: shorter side to ``image_size``, central square; or as the
+    ``preprocessing`` says.
 
     The one way for known classes and outliers alike, in memory or not: a detector must not tell
     them apart by how they were decoded.
     """
     # Twice the size leaves the antialiased resize something to average over.
-    pixels = read_image(path, channels, at_least=2 * image_size, bits=bits)
-    return eval_transform(image_size)(pixels)
+    enough = 2 * (image_size if preprocessing is None else preprocessing.resize)
+    pixels = read_image(path, channels, at_least=enough, bits=bits)
+    return eval_transform(image_size, preprocessing)(pixels)
 
 
 def fitted_batches(
@@ -116,6 +123,7 @@ def fitted_batches(
     batch_size: int,
     on_unreadable: OnUnreadable = "error",
     bits: int | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Image files as they are evaluated, a batch at a time, decoded in threads meanwhile.
 
@@ -123,7 +131,7 @@ def fitted_batches(
         (B, C, S, S) uint8, and the positions (B,) int64 in ``paths``; those that cannot be read
         are missing, with a warning at the end.
     """
-    fitted = _fitted(paths, image_size, channels, on_unreadable, bits)
+    fitted = _fitted(paths, image_size, channels, on_unreadable, bits, preprocessing)
     while batch := list(itertools.islice(fitted, batch_size)):
         positions, pixels = zip(*batch, strict=True)
         yield torch.stack(pixels), torch.tensor(positions, dtype=torch.int64)
@@ -135,6 +143,7 @@ def decode_all(
     channels: int,
     on_unreadable: OnUnreadable,
     bits: int | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(N, C, S, S) uint8 of the readable files, and their positions.
 
@@ -144,7 +153,8 @@ def decode_all(
     require(image_size >= 1, f"image_size must be at least 1 pixel, got {image_size}")
     pixels = torch.empty(len(paths), channels, image_size, image_size, dtype=torch.uint8)
     kept: list[int] = []
-    for index, image in _fitted(paths, image_size, channels, on_unreadable, bits):
+    fitted = _fitted(paths, image_size, channels, on_unreadable, bits, preprocessing)
+    for index, image in fitted:
         pixels[len(kept)] = image
         kept.append(index)
     return pixels[: len(kept)], torch.tensor(kept, dtype=torch.int64)
@@ -156,11 +166,12 @@ def _fitted(
     channels: int,
     on_unreadable: OnUnreadable,
     bits: int | None,
+    preprocessing: Preprocessing | None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Position and (C, S, S) uint8 pixels of the readable files, in order."""
 
     def decode(path: str | Member) -> Tensor:
-        return read_fitted(path, image_size, channels, bits)
+        return read_fitted(path, image_size, channels, bits, preprocessing)
 
     failures: list[RinceError] = []
     for index, result in enumerate(in_threads(decode, paths, "reading images")):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,20 +13,15 @@ from torch import Tensor
 from rince.core.checks import RinceError, require, warn
 from rince.core.digests import content_digest, digest
 from rince.core.files import IMAGE_SUFFIXES, by_suffix, chosen_below, files_below, warn_left_out
-from rince.core.input_spec import InputSpec
+from rince.core.input_spec import InputSpec, Preprocessing
+from rince.core.tables import nfc
 from rince.data.arrays import TensorImages
-from rince.data.image.decode import (
-    OnUnreadable,
-    bits_of,
-    decode_all,
-    read_fitted,
-    read_image,
-)
+from rince.data.image.checked import checked_bits
+from rince.data.image.decode import OnUnreadable, decode_all, read_fitted, read_image
 from rince.data.image.depth import DEEP_SUFFIXES
 from rince.data.image.shards import Member, is_shards, shard_images
 from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels, report_unreadable
 from rince.data.table import with_further
-from rince.data.threads import in_threads
 from rince.data.views import ViewConfig, evaluation_pixels, image_views, view_pixels
 from rince.ranks.readers import Names, checked_paths, class_folders
 from rince.ranks.taxonomy import Taxonomy, tree_of_folders
@@ -50,6 +43,7 @@ class FileImages(Items):
         names: (N,) of the files, the same wherever they lie; None: their classes and file names.
         marks: what a table says of them.
         bits: see :func:`~rince.data.image.decode.read_image`.
+        preprocessing: how a network is fed them.
 
     Raises:
         ValueError: wrong shapes or dtypes, or a label outside the taxonomy.
@@ -64,6 +58,7 @@ class FileImages(Items):
     names: tuple[str, ...] | None = None
     marks: Marks | None = None
     bits: int | None = None
+    preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
         require(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
@@ -121,7 +116,7 @@ class FileImages(Items):
 
     @property
     def spec(self) -> InputSpec:
-        return InputSpec.images(self.channels, self.image_size, self.bits)
+        return InputSpec.images(self.channels, self.image_size, self.bits, self.preprocessing)
 
     def __getitem__(self, index: int) -> Tensor:
         """Decode one image, (C, H, W) uint8 in full resolution.
@@ -138,7 +133,7 @@ class FileImages(Items):
         classes = ["/".join(path) for path in self.taxonomy.paths]
         # macOS may give the parts of an accented letter where Linux gives the letter.
         return [
-            f"{classes[label]}/{unicodedata.normalize('NFC', os.path.basename(str(path)))}"
+            f"{classes[label]}/{nfc(os.path.basename(str(path)))}"
             for path, label in zip(self.paths, self.labels.tolist(), strict=True)
         ]
 
@@ -188,21 +183,24 @@ class FileImages(Items):
         return images
 
     def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
-        small = self.subset(indices).preload(min(size, 64))
+        small = self.subset(indices).preprocessed(None).preload(min(size, 64))
         return small.thumbnails(range(len(small)), size)
 
     def fitted(self, rows: slice) -> Tensor:
-        how = self.image_size, self.channels, self.bits
+        how = self.image_size, self.channels, self.bits, self.preprocessing
         return torch.stack([read_fitted(path, *how) for path in self.paths[rows]])
 
     def network_inputs(self, fitted: Tensor) -> Tensor:
-        return evaluation_pixels(fitted)
+        return evaluation_pixels(fitted, self.preprocessing)
+
+    def preprocessed(self, preprocessing: Preprocessing | None) -> FileImages:
+        return replace(self, preprocessing=preprocessing)
 
     def item_views(self, config: ViewConfig) -> Callable[[Tensor], Tensor]:
         return image_views(self.image_size, self.channels, config)
 
     def view_inputs(self, views: Tensor) -> Tensor:
-        return view_pixels(views)
+        return view_pixels(views, self.preprocessing)
 
 
 def image_files(path: str | Path) -> Sequence[str | Member]:
@@ -242,9 +240,7 @@ def loaded(
     if in_memory:  # the others are read below
         deep = [i for i in looked if Path(str(paths[i])).suffix.lower() in DEEP_SUFFIXES]
         looked = deep if bits is None else []
-    found = in_threads(
-        partial(bits_of, only_deep=in_memory), [paths[i] for i in looked], "checking images"
-    )
+    found = checked_bits([paths[i] for i in looked], only_deep=in_memory)
     by_file = dict(zip(looked, found, strict=True))
     if bits is None:
         used = max((x for x in by_file.values() if isinstance(x, int)), default=0)
@@ -257,7 +253,8 @@ def loaded(
     failures = [x for x in by_file.values() if isinstance(x, RinceError)]
     pixels = None
     if in_memory:
-        pixels, kept = decode_all(paths, size, parts[0].channels, on_unreadable, bits)
+        how = parts[0].preprocessing
+        pixels, kept = decode_all(paths, size, parts[0].channels, on_unreadable, bits, how)
     else:
         report_unreadable(failures, len(paths), "images", on_unreadable == "skip")
         kept = torch.tensor(
@@ -276,7 +273,14 @@ def loaded(
             source, labels = files.fingerprint(), files.labels
             result.append(
                 TensorImages(
-                    of_part, labels, part.taxonomy, part.name, source, marks=files.marks, bits=bits
+                    of_part,
+                    labels,
+                    part.taxonomy,
+                    part.name,
+                    source,
+                    marks=files.marks,
+                    bits=bits,
+                    preprocessing=part.preprocessing,
                 )
             )
     return result

@@ -61,7 +61,8 @@ def embedding_inputs(
 
     spec = encoder.spec
     mode: OnUnreadable = "skip" if skip else "error"
-    fitted = fitted_batches(names, spec.size, spec.channels, batch_size, mode, spec.bits)
+    how = spec.bits, spec.preprocessing
+    fitted = fitted_batches(names, spec.size, spec.channels, batch_size, mode, *how)
     for pixels, positions in fitted:
         yield [str(names[i]) for i in positions.tolist()], pixels
 
@@ -70,12 +71,18 @@ def usage(encoder: Any) -> str:
     """How to feed an encoder of images."""
     size, mode = encoder.spec.size, "L" if encoder.spec.channels == 1 else "RGB"
     highest = 2 ** (encoder.spec.bits or 16) - 1
+    how = encoder.spec.preprocessing
+    resize, filtering = (size, "bilinear") if how is None else (how.resize, how.interpolation)
+    filtered = f"({filtering}, antialiased: Pillow's `{filtering.upper()}`)"
+    scaled = f"shorter side scaled to {resize} pixels {filtered}, the longer one in proportion, "
+    scaled += "rounded down"
+    if how is not None and how.squash:
+        scaled = f"scaled to {resize} x {resize} pixels {filtered}, whatever the proportions"
     rows = (
-        f"shorter side scaled to {size} pixels (bilinear, antialiased: Pillow's `BILINEAR`), the "
-        f"longer one in proportion, rounded down; then the central square, from "
+        f"{scaled}; then the central square{f' of {size} pixels' if resize != size else ''}, from "
         f"`round((side - {size}) / 2)` on",
         f"decoding | in this order: the first frame of an animation; JPEGs by Pillow's "
-        f"`draft(None, ({2 * size}, {2 * size}))`; turned upright as EXIF says "
+        f"`draft(None, ({2 * resize}, {2 * resize}))`; turned upright as EXIF says "
         f"(`ImageOps.exif_transpose`); values of files of 16 bits times 255 / {highest}, rounded; "
         f"what is transparent, also in a palette, laid on white (`convert('RGBA')`, "
         f"`alpha_composite`); CMYK, palettes and all others by `convert('{mode}')`",
@@ -95,6 +102,7 @@ IMAGES = Kind(
     build_backbone=build_pixel_backbone,
     encoder=pixel_encoder,
     usage=usage,
+    preprocessing=later("rince.models.libraries:library_preprocessing"),
     backbone="small-resnet",
     advice=advice,
     card="library_name: rince\npipeline_tag: image-feature-extraction\n"

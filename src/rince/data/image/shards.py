@@ -7,7 +7,6 @@ the number of workers, and resumed to the image.
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 from rince.core.checks import RinceError, warn
 from rince.core.files import IMAGE_SUFFIXES, by_suffix, files_below, passed_over, warn_left_out
-from rince.core.tables import Pairs, Row, Table, as_cell, refuse_rows
+from rince.core.tables import Pairs, Row, Table, as_cell, composed, json_pairs, refuse_rows
 from rince.data.items import split_folders
 from rince.data.table import SPLIT, ItemTable, path_cells
 
@@ -149,7 +148,7 @@ def read_shards(
         raise RinceError(f"{data} holds no sample")
     if left_out := by_suffix(others):
         warn(f"{data}: {len(rows)} images; left out, as they are none: {left_out}")
-    chosen = tuple(labels or ("cls",))
+    chosen = tuple(map(composed, labels or ("cls",)))
     known = dict.fromkeys(name for (_, cells), _ in rows for name in cells)
     if not set(chosen) <= set(known):
         raise RinceError(
@@ -232,11 +231,11 @@ def _cells(member: Member, ending: str, problems: list[str]) -> dict[str, str]:
         text = member.read_bytes().decode("utf-8-sig").strip()
         if ending != "json":
             return {ending: text}
-        pairs = json.loads(text, object_pairs_hook=Pairs)
+        pairs = json_pairs(text)
         if not isinstance(pairs, Pairs):
             raise ValueError("it is no object")
         cells = {
-            name.strip(): "/".join(map(as_cell, x)) if type(x) is list else as_cell(x)
+            composed(name): "/".join(map(as_cell, x)) if type(x) is list else as_cell(x)
             for name, x in pairs
             if not isinstance(x, Pairs)
         }

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra
 from rince.core.files import IMAGE_SUFFIXES, passed_over
+from rince.core.input_spec import Preprocessing
 from rince.data.arrays import TensorImages, unlabelled
 from rince.data.image.decode import OnUnreadable, decode_all
 from rince.data.image.files import IMAGE_SIZE, FileImages, image_files, loaded
@@ -40,7 +41,7 @@ def load_dataset(request: Request) -> Splits:
     if request.data in NAMED:
         named = load_named(request.data, _root(request))
         train, test = chosen_items(*named, images, request.seed)
-        return Splits(_resized(train, images.image_size), _resized(test, images.image_size))
+        return Splits(*(_resized(part, request) for part in (train, test)))
     if (table := _image_table(request)) is not None:
         files = split_rows(table, partial(_of_rows, request))
     else:
@@ -70,8 +71,9 @@ def load_outlier_images(request: Request, items: Items) -> Items:
     else:
         mode: OnUnreadable = "skip" if request.skip_unreadable else "error"
         folder = Path(request.data).expanduser()
-        pixels = load_outliers(folder, size, channels, mode, items.spec.bits)
-    return unlabelled(pixels, items.taxonomy)
+        how = items.spec.preprocessing
+        pixels = load_outliers(folder, size, channels, mode, items.spec.bits, how)
+    return unlabelled(pixels, items.taxonomy).preprocessed(items.spec.preprocessing)
 
 
 def load_outliers(
@@ -80,6 +82,7 @@ def load_outliers(
     channels: int = 3,
     on_unreadable: OnUnreadable = "error",
     bits: int | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Tensor:
     """All images below a folder, whatever its structure, without labels.
 
@@ -90,7 +93,9 @@ def load_outliers(
     Raises:
         RinceError: no such folder, no image in it, or one that cannot be read.
     """
-    return decode_all(image_files(path), image_size, channels, on_unreadable, bits)[0]
+    return decode_all(image_files(path), image_size, channels, on_unreadable, bits, preprocessing)[
+        0
+    ]
 
 
 def digits_outliers(image_size: int, channels: int = 1) -> Tensor:
@@ -125,7 +130,8 @@ def _kept(parts: Sequence[FileImages], request: Request) -> list[Items]:
     """All read once, and kept in memory if they are small or that is asked for."""
     options = request.options.images
     in_memory = parts[0].image_size <= CACHE_UP_TO if options.cache is None else options.cache
-    known = [replace(images, bits=options.bits) for images in parts]
+    how = request.preprocessing
+    known = [replace(images, bits=options.bits, preprocessing=how) for images in parts]
     return loaded(known, in_memory, "skip" if request.skip_unreadable else "error")
 
 
@@ -173,9 +179,10 @@ def _folder_splits(request: Request) -> tuple[FileImages, FileImages]:
     return train, replace(test, name=train.name, image_size=train.image_size)
 
 
-def _resized(images: TensorImages, image_size: int | None) -> TensorImages:
-    if image_size is None or images.pixels.shape[-2:] == (image_size, image_size):
+def _resized(images: TensorImages, request: Request) -> TensorImages:
+    images, size = images.preprocessed(request.preprocessing), request.options.images.image_size
+    if size is None or images.pixels.shape[-2:] == (size, size):
         return images
-    fit = eval_transform(image_size)
+    fit = eval_transform(size, request.preprocessing)
     pixels = torch.cat([fit(images.pixels[i : i + 1024]) for i in range(0, len(images), 1024)])
     return replace(images, pixels=pixels)

@@ -53,10 +53,10 @@ def encoder(network: TrainedNetwork, options: DataOptions) -> Encoder:
             "a network of texts is exported and embeds as a model of sentence-transformers, not "
             "with a module of your own; in Python there is rince.training's load_run(folder)"
         )
-    if head is not None and not isinstance(head, ProjectionHead):
+    if head is not None and not (isinstance(head, ProjectionHead) and len(head.layers) == 3):
         raise RinceError(
-            f"a model of sentence-transformers ends with one projection head, not with "
-            f"{network.num_heads}: give --space backbone"
+            f"a model of sentence-transformers ends with one projection head of two layers, not "
+            f"with {network.num_heads} of other layers: give --space backbone"
         )
     model: Any = module.model if head is None else with_head(module.model, head)
     model.prompts, model.default_prompt_name = {}, None

@@ -11,7 +11,7 @@ from rince.core.tables import TABLE_SUFFIXES
 from rince.data.items import Items, Splits, chosen_items
 from rince.data.kind import Request
 from rince.data.table import ItemTable, is_media, is_table, read_items, split_rows
-from rince.data.text.rows import read_text_table
+from rince.data.text.rows import text_column
 from rince.data.text.texts import Texts
 from rince.ranks.taxonomy import Taxonomy
 
@@ -43,7 +43,7 @@ def load_text_outliers(request: Request, items: Items) -> Texts:
             f"{request.data}: outliers of texts must be a table ({', '.join(TABLE_SUFFIXES)}) with "
             f"a column {column!r}"
         )
-    texts = tuple(read_text_table(request.data, column).column(column))
+    texts = tuple(text_column(request.data, column))
     tokens, labels = (torch.zeros(len(texts), *rest, dtype=torch.int64) for rest in ((0,), ()))
     outliers = Texts(texts, tokens, labels, items.taxonomy, Path(request.data).stem)
     return _tokenised(outliers, request)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +12,15 @@ from torch import Tensor
 from rince.core.digests import digest
 from rince.core.input_spec import InputSpec
 from rince.data.arrays import as_pictures
-from rince.data.items import Indices, Items, Marks, Thumbnails, report_unreadable
+from rince.data.items import (
+    SPLIT_SEED,
+    Indices,
+    Items,
+    Marks,
+    Thumbnails,
+    held_out,
+    report_unreadable,
+)
 from rince.data.threads import in_threads
 from rince.data.video.cache import ClipCache
 from rince.data.video.decode import read_frames
@@ -63,6 +73,30 @@ class VideoClips(Items):
     def keys(self) -> list[str]:
         """``FILE@START``, the file below its folder."""
         return list(self.clip_keys)
+
+    def held_out(self) -> Tensor:
+        """(N,) bool: the clips of some source videos, of each class its share; videos of one
+        sequence go together."""
+        clips_of: dict[int, list[int]] = defaultdict(list)  # by source video
+        videos = self.times[:, 0]
+        sequences = None if self.marks is None else self.marks.own_sequences()
+        if sequences is not None:
+            videos = _linked(videos, sequences)
+        for index, video in enumerate(videos.tolist()):
+            clips_of[video].append(index)
+        # In the order of the hashes of their first clips' files, so that others move none of them.
+        names = {v: self.clip_keys[mine[0]].rpartition("@")[0] for v, mine in clips_of.items()}
+        order = sorted(
+            clips_of, key=lambda v: hashlib.blake2b(repr((SPLIT_SEED, names[v])).encode()).digest()
+        )
+        by_class = defaultdict(list)
+        for video in order:
+            by_class[int(self.labels[clips_of[video]].mode().values)].append(video)
+        test = torch.zeros(len(self), dtype=torch.bool)
+        for of_class in by_class.values():
+            for video in held_out(of_class):
+                test[clips_of[video]] = True
+        return test
 
     def __getitem__(self, index: int) -> Tensor:
         """(C, T, S, S) uint8.
@@ -133,3 +167,15 @@ class VideoClips(Items):
 
     def augmentation(self, config: ViewConfig) -> BatchAugmentation:
         return BatchAugmentation(self.spec.size, self.channels, config)
+
+
+def _linked(videos: Tensor, sequences: Tensor) -> Tensor:
+    """(N,) int64: the same number for all that are in one video, in one sequence, or in a chain of
+    these."""
+    own, before = videos, None
+    while before is None or not torch.equal(own, before):
+        before = own
+        for column in (sequences, videos):
+            of = torch.unique(column, return_inverse=True)[1]
+            own = own.new_zeros(len(own)).scatter_reduce(0, of, own, "amin", include_self=False)[of]
+    return own

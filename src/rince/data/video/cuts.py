@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
+from rince.core.tables import as_number
 from rince.data.items import HINT, report_unreadable
 from rince.data.video.decode import VideoInfo, probe, read_frames
 
@@ -89,7 +90,7 @@ def _asked(name: str) -> tuple[str, float | None]:
     if os.path.isfile(name) or not os.path.isfile(file):
         return name, None
     try:
-        return file, float(seconds)
+        return file, as_number(seconds)
     except ValueError as error:
         raise RinceError(f"{name}: expected FILE@SECONDS, got {seconds!r} seconds") from error
 

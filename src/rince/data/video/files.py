@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +10,9 @@ from pathlib import Path
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, chosen_below, files_below
-from rince.core.tables import read_lines, read_table, refuse_rows
+from rince.core.tables import as_number, composed, nfc, read_lines, read_table, refuse_rows
 from rince.data.items import Marks, split_folders
-from rince.data.table import is_table, path_column, read_items, seconds
-from rince.ranks.readers import composed
+from rince.data.table import existing_file, is_table, path_column, read_items, seconds
 
 TABLE = "clips.csv"
 
@@ -69,7 +67,7 @@ def videos_of_table(
             problems.append(f"line {row[0]}: {error}")
             continue
         key = names[i] if span is None else f"{names[i]}[{span[0]:g}-{span[1]:g}]"
-        source = row[1].get("source_video") or names[i]
+        source = nfc(row[1].get("source_video") or names[i])
         test = None if sides is None else sides[i]
         label = tree.paths[numbers[i]]
         files.append(VideoFile(paths[i], key, source, label, test=test, span=span))
@@ -143,13 +141,14 @@ def video_files(path: str | Path) -> list[str]:
 def _from_tree(root: Path, prefix: str, test: bool | None) -> Iterator[VideoFile]:
     for path in chosen_below(root, VIDEO_SUFFIXES, "videos"):
         parts = path.relative_to(root).parts
-        key = prefix + "/".join(parts)
+        key = prefix + nfc("/".join(parts))  # the same wherever the folder lies
         yield VideoFile(path, key, source=key, label=parts[:-1], test=test)
 
 
 def _from_table(folder: Path) -> Iterator[VideoFile]:
     table = folder / TABLE
     seen: set[str] = set()
+    there: dict[Path, dict[str, str]] = {}
     rows = read_table(table, "clips")
     if not rows.rows:
         raise RinceError(f"{table} must have a header with the column clip, and rows below it")
@@ -158,25 +157,25 @@ def _from_table(folder: Path) -> Iterator[VideoFile]:
     for line, cells in rows.rows:
         label = (cells["label"],) if cells.get("label") else ()
         ways = (folder.joinpath(*label, cells["clip"]), folder / cells["clip"])
-        # Path.is_file raises where a name is too long.
-        path = next((way for way in ways if os.path.isfile(way)), None)
+        path = next(filter(None, (existing_file(way, there) for way in ways)), None)
         try:
-            start = float(cells.get("start_s") or 0)
+            start = as_number(cells.get("start_s") or "0")
             if path is None:
                 raise ValueError(f"there is no file {' or '.join(dict.fromkeys(map(str, ways)))}")
             if not 0 <= start < float("inf"):
                 raise ValueError(f"start_s must be seconds of at least 0, got {start}")
-            key = path.relative_to(folder).as_posix()
+            key = nfc(path.relative_to(folder).as_posix())
             if key in seen:
                 raise ValueError(f"{key} is listed twice")
         except ValueError as error:
             problems.append(f"line {line}: {error}")
             continue
         seen.add(key)
-        yield VideoFile(path, key, cells.get("source_video") or key, label, start)
+        yield VideoFile(path, key, nfc(cells.get("source_video") or key), label, start)
     refuse_rows(table, problems, "correct these rows, or remove them")
     others = sum(
-        p.relative_to(folder).as_posix() not in seen for p in files_below(folder, VIDEO_SUFFIXES)
+        nfc(p.relative_to(folder).as_posix()) not in seen
+        for p in files_below(folder, VIDEO_SUFFIXES)
     )
     if others:
         warn(f"{others} videos in {folder} are not in {TABLE} and are left out")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from rince.core.checks import RinceError, import_extra
-from rince.core.tables import read_table, refuse_rows
+from rince.core.tables import as_number, composed, read_table, refuse_rows
 from rince.ranks.time import NO_SHOT
 
 
@@ -43,7 +43,7 @@ def shots_of(source: str | None) -> Shots:
         import_extra("scenedetect", "shots")
         return lambda path, name: detect_shots(path)
     table = read_shots(Path(source).expanduser())
-    return lambda path, name: table.get(name, ShotList())
+    return lambda path, name: table.get(composed(name), ShotList())
 
 
 def detect_shots(path: Path) -> ShotList:
@@ -72,7 +72,8 @@ def read_shots(file: Path) -> dict[str, ShotList]:
     problems: list[str] = []
     for line, cells in table.rows:
         try:
-            spans[cells["video"]].append((float(cells["start_s"]), float(cells["end_s"])))
+            span = as_number(cells["start_s"]), as_number(cells["end_s"])
+            spans[composed(cells["video"])].append(span)
         except ValueError as error:
             problems.append(f"line {line}: {error}")
     refuse_rows(file, problems, "start_s and end_s are seconds")

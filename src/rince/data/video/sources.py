@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.files import cache_folder
 from rince.data.arrays import unlabelled
-from rince.data.items import HINT, SPLIT_SEED, Items, Marks, Splits, held_out, report_unreadable
+from rince.data.items import HINT, Items, Marks, Splits, report_unreadable
 from rince.data.kind import Request
 from rince.data.options import VideoOptions
 from rince.data.table import is_table, with_further
@@ -49,7 +46,7 @@ def load_videos(request: Request) -> Splits:
     known = {f.key: f.test for f in files}
     chosen = [known[key.rpartition("@")[0]] for key in clips.clip_keys]
     if None in chosen:
-        test = _held_out(clips)
+        test = clips.held_out()
     else:
         test = torch.tensor([bool(x) for x in chosen])
     if not bool(test.any()) or bool(test.all()):
@@ -238,23 +235,3 @@ def _classes(files: Sequence[VideoFile]) -> tuple[Taxonomy, Mapping[tuple[str, .
         return Taxonomy(labels), {label: i for i, label in enumerate(labels)}
     except ValueError as error:
         raise RinceError(f"the folders of the videos do not form a class tree: {error}") from None
-
-
-def _held_out(clips: VideoClips) -> Tensor:
-    """(N,) bool: the clips of some source videos, of each class its share."""
-    clips_of: dict[int, list[int]] = defaultdict(list)  # by source video
-    for index, video in enumerate(clips.times[:, 0].tolist()):
-        clips_of[video].append(index)
-    # In the order of the hashes of their first clips' files, so that others move none of them.
-    names = {v: clips.clip_keys[members[0]].rpartition("@")[0] for v, members in clips_of.items()}
-    order = sorted(
-        clips_of, key=lambda v: hashlib.blake2b(repr((SPLIT_SEED, names[v])).encode()).digest()
-    )
-    by_class = defaultdict(list)
-    for video in order:
-        by_class[int(clips.labels[clips_of[video]].mode().values)].append(video)
-    test = torch.zeros(len(clips), dtype=torch.bool)
-    for videos in by_class.values():
-        for video in held_out(videos):
-            test[clips_of[video]] = True
-    return test

@@ -1,0 +1,98 @@
+"""Which vectors are for training, and the class tree of their label columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, overload
+
+import torch
+from torch import Tensor
+
+from rince.core.checks import RinceError, require
+from rince.core.input_spec import InputSpec
+from rince.data.items import Items, Splits, chosen_items
+from rince.data.kind import Request
+from rince.data.table import split_rows
+from rince.data.vector_files import LabelledVectors, read_labelled, read_vectors
+from rince.data.vectors import Vectors
+
+
+def load_vectors(request: Request) -> Splits:
+    """Training and test vectors of a file, split as the table says, or by their names; those
+    without names by their numbers."""
+    labelled = _labelled(request)
+    make = partial(labelled.items, dropout=request.options.vectors.dropout)
+    train, test = split_rows(labelled.table, make)
+    return Splits(*chosen_items(train, test, request.options.images, request.seed))
+
+
+def load_test_vectors(request: Request) -> Vectors:
+    """All vectors of a file with their labels; of one with splits the test's."""
+    labelled = _labelled(request)
+    return labelled.items(labelled.table.test_rows())
+
+
+def load_vector_outliers(request: Request, items: Items) -> Vectors:
+    """All vectors of a file; their labels are not looked at."""
+    vectors, names = vectors_for(request.data, items.spec)
+    labels = torch.zeros(len(vectors), dtype=torch.int64)
+    return Vectors(vectors, labels, items.taxonomy, "outliers", tuple(names or ()))
+
+
+def vectors_for(file: str, spec: InputSpec) -> tuple[Tensor, list[str] | None]:
+    """The vectors of a file, as wide as a network takes them, and their names."""
+    vectors, names = read_vectors(Path(file).expanduser())
+    if vectors.shape[1:] != spec.shape:
+        raise RinceError(
+            f"{file} holds vectors of {vectors.shape[1]} dimensions, but the network takes "
+            f"{spec.shape[0]}: give vectors of the network that made those of the training"
+        )
+    return vectors, names
+
+
+@dataclass(frozen=True, eq=False)
+class StoredNames(Sequence[str]):
+    """The names of vectors, with the vectors: a slice keeps both.
+
+    Args:
+        names: N. vectors: (N, D) float32.
+    """
+
+    names: tuple[str, ...]
+    vectors: Tensor
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> StoredNames: ...
+    def __getitem__(self, place: int | slice) -> str | StoredNames:
+        if isinstance(place, slice):
+            return StoredNames(self.names[place], self.vectors[place])
+        return self.names[place]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+
+def stored_names(encoder: Any, data: str, column: str | None) -> StoredNames:
+    """What there is to embed: the vectors by their names, or by their numbers from 0."""
+    require(column is None, f"--text.column is for texts, but the network takes {encoder.noun}")
+    vectors, names = vectors_for(data, encoder.spec)
+    return StoredNames(tuple(names or map(str, range(len(vectors)))), vectors)
+
+
+def _labelled(request: Request) -> LabelledVectors:
+    table = request.options.table
+    return read_labelled(
+        Path(request.data).expanduser(),
+        request.options.vectors.labels,
+        request.labels,
+        column=table.column,
+        empty=table.empty,
+    )

@@ -1,0 +1,137 @@
+"""How much of a pretrained backbone is trained: its last blocks, or low-rank updates of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from rince.core.checks import import_extra, require
+
+_ALPHA_PER_RANK = 2  # the scale of an update does not depend on its rank (Hu et al., LoRA)
+
+
+def blocks(module: nn.Module) -> list[list[nn.Parameter]]:
+    """The weights of a network in the order of its named parts, a list for each block.
+
+    A block is an element of the network's ``Sequential`` or ``ModuleList`` (a layer of a
+    transformer, a residual block), or another part beside these. Norms belong to the block before
+    them, and what is in no part (class tokens, positions) to the first.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 1))
+        >>> [len(block) for block in blocks(network)]
+        [4, 2]
+    """
+    found: list[list[nn.Parameter]] = []
+    for part in _parts(module):
+        weights = list(part.parameters())
+        if found and all(x.ndim < 2 for x in weights):
+            found[-1] += weights
+        else:
+            found.append(weights)
+    known = {id(x) for block in found for x in block}
+    rest = [x for x in module.parameters() if id(x) not in known]
+    if rest:
+        found[:1] = [rest + found[0]] if found else [rest]
+    return found
+
+
+def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    for part in module.children():
+        if next(part.parameters(), None) is None:
+            continue
+        is_list = isinstance(part, (nn.Sequential, nn.ModuleList))
+        in_list = isinstance(module, (nn.Sequential, nn.ModuleList))
+        holds_list = not in_list and any(
+            isinstance(x, nn.ModuleList) or x in part.children()
+            for x in part.modules()
+            if isinstance(x, (nn.Sequential, nn.ModuleList)) and len(x) > 1
+        )
+        if is_list or holds_list:
+            yield from _parts(part)
+        else:
+            yield part
+
+
+def fine_tuned(module: nn.Module, layers: int | None, lora: int | None) -> None:
+    """Freeze what is not to be trained, in place.
+
+    Args:
+        module: a backbone.
+        layers: number of final :func:`blocks` that are trained, 0: none; None: all.
+        lora: rank of the updates of its linear layers, which alone are trained (Hu et al., "LoRA",
+            ICLR 2022); None: no updates.
+
+    Raises:
+        ValueError: more blocks than there are; no linear layer to update; both arguments.
+        ImportError: peft is not installed, for ``lora``.
+    """
+    require(
+        layers is None or lora is None,
+        "model.layers and model.lora both say what of the backbone is trained: leave out one",
+    )
+    if layers is not None:
+        parts = blocks(module)
+        require(
+            0 <= layers <= len(parts),
+            f"model.layers must be between 0 and {len(parts)}, the blocks of "
+            f"{type(module).__name__}; got {layers}",
+        )
+        for part in parts[: len(parts) - layers]:
+            for weight in part:
+                weight.requires_grad_(False)
+    if lora is not None:
+        peft = import_extra("peft", "lora")
+        linear = [name for name, x in module.named_modules() if isinstance(x, nn.Linear)]
+        require(
+            bool(linear),
+            f"model.lora updates linear layers, and {type(module).__name__} has none: take a "
+            f"transformer, or model.layers",
+        )
+        module.requires_grad_(False)
+        config = peft.LoraConfig(r=lora, lora_alpha=_ALPHA_PER_RANK * lora, target_modules=linear)
+        peft.inject_adapter_in_model(config, module)
+
+
+def merge_updates(module: nn.Module) -> None:
+    """Add the updates of :func:`fine_tuned` to the weights that they update, in place."""
+    for owner in list(module.modules()):
+        for name, part in list(owner.named_children()):
+            if hasattr(part, "lora_A") and hasattr(part, "get_base_layer"):
+                update: Any = part
+                update.merge()
+                setattr(owner, name, update.get_base_layer())
+
+
+def keep_frozen_norms(module: nn.Module, copy: nn.Module | None = None) -> None:
+    """Batch norms whose weights are frozen normalise by what they know, also in training; and so
+    do those of a copy, such as a momentum encoder's."""
+    for part, copied in zip(module.modules(), (copy or module).modules(), strict=True):
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            weights = list(part.parameters())
+            if weights and not any(x.requires_grad for x in weights):
+                part.eval()
+                copied.eval()
+
+
+def parameter_groups(
+    encoder: nn.Module, backbone: nn.Module, lr: float, decay: float
+) -> list[dict[str, Any]]:
+    """The weights that are trained, with a learning rate that falls from block to block towards
+    the input: ``lr`` of the head, ``lr * decay`` of the last block, ``lr * decay^2`` of the one
+    before (Clark et al., ELECTRA, ICLR 2020).
+
+    Args:
+        encoder: the backbone and what comes behind it. lr: above 0. decay: in (0, 1].
+    """
+    parts = blocks(backbone)
+    of_backbone = {id(x) for part in parts for x in part}
+    rest = [x for x in encoder.parameters() if id(x) not in of_backbone]
+    rates = [lr * decay ** (len(parts) - i) for i in range(len(parts))]
+    groups = [
+        {"params": [x for x in part if x.requires_grad], "lr": rate}
+        for part, rate in zip([*parts, rest], [*rates, lr], strict=True)
+    ]
+    return [group for group in groups if group["params"]]

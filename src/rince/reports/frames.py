@@ -1,0 +1,79 @@
+"""Results of runs as a table for a program: a row a run."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rince.core.checks import RinceError, import_extra
+from rince.core.files import replacing
+from rince.reports.run_report import RunReport
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def results(runs: str | Path | Sequence[str | Path]) -> pandas.DataFrame:
+    """Results of evaluated runs, a row a run.
+
+    Columns: ``run`` (folder), ``method`` (the same for all seeds), ``seed``, ``seconds`` (of the
+    training); then each metric by its name in ``results.json``, NaN where a run did not measure
+    it; then each option by its dotted name, such as ``loss.temperatures``.
+
+    Args:
+        runs: folders of runs, or files of embeddings, that were evaluated; ``*`` and ``?`` stand
+            for any. Folders without results are left out, with a warning each.
+
+    Raises:
+        RinceError: a pattern that fits nothing, a folder that is not there, or none with results.
+        ImportError: pandas is not installed.
+
+    Example::
+
+        frame = rince.results("runs/*")
+        frame.groupby("method")["retrieval/fine/R@1"].agg(["mean", "std"])
+    """
+    from rince.reports.reading import read_runs  # `import rince` needs torch and numpy alone
+
+    pandas = import_extra("pandas", "pandas")
+    given = [runs] if isinstance(runs, (str, Path)) else runs
+    columns, rows = result_rows(read_runs(_folders(given)))
+    return pandas.DataFrame(rows, columns=columns)
+
+
+def result_rows(runs: Sequence[RunReport]) -> tuple[list[str], list[dict[str, Any]]]:
+    """The columns, and a row a run without those that it has no value for."""
+    rows = []
+    for run in runs:
+        about = {"run": str(run.folder), "method": run.label, "seed": run.config.get("seed")}
+        rows.append((about | {"seconds": run.seconds}, run.evaluation.metrics, run.config))
+    columns = dict.fromkeys(name for part in zip(*rows, strict=True) for x in part for name in x)
+    return list(columns), [{**options, **metrics, **about} for about, metrics, options in rows]
+
+
+def write_results(runs: Sequence[RunReport], file: Path) -> None:
+    """:func:`results` as a csv file; lists in it are written as JSON."""
+    columns, rows = result_rows(runs)
+    try:
+        with replacing(file) as part, part.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, columns, lineterminator="\n")
+            writer.writeheader()
+            for row in rows:
+                plain = {n: json.dumps(x) if isinstance(x, tuple) else x for n, x in row.items()}
+                writer.writerow(plain)
+    except OSError as error:
+        raise RinceError(f"cannot write {file}: {error}") from error
+
+
+def _folders(given: Sequence[str | Path]) -> list[Path]:
+    found: list[str] = []
+    for pattern in map(str, given):
+        fits = sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]
+        if not fits:
+            raise RinceError(f"nothing is called {pattern}")
+        found += fits
+    return list(dict.fromkeys(Path(name).resolve() for name in found))

@@ -1,0 +1,61 @@
+"""Runs read from their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rince.core.checks import RinceError, warn
+from rince.core.files import VECTOR_SUFFIXES
+from rince.evaluation.elsewhere import results_folder
+from rince.evaluation.results import load_evaluation
+from rince.models.exported import EXPORT_FILE
+from rince.reports.run_report import RunReport
+from rince.training.config import flat, to_dict
+from rince.training.folder import read_about, read_config
+from rince.training.history import read_history
+
+
+def read_runs(folders: Sequence[Path]) -> list[RunReport]:
+    """Runs; folders that are there but hold no results are left out, with a warning each.
+
+    Raises:
+        RinceError: a folder that is not there, or none with results.
+    """
+    runs = []
+    for folder in folders:
+        try:
+            runs.append(read_run(folder))
+        except RinceError as error:
+            if not folder.exists() or len(folders) == 1:
+                raise
+            warn(f"left out: {error}")
+    if not runs:
+        raise RinceError("none of these can be compared: evaluate them first, rince evaluate RUN")
+    return runs
+
+
+def read_run(folder: Path) -> RunReport:
+    """All that a report shows of a run, or of a file of embeddings."""
+    if folder.suffix in VECTOR_SUFFIXES and not folder.is_dir():  # embeddings made elsewhere
+        results = results_folder(folder)
+        if not results.is_dir():
+            raise RinceError(
+                f"{folder} has no results: `rince evaluate {folder} --labels FILE` makes them"
+            )
+        return RunReport(
+            folder.stem, results, load_evaluation(results), {"embeddings": folder.name}
+        )
+    if (folder / EXPORT_FILE).exists():  # of a network that may have been trained elsewhere
+        return RunReport(folder.name, folder, load_evaluation(folder), {"export": folder.name})
+    config = read_config(folder)
+    about = read_about(folder)
+    return RunReport(
+        label=about.get("label") or config.label(),  # of an objective from outside, by its row
+        folder=folder,
+        evaluation=load_evaluation(folder),
+        config=dict(flat(to_dict(config))),
+        history=read_history(folder),
+        seconds=about.get("train_seconds"),
+        versions=about.get("versions", {}),
+    )

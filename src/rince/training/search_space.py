@@ -1,0 +1,96 @@
+"""The settings that ``rince tune`` searches, and the points of that space that are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from rince.core.checks import require
+from rince.data.items import Items
+from rince.data.options import BatchOptions
+from rince.losses.options import DEFAULT_TEMPERATURES, LossOptions
+from rince.training.config import TrainConfig
+from rince.training.objectives import OBJECTIVES
+from rince.training.options import TuneOptions
+from rince.training.ranks import rank_source
+from rince.training.step import superclass_level
+
+
+def open_options(config: TrainConfig, options: TuneOptions) -> list[str]:
+    """What is searched: as asked for, without what is set already."""
+    loss, default = config.loss, LossOptions()
+    is_open = {
+        "lr": config.optim.lr is None,
+        "temperatures": (loss.temperatures, loss.temperature) == (None, default.temperature),
+        "variant": loss.variant == default.variant,
+        "batches": config.batches == BatchOptions(),
+    }
+    searched = [name for name in is_open if is_open[name] and name in options.search]
+    require(
+        bool(searched),
+        f"there is nothing to search: of tune.search ({', '.join(options.search) or 'empty'}) all "
+        f"is set already. Leave one of these options out",
+    )
+    return searched
+
+
+def trial_configs(
+    config: TrainConfig, items: Items, searched: Sequence[str], count: int
+) -> list[TrainConfig]:
+    """The default, and points spread over the space: more of them leave the first as they are."""
+    reads, num_ranks, has_default = OBJECTIVES[config.objective].reads, 1, True
+    if "loss.temperatures" in reads:
+        num_ranks = rank_source(config, items).num_ranks
+        given = config.loss.temperatures
+        has_default = given is not None or num_ranks <= len(DEFAULT_TEMPERATURES)
+        if has_default or "temperatures" not in searched:
+            usual = config.loss.temperatures_for(num_ranks)
+            config = replace(config, loss=replace(config.loss, temperatures=usual))
+    configs = [config] * has_default
+    make_ups = _batch_make_ups(config, items)
+    points = torch.quasirandom.SobolEngine(5, scramble=True, seed=config.seed)  # type: ignore[no-untyped-call]
+    drawn = points.draw(count)[: count - len(configs)].tolist()
+    for lr, first, ratio, variant, batches in drawn:
+        loss, optim, make_up = config.loss, config.optim, config.batches
+        if "lr" in searched and config.optim.lr is not None:
+            factor = 4 ** (2 * lr - 1)  # from a quarter of the default to four times as much
+            optim = replace(optim, lr=_rounded(config.optim.lr * factor))
+        if "temperatures" in searched:
+            lowest, spread = 0.05 * 4**first, 1.25 * 8**ratio  # to 0.2; the last 1.25 to 10 times
+            rising = [lowest * spread ** (i / max(1, num_ranks - 1)) for i in range(num_ranks)]
+            if "loss.temperatures" in reads:
+                loss = replace(loss, temperatures=tuple(map(_rounded, rising)))
+            if "loss.temperature" in reads:
+                loss = replace(loss, temperature=_rounded(lowest))
+        if "variant" in searched and "loss.variant" in reads:
+            loss = replace(loss, variant=("in", "out-in", "out")[int(3 * variant)])
+        if "batches" in searched:
+            make_up = make_ups[int(len(make_ups) * batches)]
+        configs.append(replace(config, loss=loss, optim=optim, batches=make_up))
+    return configs
+
+
+def _batch_make_ups(config: TrainConfig, items: Items) -> list[BatchOptions]:
+    """Random batches, and classes x images that fit the data and at least twice in a batch."""
+    present = torch.unique(items.labels)
+    typical = int(items.labels.bincount()[present].median())
+    groups = items.taxonomy.labels_at(superclass_level(items.taxonomy, "rince tune"))[present]
+    most = int(groups.bincount().max())
+    balanced = [BatchOptions(k, p) for k in (2, 4, 8) for p in (None, 2, 4)]
+    return [
+        BatchOptions(),
+        *(
+            x
+            for x in balanced
+            if (x.images_per_class or 1) <= typical
+            and (x.classes_per_superclass or 1) <= most
+            and config.batch_size % x.slot == 0
+            and config.batch_size >= 2 * x.slot
+        ),
+    ]
+
+
+def _rounded(x: float) -> float:
+    return float(f"{x:.3g}")

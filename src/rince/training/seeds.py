@@ -1,0 +1,75 @@
+"""One configuration with several seeds, in one go or in many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rince.core.checks import RinceError, require
+from rince.core.distributed import is_first_process
+from rince.training.config import TrainConfig, flat, to_dict
+from rince.training.folder import CHECKPOINT_FILE, read_about, read_config
+from rince.training.run import prepared, resume, train
+
+# Of the machine, or of what is shown meanwhile: the run is the same.
+_SAME_RUN = ("accelerator", "devices", "num_nodes", "name", "output", "logger", "progress")
+
+
+def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
+    """Train with each of the seeds: what is finished is left as it is, what stopped goes on.
+
+    Args:
+        config: the runs, but for the seed; a ``name`` is that of all, with ``-seedN`` behind it.
+        seeds: different ones.
+
+    Returns:
+        The runs' folders, in the order of the seeds.
+
+    Raises:
+        RinceError: a folder that holds a run with other options; and as
+            :func:`~rince.training.train`.
+        ValueError: no seed, or the same twice; and as :func:`~rince.training.train`.
+    """
+    require(
+        len(seeds) > 0 and len(set(seeds)) == len(seeds),
+        f"seeds must be one or more different whole numbers, got {list(seeds)}",
+    )
+    runs = [
+        replace(config, seed=seed, name=config.name and f"{config.name}-seed{seed}")
+        for seed in seeds
+    ]
+    for one in runs:
+        one.check_values()
+    folders, splits = [], None
+    for one in runs:
+        folder = Path(one.output) / one.run_name()
+        if config.images.per_class is not None or config.images.test_per_class is not None:
+            splits = None  # the seed chooses the items
+        asked, splits, _ = prepared(one, folder, splits)
+        if (folder / CHECKPOINT_FILE).exists():
+            _check_same(folder, asked)
+            if not read_about(folder):
+                resume(folder, progress=config.progress, splits=splits)
+            elif is_first_process():
+                print(f"{folder} is finished already, and left as it is")
+        else:
+            train(one, splits=splits)
+        folders.append(folder)
+    return folders
+
+
+def _check_same(folder: Path, asked: TrainConfig) -> None:
+    before, now = (dict(flat(to_dict(x))) for x in (read_config(folder), asked))
+    # Where a run of an older rince left this open, it was fp32.
+    before["loss.matmul_precision"] = before["loss.matmul_precision"] or "fp32"
+    other = [
+        f"{name} {before[name]}, not {value}"
+        for name, value in now.items()
+        if value != before[name] and name not in _SAME_RUN
+    ]
+    if other:
+        raise RinceError(
+            f"{folder} holds a run with other options ({'; '.join(other)}): choose another --name "
+            f"for these, or give the options of that run"
+        )

@@ -1,0 +1,348 @@
+"""A search of the settings that trade fine against coarse, on a held-out part of the training."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+import yaml
+
+from rince.core.checks import RinceError, require, warn
+from rince.core.devices import known_device
+from rince.core.digests import digest
+from rince.core.distributed import launched_processes
+from rince.core.files import replacing
+from rince.data.items import Items, NothingToHoldOut, Splits, split_by_hash
+from rince.evaluation.evaluate import measure
+from rince.evaluation.results import EMBEDDING
+from rince.evaluation.steps import class_retrieval
+from rince.training.checkpoint import load_run
+from rince.training.config import TrainConfig, to_dict
+from rince.training.folder import CHECKPOINT_FILE, read_about, read_config
+from rince.training.halving import (
+    Score,
+    pareto_front,
+    planned_epochs,
+    round_lengths,
+    successive_halving,
+    survivors,
+)
+from rince.training.objectives import OBJECTIVES
+from rince.training.options import TuneOptions
+from rince.training.run import Stopped, resume, train
+from rince.training.search_space import open_options, trial_configs
+from rince.training.splits import with_data
+from rince.training.step import superclass_level
+
+SCORES_FILE = "scores.json"
+FEW = 200  # held-out items, below which chance decides between trials
+
+
+@dataclass
+class Trial:
+    """One configuration, and what it was measured at.
+
+    Args:
+        number: from 1, which is what ``rince train`` would do.
+        config: to train it on all training items, for the whole number of epochs.
+        folder: of its run, on a part of them.
+        scores: epochs -> held-out mAP; of classifiers in the backbone's features, of all others in
+            the embedding.
+        seconds: that its training and measuring took.
+        failed: why it was given up, such as a loss that is not finite; "": it was not.
+    """
+
+    number: int
+    config: TrainConfig
+    folder: Path
+    scores: dict[int, Score] = field(default_factory=dict)
+    seconds: float = 0.0
+    failed: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its objective and number."""
+        return f"{self.config.objective} {self.number}"
+
+    def settings(self) -> str:
+        """What it was tried with, for people."""
+        config, parts = self.config, [f"lr {self.config.optim.lr:g}"]
+        reads = OBJECTIVES[config.objective].reads
+        if "loss.variant" in reads:
+            parts.insert(0, config.loss.variant)
+        if "loss.temperatures" in reads:
+            parts.append(f"temperatures {' '.join(map(str, config.loss.temperatures or ()))}")
+        if "loss.temperature" in reads:
+            parts.append(f"temperature {config.loss.temperature:g}")
+        images, classes = config.batches.images_per_class, config.batches.classes_per_superclass
+        if images is None:
+            parts.append("random batches")
+        else:
+            of_each = "" if classes is None else f" x {classes} classes"
+            parts.append(f"batches of {images} images{of_each}")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A search that is done.
+
+    Args:
+        folder: holds the chosen configurations, ``OBJECTIVE.yaml``, and the runs.
+        trials: all of them, those of the objective first and then those of each baseline.
+        epochs: of those that were trained to the end.
+    """
+
+    folder: Path
+    trials: tuple[Trial, ...]
+    epochs: int
+
+    def finished(self, objective: str | None = None) -> list[Trial]:
+        """Trials that were trained to the end: of all objectives, or of one."""
+        return [
+            trial
+            for trial in self.trials
+            if self.epochs in trial.scores and objective in (None, trial.config.objective)
+        ]
+
+    def front(self) -> list[Trial]:
+        """Of the finished trials those to which no other is better on both measures, from the best
+        coarse to the best fine."""
+        trials = self.finished()
+        return [trials[i] for i in pareto_front({i: self.score(x) for i, x in enumerate(trials)})]
+
+    def score(self, trial: Trial) -> Score:
+        """Of a finished trial."""
+        return trial.scores[self.epochs]
+
+    def best(self, objective: str, fine_weight: float) -> Trial:
+        """The finished trial of an objective with the highest :meth:`Score.weighted`."""
+        return max(
+            self.finished(objective), key=lambda trial: self.score(trial).weighted(fine_weight)
+        )
+
+
+def tune(
+    config: TrainConfig, options: TuneOptions | None = None, *, splits: Splits | None = None
+) -> Tuned:
+    """Search the settings that trade fine against coarse, and write those that are chosen.
+
+    By successive halving: all trials are trained for a quarter of ``config.epochs``, the better
+    half for half of them, and the better quarter to the end; a trial that goes on is the same run
+    lengthened. They are trained on four fifths of the training items and measured on the last
+    fifth, by the rule that holds out a test. The test items are not used.
+
+    The scores are kept: after a stop the same call goes on, and trains nothing twice. ``OUTPUT/
+    tune-DATA/OBJECTIVE.yaml`` is the best configuration of each objective by
+    ``options.fine_weight``, to be trained on all training items.
+
+    Args:
+        config: what all trials share. A searched option that is set here is not searched.
+        options: how much to search.
+        splits: in place of the data that ``config.data`` names, as of :func:`train`.
+
+    Raises:
+        RinceError: data that cannot be read, or of which none can be held out; all trials of an
+            objective failed.
+        ValueError: classes without superclasses; an option out of range, or nothing to search.
+        KeyboardInterrupt: by Ctrl-C.
+    """
+    require(
+        isinstance(config, TrainConfig),
+        f"config must be a TrainConfig, got {type(config).__name__}",
+    )
+    options = options or TuneOptions()
+    options.check()
+    config.check()
+    require(config.ranks.by == "classes", "rince tune is for ranks by classes: ranks.by is time")
+    require(
+        config.devices in ("auto", "1") and config.num_nodes == 1 and launched_processes() is None,
+        "rince tune trains on one device, in one process: leave out devices, num_nodes and "
+        "torchrun (CUDA_VISIBLE_DEVICES chooses a GPU)",
+    )
+    others = [x for x in dict.fromkeys(options.baselines) if x != config.objective]
+    for name in (config.objective, *others):
+        OBJECTIVES[name].function()  # or a package is missing, which is said now
+    folder = Path(config.output) / (config.name or f"tune-{config.data_name()}")
+    config, splits = with_data(config, splits, advise=True)
+    parts = _parts(splits.train)
+    searched = open_options(config, options)
+    shared = replace(config, name=None, devices="1").sized(len(parts.train), 1)
+    lengths = round_lengths(config.epochs)
+    planned = planned_epochs(options.trials, lengths) * (1 + len(others))
+    work = _Work(parts, parts.fingerprint(), lengths, planned, config.progress)
+    if config.progress:
+        counts = survivors(options.trials, len(lengths))
+        rounds = [f"{n} of {length} epochs" for n, length in zip(counts, lengths, strict=True)]
+        print(
+            f"{folder}: {len(parts.train)} {parts.train.noun} to train on, {len(parts.test)} held "
+            f"out of the training; the test is not used\n"
+            f"{', '.join([config.objective, *others])}: {', then '.join(rounds)} each, "
+            f"{planned} epochs in all; searched: {', '.join(searched)}",
+            flush=True,
+        )
+    trials: list[Trial] = []
+    for name in (config.objective, *others):
+        configs = trial_configs(shared.of_objective(name), parts.train, searched, options.trials)
+        trials += work.searched([_trial(x, i, folder, work) for i, x in enumerate(configs, 1)])
+    tuned = Tuned(folder, tuple(trials), config.epochs)
+    for name in (config.objective, *others):
+        _write_best(tuned, name, options.fine_weight)
+    return tuned
+
+
+def _parts(items: Items) -> Splits:
+    superclass_level(items.taxonomy, "rince tune")  # or there is no coarse side
+    try:
+        train, held_out = split_by_hash(items)
+    except NothingToHoldOut:
+        raise RinceError(
+            f"{items.name}: rince tune holds out a part of the training {items.noun}, but no class "
+            f"has two of them: give more of each class"
+        ) from None
+    if len(held_out) < FEW:
+        warn(
+            f"{len(held_out)} {items.noun} are held out, fewer than {FEW}: trials that differ by a "
+            f"few points may differ by chance. Give more, or train the chosen ones with some seeds"
+        )
+    return Splits(train, held_out)
+
+
+@dataclass
+class _Work:
+    """What all trials share, and how far the work is."""
+
+    parts: Splits
+    fingerprint: str
+    lengths: Sequence[int]
+    planned: int  # epochs
+    show: bool
+    done: int = 0  # epochs, those of an earlier call among them
+    trained: int = 0  # epochs of this call
+    seconds: float = 0.0  # that they took
+
+    def searched(self, trials: Sequence[Trial]) -> Sequence[Trial]:
+        """The same, with their scores."""
+        count = len(trials)
+        end = self.done + planned_epochs(count, self.lengths)
+        if not successive_halving(
+            count, self.lengths, lambda i, epochs: self._score(trials[i], count, epochs)
+        ):
+            failed = next(trial for trial in trials if trial.failed)
+            raise RinceError(
+                f"no trial of {failed.config.objective} could be trained to the end; "
+                f"{failed.name}: {failed.failed}. To try them again, remove "
+                f"{failed.folder.parent}"
+            )
+        self.done = end  # trials that failed were not lengthened
+        return trials
+
+    def _score(self, trial: Trial, count: int, epochs: int) -> Score | None:
+        before = max((n for n in trial.scores if n < epochs), default=0)
+        if epochs not in trial.scores and not trial.failed:
+            if self.show:
+                where = f"epoch {self.done + 1}/{self.planned} | {trial.name} of {count} to epoch "
+                print(f"{where}{epochs}: {trial.settings()}", end="", flush=True)
+            self._train(trial, epochs)
+            self.trained += epochs - before
+            self.done += epochs - before
+            if self.show:
+                print(f" | {self._outcome(trial, epochs)}", flush=True)
+        else:
+            self.done += epochs - before
+        return trial.scores.get(epochs)
+
+    def _outcome(self, trial: Trial, epochs: int) -> str:
+        left = self.seconds / self.trained * (self.planned - self.done)
+        result = f"failed: {trial.failed}"
+        if epochs in trial.scores:
+            fine, coarse = trial.scores[epochs]
+            result = f"fine {100 * fine:.1f}, coarse {100 * coarse:.1f}"
+        return f"{result} | about {timedelta(seconds=round(left))} left"
+
+    def _train(self, trial: Trial, epochs: int) -> None:
+        """Train it to this length and measure it, and keep what was found."""
+        started = time.perf_counter()
+        try:
+            # What a run says is in its log.
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._lengthen(trial, epochs)
+                trial.scores[epochs] = self._measured(trial)
+        except (KeyboardInterrupt, Stopped) as stop:
+            print("\n" * self.show, end="", flush=True)
+            raise type(stop)(
+                f"stopped after {self.done} of {self.planned} epochs: the same command goes on"
+            ) from None
+        except (FloatingPointError, ValueError) as error:  # it has diverged
+            trial.failed = str(error)
+        seconds = time.perf_counter() - started
+        trial.seconds += seconds
+        self.seconds += seconds
+        trial.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(trial.folder / SCORES_FILE) as part:
+            part.write_text(json.dumps(_facts(trial), indent=1) + "\n")
+
+    def _lengthen(self, trial: Trial, epochs: int) -> None:
+        folder = trial.folder
+        if not (folder / CHECKPOINT_FILE).exists():
+            run = replace(trial.config, epochs=epochs, progress=False, knn_every=0)
+            run = replace(run, output=str(folder.parent), name=folder.name)
+            train(run, splits=self.parts)
+            return
+        longer = epochs if read_config(folder).epochs < epochs else None
+        if longer or not read_about(folder):  # without that it has stopped on its way
+            resume(folder, epochs=longer, progress=False, splits=self.parts)
+
+    def _measured(self, trial: Trial) -> Score:
+        run = load_run(trial.folder)
+        found = measure(
+            run.backbone,
+            self.parts,
+            {},
+            head=run.head,
+            device=known_device("cpu" if trial.config.accelerator == "cpu" else "auto"),
+            workers=trial.config.images.workers,
+            steps=[class_retrieval],
+        ).metrics
+        space = "" if run.head is None else EMBEDDING
+        return Score(*(found[f"{space}retrieval/{level}/mAP"] for level in Score._fields))
+
+
+def _trial(config: TrainConfig, number: int, folder: Path, work: _Work) -> Trial:
+    """With the scores that it has already, if it was trained with these settings on these data."""
+    plain = to_dict(replace(config, output="", name=None, progress=True))
+    key = digest([plain, work.lengths, work.fingerprint])[:8]
+    trial = Trial(number, config, folder / "trials" / f"{config.objective}-{number:02}-{key}")
+    file = trial.folder / SCORES_FILE
+    if not file.exists():
+        return trial
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        trial.scores = {int(n): Score(*map(float, x)) for n, x in facts["scores"].items()}
+        trial.seconds, trial.failed = float(facts["seconds"]), str(facts["failed"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RinceError(f"{file} is damaged ({error}): remove {trial.folder}") from error
+    return trial
+
+
+def _facts(trial: Trial) -> Mapping[str, object]:
+    return {"scores": trial.scores, "seconds": trial.seconds, "failed": trial.failed}
+
+
+def _write_best(tuned: Tuned, objective: str, fine_weight: float) -> None:
+    trial = tuned.best(objective, fine_weight)
+    fine, coarse = tuned.score(trial)
+    head = (
+        f"# rince tune: trial {trial.number} of {objective}, the best of its {tuned.epochs} epochs "
+        f"with fine_weight {fine_weight:g}.\n"
+        f"# Held-out mAP: fine {100 * fine:.1f}, coarse {100 * coarse:.1f} %, one seed. The test "
+        f"set was not used.\n"
+    )
+    with replacing(tuned.folder / f"{objective}.yaml") as part:
+        part.write_text(head + yaml.safe_dump(to_dict(trial.config), sort_keys=False))

@@ -1,0 +1,212 @@
+"""Stored features as data: whose labels they get, how they are split, and their views."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rince import RinceError, RinceWarning
+from rince.core.input_spec import InputSpec
+from rince.data import Splits, Vectors, from_vectors, kind_of, load_splits
+from rince.data.kinds import all_items, load_outliers, load_test
+from rince.data.vectors import VectorDropout
+from rince.training.config import TableOptions, TrainConfig, VectorOptions
+
+COUNT, WIDTH = 30, 4
+FEATURES = np.random.default_rng(0).normal(size=(COUNT, WIDTH)).astype(np.float32)
+NAMES = [f"photos/{i}.jpg" for i in range(COUNT)]
+SPECIES = [("tree", "ash"), ("tree", "elm"), ("bird", "owl")]
+LABELS = [SPECIES[i % 3] for i in range(COUNT)]
+
+
+def config(file: Path, labels: Path | None = None, **table: object) -> TrainConfig:
+    return TrainConfig(
+        str(file),
+        vectors=VectorOptions(labels=None if labels is None else str(labels)),
+        table=TableOptions(**table),  # type: ignore[arg-type]
+    )
+
+
+def loaded(file: Path, labels: Path | None = None, **table: object) -> Splits:
+    return load_splits(str(file), config(file, labels, **table))
+
+
+def write_table(file: Path, order: list[int], extra: dict[str, list[str]] | None = None) -> Path:
+    columns = {"path": NAMES, "group": [g for g, _ in LABELS], "class": [c for _, c in LABELS]}
+    columns |= extra or {}
+    rows = [",".join(columns), *(",".join(x[i] for x in columns.values()) for i in order)]
+    file.write_text("\n".join(rows))
+    return file
+
+
+def write_parquet(file: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    classes = {"group": [g for g, _ in LABELS], "class": [c for _, c in LABELS]}
+    table = arrow.table({"path": NAMES, **classes, "embedding": FEATURES.tolist()})
+    parquet.write_table(table, file)
+
+
+def content(splits: Splits) -> set[tuple[tuple[str, ...], tuple[float, ...]]]:
+    """Every item of both sides: its class, and its numbers."""
+    found = set()
+    for items in (splits.train, splits.test):
+        assert isinstance(items, Vectors)
+        paths = [items.taxonomy.paths[label] for label in items.labels.tolist()]
+        found |= set(zip(paths, map(tuple, items.vectors.tolist()), strict=True))
+    return found
+
+
+EXPECTED = set(zip(LABELS, map(tuple, FEATURES.tolist()), strict=True))
+
+
+def test_labels_by_name_in_order_beside_and_inside(tmp_path: Path) -> None:
+    """Wherever the labels stand, an item has its own, and is on the same side of the split."""
+    np.savez(tmp_path / "named.npz", embeddings=FEATURES, paths=np.array(NAMES))
+    np.save(tmp_path / "bare.npy", FEATURES)
+    reversed_table = write_table(tmp_path / "reversed.csv", list(range(COUNT))[::-1])
+    in_order = write_table(tmp_path / "bare.csv", list(range(COUNT)))
+    np.savez(
+        tmp_path / "inside.npz",
+        features=FEATURES,
+        labels=np.array(LABELS),
+        path=np.array(NAMES),
+    )
+    made = [
+        loaded(tmp_path / "named.npz", reversed_table),
+        loaded(tmp_path / "bare.npy", in_order),
+        loaded(tmp_path / "bare.npy"),  # bare.csv lies beside it
+        loaded(tmp_path / "inside.npz"),
+    ]
+    write_parquet(tmp_path / "inside.parquet")
+    made.append(loaded(tmp_path / "inside.parquet"))
+    sides = set()
+    for splits in made:
+        assert content(splits) == EXPECTED
+        assert (len(splits.train), len(splits.test)) == (24, 6)
+        assert isinstance(splits.test, Vectors)
+        sides.add(tuple(sorted(splits.test.names)))
+    assert len(sides) == 1
+    assert len({splits.fingerprint() for splits in made}) == 1
+
+
+def test_vectors_without_names_stay_on_their_side(tmp_path: Path) -> None:
+    """Their numbers decide, so that another order of the file moves none."""
+    order = np.random.default_rng(1).permutation(COUNT)
+    tests = []
+    for name, rows in (("a", np.arange(COUNT)), ("b", order)):
+        labels = np.array([c for _, c in LABELS])[rows]
+        np.savez(tmp_path / f"{name}.npz", embeddings=FEATURES[rows], labels=labels)
+        test = loaded(tmp_path / f"{name}.npz").test
+        tests.append({tuple(row) for row in test.batch(torch.arange(len(test))).tolist()})
+    assert tests[0] == tests[1]
+
+
+def test_a_column_split_and_classes_never_trained(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", FEATURES)
+    split = ["test" if i % 3 == 2 or i < 6 else "train" for i in range(COUNT)]
+    table = write_table(tmp_path / "x.csv", list(range(COUNT)), {"split": split})
+    with pytest.warns(RinceWarning, match="1 of 3 classes .* bird/owl"):
+        splits = loaded(tmp_path / "x.npy", table)
+    assert (len(splits.train), len(splits.test)) == (16, 14)
+    assert splits.test.taxonomy.paths[:2] == splits.train.taxonomy.paths
+    assert content(splits) == EXPECTED
+    test = load_test(str(tmp_path / "x.npy"), "vectors", config(tmp_path / "x.npy", table))
+    assert len(test) == 14
+
+
+def test_rows_without_a_class_are_left_out_if_that_is_asked(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", FEATURES)
+    table = write_table(tmp_path / "x.csv", list(range(COUNT)))
+    lines = table.read_text().splitlines()
+    lines[5] = lines[5].rpartition(",")[0] + ","
+    table.write_text("\n".join(lines))
+    with pytest.raises(RinceError, match="line 6"):
+        loaded(tmp_path / "x.npy", table)
+    with pytest.warns(RinceWarning, match="1 of 30 rows"):
+        splits = loaded(tmp_path / "x.npy", table, empty="skip")
+    assert content(splits) == EXPECTED - {(LABELS[4], tuple(FEATURES[4].tolist()))}
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", FEATURES)
+    with pytest.raises(RinceError, match=r"no x\.csv beside it.* 30 items"):
+        loaded(tmp_path / "x.npy")
+    table = write_table(tmp_path / "short.csv", list(range(COUNT - 1)))
+    with pytest.raises(RinceError, match="29 rows, .* 30 embeddings"):
+        loaded(tmp_path / "x.npy", table)
+    np.savez(tmp_path / "y.npz", embeddings=FEATURES, paths=np.array([f"no/{x}" for x in NAMES]))
+    with pytest.raises(RinceError, match="no row for 30 of the 30"):
+        loaded(tmp_path / "y.npz", write_table(tmp_path / "all.csv", list(range(COUNT))))
+    np.savez(tmp_path / "z.npz", embeddings=FEATURES, score=FEATURES[:, 0], kind=np.arange(COUNT))
+    with pytest.warns(RinceWarning, match="'score' holds fractions"), pytest.raises(RinceError):
+        loaded(tmp_path / "z.npz")  # no class has two members
+    (tmp_path / "torn.npz").write_bytes(b"PK no zip")
+    with pytest.raises(RinceError, match="damaged"):
+        loaded(tmp_path / "torn.npz")
+    wrong = config(tmp_path / "x.npy", write_table(tmp_path / "x.csv", list(range(COUNT))))
+    wrong.images.image_size = 32
+    with pytest.raises(ValueError, match=r"images\.image_size .* vectors"):
+        load_splits(str(tmp_path / "x.npy"), wrong)
+
+
+def test_outliers_need_no_labels_but_the_width(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", embeddings=FEATURES, labels=np.array(LABELS))
+    np.save(tmp_path / "out.npy", FEATURES[:5])
+    np.save(tmp_path / "wide.npy", np.ones((5, WIDTH + 1)))
+    known, options = loaded(tmp_path / "x.npz").test, config(tmp_path / "x.npz")
+    outliers = load_outliers(str(tmp_path / "out.npy"), known, options)
+    assert torch.equal(outliers.batch(torch.arange(5)), torch.from_numpy(FEATURES[:5]))
+    with pytest.raises(RinceError, match="5 dimensions, .* 4"):
+        load_outliers(str(tmp_path / "wide.npy"), known, options)
+
+
+def test_a_parquet_of_texts_is_none_of_vectors(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.table({"text": ["a"], "class": ["b"]}), tmp_path / "texts.parquet")
+    write_parquet(tmp_path / "vectors.parquet")
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1")
+    nouns = [kind_of(str(tmp_path / f"{x}.parquet")).noun for x in ("texts", "vectors")]
+    assert nouns == ["texts", "vectors"]
+    with pytest.raises(RinceError, match="torn"):
+        kind_of(str(tmp_path / "torn.parquet"))
+
+
+def test_arrays_of_ones_own() -> None:
+    items = from_vectors(FEATURES.astype(np.float64), LABELS, names=NAMES)
+    assert items.spec == InputSpec("vectors", (WIDTH,))
+    assert InputSpec.from_dict(items.spec.to_dict()) == items.spec
+    assert [items.taxonomy.paths[x] for x in items.labels.tolist()] == LABELS
+    part = items.subset([3, 1])
+    assert part.names == (NAMES[3], NAMES[1])
+    assert torch.equal(part.vectors, torch.from_numpy(FEATURES[[3, 1]]))
+    with pytest.raises(ValueError, match="finite"):
+        from_vectors(np.array([[1.0, np.nan]]), ["a"])
+    with pytest.raises(ValueError, match="2 names .* 30"):
+        from_vectors(FEATURES, LABELS, names=["a", "b"])
+    with pytest.raises(ValueError, match=r"dropout .* 1"):
+        from_vectors(FEATURES, LABELS, dropout=1)
+
+
+def test_two_views_drop_different_numbers_and_keep_the_mean() -> None:
+    vectors = torch.ones(2000, 10)
+    augmentation = VectorDropout(0.3)
+    generator = torch.Generator().manual_seed(0)
+    draws = [augmentation.draw(vectors, generator) for _ in range(2)]
+    first, second = (augmentation.apply(vectors, x) for x in draws)
+    assert first.unique().tolist() == pytest.approx([0, 1 / 0.7])
+    assert float((first == 0).float().mean()) == pytest.approx(0.3, abs=0.01)
+    assert float(first.mean()) == pytest.approx(1, abs=0.02)
+    assert not torch.equal(first, second)
+    # Some of the rows at a time give what all at once do.
+    rows = slice(5, 9)
+    assert torch.equal(augmentation.apply(vectors[rows], draws[0].rows(rows)), first[rows])
+    assert from_vectors(FEATURES, LABELS, dropout=0).augmentation(None) is None  # type: ignore[arg-type]
+
+
+def test_all_items_where_nothing_can_be_held_out(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", embeddings=FEATURES[:3], labels=np.array(["a", "b", "c"]))
+    (items,) = all_items(str(tmp_path / "x.npz"), config(tmp_path / "x.npz"))
+    assert len(items) == 3

@@ -1,0 +1,51 @@
+"""Small models of Hugging Face in a folder, with random weights; and pictures for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+
+def pixels(height: int, width: int) -> Tensor:
+    rng = np.random.default_rng(height)
+    smooth = rng.integers(0, 256, (3, height // 8 + 1, width // 8 + 1)).astype(np.float32)
+    large = torch.nn.functional.interpolate(torch.from_numpy(smooth)[None], (height, width))
+    return large[0].to(torch.uint8)
+
+
+def tiny_folder(kind: str, folder: Path) -> Path:
+    """A model of Hugging Face with random weights, and its image processor."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    small = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
+    small |= {"intermediate_size": 32, "image_size": 32, "patch_size": 8}
+    if kind == "clip":
+        text = transformers.CLIPTextConfig(
+            vocab_size=32, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=16, max_position_embeddings=8, eos_token_id=1,
+        )  # fmt: skip
+        config = transformers.CLIPConfig(
+            text_config=text.to_dict(), vision_config=small, projection_dim=12
+        )
+        model = transformers.CLIPModel(config)
+        processor = transformers.CLIPImageProcessor(
+            size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}
+        )
+    elif kind == "vit":
+        model = transformers.ViTModel(transformers.ViTConfig(**small))
+        processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
+    else:
+        model = transformers.Dinov2Model(transformers.Dinov2Config(**small))
+        processor = transformers.BitImageProcessor(
+            size={"shortest_edge": 40},
+            crop_size={"height": 32, "width": 32},
+            image_mean=[0.4, 0.5, 0.6],
+            image_std=[0.2, 0.25, 0.3],
+        )
+    model.eval().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

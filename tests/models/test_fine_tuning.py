@@ -1,0 +1,106 @@
+"""How much of a backbone is trained: blocks in their order, rates by block, low-rank updates."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from rince.core.input_spec import InputSpec
+from rince.models.backbones import build_backbone
+from rince.models.tuning import (
+    blocks,
+    fine_tuned,
+    keep_frozen_norms,
+    merge_updates,
+    parameter_groups,
+)
+
+
+def of_library(name: str) -> nn.Module:
+    library = name.partition("/")[0]
+    if library in ("timm", "torchvision"):
+        pytest.importorskip(library)
+    return build_backbone(name, InputSpec.images(size=64)).module
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "last"),
+    [
+        ("torchvision/resnet18", 9, "layer4.1."),  # the stem and eight blocks
+        ("timm/vit_tiny_patch16_224", 13, "blocks.11."),  # the patches and twelve layers
+        ("small-resnet", 5, "stages.3."),
+        ("timm/resnet18", 9, "layer4.1."),
+    ],
+)
+def test_blocks_follow_the_network(name: str, count: int, last: str) -> None:
+    if "vit" in name:
+        timm = pytest.importorskip("timm")
+        module = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    else:
+        module = of_library(name)
+    parts = blocks(module)
+    assert len(parts) == count
+    every = [id(p) for part in parts for p in part]
+    assert len(every) == len(set(every))  # each weight once, and all
+    assert set(every) == {id(p) for p in module.parameters()}
+    names = {id(p): n for n, p in module.named_parameters()}
+    assert all(names[id(p)].startswith((last, "norm.")) for p in parts[-1])
+
+
+def test_last_blocks_alone_are_trained() -> None:
+    module = of_library("torchvision/resnet18")
+    fine_tuned(module, 2, None)
+    trained = {n.split(".")[0] for n, p in module.named_parameters() if p.requires_grad}
+    assert trained == {"layer4"}
+    with pytest.raises(ValueError, match=r"model\.layers .* 9, .* 10"):
+        fine_tuned(module, 10, None)
+    fine_tuned(module, 0, None)
+    assert not any(p.requires_grad for p in module.parameters())
+    slow = copy.deepcopy(module)
+    keep_frozen_norms(module.train(), slow.train())
+    before = copy.deepcopy(module.state_dict())
+    for network in (module, slow):
+        network(torch.randn(4, 3, 64, 64))
+        assert all(torch.equal(before[n], x) for n, x in network.state_dict().items())
+
+
+def test_rates_fall_towards_the_input() -> None:
+    module = of_library("small-resnet")
+    encoder = nn.Sequential(module, nn.Linear(256, 4))
+    fine_tuned(module, 2, None)
+    groups = parameter_groups(encoder, module, lr=0.8, decay=0.5)
+    assert [group["lr"] for group in groups] == pytest.approx([0.2, 0.4, 0.8])
+    grouped = [id(p) for group in groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in encoder.parameters() if p.requires_grad)
+
+
+def test_low_rank_updates_are_trained_alone_and_added() -> None:
+    pytest.importorskip("peft", reason="needs the extra lora")
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    module = timm.create_model("test_vit", num_classes=0).eval()
+    names = set(module.state_dict())
+    inputs = torch.randn(2, 3, 160, 160)
+    before = module(inputs)
+    fine_tuned(module, None, 4)
+    assert all("lora_" in n for n, p in module.named_parameters() if p.requires_grad)
+    torch.testing.assert_close(module(inputs), before)  # an update begins at zero
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.1)
+    changed = module.eval()(inputs)
+    assert not torch.allclose(changed, before, atol=1e-3)
+    merge_updates(module)
+    assert set(module.state_dict()) == names
+    torch.testing.assert_close(module(inputs), changed, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="no linear|has none"):
+        fine_tuned(of_library("small-resnet"), None, 4)
+
+
+def test_two_answers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"model\.layers and model\.lora"):
+        fine_tuned(nn.Linear(2, 2), 1, 4)

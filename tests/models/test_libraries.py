@@ -1,0 +1,164 @@
+"""Pictures are fed to a library's backbone as the library feeds them; nothing is downloaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hub_models import pixels, tiny_folder
+from rince import RinceError
+from rince.cli.main import main
+from rince.core.input_spec import InputSpec, Preprocessing
+from rince.core.pixels import normalised
+from rince.data.image.decode import read_fitted
+from rince.data.views import eval_transform
+from rince.evaluation.embeddings import load_embeddings
+from rince.models import layouts
+from rince.models.backbones import build_backbone
+from rince.models.exported import load_exported
+from rince.models.layouts import library_encoder
+from rince.models.libraries import library_preprocessing
+
+SIZES = ((300, 400), (97, 260), (224, 224), (640, 480))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "vit_b_16", "efficientnet_b0", "swin_t"])
+def test_torchvision_resizes_crops_and_normalises(name: str) -> None:
+    """By the weights' own transforms, resize 256 and crop 224 among them, which take pictures of
+    Pillow's; its filters differ from ours by rounding."""
+    models = pytest.importorskip("torchvision.models")
+    transform = models.get_model_weights(name).DEFAULT.transforms()
+    size, how = library_preprocessing(f"torchvision/{name}")
+    for height, width in SIZES:
+        image = pixels(height, width)
+        ours = normalised(eval_transform(size, how)(image)[None], how.mean, how.std)[0]
+        theirs = transform(Image.fromarray(image.permute(1, 2, 0).numpy()))
+        assert ours.shape == theirs.shape == (3, size, size)
+        assert float((ours - theirs).abs().mean()) < 0.01
+    if name == "resnet18":
+        assert (size, how.resize, how.interpolation) == (224, 256, "bilinear")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet50", "vit_base_patch16_clip_224", "vit_tiny_patch16_224", "mobilenetv3_large_100"],
+)
+def test_timm_resizes_crops_and_normalises(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    known = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    transform = timm.data.create_transform(**known)
+    size, how = library_preprocessing(f"timm/{name}")
+    for height, width in SIZES:
+        image = pixels(height, width)
+        ours = normalised(eval_transform(size, how)(image)[None], how.mean, how.std)[0]
+        theirs = transform(Image.fromarray(image.permute(1, 2, 0).numpy()))
+        assert float((ours - theirs).abs().mean()) < 0.01
+
+
+def features_by_transformers(kind: str, folder: Path, inputs: Tensor) -> Tensor:
+    import transformers
+
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    with torch.no_grad():
+        if kind == "clip":
+            found: Any = model.get_image_features(pixel_values=inputs)
+            return found if isinstance(found, Tensor) else found.pooler_output
+        hidden: Tensor = model(pixel_values=inputs).last_hidden_state[:, 0]
+        return hidden
+
+
+@pytest.mark.parametrize("kind", ["clip", "vit", "dinov2"])
+def test_hugging_face_from_a_local_folder(kind: str, tmp_path: Path) -> None:
+    """Features, and how a picture is fed, are those of transformers itself."""
+    folder = tiny_folder(kind, tmp_path / "model")
+    encoder = library_encoder(f"hf/{folder}")
+    assert encoder.spec.shape == (3, 32, 32)
+    import transformers
+
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)
+    image = pixels(60, 90)
+    theirs = processor(
+        images=[Image.fromarray(image.permute(1, 2, 0).numpy())], return_tensors="pt"
+    )["pixel_values"]
+    fitted = eval_transform(32, encoder.spec.preprocessing)(image)[None]
+    assert float((encoder.normalised(fitted) - theirs).abs().mean()) < 0.02
+    expected = features_by_transformers(kind, folder, encoder.normalised(fitted))
+    torch.testing.assert_close(encoder.encode(fitted), expected)
+    # All weights that are trained have a gradient: several processes wait for each.
+    output = encoder.module(encoder.normalised(fitted))
+    output.sum().backward()
+    lost = [n for n, p in encoder.module.named_parameters() if p.requires_grad and p.grad is None]
+    assert not lost
+    fresh = build_backbone(f"hf/{folder}", encoder.spec)  # its architecture, other weights
+    assert fresh.feature_dim == encoder.output_dim
+
+
+def test_what_hugging_face_lacks_is_said(tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RinceError, match="hf/.*empty cannot be read"):
+        library_preprocessing(f"hf/{tmp_path / 'empty'}")
+    with pytest.raises(RinceError, match="hf/.*empty cannot be read"):
+        build_backbone(f"hf/{tmp_path / 'empty'}")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for i, (height, width) in enumerate(SIZES):
+        (tmp_path / "photos" / f"class{i % 2}").mkdir(parents=True, exist_ok=True)
+        file = tmp_path / "photos" / f"class{i % 2}" / f"{i}.png"
+        Image.fromarray(pixels(height, width).permute(1, 2, 0).numpy()).save(file)
+    return tmp_path / "photos"
+
+
+def test_embed_by_a_backbone_then_train_a_head(
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The features of ``rince embed --backbone`` are those of the library, file by file; weights
+    are drawn here in place of a download."""
+    pytest.importorskip("timm")
+    build = layouts.build_backbone
+
+    def without_download(name: str, spec: InputSpec, *, pretrained: bool) -> Any:
+        assert pretrained
+        torch.manual_seed(0)
+        return build(name, spec)
+
+    monkeypatch.setattr(layouts, "build_backbone", without_download)
+    name = "timm/test_vit"
+    given = ["embed", "--backbone", name, str(photos), "-o", str(tmp_path / "features.npz")]
+    assert main(given) == 0
+    assert "rince train" in capsys.readouterr().out
+    found = load_embeddings(tmp_path / "features.npz")
+    encoder = library_encoder(name)
+    size, how = library_preprocessing(name)
+    assert how == encoder.spec.preprocessing
+    for path, vector in zip(found.paths, found.vectors, strict=True):
+        features = encoder.encode(read_fitted(path, size, preprocessing=how)[None])[0]
+        torch.testing.assert_close(vector, features / features.norm())
+
+
+def test_an_export_keeps_how_it_is_fed(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    folder = tiny_folder("dinov2", tmp_path / "model")
+    export = ["export", f"hf/{folder}", "-o", str(tmp_path / "net"), "--no-onnx"]
+    assert main(export) == 0
+    encoder = load_exported(tmp_path / "net")
+    expected = Preprocessing((0.4, 0.5, 0.6), (0.2, 0.25, 0.3), 40, "bicubic")
+    assert encoder.spec.preprocessing == expected
+    assert (encoder.mean, encoder.std) == (expected.mean, expected.std)
+    card = (tmp_path / "net" / "README.md").read_text()
+    for fact in ("scaled to 40 pixels", "BICUBIC", "square of 32 pixels", "[0.4, 0.5, 0.6]"):
+        assert fact in card
+    for source in (str(tmp_path / "net"), f"hf/{folder}"):
+        assert main(["embed", source, str(photos), "-o", str(tmp_path / "x.npz")]) == 0
+    quick = ["--probe-epochs", "1", "--map-points", "0"]
+    assert main(["evaluate", str(tmp_path / "net"), "--data", str(photos), *quick]) == 0

@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from small_runs import small_config
+
+from rince.cli.main import main
+from rince.cli.train import parse
+from rince.core.checks import RinceError
+from rince.data.arrays import TensorImages
+from rince.data.items import Splits
+from rince.ranks.taxonomy import Taxonomy
+from rince.training import TrainConfig, Trial, Tuned, TuneOptions, tune, tuning
+from rince.training.config import BatchOptions, LossOptions, OptimOptions, RankOptions
+from rince.training.halving import Score, planned_epochs
+
+TREE = Taxonomy([("warm", "red"), ("warm", "orange"), ("cold", "blue"), ("cold", "green")])
+pytestmark = pytest.mark.filterwarnings("ignore:.*are held out, fewer than")
+
+
+class Untouched:
+    """In place of test items: how they are fed may be noted, nothing may be read."""
+
+    def preprocessed(self, how: object) -> object:
+        return self
+
+    def __getattr__(self, name: str) -> object:
+        raise AssertionError(f"the test set was asked for its {name}")
+
+
+def images(per_class: int = 10, tree: Taxonomy = TREE, seed: int = 0) -> Splits:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(tree.num_classes).repeat(per_class)
+    pixels = torch.randint(0, 256, (len(labels), 3, 8, 8), generator=generator)
+    items = TensorImages(pixels.to(torch.uint8), labels, tree, "colours", source=f"files {seed}")
+    return Splits(items, Untouched())  # type: ignore[arg-type]
+
+
+def config(output: Path, **changes: object) -> TrainConfig:
+    values = {"optim": OptimOptions(), "epochs": 8, "batch_size": 16, **changes}
+    return small_config(Path("colours"), output, **values)
+
+
+class FakeTrainer:
+    """Knows the scores: the higher the learning rate the better the fine side; counts epochs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.trained: list[tuple[str, int, int]] = []  # folder, from, to
+        self.happens: Callable[[Trial], object] = lambda trial: None
+        monkeypatch.setattr(tuning._Work, "_lengthen", lambda _, *given: self.lengthen(*given))
+        monkeypatch.setattr(tuning._Work, "_measured", lambda _, trial: self.score(trial))
+
+    def lengthen(self, trial: Trial, epochs: int) -> None:
+        before = max((end for name, _, end in self.trained if name == trial.folder.name), default=0)
+        self.happens(trial)
+        self.trained.append((trial.folder.name, before, epochs))
+
+    @staticmethod
+    def score(trial: Trial) -> Score:
+        lr = trial.config.optim.lr or 0
+        return Score(lr / (1 + lr), 1 / (1 + lr))
+
+    @property
+    def epochs(self) -> int:
+        return sum(end - start for _, start, end in self.trained)
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch) -> FakeTrainer:
+    return FakeTrainer(monkeypatch)
+
+
+def scores(tuned: Tuned) -> list[tuple[str, dict[int, Score]]]:
+    return [(trial.folder.name, trial.scores) for trial in tuned.trials]
+
+
+def test_the_budget_is_spent_once_and_the_dial_turns(trainer: FakeTrainer, tmp_path: Path) -> None:
+    options = TuneOptions(trials=8, baselines=("supcon-out",))
+    tuned = tune(config(tmp_path), options, splits=images())
+    assert trainer.epochs == 2 * planned_epochs(8, [2, 4, 8]) == 64
+    assert [trial.name for trial in tuned.trials[:9:4]] == ["rince 1", "rince 5", "supcon-out 1"]
+    rates = [trial.config.optim.lr or 0 for trial in tuned.trials[:8]]
+    assert len(set(rates)) == 8
+    assert tuned.best("rince", 1).config.optim.lr == max(rates)
+    assert tuned.best("rince", 0).config.optim.lr == min(rates)
+    assert {trial.name for trial in tuned.front()} >= {tuned.best("rince", w).name for w in (0, 1)}
+    # Again, with another weight: nothing is trained.
+    again = tune(config(tmp_path), replace(options, fine_weight=1), splits=images())
+    assert trainer.epochs == 64
+    assert scores(again) == scores(tuned)
+    written = parse(["--config", str(again.folder / "rince.yaml")])
+    assert written == again.best("rince", 1).config
+    assert (written.epochs, written.name, written.output) == (8, None, str(tmp_path))
+    # More trials are further ones.
+    more = tune(config(tmp_path), replace(options, trials=12), splits=images())
+    assert [t.config for t in more.trials[:8]] == [t.config for t in tuned.trials[:8]]
+    repeated = [name for name, start, _ in trainer.trained if start == 0]
+    assert len(set(repeated)) == len(repeated) == 24
+    # Other images: all anew.
+    before = trainer.epochs
+    tune(config(tmp_path), options, splits=images(seed=1))
+    assert trainer.epochs == before + 64
+
+
+@pytest.mark.parametrize("stops_at", [0, 5, 9])
+def test_after_a_stop_nothing_is_spent_twice(
+    trainer: FakeTrainer, tmp_path: Path, stops_at: int
+) -> None:
+    def stop(trial: Trial) -> None:
+        if len(trainer.trained) == stops_at:
+            raise KeyboardInterrupt
+
+    trainer.happens = stop
+    options = TuneOptions(trials=4, baselines=("supcon-out",))
+    with pytest.raises(KeyboardInterrupt, match=rf"{trainer.epochs} of 32"):
+        tune(config(tmp_path), options, splits=images())
+    trainer.happens = lambda trial: None
+    tuned = tune(config(tmp_path), options, splits=images())
+    assert trainer.epochs == 2 * planned_epochs(4, [2, 4, 8])
+    assert len(set(trainer.trained)) == len(trainer.trained) == 14
+    undisturbed = tune(config(tmp_path / "other"), options, splits=images())
+    assert scores(undisturbed) == scores(tuned)
+
+
+def test_a_trial_that_diverges_is_left_out_and_not_tried_again(
+    trainer: FakeTrainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diverge(trial: Trial) -> None:
+        if trial.number in diverging:
+            raise FloatingPointError("the loss is nan at step 3")
+
+    trainer.happens = diverge
+    diverging = {1}
+    options = TuneOptions(trials=3, baselines=())
+    shown = config(tmp_path, progress=True)
+    for _ in range(2):
+        tuned = tune(shown, options, splits=images())
+        assert len(trainer.trained) == 2 + 2 + 1
+        assert tuned.trials[0].failed == "the loss is nan at step 3"
+        assert [trial.number for trial in tuned.finished()] in ([2], [3])
+    assert capsys.readouterr().out.count("nan at step 3") == 1
+    diverging = {1, 2, 3}
+    with pytest.raises(RinceError, match=r"rince 1: .*nan at step 3.*tune-colours"):
+        tune(replace(shown, seed=1), options, splits=images())
+
+
+def test_trials_differ_in_what_is_searched_alone(trainer: FakeTrainer, tmp_path: Path) -> None:
+    splits = images(per_class=20)
+    tuned = tune(config(tmp_path), TuneOptions(trials=40, baselines=()), splits=splits)
+    usual, *others = [trial.config for trial in tuned.trials]
+    assert (usual.loss.temperatures, usual.loss.variant) == ((0.1, 0.225), "out-in")
+    assert (usual.optim.lr, usual.batches) == (0.5 * 16 / 512, BatchOptions())
+    assert {x.loss.variant for x in others} == {"in", "out-in", "out"}
+    make_ups = {(x.batches.images_per_class, x.batches.classes_per_superclass) for x in others}
+    assert make_ups == {(None, None), (2, None), (4, None), (8, None), (2, 2), (4, 2)}
+    for one in others:
+        one.check()
+        assert one.optim.lr is not None
+        assert usual.optim.lr is not None
+        assert usual.optim.lr / 4.01 < one.optim.lr < usual.optim.lr * 4.01
+        first, second = one.loss.temperatures or ()
+        assert 0.0499 < first < 0.2001
+        assert 1.24 * first < second < 10.1 * first
+    assert len(set(map(str, others))) == 39
+
+    set_here = config(
+        tmp_path, optim=OptimOptions(lr=0.07), loss=LossOptions(variant="in", margin=0.2)
+    )
+    options = TuneOptions(trials=9, baselines=("cross-entropy",), search=("lr", "variant"))
+    with pytest.raises(ValueError, match="nothing to search"):
+        tune(set_here, options, splits=splits)
+    options = replace(options, search=("lr", "variant", "batches"))
+    tuned = tune(set_here, options, splits=splits)
+    assert {(t.config.optim.lr, t.config.loss.temperatures) for t in tuned.trials[:9]} == {
+        (0.07, (0.1, 0.225))
+    }
+    assert {t.config.loss for t in map(frozen, tuned.trials[9:])} == {str(LossOptions())}
+    assert len({str(t.config.batches) for t in tuned.trials}) > 2
+
+
+def frozen(trial: Trial) -> Trial:
+    """With its loss as text, which hashes."""
+    settled = replace(trial.config.loss, matmul_precision=None)
+    trial.config.loss = str(settled)  # type: ignore[assignment]
+    return trial
+
+
+def test_what_cannot_be_tuned_is_refused(trainer: FakeTrainer, tmp_path: Path) -> None:
+    one = config(tmp_path)
+    for splits, error, message in (
+        (images(tree=Taxonomy([("red",), ("blue",)])), ValueError, "superclasses.*flat"),
+        (images(per_class=1), RinceError, "no class has two"),
+    ):
+        with pytest.raises(error, match=message):
+            tune(one, splits=splits)
+    for options, message in (
+        (TuneOptions(baselines=("supcon-ou",)), "baselines.*'supcon-ou'.*mean.*supcon-out"),
+        (TuneOptions(search=("rate",)), "search.*lr, temperatures.*'rate'"),
+        (TuneOptions(trials=0), "trials.*at least 1.*0"),
+        (TuneOptions(fine_weight=2), "fine_weight.*at most 1.*2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tune(one, options, splits=images())
+    for changes, message in (
+        ({"devices": "2"}, "one device"),
+        ({"ranks": RankOptions(by="time")}, "ranks.by"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tune(replace(one, **changes), splits=images())  # type: ignore[arg-type]
+    assert not trainer.trained
+
+
+def test_few_held_out_images_are_warned_of(trainer: FakeTrainer, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="8 images are held out, fewer than 200"):
+        tune(config(tmp_path), TuneOptions(trials=1, baselines=()), splits=images())
+
+
+def test_damaged_scores_are_named(trainer: FakeTrainer, tmp_path: Path) -> None:
+    options = TuneOptions(trials=1, baselines=())
+    tuned = tune(config(tmp_path), options, splits=images())
+    file = tuned.trials[0].folder / tuning.SCORES_FILE
+    file.write_text(file.read_text()[:20])
+    with pytest.raises(RinceError, match=r"scores\.json is damaged"):
+        tune(config(tmp_path), options, splits=images())
+
+
+def test_a_real_search_from_the_command_line(
+    image_tree: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = f"tune {image_tree} --images.image-size 16 --model.backbone tiny-resnet --epochs 2"
+    command += " --trials 2 --baselines [cross-entropy] --batch-size 32 --accelerator cpu"
+    measure, measured = tuning.measure, []
+
+    def stopping(*given: object, **options: object) -> object:
+        measured.append(given)
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        return measure(*given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tuning, "measure", stopping)
+    arguments = [*command.split(), "--output", str(tmp_path / "runs")]
+    assert main(arguments) == 130
+    assert "2 of 6 epochs" in capsys.readouterr().err
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert len(measured) == 1 + 2 * (2 + 1)  # the one that was broken off
+    assert "60 images to train on, 16 held out" in out
+    folder = tmp_path / "runs" / f"tune-{image_tree.name}"
+    picture = Image.open(io.BytesIO((folder / "front.png").read_bytes()))
+    assert picture.width > 300
+    # Killed after the last step, before anything was noted.
+    (short,) = (
+        x
+        for x in folder.rglob("scores.json")
+        if '"1"' in x.read_text() and '"2"' not in x.read_text() and "rince" in x.parent.name
+    )
+    for name in ("scores.json", "about.json"):
+        (short.parent / name).unlink()
+    assert main(arguments) == 0
+    whole = tmp_path / "whole"
+    assert main([*command.split(), "--output", str(whole)]) == 0
+    kept, undisturbed = (
+        {p.parent.name[:-9]: p.read_text().split('"seconds"')[0] for p in x.rglob("scores.json")}
+        for x in (folder, whole)
+    )
+    assert kept == undisturbed
+    assert len(kept) == 4
+    # The chosen one is taken by rince train as it is.
+    last = str(folder / "rince.yaml")
+    assert main(["train", "--config", last, "--epochs", "1", "--progress", "false"]) == 0
+    (trained,) = (tmp_path / "runs").glob(f"{image_tree.name}-rince-*")
+    assert f"on {image_tree.name}: 76 images" in (trained / "log.txt").read_text()
