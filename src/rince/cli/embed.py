@@ -14,6 +14,7 @@ from rince.cli.parser import (
     add_table,
     with_underscores,
 )
+from rince.core.tables import TABLE_SUFFIXES
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz
@@ -111,7 +112,8 @@ def run(arguments: Sequence[str]) -> None:
         f"{output}: {len(embeddings)} {encoder.noun} in {size} dimensions, "
         f"{space} ({seconds:.1f} s)\n"
         + (
-            f"next: rince train {output} --labels FILE"
+            f"next: rince train {output} --labels "
+            + (given.data if Path(given.data).suffix in TABLE_SUFFIXES else "FILE")
             if is_library_name(given.run)
             else f"next: rince search QUERY --gallery {output} --run {given.run}"
             + ("" if given.space is None else f" --space {given.space}")
