@@ -94,11 +94,10 @@ def search_log(folder: Path) -> None:
 
     def page(word: str) -> str | None:
         entry = entries.get(word, "")
-        name = entry[0] if isinstance(entry, tuple) else None
-        text = texts.get(name or "")
-        return (
-            " ".join(text.split()[:40]) if text else page(entry) if name is None and entry else None
-        )
+        if isinstance(entry, str):  # the name of another entry, or nothing
+            return page(entry) if entry else None
+        text = texts.get(entry[0])
+        return " ".join(text.split()[:40]) if text else None
 
     rows = [("query", "document", "grade")]
     for word, entry in entries.items():
@@ -137,14 +136,11 @@ def features(folder: Path, per_class: int = 30) -> None:
     names = [f"digit-{i:04}" for i in kept]
     groups = {str(d): group for group, members in DIGITS.items() for d in members}
     np.savez(folder / "features.npz", embeddings=data.data[kept].astype(np.float32), paths=names)
-    labels = data.target[kept].astype(str)
-    _write(
-        folder / "items.csv",
-        [
-            ("name", "group", "class"),
-            *((n, groups[c], c) for n, c in zip(names, labels, strict=True)),
-        ],
-    )
+    rows = [("name", "group", "class")]
+    rows += [
+        (name, groups[str(d)], str(d)) for name, d in zip(names, data.target[kept], strict=True)
+    ]
+    _write(folder / "items.csv", rows)
 
 
 def _write(file: Path, rows: list[tuple[str, ...]]) -> None:

@@ -14,7 +14,6 @@ from rince.cli.parser import (
     add_table,
     with_underscores,
 )
-from rince.core.tables import TABLE_SUFFIXES
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz
@@ -78,6 +77,7 @@ def run(arguments: Sequence[str]) -> None:
     from rince.core.checks import require
     from rince.core.devices import known_device
     from rince.core.shared_work import parts_in
+    from rince.core.tables import TABLE_SUFFIXES
     from rince.evaluation.embeddings import require_writable, save_embeddings
     from rince.models.encoders import Encoder
     from rince.models.layouts import library_encoder
