@@ -153,7 +153,7 @@ def test_every_public_name_has_its_place_in_the_reference() -> None:
     listed = set(re.findall(r"(?m)^::: rince\.(?:\w+\.)*(\w+)$", pages))
     rooms = {name for name in rince.__all__ if inspect.ismodule(getattr(rince, name))}
     assert set(rince.__all__) - rooms - {"__version__"} <= listed
-    assert set(rince.ranks.__all__) | set(rince.losses.__all__) <= listed
+    assert {*rince.ranks.__all__, *rince.losses.__all__, *rince.reports.__all__} <= listed
     metrics = re.findall(r"(?m)^::: rince\.metrics\.(\w+)$", pages)
     assert sorted(metrics) == sorted(rince.metrics.__all__)
 
