@@ -143,6 +143,9 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("metrics/arrays.py", "unit_features", "constant + 1", 2): (
         "a row of zeros stays zero over any number"
     ),
+    ("metrics/gaussians.py", "ClassGaussians.fit", "True to False", 2): (
+        "the order of a class's members, which keeps the last bits the same everywhere"
+    ),
     ("metrics/gaussians.py", "_shape", "Lt to LtE", 0): (
         "with as many samples as dimensions both ways give the same covariance"
     ),

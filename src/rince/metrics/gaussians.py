@@ -94,7 +94,7 @@ class ClassGaussians:
         weights = dim / (dim + count.double())
         if shrinkage is not None:
             weights.fill_(shrinkage)
-        members = torch.split(index.argsort(), count.tolist())
+        members = torch.split(index.argsort(stable=True), count.tolist())
         shapes = []
         for c, (own, weight) in enumerate(zip(members, weights.tolist(), strict=True)):
             # A class varies in no direction in which the pooled covariance does not.
