@@ -117,7 +117,7 @@ def videos(folder: Path, frames: int = 40) -> None:
     for number, photo in enumerate(load_sample_images().images):
         for row in (0, 130, 260):
             with av.open(str(folder / "videos" / f"pan{number}{row:03}.mp4"), "w") as file:
-                stream = file.add_stream("mpeg4", rate=10)
+                stream = file.add_stream("mpeg4", rate=2)  # 20 s
                 stream.width = stream.height = 160
                 stream.pix_fmt = "yuv420p"
                 for frame in range(frames):
