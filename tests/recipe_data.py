@@ -61,7 +61,7 @@ def products(folder: Path, source: Path, per_class: int = 12) -> None:
     _write(folder / "products.csv", rows)
 
 
-def tickets(folder: Path, per_class: int = 10) -> None:
+def tickets(folder: Path, per_class: int = 5) -> None:
     """tickets.csv (number, body, area, issue): first lines of docstrings, by group and module."""
     rows = [("number", "body", "area", "issue")]
     for area, modules in MODULES.items():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch.nn import functional
 
 import rince
@@ -164,6 +166,17 @@ def test_kinds_of_text_files(text_run: Path, tmp_path: Path) -> None:
         found.append(load_embeddings(file))
     assert found[0].paths == found[1].paths == ("the red", "two runs")
     assert torch.equal(found[0].vectors, found[1].vectors)
+
+
+def test_the_column_is_that_of_the_training(text_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(text_run, tmp_path / "run")
+    config = yaml.safe_load((text_run / "config.yaml").read_text(encoding="utf-8"))
+    config["table"]["column"] = "body"
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    (tmp_path / "a.csv").write_text("number,body\n1,the red\n")
+    file = tmp_path / "a.npz"
+    assert main(["embed", str(tmp_path / "run"), str(tmp_path / "a.csv"), "-o", str(file)]) == 0
+    assert load_embeddings(file).paths == ("the red",)
 
 
 def test_what_is_wrong_with_texts_is_said(
