@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch.nn import functional
 
 import rince
@@ -19,6 +17,7 @@ from refusals import refusal
 from rince import RinceError, RinceWarning
 from rince.cli.main import main
 from rince.core.input_spec import InputSpec
+from rince.data.kinds import embedding_names
 from rince.data.text.rows import read_texts
 from rince.data.views import eval_transform, evaluation_pixels
 from rince.evaluation.embeddings import load_embeddings
@@ -169,14 +168,10 @@ def test_kinds_of_text_files(text_run: Path, tmp_path: Path) -> None:
 
 
 def test_the_column_is_that_of_the_training(text_run: Path, tmp_path: Path) -> None:
-    shutil.copytree(text_run, tmp_path / "run")
-    config = yaml.safe_load((text_run / "config.yaml").read_text(encoding="utf-8"))
-    config["table"]["column"] = "body"
-    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     (tmp_path / "a.csv").write_text("number,body\n1,the red\n")
-    file = tmp_path / "a.npz"
-    assert main(["embed", str(tmp_path / "run"), str(tmp_path / "a.csv"), "-o", str(file)]) == 0
-    assert load_embeddings(file).paths == ("the red",)
+    trained = load_run(text_run)
+    trained.config.table.column = "body"
+    assert embedding_names(trained_encoder(trained), str(tmp_path / "a.csv")) == ["the red"]
 
 
 def test_what_is_wrong_with_texts_is_said(
