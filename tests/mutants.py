@@ -198,7 +198,9 @@ def _visited(node: ast.AST) -> Iterator[ast.AST]:
         yield node.func.value if renamed else node.func  # type: ignore[attr-defined]
         if name not in ("warn", "cast", "TypeVar"):
             yield from node.args[: 1 if name == "require" else None]
-            yield from (keyword.value for keyword in node.keywords)
+            # That the lengths are equal is asserted, as by assert.
+            asserted = [k for k in node.keywords if k.arg == "strict" and _number(k.value) is True]
+            yield from (k.value for k in node.keywords if k not in asserted)
     elif _number(node) is None and getattr(getattr(node, "value", None), "id", "") not in TYPES:
         for field, value in ast.iter_fields(node):
             if field not in ("annotation", "returns", "decorator_list"):
@@ -233,6 +235,8 @@ def find_mutants(module: str, source: bytes) -> list[Mutant]:
         count[function, operator] += 1
 
     def visit(node: ast.AST, function: str, is_dimension: bool = False) -> None:
+        if isinstance(node, ast.FunctionDef) and node.name in TUNING:
+            return
         type_checking = getattr(getattr(node, "test", None), "id", "") == "TYPE_CHECKING"
         if type_checking or isinstance(node, IGNORED):
             return

@@ -202,6 +202,9 @@ def test_it_judges_nothing_where_the_tests_fail_or_the_lists_are_old(
             },
         ),
         ("MB = 2**20\nclass Sizes:\n    block: int = 2", set()),
+        ("def bytes_per_query(x): return 2 * x", set()),
+        ("y = zip(a, b, strict=True)", set()),
+        ("y = zip(a, b, strict=False)", {"y = zip(a, b, strict=(True))"}),
         ("y = 1 if a else b", {"y = (2) if a else b", "y = 1 if (not a) else b"}),
     ],
 )

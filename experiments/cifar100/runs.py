@@ -90,12 +90,14 @@ def _work(queue, run, name_of, arguments, deadline, outliers_of):
         print(f"{file.stem}: {result['seconds']:.0f} s", flush=True)
 
 
-def trained(setting, arguments, name, data, objective, images_an_epoch, views, **groups):
+def trained(
+    setting, arguments, name, data, objective, images_an_epoch, views, splits=None, **groups
+):
     """Train one setting and read it back: the networks by space, its config, epochs and seconds.
 
-    ``groups`` are further option groups of ``TrainConfig``; dictionaries change the ``images``,
-    ``optim``, ``model``, ``loss`` and ``ranks`` of here. "lr_factor" of ``optim`` multiplies the
-    learning rate.
+    ``splits``: data in memory, in place of those of ``data``. ``groups`` are further option groups
+    of ``TrainConfig``; dictionaries change the ``images``, ``optim``, ``model``, ``loss`` and
+    ``ranks`` of here. "lr_factor" of ``optim`` multiplies the learning rate.
     """
     import torch
 
@@ -141,7 +143,7 @@ def trained(setting, arguments, name, data, objective, images_an_epoch, views, *
     folder = arguments.out / "runs" / name
     shutil.rmtree(folder, ignore_errors=True)  # one that was broken off
     start = time.perf_counter()
-    train(config)
+    train(config, splits=splits)
     seconds = time.perf_counter() - start
     run = load_run(folder)
     spaces = {"backbone": run.backbone.module}

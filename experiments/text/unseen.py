@@ -6,7 +6,8 @@ The six coarse groups of more than one group lose one each: seed s leaves out th
 counted round), so seeds differ in classes, too. What is measured, the options and the results
 (OUT/NAME.json, one a run; what is there is not run again) are those of
 experiments/cifar100/unseen.py; "images" are posts here, and outliers tables with a column "text",
-NAME=FILE. Of a post the first 64 tokens count, and two layers of all-MiniLM-L6-v2 are trained.
+NAME=FILE. Of a post the first 64 tokens count. Two layers of all-MiniLM-L6-v2 are trained, or with
+--stored a head alone, on features that the whole model makes once (OUT/posts.npz).
 """
 
 import sys
@@ -31,6 +32,7 @@ def main():
     parser = options(__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of newsgroups20.parquet")
     parser.add_argument("--lr", type=float, default=5e-4, help="of AdamW")
+    parser.add_argument("--stored", action="store_true", help="heads on features made once")
     parser.add_argument("--methods", nargs="+", default=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.set_defaults(backbone="all-MiniLM-L6-v2", images=16_000, batch=64)
@@ -42,14 +44,32 @@ def main():
         for seed in arguments.seeds
         for method in arguments.methods
     ]
-    frame = posts(arguments.data)
+    frame = posts(arguments.data).reset_index(drop=True)
+    frame["post"] = frame.index.astype(str)  # numbers of posts occur twice
+    if arguments.stored:
+        for setting in settings:
+            setting["backbone"] = "mlp"
+        store(frame, arguments.out / "posts.npz")
     for seed in arguments.seeds:
         arrange(frame, arguments.out, seed)
     run_all(settings, run, name_of, arguments, texts_of)
 
 
 def name_of(setting):
-    return "{images}-{batch}-{lr:g}-{precision}-{method}-{seed}".format(**setting)
+    return "{backbone}-{images}-{batch}-{lr:g}-{precision}-{method}-{seed}".format(**setting)
+
+
+def store(frame, file):
+    """The features of all posts."""
+    import numpy as np
+    from common import encode, plain_model
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        model = plain_model()
+        model.max_seq_length = TOKENS
+        features = encode(model, list(frame["text"])).numpy()
+        np.savez(file, embeddings=features, paths=frame["post"].to_numpy(str))
 
 
 def arrange(frame, out, seed):
@@ -61,7 +81,7 @@ def arrange(frame, out, seed):
     unseen = frame["group"].isin(left_out)
     sides = {"seen": ~unseen, "unseen": unseen & (frame["split"] == "test")}
     for name, rows in sides.items():
-        of_side = frame.loc[rows, ["text", "coarse", "group", "split"]]
+        of_side = frame.loc[rows, ["post", "text", "coarse", "group", "split"]]
         of_side.to_csv(folder / f"{name}.csv", index=False)
 
 
@@ -73,35 +93,66 @@ def texts_of(file):
 
 
 def run(setting, arguments, outliers):
+    if arguments.stored:
+        splits, unseen = stored(setting, arguments)
+        given, others = {"splits": splits}, {}
+    else:
+        splits, unseen, given, others = texts(setting, arguments, outliers)
+    spaces, _, result = trained(
+        setting,
+        arguments,
+        name_of(setting),
+        str(arguments.out / f"left-{setting['seed']}" / "seen.csv"),
+        METHODS[setting["method"]],
+        len(splits.train),
+        "strong",
+        optim={"optimizer": "adamw", "lr": setting["lr"]},
+        **given,
+    )
+    items = {"train": splits.train, "seen": splits.test, "unseen": unseen}
+    return {"metrics": in_spaces(spaces, items, others, arguments.device), **result}
+
+
+def texts(setting, arguments, outliers):
     from rince.data import from_texts
     from rince.data.kind import Request
     from rince.data.text.sources import load_test_texts, load_texts
     from rince.training import TextOptions, TrainConfig
 
     folder = arguments.out / f"left-{setting['seed']}"
-    tokens = {"backbone": setting["backbone"], "max_tokens": TOKENS}
     text = TextOptions(labels=("coarse", "group"), layers=LAYERS, max_tokens=TOKENS)
     options = TrainConfig(data="", text=text)
-
-    def request(file):
-        return Request(str(folder / file), options, backbone=setting["backbone"])
-
-    splits = load_texts(request("seen.csv"))
-    unseen = load_test_texts(request("unseen.csv"))
-    spaces, _, result = trained(
-        setting,
-        arguments,
-        name_of(setting),
-        str(folder / "seen.csv"),
-        METHODS[setting["method"]],
-        len(splits.train),
-        "strong",
-        optim={"lr": setting["lr"]},
-        text=text,
-    )
-    items = {"train": splits.train, "seen": splits.test, "unseen": unseen}
+    requests = [
+        Request(str(folder / name), options, backbone=setting["backbone"])
+        for name in ("seen.csv", "unseen.csv")
+    ]
+    tokens = {"backbone": setting["backbone"], "max_tokens": TOKENS}
     others = {n: from_texts(x, [0] * len(x), **tokens) for n, x in outliers.items()}
-    return {"metrics": in_spaces(spaces, items, others, arguments.device), **result}
+    return load_texts(requests[0]), load_test_texts(requests[1]), {"text": text}, others
+
+
+def stored(setting, arguments):
+    """Splits of the groups that are trained, and the test posts of the others, as features."""
+    import numpy as np
+    import pandas
+
+    from rince.data import Splits, from_vectors
+
+    file = np.load(arguments.out / "posts.npz")
+    place = {name: i for i, name in enumerate(file["paths"])}
+    tables = {
+        name: pandas.read_csv(arguments.out / f"left-{setting['seed']}" / f"{name}.csv", dtype=str)
+        for name in ("seen", "unseen")
+    }
+
+    def of(table, taxonomy=None):
+        rows = [place[name] for name in table["post"]]
+        labels = table[["coarse", "group"]].to_numpy()
+        return from_vectors(file["embeddings"][rows], labels, taxonomy=taxonomy)
+
+    seen, unseen = tables["seen"], tables["unseen"]
+    train = of(seen[seen["split"] == "train"])
+    return Splits(train, of(seen[seen["split"] != "train"], train.taxonomy)), of(unseen)
 
 
 if __name__ == "__main__":

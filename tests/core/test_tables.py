@@ -6,6 +6,7 @@ import csv
 import json
 import tempfile
 import threading
+import unicodedata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,6 +72,7 @@ def test_any_table_comes_back(
             writer.writerows([columns, *rows])
         read_back = read_table(file)
     kept = [[cell.strip() for cell in row] for row in rows if any(cell.strip() for cell in row)]
+    columns = [unicodedata.normalize("NFC", column) for column in columns]
     assert read_back.columns == tuple(columns)
     assert [cells for _, cells in read_back.rows] == [
         dict(zip(columns, row, strict=True)) for row in kept

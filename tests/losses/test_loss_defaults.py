@@ -9,7 +9,14 @@ from rince import losses
 from rince.losses.options import DEFAULT_TEMPERATURES
 
 DEFAULTS = {
-    "LossOptions": {"temperature": 0.1, "margin": 0.2, "smoothing": 0.0},
+    "LossOptions": {
+        "temperature": 0.1,
+        "target_temperature": 0.1,
+        "step_width": 0.01,
+        "margin": 0.2,
+        "smoothing": 0.0,
+        "cross_entropy_weight": 1.0,
+    },
     "RankedInfoNCE": {
         "temperatures": (0.1, 0.225),
         "validate": True,

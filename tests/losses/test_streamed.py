@@ -347,12 +347,16 @@ def test_the_kernel_by_class_serves_where_its_exponents_fit() -> None:
     few = inputs_of(one, labelled(1), (1 / 79.9, 0.5))
     assert few.exponents_fit()
     assert not replace(few, key=one.expand(2000, -1)).exponents_fit()
+    edge = inputs_of(one, labelled(1), (1 / 80, 0.5), may_read=False)
+    assert replace(edge, key=one.expand(1096, -1)).exponents_fit()  # log(1096) = 6.9994
+    assert not replace(edge, key=one.expand(1097, -1)).exponents_fit()  # 7.0003
     assert not serves(0.1, labelled(300), by_class_pairs=300 * 300 + 1)
     assert serves(0.1, labelled(300), by_class_pairs=300 * 300)
     masks = 2 * 2 * 10 * 10 * 4
     assert serves(0.1, labelled(300), class_mask_bytes=masks)
     assert not serves(0.1, labelled(300), class_mask_bytes=masks - 1)
-    assert not serves(0.1, labelled(300, num_classes=100))  # no fewer classes than keys / 4
+    assert serves(0.1, labelled(300, num_classes=75))
+    assert not serves(0.1, labelled(300, num_classes=76))  # more classes than keys / 4
     assert not serves(0.1, IdentityRanks(torch.arange(300), torch.arange(300)))
 
 
@@ -405,6 +409,45 @@ def test_the_kernel_by_class_ignores_pairs_of_a_sample_and_itself(
         )
         found.append((loss.detach(), *torch.autograd.grad(loss, (q, k))))
     torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("variant", ["in", "out"])
+def test_a_sum_of_the_least_exponential_in_range_is_kept(variant: str, own: bool) -> None:
+    """The one positive lies opposite: e^-80 of it, against six keys of 1."""
+    z = torch.eye(8)
+    z[1] = -z[0]
+    labels, key = torch.tensor([0, 0, *[1] * 6]), z if own else z.clone()
+    source = TableRanks(labels, labels, torch.eye(2).long(), ignore_self=True)
+    losses = ranked_info_nce(
+        z, key, source, 0.0125, variant=variant, reduction="none", engine="streamed"
+    )
+    assert losses[0].item() == pytest.approx(80 + math.log(6), rel=1e-6)
+
+
+@pytest.mark.parametrize("positives", POSITIVES)
+@pytest.mark.parametrize("form", ["out", "supcon-in", "supcon-out"])
+def test_the_kernel_by_class_divides_by_one_positive(form: Any, positives: Any) -> None:
+    """Of one dimension, as nothing else asks for two."""
+    query, key = torch.linspace(-1, 1, 9)[:, None].double(), torch.linspace(0.2, 0.9, 9)[:, None]
+    labels = torch.tensor([0, *[1] * 8])
+    source = TableRanks(labels, labels, torch.eye(2).long())
+    losses, terms = blockwise_loss(
+        query,
+        key.double(),
+        source,
+        [0.5],
+        (form,),
+        positives=positives,
+        reduction="none",
+        sizes=SMALL,
+    )
+    similarity = (query[0] * key[:, 0].double() / 0.5).tolist()
+    against = similarity[1:] if form == "out" else similarity
+    less = math.log(sum(math.exp(s) for s in against)) - similarity[0]
+    expected = math.log1p(math.exp(less)) if form == "out" else less
+    assert terms.active[0, 0]
+    assert float(losses[0]) == pytest.approx(expected, rel=1e-12)
 
 
 # ---- a batch with itself -----------------------------------------------------------------------

@@ -38,6 +38,15 @@ def test_is_the_mean_over_all_pairs(seed: int, queries: int, items: int, classes
             assert float(found[a, b]) == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
+def test_no_rounding_leads_beyond_one() -> None:
+    """Unit vectors in float32 are longer than 1 by up to a rounding."""
+    features, labels = normal_features(0, 100), torch.arange(100)
+    for sign in (1, -1):
+        found = mean_class_cosines(features, sign * features, labels, labels, 100)
+        torch.testing.assert_close(found.diagonal(), torch.full((100,), float(sign)))
+        assert float(found.abs().max()) == 1
+
+
 def test_refusals() -> None:
     features, labels = torch.eye(2), torch.arange(2)
     with pytest.raises(ValueError, match="as many dimensions"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from metric_inputs import normal_features, random_labels
+from rince.metrics import gaussians as gaussians_module
 from rince.metrics.arrays import unit_features
-from rince.metrics.gaussians import ClassGaussians
+from rince.metrics.gaussians import ClassGaussians, _shape
 from rince.metrics.roc import auroc
 
 
@@ -121,6 +123,8 @@ def test_outliers_score_higher_even_with_far_fewer_samples_than_dimensions() -> 
     gaussians = ClassGaussians.fit(train, labels)
     assert gaussians.shrinkage.tolist() == pytest.approx([64 / (64 + 12)] * 4)
     assert auroc(gaussians.score(near), gaussians.score(far)) > 0.99
+    least = ClassGaussians.fit(train, labels, shrinkage=1e-8)
+    assert auroc(least.score(near), least.score(far)) > 0.9
     for too_little in (0, 1e-13):
         with pytest.raises(ValueError, match=r"class 0\b.*\b12\b.*\b64 dimensions"):
             ClassGaussians.fit(train, labels, shrinkage=too_little)
@@ -153,6 +157,45 @@ def test_gaussian_scores_do_not_depend_on_chunks_lengths_or_rotation() -> None:
     rotation = torch.linalg.qr(normal_features(0, 5, 5)).Q
     turned = ClassGaussians.fit(features @ rotation, labels).score(test @ rotation)
     torch.testing.assert_close(turned, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_blocks_of_samples_play_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = clusters(0, 80)
+    expected = ClassGaussians.fit(features, labels).score(features)
+    monkeypatch.setattr(gaussians_module, "_BLOCK", 7)
+    found = ClassGaussians.fit(features, labels).score(features)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_covariance_that_is_its_own_target() -> None:
+    """As any is in one dimension: there are only -1 and 1, of variance 1 around 0."""
+    ends = torch.tensor([[2.0], [-3.0]])
+    found = ClassGaussians.fit(ends, torch.zeros(2, dtype=torch.int64)).score(ends)
+    assert found.tolist() == pytest.approx([0.5 + 0.5 * math.log(2 * math.pi)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("spread", "pooled", "weight", "fits"),
+    [
+        ((1.0, 1.0), (1.0, 1e-4), 0.0, True),  # relative to the pooled one 1 to 1e4
+        ((1e-4, 1e-4), (1e-4, 1e-4), 0.0, True),
+        ((1.0, 0.9e-6), (1.0, 1.0), 0.0, False),
+        ((1.0, 1.1e-6), (1.0, 1.0), 0.0, True),
+        ((1.0,), (1.0, 1.0), 1e-12, False),  # one sample: the pivot across is sqrt(weight)
+        ((1.0,), (1.0, 1.0), 1.1e-12, True),
+    ],
+)
+def test_a_covariance_is_singular_by_its_pivots_against_each_other(
+    spread: tuple[float, ...], pooled: tuple[float, ...], weight: float, fits: bool
+) -> None:
+    """Whatever their size is, and that of the pooled covariance: a pivot below 1e-6 of another."""
+    centred = torch.zeros(2 * len(spread), 2, dtype=torch.float64)
+    for place, deviation in enumerate(spread):
+        centred[2 * place, place] = deviation * math.sqrt(len(spread))
+        centred[2 * place + 1, place] = -deviation * math.sqrt(len(spread))
+    centred = centred[:1] if len(spread) == 1 else centred
+    factor = torch.diag(torch.tensor(pooled, dtype=torch.float64))
+    assert (_shape(centred, weight, factor) is not None) == fits
 
 
 def test_gaussian_errors() -> None:

@@ -74,8 +74,8 @@ def test_what_is_refused() -> None:
     z = torch.eye(3)
     with pytest.raises(ValueError, match=r"gains.*= \(3, 3\)"):
         ndcg(z, z, torch.ones(3, 2))
-    with pytest.raises(ValueError, match=r"ks must.*\b1\b"):
-        ndcg(z, z, torch.eye(3), ks=(0,))
+    with pytest.raises(ValueError, match=r"ks must.*\b1\b.*\(5, 0\)"):
+        ndcg(z, z, torch.eye(3), ks=(5, 0))
     for wrong in (-1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match=r"gains.*finite.* 0\b"):
-            ndcg(z, z, torch.eye(3) * wrong)
+            ndcg(z, z, torch.eye(3).index_fill(0, torch.tensor([1]), wrong))

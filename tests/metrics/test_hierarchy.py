@@ -12,7 +12,7 @@ from rince.metrics.hierarchy import hierarchical_retrieval, top_down_consistency
 from rince.metrics.ordered_items import OrderedItems
 from rince.metrics.set_intersection import _expected_minimum
 
-KS = (1, 2, 5)
+KS = (2, 1, 5)
 
 
 @st.composite
@@ -27,7 +27,7 @@ def cases(draw, most_items=6):
         classes.append(path)
     side = draw(st.integers(0, 2**31))
     generator = torch.Generator().manual_seed(side)
-    num_items = draw(st.integers(2, most_items))
+    num_items = draw(st.integers(1, most_items))
     exclude_self = draw(st.booleans())
     few = draw(st.booleans())
 
@@ -68,6 +68,7 @@ def agree(found, expected):
             "r_precision": own.r_precision,
             "map_at_r": own.map_at_r,
             "only": own.only_level,
+            "skipped": own.num_skipped,
             **own.recall,
         }
         for name, value in values.items():
@@ -197,6 +198,7 @@ def test_one_level_is_plain_average_precision():
     ("levels", "fact"),
     [
         (torch.tensor([[0, 0], [0, 1]]), r"group \[0\] of level 1"),
+        (torch.tensor([[0, 0, 0], [0, 0, 1]]), r"group \[0\] of level 2 .* 2 groups of level 3"),
         (torch.tensor([0, 1]), r"\(2,\)"),
         (torch.tensor([[0.0, 0.0], [1.0, 1.0]]), "float32"),
     ],
@@ -207,8 +209,34 @@ def test_levels_that_are_no_tree_are_refused(levels, fact):
         hierarchical_retrieval(features, features, levels, levels)
 
 
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        ({"ks": (5, 0)}, r"ks must.*\b1\b.*\(5, 0\)"),
+        ({"alpha": 0}, "alpha.* 0$"),
+        ({"query_features": torch.eye(3), "query_levels": [[0]] * 3}, r"\b3 queries.*\b2 gallery"),
+        ({"query_levels": [[0, 0], [1, 0]]}, r"\b2 levels, gallery_levels 1\b"),
+        ({"query_sequence": [0, 1]}, "gallery_sequence.*both"),
+        ({"gallery_sequence": [0, 1]}, "query_sequence.*both"),
+        ({"query_sequence": [0], "gallery_sequence": [0, 1]}, r"\(1,\) for 2 queries"),
+        ({"query_sequence": [0, 1], "gallery_sequence": [0]}, r"\(1,\) for 2 gallery"),
+    ],
+)
+def test_what_is_refused_of_a_tree(change, fact):
+    z, levels = torch.eye(2), [[0], [1]]
+    options = {"query_levels": levels, "gallery_levels": levels, "exclude_self": True}
+    options |= {"query_features": z, "gallery_features": z}
+    with pytest.raises(ValueError, match=fact):
+        hierarchical_retrieval(**(options | change))
+
+
 def test_consistency_counts_only_what_is_right_at_the_finest_level():
-    predicted = torch.tensor([[0, 0, 0], [1, 1, 0], [2, 1, 1], [5, 0, 0]])
-    true = torch.tensor([[0, 0, 0], [1, 0, 0], [2, 1, 0], [4, 0, 0]])
+    predicted = torch.tensor([[0, 0, 0], [1, 1, 0], [2, 1, 1], [5, 0, 0], [6, 0, 0]])
+    true = torch.tensor([[0, 0, 0], [1, 0, 0], [2, 1, 0], [4, 0, 0], [4, 0, 0]])
     assert top_down_consistency(predicted, true) == pytest.approx(1 / 3)
     assert math.isnan(top_down_consistency(true + 9, true))
+    for other in (true[:1], true[:, 0]):
+        with pytest.raises(ValueError, match=rf"\(5, 3\) and \({len(other)},"):
+            top_down_consistency(predicted, other)
+    with pytest.raises(ValueError, match=r"\(5,\) and \(5,\)"):
+        top_down_consistency(predicted[:, 0], true[:, 0])

@@ -31,6 +31,13 @@ def test_knn_score_bounds_and_errors() -> None:
             knn_ood_score(test, train, k=k)
 
 
+def test_samples_are_at_no_distance_of_themselves() -> None:
+    """A cosine beyond 1 by a rounding is a distance of 0, not NaN."""
+    samples = normal_features(0, 100)
+    found = knn_ood_score(samples, samples, k=1)
+    torch.testing.assert_close(found, torch.zeros(100), rtol=0, atol=1e-3)
+
+
 def test_logit_scores_equal_pytorch_ood() -> None:
     from pytorch_ood.detector import EnergyBased, MaxSoftmax
 

@@ -123,7 +123,11 @@ def hierarchical(scores, query_levels, gallery_levels, ignored, ks, alpha):
             whole[k].append(mean(mean(height[i] for i in o[:k]) for o in allowed))
     wrong = sum(whole["wrong"])
     return {
-        "levels": [{name: mean(values) for name, values in found.items()} for found in levels],
+        "levels": [
+            {name: mean(values) for name, values in found.items()}
+            | {"skipped": len(query_levels) - len(found["mAP"])}
+            for found in levels
+        ],
         "h_ap": mean(whole["h_ap"]),
         "asi": mean(whole["asi"]),
         "ndcg": mean(whole["ndcg"]),

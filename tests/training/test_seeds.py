@@ -85,16 +85,16 @@ def test_what_stopped_goes_on(
 def test_data_are_read_once_unless_the_seed_chooses_them(
     image_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rince.training import run
+    from rince.training import splits
 
     loaded: list[int] = []
-    usual = run.load_splits
+    usual = splits.load_splits
 
     def load(config: TrainConfig, *args: object, **options: object) -> object:
         loaded.append(config.seed)
         return usual(config, *args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run, "load_splits", load)
+    monkeypatch.setattr(splits, "load_splits", load)
     train_seeds(tiny(image_tree, tmp_path / "all", epochs=1), [0, 1])
     assert loaded == [0]
     few = tiny(image_tree, tmp_path / "few", epochs=1)

@@ -68,7 +68,7 @@ def on_card(
                 view_inputs=view_pixels,
             )
         module._device = CARD  # what .to(CARD) notes, which these weights cannot follow
-        module.trainer = SimpleNamespace(global_step=steps, is_last_batch=False, logger=None)  # type: ignore[assignment]
+        module.trainer = SimpleNamespace(global_step=steps, is_last_batch=False, loggers=[])  # type: ignore[assignment]
         yield module, watch
 
 
@@ -167,7 +167,8 @@ def test_what_is_logged_is_read_at_once(
     loss = LossOptions(temperatures=(0.1, 0.2, 0.3) if ranks is not None else (0.1, 0.2))
     config = replace(CONFIG, log_every=1, model=MOMENTUM, loss=loss)
     with on_card(config, tree, ranks) as (module, watch):
-        module.trainer.logger = SimpleNamespace(log_metrics=lambda values, _: logged.update(values))
+        tracker = SimpleNamespace(log_metrics=lambda values, _: logged.update(values))
+        module.trainer.loggers = [tracker]
         two_steps(module, watch)
     assert len(reads) == 2
     assert {"loss", "loss_rank_1", "similarity_rank_0", "positives_rank_2"} <= set(reads[1])

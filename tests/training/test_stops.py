@@ -12,7 +12,6 @@ from small_runs import STEPS, disturbed, flat_backbone, small_config
 
 from rince.cli.main import main
 from rince.core.checks import RinceError, RinceWarning
-from rince.training import run
 from rince.training.checkpoint import read_checkpoint
 from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config
 from rince.training.history import HISTORY_FILE, read_history
@@ -65,7 +64,7 @@ def test_ctrl_c_before_there_is_a_run(
     with pytest.raises(KeyboardInterrupt, match="start it again"):
         train(config, disturbed(1, _stop))
     assert not (tmp_path / "latest").is_symlink()
-    monkeypatch.setattr(run, "load_splits", lambda *_, **__: _stop())
+    monkeypatch.setattr("rince.training.splits.load_splits", lambda *_, **__: _stop())
     assert main(["train", str(image_tree)]) == 130
     assert "--resume" not in capsys.readouterr().err
 

@@ -102,7 +102,7 @@ def test_collectives_of_a_step() -> None:
             make = module._momentum_pairs if model.momentum else module._pairs
             for extra in (1, 0):
                 with Collectives() as counted:
-                    pairs = make(batch, BatchViews(batch, None))
+                    pairs, _ = make(batch, BatchViews(batch, None))
                     (pairs.query.sum() + pairs.key.sum()).backward()
                 assert (
                     counted.names

@@ -115,7 +115,7 @@ def test_train_evaluate_embed_and_export(
     assert "1.000  p/5.jpg" in capsys.readouterr().out
     np.save(tmp_path / "wide.npy", np.ones((2, WIDTH + 1)))
     with pytest.raises(RinceError, match=f"{WIDTH + 1} dimensions, .* {WIDTH}"):
-        rince.training.encoders.embed_data(encoder, str(tmp_path / "wide.npy"), None, "cpu")
+        rince.training.encoders.embed_data(encoder, str(tmp_path / "wide.npy"), None, None, "cpu")
 
 
 @pytest.mark.parametrize("backbone", ["mlp", "linear", "identity"])

@@ -78,6 +78,7 @@ def run(arguments: Sequence[str]) -> None:
     from rince.core.checks import require
     from rince.core.devices import known_device
     from rince.core.shared_work import parts_in
+    from rince.core.tables import TABLE_SUFFIXES
     from rince.evaluation.embeddings import require_writable, save_embeddings
     from rince.models.encoders import Encoder
     from rince.models.layouts import library_encoder
@@ -112,7 +113,8 @@ def run(arguments: Sequence[str]) -> None:
         f"{output}: {len(embeddings)} {encoder.noun} in {size} dimensions, "
         f"{space} ({seconds:.1f} s)\n"
         + (
-            f"next: rince train {quote(str(output))} --labels FILE"
+            f"next: rince train {quote(str(output))} --labels "
+            + (quote(given.data) if Path(given.data).suffix in TABLE_SUFFIXES else "FILE")
             if is_library_name(given.run)
             else f"next: rince search QUERY --gallery {quote(str(output))} --run {quote(given.run)}"
             + ("" if given.space is None else f" --space {given.space}")

@@ -172,7 +172,8 @@ def _found_columns(table: Table, beside: Collection[str], option: str) -> list[s
     if distinct:
         warn(
             f"{table.file}: no two rows have the same {' or '.join(distinct)}, which is taken as a "
-            f"label: if it is none, name those that are, from coarse to fine ({option})"
+            f"label: if it is none, name those that are, from coarse to fine "
+            f"({option} {','.join(name for name in levels if name not in distinct)})"
         )
     return levels
 

@@ -110,9 +110,8 @@ class ClassGaussians:
 
     def with_shared_covariance(self) -> ClassGaussians:
         """The Mahalanobis detector: as fitted with ``shrinkage=1``, without fitting again."""
-        dim = self.means.shape[1]
         # Whitened by the pooled covariance, the pooled covariance is the identity.
-        shape = ClassShape(self.means.new_zeros(0, dim), ball=1.0, sign=1, log_volume=0.0)
+        shape = ClassShape(self.means[:0], ball=1.0, log_volume=0.0)
         return replace(
             self, shrinkage=torch.ones_like(self.shrinkage), shapes=(shape,) * len(self.shapes)
         )
@@ -158,20 +157,18 @@ class ClassShape(NamedTuple):
 
     Args:
         rows: (min(n, D), D) float64; see :meth:`distance`.
-        ball: see :meth:`distance`.
-        sign: +1 or -1.
+        ball: 0 where there are no fewer samples than dimensions; see :meth:`distance`.
         log_volume: log of sqrt(det S).
     """
 
     rows: Tensor
     ball: float
-    sign: int
     log_volume: float
 
     def distance(self, white: Tensor) -> Tensor:
-        """x' S^-1 x = ball |x|^2 + sign |rows x|^2 for every row x: (M, D) to (M,)."""
+        """x' S^-1 x = ball |x|^2 - |rows x|^2, or |rows x|^2 without a ball: (M, D) to (M,)."""
         inside = (white @ self.rows.T).square_().sum(1)
-        return self.ball * white.square().sum(1) + self.sign * inside
+        return self.ball * white.square().sum(1) - inside if self.ball else inside
 
 
 def _shape(centred: Tensor, weight: float, pooled_factor: Tensor) -> ClassShape | None:
@@ -198,9 +195,9 @@ def _shape(centred: Tensor, weight: float, pooled_factor: Tensor) -> ClassShape 
     log_volume = float(factor.diagonal().log().sum())
     if few:
         rows = torch.linalg.solve_triangular(factor, white, upper=False) / math.sqrt(weight)
-        return ClassShape(rows, 1 / weight, -1, log_volume + (dim - size) / 2 * math.log(weight))
+        return ClassShape(rows, 1 / weight, log_volume + (dim - size) / 2 * math.log(weight))
     inverse = torch.linalg.solve_triangular(factor, torch.eye(dim).to(factor), upper=False)
-    return ClassShape(inverse, 0.0, 1, log_volume)
+    return ClassShape(inverse, 0.0, log_volume)
 
 
 def _whitened(rows: Tensor, factor: Tensor) -> Tensor:

@@ -67,7 +67,8 @@ def ndcg(
         group = torch.zeros_like(order)  # (rows, G): items of equal similarity have one number
         group[:, 1:] = (~tied).cumsum(dim=1)
         size = torch.zeros_like(gain).scatter_add_(1, group, torch.ones_like(gain))
-        mean_gain = torch.zeros_like(gain).scatter_add_(1, group, gain) / size.clamp(min=1)
+        mean_gain = torch.zeros_like(gain).scatter_add_(1, group, gain)
+        mean_gain /= size  # 0 / 0 behind the last group, where nobody looks
         gain = mean_gain.gather(1, group)
         for k, discount in discounts.items():
             parts[k].append((gain @ discount) / (best @ discount))  # 0 / 0 without any gain

@@ -220,15 +220,16 @@ def _heights(query_groups: Tensor, gallery_groups: Tensor) -> Tensor:
 
 def _measure(items: OrderedItems, ks: Sequence[int], alpha: float) -> _Chunk:
     num_levels, device = len(items.counts), items.height.device
-    place = torch.arange(1, items.height.shape[1] + 1, device=device).double()
+    place = torch.arange(items.height.shape[1], device=device).double() + 1
     harmonic, discounts = _running_sum(1 / place), _running_sum(1 / (place + 1).log2())
     levels: list[Tensor] = []
+    # 0 / 0 where a query has no positive, or no item at all: these take part in no mean.
     h_ap = gain = best_gain = total_relevance = torch.zeros_like(items.candidates).double()
     for level in range(num_levels):
         positives = Positives.of(items, level)
         total = positives.total
         average_precision = positives.average_precision()
-        among_r = items.expected_among(level, total.long()) / total.clamp(min=1)
+        among_r = items.expected_among(level, total.long()) / total
         columns = [total > 0, average_precision, among_r, positives.map_at_r(harmonic)]
         columns += [positives.only_level(), *positives.hits(ks)]
         levels.append(torch.stack([x.double() for x in columns], dim=1))
@@ -244,7 +245,7 @@ def _measure(items: OrderedItems, ks: Sequence[int], alpha: float) -> _Chunk:
     heights = []
     for near in (items.candidates.clamp(max=k) for k in (1, *ks)):
         among = [items.expected_among(level, near) for level in range(num_levels)]
-        heights.append(num_levels - torch.stack(among).sum(dim=0) / near.clamp(min=1))
+        heights.append(num_levels - torch.stack(among).sum(dim=0) / near)
     whole = [
         items.counts[-1][:, -1] > 0,
         h_ap / total_relevance,
@@ -294,12 +295,10 @@ def _check_levels(
 def _checked_sequences(
     query: Labels | None, gallery: Labels | None, num_queries: int, num_items: int
 ) -> tuple[Tensor, Tensor] | None:
-    require(
-        (query is None) == (gallery is None),
-        "query_sequence and gallery_sequence belong together: give both or none",
-    )
-    if query is None or gallery is None:
+    if query is None and gallery is None:
         return None
+    if query is None or gallery is None:
+        raise ValueError("query_sequence and gallery_sequence belong together: give both or none")
     query, gallery = integers(query, "query_sequence"), integers(gallery, "gallery_sequence")
     require(
         query.shape == (num_queries,) and gallery.shape == (num_items,),

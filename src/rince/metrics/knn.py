@@ -54,7 +54,6 @@ def knn_accuracy(
     """
     query_features, gallery_features = tensors(query_features, gallery_features)
     check_features(query_features, "query features")
-    check_features(gallery_features, "gallery features")
     num_items = len(gallery_features)
     require(
         1 <= k <= num_items, f"k must lie between 1 and the gallery's {num_items} items, got {k}"
@@ -94,7 +93,7 @@ def _votes(
     votes.scatter_add_(1, labels[items], _weights(values, values[:, :1], temperature))
     # Rare: more items tie for the last places than there are places. They share them.
     last = nearest.values[:, k - 1]
-    (tied,) = torch.where((nearest.values[:, k:] == last[:, None]).any(dim=1))
+    (tied,) = torch.where(nearest.values[:, -1] == last)  # all rows, where all items vote
     if len(tied):
         rows, last = similarity[tied], last[tied, None]
         at_last = rows == last

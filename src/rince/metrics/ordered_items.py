@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rince.metrics.arrays import sort_rows
 
@@ -39,19 +40,18 @@ class OrderedItems:
         bits = similarity.add_(0.0).view(torch.int32)
         falling = ~torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
         key = sort_rows((falling.long() << 32) | height)
-        height = (key & 0xFF).to(torch.uint8)
+        height = key.to(torch.uint8)  # its last 8 bits
         places = torch.arange(key.shape[1], dtype=torch.int32, device=key.device)
-        begins = torch.ones_like(height, dtype=torch.bool)
         value = key >> 32
-        begins[:, 1:] = value[:, 1:] != value[:, :-1]
+        begins = value[:, 1:] != value[:, :-1]  # a similarity of its own; from the second place on
         if bool(begins.all()):
             first, last = places.expand_as(height), (places + 1).expand_as(height)
         else:
-            first = torch.where(begins, places, 0).cummax(dim=1).values
-            ends = torch.ones_like(begins)
-            ends[:, :-1] = begins[:, 1:]
-            turned = torch.where(ends, places + 1, key.shape[1]).flip(1)
-            last = turned.cummin(dim=1).values.flip(1)
+            end = key.shape[1]
+            first = functional.pad(torch.where(begins, places[1:], 0), (1, 0))
+            first = first.cummax(dim=1).values
+            last = functional.pad(torch.where(begins, places[1:], end), (0, 1), value=end)
+            last = last.flip(1).cummin(dim=1).values.flip(1)
         counts = []
         for level in range(num_levels):
             count = torch.zeros(len(key), key.shape[1] + 1, dtype=torch.int32, device=key.device)
@@ -65,7 +65,7 @@ class OrderedItems:
         first, last = (x.gather(1, at).long() for x in (self.first, self.last))
         before, after = (self.counts[level].gather(1, x)[:, 0].double() for x in (first, last))
         share = (places - first[:, 0]).double() / (last - first)[:, 0]
-        return torch.where(places > 0, before + share * (after - before), 0.0)
+        return before + share * (after - before)
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,8 @@ def image_files(path: str | Path) -> Sequence[str | Member]:
     if is_shards(path):
         return shard_images(path)
     if not Path(path).is_dir():
-        raise RinceError(f"{path} is not a folder of images")
+        advice = ": give the folder that it is in" if Path(path).is_file() else ""
+        raise RinceError(f"{path} is not a folder of images{advice}")
     files = list(map(str, chosen_below(Path(path), IMAGE_SUFFIXES, "images")))
     if not files:
         other = by_suffix(files_below(Path(path), None)) or "nothing else"

@@ -64,8 +64,8 @@ class Inputs:
             exponent = 1 / min(self.known_taus)
         else:
             return False
-        limit = LARGEST_EXPONENT[self.query.dtype]
-        return exponent <= limit and exponent + math.log(len(self.key)) <= limit + 7
+        more_keys = max(0.0, math.log(len(self.key)) - 7)  # than there is a factor for
+        return exponent + more_keys <= LARGEST_EXPONENT[self.query.dtype]
 
 
 class Kernel(Protocol):
@@ -123,5 +123,5 @@ def sum_weights(sums: Tensor, scale: Tensor, forms: tuple[Form, ...]) -> tuple[T
 
 
 def least_sum(dtype: torch.dtype) -> float:
-    """Below any sum that holds a key."""
-    return math.exp(-LARGEST_EXPONENT[dtype] - 1)
+    """Of a sum that holds a key."""
+    return math.exp(-LARGEST_EXPONENT[dtype])

@@ -75,7 +75,7 @@ class ByClass:
         if against_all:
             masks[0] += masks[1]
         count = query.new_zeros(num_classes + 1)
-        count.index_add_(0, self.key_labels, torch.ones_like(key[:, 0]))
+        count.index_add_(0, self.key_labels, key.new_ones(len(key)))
         num_keys = (masks @ count)[:, :, self.query_labels]  # (2, R, Q)
         if self.ignore_self:
             num_keys -= masks[:, :, self.query_labels, self.key_labels[: len(query)]]
