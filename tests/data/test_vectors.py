@@ -210,3 +210,101 @@ def test_all_items_where_nothing_can_be_held_out(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", embeddings=FEATURES[:3], labels=np.array(["a", "b", "c"]))
     (items,) = all_items(str(tmp_path / "x.npz"), config(tmp_path / "x.npz"))
     assert len(items) == 3
+
+
+def wrong_files(folder: Path) -> dict[str, str]:
+    """Files of vectors that cannot be used -> what the message must say."""
+    classes = np.arange(COUNT) % 3
+    objects = np.array([f"c{i}" for i in classes], dtype=object)
+    np.savez(folder / "objects.npz", embeddings=FEATURES, labels=objects)
+    np.savez(folder / "two.npz", a=FEATURES, b=FEATURES)
+    np.savez(folder / "short.npz", embeddings=FEATURES, labels=classes[:-1])
+    np.savez(folder / "deep.npz", embeddings=FEATURES, labels=classes.reshape(-1, 1, 1))
+    np.savez(folder / "unknown.npz", embeddings=FEATURES, labels=classes - 1)
+    np.savez(folder / "latin.npz", embeddings=FEATURES, labels=np.array([b"\xe9a"] * COUNT))
+    np.savez(folder / "others.npz", embeddings=FEATURES, score=FEATURES)
+    np.savez(folder / "zero.npz", embeddings=0 * FEATURES, labels=classes)
+    np.save(folder / "words.npy", np.array(NAMES))
+    (folder / "text.npy").write_text("no array")
+    (folder / "text.npz").write_text("no array")
+    return {
+        "objects.npz": r"'labels'.*labels\.astype\(str\)",
+        "two.npz": r"a \(30, 4\), b \(30, 4\)",
+        "short.npz": r"shape \(29,\), for 30",
+        "deep.npz": r"shape \(30, 1, 1\), for 30",
+        "unknown.npz": "'labels' holds -1, first for item 0 .*table.empty",
+        "latin.npz": "latin.npz: the bytes of 'labels' are not UTF-8",
+        "others.npz": r"no labels \(but score\)",
+        "zero.npz": "30 of 30 .* zero vectors",
+        "words.npy": r"shape \(30,\)",
+        "text.npy": "text.npy is damaged",
+        "text.npz": "text.npz is damaged.*zip",
+    }
+
+
+def test_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
+    for name, message in wrong_files(tmp_path).items():
+        with pytest.raises((RinceError, ValueError), match=message) as refused:
+            loaded(tmp_path / name)
+        assert "pickle" not in str(refused.value) or name == "objects.npz"
+    (tmp_path / "x.txt").write_text("a")
+    with pytest.raises(RinceError, match=r"x\.txt .*\.npz, \.npy"):
+        load_outliers(
+            str(tmp_path / "x.txt"), from_vectors(FEATURES, LABELS), config(tmp_path / "x.txt")
+        )
+
+
+def test_rows_of_a_parquet_that_are_no_vectors(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = FEATURES.tolist()
+    for name, wrong, message in (
+        ("ragged", rows[2][:-1], "embedding 2 .* 3 numbers, most hold 4"),
+        ("none", None, "embedding 2 .* empty"),
+        ("gap", [None, *rows[2][1:]], "1 of 30 .* item 2"),
+    ):
+        columns = {"embedding": [*rows[:2], wrong, *rows[3:]], "class": NAMES}
+        parquet.write_table(arrow.table(columns), tmp_path / f"{name}.parquet")
+        with pytest.raises(RinceError, match=message):
+            loaded(tmp_path / f"{name}.parquet")
+    tags = [["a"] * (i % 3) for i in range(COUNT)]
+    classes = [float(i % 3) for i in range(COUNT)]
+    table = arrow.table({"embedding": rows, "class": classes, "tags": tags})
+    parquet.write_table(table, tmp_path / "lists.parquet")
+    with pytest.warns(RinceWarning, match="'tags' holds lists"):
+        splits = loaded(tmp_path / "lists.parquet")
+    assert splits.train.taxonomy.paths == (("0",), ("1",), ("2",))
+
+
+def test_labels_are_an_array_too(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", FEATURES)
+    np.save(tmp_path / "y.npy", np.array(LABELS))
+    assert content(loaded(tmp_path / "x.npy", tmp_path / "y.npy")) == EXPECTED
+    groups, classes = zip(*LABELS, strict=True)
+    np.savez(
+        tmp_path / "y.npz", group=np.array(groups), kind=np.array([c.encode() for c in classes])
+    )
+    assert content(loaded(tmp_path / "x.npy", tmp_path / "y.npz")) == EXPECTED
+    np.save(tmp_path / "short.npy", np.array(LABELS)[1:])
+    for name, message in (("short", r"\(29, 2\), for 30"), ("none", "cannot read the labels")):
+        with pytest.raises(RinceError, match=message):
+            loaded(tmp_path / "x.npy", tmp_path / f"{name}.npy")
+
+
+def test_a_zero_vector_is_said(tmp_path: Path) -> None:
+    features = FEATURES.copy()
+    features[3] = 0
+    np.savez(tmp_path / "x.npz", embeddings=features, labels=np.array(LABELS))
+    with pytest.warns(RinceWarning, match="1 of 30 .* item 3"):
+        assert len(content(loaded(tmp_path / "x.npz"))) == COUNT
+
+
+def test_arrays_that_are_no_vectors() -> None:
+    zero = FEATURES.copy()
+    zero[3] = 0
+    with pytest.warns(RinceWarning, match="1 of 30 .* item 3"):
+        from_vectors(zero, LABELS)
+    for wrong, message in ((0 * FEATURES, "30 of 30"), (FEATURES[:, 0], r"\(30,\)"), (NAMES, "<U")):
+        with pytest.raises(ValueError, match=message):
+            from_vectors(wrong, LABELS)
+    half = from_vectors(torch.from_numpy(FEATURES).bfloat16().requires_grad_(), LABELS)
+    torch.testing.assert_close(half.vectors, torch.from_numpy(FEATURES).bfloat16().float())

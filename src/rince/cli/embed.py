@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from rince.cli.parser import (
     HelpfulParser,
@@ -112,10 +113,10 @@ def run(arguments: Sequence[str]) -> None:
         f"{output}: {len(embeddings)} {encoder.noun} in {size} dimensions, "
         f"{space} ({seconds:.1f} s)\n"
         + (
-            f"next: rince train {output} --labels "
-            + (given.data if Path(given.data).suffix in TABLE_SUFFIXES else "FILE")
+            f"next: rince train {quote(str(output))} --labels "
+            + (quote(given.data) if Path(given.data).suffix in TABLE_SUFFIXES else "FILE")
             if is_library_name(given.run)
-            else f"next: rince search QUERY --gallery {output} --run {given.run}"
+            else f"next: rince search QUERY --gallery {quote(str(output))} --run {quote(given.run)}"
             + ("" if given.space is None else f" --space {given.space}")
         )
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rince._version import __version__
@@ -129,7 +130,8 @@ def run(arguments: Sequence[str]) -> None:
         card = _foreign_card(given.run, encoder)
         write_export(encoder, output, lambda _: card, onnx=not given.no_onnx)
         _show(output, given.push)
-        print(f"next: rince evaluate {output} --data DATA; rince embed {output} DATA")
+        here = quote(str(output))
+        print(f"next: rince evaluate {here} --data DATA; rince embed {here} DATA")
         return
     require(given.size is None, "--size: a run knows the size of its images")
     space: Space | None = given.space
@@ -139,7 +141,9 @@ def run(arguments: Sequence[str]) -> None:
         print("note: --head is --space embedding now")
     folder = export_run(given.run, output, space=space, onnx=not given.no_onnx)
     _show(folder, given.push)
-    print(f"next: fill in the licence in {folder / CARD_FILE}; rince embed {folder} DATA")
+    print(
+        f"next: fill in the licence in {folder / CARD_FILE}; rince embed {quote(str(folder))} DATA"
+    )
 
 
 def _show(folder: Path, name: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from rince.cli.parser import HelpfulParser, with_underscores
 
@@ -51,5 +52,5 @@ def run(arguments: Sequence[str]) -> None:
         f"{output}: {len(embeddings)} items in {embeddings.vectors.shape[1]} dimensions, "
         f"{index.form}, {output.stat().st_size / 2**20:.1f} MB ({seconds:.1f} s)\n"
         f"recall@{k} against the exact search: {recall:.4f}\n"
-        f"next: rince search QUERY --gallery {output} --run RUN"
+        f"next: rince search QUERY --gallery {quote(str(output))} --run RUN"
     )

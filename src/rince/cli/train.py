@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def _say(*folders: Path) -> None:
 
     if is_first_process():
         print("\n".join(f"run: {folder}" for folder in folders))
-        print(f"next: rince evaluate {' '.join(map(str, folders))}")
+        print(f"next: rince evaluate {shlex.join(map(str, folders))}")
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:

@@ -39,10 +39,10 @@ def require(condition: bool, message: str) -> None:
 def warn(message: str) -> None:
     """Issue a :class:`RinceWarning` that points at the caller's code.
 
-    That is the innermost line outside rince and torch (``nn.Module.__call__`` lies between).
+    That is the innermost line outside rince and what calls it back (``nn.Module.__call__``, a hook).
     """
-    level, frame = 1, sys._getframe()
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith(("rince.", "torch.")):
+    level, frame, inside = 1, sys._getframe(), ("rince.", "torch.", "lightning.")
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(inside):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, RinceWarning, stacklevel=level)
 

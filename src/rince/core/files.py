@@ -151,3 +151,21 @@ def replacing(target: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def written(target: Path, what: str) -> Iterator[Path]:
+    """As :func:`replacing`, of a file that a user named: its folder is made.
+
+    Raises:
+        RinceError: it cannot be written there; ``what`` is for the message.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(target) as part:
+            yield part
+    except OSError as error:
+        raise RinceError(
+            f"cannot write the {what} to {target} ({error.strerror or error}): name a file in a "
+            f"folder that you may write to"
+        ) from error

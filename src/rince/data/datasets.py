@@ -18,7 +18,7 @@ from rince.data.arrays import TensorImages, as_pictures
 from rince.data.image.decode import picture_pixels
 from rince.data.items import Indices, Items, Thumbnails, checked_labels
 from rince.data.text.texts import Texts
-from rince.data.vectors import Vectors
+from rince.data.vectors import Vectors, check_directions
 from rince.data.views import ViewConfig, eval_transform, evaluation_pixels, image_views, view_pixels
 from rince.ranks.taxonomy import Taxonomy
 
@@ -168,9 +168,15 @@ def from_vectors(
         >>> items.spec.shape, items.labels.tolist()
         ((3,), [0, 1, 0])
     """
-    given = vectors if isinstance(vectors, Tensor) else torch.from_numpy(as_array(vectors).copy())
-    rows = given.detach().float().cpu().contiguous()
+    given = as_array(vectors.float() if isinstance(vectors, Tensor) else vectors, "vectors")
+    require(
+        given.ndim == 2 and given.dtype.kind in "fiu",
+        f"vectors must be (items, dimensions) numbers, got shape {given.shape} and {given.dtype}",
+    )
+    with np.errstate(over="ignore"):
+        rows = torch.from_numpy(given.astype(np.float32))
     require(bool(rows.isfinite().all()), "vectors must be finite, but hold NaN or infinity")
+    check_directions(rows, "vectors")
     tree, numbers = labels_in(labels, taxonomy)
     require(len(names) in (0, len(rows)), f"{len(names)} names were given for {len(rows)} vectors")
     return Vectors(rows, numbers, tree, name, tuple(map(str, names)), dropout=dropout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, warn
+from rince.core.files import VECTOR_SUFFIXES
 from rince.core.tables import TABLE_SUFFIXES, Row, Table, as_cell, composed, read_table
 from rince.data.table import ItemTable, label_columns, path_cells, without_empty
-from rince.data.vectors import Vectors
+from rince.data.vectors import Vectors, check_directions
 from rince.ranks.readers import some_names
 from rince.ranks.taxonomy import Taxonomy
 
@@ -78,6 +80,7 @@ def read_labelled(
 
     Raises:
         RinceError: a file that is missing or damaged, a table that does not fit.
+        ValueError: all vectors are zero.
     """
     stored = _stored(file)
     vectors, names = _checked(file, stored)
@@ -112,6 +115,7 @@ def read_vectors(file: Path) -> tuple[Tensor, list[str] | None]:
 
     Raises:
         RinceError: it is missing, damaged or holds something else.
+        ValueError: all vectors are zero.
     """
     return _checked(file, _stored(file))
 
@@ -127,23 +131,60 @@ def _stored(file: Path) -> dict[str, Any]:
     """The arrays of a file, those of .npy and .parquet under the names of a .npz."""
     if not file.is_file():
         raise RinceError(f"there is no file {file}")
+    if file.suffix not in VECTOR_SUFFIXES:
+        raise RinceError(f"{file} is no file of vectors: expected {', '.join(VECTOR_SUFFIXES)}")
     try:
-        if file.suffix == ".npy":
-            return {"embeddings": np.load(file, allow_pickle=False)}
-        if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as opened:
-                arrays: dict[str, Any] = {name: opened[name] for name in opened.files}
+        if file.suffix != ".parquet":
+            arrays = _arrays(file, "embeddings")
             matrices = [n for n, x in arrays.items() if x.ndim == 2 and n != "labels"]
             key = matrices[0] if len(matrices) == 1 else "embeddings"
+            if key not in arrays:
+                raise ValueError(f"no array is called embeddings, but {_shapes(arrays)}")
             return {"embeddings": arrays.pop(key), **arrays}
         table = import_extra("pyarrow.parquet", "parquet").read_table(file)
         columns = {name: table.column(name).to_pylist() for name in table.column_names}
         paths = {"paths": columns["path"]} if "path" in columns else {}
-        return {"embeddings": np.array(columns.pop("embedding")), **columns, **paths}
+        return {"embeddings": _matrix(columns.pop("embedding")), **columns, **paths}
     except ImportError:
         raise
     except Exception as error:  # of damaged files numpy and pyarrow raise anything
         raise _damaged(file, error) from error
+
+
+def _arrays(file: Path, alone: str) -> dict[str, Any]:
+    """Those of a .npz; that of a .npy under the name ``alone``."""
+    found: dict[str, Any] = {}
+    if file.suffix == ".npy":
+        with file.open("rb") as opened:  # np.load would speak of pickles in any other file
+            found[alone] = np.lib.format.read_array(opened, allow_pickle=False)
+    elif not zipfile.is_zipfile(file):
+        raise ValueError("a .npz is a zip archive, and this is none, or not all of one")
+    else:
+        with np.load(file, allow_pickle=False) as archive:
+            for name in archive.files:
+                try:
+                    found[name] = archive[name]
+                except ValueError as error:
+                    raise ValueError(
+                        f"array {name!r}: {error}; arrays of Python objects are not read, save "
+                        f"words as {name}.astype(str)"
+                    ) from error
+    return found
+
+
+def _shapes(arrays: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {np.shape(x)}" for name, x in arrays.items()) or "none is there"
+
+
+def _matrix(rows: Sequence[Sequence[float] | None]) -> Any:
+    """Lists of as many numbers; a number that is missing is NaN."""
+    widths = Counter(-1 if row is None else len(row) for row in rows)
+    usual = widths.most_common(1)[0][0] if widths else 0
+    for i, row in enumerate(rows):
+        if row is None or len(row) != usual:
+            what = "is empty" if row is None else f"holds {len(row)} numbers"
+            raise ValueError(f"embedding {i} (from 0) {what}, most hold {max(usual, 0)}")
+    return np.array(rows, dtype=np.float64)
 
 
 def _damaged(file: Path, error: Exception) -> RinceError:
@@ -172,44 +213,75 @@ def _checked(file: Path, stored: Mapping[str, Any]) -> tuple[Tensor, list[str] |
             f"{file}: {len(bad)} of {len(vectors)} embeddings hold NaN, infinity or values beyond "
             f"float32, the first is that of item {bad[0]} (from 0)"
         )
+    check_directions(torch.from_numpy(vectors), str(file))
     if names is not None and len(names) != len(vectors):
         raise RinceError(f"{file} holds {len(names)} paths for {len(vectors)} embeddings")
     return torch.from_numpy(vectors), names
 
 
 def _table(file: Path, stored: Mapping[str, Any], count: int, labels: str | Path | None) -> Table:
+    source = file if labels is None else Path(labels).expanduser()
+    if labels is not None and source.suffix not in (".npy", ".npz"):
+        return read_table(source, "labels")
     if labels is not None:
-        return read_table(Path(labels).expanduser(), "labels")
-    inside = _columns_inside(stored, count)
+        try:
+            stored = _arrays(source, "labels")
+        except Exception as error:  # of damaged files numpy raises anything
+            raise RinceError(f"cannot read the labels in {source}: {error}") from error
+    inside = _columns_inside(source, stored, count)
     if inside:
         rows = enumerate(zip(*inside.values(), strict=True), 1)
         named = [(line, dict(zip(inside, map(as_cell, row), strict=True))) for line, row in rows]
-        return Table(file, tuple(inside), named)
+        return Table(source, tuple(inside), named)
     beside = (file.with_suffix(suffix) for suffix in TABLE_SUFFIXES if suffix != file.suffix)
     found = next((table for table in beside if table.is_file()), None)
-    if found is None:
+    if found is None or labels is not None:
+        others = ", ".join(stored.keys() - {"embeddings"})
         raise RinceError(
-            f"{file} holds no labels, and there is no {file.with_suffix('.csv').name} beside it: "
-            f"give a table with a row for each of its {count} items (--labels FILE)"
+            f"{source} holds no labels{f' (but {others})' if others else ''}, and there is no "
+            f"{file.with_suffix('.csv').name} beside it: give a table with a row for each of the "
+            f"{count} items (--labels FILE)"
         )
     return read_table(found, "labels")
 
 
-def _columns_inside(stored: Mapping[str, Any], count: int) -> dict[str, list[Any]]:
+def _columns_inside(file: Path, stored: Mapping[str, Any], count: int) -> dict[str, list[Any]]:
     """Arrays of a word or a whole number for each vector; ``labels`` may be (N, L), from coarse to
     fine. Without any that may be a label: none."""
     columns: dict[str, list[Any]] = {}
     for name, values in stored.items():
-        array = np.asarray(values)
-        if name in _NOT_LABELS or array.shape[:1] != (count,):
+        if name in _NOT_LABELS:
             continue
-        if array.dtype.kind == "f" and array.ndim == 1:
+        if isinstance(values, list) and any(isinstance(x, (list, dict, bytes)) for x in values):
+            warn(f"the column {name!r} holds lists or bytes and is left out of the labels")
+            continue
+        array = np.asarray(values)
+        if name == "labels" and (array.shape[:1] != (count,) or array.ndim > 2):
+            raise RinceError(
+                f"{file}: the array 'labels' is of shape {array.shape}, for {count} embeddings: "
+                f"expected ({count},), or ({count}, levels) from coarse to fine"
+            )
+        if array.shape[:1] != (count,) or (array.ndim > 1 and name != "labels"):
+            continue
+        if array.dtype.kind == "f" and (array[np.isfinite(array)] % 1 != 0).any():
             warn(f"the array {name!r} holds fractions and is left out of the labels")
             continue
-        array = array.astype(str) if array.dtype.kind == "S" else array
-        if array.ndim == 2 and name == "labels":
+        if array.dtype.kind in "if" and (array == -1).any():
+            raise RinceError(
+                f"{file}: {name!r} holds -1, first for item {np.argwhere(array == -1)[0][0]} (from "
+                f"0), which would be a class of its own: leave out items whose class is not known, "
+                f"or write a table with empty cells for them (table.empty)"
+            )
+        if array.dtype.kind == "S":
+            try:
+                array = np.char.decode(array, "utf-8")
+            except UnicodeDecodeError as error:
+                raise RinceError(
+                    f"{file}: the bytes of {name!r} are not UTF-8 ({error}): save them as text"
+                ) from error
+        if array.ndim == 2:
             columns |= zip(path_cells([("",) * array.shape[1]])[0], array.T.tolist(), strict=True)
-        elif array.ndim == 1:
+        else:
             columns[name] = array.tolist()
     return columns if columns.keys() - {*_NAMES, "split"} else {}
 

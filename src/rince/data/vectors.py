@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rince.core.checks import require
+from rince.core.checks import require, warn
 from rince.core.devices import sent
 from rince.core.digests import content_digest, digest
 from rince.core.input_spec import InputSpec
@@ -93,6 +93,22 @@ class Vectors(Items):
 
     def augmentation(self, config: ViewConfig) -> VectorDropout | None:
         return VectorDropout(self.dropout) if self.dropout else None
+
+
+def check_directions(vectors: Tensor, what: str) -> None:
+    """Warn of vectors of zeros, which have no direction.
+
+    Raises:
+        ValueError: all are.
+    """
+    zero = (~vectors.any(dim=1)).nonzero().flatten()
+    if len(zero):
+        text = (
+            f"{what}: {len(zero)} of {len(vectors)} are zero vectors, the first is that of item "
+            f"{int(zero[0])} (from 0): they have no direction to compare"
+        )
+        require(len(zero) < len(vectors), text)
+        warn(f"{text}, and their cosines count as 0")
 
 
 class _Kept(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.core.files import replacing
+from rince.core.files import written
 from rince.reports.frames import write_results
 from rince.reports.origins import alike_methods
 from rince.reports.page import write_report
@@ -38,6 +38,6 @@ def compare_runs(
     if csv is not None:
         write_results(runs, Path(csv))
     if markdown is not None:
-        with replacing(Path(markdown)) as part:
+        with written(Path(markdown), "table") as part:
             part.write_text(markdown_table(runs, baseline) + "\n", encoding="utf-8")
     print(f"report: {write_report(runs, output, title=title, baseline=baseline)}")

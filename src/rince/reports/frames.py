@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, import_extra
-from rince.core.files import replacing
+from rince.core.files import written
 from rince.reports.run_report import RunReport
 
 if TYPE_CHECKING:
@@ -58,21 +58,19 @@ def result_rows(runs: Sequence[RunReport]) -> tuple[list[str], list[dict[str, An
 def write_results(runs: Sequence[RunReport], file: Path) -> None:
     """:func:`results` as a csv file; lists in it are written as JSON."""
     columns, rows = result_rows(runs)
-    try:
-        with replacing(file) as part, part.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, columns, lineterminator="\n")
-            writer.writeheader()
-            for row in rows:
-                plain = {n: json.dumps(x) if isinstance(x, tuple) else x for n, x in row.items()}
-                writer.writerow(plain)
-    except OSError as error:
-        raise RinceError(f"cannot write {file}: {error}") from error
+    with written(file, "results") as part, part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            plain = {n: json.dumps(x) if isinstance(x, tuple) else x for n, x in row.items()}
+            writer.writerow(plain)
 
 
 def _folders(given: Sequence[str | Path]) -> list[Path]:
     found: list[str] = []
     for pattern in map(str, given):
-        fits = sorted(glob.glob(pattern)) if glob.has_magic(pattern) else [pattern]
+        is_pattern = glob.has_magic(pattern) and not Path(pattern).exists()
+        fits = sorted(glob.glob(pattern)) if is_pattern else [pattern]
         if not fits:
             raise RinceError(f"nothing is called {pattern}")
         found += fits

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rince.core.checks import RinceError, import_extra, require, warn
-from rince.core.files import replacing
+from rince.core.checks import import_extra, require, warn
+from rince.core.files import written
 from rince.evaluation.results import shown_metric
 from rince.reports import figures
 from rince.reports.methods import method_drawings
@@ -65,15 +65,8 @@ def write_report(
             f"the report of {len(runs)} runs is {len(page) / 1e6:.1f} MB even without pictures of "
             "each run: compare fewer runs at a time for a page that is easy to mail"
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
-            part.write_bytes(page)
-    except OSError as error:
-        raise RinceError(
-            f"cannot write the report to {path} ({error.strerror or error}): name a file in a "
-            "folder that you may write to"
-        ) from error
+    with written(path, "report") as part:
+        part.write_bytes(page)
     return path
 
 

@@ -161,7 +161,10 @@ def differences_to(comparison: Comparison, baseline: str) -> Comparison:
     """
     rows = [row for row in comparison.rows if baseline in (row.label, one_line(row.runs[0].label))]
     labels = ", ".join(row.label for row in comparison.rows)
-    require(len(rows) == 1, f"the baseline {baseline!r} fits {len(rows)} of the rows: {labels}")
+    require(
+        len(rows) == 1,
+        f"the baseline {baseline!r} fits {len(rows)} of the rows, give one of {labels}",
+    )
     others = [row for row in comparison.rows if row is not rows[0]]
     require(len(others) > 0, f"there is only {labels}: nothing to compare it with")
     columns = tuple(c for c in comparison.columns if c.higher_is_better is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Any
 
 from rince.core.files import replacing
@@ -22,11 +23,12 @@ def show_tuned(tuned: Tuned, objective: str, fine_weight: float) -> None:
         f"\nheld-out mAP in per cent after {tuned.epochs} epochs, one seed; * no other is better "
         f"on both\n    {'fine':>6}{'coarse':>8}"
     )
+    width = max(len(trial.name) for trial in tuned.finished())
     for trial in sorted(tuned.finished(), key=lambda trial: tuned.score(trial), reverse=True):
         mark = "*" if trial in front else " "
         chose = "->" if trial is chosen[trial.config.objective] else "  "
         fine, coarse = (100 * x for x in tuned.score(trial))
-        print(f"{chose}{mark} {fine:6.1f}{coarse:8.1f}  {trial.name:20} {trial.settings()}")
+        print(f"{chose}{mark} {fine:6.1f}{coarse:8.1f}  {trial.name:{width}}  {trial.settings()}")
     own = chosen[objective]
     print(
         f"\nchosen (->) with --fine-weight {fine_weight:g}: {own.name}. {_dial(tuned, objective)}"
@@ -41,7 +43,7 @@ def show_tuned(tuned: Tuned, objective: str, fine_weight: float) -> None:
     print(
         f"{len(tuned.trials)} trials took {seconds / 60:.1f} minutes; picture: {picture}\n"
         f"configurations: {', '.join(str(tuned.folder / f'{name}.yaml') for name in others)}\n"
-        f"next: rince train --config {tuned.folder / objective}.yaml"
+        f"next: rince train --config {quote(f'{tuned.folder / objective}.yaml')}"
     )
 
 

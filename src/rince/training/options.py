@@ -95,6 +95,10 @@ class TuneOptions(Options):
             ValueError: the message names the option.
         """
         self._check_fields()
+        require(
+            bool(self.search),
+            f"{self.prefix}search must name one or more of {', '.join(SEARCHED)}, got none",
+        )
         for name, known in (("baselines", tuple(OBJECTIVES)), ("search", SEARCHED)):
             for word in getattr(self, name):
                 require(

@@ -30,7 +30,7 @@ def open_options(config: TrainConfig, options: TuneOptions) -> list[str]:
     searched = [name for name in is_open if is_open[name] and name in options.search]
     require(
         bool(searched),
-        f"there is nothing to search: of tune.search ({', '.join(options.search) or 'empty'}) all "
+        f"there is nothing to search: of tune.search ({', '.join(options.search)}) all "
         f"is set already. Leave one of these options out",
     )
     return searched
