@@ -190,39 +190,6 @@ def test_too_few_temperatures_for_the_ranks(image_tree: Path, scores: Path, tmp_
         train(config, flat_backbone())
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"thresholds": (0.5,)}, "ranks.thresholds .*ranks.scores"),
-        ({"top_k": (3,)}, "ranks.top_k .*ranks.scores"),
-        ({"missing": "negative"}, "ranks.missing .*ranks.scores"),
-        ({"score_noise": 0.1}, "ranks.score_noise .*ranks.scores"),
-        ({"text_model": "m"}, "ranks.text_model .*ranks.scores"),
-        ({"scores": "text"}, "ranks.scores .*one .*none"),
-        (
-            {"scores": "a.csv", "thresholds": (0.5,), "top_k": (1,)},
-            "ranks.scores .*thresholds and top_k",
-        ),
-        ({"scores": "wordnet", "top_k": (1,), "move_classes": 0.1}, "ranks.score_noise"),
-        (
-            {"scores": "wordnet", "top_k": (1,), "text_model": "m"},
-            "ranks.text_model .*wordnet",
-        ),
-        ({"scores": "txet", "top_k": (1,)}, "ranks.scores .*text, wordnet.*'txet'"),
-        ({"scores": "text", "top_k": (1,), "score_noise": -1}, "ranks.score_noise .*-1"),
-        ({"move_classes": 1.5}, r"ranks.move_classes .*0.*1.*, got 1.5"),
-        ({"forget": -0.1}, r"ranks.forget .*0.*1.*, got -0.1"),
-        (
-            {"scores": "text", "top_k": (1,), "missing": "drop"},
-            "ranks.missing .*ignore, negative.*'drop'",
-        ),
-    ],
-)
-def test_options_that_do_not_go_together(options: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        TrainConfig(data="x", ranks=_ranks(**options)).check()
-
-
 def test_names_and_yaml() -> None:
     ranks = _ranks(scores="a/mine.csv", thresholds=(0.8, 0.5), forget=0.1)
     config = TrainConfig(data="photos/", ranks=ranks)

@@ -175,8 +175,6 @@ def test_what_does_not_go_together(videos: Path, image_tree: Path, tmp_path: Pat
         train(_config(videos, tmp_path, images=ImageOptions(image_size=16, per_class=3)))
     with pytest.raises(ValueError, match=r"ranks.near .*time.*classes"):
         _config(videos, tmp_path, ranks=RankOptions(near=(3.0,))).check()
-    with pytest.raises(ValueError, match=r"ranks.forget .*classes.*time"):
-        _config(videos, tmp_path, ranks=RankOptions(by="time", forget=0.1)).check()
     loss = LossOptions(temperatures=(0.1, 0.2))
     with pytest.raises(ValueError, match=r"loss.temperatures .*2 .*3 rank"):
         train(_config(videos, tmp_path, loss=loss))
