@@ -161,7 +161,7 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("metrics/hierarchy.py", "_summary", "constant + 1", 2): (
         "average precision is above 0 where a query has a positive, and else 0"
     ),
-    ("metrics/knn.py", "knn_accuracy", "constant + 1", 5): (
+    ("metrics/knn.py", "knn_accuracy", "constant + 1", 4): (
         "sums of the same votes in two orders differ by 1e-15: nine digits hide it, as ten do"
     ),
     ("metrics/knn.py", "_votes", "Gt to GtE", 0): (
@@ -175,5 +175,38 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ),
     ("metrics/set_intersection.py", "average_set_intersection", "Gt to GtE", 0): (
         "the way for tied items gives the same where none are tied, only slower"
+    ),
+    ("ranks/measures.py", "_indicators", "BitAnd to BitOr", 1): (
+        "the way for probabilities gives the same for 0 and 1, only slower"
+    ),
+    ("ranks/measures.py", "_indicators", "constant + 1", 4): (
+        "the way for probabilities gives the same for 0 and 1, only slower"
+    ),
+    ("ranks/measures.py", "_indicators", "constant + 1", 5): (
+        "the way for probabilities gives the same for 0 and 1, only slower"
+    ),
+    ("ranks/measures.py", "_indicators", "mask alone: left", 2): (
+        "the way for probabilities gives the same for 0 and 1, only slower"
+    ),
+    ("ranks/measures.py", "_indicators", "mask alone: right", 2): (
+        "the way for probabilities gives the same for 0 and 1, only slower"
+    ),
+    ("ranks/measures.py", "graph_closeness", "False to True", 0): (
+        "edges that are checked once more are the same"
+    ),
+    ("ranks/measures.py", "graph_closeness", "constant + 1", 8): (
+        "of what is reached only counts that it is above 0"
+    ),
+    ("ranks/measures.py", "label_overlap", "Or to And", 0): (
+        "where one side is 0 or 1, the product of both is the smaller of both"
+    ),
+    ("ranks/noise.py", "move_classes", "constant + 1", 1): (
+        "a class that has moved lies in a group: its path of two names or more is no path of one"
+    ),
+    ("ranks/options.py", "RankOptions.check", "constant + 1", 2): (
+        "of no near at all the largest may be 0 or 1: both are at most 1"
+    ),
+    ("ranks/readers.py", "nested_paths", "LtE to Lt", 0): (
+        "a class in a group of 127 names has 128, and is refused one call later otherwise"
     ),
 }

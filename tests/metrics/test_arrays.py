@@ -51,11 +51,17 @@ def test_rank_matrices_become_rank_sources() -> None:
     assert pair_ranks(source) is source
 
 
-@pytest.mark.parametrize("bad", [-1, 3])
-def test_labels_out_of_range_are_named(bad: int) -> None:
+def test_labels_out_of_range_are_named() -> None:
     checked_labels(torch.tensor([0, 2]), 2, "labels", num_classes=3)
-    with pytest.raises(ValueError, match=rf"\[0, 3\).*but hold {bad}"):
-        checked_labels(torch.tensor([1, bad]), 2, "labels", num_classes=3)
+    with pytest.raises(ValueError, match=r"\[0, 3\).*but hold 3"):
+        checked_labels(torch.tensor([1, 3]), 2, "labels", num_classes=3)
+
+
+@pytest.mark.parametrize("unknown", [-1, -100])  # -100 is ignore_index of torch's cross-entropy
+@pytest.mark.parametrize("num_classes", [None, 3])
+def test_labels_that_are_not_known_are_no_class(unknown: int, num_classes: int | None) -> None:
+    with pytest.raises(ValueError, match=rf"query labels: row 1 holds {unknown}\b"):
+        checked_labels(torch.tensor([1, unknown]), 2, "query labels", num_classes)
 
 
 def test_unit_features_survive_tiny_and_huge_values() -> None:

@@ -135,10 +135,9 @@ def test_the_only_sample_of_a_class_is_skipped_without_itself() -> None:
 
 def test_queries_without_positive_are_reported_and_change_no_mean() -> None:
     query, gallery = normal_features(0, 12), normal_features(1, 40)
-    labels, others = random_labels(0, 12, 3), random_labels(1, 40, 3)
+    labels, others = 1 + random_labels(0, 12, 3), 1 + random_labels(1, 40, 3)
     expected = retrieval(query, gallery, labels, others)
-    # Labels between, below and above those of the gallery.
-    strange = torch.tensor([-4, 7, 50])
+    strange = torch.tensor([0, 7, 50])  # below and above those of the gallery
     found = retrieval(
         torch.cat([normal_features(2, 3), query]),
         gallery,

@@ -248,6 +248,13 @@ def text_scores() -> Similarity:
         return name_scores_by_text(Taxonomy.cifar100().classes)
 
 
+def test_scores_by_text_show_no_bar_of_their_own(
+    text_scores: Similarity, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name_scores_by_text(text_scores.classes[:2])
+    assert capsys.readouterr() == ("", "")
+
+
 def test_text_scores_know_the_superclasses(text_scores: Similarity) -> None:
     scores, tree = text_scores.scores, Taxonomy.cifar100()
     assert torch.equal(scores, scores.T)

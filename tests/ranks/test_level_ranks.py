@@ -192,3 +192,8 @@ def test_negative_ids_are_refused() -> None:
             make()
     valid = torch.tensor([True, False])  # other keys may carry anything
     assert LevelRanks(labels.abs(), labels, finest_first=True, key_valid=valid).shape == (2, 2)
+
+
+def test_labels_on_another_device_are_not_read() -> None:
+    labels = torch.zeros(3, 2, dtype=torch.int64, device="meta")  # where there is nothing to read
+    assert LevelRanks(labels, labels, finest_first=True).tile(ALL, ALL).shape == (3, 3)

@@ -78,7 +78,7 @@ def test_nowhere_to_move(paths: list[tuple[str, ...]]) -> None:
 def test_noise_of_scores_has_its_size() -> None:
     generator = torch.Generator().manual_seed(0)
     scores = torch.rand(200, 200, generator=generator, dtype=torch.float64)
-    scores[3, 4] = math.nan
+    scores[3, 4] = scores[4, 3] = math.nan
     for symmetric in (False, True):
         given_ = (scores + scores.T) / 2 if symmetric else scores
         similarity = Similarity.from_matrix(given_, [str(i) for i in range(200)])
@@ -98,6 +98,13 @@ def test_noise_of_scores_has_its_size() -> None:
         assert torch.equal(again.nan_to_num(), found.scores.nan_to_num())
         assert not torch.equal(other.nan_to_num(), found.scores.nan_to_num())
         assert torch.equal(noisy_scores(similarity, 0, 0).scores.nan_to_num(), given_.nan_to_num())
+
+
+def test_a_seed_gives_the_same_noise_in_every_version() -> None:
+    """Runs are resumed only with the ranks that they began with."""
+    draws = torch.randn(2, 2, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    found = noisy_scores(Similarity.from_matrix([[1.0, 0.5], [0.5, 1.0]], ["a", "b"]), 0.3, seed=7)
+    assert float(found.scores[0, 1]) == pytest.approx(0.5 + 0.3 * float(draws[0, 1]))
 
 
 @given(st.integers(1, 9), SHARES, st.integers(0, 20))

@@ -156,6 +156,8 @@ def test_labels_that_are_no_indicators(wrong: float) -> None:
 def test_targets_of_any_type() -> None:
     years = torch.tensor([1999, 2001], dtype=torch.int16)
     assert target_closeness(years, years.double()).tolist() == [[0, -2], [-2, 0]]
+    assert target_closeness(years, years.float()).dtype == torch.float64
+    assert target_closeness(years.half(), years).dtype == torch.float64
     moments = torch.tensor([1_700_000_000, 1_700_000_001])
     assert target_closeness(moments, moments).tolist() == [[0, -1], [-1, 0]]
     assert target_closeness(years.half(), years.bfloat16()).dtype == torch.float32
@@ -203,6 +205,8 @@ def test_what_measures_refuse() -> None:
         graph_closeness(torch.zeros(1, 2).long(), 2, nodes, nodes, 1)
     with pytest.raises(ValueError, match=r"key_nodes.*\[0, 2\)"):
         graph_closeness(torch.zeros(2, 1).long(), 2, nodes, nodes + 1, 1)
+    with pytest.raises(ValueError, match=r"query_nodes.*\[0, 2\)"):
+        graph_closeness(torch.zeros(2, 1).long(), 2, nodes - 1, nodes, 1)
     with pytest.raises(ValueError, match="targets.*sides"):
         target_closeness(torch.zeros(3, 2), torch.zeros(3))
     with pytest.raises(ValueError, match="indicators"):

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rince.core.checks import RinceError
+from rince.ranks.readers import class_folders
 from rince.ranks.taxonomy import Taxonomy
 
 pd = pytest.importorskip("pandas")
@@ -370,6 +371,7 @@ BAD_PATHS: list[tuple[Any, str]] = [
     ([("a", "")], "class 0: names must be strings that are not empty, got ''"),
     ([("a", "x"), (" ", "y")], "class 1: names .* not empty, got ' '"),
     ([("a", 3)], "names must be strings.*got 3"),
+    ([("a", ["b"])], r"names must be strings.*got \['b'\]"),
     ([("a", "x"), ("a", "y"), ("a", "x")], r"'a/x' is given twice \(class 0 and class 2\)"),
     ([("a", "caf\u00e9"), ("a", "cafe\u0301")], r"twice \(class 0 and class 1\): .*accent"),
     ([("a", "x"), ("a", " x")], r"'a/ x' is given twice"),
@@ -378,6 +380,7 @@ BAD_PATHS: list[tuple[Any, str]] = [
     ([("a", "x"), ("a", "x\u200b")], "'x' and 'x.u200b' look like one name"),
     ([("a", "x y"), ("a", "x  y")], "'x y' and 'x  y' look like one name"),
     ([("a", "b/c"), ("a/b", "c")], "both classes are written 'a/b/c'"),
+    ([("a/b", "c/d/e"), ("a/b/c", "d/e")], "both classes are written 'a/b/c/d/e'"),
     ([("a", "b"), ("a", "b", "x")], "class 0: 'a/b' is both a class and a group"),
     ([("a", "b", "x"), ("a",)], "class 1: 'a' is both a class and a group"),
 ]
@@ -394,6 +397,20 @@ def test_deepest_allowed_path_fits_int8() -> None:
     tree = Taxonomy([(*spine, "x"), ("g0", "y")])
     assert tree.num_ranks == 127
     assert tree.table.tolist() == [[1, 127], [127, 1]]
+
+
+def test_folders_and_labels_may_be_as_deep(tmp_path: Path) -> None:
+    deepest = ("g",) * 127
+    write_folders(tmp_path, [deepest])
+    assert Taxonomy.from_folders(tmp_path).paths == (deepest,)
+    labels = torch.zeros(1, 127, dtype=torch.int64)
+    assert Taxonomy.from_labels(labels, finest_first=True).paths == (("0",) * 127,)
+    (tmp_path.joinpath(*deepest) / "image0.jpg").unlink()
+    (tmp_path.joinpath(*deepest) / "g").mkdir()
+    with pytest.raises(RinceError, match="127"):
+        Taxonomy.from_folders(tmp_path)
+    with pytest.raises(ValueError, match=r"127.*\(1, 128\)"):
+        Taxonomy.from_labels(torch.zeros(1, 128, dtype=torch.int64), finest_first=True)
 
 
 @pytest.mark.parametrize(
@@ -509,6 +526,10 @@ def test_names_under_several_parents(tmp_path: Path) -> None:
     deep = Taxonomy([("a", "x", "y"), ("b", "x", "y"), ("b", "z", "y")])
     assert deep.classes == ("a/x/y", "b/x/y", "z/y")
     assert deep.group_names(2) == ("a/x", "b/x", "z")
+    # What one class is called in full may be another's own name, with other / or without.
+    assert Taxonomy([("x", "a/b"), ("a", "b"), ("c", "b")]).classes == ("x/a/b", "a/b", "c/b")
+    found = Taxonomy([("x/y", "a/b/c/d"), ("a/b", "c/d"), ("e/f", "c/d")]).classes
+    assert found == ("x/y/a/b/c/d", "a/b/c/d", "e/f/c/d")
 
 
 def test_junk_of_systems_is_no_class(tmp_path: Path) -> None:
@@ -675,6 +696,14 @@ def test_bad_folders(tmp_path: Path, spoil: Callable[[Path], None], message: str
     spoil(tmp_path)
     with pytest.raises(RinceError, match=message):
         Taxonomy.from_folders(tmp_path)
+
+
+def test_empty_folders_are_counted_where_they_may_be(tmp_path: Path) -> None:
+    write_folders(tmp_path, [("tool", "saw")])
+    (tmp_path / "tool" / "axe").mkdir()
+    empty: list[Path] = []
+    assert list(class_folders(tmp_path, (), empty)) == [("tool", "saw")]
+    assert empty == [tmp_path / "tool" / "axe"]
 
 
 def test_bad_root_folders(tmp_path: Path) -> None:

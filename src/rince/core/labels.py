@@ -55,7 +55,7 @@ def require_no_unknown(labels: Tensor, name: str = "labels") -> None:
         ValueError: with the first row that holds one.
     """
     if labels.numel() and int(labels.min()) < 0:
-        row = int((labels < 0).flatten(1).any(dim=1).nonzero()[0])
+        row = int((labels < 0).nonzero()[0, 0])
         raise ValueError(
             f"{name}: row {row} holds {int(labels[row].min())}, and a negative id says that a "
             f"label is not known: leave such items out, or give them ids of at least 0"

@@ -70,7 +70,7 @@ class BalancedPlan(BatchPlan):
         world_size: int = 1,
     ) -> None:
         labels = integers(labels).cpu()
-        require_no_unknown(labels[:, None])
+        require_no_unknown(labels)
         super().__init__(len(labels), batch_size, seed, process_index, world_size)
         for name, value in (
             ("images_per_class", images_per_class),

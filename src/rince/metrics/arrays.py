@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince.core.checks import require, warn
-from rince.core.labels import integers
+from rince.core.labels import integers, require_no_unknown
 from rince.core.pair_ranks import PairRanks, as_pair_ranks
 
 Array: TypeAlias = Union[Tensor, "npt.NDArray[Any]"]
@@ -81,26 +81,20 @@ def checked_labels(labels: Any, size: int, name: str, num_classes: int | None = 
     """Labels as (size,) int64, of integers of any type.
 
     Raises:
-        ValueError: another shape, no integers, -1, or one outside [0, num_classes).
+        ValueError: another shape, no integers, a negative one, or one from num_classes on.
     """
     numbers = integers(labels, name)
     require(
         numbers.shape == (size,),
         f"{name} must be one for each of the {size} samples, got shape {tuple(numbers.shape)}",
     )
+    require_no_unknown(numbers, name)
     if num_classes is not None and size:
-        low, high = (int(x) for x in torch.aminmax(numbers))
+        high = int(numbers.max())
         require(
-            low >= 0 and high < num_classes,
-            f"{name} must lie in [0, {num_classes}), the number of classes, but hold "
-            f"{low if low < 0 else high}",
+            high < num_classes,
+            f"{name} must lie in [0, {num_classes}), the number of classes, but hold {high}",
         )
-    unknown = int((numbers == -1).sum())
-    require(
-        unknown == 0,
-        f"{unknown} of {size} {name} are -1, which would be a class of its own: leave out items "
-        f"whose class is not known, and number classes from 0 on",
-    )
     return numbers
 
 

@@ -62,7 +62,7 @@ class ClassGaussians:
 
         Args:
             features: (N, D) float; normalised here.
-            labels: (N,) integers. Classes without samples are left out.
+            labels: (N,) integers from 0 on. Classes without samples are left out.
             shrinkage: weight of the pooled covariance, 0 to 1; None takes D / (D + n).
 
         Returns:

@@ -62,12 +62,9 @@ def knn_accuracy(
         temperature is None or temperature > 0,
         f"temperature must be above 0, or None for equal votes, got {temperature}",
     )
-    query_labels = checked_labels(query_labels, len(query_features), "query labels")
-    gallery_labels = checked_labels(gallery_labels, num_items, "gallery labels")
+    query_labels = checked_labels(query_labels, len(query_features), "query labels", num_classes)
+    gallery_labels = checked_labels(gallery_labels, num_items, "gallery labels", num_classes)
     device = query_features.device
-    most = num_classes or 1 + max(int(labels.max()) for labels in (query_labels, gallery_labels))
-    checked_labels(query_labels, len(query_features), "query labels", most)
-    checked_labels(gallery_labels, num_items, "gallery labels", most)
     # A column of votes for each class that occurs, whatever its number is.
     both = torch.cat([query_labels.cpu(), gallery_labels.cpu()])
     classes, both = torch.unique(both, return_inverse=True)

@@ -60,7 +60,7 @@ def retrieval(
 
     Args:
         query_features: (Q, D) float. gallery_features: (G, D) float.
-        query_labels: (Q,) integers. gallery_labels: (G,) integers.
+        query_labels: (Q,) integers from 0 on. gallery_labels: (G,) likewise.
         ks: how many nearest items to look at, each at least 1; above G all items count.
         exclude_self: the first Q gallery items are the queries themselves; a query then does
             not find itself.
@@ -99,7 +99,7 @@ def retrieval_by_level(
 
     Args:
         query_features: (Q, D) float. gallery_features: (G, D) float.
-        labels: name -> (query labels (Q,), gallery labels (G,)), integers.
+        labels: name -> (query labels (Q,), gallery labels (G,)), integers from 0 on.
         ks, exclude_self, chunk_size: as in :func:`retrieval`.
 
     Returns:
