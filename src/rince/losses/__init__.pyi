@@ -1,3 +1,4 @@
+from .both_ways import both_ways as both_ways
 from .contrastive import info_nce as info_nce
 from .contrastive import supcon_in as supcon_in
 from .contrastive import supcon_out as supcon_out

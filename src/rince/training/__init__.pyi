@@ -13,6 +13,8 @@ from .config import TrainConfig as TrainConfig
 from .config import VectorOptions as VectorOptions
 from .config import VideoOptions as VideoOptions
 from .evaluation import evaluate_run as evaluate_run
+from .images_and_texts import ImagesAndTexts as ImagesAndTexts
+from .images_and_texts import read_images_and_captions as read_images_and_captions
 from .objectives import OBJECTIVES as OBJECTIVES
 from .objectives import Objective as Objective
 from .options import TuneOptions as TuneOptions
@@ -22,6 +24,8 @@ from .seeds import train_seeds as train_seeds
 from .step import Loss as Loss
 from .step import Pairs as Pairs
 from .step import Step as Step
+from .towers import Towers as Towers
+from .towers import train_towers as train_towers
 from .tuning import Trial as Trial
 from .tuning import Tuned as Tuned
 from .tuning import tune as tune

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError
 from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from rince.data.kind import DataOptions, Kind, TrainedNetwork, later
+from rince.data.kind import DataOptions, Kind, TrainedNetwork, column_of_texts, later
 from rince.data.table import is_table, path_column
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def encoder(network: TrainedNetwork, options: DataOptions) -> Encoder:
     if bounds:
         model.max_seq_length = min(bounds)
     width = None if head is None else network.embedding_dim
-    return SentenceModel(model, network.name, text.column, network.class_paths, width)
+    return SentenceModel(model, network.name, column_of_texts(options), network.class_paths, width)
 
 
 def usage(encoder: Any) -> str:

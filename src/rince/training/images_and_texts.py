@@ -1,0 +1,270 @@
+"""Features of images beside features of texts: which text is of which image, and how near."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from rince.core.checks import RinceError, require
+from rince.core.labels import as_array, integers
+from rince.core.pair_ranks import PairRanks
+from rince.data.datasets import from_vectors
+from rince.data.items import Indices
+from rince.data.table import ItemTable, split_rows
+from rince.data.vector_files import read_labelled, read_vectors
+from rince.data.vectors import Vectors
+from rince.evaluation.levels import tree_levels
+from rince.ranks.level_ranks import LevelRanks
+from rince.ranks.readers import some_names
+from rince.ranks.score_ranks import ScoreRanks
+from rince.ranks.taxonomy import Taxonomy
+
+_OWN = 2.0  # the score of an image and its own text, above every cosine
+
+
+@dataclass(frozen=True, eq=False)
+class ImagesAndTexts:
+    """Images and texts as vectors of two networks, in one class tree.
+
+    Either each text is a caption of one image (:meth:`captioned` makes that), or it describes a
+    class: any text of a class is then as good for any image of it.
+
+    Args:
+        images: N, of any width. texts: M, of any other; in the class tree of the images.
+        caption_of: (M,) integers: the position of the image that each text is a caption of; None:
+            texts describe classes.
+
+    Raises:
+        ValueError: two class trees, a position of no image, or a caption of another class than
+            its image.
+
+    Example:
+        >>> from rince.data import from_vectors
+        >>> images = from_vectors(torch.eye(3), [("pet", "cat"), ("pet", "dog"), ("boat", "boat")])
+        >>> data = ImagesAndTexts.captioned(images, torch.eye(4, 5), of=[2, 0, 0, 1])
+        >>> data.ranks().tile(slice(None), slice(None)).tolist()  # 1: own, 2: of class, 3: of pets
+        [[0, 1, 1, 3], [0, 3, 3, 1], [1, 0, 0, 0]]
+        >>> list(data.levels), list(data.levels["image"])
+        (['image', 'fine', 'coarse'], [tensor([0, 1, 2]), tensor([2, 0, 0, 1])])
+    """
+
+    images: Vectors
+    texts: Vectors
+    caption_of: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        trees = [side.taxonomy.paths for side in (self.images, self.texts)]
+        require(
+            trees[0] == trees[1],
+            f"images and texts must be in one class tree, but these have "
+            f"{len(trees[0])} and {len(trees[1])} classes"
+            + (", others" if len(trees[0]) == len(trees[1]) else "")
+            + ": give both the same taxonomy",
+        )
+        if self.caption_of is None:
+            return
+        of = _positions(self.caption_of, len(self.texts), len(self.images))
+        other = (self.images.labels[of] != self.texts.labels).nonzero()[:, 0]
+        require(
+            len(other) == 0,
+            f"{len(other)} captions are of another class than their image, the first is caption "
+            f"{int(other[0]) if len(other) else 0} (from 0)",
+        )
+        object.__setattr__(self, "caption_of", of)
+
+    @classmethod
+    def captioned(cls, images: Vectors, captions: Any, of: Any = None) -> ImagesAndTexts:
+        """Captions of images, one or several an image.
+
+        Args:
+            images: with their class tree (:func:`~rince.data.from_vectors`; labels of one word
+                alone are no level).
+            captions: (M, D) numbers, a tensor or an array.
+            of: M names of images, which then have names; or M integers, positions of images. None:
+                caption i is of image i.
+
+        Raises:
+            ValueError: not one name for each caption, names or positions of no image, or as
+                :func:`~rince.data.from_vectors`.
+        """
+        count = len(captions)
+        if of is None:
+            require(
+                count == len(images),
+                f"without names caption i is of image i, but there are {count} captions and "
+                f"{len(images)} images: say which image each is of",
+            )
+            of = torch.arange(count)
+        elif as_array(of, "of").dtype.kind in "OU":
+            of = _found(list(map(str, as_array(of))), images.names)
+        of = _positions(of, count, len(images))
+        texts = from_vectors(
+            captions,
+            images.labels[of],
+            taxonomy=images.taxonomy,
+            dropout=images.dropout,
+            name="captions",
+        )
+        return cls(images, texts, of)
+
+    @cached_property
+    def levels(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Name -> (N,) and (M,) int64 groups of images and texts, finest first: rank 1 is a text
+        of the same group at the first level, rank 2 at the second, and so on.
+
+        "image" of captions, then those of :func:`~rince.evaluation.tree_levels` ("fine" is the
+        class, "coarse" the top level), without a level at which all is one group. It is what
+        :func:`rince.metrics.retrieval_by_level` takes, too, for vectors that are in one space.
+        """
+        tree = self.images.taxonomy
+        levels = {}
+        if self.caption_of is not None:
+            levels["image"] = (torch.arange(len(self.images)), self.caption_of)
+        for name, groups in tree_levels(tree).items():
+            if bool((groups != groups[0]).any()):
+                levels[name] = (groups[self.images.labels], groups[self.texts.labels])
+        require(bool(levels), "all images and texts are of one class: there is nothing to compare")
+        return levels
+
+    def ranks(self, images: Tensor | None = None, texts: Tensor | None = None) -> LevelRanks:
+        """How near texts are to images: the first level at which a pair is of one group.
+
+        Args:
+            images, texts: positions, (Q,) and (K,) int64; None: all.
+        """
+        sides = [torch.stack(side, dim=1) for side in zip(*self.levels.values(), strict=True)]
+        chosen = [x if i is None else x[i] for x, i in zip(sides, (images, texts), strict=True)]
+        return LevelRanks(*chosen, finest_first=True)
+
+    def ranks_by_texts(self, thresholds: Sequence[float]) -> Callable[[Tensor, Tensor], PairRanks]:
+        """Ranks from how similar the texts are to each other, in place of the class tree.
+
+        Rank 1 is a text of the image's own (of its finest level), rank 2 one whose cosine with the
+        image's own text in the batch is at least the first threshold, rank 3 the second, and so on.
+
+        Args:
+            thresholds: falling, cosines of the vectors of the texts as they were given.
+
+        Returns:
+            A function of (B,) positions of images and (B,) positions of texts, one of each image's
+            own, as :func:`rince.training.train_towers` takes it.
+
+        Raises:
+            ValueError: thresholds that do not fall, or lie outside [-1, 1].
+        """
+        require(
+            all(-1 <= t <= 1 for t in thresholds),
+            f"thresholds of cosines must lie in [-1, 1], got {list(thresholds)}",
+        )
+        source = ScoreRanks([_OWN, *thresholds])
+        unit = functional.normalize(self.texts.vectors, dim=1)
+
+        def ranks(images: Tensor, texts: Tensor) -> PairRanks:
+            own_images, own_texts = next(iter(self.levels.values()))
+            cosine = unit[texts] @ unit[texts].T
+            own = own_images[images][:, None] == own_texts[texts]
+            return source.ranks(cosine.masked_fill(own, _OWN))
+
+        return ranks
+
+    def subset(self, images: Indices) -> ImagesAndTexts:
+        """The images at these positions with their captions; of classes all texts stay."""
+        kept = torch.as_tensor(images, dtype=torch.int64)
+        if self.caption_of is None:
+            return replace(self, images=self.images.subset(kept))
+        place = torch.full((len(self.images),), -1)
+        place[kept] = torch.arange(len(kept))
+        captions = (place[self.caption_of] >= 0).nonzero()[:, 0]
+        of = place[self.caption_of[captions]]
+        return ImagesAndTexts(self.images.subset(kept), self.texts.subset(captions), of)
+
+
+def read_images_and_captions(
+    images: str | Path,
+    captions: str | Path,
+    labels: str | Path | None = None,
+    levels: Sequence[str] | None = None,
+    *,
+    dropout: float = 0.3,
+) -> tuple[ImagesAndTexts, ImagesAndTexts]:
+    """Training and test images of one file of vectors with their captions of another.
+
+    The images are read as ``rince train IMAGES --labels LABELS`` does, and split as a column
+    ``split`` says, or else by their names (their numbers, if they have none). Captions go with
+    their images.
+
+    Args:
+        images: .npz, .npy or .parquet, see docs/embeddings.md.
+        captions: another. Its names (``paths``, or the column ``path``) are those of the images,
+            one for each caption; without names caption i is of image i.
+        labels: table of the images' labels; None: inside the file, or beside it.
+        levels: columns of the labels, from coarse to fine; None: all that may be.
+        dropout: share of the numbers of a vector that are set to 0 in training, in [0, 1).
+
+    Raises:
+        RinceError: a file that is missing or damaged, a table that does not fit, or captions of
+            no image.
+    """
+    images, captions = Path(images).expanduser(), Path(captions).expanduser()
+    labelled = read_labelled(images, labels, levels, option="levels")
+    vectors, of = read_vectors(captions)
+    if of is None and len(vectors) != len(labelled.vectors):
+        raise RinceError(
+            f"{captions} has no names, so that its {len(vectors)} captions must be in the order of "
+            f"the {len(labelled.vectors)} images of {images}: store the name of its image with "
+            f"each (an array or a column of names, 'paths')"
+        )
+    if of is not None and not labelled.names:
+        raise RinceError(f"{captions} names the images of its captions, but {images} has no names")
+    if of is None:
+        of = list(labelled.names or map(str, range(len(vectors))))
+        labelled = replace(labelled, names=tuple(of))
+    try:
+        positions = _found(of, labelled.names)
+    except ValueError as error:
+        raise RinceError(f"{captions}: {error}") from None
+    named = [labelled.names[i] for i in positions.tolist()]
+    make: Callable[[ItemTable, Taxonomy | None], Vectors] = partial(labelled.items, dropout=dropout)
+    sides = []
+    for part in split_rows(labelled.table, make):
+        names = set(part.names)
+        chosen = [i for i, name in enumerate(named) if name in names]
+        own = [named[i] for i in chosen]
+        sides.append(ImagesAndTexts.captioned(part, vectors[chosen], own))
+    return sides[0], sides[1]
+
+
+def _found(of: Sequence[str], names: Sequence[str]) -> Tensor:
+    """The position of each name."""
+    require(len(names) > 0, "captions go by names, but the images have none: give positions")
+    place = {name: i for i, name in enumerate(names)}
+    require(len(place) == len(names), "two images have one name, so captions cannot go by names")
+    unknown = [name for name in dict.fromkeys(of) if name not in place]
+    require(
+        not unknown,
+        f"captions name {len(unknown)} images that are not there: {some_names(unknown)}; "
+        f"images are called such as {some_names(names[:3])}",
+    )
+    return torch.tensor([place[name] for name in of], dtype=torch.int64)
+
+
+def _positions(of: Any, count: int, num_images: int) -> Tensor:
+    positions = integers(of, "positions of the captions' images").cpu()
+    require(
+        positions.shape == (count,),
+        f"each of {count} captions needs its image, got {tuple(positions.shape)} positions",
+    )
+    outside = (positions < 0) | (positions >= num_images)
+    require(
+        not bool(outside.any()),
+        f"captions must be of images 0 to {num_images - 1}, but one is of "
+        f"{int(positions[outside][0]) if bool(outside.any()) else 0}",
+    )
+    return positions
