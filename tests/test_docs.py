@@ -5,7 +5,7 @@
 through the real parsers, which refuse unknown options, and do no work. ``yaml`` is a training
 configuration. A block with a title is a file of that name. ``text``, ``csv``, ``bibtex`` and
 ``diff`` are only to read. ``<!-- not run: WHY -->`` before a block takes it out; such blocks are
-counted here. Python of ``docs/recipes/`` runs in ``tests/test_recipes.py``, and so do its commands.
+counted here. Python and commands of ``docs/recipes/`` run in ``tests/test_docs_recipes.py``.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def test_blocks(page: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) ->
         if block.why or block.language in TO_READ:
             continue
         if block.language == "python":
-            if page.parent.name != "recipes":  # on real data: tests/test_recipes.py
+            if page.parent.name != "recipes":  # on real data: tests/test_docs_recipes.py
                 run_python(block, place, namespace)
         elif block.language == "pycon":
             run_session(block, place, namespace)

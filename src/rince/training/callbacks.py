@@ -98,27 +98,10 @@ class EpochLine(pl.Callback):
             count = self._steps * config.batch_size * trainer.world_size
             speed = count / (self._ended - self._started)
         means = self.history.take_means()
-        if trainer.current_epoch == 0:
-            _warn_of_empty_ranks(means)
         logger.info(
             epoch_line(
                 trainer.current_epoch + 1, int(trainer.max_epochs or 0), means, speed, self.noun
             )
-        )
-
-
-def _warn_of_empty_ranks(means: Mapping[str, float]) -> None:
-    """Name the ranks whose term of the loss was never there."""
-    rank, empty = 1, []
-    while (positives := means.get(f"train/positives_rank_{rank}")) is not None:
-        if positives == 0 and f"train/loss_rank_{rank}" in means:
-            empty.append(str(rank))
-        rank += 1
-    if empty:
-        warn(
-            f"no batch of the first epoch held a pair of rank {', '.join(empty)}, so nothing was "
-            f"learned of it: `rince ranks DATA` shows why. Are the label columns from coarse to "
-            f"fine? Or take larger batches, or batches.images_per_class"
         )
 
 

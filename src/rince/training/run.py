@@ -56,7 +56,7 @@ from rince.training.history import HISTORY_FILE
 from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
-from rince.training.ranks import rank_source, resumed_ranks
+from rince.training.ranks import empty_ranks, rank_source, resumed_ranks
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
 from rince.training.splits import with_data, with_recorded_data
 from rince.training.step import RankSource, superclass_level
@@ -128,16 +128,29 @@ def train(
     )
     ranks = rank_source(config, splits.train)
     module = _build_module(config, splits, ranks, backbone, own, pretrained=config.model.pretrained)
-    if isinstance(ranks, ItemTimes) and module.objective.by_time == "ranks":
-        for empty in ranks.rule.empty_ranks(ranks.items):
-            warn(
-                f"no two training {splits.spec.noun} have {empty}, so its part of the loss is "
-                f"always left out: give other ranks.near, or more clips a video (videos.hop)"
-            )
+    if "ranks" in module.objective.reads:
+        _warn_of_empty_ranks(ranks, splits.train)
     if config.model.start_from is not None:
         _start_from(module, Path(config.model.start_from))
     _fit(trainer, config, folder, splits, module)
     return folder
+
+
+def _warn_of_empty_ranks(ranks: RankSource, items: Items) -> None:
+    """Name the ranks whose part of the loss is never there."""
+    empty: list[str] = []
+    advice = ""
+    if isinstance(ranks, ItemTimes):
+        empty = ranks.rule.empty_ranks(ranks.items)
+        advice = "give other ranks.near, or more clips a video (videos.hop)"
+    elif isinstance(ranks, Taxonomy):
+        empty = [f"rank {rank}" for rank in empty_ranks(ranks, items.labels)]
+        advice = "are the label columns from coarse to fine? `rince ranks` shows the tree"
+    for rank in empty:
+        warn(
+            f"no two training {items.noun} have {rank}, so its part of the loss is always left "
+            f"out: {advice}"
+        )
 
 
 def prepared(
