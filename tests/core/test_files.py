@@ -8,7 +8,7 @@ import pytest
 
 from rince import RinceError
 from rince.core.digests import content_digest, digest, short_digest
-from rince.core.files import cache_folder, files_below, replacing
+from rince.core.files import cache_folder, files_below, replacing, written
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -72,3 +72,18 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert cache_folder("clips") == tmp_path / "rince" / "clips"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     assert cache_folder() == Path.home() / ".cache" / "rince"
+
+
+def test_what_a_user_named_is_written_in_a_new_folder_or_refused_by_its_name(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "new" / "table.csv"
+    with written(file, "table") as part:
+        part.write_text("a")
+    assert file.read_text() == "a"
+    for wrong in (tmp_path, file / "below.csv"):
+        refused = pytest.raises(RinceError, match=f"cannot write the table to {wrong} ")
+        with refused, written(wrong, "table") as part:
+            part.write_text("b")
+    assert file.read_text() == "a"
+    assert [x.name for x in tmp_path.iterdir()] == ["new"]

@@ -66,6 +66,8 @@ def test_names_of_runs_that_are_none(runs: Path) -> None:
         rince.results(runs / "x-*")
     with pytest.raises(rince.RinceError, match="nowhere"):
         rince.results([runs / "r-0", runs / "nowhere"])
+    (runs / "r-0").rename(runs / "r[0]")  # a pattern, but that it is there
+    assert list(rince.results(runs / "r[0]")["seed"]) == [0]
 
 
 def test_csv_beside_the_page(
@@ -83,8 +85,8 @@ def test_csv_beside_the_page(
 
 
 def test_a_csv_that_cannot_be_written(make_run: Any, tmp_path: Path) -> None:
-    with pytest.raises(rince.RinceError, match="nowhere"):
-        write_results([make_run()], tmp_path / "nowhere" / "out.csv")
+    with pytest.raises(rince.RinceError, match="cannot write the results to"):
+        write_results([make_run()], tmp_path)
 
 
 def test_methods_that_look_alike_say_what_differs(make_run: Any) -> None:

@@ -130,3 +130,14 @@ def test_every_seed_is_looked_at_before_the_first_is_trained(
     monkeypatch.setattr(seeds, "prepared", lambda *_: pytest.fail("it began"))
     with pytest.raises(ValueError, match="seed .*-1"):
         train_seeds(TrainConfig("photos", output=str(tmp_path)), [0, -1])
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(
+    image_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt("stopped at step 3 of 8")
+
+    monkeypatch.setattr(seeds, "train", stopped)
+    with pytest.raises(KeyboardInterrupt, match="step 3 of 8.* the same command"):
+        train_seeds(tiny(image_tree, tmp_path), [0, 1])

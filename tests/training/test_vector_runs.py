@@ -192,3 +192,13 @@ def test_networks_of_other_kinds_are_refused(features: Path) -> None:
         train(config(features, model=ModelOptions(backbone="small-resnet")))
     with pytest.raises(ValueError, match="fails on colour images"):
         build_backbone("mlp", InputSpec.images())
+
+
+def test_a_rank_that_no_batch_holds_is_said_where_the_caller_is(tmp_path: Path) -> None:
+    features, labels = made()
+    items = from_vectors(features, [(fine, coarse) for coarse, fine in labels])  # the wrong order
+    config = TrainConfig("x", output=str(tmp_path), **QUICK)
+    config.epochs = 1
+    with pytest.warns(rince.RinceWarning, match="first epoch held a pair of rank 2") as said:
+        train(config, splits=Splits(items, items))
+    assert [x.filename for x in said if "rank 2" in str(x.message)] == [__file__]

@@ -39,7 +39,7 @@ def require(condition: bool, message: str) -> None:
 def warn(message: str) -> None:
     """Issue a :class:`RinceWarning` that points at the caller's code.
 
-    That is the innermost line outside rince and what calls it back (``nn.Module.__call__``, a hook).
+    That is the innermost line outside rince, torch and Lightning, which call back what they hold.
     """
     level, frame, inside = 1, sys._getframe(), ("rince.", "torch.", "lightning.")
     while frame.f_back and frame.f_globals.get("__name__", "").startswith(inside):

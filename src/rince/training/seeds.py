@@ -47,14 +47,18 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
         if config.images.per_class is not None or config.images.test_per_class is not None:
             splits = None  # the seed chooses the items
         asked, splits, _ = prepared(one, folder, splits)
-        if (folder / CHECKPOINT_FILE).exists():
-            _check_same(folder, asked)
-            if not read_about(folder):
-                resume(folder, progress=config.progress, splits=splits)
-            elif is_first_process():
-                print(f"{folder} is finished already, and left as it is")
-        else:
-            train(one, splits=splits)
+        try:
+            if (folder / CHECKPOINT_FILE).exists():
+                _check_same(folder, asked)
+                if not read_about(folder):
+                    resume(folder, progress=config.progress, splits=splits)
+                elif is_first_process():
+                    print(f"{folder} is finished already, and left as it is")
+            else:
+                train(one, splits=splits)
+        except KeyboardInterrupt as stop:
+            text = f"{stop}. Or the same command, which trains all seeds that are left"
+            raise KeyboardInterrupt(text) from None
         folders.append(folder)
     return folders
 
