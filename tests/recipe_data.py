@@ -108,16 +108,16 @@ def search_log(folder: Path) -> None:
     _write(folder / "log.csv", rows)
 
 
-def videos(folder: Path, frames: int = 40) -> None:
+def videos(folder: Path, frames: int = 32) -> None:
     """videos/*.mp4: a camera that moves over parts of scikit-learn's two photographs."""
     import av
     from sklearn.datasets import load_sample_images
 
     (folder / "videos").mkdir()
     for number, photo in enumerate(load_sample_images().images):
-        for row in (0, 130, 260):
+        for row in (0, 130, 260):  # of 427
             with av.open(str(folder / "videos" / f"pan{number}{row:03}.mp4"), "w") as file:
-                stream = file.add_stream("mpeg4", rate=2)  # 20 s
+                stream = file.add_stream("mpeg4", rate=2)  # 16 s
                 stream.width = stream.height = 160
                 stream.pix_fmt = "yuv420p"
                 for frame in range(frames):
