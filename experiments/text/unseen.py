@@ -24,6 +24,7 @@ METHODS = {
     "supcon-coarse": "supcon-coarse",
     "supcon-two-heads": "supcon-two-heads",
     "cross-entropy": "cross-entropy",
+    "untrained": None,  # the stored features as they are
 }
 TOKENS, LAYERS = 64, 2
 
@@ -44,6 +45,8 @@ def main():
         for seed in arguments.seeds
         for method in arguments.methods
     ]
+    if not arguments.stored:
+        settings = [setting for setting in settings if METHODS[setting["method"]]]
     frame = posts(arguments.data).reset_index(drop=True)
     frame["post"] = frame.index.astype(str)  # numbers of posts occur twice
     if arguments.stored:
@@ -98,6 +101,12 @@ def run(setting, arguments, outliers):
         given, others = {"splits": splits}, {}
     else:
         splits, unseen, given, others = texts(setting, arguments, outliers)
+    items = {"train": splits.train, "seen": splits.test, "unseen": unseen}
+    if METHODS[setting["method"]] is None:
+        from torch import nn
+
+        spaces = {"features": nn.Identity()}
+        return {"metrics": in_spaces(spaces, items, others, arguments.device), "train_seconds": 0.0}
     spaces, _, result = trained(
         setting,
         arguments,
@@ -109,7 +118,6 @@ def run(setting, arguments, outliers):
         optim={"optimizer": "adamw", "lr": setting["lr"]},
         **given,
     )
-    items = {"train": splits.train, "seen": splits.test, "unseen": unseen}
     return {"metrics": in_spaces(spaces, items, others, arguments.device), **result}
 
 
