@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -219,9 +220,13 @@ def paths_from_labels(labels: Any, finest_first: bool) -> list[Names]:
 
 def label_names(labels: NDArray[Any]) -> list[Names]:
     """(N, L) labels as names, numbers as they are in tables."""
-    rows = [tuple(composed(as_cell(label)) for label in row) for row in labels.tolist()]
+    given = labels.tolist()
+    rows = [tuple(composed(as_cell(label)) for label in row) for row in given]
     for i, row in enumerate(rows):
         require(all(row), f"row {i}: a label is missing: {row}")
+    if labels.dtype.kind == "O":
+        numbers = [[x if isinstance(x, Real) else 0 for x in row] for row in given]
+        require_no_unknown(torch.tensor(numbers, dtype=torch.float64))
     return rows
 
 
