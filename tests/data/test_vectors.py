@@ -268,6 +268,8 @@ def test_a_negative_number_that_is_no_label_is_none_of_our_business(tmp_path: Pa
 
 
 def test_labels_in_memory_that_are_not_known_or_ragged_are_named_by_row() -> None:
+    known = np.array([0, 1] * (COUNT // 2), dtype=object)
+    assert from_vectors(FEATURES, known).taxonomy.classes == ("0", "1")
     for unknown in (
         [0, -100, *[1] * (COUNT - 2)],
         np.array(["a", np.int64(-1), *"b" * (COUNT - 2)], dtype=object),

@@ -222,11 +222,13 @@ def label_names(labels: NDArray[Any]) -> list[Names]:
     """(N, L) labels as names, numbers as they are in tables."""
     given = labels.tolist()
     rows = [tuple(composed(as_cell(label)) for label in row) for row in given]
-    for i, row in enumerate(rows):
+    for i, (row, own) in enumerate(zip(rows, given, strict=True)):
         require(all(row), f"row {i}: a label is missing: {row}")
-    if labels.dtype.kind == "O":
-        numbers = [[x if isinstance(x, Real) else 0 for x in row] for row in given]
-        require_no_unknown(torch.tensor(numbers, dtype=torch.float64))
+        require(
+            not any(isinstance(x, Real) and x < 0 for x in own),
+            f"row {i} holds {', '.join(row)}, and a negative number says that a label is not "
+            f"known: leave such items out",
+        )
     return rows
 
 
