@@ -272,10 +272,10 @@ def test_a_list_as_people_type_it(given: str) -> None:
 
 
 def test_a_list_of_words_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["x/", "--logger", "wandb", "mlflow", "--loss.temperatures", "0.1", "0.3", "--seed=1"]
+    given = ["x/", "--logger", "wandb", "mlflow", "--loss.temperatures", "0.1", "0.3", "--epochs=1"]
     config, seeds = parse_with_seeds([*given, "--seeds", "0", "7"])
     assert (config.logger, config.loss.temperatures) == (("wandb", "mlflow"), (0.1, 0.3))
-    assert (config.seed, seeds) == (1, (0, 7))
+    assert (config.epochs, seeds) == (1, (0, 7))
     assert parse_with_seeds(["x/", "--logger=wandb"])[1] is None
     with pytest.raises(SystemExit):
         parse(["x/", "--epochs", "3", "4"])

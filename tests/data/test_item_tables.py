@@ -486,7 +486,7 @@ def test_clips(tmp_path: Path) -> None:
             load_splits(str(table), options)
 
 
-@pytest.mark.filterwarnings("ignore:.*no two rows")
+@pytest.mark.filterwarnings("ignore:.*no two rows", "ignore:.*table.empty")
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_any_names_in_any_table(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
