@@ -260,6 +260,17 @@ def test_who_is_first_by_the_variables_of_launchers(
     assert is_first_process() == first
 
 
+def test_who_is_first_once_processes_know_of_each_other(
+    launched: Callable[[dict[str, str]], None], tmp_path: Path
+) -> None:
+    launched({"RANK": "1"})  # of a launcher that started something else
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        assert is_first_process()
+    finally:
+        dist.destroy_process_group()
+
+
 @pytest.mark.parametrize(
     ("variables", "processes"),
     [

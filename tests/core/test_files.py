@@ -1,14 +1,25 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 
 from rince import RinceError
+from rince.core import files
 from rince.core.digests import content_digest, digest, short_digest
-from rince.core.files import cache_folder, files_below, replacing, written
+from rince.core.files import (
+    by_suffix,
+    cache_folder,
+    chosen_below,
+    files_below,
+    replacing,
+    require_folder_of,
+    written,
+)
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -54,6 +65,68 @@ def test_files_below_a_folder(tmp_path: Path) -> None:
         list(files_below(tmp_path / "none", {".png"}))
 
 
+def test_a_link_to_itself_is_no_folder_and_no_error(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "a.png").touch()
+    assert list(files_below(tmp_path, {".png"})) == [tmp_path / "a.png"]
+
+
+def test_files_of_other_suffixes_are_named(tmp_path: Path) -> None:
+    for name in ("b.PNG", "sub/a.png", "sub/c.txt", "d.TXT", "e.csv", "Thumbs.db"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")  # no file
+    with pytest.warns(UserWarning, match=r"2 pictures; left out: 2 \.txt, 1 \.csv$"):
+        chosen = chosen_below(tmp_path, (".png",), "pictures")
+    assert chosen == [tmp_path / "b.PNG", tmp_path / "sub" / "a.png"]
+    assert chosen_below(tmp_path, (".jpg",), "pictures") == []  # nothing to say of the others
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_photos_of_phones_are_named_with_what_they_need(
+    read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_READS_HEIC", read)
+    names = [Path("a.HEIC"), Path("b.txt")]
+    assert by_suffix(names).startswith("1 .heic, 1 .txt")
+    assert ("rince[heic]" in by_suffix(names)) is not read
+    assert "rince[heic]" not in by_suffix(names[1:])
+
+
+@pytest.mark.parametrize("installed", [True, False, None])
+def test_whether_photos_of_phones_are_images(
+    installed: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(name: str, package: str | None = None) -> ModuleSpec | None:
+        if installed is None:  # a finder that refuses
+            raise ModuleNotFoundError(name)
+        return ModuleSpec(name, None) if installed else None
+
+    spec = importlib.util.spec_from_file_location("another", files.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    another = importlib.util.module_from_spec(spec)
+    monkeypatch.setattr(importlib.util, "find_spec", found)
+    spec.loader.exec_module(another)
+    assert (".heic" in another.IMAGE_SUFFIXES) is bool(installed)
+
+
+def test_a_folder_to_write_to(tmp_path: Path) -> None:
+    require_folder_of(tmp_path / "a.csv")
+    with pytest.raises(RinceError, match="none to write a.csv to"):
+        require_folder_of(tmp_path / "none" / "a.csv")
+
+
+def test_what_was_written_is_on_the_disk_before_it_replaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda file: kept.append(os.fstat(file).st_ino))
+    with replacing(tmp_path / "a.json") as part:
+        part.write_text("new")
+    assert kept == [(tmp_path / "a.json").stat().st_ino]
+
+
 def test_digests_are_those_of_all_releases() -> None:
     """Runs of earlier releases are recognised by these bytes."""
     parts = [("a", "b"), "\udcff", 3]
@@ -77,9 +150,10 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 def test_what_a_user_named_is_written_in_a_new_folder_or_refused_by_its_name(
     tmp_path: Path,
 ) -> None:
-    file = tmp_path / "new" / "table.csv"
-    with written(file, "table") as part:
-        part.write_text("a")
+    file = tmp_path / "new" / "folder" / "table.csv"
+    for text in ("old", "a"):
+        with written(file, "table") as part:
+            part.write_text(text)
     assert file.read_text() == "a"
     for wrong in (tmp_path, file / "below.csv"):
         refused = pytest.raises(RinceError, match=f"cannot write the table to {wrong} ")

@@ -154,7 +154,7 @@ def mean_over_processes(
     Raises:
         ValueError: the backend does not serve the device of ``total``.
     """
-    everywhere = torch.as_tensor(count, device=total.device).detach().to(torch.int64).clone()
+    everywhere = torch.as_tensor(count, device=total.device).to(torch.int64).clone()
     if world_size(group) > 1:
         _backend(total, group)
         dist.all_reduce(everywhere, group=group)

@@ -149,7 +149,7 @@ def replacing(target: Path) -> Iterator[Path]:
         os.replace(part, target)
     except BaseException:
         with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+            part.unlink()
         raise
 
 

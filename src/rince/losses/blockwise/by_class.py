@@ -114,7 +114,7 @@ class ByClass:
         self.spread = query.new_empty(len(key) * block)
         # (R, Q): log sums, less similar keys over positives; and means over each positive.
         self.sums = query.new_empty(2, num_ranks, len(query))
-        self.of_each = torch.zeros_like(self.scale if self.scale is not None else self.sums[0])
+        self.of_each = torch.empty_like(self.sums[0])
         self.tau_gradient = None
 
     def terms(self) -> tuple[Tensor, Tensor]:
@@ -141,8 +141,7 @@ class ByClass:
         mm(i.key, self.exponent[rows].T, i.precision, out=first)  # (K, B)
         if self.shift is not None:
             first -= self.shift
-        if num_ranks > 1:
-            torch.mul(first, self.ratios, out=exponentials[1:])
+        torch.mul(first, self.ratios, out=exponentials[1:])
         exponentials.exp2_()
         if self.ignore_self:
             exponentials[:, rows].diagonal(dim1=1, dim2=2).zero_()
