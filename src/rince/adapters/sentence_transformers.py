@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial, wraps
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -38,6 +39,7 @@ _collators: Any = import_extra(f"{_LIBRARY}.data_collator", "sentence-transforme
 _evaluators: Any = import_extra(f"{_LIBRARY}.evaluation", "sentence-transformers")
 
 Features = dict[str, Any]
+_EMBEDDING = itemgetter("sentence_embedding")  # of what a model gives
 
 
 class RankedLoss(nn.Module):
@@ -70,7 +72,7 @@ class RankedLoss(nn.Module):
 
     Raises:
         ValueError: temperatures that are not one per rank; columns and labels that do not fit; with
-            ``micro_batch`` a model in DistributedDataParallel, or features without a row a text.
+            ``micro_batch`` features without a row a text.
     """
 
     def __init__(
@@ -154,14 +156,8 @@ class RankedLoss(nn.Module):
 
     def _encode(self, columns: list[Features]) -> list[Tensor]:
         """One (count, D) a column."""
-        encoder = _Encoder(self.model)
         if not self.uses_gradient_cache:
-            return [encoder(features) for features in columns]
-        require(
-            not any(isinstance(m, nn.parallel.DistributedDataParallel) for m in encoder.modules()),
-            "RankedLoss(micro_batch=...) does not work under DistributedDataParallel, which would "
-            "reduce the gradients of every micro-batch: leave micro_batch out there",
-        )
+            return [_EMBEDDING(self.model(features)) for features in columns]
         rows = [self._micro_batches(features) for features in columns]
         parts = [
             partial(_rows, features, some)
@@ -169,7 +165,7 @@ class RankedLoss(nn.Module):
             for some in of_column
         ]
         inputs = [x for features in columns for x in features.values() if isinstance(x, Tensor)]
-        z = encode_parts(encoder, parts, made_from=inputs)
+        z = encode_parts(self.model, parts, made_from=inputs, pick=_EMBEDDING)
         places = [torch.cat(of_column).argsort().to(z.device) for of_column in rows]
         by_column = torch.split(z, [len(x) for x in places])
         return [x[order] for x, order in zip(by_column, places, strict=True)]
@@ -288,7 +284,7 @@ class GradedPairs(nn.Module):
         self.loss.model = model
 
     def forward(self, sentence_features: Iterable[Features], labels: Tensor) -> Tensor:
-        query, *documents = map(_Encoder(self.model), map(dict, sentence_features))
+        query, *documents = [_EMBEDDING(self.model(dict(features))) for features in sentence_features]
         row, place = _places_of(len(query), [len(z) for z in documents], labels)
         grades = labels.reshape(len(query), -1)
         pairs = [query[row.to(query.device)], torch.cat(documents)]
@@ -455,16 +451,6 @@ class GradedRetrievalEvaluator(_evaluators.BaseEvaluator):  # type: ignore[misc]
         metrics: dict[str, float] = self.prefix_name_to_metrics(values, self.name)
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics
-
-
-class _Encoder(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, features: Features) -> Tensor:
-        z: Tensor = self.model(dict(features))["sentence_embedding"]
-        return z
 
 
 def _places_of(num_queries: int, columns: list[int], label: Tensor) -> tuple[Tensor, Tensor]:
