@@ -119,8 +119,9 @@ def encode_parts(
     Raises:
         ValueError, RuntimeError: as :func:`cached_encode`.
     """
-    wrapped = isinstance(encoder, nn.parallel.DistributedDataParallel)
-    bare: nn.Module = encoder.module if wrapped else encoder
+    bare = encoder
+    if isinstance(encoder, nn.parallel.DistributedDataParallel):
+        bare = encoder.module
     require(
         not any(isinstance(m, nn.parallel.DistributedDataParallel) for m in bare.modules()),
         "a part of the encoder is wrapped in DistributedDataParallel, which would reduce the "
@@ -136,9 +137,9 @@ def encode_parts(
     # that its output depends on. So it encodes the last part, and gives out the others with it: a
     # weight's gradient is the sum over all before it is reduced. The graph that was made last is
     # gone through, and freed, first.
-    cached = parts[:-1] if wrapped else parts
+    cached = parts if bare is encoder else parts[:-1]
     z: Tensor = _CachedEncode.apply(bare, pick, cached, len(made_from), *made_from, *weights)
-    if not wrapped:
+    if bare is encoder:
         return z
     with bare.register_forward_hook(lambda module, inputs, output: (output, z)):
         last, z = encoder(parts[-1]())
