@@ -344,25 +344,30 @@ def words_loss(rows: list[Any], model: nn.Module, **options: Any) -> Tensor:
         words_of([q for q, _, _ in rows]),
         words_of([d for _, docs, _ in rows for d in docs]),
     ]
-    loss: Tensor = RankedLoss(model, RELEVANCE, temperatures=TAUS, **options)(columns, label)
+    options = {"temperatures": TAUS, **options}
+    loss: Tensor = RankedLoss(model, RELEVANCE, **options)(columns, label)
     return loss
 
 
 def triplets_loss(rows: list[Any], model: nn.Module, **options: Any) -> Tensor:
     """By position: a positive of rank 1, one of rank 2, a hard negative."""
     columns = [words_of(column) for column in transposed(rows)]
-    loss: Tensor = RankedLoss(model, temperatures=TAUS[:2], **options)(columns)
+    loss: Tensor = RankedLoss(model, **options)(columns)
     return loss
 
 
-# What is lost of a batch, and how: the second process has fewer micro-batches than the first.
-CASES: dict[str, tuple[Any, list[Any], dict[str, Any]]] = {
-    "whole": (words_loss, RAGGED, {}),
-    "micro-batches": (words_loss, RAGGED, {"micro_batch": 1}),
-    "tokens": (words_loss, RAGGED, {"micro_batch_tokens": 5}),
-    "hard negatives": (triplets_loss, ROWS, {}),
-    "hard negatives, micro-batches": (triplets_loss, ROWS, {"micro_batch": 1}),
+# The second process has fewer micro-batches than the first.
+CASES: dict[str, tuple[Any, list[Any], int, dict[str, Any]]] = {
+    "whole": (words_loss, RAGGED, 3, {}),
+    "micro-batches": (words_loss, RAGGED, 3, {"micro_batch": 1}),
+    "tokens": (words_loss, RAGGED, 3, {"micro_batch_tokens": 5}),
+    "hard negatives": (triplets_loss, ROWS, 2, {}),
+    "hard negatives, micro-batches": (triplets_loss, ROWS, 2, {"micro_batch": 1}),
 }
+
+
+def learned(num_ranks: int) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(TAUS[:num_ranks]))
 
 
 def gathering(index: int, folder: str) -> None:
@@ -371,14 +376,15 @@ def gathering(index: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/rendezvous", rank=index, world_size=2
     )
     found = {}
-    for name, (loss_of, rows, options) in CASES.items():
-        model = Words()
+    for name, (loss_of, rows, num_ranks, options) in CASES.items():
+        model, taus = Words(), learned(num_ranks)
+        options = {"temperatures": taus, "gather_across_devices": True, **options}
         # As the trainer of the library wraps it.
         wrapped = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
-        loss = loss_of(rows[2 * index :][:2], wrapped, gather_across_devices=True, **options)
+        loss = loss_of(rows[2 * index :][:2], wrapped, **options)
         loss.backward()
         assert model.pooler.weight.grad is None
-        found[name] = (loss.detach(), model.words.weight.grad)
+        found[name] = (loss.detach(), model.words.weight.grad, taus.grad)
     torch.save(found, f"{folder}/{index}.pt")
     torch.distributed.destroy_process_group()
 
@@ -388,14 +394,15 @@ def test_documents_of_all_processes(tmp_path: Path) -> None:
     assert [sum(len(docs) for _, docs, _ in part) for part in (RAGGED[:2], RAGGED[2:])] == [5, 4]
     torch.multiprocessing.spawn(gathering, args=(str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"{i}.pt") for i in (0, 1))
-    for name, (loss_of, rows, _) in CASES.items():
-        model = Words()
-        whole = loss_of(rows, model)
+    for name, (loss_of, rows, num_ranks, _) in CASES.items():
+        model, taus = Words(), learned(num_ranks)
+        whole = loss_of(rows, model, temperatures=taus)
         whole.backward()
         mean = float(first[name][0] + second[name][0]) / 2
         assert mean == pytest.approx(whole.item(), rel=1e-12), name
-        for _, gradient in (first[name], second[name]):
-            torch.testing.assert_close(gradient, model.words.weight.grad, msg=name)
+        for _, *gradients in (first[name], second[name]):
+            expected = [model.words.weight.grad, taus.grad]
+            torch.testing.assert_close(gradients, expected, msg=name)
     whole = words_loss(RAGGED, Words())
     alone = [words_loss(part, Words()).item() for part in (RAGGED[:2], RAGGED[2:])]
     assert sum(alone) / 2 != pytest.approx(whole.item(), rel=1e-3)
@@ -526,9 +533,9 @@ def test_trainer_on_a_positive_of_each_rank(model: Any, tmp_path: Path) -> None:
     model = model.float()
     anchor, first, second, negative = transposed(ROWS)
     rows = {"anchor": anchor, "first": first, "second": second, "negative": negative}
-    inner = RankedLoss(model, temperatures=TAUS[:2], micro_batch=2)
+    inner = RankedLoss(model, temperatures=TAUS[:2], micro_batch=4)
     loss = library.sentence_transformer.losses.MatryoshkaLoss(model, inner, [384, 64])
-    curve = losses_of(train(model, loss, rows, tmp_path))
+    curve = losses_of(train(model, loss, rows, tmp_path, max_steps=8))
     assert curve[-1] < 0.9 * curve[0]
 
 

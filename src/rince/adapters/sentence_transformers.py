@@ -115,6 +115,9 @@ class RankedLoss(nn.Module):
         self.loss = RankedInfoNCE(
             temperatures, variant=variant, positives=positives, validate=validate
         )
+        if isinstance(taus := self.loss.temperatures, nn.Parameter):
+            # Of DistributedDataParallel the trainer gives the model alone.
+            taus.register_hook(_mean_over_processes)  # type: ignore[no-untyped-call]
 
     def forward(
         self, sentence_features: Iterable[Features], labels: Tensor | None = None
@@ -335,11 +338,11 @@ class RaggedCollator(_collators.BaseDataCollator):  # type: ignore[misc]
         label = next((name for name in self.valid_label_columns if name in names), None)
         query, *columns = [name for name in names if name != label]
         graded = [name for name in columns if name not in self.column_grades]
-        if not columns or (graded and label is None):
-            raise ValueError(
-                f"RaggedCollator wants a query, documents and a label with grades (or "
-                f"column_grades), got the columns {', '.join(names)}"
-            )
+        require(
+            bool(columns) and (label is not None or not graded),
+            f"RaggedCollator wants a query, documents and a label with grades (or column_grades), "
+            f"got the columns {', '.join(names)}",
+        )
         self._check_prompts(*columns, dataset=features[0].get("dataset_name"))
         dataset = {name: features[0][name] for name in ("dataset_name",) if name in features[0]}
         documents, grades = [], []
@@ -351,13 +354,15 @@ class RaggedCollator(_collators.BaseDataCollator):  # type: ignore[misc]
                 f"a row has {len(texts)} documents and {len(of_texts)} grades: there must be a "
                 f"grade a document",
             )
-            pairs = [*zip(texts, of_texts, strict=True)]
-            for name in columns:
-                if name in self.column_grades:
-                    pairs += [(text, self.column_grades[name]) for text in _listed(row[name])]
+            named = [
+                (text, self.column_grades[name])
+                for name in columns
+                if name in self.column_grades
+                for text in _listed(row[name])
+            ]
             known = [
                 (text, float(grade))
-                for text, grade in pairs
+                for text, grade in [*zip(texts, of_texts, strict=True), *named]
                 if text is not None and grade is not None and not math.isnan(float(grade))
             ]
             documents += [{columns[0]: text, **dataset} for text, _ in known]
@@ -537,6 +542,13 @@ def _of_all_processes(key: Tensor, batch: Batch) -> tuple[Tensor, Batch]:
         [text for other in batches for text in other.queries],
         [text for other in batches for text in other.documents],
     )
+
+
+def _mean_over_processes(gradient: Tensor) -> Tensor:
+    total = gradient.clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total / world_size()
 
 
 def _with_other_rows(own: OwnRanks, queries: list[Any], documents: list[Any]) -> Tensor:
