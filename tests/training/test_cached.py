@@ -279,7 +279,7 @@ def test_autocast_holds_in_both_passes_and_leaves_no_casts_behind() -> None:
     assert dtypes == [torch.bfloat16] * 9  # 4 parts twice, and the plain call
 
 
-def test_activations_of_one_part_at_a_time() -> None:
+def test_activations_of_one_part_at_a_time(tmp_path: Path) -> None:
     """Bytes that autograd holds: at most those of a part, where the plain step holds them all."""
     held = {"now": 0, "most": 0}
 
@@ -302,8 +302,13 @@ def test_activations_of_one_part_at_a_time() -> None:
             return watched
 
     module = encoder(Watched())
-    step(module, images(), rince_out_in, 5)
-    assert held == {"now": 0, "most": 5}
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/all", rank=0, world_size=1)
+    try:
+        for encoder_given in (module, nn.parallel.DistributedDataParallel(module)):
+            step(encoder_given, images(), rince_out_in, 5)
+            assert held == {"now": 0, "most": 5}
+    finally:
+        dist.destroy_process_group()
     step(module, images(), rince_out_in, None)
     assert held == {"now": 0, "most": COUNT}
 
