@@ -9,7 +9,14 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.labels import integers, require_no_unknown
-from rince.core.pair_ranks import PairCodes, check_pair_labels, mask_pairs, may_read, pairs_as_text
+from rince.core.pair_ranks import (
+    PairCodes,
+    check_pair_labels,
+    mask_pairs,
+    may_read,
+    on_device,
+    pairs_as_text,
+)
 
 MAX_LEVELS = 127  # ranks are int8
 
@@ -83,13 +90,7 @@ class LevelRanks:
 
     def to(self, device: torch.device) -> LevelRanks:
         """The same ranks on another device."""
-        return LevelRanks(
-            self.query_labels.to(device),
-            self.key_labels.to(device),
-            finest_first=True,
-            ignore_self=self.ignore_self,
-            key_valid=None if self.key_valid is None else self.key_valid.to(device),
-        )
+        return on_device(self, device, "query_labels", "key_labels", "key_valid")
 
     def codes(self) -> PairCodes:
         return PairCodes(self.query_labels, self.key_labels, None, self.ignore_self, self.key_valid)
