@@ -33,10 +33,8 @@ def clip_starts(
 def cut(
     info: VideoInfo, frames: int, stride: int, hop: float | None = None, most: int | None = None
 ) -> tuple[list[float], float, float]:
-    """Seconds: where the clips of a video begin, from frame to frame, and of a whole clip.
-
-    No start if not one clip fits; without ``hop`` each starts where the last one ends.
-    """
+    """Seconds: where the clips of a video begin, from frame to frame, and of a whole clip; without
+    ``hop`` each starts where the last one ends."""
     step = stride / info.rate
     span = (frames - 1) * step + 1 / info.rate
     return clip_starts(info.seconds, span, hop or span, most), step, span
@@ -45,19 +43,9 @@ def cut(
 def decoded_clips(
     files: Iterable[str], frames: int, stride: int, size: int, channels: int, *, skip: bool = False
 ) -> Iterator[tuple[str, Tensor]]:
-    """All clips of some videos, one after the other and each where the last one ends.
-
-    Args:
-        files: paths, or ``FILE@SECONDS``: the one clip that begins there.
-        frames, stride, channels: as of a training. size: of the decoded square.
-        skip: leave out, with a warning at the end, what cannot be read or is too short.
-
-    Yields:
-        ``FILE@START`` in seconds, and (C, T, size, size) uint8.
-
-    Raises:
-        BadItems: all such files, at the end, unless skipping; nothing can be read.
-    """
+    """All clips of some videos, or of ``FILE@SECONDS`` the one that begins there: ``FILE@START`` in
+    seconds, and (C, T, size, size) uint8. What cannot be read or is too short is refused at the
+    end, or with ``skip`` warned of."""
     failures: list[RinceError] = []
     count = 0
     for name in files:
