@@ -97,17 +97,9 @@ class DenseRanks:
         )
         _check_codes(matrix, num_ranks, validate)
         self.matrix = matrix.to(torch.int8)
-        self._num_ranks = num_ranks
+        self.shape, self.num_ranks = (matrix.shape[0], matrix.shape[1]), num_ranks
 
     __repr__ = pairs_as_text
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.matrix.shape[0], self.matrix.shape[1])
-
-    @property
-    def num_ranks(self) -> int | None:
-        return self._num_ranks
 
     def tile(self, rows: slice, cols: slice) -> Tensor:
         return self.matrix[rows, cols]
@@ -170,17 +162,9 @@ class TableRanks:
         self.key_valid = key_valid
         if num_ranks is None and may_read(table, validate):
             num_ranks = int(table.max())
-        self._num_ranks = num_ranks
+        self.shape, self.num_ranks = (len(query_labels), len(key_labels)), num_ranks
 
     __repr__ = pairs_as_text
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.query_labels.shape[0], self.key_labels.shape[0])
-
-    @property
-    def num_ranks(self) -> int | None:
-        return self._num_ranks
 
     def tile(self, rows: slice, cols: slice) -> Tensor:
         ranks = self.table[self.query_labels[rows, None], self.key_labels[None, cols]]
@@ -225,12 +209,9 @@ class IdentityRanks:
         check_pair_labels(self.query_ids, self.key_ids, ignore_self, key_valid)
         self.ignore_self = ignore_self
         self.key_valid = key_valid
+        self.shape = (len(self.query_ids), len(self.key_ids))
 
     __repr__ = pairs_as_text
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.query_ids.shape[0], self.key_ids.shape[0])
 
     def tile(self, rows: slice, cols: slice) -> Tensor:
         same = (self.query_ids[rows, None] == self.key_ids[None, cols]).to(torch.int8)

@@ -73,16 +73,9 @@ class LevelRanks:
             query, key = query.flip(1), key.flip(1)
         self.query_labels, self.key_labels = query, key  # finest first
         self.ignore_self, self.key_valid = ignore_self, key_valid
+        self.shape, self.num_ranks = (len(query), len(key)), query.shape[1]
 
     __repr__ = pairs_as_text
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.query_labels.shape[0], self.key_labels.shape[0])
-
-    @property
-    def num_ranks(self) -> int:
-        return self.query_labels.shape[1]
 
     def tile(self, rows: slice, cols: slice) -> Tensor:
         ranks = compare_levels(self.query_labels[rows], self.key_labels[cols])

@@ -301,22 +301,14 @@ def _method(config: Mapping[str, Any]) -> str:
 def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
     measured = list(dict.fromkeys(key for run in runs for key in run.evaluation.metrics))
     chosen = [
-        Column("probe/fine", "probe", "fine"),
-        Column("probe/coarse", "probe", "coarse"),
-        Column("probe/video", "probe", "video"),
+        *(Column(f"probe/{level}", "probe", level) for level in ("fine", "coarse", "video")),
         Column("classifier/video", "classifier", "video"),
-        Column("knn/fine", "kNN", "fine"),
-        Column("knn/coarse", "kNN", "coarse"),
-        Column("retrieval/fine/R@1", "R@1", "fine"),
-        Column("retrieval/coarse/R@1", "R@1", "coarse"),
-        Column("retrieval/near/R@1", "R@1", "near"),
-        Column("retrieval/video/R@1", "R@1", "video"),
-        Column("retrieval/fine/mAP", "mAP", "fine"),
-        Column("retrieval/coarse/mAP", "mAP", "coarse"),
+        *(Column(f"knn/{level}", "kNN", level) for level in ("fine", "coarse")),
         *(
             Column(f"retrieval/{level}/{measure}", measure, level)
+            for levels in (("fine", "coarse", "near", "video"), _inner_levels(measured))
             for measure in ("R@1", "mAP")
-            for level in _inner_levels(measured)
+            for level in levels
         ),
         Column("hierarchy/H-AP", "tree", "H-AP"),
         *(Column(f"ordering/pairs/{order}", "ranks", f"pairs {order}") for order in _orders(runs)),
