@@ -24,7 +24,8 @@ def integers(labels: Any, name: str = "labels") -> Tensor:
         array = as_array(labels, name)
         if array.size == 0 and not isinstance(labels, np.ndarray):
             array = array.astype(np.int64)  # an empty list is of floats to numpy
-        if array.dtype == object and all(_is_integer(x) for x in array.flat):
+        whole = (isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in array.flat)
+        if array.dtype == object and all(whole):
             array = array.astype(np.int64)
         gaps = array.dtype.kind == "f" and bool(np.isnan(array).any())
         require(
@@ -82,7 +83,3 @@ def as_array(labels: Any, name: str = "labels") -> np.ndarray[Any, Any]:
         return array
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} cannot be read as an array: {error}") from None
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))

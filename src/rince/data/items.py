@@ -174,8 +174,8 @@ class Items(ABC):
         Raises:
             ValueError: their times are not known.
         """
-        require(self.times is not None, f"the times of these {self.noun} are not known")
-        assert self.times is not None
+        if self.times is None:
+            raise ValueError(f"the times of these {self.noun} are not known")
         return self.with_labels(torch.unique(self.times[:, 0], return_inverse=True)[1])
 
     def held_out(self) -> Tensor:

@@ -81,8 +81,8 @@ def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]
     if not folder.is_dir():
         raise RinceError(f"{data} is not a folder; expected {data}/<group>/<class>/ with files")
     kind = kind_of(data)
-    require(kind.suffixes is not None, f"{data} holds {kind.noun}, which are no files of a folder")
-    assert kind.suffixes is not None
+    if kind.suffixes is None:
+        raise ValueError(f"{data} holds {kind.noun}, which are no files of a folder")
     sides = split_folders(folder)
     named = [("train", sides[0]), (sides[1].name, sides[1])] if sides else [("", folder)]
     return item_rows(named, kind.suffixes, Path(output).expanduser(), kind.noun)

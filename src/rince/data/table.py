@@ -43,7 +43,6 @@ _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no"
 
 
 def is_table(data: str | Path) -> bool:
-    """Whether the name is that of a table."""
     return str(data).lower().endswith(TABLE_SUFFIXES)
 
 
@@ -68,7 +67,6 @@ def path_column(data: str | Path, suffixes: frozenset[str]) -> str | None:
 
 
 def is_media(cell: str) -> bool:
-    """Whether this is the name of an image or a video."""
     return _suffix(cell) in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
@@ -195,7 +193,6 @@ class ItemTable:
 
     @property
     def items(self) -> list[str]:
-        """The cells of the items."""
         return self.table.column(self.column)
 
     def sides(self) -> list[bool | None] | None:

@@ -473,7 +473,7 @@ class Taxonomy:
             label
             for ending in endings
             for label in self._labels_of_last.get(ending, ())
-            if "/".join(self.paths[label]) == name or self._ends(label, name)
+            if self._ends(label, name)
         ]
         return [label for label in named if "/".join(self.paths[label]) == name] or named
 
@@ -495,9 +495,9 @@ class Taxonomy:
         raise ValueError(f"unknown class {name!r}; {hint}")
 
     def _ends(self, label: int, name: str) -> bool:
-        """Whether a path ends in whole names that are written so."""
+        """Whether a path ends in whole names that are written so, or is."""
         path = self.paths[label]
-        return any("/".join(path[-k:]) == name for k in range(1, len(path)))
+        return any("/".join(path[-k:]) == name for k in range(1, len(path) + 1))
 
     def _prefix_length(self, level: int) -> int:
         require(

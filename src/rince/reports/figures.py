@@ -251,7 +251,6 @@ def new_axes(height: float = HEIGHT) -> tuple[Any, Any]:
 
 
 def png_of(figure: Any) -> bytes:
-    """A figure as a file."""
     stream = io.BytesIO()
     with drawing():
         figure.savefig(stream, format="png", dpi=120)

@@ -79,7 +79,6 @@ class Comparison:
 
     @property
     def lines(self) -> list[tuple[str, tuple[Cell, ...]]]:
-        """The lines of all rows."""
         return [line for row in self.rows for line in row.lines]
 
 

@@ -26,7 +26,9 @@ def clip_starts(
     require(span > 0 and hop > 0, f"span and hop must be positive seconds, got {span}, {hop}")
     room = seconds - span + 1e-6  # lengths are rounded in files
     count = int(room / hop) + 1 if room >= 0 else 0
-    chosen = range(count) if most is None or count <= most else _spread(count, most)
+    chosen: Iterable[int] = range(count)
+    if most is not None and count > most:
+        chosen = (round(i * (count - 1) / max(1, most - 1)) for i in range(most))
     return [first + i * hop for i in chosen]
 
 
@@ -81,7 +83,3 @@ def _asked(name: str) -> tuple[str, float | None]:
         return file, as_number(seconds)
     except ValueError as error:
         raise RinceError(f"{name}: expected FILE@SECONDS, got {seconds!r} seconds") from error
-
-
-def _spread(count: int, most: int) -> list[int]:
-    return [round(i * (count - 1) / max(1, most - 1)) for i in range(most)]

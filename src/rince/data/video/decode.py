@@ -123,7 +123,8 @@ class _Video:
     def shown_at(self, times: Sequence[float]) -> Iterator[Any]:
         """The frame of each time, in order."""
         if times[0] > 0:
-            self._seek(times[0] + self._early)
+            place = (Fraction(times[0] + self._early) + self.origin) / self.stream.time_base
+            self.container.seek(int(place), stream=self.stream, backward=True)
             frames = self._from_here(times)
             # An index by decoding order may lead behind the time: then from the start.
             if (first := next(frames, None)) is not None:
@@ -132,10 +133,6 @@ class _Video:
                 return
             self._rewind()
         yield from self._from_here(times, from_start=True)
-
-    def _seek(self, seconds: float) -> None:
-        place = (Fraction(seconds) + self.origin) / self.stream.time_base
-        self.container.seek(int(place), stream=self.stream, backward=True)
 
     def _rewind(self) -> None:
         # Not to the first frame's own time: a transport stream, sought by the earlier time of
