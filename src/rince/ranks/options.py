@@ -128,7 +128,8 @@ class RankOptions(Options):
             parts += [f"beyond {self.beyond}"] * (self.beyond != "rank")
         for name in self.rules():
             shown = " ".join(f"{x:g}" for x in getattr(self, name))
-            parts.append(f"{self._source()} {name.replace('_', '-')} {shown}")
+            source = PurePath(self.scores or "").stem
+            parts.append(f"{source} {name.replace('_', '-')} {shown}")
         for name in ("score_noise", "move_classes", "forget"):
             if getattr(self, name):
                 parts.append(f"{name.replace('_', '-')} {getattr(self, name):g}")
@@ -137,6 +138,3 @@ class RankOptions(Options):
     def slug(self) -> str:
         """The same as a part of a folder's name."""
         return re.sub(r"[^\w.]+", "-", self.label())
-
-    def _source(self) -> str:
-        return PurePath(self.scores or "").stem

@@ -55,11 +55,8 @@ def export_run(
 def write_export(
     encoder: Encoder, folder: Path, card: Callable[[float | None], str], *, onnx: bool = True
 ) -> Path:
-    """Write an encoder into a new folder, whole or not at all.
-
-    Args:
-        card: the text of its model card, from the largest difference of the ONNX file to torch.
-    """
+    """Write an encoder into a new folder, whole or not at all; ``card``: the text of its model
+    card, from the largest difference of the ONNX file to torch."""
     if folder.exists():  # a licence may have been written into its card
         raise RinceError(
             f"{folder} is there already: remove it, choose another -o FOLDER, or push it as it is "

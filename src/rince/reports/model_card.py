@@ -77,11 +77,9 @@ def model_card(
     evaluation: Evaluation | None,
     onnx_difference: float | None,
 ) -> str:
-    """The text of a card; ``about``: about.json of a finished run, empty for another.
-
-    Of absolute paths in ``config`` only the last part is shown, as cards are published and folders
-    tell of people.
-    """
+    """The text of a card; ``about``: about.json of a finished run, empty for another. Of absolute
+    paths in ``config`` only the last part is shown, as cards are published and folders tell of
+    people."""
     features = encoder.embedding_dim is None
     kind = kind_named(encoder.noun)
     what = "the backbone's features" if features else "the embeddings of its projection head"
