@@ -107,7 +107,7 @@ def run(arguments: Sequence[str]) -> None:
 
     if given.push is not None:
         check_push(given.push)
-        if is_export(given.run):
+        if is_export(given.run) or is_export(Path(given.run) / "text"):  # towers
             print(f"pushed: {push(Path(given.run), given.push)}")
             return
     output = None if given.output is None else Path(given.output)

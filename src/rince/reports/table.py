@@ -342,6 +342,7 @@ def _method(config: Mapping[str, Any]) -> str:
 
 def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
     measured = list(dict.fromkeys(key for run in runs for key in run.evaluation.metrics))
+    own = own_levels(runs)
     chosen = [
         Column("probe/fine", "probe", "fine"),
         Column("probe/coarse", "probe", "coarse"),
@@ -360,6 +361,11 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
             for measure in ("R@1", "mAP")
             for level in _inner_levels(measured)
         ),
+        *(
+            Column(key, way, f"{measure} {own.get(level, level)}")
+            for key in measured  # of two towers
+            for way, level, measure in re.findall(r"^(\w+->\w+)/retrieval/(.*)/(R@1|mAP)$", key)
+        ),
         Column("hierarchy/H-AP", "tree", "H-AP"),
         *(Column(f"ordering/pairs/{order}", "ranks", f"pairs {order}") for order in _orders(runs)),
         Column("ordering/correlation", "ranks", "corr."),
@@ -376,7 +382,6 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
             key = f"ood/{outliers}/{detector}/{measure}"
             name = f"{detector} {measure}"
             chosen.append(Column(key, f"OOD {one_line(outliers)}", name, measure == "AUROC"))
-    own = own_levels(runs)
     return tuple(
         replace(column, name=one_line(own.get(column.name, column.name)))
         for column in chosen
