@@ -363,7 +363,7 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
         ),
         *(
             Column(key, way, f"{measure} {own.get(level, level)}")
-            for key in measured  # of two towers
+            for key in sorted(measured, key=lambda key: key.split("/")[0])  # of two towers
             for way, level, measure in re.findall(r"^(\w+->\w+)/retrieval/(.*)/(R@1|mAP)$", key)
         ),
         Column("hierarchy/H-AP", "tree", "H-AP"),
