@@ -129,6 +129,8 @@ def save_exported(encoder: ImageEncoder, folder: Path) -> None:
     safetensors = import_extra("safetensors.torch", "export")
     facts = {"format": FORMAT, "rince": __version__}
     facts |= encoder.spec.to_dict() | {name: getattr(encoder, name) for name in FACTS}
+    if encoder.partner is None:
+        del facts["partner"]
     (folder / EXPORT_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     # Cloned: safetensors refuses tensors that share their memory.
     weights = {
