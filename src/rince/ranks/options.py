@@ -32,7 +32,8 @@ class RankOptions(Options):
         beyond: by time: the rest of the video is one more "rank", "negative", or "ignore"d.
         scores: rank classes by similarity scores: a .csv, .npy or .parquet file of a
             class-by-class matrix with names, or text (a sentence-embedding model on the class
-            names), or wordnet (path similarity of the class names).
+            names), or wordnet (path similarity of the class names); or captions: of
+            vectors.captions, their cosines.
         thresholds: the lowest scores of rank 2, 3, ..., falling.
         quantiles: thresholds at these quantiles of all scores, falling (0.95: the top 5 %).
         top_k: how many of the most similar classes have rank 2, how many of the next ones rank
@@ -87,7 +88,7 @@ class RankOptions(Options):
                 )
         else:
             require(
-                self.scores in ("text", "wordnet") or self.scores.endswith(SCORE_FILES),
+                self.scores in ("text", "wordnet", "captions") or self.scores.endswith(SCORE_FILES),
                 f"ranks.scores must be text, wordnet, or a file that ends in "
                 f"{', '.join(SCORE_FILES)}; got {self.scores!r}",
             )

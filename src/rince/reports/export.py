@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from rince.core.checks import RinceError, warn
 from rince.evaluation.results import load_evaluation
+from rince.models.card import CARD_FILE as CARD_FILE
 from rince.models.encoders import Encoder
 from rince.models.onnx_file import ONNX_FILE
 from rince.models.options import Space
 
 if TYPE_CHECKING:
     from rince.training.checkpoint import TrainedRun
-
-CARD_FILE = "README.md"
 
 
 def export_run(

@@ -299,6 +299,7 @@ def _method(config: Mapping[str, Any]) -> str:
 
 def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
     measured = list(dict.fromkeys(key for run in runs for key in run.evaluation.metrics))
+    own = own_levels(runs)
     chosen = [
         *(Column(f"probe/{level}", "probe", level) for level in ("fine", "coarse", "video")),
         Column("classifier/video", "classifier", "video"),
@@ -308,6 +309,11 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
             for levels in (("fine", "coarse", "near", "video"), _inner_levels(measured))
             for measure in ("R@1", "mAP")
             for level in levels
+        ),
+        *(
+            Column(key, way, f"{measure} {own.get(level, level)}")
+            for key in sorted(measured, key=lambda key: key.split("/")[0])  # of two towers
+            for way, level, measure in re.findall(r"^(\w+->\w+)/retrieval/(.*)/(R@1|mAP)$", key)
         ),
         Column("hierarchy/H-AP", "tree", "H-AP"),
         *(Column(f"ordering/pairs/{order}", "ranks", f"pairs {order}") for order in _orders(runs)),
@@ -325,7 +331,6 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
             key = f"ood/{outliers}/{detector}/{measure}"
             name = f"{detector} {measure}"
             chosen.append(Column(key, f"OOD {one_line(outliers)}", name, measure == "AUROC"))
-    own = own_levels(runs)
     return tuple(
         replace(column, name=one_line(own.get(column.name, column.name)))
         for column in chosen

@@ -137,6 +137,10 @@ class TrainConfig(Options):
             ".." not in PurePath(self.name or "").parts and not PurePath(self.name or "").root,
             f"name must be a folder below output, got {self.name!r}: choose another output for it",
         )
+        require(
+            self.ranks.scores != "captions" or self.vectors.captions is not None,
+            "ranks.scores captions are those of vectors.captions: give --captions FILE",
+        )
         self.optim.check_warmup(self.epochs)
         self.batches.check_batch(self.batch_size)
         row = objective or OBJECTIVES[self.objective]
@@ -151,6 +155,8 @@ class TrainConfig(Options):
         if self.name:
             return self.name
         reads, parts = self._row(objective).reads, [self.data_name(), self.objective]
+        if self.vectors.captions is not None:
+            parts.insert(1, "towers")
         if "loss.variant" in reads:
             parts.append(self.loss.variant)
         if ("ranks" in reads or self.ranks.by == "time") and self.ranks.label():
@@ -180,6 +186,8 @@ class TrainConfig(Options):
     def label(self, objective: Objective | None = None) -> str:
         """What a table calls this method, the same for all seeds; as :meth:`run_name`."""
         row, method, parts = self._row(objective), self.objective, []
+        if self.vectors.captions is not None:
+            method = f"towers {method}"
         reads = row.reads
         if "loss.variant" in reads:
             method += f" {self.loss.variant}"
