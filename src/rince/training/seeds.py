@@ -10,7 +10,7 @@ from rince.core.checks import RinceError, require
 from rince.core.distributed import is_first_process
 from rince.training.config import TrainConfig, flat, to_dict
 from rince.training.folder import CHECKPOINT_FILE, read_about, read_config
-from rince.training.run import prepared, resume, train_prepared
+from rince.training.run import prepared, resume, train, train_prepared
 
 # Of the machine, or of what is shown meanwhile: the run is the same.
 _SAME_RUN = ("accelerator", "devices", "num_nodes", "name", "output", "logger", "progress")
