@@ -1,4 +1,4 @@
-"""Graded relevance on Cranfield: RINCE on grades, on binarised ones, MNRL, the frozen encoder.
+"""Graded relevance on Cranfield: forms of RINCE on grades, losses of sentence-transformers, frozen.
 
     python experiments/text/graded.py DATA/cranfield OUTPUT [--seeds 0 1 2]
     python experiments/text/graded.py DATA/cranfield OUTPUT --table
@@ -8,11 +8,13 @@ cut into 5 folds, by the seed; a model trained on four of them is measured by ND
 over all abstracts, with the grades as gains. Nothing is tuned: learning rate, epochs and
 temperatures were set beforehand and are the same everywhere. Every step sees as many abstracts
 with any method: 16 questions with up to 4 judged ones each, or 64 pairs of a question and one.
+Where unjudged abstracts join as negatives (+), there are 12 more a question.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,9 @@ import rince
 from rince.adapters.sentence_transformers import RaggedCollator, RankedLoss
 from rince.metrics import ndcg
 
-METHODS = ("frozen", "mnrl", "rince binary", "rince grades")
+METHODS = ("frozen", "mnrl", "rince binary", "rince grades", "rince cumulative", "rince in")
+METHODS += ("rince grade 3 up", "rince binary +", "rince grades +", "cosent +", "angle +")
+NEGATIVES = 12  # of a question, drawn from the unjudged abstracts
 GRADES = [4, 3, 2, 1]
 FOLDS, QUERIES, DOCUMENTS = 5, 16, 4
 LR, EPOCHS, LAYERS, MAX_LENGTH = 2e-4, 2, 2, 64
@@ -94,21 +98,51 @@ def fit(
 
         return model, train(model, mnrl_batches(), mnrl_loss, steps, LR)
 
-    if method == "rince grades":
-        loss = RankedLoss(model, rince.Relevance(GRADES), temperatures=TEMPERATURES)
-    else:
-        loss = RankedLoss(model, rince.Relevance([1]), temperatures=TAU)
-    collate = RaggedCollator(model.preprocess)
-
-    def batches() -> Iterator[dict[str, Any]]:
+    def labelled() -> Iterator[list[dict[str, Any]]]:
+        """Batches of a question, abstracts, and a grade each."""
         for _ in range(epochs):
             drawn = list(rows(questions, judged, DOCUMENTS, generator))
             for start in range(0, steps // epochs * per_step, per_step):
-                yield collate([
-                    {"query": queries[q], "docs": [corpus[d] for d in keys],
-                     "label": [judged[q][d] for d in keys]}
-                    for q, keys in drawn[start : start + per_step]
-                ])  # fmt: skip
+                batch = []
+                for q, keys in drawn[start : start + per_step]:
+                    grades = [judged[q][d] for d in keys]
+                    if method == "rince grade 3 up":  # what is a little relevant is no negative
+                        grades = [x if x >= 3 else math.nan for x in grades]
+                    if method.endswith("+"):
+                        others = [d for d in corpus if d not in judged[q]]
+                        order = torch.randperm(len(others), generator=generator)[:NEGATIVES]
+                        keys = keys + [others[i] for i in order.tolist()]
+                        grades += [0.0] * len(order)
+                    docs = [corpus[d] for d in keys]
+                    batch.append({"query": queries[q], "docs": docs, "label": grades})
+                yield batch
+
+    if method in ("cosent +", "angle +"):
+        from sentence_transformers.sentence_transformer import losses
+
+        pairs_loss = (losses.CoSENTLoss if method == "cosent +" else losses.AnglELoss)(model)
+
+        def scored(batch: list[dict[str, Any]]) -> Tensor:
+            texts = [(row["query"], doc) for row in batch for doc in row["docs"]]
+            scores = torch.tensor([grade / GRADES[0] for row in batch for grade in row["label"]])
+            sides = [model.preprocess(list(side)) for side in zip(*texts, strict=True)]
+            loss: Tensor = pairs_loss(sides, scores)
+            return loss
+
+        return model, train(model, labelled(), scored, steps, LR)
+
+    graded = method not in ("rince binary", "rince binary +", "rince grade 3 up")
+    loss = RankedLoss(
+        model,
+        rince.Relevance(GRADES if graded else [1]),
+        temperatures=TEMPERATURES if graded else TAU,
+        variant="in" if method == "rince in" else "out-in",
+        positives="cumulative" if method == "rince cumulative" else "exclusive",
+    )
+    collate = RaggedCollator(model.preprocess)
+
+    def batches() -> Iterator[dict[str, Any]]:
+        return map(collate, labelled())
 
     def loss_of(batch: dict[str, Any]) -> Tensor:
         columns = [

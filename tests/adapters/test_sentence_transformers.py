@@ -119,18 +119,19 @@ def test_one_document_with_a_grade_each(model: Any) -> None:
 
 
 @pytest.mark.parametrize("as_list", [True, False])
-def test_ragged_rows_through_the_collator(model: Any, as_list: bool) -> None:
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_ragged_rows_through_the_collator(model: Any, as_list: bool, missing: Any) -> None:
     if as_list:
         rows = [{"query": q, "docs": docs, "label": g} for q, docs, g in RAGGED]
         rows[0]["docs"], rows[0]["label"] = (
-            [*RAGGED[0][1], "not judged"], [*RAGGED[0][2], None]
+            [*RAGGED[0][1], "not judged"], [*RAGGED[0][2], missing]
         )  # fmt: skip
     else:
         rows = []
         for q, docs, grades in RAGGED:
             padding: list[None] = [None] * (3 - len(docs))
             named = {f"doc_{i}": d for i, d in enumerate([*docs, *padding], 1)}
-            rows.append({"query": q, **named, "label": [*grades, *padding]})
+            rows.append({"query": q, **named, "label": [*grades, *(missing for _ in padding)]})
     batch = RaggedCollator(model.preprocess)(rows)
     assert batch["label"].shape == (4, 3)
     prefix = "docs" if as_list else "doc_1"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -15,10 +17,12 @@ from pathlib import Path
 import pytest
 import torch
 
+import rince
 from refusals import refusal
 from rince import RinceWarning, Similarity
 from rince.cli.evaluate import named_outliers
-from rince.cli.main import main
+from rince.cli.main import VERBS, main
+from rince.cli.parser import HelpfulParser
 from rince.cli.train import parse, parse_with_seeds
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
@@ -147,6 +151,30 @@ def test_the_examples_of_the_help_keep_their_lines(capsys: pytest.CaptureFixture
         assert any(line.startswith(f"  rince {verb} ") for line in lines)
 
 
+def test_options_that_texts_name_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In messages, help and docstrings; those of other programs are listed here."""
+    foreign = {"nproc_per_node", "nnodes", "nodes", "ntasks_per_node", "keep", "k", "option"}
+    known, unknown = {"version"}, []
+
+    def note(parser: HelpfulParser, *_: object, **__: object) -> None:
+        options = [x for action in parser._actions for x in action.option_strings]
+        known.update(x.removeprefix("--").replace("-", "_") for x in [*options, *parser._aliases])
+        raise SystemExit
+
+    monkeypatch.setattr(HelpfulParser, "parse_args", note)
+    for arguments in (*([verb] for verb in VERBS), ["train", "--resume", "x"]):
+        with pytest.raises(SystemExit):
+            main([*arguments])
+    package = Path(rince.__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                for name in re.findall(r"(?<![\w-])--([a-z][a-z0-9._-]*[a-z0-9])", node.value):
+                    if name.replace("-", "_") not in known | foreign:
+                        unknown.append(f"{file.relative_to(package)}:{node.lineno}: --{name}")
+    assert not unknown
+
+
 def test_an_unknown_entry_of_a_file_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,10 +272,10 @@ def test_a_list_as_people_type_it(given: str) -> None:
 
 
 def test_a_list_of_words_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["x/", "--logger", "wandb", "mlflow", "--loss.temperatures", "0.1", "0.3", "--seed=1"]
+    given = ["x/", "--logger", "wandb", "mlflow", "--loss.temperatures", "0.1", "0.3", "--epochs=1"]
     config, seeds = parse_with_seeds([*given, "--seeds", "0", "7"])
     assert (config.logger, config.loss.temperatures) == (("wandb", "mlflow"), (0.1, 0.3))
-    assert (config.seed, seeds) == (1, (0, 7))
+    assert (config.epochs, seeds) == (1, (0, 7))
     assert parse_with_seeds(["x/", "--logger=wandb"])[1] is None
     with pytest.raises(SystemExit):
         parse(["x/", "--epochs", "3", "4"])

@@ -365,6 +365,6 @@ def test_what_is_wrong_with_videos_is_said(
             f"{mixed}/a.mp4@{x:.3f}" for x in (0.0, 0.3, 0.6)
         ]
     column = ["embed", str(video_run), str(videos), *output, "--text.column", "x"]
-    assert "--text.column is for texts" in refusal(column, capsys)
+    assert f"--table.column x: {videos} is no table" in refusal(column, capsys)
     words = ["search", "some words", "--gallery", str(tmp_path / "a.npz"), "--run", str(video_run)]
     assert "no file some words" in refusal(words, capsys)

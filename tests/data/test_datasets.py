@@ -115,6 +115,21 @@ def test_rows_with_columns() -> None:
         from_dataset(torch.utils.data.TensorDataset(torch.zeros(2, 3, 8, 8)))
 
 
+@pytest.mark.parametrize(("target", "message"), [(-1, "row 2 holds -1"), (3, "3.* 3 classes")])
+def test_targets_that_are_no_class(target: int, message: str) -> None:
+    """-1 would be the last class to Python."""
+
+    class Named:
+        targets = (0, 1, target)
+        classes = ("husky", "manx", "pug")
+
+        def __len__(self) -> int:
+            return 3
+
+    with pytest.raises(ValueError, match=message):
+        from_dataset(Named())
+
+
 def test_texts_need_something_to_read() -> None:
     with pytest.raises(ValueError, match=r"text \[1\] \(and 1 more\)"):
         from_texts(["a", " ", ""], ["x", "y", "z"])

@@ -228,6 +228,14 @@ def test_bad_tables(photos: Path, change: Any, message: str) -> None:
     assert str(table) in str(caught.value)
 
 
+def test_a_class_of_a_negative_number_is_named(photos: Path) -> None:
+    rows = [(path, group, {"husky": "0", "pug": "-1", "manx": "2"}[name], split)
+            for path, group, name, split in ROWS]  # fmt: skip
+    with pytest.warns(RinceWarning, match="'class' holds -1, first in line 4.*table.empty"):
+        train, _ = loaded(write_items(photos / "x.csv", [HEADER, *rows]))
+    assert ("dog", "-1") in train.taxonomy.paths
+
+
 def test_an_empty_class_is_named_by_its_line(photos: Path) -> None:
     rows = [*ROWS[:3], ("d.png", "cat", "", "train")]
     table = write_items(photos / "items.csv", [HEADER, *rows, *ROWS[4:]])
@@ -478,7 +486,7 @@ def test_clips(tmp_path: Path) -> None:
             load_splits(str(table), options)
 
 
-@pytest.mark.filterwarnings("ignore:.*no two rows")
+@pytest.mark.filterwarnings("ignore:.*no two rows", "ignore:.*table.empty")
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_any_names_in_any_table(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:

@@ -121,6 +121,12 @@ def test_labels_of_json_and_txt(tmp_path: Path) -> None:
         read_shards(file)
 
 
+def test_a_class_of_a_negative_number_is_named_in_shards(tmp_path: Path) -> None:
+    files = [*sample("0", 0, "4"), *sample("1", 1, "-1"), *sample("2", 2, "4")]
+    with pytest.warns(RinceWarning, match="holds -1, first in line 2"):
+        read_shards(shard(tmp_path / "a.tar", files))
+
+
 def test_splits_by_folder_and_ragged_paths(tmp_path: Path) -> None:
     for side, labels in (
         ("train", ("animal/dog/pug", "boat")),

@@ -13,6 +13,7 @@ from rince.core.input_spec import InputSpec
 from rince.data import Splits, Vectors, from_vectors, kind_of, load_splits
 from rince.data.kinds import all_items, load_outliers, load_test
 from rince.data.vectors import VectorDropout
+from rince.ranks.taxonomy import Taxonomy
 from rince.training.config import TableOptions, TrainConfig, VectorOptions
 
 COUNT, WIDTH = 30, 4
@@ -22,16 +23,16 @@ SPECIES = [("tree", "ash"), ("tree", "elm"), ("bird", "owl")]
 LABELS = [SPECIES[i % 3] for i in range(COUNT)]
 
 
-def config(file: Path, labels: Path | None = None, **table: object) -> TrainConfig:
+def config(file: Path, beside: Path | None = None, /, **table: object) -> TrainConfig:
     return TrainConfig(
         str(file),
-        vectors=VectorOptions(labels=None if labels is None else str(labels)),
+        vectors=VectorOptions(labels=None if beside is None else str(beside)),
         table=TableOptions(**table),  # type: ignore[arg-type]
     )
 
 
-def loaded(file: Path, labels: Path | None = None, **table: object) -> Splits:
-    return load_splits(str(file), config(file, labels, **table))
+def loaded(file: Path, beside: Path | None = None, /, **table: object) -> Splits:
+    return load_splits(str(file), config(file, beside, **table))
 
 
 def write_table(file: Path, order: list[int], extra: dict[str, list[str]] | None = None) -> Path:
@@ -221,6 +222,9 @@ def wrong_files(folder: Path) -> dict[str, str]:
     np.savez(folder / "short.npz", embeddings=FEATURES, labels=classes[:-1])
     np.savez(folder / "deep.npz", embeddings=FEATURES, labels=classes.reshape(-1, 1, 1))
     np.savez(folder / "unknown.npz", embeddings=FEATURES, labels=classes - 1)
+    np.savez(folder / "ignored.npz", embeddings=FEATURES, labels=np.where(classes, classes, -100))
+    coarse = np.stack([classes // 2 - 1, classes], axis=1)
+    np.savez(folder / "coarse.npz", embeddings=FEATURES, labels=coarse)
     np.savez(folder / "latin.npz", embeddings=FEATURES, labels=np.array([b"\xe9a"] * COUNT))
     np.savez(folder / "others.npz", embeddings=FEATURES, score=FEATURES)
     np.savez(folder / "zero.npz", embeddings=0 * FEATURES, labels=classes)
@@ -233,6 +237,8 @@ def wrong_files(folder: Path) -> dict[str, str]:
         "short.npz": r"shape \(29,\), for 30",
         "deep.npz": r"shape \(30, 1, 1\), for 30",
         "unknown.npz": "'labels' holds -1, first for item 0 .*table.empty",
+        "ignored.npz": "'labels' holds -100, first for item 0 ",
+        "coarse.npz": " holds -1, first for item 0 ",
         "latin.npz": "latin.npz: the bytes of 'labels' are not UTF-8",
         "others.npz": r"no labels \(but score\)",
         "zero.npz": "30 of 30 .* zero vectors",
@@ -252,6 +258,29 @@ def test_files_that_cannot_be_used_say_why(tmp_path: Path) -> None:
         load_outliers(
             str(tmp_path / "x.txt"), from_vectors(FEATURES, LABELS), config(tmp_path / "x.txt")
         )
+
+
+def test_a_negative_number_that_is_no_label_is_none_of_our_business(tmp_path: Path) -> None:
+    offsets = np.arange(COUNT) - 7
+    names = np.array([name for _, name in LABELS])
+    np.savez(tmp_path / "x.npz", embeddings=FEATURES, offset=offsets, kind=names)
+    assert loaded(tmp_path / "x.npz", labels=("kind",)).train.taxonomy.num_classes == 3
+
+
+def test_labels_in_memory_that_are_not_known_or_ragged_are_named_by_row() -> None:
+    known = np.array([0, 1] * (COUNT // 2), dtype=object)
+    assert from_vectors(FEATURES, known).taxonomy.classes == ("0", "1")
+    for unknown in (
+        [0, -100, *[1] * (COUNT - 2)],
+        np.array(["a", np.int64(-1), *"b" * (COUNT - 2)], dtype=object),
+    ):
+        with pytest.raises(ValueError, match="row 1 holds -1(00)?,"):
+            from_vectors(FEATURES, unknown)
+    with pytest.raises(ValueError, match="row 1 holds 1 values, row 0 2.*Taxonomy"):
+        from_vectors(FEATURES, [("a", "b"), ("c",)] * (COUNT // 2))
+    tree = Taxonomy([("a", "b"), ("c",)])
+    ragged = from_vectors(FEATURES, ["b", "c"] * (COUNT // 2), taxonomy=tree)
+    assert ragged.labels[:2].tolist() == [0, 1]
 
 
 def test_rows_of_a_parquet_that_are_no_vectors(tmp_path: Path) -> None:

@@ -107,6 +107,11 @@ def test_groups_of_ucf101_without_its_split_files(tmp_path: Path) -> None:
     names = [f"v_{c}_g{g:02}_c0{k}" for c in "AB" for g in (1, 2, 3) for k in (1, 2)]
     _put(tmp_path, *(f"{name[2]}/{name}.avi" for name in names))
     table = tmp_path / "ucf.csv"
+    elsewhere = tmp_path / "new" / "ucf.csv"  # its folder is made
+    assert main(["table", str(tmp_path), "-o", str(elsewhere)]) == 0
+    assert f"../A/{names[0]}.avi,A" in elsewhere.read_text()
+    elsewhere.unlink()
+    elsewhere.parent.rmdir()
     assert main(["table", str(tmp_path), "-o", str(table)]) == 0
     script = re.search(r"^sed -E -i '(.*)' ucf.csv$", VIDEO_PAGE.read_text("utf-8"), re.MULTILINE)
     assert script is not None

@@ -124,6 +124,11 @@ def test_what_cannot_be_pushed(
     said = refusal(["export", folder, "--push", "anna/x"], capsys)
     assert "401" in said
     assert "hf auth login" in said
+    assert f"rince export {folder} --push anna/x" in said
+    said = refusal(["export", folder, "--push", "anna/x", "-o", "y", "--no-onnx"], capsys)
+    assert "--output, --no_onnx" in said
+    with pytest.raises(RinceError, match=f"rince export {folder} --push"):
+        write_export(encoder(), Path(folder), lambda _: "", onnx=False)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert "rince[hub]" in refusal(["export", folder, "--push", "anna/x"], capsys)
     with pytest.raises(RinceError, match=r"no folder anna/x.*rince\[hub\]"):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
 from hub_models import pixels, tiny_folder
+from refusals import refusal
 from rince import RinceError
 from rince.cli.main import main
 from rince.core.input_spec import InputSpec, Preprocessing
@@ -144,6 +146,18 @@ def test_embed_by_a_backbone_then_train_a_head(
     for path, vector in zip(found.paths, found.vectors, strict=True):
         features = encoder.encode(read_fitted(path, size, preprocessing=how)[None])[0]
         torch.testing.assert_close(vector, features / features.norm())
+
+
+def test_what_cannot_be_embedded_is_said_before_a_backbone_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(layouts, "library_encoder", lambda *_, **__: pytest.fail("it was built"))
+    np.savez(tmp_path / "features.npz", embeddings=np.eye(3))
+    for name, message in (("features.npz", "rince train"), ("nowhere", "no file or folder")):
+        given = ["embed", "--backbone", "timm/test_vit", str(tmp_path / name)]
+        said = refusal([*given, "-o", str(tmp_path / "x.npz")], capsys)
+        assert message in said
+        assert name in said
 
 
 def test_an_export_keeps_how_it_is_fed(photos: Path, tmp_path: Path) -> None:

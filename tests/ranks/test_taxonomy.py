@@ -904,3 +904,11 @@ def test_labels_that_are_missing_are_named_by_their_row(missing: object) -> None
     labels = pd.DataFrame({"group": ["a", "a"], "class": pd.Series(["b", missing], dtype=object)})
     with pytest.raises(ValueError, match="row 1: a label is missing"):
         Taxonomy.from_labels(labels, finest_first=False)
+
+
+def test_numbers_below_0_among_names_are_refused_by_their_row() -> None:
+    """A data frame with a gap holds its integers as objects."""
+    labels = np.array([["a", 0], ["b", -1]], dtype=object)
+    assert Taxonomy.from_labels(labels[:1], finest_first=False).paths == (("a", "0"),)
+    with pytest.raises(ValueError, match="row 1 holds b, -1,"):
+        Taxonomy.from_labels(labels, finest_first=False)

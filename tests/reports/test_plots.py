@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,6 +82,8 @@ def test_training_reads_the_history_of_runs(make_run, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "rince.reports.plots.read_history", lambda folder: read.append(folder) or history
     )
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
     figures = rince.reports.plot_training(str(tmp_path))
     assert len(figures) == 4
     (axes,) = figures["Mean similarity per rank"].axes
@@ -108,3 +111,29 @@ def test_what_is_not_there_is_refused(make_run):
         rince.reports.plot_map(run, "colour")
     with pytest.raises(ValueError, match="ranks"):
         rince.reports.plot_classes(run, "ranks")
+
+
+@pytest.mark.parametrize("given", ["runs/a", Path("runs/a"), [Path("runs/a")], None, 3, [], {}])
+def test_other_kinds_of_input_are_refused(make_run, given):
+    for draw in (
+        *(rince.reports.plot_similarities, rince.reports.plot_over_time),
+        *(rince.reports.plot_classes, rince.reports.plot_map),
+    ):
+        with pytest.raises(ValueError, match="evaluation"):
+            draw(given)
+    with pytest.raises(ValueError, match="evaluation"):
+        rince.reports.plot_roc(given, "cifar10")
+    run = make_run().evaluation
+    for wrong in (run, [run]):
+        with pytest.raises(ValueError, match="dict"):
+            rince.reports.plot_roc(wrong, "cifar10")
+        with pytest.raises(ValueError, match="folders of runs"):
+            rince.reports.plot_training(wrong)
+        with pytest.raises(ValueError, match="folders of runs"):
+            rince.results(wrong)
+
+
+def test_a_folder_without_a_training(tmp_path):
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(rince.RinceError, match=f"nothing was logged in {folder}"):
+            rince.reports.plot_training(folder)

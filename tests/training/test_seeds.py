@@ -11,6 +11,7 @@ from small_runs import small_config
 
 from refusals import refusal
 from rince.cli.main import main
+from rince.cli.train import parse_with_seeds
 from rince.core.checks import RinceError
 from rince.training import seeds
 from rince.training.checkpoint import CHECKPOINT_FILE
@@ -109,8 +110,9 @@ def test_a_run_with_other_options_is_not_taken_for_this_one(
     image_tree: Path, tmp_path: Path
 ) -> None:
     config = tiny(image_tree, tmp_path, epochs=1, batch_size=500)
-    with pytest.warns(match="lowered"):
+    with pytest.warns(match="lowered") as said:
         first = train_seeds(config, [5])
+    assert ["lowered" in str(one.message) for one in said].count(True) == 1
     with pytest.warns(match="lowered"):
         assert train_seeds(config, [5]) == first
     other = replace(config, batch_size=16, batches=BatchOptions(images_per_class=2))
@@ -122,6 +124,19 @@ def test_a_run_with_other_options_is_not_taken_for_this_one(
 def test_seeds_that_are_no_choice(given: list[int], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="seeds .*different"):
         train_seeds(TrainConfig("photos", output=str(tmp_path)), given)
+
+
+@pytest.mark.parametrize("given", [["--seed", "4"], ["--seed=4"]])
+def test_one_seed_beside_several_is_refused(
+    given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(["train", "photos/", "--seeds", "0", "1", *given], capsys)
+    assert "--seeds 0 1" in said
+    assert "--seed 4" in said
+    # A file that a run or a search wrote always holds one.
+    (tmp_path / "recipe.yaml").write_text("data: photos/\nseed: 4\n")
+    _, several = parse_with_seeds(["--config", str(tmp_path / "recipe.yaml"), "--seeds", "0", "1"])
+    assert several == (0, 1)
 
 
 def test_every_seed_is_looked_at_before_the_first_is_trained(
@@ -138,6 +153,6 @@ def test_ctrl_c_says_that_the_same_command_goes_on(
     def stopped(*args: object, **options: object) -> None:
         raise KeyboardInterrupt("stopped at step 3 of 8")
 
-    monkeypatch.setattr(seeds, "train", stopped)
+    monkeypatch.setattr(seeds, "train_prepared", stopped)
     with pytest.raises(KeyboardInterrupt, match="step 3 of 8.* the same command"):
         train_seeds(tiny(image_tree, tmp_path), [0, 1])

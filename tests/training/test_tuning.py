@@ -16,8 +16,15 @@ from rince.core.checks import RinceError
 from rince.data.arrays import TensorImages
 from rince.data.items import Splits
 from rince.ranks.taxonomy import Taxonomy
-from rince.training import TrainConfig, Trial, Tuned, TuneOptions, tune, tuning
-from rince.training.config import BatchOptions, LossOptions, OptimOptions, RankOptions
+from rince.training import TrainConfig, Trial, Tuned, TuneOptions, train, tune, tuning
+from rince.training.checkpoint import CHECKPOINT_FILE
+from rince.training.config import (
+    BatchOptions,
+    LossOptions,
+    ModelOptions,
+    OptimOptions,
+    RankOptions,
+)
 from rince.training.halving import Score, planned_epochs
 
 TREE = Taxonomy([("warm", "red"), ("warm", "orange"), ("cold", "blue"), ("cold", "green")])
@@ -51,15 +58,14 @@ class FakeTrainer:
     """Knows the scores: the higher the learning rate the better the fine side; counts epochs."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.trained: list[tuple[str, int, int]] = []  # folder, from, to
+        self.trained: list[tuple[str, int]] = []  # folder, epochs
         self.happens: Callable[[Trial], object] = lambda trial: None
-        monkeypatch.setattr(tuning._Work, "_lengthen", lambda _, *given: self.lengthen(*given))
-        monkeypatch.setattr(tuning._Work, "_measured", lambda _, trial: self.score(trial))
+        monkeypatch.setattr(tuning._Work, "_run", lambda _, *given: self.run(*given))
+        monkeypatch.setattr(tuning._Work, "_measured", lambda _, trial, folder: self.score(trial))
 
-    def lengthen(self, trial: Trial, epochs: int) -> None:
-        before = max((end for name, _, end in self.trained if name == trial.folder.name), default=0)
+    def run(self, trial: Trial, epochs: int) -> None:
         self.happens(trial)
-        self.trained.append((trial.folder.name, before, epochs))
+        self.trained.append((trial.folder.name, epochs))
 
     @staticmethod
     def score(trial: Trial) -> Score:
@@ -68,7 +74,7 @@ class FakeTrainer:
 
     @property
     def epochs(self) -> int:
-        return sum(end - start for _, start, end in self.trained)
+        return sum(epochs for _, epochs in self.trained)
 
 
 @pytest.fixture
@@ -83,7 +89,7 @@ def scores(tuned: Tuned) -> list[tuple[str, dict[int, Score]]]:
 def test_the_budget_is_spent_once_and_the_dial_turns(trainer: FakeTrainer, tmp_path: Path) -> None:
     options = TuneOptions(trials=8, baselines=("supcon-out",))
     tuned = tune(config(tmp_path), options, splits=images())
-    assert trainer.epochs == 2 * planned_epochs(8, [2, 4, 8]) == 64
+    assert trainer.epochs == 2 * planned_epochs(8, [2, 8]) == 64
     assert [trial.name for trial in tuned.trials[:9:4]] == ["rince 1", "rince 5", "supcon-out 1"]
     rates = [trial.config.optim.lr or 0 for trial in tuned.trials[:8]]
     assert len(set(rates)) == 8
@@ -100,15 +106,16 @@ def test_the_budget_is_spent_once_and_the_dial_turns(trainer: FakeTrainer, tmp_p
     # More trials are further ones.
     more = tune(config(tmp_path), replace(options, trials=12), splits=images())
     assert [t.config for t in more.trials[:8]] == [t.config for t in tuned.trials[:8]]
-    repeated = [name for name, start, _ in trainer.trained if start == 0]
-    assert len(set(repeated)) == len(repeated) == 24
+    short = [name for name, epochs in trainer.trained if epochs == 2]
+    assert len(set(short)) == len(short) == 24
+    assert len(set(trainer.trained)) == len(trainer.trained)
     # Other images: all anew.
     before = trainer.epochs
     tune(config(tmp_path), options, splits=images(seed=1))
     assert trainer.epochs == before + 64
 
 
-@pytest.mark.parametrize("stops_at", [0, 5, 9])
+@pytest.mark.parametrize("stops_at", [0, 4, 7])
 def test_after_a_stop_nothing_is_spent_twice(
     trainer: FakeTrainer, tmp_path: Path, stops_at: int
 ) -> None:
@@ -118,12 +125,13 @@ def test_after_a_stop_nothing_is_spent_twice(
 
     trainer.happens = stop
     options = TuneOptions(trials=4, baselines=("supcon-out",))
-    with pytest.raises(KeyboardInterrupt, match=rf"{trainer.epochs} of 32"):
+    with pytest.raises(KeyboardInterrupt) as stopped:
         tune(config(tmp_path), options, splits=images())
+    assert f"after {trainer.epochs} of 32 epochs" in str(stopped.value)
     trainer.happens = lambda trial: None
     tuned = tune(config(tmp_path), options, splits=images())
-    assert trainer.epochs == 2 * planned_epochs(4, [2, 4, 8])
-    assert len(set(trainer.trained)) == len(trainer.trained) == 14
+    assert trainer.epochs == 2 * planned_epochs(4, [2, 8])
+    assert len(set(trainer.trained)) == len(trainer.trained) == 10
     undisturbed = tune(config(tmp_path / "other"), options, splits=images())
     assert scores(undisturbed) == scores(tuned)
 
@@ -141,7 +149,7 @@ def test_a_trial_that_diverges_is_left_out_and_not_tried_again(
     shown = config(tmp_path, progress=True)
     for _ in range(2):
         tuned = tune(shown, options, splits=images())
-        assert len(trainer.trained) == 2 + 2 + 1
+        assert len(trainer.trained) == 2 + 1
         assert tuned.trials[0].failed == "the loss is nan at step 3"
         assert [trial.number for trial in tuned.finished()] in ([2], [3])
     assert capsys.readouterr().out.count("nan at step 3") == 1
@@ -231,6 +239,19 @@ def test_damaged_scores_are_named(trainer: FakeTrainer, tmp_path: Path) -> None:
         tune(config(tmp_path), options, splits=images())
 
 
+def test_the_last_round_measures_the_run_that_its_configuration_gives(tmp_path: Path) -> None:
+    splits = images()
+    small = config(tmp_path, epochs=2, model=ModelOptions(backbone="tiny-resnet"))
+    tuned = tune(small, TuneOptions(trials=1, baselines=()), splits=splits)
+    parts = tuning._parts(splits.train)
+    anew = train(replace(tuned.trials[0].config, name="anew"), splits=parts)
+    searched, whole = (
+        torch.load(folder / CHECKPOINT_FILE)["state_dict"]
+        for folder in (tuned.trials[0].folder / "2-epochs", anew)
+    )
+    torch.testing.assert_close(searched, whole, rtol=0, atol=0)
+
+
 def test_a_real_search_from_the_command_line(
     image_tree: Path,
     tmp_path: Path,
@@ -250,7 +271,7 @@ def test_a_real_search_from_the_command_line(
     monkeypatch.setattr(tuning, "measure", stopping)
     arguments = [*command.split(), "--output", str(tmp_path / "runs")]
     assert main(arguments) == 130
-    assert "2 of 6 epochs" in capsys.readouterr().err
+    assert "2 of 8 epochs" in capsys.readouterr().err
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert len(measured) == 1 + 2 * (2 + 1)  # the one that was broken off
@@ -264,8 +285,8 @@ def test_a_real_search_from_the_command_line(
         for x in folder.rglob("scores.json")
         if '"1"' in x.read_text() and '"2"' not in x.read_text() and "rince" in x.parent.name
     )
-    for name in ("scores.json", "about.json"):
-        (short.parent / name).unlink()
+    for file in (short, short.parent / "1-epochs" / "about.json"):
+        file.unlink()
     assert main(arguments) == 0
     whole = tmp_path / "whole"
     assert main([*command.split(), "--output", str(whole)]) == 0

@@ -309,7 +309,7 @@ class RaggedCollator(_collators.BaseDataCollator):  # type: ignore[misc]
 
     The first column is the query. Either the second holds a list of documents and ``label`` as
     many grades, or the further columns hold a document each, None where there is none, and
-    ``label`` a list with a grade a column. A document without a grade (None) is left out.
+    ``label`` a list with a grade a column. A document without a grade (None, NaN) is left out.
 
     Use it as ``RaggedCollator(model.preprocess)``; other fields are the library's (prompts, ...).
     A prompt for the documents goes by the name of their column, the first of several.
@@ -338,7 +338,7 @@ class RaggedCollator(_collators.BaseDataCollator):  # type: ignore[misc]
             graded = [
                 (text, float(grade))
                 for text, grade in zip(listed, row[label], strict=True)
-                if text is not None and grade is not None
+                if text is not None and grade is not None and not math.isnan(grade)
             ]
             documents += [{first: text} for text, _ in graded]
             grades.append(torch.tensor([grade for _, grade in graded]))

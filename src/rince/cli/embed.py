@@ -79,6 +79,7 @@ def run(arguments: Sequence[str]) -> None:
     from rince.core.devices import known_device
     from rince.core.shared_work import parts_in
     from rince.core.tables import TABLE_SUFFIXES
+    from rince.data.kinds import require_embeddable
     from rince.evaluation.embeddings import require_writable, save_embeddings
     from rince.models.encoders import Encoder
     from rince.models.layouts import library_encoder
@@ -92,6 +93,7 @@ def run(arguments: Sequence[str]) -> None:
     encoder: Encoder
     if is_library_name(given.run):
         require(given.space != "embedding", "only a run has an embedding: leave out --space")
+        require_embeddable(given.data, "images")
         encoder = library_encoder(given.run)
     else:
         encoder = load_encoder(Path(given.run), given.space)

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rince.cli.parser import HelpfulParser, with_underscores
-from rince.core.checks import RinceError
-from rince.core.files import replacing
+from rince.core.files import written
 
 EXAMPLES = """examples:
   rince table photos/ -o items.csv       photos/<group>/<class>/*.jpg, any depth
@@ -33,12 +32,9 @@ def run(arguments: Sequence[str]) -> None:
     from rince.data.kinds import item_table
 
     header, rows = item_table(given.data, given.output)
-    try:
-        with (
-            replacing(Path(given.output).expanduser()) as part,
-            part.open("w", newline="", encoding="utf-8") as stream,
-        ):
-            csv.writer(stream, lineterminator="\n").writerows([header, *rows])
-    except OSError as error:
-        raise RinceError(f"cannot write {given.output}: {error}") from error
+    with (
+        written(Path(given.output).expanduser(), "table") as part,
+        part.open("w", newline="", encoding="utf-8") as stream,
+    ):
+        csv.writer(stream, lineterminator="\n").writerows([header, *rows])
     print(f"{given.output}: {len(rows)} rows, columns {', '.join(header)}")

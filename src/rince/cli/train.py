@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rince.cli.configuration import configuration_parser, parsed_options
 from rince.cli.parser import HelpfulParser, with_underscores
+from rince.core.checks import require
 from rince.training.config import TrainConfig, from_dict
 from rince.training.objectives import OBJECTIVES
 
@@ -90,6 +91,12 @@ def parse_with_seeds(arguments: Sequence[str]) -> tuple[TrainConfig, tuple[int, 
     """The same, and the seeds to train it with; None: its own."""
     values = parsed_options(build_parser(), arguments)
     seeds = values.pop("seeds")
+    alone = any(one.partition("=")[0] == "--seed" for one in arguments)
+    require(
+        seeds is None or not alone,
+        f"--seeds {' '.join(map(str, seeds or ()))} and --seed {values['seed']}: give one of the "
+        f"two, --seed for a single run",
+    )
     return from_dict(values), seeds
 
 

@@ -52,9 +52,9 @@ def build_parser() -> HelpfulParser:
         usage="rince tune DATA [OPTIONS]",
         description="Search the settings that trade fine classes against coarse ones: learning "
         "rate, temperatures, variant, and classes x images of a batch. By successive halving: all "
-        "trials are trained for a quarter of --epochs, the better half for half of them, the "
-        "better quarter to the end. Draws the front of fine against coarse mAP, with the baselines "
-        "at the same budget, and writes the best of each objective as YAML.",
+        "trials are trained for a quarter of --epochs, the better quarter anew for all of them. "
+        "Draws the front of fine against coarse mAP, with the baselines at the same budget, and "
+        "writes the best of each objective as YAML.",
         epilog=EXAMPLES,
     )
     for action in parser._actions:

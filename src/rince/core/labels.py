@@ -78,7 +78,11 @@ def as_array(labels: Any, name: str = "labels") -> np.ndarray[Any, Any]:
             return array if all(isinstance(x, str) for x in values.flat) else values
         return array
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} cannot be read as an array: {error}") from None
+        given = labels if isinstance(labels, (list, tuple)) else []
+        sizes = [len(x) if isinstance(x, (list, tuple)) else 1 for x in given]
+        other = next((i for i, size in enumerate(sizes) if size != sizes[0]), 0)
+        why = f"row {other} holds {sizes[other]} values, row 0 {sizes[0]}" if other else error
+        raise ValueError(f"{name} cannot be read as an array: {why}") from None
 
 
 def _is_integer(value: object) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 from rince.core.checks import require
 from rince.core.digests import digest
 from rince.core.input_spec import InputSpec, Preprocessing
-from rince.core.labels import as_array
+from rince.core.labels import as_array, integers, require_no_unknown
 from rince.data.arrays import TensorImages, as_pictures
 from rince.data.image.decode import picture_pixels
 from rince.data.items import Indices, Items, Thumbnails, checked_labels
@@ -137,8 +137,15 @@ def from_dataset(
             f"from_dataset(..., labels=...)",
         )
         classes = getattr(dataset, "classes", None)
-        numbers = as_array(targets)
-        labels = numbers if classes is None else np.array(classes, dtype=object)[numbers]
+        labels = targets
+        if classes is not None:
+            numbers = integers(targets, "targets")
+            require_no_unknown(numbers, "targets")  # or -1 would be the last class
+            high = int(numbers.max()) if len(numbers) else 0
+            require(
+                high < len(classes), f"targets hold {high}, but there are {len(classes)} classes"
+            )
+            labels = np.array(classes, dtype=object)[numbers.numpy()]
     tree, known = labels_in(labels, taxonomy)
     return DatasetImages(dataset, known, tree, name, image, image_size, channels)
 
@@ -184,7 +191,13 @@ def from_vectors(
 
 def labels_in(labels: Any, taxonomy: Taxonomy | None) -> tuple[Taxonomy, Tensor]:
     """The class tree of some labels, or one that is given, and the (N,) int64 labels in it."""
-    array = as_array(labels)
+    try:
+        array = as_array(labels)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. For a ragged tree give taxonomy=rince.Taxonomy(PATHS), and the name of each "
+            f"item's class"
+        ) from None
     rows = array if array.ndim == 2 else array[:, None]
     if taxonomy is None:
         taxonomy = Taxonomy.from_labels(rows, finest_first=False)

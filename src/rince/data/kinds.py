@@ -258,6 +258,16 @@ def load_outliers(
         return kind_named(items.noun).load_outliers(request, items)
 
 
+def require_embeddable(data: str, noun: str) -> None:
+    """Refuse data that are not there, or are features already; before a network is loaded."""
+    _require_there(data, noun)
+    if noun != VECTORS.noun and VECTORS.recognise(data, False):
+        raise RinceError(
+            f"{data} holds vectors, which are features already, not {noun}: `rince train {data} "
+            f"--labels FILE` trains a head on them"
+        )
+
+
 def embedding_names(
     encoder: Encoder, data: str, column: str | None = None, encoding: str | None = None
 ) -> Sequence[Any]:
@@ -268,7 +278,7 @@ def embedding_names(
         column: of the items in a table; None: of texts as at the training.
         encoding: of the table, or of lines of texts; None: UTF-8.
     """
-    _require_there(data, encoder.noun)
+    require_embeddable(data, encoder.noun)
     with read_as(encoding):
         return kind_named(encoder.noun).embedding_names(encoder, data, column)
 

@@ -24,7 +24,7 @@ def embedding_files(
     def names(encoder: Encoder, data: str, column: str | None) -> list[str]:
         if is_table(data):
             return listed_files(data, suffixes, column)
-        require(column is None, f"--text.column is for texts, but the network takes {encoder.noun}")
+        require(column is None, f"--table.column {column}: {data} is no table")
         found: list[str] = later(below)(data)
         return found
 

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, require, warn
-from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, chosen_below, passed_over
+from rince.core.files import (
+    IMAGE_SUFFIXES,
+    VECTOR_SUFFIXES,
+    VIDEO_SUFFIXES,
+    chosen_below,
+    passed_over,
+)
 from rince.core.tables import (
     TABLE_SUFFIXES,
     Row,
@@ -144,7 +150,30 @@ def label_columns(
             f"{', '.join(table.columns)}: name those of the labels, from coarse to fine "
             f"({option})"
         )
+    check_known(table, levels)
     return levels
+
+
+def check_known(table: Table, levels: Sequence[str]) -> None:
+    """Negative numbers among the labels, by which data sets say that a class is not known: of a
+    file of numbers they are refused; in a table, where they may be words, warned of."""
+    for level in levels:
+        cells = table.column(level)
+        negative = {cell for cell in set(cells) if cell[:1] == "-" and cell[1:].isdecimal()}
+        if not negative:
+            continue
+        first = next(i for i, cell in enumerate(cells) if cell in negative)
+        text = f"{table.file}: {level!r} holds {cells[first]}, first "
+        if table.file.suffix in VECTOR_SUFFIXES:
+            raise RinceError(
+                f"{text}for item {first} (from 0), which would be a class of its own: leave out "
+                f"items whose class is not known, or write a table with empty cells for them "
+                f"(table.empty)"
+            )
+        warn(
+            f"{text}in line {table.rows[first][0]}, which is taken for a class: if it says that "
+            f"the class is not known, leave these cells empty (table.empty)"
+        )
 
 
 def _found_columns(table: Table, beside: Collection[str], option: str) -> list[str]:

@@ -266,12 +266,6 @@ def _columns_inside(file: Path, stored: Mapping[str, Any], count: int) -> dict[s
         if array.dtype.kind == "f" and (array[np.isfinite(array)] % 1 != 0).any():
             warn(f"the array {name!r} holds fractions and is left out of the labels")
             continue
-        if array.dtype.kind in "if" and (array == -1).any():
-            raise RinceError(
-                f"{file}: {name!r} holds -1, first for item {np.argwhere(array == -1)[0][0]} (from "
-                f"0), which would be a class of its own: leave out items whose class is not known, "
-                f"or write a table with empty cells for them (table.empty)"
-            )
         if array.dtype.kind == "S":
             try:
                 array = np.char.decode(array, "utf-8")

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -219,9 +220,15 @@ def paths_from_labels(labels: Any, finest_first: bool) -> list[Names]:
 
 def label_names(labels: NDArray[Any]) -> list[Names]:
     """(N, L) labels as names, numbers as they are in tables."""
-    rows = [tuple(composed(as_cell(label)) for label in row) for row in labels.tolist()]
-    for i, row in enumerate(rows):
+    given = labels.tolist()
+    rows = [tuple(composed(as_cell(label)) for label in row) for row in given]
+    for i, (row, own) in enumerate(zip(rows, given, strict=True)):
         require(all(row), f"row {i}: a label is missing: {row}")
+        require(
+            not any(isinstance(x, Real) and x < 0 for x in own),
+            f"row {i} holds {', '.join(row)}, and a negative number says that a label is not "
+            f"known: leave such items out",
+        )
     return rows
 
 

@@ -61,7 +61,10 @@ def write_export(
         card: the text of its model card, from the largest difference of the ONNX file to torch.
     """
     if folder.exists():  # a licence may have been written into its card
-        raise RinceError(f"{folder} is there already: remove it, or choose another -o FOLDER")
+        raise RinceError(
+            f"{folder} is there already: remove it, choose another -o FOLDER, or push it as it is "
+            f"(rince export {folder} --push USER/NAME)"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as made:
         part = Path(made) / "part"  # the temporary folder itself is for its owner's eyes only

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rince.core.checks import RinceError, import_extra
+from rince.core.checks import RinceError, import_extra, require
 from rince.core.files import written
 from rince.reports.run_report import RunReport
 
@@ -30,6 +30,7 @@ def results(runs: str | Path | Sequence[str | Path]) -> pandas.DataFrame:
 
     Raises:
         RinceError: a pattern that fits nothing, a folder that is not there, or none with results.
+        ValueError: no folder.
         ImportError: pandas is not installed.
 
     Example::
@@ -40,8 +41,7 @@ def results(runs: str | Path | Sequence[str | Path]) -> pandas.DataFrame:
     from rince.reports.reading import read_runs  # `import rince` needs torch and numpy alone
 
     pandas = import_extra("pandas", "pandas")
-    given = [runs] if isinstance(runs, (str, Path)) else runs
-    columns, rows = result_rows(read_runs(_folders(given)))
+    columns, rows = result_rows(read_runs(run_folders(runs)))
     return pandas.DataFrame(rows, columns=columns)
 
 
@@ -66,7 +66,19 @@ def write_results(runs: Sequence[RunReport], file: Path) -> None:
             writer.writerow(plain)
 
 
-def _folders(given: Sequence[str | Path]) -> list[Path]:
+def run_folders(runs: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Those that are given, or that fit, each once.
+
+    Raises:
+        RinceError: a pattern that fits nothing. ValueError: something else than folders.
+    """
+    given = list(runs) if isinstance(runs, (list, tuple)) else [runs]
+    for one in given:
+        require(
+            isinstance(one, (str, Path)),
+            f"runs must be one or more folders of runs, got {type(one).__name__}",
+        )
+    require(bool(given), "runs must be one or more folders of runs, got an empty list")
     found: list[str] = []
     for pattern in map(str, given):
         is_pattern = glob.has_magic(pattern) and not Path(pattern).exists()

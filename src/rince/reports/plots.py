@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rince.core.checks import require
+from rince.core.checks import RinceError, require
 from rince.evaluation.results import Evaluation
 from rince.reports import figures
 from rince.reports.class_maps import class_maps
+from rince.reports.frames import run_folders
 from rince.reports.run_report import class_name
 from rince.reports.training_curves import training_figures
 from rince.training.history import read_history
@@ -29,7 +30,7 @@ def plot_similarities(runs: Runs) -> Any:
             deviation.
 
     Raises:
-        ValueError: it has no pairs.
+        ValueError: it has no pairs, or is no evaluation.
     """
     figure = figures.histogram_figure([run.histograms for run in _listed(runs)])
     require(figure is not None, "the evaluation holds no similarities to draw")
@@ -74,6 +75,7 @@ def plot_map(run: Evaluation, by: Literal["class", "group"] = "class") -> Any:
         ValueError: there are no points, or another word.
     """
     require(by in ("class", "group"), f'by must be "class" or "group", got {by!r}')
+    (run,) = _listed([run])
     points = run.map_2d
     labels, names = (points.fine, run.classes) if by == "class" else (points.coarse, run.groups)
     colours = figures.class_colours(labels, points.coarse)
@@ -98,6 +100,11 @@ def plot_roc(runs: Mapping[str, Evaluation], outliers: str, detector: str = "gau
     Raises:
         ValueError: a run has no such curve.
     """
+    require(
+        isinstance(runs, Mapping),
+        f'runs must be a dict, such as {{"rince": evaluation}}, got {type(runs).__name__}',
+    )
+    _listed(list(runs.values()))
     curves = []
     for i, (name, run) in enumerate(runs.items()):
         known = ", ".join(f"{o}/{d}" for o, d in run.roc) or "none"
@@ -117,11 +124,27 @@ def plot_training(runs: str | Path | Sequence[str | Path]) -> dict[str, Any]:
     per rank.
 
     Args:
-        runs: the folder of a run, or those of several seeds.
+        runs: the folder of a run, or those of several seeds; ``*`` and ``?`` stand for any.
+
+    Raises:
+        RinceError: a folder where nothing was logged. ValueError: no folder.
     """
-    folders = [runs] if isinstance(runs, str | Path) else runs
-    return dict(training_figures([read_history(Path(folder)) for folder in folders]))
+    histories = []
+    for folder in run_folders(runs):
+        histories.append(read_history(folder))
+        if not histories[-1]:
+            raise RinceError(f"nothing was logged in {folder}: expected the folder of a run")
+    return dict(training_figures(histories))
 
 
-def _listed(runs: Runs) -> Sequence[Evaluation]:
-    return [runs] if isinstance(runs, Evaluation) else runs
+def _listed(runs: Any) -> Sequence[Evaluation]:
+    listed = list(runs) if isinstance(runs, (list, tuple)) else [runs]
+    require(bool(listed), "there is no evaluation to draw: got an empty list")
+    for run in listed:
+        shown = repr(run) if isinstance(run, str | Path) else type(run).__name__
+        require(
+            isinstance(run, Evaluation),
+            f"expected an evaluation, as rince.evaluation.load_evaluation(FOLDER) gives, got "
+            f"{shown}",
+        )
+    return listed

@@ -1,4 +1,4 @@
-"""Successive halving on two measures at once: many short trainings, the best go on.
+"""Successive halving on two measures at once: many short trainings, the best once more, longer.
 
 Plain functions of numbers. Of two measures there is no best trial, there is a front: trials to
 which no other is better on both.
@@ -29,20 +29,20 @@ class Score(NamedTuple):
 def successive_halving(
     trials: int, lengths: Sequence[int], score: Callable[[int, int], Score | None]
 ) -> dict[int, Score]:
-    """Train all trials for the first length, the better half for the next, and so on.
+    """Train all trials for the first length, the better quarter for the next, and so on.
 
     Args:
         trials: number of trials. lengths: epochs of each round, rising.
-        score: (trial, epochs) -> its score after so many epochs in all; None: it failed, and is
-            left out from here on.
+        score: (trial, epochs) -> its score, trained from the start for so many; None: it failed,
+            and is left out from here on.
 
     Returns:
         The scores of those that were trained to the end. They are as spread along the front as
         they can be, from the best on one measure to the best on the other.
 
     Example:
-        >>> successive_halving(4, [1, 2, 4], lambda trial, epochs: Score(trial, 4 - trial))
-        {0: Score(fine=0, coarse=4)}
+        >>> successive_halving(8, [1, 4], lambda trial, epochs: Score(trial, 8 - trial))
+        {0: Score(fine=0, coarse=8), 7: Score(fine=7, coarse=1)}
     """
     going = list(range(trials))
     scores: dict[int, Score] = {}
@@ -54,34 +54,33 @@ def successive_halving(
 
 
 def survivors(trials: int, rounds: int) -> list[int]:
-    """Trials in each round: half of those of the round before, rounded up.
+    """Trials in each round: a quarter of those of the round before, rounded up.
 
     Example:
-        >>> survivors(12, 3), survivors(5, 3)
-        ([12, 6, 3], [5, 3, 2])
+        >>> survivors(12, 2), survivors(5, 2)
+        ([12, 3], [5, 2])
     """
-    return [-(-trials // 2**i) for i in range(rounds)]
+    return [-(-trials // 4**i) for i in range(rounds)]
 
 
 def round_lengths(epochs: int) -> list[int]:
-    """A quarter of the epochs, a half, all; of fewer than four what there is.
+    """A quarter of the epochs, rounded up, and all.
 
     Example:
         >>> round_lengths(20), round_lengths(3), round_lengths(1)
-        ([5, 10, 20], [1, 2, 3], [1])
+        ([5, 20], [1, 3], [1])
     """
-    return sorted({-(-epochs // 4), -(-epochs // 2), epochs})
+    return sorted({-(-epochs // 4), epochs})
 
 
 def planned_epochs(trials: int, lengths: Sequence[int]) -> int:
-    """Epochs that :func:`successive_halving` trains: those that go on are lengthened.
+    """Epochs that :func:`successive_halving` trains: in each round from the start.
 
     Example:
-        >>> planned_epochs(12, [5, 10, 20])
+        >>> planned_epochs(12, [5, 20])
         120
     """
-    more = [b - a for a, b in zip([0, *lengths], lengths, strict=False)]
-    return sum(n * x for n, x in zip(survivors(trials, len(lengths)), more, strict=True))
+    return sum(n * x for n, x in zip(survivors(trials, len(lengths)), lengths, strict=True))
 
 
 def better_part(scores: Mapping[int, Score], count: int) -> list[int]:

@@ -72,8 +72,8 @@ class TuneOptions(Options):
     """How much to search, and what to take of what was found.
 
     Args:
-        trials: configurations of each objective. The first is what `rince train` would do; half of
-            them are trained for a quarter of the epochs only, a quarter of them for half.
+        trials: configurations of each objective. The first is what `rince train` would do; the
+            better quarter of them is trained for all epochs, the others for a quarter only.
         baselines: objectives that get as many trials, to compare with; [] for none.
         search: what differs between trials: optim.lr, the temperatures, loss.variant and batches.*
             (classes x images of a batch). What you set yourself stays as you set it.

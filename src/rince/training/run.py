@@ -122,10 +122,20 @@ def train(
             f"{folder} holds a run already: go on with it (rince train --resume {folder}), or "
             f"choose another --name"
         )
+    parts = prepared(config, folder, splits, loggers, callbacks, own_backbone=backbone is not None)
+    return train_prepared(*parts, folder, backbone, own)
+
+
+def train_prepared(
+    config: TrainConfig,
+    splits: Splits,
+    trainer: pl.Trainer,
+    folder: Path,
+    backbone: Backbone | nn.Module | None = None,
+    own: Objective | None = None,
+) -> Path:
+    """:func:`train` with what :func:`prepared` gave."""
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    config, splits, trainer = prepared(
-        config, folder, splits, loggers, callbacks, own_backbone=backbone is not None
-    )
     ranks = rank_source(config, splits.train)
     module = _build_module(config, splits, ranks, backbone, own, pretrained=config.model.pretrained)
     if "ranks" in module.objective.reads:

@@ -10,7 +10,7 @@ from rince.core.checks import RinceError, require
 from rince.core.distributed import is_first_process
 from rince.training.config import TrainConfig, flat, to_dict
 from rince.training.folder import CHECKPOINT_FILE, read_about, read_config
-from rince.training.run import prepared, resume, train
+from rince.training.run import prepared, resume, train_prepared
 
 # Of the machine, or of what is shown meanwhile: the run is the same.
 _SAME_RUN = ("accelerator", "devices", "num_nodes", "name", "output", "logger", "progress")
@@ -46,7 +46,7 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
         folder = Path(one.output) / one.run_name()
         if config.images.per_class is not None or config.images.test_per_class is not None:
             splits = None  # the seed chooses the items
-        asked, splits, _ = prepared(one, folder, splits)
+        asked, splits, trainer = prepared(one, folder, splits)
         try:
             if (folder / CHECKPOINT_FILE).exists():
                 _check_same(folder, asked)
@@ -55,7 +55,8 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
                 elif is_first_process():
                     print(f"{folder} is finished already, and left as it is")
             else:
-                train(one, splits=splits)
+                one.check()
+                train_prepared(asked, splits, trainer, folder)
         except KeyboardInterrupt as stop:
             text = f"{stop}. Or the same command, which trains all seeds that are left"
             raise KeyboardInterrupt(text) from None

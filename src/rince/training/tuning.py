@@ -24,7 +24,7 @@ from rince.evaluation.results import EMBEDDING
 from rince.evaluation.steps import class_retrieval
 from rince.training.checkpoint import load_run
 from rince.training.config import TrainConfig, to_dict
-from rince.training.folder import CHECKPOINT_FILE, read_about, read_config
+from rince.training.folder import CHECKPOINT_FILE, read_about
 from rince.training.halving import (
     Score,
     pareto_front,
@@ -51,7 +51,7 @@ class Trial:
     Args:
         number: from 1, which is what ``rince train`` would do.
         config: to train it on all training items, for the whole number of epochs.
-        folder: of its run, on a part of them.
+        folder: of its runs, on a part of them: ``20-epochs`` and so on.
         scores: epochs -> held-out mAP; of classifiers in the backbone's features, of all others in
             the embedding.
         seconds: that its training and measuring took.
@@ -134,9 +134,9 @@ def tune(
     """Search the settings that trade fine against coarse, and write those that are chosen.
 
     By successive halving: all trials are trained for a quarter of ``config.epochs``, the better
-    half for half of them, and the better quarter to the end; a trial that goes on is the same run
-    lengthened. They are trained on four fifths of the training items and measured on the last
-    fifth, by the rule that holds out a test. The test items are not used.
+    quarter anew for all of them, from the start, as the chosen one will be. They are trained on
+    four fifths of the training items and measured on the last fifth, by the rule that holds out a
+    test. The test items are not used.
 
     The scores are kept: after a stop the same call goes on, and trains nothing twice. ``OUTPUT/
     tune-DATA/OBJECTIVE.yaml`` is the best configuration of each objective by
@@ -240,22 +240,20 @@ class _Work:
                 f"{failed.name}: {failed.failed}. To try them again, remove "
                 f"{failed.folder.parent}"
             )
-        self.done = end  # trials that failed were not lengthened
+        self.done = end  # of trials that failed fewer may be in the last round
         return trials
 
     def _score(self, trial: Trial, count: int, epochs: int) -> Score | None:
-        before = max((n for n in trial.scores if n < epochs), default=0)
-        if epochs not in trial.scores and not trial.failed:
+        new = epochs not in trial.scores and not trial.failed
+        if new:
             if self.show:
-                where = f"epoch {self.done + 1}/{self.planned} | {trial.name} of {count} to epoch "
-                print(f"{where}{epochs}: {trial.settings()}", end="", flush=True)
+                where = f"epoch {self.done + 1}/{self.planned} | {trial.name} of {count}, "
+                print(f"{where}{epochs} epochs: {trial.settings()}", end="", flush=True)
             self._train(trial, epochs)
-            self.trained += epochs - before
-            self.done += epochs - before
-            if self.show:
-                print(f" | {self._outcome(trial, epochs)}", flush=True)
-        else:
-            self.done += epochs - before
+            self.trained += epochs
+        self.done += epochs
+        if new and self.show:
+            print(f" | {self._outcome(trial, epochs)}", flush=True)
         return trial.scores.get(epochs)
 
     def _outcome(self, trial: Trial, epochs: int) -> str:
@@ -272,8 +270,7 @@ class _Work:
         try:
             # What a run says is in its log.
             with contextlib.redirect_stdout(io.StringIO()):
-                self._lengthen(trial, epochs)
-                trial.scores[epochs] = self._measured(trial)
+                trial.scores[epochs] = self._measured(trial, self._run(trial, epochs))
         except (KeyboardInterrupt, Stopped) as stop:
             print("\n" * self.show, end="", flush=True)
             raise type(stop)(
@@ -288,19 +285,18 @@ class _Work:
         with replacing(trial.folder / SCORES_FILE) as part:
             part.write_text(json.dumps(_facts(trial), indent=1) + "\n")
 
-    def _lengthen(self, trial: Trial, epochs: int) -> None:
-        folder = trial.folder
+    def _run(self, trial: Trial, epochs: int) -> Path:
+        """The folder of its run of this length, which is trained, or goes on after a stop."""
+        folder = trial.folder / f"{epochs}-epochs"
         if not (folder / CHECKPOINT_FILE).exists():
             run = replace(trial.config, epochs=epochs, progress=False, knn_every=0)
-            run = replace(run, output=str(folder.parent), name=folder.name)
-            train(run, splits=self.parts)
-            return
-        longer = epochs if read_config(folder).epochs < epochs else None
-        if longer or not read_about(folder):  # without that it has stopped on its way
-            resume(folder, epochs=longer, progress=False, splits=self.parts)
+            train(replace(run, output=str(trial.folder), name=folder.name), splits=self.parts)
+        elif not read_about(folder):
+            resume(folder, progress=False, splits=self.parts)
+        return folder
 
-    def _measured(self, trial: Trial) -> Score:
-        run = load_run(trial.folder)
+    def _measured(self, trial: Trial, folder: Path) -> Score:
+        run = load_run(folder)
         found = measure(
             run.backbone,
             self.parts,
@@ -317,7 +313,7 @@ class _Work:
 def _trial(config: TrainConfig, number: int, folder: Path, work: _Work) -> Trial:
     """With the scores that it has already, if it was trained with these settings on these data."""
     plain = to_dict(replace(config, output="", name=None, progress=True))
-    key = digest([plain, work.lengths, work.fingerprint])[:8]
+    key = digest([plain, work.fingerprint])[:8]
     trial = Trial(number, config, folder / "trials" / f"{config.objective}-{number:02}-{key}")
     file = trial.folder / SCORES_FILE
     if not file.exists():

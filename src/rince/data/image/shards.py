@@ -18,7 +18,7 @@ from rince.core.checks import RinceError, warn
 from rince.core.files import IMAGE_SUFFIXES, by_suffix, files_below, passed_over, warn_left_out
 from rince.core.tables import Pairs, Row, Table, as_cell, composed, json_pairs, refuse_rows
 from rince.data.items import split_folders
-from rince.data.table import SPLIT, ItemTable, path_cells
+from rince.data.table import SPLIT, ItemTable, check_known, path_cells
 
 _SHARD = re.compile(r"\.tar(\.\w+)?$|\.tgz$", re.IGNORECASE)
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -168,7 +168,9 @@ def read_shards(
         (number, {"image": name} | {column: cells.get(column, "") for column in header[1:]})
         for (number, cells), name in rows
     ]
-    return ShardTable(Table(file, header, filled), "image", levels, members)
+    table = Table(file, header, filled)
+    check_known(table, levels)
+    return ShardTable(table, "image", levels, members)
 
 
 def _shards(data: str | Path) -> Iterator[tuple[Path, str]]:

@@ -82,7 +82,7 @@ class StoredNames(Sequence[str]):
 
 def stored_names(encoder: Any, data: str, column: str | None) -> StoredNames:
     """What there is to embed: the vectors by their names, or by their numbers from 0."""
-    require(column is None, f"--text.column is for texts, but the network takes {encoder.noun}")
+    require(column is None, f"--table.column {column}: {data} is no table, but a file of vectors")
     vectors, names = vectors_for(data, encoder.spec)
     return StoredNames(tuple(names or map(str, range(len(vectors)))), vectors)
 
