@@ -24,12 +24,8 @@ def add_data_options(parser: HelpfulParser) -> None:
     parser.add_class_arguments(TableOptions, "table")
     parser.add_class_arguments(TextOptions, "text", skip={"layers", "max_tokens"})
     parser.add_class_arguments(ImageOptions, "images", skip=_NOT_READ)
-    parser.add_argument(
-        "--labels", type=str, default=None, help="table of labels of stored features"
-    )
-    parser.add_argument(
-        "--data_root", type=str, default=None, help="where the relative paths of a table begin"
-    )
+    parser.add_argument("--labels", type=str, help="table of labels of stored features")
+    parser.add_argument("--data_root", type=str, help="where the relative paths of a table begin")
 
 
 def data_config(given: Any, *, skip_unreadable: bool = False) -> TrainConfig:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.cli.parser import HelpfulParser, with_underscores
+from rince.cli.parser import HelpfulParser
 from rince.evaluation.options import EvaluationOptions
 from rince.training.config import ImageOptions, LossOptions, OptimOptions, TrainConfig
 
@@ -24,12 +24,12 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--output", type=str, default="runs/demo", help="folder for runs and report"
     )
-    parser.add_argument("--data_root", type=str, default=None, help="folder where Fashion-MNIST is")
+    parser.add_argument("--data_root", type=str, help="folder where Fashion-MNIST is")
     parser.add_argument("--per_class", type=int, default=300, help="training images of each class")
     parser.add_argument("--test_per_class", type=int, default=200, help="test images of each class")
     parser.add_argument("--epochs", type=int, default=8, help="number of passes over them")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
-    given = parser.parse_args(with_underscores(arguments))
+    given = parser.parse_args(arguments)
 
     folder = _free_folder(Path(given.output))
     print(

@@ -28,7 +28,8 @@ class _PlainHelp(jsonargparse.DefaultHelpFormatter):  # type: ignore[name-define
         if action.required and action.option_strings:
             return f"{text} (required)"
         has_value = action.option_strings and action.nargs != 0
-        no_default = action.default in (argparse.SUPPRESS, None) and not _may_be_none(action)
+        _, may_be_none = without_none(getattr(action, "_typehint", None))
+        no_default = action.default in (argparse.SUPPRESS, None) and not may_be_none
         return text if no_default or not has_value else f"{text} (default: %(default)s)"
 
     def _expand_help(self, action: Any) -> str:
@@ -50,11 +51,6 @@ class _PlainHelp(jsonargparse.DefaultHelpFormatter):  # type: ignore[name-define
         return "\n".join(indent + line for line in text.split("\n"))
 
 
-def _may_be_none(action: Any) -> bool:
-    """Whether None is one of the values that a user can give."""
-    return type(None) in get_args(getattr(action, "_typehint", None))
-
-
 class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,misc]
     """jsonargparse's parser; an unknown option is an error that names the nearest known one.
 
@@ -62,16 +58,16 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
     """
 
     def __init__(self, *, aliases: Mapping[str, str] | None = None, **options: Any) -> None:
-        self._aliases = dict(aliases or {})
+        self.aliases = dict(aliases or {})
         # An abbreviation that works today would break when an option is added.
         super().__init__(allow_abbrev=False, formatter_class=_PlainHelp, **options)
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         given: list[str] = []
-        for argument in self._listed(sys.argv[1:] if args is None else args):
+        for argument in self._listed(with_underscores(sys.argv[1:] if args is None else args)):
             name, equals, value = argument.partition("=")
             if name.startswith("--"):
-                name = self._aliases.get(name, name)
+                name = self.aliases.get(name, name)
                 argument = name + equals + (self._as_typed(name, value) if equals else "")
             elif given and given[-1].startswith("--"):
                 argument = self._as_typed(given[-1], argument)
@@ -85,7 +81,7 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
         option = ""
         for argument in args:
             if argument.startswith("--"):
-                option = "" if "=" in argument else self._aliases.get(argument, argument)
+                option = "" if "=" in argument else self.aliases.get(argument, argument)
             elif not joined[-1:] or joined[-1].startswith("--") or not self._takes_list(option):
                 pass
             elif all(action.option_strings for action in self._actions):
@@ -121,7 +117,7 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
 
     def error(self, message: str, exception: Exception | None = None) -> NoReturn:
         known = [o for action in self._actions for o in action.option_strings if len(o) > 2]
-        known += self._aliases
+        known += self.aliases
         typed = {a.dest: a.option_strings[-1] for a in self._actions if a.option_strings}
         message = re.sub(
             r"(?<=arguments are required: ).*",
@@ -168,7 +164,6 @@ def add_space(parser: HelpfulParser) -> None:
     parser.add_argument(
         "--space",
         choices=get_args(Space),
-        default=None,
         help="embedding: of the projection head, which the loss saw; backbone: its features. By "
         "default the embedding, and of a run that was trained as a classifier the backbone; an "
         "export gives what it was exported with",
@@ -185,15 +180,13 @@ def add_skip_unreadable(parser: HelpfulParser) -> None:
 
 
 def add_table(parser: HelpfulParser, column: str) -> None:
-    """``--table.column`` and ``--table.encoding``, the same for all verbs that only look at data.
-
-    ``column``: of what, and its default.
-    """
-    parser.add_argument("--table.column", dest="column", default=None, help=column)
+    """``--table.column`` and ``--table.encoding``, the same for all verbs that only look at data;
+    ``column``: of what, and its default."""
+    parser.aliases["--text.column"] = "--table.column"
+    parser.add_argument("--table.column", dest="column", help=column)
     parser.add_argument(
         "--table.encoding",
         dest="encoding",
-        default=None,
         help="of tables and files of text, such as cp1252 (default: UTF-8, or what a byte order "
         "mark says)",
     )

@@ -164,14 +164,8 @@ class SmallResNet(nn.Module):
     def __init__(self, in_channels: int = 3, widths: Sequence[int] = (32, 64, 128, 256)) -> None:
         super().__init__()
         self.stem = _conv_norm(in_channels, widths[0], 3, stride=2)
-        self.stages = nn.Sequential(
-            *(
-                _BasicBlock(before, width, stride=1 if index == 0 else 2)
-                for index, (before, width) in enumerate(
-                    zip((widths[0], *widths), widths, strict=False)
-                )
-            )
-        )
+        steps = zip((widths[0], *widths), widths, (1, *[2] * len(widths)), strict=False)
+        self.stages = nn.Sequential(*(_BasicBlock(*step) for step in steps))
 
     def forward(self, images: Tensor) -> Tensor:
         x = torch.relu(self.stem(images))  # (B, widths[0], H / 2, W / 2)
@@ -189,14 +183,8 @@ class SmallResNet3D(nn.Module):
         super().__init__()
         self.stem = _conv_norm3d(in_channels, widths[0], (1, 3, 3), (1, 2, 2))
         strides = [(1, 1, 1), (1, 2, 2), *[(2, 2, 2)] * (len(widths) - 2)]
-        self.stages = nn.Sequential(
-            *(
-                _Block3D(before, width, stride)
-                for before, width, stride in zip(
-                    (widths[0], *widths), widths, strides, strict=False
-                )
-            )
-        )
+        steps = zip((widths[0], *widths), widths, strides, strict=False)
+        self.stages = nn.Sequential(*(_Block3D(*step) for step in steps))
 
     def forward(self, clips: Tensor) -> Tensor:
         x = torch.relu(self.stem(clips))  # (B, widths[0], T, H / 2, W / 2)

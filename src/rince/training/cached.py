@@ -79,12 +79,8 @@ def cached_encode(encoder: nn.Module, inputs: Tensor, micro_batch: int) -> Tenso
 
 
 def micro_batches(count: int, size: int) -> list[slice]:
-    """Cut ``count`` rows into the fewest parts of at most ``size``, as equal as they can be.
-
-    Equal, because batch norm is fitted to each: a last part of one image has no variance.
-
-    Raises:
-        ValueError: size below 1, or no rows.
+    """Cut ``count`` rows into the fewest parts of at most ``size``, as equal as they can be: batch
+    norm is fitted to each, and a last part of one image has no variance.
 
     Example:
         >>> micro_batches(10, 4)
@@ -103,16 +99,9 @@ def encode_parts(
     """As :func:`cached_encode`, for inputs that are made when they are needed and then dropped.
 
     Args:
-        encoder: as there.
         parts: functions that make the input of one micro-batch each, (b, ...): called in both
             passes, with the same state of torch's global generators, and must give the same.
         made_from: what they make it from, so that a change before the backward pass is noticed.
-
-    Returns:
-        The embeddings of all parts, one after the other.
-
-    Raises:
-        ValueError, RuntimeError: as :func:`cached_encode`.
     """
     require(
         not isinstance(encoder, nn.parallel.DistributedDataParallel),
@@ -130,15 +119,14 @@ def encode_parts(
 
 
 def _encoded(encoder: nn.Module, inputs: Any) -> Tensor:
-    z = encoder(inputs)
+    z: Tensor = encoder(inputs)
     require(
         isinstance(z, Tensor) and z.ndim > 0,
         f"{type(encoder).__name__} must give one tensor with a row an input, got "
         f"{f'shape {tuple(z.shape)}' if isinstance(z, Tensor) else type(z).__name__}: wrap it in a "
         f"module whose forward picks the embeddings",
     )
-    encoded: Tensor = z
-    return encoded
+    return z
 
 
 class _CachedEncode(torch.autograd.Function):

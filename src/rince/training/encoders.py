@@ -19,12 +19,7 @@ from rince.training.folder import CHECKPOINT_FILE
 def load_encoder(folder: Path, space: Space | None = None) -> Encoder:
     """The network of a run or of an export; any model of sentence-transformers.
 
-    Args:
-        folder: its. space: of a run, what it gives; None: as of
-            :func:`~rince.training.checkpoint.trained_encoder`. An export has one only.
-
-    Raises:
-        RinceError: the folder is none of them, or damaged; an export of the other space.
+    ``space``: as of :func:`~rince.training.checkpoint.trained_encoder`; an export has one only.
     """
     exported = encoders.load_encoder(folder)
     if exported is not None:
@@ -54,11 +49,5 @@ def embed_data(
     skip: bool = False,
 ) -> Embeddings:
     """Find what there is to embed in ``data``, of the kind that the encoder takes, and embed it."""
-    names = embedding_names(encoder, data, column, encoding)
-    return embed(
-        encoder,
-        names,
-        device=device,
-        batch_size=batch_size,
-        on_unreadable="skip" if skip else "error",
-    )
+    names, how = embedding_names(encoder, data, column, encoding), "skip" if skip else "error"
+    return embed(encoder, names, device=device, batch_size=batch_size, on_unreadable=how)

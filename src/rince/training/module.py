@@ -24,7 +24,6 @@ from rince.data.batches import BatchViews, ImageBatch
 from rince.data.plan import batch_seed
 from rince.data.views import WEAK_VIEWS, Augmentation, ViewConfig
 from rince.models.backbones import Backbone
-from rince.models.heads import ProjectionAndClassifier, projection_head
 from rince.models.momentum import MomentumEncoder
 from rince.models.queue import KeyQueue
 from rince.models.tuning import keep_frozen_norms, parameter_groups
@@ -32,7 +31,7 @@ from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import ItemTimes
 from rince.training.cached import Part, encode_parts, micro_batches
 from rince.training.checkpoint import CHECKPOINT_KEY, own_facts
-from rince.training.classifiers import classifier_head
+from rince.training.classifiers import training_head
 from rince.training.config import TrainConfig, to_dict
 from rince.training.objectives import OBJECTIVES, Objective
 from rince.training.ranks import to_checkpoint
@@ -101,21 +100,9 @@ class RankedModule(pl.LightningModule):
         self._started = time.perf_counter()
         self._sizes_unknown = True
         self._check_objective()
-        model, contrastive = config.model, not self.objective.classifier
         self.num_heads = self.objective.num_heads
-        head: nn.Module
-        if not contrastive:
-            head = classifier_head(self.objective, backbone.feature_dim, taxonomy)
-        else:
-            head = projection_head(
-                backbone.feature_dim,
-                model.embedding_dim,
-                self.num_heads,
-                linear=model.head == "linear",
-            )
-        if self.objective.classifier_beside:
-            classifier = classifier_head(self.objective, backbone.feature_dim, taxonomy)
-            head = ProjectionAndClassifier(head, classifier)
+        model, contrastive = config.model, not self.objective.classifier
+        head = training_head(self.objective, backbone.feature_dim, taxonomy, model)
         self.encoder = nn.Sequential(OrderedDict(backbone=backbone.module, head=head))
         self.momentum_encoder: MomentumEncoder | None = None
         self.queue: KeyQueue | None = None
@@ -250,12 +237,8 @@ class RankedModule(pl.LightningModule):
         return self._seconds_before + time.perf_counter() - self._started
 
     def _read(self, shown: Mapping[str, Tensor]) -> dict[str, float]:
-        """The values of some scalars, and a check of those that were not read so far: a GPU is
-        waited for once.
-
-        Raises:
-            FloatingPointError: one of those is not finite.
-        """
+        """The values of some scalars, and a check that those not read so far are finite: a GPU is
+        waited for once."""
         unread, self._unread = self._unread, []
         values = [*(x for _, _, x in unread), *shown.values()]
         numbers = torch.stack([x.float().reshape(()).to(self.device) for x in values]).tolist()
@@ -284,10 +267,8 @@ class RankedModule(pl.LightningModule):
     def _encode_both(
         self, encoder: nn.Module, batch: ImageBatch, views: BatchViews
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(2B, ...), (2B,), (2B,): both views of every image with their labels and ids.
-
-        Two views of a micro-batch are encoded together, so batch norm sees both.
-        """
+        """(2B, ...), (2B,), (2B,): both views of every image with their labels and ids; those of a
+        micro-batch are encoded together, so batch norm sees both."""
         z = encode_parts(encoder, self._parts(batch, views, 0, 1), made_from=batch.views)
         device = batch.labels.device
         rows = [torch.arange(r.start, r.stop, device=device) for r in self._rows(batch)]
@@ -305,17 +286,8 @@ class RankedModule(pl.LightningModule):
         encoded, labels, ids = self._encode_both(self.encoder, batch, views)
         z, logits = self._apart(encoded)
         key, key_labels, key_ids = self._gathered(z, labels, ids)
-        pairs = Pairs(
-            query=z,
-            key=key,
-            query_labels=labels,
-            key_labels=key_labels,
-            query_ids=ids,
-            key_ids=key_ids,
-            ignore_self=True,
-            num_heads=self.num_heads,
-        )
-        return pairs, logits
+        given = (z, key, labels, key_labels, ids, key_ids)
+        return Pairs(*given, ignore_self=True, num_heads=self.num_heads), logits
 
     def _momentum_pairs(self, batch: ImageBatch, views: BatchViews) -> tuple[Pairs, Tensor | None]:
         assert self.momentum_encoder is not None
@@ -339,12 +311,7 @@ class RankedModule(pl.LightningModule):
             shift = process_index() * batch.labels.shape[0]
             self.queue.push(*(x.roll(shift, dims=0) for x in fresh))
         pairs = Pairs(
-            query=query,
-            key=key,
-            query_labels=batch.labels,
-            key_labels=labels,
-            query_ids=batch.indices,
-            key_ids=ids,
+            *(query, key, batch.labels, labels, batch.indices, ids),
             ignore_self=False,
             num_queued=num_queued,
             key_valid=valid,

@@ -53,11 +53,7 @@ class OptimOptions(Options):
         return replace(self, lr=DEFAULT_LR[self.optimizer] * share)
 
     def check_warmup(self, epochs: int) -> None:
-        """Refuse a warm-up that fills the run.
-
-        Raises:
-            ValueError: the message names the option.
-        """
+        """Refuse a warm-up that fills the run."""
         require(
             self.warmup(epochs) < epochs,
             f"optim.warmup_epochs must be below epochs ({epochs}), got {self.warmup_epochs}",
@@ -89,12 +85,7 @@ class TuneOptions(Options):
     fine_weight: float = limited(0.5, low=0, high=1)
 
     def check(self) -> None:
-        """Refuse values out of range and words that are not known.
-
-        Raises:
-            ValueError: the message names the option.
-        """
-        self._check_fields()
+        super().check()
         require(
             bool(self.search),
             f"{self.prefix}search must name one or more of {', '.join(SEARCHED)}, got none",

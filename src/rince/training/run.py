@@ -32,8 +32,7 @@ from rince.data.batches import ImageBatch, TrainLoader
 from rince.data.items import Items, Splits
 from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
-from rince.models.backbones import Backbone, as_backbone
-from rince.models.tuning import fine_tuned
+from rince.models.backbones import Backbone
 from rince.models.weights import load_strictly
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import ItemTimes
@@ -44,7 +43,7 @@ from rince.training.checkpoint import (
     CHECKPOINT_KEY,
     OWN_BACKBONE,
     OWN_OBJECTIVE,
-    configured_backbone,
+    backbone_to_train,
     load_run,
     read_checkpoint,
     recorded_objective,
@@ -56,7 +55,7 @@ from rince.training.history import HISTORY_FILE
 from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
-from rince.training.ranks import empty_ranks, rank_source, resumed_ranks
+from rince.training.ranks import empty_ranks, other_than_trained, rank_source, resumed_ranks
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
 from rince.training.splits import with_data, with_recorded_data
 from rince.training.step import RankSource, superclass_level
@@ -310,16 +309,11 @@ def _leave_nothing(run: Run) -> None:
 
 def _check_data(about: Mapping[str, Any], run: Run) -> None:
     """The data are those that the run was trained on; the oldest checkpoints do not say."""
-    train, changed = run.splits.train, None
+    train, data = run.splits.train, run.config.data
     if Taxonomy(about["taxonomy"]) != train.taxonomy:
-        changed = "classes"
-    elif about.get("data_fingerprint") not in (None, "", run.splits.fingerprint()):
-        changed = train.noun
-    if changed:
-        raise RinceError(
-            f"the {changed} in {run.config.data} are not those that {run.folder} was trained on: "
-            f"put the data back as they were, or start a new run"
-        )
+        raise other_than_trained(f"classes in {data} are", run.folder)
+    if about.get("data_fingerprint") not in (None, "", run.splits.fingerprint()):
+        raise other_than_trained(f"{train.noun} in {data} are", run.folder)
 
 
 def _check_steps(about: Mapping[str, Any], run: Run, steps: int) -> None:
@@ -343,16 +337,11 @@ def _build_module(
     pretrained: bool,
 ) -> RankedModule:
     config, splits, spec = run.config, run.splits, run.splits.spec
-    own_backbone = backbone is not None
-    if backbone is None:
-        backbone = configured_backbone(config, spec, pretrained=pretrained)
-    elif not isinstance(backbone, Backbone):
-        backbone = as_backbone(backbone, spec)
-    fine_tuned(backbone.module, config.model.layers, config.model.lora)
+    built = backbone_to_train(config, spec, backbone, pretrained=pretrained)
     # Convolutions on CPUs and on tensor cores are faster with the channels last.
-    backbone.module.to(memory_format=getattr(torch, spec.memory_format))
+    built.module.to(memory_format=getattr(torch, spec.memory_format))
     return RankedModule(
-        backbone,
+        built,
         splits.train.taxonomy,
         config,
         objective=objective,
@@ -361,7 +350,7 @@ def _build_module(
         augmentation=splits.train.augmentation(view_config(config)),
         view_inputs=splits.train.view_inputs,
         data_fingerprint=splits.fingerprint(),
-        own_backbone=own_backbone,
+        own_backbone=backbone is not None,
     )
 
 
@@ -422,12 +411,7 @@ def _run(
 def _fit(
     run: Run, module: RankedModule, resumed: Mapping[str, Any] | None = None, step: int = 0
 ) -> None:
-    """Train to the end.
-
-    Args:
-        resumed: what the checkpoint of the folder says of the run; None starts from the weights
-            of the module. step: where it stands.
-    """
+    """Train to the end; ``resumed``: what the checkpoint says of a run that goes on from it."""
     config, splits, trainer, folder = run.config, run.splits, run.trainer, run.folder
     first = is_first_process()
     if trainer.is_global_zero and not first:
@@ -524,10 +508,8 @@ def _run_to_the_end(
     checkpoint: Path | None,
     planned: int,
 ) -> None:
-    """Fit; a run that stopped before must not pass for a finished one.
-
-    Lightning ends the program at Ctrl-C, and at SIGTERM even with the status of success.
-    """
+    """A run that stopped before must not pass for a finished one: Lightning ends the program at
+    Ctrl-C, and at SIGTERM even with the status of success."""
     trainer, interrupted, terminated = run.trainer, False, False
     try:
         trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)

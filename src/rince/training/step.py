@@ -9,13 +9,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.pair_ranks import (
-    ALL,
-    IGNORED,
-    DenseRanks,
-    IdentityRanks,
-    PairRanks,
-)
+from rince.core.pair_ranks import ALL, IGNORED, DenseRanks, IdentityRanks, PairRanks
 from rince.evaluation.levels import coarse_level
 from rince.losses.options import LossOptions
 from rince.ranks.class_ranks import ClassRanks
@@ -103,12 +97,7 @@ class Pairs:
 
 def superclass_level(taxonomy: Taxonomy, asking: str) -> int:
     """The level of the superclasses, which is the coarse one: counted from the top, so that they
-    are the same groups whatever is deeper elsewhere in the tree. A class that hangs in none is a
-    superclass of its own.
-
-    Raises:
-        ValueError: no two classes share one, or all do; ``asking`` is who needs them.
-    """
+    are the same groups whatever is deeper elsewhere in the tree. ``asking`` is who needs them."""
     level = coarse_level(taxonomy)
     count = len(taxonomy.group_names(level))
     found = "all classes are in one" if count == 1 else "these classes form one flat level"
@@ -198,8 +187,6 @@ def fine_and_coarse(of_classes: Tensor, of_superclasses: Tensor) -> Loss:
 @torch.no_grad()
 def rank_statistics(pairs: Pairs, ranks: RankSource) -> dict[str, Tensor]:
     """What a user watches: do the ranks separate, and do batches hold positives of each?
-
-    Nothing is read from a GPU here.
 
     Returns:
         ``similarity_rank_i``: mean cosine of all pairs of rank i (0: negatives), NaN where the
