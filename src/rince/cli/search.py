@@ -63,8 +63,9 @@ def run(arguments: Sequence[str]) -> None:
         kept = (load_index if suffix == INDEX_SUFFIX else load_embeddings)(given.gallery)
     encoder = load_encoder(Path(given.run), given.space)
     require_queries(encoder, given.queries)
-    how = "skip" if skip else "error"
-    queries = embed(encoder, given.queries, device=device, on_unreadable=how)
+    queries = embed(
+        encoder, given.queries, device=device, on_unreadable="skip" if skip else "error"
+    )
     if kept is None:
         kept = embed_data(encoder, given.gallery, given.column, given.encoding, device, skip=skip)
     gallery = kept

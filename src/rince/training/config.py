@@ -122,7 +122,11 @@ class TrainConfig(Options):
             )
 
     def check_values(self, objective: Objective | None = None) -> None:
-        """:meth:`check` without the warning: for a run that goes on, and was warned of before."""
+        """:meth:`check` without the warning: for a run that goes on, and was warned of before.
+
+        Raises:
+            ValueError: as :meth:`check`.
+        """
         self._check_fields(any_word=() if objective is None else ("objective",))
         require(bool(self.data), "data must be a folder, a file or a name, got ''")
         require(
@@ -199,8 +203,12 @@ class TrainConfig(Options):
         )
 
     def sized(self, count: int, processes: int) -> TrainConfig:
-        """The same for ``count`` training items, divided among processes: a batch no larger than
-        these, which is warned of, and a learning rate that follows it where it was left open."""
+        """The same, with a batch no larger than the data, which is warned of, and a learning rate
+        that follows the batch where it was left open.
+
+        Args:
+            count: of training items. processes: among which they are divided.
+        """
         size = min(self.batch_size, self.batches.multiple_below(count // processes))
         if 0 < size < self.batch_size:
             each = f", {count // processes} for each of {processes} processes" * (processes > 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from rince.core.checks import RinceError
 from rince.data.kinds import embedding_names
@@ -49,5 +50,6 @@ def embed_data(
     skip: bool = False,
 ) -> Embeddings:
     """Find what there is to embed in ``data``, of the kind that the encoder takes, and embed it."""
-    names, how = embedding_names(encoder, data, column, encoding), "skip" if skip else "error"
-    return embed(encoder, names, device=device, batch_size=batch_size, on_unreadable=how)
+    names = embedding_names(encoder, data, column, encoding)
+    unreadable: Literal["error", "skip"] = "skip" if skip else "error"
+    return embed(encoder, names, device=device, batch_size=batch_size, on_unreadable=unreadable)

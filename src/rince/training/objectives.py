@@ -73,7 +73,11 @@ class Objective:
         )
 
     def function(self) -> Callable[[Step], Loss | Tensor]:
-        """The loss, imported if the row holds its path."""
+        """The loss, imported if the row holds its path.
+
+        Raises:
+            ImportError: it needs a package that is not installed; the message names the extra.
+        """
         if self.package is not None:
             import_extra(*self.package)
         loss: Any = pkgutil.resolve_name(self.loss) if isinstance(self.loss, str) else self.loss

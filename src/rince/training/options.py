@@ -53,7 +53,11 @@ class OptimOptions(Options):
         return replace(self, lr=DEFAULT_LR[self.optimizer] * share)
 
     def check_warmup(self, epochs: int) -> None:
-        """Refuse a warm-up that fills the run."""
+        """Refuse a warm-up that fills the run.
+
+        Raises:
+            ValueError: the message names the option.
+        """
         require(
             self.warmup(epochs) < epochs,
             f"optim.warmup_epochs must be below epochs ({epochs}), got {self.warmup_epochs}",
@@ -85,6 +89,11 @@ class TuneOptions(Options):
     fine_weight: float = limited(0.5, low=0, high=1)
 
     def check(self) -> None:
+        """Refuse values out of range and words that are not known.
+
+        Raises:
+            ValueError: the message names the option.
+        """
         super().check()
         require(
             bool(self.search),

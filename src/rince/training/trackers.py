@@ -35,7 +35,7 @@ def named_loggers(names: Sequence[str], folder: Path, step: int) -> Iterator[lis
     with contextlib.ExitStack() as stack:
         if "tensorboard" in names:
             # What an earlier process wrote of the steps to come is not shown.
-            options = {"default_hp_metric": False, "purge_step": step + 1}
+            options: dict[str, Any] = {"default_hp_metric": False, "purge_step": step + 1}
             loggers.append(TensorBoardLogger(folder, "", "tensorboard", **options))
         if "wandb" in names:
             ids.setdefault("wandb", uuid.uuid4().hex)
