@@ -340,11 +340,9 @@ def _timm_model(name: str, in_channels: int, pretrained: bool) -> nn.Module:
 class VisionFeatures(nn.Module):
     """(B, 3, S, S) -> (B, D): what a vision model of transformers says of a picture as a whole.
 
-    That is its pooled output, of two-tower models projected into the space that they share with
-    texts; of models whose pooler is trained for a task only (ViT) the class token.
-
-    Args:
-        model: a vision model, or one of two towers, of which the one for pictures is kept.
+    That is its pooled output, of two-tower models, of which the tower for pictures is kept,
+    projected into the space that they share with texts; of models whose pooler is trained for a
+    task only (ViT) the class token.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -16,13 +16,12 @@ from rince.core.notebook import html_table
 from rince.data.kinds import TrainedNetwork, kind_named
 from rince.models.backbones import Backbone, as_backbone
 from rince.models.encoders import Encoder
-from rince.models.heads import ProjectionAndClassifier
+from rince.models.heads import projection_head
 from rince.models.options import Space
 from rince.models.tuning import fine_tuned, merge_updates
 from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
-from rince.training.classifiers import training_head
 from rince.training.config import TrainConfig, from_dict
 from rince.training.folder import CHECKPOINT_FILE as CHECKPOINT_FILE
 from rince.training.objectives import OBJECTIVES, Objective
@@ -103,15 +102,15 @@ def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -
     backbone, weights = backbone_to_train(config, spec, backbone), checkpoint["state_dict"]
     load_strictly(backbone.module, _below(BACKBONE_PREFIX, weights), folder / CHECKPOINT_FILE)
     merge_updates(backbone.module.eval())
-    taxonomy = Taxonomy(about["taxonomy"])
-    whole = training_head(objective, backbone.feature_dim, taxonomy, config.model).eval()
-    load_strictly(whole, _below(HEAD_PREFIX, weights), folder / CHECKPOINT_FILE)
-    head: nn.Module | None = whole
-    classifier: nn.Linear | None = None
-    if isinstance(whole, ProjectionAndClassifier):
-        head, classifier = whole.projection, whole.classifier
-    elif isinstance(whole, nn.Linear):
-        head, classifier = None, whole
+    taxonomy, model = Taxonomy(about["taxonomy"]), config.model
+    of_head = _below(HEAD_PREFIX, weights)
+    head, of_classifier = None, of_head if objective.classifier else None
+    if objective.classifier_beside:
+        of_head, of_classifier = (_below(part, of_head) for part in ("projection.", "classifier."))
+    if not objective.classifier:
+        width, count, linear = model.embedding_dim, objective.num_heads, model.head == "linear"
+        head = projection_head(backbone.feature_dim, width, count, linear=linear).eval()
+        load_strictly(head, of_head, folder / CHECKPOINT_FILE)
     return TrainedRun(
         folder=folder,
         config=config,
@@ -121,7 +120,9 @@ def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -
         step=checkpoint["global_step"],
         data_fingerprint=about.get("data_fingerprint") or "",
         objective=objective,
-        classifier=classifier and _of_classes(classifier, taxonomy.num_classes),
+        classifier=_linear(of_classifier, taxonomy.num_classes)
+        if of_classifier is not None
+        else None,
         head=head,
         ranks=kept_ranks(about, taxonomy),
         own_backbone=bool(about.get(OWN_BACKBONE)),
@@ -174,13 +175,12 @@ def _below(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.
     return {n.removeprefix(prefix): x for n, x in weights.items() if n.startswith(prefix)}
 
 
-def _of_classes(classifier: nn.Linear, num_classes: int) -> nn.Linear:
-    """Without the logits of superclasses, which come behind."""
-    for name in ("weight", "bias"):
-        rows = getattr(classifier, name)[:num_classes].detach()
-        setattr(classifier, name, nn.Parameter(rows, requires_grad=False))
-    classifier.out_features = num_classes
-    return classifier
+def _linear(weights: Mapping[str, torch.Tensor], num_classes: int) -> nn.Linear:
+    """The logits of the classes; those of superclasses, which come behind, are left out."""
+    kept = {name: x[:num_classes] for name, x in weights.items()}
+    classifier = nn.Linear(kept["weight"].shape[1], num_classes)
+    classifier.load_state_dict(kept)
+    return classifier.requires_grad_(False)
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:

@@ -241,7 +241,7 @@ class _Work:
         return _noted(found, measured_with=dict.fromkeys(parts, settings))
 
 
-def _noted(found: Evaluation, **facts: Any) -> Evaluation:
+def _noted(found: Evaluation, /, **facts: Any) -> Evaluation:
     """With these facts; of what is kept by name, beside those that are there."""
     info = dict(found.info)
     for name, value in facts.items():

@@ -31,14 +31,9 @@ def successive_halving(
 ) -> dict[int, Score]:
     """Train all trials for the first length, the better quarter for the next, and so on.
 
-    Args:
-        trials: number of trials. lengths: epochs of each round, rising.
-        score: (trial, epochs) -> its score, trained from the start for so many; None: it failed,
-            and is left out from here on.
-
-    Returns:
-        The scores of those that were trained to the end. They are as spread along the front as
-        they can be, from the best on one measure to the best on the other.
+    ``score``: (trial, epochs) -> its score, trained from the start for so many; None: it failed,
+    and is left out from here on. Gives the scores of those that were trained to the end: as spread
+    along the front as they can be, from the best on one measure to the best on the other.
 
     Example:
         >>> successive_halving(8, [1, 4], lambda trial, epochs: Score(trial, 8 - trial))

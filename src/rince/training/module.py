@@ -61,14 +61,11 @@ class RankedModule(pl.LightningModule):
 
     Args:
         objective: your own; None takes that of ``config.objective``.
-        rank_source: what the objective rince trains on; None takes the taxonomy's. Ranks by class
-            are kept in the checkpoint.
-        spec: what one input is, kept in the checkpoint for the evaluation.
+        rank_source: what the objective rince trains on; None takes the taxonomy's.
         augmentation: makes the views of batches that arrive as they are kept.
         view_inputs: makes of views that arrive as bytes what the backbone takes.
-        data_fingerprint: of the data, kept in the checkpoint, so that a resumed run can tell
-            whether they are the same.
-        own_backbone: the backbone is the user's, not ``config.model.backbone``; kept likewise.
+        spec, data_fingerprint, own_backbone: what one input is, which data these are, and whether
+            the backbone is the user's: for the checkpoint, by which a run is read and goes on.
     """
 
     def __init__(
@@ -114,8 +111,7 @@ class RankedModule(pl.LightningModule):
     @property
     def backbone(self) -> nn.Module:
         """The part that is kept and evaluated."""
-        backbone: nn.Module = self.encoder.get_submodule("backbone")
-        return backbone
+        return self.encoder.get_submodule("backbone")
 
     def train(self, mode: bool = True) -> RankedModule:
         super().train(mode)

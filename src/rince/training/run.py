@@ -455,7 +455,7 @@ def _fit(
             f"{splits.train.size}, {module.rank_source.num_ranks} rank(s); {config.epochs} epochs "
             f"of {steps} steps; {trainer.world_size} process(es)"
         )
-        _run_to_the_end(run, module, loader, None if fresh else folder / CHECKPOINT_FILE, planned)
+        _run_to_the_end(run, module, loader, planned, fresh=fresh)
         if trainer.is_global_zero:
             _write_about(run, module, planned)
 
@@ -472,27 +472,17 @@ def _check_compiler(device: torch.device) -> None:
 
 
 def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: int) -> BatchPlan:
+    share = {"seed": config.seed, "process_index": process_index, "world_size": world_size}
     per_class, classes = config.batches.images_per_class, config.batches.classes_per_superclass
     if per_class is None:
-        return BatchPlan(
-            len(splits.train), config.batch_size, config.seed, process_index, world_size
-        )
+        return BatchPlan(len(splits.train), config.batch_size, **share)
     labels, taxonomy = splits.train.labels, splits.train.taxonomy
     if config.ranks.by == "time":
         labels = splits.train.by_recording().labels
     groups = None
     if classes is not None:
         groups = taxonomy.labels_at(superclass_level(taxonomy, "batches.classes_per_superclass"))
-    return BalancedPlan(
-        labels,
-        groups,
-        config.batch_size,
-        per_class,
-        classes or 1,
-        seed=config.seed,
-        process_index=process_index,
-        world_size=world_size,
-    )
+    return BalancedPlan(labels, groups, config.batch_size, per_class, classes or 1, **share)
 
 
 def _with_labels(items: Items) -> Items:
@@ -502,17 +492,14 @@ def _with_labels(items: Items) -> Items:
 
 
 def _run_to_the_end(
-    run: Run,
-    module: RankedModule,
-    loader: _PositionedLoader,
-    checkpoint: Path | None,
-    planned: int,
+    run: Run, module: RankedModule, loader: _PositionedLoader, planned: int, *, fresh: bool
 ) -> None:
     """A run that stopped before must not pass for a finished one: Lightning ends the program at
     Ctrl-C, and at SIGTERM even with the status of success."""
-    trainer, interrupted, terminated = run.trainer, False, False
+    trainer, checkpoint = run.trainer, run.folder / CHECKPOINT_FILE
+    interrupted = terminated = False
     try:
-        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(module, loader, ckpt_path=None if fresh else checkpoint, weights_only=True)
         interrupted = trainer.interrupted
     except SIGTERMException:
         terminated = True
@@ -521,7 +508,7 @@ def _run_to_the_end(
             raise
         interrupted = True
     next_step = "there is no checkpoint yet, so start it again"
-    if (run.folder / CHECKPOINT_FILE).exists():
+    if checkpoint.exists():
         next_step = f"rince train --resume {run.folder} goes on from the last checkpoint"
     stopped = f"stopped at step {trainer.global_step} of {planned}; {next_step}"
     if interrupted:
