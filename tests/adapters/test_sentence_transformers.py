@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,14 @@ def by_hand(model: Any, rows: list[tuple[str, list[str], list[float]]], **option
     documents = [(i, text, grade) for i, (_, texts, grades) in enumerate(rows)
                  for text, grade in zip(texts, grades, strict=True)]  # fmt: skip
     known = {(rows[i][0], text) for i, text, _ in documents}
+    positive = {(rows[i][0], text) for i, text, grade in documents if grade in (1, 2, 3)}
     ranks = []
     for i, (query, _, _) in enumerate(rows):
         ranks.append([])
         for j, text, grade in documents:
             if i == j:
-                own = {3: 1, 2: 2, 1: 3}.get(grade, -1 if math.isnan(grade) else 0)
-                ranks[-1].append(own)
+                ignored = math.isnan(grade) or (query, text) in positive
+                ranks[-1].append({3: 1, 2: 2, 1: 3}.get(grade, -1 if ignored else 0))
             else:
                 ranks[-1].append(-1 if (query, text) in known else 0)
     encode = {"convert_to_tensor": True, "show_progress_bar": False, "normalize_embeddings": True}
@@ -132,24 +134,93 @@ def test_ragged_rows_through_the_collator(model: Any, as_list: bool, missing: An
             padding: list[None] = [None] * (3 - len(docs))
             named = {f"doc_{i}": d for i, d in enumerate([*docs, *padding], 1)}
             rows.append({"query": q, **named, "label": [*grades, *(missing for _ in padding)]})
-    batch = RaggedCollator(model.preprocess)(rows)
-    assert batch["label"].shape == (4, 3)
     prefix = "docs" if as_list else "doc_1"
-    assert len(batch[f"{prefix}_input_ids"]) == sum(len(docs) for _, docs, _ in RAGGED) == 9
-    features = [
-        {key.removeprefix(f"{name}_"): x for key, x in batch.items() if key.startswith(f"{name}_")}
-        for name in ("query", prefix)
-    ]
-    found = RankedLoss(model, RELEVANCE, temperatures=TAUS)(features, batch["label"])
+    features, label = through(RaggedCollator(model.preprocess), rows, prefix)
+    assert label.shape == (4, 3)
+    assert len(features[1]["input_ids"]) == sum(len(docs) for _, docs, _ in RAGGED) == 9
+    found = RankedLoss(model, RELEVANCE, temperatures=TAUS)(features, label)
     assert float(found) == pytest.approx(by_hand(model, RAGGED), rel=1e-9)
 
 
+def through(collator: Any, rows: list[Any], documents: str) -> tuple[list[Any], Tensor]:
+    """What the trainer makes of the collator's batch: features of each column, and the label."""
+    batch = collator(rows)
+    columns = [
+        {key.removeprefix(f"{name}_"): x for key, x in batch.items() if key.startswith(f"{name}_")}
+        for name in ("query", documents)
+    ]
+    return columns, batch["label"]
+
+
 def test_prompts_reach_queries_and_documents(model: Any) -> None:
-    collator = RaggedCollator(model.preprocess, prompts={"query": "find: ", "docs": "text: "})
-    batch = collator([{"query": "pets", "docs": ["cats", "dogs"], "label": [1, 0]}])
-    decode = model.tokenizer.decode
-    assert decode(batch["query_input_ids"][0], skip_special_tokens=True) == "find : pets"
-    assert decode(batch["docs_input_ids"][1], skip_special_tokens=True) == "text : dogs"
+    rows = [{"query": "pets", "docs": ["cats", "dogs"], "neg": "stones", "label": [1, 0]}]
+    prompts: dict[str, Any] = {"query": "find: ", "docs": "text: "}
+    options: dict[str, Any] = {"column_grades": {"neg": 0}}
+    for given in (prompts, {**prompts, "neg": "text: "}, {"web": prompts}):
+        named = [{**row, "dataset_name": "web"} for row in rows] if "web" in given else rows
+        batch = RaggedCollator(model.preprocess, prompts=given, **options)(named)
+        decode = partial(model.tokenizer.decode, skip_special_tokens=True)
+        assert decode(batch["query_input_ids"][0]) == "find : pets"
+        assert [decode(x) for x in batch["docs_input_ids"]] == [
+            "text : cats", "text : dogs", "text : stones"
+        ]  # fmt: skip
+        assert batch.get("dataset_name") == ("web" if "web" in given else None)
+    with pytest.raises(ValueError, match=r"column docs.*for neg"):
+        RaggedCollator(model.preprocess, prompts={"neg": "not: "}, **options)(rows)
+
+
+# ---- hard negatives ----------------------------------------------------------------------------
+
+
+def test_one_temperature_is_the_multiple_negatives_ranking_loss(model: Any) -> None:
+    """Of the library: a positive, and hard negatives that are negatives of all other rows too."""
+    texts = [["pets", "boats", "the sea"], ["cats purr", "ships sail", "waves"],
+             ["stones", "a long walk", "canoes"], ["lions", "dry land", "hamsters"]]  # fmt: skip
+    library_loss = library.sentence_transformer.losses.MultipleNegativesRankingLoss(model, scale=5)
+    for count in (2, 3, 4):
+        columns = columns_of(model, *texts[:count])
+        expected = library_loss(columns, None)
+        torch.testing.assert_close(RankedLoss(model, temperatures=0.2)(columns), expected)
+
+
+NAMED = [
+    {"query": "pets", "pos": ["cats purr", "dogs bark"], "fair": None, "neg": ["stones", "lions"]},
+    {"query": "boats", "pos": ["ships sail"], "fair": "canoes", "neg": []},
+    # A miner did not know that this one is a positive of the same query.
+    {"query": "pets", "pos": ["hamsters"], "fair": "a long walk", "neg": ["dogs bark", None]},
+]
+GRADES = {"pos": 3, "fair": 2, "neg": 0}
+
+
+def of_named(row: dict[str, Any]) -> tuple[str, list[str], list[float]]:
+    cells = [(x if isinstance(x := row[name], list) else [x], grade)
+             for name, grade in GRADES.items()]  # fmt: skip
+    pairs = [(text, grade) for texts, grade in cells for text in texts if text is not None]
+    return row["query"], [text for text, _ in pairs], [grade for _, grade in pairs]
+
+
+@pytest.mark.parametrize("options", [{}, {"micro_batch": 2}, {"micro_batch_tokens": 9}])
+def test_columns_by_name(model: Any, options: dict[str, Any]) -> None:
+    """Lists or texts, several positives of a rank; a label for the columns that are not named."""
+    expected = by_hand(model, [of_named(row) for row in NAMED])
+    loss = RankedLoss(model, RELEVANCE, temperatures=TAUS, **options)
+    named = RaggedCollator(model.preprocess, column_grades=GRADES)
+    columns, label = through(named, NAMED, "pos")
+    assert float(loss(columns, label).detach()) == pytest.approx(expected, rel=1e-9)
+    labelled = [
+        {**row, "label": [3.0] * len(row["pos"]) + [None if row["fair"] is None else 2]}
+        for row in NAMED
+    ]
+    beside = RaggedCollator(model.preprocess, column_grades={"neg": 0})
+    columns, label = through(beside, labelled, "pos")
+    assert float(loss(columns, label).detach()) == pytest.approx(expected, rel=1e-9)
+    # The baselines take the same columns.
+    pairs = [(q, d, g) for q, docs, grades in map(of_named, NAMED)
+             for d, g in zip(docs, grades, strict=True)]  # fmt: skip
+    queries, documents, scores = map(list, zip(*pairs, strict=True))
+    inner = library.sentence_transformer.losses.CoSENTLoss(model)
+    of_pairs = inner(columns_of(model, queries, documents), torch.tensor(scores).double())
+    torch.testing.assert_close(GradedPairs(inner)(columns, label.double()), of_pairs)
 
 
 # ---- micro-batches -----------------------------------------------------------------------------
@@ -232,22 +303,13 @@ def test_dropout_is_the_same_in_both_passes(model: Any) -> None:
     assert before == pytest.approx(sum(values) / 2, rel=1e-6)
 
 
-def test_what_micro_batches_refuse(model: Any, tmp_path: Path) -> None:
+def test_what_micro_batches_refuse(model: Any) -> None:
     labels = torch.tensor([grades for _, _, grades in ROWS])
     columns = columns_of(model, *transposed(ROWS))
     columns[1]["pixels"] = torch.zeros(7, 3)
     loss = RankedLoss(model, RELEVANCE, temperatures=TAUS, micro_batch=2)
     with pytest.raises(ValueError, match="row a text.*: pixels"):
         loss(columns, labels)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1
-    )
-    try:
-        loss.model = nn.parallel.DistributedDataParallel(model)
-        with pytest.raises(ValueError, match="DistributedDataParallel"):
-            loss(columns_of(model, *transposed(ROWS)), labels)
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 # ---- several processes -------------------------------------------------------------------------
@@ -260,6 +322,7 @@ class Words(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.words = nn.Embedding(30, 5, dtype=torch.float64)
+        self.pooler = nn.Linear(5, 5)  # not used, as BERT's
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:
         mask = features["attention_mask"][..., None]
@@ -282,8 +345,30 @@ def words_loss(rows: list[Any], model: nn.Module, **options: Any) -> Tensor:
         words_of([q for q, _, _ in rows]),
         words_of([d for _, docs, _ in rows for d in docs]),
     ]
-    loss: Tensor = RankedLoss(model, RELEVANCE, temperatures=TAUS, **options)(columns, label)
+    options = {"temperatures": TAUS, **options}
+    loss: Tensor = RankedLoss(model, RELEVANCE, **options)(columns, label)
     return loss
+
+
+def triplets_loss(rows: list[Any], model: nn.Module, **options: Any) -> Tensor:
+    """By position: a positive of rank 1, one of rank 2, a hard negative."""
+    columns = [words_of(column) for column in transposed(rows)]
+    loss: Tensor = RankedLoss(model, **options)(columns)
+    return loss
+
+
+# The second process has fewer micro-batches than the first.
+CASES: dict[str, tuple[Any, list[Any], int, dict[str, Any]]] = {
+    "whole": (words_loss, RAGGED, 3, {}),
+    "micro-batches": (words_loss, RAGGED, 3, {"micro_batch": 1}),
+    "tokens": (words_loss, RAGGED, 3, {"micro_batch_tokens": 5}),
+    "hard negatives": (triplets_loss, ROWS, 2, {}),
+    "hard negatives, micro-batches": (triplets_loss, ROWS, 2, {"micro_batch": 1}),
+}
+
+
+def learned(num_ranks: int) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(TAUS[:num_ranks]))
 
 
 def gathering(index: int, folder: str) -> None:
@@ -291,23 +376,35 @@ def gathering(index: int, folder: str) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=index, world_size=2
     )
-    model = Words()
-    loss = words_loss(RAGGED[2 * index :][:2], model, gather_across_devices=True)
-    loss.backward()
-    torch.save((loss.detach(), model.words.weight.grad), f"{folder}/{index}.pt")
+    found = {}
+    for name, (loss_of, rows, num_ranks, options) in CASES.items():
+        model, taus = Words(), learned(num_ranks)
+        options = {"temperatures": taus, "gather_across_devices": True, **options}
+        # As the trainer of the library wraps it.
+        wrapped = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+        loss = loss_of(rows[2 * index :][:2], wrapped, **options)
+        loss.backward()
+        assert model.pooler.weight.grad is None
+        found[name] = (loss.detach(), model.words.weight.grad, taus.grad)
+    torch.save(found, f"{folder}/{index}.pt")
     torch.distributed.destroy_process_group()
 
 
 def test_documents_of_all_processes(tmp_path: Path) -> None:
     """The mean over two processes, of 5 and of 4 documents, is the loss of one with all."""
     assert [sum(len(docs) for _, docs, _ in part) for part in (RAGGED[:2], RAGGED[2:])] == [5, 4]
-    model = Words()
-    whole = words_loss(RAGGED, model)
-    whole.backward()
     torch.multiprocessing.spawn(gathering, args=(str(tmp_path),), nprocs=2)
-    values, gradients = zip(*(torch.load(tmp_path / f"{i}.pt") for i in (0, 1)), strict=True)
-    assert float(sum(values)) / 2 == pytest.approx(whole.item(), rel=1e-12)
-    torch.testing.assert_close((gradients[0] + gradients[1]) / 2, model.words.weight.grad)
+    first, second = (torch.load(tmp_path / f"{i}.pt") for i in (0, 1))
+    for name, (loss_of, rows, num_ranks, _) in CASES.items():
+        model, taus = Words(), learned(num_ranks)
+        whole = loss_of(rows, model, temperatures=taus)
+        whole.backward()
+        mean = float(first[name][0] + second[name][0]) / 2
+        assert mean == pytest.approx(whole.item(), rel=1e-12), name
+        for _, *gradients in (first[name], second[name]):
+            expected = [model.words.weight.grad, taus.grad]
+            torch.testing.assert_close(gradients, expected, msg=name)
+    whole = words_loss(RAGGED, Words())
     alone = [words_loss(part, Words()).item() for part in (RAGGED[:2], RAGGED[2:])]
     assert sum(alone) / 2 != pytest.approx(whole.item(), rel=1e-3)
     # One process by itself: nothing to gather.
@@ -437,8 +534,9 @@ def test_trainer_on_a_positive_of_each_rank(model: Any, tmp_path: Path) -> None:
     model = model.float()
     anchor, first, second, negative = transposed(ROWS)
     rows = {"anchor": anchor, "first": first, "second": second, "negative": negative}
-    loss = RankedLoss(model, temperatures=TAUS[:2])
-    curve = losses_of(train(model, loss, rows, tmp_path))
+    inner = RankedLoss(model, temperatures=TAUS[:2], micro_batch=4)
+    loss = library.sentence_transformer.losses.MatryoshkaLoss(model, inner, [384, 64])
+    curve = losses_of(train(model, loss, rows, tmp_path, max_steps=8))
     assert curve[-1] < 0.9 * curve[0]
 
 
@@ -557,8 +655,9 @@ def test_what_is_refused(model: Any) -> None:
     with pytest.warns(RinceWarning, match="its gradient"):
         loss(columns, torch.zeros_like(labels))
     collate = RaggedCollator(model.preprocess)
-    with pytest.raises(ValueError, match="query, documents.*label.*query, docs"):
-        collate([{"query": "a", "docs": ["b"]}])
+    for option in ({}, {"column_grades": {"other": 0}}):
+        with pytest.raises(ValueError, match="query, documents.*label.*query, docs"):
+            RaggedCollator(model.preprocess, **option)([{"query": "a", "docs": ["b"]}])
     with pytest.raises(ValueError, match="2 documents and 1 grades"):
         collate([{"query": "a", "docs": ["b", "c"], "label": [1]}])
     with pytest.raises(ValueError, match="no row.*document"):

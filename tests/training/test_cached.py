@@ -279,7 +279,7 @@ def test_autocast_holds_in_both_passes_and_leaves_no_casts_behind() -> None:
     assert dtypes == [torch.bfloat16] * 9  # 4 parts twice, and the plain call
 
 
-def test_activations_of_one_part_at_a_time() -> None:
+def test_activations_of_one_part_at_a_time(tmp_path: Path) -> None:
     """Bytes that autograd holds: at most those of a part, where the plain step holds them all."""
     held = {"now": 0, "most": 0}
 
@@ -302,8 +302,13 @@ def test_activations_of_one_part_at_a_time() -> None:
             return watched
 
     module = encoder(Watched())
-    step(module, images(), rince_out_in, 5)
-    assert held == {"now": 0, "most": 5}
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/all", rank=0, world_size=1)
+    try:
+        for encoder_given in (module, nn.parallel.DistributedDataParallel(module)):
+            step(encoder_given, images(), rince_out_in, 5)
+            assert held == {"now": 0, "most": 5}
+    finally:
+        dist.destroy_process_group()
     step(module, images(), rince_out_in, None)
     assert held == {"now": 0, "most": COUNT}
 
@@ -404,9 +409,26 @@ class Step(nn.Module):
             z = by_parts(self.encoder, x, 3)
         else:
             z = cached_encode(self.encoder, x, self.micro_batch)
-        z = functional.normalize(z, dim=1)
-        ranks = TREE.ranks(labels, gather(labels), ignore_self=True)
-        return ranked_info_nce(z, gather(z), ranks, (0.1, 0.3))
+        return ranked(z, labels)
+
+
+def ranked(z: Tensor, labels: Tensor) -> Tensor:
+    z = functional.normalize(z, dim=1)
+    ranks = TREE.ranks(labels, gather(labels), ignore_self=True)
+    return ranked_info_nce(z, gather(z), ranks, (0.1, 0.3))
+
+
+def counted(module: nn.Module) -> tuple[nn.Module, list[int]]:
+    """In DistributedDataParallel, and a list that grows with each reduction."""
+    wrapped, reductions = nn.parallel.DistributedDataParallel(module), list[int]()
+
+    def reduce(counter, bucket):  # type: ignore[no-untyped-def]  # DDP reads annotations
+        counter.append(1)
+        work = dist.all_reduce(bucket.buffer(), async_op=True)
+        return work.get_future().then(lambda done: done.value()[0] / 2)
+
+    wrapped.register_comm_hook(reductions, reduce)
+    return wrapped, reductions
 
 
 def _worker(index: int, folder: str) -> None:
@@ -414,26 +436,23 @@ def _worker(index: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/rendezvous", rank=index, world_size=2
     )
     rows = slice(8 * index, 8 * index + 8)
+    x, labels = images()[rows], LABELS[rows]
     found = {}
-    for micro_batch in (None, 3):
-        wrapped = nn.parallel.DistributedDataParallel(Step(micro_batch))
-        reductions: list[int] = []
-
-        def reduce(counter, bucket):  # type: ignore[no-untyped-def]  # DDP reads annotations
-            counter.append(1)
-            work = dist.all_reduce(bucket.buffer(), async_op=True)
-            return work.get_future().then(lambda done: done.value()[0] / 2)
-
-        wrapped.register_comm_hook(reductions, reduce)
+    for way in ("whole", "inside", "around"):  # where cached_encode stands: inside of DDP, around
+        inner = Step(3 if way == "inside" else None)
+        module, reductions = counted(inner.encoder if way == "around" else inner)
         torch.manual_seed(10 + index)
         for _ in range(2):  # DDP settles its buckets in the first step
-            wrapped.zero_grad()
+            module.zero_grad()
             reductions.clear()
-            loss = wrapped(images()[rows], LABELS[rows])
+            if way == "around":
+                loss = ranked(cached_encode(module, x, 3), labels)
+            else:
+                loss = module(x, labels)
             loss.backward()
-        found[micro_batch] = (loss.detach(), gradients(wrapped.module), len(reductions))
+        found[way] = (loss.detach(), gradients(inner), len(reductions))
     with pytest.raises(ValueError, match="DistributedDataParallel"):
-        cached_encode(nn.parallel.DistributedDataParallel(encoder()), images(), 3)
+        cached_encode(nn.Sequential(module), x, 3)
     torch.save(found, f"{folder}/found{index}.pt")
     dist.destroy_process_group()
 
@@ -441,9 +460,10 @@ def _worker(index: int, folder: str) -> None:
 def test_two_processes_reduce_once(tmp_path: Path) -> None:
     mp.spawn(_worker, args=(str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / f"found{i}.pt") for i in (0, 1))
-    for found in (first, second):
-        torch.testing.assert_close(found[3][0], found[None][0], rtol=1e-12, atol=0)
-        for name, gradient in found[None][1].items():
-            torch.testing.assert_close(found[3][1][name], gradient, rtol=1e-10, atol=1e-12)
-            assert torch.equal(first[3][1][name], second[3][1][name]), name
-        assert found[3][2] == found[None][2] == 1
+    for way in ("inside", "around"):
+        for found in (first, second):
+            torch.testing.assert_close(found[way][0], found["whole"][0], rtol=1e-12, atol=0)
+            for name, gradient in found["whole"][1].items():
+                torch.testing.assert_close(found[way][1][name], gradient, rtol=1e-10, atol=1e-12)
+                assert torch.equal(first[way][1][name], second[way][1][name]), name
+            assert found[way][2] == found["whole"][2] == 1

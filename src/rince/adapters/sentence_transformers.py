@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial, wraps
+from operator import itemgetter
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -38,6 +41,7 @@ _collators: Any = import_extra(f"{_LIBRARY}.data_collator", "sentence-transforme
 _evaluators: Any = import_extra(f"{_LIBRARY}.evaluation", "sentence-transformers")
 
 Features = dict[str, Any]
+_EMBEDDING = itemgetter("sentence_embedding")  # of what a model gives
 
 
 class RankedLoss(nn.Module):
@@ -46,14 +50,17 @@ class RankedLoss(nn.Module):
     Inputs:
         - ``query, doc_1, ..., doc_n`` with ``label`` (B, n): a grade a document, turned into ranks
           by ``relevance``. NaN: no grade.
-        - ``query, docs`` from :class:`RaggedCollator`: any number of documents a query.
-        - ``anchor, positive_1, ..., positive_R, negative_1, ...`` without a label: one positive of
-          each rank, the best first, and any number of negatives.
+        - ``query, docs`` from :class:`RaggedCollator`: any number of documents a query, and columns
+          of hard negatives, or of positives, that it knows by name.
+        - ``anchor, positive_1, ..., positive_R, negative_1, ...`` without a label, by position: a
+          positive of each rank, the best first (as many as temperatures), and any number of hard
+          negatives. With one temperature these are the columns of MultipleNegativesRankingLoss.
 
-    Documents of other queries in the batch are negatives, unless the batch itself says otherwise: a
-    document whose text is graded in a query's own row, or that belongs to the same query's text in
-    another row, is ignored there. Texts are compared by their tokens. Under several processes each
-    sees the documents of its own batch, or with ``gather_across_devices`` of all batches.
+    Documents of other queries in the batch, hard negatives too, are negatives, unless the batch
+    itself says otherwise: a document whose text is graded in a query's own row, or that belongs to
+    the same query's text in another row, is ignored there, and so is a hard negative that is a
+    positive of the same query's text. Texts are compared by their tokens. Under several processes
+    each sees the documents of its own batch, or with ``gather_across_devices`` of all batches.
 
     Args:
         model: the SentenceTransformer that is trained.
@@ -70,7 +77,7 @@ class RankedLoss(nn.Module):
 
     Raises:
         ValueError: temperatures that are not one per rank; columns and labels that do not fit; with
-            ``micro_batch`` a model in DistributedDataParallel, or features without a row a text.
+            ``micro_batch`` features without a row a text.
     """
 
     def __init__(
@@ -108,6 +115,9 @@ class RankedLoss(nn.Module):
         self.loss = RankedInfoNCE(
             temperatures, variant=variant, positives=positives, validate=validate
         )
+        if isinstance(taus := self.loss.temperatures, nn.Parameter):
+            # Of DistributedDataParallel the trainer gives the model alone.
+            taus.register_hook(_mean_over_processes)  # type: ignore[no-untyped-call]
 
     def forward(
         self, sentence_features: Iterable[Features], labels: Tensor | None = None
@@ -154,14 +164,8 @@ class RankedLoss(nn.Module):
 
     def _encode(self, columns: list[Features]) -> list[Tensor]:
         """One (count, D) a column."""
-        encoder = _Encoder(self.model)
         if not self.uses_gradient_cache:
-            return [encoder(features) for features in columns]
-        require(
-            not any(isinstance(m, nn.parallel.DistributedDataParallel) for m in encoder.modules()),
-            "RankedLoss(micro_batch=...) does not work under DistributedDataParallel, which would "
-            "reduce the gradients of every micro-batch: leave micro_batch out there",
-        )
+            return [_EMBEDDING(self.model(features)) for features in columns]
         rows = [self._micro_batches(features) for features in columns]
         parts = [
             partial(_rows, features, some)
@@ -169,7 +173,7 @@ class RankedLoss(nn.Module):
             for some in of_column
         ]
         inputs = [x for features in columns for x in features.values() if isinstance(x, Tensor)]
-        z = encode_parts(encoder, parts, made_from=inputs)
+        z = encode_parts(self.model, parts, made_from=inputs, pick=_EMBEDDING)
         places = [torch.cat(of_column).argsort().to(z.device) for of_column in rows]
         by_column = torch.split(z, [len(x) for x in places])
         return [x[order] for x, order in zip(by_column, places, strict=True)]
@@ -288,7 +292,9 @@ class GradedPairs(nn.Module):
         self.loss.model = model
 
     def forward(self, sentence_features: Iterable[Features], labels: Tensor) -> Tensor:
-        query, *documents = map(_Encoder(self.model), map(dict, sentence_features))
+        query, *documents = [
+            _EMBEDDING(self.model(dict(features))) for features in sentence_features
+        ]
         row, place = _places_of(len(query), [len(z) for z in documents], labels)
         grades = labels.reshape(len(query), -1)
         pairs = [query[row.to(query.device)], torch.cat(documents)]
@@ -304,53 +310,90 @@ class GradedPairs(nn.Module):
         return {"loss": type(self.loss).__name__}
 
 
+@dataclass
 class RaggedCollator(_collators.BaseDataCollator):  # type: ignore[misc]
-    """Rows with any number of documents: nothing is encoded for places without one.
+    """Rows with any number of documents, or with hard negatives: no empty place is encoded.
 
-    The first column is the query. Either the second holds a list of documents and ``label`` as
-    many grades, or the further columns hold a document each, None where there is none, and
-    ``label`` a list with a grade a column. A document without a grade (None, NaN) is left out.
+    The first column is the query. The others hold documents: a text each, a list of texts, or None.
+    ``label`` has a grade for each of them in turn (a None among the texts has one, too), but not
+    for those of columns that ``column_grades`` names. A document without a grade (None, NaN) is
+    left out.
 
     Use it as ``RaggedCollator(model.preprocess)``; other fields are the library's (prompts, ...).
-    A prompt for the documents goes by the name of their column, the first of several.
+    A prompt for the documents goes by the name of the first of their columns.
+
+    Args:
+        column_grades: the grade of all documents of a column, such as ``{"pos": 1, "neg": 0}``;
+            with all columns in it there needs to be no label.
+
+    Raises:
+        ValueError: columns without grades, numbers of documents and grades that differ, a batch
+            without any document, or prompts that differ among the columns of documents.
     """
+
+    column_grades: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         names = [name for name in features[0] if name != "dataset_name"]
         label = next((name for name in self.valid_label_columns if name in names), None)
-        if label is None or len(names) < 3:
-            raise ValueError(
-                f"RaggedCollator wants a query, documents and a label with grades, got the columns "
-                f"{', '.join(names)}"
-            )
-        query, first, *further = [name for name in names if name != label]
+        query, *columns = [name for name in names if name != label]
+        graded = [name for name in columns if name not in self.column_grades]
+        require(
+            bool(columns) and (label is not None or not graded),
+            f"RaggedCollator wants a query, documents and a label with grades (or column_grades), "
+            f"got the columns {', '.join(names)}",
+        )
+        self._check_prompts(*columns, dataset=features[0].get("dataset_name"))
+        dataset = {name: features[0][name] for name in ("dataset_name",) if name in features[0]}
         documents, grades = [], []
         for row in features:
-            column = row[first] if not isinstance(row[first], str) and not further else None
-            listed = (
-                list(column) if column is not None else [row[name] for name in (first, *further)]
-            )
+            texts = [text for name in graded for text in _listed(row[name])]
+            of_texts = [] if label is None else np.atleast_1d(row[label]).tolist()
             require(
-                len(listed) == len(row[label]),
-                f"a row has {len(listed)} documents and {len(row[label])} grades: there must be a "
+                len(texts) == len(of_texts),
+                f"a row has {len(texts)} documents and {len(of_texts)} grades: there must be a "
                 f"grade a document",
             )
-            graded = [
-                (text, float(grade))
-                for text, grade in zip(listed, row[label], strict=True)
-                if text is not None and grade is not None and not math.isnan(grade)
+            named = [
+                (text, self.column_grades[name])
+                for name in columns
+                if name in self.column_grades
+                for text in _listed(row[name])
             ]
-            documents += [{first: text} for text, _ in graded]
-            grades.append(torch.tensor([grade for _, grade in graded]))
+            known = [
+                (text, float(grade))
+                for text, grade in [*zip(texts, of_texts, strict=True), *named]
+                if text is not None and grade is not None and not math.isnan(float(grade))
+            ]
+            documents += [{columns[0]: text, **dataset} for text, _ in known]
+            grades.append(torch.tensor([grade for _, grade in known]))
         require(bool(documents), "no row of the batch has a document with a grade")
-        batch: dict[str, Any] = super().__call__([{query: row[query]} for row in features])
+        batch: dict[str, Any] = super().__call__(
+            [{query: row[query], **dataset} for row in features]
+        )
         batch |= super().__call__(documents)
-        if "dataset_name" in features[0]:
-            batch["dataset_name"] = features[0]["dataset_name"]
         batch["label"] = nn.utils.rnn.pad_sequence(
             grades, batch_first=True, padding_value=float("nan")
         )
         return batch
+
+    def _check_prompts(self, first: str, *others: str, dataset: str | None) -> None:
+        prompts = self.prompts if isinstance(self.prompts, dict) else {}
+        prompts = prompts.get(dataset, prompts)
+        shared = prompts.get(first, "")
+        differing = [name for name in others if prompts.get(name, shared) != shared]
+        require(
+            not differing,
+            f"documents share one prompt, that of the column {first}, but prompts has another for "
+            f"{', '.join(differing)}",
+        )
+
+
+def _listed(cell: Any) -> list[Any]:
+    """The documents of a cell: one, or a list of them."""
+    if isinstance(cell, np.ndarray) and cell.dtype.kind in "OUT":  # numbers are a sound
+        cell = cell.tolist()
+    return list(cell) if isinstance(cell, list | tuple) else [cell]
 
 
 def _names_the_collator(collate: Any) -> Any:
@@ -457,16 +500,6 @@ class GradedRetrievalEvaluator(_evaluators.BaseEvaluator):  # type: ignore[misc]
         return metrics
 
 
-class _Encoder(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, features: Features) -> Tensor:
-        z: Tensor = self.model(dict(features))["sentence_embedding"]
-        return z
-
-
 def _places_of(num_queries: int, columns: list[int], label: Tensor) -> tuple[Tensor, Tensor]:
     """(N,) of each document, in the order of the columns: its query's row, its place in the label.
 
@@ -511,15 +544,25 @@ def _of_all_processes(key: Tensor, batch: Batch) -> tuple[Tensor, Batch]:
     )
 
 
+def _mean_over_processes(gradient: Tensor) -> Tensor:
+    total = gradient.clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total / world_size()
+
+
 def _with_other_rows(own: OwnRanks, queries: list[Any], documents: list[Any]) -> Tensor:
     """(Q, N): documents of other rows are negatives, or ignored where the batch grades the pair."""
     ranks = torch.full((len(queries), len(documents)), NEGATIVE, dtype=torch.int8)
     rows_of, places_of = _places(queries), _places(documents)
-    for row, text in zip(own.row.tolist(), documents, strict=True):
-        rows, places = rows_of[queries[row]], places_of[text]
+    pairs = [(queries[row], text) for row, text in zip(own.row.tolist(), documents, strict=True)]
+    for query, text in pairs:
+        rows, places = rows_of[query], places_of[text]
         if len(rows) * len(places) > 1:
             ranks[torch.tensor(rows)[:, None], torch.tensor(places)] = IGNORED
-    ranks[own.row, torch.arange(len(documents))] = own.rank
+    positive = {pair for pair, rank in zip(pairs, own.rank.tolist(), strict=True) if rank > 0}
+    mined = torch.tensor([pair in positive for pair in pairs]) & (own.rank == NEGATIVE)
+    ranks[own.row, torch.arange(len(documents))] = own.rank.masked_fill(mined, IGNORED)
     return ranks
 
 

@@ -26,6 +26,7 @@ from rince.core.checks import require
 from rince.models.weights import require_initialised
 
 Part = Callable[[], Any]  # makes what the encoder takes
+Pick = Callable[[Any], Any]  # from what it gives to the embeddings
 
 # Between the two passes, as a share of the largest value: kernels of a GPU differ by rounding in 16
 # bits, an encoder that draws other numbers by more.
@@ -44,8 +45,8 @@ def cached_encode(encoder: nn.Module, inputs: Tensor, micro_batch: int) -> Tenso
 
     The encoder must not be changed, nor its mode, between this call and the backward pass. Other
     state than parameters, buffers and torch's global generators is not restored. There are no
-    second derivatives. Under DistributedDataParallel call this inside the ``forward`` of the
-    module that is wrapped: the gradients are then reduced once.
+    second derivatives. Under DistributedDataParallel give the wrapped encoder, or call this inside
+    the ``forward`` of the module that is wrapped: either way the gradients are reduced once.
 
     Args:
         encoder: (b, ...) inputs to an embedding each, (b, ...), on one device.
@@ -57,8 +58,8 @@ def cached_encode(encoder: nn.Module, inputs: Tensor, micro_batch: int) -> Tenso
 
     Raises:
         ValueError: micro_batch below 1, an empty batch, inputs that ask for a gradient, or an
-            encoder that is wrapped in DistributedDataParallel, has weights without a shape yet
-            (LazyLinear) or does not give one tensor with a row an input.
+            encoder of which only a part is wrapped in DistributedDataParallel, or that has weights
+            without a shape yet (LazyLinear) or does not give one tensor with a row an input.
         RuntimeError: in the backward pass, where weights or inputs were changed in place since,
             the encoder does not repeat its first pass, or second derivatives are asked for.
 
@@ -94,48 +95,78 @@ def micro_batches(count: int, size: int) -> list[slice]:
 
 
 def encode_parts(
-    encoder: nn.Module, parts: Sequence[Part], made_from: Sequence[Tensor] = ()
+    encoder: nn.Module,
+    parts: Sequence[Part],
+    made_from: Sequence[Tensor] = (),
+    pick: Pick = lambda output: output,
 ) -> Tensor:
     """As :func:`cached_encode`, for inputs that are made when they are needed and then dropped.
 
     Args:
+        encoder: as there.
         parts: functions that make the input of one micro-batch each, (b, ...): called in both
             passes, with the same state of torch's global generators, and must give the same.
         made_from: what they make it from, so that a change before the backward pass is noticed.
+        pick: takes the embeddings from what the encoder gives.
+
+    Returns:
+        The embeddings of all parts, one after the other.
+
+    Raises:
+        ValueError, RuntimeError: as :func:`cached_encode`.
     """
+    bare = encoder
+    if isinstance(encoder, nn.parallel.DistributedDataParallel):
+        bare = encoder.module
     require(
-        not isinstance(encoder, nn.parallel.DistributedDataParallel),
-        "the encoder is wrapped in DistributedDataParallel, which would reduce the gradients of "
-        "every micro-batch: wrap a module whose forward calls cached_encode on the bare encoder",
+        not any(isinstance(m, nn.parallel.DistributedDataParallel) for m in bare.modules()),
+        "a part of the encoder is wrapped in DistributedDataParallel, which would reduce the "
+        "gradients of every micro-batch: wrap the whole encoder",
     )
     if len(parts) == 1:
-        return _encoded(encoder, parts[0]())
-    require_initialised(encoder)
-    weights = [p for p in encoder.parameters() if p.requires_grad]
+        return _encoded(encoder, pick, parts[0]())
+    require_initialised(bare)
+    weights = [p for p in bare.parameters() if p.requires_grad]
     if not weights or not torch.is_grad_enabled():
-        return torch.cat([_encoded(encoder, part()) for part in parts])
-    encoded: Tensor = _CachedEncode.apply(encoder, parts, len(made_from), *made_from, *weights)
-    return encoded
+        return torch.cat([_encoded(bare, pick, part()) for part in parts])
+    # DistributedDataParallel waits for the gradients of one forward pass of its own, to the weights
+    # that its output depends on. So it encodes the last part, and gives out the others with it: a
+    # weight's gradient is the sum over all before it is reduced. The graph that was made last is
+    # gone through, and freed, first.
+    cached = parts if bare is encoder else parts[:-1]
+    z: Tensor = _CachedEncode.apply(bare, pick, cached, len(made_from), *made_from, *weights)
+    if bare is encoder:
+        return z
+    with bare.register_forward_hook(lambda module, inputs, output: (output, z)):
+        last, z = encoder(parts[-1]())
+    return torch.cat([z, pick(last)])
 
 
-def _encoded(encoder: nn.Module, inputs: Any) -> Tensor:
-    z: Tensor = encoder(inputs)
+def _encoded(encoder: nn.Module, pick: Pick, inputs: Any) -> Tensor:
+    z = pick(encoder(inputs))
     require(
         isinstance(z, Tensor) and z.ndim > 0,
         f"{type(encoder).__name__} must give one tensor with a row an input, got "
         f"{f'shape {tuple(z.shape)}' if isinstance(z, Tensor) else type(z).__name__}: wrap it in a "
         f"module whose forward picks the embeddings",
     )
-    return z
+    encoded: Tensor = z
+    return encoded
 
 
 class _CachedEncode(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, encoder: nn.Module, parts: Sequence[Part], num_made_from: int, *tensors: Tensor
+        ctx: Any,
+        encoder: nn.Module,
+        pick: Pick,
+        parts: Sequence[Part],
+        num_made_from: int,
+        *tensors: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(*tensors)  # autograd then notices a change in place
-        ctx.encoder, ctx.parts, ctx.num_made_from = encoder, parts, num_made_from
+        ctx.encoder, ctx.pick, ctx.parts = encoder, pick, parts
+        ctx.num_made_from = num_made_from
         device = ctx.device = tensors[-1].device
         ctx.autocast = {
             "device_type": device.type,
@@ -152,7 +183,7 @@ class _CachedEncode(torch.autograd.Function):
             warnings.filterwarnings("ignore", module=checkpoint.__name__)
             for part in parts:
                 ctx.random.append(_random_state(device))
-                ctx.embeddings.append(_encoded(encoder, part()))
+                ctx.embeddings.append(_encoded(encoder, pick, part()))
         return torch.cat(ctx.embeddings)
 
     @staticmethod
@@ -174,7 +205,7 @@ class _CachedEncode(torch.autograd.Function):
         # Copies: the encoder's own buffers have taken in this batch already. Made anew, because
         # a graph may be gone through twice (retain_graph).
         named |= {f"encoder.{name}": x for name, x in _copied(ctx.buffers).items()}
-        there_and_back = _ThereAndBack(ctx.encoder)
+        there_and_back = _ThereAndBack(ctx.encoder, ctx.pick)
         gradients = torch.split(upstream, [len(z) for z in ctx.embeddings])
         differs = []
         now = _random_state(ctx.device)
@@ -196,19 +227,19 @@ class _CachedEncode(torch.autograd.Function):
                 f"a parameter nor a buffer (another random generator, a counter)"
             )
         gradient_of = [leaves[id(w)].grad for w in weights]
-        return (None, None, None, *[None] * ctx.num_made_from, *gradient_of)
+        return (None, None, None, None, *[None] * ctx.num_made_from, *gradient_of)
 
 
 class _ThereAndBack(nn.Module):
     """Both passes in one call: reentrant checkpoints look up the weights in the backward pass."""
 
-    def __init__(self, encoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, pick: Pick) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder, self.pick = encoder, pick
 
     def forward(self, inputs: Any, gradient: Tensor) -> Tensor:
         with torch.enable_grad():
-            z: Tensor = self.encoder(inputs)
+            z: Tensor = self.pick(self.encoder(inputs))
         require(
             z.requires_grad,
             "no weight gets a gradient from the embeddings: a reentrant checkpoint whose inputs "

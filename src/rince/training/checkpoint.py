@@ -111,6 +111,7 @@ def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -
         width, count, linear = model.embedding_dim, objective.num_heads, model.head == "linear"
         head = projection_head(backbone.feature_dim, width, count, linear=linear).eval()
         load_strictly(head, of_head, folder / CHECKPOINT_FILE)
+    classifier = None if of_classifier is None else _linear(of_classifier, taxonomy.num_classes)
     return TrainedRun(
         folder=folder,
         config=config,
@@ -120,9 +121,7 @@ def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -
         step=checkpoint["global_step"],
         data_fingerprint=about.get("data_fingerprint") or "",
         objective=objective,
-        classifier=_linear(of_classifier, taxonomy.num_classes)
-        if of_classifier is not None
-        else None,
+        classifier=classifier,
         head=head,
         ranks=kept_ranks(about, taxonomy),
         own_backbone=bool(about.get(OWN_BACKBONE)),
