@@ -472,7 +472,8 @@ def _check_compiler(device: torch.device) -> None:
 
 
 def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: int) -> BatchPlan:
-    share = {"seed": config.seed, "process_index": process_index, "world_size": world_size}
+    share: dict[str, Any] = {"seed": config.seed}
+    share |= {"process_index": process_index, "world_size": world_size}
     per_class, classes = config.batches.images_per_class, config.batches.classes_per_superclass
     if per_class is None:
         return BatchPlan(len(splits.train), config.batch_size, **share)

@@ -160,9 +160,11 @@ def objective_loss(objective: Objective, step: Step) -> Loss:
     loss = given if isinstance(given, Loss) else Loss(given)
     learning = [x for x in (step.pairs.query, step.logits) if x is not None]
     total, gives = loss.total, f"the objective {objective.name} gives"
+    is_tensor = isinstance(total, Tensor)
+    shown = f"a tensor of shape {tuple(total.shape)}" if is_tensor else type(total).__name__
     require(
-        isinstance(total, Tensor) and total.ndim == 0,
-        f"{gives} {_shown(total)} in place of a scalar tensor, or a Loss of one",
+        is_tensor and total.ndim == 0,
+        f"{gives} {shown} in place of a scalar tensor, or a Loss of one",
     )
     require(
         total.requires_grad or not any(x.requires_grad for x in learning),
@@ -170,12 +172,6 @@ def objective_loss(objective: Objective, step: Step) -> Loss:
         f"no .item(), .detach() or torch.no_grad() may stand between them",
     )
     return loss
-
-
-def _shown(given: object) -> str:
-    if isinstance(given, Tensor):
-        return f"a tensor of shape {tuple(given.shape)}"
-    return type(given).__name__
 
 
 def fine_and_coarse(of_classes: Tensor, of_superclasses: Tensor) -> Loss:
