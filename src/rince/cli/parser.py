@@ -58,7 +58,7 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
     """
 
     def __init__(self, *, aliases: Mapping[str, str] | None = None, **options: Any) -> None:
-        self.aliases = dict(aliases or {})
+        self._aliases = dict(aliases or {})
         # An abbreviation that works today would break when an option is added.
         super().__init__(allow_abbrev=False, formatter_class=_PlainHelp, **options)
 
@@ -67,7 +67,7 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
         for argument in self._listed(with_underscores(sys.argv[1:] if args is None else args)):
             name, equals, value = argument.partition("=")
             if name.startswith("--"):
-                name = self.aliases.get(name, name)
+                name = self._aliases.get(name, name)
                 argument = name + equals + (self._as_typed(name, value) if equals else "")
             elif given and given[-1].startswith("--"):
                 argument = self._as_typed(given[-1], argument)
@@ -81,7 +81,7 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
         option = ""
         for argument in args:
             if argument.startswith("--"):
-                option = "" if "=" in argument else self.aliases.get(argument, argument)
+                option = "" if "=" in argument else self._aliases.get(argument, argument)
             elif not joined[-1:] or joined[-1].startswith("--") or not self._takes_list(option):
                 pass
             elif all(action.option_strings for action in self._actions):
@@ -117,7 +117,7 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
 
     def error(self, message: str, exception: Exception | None = None) -> NoReturn:
         known = [o for action in self._actions for o in action.option_strings if len(o) > 2]
-        known += self.aliases
+        known += self._aliases
         typed = {a.dest: a.option_strings[-1] for a in self._actions if a.option_strings}
         message = re.sub(
             r"(?<=arguments are required: ).*",
@@ -182,7 +182,7 @@ def add_skip_unreadable(parser: HelpfulParser) -> None:
 def add_table(parser: HelpfulParser, column: str) -> None:
     """``--table.column`` and ``--table.encoding``, the same for all verbs that only look at data;
     ``column``: of what, and its default."""
-    parser.aliases["--text.column"] = "--table.column"
+    parser._aliases["--text.column"] = "--table.column"
     parser.add_argument("--table.column", dest="column", help=column)
     parser.add_argument(
         "--table.encoding",

@@ -97,7 +97,7 @@ def evaluate_run(
         )
     require(
         labels is None or data is not None,
-        f"--labels {labels} needs --data, as {folder} is a run: its own data have labels",
+        f"--labels {labels} needs --data: {folder} holds no embeddings that they could be of",
     )
     require(splits_folder is None or data is not None, f"--splits {splits_folder} needs --data")
     require(split == 1 or splits_folder is not None, f"--split {split} needs --splits")
