@@ -194,10 +194,4 @@ def add_table(parser: HelpfulParser, column: str) -> None:
 
 def with_underscores(arguments: Sequence[str]) -> list[str]:
     """``--batch-size 8`` means ``--batch_size 8``; values are left alone."""
-    spelled = []
-    for argument in arguments:
-        if argument.startswith("--"):
-            name, equals, value = argument.partition("=")
-            argument = "--" + name[2:].replace("-", "_") + equals + value
-        spelled.append(argument)
-    return spelled
+    return [re.sub(r"(?<=^--)[^=]+", lambda x: x[0].replace("-", "_"), a) for a in arguments]

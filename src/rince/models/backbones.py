@@ -287,11 +287,8 @@ def _torchvision_model(name: str, in_channels: int, pretrained: bool) -> nn.Modu
         module: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None)
     except OSError as error:
         url = models.get_model_weights(name).DEFAULT.url
-        raise _no_weights(
-            f"torchvision/{name}",
-            error,
-            f"{url} as {torch.hub.get_dir()}/checkpoints/{Path(url).name}",
-        ) from error
+        file = f"{url} as {torch.hub.get_dir()}/checkpoints/{Path(url).name}"
+        raise _no_weights(f"torchvision/{name}", error, file) from error
     for head in ("fc", "classifier", "heads", "head"):
         if hasattr(module, head):
             setattr(module, head, nn.Identity())
@@ -303,15 +300,8 @@ def _torchvision_model(name: str, in_channels: int, pretrained: bool) -> nn.Modu
             f"torchvision/{name} takes RGB images only; for {in_channels} channel(s) use a "
             f"ResNet, small-resnet, or timm/{name}",
         )
-        assert isinstance(first, nn.Conv2d)
-        module.conv1 = nn.Conv2d(
-            in_channels,
-            first.out_channels,
-            first.kernel_size,  # type: ignore[arg-type]
-            first.stride,  # type: ignore[arg-type]
-            first.padding,  # type: ignore[arg-type]
-            bias=False,
-        )
+        same = {x: getattr(first, x) for x in ("out_channels", "kernel_size", "stride", "padding")}
+        module.conv1 = nn.Conv2d(in_channels, **same, bias=False)
     return module
 
 
@@ -329,11 +319,11 @@ def _timm_model(name: str, in_channels: int, pretrained: bool) -> nn.Module:
             known = timm.get_pretrained_cfg(name)
             if known is None or not known.has_weights:
                 raise
-            where = f"{known.hf_hub_id} of huggingface.co (`hf download {known.hf_hub_id}`) into "
-            where += f"{cache}, or the folder that HF_HOME names"
-            raise _no_weights(
-                f"timm/{name}", error, where if known.hf_hub_id else known.url
-            ) from error
+            file = known.url
+            if known.hf_hub_id:
+                file = f"{known.hf_hub_id} of huggingface.co (`hf download {known.hf_hub_id}`) "
+                file += f"into {cache}, or the folder that HF_HOME names"
+            raise _no_weights(f"timm/{name}", error, file) from error
     return made
 
 
