@@ -35,6 +35,19 @@ def tiny_folder(kind: str, folder: Path) -> Path:
         processor = transformers.CLIPImageProcessor(
             size={"shortest_edge": 40}, crop_size={"height": 32, "width": 32}
         )
+    elif kind in ("siglip", "siglip-vision"):
+        text = {"vocab_size": 32, "hidden_size": 16, "num_hidden_layers": 1}
+        text |= {"num_attention_heads": 2, "intermediate_size": 16, "max_position_embeddings": 8}
+        text |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+        if kind == "siglip":
+            config = transformers.SiglipConfig(text_config=text, vision_config=small)
+            model = transformers.SiglipModel(config)
+        else:
+            model = transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**small))
+        processor = transformers.SiglipImageProcessor(size={"height": 32, "width": 32})
+    elif kind == "dinov3":
+        model = transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig(**small))
+        processor = transformers.DINOv3ViTImageProcessor(size={"height": 32, "width": 32})
     elif kind == "vit":
         model = transformers.ViTModel(transformers.ViTConfig(**small))
         processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})

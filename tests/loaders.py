@@ -6,7 +6,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from rince.core.input_spec import InputSpec
 from rince.data import kinds
+from rince.data.image.decode import OnUnreadable, decode_all
+from rince.data.image.files import image_files
 from rince.data.image.kind import IMAGES
 from rince.data.items import Items, Splits
 from rince.data.kind import Kind
@@ -19,6 +24,17 @@ from rince.training.config import TrainConfig
 
 def load_dataset(data: str | Path, **given: Any) -> Splits:
     return _load(data, IMAGES, given, ImageOptions, TableOptions)
+
+
+def load_outliers(
+    data: Path,
+    size: int,
+    channels: int = 3,
+    on_unreadable: OnUnreadable = "error",
+    bits: int | None = None,
+) -> Tensor:
+    """The pixels of all images below a folder, as those of outliers are read."""
+    return decode_all(image_files(data), InputSpec.images(channels, size, bits), on_unreadable)[0]
 
 
 def load_test(

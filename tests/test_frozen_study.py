@@ -5,33 +5,31 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "frozen-features"
+NAMES = ["cat", "dog", "cow", "pig", "car", "bus", "van", "tram", "oak", "elm", "ash", "fir"]
 
 
 @pytest.fixture
 def features(tmp_path: Path) -> Path:
-    """12 classes in 3 superclasses, each around a point near that of its superclass."""
+    """What features.py writes: 12 classes in 3 superclasses, each around a point near that of its
+    superclass."""
     rng = np.random.default_rng(0)
     superclass = np.repeat(rng.normal(size=(3, 24)), 4, axis=0)
     centre = 2 * superclass + rng.normal(size=(12, 24))
-    labels = np.arange(12)
-    found: dict[str, np.ndarray] = {}
-    for name, count in (("train", 20), ("test", 5)):
-        y = np.repeat(labels, count)
-        found[name] = (centre[y] + rng.normal(size=(len(y), 24))).astype(np.float32)
-        found[f"{name}_labels"] = y
+    y = np.concatenate([np.repeat(np.arange(12), count) for count in (20, 5)])
+    paths = np.array([(f"group{i // 4}", name) for i, name in enumerate(NAMES)])
+    vectors = (centre[y] + rng.normal(size=(len(y), 24))).astype(np.float32)
+    split = np.repeat(["train", "test"], [240, 60])
+    np.savez(tmp_path / "items.npz", embeddings=vectors, labels=paths[y], split=split)
     for name in ("near", "far"):
-        found[name] = (5 * rng.normal(size=(30, 24))).astype(np.float32)
-        found[f"{name}_labels"] = np.zeros(30, dtype=int)
-    names = ["cat", "dog", "cow", "pig", "car", "bus", "van", "tram", "oak", "elm", "ash", "fir"]
-    found["paths"] = np.array([f"group{i // 4}/{name}" for i, name in enumerate(names)])
-    file = tmp_path / "features.npz"
-    np.savez(file, **found)
-    return file
+        np.savez(tmp_path / f"{name}.npz", embeddings=5 * rng.normal(size=(30, 24)))
+    return tmp_path
 
 
 def test_the_study_and_its_tables(
@@ -43,35 +41,43 @@ def test_the_study_and_its_tables(
     import study
     import tables
 
-    for name, value in (("EPOCHS", 3), ("BATCH", 48), ("WIDTH", 16), ("PROBE_EPOCHS", 5)):
+    for name, value in (("EPOCHS", 3), ("BATCH", 48), ("PROBE_EPOCHS", 5)):
         monkeypatch.setattr(study, name, value)
+    outliers = {name: str(features / f"{name}.npz") for name in ("near", "far")}
+    output = tmp_path / "output"
+    output.mkdir()
+
+    def run(of: str, name: str, seed: int = 0, tuning: bool = False) -> dict[str, Any]:
+        setting = {"study": of, "name": name, "seed": seed, "tuning": tuning}
+        given = SimpleNamespace(data=str(features / "items.npz"))
+        result: dict[str, Any] = setting | study.run(setting, given, outliers)
+        (output / f"{study.name_of(setting)}.json").write_text(json.dumps(result))
+        return result
+
     chosen = [
         ("methods", name)
         for name in ("no head", "rince out-in", "supcon-two-heads", "cross-entropy", "supcon-out")
     ]
     chosen.append(("nearest", "rince-and-cross-entropy"))
     chosen += [("moved", "0.4 out-in"), ("forgotten", "0.5 out"), ("batches", "rince 4 x 4")]
-    found = [study.run(features, *key, 0, False) for key in chosen]
-    found.append(study.run(features, "temperatures", "rince 0.1 0.225", 0, True))
-    for run in found:
+    found = [run(*key) for key in chosen]
+    found.append(run("temperatures", "rince 0.1 0.225", tuning=True))
+    for one in found:
         expected = {"probe/fine", "retrieval/coarse/R@1", "ordering/pairs/1>2"}
-        assert expected <= run["metrics"].keys()
-        assert np.isfinite(list(run["metrics"].values())).all()
-        assert ("ood/near/gaussian/AUROC" in run["metrics"]) != run["tuning"]
-        assert ("ood/near/msp/AUROC" in run["metrics"]) == (
-            run["name"] in ("cross-entropy", "rince-and-cross-entropy")
+        assert expected <= one["metrics"].keys()
+        assert np.isfinite(list(one["metrics"].values())).all()
+        assert ("ood/near/gaussian/AUROC" in one["metrics"]) != one["tuning"]
+        assert ("ood/near/msp/AUROC" in one["metrics"]) == (
+            one["name"] in ("cross-entropy", "rince-and-cross-entropy")
         )
-        assert run["metrics"]["probe/fine"] > 0.25  # three times chance
-    again = study.run(features, "methods", "rince out-in", 0, False)
-    assert again["metrics"] == found[1]["metrics"]
-    other = study.run(features, "methods", "rince out-in", 1, False)
-    lines = [json.dumps(run) for run in [*found, other]]
-    (tmp_path / "runs.jsonl").write_text("\n".join(lines) + "\n")
-    tables.main(tmp_path)
-    text = (tmp_path / "tables.md").read_text()
+        assert one["metrics"]["probe/fine"] > 0.25  # three times chance
+    assert run("methods", "rince out-in")["metrics"] == found[1]["metrics"]
+    other = run("methods", "rince out-in", seed=1)
+    tables.main(output)
+    text = (output / "tables.md").read_text()
     mean = 50 * (found[1]["metrics"]["probe/fine"] + other["metrics"]["probe/fine"])
     row = next(line for line in text.splitlines() if line.startswith("| rince out-in"))
     assert f"{mean:.1f} ± " in row
     assert "held-out training images" in text
-    assert (tmp_path / "noise.png").stat().st_size > 10_000
-    assert len((tmp_path / "runs.csv").read_text().splitlines()) == len(lines) + 1
+    assert (output / "noise.png").stat().st_size > 10_000
+    assert len((output / "runs.csv").read_text().splitlines()) == len(found) + 2

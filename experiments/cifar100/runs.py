@@ -16,13 +16,21 @@ CONTRASTIVE_LR, CLASSIFIER_LR = 0.125, 0.2
 
 
 def options(description):
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("out", type=Path, help="folder of the results, one .json a run")
-    parser.add_argument("--outliers", nargs="*", default=[], help="NAME=FOLDER, other data")
+    parser = queue_options(description)
     parser.add_argument("--images", type=int, default=400_000, help="images seen in training")
     parser.add_argument("--backbone", default="tiny-resnet")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--precision", default="32-true", help="Lightning's")
+    return parser
+
+
+def queue_options(description):
+    """What :func:`run_all` reads."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("out", type=Path, help="folder of the results, one .json a run")
+    parser.add_argument("--outliers", nargs="*", default=[], help="NAME=PATH, other data")
     parser.add_argument("--workers", type=int, default=1, help="processes, a thread each")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start none after")

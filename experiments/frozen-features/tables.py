@@ -2,7 +2,7 @@
 
     python experiments/frozen-features/tables.py OUTPUT
 
-Reads OUTPUT/runs.jsonl; writes tables.md, noise.png and runs.csv (every number) there.
+Reads OUTPUT/*.json; writes tables.md, noise.png and runs.csv (every number) there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COLUMNS = {
 
 
 def main(folder: Path) -> None:
-    runs = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+    runs = [json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))]
     test = [run for run in runs if not run["tuning"]]
     tuning = [run for run in runs if run["tuning"]]
     text = ["# Tables\n", "Per cent, mean ± sample standard deviation over seeds.\n"]

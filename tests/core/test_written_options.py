@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rince.cli.train import parse
@@ -278,8 +278,13 @@ def test_python_gives_paths_lists_and_numpy_numbers() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
+@example("None")
 def test_any_name_is_read_back_as_it_was_written(name: str) -> None:
     config = TrainConfig("photos", name=name)
+    if name == "None":
+        with pytest.raises(ValueError, match="name .*None"):
+            config.check()
+        return
     text = yaml.safe_dump(to_dict(config), sort_keys=False)
     from rince.training.folder import plain_yaml
 

@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from loaders import load_outliers
 from rince.core.checks import RinceError, RinceWarning
 from rince.data.arrays import TensorImages
 from rince.data.batches import eval_batches
 from rince.data.image.decode import read_image
 from rince.data.image.files import FileImages
-from rince.data.image.sources import load_outliers
 from rince.data.items import drop_duplicates
 from rince.data.views import eval_transform, evaluation_pixels
 from rince.ranks.taxonomy import Taxonomy

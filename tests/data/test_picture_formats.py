@@ -17,13 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from loaders import load_dataset
+from loaders import load_dataset, load_outliers
 from rince.core.checks import BadItems, RinceError, RinceWarning
 from rince.core.input_spec import InputSpec
 from rince.data.batches import eval_batches
 from rince.data.image.decode import read_fitted, read_image
 from rince.data.image.files import FileImages
-from rince.data.image.sources import load_outliers
 from rince.data.kinds import load_test
 from rince.data.options import ImageOptions
 from rince.data.views import eval_transform

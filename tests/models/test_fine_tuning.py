@@ -77,13 +77,25 @@ def test_rates_fall_towards_the_input() -> None:
     assert sorted(grouped) == sorted(id(p) for p in encoder.parameters() if p.requires_grad)
 
 
-def test_low_rank_updates_are_trained_alone_and_added() -> None:
+def small_vit(library: str) -> nn.Module:
+    if library == "timm":
+        made: nn.Module = pytest.importorskip("timm").create_model(
+            "test_vit", num_classes=0, img_size=32
+        )
+        return made
+    models = pytest.importorskip("torchvision.models")
+    vit = models.VisionTransformer(32, 8, 2, 2, hidden_dim=16, mlp_dim=32)  # MultiheadAttention
+    vit.heads = nn.Identity()
+    return vit  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_low_rank_updates_are_trained_alone_and_added(library: str) -> None:
     pytest.importorskip("peft", reason="needs the extra lora")
-    timm = pytest.importorskip("timm")
     torch.manual_seed(0)
-    module = timm.create_model("test_vit", num_classes=0).eval()
+    module = small_vit(library).eval()
     names = set(module.state_dict())
-    inputs = torch.randn(2, 3, 160, 160)
+    inputs = torch.randn(2, 3, 32, 32)
     before = module(inputs)
     fine_tuned(module, None, 4)
     assert all("lora_" in n for n, p in module.named_parameters() if p.requires_grad)
@@ -94,6 +106,9 @@ def test_low_rank_updates_are_trained_alone_and_added() -> None:
                 weight.normal_(std=0.1)
     changed = module.eval()(inputs)
     assert not torch.allclose(changed, before, atol=1e-3)
+    (changed * torch.randn_like(changed)).sum().backward()
+    trained = [p for p in module.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.any() for p in trained)  # several processes wait
     merge_updates(module)
     assert set(module.state_dict()) == names
     torch.testing.assert_close(module(inputs), changed, rtol=1e-4, atol=1e-4)

@@ -14,10 +14,13 @@ from refusals import refusal
 from rince import RinceError, load_exported
 from rince.cli.main import main
 from rince.core.input_spec import InputSpec
+from rince.data import from_vectors
+from rince.losses import info_nce
 from rince.models.backbones import build_backbone
 from rince.models.exported import EXPORT_FILE, ImageEncoder
 from rince.models.texts import SENTENCE_FILE
 from rince.reports.export import write_export
+from rince.training import ImagesAndTexts, train_towers
 
 pytest.importorskip("safetensors", reason="needs the extra export")
 hub = pytest.importorskip("huggingface_hub", reason="needs the extra hub")
@@ -79,6 +82,19 @@ def test_there_and_back(remote: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     write_export(given, tmp_path / "anna" / "huskies", lambda _: "", onnx=False)
     assert load_exported("anna/huskies").fingerprint() == given.fingerprint()
     assert load_exported(remote / "anna/huskies").fingerprint() == back.fingerprint()
+
+
+def test_towers_are_pushed_with_their_card(
+    remote: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vectors = [from_vectors(torch.eye(6, width), ["all"] * 6) for width in (6, 7)]
+    data = ImagesAndTexts.captioned(vectors[0], vectors[1].vectors)
+    train_towers(data, lambda q, k, _: info_nce(q, k), batches=6, epochs=1).save(tmp_path / "two")
+    assert main(["export", str(tmp_path / "two"), "--push", "anna/two"]) == 0
+    pushed = remote / "anna/two"
+    assert hub.ModelCard.load(pushed / "README.md").data.library_name == "rince"
+    image, text = (load_exported(pushed / side) for side in ("image", "text"))
+    assert (image.partner, text.partner) == (text.fingerprint(), image.fingerprint())
 
 
 def test_an_export_is_pushed_as_it_is_made(

@@ -67,14 +67,17 @@ def features_by_transformers(kind: str, folder: Path, inputs: Tensor) -> Tensor:
 
     model = transformers.AutoModel.from_pretrained(folder).eval()
     with torch.no_grad():
-        if kind == "clip":
+        if kind in ("clip", "siglip"):
             found: Any = model.get_image_features(pixel_values=inputs)
             return found if isinstance(found, Tensor) else found.pooler_output
+        if kind == "siglip-vision":
+            pooled: Tensor = model(pixel_values=inputs).pooler_output
+            return pooled
         hidden: Tensor = model(pixel_values=inputs).last_hidden_state[:, 0]
         return hidden
 
 
-@pytest.mark.parametrize("kind", ["clip", "vit", "dinov2"])
+@pytest.mark.parametrize("kind", ["clip", "siglip", "siglip-vision", "vit", "dinov2", "dinov3"])
 def test_hugging_face_from_a_local_folder(kind: str, tmp_path: Path) -> None:
     """Features, and how a picture is fed, are those of transformers itself."""
     folder = tiny_folder(kind, tmp_path / "model")

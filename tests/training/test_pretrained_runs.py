@@ -124,6 +124,16 @@ def test_frozen_last_blocks_and_rates(photos: Path, model: Path, tmp_path: Path)
     resume(folder, epochs=2, progress=False)
 
 
+@pytest.mark.parametrize("momentum", [None, 0.9])
+def test_frozen_batch_norms_stay(photos: Path, tmp_path: Path, momentum: float | None) -> None:
+    given = config(photos, tmp_path, tmp_path, name="run", epochs=1)
+    given.model = ModelOptions(layers=0, embedding_dim=8, momentum=momentum)
+    module = build_backbone("tiny-resnet").module
+    before = {name: x.clone() for name, x in module.state_dict().items()}
+    train(given, module)
+    assert all(torch.equal(module.state_dict()[name], x) for name, x in before.items())
+
+
 def test_low_rank_updates_train_resume_and_export(
     photos: Path, model: Path, tmp_path: Path
 ) -> None:

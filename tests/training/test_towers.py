@@ -262,9 +262,15 @@ def test_from_files_to_a_search(files: Path, tmp_path: Path) -> None:
         assert min(gained) > 0.05, (way, gained)
     assert towers.evaluate(train)["text->image"]["fine"].recall[1] > 0.9
 
-    towers.save(tmp_path / "towers")
+    towers.save(tmp_path / "towers", after, Notes="made up")
     with pytest.raises(RinceError, match="towers"):
         towers.save(tmp_path / "towers")
+    card = (tmp_path / "towers" / "README.md").read_text(encoding="utf-8")
+    share = 100 * after["text->image"]["fine"].recall[1]
+    assert f"\n| text->image/retrieval/fine/R@1 | {share:.1f} |\n" in card
+    assert "## Notes\n\nmade up\n" in card
+    untrained.save(tmp_path / "bare")
+    assert "Not evaluated." in (tmp_path / "bare" / "README.md").read_text(encoding="utf-8")
     embedded = {}
     for side, file in (("image", "images.npz"), ("text", "captions.npz")):
         folder = tmp_path / "towers" / side

@@ -18,9 +18,9 @@ GROUPS = [option.name for option in fields(TrainConfig) if option.default_factor
 
 def configuration_parser(**texts: str) -> HelpfulParser:
     """A parser of all options of ``TrainConfig``; ``texts`` are argparse's."""
-    # What the other verbs call them; and --ranks time for short.
-    aliases = {"--data_root": "--images.root", "--labels": "--vectors.labels"}
-    aliases["--ranks"] = "--ranks.by"
+    # What the other verbs call it; and --ranks time for short.
+    aliases = {"--data_root": "--images.root", "--ranks": "--ranks.by"}
+    aliases |= {f"--{name}": f"--vectors.{name}" for name in ("labels", "captions")}
     parser = HelpfulParser(aliases=aliases, **texts)
     parser.add_argument(
         "--config", action=jsonargparse.ActionConfigFile, help="YAML file with any of the options"

@@ -99,7 +99,7 @@ def run(arguments: Sequence[str]) -> None:
 
     if given.push is not None:
         check_push(given.push)
-        if is_export(given.run):
+        if is_export(given.run) or is_export(Path(given.run) / "text"):  # towers
             others = [x for x in vars(given) if getattr(given, x) != parser.get_default(x)]
             unread = [f"--{x}" for x in others if x not in ("run", "push")]
             require(not unread, f"{', '.join(unread)}: an export is pushed as it lies there")

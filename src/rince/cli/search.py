@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   rince search clip.mp4 --gallery videos/ --run runs/on-videos       all in one
   rince search clip.mp4@2.5 --gallery clips.faiss --run runs/on-videos
   rince search "where is my card" --gallery questions.csv --run runs/on-texts
+  rince search text.npy --gallery images-embedded.npz --run RUN/export/text     across two towers
 """
 
 
@@ -39,7 +40,10 @@ def run(arguments: Sequence[str]) -> None:
         "`rince embed` would embed",
     )
     parser.add_argument(
-        "--run", type=str, required=True, help="the run or export that the gallery was made with"
+        "--run",
+        type=str,
+        required=True,
+        help="the run or export that the gallery was made with; of two towers that of the queries",
     )
     add_space(parser)
     add_skip_unreadable(parser)
@@ -69,7 +73,7 @@ def run(arguments: Sequence[str]) -> None:
     if kept is None:
         kept = embed_data(encoder, given.gallery, given.column, given.encoding, device, skip=skip)
     gallery = kept
-    if queries.model != gallery.model:
+    if gallery.model not in (queries.model, getattr(encoder, "partner", None)):
         raise RinceError(
             f"{given.gallery} was made by another network than {given.run} (or by other weights of "
             f"it, if it was trained on since, or in its other space: earlier versions embedded by "

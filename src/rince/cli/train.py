@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   rince train videos/ --ranks time                      without labels
   rince train intents.csv                               texts with columns text,domain,intent
   rince train features.npz --labels items.csv           a head on features that you have
+  rince train images.npz --captions captions.npz        images and texts in one space
   rince train --config recipe.yaml --seed 1             flags win over the file
   rince train photos/ --seeds 0 1 2                     a run each; again: what is left of them
   rince train photos/ --logger tensorboard wandb        beside metrics.csv
@@ -65,11 +66,12 @@ def run(arguments: Sequence[str]) -> None:
     if seeds is None:
         from rince.training.run import train
 
-        _say(train(config))
+        folders = [train(config)]
     else:
         from rince.training.seeds import train_seeds
 
-        _say(*train_seeds(config, seeds))
+        folders = train_seeds(config, seeds)
+    _say(*folders) if config.vectors.captions is None else _show_towers(folders)
 
 
 def _say(*folders: Path) -> None:
@@ -79,6 +81,19 @@ def _say(*folders: Path) -> None:
     if is_first_process():
         print("\n".join(f"run: {folder}" for folder in folders))
         print(f"next: rince evaluate {shlex.join(map(str, folders))}")
+
+
+def _show_towers(folders: Sequence[Path]) -> None:
+    """They are evaluated already."""
+    from rince.reports.reading import read_run
+    from rince.reports.table import print_table
+
+    print()
+    print_table([read_run(folder) for folder in folders])
+    image, text = (shlex.quote(str(folders[0] / "export" / x)) for x in ("image", "text"))
+    print("\n".join(f"run: {folder}" for folder in folders))
+    print(f"next: rince embed {image} IMAGES.npz -o gallery.npz")
+    print(f"      rince search TEXT.npy --gallery gallery.npz --run {text}")
 
 
 def parse(arguments: Sequence[str]) -> TrainConfig:

@@ -18,12 +18,8 @@ class RinceError(Exception):
 
 
 class BadItems(RinceError):
-    """Several items that cannot be used, of which the message shows the first ones.
-
-    Args:
-        message: for people.
-        problems: all of them, a line each.
-    """
+    """Several items that cannot be used; ``problems``: a line for each, of which the message shows
+    some."""
 
     def __init__(self, message: str, problems: Sequence[str]) -> None:
         super().__init__(message)

@@ -28,8 +28,5 @@ def content_digest(content: bytes) -> bytes:
 
 
 def short_digest(*parts: object) -> bytes:
-    """8 bytes from the ``repr`` of a tuple: places in a hashed order, seeds.
-
-    A word in front of the parts keeps digests of different use apart.
-    """
+    """8 bytes: places in a hashed order, seeds. A word in front keeps different uses apart."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()

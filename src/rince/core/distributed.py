@@ -44,11 +44,7 @@ _PMI = (("PMI_RANK",), ("PMIX_RANK",))  # of mpiexec (MPICH, Intel), and of srun
 
 
 def launched_processes() -> tuple[int, int] | None:
-    """(nodes, processes a node) that torchrun or srun have started; None elsewhere.
-
-    Raises:
-        ValueError: variables that are no numbers, or nodes of different numbers of processes.
-    """
+    """(nodes, processes a node) that torchrun or srun have started; None elsewhere."""
     if "LOCAL_WORLD_SIZE" not in os.environ:
         return slurm_tasks()
     local = _number("LOCAL_WORLD_SIZE")
@@ -62,13 +58,8 @@ def launched_processes() -> tuple[int, int] | None:
 
 
 def slurm_tasks() -> tuple[int, int] | None:
-    """(nodes, tasks per node) under srun with several tasks; None elsewhere.
-
-    An interactive shell of a job holds its variables, too, but starts no tasks of it.
-
-    Raises:
-        ValueError: as :func:`launched_processes`.
-    """
+    """(nodes, tasks per node) under srun with several tasks; None elsewhere: an interactive shell
+    of a job holds its variables, too, but starts no tasks of it."""
     tasks = _number("SLURM_NTASKS")
     if tasks < 2 or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
         return None

@@ -46,10 +46,7 @@ def passed_over(name: str) -> bool:
 
 
 def chosen_below(folder: Path, suffixes: Collection[str], noun: str) -> list[Path]:
-    """The files of these suffixes below a folder, sorted; others are warned of, by suffix.
-
-    Hidden files and what systems leave behind do not count.
-    """
+    """As :func:`files_below`; files of other suffixes are warned of."""
     files = list(files_below(folder, None))
     chosen = [file for file in files if file.suffix.lower() in suffixes]
     others = (x for x in files if x.suffix.lower() not in suffixes and x.is_file())
@@ -84,13 +81,7 @@ def files_below(
     folder: Path, suffixes: Collection[str] | None, seen: set[Path] | None = None
 ) -> Iterator[Path]:
     """Sorted folder by folder, without hidden ones and those that systems leave behind; links to
-    folders are followed, each once.
-
-    Args:
-        folder: where to look. suffixes: those to keep, such as ``.png``, in lower case; None:
-            all.
-        seen: folders that were walked before.
-    """
+    folders are followed, each once. ``suffixes``: to keep, in lower case; None: all."""
     seen = set() if seen is None else seen
     if folder.resolve() in seen:  # through a link, perhaps to a folder above itself
         return
@@ -155,11 +146,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def written(target: Path, what: str) -> Iterator[Path]:
-    """As :func:`replacing`, of a file that a user named: its folder is made.
-
-    Raises:
-        RinceError: it cannot be written there; ``what`` is for the message.
-    """
+    """As :func:`replacing`, of a file that a user named: its folder is made."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as part:

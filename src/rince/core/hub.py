@@ -16,11 +16,8 @@ _PATIENCE = 5  # seconds
 @contextlib.contextmanager
 def hub_or_cache() -> Iterator[str]:
     """Within it, huggingface_hub looks into its cache alone where the hub is not reached; else it
-    tries for a minute. ``HF_HUB_OFFLINE=1`` says that there is no network without any try.
-
-    Yields:
-        The folder of its cache.
-    """
+    tries for a minute. ``HF_HUB_OFFLINE=1`` says that there is no network without any try. Yields
+    the folder of its cache."""
     try:
         constants: Any = importlib.import_module("huggingface_hub.constants")
     except ModuleNotFoundError:

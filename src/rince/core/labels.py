@@ -14,11 +14,7 @@ _MOST = 2**63 - 1
 
 
 def integers(labels: Any, name: str = "labels") -> Tensor:
-    """Integers of any type as int64, of any shape.
-
-    Args:
-        labels: a tensor, on any device, a numpy array, a pandas column, or (nested) lists.
-        name: what to call them in a message.
+    """A tensor, an array, a pandas column or lists of integers of any type, as int64.
 
     Example:
         >>> integers(np.array([3, 1], dtype=np.uint8)), integers([[1, 2]])
@@ -28,7 +24,8 @@ def integers(labels: Any, name: str = "labels") -> Tensor:
         array = as_array(labels, name)
         if array.size == 0 and not isinstance(labels, np.ndarray):
             array = array.astype(np.int64)  # an empty list is of floats to numpy
-        if array.dtype == object and all(_is_integer(x) for x in array.flat):
+        whole = (isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in array.flat)
+        if array.dtype == object and all(whole):
             array = array.astype(np.int64)
         gaps = array.dtype.kind == "f" and bool(np.isnan(array).any())
         require(
@@ -49,16 +46,23 @@ def integers(labels: Any, name: str = "labels") -> Tensor:
 
 
 def require_no_unknown(labels: Tensor, name: str = "labels") -> None:
-    """Refuse negative ids, by which data sets say that a label is not known.
-
-    Raises:
-        ValueError: with the first row that holds one.
-    """
+    """Refuse negative ids, by which data sets say that a label is not known."""
     if labels.numel() and int(labels.min()) < 0:
         row = int((labels < 0).nonzero()[0, 0])
         raise ValueError(
             f"{name}: row {row} holds {int(labels[row].min())}, and a negative id says that a "
             f"label is not known: leave such items out, or give them ids of at least 0"
+        )
+
+
+def require_classes(labels: Tensor, count: int, name: str, of: str) -> None:
+    """Refuse labels outside [0, count), the classes ``of`` a taxonomy, say."""
+    if labels.numel():
+        low, high = torch.stack(torch.aminmax(labels)).tolist()
+        require(
+            low >= 0 and high < count,
+            f"{name} must lie in [0, {count}), the classes of {of}, but hold "
+            f"{low if low < 0 else high}",
         )
 
 
@@ -83,7 +87,3 @@ def as_array(labels: Any, name: str = "labels") -> np.ndarray[Any, Any]:
         other = next((i for i, size in enumerate(sizes) if size != sizes[0]), 0)
         why = f"row {other} holds {sizes[other]} values, row 0 {sizes[0]}" if other else error
         raise ValueError(f"{name} cannot be read as an array: {why}") from None
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.bool_))

@@ -16,17 +16,12 @@ def moved_names(
     old_orders: Mapping[str, Sequence[str]] | None = None,
     otherwise: Callable[[str], Any] | None = None,
 ) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a module whose names live elsewhere now.
+    """The ``__getattr__`` of a module whose names live elsewhere now: it warns, and gives them.
 
     Args:
-        old_module: its ``__name__``.
-        new_places: name -> where it is now, with the module: ``rince.metrics.auroc``.
         old_orders: of functions whose arguments changed their order: name -> parameters as they
             could be given by position before. The old place keeps that order.
         otherwise: the ``__getattr__`` of names that did not move.
-
-    Returns:
-        A function that warns with a ``DeprecationWarning`` and gives the object.
 
     Example:
         >>> getattr_of_old_module = moved_names("old", {"sqrt": "math.sqrt"})

@@ -31,12 +31,8 @@ _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 
 
 def limited(default: Any, *, shortest: int = 0, **limits: float) -> Any:
-    """A field of a number, or of a list of numbers, within limits.
-
-    Args:
-        default: its default. shortest: fewest numbers of a list.
-        limits: low and high, which belong to the range, above and below, which do not.
-    """
+    """A field of a number, or of a list of numbers, of which ``shortest`` is the fewest; limits
+    are low and high, which belong to the range, above and below, which do not."""
     return field(default=default, metadata={"limits": limits, "shortest": shortest})
 
 
@@ -74,12 +70,8 @@ class Options:
         self._check_fields()
 
     def _check_fields(self, *, any_word: Collection[str] = (), types_only: bool = False) -> None:
-        """Each field by itself, and the options inside.
-
-        Args:
-            any_word: fields that may hold other words than those of their annotation.
-            types_only: words and ranges are not looked at.
-        """
+        """Each field by itself, and the options inside. ``any_word``: fields that may hold other
+        words than those of their annotation; ``types_only``: nor are ranges looked at."""
         annotations = _annotations(type(self))
         for option in fields(self):
             kind, optional = annotations[option.name]
@@ -115,15 +107,8 @@ def expected(kind: Any, metadata: Mapping[str, Any] | None = None) -> str:
 def from_plain(cls: type[Built], data: Mapping[str, Any] | None, prefix: str = "") -> Built:
     """Build a dataclass of options, and those inside it, from nested plain data.
 
-    Values are taken as :class:`Options` takes them; ``check()`` refuses what is wrong.
-
-    Args:
-        cls: the dataclass. data: name -> value; fields left out take their defaults, and None is
-            an empty group, as YAML reads a name with nothing behind it.
-        prefix: before the names in the message, as ``loss.``.
-
-    Raises:
-        ValueError: an unknown or missing entry; the message names the nearest known one.
+    Values are taken as :class:`Options` takes them; ``check()`` refuses what is wrong. None is an
+    empty group, as YAML reads a name with nothing behind it. ``prefix``: of names in messages.
 
     Example:
         >>> @dataclass

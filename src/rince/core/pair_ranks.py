@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.labels import integers
+from rince.core.labels import integers, require_classes
 
 NEGATIVE = 0
 IGNORED = -1
@@ -63,13 +63,9 @@ def pairs_as_text(ranks: PairRanks) -> str:
 class PairCodes(NamedTuple):
     """Ranks that follow from a few integers per item: what a source's method ``codes`` gives.
 
-    Args:
-        query, key: (Q, L), (K, L) integers. Without a table the group of each item at level 1
-            (finest) to L: the rank of a pair is the finest level from which on both agree up to
-            level L, 0 if none. With a table: L = 1, the class.
-        table: (C, C) int8 ranks, or None.
-        ignore_self: the first Q keys are the queries themselves: pair (i, i) is ignored.
-        key_valid: (K,) bool; False marks keys to ignore.
+    ``query`` and ``key`` are (Q, L) and (K, L). Without a table the group of each item at level 1
+    (finest) to L: the rank of a pair is the finest level from which on both agree up to level L, 0
+    if none. With a (C, C) table: L = 1, the class. The others are as of :class:`TableRanks`.
     """
 
     query: Tensor
@@ -101,24 +97,16 @@ class DenseRanks:
         )
         _check_codes(matrix, num_ranks, validate)
         self.matrix = matrix.to(torch.int8)
-        self._num_ranks = num_ranks
+        self.shape, self.num_ranks = (matrix.shape[0], matrix.shape[1]), num_ranks
 
     __repr__ = pairs_as_text
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.matrix.shape[0], self.matrix.shape[1])
-
-    @property
-    def num_ranks(self) -> int | None:
-        return self._num_ranks
 
     def tile(self, rows: slice, cols: slice) -> Tensor:
         return self.matrix[rows, cols]
 
     def to(self, device: torch.device) -> DenseRanks:
         """The same ranks on another device."""
-        return _moved(self, device, "matrix")
+        return on_device(self, device, "matrix")
 
 
 class TableRanks:
@@ -162,35 +150,21 @@ class TableRanks:
         query_labels = integers(query_labels, "query labels")
         key_labels = integers(key_labels, "key labels")
         check_pair_labels(query_labels, key_labels, ignore_self, key_valid)
-        num_classes = table.shape[0]
         self.query_labels, self.key_labels = query_labels, key_labels
         if key_valid is not None:
             # Invalid keys may carry any label; a safe one keeps the look-up in range.
             self.key_labels = torch.where(key_valid, self.key_labels, 0)
         for side, labels in (("query", self.query_labels), ("key", self.key_labels)):
-            if labels.numel() and may_read(labels, validate):
-                low, high = torch.stack(torch.aminmax(labels)).tolist()
-                require(
-                    low >= 0 and high < num_classes,
-                    f"{side}_labels must lie in [0, {num_classes}), the classes of the rank "
-                    f"table, but hold {low if low < 0 else high}",
-                )
+            if may_read(labels, validate):
+                require_classes(labels, len(table), f"{side}_labels", "the rank table")
         self.table = table.to(device=query_labels.device, dtype=torch.int8)
         self.ignore_self = ignore_self
         self.key_valid = key_valid
         if num_ranks is None and may_read(table, validate):
             num_ranks = int(table.max())
-        self._num_ranks = num_ranks
+        self.shape, self.num_ranks = (len(query_labels), len(key_labels)), num_ranks
 
     __repr__ = pairs_as_text
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.query_labels.shape[0], self.key_labels.shape[0])
-
-    @property
-    def num_ranks(self) -> int | None:
-        return self._num_ranks
 
     def tile(self, rows: slice, cols: slice) -> Tensor:
         ranks = self.table[self.query_labels[rows, None], self.key_labels[None, cols]]
@@ -198,7 +172,7 @@ class TableRanks:
 
     def to(self, device: torch.device) -> TableRanks:
         """The same ranks on another device."""
-        return _moved(self, device, "query_labels", "key_labels", "table", "key_valid")
+        return on_device(self, device, "query_labels", "key_labels", "table", "key_valid")
 
     def codes(self) -> PairCodes:
         query, key = self.query_labels[:, None], self.key_labels[:, None]
@@ -235,12 +209,9 @@ class IdentityRanks:
         check_pair_labels(self.query_ids, self.key_ids, ignore_self, key_valid)
         self.ignore_self = ignore_self
         self.key_valid = key_valid
+        self.shape = (len(self.query_ids), len(self.key_ids))
 
     __repr__ = pairs_as_text
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.query_ids.shape[0], self.key_ids.shape[0])
 
     def tile(self, rows: slice, cols: slice) -> Tensor:
         same = (self.query_ids[rows, None] == self.key_ids[None, cols]).to(torch.int8)
@@ -248,7 +219,7 @@ class IdentityRanks:
 
     def to(self, device: torch.device) -> IdentityRanks:
         """The same ranks on another device."""
-        return _moved(self, device, "query_ids", "key_ids", "key_valid")
+        return on_device(self, device, "query_ids", "key_ids", "key_valid")
 
     def codes(self) -> PairCodes:
         query, key = self.query_ids[:, None], self.key_ids[:, None]
@@ -258,13 +229,9 @@ class IdentityRanks:
 def as_pair_ranks(
     ranks: PairRanks | Tensor, device: torch.device | None = None, validate: bool = True
 ) -> PairRanks:
-    """A plain integer matrix is as good as a :class:`DenseRanks`.
-
-    Args:
-        device: where the tiles are wanted; None: wherever the ranks are. What a source is made of
-            moves, not the matrix of all pairs, if the source can move (has a method ``to``).
-        validate: also check the codes of a matrix on a GPU.
-    """
+    """A plain integer matrix is as good as a :class:`DenseRanks`. ``device``: where the tiles are
+    wanted; what a source is made of moves, not the matrix of all pairs, if it has a method ``to``.
+    ``validate``: also check the codes of a matrix on a GPU."""
     if isinstance(ranks, Tensor):
         ranks = DenseRanks(ranks, validate=validate)
     require(
@@ -297,7 +264,7 @@ class _TilesOn:
 _Source = TypeVar("_Source")
 
 
-def _moved(source: _Source, device: torch.device, *names: str) -> _Source:
+def on_device(source: _Source, device: torch.device, *names: str) -> _Source:
     """A copy whose tensors of these names are on the device; itself if they are."""
     tensors = {name: getattr(source, name) for name in names}
     if all(x is None or x.device == device for x in tensors.values()):

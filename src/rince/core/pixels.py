@@ -32,13 +32,7 @@ def normalisation(
 
 
 def normalised(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """(pixels / 255 - mean) / std, per channel.
-
-    Args:
-        pixels: (B, C, ...) uint8. mean, std: C numbers each, of pixels in [0, 1].
-
-    Returns:
-        The same shape, float32.
+    """(pixels / 255 - mean) / std: (B, C, ...) uint8 to float32; C numbers each.
 
     Example:
         >>> normalised(torch.tensor([[[0, 255]]], dtype=torch.uint8), [0.5], [0.25]).tolist()

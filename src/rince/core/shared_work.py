@@ -76,15 +76,9 @@ def in_parts(
     the processes; a part that is there is read.
 
     Args:
-        folder: of the parts.
         key: tells these parts from all others, also from those of other inputs or weights.
-        count: of items. batch_size: a part is a multiple of it, whatever the number of processes.
-        make: of items; it can be pickled, and gives tensors, texts, numbers, and lists, dicts and
-            tuples of them.
-
-    Raises:
-        RinceError: what went wrong in another process; one that is gone; a part of another
-            machine that is not seen here.
+        batch_size: a part is a multiple of it, whatever the number of processes.
+        make: can be pickled; gives tensors, texts, numbers, and lists, dicts and tuples of them.
     """
     size = batch_size * max(1, -(-count // (batch_size * PARTS)))
     rows = [slice(start, start + size) for start in range(0, count, size)]

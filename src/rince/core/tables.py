@@ -10,7 +10,7 @@ import json
 import re
 import threading
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
@@ -44,9 +44,6 @@ def read_as(encoding: str | None) -> Iterator[None]:
 
     One setting for a whole command, as a table may be read on the way of any other: to know of
     which kind the data are, for shots, for scores.
-
-    Raises:
-        ValueError: Python knows no encoding of text of this name.
     """
     if encoding is None:
         yield
@@ -70,7 +67,6 @@ class Table:
     """What a file holds: every row has every column, a missing cell is ``""``.
 
     Args:
-        file: where it was read from.
         columns: their names in the file's order, no two alike. At most one is ``""``: the header
             has no name for it, yet there are cells below (a data frame's index, often).
         rows: line numbers and cells; blank lines are passed over.
@@ -278,7 +274,9 @@ def _read_jsonl(file: Path, what: str) -> Table:
         except (ValueError, RecursionError) as error:
             problems.append(f"line {line} is not JSON: {error}")
     refuse_rows(file, problems)
-    return _filled(file, rows)
+    columns = tuple(dict.fromkeys(name for _, cells in rows for name in cells))
+    filled = [(line, {name: cells.get(name, "") for name in columns}) for line, cells in rows]
+    return Table(file, columns, filled)
 
 
 _OBJECT = 'an object of names and plain values, such as {"text": "...", "label": "..."}'
@@ -328,11 +326,7 @@ def composed(name: str) -> str:
 
 
 def as_number(cell: str) -> float:
-    """A number that people wrote; ``1_0``, which Python takes for ten, is none.
-
-    Raises:
-        ValueError: it is no number.
-    """
+    """A number that people wrote; ``1_0``, which Python takes for ten, is none."""
     require("_" not in cell, f"could not convert string to float: {cell!r}")
     return float(cell)
 
@@ -351,15 +345,6 @@ def as_cell(value: object) -> str:
         number: Any = value
         value = int(number) if number == number // 1 and abs(number) < 2**53 else value
     return str(value).strip()
-
-
-def _filled(file: Path, rows: Sequence[tuple[int, Mapping[str, str]]]) -> Table:
-    columns = tuple(dict.fromkeys(name for _, cells in rows for name in cells))
-    return Table(
-        file,
-        columns,
-        [(line, {name: cells.get(name, "") for name in columns}) for line, cells in rows],
-    )
 
 
 def _columns(names: Sequence[str], file: Path) -> tuple[str, ...]:

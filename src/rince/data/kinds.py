@@ -52,8 +52,7 @@ def kind_of(data: str, by_time: bool = False, encoding: str | None = None) -> Ki
 
 def class_tree(data: str, options: DataOptions) -> Taxonomy | None:
     """The class tree of a name, or of a table of classes, not of items: one with a column ``class``
-    and neither one of texts, whose name is given, nor one of paths. None: of anything else.
-    """
+    and neither one of texts, whose name is given, nor one of paths. None: of anything else."""
     from rince.ranks.taxonomy import Taxonomy
 
     if options.table.column:  # of items
@@ -75,20 +74,18 @@ def class_tree(data: str, options: DataOptions) -> Taxonomy | None:
 
 def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a table of the images or videos of a folder, with paths that begin at the
-    table's folder.
-    """
+    table's folder."""
     from rince.data.items import split_folders
 
     folder = Path(data).expanduser()
     if not folder.is_dir():
         raise RinceError(f"{data} is not a folder; expected {data}/<group>/<class>/ with files")
     kind = kind_of(data)
-    require(kind.suffixes is not None, f"{data} holds {kind.noun}, which are no files of a folder")
-    assert kind.suffixes is not None
+    if kind.suffixes is None:
+        raise ValueError(f"{data} holds {kind.noun}, which are no files of a folder")
     sides = split_folders(folder)
     named = [("train", sides[0]), (sides[1].name, sides[1])] if sides else [("", folder)]
-    header, rows = item_rows(named, kind.suffixes, Path(output).expanduser(), kind.noun)
-    return header, rows
+    return item_rows(named, kind.suffixes, Path(output).expanduser(), kind.noun)
 
 
 def kind_named(noun: str) -> Kind:
@@ -161,10 +158,7 @@ def load_splits(
 
 
 def all_items(data: str, options: DataOptions) -> list[Items]:
-    """Training and test items; or all in one, where no class has two.
-
-    Args, Raises: as of :func:`load_splits`.
-    """
+    """Training and test items; or all in one, where no class has two."""
     from rince.data.items import NothingToHoldOut
 
     try:
@@ -237,8 +231,7 @@ def load_outliers(
     """Items of no known class, as large as those that are given, and of their kind.
 
     Args:
-        path: a folder or file; of images also :data:`DIGITS`.
-        items: the known ones.
+        path: a folder or file; of images also :data:`DIGITS`. items: the known ones.
         options: those of the training.
         skip_unreadable: leave out, with a warning, what cannot be read.
         backbone: whose tokens texts are given.
@@ -272,12 +265,7 @@ def embedding_names(
     encoder: Encoder, data: str, column: str | None = None, encoding: str | None = None
 ) -> Sequence[Any]:
     """What there is to embed in some data: image files, videos, or the texts themselves.
-
-    Args:
-        encoder: of their kind. data: a path.
-        column: of the items in a table; None: of texts as at the training.
-        encoding: of the table, or of lines of texts; None: UTF-8.
-    """
+    ``column``: of the items in a table; None: of texts as at the training."""
     require_embeddable(data, encoder.noun)
     with read_as(encoding):
         return kind_named(encoder.noun).embedding_names(encoder, data, column)
@@ -287,16 +275,11 @@ def embedding_inputs(
     encoder: Encoder, names: Sequence[str], *, batch_size: int = 64, skip_unreadable: bool = False
 ) -> Iterator[tuple[list[str], Any]]:
     """What ``encoder.encode`` takes, in batches: B names (of clips ``FILE@SECONDS``), B inputs."""
-    rows = kind_named(encoder.noun).embedding_inputs(encoder, names, batch_size, skip_unreadable)
-    yield from rows
+    return kind_named(encoder.noun).embedding_inputs(encoder, names, batch_size, skip_unreadable)
 
 
 def require_queries(encoder: Encoder, queries: Sequence[str]) -> None:
-    """Refuse queries that are no files, where the encoder takes files.
-
-    Raises:
-        RinceError: there is no such file, nor one before ``@SECONDS``.
-    """
+    """Refuse queries that are no files, nor clips of one, where the encoder takes files."""
     missing = [
         query
         for query in queries

@@ -79,11 +79,8 @@ def pixel_encoder(
 
 
 def pixel_usage(encoder: ImageEncoder, scaled: str) -> str:
-    """How to feed an encoder of images or clips, for a model card.
-
-    Args:
-        scaled: what is done to a file until it is the pixels of an input.
-    """
+    """How to feed an encoder of images or clips, for a model card; ``scaled``: what is done to a
+    file until it is the pixels of an input."""
     spec = encoder.spec
     return _USAGE.format(
         own="" if encoder.backbone else "; and backbone=..., the module's code is not in here",

@@ -114,12 +114,16 @@ class VectorOptions(Options):
     Args:
         labels: table with a row for each; --labels for short. None: arrays beside the features in
             their file, or else the table of the same name (photos.csv of photos.npz).
+        captions: features of the images' captions, of any width, with the name of its image for
+            each (paths); --captions for short. Trains two heads, which put images and captions into
+            one space: an image's own captions are rank 1, those of its class rank 2, and so on.
         dropout: share of the numbers of a vector that a view sets to 0.
     """
 
     prefix = "vectors."
 
     labels: str | None = None
+    captions: str | None = None
     dropout: float = limited(0.3, low=0, high=0.95)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -139,14 +140,10 @@ class BalancedPlan(BatchPlan):
         self, classes: list[list[list[int]]], generator: torch.Generator
     ) -> list[list[Tensor]]:
         """The packs of each class, (n,) images each, as many as the slots ask for."""
-        wanted = [0] * len(self._images)
-        for slots in classes:
-            for slot in slots:
-                for c in slot:
-                    wanted[c] += 1
+        wanted = Counter(c for slots in classes for slot in slots for c in slot)
         return [
-            list(draws_in_packs(images, count, self.images_per_class, generator))
-            for images, count in zip(self._images, wanted, strict=True)
+            list(draws_in_packs(images, wanted[c], self.images_per_class, generator))
+            for c, images in enumerate(self._images)
         ]
 
 

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,14 +49,12 @@ _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no"
 
 
 def is_table(data: str | Path) -> bool:
-    """Whether the name is that of a table."""
     return str(data).lower().endswith(TABLE_SUFFIXES)
 
 
 def path_column(data: str | Path, suffixes: frozenset[str]) -> str | None:
     """The column of a table that holds paths to files of these suffixes; None: no table, or a
-    table of texts or of anything else.
-    """
+    table of texts or of anything else."""
     if not is_table(data) or not Path(data).expanduser().is_file():
         return None
     table = read_table(Path(data).expanduser(), "items", fill_short_rows=True, most=_LOOKED_AT)
@@ -74,7 +73,6 @@ def path_column(data: str | Path, suffixes: frozenset[str]) -> str | None:
 
 
 def is_media(cell: str) -> bool:
-    """Whether this is the name of an image or a video."""
     return _suffix(cell) in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
 
@@ -134,12 +132,8 @@ def label_columns(
     table: Table, labels: Sequence[str] | None, beside: Collection[str], option: str
 ) -> tuple[str, ...]:
     """The columns of the labels, from coarse to fine. The last is the class; an empty cell before
-    it makes a ragged tree.
-
-    Args:
-        labels: their names; None: all in the file's order but :data:`KNOWN` and those ``beside``.
-        option: that names them, for the message.
-    """
+    it makes a ragged tree. ``labels``: their names; None: all in the file's order but :data:`KNOWN`
+    and those ``beside``. ``option``: that names them, for the message."""
     levels = tuple(
         _found_columns(table, beside, option) if labels is None else map(composed, labels)
     )
@@ -179,7 +173,9 @@ def check_known(table: Table, levels: Sequence[str]) -> None:
 def _found_columns(table: Table, beside: Collection[str], option: str) -> list[str]:
     """What may be labels, where nobody named them; doubtful ones are said."""
     found = [c for c in table.columns if c not in (*beside, *KNOWN)]
-    indices = [name for name in table.columns if _is_index(name, table)]
+    # The index that a data frame was saved with.
+    named = [name for name in table.columns if re.fullmatch(_INDEX_NAMES, name)]
+    indices = [name for name in named if _counts_from(0, table.column(name))]
     # Under any name, at either end: where it is not all that could be a label.
     ends = {table.columns[0], table.columns[-1]} & {*found} - {*indices}
     indices += [x for x in found if x in ends and len(found) > 1 and _is_running(table.column(x))]
@@ -207,17 +203,13 @@ def _found_columns(table: Table, beside: Collection[str], option: str) -> list[s
     return levels
 
 
-def _is_index(name: str, table: Table) -> bool:
-    """Whether a column is the index that a data frame was saved with."""
-    if re.fullmatch(_INDEX_NAMES, name) is None:
-        return False
-    return table.column(name) == [str(i) for i in range(len(table.rows))]
+def _counts_from(first: int, cells: Sequence[str]) -> bool:
+    return list(cells) == [str(first + i) for i in range(len(cells))]
 
 
 def _is_running(cells: Sequence[str]) -> bool:
     """Whether these are 0, 1, 2, ... or 1, 2, 3, ..., of three rows or more."""
-    first = int(cells[:1] == ["1"])
-    return len(cells) > 2 and list(cells) == [str(first + i) for i in range(len(cells))]
+    return len(cells) > 2 and _counts_from(int(cells[0] == "1"), cells)
 
 
 @dataclass(frozen=True)
@@ -230,13 +222,11 @@ class ItemTable:
 
     @property
     def items(self) -> list[str]:
-        """The cells of the items."""
         return self.table.column(self.column)
 
     def sides(self) -> list[bool | None] | None:
         """Of each row whether it is for the test; rows of another split than the training and the
-        first of val, validation, valid, dev, test are neither. None: the table does not say.
-        """
+        first of :data:`TESTS` are neither. None: the table does not say."""
         names = self.splits()
         if names is None:
             return None
@@ -282,22 +272,16 @@ class ItemTable:
 
     def classes(self, known: Taxonomy | None = None) -> tuple[Taxonomy, list[int]]:
         """The class tree of the labels, in sorted order of its paths, and the label of each row.
-
-        Args:
-            known: a tree whose classes come first, in their order; others are warned of.
-        """
+        ``known``: a tree whose classes come first, in their order; others are warned of."""
         from rince.ranks.readers import checked_paths
         from rince.ranks.taxonomy import Taxonomy
 
-        tidy: dict[str, str] = {"": ""}
+        tidy = cache(composed)
         paths: list[tuple[str, ...]] = []
         first: dict[tuple[str, ...], int] = {}  # the line where a class occurs first
         empty: list[str] = []
         for line, cells in self.table.rows:
-            names = [
-                tidy[cell] if cell in tidy else tidy.setdefault(cell, composed(cell))
-                for cell in (cells[level] for level in self.levels)
-            ]
+            names = [tidy(cells[level]) for level in self.levels]
             if not names[-1]:
                 empty.append(f"line {line}: the column {self.levels[-1]!r} is empty")
             paths.append(tuple(filter(None, names)))
@@ -322,8 +306,7 @@ class ItemTable:
     def marks(self) -> Marks:
         """What the columns ``sequence``, ``is_query``, ``is_gallery`` say; and the names of the
         label columns, where the first k names of a path are the first k columns: empty cells stand
-        right before the class, or nowhere.
-        """
+        right before the class, or nowhere."""
         import torch
 
         from rince.data.items import Marks
@@ -344,12 +327,13 @@ class ItemTable:
 
     def files(self, root: str | Path | None = None) -> tuple[list[Any], list[str]]:
         """The file of each row (:class:`~pathlib.Path`), and its name: the path below the table's
-        folder or the root, which is the same wherever they lie.
-        """
-        bases = [self.table.file.parent] if root is None else [Path(root).expanduser()]
-        bases += [self.table.file.parent] * (root is not None)
+        folder or the root, which is the same wherever they lie."""
+        beside = self.table.file.parent
+        bases = [beside] if root is None else [Path(root).expanduser(), beside]
         there: dict[Path, dict[str, str]] = {}  # folders are listed once: a look per file is slow
-        files, names, problems = [], [], []
+        files: list[Path] = []
+        names: list[str] = []
+        missing: list[str] = []
         twice: list[str] = []
         line_of: dict[tuple[str, ...], int] = {}
         for line, cells in self.table.rows:
@@ -359,7 +343,7 @@ class ItemTable:
                 (None, None),
             )
             if base is None or found is None:
-                problems.append(f"line {line}: {cells[self.column]}")
+                missing.append(f"line {line}: {cells[self.column]} is missing")
                 continue
             below = found.relative_to(base) if found.is_relative_to(base) else found
             name = nfc(below.as_posix())  # the same wherever they lie
@@ -368,11 +352,8 @@ class ItemTable:
                 twice.append(f"line {line}: {name} is in line {line_of[row]} already")
             files.append(found)
             names.append(name)
-        refuse_rows(
-            self.table.file,
-            [f"{problem} is missing" for problem in problems],
-            f"relative paths begin at {' or '.join(map(str, bases))}; images.root gives another",
-        )
+        begin = f"relative paths begin at {' or '.join(map(str, bases))}"
+        refuse_rows(self.table.file, missing, f"{begin}; images.root gives another")
         refuse_rows(self.table.file, twice, "an item is listed once")
         return files, names
 
@@ -406,11 +387,8 @@ def with_further(known: Taxonomy, further: Sequence[tuple[str, ...]], of: int) -
 def split_rows(
     table: ItemTable, make: Callable[[ItemTable, Taxonomy | None], AnyItems]
 ) -> tuple[AnyItems, AnyItems]:
-    """Training and test items: as the table says, or by the hashes of their keys.
-
-    Args:
-        table: of all items. make: (rows, the tree of the training's) -> items.
-    """
+    """Training and test items: as the table says, or by the hashes of their keys. ``make``: (rows,
+    the tree of the training's) -> items."""
     from rince.data.items import split_by_hash
 
     sides = table.sides()
@@ -425,12 +403,8 @@ def split_rows(
 def item_rows(
     sides: Sequence[tuple[str, Path]], suffixes: frozenset[str], output: Path, noun: str = "files"
 ) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a table of the files of class folders.
-
-    Args:
-        sides: a split's name, "" if there are none, and its folder.
-        output: the table, from whose folder the paths begin.
-    """
+    """Header and rows of a table of the files of class folders. ``sides``: a split's name, "" if
+    there are none, and its folder; ``output``: the table, from whose folder the paths begin."""
     found = [
         (split, file, file.relative_to(root).parts[:-1])
         for split, root in sides

@@ -67,6 +67,7 @@ def read_labelled(
     column: str | None = None,
     empty: str = "refuse",
     option: str = "table.labels",
+    one_class: bool = False,
 ) -> LabelledVectors:
     """Vectors with their labels.
 
@@ -77,6 +78,7 @@ def read_labelled(
         levels, option: as of :func:`~rince.data.table.label_columns`.
         column: of the names; None: path, text or name.
         empty: what to do about rows without a class, as of ``table.empty``.
+        one_class: where there are no labels anywhere, all are of one class.
 
     Raises:
         RinceError: a file that is missing or damaged, a table that does not fit.
@@ -84,7 +86,7 @@ def read_labelled(
     """
     stored = _stored(file)
     vectors, names = _checked(file, stored)
-    table = _table(file, stored, len(vectors), labels)
+    table = _table(file, stored, len(vectors), labels, one_class)
     columns = _NAMES if column is None else (column,)
     key = next((name for name in columns if name in table.columns), None)
     if column is not None:
@@ -219,7 +221,9 @@ def _checked(file: Path, stored: Mapping[str, Any]) -> tuple[Tensor, list[str] |
     return torch.from_numpy(vectors), names
 
 
-def _table(file: Path, stored: Mapping[str, Any], count: int, labels: str | Path | None) -> Table:
+def _table(
+    file: Path, stored: Mapping[str, Any], count: int, labels: str | Path | None, one_class: bool
+) -> Table:
     source = file if labels is None else Path(labels).expanduser()
     if labels is not None and source.suffix not in (".npy", ".npz"):
         return read_table(source, "labels")
@@ -228,14 +232,16 @@ def _table(file: Path, stored: Mapping[str, Any], count: int, labels: str | Path
             stored = _arrays(source, "labels")
         except Exception as error:  # of damaged files numpy raises anything
             raise RinceError(f"cannot read the labels in {source}: {error}") from error
+    beside = (file.with_suffix(suffix) for suffix in TABLE_SUFFIXES if suffix != file.suffix)
+    found = next((table for table in beside if table.is_file() and labels is None), None)
     inside = _columns_inside(source, stored, count)
+    if one_class and labels is None and not inside and found is None:
+        inside = _columns_inside(source, {**stored, "class": ["all"] * count}, count)
     if inside:
         rows = enumerate(zip(*inside.values(), strict=True), 1)
         named = [(line, dict(zip(inside, map(as_cell, row), strict=True))) for line, row in rows]
         return Table(source, tuple(inside), named)
-    beside = (file.with_suffix(suffix) for suffix in TABLE_SUFFIXES if suffix != file.suffix)
-    found = next((table for table in beside if table.is_file()), None)
-    if found is None or labels is not None:
+    if found is None:
         others = ", ".join(stored.keys() - {"embeddings"})
         raise RinceError(
             f"{source} holds no labels{f' (but {others})' if others else ''}, and there is no "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -70,11 +70,7 @@ class Vectors(Items):
         return self.vectors[indices]
 
     def subset(self, indices: Indices) -> Vectors:
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
-        names = tuple(self.names[i] for i in chosen.tolist()) if self.names else ()
-        vectors, labels = self.vectors[chosen], self.labels[chosen]
-        marks = self.marks and self.marks.of(chosen)
-        return replace(self, vectors=vectors, labels=labels, names=names, marks=marks)
+        return self._rows(indices, "vectors", "labels", "names", "marks")
 
     def fingerprint(self) -> str:
         """Of names, labels and class tree; of the vectors only where they have no names."""
@@ -96,11 +92,7 @@ class Vectors(Items):
 
 
 def check_directions(vectors: Tensor, what: str) -> None:
-    """Warn of vectors of zeros, which have no direction.
-
-    Raises:
-        ValueError: all are.
-    """
+    """Warn of vectors of zeros, which have no direction; refuse them if all are."""
     zero = (~vectors.any(dim=1)).nonzero().flatten()
     if len(zero):
         text = (

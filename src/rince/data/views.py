@@ -59,22 +59,14 @@ class ViewConfig(Options):
 
 
 class ViewDraws(NamedTuple):
-    """The random part of one view of every image of a batch: a few numbers an image.
+    """The random part of one view of every image of a batch: a few numbers an image."""
 
-    Args:
-        box: (B, 4) top, left, height, width of the crop, pixels.
-        flip: (B,) bool.
-        colors: (B, 4) brightness, contrast, saturation, hue; see :func:`adjusted_colors`.
-        grayscale: (B,) bool.
-    """
-
-    box: Tensor
-    flip: Tensor
-    colors: Tensor
-    grayscale: Tensor
+    box: Tensor  # (B, 4) top, left, height, width of the crop, pixels
+    flip: Tensor  # (B,) bool
+    colors: Tensor  # (B, 4) brightness, contrast, saturation, hue; see adjusted_colors()
+    grayscale: Tensor  # (B,) bool
 
     def rows(self, rows: slice) -> ViewDraws:
-        """Those of some of the images."""
         return ViewDraws(*(x[rows] for x in self))
 
 

@@ -48,6 +48,7 @@ class Context:
         sequences: (M,) and (N,) int64 of test and gallery items, of an open test: ``train`` are
             then test items too, nothing was trained on them, and items of one sequence are never
             each other's answers. See :class:`~rince.evaluation.OpenTest`.
+        own_ranks: (M, N) of test and training items; None: those of the class tree.
     """
 
     splits: Splits
@@ -58,6 +59,7 @@ class Context:
     classifier: nn.Module | None = None
     own_classes: bool = True
     sequences: tuple[Tensor, Tensor] | None = None
+    own_ranks: PairRanks | None = None
 
     @property
     def taxonomy(self) -> Taxonomy:
@@ -105,7 +107,7 @@ class Context:
         """By time where that can be; else by the class tree, against the training items."""
         if self.by_time is not None:
             return self.by_time
-        ranks: PairRanks = self.taxonomy.ranks(self.test.labels, self.train.labels)
+        ranks = self.own_ranks or self.taxonomy.ranks(self.test.labels, self.train.labels)
         if self.sequences is not None:
             ranks = _Apart(ranks, *self.sequences)
         return Ranked(self.train, self.splits.train, ranks)

@@ -23,7 +23,6 @@ _ROWS = 128  # queries at a time: their similarities to 60,000 items are 30 MB
 
 
 def roc_curves(context: Context) -> dict[tuple[str, str], RocCurve]:
-    """(outlier set, detector) -> ROC curve."""
     return {name: roc_curve(*scores) for name, scores in context.outlier_scores.items()}
 
 

@@ -220,6 +220,10 @@ def load_embeddings(file: str | Path) -> Embeddings:
     with reading(file, "rince embed RUN FOLDER"):
         if file.suffix == ".npz":
             with np.load(file, allow_pickle=False) as stored:
+                if "embeddings" in stored and "model" not in stored:
+                    raise RinceError(
+                        f"{file} is not of `rince embed`: rince embed RUN {file} -o FILE"
+                    )
                 paths, vectors = stored_names(stored), torch.from_numpy(stored["embeddings"])
                 return Embeddings(tuple(paths or ()), vectors, str(stored["model"]))
         table = import_extra("pyarrow.parquet", "parquet").read_table(file)

@@ -53,8 +53,7 @@ class FeatureSet:
 
 def in_spaces(features: Tensor, head: nn.Module | None) -> dict[str, Tensor]:
     """The features, and where there is a projection head its embeddings of them: what stands before
-    the names of the metrics of a space -> (N, D) float32.
-    """
+    the names of the metrics of a space -> (N, D) float32."""
     if head is None:
         return {"": features}
     head = copy.deepcopy(head).cpu().eval()
@@ -72,15 +71,7 @@ def features_of(
     workers: int = 0,
 ) -> FeatureSet:
     """The features of a data set; several processes share the work (:mod:`rince.core.shared_work`)
-    in the batches of one.
-
-    Args:
-        backbone, device: as of :func:`extract_features`.
-        batch_size, workers: as of :func:`~rince.data.batches.eval_batches`.
-
-    Raises:
-        ValueError, RinceError: as :func:`extract_features` and reading the items.
-    """
+    in the batches of one."""
     parts = parts_folder()
     if parts is None:
         return extract_features(backbone, eval_batches(items, batch_size, workers, device), device)
@@ -143,15 +134,11 @@ def extract_features(
                 if features:  # not before the next batch is at hand: a GPU computes in between
                     features[-1] = features[-1].cpu()
                 output = backbone(sent(inputs, device))
+                shape = tuple(output.shape) if isinstance(output, Tensor) else type(output)
                 require(
                     isinstance(output, Tensor) and output.shape[:1] == batch_labels.shape,
                     "the backbone must give one row of features for each of the "
-                    f"{len(batch_labels)} samples of a batch, got "
-                    + (
-                        str(tuple(output.shape))
-                        if isinstance(output, Tensor)
-                        else str(type(output))
-                    ),
+                    f"{len(batch_labels)} samples of a batch, got {shape}",
                 )
                 # Copies: a tensor of a loader's worker would keep a file open each.
                 features.append(output.float().clone())

@@ -130,12 +130,7 @@ def index_recall(
 
 
 def require_index_file(file: Path) -> None:
-    """Check, before any work is done, that :func:`save_index` can write this file.
-
-    Raises:
-        ValueError: it does not end in .faiss. RinceError: there is no such folder.
-        ImportError: faiss is not installed.
-    """
+    """Check, before any work is done, that :func:`save_index` can write this file."""
     require(file.suffix == INDEX_SUFFIX, f"an index is a {INDEX_SUFFIX} file, got {str(file)!r}")
     require_folder_of(file)
     import_extra("faiss", "search")
@@ -146,8 +141,8 @@ def save_index(index: VectorIndex, file: str | Path) -> None:
     ``faiss.deserialize_index`` reads.
 
     Raises:
-        RinceError, ImportError, ValueError: as :func:`require_index_file`.
-        OSError: it cannot be written.
+        ValueError: it does not end in .faiss. RinceError: there is no such folder.
+        ImportError: faiss is not installed. OSError: it cannot be written.
     """
     file = Path(file)
     require_index_file(file)

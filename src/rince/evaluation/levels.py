@@ -10,11 +10,9 @@ from rince.ranks.taxonomy import Taxonomy
 
 
 def coarse_level(taxonomy: Taxonomy) -> int:
-    """The level called coarse, as in ``taxonomy.labels_at(level)``: the top one below the root.
-
-    Levels that hold a single group, as where all paths begin with "entity", are the root; the
-    parents of the deepest classes are not counted among them. 1 in a flat list of classes.
-    """
+    """The level called coarse, as in ``taxonomy.labels_at(level)``: the top one below the root,
+    which are the levels of a single group, as where all paths begin with "entity"; the parents of
+    the deepest classes are not counted among them. 1 in a flat list of classes."""
     level = taxonomy.num_ranks
     while level > 2 and not taxonomy.codes[:, level - 1].any():
         level -= 1
@@ -22,14 +20,8 @@ def coarse_level(taxonomy: Taxonomy) -> int:
 
 
 def level_names(taxonomy: Taxonomy, columns: Sequence[str] | None) -> dict[str, str]:
-    """What the levels of :func:`tree_levels` are called in the data: their columns of labels.
-
-    Args:
-        taxonomy: the class tree. columns: from coarse to fine; None: they have none.
-
-    Returns:
-        ``{"fine": "model", "coarse": "brand"}``; {} where the tree has not a level a column.
-    """
+    """What the levels of :func:`tree_levels` are called by the columns of the data, from coarse to
+    fine: ``{"fine": "model", "coarse": "brand"}``; {} where the tree has not a level a column."""
     if columns is None or len(columns) != taxonomy.num_ranks:
         return {}
     return dict(zip(tree_levels(taxonomy), reversed(columns), strict=False))

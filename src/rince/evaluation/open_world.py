@@ -46,10 +46,8 @@ class OpenTest:
                 f"{name} must hold one value for each of {count} {self.items.noun}, got "
                 f"{None if given is None else (tuple(given.shape), given.dtype)}",
             )
-        for name in ("query", "gallery"):
-            given = getattr(self, name)
             require(
-                given is None or bool(given.any()),
+                dtype is None or given is None or bool(given.any()),
                 f"{self.items.name} has no {name}: none of its {count} {self.items.noun} is one",
             )
         require(
@@ -67,21 +65,18 @@ class OpenTest:
             features: (N, D) float32. options: of the evaluation.
             asking: (N,) bool, only these queries; None: all of them.
         """
-        everything = torch.ones(len(self.items), dtype=torch.bool)
-        queries = (everything if self.query is None else self.query) & (
-            everything if asking is None else asking
+        items, everything = self.items, torch.ones(len(self.items), dtype=torch.bool)
+        query, asking, gallery = (
+            everything if x is None else x for x in (self.query, asking, self.gallery)
         )
-        rows = [
-            side.nonzero()[:, 0]
-            for side in (queries, everything if self.gallery is None else self.gallery)
-        ]
-        times, sequence = self.items.times, self.sequence
+        asked, found = (side.nonzero()[:, 0] for side in (query & asking, gallery))
+        times, sequence = items.times, self.sequence
         if sequence is None:
-            sequence = torch.arange(len(self.items)) if times is None else times[:, VIDEO]
-        test, gallery = (FeatureSet(features[side], self.items.labels[side]) for side in rows)
-        splits = Splits(train=self.items.subset(rows[1]), test=self.items.subset(rows[0]))
-        sequences = (sequence[rows[0]], sequence[rows[1]])
-        return Context(splits, gallery, test, {}, options, sequences=sequences)
+            sequence = torch.arange(len(items)) if times is None else times[:, VIDEO]
+        train, test = (FeatureSet(features[x], items.labels[x]) for x in (found, asked))
+        splits = Splits(train=items.subset(found), test=items.subset(asked))
+        sequences = (sequence[asked], sequence[found])
+        return Context(splits, train, test, {}, options, sequences=sequences)
 
 
 def evaluate_open(

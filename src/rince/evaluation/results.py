@@ -34,87 +34,57 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Map2D:
-    """A 2-D map of a sample of the test features: ``xy`` (M, 2), class indices, coarse groups.
+    """A 2-D map of a sample of the test features."""
 
-    Args:
-        thumbnails: (M, H, W, C) uint8 of about 32 pixels, or (M,) strings; None in results of an
-            older rince.
-    """
-
-    xy: Array
-    fine: Array
-    coarse: Array
+    xy: Array  # (M, 2)
+    fine: Array  # (M,) int, class indices
+    coarse: Array  # (M,) int, coarse groups
+    # (M, H, W, C) uint8 of about 32 pixels, or (M,) strings; None in results of an older rince.
     thumbnails: Array | None = None
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Query images with their nearest gallery images.
+    """Query images with their nearest gallery images; of texts strings, (G,) and (G, n)."""
 
-    Args:
-        queries: (G, H, W, C) uint8. neighbours: (G, n, H, W, C) uint8, nearest first. Of texts
-            both are strings, (G,) and (G, n).
-        ranks: (G, n) int, rank of each neighbour for its query (0 = negative).
-        similarities: (G, n) float, cosine.
-        query_labels: (G,) int. neighbour_labels: (G, n) int.
-    """
-
-    queries: Array
-    neighbours: Array
-    ranks: Array
-    similarities: Array
-    query_labels: Array
-    neighbour_labels: Array
+    queries: Array  # (G, H, W, C) uint8
+    neighbours: Array  # (G, n, H, W, C) uint8, nearest first
+    ranks: Array  # (G, n) int, rank of each neighbour for its query (0 = negative)
+    similarities: Array  # (G, n) float, cosine
+    query_labels: Array  # (G,) int
+    neighbour_labels: Array  # (G, n) int
 
 
 @dataclass(frozen=True)
 class TimeCurve:
-    """How similar clips of one video are, by the seconds between them.
+    """How similar clips of one video are, by the seconds between them."""
 
-    Args:
-        seconds, similarity: (P,) float, mean gap and mean cosine of a range of gaps, rising gaps.
-        pairs: (P,) int, of which they are the mean.
-        other_videos: mean cosine of clips of two videos; NaN if there are none.
-    """
-
-    seconds: Array
-    similarity: Array
-    pairs: Array
-    other_videos: float
+    seconds: Array  # (P,) float, the mean gap of each range of gaps, rising
+    similarity: Array  # (P,) float, its mean cosine
+    pairs: Array  # (P,) int, of which these are the means
+    other_videos: float  # mean cosine of clips of two videos; NaN if there are none
 
 
 @dataclass(frozen=True)
 class ClassSimilarity:
-    """How similar the classes became, and how similar they were said to be.
+    """How similar the classes became, and how similar they were said to be."""
 
-    Args:
-        order: (C,) int, class indices in the order of the rows and columns, groups together.
-        groups: (C,) int, coarse group of each row.
-        learned: (C, C) float16, mean cosine of test images (rows) and training images (columns);
-            NaN where there is no pair.
-        given: (C, C) int8, ranks: 1 = the class itself, 0 = negative, -1 = ignored.
-    """
-
-    order: Array
-    groups: Array
+    order: Array  # (C,) int, class indices in the order of the rows and columns, groups together
+    groups: Array  # (C,) int, coarse group of each row
+    # (C, C) float16, mean cosine of test images (rows) and training images (columns), or NaN.
     learned: Array
-    given: Array
+    given: Array  # (C, C) int8, ranks: 1 = the class itself, 0 = negative, -1 = ignored
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """Of which class is the nearest neighbour of the queries of each class?
-
-    Args:
-        query, nearest: (P,) int, the two classes of each pair that occurs, equal ones too.
-        count: (P,) int, queries of such a pair.
-        rank: (P,) int, of the two classes in the tree: 1 = the same, 0 = negative.
-    """
+    """Of which class is the nearest neighbour of the queries of each class? A row for each pair of
+    classes that occurs, equal ones too, each (P,) int."""
 
     query: Array
     nearest: Array
-    count: Array
-    rank: Array
+    count: Array  # of queries
+    rank: Array  # of the two classes in the tree: 1 = the same, 0 = negative
 
 
 @dataclass(frozen=True)
@@ -184,17 +154,14 @@ EMBEDDING = "embedding/"
 
 def of_space(metrics: Mapping[str, float], space: Space) -> dict[str, float]:
     """The metrics of one space, by their names without it."""
-    if space == "backbone":
-        return {k: value for k, value in metrics.items() if not k.startswith(EMBEDDING)}
-    own = {k: value for k, value in metrics.items() if k.startswith(EMBEDDING)}
-    return {k.removeprefix(EMBEDDING): value for k, value in own.items()}
+    of_embedding = space == "embedding"
+    own = {k: x for k, x in metrics.items() if k.startswith(EMBEDDING) == of_embedding}
+    return {k.removeprefix(EMBEDDING): x for k, x in own.items()}
 
 
 def shown_metric(name: str, levels: Mapping[str, str]) -> str:
-    """A metric's name for people, with the data's own name of its level (``info["levels"]``).
-
-    ``retrieval/coarse/R@1`` of a table with the labels brand and model is ``retrieval/brand/R@1``.
-    """
+    """A metric's name for people, with the data's own name of its level (``info["levels"]``):
+    ``retrieval/brand/R@1`` for ``retrieval/coarse/R@1``, where the labels are brand and model."""
     parts = name.split("/")
     for i, part in enumerate(parts[:-1]):
         if part in ("probe", "knn", "classifier", "retrieval"):

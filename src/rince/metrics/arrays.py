@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from rince.core.checks import require, warn
 from rince.core.labels import integers, require_no_unknown
-from rince.core.pair_ranks import PairRanks, as_pair_ranks
+from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
 
 Array: TypeAlias = Union[Tensor, "npt.NDArray[Any]"]
 """A torch tensor, on any device, or a numpy array."""
@@ -26,11 +26,7 @@ Labels: TypeAlias = Any
 
 
 def tensors(*arrays: Array) -> tuple[Tensor, ...]:
-    """The arrays as tensors; a numpy array shares its memory where it can.
-
-    Raises:
-        ValueError: neither a tensor nor a numpy array of numbers.
-    """
+    """The arrays as tensors; a numpy array shares its memory where it can."""
     return tuple(tensor(array) for array in arrays)
 
 
@@ -54,11 +50,12 @@ def pair_ranks(ranks: PairRanks | Array) -> PairRanks:
     return as_pair_ranks(tensor(ranks) if isinstance(ranks, np.ndarray) else ranks)
 
 
-def check_pair_shape(ranks: PairRanks, shape: tuple[int, int]) -> None:
-    """Raise ``ValueError`` unless there is a rank for each query and gallery item."""
+def check_same_width(query: Tensor, gallery: Tensor) -> None:
+    """Raise ``ValueError`` unless both have as many columns."""
     require(
-        tuple(ranks.shape) == shape,
-        f"ranks must be (queries, gallery items) = {shape}, got {tuple(ranks.shape)}",
+        query.shape[1] == gallery.shape[1],
+        f"query and gallery features must have as many dimensions, got {query.shape[1]} and "
+        f"{gallery.shape[1]}: they come from different backbones",
     )
 
 
@@ -78,11 +75,7 @@ def check_features(features: Tensor, name: str) -> None:
 
 
 def checked_labels(labels: Any, size: int, name: str, num_classes: int | None = None) -> Tensor:
-    """Labels as (size,) int64, of integers of any type.
-
-    Raises:
-        ValueError: another shape, no integers, a negative one, or one from num_classes on.
-    """
+    """Labels of any type as (size,) int64, none negative, none from num_classes on."""
     numbers = integers(labels, name)
     require(
         numbers.shape == (size,),
@@ -131,24 +124,14 @@ def cosine_chunks(
     Summed in float64 and then rounded: in float32 the order of a sum, and so its last bit, depends
     on chunk, number of threads and place in the gallery, and two copies of an item would not tie.
 
-    Args:
-        query_features: (Q, D) float. gallery_features: (G, D) float.
-        chunk_size: queries a chunk; a chunk takes 4 * chunk_size * G bytes.
-
     Yields:
-        The rows of a chunk and their cosines (rows, G) float32, free to be written to.
-
-    Raises:
-        ValueError: wrong shapes or values that are not finite.
+        The rows of a chunk and their cosines (rows, G) float32, free to be written to; a chunk
+        takes 4 * chunk_size * G bytes.
     """
     require(chunk_size >= 1, f"chunk_size must be at least 1, got {chunk_size}")
     query = unit_features(query_features, "query features")
     gallery = unit_features(gallery_features, "gallery features").to(query.device)
-    require(
-        query.shape[1] == gallery.shape[1],
-        f"query and gallery features must have as many dimensions, got {query.shape[1]} and "
-        f"{gallery.shape[1]}: they come from different backbones",
-    )
+    check_same_width(query, gallery)
     for start in range(0, len(query), chunk_size):
         rows = slice(start, min(start + chunk_size, len(query)))
         some = query[rows].double()
@@ -157,6 +140,21 @@ def cosine_chunks(
             items = slice(block, block + _BLOCK)
             cosines[:, items] = some @ gallery[items].double().T
         yield rows, cosines
+
+
+def ranked_chunks(
+    query_features: Array, gallery_features: Array, ranks: PairRanks | Array, chunk_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Ranks and cosines (rows, G), a chunk of queries at a time."""
+    query_features, gallery_features = tensors(query_features, gallery_features)
+    source = pair_ranks(ranks)
+    shape = (len(query_features), len(gallery_features))
+    require(
+        tuple(source.shape) == shape,
+        f"ranks must be (queries, gallery items) = {shape}, got {tuple(source.shape)}",
+    )
+    for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
+        yield source.tile(rows, ALL).to(similarity.device), similarity
 
 
 def sort_rows(values: Tensor) -> Tensor:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rince.core.checks import require
-from rince.metrics.arrays import Array, Labels, checked_labels, tensors, unit_features
+from rince.metrics.arrays import (
+    Array,
+    Labels,
+    check_same_width,
+    checked_labels,
+    tensors,
+    unit_features,
+)
 
 
 def mean_class_cosines(
@@ -43,11 +49,7 @@ def mean_class_cosines(
     query_features, gallery_features = tensors(query_features, gallery_features)
     query = _class_means(query_features, query_labels, num_classes, "query")
     gallery = _class_means(gallery_features, gallery_labels, num_classes, "gallery")
-    require(
-        query.shape == gallery.shape,
-        f"query and gallery features must have as many dimensions, got {query.shape[1]} and "
-        f"{gallery.shape[1]}: they come from different backbones",
-    )
+    check_same_width(query, gallery)
     return (query @ gallery.T).clamp(-1, 1).float()
 
 

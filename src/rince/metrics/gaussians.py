@@ -153,17 +153,11 @@ class ClassGaussians:
 
 
 class ClassShape(NamedTuple):
-    """A class's covariance S after whitening by the pooled one, which would be the identity.
+    """A class's covariance S after whitening by the pooled one, which would be the identity."""
 
-    Args:
-        rows: (min(n, D), D) float64; see :meth:`distance`.
-        ball: 0 where there are no fewer samples than dimensions; see :meth:`distance`.
-        log_volume: log of sqrt(det S).
-    """
-
-    rows: Tensor
-    ball: float
-    log_volume: float
+    rows: Tensor  # (min(n, D), D) float64; see distance()
+    ball: float  # 0 where there are no fewer samples than dimensions; see distance()
+    log_volume: float  # log of sqrt(det S)
 
     def distance(self, white: Tensor) -> Tensor:
         """x' S^-1 x = ball |x|^2 - |rows x|^2, or |rows x|^2 without a ball: (M, D) to (M,)."""

@@ -14,8 +14,6 @@ from rince.metrics.arrays import Array, Labels, check_exclude_self, cosine_chunk
 from rince.metrics.ordered_items import OrderedItems, Positives
 from rince.metrics.set_intersection import average_set_intersection
 
-INFINITY = float("inf")
-
 
 @dataclass(frozen=True)
 class LevelResult:
@@ -142,10 +140,10 @@ def hierarchical_retrieval(
     parts: list[_Chunk] = []
     for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
         if exclude_self:
-            similarity.diagonal(offset=rows.start).fill_(-INFINITY)
+            similarity.diagonal(offset=rows.start).fill_(-torch.inf)
         if sequences is not None:
             same = sequences[0][rows, None] == sequences[1][None, :]
-            similarity.masked_fill_(same, -INFINITY)
+            similarity.masked_fill_(same, -torch.inf)
         height = _heights(query_groups[:, rows], gallery_groups)
         parts.append(_measure(OrderedItems.of(similarity, height, len(query_groups)), ks, alpha))
     return _summary(parts, ks)
@@ -183,17 +181,13 @@ def top_down_consistency(predicted: Labels, true: Labels) -> float:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """What was measured of some queries, all float64.
+    """What was measured of some queries, all float64."""
 
-    Args:
-        levels: (rows, L, 5 + len(ks)): has a positive, average precision, R-precision, MAP@R,
-            average precision of this level only (NaN: none), and a hit among the nearest k.
-        whole: (rows, 5 + len(ks)): has any positive, H-AP, ASI, NDCG, probability that the
-            nearest item is of another class, its expected height, and the mean height among the
-            nearest k, of which the first is that of k = 1.
-    """
-
+    # (rows, L, 5 + len(ks)): has a positive, average precision, R-precision, MAP@R, average
+    # precision of this level only (NaN: none), and a hit among the nearest k.
     levels: Tensor
+    # (rows, 5 + len(ks)): has any positive, H-AP, ASI, NDCG, probability that the nearest item is
+    # of another class, its expected height, and the mean height among the nearest k.
     whole: Tensor
 
 

@@ -11,30 +11,21 @@ from torch.nn import functional
 
 from rince.metrics.arrays import sort_rows
 
-INFINITY = float("inf")
-
 
 @dataclass(frozen=True)
 class OrderedItems:
-    """Items in the order of similarity, nearest first; those that are left out come last.
+    """Items in the order of similarity, nearest first; those that are left out come last."""
 
-    Args:
-        height: (rows, G) uint8: 0 = the query's class, ..., L = nothing in common, or left out.
-        first, last: (rows, G) int32: items of one similarity share the places first + 1 .. last.
-        counts: of each level (rows, G + 1) int32, how many positives are among the n nearest.
-        candidates: (rows,) items that are not left out.
-    """
-
-    height: Tensor
-    first: Tensor
+    height: Tensor  # (rows, G) uint8: 0 = the query's class, ..., L = nothing in common, left out
+    first: Tensor  # (rows, G) int32: items of one similarity share the places first + 1 .. last
     last: Tensor
-    counts: list[Tensor]
-    candidates: Tensor
+    counts: list[Tensor]  # of each level (rows, G + 1) int32: positives among the n nearest
+    candidates: Tensor  # (rows,) items that are not left out
 
     @classmethod
     def of(cls, similarity: Tensor, height: Tensor, num_levels: int) -> OrderedItems:
-        candidates = (similarity > -INFINITY).sum(dim=1)
-        height = height.masked_fill_(similarity == -INFINITY, num_levels)
+        candidates = (similarity > -torch.inf).sum(dim=1)
+        height = height.masked_fill_(similarity == -torch.inf, num_levels)
         # The bits of a float, as an integer, rise as it does, those of negative ones turned round.
         # With the height behind them one sort of integers does for both; -0 becomes 0 first.
         bits = similarity.add_(0.0).view(torch.int32)
@@ -70,22 +61,15 @@ class OrderedItems:
 
 @dataclass(frozen=True)
 class Positives:
-    """The positives of a level, of all rows one after the other, each (P,).
+    """The positives of a level, of all rows one after the other, each (P,)."""
 
-    Args:
-        row: of the chunk. first, last: as in :class:`OrderedItems`.
-        before, above: how many positives stand above its similarity, and at or above it.
-        total: (rows,) number of positives.
-        finer_before, finer_above: the same of the finer level's positives.
-    """
-
-    row: Tensor
-    first: Tensor
+    row: Tensor  # of the chunk
+    first: Tensor  # as in OrderedItems
     last: Tensor
-    before: Tensor
-    above: Tensor
-    total: Tensor
-    finer_before: Tensor
+    before: Tensor  # how many positives stand above its similarity
+    above: Tensor  # ... and at or above it
+    total: Tensor  # (rows,) number of positives
+    finer_before: Tensor  # the same of the finer level's positives
     finer_above: Tensor
 
     @classmethod
@@ -140,6 +124,6 @@ class Positives:
 
     def hits(self, ks: Sequence[int]) -> list[Tensor]:
         """Whether one is among the k nearest, negatives first among ties."""
-        best = torch.full_like(self.total, INFINITY)  # negatives that stand not below the best one
+        best = torch.full_like(self.total, torch.inf)  # negatives that stand not below the best one
         best.scatter_reduce_(0, self.row, self.last - self.above, "amin")
         return [best < k for k in ks]

@@ -8,18 +8,9 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.pair_ranks import ALL, IGNORED, NEGATIVE, PairRanks
-from rince.metrics.arrays import (
-    Array,
-    check_pair_shape,
-    cosine_chunks,
-    pair_ranks,
-    sort_rows,
-    tensors,
-)
+from rince.core.pair_ranks import IGNORED, NEGATIVE, PairRanks
+from rince.metrics.arrays import Array, ranked_chunks, sort_rows
 from rince.metrics.curves import Histograms
-
-INFINITY = float("inf")
 
 
 def rank_agreement(
@@ -158,7 +149,7 @@ def similarity_histograms(
     """
     require(bins >= 1, f"bins must be at least 1, got {bins}")
     total = torch.zeros(0, dtype=torch.int64)
-    for tile, similarity in _tiles(query_features, gallery_features, ranks, chunk_size):
+    for tile, similarity in ranked_chunks(query_features, gallery_features, ranks, chunk_size):
         place = ((similarity + 1) * (bins / 2)).long().clamp(0, bins - 1)
         # One code for rank and bin, so that one count does it all. Rank -1 comes first.
         codes = (tile.long() - IGNORED) * bins + place
@@ -181,28 +172,17 @@ Level = tuple[Tensor, Tensor]
 """Of one rank: similarities (rows, P) ascending, filled up with inf, and how many (rows,)."""
 
 
-def _tiles(
-    query_features: Array, gallery_features: Array, ranks: PairRanks | Array, chunk_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Ranks and similarities (rows, G), a chunk of queries at a time."""
-    query_features, gallery_features = tensors(query_features, gallery_features)
-    ranks = pair_ranks(ranks)
-    check_pair_shape(ranks, (len(query_features), len(gallery_features)))
-    for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
-        yield ranks.tile(rows, ALL).to(similarity.device), similarity
-
-
 def _levels(
     query_features: Array, gallery_features: Array, ranks: PairRanks | Array, chunk_size: int
 ) -> Iterator[dict[int, Level]]:
     """For a chunk of queries, the similarities of each rank that occurs in it."""
-    for tile, similarity in _tiles(query_features, gallery_features, ranks, chunk_size):
+    for tile, similarity in ranked_chunks(query_features, gallery_features, ranks, chunk_size):
         levels = {}
         for rank in range(NEGATIVE, int(tile.max()) + 1):
             of_rank = tile == rank
             count = of_rank.sum(dim=1)
             if most := int(count.max()):
-                ordered = sort_rows(similarity.masked_fill(~of_rank, INFINITY))
+                ordered = sort_rows(similarity.masked_fill(~of_rank, torch.inf))
                 levels[rank] = (ordered[:, :most].contiguous(), count)
         if levels:
             yield levels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -126,11 +126,10 @@ def linear_probe(
     )
     weight = layer[:, :-1].double() * scale
     probe = ProbeResult(0.0, 0.0, weight, layer[:, -1].double() - weight @ mean)
-    return ProbeResult(
+    return replace(
+        probe,
         accuracy=_accuracy(probe.logits(test_features), test_labels),
         train_accuracy=_accuracy(probe.logits(train_features), labels),
-        weight=probe.weight,
-        bias=probe.bias,
     )
 
 

@@ -9,20 +9,17 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.pair_ranks import ALL, IGNORED, PairRanks
+from rince.core.pair_ranks import IGNORED, PairRanks
 from rince.metrics.arrays import (
     Array,
     Labels,
     check_exclude_self,
-    check_pair_shape,
     checked_labels,
     cosine_chunks,
-    pair_ranks,
+    ranked_chunks,
     sort_rows,
     tensors,
 )
-
-INFINITY = float("inf")
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ def retrieval_by_level(
     measured: dict[str, list[Tensor]] = {name: [] for name in labels}
     for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
         if exclude_self:
-            similarity.diagonal(offset=rows.start).fill_(-INFINITY)
+            similarity.diagonal(offset=rows.start).fill_(-torch.inf)
         scores = {name: sort_rows(p.scores(rows, similarity)) for name, p in positives.items()}
         ordered = sort_rows(similarity)
         for name, level in scores.items():
@@ -160,16 +157,12 @@ def recall_by_rank(
     >>> recall_by_rank(queries, gallery, ranks, worst_rank=1, ks=(1, 2, 3))
     {1: 0.0, 2: 0.0, 3: 1.0}
     """
-    query_features, gallery_features = tensors(query_features, gallery_features)
-    ranks = pair_ranks(ranks)
-    check_pair_shape(ranks, (len(query_features), len(gallery_features)))
     require(all(k >= 1 for k in ks), f"ks must be at least 1, got {tuple(ks)}")
     require(worst_rank >= 1, f"worst_rank must be at least 1, got {worst_rank}")
     hits: dict[int, list[Tensor]] = {k: [] for k in ks}
-    for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
-        tile = ranks.tile(rows, ALL).to(similarity.device)
+    for tile, similarity in ranked_chunks(query_features, gallery_features, ranks, chunk_size):
         positive = (tile > 0) & (tile <= worst_rank)
-        best = similarity.masked_fill(~positive, -INFINITY).amax(dim=1, keepdim=True)
+        best = similarity.masked_fill(~positive, -torch.inf).amax(dim=1, keepdim=True)
         before = ((similarity >= best) & ~positive & (tile != IGNORED)).sum(dim=1)
         for k in ks:
             hits[k].append((before < k)[positive.any(dim=1)])
@@ -190,17 +183,13 @@ class _Positives:
         count = self.count[rows, None]
         place = torch.arange(int(count.max()), device=count.device)
         items = self.order[(self.start[rows, None] + place).clamp(max=len(self.order) - 1)]
-        return similarity.gather(1, items).masked_fill(place >= count, -INFINITY)
+        return similarity.gather(1, items).masked_fill(place >= count, -torch.inf)
 
 
 def _measure(positives: Tensor, ordered: Tensor, ks: Sequence[int]) -> Tensor:
-    """(rows, 2 + len(ks)) float64: has a positive, average precision, hit among the nearest k.
-
-    Args:
-        positives: (rows, P) similarities of the positives, ascending, -inf where there is none.
-        ordered: (rows, G) similarities of all items, ascending.
-    """
-    valid = positives > -INFINITY
+    """(rows, 2 + len(ks)) float64: has a positive, average precision, hit among the nearest k; of
+    the similarities, ascending, of positives (rows, P), -inf for none, and of all (rows, G)."""
+    valid = positives > -torch.inf
     num_valid = valid.sum(dim=1)
     # Sorted ascending, so what is not below an element is at least as similar.
     all_above = ordered.shape[1] - torch.searchsorted(ordered, positives)  # (rows, P)

@@ -50,6 +50,7 @@ class ImageEncoder:
             ``rince.Taxonomy`` takes them.
         stride: of clips: every stride-th frame of a file. frame_size: side of the square that is
             decoded and then scaled to S.
+        partner: of two towers, :meth:`fingerprint` of the other: its outputs are in the same space.
     """
 
     module: nn.Module
@@ -63,6 +64,7 @@ class ImageEncoder:
     class_paths: tuple[tuple[str, ...], ...]
     stride: int | None = None
     frame_size: int | None = None
+    partner: str | None = None
 
     @property
     def noun(self) -> str:
@@ -119,7 +121,7 @@ class ImageEncoder:
 
 
 FACTS = tuple(f.name for f in fields(ImageEncoder) if f.name not in ("module", "spec"))
-_OF_CLIPS = ("stride", "frame_size")  # not in the exports of earlier versions
+_LATER = ("stride", "frame_size", "partner")  # not in the exports of earlier versions
 
 
 def save_exported(encoder: ImageEncoder, folder: Path) -> None:
@@ -127,6 +129,8 @@ def save_exported(encoder: ImageEncoder, folder: Path) -> None:
     safetensors = import_extra("safetensors.torch", "export")
     facts = {"format": FORMAT, "rince": __version__}
     facts |= encoder.spec.to_dict() | {name: getattr(encoder, name) for name in FACTS}
+    if encoder.partner is None:
+        del facts["partner"]
     (folder / EXPORT_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     # Cloned: safetensors refuses tensors that share their memory.
     weights = {
@@ -213,7 +217,7 @@ def _read_facts(file: Path) -> dict[str, Any]:
                 f"{file} is of format {facts['format']}, written by rince {facts['rince']}; this "
                 f"rince {__version__} reads format {FORMAT}: install that one, or export again"
             )
-        facts = dict.fromkeys(_OF_CLIPS) | facts
+        facts = dict.fromkeys(_LATER) | facts
         read = {name: facts[name] for name in FACTS} | {"spec": InputSpec.from_dict(facts)}
         read["class_paths"] = tuple(map(tuple, read["class_paths"]))
         return read | {name: tuple(map(float, read[name])) for name in ("mean", "std")}

@@ -60,7 +60,8 @@ def fine_tuned(module: nn.Module, layers: int | None, lora: int | None) -> None:
     """Freeze what of a backbone is not to be trained, in place.
 
     ``layers``: number of final :func:`blocks` that are trained; None: all. ``lora``: rank of the
-    updates of its linear layers, which alone are trained (Hu et al., "LoRA", ICLR 2022).
+    updates of its linear layers, but those of torch's MultiheadAttention, which alone are trained
+    (Hu et al., "LoRA", ICLR 2022).
     """
     require(
         layers is None or lora is None,
@@ -77,7 +78,13 @@ def fine_tuned(module: nn.Module, layers: int | None, lora: int | None) -> None:
             weight.requires_grad_(False)
     if lora is not None:
         peft = import_extra("peft", "lora")
-        linear = [name for name, x in module.named_modules() if isinstance(x, nn.Linear)]
+        # Torch's attention reads the weights of its output layer past any update of it.
+        unread = [x.out_proj for x in module.modules() if isinstance(x, nn.MultiheadAttention)]
+        linear = [
+            name
+            for name, x in module.named_modules()
+            if isinstance(x, nn.Linear) and x not in unread
+        ]
         require(
             bool(linear),
             f"model.lora updates linear layers, and {type(module).__name__} has none: take a "

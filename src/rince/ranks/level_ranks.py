@@ -9,7 +9,14 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.labels import integers, require_no_unknown
-from rince.core.pair_ranks import PairCodes, check_pair_labels, mask_pairs, may_read, pairs_as_text
+from rince.core.pair_ranks import (
+    PairCodes,
+    check_pair_labels,
+    mask_pairs,
+    may_read,
+    on_device,
+    pairs_as_text,
+)
 
 MAX_LEVELS = 127  # ranks are int8
 
@@ -66,16 +73,9 @@ class LevelRanks:
             query, key = query.flip(1), key.flip(1)
         self.query_labels, self.key_labels = query, key  # finest first
         self.ignore_self, self.key_valid = ignore_self, key_valid
+        self.shape, self.num_ranks = (len(query), len(key)), query.shape[1]
 
     __repr__ = pairs_as_text
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.query_labels.shape[0], self.key_labels.shape[0])
-
-    @property
-    def num_ranks(self) -> int:
-        return self.query_labels.shape[1]
 
     def tile(self, rows: slice, cols: slice) -> Tensor:
         ranks = compare_levels(self.query_labels[rows], self.key_labels[cols])
@@ -83,13 +83,7 @@ class LevelRanks:
 
     def to(self, device: torch.device) -> LevelRanks:
         """The same ranks on another device."""
-        return LevelRanks(
-            self.query_labels.to(device),
-            self.key_labels.to(device),
-            finest_first=True,
-            ignore_self=self.ignore_self,
-            key_valid=None if self.key_valid is None else self.key_valid.to(device),
-        )
+        return on_device(self, device, "query_labels", "key_labels", "key_valid")
 
     def codes(self) -> PairCodes:
         return PairCodes(self.query_labels, self.key_labels, None, self.ignore_self, self.key_valid)

@@ -32,7 +32,8 @@ class RankOptions(Options):
         beyond: by time: the rest of the video is one more "rank", "negative", or "ignore"d.
         scores: rank classes by similarity scores: a .csv, .npy or .parquet file of a
             class-by-class matrix with names, or text (a sentence-embedding model on the class
-            names), or wordnet (path similarity of the class names).
+            names), or wordnet (path similarity of the class names); or captions: of
+            vectors.captions, their cosines.
         thresholds: the lowest scores of rank 2, 3, ..., falling.
         quantiles: thresholds at these quantiles of all scores, falling (0.95: the top 5 %).
         top_k: how many of the most similar classes have rank 2, how many of the next ones rank
@@ -87,7 +88,7 @@ class RankOptions(Options):
                 )
         else:
             require(
-                self.scores in ("text", "wordnet") or self.scores.endswith(SCORE_FILES),
+                self.scores in ("text", "wordnet", "captions") or self.scores.endswith(SCORE_FILES),
                 f"ranks.scores must be text, wordnet, or a file that ends in "
                 f"{', '.join(SCORE_FILES)}; got {self.scores!r}",
             )
@@ -128,7 +129,8 @@ class RankOptions(Options):
             parts += [f"beyond {self.beyond}"] * (self.beyond != "rank")
         for name in self.rules():
             shown = " ".join(f"{x:g}" for x in getattr(self, name))
-            parts.append(f"{self._source()} {name.replace('_', '-')} {shown}")
+            source = PurePath(self.scores or "").stem
+            parts.append(f"{source} {name.replace('_', '-')} {shown}")
         for name in ("score_noise", "move_classes", "forget"):
             if getattr(self, name):
                 parts.append(f"{name.replace('_', '-')} {getattr(self, name):g}")
@@ -137,6 +139,3 @@ class RankOptions(Options):
     def slug(self) -> str:
         """The same as a part of a folder's name."""
         return re.sub(r"[^\w.]+", "-", self.label())
-
-    def _source(self) -> str:
-        return PurePath(self.scores or "").stem

@@ -19,7 +19,7 @@ from torch import Tensor
 from rince.core.checks import RinceError, require
 from rince.core.files import IMAGE_SUFFIXES, by_suffix, passed_over
 from rince.core.labels import as_array, integers, require_no_unknown
-from rince.core.tables import as_cell, composed
+from rince.core.tables import Table, as_cell, composed
 
 MAX_DEPTH = 127  # ranks are int8
 
@@ -83,8 +83,7 @@ _INVISIBLE = ": the two differ only in what nobody sees, or in how an accent is 
 
 def _check_looks(paths: Sequence[Names], odd: set[str], place: Callable[[int], str]) -> None:
     """Refuse two names of a group that look the same, and two paths that are written the same;
-    ``odd``: the names by which that can happen at all.
-    """
+    ``odd``: the names by which that can happen at all."""
     twins = odd | {_looks(name) for name in odd}
     written: dict[str, int] = {}
     looks: dict[tuple[Names, str], tuple[str, int]] = {}
@@ -126,24 +125,25 @@ def two_parents(name: str, first: str | None, second: str | None) -> str:
 
 
 def class_folders(folder: Path, path: Names, empty: list[Path] | None = None) -> Iterator[Names]:
-    """Walk the folders in sorted order and give the path of each one that holds images.
-
-    A folder that holds neither images nor folders is an error; with ``empty`` it is added there.
-    """
+    """The path of each folder that holds images, in sorted order. One that holds neither images
+    nor folders is an error; with ``empty`` it is added there."""
     if len(path) > MAX_DEPTH:
         raise RinceError(f"folders are nested more than {MAX_DEPTH} deep (a link loop?): {folder}")
     inside: list[str] = []
     image, others = "", []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if passed_over(entry.name):
-                continue
-            if entry.is_dir():
-                inside.append(entry.name)
-            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
-                image = entry.name
-            else:
-                others.append(Path(entry.path))
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if passed_over(entry.name):
+                    continue
+                if entry.is_dir():
+                    inside.append(entry.name)
+                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                    image = entry.name
+                else:
+                    others.append(Path(entry.path))
+    except OSError as error:  # no permission, or a link that leads back to its own folder
+        raise RinceError(f"cannot read {error.filename}: {error.strerror}") from error
     if image and inside:
         raise RinceError(
             f"{folder} holds both images ({image}) and folders ({some_names(sorted(inside))}); "
@@ -168,11 +168,10 @@ def class_folders(folder: Path, path: Names, empty: list[Path] | None = None) ->
         yield from class_folders(folder / name, (*path, name), empty)
 
 
-def paths_from_rows(
-    rows: Sequence[tuple[int, list[str]]], levels: Sequence[str] | None
-) -> tuple[Names, ...]:
-    """Paths from (line number, cells) of a class table: first the header, then rows as long."""
-    header = rows[0][1]
+def paths_of_table(table: Table, levels: Sequence[str] | None) -> tuple[Names, ...]:
+    """Paths of a table of classes; ``levels`` as of :meth:`Taxonomy.from_csv`."""
+    header = table.columns
+    require(header != (), "the table is empty; expected a header such as class,superclass")
     if levels is None:
         require(
             "class" in header,
@@ -186,13 +185,11 @@ def paths_from_rows(
     for name in levels:
         require(name in header, f"no column {name!r}; the columns are {some_names(header)}")
         require(levels.count(name) == 1, f"column {name!r} is there twice in levels")
-    columns = [header.index(name) for name in levels]
     paths: list[Names] = []
-    for line, cells in rows[1:]:
-        names = [cells[c] for c in columns]
-        require(names[0] != "", f"line {line}: the column {levels[0]!r} is empty")
-        paths.append(tuple(name for name in reversed(names) if name))
-    return checked_paths(paths, [f"line {line}" for line, _ in rows[1:]])
+    for line, cells in table.rows:
+        require(cells[levels[0]] != "", f"line {line}: the column {levels[0]!r} is empty")
+        paths.append(tuple(cells[name] for name in reversed(levels) if cells[name]))
+    return checked_paths(paths, [f"line {line}" for line, _ in table.rows])
 
 
 def paths_from_labels(labels: Any, finest_first: bool) -> list[Names]:

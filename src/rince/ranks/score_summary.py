@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from rince.core.notebook import as_html
 from rince.core.pair_ranks import IGNORED, NEGATIVE
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.summary import pair_probabilities, rare_ranks, without_sibling_line
+
+if TYPE_CHECKING:
+    from rince.ranks.similarity import SimilarityRanks
 
 BINS, BAR, LISTED = 20, 40, 8
 
@@ -79,7 +82,8 @@ class SimilaritySummary:
         sentences = []
         if self.num_classes > 1 and self.pairs[self.codes.index(NEGATIVE)] == 0:
             sentences.append("no two classes are negatives of each other: choose fewer positives")
-        return tuple(sentences + rare_ranks(self, "lower thresholds"))
+        pairs, expected = self.pairs[: self.num_ranks], self.expected[: self.num_ranks]
+        return (*sentences, *rare_ranks(pairs, expected, self.batch_size, "lower thresholds"))
 
     def __str__(self) -> str:
         lines = [
@@ -128,23 +132,14 @@ class SimilaritySummary:
 
 
 def summary(
-    ranks: ClassRanks,
-    scores: Tensor,
-    borders: Tensor,
-    rule: str,
+    ranks: SimilarityRanks,
     batch_size: int,
     counts: Sequence[int] | Tensor | None,
     tree: Tensor | None,
 ) -> SimilaritySummary:
-    """Count and sort; see :class:`SimilaritySummary`.
-
-    Args:
-        scores: (C, C).
-        borders: (C, R - 1), one row per query class: the scores where ranks 2 to R end.
-        tree: (C, C) ranks of a class tree.
-    """
+    """Count and sort; ``tree``: (C, C) ranks of a class tree."""
     table, size = ranks.table, ranks.num_classes
-    scores = scores.double()
+    scores, borders = ranks.similarity.scores.double(), ranks.borders.double()
     apart = ~torch.eye(size, dtype=torch.bool)
     scored = apart & ~scores.isnan()
     codes = (*range(1, ranks.num_ranks + 1), NEGATIVE, IGNORED)
@@ -153,7 +148,7 @@ def summary(
     has_partner = (table == 2).any(dim=1).tolist()
     edges, histogram = _histogram(scores[scored])
 
-    distance = (scores[:, :, None] - borders.double()[:, None, :]).abs().amin(dim=2)
+    distance = (scores[:, :, None] - borders[:, None, :]).abs().amin(dim=2)
     cross_positives = within_negatives = torch.zeros_like(apart)
     if tree is not None:
         cross_positives = scored & (tree == NEGATIVE) & (table > 0)
@@ -163,7 +158,7 @@ def summary(
         return _first_pairs(ranks, scores, which & by.isfinite(), by)
 
     return SimilaritySummary(
-        rule=rule,
+        rule=ranks.rule,
         num_classes=size,
         num_ranks=ranks.num_ranks,
         batch_size=batch_size,

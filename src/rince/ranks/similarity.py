@@ -336,15 +336,7 @@ class SimilarityRanks(ClassRanks):
                 "the tree's classes are not these, or are in another order: use "
                 "similarity.aligned_to(tree.classes) first",
             )
-        return summary(
-            self,
-            self.similarity.scores,
-            self.borders,
-            self.rule,
-            batch_size,
-            counts,
-            None if tree is None else tree.table,
-        )
+        return summary(self, batch_size, counts, None if tree is None else tree.table)
 
 
 def cuts_at_quantiles(scores: Tensor, quantiles: Sequence[float], first_rank: int) -> Tensor:

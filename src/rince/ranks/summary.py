@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -58,7 +57,8 @@ class TaxonomySummary:
                 "no class is in a group: there is only rank 1, as in plain supervised contrastive "
                 "learning"
             )
-        sentences += rare_ranks(self, "a balanced sampler")
+        pairs, expected = self.pairs[:-1], self.expected[:-1]
+        sentences += rare_ranks(pairs, expected, self.batch_size, "a balanced sampler")
         if self.empty:
             sentences.append(f"classes without items ({len(self.empty)}): {some_names(self.empty)}")
         return tuple(sentences)
@@ -139,35 +139,25 @@ def tree_summary(
     )
 
 
-class CountedPairs(Protocol):
-    """What the summaries of class trees, scores and times share; rank i stands at i - 1."""
-
-    @property
-    def num_ranks(self) -> int: ...
-
-    @property
-    def batch_size(self) -> int: ...
-
-    @property
-    def pairs(self) -> tuple[int, ...]: ...
-
-    @property
-    def expected(self) -> tuple[float, ...]: ...
-
-
 def rare_ranks(
-    summary: CountedPairs, remedy: str, things: str = "classes", per: str = "item"
+    pairs: Sequence[int],
+    expected: Sequence[float],
+    batch_size: int,
+    remedy: str,
+    things: str = "classes",
 ) -> list[str]:
-    """Warn of ranks from 2 on that no pair has, or that a batch holds few keys of."""
+    """Warn of ranks from 2 on that no pair has, or that a batch holds few keys of.
+
+    ``pairs``, ``expected``: of rank 1 to R, as in the summaries of trees, scores and times.
+    """
     sentences = []
-    for rank in range(2, summary.num_ranks + 1):
-        expected = summary.expected[rank - 1]
-        if summary.pairs[rank - 1] == 0:
+    for rank, (count, keys) in enumerate(zip(pairs, expected, strict=True), 1):
+        if rank > 1 and count == 0:
             sentences.append(f"no two {things} have rank {rank}: its loss term is always skipped")
-        elif expected < 1:
+        elif rank > 1 and keys < 1:
             sentences.append(
-                f"a random batch of {summary.batch_size} holds {expected:.2g} keys of rank {rank} "
-                f"per {per} on average: use larger batches, a queue or {remedy}"
+                f"a random batch of {batch_size} holds {keys:.2g} keys of rank {rank} per item on "
+                f"average: use larger batches, a queue or {remedy}"
             )
     return sentences
 

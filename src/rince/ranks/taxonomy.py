@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
-from rince.core.labels import as_array, integers
+from rince.core.labels import as_array, integers, require_classes
 from rince.core.notebook import as_html
 from rince.core.pair_ranks import IdentityRanks, TableRanks, check_pair_labels, may_read
 from rince.core.tables import composed, read_table
@@ -29,7 +29,7 @@ from rince.ranks.readers import (
     nested_paths,
     parent_chain,
     paths_from_labels,
-    paths_from_rows,
+    paths_of_table,
     shortest_endings,
     some_names,
     two_parents,
@@ -127,12 +127,7 @@ class Taxonomy:
         file = Path(path)
         table = read_table(file, "class table", fill_short_rows=True)
         try:
-            require(
-                table.columns != (),
-                "the table is empty; expected a header such as class,superclass",
-            )
-            rows = [(line, list(cells.values())) for line, cells in table.rows]
-            return cls(paths_from_rows([(0, list(table.columns)), *rows], levels))
+            return cls(paths_of_table(table, levels))
         except ValueError as error:
             raise RinceError(f"{file}: {error}") from None
 
@@ -380,15 +375,8 @@ class Taxonomy:
                 query, key, ignore_self=ignore_self, key_valid=key_valid, validate=validate
             )
         check_pair_labels(query, key, ignore_self, key_valid)
-        if key_valid is not None:  # other keys may carry any label
-            key = torch.where(key_valid, key, 0)
-        return LevelRanks(
-            self._codes_of("query", query, validate),
-            self._codes_of("key", key, validate),
-            finest_first=True,
-            ignore_self=ignore_self,
-            key_valid=key_valid,
-        )
+        codes = self._codes_of(query, key, key_valid, validate)
+        return LevelRanks(*codes, finest_first=True, ignore_self=ignore_self, key_valid=key_valid)
 
     def same_group(
         self,
@@ -417,12 +405,8 @@ class Taxonomy:
                 validate=validate,
             )
         check_pair_labels(query_labels, key_labels, ignore_self, key_valid)
-        if key_valid is not None:
-            key_labels = torch.where(key_valid, key_labels, 0)
-        groups = (
-            self._codes_of(side, labels, validate)[:, level - 1]
-            for side, labels in (("query", query_labels), ("key", key_labels))
-        )
+        codes = self._codes_of(query_labels, key_labels, key_valid, validate)
+        groups = (of_side[:, level - 1] for of_side in codes)
         return IdentityRanks(*groups, ignore_self=ignore_self, key_valid=key_valid)
 
     def describe(
@@ -451,17 +435,18 @@ class Taxonomy:
             return self.index(array)
         return integers(array, f"{side} labels")
 
-    def _codes_of(self, side: str, labels: Tensor, validate: bool) -> Tensor:
-        if labels.numel() and may_read(labels, validate):
-            low, high = torch.stack(torch.aminmax(labels)).tolist()
-            require(
-                low >= 0 and high < self.num_classes,
-                f"{side}_labels must lie in [0, {self.num_classes}), the classes of the tree, but "
-                f"hold {low if low < 0 else high}",
-            )
-        if labels.device not in self._codes_on:
-            self._codes_on[labels.device] = self.codes.to(labels.device)
-        return self._codes_on[labels.device][labels.long()]
+    def _codes_of(
+        self, query_labels: Tensor, key_labels: Tensor, key_valid: Tensor | None, validate: bool
+    ) -> Iterator[Tensor]:
+        """(Q, R) and (K, R): the groups of the queries and of the keys."""
+        if key_valid is not None:  # other keys may carry any label
+            key_labels = torch.where(key_valid, key_labels, 0)
+        for side, labels in (("query", query_labels), ("key", key_labels)):
+            if may_read(labels, validate):
+                require_classes(labels, self.num_classes, f"{side}_labels", "the tree")
+            if labels.device not in self._codes_on:
+                self._codes_on[labels.device] = self.codes.to(labels.device)
+            yield self._codes_on[labels.device][labels.long()]
 
     @cached_property
     def _codes_on(self) -> dict[torch.device, Tensor]:
@@ -488,7 +473,7 @@ class Taxonomy:
             label
             for ending in endings
             for label in self._labels_of_last.get(ending, ())
-            if "/".join(self.paths[label]) == name or self._ends(label, name)
+            if self._ends(label, name)
         ]
         return [label for label in named if "/".join(self.paths[label]) == name] or named
 
@@ -510,9 +495,9 @@ class Taxonomy:
         raise ValueError(f"unknown class {name!r}; {hint}")
 
     def _ends(self, label: int, name: str) -> bool:
-        """Whether a path ends in whole names that are written so."""
+        """Whether a path ends in whole names that are written so, or is."""
         path = self.paths[label]
-        return any("/".join(path[-k:]) == name for k in range(1, len(path)))
+        return any("/".join(path[-k:]) == name for k in range(1, len(path) + 1))
 
     def _prefix_length(self, level: int) -> int:
         require(
@@ -536,10 +521,7 @@ def tree_of_folders(root: str | Path) -> tuple[Taxonomy, list[Names]]:
     top = Path(root)
     if not top.is_dir():
         raise RinceError(f"{top} is not a folder; expected {top}/<group>/<class>/*.jpg")
-    try:
-        folders = list(class_folders(top, ()))
-    except OSError as error:  # no permission, or a link that leads back to its own folder
-        raise RinceError(f"cannot read {error.filename}: {error.strerror}") from error
+    folders = list(class_folders(top, ()))
     splits = {path[0].lower() for path in folders} & {"train", "val", "valid", "validation", "test"}
     if "train" in splits and len(splits) > 1:
         raise RinceError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -167,15 +168,11 @@ class TimeRanks:
         Raises:
             ValueError: wrong shapes; fractions of a video whose length is not known.
         """
-        return TimePairRanks(
-            self,
-            query_items,
-            key_items,
-            ignore_self=ignore_self,
-            ignore_overlaps=ignore_overlaps,
-            key_valid=key_valid,
-            validate=validate,
-        )
+        _check_items(query_items, "query_items", self.unit, validate)
+        _check_items(key_items, "key_items")
+        check_pair_labels(query_items[:, VIDEO], key_items[:, VIDEO], ignore_self, key_valid)
+        masks = ignore_self, ignore_overlaps, key_valid
+        return TimePairRanks(self, query_items, key_items, *masks)
 
     def describe(self, items: Tensor, batch_size: int = 256) -> TimeSummary:
         """What the ranks of a data set look like before any training.
@@ -254,37 +251,31 @@ class TimeRanks:
         return ["same clip", *rules, *(["same video"] if self.beyond == "rank" else [])]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class TimePairRanks:
-    """The ranks of :class:`TimeRanks` between two sides, computed tile by tile."""
+    """What :meth:`TimeRanks.ranks` gives: the ranks between two sides, computed tile by tile."""
 
-    def __init__(
-        self,
-        rule: TimeRanks,
-        query_items: Tensor,
-        key_items: Tensor,
-        *,
-        ignore_self: bool = False,
-        ignore_overlaps: bool = False,
-        key_valid: Tensor | None = None,
-        validate: bool = True,
-    ) -> None:
-        _check_items(query_items, "query_items", rule.unit, validate)
-        _check_items(key_items, "key_items")
-        self.rule, self.query_items, self.key_items = rule, query_items, key_items
-        self.ignore_self, self.key_valid = ignore_self, key_valid
-        self.ignore_overlaps = ignore_overlaps
-        check_pair_labels(query_items[:, VIDEO], key_items[:, VIDEO], ignore_self, key_valid)
-        # Integers once, here: float64 is not known on every device.
-        device = query_items.device
-        lengths = query_items[:, LENGTH].to("cpu" if device.type == "mps" else device)
-        self._gaps = [
-            round(x * MICROSECONDS)
-            if rule.unit == "seconds"
-            else (lengths.double() * x).floor().long().to(device)[:, None]
-            for x in rule.near
-        ]
+    rule: TimeRanks
+    query_items: Tensor
+    key_items: Tensor
+    ignore_self: bool
+    ignore_overlaps: bool
+    key_valid: Tensor | None
 
     __repr__ = pairs_as_text
+
+    @cached_property
+    def _gaps(self) -> list[int | Tensor]:
+        """Microseconds; fractions of each query's video (Q, 1)."""
+        # Integers, made once: float64 is not known on every device.
+        device = self.query_items.device
+        lengths = self.query_items[:, LENGTH].to("cpu" if device.type == "mps" else device)
+        return [
+            round(x * MICROSECONDS)
+            if self.rule.unit == "seconds"
+            else (lengths.double() * x).floor().long().to(device)[:, None]
+            for x in self.rule.near
+        ]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -314,10 +305,8 @@ class TimePairRanks:
 
 
 class ItemTimes:
-    """:class:`TimeRanks` over the (N, 5) items of a data set, looked up by their indices.
-
-    A batch, or a queue of past keys, then holds only the indices of its items.
-    """
+    """:class:`TimeRanks` over the (N, 5) items of a data set, of which a batch, or a queue of past
+    keys, holds only the indices."""
 
     def __init__(self, rule: TimeRanks, items: Tensor) -> None:
         _check_items(items, "items", rule.unit)
@@ -328,32 +317,13 @@ class ItemTimes:
         """The highest rank there can be."""
         return self.rule.num_ranks
 
-    def ranks(
-        self,
-        query_ids: Tensor,
-        key_ids: Tensor,
-        *,
-        ignore_self: bool = False,
-        key_valid: Tensor | None = None,
-        validate: bool = True,
-    ) -> TimePairRanks:
+    def ranks(self, query_ids: Tensor, key_ids: Tensor, **masks: Any) -> TimePairRanks:
         """As :meth:`TimeRanks.ranks`, of items (Q,) and (K,) int64 in [0, N)."""
-        query, key = self._of(query_ids), self._of(key_ids)
-        return self.rule.ranks(
-            query, key, ignore_self=ignore_self, key_valid=key_valid, validate=validate
-        )
+        return self.rule.ranks(self._of(query_ids), self._of(key_ids), **masks)
 
-    def same_video(
-        self,
-        query_ids: Tensor,
-        key_ids: Tensor,
-        *,
-        ignore_self: bool = False,
-        key_valid: Tensor | None = None,
-    ) -> IdentityRanks:
-        """One rank: rank 1 for all of the same video."""
-        query, key = self._of(query_ids)[:, VIDEO], self._of(key_ids)[:, VIDEO]
-        return IdentityRanks(query, key, ignore_self=ignore_self, key_valid=key_valid)
+    def same_video(self, query_ids: Tensor, key_ids: Tensor, **masks: Any) -> IdentityRanks:
+        """One rank: rank 1 for all of the same video; ``masks``: as of :class:`IdentityRanks`."""
+        return IdentityRanks(self._of(query_ids)[:, VIDEO], self._of(key_ids)[:, VIDEO], **masks)
 
     def _of(self, ids: Tensor) -> Tensor:
         self.items = self.items.to(ids.device)  # moves once
@@ -395,8 +365,9 @@ class TimeSummary:
                 "there are no negatives, so nothing can be learned: give more than one video, or "
                 "let what is far apart in time be negative (beyond='negative')"
             )
-        sentences += rare_ranks(self, "batches of several items per video", "items", "item")
-        return tuple(sentences)
+        remedy = "batches of several items per video"
+        pairs, expected = self.pairs[:-1], self.expected[:-1]
+        return (*sentences, *rare_ranks(pairs, expected, self.batch_size, remedy, "items"))
 
     def __str__(self) -> str:
         width = max(map(len, self.rules)) + 2

@@ -33,15 +33,8 @@ class WordNetNouns:
     """The noun files of a WordNet database.
 
     A sense (synset) is the number of the byte where it begins in ``data.noun``: the digits of an
-    ImageNet id such as n02123045, which are of WordNet 3.0.
-
-    Args:
-        folder: holds ``index.noun``, ``data.noun`` and ``noun.exc``; None looks in
-            ``$WNSEARCHDIR``, ``/usr/share/wordnet`` (Debian's wordnet-base) and
-            ``/usr/local/WordNet-3.0/dict``.
-
-    Raises:
-        RinceError: no such files.
+    ImageNet id such as n02123045, which are of WordNet 3.0. ``folder``: holds ``index.noun``,
+    ``data.noun`` and perhaps ``noun.exc``; None looks in :data:`PLACES`.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:

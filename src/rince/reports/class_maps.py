@@ -19,13 +19,9 @@ _MAX_HOVERED = 100  # classes: 10,000 values are 30 kB
 
 
 def class_maps(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
-    """The maps of a method, the mean over its runs; None if none stored similarities.
-
-    ``learned`` and ``given``: figures. ``key``: equal where the given
-    ranks are. ``caption``: of the learned one. ``names``: of the rows, in
-    their order. ``groups``: their names, a line for each group. ``cosines`` in per cent and
-    ``ranks``: the values, row by row; None if they are many.
-    """
+    """The maps of a method, the mean over its runs; None if none stored similarities. ``key``:
+    equal where the given ranks are. ``cosines`` in per cent and ``ranks``: the values, row by row;
+    None if they are many."""
     first = next((e for e in evaluations if e.class_similarity is not None), None)
     if first is None or first.class_similarity is None:
         return None

@@ -27,9 +27,6 @@ def compare_runs(
     Args:
         csv: where to write what :func:`~rince.reports.frames.results` gives.
         baseline: also show the differences to the runs of this label, seed by seed.
-
-    Raises:
-        RinceError: as :func:`read_runs`.
     """
     runs = read_runs(folders)
     print_table(runs, baseline)

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 from rince.core.checks import RinceError, warn
 from rince.evaluation.results import load_evaluation
+from rince.models.card import CARD_FILE as CARD_FILE
 from rince.models.encoders import Encoder
 from rince.models.onnx_file import ONNX_FILE
 from rince.models.options import Space
 
 if TYPE_CHECKING:
     from rince.training.checkpoint import TrainedRun
-
-CARD_FILE = "README.md"
 
 
 def export_run(
@@ -55,11 +54,8 @@ def export_run(
 def write_export(
     encoder: Encoder, folder: Path, card: Callable[[float | None], str], *, onnx: bool = True
 ) -> Path:
-    """Write an encoder into a new folder, whole or not at all.
-
-    Args:
-        card: the text of its model card, from the largest difference of the ONNX file to torch.
-    """
+    """Write an encoder into a new folder, whole or not at all; ``card``: the text of its model
+    card, from the largest difference of the ONNX file to torch."""
     if folder.exists():  # a licence may have been written into its card
         raise RinceError(
             f"{folder} is there already: remove it, choose another -o FOLDER, or push it as it is "

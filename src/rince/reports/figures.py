@@ -43,7 +43,7 @@ _SERIES_COLOURS = (
     "#ddcc77",
     "#661100",
 )
-_DASHES = ("solid", "dashed", "dotted")
+DASHES = ("solid", "dashed", "dotted")
 WIDTH, HEIGHT = 4.2, 2.9  # inches: about the width of a phone, so that text keeps its size
 
 
@@ -53,10 +53,8 @@ def themed(colour: str) -> str:
 
 
 def theme_rules(page: str) -> str:
-    """CSS that defines every colour of :func:`themed` in a page, lighter on a dark one.
-
-    In an element ``.true`` it stays as it is: what a heat map means by a colour is one value.
-    """
+    """CSS that defines every colour of :func:`themed` in a page, lighter on a dark one; but in an
+    element ``.true``: what a heat map means by a colour is one value."""
     used = sorted(set(re.findall(r"var\(--k([0-9a-f]{6})\)", page)))
     rules = (f"--k{c}:color-mix(in srgb,#{c} var(--keep),#fff);" for c in used)
     return f":root,.true{{{''.join(rules)}}}"
@@ -80,7 +78,7 @@ def rank_name(rank: int) -> str:
 def series_style(index: int) -> tuple[str, str]:
     """(colour, line style) of the ``index``-th run; the style has the same name in CSS."""
     turn, place = divmod(index, len(_SERIES_COLOURS))
-    return _SERIES_COLOURS[place], _DASHES[turn % len(_DASHES)]
+    return _SERIES_COLOURS[place], DASHES[turn % len(DASHES)]
 
 
 def class_colours(labels: Array, parents: Array | None = None) -> dict[int, str]:
@@ -112,10 +110,8 @@ def similarity_range(histograms: Sequence[Histograms]) -> tuple[float, float] | 
 def histogram_figure(
     histograms: Sequence[Histograms], limits: tuple[float, float] | None = None
 ) -> Any | None:
-    """Density of the similarities of each rank, area 1 each; None if there are no pairs.
-
-    They are of the runs of one method: the line is their mean, the band one sd about it.
-    """
+    """Density of the similarities of each rank, area 1 each, over the runs of one method: mean, and
+    a band of one sd about it; None if there are no pairs."""
     limits = limits or similarity_range(histograms)
     curves = mean_densities(histograms)
     if limits is None or not curves:
@@ -155,14 +151,9 @@ def mean_and_sd(values: Sequence[Array]) -> tuple[Array, Array]:
 
 def densities(histograms: Histograms) -> dict[int, Array]:
     """(B,) density of each rank that has pairs: ranks 1, 2, ... first, negatives last."""
-    widths = np.diff(histograms.edges)
-    return {
-        rank: counts / (counts.sum() * widths)
-        for rank, counts in sorted(
-            histograms.counts.items(), key=lambda item: similar_first(item[0])
-        )
-        if counts.sum() > 0
-    }
+    widths, counts = np.diff(histograms.edges), histograms.counts
+    ranks = sorted((rank for rank in counts if counts[rank].sum() > 0), key=similar_first)
+    return {rank: counts[rank] / (counts[rank].sum() * widths) for rank in ranks}
 
 
 def map_figure(xy: Array, labels: Array, colours: Mapping[int, str]) -> Any | None:
@@ -260,7 +251,6 @@ def new_axes(height: float = HEIGHT) -> tuple[Any, Any]:
 
 
 def png_of(figure: Any) -> bytes:
-    """A figure as a file."""
     stream = io.BytesIO()
     with drawing():
         figure.savefig(stream, format="png", dpi=120)
@@ -268,13 +258,9 @@ def png_of(figure: Any) -> bytes:
 
 
 def svg_of(figure: Any, description: str, number: int) -> str:
-    """A figure as an ``<svg>`` of a page, half the size of what matplotlib writes.
-
-    ``data-box``: left, top, right and bottom of its first axes, as shares of its size.
-
-    Args:
-        number: of this one among all of the page.
-    """
+    """A figure as an ``<svg>`` of a page, half the size of what matplotlib writes; ``number``: of
+    this one among all of the page. ``data-box``: left, top, right and bottom of its first axes, as
+    shares of its size."""
     stream = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with drawing(), warnings.catch_warnings():

@@ -23,10 +23,8 @@ _SHOWN_SIDE = 48  # CSS pixels, of which a phone has two or three of its own
 def gallery_view(
     gallery: Gallery, classes: Sequence[str], max_characters: int
 ) -> dict[str, Any] | None:
-    """The gallery to show; None if it is empty.
-
-    Images above 64 pixels are shrunk. Where all items take more than
-    ``max_characters``, only some queries are shown (one at least).
+    """The gallery to show; None if it is empty. Where all items take more than ``max_characters``,
+    only some queries are shown (one at least).
 
     ``queries``, nearest item first, of ``total`` stored; the ``ranks`` that occur; ``tiles``, the
     images in a strip (0 for texts), ``width`` and ``height``, of an image, in CSS pixels.
@@ -90,23 +88,22 @@ def _side(height: int, width: int) -> int:
 
 def _strip(query: Array, neighbours: Array) -> str:
     """Query and neighbours side by side as one image: PNG or JPEG, whichever is smaller."""
-    image_module = import_extra("PIL.Image", "train")
     height, width = _tile_size(query.shape[:2])
-    tiles = []
-    for pixels in (query, *neighbours):
-        colours = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
-        picture = image_module.fromarray(np.ascontiguousarray(colours))
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), image_module.Resampling.BOX)
-        tiles.append(np.asarray(picture))
-    strip = np.concatenate(tiles, axis=1)
+    box = import_extra("PIL.Image", "train").Resampling.BOX
+    tiles = [_picture(pixels).resize((width, height), box) for pixels in (query, *neighbours)]
+    strip = np.concatenate([np.asarray(tile) for tile in tiles], axis=1)
     return image_uri(strip.reshape(*strip.shape[:2], -1), quality=88)
+
+
+def _picture(pixels: Array) -> Any:
+    """A picture of Pillow's from (H, W, C) uint8."""
+    colours = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
+    return import_extra("PIL.Image", "train").fromarray(np.ascontiguousarray(colours))
 
 
 def image_uri(pixels: Array, *, quality: int) -> str:
     """(H, W, C) uint8 as PNG or JPEG, whichever is smaller."""
-    colours = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
-    picture = import_extra("PIL.Image", "train").fromarray(np.ascontiguousarray(colours))
+    picture = _picture(pixels)
     uris = []
     for kind, options in (("PNG", {"optimize": True}), ("JPEG", {"quality": quality})):
         stream = io.BytesIO()

@@ -25,10 +25,8 @@ _MAP_LAYERS = 4
 def method_drawings(
     row: Row, limits: tuple[float, float] | None, gallery_characters: int, detail: float
 ) -> dict[str, Any]:
-    """All that is drawn of the runs of a row; what they did not store is None or empty.
-
-    Maps and galleries are of the first run. limits: of the axis of the histograms.
-    """
+    """All that is drawn of the runs of a row, maps and galleries of the first; what they did not
+    store is None or empty. ``limits``: of the axis of the histograms."""
     evaluations = [run.evaluation for run in row.runs]
     first = evaluations[0]
     time_curves = [e.time_curve for e in evaluations if e.time_curve is not None]
@@ -56,9 +54,8 @@ def method_drawings(
 def _map(run: RunReport, detail: float) -> dict[str, Any] | None:
     """Points in layers, as a class drawn at once would hide the others; None without points.
 
-    ``paths``: of the points of one class in one layer. ``classes``, ``groups``: (name, colour) of
-    each. ``sheet``: the thumbnails in the order of the points, ``_SHEET_COLUMNS`` in a row;
-    ``texts``: in their place, of items without a picture.
+    ``paths``: of the points of one class in one layer. ``sheet``: the thumbnails in the order of
+    the points, ``_SHEET_COLUMNS`` in a row; ``texts``: in their place, of items without a picture.
     ``width`` of a point and ``height`` of the map, whose width is 1000.
     """
     points, evaluation = run.evaluation.map_2d, run.evaluation

@@ -7,9 +7,9 @@ from pathlib import PurePath
 from typing import Any
 
 from rince._version import __version__
-from rince.core.checks import import_extra
 from rince.data.kinds import kind_named
 from rince.evaluation.results import Evaluation, format_metric, of_space, shown_metric
+from rince.models.card import card_text, last_part, recipe
 from rince.models.encoders import Encoder
 from rince.models.options import Space
 from rince.ranks.class_ranks import ClassRanks
@@ -18,50 +18,6 @@ from rince.ranks.taxonomy import Taxonomy
 from rince.reports.run_report import one_line
 from rince.reports.table import markdown_escape
 from rince.training.objectives import Objective
-
-# Of the machine and the people that trained it, not of the network.
-_PRIVATE = ("name", "output", "progress", "accelerator", "devices")
-
-_CARD = """---
-{head}
-# license: for you to choose; the {inputs} it was trained on may set terms
----
-
-# {name}
-
-{about}
-
-## Use
-
-{use}
-| output | {output}, {dim} numbers{length} |
-{onnx}
-Trained on {num_classes} classes: {classes}
-
-## Results
-
-{results}
-
-## Ranks
-
-{ranks}
-
-## Training
-
-{training}
-
-```yaml
-{config}```
-
-| version | |
-|:---|:---|
-{versions}
-
-## Licence, intended use, limits
-
-For you to fill in before you publish this: the licence of the weights, the terms of the {inputs},
-what it is for, and what it must not be used for. Nothing but the results above was measured.
-"""
 
 
 def model_card(
@@ -77,18 +33,16 @@ def model_card(
     evaluation: Evaluation | None,
     onnx_difference: float | None,
 ) -> str:
-    """The text of a card; ``about``: about.json of a finished run, empty for another.
-
-    Of absolute paths in ``config`` only the last part is shown, as cards are published and folders
-    tell of people.
-    """
+    """The text of a card; ``about``: about.json of a finished run, empty for another. Of absolute
+    paths in ``config`` only the last part is shown, as cards are published and folders tell of
+    people."""
     features = encoder.embedding_dim is None
     kind = kind_named(encoder.noun)
     what = "the backbone's features" if features else "the embeddings of its projection head"
     data = PurePath(config["data"]).name
     # A name, of a model of texts perhaps a folder.
     made_of = (
-        f"`{_last_part(encoder.backbone)}`" if encoder.backbone else "network of its makers' own"
+        f"`{last_part(encoder.backbone)}`" if encoder.backbone else "network of its makers' own"
     )
     onnx = ""
     if onnx_difference is not None:
@@ -97,26 +51,20 @@ def model_card(
             f"batches of any size; ONNX Runtime and torch differ by {onnx_difference:.0e} of the "
             f"largest output |\n"
         )
-    return _CARD.format(
-        name=one_line(name),
-        about=f"A {made_of} trained with {one_line(label)} on {data}; it gives {what}.",
+    outputs = f"| output | {_output(encoder)}, {encoder.output_dim} numbers{_length(encoder)} |"
+    trained = f"Trained on {len(encoder.classes)} classes: {some_names(encoder.classes)}"
+    versions = about.get("versions") or {"rince": __version__}
+    return card_text(
+        name,
+        f"A {made_of} trained with {one_line(label)} on {data}; it gives {what}.",
+        {
+            "Use": f"{kind.usage(encoder)}\n{outputs}\n{onnx}\n{trained}",
+            "Results": _results(evaluation, features, encoder.noun),
+            "Ranks": _ranks(ranks, config, objective, label),
+            "Training": f"{_training(step, about)}\n\n{recipe(config, versions)}",
+        },
         head=kind.card,
         inputs=encoder.noun,
-        use=kind.usage(encoder),
-        output=_output(encoder),
-        dim=encoder.output_dim,
-        length=_length(encoder),
-        onnx=onnx,
-        num_classes=len(encoder.classes),
-        classes=some_names(encoder.classes),
-        results=_results(evaluation, features, encoder.noun),
-        ranks=_ranks(ranks, config, objective, label),
-        training=_training(step, about),
-        config=import_extra("yaml", "train").safe_dump(_publishable(config), sort_keys=False),
-        versions="\n".join(
-            f"| {package} | {version} |"
-            for package, version in (about.get("versions") or {"rince": __version__}).items()
-        ),
     )
 
 
@@ -182,15 +130,3 @@ def _training(step: int, about: Mapping[str, Any]) -> str:
         return f"{step} steps; **not finished** when it was exported."
     where = f"{about['train_seconds']:.0f} s on {about['machine']}"
     return f"{step} steps in {where}, seed {about['seed']}."
-
-
-def _publishable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the machine's own settings, and of absolute paths the last part."""
-    return {name: _last_part(value) for name, value in config.items() if name not in _PRIVATE}
-
-
-def _last_part(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _last_part(inside) for name, inside in value.items()}
-    absolute = isinstance(value, str) and value.startswith(("/", "~"))
-    return PurePath(value).name if absolute else value

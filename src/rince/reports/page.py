@@ -49,11 +49,8 @@ def write_report(
     """Write the report of one or more runs as a single HTML file.
 
     It loads nothing from anywhere and stays below 3 MB (with more runs, drawings get coarser and
-    galleries shorter). An older report at ``path``, which is returned, is replaced whole or not at
-    all; its folder is created if need be.
-
-    Args:
-        baseline: also show the differences to the runs of this label, seed by seed.
+    galleries shorter). ``baseline``: also show the differences to the runs of this label, seed by
+    seed. An older report at ``path``, which is returned, is replaced whole or not at all.
     """
     require(len(runs) > 0, "a report needs at least one run, got none")
     for detail in (1.0, 0.4, 0.2, 0.0):

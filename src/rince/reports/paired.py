@@ -13,20 +13,12 @@ BETTER, WORSE, UNCLEAR = "better", "worse", "cannot be told"
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """A method minus the baseline, over the seeds that both have.
+    """A method minus the baseline, over the seeds that both have."""
 
-    Args:
-        mean: mean difference, in the unit of the metric.
-        half_width: the confidence interval of the mean is ``mean ± half_width``; None of one pair.
-        count: pairs.
-        verdict: ``"better"`` or ``"worse"`` where the interval leaves out 0, else
-            ``"cannot be told"``.
-    """
-
-    mean: float
-    half_width: float | None
-    count: int
-    verdict: str
+    mean: float  # difference, in the unit of the metric
+    half_width: float | None  # of the confidence interval of the mean; None of one pair
+    count: int  # of pairs
+    verdict: str  # BETTER or WORSE where the interval leaves out 0, else UNCLEAR
 
 
 def paired_difference(
@@ -40,14 +32,8 @@ def paired_difference(
 
     The interval is Student's t for the mean of paired differences, as differences of one seed
     have much in common that means over seeds do not show. It speaks of new seeds, not of new data.
-    Of many comparisons at 95 %, one in twenty says too much.
-
-    Args:
-        values, baseline: seed -> value of the metric. Seeds of only one of them are left out.
-        higher_is_better: False for errors. confidence: in (0, 1).
-
-    Returns:
-        None if they have no seed in common.
+    Of many comparisons at 95 %, one in twenty says too much. ``values``, ``baseline``: seed ->
+    value of the metric; None if they have no seed in common.
     """
     require(0 < confidence < 1, f"confidence must be between 0 and 1, got {confidence}")
     pairs = [values[seed] - baseline[seed] for seed in values if seed in baseline]

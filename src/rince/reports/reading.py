@@ -17,11 +17,7 @@ from rince.training.history import read_history
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunReport]:
-    """Runs; folders that are there but hold no results are left out, with a warning each.
-
-    Raises:
-        RinceError: a folder that is not there, or none with results.
-    """
+    """Runs; folders that are there but hold no results are left out, with a warning each."""
     runs = []
     for folder in folders:
         try:

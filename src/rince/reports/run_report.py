@@ -15,22 +15,16 @@ from rince.evaluation.results import Evaluation
 class RunReport:
     """Everything a report says about one run.
 
-    Args:
-        label: name of the method, e.g. ``"rince out-in"``; runs that differ only in their seed
-            share it.
-        config: dotted option name -> value, e.g. ``{"loss.variant": "out-in"}``.
-        history: metric name -> (step, value) pairs: ``train/loss``, ``train/loss_rank_1``,
-            ``train/similarity_rank_0`` (0 = negatives), ``train/positives_rank_1``,
-            ``online_knn``.
-        seconds: wall time of the training; None if unknown.
+    ``history``: metric name -> (step, value) pairs: ``train/loss``, ``train/loss_rank_1``,
+    ``train/similarity_rank_0`` (0 = negatives), ``train/positives_rank_1``, ``online_knn``.
     """
 
-    label: str
+    label: str  # of the method: "rince out-in"; runs that differ only in their seed share it
     folder: Path
     evaluation: Evaluation
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)  # by dotted names: "loss.variant"
     history: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
-    seconds: float | None = None
+    seconds: float | None = None  # of the training; None if unknown
     versions: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -34,47 +34,33 @@ _DETECTORS = ("gaussian", "knn")
 
 @dataclass(frozen=True)
 class Column:
-    """One metric of the table.
+    """One metric of the table."""
 
-    Args:
-        key: metric name in ``Evaluation.metrics``, or ``"seconds"``.
-        group: heading shared with its neighbours. name: heading of its own.
-        higher_is_better: None where no value is better (a short training is not a good one).
-    """
-
-    key: str
-    group: str
-    name: str
-    higher_is_better: bool | None = True
+    key: str  # metric name in Evaluation.metrics, or SECONDS
+    group: str  # heading shared with its neighbours
+    name: str  # heading of its own
+    higher_is_better: bool | None = True  # None: a short training is not a good one
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean and sample standard deviation over the runs of a row that measured this metric.
+    """Mean and sample standard deviation over the runs of a row that measured this metric."""
 
-    Args:
-        mean: None if no run measured it. sd: None below two values.
-        count: number of values. text: as printed. best: no row is better (as printed).
-    """
-
-    mean: float | None
-    sd: float | None
-    count: int
-    text: str
-    best: bool = False
+    mean: float | None  # None if no run measured it
+    sd: float | None  # None below two values
+    count: int  # of values
+    text: str  # as printed
+    best: bool = False  # no row is better, as printed
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method: a run, or several runs that differ only in their seed.
-
-    ``cells`` are of the backbone's features; ``embedding``: None if no run measured any.
-    """
+    """One method: a run, or several runs that differ only in their seed."""
 
     label: str
     runs: tuple[RunReport, ...]
-    cells: tuple[Cell, ...]
-    embedding: tuple[Cell, ...] | None = None
+    cells: tuple[Cell, ...]  # of the backbone's features
+    embedding: tuple[Cell, ...] | None = None  # None if no run measured any
 
     @property
     def lines(self) -> list[tuple[str, tuple[Cell, ...]]]:
@@ -93,7 +79,6 @@ class Comparison:
 
     @property
     def lines(self) -> list[tuple[str, tuple[Cell, ...]]]:
-        """The lines of all rows."""
         return [line for row in self.rows for line in row.lines]
 
 
@@ -110,35 +95,25 @@ def comparison_rows(runs: Sequence[RunReport]) -> Comparison:
     names = distinct_names([members[0] for members in groups.values()])
     names = _without_seeds(names, [len(members) for members in groups.values()])
     columns = _columns(runs)
-    # A line for the features of each method, and where it was measured one for its embedding.
-    spaces = [
-        ("", EMBEDDING)
-        if any(of_space(x.evaluation.metrics, "embedding") for x in members)
-        else ("",)
-        for members in groups.values()
-    ]
-    lines = [
-        (prefix, members)
-        for prefixes, members in zip(spaces, groups.values(), strict=True)
-        for prefix in prefixes
-    ]
-    by_column = [
-        [_cell(prefix, column.key, members) for prefix, members in lines] for column in columns
-    ]
-    if not differences(runs):  # a best of other data is none
-        by_column = list(map(_mark_best, columns, by_column))
-    cells = iter([tuple(of_column[i] for of_column in by_column) for i in range(len(lines))])
+
+    def cells(prefix: str, members: Sequence[RunReport]) -> tuple[Cell, ...]:
+        return tuple(
+            # What is no measure of a space stands once.
+            Cell(None, None, 0, "")
+            if prefix and column.key == SECONDS
+            else mean_cell(prefix + column.key, members)
+            for column in columns
+        )
+
     rows = []
-    for name, members, prefixes in zip(names, groups.values(), spaces, strict=True):
+    for name, members in zip(names, groups.values(), strict=True):
         label = name if len(members) == 1 else f"{name} ({len(members)} runs)"
-        of_row = [next(cells) for _ in prefixes]
-        rows.append(Row(label, tuple(members), of_row[0], of_row[1] if of_row[1:] else None))
-    return Comparison(columns, tuple(rows))
-
-
-def _cell(prefix: str, key: str, runs: Sequence[RunReport]) -> Cell:
-    """What is no measure of a space stands once."""
-    return Cell(None, None, 0, "") if prefix and key == SECONDS else mean_cell(prefix + key, runs)
+        embedded = any(of_space(x.evaluation.metrics, "embedding") for x in members)
+        embedding = cells(EMBEDDING, members) if embedded else None
+        rows.append(Row(label, tuple(members), cells("", members), embedding))
+    comparison = Comparison(columns, tuple(rows))
+    # A best of other data is none.
+    return comparison if differences(runs) else _with_best(comparison)
 
 
 def _without_seeds(names: Sequence[str], counts: Sequence[int]) -> tuple[str, ...]:
@@ -152,13 +127,7 @@ def _without_seeds(names: Sequence[str], counts: Sequence[int]) -> tuple[str, ..
 
 def differences_to(comparison: Comparison, baseline: str) -> Comparison:
     """Each method minus the baseline, over the seeds that both have; better ones are marked.
-
-    Args:
-        baseline: the label of a row, with or without its number of runs.
-
-    Raises:
-        RinceError: no such row, or no other.
-    """
+    ``baseline``: the label of a row, with or without its number of runs."""
     rows = [row for row in comparison.rows if baseline in (row.label, one_line(row.runs[0].label))]
     labels = ", ".join(row.label for row in comparison.rows)
     require(
@@ -172,18 +141,11 @@ def differences_to(comparison: Comparison, baseline: str) -> Comparison:
     def cells(row: Row, prefix: str) -> tuple[Cell, ...]:
         return tuple(_difference(column, prefix, row.runs, rows[0].runs) for column in columns)
 
-    return Comparison(
-        columns,
-        tuple(
-            Row(
-                row.label,
-                row.runs,
-                cells(row, ""),
-                None if row.embedding is None else cells(row, EMBEDDING),
-            )
-            for row in others
-        ),
-    )
+    minus = [
+        replace(row, cells=cells(row, ""), embedding=row.embedding and cells(row, EMBEDDING))
+        for row in others
+    ]
+    return Comparison(columns, tuple(minus))
 
 
 def _difference(
@@ -219,10 +181,7 @@ def print_table(runs: Sequence[RunReport], baseline: str | None = None) -> None:
     """Print the table, as many blocks below each other as the width of the terminal takes.
 
     Where the output is not a terminal, it is plain text: blocks of about 100 columns, one line
-    per row whatever its length, no colours.
-
-    Args:
-        baseline: a second table shows the differences to this row.
+    per row whatever its length, no colours. A second table shows the differences to ``baseline``.
     """
     comparison = comparison_rows(runs)
     _print(comparison, _legend(comparison))
@@ -321,11 +280,9 @@ def mean_cell(key: str, runs: Sequence[RunReport]) -> Cell:
     values = [value for value in (_value(run, key) for run in runs) if value is not None]
     if not values:
         return Cell(None, None, 0, MISSING)
-    mean = statistics.fmean(values)
+    mean, sd = statistics.fmean(values), None
     text = format_metric(key, mean)
-    if len(values) == 1:
-        sd = None
-    else:
+    if len(values) > 1:
         sd = statistics.stdev(values)
         factor, digits = scale_of(key, mean)
         text += f" ± {factor * sd:,.{digits}f}"
@@ -342,23 +299,21 @@ def _method(config: Mapping[str, Any]) -> str:
 
 def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
     measured = list(dict.fromkeys(key for run in runs for key in run.evaluation.metrics))
+    own = own_levels(runs)
     chosen = [
-        Column("probe/fine", "probe", "fine"),
-        Column("probe/coarse", "probe", "coarse"),
-        Column("probe/video", "probe", "video"),
+        *(Column(f"probe/{level}", "probe", level) for level in ("fine", "coarse", "video")),
         Column("classifier/video", "classifier", "video"),
-        Column("knn/fine", "kNN", "fine"),
-        Column("knn/coarse", "kNN", "coarse"),
-        Column("retrieval/fine/R@1", "R@1", "fine"),
-        Column("retrieval/coarse/R@1", "R@1", "coarse"),
-        Column("retrieval/near/R@1", "R@1", "near"),
-        Column("retrieval/video/R@1", "R@1", "video"),
-        Column("retrieval/fine/mAP", "mAP", "fine"),
-        Column("retrieval/coarse/mAP", "mAP", "coarse"),
+        *(Column(f"knn/{level}", "kNN", level) for level in ("fine", "coarse")),
         *(
             Column(f"retrieval/{level}/{measure}", measure, level)
+            for levels in (("fine", "coarse", "near", "video"), _inner_levels(measured))
             for measure in ("R@1", "mAP")
-            for level in _inner_levels(measured)
+            for level in levels
+        ),
+        *(
+            Column(key, way, f"{measure} {own.get(level, level)}")
+            for key in sorted(measured, key=lambda key: key.split("/")[0])  # of two towers
+            for way, level, measure in re.findall(r"^(\w+->\w+)/retrieval/(.*)/(R@1|mAP)$", key)
         ),
         Column("hierarchy/H-AP", "tree", "H-AP"),
         *(Column(f"ordering/pairs/{order}", "ranks", f"pairs {order}") for order in _orders(runs)),
@@ -376,7 +331,6 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
             key = f"ood/{outliers}/{detector}/{measure}"
             name = f"{detector} {measure}"
             chosen.append(Column(key, f"OOD {one_line(outliers)}", name, measure == "AUROC"))
-    own = own_levels(runs)
     return tuple(
         replace(column, name=one_line(own.get(column.name, column.name)))
         for column in chosen
@@ -398,8 +352,7 @@ def own_levels(runs: Sequence[RunReport]) -> Mapping[str, str]:
 
 def _orders(runs: Sequence[RunReport]) -> list[str]:
     """Both ends of the order of ranks: the best rank against each next one, and all against the
-    negatives. By pairs rather than strictly: one outlier in a large gallery spoils a whole query.
-    """
+    negatives. By pairs, not strictly: one outlier in a large gallery spoils a whole query."""
     names = dict.fromkeys(name for run in runs for name in run.evaluation.metrics)
     pairs = re.findall(r"^ordering/pairs/(\d+)>(\d+)$", "\n".join(names), re.MULTILINE)
     orders = sorted((int(better), int(worse) or 128, int(worse)) for better, worse in pairs)
@@ -411,21 +364,27 @@ def _value(run: RunReport, key: str) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _mark_best(column: Column, cells: list[Cell]) -> list[Cell]:
-    """Mark what cannot be told from the best as printed; nothing if all are alike, or alone."""
-    means = [cell.mean for cell in cells if cell.mean is not None]
-    if column.higher_is_better is None or not means:
-        return cells
-    lowest, highest = (format_metric(column.key, pick(means)) for pick in (min, max))
-    if lowest == highest:
-        return cells
-    best = highest if column.higher_is_better else lowest
-    return [
-        replace(cell, best=True)
-        if cell.mean is not None and format_metric(column.key, cell.mean) == best
-        else cell
-        for cell in cells
-    ]
+def _with_best(comparison: Comparison) -> Comparison:
+    """Marks what cannot be told from the best as printed; nothing if all are alike, or alone."""
+    best: list[str | None] = []
+    for j, column in enumerate(comparison.columns):
+        means = [cells[j].mean for _, cells in comparison.lines]
+        known = [mean for mean in means if mean is not None]
+        ends = [format_metric(column.key, pick(known)) for pick in (min, max) if known]
+        differ = column.higher_is_better is not None and len(set(ends)) > 1
+        best.append(ends[bool(column.higher_is_better)] if differ else None)
+
+    def marked(cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+        return tuple(
+            replace(cell, best=cell.mean is not None and format_metric(column.key, cell.mean) == x)
+            for cell, column, x in zip(cells, comparison.columns, best, strict=True)
+        )
+
+    rows = (
+        replace(row, cells=marked(row.cells), embedding=row.embedding and marked(row.embedding))
+        for row in comparison.rows
+    )
+    return replace(comparison, rows=tuple(rows))
 
 
 def _header_lines(column: Column) -> list[str]:

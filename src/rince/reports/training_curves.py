@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from rince.reports.figures import (
+    DASHES,
     Array,
     add_legend,
     drawing,
@@ -22,15 +23,12 @@ from rince.reports.figures import (
 
 History = Mapping[str, Sequence[tuple[int, float]]]
 
-_DASHES = ("solid", "dashed", "dotted")
 _MAX_POINTS = 300
 
 
 def training_figures(histories: Sequence[History]) -> list[tuple[str, Any]]:
-    """(title, curves over the training steps) for each quantity that was logged.
-
-    They are of the runs of one method: a line is their mean, the band one sd about it.
-    """
+    """(title, curves over the training steps) for each quantity that was logged by the runs of one
+    method: a line is their mean, the band one sd about it."""
     logged = sorted({name for history in histories for name in history})
     accuracies = {
         name: name.removeprefix("online_knn").strip("/")
@@ -49,7 +47,7 @@ def training_figures(histories: Sequence[History]) -> list[tuple[str, Any]]:
         for i, (metric, name) in enumerate(plain.items()):
             points = mean_curve([history.get(metric, ()) for history in histories])
             points[:, 1:] *= 100 if unit == "%" else 1
-            lines.append(_Line(points, "#222222", name, _DASHES[i % len(_DASHES)]))
+            lines.append(_Line(points, "#222222", name, DASHES[i % len(DASHES)]))
         for rank in _ranks_of(logged, prefix):
             points = mean_curve([h.get(f"{prefix}{rank}", ()) for h in histories])
             lines.append(_Line(points, rank_colour(rank), rank_name(rank)))
@@ -105,17 +103,8 @@ def _lines_figure(lines: Sequence[_Line], unit: str) -> Any:
         for line in lines:
             steps, mean, sd = line.points.T
             axes.fill_between(steps, mean - sd, mean + sd, color=line.colour, alpha=0.25, lw=0)
-            marker = "o" if len(line.points) <= 30 else ""
-            axes.plot(
-                steps,
-                mean,
-                color=line.colour,
-                ls=line.dash,
-                lw=1.5,
-                marker=marker,
-                ms=3,
-                label=line.name,
-            )
+            style = {"ls": line.dash, "marker": "o" if len(line.points) <= 30 else ""}
+            axes.plot(steps, mean, color=line.colour, lw=1.5, ms=3, label=line.name, **style)
         if any(line.name for line in lines):
             add_legend(axes)
         axes.set(xlabel="step", ylabel=unit)

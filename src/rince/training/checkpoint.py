@@ -15,7 +15,7 @@ from rince.core.input_spec import InputSpec
 from rince.core.notebook import html_table
 from rince.data.kinds import TrainedNetwork, kind_named
 from rince.models.backbones import Backbone, as_backbone
-from rince.models.encoders import Encoder
+from rince.models.encoders import Encoder, towers_in
 from rince.models.heads import projection_head
 from rince.models.options import Space
 from rince.models.tuning import fine_tuned, merge_updates
@@ -189,7 +189,8 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         raise RinceError(f"there is no folder {folder}")
     if not path.is_file():
         raise RinceError(
-            f"{folder} holds no checkpoint ({CHECKPOINT_FILE}): is it the folder of a run?"
+            f"{folder} holds no checkpoint ({CHECKPOINT_FILE})"
+            + (towers_in(folder) or ": is it the folder of a run?")
         )
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

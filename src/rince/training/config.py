@@ -130,8 +130,16 @@ class TrainConfig(Options):
         self._check_fields(any_word=() if objective is None else ("objective",))
         require(bool(self.data), "data must be a folder, a file or a name, got ''")
         require(
+            self.name != "None",
+            'name "None" means none in files and on the command line: choose another',
+        )
+        require(
             ".." not in PurePath(self.name or "").parts and not PurePath(self.name or "").root,
             f"name must be a folder below output, got {self.name!r}: choose another output for it",
+        )
+        require(
+            self.ranks.scores != "captions" or self.vectors.captions is not None,
+            "ranks.scores captions are those of vectors.captions: give --captions FILE",
         )
         self.optim.check_warmup(self.epochs)
         self.batches.check_batch(self.batch_size)
@@ -147,6 +155,8 @@ class TrainConfig(Options):
         if self.name:
             return self.name
         reads, parts = self._row(objective).reads, [self.data_name(), self.objective]
+        if self.vectors.captions is not None:
+            parts.insert(1, "towers")
         if "loss.variant" in reads:
             parts.append(self.loss.variant)
         if ("ranks" in reads or self.ranks.by == "time") and self.ranks.label():
@@ -176,6 +186,8 @@ class TrainConfig(Options):
     def label(self, objective: Objective | None = None) -> str:
         """What a table calls this method, the same for all seeds; as :meth:`run_name`."""
         row, method, parts = self._row(objective), self.objective, []
+        if self.vectors.captions is not None:
+            method = f"towers {method}"
         reads = row.reads
         if "loss.variant" in reads:
             method += f" {self.loss.variant}"

@@ -34,7 +34,7 @@ def load_encoder(folder: Path, space: Space | None = None) -> Encoder:
     if not (folder / CHECKPOINT_FILE).exists():
         raise RinceError(
             f"{folder} is neither a run (it holds no {CHECKPOINT_FILE}) nor an export (no "
-            f"{EXPORT_FILE} or {SENTENCE_FILE})"
+            f"{EXPORT_FILE} or {SENTENCE_FILE}){encoders.towers_in(folder)}"
         )
     return trained_encoder(load_run(folder), space)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from operator import gt
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,9 @@ class ImagesAndTexts:
             taxonomy=images.taxonomy,
             dropout=images.dropout,
             name="captions",
+            names=[images.names[i] for i in of.tolist()] if images.names else (),
         )
-        return cls(images, texts, of)
+        return cls(images, replace(texts, marks=images.marks and images.marks.of(of)), of)
 
     @cached_property
     def levels(self) -> dict[str, tuple[Tensor, Tensor]]:
@@ -160,8 +162,8 @@ class ImagesAndTexts:
             ValueError: thresholds that do not fall, or lie outside [-1, 1].
         """
         require(
-            all(-1 <= t <= 1 for t in thresholds),
-            f"thresholds of cosines must lie in [-1, 1], got {list(thresholds)}",
+            all(-1 <= t <= 1 for t in thresholds) and all(map(gt, thresholds, thresholds[1:])),
+            f"thresholds of cosines must lie in [-1, 1] and fall, got {list(thresholds)}",
         )
         source = ScoreRanks([_OWN, *thresholds])
         unit = functional.normalize(self.texts.vectors, dim=1)
@@ -204,7 +206,8 @@ def read_images_and_captions(
         images: .npz, .npy or .parquet, see docs/embeddings.md.
         captions: another. Its names (``paths``, or the column ``path``) are those of the images,
             one for each caption; without names caption i is of image i.
-        labels: table of the images' labels; None: inside the file, or beside it.
+        labels: table of the images' labels; None: inside the file, or beside it, or else all
+            images are of one class, and "image" is the only level.
         levels: columns of the labels, from coarse to fine; None: all that may be.
         dropout: share of the numbers of a vector that are set to 0 in training, in [0, 1).
 
@@ -213,7 +216,7 @@ def read_images_and_captions(
             no image.
     """
     images, captions = Path(images).expanduser(), Path(captions).expanduser()
-    labelled = read_labelled(images, labels, levels, option="levels")
+    labelled = read_labelled(images, labels, levels, option="levels", one_class=True)
     vectors, of = read_vectors(captions)
     if of is None and len(vectors) != len(labelled.vectors):
         raise RinceError(

@@ -115,10 +115,13 @@ class RankedModule(pl.LightningModule):
 
     def train(self, mode: bool = True) -> RankedModule:
         super().train(mode)
+        self._keep_frozen_norms()
+        return self
+
+    def _keep_frozen_norms(self) -> None:
         if self.config.model.layers is not None:
             slow = self.momentum_encoder
             keep_frozen_norms(self.encoder, None if slow is None else slow.module)
-        return self
 
     def compile_encoders(self) -> None:
         """In place, so that the weights keep their names."""
@@ -223,6 +226,7 @@ class RankedModule(pl.LightningModule):
 
     def on_train_start(self) -> None:
         self._started = time.perf_counter()
+        self._keep_frozen_norms()  # Lightning calls no train(), but leaves modes as they are
         # A checkpoint also holds the rate of the next step, in a run of fewer epochs another one.
         schedule: Any = self.lr_schedulers()
         for group, lr in zip(schedule.optimizer.param_groups, schedule.base_lrs, strict=True):

@@ -127,6 +127,14 @@ def train(
         config = replace(config, objective=own.name)
     config.check(own)
     folder = Path(config.output) / config.run_name(own)
+    if config.vectors.captions is not None:
+        from rince.training.towers_run import train_towers_run
+
+        require(
+            not (backbone or objective or splits or loggers or callbacks),
+            "vectors.captions: `rince train` alone trains towers, without parts of your own",
+        )
+        return train_towers_run(config, folder)
     if (folder / CHECKPOINT_FILE).exists() and is_first_process():
         raise RinceError(
             f"{folder} holds a run already: go on with it (rince train --resume {folder}), or "

@@ -10,7 +10,7 @@ from rince.core.checks import RinceError, require
 from rince.core.distributed import is_first_process
 from rince.training.config import TrainConfig, flat, to_dict
 from rince.training.folder import CHECKPOINT_FILE, read_about, read_config
-from rince.training.run import prepared, resume, train_prepared
+from rince.training.run import prepared, resume, train, train_prepared
 
 # Of the machine, or of what is shown meanwhile: the run is the same.
 _SAME_RUN = ("accelerator", "devices", "num_nodes", "name", "output", "logger", "progress")
@@ -42,6 +42,12 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
     for one in runs:
         one.check_values()
     folders, splits = [], None
+    if config.vectors.captions is not None:
+        folders = [Path(one.output) / one.run_name() for one in runs]
+        for folder, one in zip(folders, runs, strict=True):
+            asked = replace(one, loss=one.loss.resolved(one.precision))
+            _check_same(folder, asked) if folder.exists() else train(one)
+        return folders
     for one in runs:
         folder = Path(one.output) / one.run_name()
         if config.images.per_class is not None or config.images.test_per_class is not None:

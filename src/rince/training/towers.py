@@ -7,8 +7,8 @@ any loss of queries, keys and ranks in place of its own.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,13 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import RinceError, require
+from rince.core.notebook import is_watched, progress_bar
 from rince.core.pair_ranks import PairRanks
+from rince.data.kinds import kind_named
 from rince.data.plan import BatchPlan, batch_seed
 from rince.data.vectors import Vectors
 from rince.data.views import ViewConfig
 from rince.losses.both_ways import PairLoss, both_ways
 from rince.metrics.recall import RetrievalResult, retrieval_by_level
 from rince.models.backbones import build_backbone
+from rince.models.card import CARD_FILE, card_text
 from rince.models.exported import ImageEncoder
 from rince.models.heads import ProjectionHead
 from rince.ranks.readers import some_names
@@ -67,20 +70,58 @@ class Towers:
             "text->image": retrieval_by_level(texts, images, back, ks=ks),
         }
 
-    def save(self, folder: str | Path) -> None:
+    def save(
+        self,
+        folder: str | Path,
+        results: Mapping[str, Mapping[str, RetrievalResult]] | None = None,
+        **sections: str,
+    ) -> None:
         """Write exports ``FOLDER/image`` and ``FOLDER/text``, which :func:`rince.load_exported` and
-        ``rince embed`` read.
+        ``rince embed`` read, and a model card, ``FOLDER/README.md``.
+
+        Args:
+            folder: a new one.
+            results: of :meth:`evaluate`, for the card.
+            sections: more of the card, heading -> Markdown.
 
         Raises:
             RinceError: the folder is there already.
             ImportError: safetensors is not installed.
         """
-        folder = Path(folder)
+        folder, use = Path(folder), []
         if folder.exists():
             raise RinceError(f"{folder} is there already: give a new folder")
+        kind = kind_named(self.image.noun)
         for name, encoder in (("image", self.image), ("text", self.text)):
             (folder / name).mkdir(parents=True)
             encoder.save(folder / name)
+            use.append(f"Of {name}s:\n\n{kind.usage(encoder)}".replace("FOLDER", f"FOLDER/{name}"))
+        use.append(f"Products of both are cosines. Classes: {some_names(self.image.classes)}")
+        rows = [f"| {n} | {100 * x:.1f} |" for n, x in retrieval_metrics(results or {}).items()]
+        shown = "\n".join(["Per cent.", "", "| metric | |", "|:---|---:|", *rows])
+        card = card_text(
+            "Images and texts in one space",
+            "Two heads on features of images and of texts, trained by rince.",
+            {"Use": "\n\n".join(use), "Results": shown if rows else "Not evaluated.", **sections},
+            head=kind.card,
+            inputs="features and networks",
+        )
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def retrieval_metrics(
+    results: Mapping[str, Mapping[str, RetrievalResult]],
+) -> dict[str, float]:
+    """Of :meth:`Towers.evaluate`, flat: ``image->text/retrieval/fine/R@1``, ... -> value."""
+    return {
+        f"{way}/retrieval/{level}/{name}": value
+        for way, levels in results.items()
+        for level, found in levels.items()
+        for name, value in (
+            *((f"R@{k}", share) for k, share in found.recall.items()),
+            ("mAP", found.mean_average_precision),
+        )
+    }
 
 
 def train_towers(
@@ -95,6 +136,7 @@ def train_towers(
     lr: float = 1e-3,
     weight_decay: float = 0.01,
     seed: int = 0,
+    progress: bool = False,
 ) -> Towers:
     """Train two heads on the CPU: an image finds its texts, and a text its images.
 
@@ -117,6 +159,7 @@ def train_towers(
         head: "mlp" has a hidden layer, "linear" is one matrix a side.
         lr, weight_decay: of AdamW.
         seed: of weights, batches, texts and dropout.
+        progress: show a bar, where somebody sees it (the extra ``train``).
 
     Raises:
         ValueError: an option out of its range, images without a text, fewer images than a batch, or
@@ -127,7 +170,7 @@ def train_towers(
     require(head in ("mlp", "linear"), f"head must be 'mlp' or 'linear', got {head!r}")
     require(lr > 0, f"lr must be above 0, got {lr}")
     plan = BatchPlan(len(data.images), batches, seed) if isinstance(batches, int) else batches
-    texts_of = _OwnTexts(data)
+    texts_of = OwnTexts(data)
     ranks_of = ranks or data.ranks
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
@@ -138,6 +181,8 @@ def train_towers(
     )
     steps = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(plan))
     losses = []
+    show = progress and is_watched()
+    bar = progress_bar("training", epochs * len(plan), hidden=False) if show else None
     for epoch in range(epochs):
         plan.set_epoch(epoch)
         total = 0.0
@@ -156,15 +201,19 @@ def train_towers(
             optimizer.step()
             steps.step()
             total += float(of_batch.detach())
+            if bar is not None:
+                bar.update()
         losses.append(total / len(plan))
     image, text = (
         _encoder(tower, side, embedding_dim)
         for tower, side in zip(towers, (data.images, data.texts), strict=True)
     )
+    prints = image.fingerprint(), text.fingerprint()
+    image, text = replace(image, partner=prints[1]), replace(text, partner=prints[0])
     return Towers(image, text, tuple(losses))
 
 
-class _OwnTexts:
+class OwnTexts:
     """The texts of each image at the finest level, a range of them in the order of their groups."""
 
     def __init__(self, data: ImagesAndTexts) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require, warn
 from rince.core.files import HEIC_SUFFIXES
-from rince.core.input_spec import Preprocessing
+from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data.image.depth import as_bytes, is_deep, used_bits
 from rince.data.image.shards import Member
 from rince.data.items import HINT, report_unreadable
@@ -35,8 +35,7 @@ def read_image(
     at_least: int | None = None,
     bits: int | None = None,
 ) -> Tensor:
-    """(C, H, W) uint8 of a file: turned as its EXIF data say, transparency on white, of an
-    animation or several pages the first, with a warning. ``.heic`` needs the extra ``heic``.
+    """(C, H, W) uint8 of a file; ``.heic`` needs the extra ``heic``.
 
     Args:
         at_least: pixels of the shorter side that are enough; large JPEGs are then decoded at a
@@ -52,11 +51,7 @@ def read_image(
 
 def bits_of(path: str | Member, *, only_deep: bool = False) -> int:
     """Decode a file as small as it goes; how many bits its values take, see
-    :func:`~rince.data.image.depth.used_bits`; 0 of 8 bits, which ``only_deep`` does not decode.
-
-    Raises:
-        RinceError: as :func:`read_image`.
-    """
+    :func:`~rince.data.image.depth.used_bits`; 0 of 8 bits, which ``only_deep`` does not decode."""
     with _opened(path) as image:
         if is_deep(image):
             return used_bits(image)
@@ -85,7 +80,8 @@ def _opened(path: str | Path | Member) -> Iterator[Image.Image]:
 
 
 def picture_pixels(image: Image.Image, channels: int, bits: int | None = None) -> Tensor:
-    """(C, H, W) uint8 of a picture of Pillow's: upright, transparency on white, 8 bits."""
+    """(C, H, W) uint8 of a picture of Pillow's: upright, transparency on white, 8 bits; of an
+    animation or several pages the first, with a warning."""
     operations = import_extra("PIL.ImageOps", "train")
     if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: a photo with extras
         warn("an image is animated, or has several pages: the first one is read")
@@ -104,12 +100,9 @@ def read_fitted(
     bits: int | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> Tensor:
-    """(C, S, S) uint8 for evaluation: shorter side to ``image_size``, central square; or as the
-    ``preprocessing`` says.
-
-    The one way for known classes and outliers alike, in memory or not: a detector must not tell
-    them apart by how they were decoded.
-    """
+    """(C, S, S) uint8 for evaluation, as :func:`~rince.data.views.eval_transform` makes them. The
+    one way for known classes and outliers alike, in memory or not: a detector must not tell them
+    apart by how they were decoded."""
     # Twice the size leaves the antialiased resize something to average over.
     enough = 2 * (image_size if preprocessing is None else preprocessing.resize)
     pixels = read_image(path, channels, at_least=enough, bits=bits)
@@ -131,47 +124,33 @@ def fitted_batches(
         (B, C, S, S) uint8, and the positions (B,) int64 in ``paths``; those that cannot be read
         are missing, with a warning at the end.
     """
-    fitted = _fitted(paths, image_size, channels, on_unreadable, bits, preprocessing)
+    spec = InputSpec.images(channels, image_size, bits, preprocessing)
+    fitted = _fitted(paths, spec, on_unreadable)
     while batch := list(itertools.islice(fitted, batch_size)):
         positions, pixels = zip(*batch, strict=True)
         yield torch.stack(pixels), torch.tensor(positions, dtype=torch.int64)
 
 
 def decode_all(
-    paths: Sequence[str | Member],
-    image_size: int,
-    channels: int,
-    on_unreadable: OnUnreadable,
-    bits: int | None = None,
-    preprocessing: Preprocessing | None = None,
+    paths: Sequence[str | Member], spec: InputSpec, on_unreadable: OnUnreadable
 ) -> tuple[Tensor, Tensor]:
-    """(N, C, S, S) uint8 of the readable files, and their positions.
-
-    Raises:
-        BadItems: files that cannot be read, all of them, unless skipping; no readable file at all.
-    """
-    require(image_size >= 1, f"image_size must be at least 1 pixel, got {image_size}")
-    pixels = torch.empty(len(paths), channels, image_size, image_size, dtype=torch.uint8)
+    """(N, C, S, S) uint8 of the readable files, and their positions."""
+    require(spec.size >= 1, f"image_size must be at least 1 pixel, got {spec.size}")
+    pixels = torch.empty(len(paths), *spec.batch_shape()[1:], dtype=torch.uint8)
     kept: list[int] = []
-    fitted = _fitted(paths, image_size, channels, on_unreadable, bits, preprocessing)
-    for index, image in fitted:
+    for index, image in _fitted(paths, spec, on_unreadable):
         pixels[len(kept)] = image
         kept.append(index)
     return pixels[: len(kept)], torch.tensor(kept, dtype=torch.int64)
 
 
 def _fitted(
-    paths: Sequence[str | Member],
-    image_size: int,
-    channels: int,
-    on_unreadable: OnUnreadable,
-    bits: int | None,
-    preprocessing: Preprocessing | None,
+    paths: Sequence[str | Member], spec: InputSpec, on_unreadable: OnUnreadable
 ) -> Iterator[tuple[int, Tensor]]:
     """Position and (C, S, S) uint8 pixels of the readable files, in order."""
 
     def decode(path: str | Member) -> Tensor:
-        return read_fitted(path, image_size, channels, bits, preprocessing)
+        return read_fitted(path, spec.size, spec.channels, spec.bits, spec.preprocessing)
 
     failures: list[RinceError] = []
     for index, result in enumerate(in_threads(decode, paths, "reading images")):

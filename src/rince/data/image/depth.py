@@ -33,11 +33,7 @@ def is_deep(image: Image) -> bool:
 
 def used_bits(image: Image) -> int:
     """The fewest of :data:`DEPTHS` that hold the highest value; 0: it says itself how many, or
-    holds fractions.
-
-    Raises:
-        ValueError: values that are no 16 bits, or fractions outside [0, 1].
-    """
+    holds fractions."""
     if _declared_bits(image) or _significant_bits(image) or image.mode == "F":
         as_bytes(image, None)
         return 0
@@ -49,16 +45,8 @@ def used_bits(image: Image) -> int:
 
 
 def as_bytes(image: Image, bits: int | None) -> Image:
-    """A deep picture with 8 bits a value.
-
-    Args:
-        image: see :func:`is_deep`.
-        bits: that are used, where the file does not say so itself; None: 16, with a warning where
-            that makes it nearly black.
-
-    Raises:
-        ValueError: values that are no 16 bits, or fractions outside [0, 1].
-    """
+    """A deep picture with 8 bits a value. ``bits``: that are used, where the file does not say so
+    itself; None: 16, with a warning where that makes it nearly black."""
     transparent = image.info.get("transparency")
     significant, bits = _significant_bits(image), _declared_bits(image) or bits
     if image.mode[0] in "IF":

@@ -119,11 +119,7 @@ class FileImages(Items):
         return InputSpec.images(self.channels, self.image_size, self.bits, self.preprocessing)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Decode one image, (C, H, W) uint8 in full resolution.
-
-        Raises:
-            RinceError: the file cannot be read.
-        """
+        """(C, H, W) uint8 in full resolution."""
         return read_image(self.paths[index], self.channels, bits=self.bits)
 
     def keys(self) -> list[str]:
@@ -152,18 +148,10 @@ class FileImages(Items):
             yield content_digest(content)
 
     def subset(self, indices: Indices) -> FileImages:
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
-        paths = tuple(self.paths[i] for i in chosen.tolist())
-        names = self.names and tuple(self.names[i] for i in chosen.tolist())
-        marks = self.marks and self.marks.of(chosen)
-        return replace(self, paths=paths, labels=self.labels[chosen], names=names, marks=marks)
+        return self._rows(indices, "paths", "labels", "names", "marks")
 
     def readable(self, on_unreadable: OnUnreadable = "error") -> FileImages:
-        """Decode every file: refuse, or leave out, those that fail, and decide the bits.
-
-        Raises:
-            BadItems: as :func:`loaded`.
-        """
+        """Decode every file: refuse, or leave out, those that fail, and decide the bits."""
         (files,) = loaded([self], False, on_unreadable)
         assert isinstance(files, FileImages)
         return files
@@ -171,12 +159,8 @@ class FileImages(Items):
     def preload(self, image_size: int, on_unreadable: OnUnreadable = "error") -> TensorImages:
         """Decode everything once: shorter side to ``image_size``, central square.
 
-        Args:
-            image_size: pixels.
-            on_unreadable: what to do about files that cannot be read; "skip" warns.
-
         Raises:
-            BadItems: as :func:`loaded`.
+            BadItems: files that cannot be read, unless skipping, with a warning.
         """
         (images,) = loaded([replace(self, image_size=image_size)], True, on_unreadable)
         assert isinstance(images, TensorImages)
@@ -226,17 +210,10 @@ def loaded(
     """Decode every file of both splits once, before anything else is done with them.
 
     Which cannot be read is said of all in one message, and how many bits are used in files of 16 is
-    decided for all together.
-
-    Args:
-        parts: with the same sizes. in_memory: keep the pixels, at the parts' ``image_size``.
-        on_unreadable: "skip" leaves out, with a warning, what cannot be read.
-
-    Raises:
-        BadItems: what cannot be read, unless skipping; or nothing can.
+    decided for all together. ``in_memory``: keep the pixels, at the parts' ``image_size``.
     """
     paths = [path for part in parts for path in part.paths]
-    bits, size = parts[0].bits, parts[0].image_size
+    bits = parts[0].bits
     looked = list(range(len(paths)))
     if in_memory:  # the others are read below
         deep = [i for i in looked if Path(str(paths[i])).suffix.lower() in DEEP_SUFFIXES]
@@ -254,8 +231,7 @@ def loaded(
     failures = [x for x in by_file.values() if isinstance(x, RinceError)]
     pixels = None
     if in_memory:
-        how = parts[0].preprocessing
-        pixels, kept = decode_all(paths, size, parts[0].channels, on_unreadable, bits, how)
+        pixels, kept = decode_all(paths, replace(parts[0].spec, bits=bits), on_unreadable)
     else:
         report_unreadable(failures, len(paths), "images", on_unreadable == "skip")
         kept = torch.tensor(
@@ -269,21 +245,18 @@ def loaded(
         first += len(part)
         if pixels is None:
             result.append(files)
-        else:
-            of_part = pixels[int(rows[0]) : int(rows[-1]) + 1] if len(rows) else pixels[:0]
-            source, labels = files.fingerprint(), files.labels
-            result.append(
-                TensorImages(
-                    of_part,
-                    labels,
-                    part.taxonomy,
-                    part.name,
-                    source,
-                    marks=files.marks,
-                    bits=bits,
-                    preprocessing=part.preprocessing,
-                )
-            )
+            continue
+        images = TensorImages(
+            pixels[int(rows[0]) : int(rows[-1]) + 1] if len(rows) else pixels[:0],
+            files.labels,
+            part.taxonomy,
+            part.name,
+            files.fingerprint(),
+            marks=files.marks,
+            bits=bits,
+            preprocessing=part.preprocessing,
+        )
+        result.append(images)
     return result
 
 
@@ -292,13 +265,11 @@ def _labels_of_folders(
 ) -> tuple[Taxonomy, dict[Names, int]]:
     """The label of every class folder with images, in a taxonomy of other folders."""
     empty: list[Path] = []
+    folders = sorted(class_folders(root, (), empty))
+    if not folders:
+        raise RinceError(f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     try:
-        folders = sorted(class_folders(root, (), empty))
-        if not folders:
-            raise RinceError(f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
         checked_paths(folders, [str(root.joinpath(*path)) for path in folders])
-    except OSError as error:
-        raise RinceError(f"cannot read {error.filename}: {error.strerror}") from error
     except ValueError as error:  # two folders of one class
         raise RinceError(str(error)) from None
     if empty:

@@ -56,7 +56,6 @@ def advice(data: str, options: DataOptions) -> str:
 def embedding_inputs(
     encoder: Encoder, names: Sequence[Any], batch_size: int, skip: bool
 ) -> Iterator[tuple[list[str], Any]]:
-    """Image files, decoded as at evaluation."""
     from rince.data.image.decode import fitted_batches
 
     spec = encoder.spec
@@ -68,7 +67,6 @@ def embedding_inputs(
 
 
 def usage(encoder: Any) -> str:
-    """How to feed an encoder of images."""
     size, mode = encoder.spec.size, "L" if encoder.spec.channels == 1 else "RGB"
     highest = 2 ** (encoder.spec.bits or 16) - 1
     how = encoder.spec.preprocessing

@@ -25,11 +25,6 @@ _FASHION_FILES = {
 }
 
 
-def load_named(name: str, root: Path | None) -> tuple[TensorImages, TensorImages]:
-    """Training and test images of "fashion-mnist" or "cifar100", kept below the root."""
-    return NAMED[name](root)
-
-
 def read_idx(path: str | Path) -> Tensor:
     """Read a file of bytes in MNIST's idx format, gzipped or not."""
     file = Path(path)
@@ -50,12 +45,12 @@ def read_idx(path: str | Path) -> Tensor:
 
 
 def _fashion_mnist(root: Path | None) -> tuple[TensorImages, TensorImages]:
-    folders = [DEBIAN_FASHION_MNIST, cache_folder() / "FashionMNIST" / "raw"]
-    if root is not None:
-        folders[:0] = [root, root / "fashion-mnist", root / "FashionMNIST" / "raw"]
-    folder = next((folder for folder in folders if _has_fashion_mnist(folder)), None)
-    if folder is None:
-        folder = _download("FashionMNIST", root) / "FashionMNIST" / "raw"
+    raw = Path("FashionMNIST", "raw")
+    folders = [] if root is None else [root, root / "fashion-mnist", root / raw]
+    folders += [DEBIAN_FASHION_MNIST, cache_folder() / raw]
+    names = [name for pair in _FASHION_FILES.values() for name in pair]
+    folder = next((x for x in folders if all(_idx_file(x, n).is_file() for n in names)), None)
+    folder = folder or _download("FashionMNIST", root) / raw
     return _fashion_split(folder, train=True), _fashion_split(folder, train=False)
 
 
@@ -76,18 +71,11 @@ def _idx_file(folder: Path, name: str) -> Path:
     return plain if plain.is_file() else folder / f"{name}.gz"
 
 
-def _has_fashion_mnist(folder: Path) -> bool:
-    names = [name for pair in _FASHION_FILES.values() for name in pair]
-    return all(_idx_file(folder, name).is_file() for name in names)
-
-
 def _cifar100(root: Path | None) -> tuple[TensorImages, TensorImages]:
-    folders = [cache_folder() / "cifar-100-python"]
-    if root is not None:
-        folders[:0] = [root, root / "cifar-100-python"]
+    folders = [] if root is None else [root, root / "cifar-100-python"]
+    folders += [cache_folder() / "cifar-100-python"]
     folder = next((f for f in folders if all((f / n).is_file() for n in ("train", "test"))), None)
-    if folder is None:
-        folder = _download("CIFAR100", root) / "cifar-100-python"
+    folder = folder or _download("CIFAR100", root) / "cifar-100-python"
     return _cifar100_split(folder / "train"), _cifar100_split(folder / "test")
 
 
@@ -158,3 +146,4 @@ def _download(name: str, root: Path | None) -> Path:
 
 
 NAMED = {"fashion-mnist": _fashion_mnist, "cifar100": _cifar100}
+"""Name -> training and test images, found or put below a folder; None: rince's own."""

@@ -27,11 +27,7 @@ _LABELS = ("cls", "txt")  # files of a sample that hold one label, or the path o
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file in a tar.
-
-    Args:
-        shard: the tar. name: of the file in it. offset, size: bytes of the tar.
-    """
+    """A file in a tar, the shard; offset and size are in bytes."""
 
     shard: str
     name: str
@@ -42,11 +38,6 @@ class Member:
         return f"{self.shard}/{self.name}"
 
     def read_bytes(self) -> bytes:
-        """Its content.
-
-        Raises:
-            OSError: the tar cannot be read.
-        """
         with open(self.shard, "rb") as stream:
             stream.seek(self.offset)
             return stream.read(self.size)
@@ -54,11 +45,7 @@ class Member:
 
 @dataclass(frozen=True)
 class ShardTable(ItemTable):
-    """A table whose items are in shards.
-
-    Args:
-        members: of each item's name. The others as of :class:`~rince.data.table.ItemTable`.
-    """
+    """A table whose items are in shards: ``members``, by the items' names."""
 
     members: dict[str, Member]
 
@@ -77,11 +64,7 @@ def is_shards(data: str | Path) -> bool:
 
 
 def shard_images(data: str | Path) -> list[Member]:
-    """All images in shards, in their order.
-
-    Raises:
-        RinceError: a shard that is missing or damaged; no image.
-    """
+    """All images in shards, in their order."""
     found = [
         member
         for shard, _ in _shards(data)
@@ -107,10 +90,6 @@ def read_shards(
         column: ending of the images, such as ``left.jpg``, where a sample has more than one.
         labels: columns of the labels, from coarse to fine; a single one holds label paths, such as
             ``animal/dog/husky``. None: ``cls``.
-
-    Raises:
-        RinceError: a shard that is missing, damaged or compressed; a sample without an image or
-            a label, or with two; a key twice in a shard.
     """
     rows: list[tuple[Row, str]] = []
     members: dict[str, Member] = {}

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra
 from rince.core.files import IMAGE_SUFFIXES, passed_over
-from rince.core.input_spec import Preprocessing
 from rince.data.arrays import TensorImages, unlabelled
 from rince.data.image.decode import OnUnreadable, decode_all
 from rince.data.image.files import IMAGE_SIZE, FileImages, image_files, loaded
 from rince.data.image.kind import DIGITS
-from rince.data.image.named import NAMED, load_named
+from rince.data.image.named import NAMED
 from rince.data.image.shards import is_shards, read_shards
 from rince.data.items import Items, Splits, chosen_items, split_by_hash, split_folders
 from rince.data.kind import Request
@@ -32,16 +31,15 @@ CACHE_UP_TO = 64  # pixels: larger images lose too much when crops are taken fro
 def load_dataset(request: Request) -> Splits:
     """Training and test images: of a named data set, a table, or a folder.
 
-    A folder with ``train/`` and ``val/`` or ``test/`` below it is taken in these splits (``val/``
-    if it has both). Any other tree ``<group>/.../<class>/*.jpg``, and ``train/`` where there is
-    nothing else, is split class by class. The names of the files alone decide, so that images stay
-    on their side whatever the seed, and when others come or go.
+    A folder with ``train/`` and ``val/`` or ``test/`` below it is taken in these splits. Any other
+    tree ``<group>/.../<class>/*.jpg``, and ``train/`` where there is nothing else, is split class
+    by class, by the names of the files.
     """
     images = request.options.images
     if request.data in NAMED:
-        named = load_named(request.data, _root(request))
-        train, test = chosen_items(*named, images, request.seed)
-        return Splits(*(_resized(part, request) for part in (train, test)))
+        named = NAMED[request.data](_root(request))
+        parts = chosen_items(*named, images, request.seed)
+        return Splits(*(_resized(part, request) for part in parts))
     if (table := _image_table(request)) is not None:
         files = split_rows(table, partial(_of_rows, request))
     else:
@@ -52,8 +50,7 @@ def load_dataset(request: Request) -> Splits:
 
 def load_test_images(request: Request) -> Items:
     """All images of a folder of class folders or a table, with a class tree of their own; of one
-    with splits those of the test.
-    """
+    with splits those of the test."""
     if (table := _image_table(request)) is not None:
         return _kept([_of_rows(request, table.test_rows())], request)[0]
     folder = _existing_folder(request.data)
@@ -65,37 +62,13 @@ def load_test_images(request: Request) -> Items:
 
 def load_outlier_images(request: Request, items: Items) -> Items:
     """All images below a folder, or :data:`DIGITS`, as large as the items."""
-    size, channels = items.spec.size, items.spec.channels
+    spec = items.spec
     if request.data == DIGITS:
-        pixels = digits_outliers(size, channels)
+        pixels = digits_outliers(spec.size, spec.channels)
     else:
         mode: OnUnreadable = "skip" if request.skip_unreadable else "error"
-        folder = Path(request.data).expanduser()
-        how = items.spec.preprocessing
-        pixels = load_outliers(folder, size, channels, mode, items.spec.bits, how)
-    return unlabelled(pixels, items.taxonomy).preprocessed(items.spec.preprocessing)
-
-
-def load_outliers(
-    path: str | Path,
-    image_size: int,
-    channels: int = 3,
-    on_unreadable: OnUnreadable = "error",
-    bits: int | None = None,
-    preprocessing: Preprocessing | None = None,
-) -> Tensor:
-    """All images below a folder, whatever its structure, without labels.
-
-    Returns:
-        (N, C, S, S) uint8: shorter side to ``image_size``, central square. A folder that can be
-        reached twice, by a link, is read once.
-
-    Raises:
-        RinceError: no such folder, no image in it, or one that cannot be read.
-    """
-    return decode_all(image_files(path), image_size, channels, on_unreadable, bits, preprocessing)[
-        0
-    ]
+        pixels, _ = decode_all(image_files(Path(request.data).expanduser()), spec, mode)
+    return unlabelled(pixels, items.taxonomy).preprocessed(spec.preprocessing)
 
 
 def digits_outliers(image_size: int, channels: int = 1) -> Tensor:

@@ -55,11 +55,7 @@ def vectors_for(file: str, spec: InputSpec) -> tuple[Tensor, list[str] | None]:
 
 @dataclass(frozen=True, eq=False)
 class StoredNames(Sequence[str]):
-    """The names of vectors, with the vectors: a slice keeps both.
-
-    Args:
-        names: N. vectors: (N, D) float32.
-    """
+    """The N names of vectors, with the vectors (N, D): a slice keeps both."""
 
     names: tuple[str, ...]
     vectors: Tensor

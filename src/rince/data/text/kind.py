@@ -22,7 +22,6 @@ def recognise(data: str, by_time: bool) -> bool:
 
 
 def embedding_names(encoder: Any, data: str, column: str | None) -> list[str]:
-    """The texts of a file."""
     from rince.data.text.rows import read_texts
 
     return read_texts(data, column or encoder.column)
@@ -68,7 +67,6 @@ def encoder(network: TrainedNetwork, options: DataOptions) -> Encoder:
 
 
 def usage(encoder: Any) -> str:
-    """How to feed an encoder of texts."""
     bound = encoder.model.max_seq_length
     return _USAGE.format(cut=f", cut after {bound} tokens" if bound else "")
 

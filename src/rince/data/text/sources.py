@@ -19,12 +19,8 @@ _LOOKED_AT = 20  # texts by which a column of file names is known
 
 
 def load_texts(request: Request) -> Splits:
-    """Training and test texts of a table, with the tokens of the backbone if there is one.
-
-    Without a column ``split`` the texts themselves decide, class by class, so that they stay on
-    their side whatever the seed, and when others come or go. Texts are duplicates whatever their
-    labels.
-    """
+    """Training and test texts of a table, with the tokens of the backbone if there is one; without
+    a column ``split`` the texts themselves decide, class by class."""
     train, test = split_rows(_items(request), _texts)
     train, test = chosen_items(train, test, request.options.images, request.seed)
     return Splits(_tokenised(train, request), _tokenised(test, request))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from rince.core.digests import content_digest, digest
@@ -53,11 +52,7 @@ class Texts(Items):
         return list(self.texts)
 
     def subset(self, indices: Indices) -> Texts:
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
-        texts = tuple(self.texts[i] for i in chosen.tolist())
-        tokens, labels = self.tokens[chosen], self.labels[chosen]
-        marks = self.marks and self.marks.of(chosen)
-        return replace(self, texts=texts, tokens=tokens, labels=labels, marks=marks)
+        return self._rows(indices, "texts", "tokens", "labels", "marks")
 
     def fingerprint(self) -> str:
         """Of the texts, their order, labels and class tree."""

@@ -26,8 +26,7 @@ class ClipCache:
 
     Args:
         keys: (N,) names of all clips. stamp: what else tells one set of clips from another.
-        shape: (C, T, S, S).
-        max_bytes: the first clips that fit are kept, the others never.
+        shape: (C, T, S, S). max_bytes: the first clips that fit are kept, the others never.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -99,11 +99,7 @@ class VideoClips(Items):
         return test
 
     def __getitem__(self, index: int) -> Tensor:
-        """(C, T, S, S) uint8.
-
-        Raises:
-            RinceError: the file cannot be read.
-        """
+        """(C, T, S, S) uint8."""
         key = self.clip_keys[index]
         kept = None if self.cache is None else self.cache.get(key)
         if kept is not None:
@@ -116,25 +112,16 @@ class VideoClips(Items):
         return clip
 
     def subset(self, indices: Indices) -> VideoClips:
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
-        return replace(
-            self,
-            paths=tuple(self.paths[i] for i in chosen.tolist()),
-            clip_keys=tuple(self.clip_keys[i] for i in chosen.tolist()),
-            marks=self.marks and self.marks.of(chosen),
-            **{n: getattr(self, n)[chosen] for n in ("starts", "steps", "clip_times", "labels")},
-        )
+        names = ("paths", "starts", "steps", "clip_times", "labels", "clip_keys", "marks")
+        return self._rows(indices, *names)
 
     def readable(self, *, skip: bool, whole: bool = True) -> VideoClips:
         """Decode clips once, into the cache if there is one.
 
         Args:
-            skip: leave out, with a warning, those that fail.
+            skip: leave out, with a warning, those that fail; otherwise they are refused.
             whole: decode all. Otherwise the last one of each file, which shows whether the file was
                 cut short.
-
-        Raises:
-            BadItems: some cannot be read, unless skipping; or none can.
         """
 
         def look(index: int) -> None:

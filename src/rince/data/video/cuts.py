@@ -26,17 +26,17 @@ def clip_starts(
     require(span > 0 and hop > 0, f"span and hop must be positive seconds, got {span}, {hop}")
     room = seconds - span + 1e-6  # lengths are rounded in files
     count = int(room / hop) + 1 if room >= 0 else 0
-    chosen = range(count) if most is None or count <= most else _spread(count, most)
+    chosen: Iterable[int] = range(count)
+    if most is not None and count > most:
+        chosen = (round(i * (count - 1) / max(1, most - 1)) for i in range(most))
     return [first + i * hop for i in chosen]
 
 
 def cut(
     info: VideoInfo, frames: int, stride: int, hop: float | None = None, most: int | None = None
 ) -> tuple[list[float], float, float]:
-    """Seconds: where the clips of a video begin, from frame to frame, and of a whole clip.
-
-    No start if not one clip fits; without ``hop`` each starts where the last one ends.
-    """
+    """Seconds: where the clips of a video begin, from frame to frame, and of a whole clip; without
+    ``hop`` each starts where the last one ends."""
     step = stride / info.rate
     span = (frames - 1) * step + 1 / info.rate
     return clip_starts(info.seconds, span, hop or span, most), step, span
@@ -45,19 +45,9 @@ def cut(
 def decoded_clips(
     files: Iterable[str], frames: int, stride: int, size: int, channels: int, *, skip: bool = False
 ) -> Iterator[tuple[str, Tensor]]:
-    """All clips of some videos, one after the other and each where the last one ends.
-
-    Args:
-        files: paths, or ``FILE@SECONDS``: the one clip that begins there.
-        frames, stride, channels: as of a training. size: of the decoded square.
-        skip: leave out, with a warning at the end, what cannot be read or is too short.
-
-    Yields:
-        ``FILE@START`` in seconds, and (C, T, size, size) uint8.
-
-    Raises:
-        BadItems: all such files, at the end, unless skipping; nothing can be read.
-    """
+    """All clips of some videos, or of ``FILE@SECONDS`` the one that begins there: ``FILE@START`` in
+    seconds, and (C, T, size, size) uint8. What cannot be read or is too short is refused at the
+    end, or with ``skip`` warned of."""
     failures: list[RinceError] = []
     count = 0
     for name in files:
@@ -93,7 +83,3 @@ def _asked(name: str) -> tuple[str, float | None]:
         return file, as_number(seconds)
     except ValueError as error:
         raise RinceError(f"{name}: expected FILE@SECONDS, got {seconds!r} seconds") from error
-
-
-def _spread(count: int, most: int) -> list[int]:
-    return [round(i * (count - 1) / max(1, most - 1)) for i in range(most)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -32,7 +33,7 @@ def probe(path: str | Path) -> VideoInfo:
     """Read the header of a video, and its packets where the header does not know its length, or
     gives a rate that no camera has: browsers write 1000 frames a second, the unit of their times.
     """
-    with _Opened(path) as video:
+    with _opened(path) as video:
         stream = video.stream
         rate = float(stream.average_rate or stream.guessed_rate or 0)
         seconds = None if stream.duration is None else float(stream.duration * stream.time_base)
@@ -48,52 +49,50 @@ def read_frames(path: str | Path, times: Sequence[float], size: int, channels: i
     central square, turned upright as the metadata say.
 
     Starts at the last key frame before the first time and stops after the last one; frames in
-    between are decoded, but not converted. Times, not numbers of frames: a variable frame rate
-    then needs no care. A frame that begins within a quarter of a frame after a time counts as
-    shown, so that rounded time stamps do not matter.
-
-    Args:
-        times: rising seconds from the first frame on, at least one.
+    between are decoded, but not converted. Times, rising seconds from the first frame on, not
+    numbers of frames: a variable frame rate then needs no care. A frame that begins within a
+    quarter of a frame after a time counts as shown, so that rounded time stamps do not matter.
     """
-    with _Opened(path) as video:
+    with _opened(path) as video:
         frames = [_square(frame, size, channels) for frame in video.shown_at(times)]
     return torch.from_numpy(np.stack(frames, axis=1))
 
 
-class _Opened:
+@contextmanager
+def _opened(path: str | Path) -> Iterator[_Video]:
     """A container and its picture; whatever goes wrong inside is told with the file's name."""
+    av = import_extra("av", "video")
+    try:
+        if not os.path.isfile(path):  # a pipe would block for good
+            other = os.path.exists(path)
+            raise ValueError("it is not a plain file" if other else "there is no such file")
+        if os.path.getsize(path) == 0:
+            raise ValueError("it is empty (0 bytes)")
+        with closing(av.open(str(path), metadata_errors="ignore")) as container:
+            videos = [s for s in container.streams.video if not s.disposition & _COVER]
+            if not videos:
+                only = "only sound" if container.streams.audio else "no stream of pictures"
+                raise ValueError(f"it holds {only}")
+            # One thread a file: the workers of a loader are the parallel part.
+            videos[0].codec_context.thread_count = 1
+            yield _Video(container, videos[0])
+    except RinceError:
+        raise
+    except Exception as error:
+        own = isinstance(error, ValueError) and not isinstance(error, av.FFmpegError)
+        reason = str(error) if own else f"{type(error).__name__}: {error}"
+        if isinstance(error, av.error.InvalidDataError):
+            reason = "it is damaged, or FFmpeg does not know it as a video"
+        raise RinceError(
+            f"cannot read {path}: {reason}{HINT}the file, or leave out unreadable videos "
+            f"(--skip-unreadable)"
+        ) from error
 
+
+@dataclass(frozen=True)
+class _Video:
     container: Any
     stream: Any
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = path
-        self._av = import_extra("av", "video")
-
-    def __enter__(self) -> _Opened:
-        try:
-            if not os.path.isfile(self.path):  # a pipe would block for good
-                other = os.path.exists(self.path)
-                raise ValueError("it is not a plain file" if other else "there is no such file")
-            if os.path.getsize(self.path) == 0:
-                raise ValueError("it is empty (0 bytes)")
-            self.container = self._av.open(str(self.path), metadata_errors="ignore")
-            videos = [s for s in self.container.streams.video if not s.disposition & _COVER]
-            if not videos:
-                only = "only sound" if self.container.streams.audio else "no stream of pictures"
-                self.container.close()
-                raise ValueError(f"it holds {only}")
-            self.stream = videos[0]
-            # One thread a file: the workers of a loader are the parallel part.
-            self.stream.codec_context.thread_count = 1
-        except Exception as error:
-            raise self._explained(error) from error
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self.container.close()
-        if isinstance(error, Exception) and not isinstance(error, RinceError):
-            raise self._explained(error) from error
 
     @property
     def origin(self) -> Fraction:
@@ -124,7 +123,8 @@ class _Opened:
     def shown_at(self, times: Sequence[float]) -> Iterator[Any]:
         """The frame of each time, in order."""
         if times[0] > 0:
-            self._seek(times[0] + self._early)
+            place = (Fraction(times[0] + self._early) + self.origin) / self.stream.time_base
+            self.container.seek(int(place), stream=self.stream, backward=True)
             frames = self._from_here(times)
             # An index by decoding order may lead behind the time: then from the start.
             if (first := next(frames, None)) is not None:
@@ -133,10 +133,6 @@ class _Opened:
                 return
             self._rewind()
         yield from self._from_here(times, from_start=True)
-
-    def _seek(self, seconds: float) -> None:
-        place = (Fraction(seconds) + self.origin) / self.stream.time_base
-        self.container.seek(int(place), stream=self.stream, backward=True)
 
     def _rewind(self) -> None:
         # Not to the first frame's own time: a transport stream, sought by the earlier time of
@@ -169,16 +165,6 @@ class _Opened:
                 f"there is no frame at {waiting[-1]:.2f} s{known}: it was cut short, or is damaged"
             )
         yield from (shown for _ in waiting)
-
-    def _explained(self, error: Exception) -> RinceError:
-        own = isinstance(error, ValueError) and not isinstance(error, self._av.FFmpegError)
-        reason = str(error) if own else f"{type(error).__name__}: {error}"
-        if isinstance(error, self._av.error.InvalidDataError):
-            reason = "it is damaged, or FFmpeg does not know it as a video"
-        return RinceError(
-            f"cannot read {self.path}: {reason}{HINT}the file, or leave out unreadable videos "
-            f"(--skip-unreadable)"
-        )
 
 
 def _square(frame: Any, size: int, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

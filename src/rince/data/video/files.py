@@ -19,24 +19,15 @@ TABLE = "clips.csv"
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A file and what is known of it before it is opened.
-
-    Args:
-        key: its name below the folder.
-        source: name of the video it is from: itself, unless a table says so.
-        label: path of class names from the top group down; () if it is not labelled.
-        start: seconds into the source at which the file begins.
-        test: whether it is a test video; None: to be decided.
-        span: where its part begins and ends, seconds; None: it is the whole file.
-    """
+    """A file and what is known of it before it is opened."""
 
     path: Path
-    key: str
-    source: str
-    label: tuple[str, ...]
-    start: float = 0.0
-    test: bool | None = None
-    span: tuple[float, float] | None = None
+    key: str  # its name below the folder
+    source: str  # name of the video it is from: itself, unless a table says so
+    label: tuple[str, ...]  # class names from the top group down; () if it is not labelled
+    start: float = 0.0  # seconds into the source at which the file begins
+    test: bool | None = None  # None: to be decided
+    span: tuple[float, float] | None = None  # seconds of its part; None: it is the whole file
 
 
 def videos_of_table(
@@ -76,11 +67,9 @@ def videos_of_table(
 
 
 def holds_videos(data: str | Path, by_time: bool = False) -> bool:
-    """Whether to take this as a folder of videos, with a warning if it holds images too.
-
-    It is one if it has a table of clips, or no fewer videos than images (a picture may stand for
-    each); where ranks are made from time, any video will do.
-    """
+    """Whether to take this as a folder of videos, with a warning if it holds images too: it has a
+    table of clips, or no fewer videos than images (a picture may stand for each); where ranks are
+    made from time, any video will do."""
     folder = Path(data).expanduser()
     if is_table(data):
         return path_column(data, VIDEO_SUFFIXES) is not None

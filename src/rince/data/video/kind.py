@@ -46,7 +46,6 @@ def encoder(network: TrainedNetwork, options: DataOptions) -> Encoder:
 
 
 def usage(encoder: Any) -> str:
-    """How to feed an encoder of clips."""
     spec = encoder.spec
     return pixel_usage(
         encoder,

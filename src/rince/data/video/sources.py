@@ -69,8 +69,7 @@ def load_videos(request: Request) -> Splits:
 
 def load_test_clips(request: Request) -> VideoClips:
     """All clips of a folder or table, with a class tree of their own; of one with splits those of
-    the test.
-    """
+    the test."""
     # Tables of shots and splits are of the training's data alone.
     videos = replace(request.options.videos, shots=None, splits=None)
     clips, files = _listed_clips(request, videos)

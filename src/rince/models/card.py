@@ -1,0 +1,64 @@
+"""The text of a model card, in the form of the Hugging Face Hub: Markdown below a head of YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from rince.core.checks import import_extra
+
+CARD_FILE = "README.md"
+
+# Of the machine and the people that trained it, not of the network.
+_PRIVATE = ("name", "output", "progress", "accelerator", "devices")
+
+_CARD = """---
+{head}
+# license: for you to choose; the {inputs} it was trained on may set terms
+---
+
+# {name}
+
+{about}
+
+{sections}
+
+## Licence, intended use, limits
+
+For you to fill in before you publish this: the licence of the weights, the terms of the {inputs},
+what it is for, and what it must not be used for. Nothing but the results above was measured.
+"""
+
+
+def card_text(name: str, about: str, sections: Mapping[str, str], *, head: str, inputs: str) -> str:
+    """A card.
+
+    Args:
+        name: its heading. about: a sentence below it.
+        sections: heading -> Markdown. head: lines of YAML. inputs: what was trained on.
+    """
+    return _CARD.format(
+        head=head,
+        inputs=inputs,
+        name=" ".join(name.split()),
+        about=about,
+        sections="\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items()),
+    )
+
+
+def recipe(config: Mapping[str, Any], versions: Mapping[str, str]) -> str:
+    """Options and versions for a card, without the machine's own settings; of absolute paths only
+    the last part, as cards are published and folders tell of people."""
+    kept = {name: last_part(value) for name, value in config.items() if name not in _PRIVATE}
+    options = import_extra("yaml", "train").safe_dump(kept, sort_keys=False)
+    rows = "\n".join(f"| {package} | {version} |" for package, version in versions.items())
+    return f"```yaml\n{options}```\n\n| version | |\n|:---|:---|\n{rows}"
+
+
+def last_part(value: Any) -> Any:
+    """Of an absolute path its last part, also inside of mappings; anything else as it is."""
+    if isinstance(value, Mapping):
+        return {name: last_part(inside) for name, inside in value.items()}
+    absolute = isinstance(value, str) and value.startswith(("/", "~"))
+    return PurePath(value).name if absolute else value

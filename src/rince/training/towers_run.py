@@ -1,0 +1,149 @@
+"""``rince train IMAGES --captions CAPTIONS``: two towers, evaluated, in a run's folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import yaml
+
+from rince.core.checks import RinceError, require, warn
+from rince.core.pair_ranks import ALL
+from rince.data.items import Splits
+from rince.data.plan import BatchPlan
+from rince.evaluation.context import Context
+from rince.evaluation.evaluate import draw
+from rince.evaluation.features import FeatureSet
+from rince.evaluation.levels import level_names
+from rince.evaluation.options import EvaluationOptions
+from rince.evaluation.results import Evaluation, save_evaluation
+from rince.losses.both_ways import PairLoss
+from rince.losses.contrastive import info_nce
+from rince.losses.ranked_info_nce import RankedInfoNCE
+from rince.models.card import recipe
+from rince.training.config import TrainConfig, flat, to_dict
+from rince.training.folder import ABOUT_FILE, CONFIG_FILE
+from rince.training.images_and_texts import ImagesAndTexts, read_images_and_captions
+from rince.training.run import versions
+from rince.training.towers import OwnTexts, Towers, retrieval_metrics, train_towers
+
+_READ = {
+    *("data", "objective", "epochs", "batch_size", "seed", "name", "output", "progress"),
+    *("loss.variant", "loss.positives", "loss.temperatures", "loss.temperature", "optim.lr"),
+    *("model.embedding_dim", "model.head", "ranks.scores", "ranks.thresholds", "table.labels"),
+    *("vectors.captions", "vectors.labels", "vectors.dropout"),
+}
+
+
+def train_towers_run(config: TrainConfig, folder: Path) -> Path:
+    """Train towers, evaluate them, and write a run's folder.
+
+    Returns:
+        ``folder``, with options and results, and in ``export`` the towers with their card.
+
+    Raises:
+        RinceError: the folder is there already; files that are missing, damaged or do not fit.
+        ValueError: options that towers do not read, or that do not fit the data.
+    """
+    default = dict(flat(to_dict(TrainConfig(config.data))))
+    chosen = {name for name, x in flat(to_dict(config)) if x != default[name]}
+    unread = ", ".join(sorted(chosen - _READ))
+    require(not unread, f"{unread}: not with vectors.captions, which reads only {sorted(_READ)}")
+    require(
+        config.objective in ("rince", "infonce"),
+        f"with vectors.captions the objective is rince or infonce, got {config.objective}",
+    )
+    if folder.exists():  # before the work
+        raise RinceError(f"{folder} holds a run already: choose another --name, or remove it")
+    vectors = config.vectors
+    train, test = read_images_and_captions(
+        config.data,
+        str(vectors.captions),
+        vectors.labels,
+        config.table.labels,
+        dropout=vectors.dropout,
+    )
+    counts = (
+        f"{len(train.images)} images with {len(train.texts)} captions for training, "
+        f"{len(test.images)} with {len(test.texts)} for the test"
+    )
+    print(counts)
+    size = min(config.batch_size, len(train.images))
+    if size < config.batch_size:
+        warn(f"batch_size {config.batch_size} is lowered to {size}, the training images there are")
+    near = config.ranks.thresholds
+    ranks = train.ranks if near is None else train.ranks_by_texts(near)
+    _, images = BatchPlan(len(train.images), size, config.seed).take()[0]
+    texts = OwnTexts(train).drawn(images, torch.Generator().manual_seed(config.seed))
+    tile = ranks(images, texts).tile(ALL, ALL)
+    marks = train.images.marks
+    columns = level_names(train.images.taxonomy, marks.levels if marks else None)
+    names = [f"{n} ({columns[n]})" if n in columns else n for n in [*train.levels][1:]]
+    if near is not None:
+        names = [f"cosine from {x:g} on" for x in near]
+    require(
+        bool(names) or config.objective == "infonce",
+        f"{config.data} has no labels, so there is one rank: give --labels FILE, cosines of "
+        f"captions (--ranks.scores captions --ranks.thresholds 0.8 0.6), or --objective infonce",
+    )
+    met = [int((tile == i + 1).sum()) / len(images) for i in range(len(names) + 1)]
+    told = [
+        f"rank {i}, {n}: {x:.1f} captions for an image of a batch"
+        for i, (n, x) in enumerate(zip(["own caption", *names], met, strict=True), 1)
+    ]
+    print("\n".join(told))
+    if 0 in met:
+        warn(f"the first batch has no pair of rank {met.index(0) + 1}: take a larger --batch-size")
+    started = time.perf_counter()
+    towers = train_towers(
+        train,
+        _loss(config, len(met)),
+        ranks=ranks,
+        batches=size,
+        epochs=config.epochs,
+        embedding_dim=config.model.embedding_dim,
+        head=config.model.head,
+        lr=config.optim.lr or 1e-3,
+        seed=config.seed,
+        progress=config.progress,
+    )
+    about = {
+        "label": config.label(),
+        "seed": config.seed,
+        "train_seconds": time.perf_counter() - started,
+        "versions": versions(),
+    }
+    results = towers.evaluate(test)
+    found = _drawn(towers, test)
+    info = {"data": config.data_name(), "train_images": len(train.images)}
+    found = replace(found, metrics=retrieval_metrics(results), info={**found.info, **info})
+    notes = f"{counts}; seed {config.seed}.\n\n{recipe(to_dict(config), versions())}"
+    towers.save(folder / "export", results, Ranks="  \n".join(told), Training=notes)
+    plain = yaml.safe_dump(to_dict(config), sort_keys=False)
+    (folder / CONFIG_FILE).write_text(plain, encoding="utf-8")
+    (folder / ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    save_evaluation(found, folder)
+    return folder
+
+
+def _loss(config: TrainConfig, num_ranks: int) -> PairLoss:
+    options = config.loss
+    if config.objective == "infonce":
+        return lambda image, text, ranks: info_nce(image, text, temperature=options.temperature)
+    return RankedInfoNCE(
+        options.temperatures_for(num_ranks), variant=options.variant, positives=options.positives
+    )
+
+
+def _drawn(towers: Towers, data: ImagesAndTexts) -> Evaluation:
+    """What a report draws: images that search captions, by their ranks."""
+    images, texts = (
+        replace(side, vectors=tower.encode(side.vectors, batch_size=1024))
+        for tower, side in ((towers.image, data.images), (towers.text, data.texts))
+    )
+    test, gallery = (FeatureSet(side.vectors, side.labels) for side in (images, texts))
+    options, splits = EvaluationOptions(map_points=0), Splits(texts, images)
+    return draw(Context(splits, gallery, test, {}, options, own_ranks=data.ranks()), {})
