@@ -31,7 +31,9 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     given = parser.parse_args(arguments)
 
-    folder = _free_folder(Path(given.output))
+    wanted = Path(given.output)
+    others = (wanted.with_name(f"{wanted.name}-{i}") for i in itertools.count(2))
+    folder = next(path for path in itertools.chain([wanted], others) if not path.exists())
     print(
         f"Fashion-MNIST, {given.per_class} training and {given.test_per_class} test images a "
         f"class, {given.epochs} epochs, seed {given.seed}: one seed and a small budget show that "
@@ -67,11 +69,3 @@ def run(arguments: Sequence[str]) -> None:
         evaluate_run(trained, {"digits": "digits"}, options=EvaluationOptions(map_points=600))
     print()
     compare_runs(runs, folder / "report.html", title="rince demo: Fashion-MNIST")
-
-
-def _free_folder(wanted: Path) -> Path:
-    """``wanted``, or the first of wanted-2, wanted-3, ... that holds no runs yet."""
-    names = itertools.chain(
-        [wanted], (wanted.with_name(f"{wanted.name}-{i}") for i in range(2, 10**6))
-    )
-    return next(path for path in names if not path.exists())

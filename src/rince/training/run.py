@@ -389,11 +389,11 @@ def _run(
     history, checkpoint_io = HistoryLogger(folder), AtomicCheckpointIO()
     callbacks: list[pl.Callback] = [CheckpointEvery(folder, config.checkpoint_every, checkpoint_io)]
     if config.knn_every:
-        callbacks.append(
-            OnlineKNN(
-                _with_labels(items), every=config.knn_every, limit=KNN_IMAGES, seed=config.seed
-            )
-        )
+        # Without any label, the recording that an item is from is the class to find.
+        unlabelled = items.times is not None and items.taxonomy.num_classes == 1
+        known = items.by_recording() if unlabelled else items
+        every, seed = config.knn_every, config.seed
+        callbacks.append(OnlineKNN(known, every=every, limit=KNN_IMAGES, seed=seed))
     callbacks += [EpochLine(history, items.noun), *own_callbacks]
     if config.progress and in_notebook():  # that of rich, the default, asks for ipywidgets
         callbacks.append(TQDMProgressBar())
@@ -492,12 +492,6 @@ def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: i
     if classes is not None:
         groups = taxonomy.labels_at(superclass_level(taxonomy, "batches.classes_per_superclass"))
     return BalancedPlan(labels, groups, config.batch_size, per_class, classes or 1, **share)
-
-
-def _with_labels(items: Items) -> Items:
-    """Without any label, the recording that an item is from is the class to find by kNN."""
-    unlabelled = items.times is not None and items.taxonomy.num_classes == 1
-    return items.by_recording() if unlabelled else items
 
 
 def _run_to_the_end(

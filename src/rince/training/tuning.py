@@ -257,17 +257,16 @@ class _Work:
             self._train(trial, epochs)
             self.trained += epochs
         self.done += epochs
+        score = trial.scores.get(epochs)
         if new and self.show:
-            print(f" | {self._outcome(trial, epochs)}", flush=True)
-        return trial.scores.get(epochs)
-
-    def _outcome(self, trial: Trial, epochs: int) -> str:
-        left = self.seconds / self.trained * (self.planned - self.done)
-        result = f"failed: {trial.failed}"
-        if epochs in trial.scores:
-            fine, coarse = trial.scores[epochs]
-            result = f"fine {100 * fine:.1f}, coarse {100 * coarse:.1f}"
-        return f"{result} | about {timedelta(seconds=round(left))} left"
+            left = timedelta(
+                seconds=round(self.seconds / self.trained * (self.planned - self.done))
+            )
+            result = f"failed: {trial.failed}"
+            if score is not None:
+                result = f"fine {100 * score.fine:.1f}, coarse {100 * score.coarse:.1f}"
+            print(f" | {result} | about {left} left", flush=True)
+        return score
 
     def _train(self, trial: Trial, epochs: int) -> None:
         """Train it to this length and measure it, and keep what was found."""
