@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rince.core.input_spec import InputSpec
+from rince.core.input_spec import InputSpec, Preprocessing
 
 SPECS = {
     "colour images of 28 x 28 pixels": InputSpec.images(3, 28),
@@ -35,6 +35,13 @@ def test_it_says_what_it_is_and_comes_back(words: str, spec: InputSpec) -> None:
 def test_what_is_on_disk_stays_as_it_was(stored: dict[str, int | None], spec: InputSpec) -> None:
     assert InputSpec.from_dict(stored) == spec
     assert spec.to_dict() == {"frames": None, **stored}
+
+
+def test_what_a_network_is_fed_with_is_no_part_of_its_shape() -> None:
+    plain, fed = InputSpec.images(3, 8), Preprocessing((0.5,), (0.2,), 9)
+    assert InputSpec.images(3, 8, bits=12) == plain
+    assert InputSpec.images(3, 8, preprocessing=fed) == plain
+    assert (fed.interpolation, fed.squash) == ("bilinear", False)
 
 
 def test_shapes_and_layouts() -> None:

@@ -1,0 +1,101 @@
+"""Labels in whatever people hold them in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rince.core.labels import as_array, integers, require_no_unknown
+
+
+class Column:
+    """What pandas, polars and pyarrow have in common."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+
+    def to_numpy(self) -> Any:
+        return self.values
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [3, 0, 7],
+        (3, 0, 7),
+        [np.int8(3), np.uint8(0), 7],
+        [torch.tensor(3), torch.tensor(0), torch.tensor(7)],
+        np.array([3, 0, 7], dtype=np.uint8),
+        np.array([3, 0, 7], dtype=np.uint64),
+        np.array([3, 0, 7], dtype=object),
+        torch.tensor([3, 0, 7], dtype=torch.uint8),
+        torch.tensor([3, 0, 7], dtype=torch.int32),
+        Column(np.array([3, 0, 7])),
+        Column([3, 0, 7]),
+    ],
+)
+def test_integers_of_any_kind(labels: Any) -> None:
+    got = integers(labels)
+    assert (got.dtype, got.tolist()) == (torch.int64, [3, 0, 7])
+
+
+def test_no_labels_and_rows_of_them() -> None:
+    assert integers([]).dtype == torch.int64
+    assert integers(np.zeros(0, dtype=np.uint64)).shape == (0,)
+    assert integers([[1, 2], [3, 4]]).tolist() == [[1, 2], [3, 4]]
+    assert integers(np.array([2**63 - 1], dtype=np.uint64)).tolist() == [2**63 - 1]
+
+
+def test_they_are_a_copy_of_arrays() -> None:
+    array = np.array([1, 2])
+    integers(array)[0] = 5
+    assert array.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("labels", "fact"),
+    [
+        ([0.0, 1.0], "float64$"),
+        ([1.0, float("nan")], "missing"),
+        (np.array([1.5], dtype=np.float32), "float32$"),
+        ([True, False], "bool"),
+        (np.array([True, 1], dtype=object), "object"),
+        (np.array([np.bool_(True)], dtype=object), "object"),
+        (np.array([1, "a"], dtype=object), "object"),
+        (["a"], "<U1"),
+        (np.zeros(0), "float64"),
+        (np.array([2**63], dtype=np.uint64), f"{2**63 - 1}, got {2**63}"),
+        (torch.tensor([1.0]), "float32"),
+        (torch.tensor([1j]), "complex64"),
+        (torch.tensor([True]), "bool"),
+        ([[1, 2], [3]], "row 1 holds 1 values, row 0 2"),
+        ([(1, 2), (3, 4), 5], "row 2 holds 1 values, row 0 2"),
+        (5, "array"),
+    ],
+)
+def test_what_is_no_integer_is_named(labels: Any, fact: str) -> None:
+    with pytest.raises(ValueError, match=rf"ids .*{fact}"):
+        integers(labels, "ids")
+
+
+@pytest.mark.parametrize(
+    ("labels", "row", "value"), [([0, -1, -2], 1, -1), ([[0, 1], [2, 0], [3, -100]], 2, -100)]
+)
+def test_a_negative_id_is_no_label(labels: Any, row: int, value: int) -> None:
+    with pytest.raises(ValueError, match=f"ids: row {row} holds {value},"):
+        require_no_unknown(integers(labels), "ids")
+    require_no_unknown(integers(labels).clamp(min=0))
+    require_no_unknown(integers([]))
+
+
+def test_names_stay_what_they_are() -> None:
+    assert as_array(["a", "bc"]).dtype.kind == "U"
+    mixed = as_array(["a", float("nan"), 1.0])
+    assert (mixed.dtype, mixed[0], mixed[2]) == (object, "a", 1.0)
+    assert np.isnan(mixed[1])
+    assert as_array(torch.tensor([1.0], requires_grad=True)).tolist() == [1.0]
+    assert as_array(Column([1, 2])).tolist() == [1, 2]
+    assert as_array([torch.tensor(1.0, requires_grad=True)]).tolist() == [1.0]
