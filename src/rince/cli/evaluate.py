@@ -135,6 +135,10 @@ def run(arguments: Sequence[str]) -> None:
             _say(results_folder(folder), found, given.verbose)
             evaluated.append(folder)
             continue
+        require(
+            given.labels is None or given.data is not None,
+            f"--labels is for files of embeddings, but {name} is a run, which needs --data with it",
+        )
         holds_one = any((folder / file).is_file() for file in (CHECKPOINT_FILE, EXPORT_FILE))
         if len(given.runs) > 1 and folder.exists() and not holds_one:
             warn(f"left out: {name} holds no checkpoint ({CHECKPOINT_FILE}), so it is no run yet")

@@ -95,10 +95,7 @@ def evaluate_run(
             isinstance(given or {}, Mapping),
             f"{name} must map names to data, as {{'digits': 'digits'}}, got {given!r}",
         )
-    require(
-        labels is None or data is not None,
-        f"--labels {labels} needs --data: {folder} holds no embeddings that they could be of",
-    )
+    require(labels is None or data is not None, f"--labels {labels} needs --data")
     require(splits_folder is None or data is not None, f"--splits {splits_folder} needs --data")
     require(split == 1 or splits_folder is not None, f"--split {split} needs --splits")
     exported = (folder / EXPORT_FILE).exists()
