@@ -228,8 +228,9 @@ def test_of_our_own_code_mutants_are_other_programs_and_the_lists_are_up_to_date
 
 
 def test_a_verdict_is_of_a_function_and_not_of_what_stands_around_it() -> None:
-    first = b'"""A module."""\n\n\nclass A:\n    def f(self, x):\n        """Old."""\n        return x + 1\n'
-    moved = b"import os\n\n\nclass A:\n    def f(self, x):\n        return x + 1\n\n\ndef g():\n    pass\n"
+    method = b"class A:\n    def f(self, x):\n%s        return x + 1\n"
+    first = b'"""A module."""\n\n\n' + method % b'        """Old."""\n'
+    moved = b"import os\n\n\n" + method % b"" + b"\n\ndef g():\n    pass\n"
     other = first.replace(b"x + 1", b"x + 2")
     keys = []
     for source in (first, moved, other):
