@@ -170,6 +170,7 @@ def test_an_unreadable_file_is_named(tree: Path, kind: str) -> None:
         with pytest.raises(RinceError, match=r"\(--skip-unreadable\)$") as caught:
             act()
         assert str(file) in str(caught.value)
+        assert ("empty" in str(caught.value)) == (kind == "empty")
     assert images[2].dtype == torch.uint8
 
 

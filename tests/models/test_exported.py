@@ -85,6 +85,8 @@ def test_what_is_read_is_what_was_written(
         before.__dict__ | {"module": None}
     )
     assert after.classes == ("dog", "cat", "car")
+    assert "tiny-resnet" in repr(after)
+    assert not any(word in repr(after) for word in ("Conv2d", "pet"))
     assert rince.Taxonomy(after.class_paths).num_ranks == 2
     assert after.fingerprint() == before.fingerprint()
 

@@ -701,9 +701,13 @@ def test_bad_folders(tmp_path: Path, spoil: Callable[[Path], None], message: str
 def test_empty_folders_are_counted_where_they_may_be(tmp_path: Path) -> None:
     write_folders(tmp_path, [("tool", "saw")])
     (tmp_path / "tool" / "axe").mkdir()
-    empty: list[Path] = []
+    (tmp_path / "tool" / "hammer").mkdir()
+    (tmp_path / "tool" / "hammer" / "notes.txt").touch()
+    empty: dict[Path, str] = {}
     assert list(class_folders(tmp_path, (), empty)) == [("tool", "saw")]
-    assert empty == [tmp_path / "tool" / "axe"]
+    assert empty.keys() == {tmp_path / "tool" / "axe", tmp_path / "tool" / "hammer"}
+    with pytest.raises(RinceError, match=r"tool/axe is empty, .*tool/hammer.* 1 \.txt.*one image"):
+        Taxonomy.from_folders(tmp_path)
 
 
 def test_bad_root_folders(tmp_path: Path) -> None:

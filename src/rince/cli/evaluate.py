@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> None:
         description="Evaluate trained runs, frozen: linear probe, kNN, retrieval at every level of "
         "the class tree, rank order, out-of-distribution detection, on the backbone's features and "
         "on the embedding that the loss saw. Results go into the run's folder, beside those that "
-        "are there. Also: embeddings made elsewhere.",
+        "are there. Also: embeddings made elsewhere. What each number means: docs/evaluation.md.",
         epilog=EXAMPLES,
     )
     parser.add_argument(

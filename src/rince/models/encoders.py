@@ -88,7 +88,8 @@ def towers_in(folder: Path) -> str:
     """For a message that a folder is no run or export: where its two towers are, if it has some."""
     place = folder / "export" if (folder / "export").is_dir() else folder
     there = is_export(place / "text")
-    return f"; it holds two towers: give {place / 'image'}, or its text" if there else ""
+    used = f"{place / 'image'} and {place / 'text'} are used one by one"
+    return f"; it holds two towers, measured as they were trained: {used}" if there else ""
 
 
 def is_export(folder: str | Path) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class ImageEncoder:
         partner: of two towers, :meth:`fingerprint` of the other: its outputs are in the same space.
     """
 
-    module: nn.Module
+    module: nn.Module = field(repr=False)
     backbone: str | None
     output_dim: int
     embedding_dim: int | None
@@ -61,7 +61,7 @@ class ImageEncoder:
     spec: InputSpec
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    class_paths: tuple[tuple[str, ...], ...]
+    class_paths: tuple[tuple[str, ...], ...] = field(repr=False)
     stride: int | None = None
     frame_size: int | None = None
     partner: str | None = None

@@ -124,9 +124,9 @@ def two_parents(name: str, first: str | None, second: str | None) -> str:
     return f"{name!r} has two parents, {one} and {two}; among child -> parent edges each has one"
 
 
-def class_folders(folder: Path, path: Names, empty: list[Path] | None = None) -> Iterator[Names]:
+def class_folders(folder: Path, path: Names, empty: dict[Path, str]) -> Iterator[Names]:
     """The path of each folder that holds images, in sorted order. One that holds neither images
-    nor folders is an error; with ``empty`` it is added there."""
+    nor folders is added to ``empty``, with what it holds instead."""
     if len(path) > MAX_DEPTH:
         raise RinceError(f"folders are nested more than {MAX_DEPTH} deep (a link loop?): {folder}")
     inside: list[str] = []
@@ -156,14 +156,9 @@ def class_folders(folder: Path, path: Names, empty: list[Path] | None = None) ->
         )
     if image:
         yield path
-    elif not inside and empty is not None:
-        empty.append(folder)
     elif not inside:
-        what = f"holds no image, but {by_suffix(others)}" if by_suffix(others) else "is empty"
-        raise RinceError(
-            f"{folder} {what}; a class folder needs at least one image "
-            f"({', '.join(sorted(IMAGE_SUFFIXES))})"
-        )
+        kinds = by_suffix(others)
+        empty[folder] = f"holds no image, but {kinds}" if kinds else "is empty"
     for name in sorted(inside):
         yield from class_folders(folder / name, (*path, name), empty)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
+from rince.core.files import IMAGE_SUFFIXES
 from rince.core.labels import as_array, integers, require_classes
 from rince.core.notebook import as_html
 from rince.core.pair_ranks import IdentityRanks, TableRanks, check_pair_labels, may_read
@@ -521,7 +522,14 @@ def tree_of_folders(root: str | Path) -> tuple[Taxonomy, list[Names]]:
     top = Path(root)
     if not top.is_dir():
         raise RinceError(f"{top} is not a folder; expected {top}/<group>/<class>/*.jpg")
-    folders = list(class_folders(top, ()))
+    empty: dict[Path, str] = {}
+    folders = list(class_folders(top, (), empty))
+    if empty:
+        without = some_names([f"{folder} {what}" for folder, what in empty.items()])
+        raise RinceError(
+            f"{without}; a class folder needs at least one image "
+            f"({', '.join(sorted(IMAGE_SUFFIXES))}): put one there, or remove the folder"
+        )
     splits = {path[0].lower() for path in folders} & {"train", "val", "valid", "validation", "test"}
     if "train" in splits and len(splits) > 1:
         raise RinceError(

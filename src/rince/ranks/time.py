@@ -248,7 +248,7 @@ class TimeRanks:
         rules = [f"up to {x:g} {unit} apart" for x in self.near]
         if self.shots:
             rules[0:1] = [" or ".join(["same shot", *rules[0:1]])]
-        return ["same clip", *rules, *(["same video"] if self.beyond == "rank" else [])]
+        return ["same clip, other view", *rules, *(["same video"] if self.beyond == "rank" else [])]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -185,11 +185,11 @@ def tune(
     work = _Work(parts, parts.fingerprint(), lengths, planned, config.progress)
     if config.progress:
         counts = survivors(options.trials, len(lengths))
-        rounds = [f"{n} of {length} epochs" for n, length in zip(counts, lengths, strict=True)]
+        rounds = [f"{n} x {length}" for n, length in zip(counts, lengths, strict=True)]
         print(
             f"{folder}: {len(parts.train)} {parts.train.noun} to train on, {len(parts.test)} held "
             f"out of the training; the test is not used\n"
-            f"{', '.join(objectives)}: {', then '.join(rounds)} each, "
+            f"{', '.join(objectives)}: trials x epochs {', then the best '.join(rounds)}, "
             f"{planned} epochs in all; searched: {', '.join(searched)}",
             flush=True,
         )

@@ -72,7 +72,10 @@ def _opened(path: str | Path | Member) -> Iterator[Image.Image]:
         with pil.open(source) as image:
             yield image
     except Exception as error:  # Pillow raises whatever its decoders do
-        reason = "Pillow does not know it as an image" if "identify" in str(error) else str(error)
+        reason = str(error)
+        if "cannot identify" in reason:
+            size = None if isinstance(path, Member) else Path(path).stat().st_size
+            reason = "it is empty" if size == 0 else "Pillow does not know it as an image"
         raise RinceError(
             f"cannot read {path}: {reason or type(error).__name__}{HINT}the file, or leave out "
             f"unreadable images (--skip-unreadable)"

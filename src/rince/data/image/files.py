@@ -23,7 +23,7 @@ from rince.data.image.shards import Member, is_shards, shard_images
 from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels, report_unreadable
 from rince.data.table import with_further
 from rince.data.views import ViewConfig, evaluation_pixels, image_views, view_pixels
-from rince.ranks.readers import Names, checked_paths, class_folders
+from rince.ranks.readers import Names, checked_paths, class_folders, some_names
 from rince.ranks.taxonomy import Taxonomy, tree_of_folders
 
 IMAGE_SIZE = 32  # pixels, where none is given
@@ -264,7 +264,7 @@ def _labels_of_folders(
     root: Path, taxonomy: Taxonomy, unseen: bool
 ) -> tuple[Taxonomy, dict[Names, int]]:
     """The label of every class folder with images, in a taxonomy of other folders."""
-    empty: list[Path] = []
+    empty: dict[Path, str] = {}
     folders = sorted(class_folders(root, (), empty))
     if not folders:
         raise RinceError(f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
@@ -273,7 +273,7 @@ def _labels_of_folders(
     except ValueError as error:  # two folders of one class
         raise RinceError(str(error)) from None
     if empty:
-        names = ", ".join(str(folder.relative_to(root)) for folder in empty[:5])
+        names = some_names([str(folder.relative_to(root)) for folder in empty])
         warn(f"{len(empty)} class folders in {root} hold no image and are left out: {names}")
     label_of: dict[Names, int] = {}
     further: list[Names] = []

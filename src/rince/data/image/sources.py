@@ -86,7 +86,10 @@ def _existing_folder(data: str) -> Path:
     if not folder.is_dir():
         close = difflib.get_close_matches(data.lower(), NAMED, n=1, cutoff=0.7)
         hint = f"did you mean {close[0]}?" if close else f"or one of {', '.join(NAMED)}"
-        raise RinceError(f"there is no folder {data}; expected a folder of class folders, {hint}")
+        raise RinceError(
+            f"there is no folder {data}; expected a folder of class folders, or a table (.csv, "
+            f".tsv, .jsonl, .parquet), {hint}"
+        )
     return folder
 
 
