@@ -174,6 +174,13 @@ def test_an_unreadable_file_is_named(tree: Path, kind: str) -> None:
     assert images[2].dtype == torch.uint8
 
 
+def test_files_beside_class_folders_are_counted(tree: Path) -> None:
+    for name in ("readme.md", "animal/photo.nef", "animal/dog/husky/notes.txt", "animal/.hidden"):
+        (tree / name).write_text("no image")
+    with pytest.warns(RinceWarning, match=r"8 images; left out: 1 \.md, 1 \.nef, 1 \.txt$"):
+        assert len(FileImages.from_folder(tree)) == 8
+
+
 def test_a_truncated_jpeg_is_not_padded_with_grey(tmp_path: Path) -> None:
     file = damage(save(noise(64, 64, 3), tmp_path / "a.jpg"))
     with pytest.raises(RinceError, match="truncated"):

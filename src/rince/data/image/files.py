@@ -12,7 +12,14 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.digests import content_digest, digest
-from rince.core.files import IMAGE_SUFFIXES, by_suffix, chosen_below, files_below, warn_left_out
+from rince.core.files import (
+    IMAGE_SUFFIXES,
+    by_suffix,
+    chosen_below,
+    files_below,
+    passed_over,
+    warn_left_out,
+)
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.core.tables import nfc
 from rince.data.arrays import TensorImages
@@ -99,7 +106,9 @@ class FileImages(Items):
             taxonomy, label_of = _labels_of_folders(folder, taxonomy, unseen)
         paths: list[str] = []
         labels: list[int] = []
-        others: list[Path] = []
+        groups = sorted({path[:depth] for path in label_of for depth in range(len(path))})
+        beside = (x for group in groups for x in folder.joinpath(*group).iterdir())
+        others = [x for x in beside if x.is_file() and not passed_over(x.name)]
         for path, label in label_of.items():
             # A class folder holds no folders: the taxonomy has seen to that.
             for file in files_below(folder.joinpath(*path), None):
