@@ -19,7 +19,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,8 @@ def order_by_scene(context: Context) -> dict[str, float]:
     """
     features, times = context.test.features, context.splits.test.times
     clips = context.splits.test
-    assert times is not None and isinstance(clips, VideoClips)
+    assert times is not None
+    assert isinstance(clips, VideoClips)
     names = sorted(set(clips.paths))
     file = torch.tensor([names.index(path) for path in clips.paths])
     apart = seconds_apart(times, times)
