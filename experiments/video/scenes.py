@@ -1,11 +1,12 @@
 """InfoNCE against RINCE on the scenes of the surveillance clips, without their backgrounds.
 
     python experiments/video/scenes.py CLIPS OUTPUT [--methods NAME ...] [--seeds 0 1 2]
+        [--with-background]
 
 CLIPS is surveillance-clips.tar unpacked, with clips.csv beside `fight/` and `ordinary/`. A scene is
 one camera view: clips of one source video whose backgrounds agree. OUTPUT gets `scenes.csv` (clip,
-scene, fold), `results.jsonl` (a line a run) and `by-scene.jsonl` (a line a run and test scene).
-Runs that are in `results.jsonl` are left out, so that it can be started again.
+scene, fold), `scenes.jsonl` (a line a run) and `by-scene.jsonl` (a line a run and test scene).
+Runs that are in `scenes.jsonl` are left out, so that it can be started again.
 
 Seed i holds out fold i of the source videos, so that three seeds test every scene once.
 """
@@ -21,6 +22,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import torch
@@ -44,6 +46,7 @@ OTHER_VIEW = 0.3  # up to which they are not; between, the smaller of the two sc
 SHIFT = 3  # pixels that a camera may move
 TWICE = "nofi022.mp4"  # is listed under two source videos
 NEAR = 10.0  # seconds
+SHOWN = ("near>far", "far>other", "order", "far/R@1", "probe/fine")
 SAME_FILE, NEAR_RANK, FAR_RANK = -1, 1, 2  # the first is ignored
 
 CONFIG: dict[str, Any] = {
@@ -150,8 +153,10 @@ def without_background(pieces: Tensor, scene: Tensor) -> Tensor:
     return (pieces.float() - still + 128).round().clamp(0, 255).byte()
 
 
-def load_scenes(folder: Path, table: Path) -> tuple[VideoClips, Tensor, Tensor]:
-    """Pieces whose recordings are scenes, without background, their folds and their files."""
+def load_scenes(
+    folder: Path, table: Path, with_background: bool = False
+) -> tuple[VideoClips, Tensor, Tensor]:
+    """Pieces whose recordings are scenes, their folds and their files."""
     config = configuration("rince3", 0, folder, table.parent)
     clips = load_test_clips(Request(str(folder), config, by_time=True))
     clips = clips.subset([i for i, key in enumerate(clips.clip_keys) if TWICE not in key])
@@ -168,8 +173,8 @@ def load_scenes(folder: Path, table: Path) -> tuple[VideoClips, Tensor, Tensor]:
     scene = scene_of_file[file]
     times = clips.times.clone()
     times[:, 0] = scene
-    foreground = without_background(pieces[kept], scene)
-    cache: Any = Kept(dict(zip(clips.clip_keys, foreground, strict=True)))
+    shown = pieces[kept] if with_background else without_background(pieces[kept], scene)
+    cache: Any = Kept(dict(zip(clips.clip_keys, shown, strict=True)))
     with table.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["clip", "scene", "fold"])
@@ -246,11 +251,12 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--with-background", action="store_true", help="leave the pieces as filmed")
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
-    clips, fold, file = load_scenes(given.clips, given.output / "scenes.csv")
+    clips, fold, file = load_scenes(given.clips, given.output / "scenes.csv", given.with_background)
     print(summary(clips.times, fold, file), flush=True)
-    results = given.output / "results.jsonl"
+    results = given.output / "scenes.jsonl"
     lines = results.read_text().splitlines() if results.exists() else []
     done = {(line["method"], line["seed"]) for line in map(json.loads, lines)}
     for seed in given.seeds:
@@ -273,8 +279,22 @@ def main() -> None:
                     stream.write(json.dumps(row) + "\n")
             with results.open("a") as stream:
                 stream.write(json.dumps({**line, "metrics": kept}) + "\n")
-            shown = ("near>far", "far>other", "order", "far/R@1", "probe/fine")
-            print(method, seed, {x: kept[x] for x in shown}, f"{seconds:.0f} s", flush=True)
+            print(method, seed, {x: kept[x] for x in SHOWN}, f"{seconds:.0f} s", flush=True)
+    print(table(results))
+
+
+def table(results: Path) -> str:
+    """Markdown: per cent, mean ± sample standard deviation over the seeds."""
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    names = [space + name for space in ("", "embedding/") for name in SHOWN]
+    rows = [f"| | {' | '.join(names)} |", "|:---|" + "---:|" * len(names)]
+    for method in METHODS:
+        runs = [line["metrics"] for line in lines if line["method"] == method]
+        if len(runs) > 1:
+            values = [[100 * metrics[name] for metrics in runs] for name in names]
+            cells = [f"{mean(x):.1f} ± {stdev(x):.1f}" for x in values]
+            rows.append(f"| {method} ({len(runs)}) | {' | '.join(cells)} |")
+    return "\n".join(rows)
 
 
 def summary(times: Tensor, fold: Tensor, file: Tensor) -> str:
