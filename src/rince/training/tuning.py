@@ -160,6 +160,7 @@ def tune(
     options = options or TuneOptions()
     options.check()
     config.check()
+    require(config.vectors.captions is None, "rince tune has no search for vectors.captions")
     require(config.ranks.by == "classes", "rince tune is for ranks by classes: ranks.by is time")
     require(
         config.devices in ("auto", "1") and config.num_nodes == 1 and launched_processes() is None,
