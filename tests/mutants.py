@@ -19,6 +19,7 @@ import collections
 import compileall
 import contextlib
 import difflib
+import functools
 import hashlib
 import json
 import os
@@ -30,6 +31,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -416,9 +418,35 @@ def judge(
 
 
 def key_of(mutant: Mutant, sources: Mapping[str, bytes]) -> str:
-    """Of the changed module: what is judged once need not be again."""
-    digest = hashlib.blake2b(mutant.applied(sources[mutant.module]), digest_size=8).hexdigest()
+    """Of the changed function, without what documents it; else of the changed module. What is
+    judged once need not be again: not if other functions, or tests, were changed."""
+    source = sources[mutant.module]
+    changed = mutant.applied(source)
+    around = [
+        (start, end)
+        for start, end in _functions(source)
+        if start <= mutant.start and mutant.end <= end
+    ]
+    if around:
+        start, end = around[0]  # the outermost
+        indent = start - source.rfind(b"\n", 0, start) - 1
+        end += len(changed) - len(source)
+        changed = textwrap.dedent(" " * indent + changed[start:end].decode()).encode()
+    tree = ast.parse(changed)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(
+            node
+        ):
+            node.body = node.body[1:]
+    digest = hashlib.blake2b(ast.dump(tree).encode(), digest_size=8).hexdigest()
     return f"{mutant} {digest}"
+
+
+@functools.cache
+def _functions(source: bytes) -> list[tuple[int, int]]:
+    """First byte of each function, and the one behind it; outer ones first."""
+    nodes = ast.walk(ast.parse(source))
+    return [_span(source, node) for node in nodes if isinstance(node, ast.FunctionDef)]
 
 
 def read_verdicts(file: Path | None) -> dict[str, Verdict]:

@@ -225,3 +225,19 @@ def test_of_our_own_code_mutants_are_other_programs_and_the_lists_are_up_to_date
                 assert ast.dump(changed) != ast.dump(ast.parse(source)), mutant
     assert all(known_mutants.EQUIVALENT.values())
     assert mutants.main(["--list", "--sample=5"]) == 0
+
+
+def test_a_verdict_is_of_a_function_and_not_of_what_stands_around_it() -> None:
+    method = b"class A:\n    def f(self, x):\n%s        return x + 1\n"
+    first = b'"""A module."""\n\n\n' + method % b'        """Old."""\n'
+    moved = b"import os\n\n\n" + method % b"" + b"\n\ndef g():\n    pass\n"
+    other = first.replace(b"x + 1", b"x + 2")
+    keys = []
+    for source in (first, moved, other):
+        mutant = next(m for m in mutants.find_mutants("m.py", source) if m.operator == "Add to Sub")
+        keys.append(mutants.key_of(mutant, {"m.py": source}))
+    assert keys[0] == keys[1] != keys[2]
+    top = b"LIMIT = 1\nOTHER = 'a'\n"
+    mutant = mutants.find_mutants("m.py", top)[0]
+    changed = top.replace(b"a", b"b")
+    assert mutants.key_of(mutant, {"m.py": top}) != mutants.key_of(mutant, {"m.py": changed})

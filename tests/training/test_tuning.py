@@ -86,6 +86,21 @@ def scores(tuned: Tuned) -> list[tuple[str, dict[int, Score]]]:
     return [(trial.folder.name, trial.scores) for trial in tuned.trials]
 
 
+def test_a_warm_up_that_fills_the_short_round_is_refused_before_anything_is_trained(
+    trainer: FakeTrainer, tmp_path: Path
+) -> None:
+    """It failed every trial, with the epochs of the round as if they had been asked for."""
+    for epochs, warmup in ((20, 5), (4, 1.5)):
+        asked = config(tmp_path, epochs=epochs, optim=OptimOptions(warmup_epochs=warmup))
+        with pytest.raises(ValueError, match=rf"warmup_epochs .*\b{epochs}\b.*{warmup:g}"):
+            tune(asked, TuneOptions(trials=1, baselines=()), splits=images())
+    assert not trainer.trained
+    assert not list(tmp_path.iterdir())
+    fits = config(tmp_path, epochs=20, optim=OptimOptions(warmup_epochs=4.5))
+    tune(fits, TuneOptions(trials=1, baselines=()), splits=images())
+    assert {epochs for _, epochs in trainer.trained} == {5, 20}
+
+
 def test_the_budget_is_spent_once_and_the_dial_turns(trainer: FakeTrainer, tmp_path: Path) -> None:
     options = TuneOptions(trials=8, baselines=("supcon-out",))
     tuned = tune(config(tmp_path), options, splits=images())

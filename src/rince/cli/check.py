@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rince.cli.data import add_data_options, data_config
-from rince.cli.parser import HelpfulParser, with_underscores
+from rince.cli.parser import HelpfulParser
 
 EXAMPLES = """examples:
   rince check photos/                    every image is decoded once
@@ -32,7 +32,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("data", help="whatever `rince train` takes")
     add_data_options(parser)
-    given = parser.parse_args(with_underscores(arguments))
+    given = parser.parse_args(arguments)
 
     from rince.core.checks import BadItems, RinceError
     from rince.data.kinds import NAMED, all_items, class_tree

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.cli.parser import HelpfulParser, with_underscores
+from rince.cli.parser import HelpfulParser
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -27,23 +27,21 @@ What each number means: docs/evaluation.md.
         "runs", nargs="+", help="folders of evaluated runs; or files of embeddings, evaluated too"
     )
     parser.add_argument("-o", "--output", type=str, default="report.html", help="the page")
-    parser.add_argument("--markdown", type=str, default=None, help="also write the table here")
+    parser.add_argument("--markdown", type=str, help="also write the table here")
     parser.add_argument(
         "--csv",
         type=str,
-        default=None,
         metavar="FILE",
         help="also write all metrics and options here, a row a run",
     )
     parser.add_argument(
         "--baseline",
         metavar="LABEL",
-        default=None,
         help="also show each method minus this one (its name in the table), over the seeds that "
         "both have, with a 95 % interval: better, worse, or cannot be told",
     )
     parser.add_argument("--title", type=str, default="rince: runs compared", help="of the page")
-    given = parser.parse_args(with_underscores(arguments))
+    given = parser.parse_args(arguments)
 
     from rince.reports.compare import compare_runs
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
@@ -31,7 +31,9 @@ def configuration_parser(**texts: str) -> HelpfulParser:
 
 def parsed_options(parser: HelpfulParser, arguments: Sequence[str]) -> dict[str, Any]:
     """Flags and YAML to nested plain data; wrong ones end the program with a hint."""
-    files, given = _without_config(with_underscores(arguments))
+    of_files = argparse.ArgumentParser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    of_files.add_argument("--config", action="append", default=[])
+    known, given = of_files.parse_known_args(with_underscores(arguments))
     short = {"--skip_unreadable": "--images.skip_unreadable=true"}  # as of the other verbs
     given = [short.get(argument, argument) for argument in given]
     if given and not given[0].startswith("-"):
@@ -41,31 +43,16 @@ def parsed_options(parser: HelpfulParser, arguments: Sequence[str]) -> dict[str,
     try:
         in_files = [
             flag
-            for file in files
+            for file in known.config
             for flag in _flags(plain_yaml(Path(file).read_text(encoding="utf-8")))
         ]
     except (OSError, ValueError) as error:
-        parser.error(f"--config {' '.join(files)}: {error}")
+        parser.error(f"--config {' '.join(known.config)}: {error}")
     # The parser lets the last one win: flags and DATA win over the file wherever it was given.
     parsed = parser.parse_args([*in_files, *given])
     values: dict[str, Any] = parsed.as_dict()
     values.pop("config", None)
     return values
-
-
-def _without_config(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The files of ``--config FILE``, however often, and all the rest."""
-    files: list[str] = []
-    rest: list[str] = []
-    waiting = iter(arguments)
-    for argument in waiting:
-        if argument == "--config":
-            files += itertools.islice(waiting, 1)
-        elif argument.startswith("--config="):
-            files.append(argument.removeprefix("--config="))
-        else:
-            rest.append(argument)
-    return files, rest
 
 
 def _flags(options: Any, prefix: str = "--") -> list[str]:

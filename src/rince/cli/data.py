@@ -6,13 +6,8 @@ from dataclasses import fields
 from typing import Any
 
 from rince.cli.parser import HelpfulParser
-from rince.data.options import (
-    ImageOptions,
-    TableOptions,
-    TextOptions,
-    VectorOptions,
-    VideoOptions,
-)
+from rince.core.options import from_plain
+from rince.data.options import ImageOptions, TableOptions, TextOptions, VideoOptions
 from rince.training.config import TrainConfig
 
 _NOT_READ = {f.name for f in fields(ImageOptions)} - {"bits"}
@@ -24,26 +19,14 @@ def add_data_options(parser: HelpfulParser) -> None:
     parser.add_class_arguments(TableOptions, "table")
     parser.add_class_arguments(TextOptions, "text", skip={"layers", "max_tokens"})
     parser.add_class_arguments(ImageOptions, "images", skip=_NOT_READ)
-    parser.add_argument(
-        "--labels", type=str, default=None, help="table of labels of stored features"
-    )
-    parser.add_argument(
-        "--data_root", type=str, default=None, help="where the relative paths of a table begin"
-    )
+    parser.add_argument("--labels", type=str, help="table of labels of stored features")
+    parser.add_argument("--data_root", type=str, help="where the relative paths of a table begin")
 
 
 def data_config(given: Any, *, skip_unreadable: bool = False) -> TrainConfig:
     """What the data are loaded by; images are read one at a time, not kept."""
-    return TrainConfig(
-        given.data,
-        images=ImageOptions(
-            cache=False,
-            root=given.data_root,
-            skip_unreadable=skip_unreadable,
-            bits=given.images.bits,
-        ),
-        videos=VideoOptions(**given.videos.as_dict()),
-        table=TableOptions(**given.table.as_dict()),
-        text=TextOptions(**given.text.as_dict()),
-        vectors=VectorOptions(labels=given.labels),
-    )
+    images = {"cache": False, "root": given.data_root, "skip_unreadable": skip_unreadable}
+    groups = {name: getattr(given, name).as_dict() for name in ("videos", "table", "text")}
+    groups["images"] = images | {"bits": given.images.bits}
+    groups["vectors"] = {"labels": given.labels}
+    return from_plain(TrainConfig, {"data": given.data, **groups})

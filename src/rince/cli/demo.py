@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.cli.parser import HelpfulParser, with_underscores
+from rince.cli.parser import HelpfulParser
 from rince.evaluation.options import EvaluationOptions
 from rince.training.config import ImageOptions, LossOptions, OptimOptions, TrainConfig
 
@@ -24,14 +24,16 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--output", type=str, default="runs/demo", help="folder for runs and report"
     )
-    parser.add_argument("--data_root", type=str, default=None, help="folder where Fashion-MNIST is")
+    parser.add_argument("--data_root", type=str, help="folder where Fashion-MNIST is")
     parser.add_argument("--per_class", type=int, default=300, help="training images of each class")
     parser.add_argument("--test_per_class", type=int, default=200, help="test images of each class")
     parser.add_argument("--epochs", type=int, default=8, help="number of passes over them")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
-    given = parser.parse_args(with_underscores(arguments))
+    given = parser.parse_args(arguments)
 
-    folder = _free_folder(Path(given.output))
+    wanted = Path(given.output)
+    others = (wanted.with_name(f"{wanted.name}-{i}") for i in itertools.count(2))
+    folder = next(path for path in itertools.chain([wanted], others) if not path.exists())
     print(
         f"Fashion-MNIST, {given.per_class} training and {given.test_per_class} test images a "
         f"class, {given.epochs} epochs, seed {given.seed}: one seed and a small budget show that "
@@ -67,11 +69,3 @@ def run(arguments: Sequence[str]) -> None:
         evaluate_run(trained, {"digits": "digits"}, options=EvaluationOptions(map_points=600))
     print()
     compare_runs(runs, folder / "report.html", title="rince demo: Fashion-MNIST")
-
-
-def _free_folder(wanted: Path) -> Path:
-    """``wanted``, or the first of wanted-2, wanted-3, ... that holds no runs yet."""
-    names = itertools.chain(
-        [wanted], (wanted.with_name(f"{wanted.name}-{i}") for i in range(2, 10**6))
-    )
-    return next(path for path in names if not path.exists())

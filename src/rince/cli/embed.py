@@ -8,13 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
-from rince.cli.parser import (
-    HelpfulParser,
-    add_skip_unreadable,
-    add_space,
-    add_table,
-    with_underscores,
-)
+from rince.cli.parser import HelpfulParser, add_skip_unreadable, add_space, add_table
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz
@@ -38,7 +32,6 @@ def run(arguments: Sequence[str]) -> None:
     """Embed all images or videos of a folder, or the texts of a file, and write them to a file."""
     parser = HelpfulParser(
         prog="rince embed",
-        aliases={"--text.column": "--table.column"},
         description="Embed any images, videos or texts, whichever the network was trained on, by a "
         "trained run or an export; labels are not needed. One vector of length 1 per image, "
         "text, or clip of a video.",
@@ -73,7 +66,7 @@ def run(arguments: Sequence[str]) -> None:
         help="in place of a run: a pretrained backbone, torchvision/NAME, timm/NAME or hf/NAME (of "
         "Hugging Face, or a folder), fed as its library says",
     )
-    given = parser.parse_args(_with_backbone_first(with_underscores(arguments)))
+    given = parser.parse_args(_with_backbone_first(arguments))
 
     from rince.core.checks import require
     from rince.core.devices import known_device
@@ -124,7 +117,7 @@ def run(arguments: Sequence[str]) -> None:
     )
 
 
-def _with_backbone_first(arguments: list[str]) -> list[str]:
+def _with_backbone_first(arguments: Sequence[str]) -> Sequence[str]:
     """``--backbone NAME DATA`` means ``NAME DATA``.
 
     Example:

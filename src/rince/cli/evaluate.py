@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rince.cli.parser import HelpfulParser, add_skip_unreadable, add_table, with_underscores
+from rince.cli.parser import HelpfulParser, add_skip_unreadable, add_table
 from rince.core.files import VECTOR_SUFFIXES
 from rince.core.tables import TABLE_SUFFIXES
 from rince.evaluation.options import EvaluationOptions
@@ -33,7 +33,6 @@ def run(arguments: Sequence[str]) -> None:
     """Evaluate runs one after the other; results go into their folders."""
     parser = HelpfulParser(
         prog="rince evaluate",
-        aliases={"--text.column": "--table.column"},
         description="Evaluate trained runs, frozen: linear probe, kNN, retrieval at every level of "
         "the class tree, rank order, out-of-distribution detection, on the backbone's features and "
         "on the embedding that the loss saw. Results go into the run's folder, beside those that "
@@ -57,7 +56,6 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--labels",
         type=str,
-        default=None,
         help="of embeddings, also those of --data: a table with columns of labels from coarse to "
         "fine, and optional path, split, is_query, is_gallery, sequence (default: arrays in the "
         "file itself, or the table of the same name beside it)",
@@ -65,7 +63,6 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--levels",
         type=str,
-        default=None,
         help="with --labels: its columns of labels from coarse to fine, between commas (default: "
         "all others)",
     )
@@ -76,9 +73,7 @@ def run(arguments: Sequence[str]) -> None:
         help="outliers, of no known class: a folder of images or videos, a .csv or .jsonl file of "
         "texts, or digits (scikit-learn's); NAME=FOLDER names them; may be given several times",
     )
-    parser.add_argument(
-        "--data", type=str, default=None, help="evaluate on these data in place of the run's own"
-    )
+    parser.add_argument("--data", type=str, help="evaluate on these data in place of the run's own")
     add_table(
         parser,
         "column of the texts or paths in the tables of --ood, --test and --data (default: as at "
@@ -87,7 +82,6 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--splits",
         type=str,
-        default=None,
         help="with --data: folder with the split files of UCF101 or HMDB51",
     )
     parser.add_argument(
@@ -96,7 +90,6 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--data_root",
         type=str,
-        default=None,
         help="folder where a named data set is, if it was moved",
     )
     add_skip_unreadable(parser)
@@ -111,7 +104,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--verbose", action="store_true", help="print every number, not only the table"
     )
-    given = parser.parse_args(with_underscores(arguments))
+    given = parser.parse_args(arguments)
     outliers, tests = named_outliers(given.ood or []), named_outliers(given.test or [], "--test")
 
     from rince.core.checks import require, warn
@@ -126,13 +119,11 @@ def run(arguments: Sequence[str]) -> None:
     asked_for = {f.name for f in fields(EvaluationOptions)} - NOT_ASKED
     options = EvaluationOptions(**{name: getattr(given, name) for name in asked_for})
     device = known_device(given.device)
-    done: set[Path] = set()
-    evaluated: list[Path] = []
+    named: dict[Path, str] = {}
     for name in given.runs:
-        folder = Path(name).resolve()  # runs/latest is a link to another of runs/*
-        if folder in done:
-            continue
-        done.add(folder)
+        named.setdefault(Path(name).resolve(), name)  # runs/latest is a link to another of runs/*
+    evaluated: list[Path] = []
+    for folder, name in named.items():
         if folder.suffix in VECTOR_SUFFIXES and not folder.is_dir():
             require(
                 not (outliers or tests or given.data),

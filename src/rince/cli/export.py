@@ -8,7 +8,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from rince._version import __version__
-from rince.cli.parser import HelpfulParser, add_space, with_underscores
+from rince.cli.parser import HelpfulParser, add_space
 from rince.models.options import LAYOUTS, is_library_name
 
 if TYPE_CHECKING:
@@ -58,28 +58,21 @@ def run(arguments: Sequence[str]) -> None:
         "-o",
         "--output",
         type=str,
-        default=None,
         help="a new folder (default: RUN/export; needed where it is not a run)",
     )
     parser.add_argument(
         "--layout",
         choices=list(LAYOUTS),
-        default=None,
         help="of a checkpoint: rince-prototype is that of the paper's authors, supcontrast of "
         "SupCon's. Nothing in the file is executed; backbone features only",
     )
-    parser.add_argument(
-        "--backbone", default=None, help="with --layout: what it is of (default: resnet50-3x3)"
-    )
-    parser.add_argument(
-        "--size", type=int, default=None, help="side of its images in pixels, if it was no run"
-    )
+    parser.add_argument("--backbone", help="with --layout: what it is of (default: resnet50-3x3)")
+    parser.add_argument("--size", type=int, help="side of its images in pixels, if it was no run")
     for name in ("mean", "std"):
         parser.add_argument(
             f"--{name}",
             type=float,
             nargs=3,
-            default=None,
             metavar=("R", "G", "B"),
             help=f"with --layout: {name} that its pixels, 0 to 1, were normalised with (default: "
             "CIFAR-100's)",
@@ -93,12 +86,11 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument("--no_onnx", action="store_true", help="leave out the ONNX file")
     parser.add_argument(
         "--push",
-        default=None,
         metavar="USER/NAME",
         help="also upload it to the Hugging Face Hub (needs pip install 'rince[hub]' and `hf auth "
         "login`); a new model is private there until you publish it",
     )
-    given = parser.parse_args(with_underscores(arguments))
+    given = parser.parse_args(arguments)
 
     from rince.core.checks import require
     from rince.models.encoders import is_export

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
-from rince.cli.parser import HelpfulParser, with_underscores
+from rince.cli.parser import HelpfulParser
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/ -o photos.npz         once
@@ -31,11 +31,10 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--form",
         choices=["flat", "hnsw", "ivf-pq"],
-        default=None,
         help="flat: exact; hnsw: a graph, nearly exact; ivf-pq: compressed, a tenth of the memory "
         "or less. By default the first up to 50,000 items, the second up to a million",
     )
-    given = parser.parse_args(with_underscores(arguments))
+    given = parser.parse_args(arguments)
 
     from rince.evaluation.embeddings import load_embeddings
     from rince.evaluation.index import build_index, index_recall, require_index_file, save_index

@@ -28,7 +28,8 @@ class _PlainHelp(jsonargparse.DefaultHelpFormatter):  # type: ignore[name-define
         if action.required and action.option_strings:
             return f"{text} (required)"
         has_value = action.option_strings and action.nargs != 0
-        no_default = action.default in (argparse.SUPPRESS, None) and not _may_be_none(action)
+        _, may_be_none = without_none(getattr(action, "_typehint", None))
+        no_default = action.default in (argparse.SUPPRESS, None) and not may_be_none
         return text if no_default or not has_value else f"{text} (default: %(default)s)"
 
     def _expand_help(self, action: Any) -> str:
@@ -50,11 +51,6 @@ class _PlainHelp(jsonargparse.DefaultHelpFormatter):  # type: ignore[name-define
         return "\n".join(indent + line for line in text.split("\n"))
 
 
-def _may_be_none(action: Any) -> bool:
-    """Whether None is one of the values that a user can give."""
-    return type(None) in get_args(getattr(action, "_typehint", None))
-
-
 class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,misc]
     """jsonargparse's parser; an unknown option is an error that names the nearest known one.
 
@@ -68,7 +64,7 @@ class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,m
 
     def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         given: list[str] = []
-        for argument in self._listed(sys.argv[1:] if args is None else args):
+        for argument in self._listed(with_underscores(sys.argv[1:] if args is None else args)):
             name, equals, value = argument.partition("=")
             if name.startswith("--"):
                 name = self._aliases.get(name, name)
@@ -168,7 +164,6 @@ def add_space(parser: HelpfulParser) -> None:
     parser.add_argument(
         "--space",
         choices=get_args(Space),
-        default=None,
         help="embedding: of the projection head, which the loss saw; backbone: its features. By "
         "default the embedding, and of a run that was trained as a classifier the backbone; an "
         "export gives what it was exported with",
@@ -185,15 +180,13 @@ def add_skip_unreadable(parser: HelpfulParser) -> None:
 
 
 def add_table(parser: HelpfulParser, column: str) -> None:
-    """``--table.column`` and ``--table.encoding``, the same for all verbs that only look at data.
-
-    ``column``: of what, and its default.
-    """
-    parser.add_argument("--table.column", dest="column", default=None, help=column)
+    """``--table.column`` and ``--table.encoding``, the same for all verbs that only look at data;
+    ``column``: of what, and its default."""
+    parser._aliases["--text.column"] = "--table.column"
+    parser.add_argument("--table.column", dest="column", help=column)
     parser.add_argument(
         "--table.encoding",
         dest="encoding",
-        default=None,
         help="of tables and files of text, such as cp1252 (default: UTF-8, or what a byte order "
         "mark says)",
     )
@@ -201,10 +194,4 @@ def add_table(parser: HelpfulParser, column: str) -> None:
 
 def with_underscores(arguments: Sequence[str]) -> list[str]:
     """``--batch-size 8`` means ``--batch_size 8``; values are left alone."""
-    spelled = []
-    for argument in arguments:
-        if argument.startswith("--"):
-            name, equals, value = argument.partition("=")
-            argument = "--" + name[2:].replace("-", "_") + equals + value
-        spelled.append(argument)
-    return spelled
+    return [re.sub(r"(?<=^--)[^=]+", lambda x: x[0].replace("-", "_"), a) for a in arguments]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any
 
 from rince.cli.data import add_data_options, data_config
-from rince.cli.parser import HelpfulParser, add_skip_unreadable, with_underscores
+from rince.cli.parser import HelpfulParser, add_skip_unreadable
 from rince.core.checks import require
 from rince.ranks.options import RankOptions
+from rince.training.config import TrainConfig
 
 EXAMPLES = """examples:
   rince ranks photos/                    photos/<superclass>/<class>/*.jpg, any depth
@@ -50,13 +50,12 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--save_scores",
         type=str,
-        default=None,
         metavar="CSV",
         help="write the scores to a table to look at, edit, and give back as --scores",
     )
     add_data_options(parser)
     add_skip_unreadable(parser)
-    given = parser.parse_args(with_underscores(arguments))
+    given = parser.parse_args(arguments)
     options = {f.name: getattr(given, f.name) for f in fields(RankOptions) if f.name not in NOISE}
     config, chosen = RankOptions(**options), True
     if config.scores is not None and not config.rules():
@@ -67,14 +66,14 @@ def run(arguments: Sequence[str]) -> None:
         "--save_scores writes the scores of --scores: give both",
     )
 
+    data = replace(data_config(given, skip_unreadable=given.skip_unreadable), ranks=config)
     if config.by == "time":
-        _describe_time(given, config)
+        _describe_time(data, given.batch_size)
         return
 
     from rince.core.tables import read_as
     from rince.data.kinds import all_items, class_tree
 
-    data = data_config(given, skip_unreadable=given.skip_unreadable)
     taxonomy, counts = class_tree(given.data, data), None
     if taxonomy is None:
         parts = all_items(given.data, data)
@@ -104,15 +103,13 @@ def run(arguments: Sequence[str]) -> None:
             print("  " + " > ".join(names))
 
 
-def _describe_time(given: Any, config: RankOptions) -> None:
+def _describe_time(config: TrainConfig, batch_size: int) -> None:
     from rince.ranks.time import ItemTimes
     from rince.training.ranks import rank_source
     from rince.training.splits import load_splits
 
-    data = data_config(given, skip_unreadable=given.skip_unreadable)
-    train = replace(data, ranks=config)
-    clips = load_splits(train).train
-    source = rank_source(train, clips)
+    clips = load_splits(config).train
+    source = rank_source(config, clips)
     assert isinstance(source, ItemTimes)
-    print(f"{len(clips)} training {clips.noun} of {clips.spec.frames} frames in {given.data}")
-    print(source.rule.describe(source.items, min(given.batch_size, len(clips))))
+    print(f"{len(clips)} training {clips.noun} of {clips.spec.frames} frames in {config.data}")
+    print(source.rule.describe(source.items, min(batch_size, len(clips))))

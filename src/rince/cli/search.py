@@ -7,13 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from rince.cli.parser import (
-    HelpfulParser,
-    add_skip_unreadable,
-    add_space,
-    add_table,
-    with_underscores,
-)
+from rince.cli.parser import HelpfulParser, add_skip_unreadable, add_space, add_table
 from rince.core.tables import as_number
 
 EXAMPLES = """examples:
@@ -31,7 +25,6 @@ def run(arguments: Sequence[str]) -> None:
     """Print what is most similar to each query in a gallery."""
     parser = HelpfulParser(
         prog="rince search",
-        aliases={"--text.column": "--table.column"},
         description="Find the images, clips or texts of a gallery that are most similar to one or "
         "more queries, by the cosine of their embeddings (1: the same direction).",
         epilog=EXAMPLES,
@@ -57,7 +50,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument("-k", "--top_k", type=int, default=10, help="number of results per query")
     add_table(parser, "column of the gallery's texts or paths, where it is a table")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    given = parser.parse_args(with_underscores(arguments))
+    given = parser.parse_args(arguments)
 
     from rince.core.checks import RinceError, require
     from rince.core.devices import known_device

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.cli.parser import HelpfulParser, with_underscores
+from rince.cli.parser import HelpfulParser
 from rince.core.files import written
 
 EXAMPLES = """examples:
@@ -27,7 +27,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("data", help="a folder of class folders")
     parser.add_argument("-o", "--output", type=str, required=True, help="the csv file to write")
-    given = parser.parse_args(with_underscores(arguments))
+    given = parser.parse_args(arguments)
 
     from rince.data.kinds import item_table
 

@@ -44,13 +44,12 @@ def run(arguments: Sequence[str]) -> None:
         parser.add_argument(
             "--epochs",
             type=int,
-            default=None,
             help="lengthen the run to this many; the learning rate follows the longer schedule",
         )
         parser.add_argument("--resume", type=str, required=True, help="folder of the run")
         parser.add_argument("--progress", type=bool, default=True, help="show the progress bar")
         # Only to say what is wrong with it.
-        parser.add_argument("data", nargs="?", default=None, help=argparse.SUPPRESS)
+        parser.add_argument("data", nargs="?", help=argparse.SUPPRESS)
         parsed = parser.parse_args(given)
         if parsed.data is not None:
             parser.error(
@@ -127,7 +126,6 @@ def build_parser() -> HelpfulParser:
     parser.add_argument(
         "--seeds",
         type=tuple[int, ...] | None,
-        default=None,
         help="train with each of these, as NAME-seedN; given again, runs that are finished are "
         "left as they are, and one that stopped goes on",
     )

@@ -164,14 +164,8 @@ class SmallResNet(nn.Module):
     def __init__(self, in_channels: int = 3, widths: Sequence[int] = (32, 64, 128, 256)) -> None:
         super().__init__()
         self.stem = _conv_norm(in_channels, widths[0], 3, stride=2)
-        self.stages = nn.Sequential(
-            *(
-                _BasicBlock(before, width, stride=1 if index == 0 else 2)
-                for index, (before, width) in enumerate(
-                    zip((widths[0], *widths), widths, strict=False)
-                )
-            )
-        )
+        steps = zip((widths[0], *widths), widths, (1, *[2] * len(widths)), strict=False)
+        self.stages = nn.Sequential(*(_BasicBlock(*step) for step in steps))
 
     def forward(self, images: Tensor) -> Tensor:
         x = torch.relu(self.stem(images))  # (B, widths[0], H / 2, W / 2)
@@ -189,14 +183,8 @@ class SmallResNet3D(nn.Module):
         super().__init__()
         self.stem = _conv_norm3d(in_channels, widths[0], (1, 3, 3), (1, 2, 2))
         strides = [(1, 1, 1), (1, 2, 2), *[(2, 2, 2)] * (len(widths) - 2)]
-        self.stages = nn.Sequential(
-            *(
-                _Block3D(before, width, stride)
-                for before, width, stride in zip(
-                    (widths[0], *widths), widths, strides, strict=False
-                )
-            )
-        )
+        steps = zip((widths[0], *widths), widths, strides, strict=False)
+        self.stages = nn.Sequential(*(_Block3D(*step) for step in steps))
 
     def forward(self, clips: Tensor) -> Tensor:
         x = torch.relu(self.stem(clips))  # (B, widths[0], T, H / 2, W / 2)
@@ -299,11 +287,8 @@ def _torchvision_model(name: str, in_channels: int, pretrained: bool) -> nn.Modu
         module: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None)
     except OSError as error:
         url = models.get_model_weights(name).DEFAULT.url
-        raise _no_weights(
-            f"torchvision/{name}",
-            error,
-            f"{url} as {torch.hub.get_dir()}/checkpoints/{Path(url).name}",
-        ) from error
+        file = f"{url} as {torch.hub.get_dir()}/checkpoints/{Path(url).name}"
+        raise _no_weights(f"torchvision/{name}", error, file) from error
     for head in ("fc", "classifier", "heads", "head"):
         if hasattr(module, head):
             setattr(module, head, nn.Identity())
@@ -315,15 +300,8 @@ def _torchvision_model(name: str, in_channels: int, pretrained: bool) -> nn.Modu
             f"torchvision/{name} takes RGB images only; for {in_channels} channel(s) use a "
             f"ResNet, small-resnet, or timm/{name}",
         )
-        assert isinstance(first, nn.Conv2d)
-        module.conv1 = nn.Conv2d(
-            in_channels,
-            first.out_channels,
-            first.kernel_size,  # type: ignore[arg-type]
-            first.stride,  # type: ignore[arg-type]
-            first.padding,  # type: ignore[arg-type]
-            bias=False,
-        )
+        same = {x: getattr(first, x) for x in ("out_channels", "kernel_size", "stride", "padding")}
+        module.conv1 = nn.Conv2d(in_channels, **same, bias=False)
     return module
 
 
@@ -341,22 +319,20 @@ def _timm_model(name: str, in_channels: int, pretrained: bool) -> nn.Module:
             known = timm.get_pretrained_cfg(name)
             if known is None or not known.has_weights:
                 raise
-            where = f"{known.hf_hub_id} of huggingface.co (`hf download {known.hf_hub_id}`) into "
-            where += f"{cache}, or the folder that HF_HOME names"
-            raise _no_weights(
-                f"timm/{name}", error, where if known.hf_hub_id else known.url
-            ) from error
+            file = known.url
+            if known.hf_hub_id:
+                file = f"{known.hf_hub_id} of huggingface.co (`hf download {known.hf_hub_id}`) "
+                file += f"into {cache}, or the folder that HF_HOME names"
+            raise _no_weights(f"timm/{name}", error, file) from error
     return made
 
 
 class VisionFeatures(nn.Module):
     """(B, 3, S, S) -> (B, D): what a vision model of transformers says of a picture as a whole.
 
-    That is its pooled output, of two-tower models projected into the space that they share with
-    texts; of models whose pooler is trained for a task only (ViT) the class token.
-
-    Args:
-        model: a vision model, or one of two towers, of which the one for pictures is kept.
+    That is its pooled output, of two-tower models, of which the tower for pictures is kept,
+    projected into the space that they share with texts; of models whose pooler is trained for a
+    task only (ViT) the class token.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -29,17 +29,10 @@ class ProjectionHead(nn.Module):
 
 
 class ParallelHeads(nn.Module):
-    """Several projection heads on one feature, such as one for classes and one for superclasses.
+    """``count`` projection heads on one feature, such as one for classes and one for superclasses.
 
-    One tensor rather than a tuple, so that it is encoded, gathered and queued as any embedding is.
-
-    Args:
-        feature_dim: width of the backbone's feature.
-        embedding_dim: width D of each head's embedding.
-        count: H, number of heads.
-        linear: as of :class:`ProjectionHead`.
-
-    Forward: (B, feature_dim) -> (B, H * D), the embeddings side by side, each of length 1.
+    Forward: (B, feature_dim) -> (B, H * D), the embeddings side by side, each of length 1: one
+    tensor, so that it is encoded, gathered and queued as any embedding is.
     """
 
     def __init__(
@@ -56,8 +49,6 @@ class ParallelHeads(nn.Module):
 
 class ProjectionAndClassifier(nn.Module):
     """A projection head and a linear classifier beside it, on one feature.
-
-    One tensor for the reason of :class:`ParallelHeads`.
 
     Forward: (B, feature_dim) -> (B, D + C), the embedding and behind it the logits, float32.
     """

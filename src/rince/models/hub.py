@@ -17,11 +17,7 @@ def is_hub_name(given: str | Path) -> bool:
 
 
 def pull(name: str, files: list[str]) -> Path:
-    """Where the files of a model lie, downloaded if they are not yet.
-
-    Raises:
-        RinceError: it is not on the hub, or the hub cannot be reached.
-    """
+    """Where the files of a model lie, downloaded if they are not yet."""
     try:
         hub = import_extra("huggingface_hub", "hub")
         folder = Path(hub.snapshot_download(name, allow_patterns=[*files, SENTENCE_FILE]))
@@ -38,11 +34,7 @@ def pull(name: str, files: list[str]) -> Path:
 
 
 def check_push(name: str) -> Any:
-    """huggingface_hub, if it takes this name; before anything is written.
-
-    Raises:
-        RinceError: it does not. ImportError: it is not installed.
-    """
+    """huggingface_hub, if it takes this name; before anything is written."""
     hub = import_extra("huggingface_hub", "hub")
     try:
         hub.utils.validate_repo_id(name)
@@ -52,14 +44,7 @@ def check_push(name: str) -> Any:
 
 
 def push(folder: Path, name: str) -> str:
-    """Upload a folder as a model; a model that is made for it is private.
-
-    Returns:
-        Its address.
-
-    Raises:
-        RinceError: no permission, or the hub cannot be reached.
-    """
+    """Upload a folder as a model, and give its address; one that is made for it is private."""
     hub = check_push(name)
     try:
         api = hub.HfApi(library_name="rince")

@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rince.core.checks import RinceError, require
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.core.pixels import normalisation
-from rince.models.backbones import build_backbone
+from rince.models.backbones import Backbone, build_backbone
 from rince.models.exported import ImageEncoder
 from rince.models.libraries import library_preprocessing
 from rince.models.options import LAYOUTS
@@ -47,10 +47,6 @@ def read_checkpoint_of(
         size: side of its square RGB images, in pixels.
         mean, std: three numbers each, that its pixels in [0, 1] were normalised with. All four:
             None takes those of the paper's CIFAR-100 networks.
-
-    Raises:
-        RinceError: no such file, one of another layout, or of another backbone.
-        ValueError: an unknown layout.
     """
     require(layout in LAYOUTS, f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     file = Path(file)
@@ -73,17 +69,13 @@ def read_checkpoint_of(
     name = BACKBONE if backbone is None else backbone
     built = build_backbone(name, spec)
     load_strictly(built.module, weights, file)
-    return _encoder(built.module, name, built.feature_dim, spec)
+    return _encoder(built, name, spec)
 
 
 def library_encoder(name: str, *, size: int | None = None) -> ImageEncoder:
     """A backbone with the weights that its library ships, fed as the library says.
 
-    Args:
-        name: torchvision/NAME, timm/NAME or hf/NAME, of images. size: in place of the library's.
-
-    Raises:
-        ValueError: no such name. RinceError: its weights cannot be had.
+    ``name``: torchvision/NAME, timm/NAME or hf/NAME, of images. ``size``: None: the library's.
     """
     own_size, preprocessing = library_preprocessing(name)
     if size is not None:  # as much of the picture as at the library's size
@@ -91,23 +83,18 @@ def library_encoder(name: str, *, size: int | None = None) -> ImageEncoder:
         preprocessing = replace(preprocessing, resize=resize)
     spec = InputSpec.images(3, size or own_size, preprocessing=preprocessing)
     built = build_backbone(name, spec, pretrained=True)
-    return _encoder(built.module, name, built.feature_dim, spec)
+    return _encoder(built, name, spec)
 
 
-def _encoder(
-    module: nn.Module,
-    name: str,
-    width: int,
-    spec: InputSpec,
-) -> ImageEncoder:
+def _encoder(built: Backbone, name: str, spec: InputSpec) -> ImageEncoder:
     mean, std = normalisation(spec.channels, spec.preprocessing)
     for what, numbers in (("mean", mean), ("std", std)):
         require(len(numbers) == 3, f"{what} must be three numbers, of R, G and B, got {numbers}")
     require(all(x > 0 for x in std), f"std must be above 0, got {std}")
     return ImageEncoder(
-        module=module.eval(),
+        module=built.module.eval(),
         backbone=name,
-        output_dim=width,
+        output_dim=built.feature_dim,
         embedding_dim=None,
         num_heads=1,
         spec=spec,

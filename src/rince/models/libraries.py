@@ -16,12 +16,7 @@ _SUPPORTED = ("bilinear", "bicubic", "nearest")
 def library_preprocessing(name: str) -> tuple[int, Preprocessing]:
     """Side of the input in pixels, and how a picture is made one, as the default weights say.
 
-    Args:
-        name: torchvision/NAME or timm/NAME, of images; or hf/NAME, of Hugging Face or a folder.
-
-    Raises:
-        ValueError: no such name. RinceError: what the library says cannot be had, or cannot be
-            followed.
+    ``name``: torchvision/NAME or timm/NAME, of images; or hf/NAME, of Hugging Face or a folder.
     """
     library, _, model = name.partition("/")
     require(library in LIBRARIES, f"{name} is of none of {', '.join(LIBRARIES)}")
@@ -73,6 +68,7 @@ def _of_hugging_face(model: str) -> tuple[int, Preprocessing]:
 def _supported(interpolation: str, name: str) -> str:
     if interpolation in _SUPPORTED:
         return interpolation
-    if interpolation != "random":
-        warn(f"{name} scales pictures by {interpolation}, which is taken as bicubic here")
-    return "bicubic" if interpolation != "random" else "bilinear"
+    if interpolation == "random":
+        return "bilinear"
+    warn(f"{name} scales pictures by {interpolation}, which is taken as bicubic here")
+    return "bicubic"

@@ -18,15 +18,9 @@ TOLERANCE = 1e-4  # of the largest output; fp32 in another order of sums is at a
 def write_onnx(encoder: ImageEncoder, file: Path) -> float:
     """Write the module as ONNX, for batches of any size, and compare it with torch.
 
-    Args:
-        encoder: its module takes ``images``, (batch, C, S, S) float32, or ``clips``,
-            (batch, C, T, S, S), or ``vectors``, (batch, D), and gives ``features`` or, with a
-            projection head, ``embeddings``.
-        file: to write; weights and all.
-
-    Returns:
-        The largest difference between ONNX Runtime and torch over random inputs, as a share of
-        the largest output.
+    The file's input is called as the encoder's inputs are, its output ``features`` or, with a
+    projection head, ``embeddings``. Gives the largest difference between ONNX Runtime and torch
+    over random inputs, as a share of the largest output.
     """
     for library in ("onnx", "onnxscript"):  # torch imports them deep inside
         import_extra(library, "export")

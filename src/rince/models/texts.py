@@ -26,9 +26,6 @@ SENTENCE_FILE = "modules.json"  # by which sentence-transformers knows its own f
 class TextEncoder(nn.Module):
     """A model of sentence-transformers as a network of one tensor: its sentence embeddings.
 
-    Args:
-        model: whose first part is a transformer.
-
     Forward: (B, L) int64 tokens, -1 where a text has ended, to (B, D). Columns that are padding
     for all B texts cost nothing.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -56,17 +57,11 @@ def _parts(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def fine_tuned(module: nn.Module, layers: int | None, lora: int | None) -> None:
-    """Freeze what is not to be trained, in place.
+    """Freeze what of a backbone is not to be trained, in place.
 
-    Args:
-        module: a backbone.
-        layers: number of final :func:`blocks` that are trained, 0: none; None: all.
-        lora: rank of the updates of its linear layers, but those of torch's MultiheadAttention,
-            which alone are trained (Hu et al., "LoRA", ICLR 2022); None: no updates.
-
-    Raises:
-        ValueError: more blocks than there are; no linear layer to update; both arguments.
-        ImportError: peft is not installed, for ``lora``.
+    ``layers``: number of final :func:`blocks` that are trained; None: all. ``lora``: rank of the
+    updates of its linear layers, but those of torch's MultiheadAttention, which alone are trained
+    (Hu et al., "LoRA", ICLR 2022).
     """
     require(
         layers is None or lora is None,
@@ -79,9 +74,8 @@ def fine_tuned(module: nn.Module, layers: int | None, lora: int | None) -> None:
             f"model.layers must be between 0 and {len(parts)}, the blocks of "
             f"{type(module).__name__}; got {layers}",
         )
-        for part in parts[: len(parts) - layers]:
-            for weight in part:
-                weight.requires_grad_(False)
+        for weight in itertools.chain(*parts[: len(parts) - layers]):
+            weight.requires_grad_(False)
     if lora is not None:
         peft = import_extra("peft", "lora")
         # Torch's attention reads the weights of its output layer past any update of it.
@@ -126,12 +120,8 @@ def parameter_groups(
     encoder: nn.Module, backbone: nn.Module, lr: float, decay: float
 ) -> list[dict[str, Any]]:
     """The weights that are trained, with a learning rate that falls from block to block towards
-    the input: ``lr`` of the head, ``lr * decay`` of the last block, ``lr * decay^2`` of the one
-    before (Clark et al., ELECTRA, ICLR 2020).
-
-    Args:
-        encoder: the backbone and what comes behind it. lr: above 0. decay: in (0, 1].
-    """
+    the input: ``lr`` of what comes behind the backbone, ``lr * decay`` of the last block, ``lr *
+    decay^2`` of the one before (Clark et al., ELECTRA, ICLR 2020)."""
     parts = blocks(backbone)
     of_backbone = {id(x) for part in parts for x in part}
     rest = [x for x in encoder.parameters() if id(x) not in of_backbone]

@@ -80,12 +80,8 @@ def cached_encode(encoder: nn.Module, inputs: Tensor, micro_batch: int) -> Tenso
 
 
 def micro_batches(count: int, size: int) -> list[slice]:
-    """Cut ``count`` rows into the fewest parts of at most ``size``, as equal as they can be.
-
-    Equal, because batch norm is fitted to each: a last part of one image has no variance.
-
-    Raises:
-        ValueError: size below 1, or no rows.
+    """Cut ``count`` rows into the fewest parts of at most ``size``, as equal as they can be: batch
+    norm is fitted to each, and a last part of one image has no variance.
 
     Example:
         >>> micro_batches(10, 4)

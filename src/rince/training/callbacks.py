@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +14,8 @@ from rince.data.batches import eval_batches
 from rince.data.items import Items
 from rince.evaluation.features import extract_features
 from rince.metrics.knn import knn_accuracy
+from rince.training.logs import logger
 from rince.training.saving import HistoryLogger
-
-logger = logging.getLogger("rince")
 
 
 class OnlineKNN(pl.Callback):
@@ -28,17 +26,9 @@ class OnlineKNN(pl.Callback):
     A fixed fifth of at most ``limit`` training items are queries, the rest the gallery.
     """
 
-    def __init__(
-        self,
-        items: Items,
-        *,
-        every: int,
-        limit: int,
-        seed: int,
-    ) -> None:
+    def __init__(self, items: Items, *, every: int, limit: int, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
-        chosen = torch.randperm(len(items), generator=generator)[:limit]
-        self.items = items.subset(chosen)
+        self.items = items.subset(torch.randperm(len(items), generator=generator)[:limit])
         self.every = every
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -98,19 +88,12 @@ class EpochLine(pl.Callback):
             count = self._steps * config.batch_size * trainer.world_size
             speed = count / (self._ended - self._started)
         means = self.history.take_means()
-        logger.info(
-            epoch_line(
-                trainer.current_epoch + 1, int(trainer.max_epochs or 0), means, speed, self.noun
-            )
-        )
+        epoch, epochs = trainer.current_epoch + 1, int(trainer.max_epochs or 0)
+        logger.info(epoch_line(epoch, epochs, means, speed, self.noun))
 
 
 def epoch_line(
-    epoch: int,
-    epochs: int,
-    means: Mapping[str, float],
-    speed: float | None,
-    noun: str = "images",
+    epoch: int, epochs: int, means: Mapping[str, float], speed: float | None, noun: str = "images"
 ) -> str:
     """``epoch 3/20 | loss 4.21 | rank 1: loss 2.10, similarity 0.63, positives 5.1 | ...``."""
     parts = [f"epoch {epoch}/{epochs}"]
@@ -118,11 +101,9 @@ def epoch_line(
         parts.append(f"loss {means['train/loss']:.3f}")
     rank = 1
     while f"train/positives_rank_{rank}" in means:
-        shown = []
-        for name, digits in (("loss", 3), ("similarity", 2), ("positives", 1)):
-            value = means.get(f"train/{name}_rank_{rank}")
-            if value is not None:
-                shown.append(f"{name} {value:.{digits}f}")
+        digits = {"loss": 3, "similarity": 2, "positives": 1}
+        values = {name: means.get(f"train/{name}_rank_{rank}") for name in digits}
+        shown = [f"{n} {x:.{digits[n]}f}" for n, x in values.items() if x is not None]
         parts.append(f"rank {rank}: " + ", ".join(shown))
         rank += 1
     if "train/similarity_rank_0" in means:

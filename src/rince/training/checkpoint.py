@@ -30,10 +30,7 @@ from rince.training.ranks import kept_ranks
 CHECKPOINT_KEY = "rince"  # of what the checkpoint says of the run
 OWN_OBJECTIVE = "own_objective"
 OWN_BACKBONE = "own_backbone"
-BACKBONE_PREFIX = "encoder.backbone."
-HEAD_PREFIX = "encoder.head."
-# Of a run with both:
-PROJECTION_PREFIX, CLASSIFIER_PREFIX = f"{HEAD_PREFIX}projection.", f"{HEAD_PREFIX}classifier."
+BACKBONE_PREFIX, HEAD_PREFIX = "encoder.backbone.", "encoder.head."
 
 
 @dataclass(frozen=True)
@@ -102,25 +99,19 @@ def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -
     spec = InputSpec.from_dict(about)
     config = from_dict(about["config"]).with_defaults(kind_named(spec.noun))
     objective = recorded_objective(about, config, folder)
-    if backbone is None:
-        backbone = configured_backbone(config, spec)
-    elif not isinstance(backbone, Backbone):
-        backbone = as_backbone(backbone, spec)
-    weights = checkpoint["state_dict"]
-    fine_tuned(backbone.module, config.model.layers, config.model.lora)
+    backbone, weights = backbone_to_train(config, spec, backbone), checkpoint["state_dict"]
     load_strictly(backbone.module, _below(BACKBONE_PREFIX, weights), folder / CHECKPOINT_FILE)
     merge_updates(backbone.module.eval())
-    head, beside = None, objective.classifier_beside
+    taxonomy, model = Taxonomy(about["taxonomy"]), config.model
+    of_head = _below(HEAD_PREFIX, weights)
+    head, of_classifier = None, of_head if objective.classifier else None
+    if objective.classifier_beside:
+        of_head, of_classifier = (_below(part, of_head) for part in ("projection.", "classifier."))
     if not objective.classifier:
-        head = projection_head(
-            backbone.feature_dim,
-            config.model.embedding_dim,
-            objective.num_heads,
-            linear=config.model.head == "linear",
-        ).eval()
-        of_head = _below(PROJECTION_PREFIX if beside else HEAD_PREFIX, weights)
+        width, count, linear = model.embedding_dim, objective.num_heads, model.head == "linear"
+        head = projection_head(backbone.feature_dim, width, count, linear=linear).eval()
         load_strictly(head, of_head, folder / CHECKPOINT_FILE)
-    taxonomy = Taxonomy(about["taxonomy"])
+    classifier = None if of_classifier is None else _linear(of_classifier, taxonomy.num_classes)
     return TrainedRun(
         folder=folder,
         config=config,
@@ -130,19 +121,28 @@ def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -
         step=checkpoint["global_step"],
         data_fingerprint=about.get("data_fingerprint") or "",
         objective=objective,
-        classifier=_classifier(objective, weights, taxonomy.num_classes),
+        classifier=classifier,
         head=head,
         ranks=kept_ranks(about, taxonomy),
         own_backbone=bool(about.get(OWN_BACKBONE)),
     )
 
 
-def configured_backbone(
-    config: TrainConfig, spec: InputSpec, *, pretrained: bool = False
+def backbone_to_train(
+    config: TrainConfig,
+    spec: InputSpec,
+    own: Backbone | nn.Module | None = None,
+    *,
+    pretrained: bool = False,
 ) -> Backbone:
-    """That of ``config.model.backbone``."""
-    name = str(config.model.backbone)
-    return kind_named(spec.noun).build_backbone(name, spec, config, pretrained)
+    """The user's own, or else that of ``config.model.backbone``, frozen as far as it says."""
+    if own is None:
+        name = str(config.model.backbone)
+        own = kind_named(spec.noun).build_backbone(name, spec, config, pretrained)
+    elif not isinstance(own, Backbone):
+        own = as_backbone(own, spec)
+    fine_tuned(own.module, config.model.layers, config.model.lora)
+    return own
 
 
 def trained_encoder(trained: TrainedRun, space: Space | None = None) -> Encoder:
@@ -174,16 +174,11 @@ def _below(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.
     return {n.removeprefix(prefix): x for n, x in weights.items() if n.startswith(prefix)}
 
 
-def _classifier(
-    objective: Objective, weights: Mapping[str, torch.Tensor], num_classes: int
-) -> nn.Linear | None:
+def _linear(weights: Mapping[str, torch.Tensor], num_classes: int) -> nn.Linear:
     """The logits of the classes; those of superclasses, which come behind, are left out."""
-    if not (objective.classifier or objective.classifier_beside):
-        return None
-    prefix = CLASSIFIER_PREFIX if objective.classifier_beside else HEAD_PREFIX
-    weight, bias = (weights[prefix + name][:num_classes] for name in ("weight", "bias"))
-    classifier = nn.Linear(weight.shape[1], num_classes)
-    classifier.load_state_dict({"weight": weight, "bias": bias})
+    kept = {name: x[:num_classes] for name, x in weights.items()}
+    classifier = nn.Linear(kept["weight"].shape[1], num_classes)
+    classifier.load_state_dict(kept)
     return classifier.requires_grad_(False)
 
 
@@ -207,9 +202,8 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(checkpoint, dict) or CHECKPOINT_KEY not in checkpoint:
         raise RinceError(f"{path} is a checkpoint, but not one written by rince")
-    about = checkpoint[CHECKPOINT_KEY]
-    parts = [(checkpoint, ("state_dict", "global_step")), (about, ("config", "taxonomy"))]
-    lost = [key for part, keys in parts for key in keys if key not in part]
+    held = {*checkpoint, *checkpoint[CHECKPOINT_KEY]}
+    lost = [x for x in ("state_dict", "global_step", "config", "taxonomy") if x not in held]
     if lost:
         raise RinceError(
             f"{path} is damaged, it holds no {', '.join(lost)}: copy it again, or train the run "
@@ -221,13 +215,8 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 def require_own(
     part: object | None, about: Mapping[str, Any], key: str, folder: Path, call: str
 ) -> None:
-    """Refuse to go on without a module or an objective of the user's own: the run's folder does not
-    hold code.
-
-    Args:
-        part: it, if it is given. key: of the checkpoint's entry for such a part.
-        call: what to write, for the message.
-    """
+    """Refuse to go on without a module or an objective of the user's own (``part``), whose code the
+    run's folder does not hold; ``call``: what to write, for the message."""
     if part is None and about.get(key):
         raise RinceError(
             f"{folder} was trained with {_OWN[key].format(**about['config'])} of your own, which "
@@ -250,14 +239,16 @@ def recorded_objective(
     about: Mapping[str, Any], config: TrainConfig, folder: Path, given: Objective | None = None
 ) -> Objective:
     """The objective of a run, as its checkpoint tells it; or the same one, given with its code."""
-    own = about.get(OWN_OBJECTIVE)
-    if given is not None and given.name != config.objective:
-        raise RinceError(
-            f"{folder} was trained with the objective {config.objective}, not with {given.name}: "
-            f"give that one, or start a new run"
-        )
-    if given is None and own is None and config.objective not in OBJECTIVES:
-        raise RinceError(f"{folder} has the objective {config.objective!r}, which is not known")
+    name, own = config.objective, about.get(OWN_OBJECTIVE)
+    if given is not None:
+        if given.name != name:
+            raise RinceError(
+                f"{folder} was trained with the objective {name}, not with {given.name}: give that "
+                f"one, or start a new run"
+            )
+        return given
     if own is not None:
-        return given or Objective(config.objective, **{"reads": ("ranks",), **own})
-    return given or OBJECTIVES[config.objective]
+        return Objective(name, **{"reads": ("ranks",), **own})
+    if name not in OBJECTIVES:
+        raise RinceError(f"{folder} has the objective {name!r}, which is not known")
+    return OBJECTIVES[name]

@@ -8,6 +8,8 @@ from torch.nn import functional
 from rince.core.devices import sent
 from rince.evaluation.levels import coarse_level
 from rince.losses.hierarchical import smoothed_targets
+from rince.models.heads import ProjectionAndClassifier, projection_head
+from rince.models.options import ModelOptions
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.objectives import Objective
 from rince.training.pair_losses import rince
@@ -15,26 +17,38 @@ from rince.training.step import Loss, Step, fine_and_coarse
 
 
 def classifier_head(objective: Objective, feature_dim: int, taxonomy: Taxonomy) -> nn.Linear:
-    """(B, feature_dim) -> (B, C): logits of the classes; with two heads (B, C + G).
-
-    The G logits behind them are those of the superclasses. Rows of one linear map are as
-    independent as two maps are, and are encoded and stored as one.
-    """
+    """(B, feature_dim) -> (B, C): logits of the classes; with two heads those of the superclasses
+    behind them: rows of one linear map are as independent as two maps are."""
     count = taxonomy.num_classes
     if objective.num_heads == 2:
         count += len(taxonomy.group_names(coarse_level(taxonomy)))
     return nn.Linear(feature_dim, count)
 
 
+def training_head(
+    objective: Objective, feature_dim: int, taxonomy: Taxonomy, model: ModelOptions
+) -> nn.Module:
+    """What a training puts on the features: a projection head, a classifier, or both."""
+    if objective.classifier:
+        return classifier_head(objective, feature_dim, taxonomy)
+    linear = model.head == "linear"
+    head = projection_head(feature_dim, model.embedding_dim, objective.num_heads, linear=linear)
+    if objective.classifier_beside:
+        return ProjectionAndClassifier(head, classifier_head(objective, feature_dim, taxonomy))
+    return head
+
+
 def cross_entropy(step: Step) -> Loss:
-    """Cross-entropy of the classes, smoothed within their superclass; plus, where there are logits
-    of superclasses too, theirs.
-    """
+    """Cross-entropy of the classes, smoothed within their superclass; plus that of the
+    superclasses, where they have logits."""
     if step.logits is None:
         raise ValueError("cross-entropy is not a loss on pairs: it needs a classifier's logits")
     taxonomy, labels, logits = step.taxonomy, step.pairs.query_labels, step.logits.float()
     fine, coarse = logits[:, : taxonomy.num_classes], logits[:, taxonomy.num_classes :]
-    targets = _targets(step.options.smoothing, taxonomy, labels)
+    targets = labels
+    if step.options.smoothing > 0:
+        probabilities = smoothed_targets(_superclasses(taxonomy), step.options.smoothing)
+        targets = sent(probabilities, labels.device)[labels]
     of_classes = functional.cross_entropy(fine, targets)
     if coarse.shape[1] == 0:
         return Loss(of_classes)
@@ -52,11 +66,3 @@ def rince_and_cross_entropy(step: Step) -> Loss:
 def _superclasses(taxonomy: Taxonomy) -> Tensor:
     """(C,) int64."""
     return taxonomy.labels_at(coarse_level(taxonomy))
-
-
-def _targets(smoothing: float, taxonomy: Taxonomy, labels: Tensor) -> Tensor:
-    """(B,) labels as they are, or (B, C) probabilities."""
-    if smoothing == 0:
-        return labels
-    targets = smoothed_targets(_superclasses(taxonomy), smoothing)
-    return sent(targets, labels.device)[labels]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from rince.core.checks import RinceError
 from rince.data.kinds import embedding_names
@@ -19,12 +20,7 @@ from rince.training.folder import CHECKPOINT_FILE
 def load_encoder(folder: Path, space: Space | None = None) -> Encoder:
     """The network of a run or of an export; any model of sentence-transformers.
 
-    Args:
-        folder: its. space: of a run, what it gives; None: as of
-            :func:`~rince.training.checkpoint.trained_encoder`. An export has one only.
-
-    Raises:
-        RinceError: the folder is none of them, or damaged; an export of the other space.
+    ``space``: as of :func:`~rince.training.checkpoint.trained_encoder`; an export has one only.
     """
     exported = encoders.load_encoder(folder)
     if exported is not None:
@@ -55,10 +51,5 @@ def embed_data(
 ) -> Embeddings:
     """Find what there is to embed in ``data``, of the kind that the encoder takes, and embed it."""
     names = embedding_names(encoder, data, column, encoding)
-    return embed(
-        encoder,
-        names,
-        device=device,
-        batch_size=batch_size,
-        on_unreadable="skip" if skip else "error",
-    )
+    unreadable: Literal["error", "skip"] = "skip" if skip else "error"
+    return embed(encoder, names, device=device, batch_size=batch_size, on_unreadable=unreadable)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -120,6 +121,7 @@ def evaluate_run(
     table = config.table
     table = replace(table, column=column or table.column, encoding=encoding or table.encoding)
     other = replace(config, table=table, vectors=replace(config.vectors, labels=labels))
+    work = _Work(trained, other, options, device, steps)
     found = _results(folder)
     if found is None or outliers or not only_named:
         how = trained.spec.preprocessing
@@ -144,65 +146,112 @@ def evaluate_run(
         before = _of_these(found, splits, folder)
         if splits.test.times is None and options.near != EvaluationOptions().near:
             warn(f"near has no effect: {splits.test.noun} have no times")
-        found = _on_data(
-            trained, splits, outlying, before, only_named, options, device, images.workers, steps
-        )
-        paths = {**found.info.get("outlier_data", {}), **(outliers or {})}
-        if paths:
-            found = replace(found, info={**found.info, "outlier_data": paths})
+        found = work.with_data(splits, outlying, before if only_named else None)
+        if before is not None and not only_named:
+            found = _with_earlier(found, before)
+        if outliers:
+            found = _noted(found, outlier_data=outliers)
     found = _saved(found, folder, started)
     for name, path in (tests or {}).items():
-        found = _with_test(found, trained, other, name, path, options, device, steps)
+        found = work.with_test(found, name, path)
         found = _saved(found, folder, started)
     return found
 
 
-def _on_data(
-    trained: TrainedRun,
-    splits: Splits,
-    outliers: Mapping[str, Items],
-    before: Evaluation | None,
-    only_outliers: bool,
-    options: EvaluationOptions,
-    device: str,
-    workers: int,
-    steps: Sequence[Step],
-) -> Evaluation:
-    """What is measured on training and test items, with what earlier evaluations measured."""
-    only_outliers = only_outliers and before is not None
-    classes = splits.train.taxonomy.classes
-    measured = measure(
-        trained.backbone,
-        splits,
-        outliers,
-        head=trained.head,
-        options=options,
-        device=device,
-        workers=workers,
-        classifier=trained.classifier,
-        own_classes=trained.taxonomy.classes == classes,
-        steps=[outlier_detection] if only_outliers else steps,
-    )
-    parts = [f"ood/{name}" for name in outliers]
-    if only_outliers and before is not None:
-        counts = {name: len(items) for name, items in outliers.items()}
-        found = replace(
-            before,
-            metrics={**before.metrics, **measured.metrics},
-            info={**before.info, "outliers": {**before.info.get("outliers", {}), **counts}},
-            roc={**before.roc, **roc_curves(measured.context)},
+@dataclass(frozen=True)
+class _Work:
+    """What is measured, and how; ``config``: of the run, but for tables that are not its own."""
+
+    trained: TrainedRun
+    config: TrainConfig
+    options: EvaluationOptions
+    device: str
+    steps: Sequence[Step]
+
+    def with_data(
+        self, splits: Splits, outliers: Mapping[str, Items], before: Evaluation | None
+    ) -> Evaluation:
+        """All on training and test items; or, beside earlier results, these outliers alone."""
+        trained, classes = self.trained, splits.train.taxonomy.classes
+        measured = measure(
+            trained.backbone,
+            splits,
+            outliers,
+            head=trained.head,
+            options=self.options,
+            device=self.device,
+            workers=self.config.images.workers,
+            classifier=trained.classifier,
+            own_classes=trained.taxonomy.classes == classes,
+            steps=self.steps if before is None else [outlier_detection],
         )
-        return _with_settings(found, parts, options)
-    ranks = trained.ranks if trained.ranks.classes == classes else None
-    drawn = draw(measured.context, measured.metrics, ranks)
-    drawn = replace(drawn, info={**drawn.info, "extract_seconds": measured.seconds})
-    return _with_settings(_with_earlier(drawn, before), ["data", *parts], options)
+        parts = [f"ood/{name}" for name in outliers]
+        if before is None:
+            ranks = trained.ranks if trained.ranks.classes == classes else None
+            drawn = draw(measured.context, measured.metrics, ranks)
+            drawn = _noted(drawn, extract_seconds=measured.seconds)
+            return self._with_settings(drawn, ["data", *parts])
+        roc = {**before.roc, **roc_curves(measured.context)}
+        found = replace(before, metrics={**before.metrics, **measured.metrics}, roc=roc)
+        found = _noted(found, outliers={name: len(items) for name, items in outliers.items()})
+        return self._with_settings(found, parts)
+
+    def with_test(self, found: Evaluation, name: str, path: str) -> Evaluation:
+        """And retrieval among items of any classes."""
+        trained, config, spec = self.trained, self.config, self.trained.spec
+        items = load_test(
+            path,
+            spec.noun,
+            _sized_for(trained, config),
+            channels=spec.channels,
+            skip_unreadable=config.images.skip_unreadable,
+            backbone=config.model.backbone,
+            preprocessing=spec.preprocessing,
+        )
+        _check_fit(trained, items.spec, path)
+        known, paths = set(trained.taxonomy.paths), items.taxonomy.paths
+        unseen = sum(tree_path not in known for tree_path in paths)
+        print(
+            f"note: {name}: {len(items)} {items.noun} of {len(paths)} classes, {unseen} of them "
+            f"not trained. Probe, kNN and outliers are not asked of them"
+        )
+        marks = items.marks or Marks()
+        metrics = evaluate_open(
+            trained.backbone.module,
+            name,
+            OpenTest(items, marks.is_query, marks.is_gallery, marks.own_sequences()),
+            trained.taxonomy.paths,
+            head=trained.head,
+            options=self.options,
+            device=self.device,
+            workers=config.images.workers,
+            steps=self.steps,
+        )
+        old = re.compile(rf"(embedding/)?(un)?seen/{re.escape(name)}/")
+        kept = {key: value for key, value in found.metrics.items() if not old.match(key)}
+        facts = {"data": path, "items": len(items), "classes": len(paths), "unseen": unseen}
+        found = _noted(replace(found, metrics=kept | metrics), tests={name: facts})
+        return self._with_settings(found, [f"test/{name}"])
+
+    def _with_settings(self, found: Evaluation, parts: Sequence[str]) -> Evaluation:
+        settings = {**asdict(self.options), "rince": __version__}
+        return _noted(found, measured_with=dict.fromkeys(parts, settings))
+
+
+def _noted(found: Evaluation, /, **facts: Any) -> Evaluation:
+    """With these facts; of what is kept by name, beside those that are there."""
+    info = dict(found.info)
+    for name, value in facts.items():
+        info[name] = {**info.get(name, {}), **value} if name in _BY_NAME else value
+    return replace(found, info=info)
+
+
+_BY_NAME = ("outliers", "tests", "measured_with", "outlier_data")
 
 
 def _saved(found: Evaluation, folder: Path, started: float) -> Evaluation:
     """What is measured is kept, whatever goes wrong later."""
-    seconds = time.perf_counter() - started
-    found = replace(found, info={**found.info, "evaluate_seconds": seconds})
+    found = _noted(found, evaluate_seconds=time.perf_counter() - started)
     save_evaluation(found, folder)
     return found
 
@@ -249,84 +298,24 @@ def _of_these(before: Evaluation | None, splits: Splits, folder: Path) -> Evalua
     return None
 
 
-def _with_earlier(found: Evaluation, before: Evaluation | None) -> Evaluation:
+def _with_earlier(found: Evaluation, before: Evaluation) -> Evaluation:
     """And what earlier evaluations measured beside it."""
-    if before is None:
-        return found
-    info = {**before.info, **found.info}
-    for name in ("outliers", "tests", "measured_with"):
-        both = {**before.info.get(name, {}), **found.info.get(name, {})}
-        if both or name in found.info:
-            info[name] = both
-    metrics = {
-        **found.metrics,
-        **{k: v for k, v in before.metrics.items() if k not in found.metrics},
-    }
-    return replace(found, metrics=metrics, info=info, roc={**before.roc, **found.roc})
+    others = {name: x for name, x in before.metrics.items() if name not in found.metrics}
+    info, roc = _noted(before, **found.info).info, {**before.roc, **found.roc}
+    return replace(found, metrics={**found.metrics, **others}, info=info, roc=roc)
 
 
-def _with_settings(
-    found: Evaluation, parts: Sequence[str], options: EvaluationOptions
-) -> Evaluation:
-    settings = {**asdict(options), "rince": __version__}
-    both = {**found.info.get("measured_with", {}), **dict.fromkeys(parts, settings)}
-    return replace(found, info={**found.info, "measured_with": both})
-
-
-def _with_test(
-    found: Evaluation,
-    trained: TrainedRun,
-    config: TrainConfig,
-    name: str,
-    path: str,
-    options: EvaluationOptions,
-    device: str,
-    steps: Sequence[Step],
-) -> Evaluation:
-    """And retrieval among items of any classes."""
-    images = replace(config.images, image_size=trained.spec.size or None)
-    items = load_test(
-        path,
-        trained.spec.noun,
-        replace(config, images=images),
-        channels=trained.spec.channels,
-        skip_unreadable=images.skip_unreadable,
-        backbone=config.model.backbone,
-        preprocessing=trained.spec.preprocessing,
-    )
-    _check_fit(trained, items.spec, path)
-    known = set(trained.taxonomy.paths)
-    unseen = sum(tree_path not in known for tree_path in items.taxonomy.paths)
-    print(
-        f"note: {name}: {len(items)} {items.noun} of {items.taxonomy.num_classes} classes, "
-        f"{unseen} of them not trained. Probe, kNN and outliers are not asked of them"
-    )
-    marks = items.marks or Marks()
-    metrics = evaluate_open(
-        trained.backbone.module,
-        name,
-        OpenTest(items, marks.is_query, marks.is_gallery, marks.own_sequences()),
-        trained.taxonomy.paths,
-        head=trained.head,
-        options=options,
-        device=device,
-        workers=images.workers,
-        steps=steps,
-    )
-    facts = {"items": len(items), "classes": items.taxonomy.num_classes, "unseen": unseen}
-    old = re.compile(rf"(embedding/)?(un)?seen/{re.escape(name)}/")
-    kept = {key: value for key, value in found.metrics.items() if not old.match(key)}
-    tests = {**found.info.get("tests", {}), name: {"data": path, **facts}}
-    found = replace(found, metrics=kept | metrics, info={**found.info, "tests": tests})
-    return _with_settings(found, [f"test/{name}"], options)
+def _sized_for(trained: TrainedRun, config: TrainConfig) -> TrainConfig:
+    """Other items are taken in the size that the run's backbone knows."""
+    return replace(config, images=replace(config.images, image_size=trained.spec.size or None))
 
 
 def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
     """Other data, in the size and colours that the run's backbone knows; or other texts."""
     data = config.data
     require_kind(data, trained.spec.noun, config.ranks.by == "time", config.table.encoding)
-    config = replace(config, images=replace(config.images, image_size=trained.spec.size or None))
-    splits = load_splits(config, trained.spec.channels, preprocessing=trained.spec.preprocessing)
+    spec, config = trained.spec, _sized_for(trained, config)
+    splits = load_splits(config, spec.channels, preprocessing=spec.preprocessing)
     if trained.taxonomy.paths not in (UNKNOWN_CLASSES, splits.train.taxonomy.paths):
         print(f"note: {data} has other classes than {trained.folder.name} was trained on")
     _check_fit(trained, splits.spec, data)
@@ -357,11 +346,7 @@ def _own_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
 
 
 def _of_export(folder: Path, backbone: Backbone | nn.Module | None) -> TrainedRun:
-    """The network of an export of images or clips, as if it were that of a run.
-
-    Raises:
-        RinceError: an export of texts, or a damaged one.
-    """
+    """The network of an export of images or clips, as if it were that of a run."""
     module = backbone.module if isinstance(backbone, Backbone) else backbone
     encoder = load_exported(folder, module)
     features, head = encoder.module, None
@@ -379,12 +364,11 @@ def _of_export(folder: Path, backbone: Backbone | nn.Module | None) -> TrainedRu
         stride=encoder.stride or config.videos.stride,
         frame_size=encoder.frame_size,
     )
+    config = replace(config, videos=videos, model=replace(config.model, backbone=encoder.backbone))
     taxonomy = Taxonomy(encoder.class_paths or UNKNOWN_CLASSES)
     return TrainedRun(
         folder=folder,
-        config=replace(
-            config, videos=videos, model=replace(config.model, backbone=encoder.backbone)
-        ),
+        config=config,
         taxonomy=taxonomy,
         backbone=as_backbone(features, spec),
         spec=spec,

@@ -34,11 +34,7 @@ def read_config(folder: Path) -> TrainConfig:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What a run noted at its end: seconds, versions, label; {} of one that is not finished.
-
-    Raises:
-        RinceError: a damaged file.
-    """
+    """What a run noted at its end: seconds, versions, label; {} of one that is not finished."""
     file = folder / ABOUT_FILE
     if not file.exists():
         return {}
@@ -49,10 +45,8 @@ def read_about(folder: Path) -> dict[str, Any]:
 
 
 def plain_yaml(text: str) -> Any:
-    """Options as they are written: their types say what is a number, and what a name.
-
-    YAML's own reading would make a text of 1e-3, 7 of a run's name 007, and a date of 2024-05-01.
-    """
+    """Options as they are written: their types say what is a number, and what a name. YAML would
+    make a text of 1e-3, 7 of a run's name 007, and a date of 2024-05-01."""
     try:
         return yaml.load(text, _AsWritten)
     except (yaml.YAMLError, RecursionError) as error:

@@ -31,14 +31,9 @@ def successive_halving(
 ) -> dict[int, Score]:
     """Train all trials for the first length, the better quarter for the next, and so on.
 
-    Args:
-        trials: number of trials. lengths: epochs of each round, rising.
-        score: (trial, epochs) -> its score, trained from the start for so many; None: it failed,
-            and is left out from here on.
-
-    Returns:
-        The scores of those that were trained to the end. They are as spread along the front as
-        they can be, from the best on one measure to the best on the other.
+    ``score``: (trial, epochs) -> its score, trained from the start for so many; None: it failed,
+    and is left out from here on. Gives the scores of those that were trained to the end: as spread
+    along the front as they can be, from the best on one measure to the best on the other.
 
     Example:
         >>> successive_halving(8, [1, 4], lambda trial, epochs: Score(trial, 8 - trial))
@@ -54,40 +49,23 @@ def successive_halving(
 
 
 def survivors(trials: int, rounds: int) -> list[int]:
-    """Trials in each round: a quarter of those of the round before, rounded up.
-
-    Example:
-        >>> survivors(12, 2), survivors(5, 2)
-        ([12, 3], [5, 2])
-    """
+    """Trials in each round: a quarter of those of the round before, rounded up."""
     return [-(-trials // 4**i) for i in range(rounds)]
 
 
 def round_lengths(epochs: int) -> list[int]:
-    """A quarter of the epochs, rounded up, and all.
-
-    Example:
-        >>> round_lengths(20), round_lengths(3), round_lengths(1)
-        ([5, 20], [1, 3], [1])
-    """
+    """A quarter of the epochs, rounded up, and all; of one epoch it alone."""
     return sorted({-(-epochs // 4), epochs})
 
 
 def planned_epochs(trials: int, lengths: Sequence[int]) -> int:
-    """Epochs that :func:`successive_halving` trains: in each round from the start.
-
-    Example:
-        >>> planned_epochs(12, [5, 20])
-        120
-    """
+    """Epochs that :func:`successive_halving` trains: in each round from the start."""
     return sum(n * x for n, x in zip(survivors(trials, len(lengths)), lengths, strict=True))
 
 
 def better_part(scores: Mapping[int, Score], count: int) -> list[int]:
-    """The front, then the front of the rest, and so on, until there are ``count`` trials.
-
-    Of a front that is larger than the room left, evenly spaced ones, both ends among them; for one
-    place the middle.
+    """The front, then the front of the rest, and so on, until there are ``count`` trials; of a
+    front larger than the room left evenly spaced ones, with both ends, or for one place the middle.
     """
     rest, kept = dict(scores), list[int]()
     while rest and len(kept) < count:

@@ -9,11 +9,8 @@ HISTORY_FILE = "metrics.csv"
 
 
 def read_history(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """name -> [(step, value)]; empty if nothing was logged.
-
-    A resumed run repeats the steps after its last checkpoint; the later line counts. Lines that
-    are no metric (a kill or a full disk cut them short) are left out.
-    """
+    """name -> [(step, value)]; empty if nothing was logged. Lines that are no metric (a kill or a
+    full disk cut them short) are left out."""
     file = folder / HISTORY_FILE
     if not file.exists():
         return {}
@@ -22,6 +19,7 @@ def read_history(folder: Path) -> dict[str, list[tuple[int, float]]]:
         for row in csv.reader(line.replace("\0", "") for line in stream):
             try:
                 step, name, value = row
+                # A resumed run repeats steps: the later line counts.
                 values_by_name.setdefault(name, {})[int(step)] = float(value)
             except ValueError:  # the header too
                 continue

@@ -17,8 +17,7 @@ logger = logging.getLogger("rince")
 @contextlib.contextmanager
 def logging_to(file: Path | None) -> Iterator[None]:
     """Log to the screen and to a file, which a resumed run continues; None: nowhere, as of all
-    processes but the main one. A file that cannot be written is warned of once.
-    """
+    processes but the main one. A file that cannot be written is warned of once."""
     handlers: list[logging.Handler] = []
     if file is not None:
         handlers.append(logging.StreamHandler(sys.stdout))

@@ -24,7 +24,6 @@ from rince.data.batches import BatchViews, ImageBatch
 from rince.data.plan import batch_seed
 from rince.data.views import WEAK_VIEWS, Augmentation, ViewConfig
 from rince.models.backbones import Backbone
-from rince.models.heads import ProjectionAndClassifier, projection_head
 from rince.models.momentum import MomentumEncoder
 from rince.models.queue import KeyQueue
 from rince.models.tuning import keep_frozen_norms, parameter_groups
@@ -32,7 +31,7 @@ from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import ItemTimes
 from rince.training.cached import Part, encode_parts, micro_batches
 from rince.training.checkpoint import CHECKPOINT_KEY, own_facts
-from rince.training.classifiers import classifier_head
+from rince.training.classifiers import training_head
 from rince.training.config import TrainConfig, to_dict
 from rince.training.objectives import OBJECTIVES, Objective
 from rince.training.ranks import to_checkpoint
@@ -62,14 +61,11 @@ class RankedModule(pl.LightningModule):
 
     Args:
         objective: your own; None takes that of ``config.objective``.
-        rank_source: what the objective rince trains on; None takes the taxonomy's. Ranks by class
-            are kept in the checkpoint.
-        spec: what one input is, kept in the checkpoint for the evaluation.
+        rank_source: what the objective rince trains on; None takes the taxonomy's.
         augmentation: makes the views of batches that arrive as they are kept.
         view_inputs: makes of views that arrive as bytes what the backbone takes.
-        data_fingerprint: of the data, kept in the checkpoint, so that a resumed run can tell
-            whether they are the same.
-        own_backbone: the backbone is the user's, not ``config.model.backbone``; kept likewise.
+        spec, data_fingerprint, own_backbone: what one input is, which data these are, and whether
+            the backbone is the user's: for the checkpoint, by which a run is read and goes on.
     """
 
     def __init__(
@@ -101,21 +97,9 @@ class RankedModule(pl.LightningModule):
         self._started = time.perf_counter()
         self._sizes_unknown = True
         self._check_objective()
-        model, contrastive = config.model, not self.objective.classifier
         self.num_heads = self.objective.num_heads
-        head: nn.Module
-        if not contrastive:
-            head = classifier_head(self.objective, backbone.feature_dim, taxonomy)
-        else:
-            head = projection_head(
-                backbone.feature_dim,
-                model.embedding_dim,
-                self.num_heads,
-                linear=model.head == "linear",
-            )
-        if self.objective.classifier_beside:
-            classifier = classifier_head(self.objective, backbone.feature_dim, taxonomy)
-            head = ProjectionAndClassifier(head, classifier)
+        model, contrastive = config.model, not self.objective.classifier
+        head = training_head(self.objective, backbone.feature_dim, taxonomy, model)
         self.encoder = nn.Sequential(OrderedDict(backbone=backbone.module, head=head))
         self.momentum_encoder: MomentumEncoder | None = None
         self.queue: KeyQueue | None = None
@@ -127,8 +111,7 @@ class RankedModule(pl.LightningModule):
     @property
     def backbone(self) -> nn.Module:
         """The part that is kept and evaluated."""
-        backbone: nn.Module = self.encoder.get_submodule("backbone")
-        return backbone
+        return self.encoder.get_submodule("backbone")
 
     def train(self, mode: bool = True) -> RankedModule:
         super().train(mode)
@@ -254,12 +237,8 @@ class RankedModule(pl.LightningModule):
         return self._seconds_before + time.perf_counter() - self._started
 
     def _read(self, shown: Mapping[str, Tensor]) -> dict[str, float]:
-        """The values of some scalars, and a check of those that were not read so far: a GPU is
-        waited for once.
-
-        Raises:
-            FloatingPointError: one of those is not finite.
-        """
+        """The values of some scalars, and a check that those not read so far are finite: a GPU is
+        waited for once."""
         unread, self._unread = self._unread, []
         values = [*(x for _, _, x in unread), *shown.values()]
         numbers = torch.stack([x.float().reshape(()).to(self.device) for x in values]).tolist()
@@ -288,10 +267,8 @@ class RankedModule(pl.LightningModule):
     def _encode_both(
         self, encoder: nn.Module, batch: ImageBatch, views: BatchViews
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(2B, ...), (2B,), (2B,): both views of every image with their labels and ids.
-
-        Two views of a micro-batch are encoded together, so batch norm sees both.
-        """
+        """(2B, ...), (2B,), (2B,): both views of every image with their labels and ids; those of a
+        micro-batch are encoded together, so batch norm sees both."""
         z = encode_parts(encoder, self._parts(batch, views, 0, 1), made_from=batch.views)
         device = batch.labels.device
         rows = [torch.arange(r.start, r.stop, device=device) for r in self._rows(batch)]
@@ -309,17 +286,8 @@ class RankedModule(pl.LightningModule):
         encoded, labels, ids = self._encode_both(self.encoder, batch, views)
         z, logits = self._apart(encoded)
         key, key_labels, key_ids = self._gathered(z, labels, ids)
-        pairs = Pairs(
-            query=z,
-            key=key,
-            query_labels=labels,
-            key_labels=key_labels,
-            query_ids=ids,
-            key_ids=key_ids,
-            ignore_self=True,
-            num_heads=self.num_heads,
-        )
-        return pairs, logits
+        given = (z, key, labels, key_labels, ids, key_ids)
+        return Pairs(*given, ignore_self=True, num_heads=self.num_heads), logits
 
     def _momentum_pairs(self, batch: ImageBatch, views: BatchViews) -> tuple[Pairs, Tensor | None]:
         assert self.momentum_encoder is not None
@@ -343,12 +311,7 @@ class RankedModule(pl.LightningModule):
             shift = process_index() * batch.labels.shape[0]
             self.queue.push(*(x.roll(shift, dims=0) for x in fresh))
         pairs = Pairs(
-            query=query,
-            key=key,
-            query_labels=batch.labels,
-            key_labels=labels,
-            query_ids=batch.indices,
-            key_ids=ids,
+            *(query, key, batch.labels, labels, batch.indices, ids),
             ignore_self=False,
             num_queued=num_queued,
             key_valid=valid,

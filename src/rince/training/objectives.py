@@ -238,11 +238,8 @@ else:
 def own_objective(given: Objective | LossFunction) -> Objective:
     """The row of an objective from outside: as it is, or of a plain loss.
 
-    Args:
-        given: a row; or a function of query (Q, D), key (K, D) and their ranks, as the losses of
-            ``rince.losses`` are, for instance with ``functools.partial``. It is named after itself
-            and trains on the ranks of the run, so a loss of one rank, as ``supcon_out``, is for
-            flat classes: on a tree write a row that asks for ``step.same_class()``.
+    A function, such as a ``functools.partial`` of one of ``rince.losses``, is named after itself
+    and trains on the ranks of the run.
 
     Example:
         >>> def my_loss(query, key, ranks): ...

@@ -94,7 +94,7 @@ class TuneOptions(Options):
         Raises:
             ValueError: the message names the option.
         """
-        self._check_fields()
+        super().check()
         require(
             bool(self.search),
             f"{self.prefix}search must name one or more of {', '.join(SEARCHED)}, got none",

@@ -69,42 +69,29 @@ def class_and_superclass(step: Step) -> Loss:
 
 def all_levels(step: Step) -> Tensor:
     """HiMulCon on all levels of the class tree."""
-    pairs = step.pairs
-    ranks = pairs.ranks_by(step.taxonomy)
-    validate = pairs.validate
-    return himulcon(pairs.query, pairs.key, ranks, step.options.temperature, validate=validate)
+    return _on_tree(step, himulcon, step.options.temperature)
 
 
 def siblings(step: Step) -> Tensor:
     """SupCon on each level of the class tree, against the keys with the same parent."""
-    ranks, options = step.pairs.ranks_by(step.taxonomy), step.options
-    return supcon_siblings(
-        step.pairs.query,
-        step.pairs.key,
-        ranks,
-        options.temperature,
-        matmul_precision=options.matmul_precision or "fp32",
-        validate=step.pairs.validate,
-    )
+    precision = step.options.matmul_precision or "fp32"
+    return _on_tree(step, supcon_siblings, step.options.temperature, matmul_precision=precision)
 
 
 def margins(step: Step) -> Tensor:
     """Cross-scale learning."""
-    options = step.options
-    return _on_ranks(step, cross_scale, options.temperature, margin=options.margin)
+    return _on_ranks(step, cross_scale, step.options.temperature, margin=step.options.margin)
 
 
 def known_similarities(step: Step) -> Tensor:
     """X-CLR, with scores of the ranks."""
-    options = step.options
-    target_temperature = options.target_temperature
-    return _on_ranks(step, x_clr, options.temperature, target_temperature=target_temperature)
+    width = step.options.target_temperature
+    return _on_ranks(step, x_clr, step.options.temperature, target_temperature=width)
 
 
 def smooth_average_precision(step: Step) -> Tensor:
     """Smooth-AP."""
-    pairs, width = step.pairs, step.options.step_width
-    return smooth_ap(pairs.query, pairs.key, step.same_class(), width, validate=pairs.validate)
+    return _on_pairs(step, smooth_ap, step.same_class(), step.options.step_width)
 
 
 def smooth_hierarchical_precision(step: Step) -> Tensor:
@@ -112,22 +99,9 @@ def smooth_hierarchical_precision(step: Step) -> Tensor:
     return _on_ranks(step, smooth_ap, step.options.step_width)
 
 
-def _on_ranks(step: Step, loss: Callable[..., Tensor], *given: float, **more: float) -> Tensor:
-    """On the ranks of the run."""
-    pairs = step.pairs
-    ranks = step.pair_ranks()
-    number = step.ranks.num_ranks
-    return loss(
-        pairs.query, pairs.key, ranks, *given, num_ranks=number, validate=pairs.validate, **more
-    )
-
-
 def triplet(step: Step) -> Tensor:
     """Triplets whose margin grows with the steps of rank between them."""
-    pairs = step.pairs
-    ranks = pairs.ranks_by(step.taxonomy)
-    margin, validate = step.options.margin, pairs.validate
-    return hierarchical_triplet(pairs.query, pairs.key, ranks, margin, validate=validate)
+    return _on_tree(step, hierarchical_triplet, step.options.margin)
 
 
 def average_precision(step: Step) -> Tensor:
@@ -137,6 +111,23 @@ def average_precision(step: Step) -> Tensor:
     mean of the processes' gradients is that of the whole batch.
     """
     return fast_ap(step.pairs.key, step.pairs.key_labels)
+
+
+def _on_ranks(step: Step, loss: Callable[..., Tensor], *given: float, **more: float) -> Tensor:
+    """On the ranks of the run."""
+    return _on_pairs(step, loss, step.pair_ranks(), *given, num_ranks=step.ranks.num_ranks, **more)
+
+
+def _on_tree(step: Step, loss: Callable[..., Tensor], *given: float, **more: Any) -> Tensor:
+    """On the ranks of the class tree, whatever those of the run are."""
+    return _on_pairs(step, loss, step.pairs.ranks_by(step.taxonomy), *given, **more)
+
+
+def _on_pairs(
+    step: Step, loss: Callable[..., Tensor], ranks: PairRanks, *given: Any, **more: Any
+) -> Tensor:
+    pairs = step.pairs
+    return loss(pairs.query, pairs.key, ranks, *given, validate=pairs.validate, **more)
 
 
 def _supcon_out(step: Step, pairs: Pairs, level: int) -> Tensor:

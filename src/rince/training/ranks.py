@@ -99,8 +99,7 @@ def to_checkpoint(ranks: RankSource) -> dict[str, Any] | None:
 
 
 def kept_ranks(about: Mapping[str, Any], taxonomy: Taxonomy) -> ClassRanks | Taxonomy:
-    """The ranks in a checkpoint; one of an older rince holds a table, or none, as the taxonomy's
-    were the only ones."""
+    """The ranks in a checkpoint; an older rince's holds a table, or none: the taxonomy's."""
     kept = about.get("ranks")
     if kept is None:
         return taxonomy
@@ -118,28 +117,27 @@ def _same_ranks(one: ClassRanks | Taxonomy, two: ClassRanks | Taxonomy) -> bool:
 def resumed_ranks(
     about: Mapping[str, Any], items: Items, config: TrainConfig, folder: Path
 ) -> RankSource:
-    """The ranks that a run was trained on, as its checkpoint holds them.
-
-    A score file that is still there must give the same ones; a text model is not asked again.
-    """
+    """The ranks that a run was trained on, as its checkpoint holds them; a score file that is still
+    there must give the same ones."""
     scores, was = config.ranks.scores, from_dict(about["config"]).ranks
     changed = was != config.ranks
     if "time" in (was.by, config.ranks.by):
         if changed:
-            raise RinceError(
-                f"the ranks in its config.yaml are not those that {folder} was trained on: put "
-                f"them back as they were, or start a new run"
-            )
+            raise other_than_trained("ranks in its config.yaml are", folder)
         return rank_source(config, items)
-    taxonomy = items.taxonomy
-    before = kept_ranks(about, taxonomy)
+    before = kept_ranks(about, items.taxonomy)
     if changed or (scores is not None and Path(scores).is_file()):
         now = rank_source(config, items)
         assert not isinstance(now, ItemTimes)
         if not _same_ranks(now, before):
             what = "ranks in its config.yaml are" if changed else f"scores in {scores} give ranks"
-            raise RinceError(
-                f"the {what} not those that {folder} was trained on: put them back as they were, "
-                f"or start a new run"
-            )
+            raise other_than_trained(what, folder)
     return before
+
+
+def other_than_trained(what: str, folder: Path) -> RinceError:
+    """Of a run that is to go on: the data or ranks are not what they were."""
+    return RinceError(
+        f"the {what} not those that {folder} was trained on: put them back as they were, or start "
+        f"a new run"
+    )

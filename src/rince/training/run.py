@@ -8,7 +8,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,7 @@ from rince.data.batches import ImageBatch, TrainLoader
 from rince.data.items import Items, Splits
 from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
-from rince.models.backbones import Backbone, as_backbone
-from rince.models.tuning import fine_tuned
+from rince.models.backbones import Backbone
 from rince.models.weights import load_strictly
 from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import ItemTimes
@@ -44,7 +43,7 @@ from rince.training.checkpoint import (
     CHECKPOINT_KEY,
     OWN_BACKBONE,
     OWN_OBJECTIVE,
-    configured_backbone,
+    backbone_to_train,
     load_run,
     read_checkpoint,
     recorded_objective,
@@ -56,7 +55,7 @@ from rince.training.history import HISTORY_FILE
 from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
-from rince.training.ranks import empty_ranks, rank_source, resumed_ranks
+from rince.training.ranks import empty_ranks, other_than_trained, rank_source, resumed_ranks
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
 from rince.training.splits import with_data, with_recorded_data
 from rince.training.step import RankSource, superclass_level
@@ -70,6 +69,17 @@ KNN_IMAGES = 5000
 
 class Stopped(RinceError):
     """A run was told to stop (SIGTERM) before its last step."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that can be trained: its configuration with all that it left open, its data, and who
+    trains. Nothing is written yet."""
+
+    config: TrainConfig
+    splits: Splits
+    trainer: pl.Trainer
+    folder: Path
 
 
 def train(
@@ -130,28 +140,24 @@ def train(
             f"{folder} holds a run already: go on with it (rince train --resume {folder}), or "
             f"choose another --name"
         )
-    parts = prepared(config, folder, splits, loggers, callbacks, own_backbone=backbone is not None)
-    return train_prepared(*parts, folder, backbone, own)
+    run = prepared(config, folder, splits, loggers, callbacks, own_backbone=backbone is not None)
+    train_prepared(run, backbone, own)
+    return folder
 
 
 def train_prepared(
-    config: TrainConfig,
-    splits: Splits,
-    trainer: pl.Trainer,
-    folder: Path,
-    backbone: Backbone | nn.Module | None = None,
-    own: Objective | None = None,
-) -> Path:
+    run: Run, backbone: Backbone | nn.Module | None = None, own: Objective | None = None
+) -> None:
     """:func:`train` with what :func:`prepared` gave."""
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    ranks = rank_source(config, splits.train)
-    module = _build_module(config, splits, ranks, backbone, own, pretrained=config.model.pretrained)
+    model = run.config.model
+    pl.seed_everything(run.config.seed, workers=True, verbose=False)
+    ranks = rank_source(run.config, run.splits.train)
+    module = _build_module(run, ranks, backbone, own, pretrained=model.pretrained)
     if "ranks" in module.objective.reads:
-        _warn_of_empty_ranks(ranks, splits.train)
-    if config.model.start_from is not None:
-        _start_from(module, Path(config.model.start_from))
-    _fit(trainer, config, folder, splits, module)
-    return folder
+        _warn_of_empty_ranks(ranks, run.splits.train)
+    if model.start_from is not None:
+        _start_from(module, Path(model.start_from))
+    _fit(run, module)
 
 
 def _warn_of_empty_ranks(ranks: RankSource, items: Items) -> None:
@@ -179,13 +185,12 @@ def prepared(
     callbacks: Sequence[pl.Callback] = (),
     *,
     own_backbone: bool = False,
-) -> tuple[TrainConfig, Splits, pl.Trainer]:
-    """The configuration with all that it left open, the data, and who trains; writes nothing."""
+) -> Run:
+    """What is to be known of a run before it is trained."""
     config, splits = with_data(config, splits, advise=True, own_backbone=own_backbone)
     # What the data decided is what their evaluation reads by.
     config = replace(config, images=replace(config.images, bits=splits.spec.bits))
-    trainer = _trainer(config, folder, splits, loggers, callbacks)
-    return config.sized(len(splits.train), trainer.world_size), splits, trainer
+    return _run(config, folder, splits, loggers, callbacks)
 
 
 def resume(
@@ -221,7 +226,13 @@ def resume(
     checkpoint = read_checkpoint(folder)
     about = checkpoint[CHECKPOINT_KEY]
     step = checkpoint["global_step"]
-    config = _lengthened(config, step, about, epochs, folder)
+    if epochs is not None:
+        done = step / about.get("steps_per_epoch", step)
+        require(
+            epochs > done,
+            f"{folder} was trained for {done:g} epochs: epochs must be more to go on, got {epochs}",
+        )
+        config = replace(config, epochs=epochs)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     own = None if objective is None else own_objective(objective)
     require_own(backbone, about, OWN_BACKBONE, folder, "resume(folder, backbone=...)")
@@ -230,12 +241,11 @@ def resume(
     config.check_values(row)
     preprocessing = InputSpec.from_dict(about).preprocessing
     config, splits = with_recorded_data(config, splits, preprocessing)
-    trainer = _trainer(config, folder, splits, loggers, callbacks)
-    config = config.sized(len(splits.train), trainer.world_size)
-    _check_data(about, splits, config, folder)
-    ranks = resumed_ranks(about, splits.train, config, folder)
+    run = _run(config, folder, splits, loggers, callbacks)
+    _check_data(about, run)
+    ranks = resumed_ranks(about, splits.train, run.config, folder)
     # No pretrained weights, which the checkpoint's would only overwrite.
-    module = _build_module(config, splits, ranks, backbone, row, pretrained=False)
+    module = _build_module(run, ranks, backbone, row, pretrained=False)
     load_strictly(module, checkpoint["state_dict"], folder / CHECKPOINT_FILE)
     del checkpoint  # Lightning reads it again; weights and optimizer need not be held twice
     if is_first_process() and step >= config.epochs * about.get("steps_per_epoch", step + 1):
@@ -243,7 +253,7 @@ def resume(
             f"note: {folder.name} has trained all its {config.epochs} epochs. To lengthen it: "
             f"rince train --resume {folder} --epochs {2 * config.epochs}"
         )
-    _fit(trainer, config, folder, splits, module, resumed=about, step=step)
+    _fit(run, module, resumed=about, step=step)
     return folder
 
 
@@ -280,26 +290,14 @@ class _PositionedLoader:
         pass
 
 
-def _lengthened(
-    config: TrainConfig, step: int, about: Mapping[str, Any], epochs: int | None, folder: Path
-) -> TrainConfig:
-    if epochs is None:
-        return config
-    done = step / about.get("steps_per_epoch", step)
-    require(
-        epochs > done,
-        f"{folder} was trained for {done:g} epochs: epochs must be more to go on, got {epochs}",
-    )
-    return replace(config, epochs=epochs)
-
-
-def _start_folder(folder: Path, config: TrainConfig, *, fresh: bool) -> None:
+def _start_folder(run: Run, *, fresh: bool) -> None:
+    folder = run.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A run that was killed before its first checkpoint may have left these.
         for name in (HISTORY_FILE, TRACKERS_FILE, ABOUT_FILE) if fresh else (ABOUT_FILE,):
             (folder / name).unlink(missing_ok=True)
-        (folder / CONFIG_FILE).write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
+        (folder / CONFIG_FILE).write_text(yaml.safe_dump(to_dict(run.config), sort_keys=False))
     except OSError as error:
         raise RinceError(
             f"cannot write to the run's folder {folder} ({error}): fix that, or choose another "
@@ -307,63 +305,51 @@ def _start_folder(folder: Path, config: TrainConfig, *, fresh: bool) -> None:
         ) from error
 
 
-def _leave_nothing(folder: Path, trainer: pl.Trainer) -> None:
+def _leave_nothing(run: Run) -> None:
     """Of a run that never took a step: no verb is to take its folder for a run."""
-    if trainer.global_step:
+    if run.trainer.global_step:
         return
     for name in (CONFIG_FILE, LOG_FILE, HISTORY_FILE, TRACKERS_FILE):
-        (folder / name).unlink(missing_ok=True)
+        (run.folder / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # there is something else in it
-        folder.rmdir()
+        run.folder.rmdir()
 
 
-def _check_data(
-    about: Mapping[str, Any], splits: Splits, config: TrainConfig, folder: Path
-) -> None:
+def _check_data(about: Mapping[str, Any], run: Run) -> None:
     """The data are those that the run was trained on; the oldest checkpoints do not say."""
-    if Taxonomy(about["taxonomy"]) != splits.train.taxonomy:
-        raise RinceError(
-            f"the classes in {config.data} are not those that {folder} was trained on: put the "
-            f"data back as they were, or start a new run"
-        )
-    if about.get("data_fingerprint") not in (None, "", splits.fingerprint()):
-        raise RinceError(
-            f"the {splits.train.noun} in {config.data} are not those that {folder} was trained on: "
-            f"put them back as they were, or start a new run"
-        )
+    train, data = run.splits.train, run.config.data
+    if Taxonomy(about["taxonomy"]) != train.taxonomy:
+        raise other_than_trained(f"classes in {data} are", run.folder)
+    if about.get("data_fingerprint") not in (None, "", run.splits.fingerprint()):
+        raise other_than_trained(f"{train.noun} in {data} are", run.folder)
 
 
-def _check_steps(about: Mapping[str, Any], processes: int, steps: int, folder: Path) -> None:
+def _check_steps(about: Mapping[str, Any], run: Run, steps: int) -> None:
     """The position in an epoch follows from the steps alone, so they must mean the same."""
+    processes = run.trainer.world_size
     before = (about.get("world_size", processes), about.get("steps_per_epoch", steps))
     if before != (processes, steps):
         raise RinceError(
-            f"{folder} was trained by {before[0]} process(es) in {before[1]} steps an epoch; this "
-            f"would be {processes} process(es) in {steps} steps: start it as before (number of "
-            f"processes, batch_size in {CONFIG_FILE}), or start a new run"
+            f"{run.folder} was trained by {before[0]} process(es) in {before[1]} steps an epoch; "
+            f"this would be {processes} process(es) in {steps} steps: start it as before (number "
+            f"of processes, batch_size in {CONFIG_FILE}), or start a new run"
         )
 
 
 def _build_module(
-    config: TrainConfig,
-    splits: Splits,
+    run: Run,
     ranks: RankSource,
     backbone: Backbone | nn.Module | None,
     objective: Objective | None,
     *,
     pretrained: bool,
 ) -> RankedModule:
-    spec = splits.spec
-    own_backbone = backbone is not None
-    if backbone is None:
-        backbone = configured_backbone(config, spec, pretrained=pretrained)
-    elif not isinstance(backbone, Backbone):
-        backbone = as_backbone(backbone, spec)
-    fine_tuned(backbone.module, config.model.layers, config.model.lora)
+    config, splits, spec = run.config, run.splits, run.splits.spec
+    built = backbone_to_train(config, spec, backbone, pretrained=pretrained)
     # Convolutions on CPUs and on tensor cores are faster with the channels last.
-    backbone.module.to(memory_format=getattr(torch, spec.memory_format))
+    built.module.to(memory_format=getattr(torch, spec.memory_format))
     return RankedModule(
-        backbone,
+        built,
         splits.train.taxonomy,
         config,
         objective=objective,
@@ -372,7 +358,7 @@ def _build_module(
         augmentation=splits.train.augmentation(view_config(config)),
         view_inputs=splits.train.view_inputs,
         data_fingerprint=splits.fingerprint(),
-        own_backbone=own_backbone,
+        own_backbone=backbone is not None,
     )
 
 
@@ -391,31 +377,28 @@ def _start_from(module: RankedModule, folder: Path) -> None:
         module.momentum_encoder.module.load_state_dict(module.encoder.state_dict())
 
 
-def _trainer(
+def _run(
     config: TrainConfig,
     folder: Path,
     splits: Splits,
     loggers: Sequence[Logger],
     own_callbacks: Sequence[pl.Callback],
-) -> pl.Trainer:
-    """Which also tells how many processes there are; writes nothing."""
+) -> Run:
+    items = splits.train
     require_trackers(config.logger)
     history, checkpoint_io = HistoryLogger(folder), AtomicCheckpointIO()
     callbacks: list[pl.Callback] = [CheckpointEvery(folder, config.checkpoint_every, checkpoint_io)]
     if config.knn_every:
-        callbacks.append(
-            OnlineKNN(
-                _with_labels(splits.train),
-                every=config.knn_every,
-                limit=KNN_IMAGES,
-                seed=config.seed,
-            )
-        )
-    callbacks += [EpochLine(history, splits.train.noun), *own_callbacks]
+        # Without any label, the recording that an item is from is the class to find.
+        unlabelled = items.times is not None and items.taxonomy.num_classes == 1
+        known = items.by_recording() if unlabelled else items
+        every, seed = config.knn_every, config.seed
+        callbacks.append(OnlineKNN(known, every=every, limit=KNN_IMAGES, seed=seed))
+    callbacks += [EpochLine(history, items.noun), *own_callbacks]
     if config.progress and in_notebook():  # that of rich, the default, asks for ipywidgets
         callbacks.append(TQDMProgressBar())
     with quiet_lightning():
-        return pl.Trainer(
+        trainer = pl.Trainer(
             **_processes(config),
             precision=config.precision,
             max_epochs=config.epochs,
@@ -430,23 +413,14 @@ def _trainer(
             log_every_n_steps=1,  # the module decides
             use_distributed_sampler=False,
         )
+    return Run(config.sized(len(items), trainer.world_size), splits, trainer, folder)
 
 
 def _fit(
-    trainer: pl.Trainer,
-    config: TrainConfig,
-    folder: Path,
-    splits: Splits,
-    module: RankedModule,
-    resumed: Mapping[str, Any] | None = None,
-    step: int = 0,
+    run: Run, module: RankedModule, resumed: Mapping[str, Any] | None = None, step: int = 0
 ) -> None:
-    """Train to the end.
-
-    Args:
-        resumed: what the checkpoint of the folder says of the run; None starts from the weights
-            of the module. step: where it stands.
-    """
+    """Train to the end; ``resumed``: what the checkpoint says of a run that goes on from it."""
+    config, splits, trainer, folder = run.config, run.splits, run.trainer, run.folder
     first = is_first_process()
     if trainer.is_global_zero and not first:
         raise RinceError(
@@ -457,11 +431,10 @@ def _fit(
     if config.compile:
         _check_compiler(device)
         module.compile_encoders()
-    plan = _plan(config, splits, trainer.global_rank, trainer.world_size)
     loader = _PositionedLoader(
         TrainLoader(
             splits.train,
-            plan,
+            _plan(config, splits, trainer.global_rank, trainer.world_size),
             workers=config.images.workers,
             config=view_config(config),
             augment="later",  # on the device, where the items can wait
@@ -469,38 +442,30 @@ def _fit(
         ),
         lambda: trainer.global_step,
     )
-    steps = len(loader)
+    steps, fresh = len(loader), resumed is None
+    planned = config.epochs * steps
     if resumed is not None:
-        _check_steps(resumed, trainer.world_size, steps, folder)
+        _check_steps(resumed, run, steps)
     if first and (resumed is None or config.epochs != resumed["config"]["epochs"]):
-        _start_folder(folder, config, fresh=resumed is None)
+        _start_folder(run, fresh=fresh)
     with contextlib.ExitStack() as stack:
-        if first and resumed is None:
-            stack.callback(_leave_nothing, folder, trainer)
+        if first and fresh:
+            stack.callback(_leave_nothing, run)
         stack.enter_context(logging_to(folder / LOG_FILE if first else None))
         stack.enter_context(quiet_lightning())
         trainer.loggers += stack.enter_context(named_loggers(config.logger, folder, step))
-        if resumed is None:
+        if fresh:
             for tracker in trainer.loggers:
                 tracker.log_hyperparams(to_dict(config))
         logger.info(
-            "%s on %s: %d %s of %d classes, %s, %d rank(s); %d epochs of %d steps; %d process(es)",
-            config.label(module.objective),
-            splits.train.name,
-            len(splits.train),
-            splits.train.noun,
-            splits.train.taxonomy.num_classes,
-            splits.train.size,
-            module.rank_source.num_ranks,
-            config.epochs,
-            steps,
-            trainer.world_size,
+            f"{config.label(module.objective)} on {splits.train.name}: {len(splits.train)} "
+            f"{splits.train.noun} of {splits.train.taxonomy.num_classes} classes, "
+            f"{splits.train.size}, {module.rank_source.num_ranks} rank(s); {config.epochs} epochs "
+            f"of {steps} steps; {trainer.world_size} process(es)"
         )
-        planned = config.epochs * steps
-        checkpoint = None if resumed is None else folder / CHECKPOINT_FILE
-        _run_to_the_end(trainer, module, loader, checkpoint, folder, planned)
+        _run_to_the_end(run, module, loader, planned, fresh=fresh)
         if trainer.is_global_zero:
-            _write_about(folder, module, trainer, planned)
+            _write_about(run, module, planned)
 
 
 def _check_compiler(device: torch.device) -> None:
@@ -515,50 +480,29 @@ def _check_compiler(device: torch.device) -> None:
 
 
 def _plan(config: TrainConfig, splits: Splits, process_index: int, world_size: int) -> BatchPlan:
+    share: dict[str, Any] = {"seed": config.seed}
+    share |= {"process_index": process_index, "world_size": world_size}
     per_class, classes = config.batches.images_per_class, config.batches.classes_per_superclass
     if per_class is None:
-        return BatchPlan(
-            len(splits.train), config.batch_size, config.seed, process_index, world_size
-        )
+        return BatchPlan(len(splits.train), config.batch_size, **share)
     labels, taxonomy = splits.train.labels, splits.train.taxonomy
     if config.ranks.by == "time":
         labels = splits.train.by_recording().labels
     groups = None
     if classes is not None:
         groups = taxonomy.labels_at(superclass_level(taxonomy, "batches.classes_per_superclass"))
-    return BalancedPlan(
-        labels,
-        groups,
-        config.batch_size,
-        per_class,
-        classes or 1,
-        seed=config.seed,
-        process_index=process_index,
-        world_size=world_size,
-    )
-
-
-def _with_labels(items: Items) -> Items:
-    """Without any label, the recording that an item is from is the class to find by kNN."""
-    unlabelled = items.times is not None and items.taxonomy.num_classes == 1
-    return items.by_recording() if unlabelled else items
+    return BalancedPlan(labels, groups, config.batch_size, per_class, classes or 1, **share)
 
 
 def _run_to_the_end(
-    trainer: pl.Trainer,
-    module: RankedModule,
-    loader: _PositionedLoader,
-    checkpoint: Path | None,
-    folder: Path,
-    planned: int,
+    run: Run, module: RankedModule, loader: _PositionedLoader, planned: int, *, fresh: bool
 ) -> None:
-    """Fit; a run that stopped before must not pass for a finished one.
-
-    Lightning ends the program at Ctrl-C, and at SIGTERM even with the status of success.
-    """
+    """A run that stopped before must not pass for a finished one: Lightning ends the program at
+    Ctrl-C, and at SIGTERM even with the status of success."""
+    trainer, checkpoint = run.trainer, run.folder / CHECKPOINT_FILE
     interrupted = terminated = False
     try:
-        trainer.fit(module, loader, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(module, loader, ckpt_path=None if fresh else checkpoint, weights_only=True)
         interrupted = trainer.interrupted
     except SIGTERMException:
         terminated = True
@@ -566,29 +510,27 @@ def _run_to_the_end(
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         interrupted = True
-    saved = (folder / CHECKPOINT_FILE).exists()
-    stopped = f"stopped at step {trainer.global_step} of {planned}; " + (
-        f"rince train --resume {folder} goes on from the last checkpoint"
-        if saved
-        else "there is no checkpoint yet, so start it again"
-    )
+    next_step = "there is no checkpoint yet, so start it again"
+    if checkpoint.exists():
+        next_step = f"rince train --resume {run.folder} goes on from the last checkpoint"
+    stopped = f"stopped at step {trainer.global_step} of {planned}; {next_step}"
     if interrupted:
         raise KeyboardInterrupt(stopped)
     if terminated or (trainer.global_step < planned and not trainer.should_stop):
         raise Stopped(stopped)
 
 
-def _write_about(folder: Path, module: RankedModule, trainer: pl.Trainer, planned: int) -> None:
+def _write_about(run: Run, module: RankedModule, planned: int) -> None:
     """Only a finished run has this file."""
-    file = folder / ABOUT_FILE
+    file, device = run.folder / ABOUT_FILE, run.trainer.strategy.root_device
     about = {
-        "label": module.config.label(module.objective),
-        "seed": module.config.seed,
-        "steps": trainer.global_step,
+        "label": run.config.label(module.objective),
+        "seed": run.config.seed,
+        "steps": run.trainer.global_step,
         "planned_steps": planned,
         "train_seconds": module.train_seconds(),
         "world_size": world_size(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {trainer.strategy.root_device}",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {device}",
         "versions": versions(),
     }
     try:
@@ -597,23 +539,21 @@ def _write_about(folder: Path, module: RankedModule, trainer: pl.Trainer, planne
     except OSError as error:
         raise RinceError(
             f"the run is trained and its checkpoint is whole, but {file} could not be written "
-            f"({error}): fix that, then `rince train --resume {folder}` writes it"
+            f"({error}): fix that, then `rince train --resume {run.folder}` writes it"
         ) from error
 
 
 def _processes(config: TrainConfig) -> dict[str, Any]:
     """Under torchrun or srun their processes, whatever ``devices`` and ``num_nodes`` say."""
-    local: int | str = config.devices
-    nodes = config.num_nodes
+    chosen: dict[str, Any] = {"devices": config.devices, "num_nodes": config.num_nodes}
+    chosen["accelerator"] = config.accelerator
     if (launched := launched_processes()) is not None:
         require(
             "LOCAL_WORLD_SIZE" in os.environ or "SLURM_NTASKS_PER_NODE" in os.environ,
             "srun was given a number of tasks, but not how many run on a node: start it with "
             "--nodes and --ntasks-per-node, a task for each GPU",
         )
-        nodes, local = launched
-    chosen: dict[str, Any] = {"accelerator": config.accelerator, "devices": local}
-    chosen["num_nodes"] = nodes
+        chosen["num_nodes"], chosen["devices"] = launched
     # Only Lightning knows how many devices "auto" are.
     probe = pl.Trainer(**chosen, logger=False, enable_checkpointing=False)
     if probe.world_size == 1:

@@ -25,10 +25,7 @@ from rince.training.history import HISTORY_FILE
 class HistoryLogger(Logger):
     """Appends every metric as a line at once, so that a killed run keeps what it measured.
 
-    Long format, because metrics come at different steps; Lightning's CSVLogger keeps them in
-    memory, rewrites its file, and starts anew on resume.
-
-    A write that fails is warned of once, and training goes on without these lines.
+    Lightning's CSVLogger keeps them in memory, rewrites its file, and starts anew on resume.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -90,12 +87,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Only process 0 writes, while the others wait for it at a barrier: an error raised here would
     leave them there for good. So it is kept.
-
-    Attributes:
-        failed: why the last write failed; None after one that did not.
     """
 
-    failed: RinceError | None = None
+    failed: RinceError | None = None  # why the last write did
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None

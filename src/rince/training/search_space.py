@@ -79,17 +79,15 @@ def _batch_make_ups(config: TrainConfig, items: Items) -> list[BatchOptions]:
     groups = items.taxonomy.labels_at(superclass_level(items.taxonomy, "rince tune"))[present]
     most = int(groups.bincount().max())
     balanced = [BatchOptions(k, p) for k in (2, 4, 8) for p in (None, 2, 4)]
-    return [
-        BatchOptions(),
-        *(
-            x
-            for x in balanced
-            if (x.images_per_class or 1) <= typical
-            and (x.classes_per_superclass or 1) <= most
-            and config.batch_size % x.slot == 0
-            and config.batch_size >= 2 * x.slot
-        ),
+    fitting = [
+        x
+        for x in balanced
+        if (x.images_per_class or 1) <= typical
+        and (x.classes_per_superclass or 1) <= most
+        and config.batch_size % x.slot == 0
+        and config.batch_size >= 2 * x.slot
     ]
+    return [BatchOptions(), *fitting]
 
 
 def _rounded(x: float) -> float:

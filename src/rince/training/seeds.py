@@ -56,17 +56,18 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
         folder = Path(one.output) / one.run_name()
         if config.images.per_class is not None or config.images.test_per_class is not None:
             splits = None  # the seed chooses the items
-        asked, splits, trainer = prepared(one, folder, splits)
+        run = prepared(one, folder, splits)
+        splits = run.splits
         try:
             if (folder / CHECKPOINT_FILE).exists():
-                _check_same(folder, asked)
+                _check_same(folder, run.config)
                 if not read_about(folder):
                     resume(folder, progress=config.progress, splits=splits)
                 elif is_first_process():
                     print(f"{folder} is finished already, and left as it is")
             else:
                 one.check()
-                train_prepared(asked, splits, trainer, folder)
+                train_prepared(run)
         except KeyboardInterrupt as stop:
             text = f"{stop}. Or the same command, which trains all seeds that are left"
             raise KeyboardInterrupt(text) from None

@@ -23,8 +23,7 @@ def with_data(
 ) -> tuple[TrainConfig, Splits]:
     """A configuration with the defaults of its kind of data, and the data: these or its own.
 
-    ``advise``: say what a user had better know before a training. ``own_backbone``: the backbone
-    is the user's, not that of the configuration.
+    ``advise``: say what a user had better know before a training.
     """
     kind = _kind(config, splits)
     config, preprocessing = _preprocessing(config.with_defaults(kind), kind, own_backbone)
@@ -82,11 +81,7 @@ def load_splits(
     kind: Kind | None = None,
     preprocessing: Preprocessing | None = None,
 ) -> Splits:
-    """The data of a run's configuration; ``channels`` are those that image files are decoded to.
-
-    ``kind`` is theirs, if it is known already; ``preprocessing`` as of
-    :func:`rince.data.load_splits`.
-    """
+    """The data of a run's configuration, by :func:`rince.data.kinds.load_splits`."""
     return kinds.load_splits(
         config.data,
         config,

@@ -9,13 +9,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.pair_ranks import (
-    ALL,
-    IGNORED,
-    DenseRanks,
-    IdentityRanks,
-    PairRanks,
-)
+from rince.core.pair_ranks import ALL, IGNORED, DenseRanks, IdentityRanks, PairRanks
 from rince.evaluation.levels import coarse_level
 from rince.losses.options import LossOptions
 from rince.ranks.class_ranks import ClassRanks
@@ -103,12 +97,7 @@ class Pairs:
 
 def superclass_level(taxonomy: Taxonomy, asking: str) -> int:
     """The level of the superclasses, which is the coarse one: counted from the top, so that they
-    are the same groups whatever is deeper elsewhere in the tree. A class that hangs in none is a
-    superclass of its own.
-
-    Raises:
-        ValueError: no two classes share one, or all do; ``asking`` is who needs them.
-    """
+    are the same groups whatever is deeper elsewhere in the tree. ``asking`` is who needs them."""
     level = coarse_level(taxonomy)
     count = len(taxonomy.group_names(level))
     found = "all classes are in one" if count == 1 else "these classes form one flat level"
@@ -171,9 +160,11 @@ def objective_loss(objective: Objective, step: Step) -> Loss:
     loss = given if isinstance(given, Loss) else Loss(given)
     learning = [x for x in (step.pairs.query, step.logits) if x is not None]
     total, gives = loss.total, f"the objective {objective.name} gives"
+    is_tensor = isinstance(total, Tensor)
+    shown = f"a tensor of shape {tuple(total.shape)}" if is_tensor else type(total).__name__
     require(
-        isinstance(total, Tensor) and total.ndim == 0,
-        f"{gives} {_shown(total)} in place of a scalar tensor, or a Loss of one",
+        is_tensor and total.ndim == 0,
+        f"{gives} {shown} in place of a scalar tensor, or a Loss of one",
     )
     require(
         total.requires_grad or not any(x.requires_grad for x in learning),
@@ -181,12 +172,6 @@ def objective_loss(objective: Objective, step: Step) -> Loss:
         f"no .item(), .detach() or torch.no_grad() may stand between them",
     )
     return loss
-
-
-def _shown(given: object) -> str:
-    if isinstance(given, Tensor):
-        return f"a tensor of shape {tuple(given.shape)}"
-    return type(given).__name__
 
 
 def fine_and_coarse(of_classes: Tensor, of_superclasses: Tensor) -> Loss:
@@ -198,8 +183,6 @@ def fine_and_coarse(of_classes: Tensor, of_superclasses: Tensor) -> Loss:
 @torch.no_grad()
 def rank_statistics(pairs: Pairs, ranks: RankSource) -> dict[str, Tensor]:
     """What a user watches: do the ranks separate, and do batches hold positives of each?
-
-    Nothing is read from a GPU here.
 
     Returns:
         ``similarity_rank_i``: mean cosine of all pairs of rank i (0: negatives), NaN where the

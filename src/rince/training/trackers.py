@@ -28,21 +28,15 @@ def require_trackers(names: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def named_loggers(names: Sequence[str], folder: Path, step: int) -> Iterator[list[Logger]]:
-    """The loggers of these trackers for the run in this folder, which stands at this step.
-
-    Where they write to, and whether they are offline, their own environment variables say.
-    """
+    """The loggers of these trackers for the run in this folder, which stands at this step."""
     file = folder / TRACKERS_FILE
     ids: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
     loggers: list[Logger] = []
     with contextlib.ExitStack() as stack:
         if "tensorboard" in names:
             # What an earlier process wrote of the steps to come is not shown.
-            loggers.append(
-                TensorBoardLogger(
-                    folder, "", "tensorboard", default_hp_metric=False, purge_step=step + 1
-                )
-            )
+            options: dict[str, Any] = {"default_hp_metric": False, "purge_step": step + 1}
+            loggers.append(TensorBoardLogger(folder, "", "tensorboard", **options))
         if "wandb" in names:
             ids.setdefault("wandb", uuid.uuid4().hex)
             project = os.environ.get("WANDB_PROJECT", _PROJECT)

@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -161,22 +161,28 @@ def tune(
     options.check()
     config.check()
     require(config.vectors.captions is None, "rince tune has no search for vectors.captions")
+    lengths = round_lengths(config.epochs)
+    warmup, short = config.optim.warmup(lengths[0]), lengths[0]
+    require(
+        warmup < short,
+        f"optim.warmup_epochs must be below {short}, the epochs of the short round of rince tune "
+        f"with epochs {config.epochs}, got {warmup:g}: lower it, or give more epochs",
+    )
     require(config.ranks.by == "classes", "rince tune is for ranks by classes: ranks.by is time")
     require(
         config.devices in ("auto", "1") and config.num_nodes == 1 and launched_processes() is None,
         "rince tune trains on one device, in one process: leave out devices, num_nodes and "
         "torchrun (CUDA_VISIBLE_DEVICES chooses a GPU)",
     )
-    others = [x for x in dict.fromkeys(options.baselines) if x != config.objective]
-    for name in (config.objective, *others):
+    objectives = list(dict.fromkeys((config.objective, *options.baselines)))
+    for name in objectives:
         OBJECTIVES[name].function()  # or a package is missing, which is said now
     folder = Path(config.output) / (config.name or f"tune-{config.data_name()}")
     config, splits = with_data(config, splits, advise=True)
     parts = _parts(splits.train)
     searched = open_options(config, options)
     shared = replace(config, name=None, devices="1").sized(len(parts.train), 1)
-    lengths = round_lengths(config.epochs)
-    planned = planned_epochs(options.trials, lengths) * (1 + len(others))
+    planned = planned_epochs(options.trials, lengths) * len(objectives)
     work = _Work(parts, parts.fingerprint(), lengths, planned, config.progress)
     if config.progress:
         counts = survivors(options.trials, len(lengths))
@@ -184,16 +190,16 @@ def tune(
         print(
             f"{folder}: {len(parts.train)} {parts.train.noun} to train on, {len(parts.test)} held "
             f"out of the training; the test is not used\n"
-            f"{', '.join([config.objective, *others])}: {', then '.join(rounds)} each, "
+            f"{', '.join(objectives)}: {', then '.join(rounds)} each, "
             f"{planned} epochs in all; searched: {', '.join(searched)}",
             flush=True,
         )
     trials: list[Trial] = []
-    for name in (config.objective, *others):
+    for name in objectives:
         configs = trial_configs(shared.of_objective(name), parts.train, searched, options.trials)
         trials += work.searched([_trial(x, i, folder, work) for i, x in enumerate(configs, 1)])
     tuned = Tuned(folder, tuple(trials), config.epochs)
-    for name in (config.objective, *others):
+    for name in objectives:
         _write_best(tuned, name, options.fine_weight)
     return tuned
 
@@ -235,11 +241,10 @@ class _Work:
         if not successive_halving(
             count, self.lengths, lambda i, epochs: self._score(trials[i], count, epochs)
         ):
-            failed = next(trial for trial in trials if trial.failed)
+            one = next(trial for trial in trials if trial.failed)
             raise RinceError(
-                f"no trial of {failed.config.objective} could be trained to the end; "
-                f"{failed.name}: {failed.failed}. To try them again, remove "
-                f"{failed.folder.parent}"
+                f"no trial of {one.config.objective} could be trained to the end; {one.name}: "
+                f"{one.failed}. To try them again, remove {one.folder.parent}"
             )
         self.done = end  # of trials that failed fewer may be in the last round
         return trials
@@ -253,17 +258,16 @@ class _Work:
             self._train(trial, epochs)
             self.trained += epochs
         self.done += epochs
+        score = trial.scores.get(epochs)
         if new and self.show:
-            print(f" | {self._outcome(trial, epochs)}", flush=True)
-        return trial.scores.get(epochs)
-
-    def _outcome(self, trial: Trial, epochs: int) -> str:
-        left = self.seconds / self.trained * (self.planned - self.done)
-        result = f"failed: {trial.failed}"
-        if epochs in trial.scores:
-            fine, coarse = trial.scores[epochs]
-            result = f"fine {100 * fine:.1f}, coarse {100 * coarse:.1f}"
-        return f"{result} | about {timedelta(seconds=round(left))} left"
+            left = timedelta(
+                seconds=round(self.seconds / self.trained * (self.planned - self.done))
+            )
+            result = f"failed: {trial.failed}"
+            if score is not None:
+                result = f"fine {100 * score.fine:.1f}, coarse {100 * score.coarse:.1f}"
+            print(f" | {result} | about {left} left", flush=True)
+        return score
 
     def _train(self, trial: Trial, epochs: int) -> None:
         """Train it to this length and measure it, and keep what was found."""
@@ -284,7 +288,8 @@ class _Work:
         self.seconds += seconds
         trial.folder.mkdir(parents=True, exist_ok=True)
         with replacing(trial.folder / SCORES_FILE) as part:
-            part.write_text(json.dumps(_facts(trial), indent=1) + "\n")
+            facts = {name: getattr(trial, name) for name in ("scores", "seconds", "failed")}
+            part.write_text(json.dumps(facts, indent=1) + "\n")
 
     def _run(self, trial: Trial, epochs: int) -> Path:
         """The folder of its run of this length, which is trained, or goes on after a stop."""
@@ -326,10 +331,6 @@ def _trial(config: TrainConfig, number: int, folder: Path, work: _Work) -> Trial
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RinceError(f"{file} is damaged ({error}): remove {trial.folder}") from error
     return trial
-
-
-def _facts(trial: Trial) -> Mapping[str, object]:
-    return {"scores": trial.scores, "seconds": trial.seconds, "failed": trial.failed}
 
 
 def _write_best(tuned: Tuned, objective: str, fine_weight: float) -> None:
