@@ -7,7 +7,7 @@ DEMO_ARGS ?=
 # Files are dealt out whole, as their fixtures train runs.
 TEST_ARGS ?= -n 2 --dist loadfile
 # No test runs them whole: that what they call is still there is checked by types.
-SCRIPTS := benchmarks examples scripts experiments experiments/cifar100 experiments/text
+SCRIPTS := benchmarks examples scripts experiments $(patsubst %/,%,$(sort $(dir $(wildcard experiments/*/*.py))))
 # Not --quiet: that silences the warnings that --strict counts.
 SITE := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

@@ -23,9 +23,9 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rince.data import load_splits
+from rince.data import load_outliers, load_splits
 from rince.data.arrays import TensorImages
-from rince.data.image.sources import load_outliers
+from rince.data.items import Items
 from rince.evaluation.features import extract_features
 from rince.training.config import ImageOptions, TrainConfig
 
@@ -48,7 +48,8 @@ class Pooled(nn.Module):
         return features.mean(dim=(2, 3))
 
 
-def batches(images: TensorImages, size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(images: Items, size: int = 128) -> Iterator[tuple[Tensor, Tensor]]:
+    assert isinstance(images, TensorImages)
     for start in range(0, len(images), size):
         pixels = images.pixels[start : start + size].float()
         larger = functional.interpolate(pixels, (SIDE, SIDE), mode="bicubic", align_corners=False)
@@ -70,10 +71,7 @@ def main(tiny: Path, cifar10: Path, target: Path) -> None:
     arrays: dict[str, np.ndarray] = {}
     parts = {"train": splits.train, "test": splits.test}
     for name, folder in (("near", tiny / "other"), ("far", cifar10 / "test")):
-        pixels = load_outliers(folder, 64, 3, "error")
-        parts[name] = TensorImages(
-            pixels, torch.zeros(len(pixels), dtype=torch.int64), splits.train.taxonomy, name
-        )
+        parts[name] = load_outliers(str(folder), splits.test, config)
     for name, images in parts.items():
         started = time.perf_counter()
         features = extract_features(network, batches(images), "cpu")
