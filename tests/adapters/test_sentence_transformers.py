@@ -270,7 +270,11 @@ def test_micro_batches_by_tokens(model: Any, tokens: int) -> None:
 
 def test_numbers_of_tokens_that_are_none(model: Any) -> None:
     both: dict[str, Any] = {"micro_batch": 2, "micro_batch_tokens": 9}
-    for given, fact in (({"micro_batch_tokens": 0}, "got 0"), (both, "one of the two")):
+    none = (
+        ({"micro_batch_tokens": 0}, "micro_batch_tokens .* 0"),
+        ({"micro_batch": 0}, "batch .* 0"),
+    )
+    for given, fact in (*none, (both, "one of the two")):
         with pytest.raises(ValueError, match=fact):
             RankedLoss(model, RELEVANCE, temperatures=TAUS, **given)
     loss = RankedLoss(model, RELEVANCE, temperatures=TAUS, micro_batch_tokens=9)

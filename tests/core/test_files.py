@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from rince.core.files import (
     cache_folder,
     chosen_below,
     files_below,
+    new_folder,
     replacing,
     require_folder_of,
     written,
@@ -161,3 +163,23 @@ def test_what_a_user_named_is_written_in_a_new_folder_or_refused_by_its_name(
             part.write_text("b")
     assert file.read_text() == "a"
     assert [x.name for x in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "a"
+
+    def half(stop: BaseException) -> None:
+        with new_folder(folder) as part:
+            (part / "half").write_text("x")
+            raise stop
+
+    for stop, said in ((KeyboardInterrupt("?"), "?"), (OSError(28, "No space"), f"{folder}: No")):
+        with pytest.raises((KeyboardInterrupt, RinceError), match=re.escape(said)):
+            half(stop)
+        assert list(folder.parent.iterdir()) == []
+    with new_folder(folder) as part:
+        (part / "all").write_text("x")
+        assert not folder.exists()
+    assert [x.name for x in folder.parent.rglob("*")] == ["a", "all"]
+    with pytest.raises(RinceError, match="below"), new_folder(folder / "all" / "below"):
+        pass

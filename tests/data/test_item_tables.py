@@ -234,6 +234,9 @@ def test_a_class_of_a_negative_number_is_named(photos: Path) -> None:
     with pytest.warns(RinceWarning, match="'class' holds -1, first in line 4.*table.empty"):
         train, _ = loaded(write_items(photos / "x.csv", [HEADER, *rows]))
     assert ("dog", "-1") in train.taxonomy.paths
+    floats = [(*row[:2], f"{row[2]}.0", row[3]) for row in rows]  # of a data frame with gaps
+    with pytest.warns(RinceWarning, match="'class' holds -1.0, first in line 4"):
+        loaded(write_items(photos / "y.csv", [HEADER, *floats]))
 
 
 def test_an_empty_class_is_named_by_its_line(photos: Path) -> None:

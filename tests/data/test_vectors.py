@@ -66,6 +66,7 @@ EXPECTED = set(zip(LABELS, map(tuple, FEATURES.tolist()), strict=True))
 def test_labels_by_name_in_order_beside_and_inside(tmp_path: Path) -> None:
     """Wherever the labels stand, an item has its own, and is on the same side of the split."""
     np.savez(tmp_path / "named.npz", embeddings=FEATURES, paths=np.array(NAMES))
+    np.savez(tmp_path / "bytes.npz", embeddings=FEATURES, paths=np.array(NAMES, dtype="S"))
     np.save(tmp_path / "bare.npy", FEATURES)
     reversed_table = write_table(tmp_path / "reversed.csv", list(range(COUNT))[::-1])
     in_order = write_table(tmp_path / "bare.csv", list(range(COUNT)))
@@ -77,6 +78,7 @@ def test_labels_by_name_in_order_beside_and_inside(tmp_path: Path) -> None:
     )
     made = [
         loaded(tmp_path / "named.npz", reversed_table),
+        loaded(tmp_path / "bytes.npz", reversed_table),
         loaded(tmp_path / "bare.npy", in_order),
         loaded(tmp_path / "bare.npy"),  # bare.csv lies beside it
         loaded(tmp_path / "inside.npz"),
@@ -183,6 +185,8 @@ def test_arrays_of_ones_own() -> None:
     part = items.subset([3, 1])
     assert part.names == (NAMES[3], NAMES[1])
     assert torch.equal(part.vectors, torch.from_numpy(FEATURES[[3, 1]]))
+    listed = Vectors(items.vectors, items.labels, items.taxonomy, "x", list(NAMES))  # type: ignore[arg-type]
+    assert listed.subset([3, 1]).names == part.names
     with pytest.raises(ValueError, match="finite"):
         from_vectors(np.array([[1.0, np.nan]]), ["a"])
     with pytest.raises(ValueError, match="2 names .* 30"):

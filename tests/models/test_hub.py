@@ -93,6 +93,9 @@ def test_towers_are_pushed_with_their_card(
     assert main(["export", str(tmp_path / "two"), "--push", "anna/two"]) == 0
     pushed = remote / "anna/two"
     assert hub.ModelCard.load(pushed / "README.md").data.library_name == "rince"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "two").rename(tmp_path / "run" / "export")  # as `rince train --captions` leaves it
+    assert main(["export", str(tmp_path / "run"), "--push", "anna/two"]) == 0
     image, text = (load_exported(pushed / side) for side in ("image", "text"))
     assert (image.partner, text.partner) == (text.fingerprint(), image.fingerprint())
 

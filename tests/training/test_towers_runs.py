@@ -15,7 +15,7 @@ import rince
 from refusals import refusal
 from rince.cli.main import main
 from rince.evaluation.results import load_evaluation
-from rince.training import Towers, read_images_and_captions
+from rince.training import Towers, read_images_and_captions, towers_run
 from rince.training.config import TrainConfig
 from rince.training.run import train
 
@@ -154,11 +154,17 @@ def test_ranks_of_captions_without_labels(files: Path, capsys: pytest.CaptureFix
         ([*QUICK, "--loss.temperatures", "0.1", "0.2"], ["3", "2"]),
         (["--captions", "nothing.npz"], ["nothing.npz"]),
         ([*NEAR, "0.8"], ["--captions"]),
+        ([*QUICK, *NEAR, "0.5", "--ranks.scores", "text"], ["captions", "text"]),
+        (["--captions", "untested.npz"], ["untested.npz", "test"]),
     ],
 )
 def test_what_does_not_fit_is_refused(
     arguments: list[str], facts: list[str], files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    _, test = read_images_and_captions("images.npz", "captions.npz")
+    of_training = ~np.isin(np.load("captions.npz")["paths"], test.images.names)
+    part = {name: x[of_training] for name, x in np.load("captions.npz").items()}
+    np.savez("untested.npz", **part)
     said = refusal(["train", "images.npz", *arguments], capsys)
     assert all(fact in said for fact in facts), said
     assert not Path("runs").exists()
@@ -173,6 +179,36 @@ def test_a_folder_that_is_there_and_verbs_of_other_runs(
     assert "runs/a" in refusal(given, capsys)
     for verb in (["evaluate", "runs/a"], ["embed", "runs/a", "images.npz"], ["export", "runs/a"]):
         assert "runs/a/export/image" in refusal(verb, capsys)
+
+
+def test_a_stop_leaves_nothing_and_other_starts_are_refused(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    given = ["train", "images.npz", *QUICK, "--name", "a"]
+    with monkeypatch.context() as patch:
+        patch.setattr(towers_run, "save_evaluation", stopped)
+        assert main(given) == 130
+    assert list(Path("runs").iterdir()) == []
+    with monkeypatch.context() as patch:
+        patch.setenv("LOCAL_WORLD_SIZE", "2")
+        patch.setenv("WORLD_SIZE", "2")
+        assert "torchrun" in refusal(given, capsys)
+    assert "vectors.captions" in refusal(["tune", *given[1:]], capsys)
+    assert list(Path("runs").iterdir()) == []
+    seeds = [*given, "--seeds", "0"]
+    assert (main(seeds), main(seeds)) == (0, 0)
+    assert "runs/a-seed0 is finished already" in capsys.readouterr().out
+
+
+def test_test_images_without_a_caption_are_counted(files: Path) -> None:
+    _, test = read_images_and_captions("images.npz", "captions.npz")
+    kept = ~np.isin(np.load("captions.npz")["paths"], test.images.names[:2])
+    np.savez("few.npz", **{name: x[kept] for name, x in np.load("captions.npz").items()})
+    with pytest.warns(rince.RinceWarning, match="^2 test images have no caption"):
+        assert main(["train", "images.npz", *QUICK, "--captions", "few.npz"]) == 0
 
 
 def test_parts_of_ones_own_are_refused(files: Path) -> None:

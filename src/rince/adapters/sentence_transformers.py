@@ -101,10 +101,11 @@ class RankedLoss(nn.Module):
             micro_batch is None or micro_batch_tokens is None,
             "micro_batch counts texts and micro_batch_tokens tokens: give one of the two",
         )
-        require(
-            micro_batch_tokens is None or micro_batch_tokens >= 1,
-            f"micro_batch_tokens must be at least 1, got {micro_batch_tokens}",
-        )
+        for name, size in (
+            ("micro_batch", micro_batch),
+            ("micro_batch_tokens", micro_batch_tokens),
+        ):
+            require(size is None or size >= 1, f"{name} must be at least 1, got {size}")
         self.model = model
         self.relevance = relevance
         self.micro_batch = micro_batch

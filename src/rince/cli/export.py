@@ -99,11 +99,13 @@ def run(arguments: Sequence[str]) -> None:
 
     if given.push is not None:
         check_push(given.push)
-        if is_export(given.run) or is_export(Path(given.run) / "text"):  # towers
+        folder = Path(given.run)
+        towers = [x for x in (folder, folder / "export") if is_export(x / "text")]
+        if is_export(folder) or towers:
             others = [x for x in vars(given) if getattr(given, x) != parser.get_default(x)]
             unread = [f"--{x}" for x in others if x not in ("run", "push")]
             require(not unread, f"{', '.join(unread)}: an export is pushed as it lies there")
-            print(f"pushed: {push(Path(given.run), given.push)}")
+            print(f"pushed: {push(towers[0] if towers else folder, given.push)}")
             return
     output = None if given.output is None else Path(given.output)
     of_checkpoint = {n: getattr(given, n) for n in ("backbone", "mean", "std")}

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -142,6 +143,21 @@ def replacing(target: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             part.unlink()
         raise
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes ``folder``, where there is none, once the block is done: it
+    is there whole or not at all."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as made:
+            part = Path(made) / "part"  # the temporary folder itself is for its owner's eyes only
+            part.mkdir()
+            yield part
+            part.rename(folder)
+    except OSError as error:
+        raise RinceError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

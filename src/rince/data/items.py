@@ -125,10 +125,12 @@ class Items(ABC):
         other = copy.copy(self)
         for name in names:
             value = getattr(self, name)
-            if isinstance(value, tuple):
-                value = tuple(value[i] for i in chosen.tolist()) if value else value
-            elif value is not None:
-                value = value.of(chosen) if isinstance(value, Marks) else value[chosen]
+            if isinstance(value, Tensor):
+                value = value[chosen]
+            elif isinstance(value, Marks):
+                value = value.of(chosen)
+            elif value is not None and len(value):  # a tuple, or a user's list
+                value = tuple(value[i] for i in chosen.tolist())
             object.__setattr__(other, name, value)  # they may be frozen
         return other
 

@@ -153,7 +153,7 @@ def check_known(table: Table, levels: Sequence[str]) -> None:
     file of numbers they are refused; in a table, where they may be words, warned of."""
     for level in levels:
         cells = table.column(level)
-        negative = {cell for cell in set(cells) if cell[:1] == "-" and cell[1:].isdecimal()}
+        negative = {cell for cell in set(cells) if re.fullmatch(r"-\d+(\.0*)?", cell)}
         if not negative:
             continue
         first = next(i for i, cell in enumerate(cells) if cell in negative)

@@ -126,7 +126,9 @@ def stored_names(stored: Mapping[str, Any]) -> list[str] | None:
     """The names in a .npz file, of earlier versions and other programs too; None: it has none."""
     if "paths_json" in stored:
         return list(map(str, json.loads(bytes(stored["paths_json"]))))
-    return list(map(str, stored["paths"])) if "paths" in stored else None
+    if "paths" not in stored:
+        return None
+    return [x.decode() if isinstance(x, bytes) else str(x) for x in stored["paths"]]
 
 
 def _stored(file: Path) -> dict[str, Any]:

@@ -90,6 +90,11 @@ def fine_tuned(module: nn.Module, layers: int | None, lora: int | None) -> None:
             f"model.lora updates linear layers, and {type(module).__name__} has none: take a "
             f"transformer, or model.layers",
         )
+        for part in module.modules():  # whose fast paths in evaluation read past updates, too
+            if isinstance(part, nn.TransformerEncoder):
+                part.use_nested_tensor = False
+            elif isinstance(part, nn.TransformerEncoderLayer):
+                part.activation_relu_or_gelu = 0
         module.requires_grad_(False)
         config = peft.LoraConfig(r=lora, lora_alpha=_ALPHA_PER_RANK * lora, target_modules=linear)
         peft.inject_adapter_in_model(config, module)

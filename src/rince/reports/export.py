@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rince.core.checks import RinceError, warn
+from rince.core.files import new_folder
 from rince.evaluation.results import load_evaluation
 from rince.models.card import CARD_FILE as CARD_FILE
 from rince.models.encoders import Encoder
@@ -61,14 +61,10 @@ def write_export(
             f"{folder} is there already: remove it, choose another -o FOLDER, or push it as it is "
             f"(rince export {folder} --push USER/NAME)"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".export-") as made:
-        part = Path(made) / "part"  # the temporary folder itself is for its owner's eyes only
-        part.mkdir()
+    with new_folder(folder) as part:
         encoder.save(part)
         difference = encoder.write_onnx(part / ONNX_FILE) if onnx else None
         (part / CARD_FILE).write_text(card(difference), encoding="utf-8")
-        part.rename(folder)
     return folder
 
 

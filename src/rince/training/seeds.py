@@ -46,7 +46,11 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
         folders = [Path(one.output) / one.run_name() for one in runs]
         for folder, one in zip(folders, runs, strict=True):
             asked = replace(one, loss=one.loss.resolved(one.precision))
-            _check_same(folder, asked) if folder.exists() else train(one)
+            if folder.exists():
+                _check_same(folder, asked)
+                print(f"{folder} is finished already, and left as it is")
+            else:
+                train(one)
         return folders
     for one in runs:
         folder = Path(one.output) / one.run_name()

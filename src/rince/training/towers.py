@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import RinceError, require
+from rince.core.files import new_folder
 from rince.core.notebook import is_watched, progress_bar
 from rince.core.pair_ranks import PairRanks
 from rince.data.kinds import kind_named
@@ -93,8 +94,6 @@ class Towers:
             raise RinceError(f"{folder} is there already: give a new folder")
         kind = kind_named(self.image.noun)
         for name, encoder in (("image", self.image), ("text", self.text)):
-            (folder / name).mkdir(parents=True)
-            encoder.save(folder / name)
             use.append(f"Of {name}s:\n\n{kind.usage(encoder)}".replace("FOLDER", f"FOLDER/{name}"))
         use.append(f"Products of both are cosines. Classes: {some_names(self.image.classes)}")
         rows = [f"| {n} | {100 * x:.1f} |" for n, x in retrieval_metrics(results or {}).items()]
@@ -106,7 +105,11 @@ class Towers:
             head=kind.card,
             inputs="features and networks",
         )
-        (folder / CARD_FILE).write_text(card, encoding="utf-8")
+        with new_folder(folder) as part:
+            for name, encoder in (("image", self.image), ("text", self.text)):
+                (part / name).mkdir()
+                encoder.save(part / name)
+            (part / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def retrieval_metrics(

@@ -11,6 +11,8 @@ import torch
 import yaml
 
 from rince.core.checks import RinceError, require, warn
+from rince.core.distributed import launched_processes
+from rince.core.files import new_folder
 from rince.core.pair_ranks import ALL
 from rince.data.items import Splits
 from rince.data.plan import BatchPlan
@@ -56,8 +58,16 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
         config.objective in ("rince", "infonce"),
         f"with vectors.captions the objective is rince or infonce, got {config.objective}",
     )
+    require(
+        config.ranks.scores in (None, "captions"),
+        f"with vectors.captions ranks.scores is captions, their cosines, got {config.ranks.scores}",
+    )
+    require(
+        (launched_processes() or (1, 1)) == (1, 1),
+        "towers are trained on the CPU, in one process: leave out torchrun, or srun's tasks",
+    )
     if folder.exists():  # before the work
-        raise RinceError(f"{folder} holds a run already: choose another --name, or remove it")
+        raise RinceError(f"{folder} is there already: choose another --name, or remove it")
     vectors = config.vectors
     train, test = read_images_and_captions(
         config.data,
@@ -71,6 +81,11 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
         f"{len(test.images)} with {len(test.texts)} for the test"
     )
     print(counts)
+    untested = len(test.images) - len(set(test.texts.names))
+    if untested == len(test.images):
+        raise RinceError(f"{vectors.captions} has no caption of a test image: nothing is measured")
+    if untested:
+        warn(f"{untested} test images have no caption, and are not asked for their own")
     size = min(config.batch_size, len(train.images))
     if size < config.batch_size:
         warn(f"batch_size {config.batch_size} is lowered to {size}, the training images there are")
@@ -86,8 +101,9 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
         names = [f"cosine from {x:g} on" for x in near]
     require(
         bool(names) or config.objective == "infonce",
-        f"{config.data} has no labels, so there is one rank: give --labels FILE, cosines of "
-        f"captions (--ranks.scores captions --ranks.thresholds 0.8 0.6), or --objective infonce",
+        f"{config.data} has no labels, or those of one class, so there is one rank: give --labels "
+        f"FILE, cosines of captions (--ranks.scores captions --ranks.thresholds 0.8 0.6), or "
+        f"--objective infonce",
     )
     met = [int((tile == i + 1).sum()) / len(images) for i in range(len(names) + 1)]
     told = [
@@ -97,35 +113,38 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
     print("\n".join(told))
     if 0 in met:
         warn(f"the first batch has no pair of rank {met.index(0) + 1}: take a larger --batch-size")
-    started = time.perf_counter()
-    towers = train_towers(
-        train,
-        _loss(config, len(met)),
-        ranks=ranks,
-        batches=size,
-        epochs=config.epochs,
-        embedding_dim=config.model.embedding_dim,
-        head=config.model.head,
-        lr=config.optim.lr or 1e-3,
-        seed=config.seed,
-        progress=config.progress,
-    )
-    about = {
-        "label": config.label(),
-        "seed": config.seed,
-        "train_seconds": time.perf_counter() - started,
-        "versions": versions(),
-    }
-    results = towers.evaluate(test)
-    found = _drawn(towers, test)
-    info = {"data": config.data_name(), "train_images": len(train.images)}
-    found = replace(found, metrics=retrieval_metrics(results), info={**found.info, **info})
-    notes = f"{counts}; seed {config.seed}.\n\n{recipe(to_dict(config), versions())}"
-    towers.save(folder / "export", results, Ranks="  \n".join(told), Training=notes)
-    plain = yaml.safe_dump(to_dict(config), sort_keys=False)
-    (folder / CONFIG_FILE).write_text(plain, encoding="utf-8")
-    (folder / ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    save_evaluation(found, folder)
+    loss = _loss(config, len(met))
+    loss(torch.ones(size, 1), torch.ones(size, 1), ranks(images, texts))  # or it is refused
+    with new_folder(folder) as part:  # now: perhaps there is no place to write to
+        started = time.perf_counter()
+        towers = train_towers(
+            train,
+            loss,
+            ranks=ranks,
+            batches=size,
+            epochs=config.epochs,
+            embedding_dim=config.model.embedding_dim,
+            head=config.model.head,
+            lr=config.optim.lr or 1e-3,
+            seed=config.seed,
+            progress=config.progress,
+        )
+        about = {
+            "label": config.label(),
+            "seed": config.seed,
+            "train_seconds": time.perf_counter() - started,
+            "versions": versions(),
+        }
+        results = towers.evaluate(test)
+        found = _drawn(towers, test)
+        info = {"data": config.data_name(), "train_images": len(train.images)}
+        found = replace(found, metrics=retrieval_metrics(results), info={**found.info, **info})
+        notes = f"{counts}; seed {config.seed}.\n\n{recipe(to_dict(config), versions())}"
+        towers.save(part / "export", results, Ranks="  \n".join(told), Training=notes)
+        plain = yaml.safe_dump(to_dict(config), sort_keys=False)
+        (part / CONFIG_FILE).write_text(plain, encoding="utf-8")
+        (part / ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        save_evaluation(found, part)
     return folder
 
 

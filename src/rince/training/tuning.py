@@ -160,6 +160,7 @@ def tune(
     options = options or TuneOptions()
     options.check()
     config.check()
+    require(config.vectors.captions is None, "rince tune has no search for vectors.captions")
     lengths = round_lengths(config.epochs)
     warmup, short = config.optim.warmup(lengths[0]), lengths[0]
     require(
