@@ -17,8 +17,8 @@ class LossOptions(Options):
     """The loss.
 
     Args:
-        variant: form of RINCE: "in" needs one near positive per rank (suits noisy ranks), "out"
-            needs every positive near, "out-in" is "out" for rank 1 and "in" for the others.
+        variant: form of RINCE: "in" needs one near positive per rank (the paper's choice for
+            noisy ranks), "out" every positive, "out-in" is "out" for rank 1, "in" for the others.
         positives: "exclusive" takes rank i alone in term i, "cumulative" all ranks up to i.
         temperatures: RINCE, one per rank, rising; None takes (0.1, 0.225, 0.5) up to the number
             of ranks.

@@ -72,8 +72,8 @@ def ranked_info_nce(
             {e^{s_p/\tau_i} + \sum_{k \in W_i} e^{s_k/\tau_i}}
 
     Keys of a better rank take no part in term i. "in" is small as soon as one positive is near,
-    which suits noisy ranks; "out" needs every positive near; "out-in" uses "out" for rank 1 and
-    "in" for the others.
+    the paper's choice for noisy ranks; "out" needs every positive near; "out-in" uses "out" for
+    rank 1 and "in" for the others.
 
     A term without a positive, or without a less similar key, is exactly 0 with zero gradient. A
     query of only such terms contributes exactly 0 and is not counted in the mean.
@@ -159,8 +159,8 @@ class RankedInfoNCE(nn.Module):
             stricter. A number for one rank; ``rince.losses.temperature_schedule`` spreads them
             for more than two. Or an ``nn.Parameter`` to learn them: then it is one of this
             module's parameters, trained, saved and moved with it.
-        variant: "out" pulls every positive of a rank near; "in" asks for one of them, which suits
-            noisy ranks; "out-in" takes "out" for rank 1 and "in" for the others.
+        variant: "out" pulls every positive of a rank near; "in" asks for one of them, the paper's
+            choice for noisy ranks; "out-in" takes "out" for rank 1 and "in" for the others.
         positives: "exclusive": term i pulls the keys of rank i; "cumulative": those of rank 1 to i.
         reduction: "mean" over the queries that have something to learn, "sum", or "none", (Q,).
         engine: how it is computed, with the same numbers: "dense", "streamed", "fused" (a CUDA
