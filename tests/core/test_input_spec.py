@@ -44,6 +44,11 @@ def test_what_a_network_is_fed_with_is_no_part_of_its_shape() -> None:
     assert (fed.interpolation, fed.squash) == ("bilinear", False)
 
 
+def test_sizes_where_none_are_given() -> None:
+    assert InputSpec.images().shape == (3, 32, 32)
+    assert InputSpec.clips().shape == (3, 8, 64, 64)
+
+
 def test_shapes_and_layouts() -> None:
     assert InputSpec.images(3, 28).batch_shape() == (1, 3, 28, 28)
     assert InputSpec.clips(3, 8, 28).batch_shape(5) == (5, 3, 8, 28, 28)
