@@ -12,11 +12,11 @@ from torch import Tensor
 
 from rince.core.checks import require, warn
 from rince.evaluation.context import Context
-from rince.metrics.hierarchy import hierarchical_retrieval
+from rince.metrics.hierarchy import LevelResult, hierarchical_retrieval
 from rince.metrics.knn import knn_accuracy
 from rince.metrics.ordering import rank_agreement, rank_correlation
 from rince.metrics.probe import linear_probe
-from rince.metrics.recall import recall_by_rank, retrieval_by_level
+from rince.metrics.recall import RetrievalResult, recall_by_rank, retrieval_by_level
 from rince.metrics.roc import auroc, fpr_at_tpr
 from rince.metrics.video import video_accuracy
 
@@ -63,9 +63,14 @@ def class_retrieval(context: Context) -> dict[str, float]:
         return {}
     metrics: dict[str, float] = {}
     for level, result in retrieval_by_level(*context.features, labels, ks=KS).items():
-        metrics |= {f"retrieval/{level}/R@{k}": value for k, value in result.recall.items()}
-        metrics[f"retrieval/{level}/mAP"] = result.mean_average_precision
+        metrics |= named_retrieval(level, result)
     return metrics
+
+
+def named_retrieval(level: str, found: RetrievalResult | LevelResult) -> dict[str, float]:
+    """``retrieval/fine/R@1``, ..., ``retrieval/fine/mAP`` of the level fine."""
+    recall = {f"retrieval/{level}/R@{k}": value for k, value in found.recall.items()}
+    return {**recall, f"retrieval/{level}/mAP": found.mean_average_precision}
 
 
 def tree_retrieval(context: Context) -> dict[str, float]:
@@ -87,8 +92,7 @@ def tree_retrieval(context: Context) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for level, found in zip(context.levels, result.levels, strict=True):
         if context.sequences is not None:
-            recall = {f"retrieval/{level}/R@{k}": value for k, value in found.recall.items()}
-            metrics |= {**recall, f"retrieval/{level}/mAP": found.mean_average_precision}
+            metrics |= named_retrieval(level, found)
             if found.num_skipped:
                 metrics[f"retrieval/{level}/asked"] = 1 - found.num_skipped / len(test)
         of_level = {"R-precision": found.r_precision, "MAP@R": found.map_at_r}

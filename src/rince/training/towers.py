@@ -23,6 +23,7 @@ from rince.data.kinds import kind_named
 from rince.data.plan import BatchPlan, batch_seed
 from rince.data.vectors import Vectors
 from rince.data.views import ViewConfig
+from rince.evaluation.steps import named_retrieval
 from rince.losses.both_ways import PairLoss, both_ways
 from rince.metrics.recall import RetrievalResult, retrieval_by_level
 from rince.models.backbones import build_backbone
@@ -117,13 +118,10 @@ def retrieval_metrics(
 ) -> dict[str, float]:
     """Of :meth:`Towers.evaluate`, flat: ``image->text/retrieval/fine/R@1``, ... -> value."""
     return {
-        f"{way}/retrieval/{level}/{name}": value
+        f"{way}/{name}": value
         for way, levels in results.items()
         for level, found in levels.items()
-        for name, value in (
-            *((f"R@{k}", share) for k, share in found.recall.items()),
-            ("mAP", found.mean_average_precision),
-        )
+        for name, value in named_retrieval(level, found).items()
     }
 
 
