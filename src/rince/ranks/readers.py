@@ -212,15 +212,15 @@ def paths_from_labels(labels: Any, finest_first: bool) -> list[Names]:
 
 def label_names(labels: NDArray[Any]) -> list[Names]:
     """(N, L) labels as names, numbers as they are in tables."""
-    given = labels.tolist()
+    given, words = labels.tolist(), labels.dtype.kind in "UST"
     rows = [tuple(composed(as_cell(label)) for label in row) for row in given]
     for i, (row, own) in enumerate(zip(rows, given, strict=True)):
         require(all(row), f"row {i}: a label is missing: {row}")
-        require(
-            not any(isinstance(x, Real) and x < 0 for x in own),
-            f"row {i} holds {', '.join(row)}, and a negative number says that a label is not "
-            f"known: leave such items out",
-        )
+        if not words and any(isinstance(x, Real) and x < 0 for x in own):
+            raise ValueError(
+                f"row {i} holds {', '.join(row)}, and a negative number says that a label is not "
+                f"known: leave such items out"
+            )
     return rows
 
 
