@@ -118,7 +118,7 @@ class RankedLoss(nn.Module):
         )
         if isinstance(taus := self.loss.temperatures, nn.Parameter):
             # Of DistributedDataParallel the trainer gives the model alone.
-            taus.register_hook(_mean_over_processes)  # type: ignore[no-untyped-call]
+            taus.register_hook(_averaged_gradient)  # type: ignore[no-untyped-call]
 
     def forward(
         self, sentence_features: Iterable[Features], labels: Tensor | None = None
@@ -545,7 +545,7 @@ def _of_all_processes(key: Tensor, batch: Batch) -> tuple[Tensor, Batch]:
     )
 
 
-def _mean_over_processes(gradient: Tensor) -> Tensor:
+def _averaged_gradient(gradient: Tensor) -> Tensor:
     total = gradient.clone()
     if world_size() > 1:
         dist.all_reduce(total)
