@@ -157,8 +157,7 @@ def test_options_that_texts_name_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     known, unknown = {"version"}, []
 
     def note(parser: HelpfulParser, *_: object, **__: object) -> None:
-        options = [x for action in parser._actions for x in action.option_strings]
-        known.update(x.removeprefix("--").replace("-", "_") for x in [*options, *parser._aliases])
+        known.update(x.removeprefix("--").replace("-", "_") for x in parser._option_string_actions)
         raise SystemExit
 
     monkeypatch.setattr(HelpfulParser, "parse_args", note)

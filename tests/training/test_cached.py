@@ -387,7 +387,7 @@ def test_micro_batches_are_few_and_alike(count: int, size: int) -> None:
 def test_it_needs_torch_alone() -> None:
     code = (
         "import sys, rince; rince.cached_encode\n"
-        "print(sorted({'lightning', 'torchvision', 'jsonargparse'} & set(sys.modules)))"
+        "print(sorted({'lightning', 'torchvision', 'docstring_parser'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

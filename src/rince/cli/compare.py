@@ -26,11 +26,10 @@ What each number means: docs/evaluation.md.
     parser.add_argument(
         "runs", nargs="+", help="folders of evaluated runs; or files of embeddings, evaluated too"
     )
-    parser.add_argument("-o", "--output", type=str, default="report.html", help="the page")
-    parser.add_argument("--markdown", type=str, help="also write the table here")
+    parser.add_argument("-o", "--output", default="report.html", help="the page")
+    parser.add_argument("--markdown", help="also write the table here")
     parser.add_argument(
         "--csv",
-        type=str,
         metavar="FILE",
         help="also write all metrics and options here, a row a run",
     )
@@ -40,7 +39,7 @@ What each number means: docs/evaluation.md.
         help="also show each method minus this one (its name in the table), over the seeds that "
         "both have, with a 95 % interval: better, worse, or cannot be told",
     )
-    parser.add_argument("--title", type=str, default="rince: runs compared", help="of the page")
+    parser.add_argument("--title", default="rince: runs compared", help="of the page")
     given = parser.parse_args(arguments)
 
     from rince.reports.compare import compare_runs

@@ -21,10 +21,8 @@ def run(arguments: Sequence[str]) -> None:
         "(10 classes, superclasses tops and footwear) at the same budget, evaluate all three "
         "(handwritten digits as outliers), print the table and write the report.",
     )
-    parser.add_argument(
-        "--output", type=str, default="runs/demo", help="folder for runs and report"
-    )
-    parser.add_argument("--data_root", type=str, help="folder where Fashion-MNIST is")
+    parser.add_argument("--output", default="runs/demo", help="folder for runs and report")
+    parser.add_argument("--data_root", help="folder where Fashion-MNIST is")
     parser.add_argument("--per_class", type=int, default=300, help="training images of each class")
     parser.add_argument("--test_per_class", type=int, default=200, help="test images of each class")
     parser.add_argument("--epochs", type=int, default=8, help="number of passes over them")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
-from rince.cli.parser import HelpfulParser, add_skip_unreadable, add_space, add_table
+from rince.cli.parser import HelpfulParser, add_device, add_skip_unreadable, add_space, add_table
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz
@@ -43,9 +43,7 @@ def run(arguments: Sequence[str]) -> None:
         help="folder of images or videos, whatever its structure; a video; or texts: a .csv or "
         ".jsonl file, or a .txt file with one per line",
     )
-    parser.add_argument(
-        "-o", "--output", type=str, default="embeddings.npz", help="a .npz or .parquet file"
-    )
+    parser.add_argument("-o", "--output", default="embeddings.npz", help="a .npz or .parquet file")
     add_space(parser)
     parser.add_argument(
         "--batch_size",
@@ -58,7 +56,7 @@ def run(arguments: Sequence[str]) -> None:
         parser,
         "column of the texts (default: as at the training, of an export: text), or of the paths",
     )
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add_device(parser)
     parser.add_argument(
         "--backbone",
         default=argparse.SUPPRESS,

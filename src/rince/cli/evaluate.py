@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rince.cli.parser import HelpfulParser, add_skip_unreadable, add_table
+from rince.cli.parser import HelpfulParser, add_device, add_skip_unreadable, add_table, given_of
 from rince.core.files import VECTOR_SUFFIXES
 from rince.core.tables import TABLE_SUFFIXES
 from rince.evaluation.options import EvaluationOptions
@@ -48,32 +47,28 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--test",
         action="append",
-        type=str,
         help="labelled items of any classes, also such that were never trained: a folder or a file "
         "as for training; they are searched among each other. NAME=FOLDER names them; may be given "
         "several times",
     )
     parser.add_argument(
         "--labels",
-        type=str,
         help="of embeddings, also those of --data: a table with columns of labels from coarse to "
         "fine, and optional path, split, is_query, is_gallery, sequence (default: arrays in the "
         "file itself, or the table of the same name beside it)",
     )
     parser.add_argument(
         "--levels",
-        type=str,
         help="with --labels: its columns of labels from coarse to fine, between commas (default: "
         "all others)",
     )
     parser.add_argument(
         "--ood",
         action="append",
-        type=str,
         help="outliers, of no known class: a folder of images or videos, a .csv or .jsonl file of "
         "texts, or digits (scikit-learn's); NAME=FOLDER names them; may be given several times",
     )
-    parser.add_argument("--data", type=str, help="evaluate on these data in place of the run's own")
+    parser.add_argument("--data", help="evaluate on these data in place of the run's own")
     add_table(
         parser,
         "column of the texts or paths in the tables of --ood, --test and --data (default: as at "
@@ -81,7 +76,6 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--splits",
-        type=str,
         help="with --data: folder with the split files of UCF101 or HMDB51",
     )
     parser.add_argument(
@@ -89,12 +83,11 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--data_root",
-        type=str,
         help="folder where a named data set is, if it was moved",
     )
     add_skip_unreadable(parser)
-    parser.add_class_arguments(EvaluationOptions, skip=NOT_ASKED)
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_options(EvaluationOptions, skip=NOT_ASKED)
+    add_device(parser)
     parser.add_argument(
         "--skip_done",
         action="store_true",
@@ -116,8 +109,7 @@ def run(arguments: Sequence[str]) -> None:
     from rince.training.evaluation import evaluate_run, not_measured
     from rince.training.folder import CHECKPOINT_FILE, is_evaluated
 
-    asked_for = {f.name for f in fields(EvaluationOptions)} - NOT_ASKED
-    options = EvaluationOptions(**{name: getattr(given, name) for name in asked_for})
+    options = EvaluationOptions(**given_of(EvaluationOptions, given))
     device = known_device(given.device)
     named: dict[Path, str] = {}
     for name in given.runs:

@@ -57,7 +57,6 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=str,
         help="a new folder (default: RUN/export; needed where it is not a run)",
     )
     parser.add_argument(

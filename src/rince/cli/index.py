@@ -27,7 +27,7 @@ def run(arguments: Sequence[str]) -> None:
         epilog=EXAMPLES,
     )
     parser.add_argument("embeddings", help="a .npz or .parquet file of `rince embed`")
-    parser.add_argument("-o", "--output", type=str, required=True, help="the .faiss file to write")
+    parser.add_argument("-o", "--output", required=True, help="the .faiss file to write")
     parser.add_argument(
         "--form",
         choices=["flat", "hnsw", "ivf-pq"],

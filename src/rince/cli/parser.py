@@ -1,4 +1,4 @@
-"""An argument parser whose errors help."""
+"""An argument parser that takes dataclasses of options, and whose errors help."""
 
 from __future__ import annotations
 
@@ -6,157 +6,169 @@ import argparse
 import difflib
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, get_args, get_origin
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
+
+import yaml
 
 from rince.core.checks import import_extra
-from rince.core.options import as_meant_number, expected, near_words, without_none
+from rince.core.options import taken, without_none
 from rince.models.options import Space
 
-jsonargparse = import_extra("jsonargparse", "train")
+docstrings = import_extra("docstring_parser", "train")
+
+_OLDER = {"text.column": "table.column", "text.labels": "table.labels"}
+_NOT_SHOWN = ("--text.column", "--text.labels", "--videos.decoder", "--head")  # they say so
+_WORDS = {int: "N", float: "X"}
 
 
-class _PlainHelp(jsonargparse.DefaultHelpFormatter):  # type: ignore[name-defined,misc]
+class _PlainHelp(argparse.HelpFormatter):
     """An option, a word for its value, what it is, its default; texts keep their line breaks."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"max_help_position": 30, **options})
 
-    def _get_help_string(self, action: Any) -> str:
-        text: str = action.help or ""
+    def _expand_help(self, action: argparse.Action) -> str:
+        text = action.help or ""
         text = text if text.endswith("...") else text.removesuffix(".")
-        if action.required and action.option_strings:
+        if not action.option_strings or action.nargs == 0:
+            return text
+        default = getattr(action, "if_left_out", action.default)
+        if action.required or default is MISSING:
             return f"{text} (required)"
-        has_value = action.option_strings and action.nargs != 0
-        _, may_be_none = without_none(getattr(action, "_typehint", None))
-        no_default = action.default in (argparse.SUPPRESS, None) and not may_be_none
-        return text if no_default or not has_value else f"{text} (default: %(default)s)"
+        default = list(default) if isinstance(default, tuple) else default
+        left_open = default in (None, [], argparse.SUPPRESS)
+        return text if left_open else f"{text} (default: {default})"
 
-    def _expand_help(self, action: Any) -> str:
-        text: str = super()._expand_help(action)
-        # As it is typed: a list, and None, which the parser is told to read.
-        text = re.sub(r"\(default: \(([^()]*?),?\)\)$", r"(default: [\1])", text)
-        return text.replace("(default: null)", "(default: None)")
-
-    def _get_default_metavar_for_optional(self, action: Any) -> str:
-        kind = self._get_type_str(action) or ""
-        words = {"tuple": "LIST", "int": "N", "float": "X", "str": "TEXT"}
-        usual: str = super()._get_default_metavar_for_optional(action)
-        return next((word for name, word in words.items() if name in kind), usual)
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return "LIST" if action.metavar == "LIST" else super()._format_args(action, default_metavar)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         if "\n" not in text.strip():
-            filled: str = super()._fill_text(text, width, indent)
-            return filled
+            return super()._fill_text(text, width, indent)
         return "\n".join(indent + line for line in text.split("\n"))
 
 
-class HelpfulParser(jsonargparse.ArgumentParser):  # type: ignore[name-defined,misc]
-    """jsonargparse's parser; an unknown option is an error that names the nearest known one.
+class HelpfulParser(argparse.ArgumentParser):
+    """argparse's parser, that takes values as options are meant, with - or _ in their names; an
+    unknown option is an error that names the nearest known one."""
 
-    ``aliases``: other names of options, left out of the help.
-    """
-
-    def __init__(self, *, aliases: Mapping[str, str] | None = None, **options: Any) -> None:
-        self._aliases = dict(aliases or {})
+    def __init__(self, **texts: Any) -> None:
         # An abbreviation that works today would break when an option is added.
-        super().__init__(allow_abbrev=False, formatter_class=_PlainHelp, **options)
+        super().__init__(allow_abbrev=False, formatter_class=_PlainHelp, **texts)
+        self.hints: dict[str, Any] = {}  # what the values of options are, by their destinations
 
-    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
-        given: list[str] = []
-        for argument in self._listed(with_underscores(sys.argv[1:] if args is None else args)):
-            name, equals, value = argument.partition("=")
-            if name.startswith("--"):
-                name = self._aliases.get(name, name)
-                argument = name + equals + (self._as_typed(name, value) if equals else "")
-            elif given and given[-1].startswith("--"):
-                argument = self._as_typed(given[-1], argument)
-            given.append(argument)
-        return super().parse_args(given, *rest, **options)
+    def add_argument(
+        self, *names: str, type: Any = None, group: Any = None, **more: Any
+    ) -> argparse.Action:
+        """argparse's; ``type``: an annotation, such as ``float | None``; ``group``: argparse's."""
+        to: Any = group or super()
+        kind, _ = without_none(type)
+        words = ("true", "false") if kind is bool else get_args(kind)
+        if get_origin(kind) is tuple:
+            more.setdefault("metavar", "LIST")
+            # Several words are a list, where nothing else may follow.
+            if all(action.option_strings for action in self._actions):
+                more.setdefault("nargs", "+")
+        elif words:
+            more.setdefault("metavar", f"{{{','.join(words)}}}" if len(words) < 9 else "NAME")
+        elif names[0].startswith("-") and more.get("action") in (None, "append"):
+            more.setdefault("metavar", None if "choices" in more else _WORDS.get(kind, "TEXT"))
+        if names[0] in _NOT_SHOWN:
+            more["help"] = argparse.SUPPRESS
+        action: argparse.Action = to.add_argument(*names, **more)
+        if type is not None:
+            self.hints[action.dest] = type
+        return action
 
-    def _listed(self, args: Sequence[str]) -> list[str]:
-        """``--option a b`` is ``--option a,b`` where a list is expected, and nothing else may
-        follow."""
-        joined: list[str] = []
-        option = ""
-        for argument in args:
-            if argument.startswith("--"):
-                option = "" if "=" in argument else self._aliases.get(argument, argument)
-            elif not joined[-1:] or joined[-1].startswith("--") or not self._takes_list(option):
-                pass
-            elif all(action.option_strings for action in self._actions):
-                joined[-1] += f",{argument}"
-                continue
-            joined.append(argument)
-        return joined
+    def add_options(self, cls: Any, prefix: str = "", skip: Collection[str] = ()) -> None:
+        """An option for each field of a dataclass and of those inside it, as their docstrings tell;
+        what is left out of the command line is left out of what it gives."""
+        about, hints = docstrings.parse(cls.__doc__), get_type_hints(cls)
+        texts = {option.arg_name: option.description for option in about.params}
+        group = self.add_argument_group(about.short_description.removesuffix("."))
+        for option in fields(cls):
+            name, hint = option.name, hints[option.name]
+            if option.default_factory is not MISSING:
+                self.add_options(hint, f"{name}.")
+            elif name not in skip:
+                more = {"help": " ".join(texts[name].split()), "default": argparse.SUPPRESS}
+                action = self.add_argument(f"--{prefix}{name}", type=hint, group=group, **more)
+                action.if_left_out = option.default  # type: ignore[attr-defined]
 
-    def _hint(self, option: str) -> Any:
-        action = next((a for a in self._actions if option in a.option_strings), None)
-        hint, _ = without_none(getattr(action, "_typehint", None) or getattr(action, "type", None))
-        return hint
+    def add_alias(self, alias: str, name: str) -> None:
+        """Another name of an option, left out of the help."""
+        self._option_string_actions[f"--{alias}"] = self._option_string_actions[f"--{name}"]
 
-    def _takes_list(self, option: str) -> bool:
-        return get_origin(self._hint(option)) is tuple
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: Any = None
+    ) -> Any:
+        words = with_underscores(sys.argv[1:] if args is None else args)
+        given, unknown = self.parse_known_args(words, namespace)
+        if unknown:
+            self.refuse(unknown)
+        for name, value in vars(given).items():
+            if name in _OLDER:
+                print(f"note: --{name} is --{_OLDER[name]} now", file=sys.stderr)
+            if name in self.hints and value != self.get_default(name):
+                alone = isinstance(value, list) and len(value) == 1
+                setattr(given, name, self.taken(name, value[0] if alone else value))
+        return given
 
-    def _as_typed(self, option: str, value: str) -> str:
-        """A value as jsonargparse takes it: None is null, ``a,b`` a list where one is expected."""
-        if value == "None":
-            return "null"
-        hint = self._hint(option)
-        if hint is int or get_args(hint)[:1] == (int,):  # 2.0 and 1e3 are whole numbers
-            value = re.sub(r"[^\[\],\s\"]+", _whole, value)
-        plain = value not in ("null", "~") and value[:1] != "["
-        return f"[{value}]" if plain and self._takes_list(option) else value
+    def taken(self, name: str, value: Any) -> Any:
+        """The value of an option as its type takes it; ``a b``, ``a,b`` and ``[a, b]`` are one
+        list."""
+        hint = self.hints[name]
+        if value in ("None", "null", "~"):
+            value = None
+        try:
+            if (
+                get_origin(without_none(hint)[0]) is tuple
+                and isinstance(value, str)
+                and value.startswith("[")
+            ):
+                value = yaml.load(value, yaml.BaseLoader)
+            return taken(hint, value)
+        except (ValueError, yaml.YAMLError) as error:
+            self.error(f"--{name} {error}")
 
-    def format_help(self) -> str:
-        for action in self._actions:  # --loss FILE and the like: --config does it for all
-            if action.help == "Path to a configuration file.":
-                action.help = argparse.SUPPRESS
-        text: str = super().format_help()
-        return text
-
-    def error(self, message: str, exception: Exception | None = None) -> NoReturn:
-        known = [o for action in self._actions for o in action.option_strings if len(o) > 2]
-        known += self._aliases
-        typed = {a.dest: a.option_strings[-1] for a in self._actions if a.option_strings}
-        message = re.sub(
-            r"(?<=arguments are required: ).*",
-            lambda names: ", ".join(typed.get(name, name) for name in names[0].split(", ")),
-            message,
-        )
-        text = re.sub(r"^Parser key \"([^\"]*)\":\s*", r"--\1: ", message.strip())
-        key, _, given = text.removeprefix("--").partition(": ")
-        hint = next(
-            (a._typehint for a in self._actions if getattr(a, "_typehint", 0) and a.dest == key),
-            None,
-        )
-        value = re.search(r"(?:Got value|Given value): (.*)", given)
-        if hint is not None and value is not None:
-            got = re.sub(r"NestedArg\(key=(.*), val=(.*)\)", r"{\1: \2}", value[1])
-            text = f"--{key} must be {expected(hint)}, got {got}{near_words(hint, got)}"
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """End the program for what there is no option for, with a hint."""
+        known = [name for name in self._option_string_actions if len(name) > 2]
         hints = []
-        named = re.findall(r"--[\w.]+|(?<=Key ')[\w.]+|(?<=key ')[\w.]+", text)
-        in_files = re.findall(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text)
-        for name in [*named, *map(".".join, in_files)]:
-            option = name if name.startswith("--") else f"--{name}"
-            if option in known:
-                continue
+        for option in [word.partition("=")[0] for word in unknown if word.startswith("--")]:
             # The last word alone finds --variant -> --loss.variant, --optim.epochs -> --epochs.
             last = option[2:].rpartition(".")[2]
             tails = [o for o in known if o == f"--{last}" or o.endswith(f".{last}")]
             close = tails or difflib.get_close_matches(option, known, n=1, cutoff=0.6)
-            if close:
-                hints.append(f"{option} is not an option: did you mean {' or '.join(close)}?")
-        for name in re.findall(r"^unrecognized arguments: ([^-\s]\S*)", text):
-            hints.append(f"{name} must come first: {self.prog} {name} ...")
-        print("\n".join(hints) or text, file=sys.stderr)
-        print(f"Try `{self.prog} --help`.", file=sys.stderr)
+            hint = f": did you mean {' or '.join(close)}?" if close else ""
+            hints.append(f"{option} is not an option{hint}")
+        if not unknown[0].startswith("-"):
+            hints.append(f"{unknown[0]} must come first: {self.prog} {unknown[0]} ...")
+        self.error("\n".join(hints) or f"unrecognized arguments: {' '.join(unknown)}")
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{message}\nTry `{self.prog} --help`.", file=sys.stderr)
         sys.exit(2)
 
 
-def _whole(written: re.Match[str]) -> str:
-    meant = as_meant_number(int, written[0])
-    return str(meant) if isinstance(meant, int) else written[0]
+def given_of(cls: Any, given: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a dataclass that were given."""
+    return {x.name: vars(given)[x.name] for x in fields(cls) if x.name in given}
+
+
+def nested(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain data of groups from dotted names.
+
+    >>> nested({"data": "photos", "loss.variant": "in"})
+    {'data': 'photos', 'loss': {'variant': 'in'}}
+    """
+    groups: dict[str, Any] = {}
+    for name, value in options.items():
+        group, _, option = name.rpartition(".")
+        (groups.setdefault(group, {}) if group else groups)[option] = value
+    return groups
 
 
 def add_space(parser: HelpfulParser) -> None:
@@ -182,14 +194,19 @@ def add_skip_unreadable(parser: HelpfulParser) -> None:
 def add_table(parser: HelpfulParser, column: str) -> None:
     """``--table.column`` and ``--table.encoding``, the same for all verbs that only look at data;
     ``column``: of what, and its default."""
-    parser._aliases["--text.column"] = "--table.column"
     parser.add_argument("--table.column", dest="column", help=column)
+    parser.add_alias("text.column", "table.column")
     parser.add_argument(
         "--table.encoding",
         dest="encoding",
         help="of tables and files of text, such as cp1252 (default: UTF-8, or what a byte order "
         "mark says)",
     )
+
+
+def add_device(parser: HelpfulParser) -> None:
+    """``--device``, the same for all verbs that run a network."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
 def with_underscores(arguments: Sequence[str]) -> list[str]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from rince.cli.data import add_data_options, data_config
-from rince.cli.parser import HelpfulParser, add_skip_unreadable
+from rince.cli.parser import HelpfulParser, add_skip_unreadable, given_of
 from rince.core.checks import require
 from rince.ranks.options import RankOptions
 from rince.training.config import TrainConfig
@@ -46,18 +46,16 @@ def run(arguments: Sequence[str]) -> None:
         help="items of a step, for the expected numbers of positives",
     )
     parser.add_argument("--names", action="store_true", help="also list classes by superclass")
-    parser.add_class_arguments(RankOptions, skip=NOISE)
+    parser.add_options(RankOptions, skip=NOISE)
     parser.add_argument(
         "--save_scores",
-        type=str,
         metavar="CSV",
         help="write the scores to a table to look at, edit, and give back as --scores",
     )
     add_data_options(parser)
     add_skip_unreadable(parser)
     given = parser.parse_args(arguments)
-    options = {f.name: getattr(given, f.name) for f in fields(RankOptions) if f.name not in NOISE}
-    config, chosen = RankOptions(**options), True
+    config, chosen = RankOptions(**given_of(RankOptions, given)), True
     if config.scores is not None and not config.rules():
         config, chosen = replace(config, quantiles=SHOWN_QUANTILES), False
     config.check()
@@ -66,7 +64,7 @@ def run(arguments: Sequence[str]) -> None:
         "--save_scores writes the scores of --scores: give both",
     )
 
-    data = replace(data_config(given, skip_unreadable=given.skip_unreadable), ranks=config)
+    data = replace(data_config(given), ranks=config)
     if config.by == "time":
         _describe_time(data, given.batch_size)
         return
@@ -87,7 +85,7 @@ def run(arguments: Sequence[str]) -> None:
     else:
         from rince.training.ranks import class_scores, ranks_by_rule
 
-        with read_as(given.table.encoding):
+        with read_as(data.table.encoding):
             scores = class_scores(config, taxonomy.classes)
         if given.save_scores:
             scores.to_csv(given.save_scores)

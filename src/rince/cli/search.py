@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from rince.cli.parser import HelpfulParser, add_skip_unreadable, add_space, add_table
+from rince.cli.parser import HelpfulParser, add_device, add_skip_unreadable, add_space, add_table
 from rince.core.tables import as_number
 
 EXAMPLES = """examples:
@@ -34,14 +34,12 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--gallery",
-        type=str,
         required=True,
         help="a .npz or .parquet file of `rince embed`, a .faiss file of `rince index`, or what "
         "`rince embed` would embed",
     )
     parser.add_argument(
         "--run",
-        type=str,
         required=True,
         help="the run or export that the gallery was made with; of two towers that of the queries",
     )
@@ -49,7 +47,7 @@ def run(arguments: Sequence[str]) -> None:
     add_skip_unreadable(parser)
     parser.add_argument("-k", "--top_k", type=int, default=10, help="number of results per query")
     add_table(parser, "column of the gallery's texts or paths, where it is a table")
-    parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add_device(parser)
     given = parser.parse_args(arguments)
 
     from rince.core.checks import RinceError, require

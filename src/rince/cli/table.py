@@ -26,7 +26,7 @@ def run(arguments: Sequence[str]) -> None:
         epilog=EXAMPLES,
     )
     parser.add_argument("data", help="a folder of class folders")
-    parser.add_argument("-o", "--output", type=str, required=True, help="the csv file to write")
+    parser.add_argument("-o", "--output", required=True, help="the csv file to write")
     given = parser.parse_args(arguments)
 
     from rince.data.kinds import item_table

@@ -7,10 +7,12 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from rince.cli.configuration import configuration_parser, parsed_options
 from rince.cli.parser import HelpfulParser, with_underscores
 from rince.core.checks import require
-from rince.training.config import TrainConfig, from_dict
+from rince.training.config import TrainConfig, from_dict, to_dict
 from rince.training.objectives import OBJECTIVES
 
 EXAMPLES = """examples:
@@ -46,7 +48,7 @@ def run(arguments: Sequence[str]) -> None:
             type=int,
             help="lengthen the run to this many; the learning rate follows the longer schedule",
         )
-        parser.add_argument("--resume", type=str, required=True, help="folder of the run")
+        parser.add_argument("--resume", required=True, help="folder of the run")
         parser.add_argument("--progress", type=bool, default=True, help="show the progress bar")
         # Only to say what is wrong with it.
         parser.add_argument("data", nargs="?", help=argparse.SUPPRESS)
@@ -61,8 +63,12 @@ def run(arguments: Sequence[str]) -> None:
 
         _say(resume(Path(parsed.resume), epochs=parsed.epochs, progress=parsed.progress))
         return
-    config, seeds = parse_with_seeds(given)
+    printed = "--print_config" in given
+    config, seeds = parse_with_seeds([one for one in given if one != "--print_config"])
     config.check_values()  # before anything heavy is imported
+    if printed:
+        print(yaml.safe_dump(to_dict(config), sort_keys=False), end="")
+        return
     if seeds is None:
         from rince.training.run import train
 
@@ -104,12 +110,12 @@ def parse(arguments: Sequence[str]) -> TrainConfig:
 def parse_with_seeds(arguments: Sequence[str]) -> tuple[TrainConfig, tuple[int, ...] | None]:
     """The same, and the seeds to train it with; None: its own."""
     values = parsed_options(build_parser(), arguments)
-    seeds = values.pop("seeds")
+    seeds = values.pop("seeds", None)
     alone = any(one.partition("=")[0] == "--seed" for one in arguments)
     require(
         seeds is None or not alone,
-        f"--seeds {' '.join(map(str, seeds or ()))} and --seed {values['seed']}: give one of the "
-        f"two, --seed for a single run",
+        f"--seeds {' '.join(map(str, seeds or ()))} and --seed {values.get('seed')}: give one of "
+        f"the two, --seed for a single run",
     )
     return from_dict(values), seeds
 
@@ -124,12 +130,17 @@ def build_parser() -> HelpfulParser:
         epilog=f"{_objectives()}\n{EXAMPLES}",
     )
     parser.add_argument(
+        "--print_config",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="print all options as YAML, and train nothing",
+    )
+    parser.add_argument(
         "--seeds",
         type=tuple[int, ...] | None,
         help="train with each of these, as NAME-seedN; given again, runs that are finished are "
         "left as they are, and one that stopped goes on",
     )
-    next(a for a in parser._actions if a.dest == "objective").metavar = "NAME"  # listed below
     return parser
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import fields
 
 from rince.cli.configuration import configuration_parser, parsed_options
 from rince.cli.parser import HelpfulParser
-from rince.core.options import from_plain
 from rince.training.config import from_dict
 from rince.training.options import TuneOptions
 
@@ -32,8 +32,8 @@ What is searched, how, and what it costs: docs/tuning.md.
 def run(arguments: Sequence[str]) -> None:
     """Search, show the front, say what was chosen."""
     values = parsed_options(build_parser(), arguments)
-    given = {name: values.pop(name) for name in list(values) if name in vars(TuneOptions())}
-    options: TuneOptions = from_plain(TuneOptions, given)
+    given = [option.name for option in fields(TuneOptions) if option.name in values]
+    options = TuneOptions(**{name: values.pop(name) for name in given})
     config = from_dict(values)
     options.check()
     config.check_values()  # before anything heavy is imported
@@ -60,5 +60,5 @@ def build_parser() -> HelpfulParser:
     for action in parser._actions:
         if action.dest not in _SHOWN:
             action.help = argparse.SUPPRESS
-    parser.add_class_arguments(TuneOptions)
+    parser.add_options(TuneOptions)
     return parser

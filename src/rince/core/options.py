@@ -36,7 +36,7 @@ def limited(default: Any, *, shortest: int = 0, **limits: float) -> Any:
     return field(default=default, metadata={"limits": limits, "shortest": shortest})
 
 
-@dataclass  # as all that inherit from it are: jsonargparse takes no others for a group
+@dataclass  # as all that inherit from it are
 class Options:
     """The base of dataclasses of options: building one never fails, ``check()`` does.
 
@@ -146,6 +146,21 @@ def _annotations(cls: Any) -> dict[str, tuple[Any, bool]]:
     """Field -> its type, and whether it may be None."""
     hints = get_type_hints(cls)
     return {f.name: without_none(hints[f.name]) for f in fields(cls)}
+
+
+def taken(hint: Any, given: Any) -> Any:
+    """A value as a field of this type takes it, whatever its range.
+
+    Raises:
+        ValueError: "must be a number, got x".
+    """
+    kind, optional = without_none(hint)
+    if given is None and optional:
+        return None
+    value = _meant(kind, given)
+    wrong = f"must be {expected(kind)}, got {given}{near_words(kind, given)}"
+    require(_fits(kind, value, {}, loose=False), wrong)
+    return value
 
 
 def near_words(kind: Any, given: object) -> str:

@@ -57,7 +57,7 @@ class TrainConfig(Options):
         devices: Lightning's: auto, a number, or a list of devices; of each machine.
         num_nodes: number of machines, where neither torchrun nor srun says it; `rince train` is
             then started on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set.
-        precision: of the arithmetic, Lightning's names: 32-true, bf16-mixed, 16-mixed.
+        precision: of the arithmetic, by Lightning's names.
         compile: compile the encoder with torch.compile, and the loss where its matrix of all pairs
             fits; takes a minute at the start, and a C++ compiler.
         checkpoint_every: steps between two checkpoints; there is one after each epoch too.
