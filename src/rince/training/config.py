@@ -8,7 +8,7 @@ call it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, Literal
 
@@ -176,12 +176,11 @@ class TrainConfig(Options):
 
     def of_objective(self, name: str) -> TrainConfig:
         """The same with another objective; options that it does not read are at their defaults."""
-        other, default = replace(self, objective=name), TrainConfig(self.data)
-        for unread in other._unread_options(OBJECTIVES[name]):
+        plain = to_dict(replace(self, objective=name))
+        for unread in self._unread_options(OBJECTIVES[name]):
             group, _, option = unread.partition(".")
-            changed = {option: _value(default, unread)}
-            other = replace(other, **{group: replace(getattr(other, group), **changed)})
-        return other
+            del plain[group][option]
+        return from_plain(TrainConfig, plain)
 
     def label(self, objective: Objective | None = None) -> str:
         """What a table calls this method, the same for all seeds; as :meth:`run_name`."""
@@ -231,6 +230,11 @@ class TrainConfig(Options):
         size = size or self.batch_size
         return replace(self, batch_size=size, optim=self.optim.for_batches(size * processes))
 
+    def chosen(self) -> list[str]:
+        """The options that are not at their defaults, by their dotted names."""
+        default = dict(flat(to_dict(TrainConfig(self.data))))
+        return [name for name, value in flat(to_dict(self)) if value != default[name]]
+
     def _row(self, objective: Objective | None) -> Objective:
         """That of the objective; of one that is known by its name alone: it reads the ranks."""
         by_name = Objective(self.objective, reads=("ranks",))
@@ -238,23 +242,12 @@ class TrainConfig(Options):
 
     def _unread_options(self, objective: Objective) -> list[str]:
         """Options that were set, but that the objective does not read."""
-        unread = [
-            f"loss.{option.name}"
-            for option in fields(LossOptions)
-            if f"loss.{option.name}" not in objective.reads
-        ]
         # By time they also choose the positives of supcon, and what is logged.
-        if "ranks" not in objective.reads and self.ranks.by != "time":
-            unread += [f"ranks.{option.name}" for option in fields(RankOptions)]
+        of_ranks = "ranks" not in objective.reads and self.ranks.by != "time"
+        unread: tuple[str, ...] = ("loss.", "ranks.") if of_ranks else ("loss.",)
         if objective.classifier:
-            unread += ["model.momentum", "model.queue_size"]
-        default = TrainConfig(self.data)
-        return [name for name in unread if _value(self, name) != _value(default, name)]
-
-
-def _value(config: TrainConfig, name: str) -> Any:
-    group, _, option = name.partition(".")
-    return getattr(getattr(config, group), option)
+            unread += ("model.momentum", "model.queue_size")
+        return [x for x in self.chosen() if x.startswith(unread) and x not in objective.reads]
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:

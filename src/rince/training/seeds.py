@@ -41,35 +41,30 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
     ]
     for one in runs:
         one.check_values()
-    folders, splits = [], None
-    if config.vectors.captions is not None:
-        folders = [Path(one.output) / one.run_name() for one in runs]
-        for folder, one in zip(folders, runs, strict=True):
-            asked = replace(one, loss=one.loss.resolved(one.precision))
-            if folder.exists():
-                _check_same(folder, asked)
-                print(f"{folder} is finished already, and left as it is")
-            else:
-                train(one)
-        return folders
+    folders, splits, run = [], None, None
     for one in runs:
         folder = Path(one.output) / one.run_name()
         if config.images.per_class is not None or config.images.test_per_class is not None:
             splits = None  # the seed chooses the items
-        run = prepared(one, folder, splits)
-        splits = run.splits
+        if config.vectors.captions is None:
+            run = prepared(one, folder, splits)
+            splits = run.splits
         try:
-            if (folder / CHECKPOINT_FILE).exists():
-                _check_same(folder, run.config)
+            # Towers have no checkpoint: their folder is there when they are trained.
+            if (folder / CHECKPOINT_FILE if run else folder).exists():
+                _check_same(folder, run.config if run else one)
                 if not read_about(folder):
                     resume(folder, progress=config.progress, splits=splits)
                 elif is_first_process():
                     print(f"{folder} is finished already, and left as it is")
-            else:
+            elif run:
                 one.check()
                 train_prepared(run)
+            else:
+                train(one)
         except KeyboardInterrupt as stop:
-            text = f"{stop}. Or the same command, which trains all seeds that are left"
+            why = str(stop) or "stopped"
+            text = f"{why}. Or the same command, which trains all seeds that are left"
             raise KeyboardInterrupt(text) from None
         folders.append(folder)
     return folders
@@ -77,8 +72,8 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
 
 def _check_same(folder: Path, asked: TrainConfig) -> None:
     before, now = (dict(flat(to_dict(x))) for x in (read_config(folder), asked))
-    # Where a run of an older rince left this open, it was fp32.
-    before["loss.matmul_precision"] = before["loss.matmul_precision"] or "fp32"
+    for options in (before, now):  # where a run of an older rince left this open, it was fp32
+        options["loss.matmul_precision"] = options["loss.matmul_precision"] or "fp32"
     other = [
         f"{name} {before[name]}, not {value}"
         for name, value in now.items()

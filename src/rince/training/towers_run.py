@@ -26,7 +26,7 @@ from rince.losses.both_ways import PairLoss
 from rince.losses.contrastive import info_nce
 from rince.losses.ranked_info_nce import RankedInfoNCE
 from rince.models.card import recipe
-from rince.training.config import TrainConfig, flat, to_dict
+from rince.training.config import TrainConfig, to_dict
 from rince.training.folder import ABOUT_FILE, CONFIG_FILE
 from rince.training.images_and_texts import ImagesAndTexts, read_images_and_captions
 from rince.training.run import versions
@@ -50,9 +50,7 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
         RinceError: the folder is there already; files that are missing, damaged or do not fit.
         ValueError: options that towers do not read, or that do not fit the data.
     """
-    default = dict(flat(to_dict(TrainConfig(config.data))))
-    chosen = {name for name, x in flat(to_dict(config)) if x != default[name]}
-    unread = ", ".join(sorted(chosen - _READ))
+    unread = ", ".join(sorted({*config.chosen()} - _READ))
     require(not unread, f"{unread}: not with vectors.captions, which reads only {sorted(_READ)}")
     require(
         config.objective in ("rince", "infonce"),
@@ -86,9 +84,9 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
         raise RinceError(f"{vectors.captions} has no caption of a test image: nothing is measured")
     if untested:
         warn(f"{untested} test images have no caption, and are not asked for their own")
-    size = min(config.batch_size, len(train.images))
-    if size < config.batch_size:
-        warn(f"batch_size {config.batch_size} is lowered to {size}, the training images there are")
+    adamw = replace(config, optim=replace(config.optim, optimizer="adamw"))
+    sized = adamw.sized(len(train.images), processes=1)
+    size, lr = sized.batch_size, float(sized.optim.lr or 0)
     near = config.ranks.thresholds
     ranks = train.ranks if near is None else train.ranks_by_texts(near)
     _, images = BatchPlan(len(train.images), size, config.seed).take()[0]
@@ -125,7 +123,7 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
             epochs=config.epochs,
             embedding_dim=config.model.embedding_dim,
             head=config.model.head,
-            lr=config.optim.lr or 1e-3,
+            lr=lr,
             seed=config.seed,
             progress=config.progress,
         )
