@@ -25,7 +25,7 @@ FPR95 = "ood/cifar10/gaussian/FPR95"
 def cells_of(runs, key):
     comparison = comparison_rows(runs)
     j = [column.key for column in comparison.columns].index(key)
-    return {row.label: row.cells[j] for row in comparison.rows}
+    return {row.label: row.cells[""][j] for row in comparison.rows}
 
 
 def test_mean_and_sample_deviation_over_seeds(make_run):
@@ -238,7 +238,7 @@ def test_printed_to_a_file_nothing_is_lost_and_columns_line_up(make_run, capsys,
             assert line.startswith(row.label)
             cells[row.label] += re.split(r"\s{2,}", line.removeprefix(row.label).strip())
     for row in comparison.rows:
-        assert cells[row.label] == [("*" if c.best else "") + c.text for c in row.cells]
+        assert cells[row.label] == [("*" if c.best else "") + c.text for c in row.cells[""]]
 
 
 def test_a_terminal_gets_colours_and_whole_names(make_run, monkeypatch):
@@ -262,7 +262,7 @@ def test_a_terminal_gets_colours_and_whole_names(make_run, monkeypatch):
         for word in name.split():
             assert any(word in line for line in lines)
     for row in comparison_rows(runs).rows:
-        for cell in row.cells:
+        for cell in row.cells[""]:
             assert ("*" if cell.best else " ") + cell.text in plain
 
 

@@ -59,15 +59,12 @@ class Row:
 
     label: str
     runs: tuple[RunReport, ...]
-    cells: tuple[Cell, ...]  # of the backbone's features
-    embedding: tuple[Cell, ...] | None = None  # None if no run measured any
+    cells: Mapping[str, tuple[Cell, ...]]  # of the features, "", and of the EMBEDDING, if measured
 
     @property
     def lines(self) -> list[tuple[str, tuple[Cell, ...]]]:
-        """Its lines in a table, (name, cells): the features, then the embedding."""
-        if self.embedding is None:
-            return [(self.label, self.cells)]
-        return [(self.label, self.cells), (f"{self.label}{OF_EMBEDDING}", self.embedding)]
+        """Its lines in a table, (name, cells)."""
+        return [(self.label + OF_EMBEDDING * bool(x), cells) for x, cells in self.cells.items()]
 
 
 @dataclass(frozen=True)
@@ -96,21 +93,18 @@ def comparison_rows(runs: Sequence[RunReport]) -> Comparison:
     names = _without_seeds(names, [len(members) for members in groups.values()])
     columns = _columns(runs)
 
-    def cells(prefix: str, members: Sequence[RunReport]) -> tuple[Cell, ...]:
-        return tuple(
-            # What is no measure of a space stands once.
-            Cell(None, None, 0, "")
-            if prefix and column.key == SECONDS
-            else mean_cell(prefix + column.key, members)
-            for column in columns
-        )
+    def cell(space: str, column: Column, members: Sequence[RunReport]) -> Cell:
+        if space and column.key == SECONDS:  # no measure of a space: it stands once
+            return Cell(None, None, 0, "")
+        return mean_cell(space + column.key, members)
 
     rows = []
     for name, members in zip(names, groups.values(), strict=True):
         label = name if len(members) == 1 else f"{name} ({len(members)} runs)"
         embedded = any(of_space(x.evaluation.metrics, "embedding") for x in members)
-        embedding = cells(EMBEDDING, members) if embedded else None
-        rows.append(Row(label, tuple(members), cells("", members), embedding))
+        spaces = ("", EMBEDDING) if embedded else ("",)
+        cells = {space: tuple(cell(space, x, members) for x in columns) for space in spaces}
+        rows.append(Row(label, tuple(members), cells))
     comparison = Comparison(columns, tuple(rows))
     # A best of other data is none.
     return comparison if differences(runs) else _with_best(comparison)
@@ -138,25 +132,19 @@ def differences_to(comparison: Comparison, baseline: str) -> Comparison:
     require(len(others) > 0, f"there is only {labels}: nothing to compare it with")
     columns = tuple(c for c in comparison.columns if c.higher_is_better is not None)
 
-    def cells(row: Row, prefix: str) -> tuple[Cell, ...]:
-        return tuple(_difference(column, prefix, row.runs, rows[0].runs) for column in columns)
+    def minus(row: Row, space: str) -> tuple[Cell, ...]:
+        return tuple(_difference(column, space, row.runs, rows[0].runs) for column in columns)
 
-    minus = [
-        replace(row, cells=cells(row, ""), embedding=row.embedding and cells(row, EMBEDDING))
-        for row in others
-    ]
-    return Comparison(columns, tuple(minus))
+    differing = (replace(x, cells={space: minus(x, space) for space in x.cells}) for x in others)
+    return Comparison(columns, tuple(differing))
 
 
 def _difference(
-    column: Column, prefix: str, runs: Sequence[RunReport], baseline: Sequence[RunReport]
+    column: Column, space: str, runs: Sequence[RunReport], baseline: Sequence[RunReport]
 ) -> Cell:
-    key = prefix + column.key
-    found = paired_difference(
-        _by_seed(runs, key),
-        _by_seed(baseline, key),
-        higher_is_better=bool(column.higher_is_better),
-    )
+    key, higher = space + column.key, bool(column.higher_is_better)
+    values, others = _by_seed(runs, key), _by_seed(baseline, key)
+    found = paired_difference(values, others, higher_is_better=higher)
     if found is None:
         return Cell(None, None, 0, MISSING)
     factor, digits = scale_of(key, found.mean)
@@ -381,7 +369,7 @@ def _with_best(comparison: Comparison) -> Comparison:
         )
 
     rows = (
-        replace(row, cells=marked(row.cells), embedding=row.embedding and marked(row.embedding))
+        replace(row, cells={space: marked(cells) for space, cells in row.cells.items()})
         for row in comparison.rows
     )
     return replace(comparison, rows=tuple(rows))
@@ -395,7 +383,7 @@ def _header_lines(column: Column) -> list[str]:
 def _legend(comparison: Comparison) -> list[str]:
     cells = [cell for _, of_line in comparison.lines for cell in of_line]
     lines = ["per cent, but for corr. (-1 to 1) and seconds; ↓ lower is better"]
-    if any(row.embedding is not None for row in comparison.rows):
+    if len(comparison.lines) > len(comparison.rows):
         lines.append("lines without a space are of the backbone's features")
     runs = [run for row in comparison.rows for run in row.runs]
     lines += [f"NOTE: {note}" for note in differences(runs)]

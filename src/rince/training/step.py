@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias, TypedDict
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ class Pairs:
         return times.same_video(self.query_ids, self.key_ids, **self.masks)
 
     @property
-    def masks(self) -> Masks:
+    def masks(self) -> dict[str, Any]:
         """Which of them take no part."""
         return {"ignore_self": self.ignore_self, "key_valid": self.key_valid}
 
@@ -106,13 +106,6 @@ def superclass_level(taxonomy: Taxonomy, asking: str) -> int:
         f"{asking} needs superclasses, groups at the top of the class tree, but {found}",
     )
     return level
-
-
-class Masks(TypedDict):
-    """Which pairs take no part."""
-
-    ignore_self: bool
-    key_valid: Tensor | None
 
 
 @dataclass(frozen=True)
