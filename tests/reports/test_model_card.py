@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ from torch import nn
 
 from rince.core.input_spec import InputSpec
 from rince.evaluation.results import Evaluation
+from rince.models.backbones import Backbone
 from rince.models.exported import ImageEncoder
 from rince.ranks.class_ranks import ClassRanks
+from rince.ranks.taxonomy import Taxonomy
 from rince.reports.model_card import model_card
 from rince.reports.run_report import RunReport
+from rince.training.checkpoint import TrainedRun
 from rince.training.config import RankOptions, TrainConfig, from_dict, to_dict
 from rince.training.objectives import OBJECTIVES
 
@@ -43,19 +47,19 @@ def card(encoder: ImageEncoder = ENCODER, **changes: Any) -> str:
         data="/home/anna/photos", ranks=RankOptions(scores="~/s.csv", top_k=(3,)), output="/tmp/x"
     )
     config.images.root = "/home/anna/sets"
-    given: dict[str, Any] = {
-        "name": "husky\nrun",
-        "label": "rince out-in",
-        "objective": OBJECTIVES["rince"],
-        "config": to_dict(config),
-        "step": 230,
-        "ranks": RANKS,
-        "about": ABOUT,
-        "evaluation": None,
-        "onnx_difference": None,
-        **changes,
-    }
-    return model_card(encoder, **given)
+    config = changes.pop("config", config)
+    trained = TrainedRun(
+        folder=Path("husky\nrun"),
+        config=config,
+        taxonomy=Taxonomy(ENCODER.class_paths),
+        backbone=Backbone(nn.Identity(), 256),
+        spec=ENCODER.spec,
+        step=230,
+        ranks=RANKS,
+        objective=OBJECTIVES[config.objective],
+    )
+    given = {"about": ABOUT, "evaluation": None, "onnx_difference": None, **changes}
+    return model_card(trained, encoder, **given)
 
 
 @pytest.fixture
@@ -109,8 +113,7 @@ def test_ranks_are_counted_between_different_classes() -> None:
         "| -1 (ignored) | 1 |",
     ]
     assert "3, rank 1: the same class." in text
-    supcon = to_dict(TrainConfig(data="photos", objective="supcon-out"))
-    text = card(config=supcon, label="supcon-out", objective=OBJECTIVES["supcon-out"])
+    text = card(config=TrainConfig(data="photos", objective="supcon-out"))
     assert "## Ranks\n\nsupcon-out does not read `ranks`.\n" in text
 
 

@@ -70,7 +70,6 @@ def write_export(
 
 def _card(trained: TrainedRun, encoder: Encoder, onnx_difference: float | None) -> str:
     from rince.reports.model_card import model_card
-    from rince.training.config import to_dict
     from rince.training.folder import is_evaluated, read_about
 
     folder = trained.folder
@@ -80,15 +79,7 @@ def _card(trained: TrainedRun, encoder: Encoder, onnx_difference: float | None) 
             f"{folder.name} has no results, or was trained on since: the model card has none. Run "
             f"`rince evaluate {folder}`, then export again"
         )
+    about = read_about(folder)
     return model_card(
-        encoder,
-        name=folder.name,
-        label=trained.config.label(trained.objective),
-        objective=trained.objective,
-        config=to_dict(trained.config),
-        step=trained.step,
-        ranks=trained.ranks,
-        about=read_about(folder),
-        evaluation=evaluation,
-        onnx_difference=onnx_difference,
+        trained, encoder, about=about, evaluation=evaluation, onnx_difference=onnx_difference
     )

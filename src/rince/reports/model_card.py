@@ -12,30 +12,26 @@ from rince.evaluation.results import Evaluation, format_metric, of_space, shown_
 from rince.models.card import card_text, last_part, recipe
 from rince.models.encoders import Encoder
 from rince.models.options import Space
-from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.readers import some_names
 from rince.ranks.taxonomy import Taxonomy
 from rince.reports.run_report import one_line
 from rince.reports.table import markdown_escape
-from rince.training.objectives import Objective
+from rince.training.checkpoint import TrainedRun
+from rince.training.config import to_dict
 
 
 def model_card(
+    trained: TrainedRun,
     encoder: Encoder,
     *,
-    name: str,
-    label: str,
-    objective: Objective,
-    config: Mapping[str, Any],
-    step: int,
-    ranks: ClassRanks | Taxonomy,
     about: Mapping[str, Any],
     evaluation: Evaluation | None,
     onnx_difference: float | None,
 ) -> str:
     """The text of a card; ``about``: about.json of a finished run, empty for another. Of absolute
-    paths in ``config`` only the last part is shown, as cards are published and folders tell of
-    people."""
+    paths in the configuration only the last part is shown, as cards are published and folders tell
+    of people."""
+    config, label = to_dict(trained.config), trained.config.label(trained.objective)
     features = encoder.embedding_dim is None
     kind = kind_named(encoder.noun)
     what = "the backbone's features" if features else "the embeddings of its projection head"
@@ -52,16 +48,16 @@ def model_card(
             f"largest output |\n"
         )
     outputs = f"| output | {_output(encoder)}, {encoder.output_dim} numbers{_length(encoder)} |"
-    trained = f"Trained on {len(encoder.classes)} classes: {some_names(encoder.classes)}"
+    classes = f"Trained on {len(encoder.classes)} classes: {some_names(encoder.classes)}"
     versions = about.get("versions") or {"rince": __version__}
     return card_text(
-        name,
+        trained.folder.name,
         f"A {made_of} trained with {one_line(label)} on {data}; it gives {what}.",
         {
-            "Use": f"{kind.usage(encoder)}\n{outputs}\n{onnx}\n{trained}",
+            "Use": f"{kind.usage(encoder)}\n{outputs}\n{onnx}\n{classes}",
             "Results": _results(evaluation, features, encoder.noun),
-            "Ranks": _ranks(ranks, config, objective, label),
-            "Training": f"{_training(step, about)}\n\n{recipe(config, versions)}",
+            "Ranks": _ranks(trained, label),
+            "Training": f"{_training(trained.step, about)}\n\n{recipe(config, versions)}",
         },
         head=kind.card,
         inputs=encoder.noun,
@@ -104,13 +100,12 @@ def _results(evaluation: Evaluation | None, features: bool, inputs: str) -> str:
     return "\n".join(lines)
 
 
-def _ranks(
-    ranks: ClassRanks | Taxonomy, config: Mapping[str, Any], objective: Objective, label: str
-) -> str:
+def _ranks(trained: TrainedRun, label: str) -> str:
     """Pairs of different classes by rank; on the diagonal all are rank 1."""
-    if "ranks" not in objective.reads:
+    ranks = trained.ranks
+    if "ranks" not in trained.objective.reads:
         return f"{label} does not read `ranks`."
-    if config["ranks"]["by"] == "time":
+    if trained.config.ranks.by == "time":
         return "By time: rank 1 is the same clip; see `ranks` in the configuration below."
     if isinstance(ranks, Taxonomy):  # counted by groups, of any number of classes
         pairs = ranks.describe().pairs

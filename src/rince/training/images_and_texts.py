@@ -218,28 +218,27 @@ def read_images_and_captions(
     images, captions = Path(images).expanduser(), Path(captions).expanduser()
     labelled = read_labelled(images, labels, levels, option="levels", one_class=True)
     vectors, of = read_vectors(captions)
-    if of is None and len(vectors) != len(labelled.vectors):
-        raise RinceError(
-            f"{captions} has no names, so that its {len(vectors)} captions must be in the order of "
-            f"the {len(labelled.vectors)} images of {images}: store the name of its image with "
-            f"each (an array or a column of names, 'paths')"
-        )
-    if of is not None and not labelled.names:
-        raise RinceError(f"{captions} names the images of its captions, but {images} has no names")
     if of is None:
+        if len(vectors) != len(labelled.vectors):
+            raise RinceError(
+                f"{captions} has no names, so that its {len(vectors)} captions must be in the "
+                f"order of the {len(labelled.vectors)} images of {images}: store the name of its "
+                f"image with each (an array or a column of names, 'paths')"
+            )
         of = list(labelled.names or map(str, range(len(vectors))))
         labelled = replace(labelled, names=tuple(of))
+    elif not labelled.names:
+        raise RinceError(f"{captions} names the images of its captions, but {images} has no names")
     try:
-        positions = _found(of, labelled.names)
+        _found(of, labelled.names)  # or one is of no image
     except ValueError as error:
         raise RinceError(f"{captions}: {error}") from None
-    named = [labelled.names[i] for i in positions.tolist()]
     make: Callable[[ItemTable, Taxonomy | None], Vectors] = partial(labelled.items, dropout=dropout)
     sides = []
     for part in split_rows(labelled.table, make):
         names = set(part.names)
-        chosen = [i for i, name in enumerate(named) if name in names]
-        own = [named[i] for i in chosen]
+        chosen = [i for i, name in enumerate(of) if name in names]
+        own = [of[i] for i in chosen]
         sides.append(ImagesAndTexts.captioned(part, vectors[chosen], own))
     return sides[0], sides[1]
 
