@@ -8,7 +8,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from rince import Taxonomy
 from rince.core.input_spec import InputSpec
+from rince.data.arrays import TensorImages
+from rince.data.items import Splits
 from rince.models.backbones import Backbone, as_backbone
 from rince.training.config import ImageOptions, OptimOptions, TrainConfig
 
@@ -42,6 +45,14 @@ def small_config(images: Path, output: Path, **changes: object) -> TrainConfig:
         **changes,
     }
     return TrainConfig(**values)  # type: ignore[arg-type]
+
+
+def splits_of(tree: Taxonomy, kind: type[TensorImages] = TensorImages) -> Splits:
+    """An image of 16 pixels of each class."""
+    count = tree.num_classes
+    pixels = torch.zeros(count, 3, 16, 16, dtype=torch.uint8)
+    items = kind(pixels, torch.arange(count), tree, "images")
+    return Splits(items, items)
 
 
 def flat_backbone() -> Backbone:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import STEPS, flat_backbone, small_config
+from small_runs import STEPS, flat_backbone, small_config, splits_of
 from torch import Tensor, nn
 
 from rince.cli.main import main
@@ -174,7 +174,7 @@ def test_images_stay_on_the_host_until_their_turn(raw: bool) -> None:
     for micro_batch, expected in ((None, "meta"), (8, "meta"), (4, "cpu")):
         config = TrainConfig(data="x", micro_batch=micro_batch)
         tree = Taxonomy([("a",), ("b",)])
-        module = RankedModule(flat_backbone(), tree, config, spec=InputSpec.images(3, 16))
+        module = RankedModule(flat_backbone(), splits_of(tree), config)
         moved = module.transfer_batch_to_device(batch, meta, 0)
         assert {x.device.type for x in moved.views} == {expected}
         assert {x.device.type for x in (moved.labels, moved.indices)} == {"meta"}

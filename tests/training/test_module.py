@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import STEPS, disturbed, flat_backbone, small_config
+from small_runs import STEPS, disturbed, flat_backbone, small_config, splits_of
 from torch import nn
 
 from rince import Taxonomy
@@ -106,7 +106,7 @@ def test_each_head_learns_its_own_level() -> None:
     config = TrainConfig(
         data="x", objective="supcon-two-heads", model=ModelOptions(embedding_dim=4)
     )
-    module = RankedModule(flat_backbone(), tree, config, spec=InputSpec.images(3, 16))
+    module = RankedModule(flat_backbone(), splits_of(tree), config)
     z = module.encoder(torch.randn(9, 3, 16, 16))
     assert z.shape == (9, 8)
     labels = torch.arange(9) % 3
@@ -341,7 +341,7 @@ def test_what_cannot_be_trained_is_said_before(
 ) -> None:
     config = TrainConfig(data="x", **changes)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=message):
-        RankedModule(flat_backbone(), Taxonomy(tree), config, spec=InputSpec.images(3, 16))
+        RankedModule(flat_backbone(), splits_of(Taxonomy(tree)), config)
 
 
 def test_temperatures_that_do_not_rise_are_warned_of(image_tree: Path, tmp_path: Path) -> None:

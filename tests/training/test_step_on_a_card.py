@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+from small_runs import splits_of
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from losses.fake_card import Watch, fake_card, gradients
 from rince import Taxonomy
-from rince.core.input_spec import InputSpec
 from rince.core.pixels import normalisation
 from rince.data.arrays import TensorImages
 from rince.data.batches import BatchViews, ImageBatch, TrainLoader, eval_batches
 from rince.data.image.files import FileImages
 from rince.data.plan import BatchPlan
-from rince.data.views import BatchAugmentation, view_pixels
+from rince.data.views import view_pixels
 from rince.models.backbones import Backbone
 from rince.models.exported import ImageEncoder
 from rince.ranks.time import ItemTimes, TimeRanks
@@ -46,6 +46,13 @@ def times() -> ItemTimes:
     return ItemTimes(rule, rule.items(number // 10, number * 1.0, number + 1.0))
 
 
+class Images(TensorImages):
+    """Whose views may come as bytes, from workers."""
+
+    def view_inputs(self, views: Tensor) -> Tensor:
+        return view_pixels(views)
+
+
 @contextmanager
 def on_card(
     config: TrainConfig, tree: Taxonomy = TREE, ranks: RankSource | None = None, steps: int = 20
@@ -55,17 +62,15 @@ def on_card(
     tree.ranks(some, some)
     for level in (1, 2):
         tree.same_group(level, some, some)
+    splits = splits_of(tree, Images)
     with fake_card() as watch:
         with torch.device(CARD):
             layers = nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(4 * 14 * 14, 6)
             module = RankedModule(
                 Backbone(nn.Sequential(*layers), 6),
-                tree,
+                splits,
                 config,
                 rank_source=ranks,
-                spec=InputSpec.images(3, 16),
-                augmentation=BatchAugmentation(16),
-                view_inputs=view_pixels,
             )
         module._device = CARD  # what .to(CARD) notes, which these weights cannot follow
         module.trainer = SimpleNamespace(global_step=steps, is_last_batch=False, loggers=[])  # type: ignore[assignment]

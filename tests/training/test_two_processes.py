@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from lightning.pytorch.strategies import DDPStrategy
-from small_runs import SLURM, flat_backbone
+from small_runs import SLURM, flat_backbone, splits_of
 from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -87,7 +87,7 @@ def _torchrun(
 def test_collectives_of_a_step() -> None:
     """Of 64 processes, by torch's stand-in for a backend: keys once, labels and ids in one, and
     the gradient of the keys; the sizes in the first step alone."""
-    spec, tree = InputSpec.images(size=16), Taxonomy([("a", "b"), ("a", "c")])
+    tree = Taxonomy([("a", "b"), ("a", "c")])
     generator = torch.Generator().manual_seed(0)
     views = tuple(torch.rand(4, 3, 16, 16, generator=generator) for _ in range(2))
     batch = ImageBatch(views, torch.tensor([0, 1, 0, 1]), torch.arange(4), seed=0)
@@ -98,7 +98,7 @@ def test_collectives_of_a_step() -> None:
         config = TrainConfig("photos", model=model)
         dist.init_process_group("fake", store=FakeStore(), rank=3, world_size=64)
         try:
-            module = RankedModule(flat_backbone(), tree, config, spec=spec)
+            module = RankedModule(flat_backbone(), splits_of(tree), config)
             make = module._momentum_pairs if model.momentum else module._pairs
             for extra in (1, 0):
                 with Collectives() as counted:
@@ -161,7 +161,7 @@ def test_synchronised_batch_norm_keeps_the_checkpoint() -> None:
         TrainConfig("photos", model=ModelOptions(momentum=0.9)),
     )
     backbone = build_backbone("tiny-resnet", spec)
-    module = RankedModule(backbone, Taxonomy([("a", "b"), ("a", "c")]), config, spec=spec)
+    module = RankedModule(backbone, splits_of(Taxonomy([("a", "b"), ("a", "c")])), config)
     before = {name: x.clone() for name, x in module.state_dict().items()}
     count = sum(isinstance(part, nn.BatchNorm2d) for part in module.modules())
     converted = TorchSyncBatchNorm().apply(module)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,15 +19,14 @@ from rince._version import __version__
 from rince.core.checks import import_extra, require
 from rince.core.devices import pinned, sent
 from rince.core.distributed import gather, process_index, world_size
-from rince.core.input_spec import InputSpec
 from rince.data.batches import BatchViews, ImageBatch
+from rince.data.items import Splits
 from rince.data.plan import batch_seed
-from rince.data.views import WEAK_VIEWS, Augmentation, ViewConfig
+from rince.data.views import WEAK_VIEWS, ViewConfig
 from rince.models.backbones import Backbone
 from rince.models.momentum import MomentumEncoder
 from rince.models.queue import KeyQueue
 from rince.models.tuning import keep_frozen_norms, parameter_groups
-from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import ItemTimes
 from rince.training.cached import Part, encode_parts, micro_batches
 from rince.training.checkpoint import CHECKPOINT_KEY, own_facts
@@ -62,35 +61,29 @@ class RankedModule(pl.LightningModule):
     Args:
         objective: your own; None takes that of ``config.objective``.
         rank_source: what the objective rince trains on; None takes the taxonomy's.
-        augmentation: makes the views of batches that arrive as they are kept.
-        view_inputs: makes of views that arrive as bytes what the backbone takes.
-        spec, data_fingerprint, own_backbone: what one input is, which data these are, and whether
-            the backbone is the user's: for the checkpoint, by which a run is read and goes on.
+        own_backbone: the backbone is the user's: for the checkpoint.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        taxonomy: Taxonomy,
+        splits: Splits,
         config: TrainConfig,
         *,
         objective: Objective | None = None,
         rank_source: RankSource | None = None,
-        spec: InputSpec,
-        augmentation: Augmentation | None = None,
-        view_inputs: Callable[[Tensor], Tensor] | None = None,
-        data_fingerprint: str = "",
         own_backbone: bool = False,
     ) -> None:
         super().__init__()
+        items = splits.train
         self.config = config
-        self.taxonomy = taxonomy
+        self.taxonomy = taxonomy = items.taxonomy
         self.objective = OBJECTIVES[config.objective] if objective is None else objective
         self.rank_source = taxonomy if rank_source is None else rank_source
-        self.spec = spec
-        self.augmentation = augmentation
-        self.view_inputs = view_inputs
-        self.data_fingerprint = data_fingerprint
+        self.spec = splits.spec
+        self.augmentation = items.augmentation(view_config(config))
+        self.view_inputs = items.view_inputs
+        self.data_fingerprint = splits.fingerprint()
         self.own_backbone = own_backbone
         self._unread: list[tuple[str, int, Tensor]] = []  # (what, step, value): to be finite
         self._seconds_before = 0.0

@@ -344,20 +344,16 @@ def _build_module(
     *,
     pretrained: bool,
 ) -> RankedModule:
-    config, splits, spec = run.config, run.splits, run.splits.spec
+    config, spec = run.config, run.splits.spec
     built = backbone_to_train(config, spec, backbone, pretrained=pretrained)
     # Convolutions on CPUs and on tensor cores are faster with the channels last.
     built.module.to(memory_format=getattr(torch, spec.memory_format))
     return RankedModule(
         built,
-        splits.train.taxonomy,
+        run.splits,
         config,
         objective=objective,
         rank_source=ranks,
-        spec=spec,
-        augmentation=splits.train.augmentation(view_config(config)),
-        view_inputs=splits.train.view_inputs,
-        data_fingerprint=splits.fingerprint(),
         own_backbone=backbone is not None,
     )
 
