@@ -224,7 +224,7 @@ def test_what_cannot_be_tuned_is_refused(trainer: FakeTrainer, tmp_path: Path) -
             tune(one, splits=splits)
     for options, message in (
         (TuneOptions(baselines=("supcon-ou",)), "baselines.*'supcon-ou'.*mean.*supcon-out"),
-        (TuneOptions(search=()), "search must name .*lr, temperatures.* none"),
+        (TuneOptions(search=()), r"search must .*lr, temperatures.*\(\)"),
         (TuneOptions(search=("rate",)), "search.*lr, temperatures.*'rate'"),
         (TuneOptions(trials=0), "trials.*at least 1.*0"),
         (TuneOptions(fine_weight=2), "fine_weight.*at most 1.*2"),

@@ -166,8 +166,11 @@ def taken(hint: Any, given: Any) -> Any:
 def near_words(kind: Any, given: object) -> str:
     """For a message: which of the words that a field takes are near to what was given."""
     kind, _ = without_none(kind)
+    kind = get_args(kind)[0] if get_origin(kind) is tuple else kind
     words = list(map(str, get_args(kind))) if get_origin(kind) is Literal else []
-    near = difflib.get_close_matches(str(given), words, n=3)
+    each = given if isinstance(given, list | tuple) else [given]
+    wrong = next((str(x) for x in each if x not in words), "")
+    near = difflib.get_close_matches(wrong, words, n=3)
     return f": did you mean {' or '.join(near)}?" if near else ""
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from rince.core.checks import require
-from rince.core.options import Options, limited, near_words
-from rince.training.objectives import OBJECTIVES
+from rince.core.options import Options, limited
+from rince.training.objectives import ObjectiveName
 
 DEFAULT_LR = {"sgd": 0.5, "adamw": 1e-3}
 _PAPERS_BATCH = 512
@@ -64,7 +64,7 @@ class OptimOptions(Options):
         )
 
 
-SEARCHED = ("lr", "temperatures", "variant", "batches")
+Searched = Literal["lr", "temperatures", "variant", "batches"]
 
 
 @dataclass
@@ -84,25 +84,6 @@ class TuneOptions(Options):
     prefix = "tune."
 
     trials: int = limited(12, low=1)
-    baselines: tuple[str, ...] = ("supcon-out", "cross-entropy")
-    search: tuple[str, ...] = SEARCHED
+    baselines: tuple[ObjectiveName, ...] = ("supcon-out", "cross-entropy")
+    search: tuple[Searched, ...] = limited(get_args(Searched), shortest=1)
     fine_weight: float = limited(0.5, low=0, high=1)
-
-    def check(self) -> None:
-        """Refuse values out of range and words that are not known.
-
-        Raises:
-            ValueError: the message names the option.
-        """
-        super().check()
-        require(
-            bool(self.search),
-            f"{self.prefix}search must name one or more of {', '.join(SEARCHED)}, got none",
-        )
-        for name, known in (("baselines", tuple(OBJECTIVES)), ("search", SEARCHED)):
-            for word in getattr(self, name):
-                require(
-                    word in known,
-                    f"{self.prefix}{name} must be of {', '.join(known)}, got {word!r}"
-                    f"{near_words(Literal[known], word)}",
-                )

@@ -27,7 +27,7 @@ def open_options(config: TrainConfig, options: TuneOptions) -> list[str]:
         "variant": loss.variant == default.variant,
         "batches": config.batches == BatchOptions(),
     }
-    searched = [name for name in is_open if is_open[name] and name in options.search]
+    searched: list[str] = [x for x in is_open if is_open[x] and x in options.search]
     require(
         bool(searched),
         f"there is nothing to search: of tune.search ({', '.join(options.search)}) all "
