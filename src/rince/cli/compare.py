@@ -29,9 +29,7 @@ What each number means: docs/evaluation.md.
     parser.add_argument("-o", "--output", default="report.html", help="the page")
     parser.add_argument("--markdown", help="also write the table here")
     parser.add_argument(
-        "--csv",
-        metavar="FILE",
-        help="also write all metrics and options here, a row a run",
+        "--csv", metavar="FILE", help="also write all metrics and options here, a row a run"
     )
     parser.add_argument(
         "--baseline",

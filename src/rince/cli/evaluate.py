@@ -75,16 +75,12 @@ def run(arguments: Sequence[str]) -> None:
         "the training)",
     )
     parser.add_argument(
-        "--splits",
-        help="with --data: folder with the split files of UCF101 or HMDB51",
+        "--splits", help="with --data: folder with the split files of UCF101 or HMDB51"
     )
     parser.add_argument(
         "--split", type=int, default=1, help="with --splits: which of the three splits"
     )
-    parser.add_argument(
-        "--data_root",
-        help="folder where a named data set is, if it was moved",
-    )
+    parser.add_argument("--data_root", help="folder where a named data set is, if it was moved")
     add_skip_unreadable(parser)
     parser.add_options(EvaluationOptions, skip=NOT_ASKED)
     add_device(parser)

@@ -55,9 +55,7 @@ def run(arguments: Sequence[str]) -> None:
         "timm/NAME; with --push also an export",
     )
     parser.add_argument(
-        "-o",
-        "--output",
-        help="a new folder (default: RUN/export; needed where it is not a run)",
+        "-o", "--output", help="a new folder (default: RUN/export; needed where it is not a run)"
     )
     parser.add_argument(
         "--layout",
