@@ -32,16 +32,8 @@ _IGNORED_COLOUR = "#999999"
 # Paul Tol's "muted" scheme, the dark ones first: unlike the ranks' colours, so that a class is
 # not taken for a rank.
 _SERIES_COLOURS = (
-    "#332288",
-    "#cc6677",
-    "#117733",
-    "#aa4499",
-    "#88ccee",
-    "#999933",
-    "#882255",
-    "#44aa99",
-    "#ddcc77",
-    "#661100",
+    *("#332288", "#cc6677", "#117733", "#aa4499", "#88ccee"),
+    *("#999933", "#882255", "#44aa99", "#ddcc77", "#661100"),
 )
 DASHES = ("solid", "dashed", "dotted")
 WIDTH, HEIGHT = 4.2, 2.9  # inches: about the width of a phone, so that text keeps its size

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import platform
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rince._version import __version__
 from rince.core.checks import RinceError
 from rince.core.tables import read_text
 from rince.evaluation.results import RESULTS_FILE
@@ -42,6 +46,15 @@ def read_about(folder: Path) -> dict[str, Any]:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError) as error:
         raise RinceError(f"{file} is damaged ({error}): remove it, or copy it again") from error
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of what a result depends on."""
+    by_package = {"rince": __version__, "python": platform.python_version()}
+    for name in ("torch", "torchvision", "lightning", "timm", "scikit-learn", "numpy"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            by_package[name] = metadata.version(name)
+    return by_package
 
 
 def plain_yaml(text: str) -> Any:

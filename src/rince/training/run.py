@@ -9,7 +9,6 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import nn
 
-from rince._version import __version__
 from rince.core.checks import RinceError, require, warn
 from rince.core.distributed import is_first_process, launched_processes, world_size
 from rince.core.files import replacing
@@ -50,7 +48,7 @@ from rince.training.checkpoint import (
     require_own,
 )
 from rince.training.config import TrainConfig, to_dict
-from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config
+from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config, versions
 from rince.training.history import HISTORY_FILE
 from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import RankedModule, view_config
@@ -255,15 +253,6 @@ def resume(
         )
     _fit(run, module, resumed=about, step=step)
     return folder
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of what a result depends on."""
-    by_package = {"rince": __version__, "python": platform.python_version()}
-    for name in ("torch", "torchvision", "lightning", "timm", "scikit-learn", "numpy"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            by_package[name] = metadata.version(name)
-    return by_package
 
 
 class _PositionedLoader:

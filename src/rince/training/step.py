@@ -58,11 +58,10 @@ class Pairs:
 
     def ranks_by(self, source: RankSource) -> PairRanks:
         """Ranks by class or by time: which items these are also says when they were recorded."""
+        sides = self.query_labels, self.key_labels
         if isinstance(source, ItemTimes):
-            return source.ranks(self.query_ids, self.key_ids, validate=self.validate, **self.masks)
-        return source.ranks(
-            self.query_labels, self.key_labels, validate=self.validate, **self.masks
-        )
+            sides = self.query_ids, self.key_ids
+        return source.ranks(*sides, validate=self.validate, **self.masks)
 
     def same_group(self, taxonomy: Taxonomy, level: int) -> PairRanks:
         """One rank: the same group at a level, 1 are the classes."""

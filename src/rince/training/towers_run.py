@@ -27,9 +27,8 @@ from rince.losses.contrastive import info_nce
 from rince.losses.ranked_info_nce import RankedInfoNCE
 from rince.models.card import recipe
 from rince.training.config import TrainConfig, to_dict
-from rince.training.folder import ABOUT_FILE, CONFIG_FILE
+from rince.training.folder import ABOUT_FILE, CONFIG_FILE, versions
 from rince.training.images_and_texts import ImagesAndTexts, read_images_and_captions
-from rince.training.run import versions
 from rince.training.towers import OwnTexts, Towers, retrieval_metrics, train_towers
 
 _READ = {
