@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
-from rince.cli.parser import HelpfulParser, add_device, add_skip_unreadable, add_space, add_table
+from rince.cli.parser import HelpfulParser, add_table
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz
@@ -44,19 +44,19 @@ def run(arguments: Sequence[str]) -> None:
         ".jsonl file, or a .txt file with one per line",
     )
     parser.add_argument("-o", "--output", default="embeddings.npz", help="a .npz or .parquet file")
-    add_space(parser)
+    parser.add_shared("--space")
     parser.add_argument(
         "--batch_size",
         type=int,
         default=64,
         help="images, clips or texts encoded at a time; lower it if memory runs out",
     )
-    add_skip_unreadable(parser)
+    parser.add_shared("--skip_unreadable")
     add_table(
         parser,
         "column of the texts (default: as at the training, of an export: text), or of the paths",
     )
-    add_device(parser)
+    parser.add_shared("--device")
     parser.add_argument(
         "--backbone",
         default=argparse.SUPPRESS,

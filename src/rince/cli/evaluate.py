@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rince.cli.parser import HelpfulParser, add_device, add_skip_unreadable, add_table, given_of
+from rince.cli.parser import HelpfulParser, add_table, given_of
 from rince.core.files import VECTOR_SUFFIXES
 from rince.core.tables import TABLE_SUFFIXES
 from rince.evaluation.options import EvaluationOptions
@@ -81,9 +81,9 @@ def run(arguments: Sequence[str]) -> None:
         "--split", type=int, default=1, help="with --splits: which of the three splits"
     )
     parser.add_argument("--data_root", help="folder where a named data set is, if it was moved")
-    add_skip_unreadable(parser)
+    parser.add_shared("--skip_unreadable")
     parser.add_options(EvaluationOptions, skip=NOT_ASKED)
-    add_device(parser)
+    parser.add_shared("--device")
     parser.add_argument(
         "--skip_done",
         action="store_true",

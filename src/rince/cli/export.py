@@ -8,7 +8,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from rince._version import __version__
-from rince.cli.parser import HelpfulParser, add_space
+from rince.cli.parser import HelpfulParser
 from rince.models.options import LAYOUTS, is_library_name
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def run(arguments: Sequence[str]) -> None:
         action="store_true",
         help="the same as --space embedding; kept for scripts of earlier versions",
     )
-    add_space(parser)
+    parser.add_shared("--space")
     parser.add_argument("--no_onnx", action="store_true", help="leave out the ONNX file")
     parser.add_argument(
         "--push",

@@ -97,6 +97,11 @@ class HelpfulParser(argparse.ArgumentParser):
                 action = self.add_argument(f"--{prefix}{name}", type=hint, group=group, **more)
                 action.if_left_out = option.default  # type: ignore[attr-defined]
 
+    def add_shared(self, *names: str) -> None:
+        """Options of :data:`SHARED`."""
+        for name in names:
+            self.add_argument(name, **SHARED[name])
+
     def add_alias(self, alias: str, name: str) -> None:
         """Another name of an option, left out of the help."""
         self._option_string_actions[f"--{alias}"] = self._option_string_actions[f"--{name}"]
@@ -171,24 +176,19 @@ def nested(options: Mapping[str, Any]) -> dict[str, Any]:
     return groups
 
 
-def add_space(parser: HelpfulParser) -> None:
-    """``--space``, the same for all verbs that compare items."""
-    parser.add_argument(
-        "--space",
-        choices=get_args(Space),
-        help="embedding: of the projection head, which the loss saw; backbone: its features. By "
+SHARED: dict[str, dict[str, Any]] = {  # the same for all verbs that have them
+    "--space": {
+        "choices": get_args(Space),
+        "help": "embedding: of the projection head, which the loss saw; backbone: its features. By "
         "default the embedding, and of a run that was trained as a classifier the backbone; an "
         "export gives what it was exported with",
-    )
-
-
-def add_skip_unreadable(parser: HelpfulParser) -> None:
-    """``--skip_unreadable``, the same for all verbs."""
-    parser.add_argument(
-        "--skip_unreadable",
-        action="store_true",
-        help="leave out images and videos that cannot be read, outliers too, with a warning",
-    )
+    },
+    "--skip_unreadable": {
+        "action": "store_true",
+        "help": "leave out images and videos that cannot be read, outliers too, with a warning",
+    },
+    "--device": {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps"},
+}
 
 
 def add_table(parser: HelpfulParser, column: str) -> None:
@@ -202,11 +202,6 @@ def add_table(parser: HelpfulParser, column: str) -> None:
         help="of tables and files of text, such as cp1252 (default: UTF-8, or what a byte order "
         "mark says)",
     )
-
-
-def add_device(parser: HelpfulParser) -> None:
-    """``--device``, the same for all verbs that run a network."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 
 
 def with_underscores(arguments: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from rince.cli.data import add_data_options, data_config
-from rince.cli.parser import HelpfulParser, add_skip_unreadable, given_of
+from rince.cli.parser import HelpfulParser, given_of
 from rince.core.checks import require
 from rince.ranks.options import RankOptions
 from rince.training.config import TrainConfig
@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> None:
         help="write the scores to a table to look at, edit, and give back as --scores",
     )
     add_data_options(parser)
-    add_skip_unreadable(parser)
+    parser.add_shared("--skip_unreadable")
     given = parser.parse_args(arguments)
     config, chosen = RankOptions(**given_of(RankOptions, given)), True
     if config.scores is not None and not config.rules():

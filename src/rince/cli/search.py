@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from rince.cli.parser import HelpfulParser, add_device, add_skip_unreadable, add_space, add_table
+from rince.cli.parser import HelpfulParser, add_table
 from rince.core.tables import as_number
 
 EXAMPLES = """examples:
@@ -43,11 +43,10 @@ def run(arguments: Sequence[str]) -> None:
         required=True,
         help="the run or export that the gallery was made with; of two towers that of the queries",
     )
-    add_space(parser)
-    add_skip_unreadable(parser)
+    parser.add_shared("--space", "--skip_unreadable")
     parser.add_argument("-k", "--top_k", type=int, default=10, help="number of results per query")
     add_table(parser, "column of the gallery's texts or paths, where it is a table")
-    add_device(parser)
+    parser.add_shared("--device")
     given = parser.parse_args(arguments)
 
     from rince.core.checks import RinceError, require
