@@ -107,6 +107,7 @@ def test_flags_win_over_the_file_wherever_it_stands(tmp_path: Path) -> None:
         ["photos/", "--epochs", "3", "--config", str(recipe)],
         ["photos/", "--epochs=3", f"--config={recipe}"],
         ["--config", str(recipe), "photos/", "--epochs", "3"],
+        [f"--config={recipe}", "photos/", "--epochs", "3"],
         ["--epochs", "3", "--config", str(recipe), "--data", "photos/"],
     ):
         config = parse(given)

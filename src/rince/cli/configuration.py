@@ -38,8 +38,8 @@ def parsed_options(parser: HelpfulParser, arguments: Sequence[str]) -> dict[str,
     short = {"--skip_unreadable": "--images.skip_unreadable=true"}  # as of the other verbs
     given = [short.get(argument, argument) for argument in with_underscores(arguments)]
     first = 0
-    while given[first : first + 1] == ["--config"]:
-        first += 2
+    while given[first:] and given[first].partition("=")[0] == "--config":
+        first += 1 if "=" in given[first] else 2
     if given[first:] and not given[first].startswith("-"):
         given.insert(first, "--data")
     flags = vars(parser.parse_args(given))

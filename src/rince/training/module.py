@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import SGD, AdamW, Optimizer
 
 from rince._version import __version__
 from rince.core.checks import import_extra, require
@@ -182,13 +183,9 @@ class RankedModule(pl.LightningModule):
         weights: list[Any] = [p for p in self.parameters() if p.requires_grad]
         if optim.layer_decay is not None:
             weights = parameter_groups(self.encoder, self.backbone, optim.lr, optim.layer_decay)
-        optimizer: torch.optim.Optimizer
-        if optim.optimizer == "sgd":
-            optimizer = torch.optim.SGD(
-                weights, lr=optim.lr, momentum=0.9, weight_decay=optim.weight_decay
-            )
-        else:
-            optimizer = torch.optim.AdamW(weights, lr=optim.lr, weight_decay=optim.weight_decay)
+        sgd = optim.optimizer == "sgd"
+        make: Callable[..., Optimizer] = partial(SGD, momentum=0.9) if sgd else AdamW
+        optimizer = make(weights, lr=optim.lr, weight_decay=optim.weight_decay)
         total = int(self.trainer.estimated_stepping_batches)
         warmup = round(total * optim.warmup(self.config.epochs) / self.config.epochs)
         schedule = torch.optim.lr_scheduler.LambdaLR(
