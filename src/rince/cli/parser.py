@@ -10,13 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
-import yaml
-
 from rince.core.checks import import_extra
 from rince.core.options import taken, without_none
 from rince.models.options import Space
 
-docstrings = import_extra("docstring_parser", "train")
+docstrings, yaml = (import_extra(name, "train") for name in ("docstring_parser", "yaml"))
 
 _OLDER = {"text.column": "table.column", "text.labels": "table.labels"}
 _NOT_SHOWN = ("--text.column", "--text.labels", "--videos.decoder", "--head")  # they say so

@@ -7,10 +7,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from rince.cli.configuration import configuration_parser, parsed_options
-from rince.cli.parser import HelpfulParser, with_underscores
+from rince.cli.parser import HelpfulParser, with_underscores, yaml
 from rince.core.checks import require
 from rince.training.config import TrainConfig, from_dict, to_dict
 from rince.training.objectives import OBJECTIVES
