@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
@@ -74,11 +75,8 @@ def run(arguments: Sequence[str]) -> None:
             help=f"with --layout: {name} that its pixels, 0 to 1, were normalised with (default: "
             "CIFAR-100's)",
         )
-    parser.add_argument(
-        "--head",
-        action="store_true",
-        help="the same as --space embedding; kept for scripts of earlier versions",
-    )
+    # --space embedding, in scripts of earlier versions.
+    parser.add_argument("--head", action="store_true", help=argparse.SUPPRESS)
     parser.add_shared("--space")
     parser.add_argument("--no_onnx", action="store_true", help="leave out the ONNX file")
     parser.add_argument(

@@ -17,7 +17,7 @@ from rince.models.options import Space
 docstrings, yaml = (import_extra(name, "train") for name in ("docstring_parser", "yaml"))
 
 _OLDER = {"text.column": "table.column", "text.labels": "table.labels"}
-_NOT_SHOWN = ("--text.column", "--text.labels", "--videos.decoder", "--head")  # they say so
+_NOT_SHOWN = ("--text.column", "--text.labels", "--videos.decoder")  # they say so
 _WORDS = {int: "N", float: "X"}
 
 

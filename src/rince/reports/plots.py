@@ -63,8 +63,8 @@ def plot_classes(runs: Runs, what: Literal["learned", "given"] = "learned") -> A
     """
     require(what in ("learned", "given"), f'what must be "learned" or "given", got {what!r}')
     maps = class_maps(_listed(runs))
-    require(maps is not None, "the evaluation holds no similarity of classes: one class, or > 1000")
-    assert maps is not None
+    if maps is None:
+        raise ValueError("the evaluation holds no similarity of classes: one class, or > 1000")
     return maps[what]
 
 
