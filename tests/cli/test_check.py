@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,30 @@ def test_every_broken_image_is_listed_and_the_status_is_one(
     ]
     assert "12 that cannot" in err
     assert "--skip-unreadable" in err
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_class_folders_without_an_image_are_listed_with_the_broken_images(
+    split: bool, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path if split else photos
+    if split:
+        photos.rename(tmp_path / "test")
+        for name in ("dog", "cat"):
+            (tmp_path / "train" / "pet" / name).mkdir(parents=True)
+            Image.new("L", (16, 16)).save(tmp_path / "train" / "pet" / name / "a.png")
+        (tmp_path / "train" / "pet" / "fox").mkdir()
+    else:
+        (photos / "pet" / "fox").mkdir()
+    assert main(["check", str(folder)]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 13
+    assert f"pet{os.sep}fox is empty\n" in out
+    assert "13 that cannot" in err
+    shown = refusal(["ranks", str(folder)], capsys)
+    assert "fox is empty" in shown
+    assert "12 of" in shown
+    assert "12 of" not in refusal(["ranks", str(folder), "--skip-unreadable"], capsys)
 
 
 @pytest.mark.parametrize("verb", ["ranks", "train"])
