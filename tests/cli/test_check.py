@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from PIL import Image
 from refusals import refusal
 from rince.cli.main import main
 from rince.core.checks import RinceWarning
+from rince.training.config import ImageOptions, TrainConfig
+from rince.training.splits import with_data
 
 
 @pytest.fixture
@@ -87,6 +91,36 @@ def test_good_data(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.warns(RinceWarning, match=r"18 images.*1 \.txt"):
         assert main(["check", str(photos)]) == 0
     assert "14 training images and 4 test images of 2 classes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("size", "advised"), [(63, ""), (64, "64"), (96, "224")])
+def test_images_larger_than_they_are_fed_are_named_once_with_the_option(
+    size: int, advised: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, table, shard = (tmp_path / name for name in ("photos", "photos.csv", "photos.tar"))
+    with tarfile.open(shard, "w") as tar:
+        for index in range(4):
+            file = folder / ("a" if index % 2 else "b") / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (size + 9, size)).save(file)
+            tar.add(file, f"{index}.png")
+            label = file.with_name(f"{index}.cls")
+            label.write_text(file.parent.name)
+            tar.add(label, label.name)
+            label.unlink()
+    assert main(["table", str(folder), "-o", str(table)]) == 0
+    capsys.readouterr()
+    told = [f"({size + 9} x {size} pixels) are scaled down to 32", f"--images.image-size {advised}"]
+    for data in (folder, table, shard):
+        config = TrainConfig(str(data), images=ImageOptions(workers=0))
+        with_data(config, None, advise=True)  # as a training asks for it
+        with_data(replace(config, images=ImageOptions(image_size=32)), None, advise=True)
+        trained = capsys.readouterr().out
+        assert main(["check", str(data)]) == 0
+        checked = capsys.readouterr().out.splitlines()
+        assert trained.splitlines() == checked[1:]
+        assert len(checked) == 1 + bool(advised)
+        assert not advised or all(fact in trained for fact in told)
 
 
 @pytest.mark.parametrize("verb", ["check", "ranks"])
