@@ -124,7 +124,7 @@ class RankedLoss(nn.Module):
             taus.register_hook(_averaged_gradient)  # type: ignore[no-untyped-call]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._average_gradient()  # copies and pickles of a parameter have no hooks
 
     def forward(
