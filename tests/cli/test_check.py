@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ from PIL import Image
 from refusals import refusal
 from rince.cli.main import main
 from rince.core.checks import RinceWarning
+from rince.training.config import ImageOptions, TrainConfig
+from rince.training.splits import with_data
 
 
 @pytest.fixture
@@ -38,6 +43,30 @@ def test_every_broken_image_is_listed_and_the_status_is_one(
     assert "--skip-unreadable" in err
 
 
+@pytest.mark.parametrize("split", [False, True])
+def test_class_folders_without_an_image_are_listed_with_the_broken_images(
+    split: bool, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path if split else photos
+    if split:
+        photos.rename(tmp_path / "test")
+        for name in ("dog", "cat"):
+            (tmp_path / "train" / "pet" / name).mkdir(parents=True)
+            Image.new("L", (16, 16)).save(tmp_path / "train" / "pet" / name / "a.png")
+        (tmp_path / "train" / "pet" / "fox").mkdir()
+    else:
+        (photos / "pet" / "fox").mkdir()
+    assert main(["check", str(folder)]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 13
+    assert f"pet{os.sep}fox is empty\n" in out
+    assert "13 that cannot" in err
+    shown = refusal(["ranks", str(folder)], capsys)
+    assert "fox is empty" in shown
+    assert "12 of" in shown
+    assert "12 of" not in refusal(["ranks", str(folder), "--skip-unreadable"], capsys)
+
+
 @pytest.mark.parametrize("verb", ["ranks", "train"])
 def test_other_verbs_refuse_with_the_same_list_before_anything_else(
     verb: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -62,6 +91,36 @@ def test_good_data(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.warns(RinceWarning, match=r"18 images.*1 \.txt"):
         assert main(["check", str(photos)]) == 0
     assert "14 training images and 4 test images of 2 classes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("size", "advised"), [(63, ""), (64, "64"), (96, "224")])
+def test_images_larger_than_they_are_fed_are_named_once_with_the_option(
+    size: int, advised: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, table, shard = (tmp_path / name for name in ("photos", "photos.csv", "photos.tar"))
+    with tarfile.open(shard, "w") as tar:
+        for index in range(4):
+            file = folder / ("a" if index % 2 else "b") / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (size + 9, size)).save(file)
+            tar.add(file, f"{index}.png")
+            label = file.with_name(f"{index}.cls")
+            label.write_text(file.parent.name)
+            tar.add(label, label.name)
+            label.unlink()
+    assert main(["table", str(folder), "-o", str(table)]) == 0
+    capsys.readouterr()
+    told = [f"({size + 9} x {size} pixels) are scaled down to 32", f"--images.image-size {advised}"]
+    for data in (folder, table, shard):
+        config = TrainConfig(str(data), images=ImageOptions(workers=0))
+        with_data(config, None, advise=True)  # as a training asks for it
+        with_data(replace(config, images=ImageOptions(image_size=32)), None, advise=True)
+        trained = capsys.readouterr().out
+        assert main(["check", str(data)]) == 0
+        checked = capsys.readouterr().out.splitlines()
+        assert trained.splitlines() == checked[1:]
+        assert len(checked) == 1 + bool(advised)
+        assert not advised or all(fact in trained for fact in told)
 
 
 @pytest.mark.parametrize("verb", ["check", "ranks"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -22,6 +23,8 @@ from rince.core.files import (
     require_folder_of,
     written,
 )
+
+FULL = OSError(errno.ENOSPC, "No space left on device")  # names no file, as of a write
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -119,6 +122,19 @@ def test_a_folder_to_write_to(tmp_path: Path) -> None:
         require_folder_of(tmp_path / "none" / "a.csv")
 
 
+def test_a_full_disk_is_told_of_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    file, other = tmp_path / "a.json", tmp_path / "other"
+    full = re.escape(f"No space left on device: '{file}'") + "$"
+    with pytest.raises(OSError, match=full), replacing(file):
+        raise FULL
+    with pytest.raises(OSError, match=re.escape(f"file or directory: '{other}'")), replacing(file):
+        other.read_text()
+    file.mkdir()
+    is_there = re.escape(f"directory: '{file}'") + "$"
+    with pytest.raises(OSError, match=is_there), replacing(file) as part:
+        part.touch()
+
+
 def test_what_was_written_is_on_the_disk_before_it_replaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,3 +199,29 @@ def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [x.name for x in folder.parent.rglob("*")] == ["a", "all"]
     with pytest.raises(RinceError, match="below"), new_folder(folder / "all" / "below"):
         pass
+
+
+def test_a_full_disk_is_told_of_the_folder_that_was_asked_for(tmp_path: Path) -> None:
+    folder, other = tmp_path / "export", tmp_path / "other"
+
+    def written_inside(part: Path) -> None:
+        with new_folder(part / "image"):
+            raise FULL
+
+    def told_inside(part: Path) -> None:
+        try:
+            with replacing(part / "b"):
+                raise FULL
+        except OSError as error:
+            raise RinceError(f"no results in {part}") from error
+
+    for write in (written_inside, told_inside):
+        refused = pytest.raises(RinceError, match=f"cannot write {folder}: No space left")
+        with refused, new_folder(folder) as part:
+            write(part)
+    with pytest.raises(FileNotFoundError, match=f"'{other}'"), new_folder(folder):
+        other.read_text()
+    for cause in (OSError("no image"), ValueError("bad")):
+        with pytest.raises(RinceError, match="cannot read it"), new_folder(folder):
+            raise RinceError("cannot read it") from cause
+    assert os.listdir(tmp_path) == []

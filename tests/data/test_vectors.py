@@ -271,6 +271,29 @@ def test_a_negative_number_that_is_no_label_is_none_of_our_business(tmp_path: Pa
     assert loaded(tmp_path / "x.npz", labels=("kind",)).train.taxonomy.num_classes == 3
 
 
+def test_a_word_that_looks_like_a_negative_number_is_a_class_in_any_file(tmp_path: Path) -> None:
+    """As in csv, where a number is text too; a number is refused wherever the file has numbers."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    numbers = [(-5, 7)[i % 2] for i in range(COUNT)]
+    words = list(map(str, numbers))
+    for name, labels in (("words", words), ("numbers", numbers)):
+        np.savez(tmp_path / f"{name}.npz", embeddings=FEATURES, labels=np.array(labels))
+        columns = {"embedding": FEATURES.tolist(), "class": labels}
+        parquet.write_table(arrow.table(columns), tmp_path / f"{name}.parquet")
+        texts = {"text": [f"t{i}" for i in range(COUNT)], "class": labels}
+        parquet.write_table(arrow.table(texts), tmp_path / f"{name}-texts.parquet")
+    rows = [("text", "class"), *zip(texts["text"], words, strict=True)]
+    (tmp_path / "words.csv").write_text("\n".join(map(",".join, rows)))
+    for file in sorted(tmp_path.iterdir()):
+        if file.stem.startswith("numbers"):
+            with pytest.raises(RinceError, match="holds -5, first for item 0"):
+                loaded(file)
+            continue
+        with pytest.warns(RinceWarning, match="holds -5, first in line"):
+            splits = loaded(file)
+        assert splits.train.taxonomy.classes == ("-5", "7"), file
+
+
 def test_labels_in_memory_that_are_not_known_or_ragged_are_named_by_row() -> None:
     known = np.array([0, 1] * (COUNT // 2), dtype=object)
     assert from_vectors(FEATURES, known).taxonomy.classes == ("0", "1")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -254,6 +255,20 @@ def test_onnx_that_is_wrong_is_refused(how: str, problem: str, tmp_path: Path) -
     written = replace(encoder(), module=Changed(how).eval(), backbone=None, output_dim=6)
     with pytest.raises(RinceError, match=rf"{problem}.*--no-onnx"):
         write_onnx(written, tmp_path / "model.onnx")
+
+
+def test_a_full_disk_is_not_the_fault_of_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the extra export")
+    pytest.importorskip("onnxscript", reason="needs the extra export")
+
+    def export(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    with pytest.raises(OSError, match="No space"):
+        write_onnx(encoder(), tmp_path / "model.onnx")
 
 
 def test_a_backbone_that_is_none_is_told_with_the_file(tmp_path: Path) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
 
 from rince import RinceError
-from rince.models.texts import PADDING, text_backbone, tokenise
+from rince.core.files import new_folder
+from rince.models.texts import PADDING, SentenceModel, text_backbone, tokenise
 
 library = pytest.importorskip("sentence_transformers")
 from text_models import tiny_model  # noqa: E402
@@ -89,3 +91,14 @@ def test_what_is_refused(model: str, tmp_path: Path) -> None:
     library.SentenceTransformer(modules=[static], device="cpu").save(str(tmp_path / "static"))
     with pytest.raises(RinceError, match="StaticEmbedding"):
         text_backbone(str(tmp_path / "static"))
+
+
+def test_a_full_disk_is_told_of_the_folder_that_was_asked_for(tmp_path: Path) -> None:
+    class Full:
+        def save_pretrained(self, *_: object, **__: object) -> None:
+            raise safetensors.SafetensorError("No space left on device")
+
+    folder = tmp_path / "export"
+    refused = pytest.raises(RinceError, match=f"cannot write {folder}: No space left")
+    with refused, new_folder(folder) as part:
+        SentenceModel(Full()).save(part)

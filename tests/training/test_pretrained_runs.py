@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import rince
 from hub_models import pixels, tiny_folder
@@ -124,14 +125,24 @@ def test_frozen_last_blocks_and_rates(photos: Path, model: Path, tmp_path: Path)
     resume(folder, epochs=2, progress=False)
 
 
-@pytest.mark.parametrize("momentum", [None, 0.9])
-def test_frozen_batch_norms_stay(photos: Path, tmp_path: Path, momentum: float | None) -> None:
+@pytest.mark.parametrize(
+    ("tuning", "momentum"), [({"layers": 0}, None), ({"layers": 0}, 0.9), ({"lora": 2}, 0.9)]
+)
+def test_frozen_batch_norms_stay(
+    photos: Path, tmp_path: Path, tuning: dict[str, int], momentum: float | None
+) -> None:
+    if "lora" in tuning:
+        pytest.importorskip("peft", reason="needs the extra lora")
     given = config(photos, tmp_path, tmp_path, name="run", epochs=1)
-    given.model = ModelOptions(layers=0, embedding_dim=8, momentum=momentum)
-    module = build_backbone("tiny-resnet").module
+    given.model = ModelOptions(**tuning, embedding_dim=8, momentum=momentum)  # type: ignore[arg-type]
+    built = build_backbone("tiny-resnet")
+    without_weights = nn.BatchNorm1d(built.feature_dim, affine=False)
+    module = nn.Sequential(built.module, without_weights, nn.Linear(built.feature_dim, 8))
     before = {name: x.clone() for name, x in module.state_dict().items()}
     train(given, module)
-    assert all(torch.equal(module.state_dict()[name], x) for name, x in before.items())
+    after = module.state_dict()
+    assert {name for name in before if name not in after} <= {"2.weight", "2.bias"}  # of updates
+    assert [n for n, x in before.items() if n in after and not torch.equal(after[n], x)] == []
 
 
 def test_low_rank_updates_train_resume_and_export(

@@ -265,10 +265,12 @@ def test_from_files_to_a_search(files: Path, tmp_path: Path) -> None:
     towers.save(tmp_path / "towers", after, Notes="made up")
     with pytest.raises(RinceError, match="towers"):
         towers.save(tmp_path / "towers")
-    card = (tmp_path / "towers" / "README.md").read_text(encoding="utf-8")
     share = 100 * after["text->image"]["fine"].recall[1]
-    assert f"\n| text->image/retrieval/fine/R@1 | {share:.1f} |\n" in card
-    assert "## Notes\n\nmade up\n" in card
+    for place in ("", "image", "text"):  # each may be published alone
+        card = (tmp_path / "towers" / place / "README.md").read_text(encoding="utf-8")
+        assert f"\n| text->image/retrieval/fine/R@1 | {share:.1f} |\n" in card
+        assert "## Notes\n\nmade up\n" in card
+        assert ('load_exported("FOLDER")' in card) is bool(place)
     untrained.save(tmp_path / "bare")
     assert "Not evaluated." in (tmp_path / "bare" / "README.md").read_text(encoding="utf-8")
     embedded = {}

@@ -116,9 +116,16 @@ class RankedLoss(nn.Module):
         self.loss = RankedInfoNCE(
             temperatures, variant=variant, positives=positives, validate=validate
         )
+        self._average_gradient()
+
+    def _average_gradient(self) -> None:
+        """Of temperatures that are learned: the trainer wraps the model alone, not the loss."""
         if isinstance(taus := self.loss.temperatures, nn.Parameter):
-            # Of DistributedDataParallel the trainer gives the model alone.
             taus.register_hook(_averaged_gradient)  # type: ignore[no-untyped-call]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._average_gradient()  # copies and pickles of a parameter have no hooks
 
     def forward(
         self, sentence_features: Iterable[Features], labels: Tensor | None = None

@@ -35,7 +35,7 @@ def run(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
 
     from rince.core.checks import BadItems, RinceError
-    from rince.data.kinds import NAMED, all_items, class_tree
+    from rince.data.kinds import NAMED, all_items, class_tree, kind_of
 
     config = data_config(given)
     tree = None if given.data in NAMED else class_tree(given.data, config)
@@ -64,3 +64,5 @@ def run(arguments: Sequence[str]) -> None:
     )
     classes = parts[-1].taxonomy.num_classes
     print(f"{given.data}: {counts} of {classes} classes, and all of them can be read")
+    if advice := kind_of(given.data, encoding=config.table.encoding).advice(given.data, config):
+        print(f"note: {advice}")

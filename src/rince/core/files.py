@@ -139,16 +139,24 @@ def replacing(target: Path) -> Iterator[Path]:
         with part.open("rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(part, target)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
+        if isinstance(error, OSError) and error.strerror and _is_of(error, part):
+            raise OSError(error.errno, error.strerror, str(target)) from error
         raise
+
+
+def _is_of(error: OSError, part: Path) -> bool:
+    """Of what is written, or of no file, as that of a full disk: not of another that was read."""
+    return error.filename is None or Path(str(error.filename)).is_relative_to(part)
 
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which becomes ``folder``, where there is none, once the block is done: it
-    is there whole or not at all."""
+    is there whole or not at all. What cannot be written in it is told of ``folder``."""
+    part = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".unfinished-") as made:
@@ -156,8 +164,16 @@ def new_folder(folder: Path) -> Iterator[Path]:
             part.mkdir()
             yield part
             part.rename(folder)
-    except OSError as error:
-        raise RinceError(f"cannot write {folder}: {error.strerror or error}") from error
+    except (OSError, RinceError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        told = cause is not error  # by whoever wrote, of the temporary folder, or of another file
+        if not isinstance(cause, OSError) or (told and cause.filename is None):
+            raise
+        if part is not None and not _is_of(cause, part):
+            raise
+        reason = cause.strerror or str(cause)
+        named = OSError(cause.errno, reason, str(folder))  # for a new folder that this one is in
+        raise RinceError(f"cannot write {folder}: {reason}") from named
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import json
 import re
 import threading
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
@@ -70,11 +70,13 @@ class Table:
         columns: their names in the file's order, no two alike. At most one is ``""``: the header
             has no name for it, yet there are cells below (a data frame's index, often).
         rows: line numbers and cells; blank lines are passed over.
+        numbers: columns whose values the file holds as numbers; of files of text none are known.
     """
 
     file: Path
     columns: tuple[str, ...]
     rows: list[Row]
+    numbers: frozenset[str] = frozenset()
 
     def require_columns(self, *names: str, hint: str = "") -> None:
         """Refuse a table that lacks one of these; the hint says what to do about it."""
@@ -305,14 +307,21 @@ def _read_parquet(file: Path, what: str) -> Table:
             if field.type.num_fields or "binary" in str(field.type)
         ]
         refuse_rows(file, nested, "expected plain values: texts, numbers, booleans or dates")
-        values = [[as_cell(x) for x in column.to_pylist()] for column in table.columns]
+        values = [column.to_pylist() for column in table.columns]
+        return table_of(file, dict(zip(columns, values, strict=True)))
     except RinceError:
         raise
     except Exception as error:  # of damaged files pyarrow raises anything
         raise RinceError(f"cannot read the {what} in {file}: {error}") from error
-    cells_by_row = enumerate(zip(*values, strict=True), 1)
-    rows = [(number, dict(zip(columns, cells, strict=True))) for number, cells in cells_by_row]
-    return Table(file, columns, rows)
+
+
+def table_of(file: Path, columns: Mapping[str, Sequence[object]]) -> Table:
+    """A table of the plain values that ``file`` holds; its rows are counted from 1."""
+    cells = [[as_cell(x) for x in values] for values in columns.values()]
+    by_row = enumerate(zip(*cells, strict=True), 1)
+    rows = [(number, dict(zip(columns, row, strict=True))) for number, row in by_row]
+    numbers = (n for n, x in columns.items() if any(isinstance(y, (Real, Decimal)) for y in x))
+    return Table(file, tuple(columns), rows, frozenset(numbers))
 
 
 def nfc(name: str) -> str:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from rince.core.checks import RinceError, require, warn
 from rince.core.files import (
     IMAGE_SUFFIXES,
-    VECTOR_SUFFIXES,
     VIDEO_SUFFIXES,
     chosen_below,
     passed_over,
@@ -149,8 +148,9 @@ def label_columns(
 
 
 def check_known(table: Table, levels: Sequence[str]) -> None:
-    """Negative numbers among the labels, by which data sets say that a class is not known: of a
-    file of numbers they are refused; in a table, where they may be words, warned of."""
+    """Negative numbers among the labels, by which data sets say that a class is not known: where a
+    file holds numbers they are refused; where it holds text, they may be words and are warned of.
+    """
     for level in levels:
         cells = table.column(level)
         negative = {cell for cell in set(cells) if re.fullmatch(r"-\d+(\.0*)?", cell)}
@@ -158,7 +158,7 @@ def check_known(table: Table, levels: Sequence[str]) -> None:
             continue
         first = next(i for i, cell in enumerate(cells) if cell in negative)
         text = f"{table.file}: {level!r} holds {cells[first]}, first "
-        if table.file.suffix in VECTOR_SUFFIXES:
+        if level in table.numbers:
             raise RinceError(
                 f"{text}for item {first} (from 0), which would be a class of its own: leave out "
                 f"items whose class is not known, or write a table with empty cells for them "

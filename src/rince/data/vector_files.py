@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, warn
 from rince.core.files import VECTOR_SUFFIXES
-from rince.core.tables import TABLE_SUFFIXES, Row, Table, as_cell, composed, read_table
+from rince.core.tables import TABLE_SUFFIXES, Row, Table, composed, read_table, table_of
 from rince.data.table import ItemTable, label_columns, path_cells, without_empty
 from rince.data.vectors import Vectors, check_directions
 from rince.ranks.readers import some_names
@@ -240,9 +240,7 @@ def _table(
     if one_class and labels is None and not inside and found is None:
         inside = _columns_inside(source, {**stored, "class": ["all"] * count}, count)
     if inside:
-        rows = enumerate(zip(*inside.values(), strict=True), 1)
-        named = [(line, dict(zip(inside, map(as_cell, row), strict=True))) for line, row in rows]
-        return Table(source, tuple(inside), named)
+        return table_of(source, inside)
     if found is None:
         others = ", ".join(stored.keys() - {"embeddings"})
         raise RinceError(

@@ -41,6 +41,8 @@ def write_onnx(encoder: ImageEncoder, file: Path) -> float:
             )
             session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
             worst = max(_difference(encoder, session, count) for count in CHECKED_BATCHES)
+        except OSError:  # a full disk: whoever makes the folder says so
+            raise
         except Exception as error:  # torch's exporter and ONNX Runtime raise whatever they like
             first_line = str(error).strip().partition("\n")[0]
             raise RinceError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -94,7 +95,10 @@ class SentenceModel:
     def save(self, folder: str | Path) -> None:
         """Write into a folder that is there what ``SentenceTransformer(folder)`` reads."""
         folder = Path(folder)
-        self.model.save_pretrained(str(folder), create_model_card=False)
+        try:
+            self.model.save_pretrained(str(folder), create_model_card=False)
+        except import_extra("safetensors", "text").SafetensorError as error:  # of a full disk
+            raise OSError(errno.EIO, str(error), str(folder)) from error
         for file in folder.rglob("*.safetensors"):  # written for their owner alone
             file.chmod((folder / SENTENCE_FILE).stat().st_mode)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -96,7 +97,8 @@ def fine_tuned(module: nn.Module, layers: int | None, lora: int | None) -> None:
             elif isinstance(part, nn.TransformerEncoderLayer):
                 part.activation_relu_or_gelu = 0
         module.requires_grad_(False)
-        config = peft.LoraConfig(r=lora, lora_alpha=_ALPHA_PER_RANK * lora, target_modules=linear)
+        exactly = "|".join(map(re.escape, linear))  # of a list, names that end alike count too
+        config = peft.LoraConfig(r=lora, lora_alpha=_ALPHA_PER_RANK * lora, target_modules=exactly)
         peft.inject_adapter_in_model(config, module)
 
 
@@ -111,14 +113,13 @@ def merge_updates(module: nn.Module) -> None:
 
 
 def keep_frozen_norms(module: nn.Module, copy: nn.Module | None = None) -> None:
-    """Batch norms whose weights are frozen normalise by what they know, also in training; and so
-    do those of a copy, such as a momentum encoder's."""
+    """Batch norms that train no weights normalise by what they know, also in training; and so do
+    those of a copy, such as a momentum encoder's."""
     for part, copied in zip(module.modules(), (copy or module).modules(), strict=True):
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            weights = list(part.parameters())
-            if weights and not any(x.requires_grad for x in weights):
-                part.eval()
-                copied.eval()
+        trained = any(x.requires_grad for x in part.parameters())
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and not trained:
+            part.eval()
+            copied.eval()
 
 
 def parameter_groups(

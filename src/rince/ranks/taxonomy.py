@@ -13,7 +13,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from rince.core.checks import RinceError, require
+from rince.core.checks import BadItems, RinceError, require
 from rince.core.files import IMAGE_SUFFIXES
 from rince.core.labels import as_array, integers, require_classes
 from rince.core.notebook import as_html
@@ -525,10 +525,11 @@ def tree_of_folders(root: str | Path) -> tuple[Taxonomy, list[Names]]:
     empty: dict[Path, str] = {}
     folders = list(class_folders(top, (), empty))
     if empty:
-        without = some_names([f"{folder} {what}" for folder, what in empty.items()])
-        raise RinceError(
-            f"{without}; a class folder needs at least one image "
-            f"({', '.join(sorted(IMAGE_SUFFIXES))}): put one there, or remove the folder"
+        without = [f"{folder} {what}" for folder, what in empty.items()]
+        raise BadItems(
+            f"{some_names(without)}; a class folder needs at least one image "
+            f"({', '.join(sorted(IMAGE_SUFFIXES))}): put one there, or remove the folder",
+            without,
         )
     splits = {path[0].lower() for path in folders} & {"train", "val", "valid", "validation", "test"}
     if "train" in splits and len(splits) > 1:

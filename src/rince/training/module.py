@@ -113,7 +113,7 @@ class RankedModule(pl.LightningModule):
         return self
 
     def _keep_frozen_norms(self) -> None:
-        if self.config.model.layers is not None:
+        if self.config.model.layers is not None or self.config.model.lora is not None:
             slow = self.momentum_encoder
             keep_frozen_norms(self.encoder, None if slow is None else slow.module)
 

@@ -79,7 +79,7 @@ class Towers:
         **sections: str,
     ) -> None:
         """Write exports ``FOLDER/image`` and ``FOLDER/text``, which :func:`rince.load_exported` and
-        ``rince embed`` read, and a model card, ``FOLDER/README.md``.
+        ``rince embed`` read, and model cards, ``README.md``: of both, and of each in its own.
 
         Args:
             folder: a new one.
@@ -90,27 +90,40 @@ class Towers:
             RinceError: the folder is there already.
             ImportError: safetensors is not installed.
         """
-        folder, use = Path(folder), []
+        folder = Path(folder)
         if folder.exists():
             raise RinceError(f"{folder} is there already: give a new folder")
-        kind = kind_named(self.image.noun)
-        for name, encoder in (("image", self.image), ("text", self.text)):
-            use.append(f"Of {name}s:\n\n{kind.usage(encoder)}".replace("FOLDER", f"FOLDER/{name}"))
-        use.append(f"Products of both are cosines. Classes: {some_names(self.image.classes)}")
+        kind, towers = kind_named(self.image.noun), {"image": self.image, "text": self.text}
+        classes = f"Products of both are cosines. Classes: {some_names(self.image.classes)}"
         rows = [f"| {n} | {100 * x:.1f} |" for n, x in retrieval_metrics(results or {}).items()]
         shown = "\n".join(["Per cent.", "", "| metric | |", "|:---|---:|", *rows])
-        card = card_text(
-            "Images and texts in one space",
-            "Two heads on features of images and of texts, trained by rince.",
-            {"Use": "\n\n".join(use), "Results": shown if rows else "Not evaluated.", **sections},
-            head=kind.card,
-            inputs="features and networks",
-        )
+
+        def write_card(folder: Path, about: str, *use: str) -> None:
+            text = card_text(
+                "Images and texts in one space",
+                about,
+                {
+                    "Use": "\n\n".join((*use, classes)),
+                    "Results": shown if rows else "Not evaluated.",
+                    **sections,
+                },
+                head=kind.card,
+                inputs="features and networks",
+            )
+            (folder / CARD_FILE).write_text(text, encoding="utf-8")
+
         with new_folder(folder) as part:
-            for name, encoder in (("image", self.image), ("text", self.text)):
+            use = []
+            for name, encoder in towers.items():
                 (part / name).mkdir()
                 encoder.save(part / name)
-            (part / CARD_FILE).write_text(card, encoding="utf-8")
+                own = kind.usage(encoder)
+                # For whoever has, or publishes, this one alone.
+                about = f"The head on features of {name}s, of two that rince trained together."
+                write_card(part / name, about, own)
+                use.append(f"Of {name}s:\n\n{own}".replace("FOLDER", f"FOLDER/{name}"))
+            about = "Two heads on features of images and of texts, trained by rince."
+            write_card(part, about, *use)
 
 
 def retrieval_metrics(

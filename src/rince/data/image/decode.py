@@ -43,7 +43,7 @@ def read_image(
         bits: that are used in files of 16 bits, where they do not say so themselves, 8 to 16;
             None: 16, with a warning if that makes an image nearly black.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         if at_least is not None:
             image.draft(None, (at_least, at_least))
         return picture_pixels(image, channels, bits)
@@ -52,7 +52,7 @@ def read_image(
 def bits_of(path: str | Member, *, only_deep: bool = False) -> int:
     """Decode a file as small as it goes; how many bits its values take, see
     :func:`~rince.data.image.depth.used_bits`; 0 of 8 bits, which ``only_deep`` does not decode."""
-    with _opened(path) as image:
+    with opened(path) as image:
         if is_deep(image):
             return used_bits(image)
         if not only_deep:
@@ -62,7 +62,7 @@ def bits_of(path: str | Member, *, only_deep: bool = False) -> int:
 
 
 @contextmanager
-def _opened(path: str | Path | Member) -> Iterator[Image.Image]:
+def opened(path: str | Path | Member) -> Iterator[Image.Image]:
     """A file of Pillow's; whatever goes wrong inside is told with its name."""
     pil = import_extra("PIL.Image", "train")
     try:

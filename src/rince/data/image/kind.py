@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rince.core.checks import RinceError
 from rince.core.files import IMAGE_SUFFIXES, files_below
 from rince.data.kind import DataOptions, Kind, later
 from rince.data.networks import (
@@ -17,6 +18,7 @@ from rince.data.networks import (
 
 if TYPE_CHECKING:
     from rince.data.image.decode import OnUnreadable
+    from rince.data.image.shards import Member
     from rince.models.encoders import Encoder
 
 NAMED = {
@@ -31,26 +33,49 @@ _SOURCES = "rince.data.image.sources"
 
 def advice(data: str, options: DataOptions) -> str:
     """Photos lose most of what they show at the size that suits small images."""
-    from PIL import Image
-
+    from rince.data.image.decode import opened
     from rince.data.image.files import IMAGE_SIZE
 
-    folder = Path(data).expanduser()
-    if options.images.image_size is not None or not folder.is_dir():
+    if options.images.image_size is not None:
         return ""
-    first = next(files_below(folder, IMAGE_SUFFIXES), None)
     try:
-        with Image.open(first or folder) as image:
+        first = _first_image(data, options)
+        if first is None:
+            return ""
+        with opened(first) as image:
             width, height = image.size
-    except (OSError, ValueError, Image.DecompressionBombError):  # whoever decodes it will say so
+    except (RinceError, LookupError):  # whoever reads all of them will say so
         return ""
-    if min(width, height) < 3 * IMAGE_SIZE:
+    smaller = min(width, height)
+    if smaller < 2 * IMAGE_SIZE:
         return ""
+    said = f"these images ({width} x {height} pixels) are scaled down to {IMAGE_SIZE} pixels"
+    if smaller < 3 * IMAGE_SIZE:
+        return f"{said}: --images.image-size {smaller} trains on all of theirs"
     return (
-        f"these images ({width} x {height} pixels) are scaled down to {IMAGE_SIZE} pixels. Photos "
-        f"are better trained from pretrained weights at 224: --images.image-size 224 "
-        f"--model.backbone torchvision/resnet18 --model.pretrained true --optim.lr 0.01"
+        f"{said}. Photos are better trained from pretrained weights at 224: "
+        f"--images.image-size 224 --model.backbone torchvision/resnet18 --model.pretrained true "
+        f"--optim.lr 0.01"
     )
+
+
+def _first_image(data: str, options: DataOptions) -> Path | Member | None:
+    """Of a folder, a table or shards; None: of a name."""
+    from rince.core.tables import composed, read_as, read_table
+    from rince.data.image.shards import each_image, is_shards
+    from rince.data.table import ItemTable, is_table, path_column
+
+    path = Path(data).expanduser()
+    if is_shards(data):
+        return next(each_image(data), None)
+    if not is_table(data):
+        return next(files_below(path, IMAGE_SUFFIXES), None) if path.is_dir() else None
+    with read_as(options.table.encoding):
+        column = options.table.column or path_column(data, IMAGE_SUFFIXES) or ""
+        table = read_table(path, fill_short_rows=True, most=1)
+    files, _ = ItemTable(table, composed(column), ()).rows([0]).files(options.images.root)
+    first: Path = files[0]
+    return first
 
 
 def embedding_inputs(

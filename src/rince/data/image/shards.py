@@ -65,15 +65,16 @@ def is_shards(data: str | Path) -> bool:
 
 def shard_images(data: str | Path) -> list[Member]:
     """All images in shards, in their order."""
-    found = [
-        member
-        for shard, _ in _shards(data)
-        for member in _members(shard)
-        if _suffix(member) in IMAGE_SUFFIXES
-    ]
+    found = list(each_image(data))
     if not found:
         raise RinceError(f"{data} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return found
+
+
+def each_image(data: str | Path) -> Iterator[Member]:
+    """The same, shard after shard."""
+    for shard, _ in _shards(data):
+        yield from (x for x in _members(shard) if _suffix(x) in IMAGE_SUFFIXES)
 
 
 def read_shards(

@@ -11,15 +11,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rince.core.checks import RinceError, import_extra
-from rince.core.files import IMAGE_SUFFIXES, passed_over
+from rince.core.checks import BadItems, RinceError, import_extra
+from rince.core.files import IMAGE_SUFFIXES, files_below, passed_over
 from rince.data.arrays import TensorImages, unlabelled
+from rince.data.image.checked import checked_bits
 from rince.data.image.decode import OnUnreadable, decode_all
 from rince.data.image.files import IMAGE_SIZE, FileImages, image_files, loaded
 from rince.data.image.kind import DIGITS
 from rince.data.image.named import NAMED
 from rince.data.image.shards import is_shards, read_shards
-from rince.data.items import Items, Splits, chosen_items, split_by_hash, split_folders
+from rince.data.items import (
+    Items,
+    Splits,
+    chosen_items,
+    report_unreadable,
+    split_by_hash,
+    split_folders,
+)
 from rince.data.kind import Request
 from rince.data.table import ItemTable, is_table, path_column, read_items, split_rows
 from rince.data.views import eval_transform
@@ -55,7 +63,7 @@ def load_test_images(request: Request) -> Items:
         return _kept([_of_rows(request, table.test_rows())], request)[0]
     folder = _existing_folder(request.data)
     splits = split_folders(folder)
-    images = FileImages.from_folder(splits[1] if splits else folder, channels=request.channels)
+    images = _listed([splits[1] if splits else folder], request)
     named = replace(images, name=folder.resolve().name, image_size=_size(request))
     return _kept([named], request)[0]
 
@@ -146,13 +154,29 @@ def _folder_splits(request: Request) -> tuple[FileImages, FileImages]:
     # A train/ among other folders, none of them a split, is a class of vehicles.
     alone = [f.name for f in inside] == ["train"]
     root = splits[0] if splits else inside[0] if alone else folder
-    images = FileImages.from_folder(root, channels=request.channels)
+    images = _listed([root, *(splits or ())[1:]], request)
     train = replace(images, name=folder.resolve().name, image_size=_size(request))
     if splits is None:
         return split_by_hash(train)
     known, channels = train.taxonomy, request.channels
     test = FileImages.from_folder(splits[1], known, channels=channels, unseen=True)
     return train, replace(test, name=train.name, image_size=train.image_size)
+
+
+def _listed(folders: Sequence[Path], request: Request) -> FileImages:
+    """The images of the first folder. Where some of its classes have none, all are decoded, so that
+    whatever is wrong in these folders is told at once."""
+    try:
+        return FileImages.from_folder(folders[0], channels=request.channels)
+    except BadItems as error:
+        files = [str(x) for folder in folders for x in files_below(folder, IMAGE_SUFFIXES)]
+        found = checked_bits([] if request.skip_unreadable else files, only_deep=False)
+        failures = [x for x in found if isinstance(x, RinceError)]
+        try:
+            report_unreadable(failures, len(files), "images", skip=False)
+        except BadItems as other:
+            raise BadItems(f"{error}; {other}", (*error.problems, *other.problems)) from None
+        raise
 
 
 def _resized(images: TensorImages, request: Request) -> TensorImages:
