@@ -125,7 +125,7 @@ def test_a_bar_is_a_widget_where_a_notebook_shows_them(
     monkeypatch.setattr(notebook, "import_extra", import_extra)
     monkeypatch.setattr(notebook, "in_notebook", lambda: in_notebook)
     found = object() if has_widgets else None
-    monkeypatch.setattr(notebook.importlib.util, "find_spec", lambda name: found)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
     options = notebook.progress_bar("reading", 3, hidden=False)
     assert asked == ["tqdm.notebook" if in_notebook and has_widgets else "tqdm"]
     assert options == {"desc": "reading", "total": 3, "disable": False, "leave": False}
