@@ -445,6 +445,7 @@ def test_the_kernel_by_class_divides_by_one_positive(form: Any, positives: Any) 
         positives=positives,
         reduction="none",
         sizes=SMALL,
+        may_read=True,
     )
     similarity = (query[0] * key[:, 0].double() / 0.5).tolist()
     against = similarity[1:] if form == "out" else similarity
