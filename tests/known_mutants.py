@@ -129,6 +129,15 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/blockwise/by_class.py", "_softplus", "constant + 1", 0): (
         "e^80 and e^81 both swallow the 1 in float32 and in float64"
     ),
+    ("losses/blockwise/by_class.py", "lists_positives", "Not dropped", 0): (
+        "a mask of all keys gives what a list of the positives gives, only slower"
+    ),
+    ("losses/blockwise/engine.py", "_blockwise_loss", "detach dropped", 0): (
+        "what is computed of it runs where no graph is made"
+    ),
+    ("losses/blockwise/engine.py", "_blockwise_loss", "detach dropped", 1): (
+        "what is computed of it runs where no graph is made"
+    ),
     ("losses/temperatures.py", "check_temperatures", "detach dropped", 0): (
         "tolist() reads numbers, with a graph or without"
     ),

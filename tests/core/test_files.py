@@ -182,7 +182,7 @@ def test_what_a_user_named_is_written_in_a_new_folder_or_refused_by_its_name(
 
 
 def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "a"
+    folder = tmp_path / "my" / "runs" / "a"
 
     def half(stop: BaseException) -> None:
         with new_folder(folder) as part:

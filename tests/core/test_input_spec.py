@@ -49,6 +49,12 @@ def test_sizes_where_none_are_given() -> None:
     assert InputSpec.clips().shape == (3, 8, 64, 64)
 
 
+def test_the_side_of_what_has_none_is_0() -> None:
+    sizes = [SPECS[words].size for words in SPECS]
+    assert sizes == [28, 8, 16, 0, 100, 8, 8, 0]
+    assert InputSpec("images", (3, None, None)).size == 0
+
+
 def test_shapes_and_layouts() -> None:
     assert InputSpec.images(3, 28).batch_shape() == (1, 3, 28, 28)
     assert InputSpec.clips(3, 8, 28).batch_shape(5) == (5, 3, 8, 28, 28)

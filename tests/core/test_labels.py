@@ -67,7 +67,7 @@ def test_they_are_a_copy_of_arrays() -> None:
         (np.array([1, "a"], dtype=object), "object"),
         (["a"], "<U1"),
         (np.zeros(0), "float64"),
-        (np.array([2**63], dtype=np.uint64), f"{2**63 - 1}, got {2**63}"),
+        (np.array([2**63, 1], dtype=np.uint64), f"{2**63 - 1}, got {2**63}"),
         (torch.tensor([1.0]), "float32"),
         (torch.tensor([1j]), "complex64"),
         (torch.tensor([True]), "bool"),

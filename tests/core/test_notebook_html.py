@@ -111,6 +111,26 @@ def test_a_bar_is_for_terminals_and_notebooks(monkeypatch: pytest.MonkeyPatch) -
     assert notebook.is_watched()
 
 
+@pytest.mark.parametrize("in_notebook", [False, True])
+@pytest.mark.parametrize("has_widgets", [False, True])
+def test_a_bar_is_a_widget_where_a_notebook_shows_them(
+    in_notebook: bool, has_widgets: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def import_extra(name: str, extra: str) -> types.SimpleNamespace:
+        asked.append(name)
+        return types.SimpleNamespace(tqdm=lambda **options: options)
+
+    monkeypatch.setattr(notebook, "import_extra", import_extra)
+    monkeypatch.setattr(notebook, "in_notebook", lambda: in_notebook)
+    found = object() if has_widgets else None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    options = notebook.progress_bar("reading", 3, hidden=False)
+    assert asked == ["tqdm.notebook" if in_notebook and has_widgets else "tqdm"]
+    assert options == {"desc": "reading", "total": 3, "disable": False, "leave": False}
+
+
 def test_files_read_in_threads_move_a_bar_in_a_notebook(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -212,6 +212,22 @@ def test_wrong_matrices_are_refused() -> None:
     with pytest.raises(ValueError, match=r"-1\b.* 2\b.* 0 to 3"):
         DenseRanks(torch.tensor([[0, 3]]), num_ranks=2)
     assert DenseRanks(torch.tensor([[-1, 2]]), num_ranks=2).tile(ALL, ALL).tolist() == [[-1, 2]]
+    assert DenseRanks(torch.zeros(0, 3, dtype=torch.int8)).shape == (0, 3)
+
+
+def test_a_class_alone() -> None:
+    """A key that takes no part may have any label, and there is one class to read it as."""
+    ranks = TableRanks([0], [0, 5], torch.eye(1).long(), key_valid=torch.tensor([True, False]))
+    assert ranks.tile(ALL, ALL).tolist() == [[1, -1]]
+
+
+def test_values_are_read_on_any_device_unless_they_may_not() -> None:
+    """Tensors of the device meta have none."""
+    labels, matrix = (torch.empty(shape, dtype=torch.int8, device="meta") for shape in (2, (2, 2)))
+    for build in (DenseRanks, as_pair_ranks, lambda x, **may: TableRanks(labels, labels, x, **may)):
+        build(matrix, validate=False)
+        with pytest.raises(RuntimeError):
+            build(matrix)
 
 
 def test_wrong_tables_are_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from dataclasses import is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from rince.cli.train import parse
 from rince.core.checks import RinceError
-from rince.core.options import from_plain
+from rince.core.options import Options, expected, from_plain, limited, near_words
 from rince.evaluation.options import EvaluationOptions
 from rince.training.config import TrainConfig, to_dict
 from rince.training.folder import CONFIG_FILE, read_config
@@ -275,6 +275,46 @@ def test_python_gives_paths_lists_and_numpy_numbers() -> None:
     config.check()
     assert config.run_name() == "photos-rince-out-in-seed0"
     assert yaml.safe_load(yaml.safe_dump(to_dict(config)))["optim"]["lr"] == 0.5
+
+
+@dataclass
+class Window(Options):
+    """With an option that has no default, and lists of each kind."""
+
+    prefix = "window."
+
+    length: int
+    sides: tuple[float, ...] = limited((1.0,), low=0)
+    some: tuple[float, ...] = limited((1.0,), shortest=1)
+    names: tuple[str, ...] = ()
+    spaces: tuple[Literal["embedding", "backbone"], ...] = ()
+
+
+def test_an_option_without_a_default_is_asked_for() -> None:
+    assert from_plain(Window, {"length": 3}).length == 3
+    with pytest.raises(ValueError, match=r"window\.length is missing"):
+        from_plain(Window, {"sides": [1]}, "window.")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("length", "a whole number"),
+        ("sides", "a list of numbers, at least 0, as [1, 2]"),
+        ("some", "a list of one or more numbers, as [1, 2]"),
+        ("names", "a list of texts, as [a, b]"),
+        ("spaces", "a list of embedding, backbone"),
+    ],
+)
+def test_what_an_option_takes_in_words(name: str, words: str) -> None:
+    (option,) = (x for x in fields(Window) if x.name == name)
+    assert expected(get_type_hints(Window)[name], option.metadata) == words
+
+
+def test_words_that_are_near_are_named() -> None:
+    assert near_words(Literal["weak", "strong"], "week") == ": did you mean weak?"
+    assert near_words(Literal["weak", "strong"] | None, "week") == ": did you mean weak?"
+    assert near_words(tuple[float, ...], "<class 'float'>") == ""
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))

@@ -127,7 +127,7 @@ def from_plain(cls: type[Built], data: Mapping[str, Any] | None, prefix: str = "
     )
     known = {option.name: option for option in fields(cls)}  # type: ignore[arg-type]
     for name in data:
-        near = difflib.get_close_matches(str(name), known, n=1)
+        near = difflib.get_close_matches(str(name), known)
         hint = f"did you mean {prefix}{near[0]}?" if near else f"known are {', '.join(known)}"
         require(name in known, f"there is no option {prefix}{name}: {hint}")
     for name, option in known.items():

@@ -114,7 +114,7 @@ class ByClass:
         self.spread = query.new_empty(len(key) * block)
         # (R, Q): log sums, less similar keys over positives; and means over each positive.
         self.sums = query.new_empty(2, num_ranks, len(query))
-        self.of_each = torch.empty_like(self.sums[0])
+        self.of_each = torch.empty_like(self.num_positives)
         self.tau_gradient = None
 
     def terms(self) -> tuple[Tensor, Tensor]:

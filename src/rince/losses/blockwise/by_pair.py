@@ -49,7 +49,8 @@ class ByPair:
                 value, of_rank = _term_against_all(exponent, candidate, positive, each)
             self.values[j, rows] = torch.where(learns, value, 0)
             self.active[j, rows] = learns
-            if gradient is not None and self.weight is not None:
+            if gradient is not None:
+                assert self.weight is not None
                 # By the exponents; rows that learn nothing hold 0 / 0.
                 of_rank = torch.where(learns[:, None], of_rank * self.weight[rows, None], 0)
                 gradient += of_rank / tau

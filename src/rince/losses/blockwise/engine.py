@@ -48,7 +48,7 @@ def _blockwise_loss(
     reduction: Reduction,
     sizes: Sizes,
     precision: MatmulPrecision = "fp32",
-    may_read: bool = True,
+    may_read: bool,
 ) -> tuple[Tensor, RankTerms]:
     """The loss, and its terms without a graph.
 
