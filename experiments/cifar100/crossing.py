@@ -31,15 +31,28 @@ OTHERS: dict[str, Any] = {
     "rince-moved-10": {"ranks": {"move_classes": 0.1}},
     "rince-moved-20": {"ranks": {"move_classes": 0.2}},
     "rince-moved-40": {"ranks": {"move_classes": 0.4}},
+    "rince-linear-head": {"model": {"head": "linear"}},
+    "rince-and-cross-entropy": {"objective": "rince-and-cross-entropy"},
     "rince-queue": {"model": {"momentum": 0.99, "queue_size": 4096}},
     "supcon-out-double-lr": {"objective": "supcon-out", "lr": 2.0},
+    "supcon-out-linear-head": {"objective": "supcon-out", "model": {"head": "linear"}},
     "supcon-coarse": {"objective": "supcon-coarse"},
     "supcon-two-heads": {"objective": "supcon-two-heads"},
     "infonce": {"objective": "infonce"},
     "cross-entropy-double-lr": {"objective": "cross-entropy", "lr": 2.0},
     "cross-entropy-half-lr": {"objective": "cross-entropy", "lr": 0.5},
 }
-METHODS = QUESTION | OTHERS
+# Ranks from the classes' names in place of superclasses: rank 2 are the four most similar classes,
+# as many as there are siblings.
+NAMES: dict[str, Any] = {
+    f"rince{variant}-names-{source}": {
+        "ranks": {"scores": source, "top_k": (4,)},
+        "loss": {"variant": variant.lstrip("-") or "out-in"},
+    }
+    for source in ("wordnet", "text")
+    for variant in ("", "-in")
+}
+METHODS = QUESTION | OTHERS | NAMES
 
 
 def main():
