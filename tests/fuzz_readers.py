@@ -197,7 +197,7 @@ def readers() -> dict[str, Reader]:
     hmdb = {"walk/a b.avi": b"x", "run/c.avi": b"x"}
     of_folder = lambda read: lambda file: read(file.parent)  # noqa: E731
     found = {
-        "images": Reader(lambda f: (read_fitted(f, 16), read_fitted(f, 16, 1)), "a.png", [
+        "images": Reader(lambda f: [read_fitted(f, InputSpec.images(c, 16)) for c in (3, 1)], "a.png", [
             content for _, content in images()
         ]),
         "csv": Reader(

@@ -34,7 +34,8 @@ def load_outliers(
     bits: int | None = None,
 ) -> Tensor:
     """The pixels of all images below a folder, as those of outliers are read."""
-    return decode_all(image_files(data), InputSpec.images(channels, size, bits), on_unreadable)[0]
+    spec = InputSpec.images(channels, size, bits)
+    return decode_all(image_files(data), spec, skip=on_unreadable == "skip")[0]
 
 
 def load_test(

@@ -341,7 +341,7 @@ def test_a_strip_costs_no_more_memory_than_its_middle(
     values = np.zeros(shape, np.uint8)
     values.reshape(-1)[values.size // 2 :] = 255
     Image.fromarray(values).save(tmp_path / "x.png")
-    found = read_fitted(tmp_path / "x.png", 32, 1)
+    found = read_fitted(tmp_path / "x.png", InputSpec.images(1, 32))
     assert found.shape == (1, 32, 32)
     assert largest <= 32 * 32 * 9
     assert 60 < float(found.float().mean()) < 220  # the middle, where black becomes white

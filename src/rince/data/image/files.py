@@ -161,7 +161,7 @@ class FileImages(Items):
 
     def readable(self, on_unreadable: OnUnreadable = "error") -> FileImages:
         """Decode every file: refuse, or leave out, those that fail, and decide the bits."""
-        (files,) = loaded([self], False, on_unreadable)
+        (files,) = loaded([self], False, on_unreadable == "skip")
         assert isinstance(files, FileImages)
         return files
 
@@ -171,7 +171,8 @@ class FileImages(Items):
         Raises:
             BadItems: files that cannot be read, unless skipping, with a warning.
         """
-        (images,) = loaded([replace(self, image_size=image_size)], True, on_unreadable)
+        sized = replace(self, image_size=image_size)
+        (images,) = loaded([sized], True, on_unreadable == "skip")
         assert isinstance(images, TensorImages)
         return images
 
@@ -180,8 +181,7 @@ class FileImages(Items):
         return small.thumbnails(range(len(small)), size)
 
     def fitted(self, rows: slice) -> Tensor:
-        how = self.image_size, self.channels, self.bits, self.preprocessing
-        return torch.stack([read_fitted(path, *how) for path in self.paths[rows]])
+        return torch.stack([read_fitted(path, self.spec) for path in self.paths[rows]])
 
     def network_inputs(self, fitted: Tensor) -> Tensor:
         return evaluation_pixels(fitted, self.preprocessing)
@@ -213,9 +213,7 @@ def image_files(path: str | Path) -> Sequence[str | Member]:
     return files
 
 
-def loaded(
-    parts: Sequence[FileImages], in_memory: bool, on_unreadable: OnUnreadable
-) -> list[Items]:
+def loaded(parts: Sequence[FileImages], in_memory: bool, skip: bool) -> list[Items]:
     """Decode every file of both splits once, before anything else is done with them.
 
     Which cannot be read is said of all in one message, and how many bits are used in files of 16 is
@@ -240,9 +238,9 @@ def loaded(
     failures = [x for x in by_file.values() if isinstance(x, RinceError)]
     pixels = None
     if in_memory:
-        pixels, kept = decode_all(paths, replace(parts[0].spec, bits=bits), on_unreadable)
+        pixels, kept = decode_all(paths, replace(parts[0].spec, bits=bits), skip=skip)
     else:
-        report_unreadable(failures, len(paths), "images", on_unreadable == "skip")
+        report_unreadable(failures, len(paths), "images", skip)
         kept = torch.tensor(
             [i for i, x in by_file.items() if isinstance(x, int)], dtype=torch.int64
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from rince.core.checks import RinceError, import_extra
 from rince.core.files import IMAGE_SUFFIXES, passed_over
 from rince.data.arrays import TensorImages, unlabelled
-from rince.data.image.decode import OnUnreadable, decode_all
+from rince.data.image.decode import decode_all
 from rince.data.image.files import IMAGE_SIZE, FileImages, image_files, loaded
 from rince.data.image.kind import DIGITS
 from rince.data.image.named import NAMED
@@ -66,8 +66,8 @@ def load_outlier_images(request: Request, items: Items) -> Items:
     if request.data == DIGITS:
         pixels = digits_outliers(spec.size, spec.channels)
     else:
-        mode: OnUnreadable = "skip" if request.skip_unreadable else "error"
-        pixels, _ = decode_all(image_files(Path(request.data).expanduser()), spec, mode)
+        files = image_files(Path(request.data).expanduser())
+        pixels, _ = decode_all(files, spec, skip=request.skip_unreadable)
     return unlabelled(pixels, items.taxonomy).preprocessed(spec.preprocessing)
 
 
@@ -108,7 +108,7 @@ def _kept(parts: Sequence[FileImages], request: Request) -> list[Items]:
     in_memory = parts[0].image_size <= CACHE_UP_TO if options.cache is None else options.cache
     how = request.preprocessing
     known = [replace(images, bits=options.bits, preprocessing=how) for images in parts]
-    return loaded(known, in_memory, "skip" if request.skip_unreadable else "error")
+    return loaded(known, in_memory, request.skip_unreadable)
 
 
 def _image_table(request: Request) -> ItemTable | None:
