@@ -196,8 +196,9 @@ def readers() -> dict[str, Reader]:
     video = {"walk/a b.avi": b"x", "run/c.avi": b"x", "testlist01.txt": b"run/c.avi\n"}
     hmdb = {"walk/a b.avi": b"x", "run/c.avi": b"x"}
     of_folder = lambda read: lambda file: read(file.parent)  # noqa: E731
+    color, grey = (InputSpec.images(channels, 16) for channels in (3, 1))
     found = {
-        "images": Reader(lambda f: [read_fitted(f, InputSpec.images(c, 16)) for c in (3, 1)], "a.png", [
+        "images": Reader(lambda f: (read_fitted(f, color), read_fitted(f, grey)), "a.png", [
             content for _, content in images()
         ]),
         "csv": Reader(

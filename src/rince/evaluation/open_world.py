@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rince.core.checks import require, warn
 from rince.data.items import Items, Splits
 from rince.evaluation.context import Context
-from rince.evaluation.features import FeatureSet, features_of, in_spaces
+from rince.evaluation.features import FeatureSet, Network
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.steps import STEPS, Step, measured
 from rince.ranks.time import VIDEO
@@ -113,11 +113,11 @@ def evaluate_open(
         ValueError: features that are not finite; no query has another item of its class.
     """
     options, items = options or EvaluationOptions(), test.items
-    extracted = features_of(backbone, items, device, batch_size=batch_size, workers=workers)
+    network = Network(backbone, head, device, batch_size, workers)
     known = set(trained)
     seen = torch.tensor([path in known for path in items.taxonomy.paths])[items.labels]
     metrics: dict[str, float] = {}
-    for space, features in in_spaces(extracted.features, head).items():
+    for space, features in network.spaces(network.features(items).features).items():
         for part, asking in (("unseen", ~seen), ("seen", seen)):
             asked = asking if test.query is None else asking & test.query
             if not bool(asked.any()):

@@ -19,6 +19,7 @@ from rince.data.items import Items, Marks, Splits
 from rince.data.kinds import NAMED, kind_named, load_outliers, load_test, require_kind
 from rince.evaluation.drawings import roc_curves
 from rince.evaluation.evaluate import draw, measure
+from rince.evaluation.features import Network
 from rince.evaluation.open_world import OpenTest, evaluate_open
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import Evaluation, load_evaluation, save_evaluation
@@ -173,14 +174,12 @@ class _Work:
     ) -> Evaluation:
         """All on training and test items; or, beside earlier results, these outliers alone."""
         trained, classes = self.trained, splits.train.taxonomy.classes
+        workers = self.config.images.workers
         measured = measure(
-            trained.backbone,
+            Network(trained.backbone.module, trained.head, self.device, workers=workers),
             splits,
             outliers,
-            head=trained.head,
             options=self.options,
-            device=self.device,
-            workers=self.config.images.workers,
             classifier=trained.classifier,
             own_classes=trained.taxonomy.classes == classes,
             steps=self.steps if before is None else [outlier_detection],

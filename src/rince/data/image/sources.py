@@ -21,7 +21,7 @@ from rince.data.image.named import NAMED
 from rince.data.image.shards import is_shards, read_shards
 from rince.data.items import Items, Splits, chosen_items, split_by_hash, split_folders
 from rince.data.kind import Request
-from rince.data.table import ItemTable, is_table, path_column, read_items, split_rows
+from rince.data.table import ItemTable, is_table, split_rows
 from rince.data.views import eval_transform
 from rince.ranks.taxonomy import Taxonomy
 
@@ -113,15 +113,9 @@ def _kept(parts: Sequence[FileImages], request: Request) -> list[Items]:
 
 def _image_table(request: Request) -> ItemTable | None:
     """The images of a table, or of shards; None: it is neither."""
-    options = request.options.table
     if is_shards(request.data):
-        return read_shards(request.data, options.column, request.labels)
-    if not is_table(request.data):
-        return None
-    column = options.column or path_column(request.data, IMAGE_SUFFIXES)
-    if column is None:
-        raise RinceError(f"{request.data} has no column of paths to images")
-    return read_items(Path(request.data).expanduser(), column, request.labels, options.empty)
+        return read_shards(request.data, request.options.table.column, request.labels)
+    return request.item_table(IMAGE_SUFFIXES) if is_table(request.data) else None
 
 
 def _of_rows(request: Request, table: ItemTable, known: Taxonomy | None = None) -> FileImages:

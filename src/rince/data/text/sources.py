@@ -10,7 +10,7 @@ from rince.core.checks import RinceError
 from rince.core.tables import TABLE_SUFFIXES
 from rince.data.items import Items, Splits, chosen_items
 from rince.data.kind import Request
-from rince.data.table import ItemTable, is_media, is_table, read_items, split_rows
+from rince.data.table import ItemTable, is_media, is_table, split_rows
 from rince.data.text.rows import text_column
 from rince.data.text.texts import Texts
 from rince.ranks.taxonomy import Taxonomy
@@ -21,14 +21,14 @@ _LOOKED_AT = 20  # texts by which a column of file names is known
 def load_texts(request: Request) -> Splits:
     """Training and test texts of a table, with the tokens of the backbone if there is one; without
     a column ``split`` the texts themselves decide, class by class."""
-    train, test = split_rows(_items(request), _texts)
+    train, test = split_rows(request.item_table(None), _texts)
     train, test = chosen_items(train, test, request.options.images, request.seed)
     return Splits(_tokenised(train, request), _tokenised(test, request))
 
 
 def load_test_texts(request: Request) -> Texts:
     """All texts of a file with their labels; of one with splits the test's."""
-    return _tokenised(_texts(_items(request).test_rows()), request)
+    return _tokenised(_texts(request.item_table(None).test_rows()), request)
 
 
 def load_text_outliers(request: Request, items: Items) -> Texts:
@@ -43,11 +43,6 @@ def load_text_outliers(request: Request, items: Items) -> Texts:
     tokens, labels = (torch.zeros(len(texts), *rest, dtype=torch.int64) for rest in ((0,), ()))
     outliers = Texts(texts, tokens, labels, items.taxonomy, Path(request.data).stem)
     return _tokenised(outliers, request)
-
-
-def _items(request: Request) -> ItemTable:
-    file = Path(request.data).expanduser()
-    return read_items(file, request.text_column, request.labels, request.options.table.empty)
 
 
 def _tokenised(texts: Texts, request: Request) -> Texts:

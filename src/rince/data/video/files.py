@@ -12,7 +12,7 @@ from rince.core.checks import RinceError, require, warn
 from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, chosen_below, files_below
 from rince.core.tables import as_number, composed, nfc, read_lines, read_table, refuse_rows
 from rince.data.items import Marks, split_folders
-from rince.data.table import existing_file, is_table, path_column, read_items, seconds
+from rince.data.table import ItemTable, existing_file, is_table, path_column, seconds
 
 TABLE = "clips.csv"
 
@@ -30,18 +30,8 @@ class VideoFile:
     span: tuple[float, float] | None = None  # seconds of its part; None: it is the whole file
 
 
-def videos_of_table(
-    data: Path,
-    root: str | None = None,
-    column: str | None = None,
-    labels: Sequence[str] | None = None,
-    empty: str = "refuse",
-) -> tuple[list[VideoFile], Marks | None]:
+def videos_of_table(table: ItemTable, root: str | None) -> tuple[list[VideoFile], Marks | None]:
     """The videos, or parts of them (``start_s``, ``end_s``), of a table of items."""
-    of_paths = column or path_column(data, VIDEO_SUFFIXES)
-    if of_paths is None:
-        raise RinceError(f"{data} has no column of paths to videos")
-    table = read_items(data, of_paths, labels, empty)
     sides = table.sides()
     if sides is not None:
         chosen = [i for i, side in enumerate(sides) if side is not None]
@@ -62,7 +52,7 @@ def videos_of_table(
         test = None if sides is None else sides[i]
         label = tree.paths[numbers[i]]
         files.append(VideoFile(paths[i], key, source, label, test=test, span=span))
-    refuse_rows(data, problems, "start_s and end_s are seconds of the file")
+    refuse_rows(table.table.file, problems, "start_s and end_s are seconds of the file")
     return files, table.marks()
 
 
