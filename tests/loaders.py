@@ -42,7 +42,9 @@ def load_test(
     data: str | Path, *, cache: bool | None = None, skip_unreadable: bool = False
 ) -> Items:
     config = TrainConfig(str(data), images=ImageOptions(cache=cache))
-    return kinds.load_test(str(data), "images", config, skip_unreadable=skip_unreadable)
+    return kinds.load_test(
+        kinds.Request(str(data), config, skip_unreadable=skip_unreadable), "images"
+    )
 
 
 def load_videos(data: str | Path, **given: Any) -> Splits:

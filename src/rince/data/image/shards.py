@@ -162,13 +162,10 @@ def _shards(data: str | Path) -> Iterator[tuple[Path, str]]:
             warn_left_out(side, len(tars), "shards", set(files_below(side, None)) - set(tars))
             yield from ((shard, side.name if sides else "") for shard in tars)
         return
-    asked = _RANGE.search(str(path))
-    numbers = [] if asked is None else range(int(asked[1]), int(asked[2]) + 1)
-    shards = [
-        Path(_RANGE.sub(str(number).zfill(len(asked[1])), str(path), count=1))
-        for number in numbers
-        if asked is not None
-    ] or [path]
+    shards = [path]
+    if asked := _RANGE.search(str(path)):
+        numbers = (str(n).zfill(len(asked[1])) for n in range(int(asked[1]), int(asked[2]) + 1))
+        shards = [Path(_RANGE.sub(number, str(path), count=1)) for number in numbers] or shards
     missing = [str(shard) for shard in shards if not shard.is_file()]
     if missing:
         raise RinceError(f"{len(missing)} of {len(shards)} shards are missing: {missing[0]}, ...")
