@@ -37,18 +37,20 @@ class OpenTest:
     sequence: Tensor | None = None
 
     def __post_init__(self) -> None:
-        count = len(self.items)
-        for name, dtype in (("query", torch.bool), ("gallery", torch.bool), ("sequence", None)):
+        count, noun = len(self.items), self.items.noun
+        for name in ("query", "gallery", "sequence"):
             given = getattr(self, name)
+            if given is None:
+                continue
+            fits = name == "sequence" or given.dtype == torch.bool
             require(
-                given is None
-                or (given.shape == (count,) and given.dtype in (dtype or given.dtype,)),
-                f"{name} must hold one value for each of {count} {self.items.noun}, got "
-                f"{None if given is None else (tuple(given.shape), given.dtype)}",
+                given.shape == (count,) and fits,
+                f"{name} must hold one value for each of {count} {noun}, got "
+                f"{(tuple(given.shape), given.dtype)}",
             )
             require(
-                dtype is None or given is None or bool(given.any()),
-                f"{self.items.name} has no {name}: none of its {count} {self.items.noun} is one",
+                name == "sequence" or bool(given.any()),
+                f"{self.items.name} has no {name}: none of its {count} {noun} is one",
             )
         require(
             count > 0 and bool((self.items.labels != self.items.labels[0]).any()),

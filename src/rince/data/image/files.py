@@ -238,20 +238,19 @@ def loaded(parts: Sequence[FileImages], in_memory: bool, skip: bool) -> list[Ite
         pixels, kept = decode_all(paths, replace(parts[0].spec, bits=bits), skip=skip)
     else:
         report_unreadable(failures, len(paths), "images", skip)
-        kept = torch.tensor(
-            [i for i, x in by_file.items() if isinstance(x, int)], dtype=torch.int64
-        )
+        kept = torch.tensor([i for i, x in by_file.items() if isinstance(x, int)]).long()
     result: list[Items] = []
     first = 0
     for part in parts:
-        rows = ((kept >= first) & (kept < first + len(part))).nonzero()[:, 0]
-        files = replace(part, bits=bits).subset(kept[rows] - first)
+        own = kept[(kept >= first) & (kept < first + len(part))]
+        files = replace(part, bits=bits).subset(own - first)
         first += len(part)
         if pixels is None:
             result.append(files)
             continue
+        own_pixels, pixels = pixels[: len(own)], pixels[len(own) :]
         images = TensorImages(
-            pixels[int(rows[0]) : int(rows[-1]) + 1] if len(rows) else pixels[:0],
+            own_pixels,
             files.labels,
             part.taxonomy,
             part.name,

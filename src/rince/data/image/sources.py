@@ -55,9 +55,7 @@ def load_test_images(request: Request) -> Items:
         return _kept([_of_rows(request, table.test_rows())], request)[0]
     folder = _existing_folder(request.data)
     splits = split_folders(folder)
-    images = FileImages.from_folder(splits[1] if splits else folder, channels=request.channels)
-    named = replace(images, name=folder.resolve().name, image_size=_size(request))
-    return _kept([named], request)[0]
+    return _kept([_of_folder(request, splits[1] if splits else folder)], request)[0]
 
 
 def load_outlier_images(request: Request, items: Items) -> Items:
@@ -140,13 +138,16 @@ def _folder_splits(request: Request) -> tuple[FileImages, FileImages]:
     # A train/ among other folders, none of them a split, is a class of vehicles.
     alone = [f.name for f in inside] == ["train"]
     root = splits[0] if splits else inside[0] if alone else folder
-    images = FileImages.from_folder(root, channels=request.channels)
-    train = replace(images, name=folder.resolve().name, image_size=_size(request))
+    train = _of_folder(request, root)
     if splits is None:
         return split_by_hash(train)
-    known, channels = train.taxonomy, request.channels
-    test = FileImages.from_folder(splits[1], known, channels=channels, unseen=True)
-    return train, replace(test, name=train.name, image_size=train.image_size)
+    return train, _of_folder(request, splits[1], train.taxonomy)
+
+
+def _of_folder(request: Request, root: Path, known: Taxonomy | None = None) -> FileImages:
+    images = FileImages.from_folder(root, known, channels=request.channels, unseen=True)
+    name = Path(request.data).expanduser().resolve().name
+    return replace(images, name=name, image_size=_size(request))
 
 
 def _resized(images: TensorImages, request: Request) -> TensorImages:

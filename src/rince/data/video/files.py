@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, chosen_below, files_below
-from rince.core.tables import as_number, composed, nfc, read_lines, read_table, refuse_rows
+from rince.core.tables import composed, nfc, read_lines, read_table, refuse_rows
 from rince.data.items import Marks, split_folders
 from rince.data.table import ItemTable, existing_file, is_table, path_column, seconds
 
@@ -138,14 +138,11 @@ def _from_table(folder: Path) -> Iterator[VideoFile]:
         ways = (folder.joinpath(*label, cells["clip"]), folder / cells["clip"])
         path = next(filter(None, (existing_file(way, there) for way in ways)), None)
         try:
-            start = as_number(cells.get("start_s") or "0")
+            start = seconds((line, cells), "start_s") or 0.0
             if path is None:
                 raise ValueError(f"there is no file {' or '.join(dict.fromkeys(map(str, ways)))}")
-            if not 0 <= start < float("inf"):
-                raise ValueError(f"start_s must be seconds of at least 0, got {start}")
             key = nfc(path.relative_to(folder).as_posix())
-            if key in seen:
-                raise ValueError(f"{key} is listed twice")
+            require(key not in seen, f"{key} is listed twice")
         except ValueError as error:
             problems.append(f"line {line}: {error}")
             continue
