@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -147,14 +148,12 @@ def has_positives(context: Context) -> bool:
     """Whether any query has an item of its coarse group in the gallery, of another sequence."""
     assert context.sequences is not None
     train, test, _ = list(context.levels.values())[-1]
-    groups = int(max(train.max(), test.max())) + 1
-    _, sequence = torch.unique(torch.cat(context.sequences), return_inverse=True)
-    of_query, of_gallery = sequence[: len(test)], sequence[len(test) :]
-    in_group = torch.bincount(train, minlength=groups)[test]
-    pairs = torch.cat([of_gallery * groups + train, of_query * groups + test])
-    codes = torch.unique(pairs, return_inverse=True)[1]
-    of_both = torch.bincount(codes[: len(train)], minlength=int(codes.max()) + 1)
-    return bool((in_group > of_both[codes[len(train) :]]).any())
+    of_query, of_gallery = (sequences.tolist() for sequences in context.sequences)
+    there: dict[int, set[int]] = defaultdict(set)  # group -> its sequences in the gallery
+    for group, sequence in zip(train.tolist(), of_gallery, strict=True):
+        there[group].add(sequence)
+    asked = zip(test.tolist(), of_query, strict=True)
+    return any(len(there[group]) > (sequence in there[group]) for group, sequence in asked)
 
 
 def warn_unanswered(metrics: Mapping[str, float], name: str, count: int) -> None:

@@ -218,27 +218,26 @@ def loaded(parts: Sequence[FileImages], in_memory: bool, skip: bool) -> list[Ite
     """
     paths = [path for part in parts for path in part.paths]
     bits = parts[0].bits
-    looked = list(range(len(paths)))
+    looked = paths
     if in_memory:  # the others are read below
-        deep = [i for i in looked if Path(str(paths[i])).suffix.lower() in DEEP_SUFFIXES]
+        deep = [path for path in paths if Path(str(path)).suffix.lower() in DEEP_SUFFIXES]
         looked = deep if bits is None else []
-    found = checked_bits([paths[i] for i in looked], only_deep=in_memory)
-    by_file = dict(zip(looked, found, strict=True))
+    found = checked_bits(looked, only_deep=in_memory)
     if bits is None:
-        used = max((x for x in by_file.values() if isinstance(x, int)), default=0)
+        used = max((x for x in found if isinstance(x, int)), default=0)
         bits = used or None
         if 0 < used < 16:
             warn(
                 f"{parts[0].name}: no image of 16 bits holds a value above {2**used - 1}: they are "
                 f"read as images of {used} bits. If they are not, give their number (images.bits)"
             )
-    failures = [x for x in by_file.values() if isinstance(x, RinceError)]
     pixels = None
     if in_memory:
         pixels, kept = decode_all(paths, replace(parts[0].spec, bits=bits), skip=skip)
     else:
+        failures = [x for x in found if isinstance(x, RinceError)]
         report_unreadable(failures, len(paths), "images", skip)
-        kept = torch.tensor([i for i, x in by_file.items() if isinstance(x, int)]).long()
+        kept = torch.tensor([i for i, x in enumerate(found) if isinstance(x, int)]).long()
     result: list[Items] = []
     first = 0
     for part in parts:
