@@ -173,6 +173,8 @@ class Items(ABC):
     def preprocessed(self, preprocessing: Preprocessing | None) -> Self:
         """The same, fed to a network as its weights were trained; what are no pictures are fed as
         ever."""
+        if preprocessing == self.preprocessing:
+            return self
         return self._with("preprocessing", preprocessing)
 
     def by_recording(self) -> Self:
