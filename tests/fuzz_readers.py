@@ -40,7 +40,7 @@ from rince.core.input_spec import InputSpec
 from rince.core.tables import read_table
 from rince.data.image.decode import read_fitted
 from rince.data.table import read_items
-from rince.data.text.rows import read_texts
+from rince.data.text.sources import read_texts
 from rince.data.video.decode import probe, read_frames
 from rince.data.video.files import listed_videos
 from rince.evaluation.elsewhere import read_vectors
