@@ -144,17 +144,9 @@ def measure(
     context = Context(splits, train, test, outlying, options, classifier, own_classes)
     metrics = measured(context, steps)
     if network.head is not None:
-        of_train, of_test, *of_outliers = (
-            network.spaces(features)[EMBEDDING]
-            for features in (train.features, test.features, *outlying.values())
-        )
-        embedded = Context(
-            splits,
-            FeatureSet(of_train, train.labels),
-            FeatureSet(of_test, test.labels),
-            dict(zip(outlying, of_outliers, strict=True)),
-            options,
-        )
+        sides = (FeatureSet(network.spaces(x.features)[EMBEDDING], x.labels) for x in (train, test))
+        outlying = {name: network.spaces(x)[EMBEDDING] for name, x in outlying.items()}
+        embedded = Context(splits, *sides, outlying, options)
         metrics |= {EMBEDDING + name: x for name, x in measured(embedded, steps).items()}
     return Measured(context, metrics, seconds)
 
