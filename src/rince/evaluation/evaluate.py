@@ -144,9 +144,11 @@ def measure(
     context = Context(splits, train, test, outlying, options, classifier, own_classes)
     metrics = measured(context, steps)
     if network.head is not None:
-        sides = (FeatureSet(network.spaces(x.features)[EMBEDDING], x.labels) for x in (train, test))
+        of_train, of_test = (
+            FeatureSet(network.spaces(x.features)[EMBEDDING], x.labels) for x in (train, test)
+        )
         outlying = {name: network.spaces(x)[EMBEDDING] for name, x in outlying.items()}
-        embedded = Context(splits, *sides, outlying, options)
+        embedded = Context(splits, of_train, of_test, outlying, options)
         metrics |= {EMBEDDING + name: x for name, x in measured(embedded, steps).items()}
     return Measured(context, metrics, seconds)
 
