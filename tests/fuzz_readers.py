@@ -40,7 +40,7 @@ from rince.core.input_spec import InputSpec
 from rince.core.tables import read_table
 from rince.data.image.decode import read_fitted
 from rince.data.table import read_items
-from rince.data.text.rows import read_texts
+from rince.data.text.sources import read_texts
 from rince.data.video.decode import probe, read_frames
 from rince.data.video.files import listed_videos
 from rince.evaluation.elsewhere import read_vectors
@@ -196,8 +196,9 @@ def readers() -> dict[str, Reader]:
     video = {"walk/a b.avi": b"x", "run/c.avi": b"x", "testlist01.txt": b"run/c.avi\n"}
     hmdb = {"walk/a b.avi": b"x", "run/c.avi": b"x"}
     of_folder = lambda read: lambda file: read(file.parent)  # noqa: E731
+    color, grey = (InputSpec.images(channels, 16) for channels in (3, 1))
     found = {
-        "images": Reader(lambda f: (read_fitted(f, 16), read_fitted(f, 16, 1)), "a.png", [
+        "images": Reader(lambda f: (read_fitted(f, color), read_fitted(f, grey)), "a.png", [
             content for _, content in images()
         ]),
         "csv": Reader(

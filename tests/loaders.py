@@ -34,14 +34,17 @@ def load_outliers(
     bits: int | None = None,
 ) -> Tensor:
     """The pixels of all images below a folder, as those of outliers are read."""
-    return decode_all(image_files(data), InputSpec.images(channels, size, bits), on_unreadable)[0]
+    spec = InputSpec.images(channels, size, bits)
+    return decode_all(image_files(data), spec, skip=on_unreadable == "skip")[0]
 
 
 def load_test(
     data: str | Path, *, cache: bool | None = None, skip_unreadable: bool = False
 ) -> Items:
     config = TrainConfig(str(data), images=ImageOptions(cache=cache))
-    return kinds.load_test(str(data), "images", config, skip_unreadable=skip_unreadable)
+    return kinds.load_test(
+        kinds.Request(str(data), config, skip_unreadable=skip_unreadable), "images"
+    )
 
 
 def load_videos(data: str | Path, **given: Any) -> Splits:

@@ -30,6 +30,7 @@ from rince.data import Splits, load_outliers, load_splits
 from rince.data.items import split_by_hash
 from rince.evaluation import Context, EvaluationOptions
 from rince.evaluation.evaluate import measure
+from rince.evaluation.features import Network
 from rince.evaluation.steps import class_retrieval, outlier_detection, probe_and_knn
 from rince.metrics import rank_agreement
 from rince.models.backbones import Backbone, build_backbone
@@ -181,7 +182,7 @@ def run(setting: dict[str, Any], arguments: Any, outliers: Mapping[str, str]) ->
         backbone, classifier = trained(config, setting, arguments.data, splits)
     seconds = time.perf_counter() - started
     measured = measure(
-        backbone,
+        Network(backbone.module),
         splits,
         {}
         if setting["tuning"]

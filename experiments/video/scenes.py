@@ -34,6 +34,7 @@ from rince.data import Request, Splits, VideoClips
 from rince.data.video.sources import load_test_clips
 from rince.evaluation.context import Context
 from rince.evaluation.evaluate import measure
+from rince.evaluation.features import Network
 from rince.evaluation.steps import probe_and_knn
 from rince.metrics import rank_agreement, recall_by_rank
 from rince.ranks.time import seconds_apart
@@ -241,7 +242,7 @@ def run(clips: VideoClips, fold: Tensor, config: TrainConfig) -> tuple[dict[str,
     seconds = time.process_time() - started
     trained = load_run(folder)
     steps = [probe_and_knn, order_by_scene]
-    found = measure(trained.backbone, splits, {}, head=trained.head, steps=steps)
+    found = measure(Network(trained.backbone.module, trained.head), splits, {}, steps=steps)
     return found.metrics, seconds
 
 

@@ -18,7 +18,7 @@ from rince import RinceError, RinceWarning
 from rince.cli.main import main
 from rince.core.input_spec import InputSpec
 from rince.data.kinds import embedding_names
-from rince.data.text.rows import read_texts
+from rince.data.text.sources import read_texts
 from rince.data.views import eval_transform, evaluation_pixels
 from rince.evaluation.embeddings import load_embeddings
 from rince.models.exported import ImageEncoder

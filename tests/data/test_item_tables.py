@@ -18,7 +18,7 @@ from PIL import Image
 from rince import RinceError, RinceWarning
 from rince.data.image.files import FileImages
 from rince.data.items import Items
-from rince.data.kinds import item_table, kind_of, load_splits, load_test
+from rince.data.kinds import Request, item_table, kind_of, load_splits, load_test
 from rince.data.table import ItemTable, listed_files, read_items
 from rince.data.text.texts import Texts
 from rince.data.video.clips import VideoClips
@@ -54,7 +54,7 @@ def config(data: Path, **images: Any) -> TrainConfig:
 
 
 def load_all(data: Path, options: TrainConfig) -> Items:
-    return load_test(str(data), kind_of(str(data)).noun, options)
+    return load_test(Request(str(data), options), kind_of(str(data)).noun)
 
 
 def loaded(data: Path, **images: Any) -> tuple[FileImages, FileImages]:
@@ -376,7 +376,7 @@ def test_tables_in_another_encoding_and_form(tmp_path: Path) -> None:
     splits = load_splits(str(file), options)
     assert splits.train.taxonomy.classes == ("groß", "klein")
     assert "a für fünf €" in {*(splits.train.keys() or []), *(splits.test.keys() or [])}
-    assert len(load_test(str(file), "texts", options)) == 6
+    assert len(load_test(Request(str(file), options), "texts")) == 6
     with pytest.raises(RinceError, match=r"line 1 .*0xe4.*table\.encoding"):
         load_splits(str(file), TrainConfig(str(file), table=TableOptions(*apart)))
 

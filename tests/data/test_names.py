@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import resource
 import tempfile
 import unicodedata
@@ -70,6 +71,7 @@ def test_names_of_classes_and_files_come_through_trees_tables_embeddings_and_exp
     except ValueError:
         assume(False)
     assume(len(keep) > 1)
+    assume(not any(re.fullmatch(r"-\d+(\.0*)?", composed(name)) for name in keep))  # warned of
     names = {f"{name}{i}.png" for i, name in enumerate(files) if not passed_over(name)}
     assume(len({unicodedata.normalize("NFC", name) for name in names}) == len(names) > 1)
     with tempfile.TemporaryDirectory() as where, warnings.catch_warnings():
@@ -131,7 +133,7 @@ def test_thousands_of_files_leave_nothing_open(way: str, tmp_path: Path) -> None
     try:
         kept = []
         if way == "one by one":
-            kept = [x for x, _ in fitted_batches(images.paths, 8, 1, 10)]
+            kept = [x for x, _ in fitted_batches(images.paths, images.spec, 10, skip=False)]
         elif way == "workers":
             kept = [x for x, _ in eval_batches(images.subset(range(600)), 2, workers=2)]
         elif way == "training":

@@ -23,7 +23,7 @@ from rince.core.input_spec import InputSpec
 from rince.data.batches import eval_batches
 from rince.data.image.decode import read_fitted, read_image
 from rince.data.image.files import FileImages
-from rince.data.kinds import load_test
+from rince.data.kinds import Request, load_test
 from rince.data.options import ImageOptions
 from rince.data.views import eval_transform
 from rince.training.config import TrainConfig
@@ -215,12 +215,8 @@ def test_one_number_of_bits_for_a_whole_data_set(tmp_path: Path) -> None:
         assert int(given_bits.test[0].amax()) == round(4000 * 255 / 16383)
     outliers = load_outliers(tmp_path / "val", 16, 1, bits=splits.spec.bits)
     assert outliers.amax(dim=(1, 2, 3)).tolist() == [249, 77]
-    known = load_test(
-        str(tmp_path),
-        "images",
-        TrainConfig("", images=ImageOptions(bits=splits.spec.bits)),
-        channels=1,
-    )
+    options = TrainConfig("", images=ImageOptions(bits=splits.spec.bits))
+    known = load_test(Request(str(tmp_path), options, channels=1), "images")
     assert torch.equal(next(eval_batches(known, 2))[0], next(eval_batches(splits.test, 2))[0])
 
 
@@ -341,7 +337,7 @@ def test_a_strip_costs_no_more_memory_than_its_middle(
     values = np.zeros(shape, np.uint8)
     values.reshape(-1)[values.size // 2 :] = 255
     Image.fromarray(values).save(tmp_path / "x.png")
-    found = read_fitted(tmp_path / "x.png", 32, 1)
+    found = read_fitted(tmp_path / "x.png", InputSpec.images(1, 32))
     assert found.shape == (1, 32, 32)
     assert largest <= 32 * 32 * 9
     assert 60 < float(found.float().mean()) < 220  # the middle, where black becomes white

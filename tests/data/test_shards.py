@@ -63,6 +63,12 @@ def both(image_tree: Path, tmp_path: Path) -> tuple[Path, str]:
     return image_tree, str(tmp_path / "images-{000..002}.tar")
 
 
+def test_a_json_may_call_something_image(tmp_path: Path) -> None:
+    files = [x for i in range(6) for x in sample(f"n{i}", i, "ab"[i % 2], image=f"web-{i}.jpg")]
+    found = load_test(shard(tmp_path / "a.tar", files), cache=False)
+    assert found.keys() == [f"a.tar/n{i}.png" for i in range(6)]
+
+
 @pytest.mark.parametrize("as_folder", [False, True])
 def test_shards_are_the_folder(both: tuple[Path, str], as_folder: bool) -> None:
     folder, shards = both

@@ -16,7 +16,7 @@ from rince.data.batches import TrainLoader, eval_batches
 from rince.data.items import Splits, drop_duplicates
 from rince.data.kinds import load_outliers
 from rince.data.plan import BatchPlan
-from rince.data.text.rows import text_column
+from rince.data.text.sources import text_column
 from rince.data.text.texts import Texts
 from rince.training.config import TrainConfig
 from text_models import word_table, write_table

@@ -11,7 +11,7 @@ import torch
 from rince import RinceError, RinceWarning
 from rince.core.input_spec import InputSpec
 from rince.data import Splits, Vectors, from_vectors, kind_of, load_splits
-from rince.data.kinds import all_items, load_outliers, load_test
+from rince.data.kinds import Request, all_items, load_outliers, load_test
 from rince.data.vectors import VectorDropout
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.config import TableOptions, TrainConfig, VectorOptions
@@ -116,7 +116,7 @@ def test_a_column_split_and_classes_never_trained(tmp_path: Path) -> None:
     assert (len(splits.train), len(splits.test)) == (16, 14)
     assert splits.test.taxonomy.paths[:2] == splits.train.taxonomy.paths
     assert content(splits) == EXPECTED
-    test = load_test(str(tmp_path / "x.npy"), "vectors", config(tmp_path / "x.npy", table))
+    test = load_test(Request(str(tmp_path / "x.npy"), config(tmp_path / "x.npy", table)), "vectors")
     assert len(test) == 14
 
 

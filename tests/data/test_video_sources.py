@@ -239,8 +239,8 @@ def test_a_table_of_clips(tmp_path: Path) -> None:
     assert {side.taxonomy.classes for side in (splits.train, splits.test)} == {("x", "y")}
     for line, message in (
         ("6.mp4,x,,0,1", r"line 7: there is no file .*/x/6.mp4 or .*/6.mp4"),
-        ("1.mp4,x,tape,nan,1", "line 7: start_s must be seconds of at least 0, got nan"),
-        ("1.mp4,x,tape,soon,1", "line 7: could not convert string to float: 'soon'"),
+        ("1.mp4,x,tape,nan,1", "line 7: start_s must be seconds of at least 0, got 'nan'"),
+        ("1.mp4,x,tape,soon,1", "line 7: start_s must be seconds of at least 0, got 'soon'"),
         ("1.mp4,x,tape,0,1", "line 7: x/1.mp4 is listed twice"),
     ):
         (tmp_path / "clips.csv").write_text("\n".join([*rows, line]))

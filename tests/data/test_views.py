@@ -16,7 +16,6 @@ from rince.data.crops_and_colors import adjusted_colors, resized_crops
 from rince.data.views import (
     BatchAugmentation,
     ViewConfig,
-    _draw_views,
     eval_transform,
     evaluation_pixels,
     image_views,
@@ -186,7 +185,8 @@ def test_the_generator_alone_decides() -> None:
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (20, 64)])
 def test_drawn_boxes_keep_to_the_bounds(height: int, width: int) -> None:
     config = ViewConfig()
-    box = _draw_views(config, 4000, height, width, seeded()).box
+    blank = torch.zeros((), dtype=torch.uint8).expand(4000, 1, height, width)
+    box = BatchAugmentation(8, 1, config).draw(blank, seeded()).box
     top, left, box_height, box_width = box.unbind(1)
     assert torch.equal(box, box.round())
     assert bool(((box >= 0).all(1) & (box_height >= 1) & (box_width >= 1)).all())
@@ -212,7 +212,8 @@ def test_drawn_boxes_keep_to_the_bounds(height: int, width: int) -> None:
 
 def test_drawn_factors_keep_to_the_bounds() -> None:
     config = ViewConfig(jitter=(0.4, 0.3, 1.5, 0.1), jitter_probability=0.8)
-    draw = _draw_views(config, 20000, 32, 32, seeded())
+    blank = torch.zeros((), dtype=torch.uint8).expand(20000, 1, 32, 32)
+    draw = BatchAugmentation(8, 1, config).draw(blank, seeded())
     colors = draw.colors
     for column, (low, high) in enumerate([(0.6, 1.4), (0.7, 1.3), (0.0, 2.5), (-0.1, 0.1)]):
         assert low <= colors[:, column].min() < low + 0.01 * (high - low)

@@ -74,7 +74,9 @@ def test_each_image_by_itself(photos: Path, channels: int, batch_size: int) -> N
     assert found.paths == tuple(files)
     linear = net.module[1].double()  # type: ignore[index,operator]
     for file, vector in zip(files, found.vectors, strict=True):
-        image = evaluation_pixels(read_fitted(file, SIZE, channels)[None]).double()
+        image = evaluation_pixels(
+            read_fitted(file, InputSpec.images(channels, SIZE))[None]
+        ).double()
         with torch.no_grad():
             feature = linear(image.flatten(1))[0]
         torch.testing.assert_close(

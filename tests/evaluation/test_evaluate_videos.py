@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from rince.core.checks import RinceError, RinceWarning
 from rince.data.batches import eval_batches
-from rince.data.kinds import load_test
+from rince.data.kinds import Request, load_test
 from rince.data.video.clips import VideoClips
 from rince.evaluation import EvaluationOptions, evaluate_backbone, extract_features
 from rince.evaluation.results import load_evaluation
@@ -104,9 +104,8 @@ def test_clips_of_classes_that_were_not_trained(labelled: Path, tmp_path: Path) 
     }
     # Clips of one video are no answers: each has 24 of its class to find.
     trained = load_run(folder)
-    clips = load_test(
-        str(new), "clips", replace(trained.config, images=ImageOptions(image_size=16))
-    )
+    config = replace(trained.config, images=ImageOptions(image_size=16))
+    clips = load_test(Request(str(new), config), "clips")
     features = extract_features(trained.backbone.module, eval_batches(clips, 32), "cpu").features
     cosines = functional.normalize(features, dim=1) @ functional.normalize(features, dim=1).T
     assert clips.times is not None

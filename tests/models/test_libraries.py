@@ -144,10 +144,10 @@ def test_embed_by_a_backbone_then_train_a_head(
     assert "rince train" in capsys.readouterr().out
     found = load_embeddings(tmp_path / "features.npz")
     encoder = library_encoder(name)
-    size, how = library_preprocessing(name)
-    assert how == encoder.spec.preprocessing
+    assert encoder.spec == InputSpec.images(3, library_preprocessing(name)[0])
+    assert encoder.spec.preprocessing == library_preprocessing(name)[1]
     for path, vector in zip(found.paths, found.vectors, strict=True):
-        features = encoder.encode(read_fitted(path, size, preprocessing=how)[None])[0]
+        features = encoder.encode(read_fitted(path, encoder.spec)[None])[0]
         torch.testing.assert_close(vector, features / features.norm())
 
 

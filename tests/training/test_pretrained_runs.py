@@ -85,7 +85,7 @@ def test_fed_alike_in_training_evaluation_and_export(
     assert encoder.spec.preprocessing == HOW
     assert (encoder.mean, encoder.std) == (HOW.mean, HOW.std)
     files = sorted(photos.glob("*/*/*.png"))
-    fitted = torch.stack([read_fitted(str(x), 32, preprocessing=HOW) for x in files])
+    fitted = torch.stack([read_fitted(str(x), encoder.spec) for x in files])
     assert trained.head is not None
     with torch.no_grad():
         inputs = normalised(fitted, HOW.mean, HOW.std)

@@ -27,8 +27,7 @@ from rince.core import shared_work
 from rince.core.checks import RinceError
 from rince.core.shared_work import in_parts
 from rince.data.arrays import unlabelled
-from rince.evaluation.evaluate import measure
-from rince.evaluation.features import features_of
+from rince.evaluation.features import Network
 from rince.evaluation.open_world import evaluate_open
 from rince.evaluation.results import load_evaluation
 from rince.ranks.taxonomy import Taxonomy
@@ -38,10 +37,11 @@ from rince.training.run import train
 BATCH = 16
 
 
-def _in_small_batches() -> None:
-    for function in (measure, evaluate_open):
-        assert function.__kwdefaults__["batch_size"] == 512
-        function.__kwdefaults__["batch_size"] = BATCH
+def _in_small_batches(patch: pytest.MonkeyPatch) -> None:
+    assert Network(nn.Identity()).batch_size == evaluate_open.__kwdefaults__["batch_size"] == 512
+    patch.setattr(Network.__init__, "__defaults__", (None, "cpu", BATCH, 0))
+    patch.setitem(evaluate_open.__kwdefaults__, "batch_size", BATCH)
+    assert Network(nn.Identity()).batch_size == BATCH
 
 
 def _evaluate(run: Path, images: Path) -> list[str]:
@@ -66,7 +66,7 @@ def _counted(calls: list[int]) -> Callable[..., Any]:
 
 def _worker(index: int, ports: list[int], folder: Path, images: Path, broken: Path) -> None:
     torch.set_num_threads(1)
-    _in_small_batches()
+    _in_small_batches(pytest.MonkeyPatch())
     os.environ |= {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": "2"}
     os.environ["MASTER_ADDR"] = "localhost"
     calls: list[int] = []
@@ -119,8 +119,7 @@ def test_two_processes_give_the_numbers_of_one(
     mp.spawn(_worker, args=(ports, tmp_path, image_tree, broken), nprocs=2)
     first, second = (torch.load(tmp_path / f"results{index}.pt") for index in range(2))
 
-    for function in (measure, evaluate_open):
-        monkeypatch.setitem(function.__kwdefaults__, "batch_size", BATCH)
+    _in_small_batches(monkeypatch)
     assert main(_evaluate(run, image_tree)) == 0
     one, two = (load_evaluation(folder) for folder in (run, tmp_path / "two"))
     assert one.metrics == two.metrics
@@ -160,11 +159,9 @@ def test_parts_are_those_of_these_weights_and_items(
 
     def encode(module: nn.Module, pixels: torch.Tensor) -> int:
         items = unlabelled(pixels, Taxonomy([("a",)]), image_size=16)
-        shared = features_of(module, items, "cpu", batch_size=4)
+        shared = Network(module, batch_size=4).features(items)
         made = len(calls)
-        assert torch.equal(
-            shared.features, features_of(module, items, "cpu", batch_size=4).features
-        )
+        assert torch.equal(shared.features, Network(module, batch_size=4).features(items).features)
         calls.clear()
         return made
 

@@ -99,9 +99,6 @@ class TensorImages(Items):
     def network_inputs(self, fitted: Tensor) -> Tensor:
         return evaluation_pixels(fitted, self.preprocessing)
 
-    def preprocessed(self, preprocessing: Preprocessing | None) -> TensorImages:
-        return replace(self, preprocessing=preprocessing)
-
     def augmentation(self, config: ViewConfig) -> BatchAugmentation:
         return BatchAugmentation(self.spec.size, self.channels, config, self.preprocessing)
 

@@ -246,13 +246,21 @@ class _Read(Dataset[_Sample]):
 def _sample(
     items: Items, views: Callable[[Tensor], Tensor] | None, seed: int, key: tuple[int, int]
 ) -> _Sample:
-    """An item as it is kept, or two views of it."""
+    """An item as it is kept, or two views of it; torch's global generator is left as it was."""
     epoch, index = key
     item = items[index]
     if views is None:
         return (item,)
-    seeds = (mixed_seed("view", seed, epoch, index, view) for view in (0, 1))
-    return tuple(_drawn(views, item, seed) for seed in seeds)
+    before = torch.get_rng_state()
+    drawn = []
+    try:
+        for view in (0, 1):
+            # Not torch.manual_seed, which would also reseed every GPU.
+            torch.default_generator.manual_seed(mixed_seed("view", seed, epoch, index, view))
+            drawn.append(views(item))
+    finally:
+        torch.set_rng_state(before)
+    return tuple(drawn)
 
 
 def _fitted(items: Items, index: int) -> Tensor:
@@ -269,14 +277,3 @@ def _raised(batch: Any) -> Any:
     if isinstance(batch, RinceError):
         raise batch
     return batch
-
-
-def _drawn(transform: Callable[[Tensor], Tensor], pixels: Tensor, seed: int) -> Tensor:
-    """Apply a transform that draws from torch's global generator, and put that back."""
-    before = torch.get_rng_state()
-    # Not torch.manual_seed, which would also reseed every GPU.
-    torch.default_generator.manual_seed(seed)
-    try:
-        return transform(pixels)
-    finally:
-        torch.set_rng_state(before)

@@ -277,9 +277,6 @@ class DatasetImages(Items):
     def network_inputs(self, fitted: Tensor) -> Tensor:
         return evaluation_pixels(fitted, self.preprocessing)
 
-    def preprocessed(self, preprocessing: Preprocessing | None) -> DatasetImages:
-        return replace(self, preprocessing=preprocessing)
-
     def item_views(self, config: ViewConfig) -> Callable[[Tensor], Tensor]:
         return image_views(self.image_size, self.channels, config)
 

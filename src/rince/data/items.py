@@ -88,6 +88,7 @@ class Items(ABC):
         taxonomy: the class tree; of one class if nothing is labelled.
         name: what to call the data set in reports.
         marks: what a table says of them at evaluation.
+        preprocessing: of pictures, how a network is fed them; None: as rince's own.
         in_memory: whether :meth:`batch` serves whole batches; otherwise loader workers decode one
             item at a time.
     """
@@ -97,6 +98,7 @@ class Items(ABC):
     name: str
     in_memory: bool = False
     marks: Marks | None = None
+    preprocessing: Preprocessing | None = None
 
     @property
     @abstractmethod
@@ -118,6 +120,11 @@ class Items(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """A hex digest that tells whether two data sets are the same items in the same order."""
+
+    def _with(self, name: str, value: Any) -> Self:
+        other = copy.copy(self)
+        object.__setattr__(other, name, value)  # they may be frozen
+        return other
 
     def _rows(self, indices: Indices, *names: str) -> Self:
         """A copy with the rows at these positions of the attributes of these names."""
@@ -161,14 +168,14 @@ class Items(ABC):
 
     def with_labels(self, labels: Tensor) -> Self:
         """The same with other labels, (N,) int64."""
-        other = copy.copy(self)
-        object.__setattr__(other, "labels", labels)  # they may be frozen
-        return other
+        return self._with("labels", labels)
 
     def preprocessed(self, preprocessing: Preprocessing | None) -> Self:
         """The same, fed to a network as its weights were trained; what are no pictures are fed as
         ever."""
-        return self
+        if preprocessing == self.preprocessing:
+            return self
+        return self._with("preprocessing", preprocessing)
 
     def by_recording(self) -> Self:
         """The same with the numbers of their recordings, from 0 on, as labels.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from rince.core.checks import RinceError
@@ -15,6 +16,7 @@ from rince.data.options import (
     VectorOptions,
     VideoOptions,
 )
+from rince.data.table import ItemTable, needed_path_column, read_items
 
 if TYPE_CHECKING:
     from torch import nn
@@ -76,6 +78,15 @@ class Request:
     def text_column(self) -> str:
         """The column of a table's texts."""
         return column_of_texts(self.options)
+
+    def item_table(self, suffixes: frozenset[str] | None) -> ItemTable:
+        """The data, a table of files of these suffixes; None: of texts."""
+        table = self.options.table
+        if suffixes is None:
+            column = self.text_column
+        else:
+            column = table.column or needed_path_column(self.data, suffixes)
+        return read_items(Path(self.data).expanduser(), column, self.labels, table.empty)
 
 
 def column_of_texts(options: DataOptions) -> str:

@@ -17,7 +17,8 @@ from rince.core.tables import composed, read_as, read_table
 from rince.data.image.kind import DIGITS as DIGITS
 from rince.data.image.kind import IMAGES
 from rince.data.image.kind import NAMED as NAMED
-from rince.data.kind import DataOptions, Kind, Request
+from rince.data.kind import DataOptions, Kind
+from rince.data.kind import Request as Request
 from rince.data.kind import TrainedNetwork as TrainedNetwork
 from rince.data.options import ImageOptions
 from rince.data.stored.kind import VECTORS
@@ -166,37 +167,21 @@ def all_items(data: str, options: DataOptions) -> list[Items]:
     except NothingToHoldOut as error:
         if error.items.in_memory:  # nothing is left to be read
             return [error.items]
-        skip = options.images.skip_unreadable
         noun = kind_of(data, encoding=options.table.encoding).noun
-        return [load_test(data, noun, options, skip_unreadable=skip)]
+        skip = options.images.skip_unreadable
+        return [load_test(Request(data, options, skip_unreadable=skip), noun)]
     return [splits.train, splits.test]
 
 
-def load_test(
-    path: str,
-    noun: str,
-    options: DataOptions,
-    *,
-    channels: int = 3,
-    skip_unreadable: bool = False,
-    backbone: str | None = None,
-    preprocessing: Preprocessing | None = None,
-) -> Items:
+def load_test(request: Request, noun: str) -> Items:
     """All items of a folder or file, with labels of their own, of any classes.
 
     Of a folder with ``train/`` and ``test/`` (or ``val/``) the latter is taken. ``noun``: the kind
-    that a network takes; ``options``: those of the training.
+    that a network takes.
     """
-    require_kind(path, noun, noun == "clips", options.table.encoding)
-    request = Request(
-        path,
-        options,
-        channels=channels,
-        backbone=backbone,
-        skip_unreadable=skip_unreadable,
-        preprocessing=preprocessing,
-    )
-    with read_as(options.table.encoding):
+    encoding = request.options.table.encoding
+    require_kind(request.data, noun, noun == "clips", encoding)
+    with read_as(encoding):
         return kind_named(noun).load_test(request)
 
 

@@ -71,6 +71,14 @@ def path_column(data: str | Path, suffixes: frozenset[str]) -> str | None:
     return None
 
 
+def needed_path_column(data: str | Path, suffixes: frozenset[str]) -> str:
+    """:func:`path_column` of a table that must have one."""
+    column = path_column(data, suffixes)
+    if column is None:
+        raise RinceError(f"{data} has no column of paths to files ({', '.join(sorted(suffixes))})")
+    return column
+
+
 def is_media(cell: str) -> bool:
     return _suffix(cell) in IMAGE_SUFFIXES | VIDEO_SUFFIXES
 
@@ -360,11 +368,8 @@ class ItemTable:
 
 def listed_files(data: str | Path, suffixes: frozenset[str], column: str | None) -> list[str]:
     """The files of a table, in its order; see :meth:`ItemTable.files`."""
-    file = Path(data).expanduser()
-    name = column or path_column(file, suffixes)
-    if name is None:
-        raise RinceError(f"{data} has no column of paths to files ({', '.join(sorted(suffixes))})")
-    table = read_table(file, "items")
+    name = column or needed_path_column(data, suffixes)
+    table = read_table(Path(data).expanduser(), "items")
     table.require_columns(name)
     return [str(path) for path in ItemTable(table, composed(name), ()).files()[0]]
 

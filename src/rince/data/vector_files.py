@@ -146,9 +146,11 @@ def _stored(file: Path) -> dict[str, Any]:
                 raise ValueError(f"no array is called embeddings, but {_shapes(arrays)}")
             return {"embeddings": arrays.pop(key), **arrays}
         table = import_extra("pyarrow.parquet", "parquet").read_table(file)
-        columns = {name: table.column(name).to_pylist() for name in table.column_names}
-        paths = {"paths": columns["path"]} if "path" in columns else {}
-        return {"embeddings": _matrix(columns.pop("embedding")), **columns, **paths}
+        columns = dict(zip(table.column_names, table.columns, strict=True))
+        vectors = matrix_of_lists(columns.pop("embedding"))
+        rest = {name: column.to_pylist() for name, column in columns.items()}
+        paths = {"paths": rest["path"]} if "path" in rest else {}
+        return {"embeddings": vectors, **rest, **paths}
     except ImportError:
         raise
     except Exception as error:  # of damaged files numpy and pyarrow raise anything
@@ -180,15 +182,16 @@ def _shapes(arrays: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {np.shape(x)}" for name, x in arrays.items()) or "none is there"
 
 
-def _matrix(rows: Sequence[Sequence[float] | None]) -> Any:
-    """Lists of as many numbers; a number that is missing is NaN."""
-    widths = Counter(-1 if row is None else len(row) for row in rows)
-    usual = widths.most_common(1)[0][0] if widths else 0
-    for i, row in enumerate(rows):
-        if row is None or len(row) != usual:
-            what = "is empty" if row is None else f"holds {len(row)} numbers"
-            raise ValueError(f"embedding {i} (from 0) {what}, most hold {max(usual, 0)}")
-    return np.array(rows, dtype=np.float64)
+def matrix_of_lists(column: Any) -> Any:
+    """(N, D) of pyarrow's N lists of D numbers; a number that is missing is NaN."""
+    lengths = import_extra("pyarrow.compute", "parquet").list_value_length(column).to_pylist()
+    usual = Counter(lengths).most_common(1)[0][0] if lengths else 0
+    for i, length in enumerate(lengths):
+        if length is None or length != usual:
+            what = "is empty" if length is None else f"holds {length} numbers"
+            raise ValueError(f"embedding {i} (from 0) {what}, most hold {usual or 0}")
+    numbers = column.combine_chunks().flatten().to_numpy(zero_copy_only=False, writable=True)
+    return numbers.reshape(len(lengths), usual)
 
 
 def _damaged(file: Path, error: Exception) -> RinceError:

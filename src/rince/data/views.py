@@ -132,8 +132,20 @@ class BatchAugmentation:
     def draw(self, pixels: Tensor, generator: torch.Generator) -> ViewDraws:
         """The random numbers of a call alone, on the CPU; takes and raises what the call does."""
         _check_pixels(pixels, self.channels)
-        height, width = pixels.shape[-2:]
-        return _draw_views(self.config, len(pixels), height, width, generator)
+        config = self.config
+        table = torch.rand(len(pixels), 2 * _CROP_TRIES + 9, generator=generator)
+        crops, other = table[:, 7:], table[:, :7]
+        strength = torch.tensor(config.jitter)
+        neutral = torch.tensor([1.0, 1.0, 1.0, 0.0])
+        low = torch.cat([(1 - strength[:3]).clamp(min=0), -strength[3:]])
+        high = neutral + strength
+        jittered = other[:, 1:2] < config.jitter_probability
+        return ViewDraws(
+            box=_crop_boxes(config, crops, *pixels.shape[-2:]),
+            flip=other[:, 0] < config.flip,
+            colors=torch.where(jittered, low + other[:, 2:6] * (high - low), neutral),
+            grayscale=other[:, 6] < config.grayscale,
+        )
 
     def apply(self, pixels: Tensor, draws: ViewDraws) -> Tensor:
         """The views that were drawn; takes (with one draw an image) and gives what the call does.
@@ -224,25 +236,6 @@ def eval_transform(
         return squared
 
     return transform
-
-
-def _draw_views(
-    config: ViewConfig, count: int, height: int, width: int, generator: torch.Generator
-) -> ViewDraws:
-    """Box, flip, colour factors and grayscale of every image, from one table of random numbers."""
-    table = torch.rand(count, 2 * _CROP_TRIES + 9, generator=generator)
-    crops, other = table[:, 7:], table[:, :7]
-    strength = torch.tensor(config.jitter)
-    neutral = torch.tensor([1.0, 1.0, 1.0, 0.0])
-    low = torch.cat([(1 - strength[:3]).clamp(min=0), -strength[3:]])
-    high = neutral + strength
-    jittered = other[:, 1:2] < config.jitter_probability
-    return ViewDraws(
-        box=_crop_boxes(config, crops, height, width),
-        flip=other[:, 0] < config.flip,
-        colors=torch.where(jittered, low + other[:, 2:6] * (high - low), neutral),
-        grayscale=other[:, 6] < config.grayscale,
-    )
 
 
 def _crop_boxes(config: ViewConfig, table: Tensor, height: int, width: int) -> Tensor:

@@ -23,7 +23,7 @@ from rince.core.moved import moved_names
 from rince.core.pair_ranks import ALL
 from rince.core.shared_work import in_parts, parts_folder
 from rince.data.kinds import embedding_inputs
-from rince.data.vector_files import stored_names
+from rince.data.vector_files import matrix_of_lists, stored_names
 from rince.metrics.arrays import cosine_chunks, unit_features
 from rince.models.encoders import Encoder
 
@@ -227,8 +227,7 @@ def load_embeddings(file: str | Path) -> Embeddings:
                 paths, vectors = stored_names(stored), torch.from_numpy(stored["embeddings"])
                 return Embeddings(tuple(paths or ()), vectors, str(stored["model"]))
         table = import_extra("pyarrow.parquet", "parquet").read_table(file)
-        flat = table.column("embedding").combine_chunks().flatten().to_numpy()
-        vectors = torch.from_numpy(flat.copy()).view(len(table), -1)
+        vectors = torch.from_numpy(matrix_of_lists(table.column("embedding")))
         paths = table.column("path").to_pylist()
         return Embeddings(tuple(paths), vectors, table.schema.metadata[_MODEL.encode()].decode())
 

@@ -23,7 +23,7 @@ from rince.evaluation.drawings import (
     roc_curves,
     time_curve,
 )
-from rince.evaluation.features import FeatureSet, features_of, in_spaces
+from rince.evaluation.features import FeatureSet, Network
 from rince.evaluation.levels import coarse_level, level_names
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import EMBEDDING, Evaluation
@@ -89,15 +89,12 @@ def evaluate_backbone(
             steps that give a metric of the same name.
     """
     started = time.perf_counter()
+    module = backbone.module if isinstance(backbone, Backbone) else backbone
     found = measure(
-        backbone,
+        Network(module, head, device, batch_size, workers),
         splits,
         outliers,
-        head=head,
         options=options,
-        device=device,
-        batch_size=batch_size,
-        workers=workers,
         classifier=classifier,
         own_classes=own_classes,
         steps=steps,
@@ -116,20 +113,16 @@ class Measured(NamedTuple):
 
 
 def measure(
-    backbone: nn.Module | Backbone,
+    network: Network,
     splits: Splits,
     outliers: Mapping[str, Items | Tensor],
     *,
-    head: nn.Module | None = None,
     options: EvaluationOptions | None = None,
-    device: torch.device | str = "cpu",
-    batch_size: int = 512,
-    workers: int = 0,
     classifier: nn.Module | None = None,
     own_classes: bool = True,
     steps: Sequence[Step] = STEPS,
 ) -> Measured:
-    """The numbers of :func:`evaluate_backbone`, which has the arguments."""
+    """The numbers of :func:`evaluate_backbone`, which has the other arguments."""
     options, taxonomy = options or EvaluationOptions(), splits.train.taxonomy
     options.check()
     unseen = int((splits.test.labels >= taxonomy.num_classes).sum())
@@ -140,31 +133,22 @@ def measure(
         f"these as a test of any classes (rince evaluate RUN --data TRAINED --test THESE)",
     )
     require(len(splits.test) > 0, f"there are no test {splits.test.noun} to evaluate on")
-    module = backbone.module if isinstance(backbone, Backbone) else backbone
-
-    def extracted(items: Items | Tensor, workers: int = 0) -> FeatureSet:
+    started = time.perf_counter()
+    train, test = network.features(splits.train), network.features(splits.test)
+    seconds = time.perf_counter() - started
+    outlying = {}
+    for name, items in outliers.items():
         if isinstance(items, Tensor):
             items = unlabelled(items, taxonomy, image_size=splits.spec.size)
-        return features_of(module, items, device, batch_size=batch_size, workers=workers)
-
-    started = time.perf_counter()
-    train, test = (extracted(items, workers) for items in (splits.train, splits.test))
-    seconds = time.perf_counter() - started
-    outlying = {name: extracted(items).features for name, items in outliers.items()}
+        outlying[name] = network.features(items).features
     context = Context(splits, train, test, outlying, options, classifier, own_classes)
     metrics = measured(context, steps)
-    if head is not None:
-        of_train, of_test, *of_outliers = (
-            in_spaces(features, head)[EMBEDDING]
-            for features in (train.features, test.features, *outlying.values())
+    if network.head is not None:
+        of_train, of_test = (
+            FeatureSet(network.spaces(x.features)[EMBEDDING], x.labels) for x in (train, test)
         )
-        embedded = Context(
-            splits,
-            FeatureSet(of_train, train.labels),
-            FeatureSet(of_test, test.labels),
-            dict(zip(outlying, of_outliers, strict=True)),
-            options,
-        )
+        outlying = {name: network.spaces(x)[EMBEDDING] for name, x in outlying.items()}
+        embedded = Context(splits, of_train, of_test, outlying, options)
         metrics |= {EMBEDDING + name: x for name, x in measured(embedded, steps).items()}
     return Measured(context, metrics, seconds)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -51,51 +51,53 @@ class FeatureSet:
         return len(self.features)
 
 
-def in_spaces(features: Tensor, head: nn.Module | None) -> dict[str, Tensor]:
-    """The features, and where there is a projection head its embeddings of them: what stands before
-    the names of the metrics of a space -> (N, D) float32."""
-    if head is None:
-        return {"": features}
-    head = copy.deepcopy(head).cpu().eval()
-    with torch.no_grad():
-        parts = [head(part) for part in torch.split(features, 4096)]
-    return {"": features, EMBEDDING: torch.cat(parts).float()}
+@dataclass(frozen=True)
+class Network:
+    """A network that is evaluated, and how items are fed to it.
 
+    Args:
+        backbone: inputs to features. head: features to embeddings; None: there is none.
+        device: where the backbone runs. batch_size: items at a time.
+        workers: processes that read items; no effect for items in memory.
+    """
 
-def features_of(
-    backbone: nn.Module,
-    items: Items,
-    device: torch.device | str,
-    *,
-    batch_size: int,
-    workers: int = 0,
-) -> FeatureSet:
-    """The features of a data set; several processes share the work (:mod:`rince.core.shared_work`)
-    in the batches of one."""
-    parts = parts_folder()
-    if parts is None:
-        return extract_features(backbone, eval_batches(items, batch_size, workers, device), device)
-    backbone.cpu()  # from where it travels to whatever device the others have
-    content = io.BytesIO()
-    torch.save(items, content)  # all that they are: names of files, or pixels; labels; sizes
-    facts = (__version__, batch_size, str(device), fingerprint((), backbone))
-    key = digest([*facts, content_digest(content.getvalue())])
-    encode = partial(_encoded_part, backbone, items, str(device), batch_size, workers)
-    found = in_parts(parts, key, len(items), batch_size, encode)
-    return FeatureSet(torch.cat(found), items.labels)
+    backbone: nn.Module
+    head: nn.Module | None = None
+    device: torch.device | str = "cpu"
+    batch_size: int = 512
+    workers: int = 0
 
+    def features(self, items: Items) -> FeatureSet:
+        """Those of a data set; several processes share the work (:mod:`rince.core.shared_work`) in
+        the batches of one."""
+        parts = parts_folder()
+        if parts is None:
+            return self._extracted(items)
+        self.backbone.cpu()  # from where it travels to whatever device the others have
+        content = io.BytesIO()
+        torch.save(items, content)  # all that they are: names of files, or pixels; labels; sizes
+        facts = (__version__, self.batch_size, str(self.device), fingerprint((), self.backbone))
+        key = digest([*facts, content_digest(content.getvalue())])
+        encode = partial(replace(self, head=None)._part, items)
+        found = in_parts(parts, key, len(items), self.batch_size, encode)
+        return FeatureSet(torch.cat(found), items.labels)
 
-def _encoded_part(
-    backbone: nn.Module,
-    items: Items,
-    device: str,
-    batch_size: int,
-    workers: int,
-    rows: slice,
-) -> Tensor:
-    chosen = items.subset(torch.arange(len(items))[rows])
-    batches = eval_batches(chosen, batch_size, workers, device)
-    return extract_features(backbone, batches, device).features
+    def spaces(self, features: Tensor) -> dict[str, Tensor]:
+        """The features, and where there is a head its embeddings of them: what stands before the
+        names of the metrics of a space -> (N, D) float32."""
+        if self.head is None:
+            return {"": features}
+        head = copy.deepcopy(self.head).cpu().eval()
+        with torch.no_grad():
+            parts = [head(part) for part in torch.split(features, 4096)]
+        return {"": features, EMBEDDING: torch.cat(parts).float()}
+
+    def _extracted(self, items: Items) -> FeatureSet:
+        batches = eval_batches(items, self.batch_size, self.workers, self.device)
+        return extract_features(self.backbone, batches, self.device)
+
+    def _part(self, items: Items, rows: slice) -> Tensor:
+        return self._extracted(items.subset(torch.arange(len(items))[rows])).features
 
 
 def extract_features(

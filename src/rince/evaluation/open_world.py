@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from rince.core.checks import require, warn
 from rince.data.items import Items, Splits
 from rince.evaluation.context import Context
-from rince.evaluation.features import FeatureSet, features_of, in_spaces
+from rince.evaluation.features import FeatureSet, Network
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.steps import STEPS, Step, measured
 from rince.ranks.time import VIDEO
@@ -37,18 +38,20 @@ class OpenTest:
     sequence: Tensor | None = None
 
     def __post_init__(self) -> None:
-        count = len(self.items)
-        for name, dtype in (("query", torch.bool), ("gallery", torch.bool), ("sequence", None)):
+        count, noun = len(self.items), self.items.noun
+        for name in ("query", "gallery", "sequence"):
             given = getattr(self, name)
+            if given is None:
+                continue
+            fits = name == "sequence" or given.dtype == torch.bool
             require(
-                given is None
-                or (given.shape == (count,) and given.dtype in (dtype or given.dtype,)),
-                f"{name} must hold one value for each of {count} {self.items.noun}, got "
-                f"{None if given is None else (tuple(given.shape), given.dtype)}",
+                given.shape == (count,) and fits,
+                f"{name} must hold one value for each of {count} {noun}, got "
+                f"{(tuple(given.shape), given.dtype)}",
             )
             require(
-                dtype is None or given is None or bool(given.any()),
-                f"{self.items.name} has no {name}: none of its {count} {self.items.noun} is one",
+                name == "sequence" or bool(given.any()),
+                f"{self.items.name} has no {name}: none of its {count} {noun} is one",
             )
         require(
             count > 0 and bool((self.items.labels != self.items.labels[0]).any()),
@@ -113,11 +116,11 @@ def evaluate_open(
         ValueError: features that are not finite; no query has another item of its class.
     """
     options, items = options or EvaluationOptions(), test.items
-    extracted = features_of(backbone, items, device, batch_size=batch_size, workers=workers)
+    network = Network(backbone, head, device, batch_size, workers)
     known = set(trained)
     seen = torch.tensor([path in known for path in items.taxonomy.paths])[items.labels]
     metrics: dict[str, float] = {}
-    for space, features in in_spaces(extracted.features, head).items():
+    for space, features in network.spaces(network.features(items).features).items():
         for part, asking in (("unseen", ~seen), ("seen", seen)):
             asked = asking if test.query is None else asking & test.query
             if not bool(asked.any()):
@@ -145,14 +148,12 @@ def has_positives(context: Context) -> bool:
     """Whether any query has an item of its coarse group in the gallery, of another sequence."""
     assert context.sequences is not None
     train, test, _ = list(context.levels.values())[-1]
-    groups = int(max(train.max(), test.max())) + 1
-    _, sequence = torch.unique(torch.cat(context.sequences), return_inverse=True)
-    of_query, of_gallery = sequence[: len(test)], sequence[len(test) :]
-    in_group = torch.bincount(train, minlength=groups)[test]
-    pairs = torch.cat([of_gallery * groups + train, of_query * groups + test])
-    codes = torch.unique(pairs, return_inverse=True)[1]
-    of_both = torch.bincount(codes[: len(train)], minlength=int(codes.max()) + 1)
-    return bool((in_group > of_both[codes[len(train) :]]).any())
+    of_query, of_gallery = (sequences.tolist() for sequences in context.sequences)
+    there: dict[int, set[int]] = defaultdict(set)  # group -> its sequences in the gallery
+    for group, sequence in zip(train.tolist(), of_gallery, strict=True):
+        there[group].add(sequence)
+    asked = zip(test.tolist(), of_query, strict=True)
+    return any(len(there[group]) > (sequence in there[group]) for group, sequence in asked)
 
 
 def warn_unanswered(metrics: Mapping[str, float], name: str, count: int) -> None:

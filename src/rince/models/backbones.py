@@ -163,7 +163,7 @@ class SmallResNet(nn.Module):
 
     def __init__(self, in_channels: int = 3, widths: Sequence[int] = (32, 64, 128, 256)) -> None:
         super().__init__()
-        self.stem = _conv_norm(in_channels, widths[0], 3, stride=2)
+        self.stem = _conv_norm(in_channels, widths[0], (3, 3), (2, 2))
         steps = zip((widths[0], *widths), widths, (1, *[2] * len(widths)), strict=False)
         self.stages = nn.Sequential(*(_BasicBlock(*step) for step in steps))
 
@@ -181,7 +181,7 @@ class SmallResNet3D(nn.Module):
 
     def __init__(self, in_channels: int = 3, widths: Sequence[int] = (16, 32, 64, 128)) -> None:
         super().__init__()
-        self.stem = _conv_norm3d(in_channels, widths[0], (1, 3, 3), (1, 2, 2))
+        self.stem = _conv_norm(in_channels, widths[0], (1, 3, 3), (1, 2, 2))
         strides = [(1, 1, 1), (1, 2, 2), *[(2, 2, 2)] * (len(widths) - 2)]
         steps = zip((widths[0], *widths), widths, strides, strict=False)
         self.stages = nn.Sequential(*(_Block3D(*step) for step in steps))
@@ -210,40 +210,40 @@ def _of_vectors(name: str, spec: InputSpec) -> nn.Module:
 class _Block3D(nn.Module):
     def __init__(self, before: int, width: int, stride: tuple[int, int, int]) -> None:
         super().__init__()
-        self.space = _conv_norm3d(before, width, (1, 3, 3), (1, *stride[1:]))
-        self.time = _conv_norm3d(width, width, (3, 1, 1), (stride[0], 1, 1))
-        changes = stride != (1, 1, 1) or before != width
-        self.skip = _conv_norm3d(before, width, (1, 1, 1), stride) if changes else nn.Identity()
+        self.space = _conv_norm(before, width, (1, 3, 3), (1, *stride[1:]))
+        self.time = _conv_norm(width, width, (3, 1, 1), (stride[0], 1, 1))
+        self.skip = _skip(before, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.time(torch.relu(self.space(x))) + self.skip(x))
 
 
-def _conv_norm3d(
-    before: int, width: int, kernel: tuple[int, int, int], stride: tuple[int, int, int]
-) -> nn.Sequential:
-    padding = tuple(k // 2 for k in kernel)
-    conv = nn.Conv3d(before, width, kernel, stride, padding, bias=False)  # type: ignore[arg-type]
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(conv, nn.BatchNorm3d(width))
-
-
 class _BasicBlock(nn.Module):
     def __init__(self, before: int, width: int, stride: int) -> None:
         super().__init__()
-        self.first = _conv_norm(before, width, 3, stride)
-        self.second = _conv_norm(width, width, 3, 1)
-        changes = stride != 1 or before != width
-        self.skip = _conv_norm(before, width, 1, stride) if changes else nn.Identity()
+        self.first = _conv_norm(before, width, (3, 3), (stride, stride))
+        self.second = _conv_norm(width, width, (3, 3), (1, 1))
+        self.skip = _skip(before, width, (stride, stride))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.second(torch.relu(self.first(x))) + self.skip(x))
 
 
-def _conv_norm(before: int, width: int, side: int, stride: int) -> nn.Sequential:
-    conv = nn.Conv2d(before, width, side, stride, padding=side // 2, bias=False)
+def _skip(before: int, width: int, stride: tuple[int, ...]) -> nn.Module:
+    if set(stride) == {1} and before == width:
+        return nn.Identity()
+    return _conv_norm(before, width, (1,) * len(stride), stride)
+
+
+def _conv_norm(
+    before: int, width: int, kernel: tuple[int, ...], stride: tuple[int, ...]
+) -> nn.Sequential:
+    """Of pictures, or with three sides of clips."""
+    layers: Any = (nn.Conv2d, nn.BatchNorm2d) if len(kernel) == 2 else (nn.Conv3d, nn.BatchNorm3d)
+    padding = tuple(side // 2 for side in kernel)
+    conv = layers[0](before, width, kernel, stride, padding, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(conv, nn.BatchNorm2d(width))
+    return nn.Sequential(conv, layers[1](width))
 
 
 def _own_model(name: str, in_channels: int) -> nn.Module:

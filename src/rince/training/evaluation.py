@@ -16,9 +16,10 @@ from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data.items import Items, Marks, Splits
-from rince.data.kinds import NAMED, kind_named, load_outliers, load_test, require_kind
+from rince.data.kinds import NAMED, Request, kind_named, load_outliers, load_test, require_kind
 from rince.evaluation.drawings import roc_curves
 from rince.evaluation.evaluate import draw, measure
+from rince.evaluation.features import Network
 from rince.evaluation.open_world import OpenTest, evaluate_open
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import Evaluation, load_evaluation, save_evaluation
@@ -173,14 +174,12 @@ class _Work:
     ) -> Evaluation:
         """All on training and test items; or, beside earlier results, these outliers alone."""
         trained, classes = self.trained, splits.train.taxonomy.classes
+        workers = self.config.images.workers
         measured = measure(
-            trained.backbone,
+            Network(trained.backbone.module, trained.head, self.device, workers=workers),
             splits,
             outliers,
-            head=trained.head,
             options=self.options,
-            device=self.device,
-            workers=self.config.images.workers,
             classifier=trained.classifier,
             own_classes=trained.taxonomy.classes == classes,
             steps=self.steps if before is None else [outlier_detection],
@@ -199,15 +198,15 @@ class _Work:
     def with_test(self, found: Evaluation, name: str, path: str) -> Evaluation:
         """And retrieval among items of any classes."""
         trained, config, spec = self.trained, self.config, self.trained.spec
-        items = load_test(
+        request = Request(
             path,
-            spec.noun,
             _sized_for(trained, config),
             channels=spec.channels,
             skip_unreadable=config.images.skip_unreadable,
             backbone=config.model.backbone,
             preprocessing=spec.preprocessing,
         )
+        items = load_test(request, spec.noun)
         _check_fit(trained, items.spec, path)
         known, paths = set(trained.taxonomy.paths), items.taxonomy.paths
         unseen = sum(tree_path not in known for tree_path in paths)

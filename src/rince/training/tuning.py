@@ -20,6 +20,7 @@ from rince.core.distributed import launched_processes
 from rince.core.files import replacing
 from rince.data.items import Items, NothingToHoldOut, Splits, split_by_hash
 from rince.evaluation.evaluate import measure
+from rince.evaluation.features import Network
 from rince.evaluation.results import EMBEDDING
 from rince.evaluation.steps import class_retrieval
 from rince.training.checkpoint import load_run
@@ -303,15 +304,10 @@ class _Work:
 
     def _measured(self, trial: Trial, folder: Path) -> Score:
         run = load_run(folder)
-        found = measure(
-            run.backbone,
-            self.parts,
-            {},
-            head=run.head,
-            device=known_device("cpu" if trial.config.accelerator == "cpu" else "auto"),
-            workers=trial.config.images.workers,
-            steps=[class_retrieval],
-        ).metrics
+        device = known_device("cpu" if trial.config.accelerator == "cpu" else "auto")
+        workers = trial.config.images.workers
+        network = Network(run.backbone.module, run.head, device, workers=workers)
+        found = measure(network, self.parts, {}, steps=[class_retrieval]).metrics
         space = "" if run.head is None else EMBEDDING
         return Score(*(found[f"{space}retrieval/{level}/mAP"] for level in Score._fields))
 

@@ -6,6 +6,7 @@ import io
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require, warn
 from rince.core.files import HEIC_SUFFIXES
-from rince.core.input_spec import InputSpec, Preprocessing
+from rince.core.input_spec import InputSpec
 from rince.data.image.depth import as_bytes, is_deep, used_bits
 from rince.data.image.shards import Member
 from rince.data.items import HINT, report_unreadable
@@ -96,72 +97,57 @@ def picture_pixels(image: Image.Image, channels: int, bits: int | None = None) -
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
-def read_fitted(
-    path: str | Path | Member,
-    image_size: int,
-    channels: int = 3,
-    bits: int | None = None,
-    preprocessing: Preprocessing | None = None,
-) -> Tensor:
+def read_fitted(path: str | Path | Member, spec: InputSpec) -> Tensor:
     """(C, S, S) uint8 for evaluation, as :func:`~rince.data.views.eval_transform` makes them. The
     one way for known classes and outliers alike, in memory or not: a detector must not tell them
     apart by how they were decoded."""
+    how = spec.preprocessing
     # Twice the size leaves the antialiased resize something to average over.
-    enough = 2 * (image_size if preprocessing is None else preprocessing.resize)
-    pixels = read_image(path, channels, at_least=enough, bits=bits)
-    return eval_transform(image_size, preprocessing)(pixels)
+    enough = 2 * (spec.size if how is None else how.resize)
+    pixels = read_image(path, spec.channels, at_least=enough, bits=spec.bits)
+    return eval_transform(spec.size, how)(pixels)
 
 
 def fitted_batches(
-    paths: Sequence[str | Member],
-    image_size: int,
-    channels: int,
-    batch_size: int,
-    on_unreadable: OnUnreadable = "error",
-    bits: int | None = None,
-    preprocessing: Preprocessing | None = None,
+    paths: Sequence[str | Member], spec: InputSpec, batch_size: int, *, skip: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Image files as they are evaluated, a batch at a time, decoded in threads meanwhile.
 
     Yields:
         (B, C, S, S) uint8, and the positions (B,) int64 in ``paths``; those that cannot be read
-        are missing, with a warning at the end.
+        are missing, and refused at the end, or with ``skip`` warned of.
     """
-    spec = InputSpec.images(channels, image_size, bits, preprocessing)
-    fitted = _fitted(paths, spec, on_unreadable)
+    fitted = _fitted(paths, spec, skip)
     while batch := list(itertools.islice(fitted, batch_size)):
         positions, pixels = zip(*batch, strict=True)
         yield torch.stack(pixels), torch.tensor(positions, dtype=torch.int64)
 
 
 def decode_all(
-    paths: Sequence[str | Member], spec: InputSpec, on_unreadable: OnUnreadable
+    paths: Sequence[str | Member], spec: InputSpec, *, skip: bool
 ) -> tuple[Tensor, Tensor]:
     """(N, C, S, S) uint8 of the readable files, and their positions."""
     require(spec.size >= 1, f"image_size must be at least 1 pixel, got {spec.size}")
     pixels = torch.empty(len(paths), *spec.batch_shape()[1:], dtype=torch.uint8)
     kept: list[int] = []
-    for index, image in _fitted(paths, spec, on_unreadable):
+    for index, image in _fitted(paths, spec, skip):
         pixels[len(kept)] = image
         kept.append(index)
     return pixels[: len(kept)], torch.tensor(kept, dtype=torch.int64)
 
 
 def _fitted(
-    paths: Sequence[str | Member], spec: InputSpec, on_unreadable: OnUnreadable
+    paths: Sequence[str | Member], spec: InputSpec, skip: bool
 ) -> Iterator[tuple[int, Tensor]]:
     """Position and (C, S, S) uint8 pixels of the readable files, in order."""
-
-    def decode(path: str | Member) -> Tensor:
-        return read_fitted(path, spec.size, spec.channels, spec.bits, spec.preprocessing)
-
     failures: list[RinceError] = []
-    for index, result in enumerate(in_threads(decode, paths, "reading images")):
+    decoded = in_threads(partial(read_fitted, spec=spec), paths, "reading images")
+    for index, result in enumerate(decoded):
         if isinstance(result, RinceError):
             failures.append(result)
         else:
             yield index, result
-    report_unreadable(failures, len(paths), "images", on_unreadable == "skip")
+    report_unreadable(failures, len(paths), "images", skip)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -161,7 +161,7 @@ class FileImages(Items):
 
     def readable(self, on_unreadable: OnUnreadable = "error") -> FileImages:
         """Decode every file: refuse, or leave out, those that fail, and decide the bits."""
-        (files,) = loaded([self], False, on_unreadable)
+        (files,) = loaded([self], False, on_unreadable == "skip")
         assert isinstance(files, FileImages)
         return files
 
@@ -171,7 +171,8 @@ class FileImages(Items):
         Raises:
             BadItems: files that cannot be read, unless skipping, with a warning.
         """
-        (images,) = loaded([replace(self, image_size=image_size)], True, on_unreadable)
+        sized = replace(self, image_size=image_size)
+        (images,) = loaded([sized], True, on_unreadable == "skip")
         assert isinstance(images, TensorImages)
         return images
 
@@ -180,14 +181,10 @@ class FileImages(Items):
         return small.thumbnails(range(len(small)), size)
 
     def fitted(self, rows: slice) -> Tensor:
-        how = self.image_size, self.channels, self.bits, self.preprocessing
-        return torch.stack([read_fitted(path, *how) for path in self.paths[rows]])
+        return torch.stack([read_fitted(path, self.spec) for path in self.paths[rows]])
 
     def network_inputs(self, fitted: Tensor) -> Tensor:
         return evaluation_pixels(fitted, self.preprocessing)
-
-    def preprocessed(self, preprocessing: Preprocessing | None) -> FileImages:
-        return replace(self, preprocessing=preprocessing)
 
     def item_views(self, config: ViewConfig) -> Callable[[Tensor], Tensor]:
         return image_views(self.image_size, self.channels, config)
@@ -213,9 +210,7 @@ def image_files(path: str | Path) -> Sequence[str | Member]:
     return files
 
 
-def loaded(
-    parts: Sequence[FileImages], in_memory: bool, on_unreadable: OnUnreadable
-) -> list[Items]:
+def loaded(parts: Sequence[FileImages], in_memory: bool, skip: bool) -> list[Items]:
     """Decode every file of both splits once, before anything else is done with them.
 
     Which cannot be read is said of all in one message, and how many bits are used in files of 16 is
@@ -223,40 +218,38 @@ def loaded(
     """
     paths = [path for part in parts for path in part.paths]
     bits = parts[0].bits
-    looked = list(range(len(paths)))
+    looked = paths
     if in_memory:  # the others are read below
-        deep = [i for i in looked if Path(str(paths[i])).suffix.lower() in DEEP_SUFFIXES]
+        deep = [path for path in paths if Path(str(path)).suffix.lower() in DEEP_SUFFIXES]
         looked = deep if bits is None else []
-    found = checked_bits([paths[i] for i in looked], only_deep=in_memory)
-    by_file = dict(zip(looked, found, strict=True))
+    found = checked_bits(looked, only_deep=in_memory)
     if bits is None:
-        used = max((x for x in by_file.values() if isinstance(x, int)), default=0)
+        used = max((x for x in found if isinstance(x, int)), default=0)
         bits = used or None
         if 0 < used < 16:
             warn(
                 f"{parts[0].name}: no image of 16 bits holds a value above {2**used - 1}: they are "
                 f"read as images of {used} bits. If they are not, give their number (images.bits)"
             )
-    failures = [x for x in by_file.values() if isinstance(x, RinceError)]
     pixels = None
     if in_memory:
-        pixels, kept = decode_all(paths, replace(parts[0].spec, bits=bits), on_unreadable)
+        pixels, kept = decode_all(paths, replace(parts[0].spec, bits=bits), skip=skip)
     else:
-        report_unreadable(failures, len(paths), "images", on_unreadable == "skip")
-        kept = torch.tensor(
-            [i for i, x in by_file.items() if isinstance(x, int)], dtype=torch.int64
-        )
+        failures = [x for x in found if isinstance(x, RinceError)]
+        report_unreadable(failures, len(paths), "images", skip)
+        kept = torch.tensor([i for i, x in enumerate(found) if isinstance(x, int)]).long()
     result: list[Items] = []
     first = 0
     for part in parts:
-        rows = ((kept >= first) & (kept < first + len(part))).nonzero()[:, 0]
-        files = replace(part, bits=bits).subset(kept[rows] - first)
+        own = kept[(kept >= first) & (kept < first + len(part))]
+        files = replace(part, bits=bits).subset(own - first)
         first += len(part)
         if pixels is None:
             result.append(files)
             continue
+        own_pixels, pixels = pixels[: len(own)], pixels[len(own) :]
         images = TensorImages(
-            pixels[int(rows[0]) : int(rows[-1]) + 1] if len(rows) else pixels[:0],
+            own_pixels,
             files.labels,
             part.taxonomy,
             part.name,

@@ -17,7 +17,6 @@ from rince.data.networks import (
 )
 
 if TYPE_CHECKING:
-    from rince.data.image.decode import OnUnreadable
     from rince.data.image.shards import Member
     from rince.models.encoders import Encoder
 
@@ -83,11 +82,7 @@ def embedding_inputs(
 ) -> Iterator[tuple[list[str], Any]]:
     from rince.data.image.decode import fitted_batches
 
-    spec = encoder.spec
-    mode: OnUnreadable = "skip" if skip else "error"
-    how = spec.bits, spec.preprocessing
-    fitted = fitted_batches(names, spec.size, spec.channels, batch_size, mode, *how)
-    for pixels, positions in fitted:
+    for pixels, positions in fitted_batches(names, encoder.spec, batch_size, skip=skip):
         yield [str(names[i]) for i in positions.tolist()], pixels
 
 

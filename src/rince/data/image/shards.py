@@ -22,6 +22,7 @@ from rince.data.table import SPLIT, ItemTable, check_known, path_cells
 
 _SHARD = re.compile(r"\.tar(\.\w+)?$|\.tgz$", re.IGNORECASE)
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_IMAGE = "(image)"  # the column of the images, beside those that are called as a json says
 _LABELS = ("cls", "txt")  # files of a sample that hold one label, or the path of one
 
 
@@ -92,7 +93,7 @@ def read_shards(
         labels: columns of the labels, from coarse to fine; a single one holds label paths, such as
             ``animal/dog/husky``. None: ``cls``.
     """
-    rows: list[tuple[Row, str]] = []
+    rows: list[Row] = []
     members: dict[str, Member] = {}
     problems: list[str] = []
     others: list[Path] = []
@@ -121,7 +122,7 @@ def read_shards(
                     others.append(Path(member.name))
             name = f"{split}{'/' * bool(split)}{shard.name}/{images[0].name}"
             members[name] = images[0]
-            rows.append(((len(rows) + 1, cells), name))
+            rows.append((len(rows) + 1, cells | {_IMAGE: name}))
     file = Path(data)
     refuse_rows(file, problems, "table.column names the ending of the images, such as jpg")
     if not rows:
@@ -129,28 +130,24 @@ def read_shards(
     if left_out := by_suffix(others):
         warn(f"{data}: {len(rows)} images; left out, as they are none: {left_out}")
     chosen = tuple(map(composed, labels or ("cls",)))
-    known = dict.fromkeys(name for (_, cells), _ in rows for name in cells)
+    known = dict.fromkeys(name for _, cells in rows for name in cells if name != _IMAGE)
     if not set(chosen) <= set(known):
         raise RinceError(
             f"{data}: no sample has {', '.join(c for c in chosen if c not in known)}; they have "
             f"{', '.join(known) or 'no label'}: name the labels, from coarse to fine (table.labels)"
         )
-    bare = [name for (_, cells), name in rows if not cells.get(chosen[-1])]
-    refuse_rows(file, [f"{name} has no label" for name in bare], f"expected {chosen[-1]}")
+    bare = [f"{cells[_IMAGE]} has no label" for _, cells in rows if not cells.get(chosen[-1])]
+    refuse_rows(file, bare, f"expected {chosen[-1]}")
     levels = chosen
     if len(chosen) == 1:  # label paths
-        paths = [tuple(cells[chosen[0]].split("/")) for (_, cells), _ in rows]
-        levels, columns = path_cells(paths)
-        for ((_, cells), _), path in zip(rows, columns, strict=True):
-            cells |= dict(zip(levels, path, strict=True))
-    header = ("image", *dict.fromkeys((*known, *levels)))
-    filled = [
-        (number, {"image": name} | {column: cells.get(column, "") for column in header[1:]})
-        for (number, cells), name in rows
-    ]
+        levels, columns = path_cells([tuple(cells[chosen[0]].split("/")) for _, cells in rows])
+        for (_, cells), path in zip(rows, columns, strict=True):
+            cells |= zip(levels, path, strict=True)
+    header = (_IMAGE, *dict.fromkeys((*known, *levels)))
+    filled = [(number, {name: cells.get(name, "") for name in header}) for number, cells in rows]
     table = Table(file, header, filled)
     check_known(table, levels)
-    return ShardTable(table, "image", levels, members)
+    return ShardTable(table, _IMAGE, levels, members)
 
 
 def _shards(data: str | Path) -> Iterator[tuple[Path, str]]:
@@ -163,13 +160,10 @@ def _shards(data: str | Path) -> Iterator[tuple[Path, str]]:
             warn_left_out(side, len(tars), "shards", set(files_below(side, None)) - set(tars))
             yield from ((shard, side.name if sides else "") for shard in tars)
         return
-    asked = _RANGE.search(str(path))
-    numbers = [] if asked is None else range(int(asked[1]), int(asked[2]) + 1)
-    shards = [
-        Path(_RANGE.sub(str(number).zfill(len(asked[1])), str(path), count=1))
-        for number in numbers
-        if asked is not None
-    ] or [path]
+    shards = [path]
+    if asked := _RANGE.search(str(path)):
+        numbers = (str(n).zfill(len(asked[1])) for n in range(int(asked[1]), int(asked[2]) + 1))
+        shards = [Path(_RANGE.sub(number, str(path), count=1)) for number in numbers] or shards
     missing = [str(shard) for shard in shards if not shard.is_file()]
     if missing:
         raise RinceError(f"{len(missing)} of {len(shards)} shards are missing: {missing[0]}, ...")

@@ -15,7 +15,7 @@ from rince.core.checks import BadItems, RinceError, import_extra
 from rince.core.files import IMAGE_SUFFIXES, files_below, passed_over
 from rince.data.arrays import TensorImages, unlabelled
 from rince.data.image.checked import checked_bits
-from rince.data.image.decode import OnUnreadable, decode_all
+from rince.data.image.decode import decode_all
 from rince.data.image.files import IMAGE_SIZE, FileImages, image_files, loaded
 from rince.data.image.kind import DIGITS
 from rince.data.image.named import NAMED
@@ -29,7 +29,7 @@ from rince.data.items import (
     split_folders,
 )
 from rince.data.kind import Request
-from rince.data.table import ItemTable, is_table, path_column, read_items, split_rows
+from rince.data.table import ItemTable, is_table, split_rows
 from rince.data.views import eval_transform
 from rince.ranks.taxonomy import Taxonomy
 
@@ -63,9 +63,7 @@ def load_test_images(request: Request) -> Items:
         return _kept([_of_rows(request, table.test_rows())], request)[0]
     folder = _existing_folder(request.data)
     splits = split_folders(folder)
-    images = _listed([splits[1] if splits else folder], request)
-    named = replace(images, name=folder.resolve().name, image_size=_size(request))
-    return _kept([named], request)[0]
+    return _kept([_of_folder(request, splits[1] if splits else folder)], request)[0]
 
 
 def load_outlier_images(request: Request, items: Items) -> Items:
@@ -74,8 +72,8 @@ def load_outlier_images(request: Request, items: Items) -> Items:
     if request.data == DIGITS:
         pixels = digits_outliers(spec.size, spec.channels)
     else:
-        mode: OnUnreadable = "skip" if request.skip_unreadable else "error"
-        pixels, _ = decode_all(image_files(Path(request.data).expanduser()), spec, mode)
+        files = image_files(Path(request.data).expanduser())
+        pixels, _ = decode_all(files, spec, skip=request.skip_unreadable)
     return unlabelled(pixels, items.taxonomy).preprocessed(spec.preprocessing)
 
 
@@ -116,20 +114,14 @@ def _kept(parts: Sequence[FileImages], request: Request) -> list[Items]:
     in_memory = parts[0].image_size <= CACHE_UP_TO if options.cache is None else options.cache
     how = request.preprocessing
     known = [replace(images, bits=options.bits, preprocessing=how) for images in parts]
-    return loaded(known, in_memory, "skip" if request.skip_unreadable else "error")
+    return loaded(known, in_memory, request.skip_unreadable)
 
 
 def _image_table(request: Request) -> ItemTable | None:
     """The images of a table, or of shards; None: it is neither."""
-    options = request.options.table
     if is_shards(request.data):
-        return read_shards(request.data, options.column, request.labels)
-    if not is_table(request.data):
-        return None
-    column = options.column or path_column(request.data, IMAGE_SUFFIXES)
-    if column is None:
-        raise RinceError(f"{request.data} has no column of paths to images")
-    return read_items(Path(request.data).expanduser(), column, request.labels, options.empty)
+        return read_shards(request.data, request.options.table.column, request.labels)
+    return request.item_table(IMAGE_SUFFIXES) if is_table(request.data) else None
 
 
 def _of_rows(request: Request, table: ItemTable, known: Taxonomy | None = None) -> FileImages:
@@ -154,22 +146,21 @@ def _folder_splits(request: Request) -> tuple[FileImages, FileImages]:
     # A train/ among other folders, none of them a split, is a class of vehicles.
     alone = [f.name for f in inside] == ["train"]
     root = splits[0] if splits else inside[0] if alone else folder
-    images = _listed([root, *(splits or ())[1:]], request)
-    train = replace(images, name=folder.resolve().name, image_size=_size(request))
+    train = _of_folder(request, root, beside=(splits or ())[1:])
     if splits is None:
         return split_by_hash(train)
-    known, channels = train.taxonomy, request.channels
-    test = FileImages.from_folder(splits[1], known, channels=channels, unseen=True)
-    return train, replace(test, name=train.name, image_size=train.image_size)
+    return train, _of_folder(request, splits[1], train.taxonomy)
 
 
-def _listed(folders: Sequence[Path], request: Request) -> FileImages:
-    """The images of the first folder. Where some of its classes have none, all are decoded, so that
-    whatever is wrong in these folders is told at once."""
+def _of_folder(
+    request: Request, root: Path, known: Taxonomy | None = None, beside: Sequence[Path] = ()
+) -> FileImages:
+    """The images of a class tree. Where some of its classes have none, all are decoded, and those
+    of the folders ``beside``, so that whatever is wrong is told at once."""
     try:
-        return FileImages.from_folder(folders[0], channels=request.channels)
+        images = FileImages.from_folder(root, known, channels=request.channels, unseen=True)
     except BadItems as error:
-        files = [str(x) for folder in folders for x in files_below(folder, IMAGE_SUFFIXES)]
+        files = [str(x) for folder in (root, *beside) for x in files_below(folder, IMAGE_SUFFIXES)]
         found = checked_bits([] if request.skip_unreadable else files, only_deep=False)
         failures = [x for x in found if isinstance(x, RinceError)]
         try:
@@ -177,6 +168,8 @@ def _listed(folders: Sequence[Path], request: Request) -> FileImages:
         except BadItems as other:
             raise BadItems(f"{error}; {other}", (*error.problems, *other.problems)) from None
         raise
+    name = Path(request.data).expanduser().resolve().name
+    return replace(images, name=name, image_size=_size(request))
 
 
 def _resized(images: TensorImages, request: Request) -> TensorImages:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,20 +60,13 @@ class StoredNames(Sequence[str]):
     names: tuple[str, ...]
     vectors: Tensor
 
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> StoredNames: ...
-    def __getitem__(self, place: int | slice) -> str | StoredNames:
+    def __getitem__(self, place: Any) -> Any:
         if isinstance(place, slice):
             return StoredNames(self.names[place], self.vectors[place])
         return self.names[place]
 
     def __len__(self) -> int:
         return len(self.names)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.names)
 
 
 def stored_names(encoder: Any, data: str, column: str | None) -> StoredNames:

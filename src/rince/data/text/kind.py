@@ -22,7 +22,7 @@ def recognise(data: str, by_time: bool) -> bool:
 
 
 def embedding_names(encoder: Any, data: str, column: str | None) -> list[str]:
-    from rince.data.text.rows import read_texts
+    from rince.data.text.sources import read_texts
 
     return read_texts(data, column or encoder.column)
 

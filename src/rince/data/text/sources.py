@@ -1,4 +1,4 @@
-"""Which texts are for training, and the class tree of their label columns."""
+"""Which texts are for training, the class tree of their label columns, and texts without labels."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from pathlib import Path
 import torch
 
 from rince.core.checks import RinceError
-from rince.core.tables import TABLE_SUFFIXES
+from rince.core.tables import TABLE_SUFFIXES, read_lines, read_table, refuse_rows
 from rince.data.items import Items, Splits, chosen_items
 from rince.data.kind import Request
-from rince.data.table import ItemTable, is_media, is_table, read_items, split_rows
-from rince.data.text.rows import text_column
+from rince.data.table import ItemTable, is_media, is_table, split_rows
 from rince.data.text.texts import Texts
 from rince.ranks.taxonomy import Taxonomy
 
@@ -21,14 +20,14 @@ _LOOKED_AT = 20  # texts by which a column of file names is known
 def load_texts(request: Request) -> Splits:
     """Training and test texts of a table, with the tokens of the backbone if there is one; without
     a column ``split`` the texts themselves decide, class by class."""
-    train, test = split_rows(_items(request), _texts)
+    train, test = split_rows(request.item_table(None), _texts)
     train, test = chosen_items(train, test, request.options.images, request.seed)
     return Splits(_tokenised(train, request), _tokenised(test, request))
 
 
 def load_test_texts(request: Request) -> Texts:
     """All texts of a file with their labels; of one with splits the test's."""
-    return _tokenised(_texts(_items(request).test_rows()), request)
+    return _tokenised(_texts(request.item_table(None).test_rows()), request)
 
 
 def load_text_outliers(request: Request, items: Items) -> Texts:
@@ -40,14 +39,37 @@ def load_text_outliers(request: Request, items: Items) -> Texts:
             f"a column {column!r}"
         )
     texts = tuple(text_column(request.data, column))
-    tokens, labels = (torch.zeros(len(texts), *rest, dtype=torch.int64) for rest in ((0,), ()))
+    tokens = torch.zeros(len(texts), 0, dtype=torch.int64)
+    labels = torch.zeros(len(texts), dtype=torch.int64)
     outliers = Texts(texts, tokens, labels, items.taxonomy, Path(request.data).stem)
     return _tokenised(outliers, request)
 
 
-def _items(request: Request) -> ItemTable:
-    file = Path(request.data).expanduser()
-    return read_items(file, request.text_column, request.labels, request.options.table.empty)
+def read_texts(path: str | Path, column: str = "text") -> list[str]:
+    """The texts of a table, or of a .txt file with one per line."""
+    file = Path(path).expanduser()
+    if file.suffix.lower() in TABLE_SUFFIXES:
+        return text_column(file, column)
+    if file.suffix.lower() != ".txt":
+        raise RinceError(f"expected texts, a {', '.join(TABLE_SUFFIXES)} or .txt file, got {path}")
+    texts = [text for _, text in read_lines(file, "texts")]
+    if not texts:
+        raise RinceError(f"{file} holds no text: expected one per line")
+    return texts
+
+
+def text_column(path: str | Path, column: str) -> list[str]:
+    """The texts of a table: the column must be there, and hold something in every row."""
+    table = read_table(Path(path).expanduser(), "texts")
+    if not table.rows:
+        raise RinceError(f"{table.file} holds no text: expected rows with a text and its labels")
+    table.require_columns(column, hint="name the one that holds the texts (table.column)")
+    texts = table.column(column)
+    empty = [
+        f"line {line}: no text" for (line, _), x in zip(table.rows, texts, strict=True) if not x
+    ]
+    refuse_rows(table.file, empty, f"fill the column {column!r}, or remove the rows")
+    return texts
 
 
 def _tokenised(texts: Texts, request: Request) -> Texts:

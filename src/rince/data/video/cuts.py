@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -13,9 +14,7 @@ from rince.data.items import HINT, report_unreadable
 from rince.data.video.decode import VideoInfo, probe, read_frames
 
 
-def clip_starts(
-    seconds: float, span: float, hop: float, most: int | None = None, first: float = 0.0
-) -> list[float]:
+def clip_starts(seconds: float, span: float, hop: float, most: int | None = None) -> list[float]:
     """Where the clips of a video begin: every ``hop`` seconds as long as a whole one fits; at most
     ``most``, evenly spaced.
 
@@ -29,7 +28,7 @@ def clip_starts(
     chosen: Iterable[int] = range(count)
     if most is not None and count > most:
         chosen = (round(i * (count - 1) / max(1, most - 1)) for i in range(most))
-    return [first + i * hop for i in chosen]
+    return [i * hop for i in chosen]
 
 
 def cut(
@@ -56,16 +55,15 @@ def decoded_clips(
             info = probe(file)
             if at is not None and not 0 <= at < info.seconds:
                 raise RinceError(f"{name}: the file has the seconds 0 to {info.seconds:.2f}")
-            starts, step, span = cut(info, frames, stride)
-            if at is not None:
-                starts = clip_starts(info.seconds - at, span, span, 1, at)
+            first, most = (0.0, None) if at is None else (at, 1)
+            part = replace(info, seconds=info.seconds - first)
+            starts, step, span = cut(part, frames, stride, most=most)
             if not starts:
-                left = info.seconds - (at or 0.0)
                 raise RinceError(
-                    f"{name} is {left:.2f} s long, and a clip takes {span:.2f} s{HINT}the file, "
-                    f"or leave out such videos (--skip-unreadable)"
+                    f"{name} is {part.seconds:.2f} s long, and a clip takes {span:.2f} s{HINT}the "
+                    f"file, or leave out such videos (--skip-unreadable)"
                 )
-            for start in starts:
+            for start in (first + start for start in starts):
                 times = [start + k * step for k in range(frames)]
                 yield f"{file}@{start:.3f}", read_frames(file, times, size, channels)
                 count += 1

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, chosen_below, files_below
-from rince.core.tables import as_number, composed, nfc, read_lines, read_table, refuse_rows
+from rince.core.tables import composed, nfc, read_lines, read_table, refuse_rows
 from rince.data.items import Marks, split_folders
-from rince.data.table import existing_file, is_table, path_column, read_items, seconds
+from rince.data.table import ItemTable, existing_file, is_table, path_column, seconds
 
 TABLE = "clips.csv"
 
@@ -30,18 +30,8 @@ class VideoFile:
     span: tuple[float, float] | None = None  # seconds of its part; None: it is the whole file
 
 
-def videos_of_table(
-    data: Path,
-    root: str | None = None,
-    column: str | None = None,
-    labels: Sequence[str] | None = None,
-    empty: str = "refuse",
-) -> tuple[list[VideoFile], Marks | None]:
+def videos_of_table(table: ItemTable, root: str | None) -> tuple[list[VideoFile], Marks | None]:
     """The videos, or parts of them (``start_s``, ``end_s``), of a table of items."""
-    of_paths = column or path_column(data, VIDEO_SUFFIXES)
-    if of_paths is None:
-        raise RinceError(f"{data} has no column of paths to videos")
-    table = read_items(data, of_paths, labels, empty)
     sides = table.sides()
     if sides is not None:
         chosen = [i for i, side in enumerate(sides) if side is not None]
@@ -62,7 +52,7 @@ def videos_of_table(
         test = None if sides is None else sides[i]
         label = tree.paths[numbers[i]]
         files.append(VideoFile(paths[i], key, source, label, test=test, span=span))
-    refuse_rows(data, problems, "start_s and end_s are seconds of the file")
+    refuse_rows(table.table.file, problems, "start_s and end_s are seconds of the file")
     return files, table.marks()
 
 
@@ -148,14 +138,11 @@ def _from_table(folder: Path) -> Iterator[VideoFile]:
         ways = (folder.joinpath(*label, cells["clip"]), folder / cells["clip"])
         path = next(filter(None, (existing_file(way, there) for way in ways)), None)
         try:
-            start = as_number(cells.get("start_s") or "0")
+            start = seconds((line, cells), "start_s") or 0.0
             if path is None:
                 raise ValueError(f"there is no file {' or '.join(dict.fromkeys(map(str, ways)))}")
-            if not 0 <= start < float("inf"):
-                raise ValueError(f"start_s must be seconds of at least 0, got {start}")
             key = nfc(path.relative_to(folder).as_posix())
-            if key in seen:
-                raise ValueError(f"{key} is listed twice")
+            require(key not in seen, f"{key} is listed twice")
         except ValueError as error:
             problems.append(f"line {line}: {error}")
             continue

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from rince.core.checks import RinceError, require, warn
-from rince.core.files import cache_folder
+from rince.core.files import VIDEO_SUFFIXES, cache_folder
 from rince.data.arrays import unlabelled
 from rince.data.items import HINT, Items, Marks, Splits, report_unreadable
 from rince.data.kind import Request
@@ -102,10 +102,7 @@ def _listed_clips(request: Request, videos: VideoOptions) -> tuple[VideoClips, l
     folder = Path(request.data).expanduser()
     marks = None
     if is_table(folder):
-        column = request.options.table.column
-        files, marks = videos_of_table(
-            folder, images.root, column, request.labels, request.options.table.empty
-        )
+        files, marks = videos_of_table(request.item_table(VIDEO_SUFFIXES), images.root)
     else:
         require(
             images.root is None,
