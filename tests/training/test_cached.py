@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from processes import run_in_processes
 from rince import Taxonomy, cached_encode, ranked_info_nce
 from rince.core.distributed import gather
 from rince.losses import info_nce, supcon_out
@@ -458,7 +458,7 @@ def _worker(index: int, folder: str) -> None:
 
 
 def test_two_processes_reduce_once(tmp_path: Path) -> None:
-    mp.spawn(_worker, args=(str(tmp_path),), nprocs=2)
+    run_in_processes(_worker, str(tmp_path), count=2)
     first, second = (torch.load(tmp_path / f"found{i}.pt") for i in (0, 1))
     for way in ("inside", "around"):
         for found in (first, second):
