@@ -46,6 +46,8 @@ def whole() -> Any:
     model = library.SentenceTransformer(str(minilm.get_model_path()), device="cpu")
     encoder = model[0].auto_model.encoder
     encoder.layer = encoder.layer[:1]
+    # Twelve million numbers, of which a test uses a few thousand.
+    model[0].auto_model.embeddings.word_embeddings.requires_grad_(False)
     return model.double().eval()
 
 
