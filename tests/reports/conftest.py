@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -194,16 +193,6 @@ def empty_run(label: str = "empty") -> RunReport:
             gallery=Gallery(*([none] * 6)),
         ),
     )
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages without what matplotlib draws, which takes most of the time: for what else they say."""
-
-    def empty(figure: Any, description: str, number: int) -> str:
-        return f'<svg role="img" aria-label="{escape(description)}" data-box="0 0 1 1"></svg>'
-
-    monkeypatch.setattr("rince.reports.figures.svg_of", empty)
 
 
 @pytest.fixture(scope="session")
