@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,3 +72,13 @@ def image_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = (torch.tensor(colour) + noise).clamp(0, 255).to(torch.uint8)
             Image.fromarray(pixels.numpy()).save(folder / f"{index:02}.png")
     return root
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without what matplotlib draws, which takes most of the time: for what else they say."""
+
+    def empty(figure: Any, description: str, number: int) -> str:
+        return f'<svg role="img" aria-label="{escape(description)}" data-box="0 0 1 1"></svg>'
+
+    monkeypatch.setattr("rince.reports.figures.svg_of", empty)

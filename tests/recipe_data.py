@@ -61,7 +61,7 @@ def products(folder: Path, source: Path, per_class: int = 12) -> None:
     _write(folder / "products.csv", rows)
 
 
-def tickets(folder: Path, per_class: int = 5) -> None:
+def tickets(folder: Path, per_class: int = 4) -> None:
     """tickets.csv (number, body, area, issue): first lines of docstrings, by group and module."""
     rows = [("number", "body", "area", "issue")]
     for area, modules in MODULES.items():
@@ -100,7 +100,7 @@ def search_log(folder: Path) -> None:
         return " ".join(text.split()[:12]) if text else None
 
     rows = [("query", "document", "grade")]
-    for word, entry in list(entries.items())[::3]:
+    for word, entry in list(entries.items())[::6]:
         if not isinstance(entry, tuple) or not page(word):
             continue
         graded = {page(other): "1" for other in entry[1].split()} | {page(word): "2"}

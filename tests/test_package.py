@@ -129,6 +129,20 @@ def test_every_metric_needs_torch_and_numpy_only() -> None:
     assert shown == "[]\n"
 
 
+def test_what_is_slow_to_import_waits_until_it_is_asked_for() -> None:
+    """Though all of it is installed here."""
+    code = (
+        "import sys, rince, rince.losses.blockwise.fused\n"
+        "for name in rince.__all__:\n"
+        "    getattr(rince, name)\n"
+        "rince.ranks.name_scores_by_text\n"
+        "print(sorted({'jsonargparse', 'lightning', 'nltk', 'pyarrow', 'sentence_transformers',"
+        " 'torchvision', 'transformers', 'triton'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize(
     ("code", "extra"),
     [

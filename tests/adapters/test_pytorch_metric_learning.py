@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
 from oracles import losses as oracle
+from processes import run_in_processes
 from rince import RankedInfoNCE, RinceWarning, Similarity, Taxonomy, ranked_info_nce
 
 pytest.importorskip("pytorch_metric_learning")
@@ -405,7 +405,7 @@ def _worker(index: int, folder: str) -> None:
 
 def test_two_processes(tmp_path: Path) -> None:
     """The wrapper multiplies by the number of processes, as DDP averages gradients over them."""
-    mp.spawn(_worker, args=(str(tmp_path),), nprocs=2)
+    run_in_processes(_worker, str(tmp_path), count=2)
     first, second = (torch.load(tmp_path / f"found{i}.pt") for i in (0, 1))
     z, labels = embeddings(8, 8).requires_grad_(), LABELS[:8]
     whole = RankedInfoNCELoss(TREE, temperatures=TAUS)(z, labels)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from oracles import losses as oracle
+from processes import run_in_processes
 from rince import Relevance, RinceWarning
 
 library = pytest.importorskip("sentence_transformers")
@@ -47,6 +48,8 @@ def whole() -> Any:
     model = library.SentenceTransformer(str(minilm.get_model_path()), device="cpu")
     encoder = model[0].auto_model.encoder
     encoder.layer = encoder.layer[:1]
+    # Twelve million numbers, of which a test uses a few thousand.
+    model[0].auto_model.embeddings.word_embeddings.requires_grad_(False)
     return model.double().eval()
 
 
@@ -378,7 +381,6 @@ def learned(num_ranks: int) -> nn.Parameter:
 
 
 def gathering(index: int, folder: str) -> None:
-    torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=index, world_size=2
     )
@@ -399,7 +401,7 @@ def gathering(index: int, folder: str) -> None:
 def test_documents_of_all_processes(tmp_path: Path) -> None:
     """The mean over two processes, of 5 and of 4 documents, is the loss of one with all."""
     assert [sum(len(docs) for _, docs, _ in part) for part in (RAGGED[:2], RAGGED[2:])] == [5, 4]
-    torch.multiprocessing.spawn(gathering, args=(str(tmp_path),), nprocs=2)
+    run_in_processes(gathering, str(tmp_path), count=2)
     first, second = (torch.load(tmp_path / f"{i}.pt") for i in (0, 1))
     for name, (loss_of, rows, num_ranks, _) in CASES.items():
         model, taus = Words(), learned(num_ranks)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.nn import functional
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from collectives import Collectives
+from processes import run_in_processes
 from rince import gather, mean_over_processes, ranked_info_nce
 from rince.core.checks import RinceError
 from rince.core.distributed import (
@@ -67,7 +67,6 @@ def _loss(weights: torch.Tensor, rows: slice, case: tuple) -> torch.Tensor:
 
 
 def _worker(index: int, world: int, folder: str) -> None:
-    torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=index, world_size=world
     )
@@ -106,7 +105,7 @@ def _worker(index: int, world: int, folder: str) -> None:
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_processes_equal_one(world: int, tmp_path: Path) -> None:
-    mp.spawn(_worker, args=(world, str(tmp_path)), nprocs=world)
+    run_in_processes(_worker, world, str(tmp_path), count=world)
     results = [torch.load(tmp_path / f"result{index}.pt") for index in range(world)]
     for number, case in enumerate(CASES):
         weights = _data(*case[3:])[1].requires_grad_()
@@ -157,7 +156,6 @@ def _sharded_worker(index: int, folder: str) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=index, world_size=2
     )
@@ -175,7 +173,7 @@ def _sharded_worker(index: int, folder: str) -> None:
 def test_sharded_weights_equal_one_process(tmp_path: Path) -> None:
     if not hasattr(pytest.importorskip("torch.distributed.fsdp"), "fully_shard"):
         pytest.skip("needs torch 2.6")
-    mp.spawn(_sharded_worker, args=(str(tmp_path),), nprocs=2)
+    run_in_processes(_sharded_worker, str(tmp_path), count=2)
     expected = _two_steps(0, 1, lambda module: None)
     for index in range(2):
         for weight, one in zip(torch.load(tmp_path / f"result{index}.pt"), expected, strict=True):

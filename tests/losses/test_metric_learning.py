@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
 from oracles import losses as oracle
+from processes import run_in_processes
 from rince import Taxonomy, gather
 from rince.losses.metric_learning import (
     fast_ap,
@@ -137,7 +137,6 @@ def test_fast_ap_is_its_definition() -> None:
 
 
 def _fast_ap_of_share(index: int, world: int, folder: str) -> None:
-    torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=index, world_size=world
     )
@@ -153,7 +152,7 @@ def _fast_ap_of_share(index: int, world: int, folder: str) -> None:
 
 def test_fast_ap_of_two_processes_is_that_of_one(tmp_path: Path) -> None:
     """Every process judges the gathered batch; DDP averages: the gradient of the whole batch."""
-    mp.spawn(_fast_ap_of_share, args=(2, str(tmp_path)), nprocs=2)
+    run_in_processes(_fast_ap_of_share, 2, str(tmp_path), count=2)
     weights = unit(1, 5, 4).requires_grad_()
     z = functional.normalize(unit(0, 12, 5) @ weights, dim=1)
     fast_ap(z, torch.arange(12) % 3).backward()

@@ -190,14 +190,14 @@ def test_terms_are_those_of_the_dense_engine(case: Case) -> None:
 def test_gradcheck(variant: str, positives: str, reduction: str) -> None:
     inputs = [
         unit(0, 5, 3, dtype=torch.float64).requires_grad_(),
-        unit(1, 44, 3, dtype=torch.float64).requires_grad_(),
+        unit(1, 24, 3, dtype=torch.float64).requires_grad_(),
     ]
 
     def loss(query: Tensor, key: Tensor, taus: Any = (0.2, 0.5)) -> Tensor:
         return ranked_info_nce(
             query,
             key,
-            labelled(5, 44),
+            labelled(5, 24),
             taus,
             variant=variant,
             positives=positives,
@@ -224,7 +224,7 @@ def test_gradcheck(variant: str, positives: str, reduction: str) -> None:
 
     assert torch.autograd.gradcheck(in_batch, [unit(2, 8, 3, dtype=torch.float64).requires_grad_()])
     learnable = torch.tensor([0.2, 0.5], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(loss, [*inputs, learnable])
+    assert torch.autograd.gradcheck(loss, [*inputs, learnable], fast_mode=True)
 
 
 @given(cases(), st.sampled_from(["mean", "none"]), st.booleans())

@@ -70,6 +70,7 @@ def test_names_of_runs_that_are_none(runs: Path) -> None:
     assert list(rince.results(runs / "r[0]")["seed"]) == [0]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_csv_beside_the_page(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +102,7 @@ def test_methods_that_look_alike_say_what_differs(make_run: Any) -> None:
     assert alike_methods(rows) == ["the rows of rince out differ in optim.lr: 0.1 | 0.5"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_compare_prints_what_differs(
     make_run: Any, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

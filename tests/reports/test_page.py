@@ -299,6 +299,7 @@ def test_config_lists_only_differences_and_folds_the_rest(page):
     assert differing["loss.variant"] == ["out-in", "<none>", "\N{EN DASH}"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_time_and_versions_of_several_runs(make_run, tmp_path):
     runs = [make_run("a", seed=s, points=5, steps=0, seconds=60.0 * (1 + s)) for s in (0, 1)]
     runs.append(make_run("b", points=5, steps=0, seconds=None))
@@ -309,6 +310,7 @@ def test_time_and_versions_of_several_runs(make_run, tmp_path):
     assert origin["text"].count("2.14.1") == 2  # not once a run
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_seconds_of_evaluations_are_times_and_what_some_lack_is_said(make_run, tmp_path):
     infos = ({"evaluate_seconds": 20.123456}, {"evaluate_seconds": 40.0, "data": "photos"})
     runs = [make_run("a", seed=s, points=5, steps=0) for s in (0, 1)]
@@ -323,6 +325,7 @@ def test_seconds_of_evaluations_are_times_and_what_some_lack_is_said(make_run, t
     assert cells["evaluation: data"] == ["\N{EN DASH}, photos"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_and_folders_are_no_difference_between_methods(make_run, tmp_path):
     runs = [
         make_run(
@@ -338,6 +341,7 @@ def test_names_and_folders_are_no_difference_between_methods(make_run, tmp_path)
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_each_detector_has_its_auroc_in_the_legend_though_the_table_shows_two(make_run, tmp_path):
     run = make_run(points=5, steps=0)
     curve = run.evaluation.roc["cifar10", "knn"]
@@ -364,6 +368,7 @@ def test_over_time_and_runs_evaluated_before_class_maps(make_run, tmp_path):
     assert again not in full.section("classes")["text"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_same_config_and_one_run(make_run, tmp_path):
     one = load(write_report([make_run(outliers=(), steps=0)], tmp_path / "one.html"))
     sections = {e["attrs"]["id"]: e["text"] for e in one.find("section")}
@@ -479,6 +484,7 @@ def test_gallery_keeps_to_its_budget(make_run):
     ]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_queries_left_out_are_counted(make_run, tmp_path, monkeypatch):
     run = make_run(queries=10, points=5, steps=0, old=True)
     parsed = load(write_report([run], tmp_path / "report.html"))
@@ -532,6 +538,7 @@ def test_detail_goes_before_the_limit_does(make_run, tmp_path, monkeypatch):
         shrunk(10)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_old_report_is_replaced_whole_or_not_at_all(make_run, tmp_path, monkeypatch):
     run = make_run(points=5, steps=0, queries=1)
     path = tmp_path / "report.html"
@@ -551,6 +558,7 @@ def test_an_old_report_is_replaced_whole_or_not_at_all(make_run, tmp_path, monke
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_refusals(make_run, tmp_path):
     run = make_run(points=5, steps=0, queries=1)
     (tmp_path / "file").write_text("")
@@ -710,6 +718,7 @@ def test_of_more_classes_than_fit_the_page_holds_the_names(make_run, tmp_path):
     assert "class number 17" in parsed.section("classes")["text"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_rows_and_cards_say_what_they_were_measured_on_where_it_differs(make_run, tmp_path):
     runs = [make_run(label, points=5, outliers=(), steps=0) for label in "abc"]
     infos = ({"data": "birds", "test_images": 7}, {"data": "birds", "test_images": 8}, {})
@@ -729,6 +738,7 @@ def test_rows_and_cards_say_what_they_were_measured_on_where_it_differs(make_run
     assert list(alike.result_rows()) == ["a", "c"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_results_are_cut_into_tables_that_fit_between_groups_of_columns(make_run, tmp_path):
     run = make_run(points=5, steps=0, outliers=[f"set {i}" for i in range(6)])
     parsed = load(write_report([run], tmp_path / "report.html"))
@@ -746,9 +756,10 @@ def test_results_are_cut_into_tables_that_fit_between_groups_of_columns(make_run
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_a_browser_sorts_and_shows_what_is_under_the_pointer(make_run, tmp_path):
-    runs = [make_run(f"run {i}", seed=i, quality=q) for i, q in enumerate((0.5, 0.9, 0.7))]
+    few = {"steps": 0, "outliers": ()}
+    runs = [make_run(f"run {i}", seed=i, quality=q, **few) for i, q in enumerate((0.5, 0.9, 0.7))]
     missing = {k: v for k, v in runs[0].evaluation.metrics.items() if k != "probe/fine"}
-    runs.append(make_run("none", metrics=missing))
+    runs.append(make_run("none", metrics=missing, **few))
     html = write_report(runs, tmp_path / "report.html").read_text(encoding="utf-8")
     probe = """<script>{
     const out = [];

@@ -107,6 +107,7 @@ def test_a_baseline_that_is_not_there_names_the_rows(runs):
         differences_to(comparison_rows(runs[3:]), "supcon")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_all_three_outputs_show_it(runs, capsys, tmp_path):
     print_table(runs, "supcon")
     page = write_report(runs, tmp_path / "page.html", baseline="supcon").read_text()

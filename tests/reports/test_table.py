@@ -149,6 +149,7 @@ def test_marks_are_the_best_as_printed(values):
         assert marks == [not tied and value == best for value in printed]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_nothing_is_best_across_other_data(make_run, tmp_path, capsys):
     runs = [make_run("one", quality=0.7), make_run("two", quality=0.5)]
     info = {**runs[1].evaluation.info, "data": "cifar100"}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +9,7 @@ import pytest
 import torch
 from small_runs import STEPS, disturbed, flat_backbone, small_config
 
+from processes import like_torchrun, run_in_processes
 from rince.cli.main import main
 from rince.core.checks import RinceError
 from rince.data.arrays import TensorImages
@@ -72,22 +70,20 @@ def test_a_run_that_stops_resumes_to_the_bit(image_tree: Path, tmp_path: Path) -
             assert torch.equal(found[name], value), name
 
 
+def _train(index: int, folder: Path, images: Path) -> None:
+    like_torchrun(index, 2, folder)
+    given = [
+        *("train", str(images), "--output", str(folder), "--name", "run"),
+        *("--images.image-size", "16", "--batch-size", "8", "--epochs", "1"),
+        *("--accelerator", "cpu", "--log-every", "1", "--knn-every", "0"),
+        *("--batches.images-per-class", "4", "--batches.classes-per-superclass", "2"),
+    ]
+    assert main(given) == 0
+
+
 def test_two_processes(image_tree: Path, tmp_path: Path) -> None:
     """Each has a superclass a step, so its queries meet all of both."""
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-            *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"),
-            *("-m", "rince", "train", str(image_tree), "--output", str(tmp_path), "--name", "run"),
-            *("--images.image-size", "16", "--batch-size", "8", "--epochs", "1"),
-            *("--accelerator", "cpu", "--log-every", "1", "--knn-every", "0"),
-            *("--batches.images-per-class", "4", "--batches.classes-per-superclass", "2"),
-        ],
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        timeout=240,
-    )
+    run_in_processes(_train, tmp_path, image_tree, count=2)
     history = read_history(tmp_path / "run")
     assert {value for _, value in history["train/positives_rank_1"]} == {7.0}
     assert {value for _, value in history["train/positives_rank_2"]} == {8.0}

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from processes import run_in_processes
 from rince import Taxonomy, cached_encode, ranked_info_nce
 from rince.core.distributed import gather
 from rince.losses import info_nce, supcon_out
@@ -384,15 +382,6 @@ def test_micro_batches_are_few_and_alike(count: int, size: int) -> None:
     assert len(parts) == -(-count // size)
 
 
-def test_it_needs_torch_alone() -> None:
-    code = (
-        "import sys, rince; rince.cached_encode\n"
-        "print(sorted({'lightning', 'torchvision', 'docstring_parser'} & set(sys.modules)))"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
-
-
 # ---- two processes -----------------------------------------------------------------------------
 
 
@@ -458,7 +447,7 @@ def _worker(index: int, folder: str) -> None:
 
 
 def test_two_processes_reduce_once(tmp_path: Path) -> None:
-    mp.spawn(_worker, args=(str(tmp_path),), nprocs=2)
+    run_in_processes(_worker, str(tmp_path), count=2)
     first, second = (torch.load(tmp_path / f"found{i}.pt") for i in (0, 1))
     for way in ("inside", "around"):
         for found in (first, second):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import torch
 from small_runs import STEPS, flat_backbone, small_config, splits_of
 from torch import Tensor, nn
 
+from processes import like_torchrun, run_in_processes
 from rince.cli.main import main
 from rince.cli.train import parse
 from rince.core.checks import RinceError
@@ -20,6 +18,7 @@ from rince.core.input_spec import InputSpec
 from rince.data.batches import ImageBatch
 from rince.models.backbones import Backbone, as_backbone
 from rince.ranks.taxonomy import Taxonomy
+from rince.training.callbacks import EpochLine
 from rince.training.checkpoint import read_checkpoint
 from rince.training.config import (
     ImageOptions,
@@ -228,54 +227,27 @@ def test_a_run_that_stops_resumes_to_the_bit(image_tree: Path, tmp_path: Path) -
         assert torch.equal(found["state_dict"][name], value), name
 
 
-# Two trainings in one pair of processes: the whole batch at once, and in parts.
-SCRIPT = """
-import sys
-from pathlib import Path
-import torch
-from torch import nn
-from rince.core.distributed import process_index
-from rince.core.input_spec import InputSpec
-from rince.models.backbones import as_backbone
-from rince.training.callbacks import EpochLine
-from rince.training.config import ImageOptions, ModelOptions, OptimOptions, TrainConfig
-from rince.training.run import train
+def _train_whole_and_in_parts(index: int, folder: Path, images: Path) -> None:
+    """Two trainings in one pair of processes: the whole batch at once, and in parts."""
+    like_torchrun(index, 2, folder)
 
-images, output = sys.argv[1:]
+    def on_train_end(self: EpochLine, trainer: object, module: RankedModule) -> None:
+        torch.save(module.state_dict(), folder / f"{module.config.name}-{index}.pt")
 
-def on_train_end(self, trainer, module):
-    name = f"{module.config.name}-{process_index()}.pt"
-    torch.save(module.state_dict(), Path(output) / name)
-
-EpochLine.on_train_end = on_train_end
-
-for model in (ModelOptions(), ModelOptions(momentum=0.9, queue_size=40)):
-    for micro_batch in (None, 3):
-        torch.manual_seed(0)
-        backbone = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 16))
-        config = TrainConfig(
-            images, model=model, micro_batch=micro_batch, batch_size=8, epochs=1, output=output,
-            name=f"{model.queue_size}-{micro_batch}", accelerator="cpu", knn_every=0,
-            images=ImageOptions(image_size=16), optim=OptimOptions(lr=0.05), progress=False,
-        )
-        train(config, as_backbone(backbone, InputSpec.images(size=16)))
-"""
+    EpochLine.on_train_end = on_train_end  # type: ignore[method-assign]
+    for model in (ModelOptions(), ModelOptions(momentum=0.9, queue_size=40)):
+        for micro_batch in (None, 3):
+            name = f"{model.queue_size}-{micro_batch}"
+            options = OptimOptions(lr=0.05)
+            config = small_config(
+                images, folder, model=model, micro_batch=micro_batch, batch_size=8, epochs=1,
+                name=name, knn_every=0, optim=options,
+            )  # fmt: skip
+            train(config, flat_backbone())
 
 
 def test_two_processes(image_tree: Path, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-            *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"),
-            *(str(script), str(image_tree), str(tmp_path)),
-        ],
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        timeout=240,
-    )
+    run_in_processes(_train_whole_and_in_parts, tmp_path, image_tree, count=2)
     for kind in ("0", "40"):
         expected, *found = (
             torch.load(tmp_path / f"{kind}-{name}.pt") for name in ("None-0", "3-0", "3-1")

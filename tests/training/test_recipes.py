@@ -57,7 +57,7 @@ def test_the_papers_cifar100_recipe_starts(cifar100_stand_in: Path, tmp_path: Pa
             *("--images.root", str(cifar100_stand_in), "--output", str(tmp_path)),
             *("--epochs", "1", "--optim.warmup_epochs", "0", "--batch_size", "8"),
             *("--images.per_class", "1", "--log_every", "1", "--knn_every", "0"),
-            *("--model.backbone", "resnet18-3x3", "--accelerator", "cpu"),
+            *("--model.backbone", "small-resnet", "--accelerator", "cpu"),
         ]
     )
     assert (config.model.momentum, config.model.queue_size) == (0.99, 4096)

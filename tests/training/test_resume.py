@@ -18,6 +18,7 @@ import torch
 from small_runs import STEPS as SMALL_STEPS
 from small_runs import flat_backbone, small_config
 
+from rince.cli.main import main
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
 from rince.models.backbones import Backbone
@@ -30,13 +31,13 @@ EPOCHS, BATCH = 3, 8
 STEPS = 96 * 4 // 5 // BATCH  # an epoch; a fifth of the 96 images is held out
 
 
-def _command(images: Path, output: Path, name: str) -> list[str]:
+def _arguments(images: Path, output: Path, name: str) -> list[str]:
     return [
-        *(sys.executable, "-m", "rince", "train", str(images)),
-        *("--output", str(output), "--name", name, "--images.image-size", "16"),
-        *("--epochs", str(EPOCHS), "--batch-size", str(BATCH), "--knn-every", "2"),
-        *("--model.momentum", "0.9", "--model.queue-size", "24", "--optim.lr", "0.05"),
-        *("--checkpoint-every", "1", "--log-every", "1", "--accelerator", "cpu"),
+        *("train", str(images), "--output", str(output), "--name", name),
+        *("--images.image-size", "16", "--epochs", str(EPOCHS), "--batch-size", str(BATCH)),
+        *("--knn-every", "2", "--model.momentum", "0.9", "--model.queue-size", "24"),
+        *("--optim.lr", "0.05", "--checkpoint-every", "1", "--log-every", "1"),
+        *("--accelerator", "cpu"),
     ]
 
 
@@ -53,13 +54,10 @@ def _last_step(folder: Path) -> int:
 def runs(image_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs of one configuration: "whole", and "killed" with SIGKILL in mid-epoch."""
     output = tmp_path_factory.mktemp("runs")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        _command(image_tree, output, "whole"), check=True, env=environment, capture_output=True
-    )
+    assert main(_arguments(image_tree, output, "whole")) == 0
     process = subprocess.Popen(
-        _command(image_tree, output, "killed"),
-        env=environment,
+        [sys.executable, "-m", "rince", *_arguments(image_tree, output, "killed")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -80,12 +78,7 @@ def test_killed_and_resumed_equals_uninterrupted(runs: Path) -> None:
     assert STEPS < killed["global_step"] < whole["global_step"]
     weight = "encoder.backbone.stem.0.weight"
     assert not torch.equal(killed["state_dict"][weight], whole["state_dict"][weight])
-    subprocess.run(
-        [sys.executable, "-m", "rince", "train", "--resume", str(runs / "killed")],
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-    )
+    assert main(["train", "--resume", str(runs / "killed")]) == 0
     resumed = read_checkpoint(runs / "killed")
     assert resumed["global_step"] == whole["global_step"] == EPOCHS * STEPS
     assert resumed["state_dict"].keys() == whole["state_dict"].keys()

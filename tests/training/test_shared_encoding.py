@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from small_runs import SLURM, flat_backbone, small_config
 from torch import nn
 
 import rince.evaluation.features as features_module
+from processes import run_in_processes
 from rince.cli.main import _several_processes, main
 from rince.core import shared_work
 from rince.core.checks import RinceError
@@ -65,7 +65,6 @@ def _counted(calls: list[int]) -> Callable[..., Any]:
 
 
 def _worker(index: int, ports: list[int], folder: Path, images: Path, broken: Path) -> None:
-    torch.set_num_threads(1)
     _in_small_batches(pytest.MonkeyPatch())
     os.environ |= {"RANK": str(index), "LOCAL_RANK": str(index), "WORLD_SIZE": "2"}
     os.environ["MASTER_ADDR"] = "localhost"
@@ -116,7 +115,7 @@ def test_two_processes_give_the_numbers_of_one(
         unreadable.write_bytes(b"no image")
     # Below those that systems hand out, so that no other test is given one in the meantime.
     ports = [port for port in random.sample(range(20_000, 30_000), 50) if _is_free(port)][:5]
-    mp.spawn(_worker, args=(ports, tmp_path, image_tree, broken), nprocs=2)
+    run_in_processes(_worker, ports, tmp_path, image_tree, broken, count=2)
     first, second = (torch.load(tmp_path / f"results{index}.pt") for index in range(2))
 
     _in_small_batches(monkeypatch)

@@ -19,7 +19,9 @@ from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from collectives import Collectives
+from processes import like_torchrun, run_in_processes
 from rince import Taxonomy
+from rince.cli.main import main
 from rince.core.input_spec import InputSpec
 from rince.data.batches import BatchViews, ImageBatch
 from rince.models.backbones import build_backbone
@@ -47,41 +49,12 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-# Process 0 finds the disk full at every write; both processes say how they ended.
-FULL_DISK = """
-import os
-import sys
-import torch
-from rince.cli.main import main
-
-def save(*_):
-    raise OSError(28, "No space left on device")
-
-torch.save = save
-status = main(sys.argv[2:])
-open(os.path.join(sys.argv[1], f"status{os.environ['RANK']}"), "w").write(str(status))
-"""
-
-
-def _torchrun(
-    script: str, images: Path, output: Path, *options: str
-) -> subprocess.CompletedProcess[str]:
-    file = output / "script.py"
-    file.write_text(script)
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
-            *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"),
-            *(str(file), str(output), "train", str(images), "--output", str(output)),
-            *("--name", "run", "--images.image-size", "16", "--batch-size", "8"),
-            *("--accelerator", "cpu", "--log-every", "1", *options),
-        ],
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+def _arguments(images: Path, output: Path, *options: str) -> list[str]:
+    return [
+        *("train", str(images), "--output", str(output), "--name", "run"),
+        *("--images.image-size", "16", "--batch-size", "8"),
+        *("--accelerator", "cpu", "--log-every", "1", *options),
+    ]
 
 
 def test_collectives_of_a_step() -> None:
@@ -174,20 +147,42 @@ def test_synchronised_batch_norm_keeps_the_checkpoint() -> None:
     assert converted.eval()(torch.rand(2, 3, 16, 16)).shape == (2, backbone.feature_dim)
 
 
+def _find_the_disk_full(index: int, folder: Path, images: Path) -> None:
+    """Process 0 does, at every write; both processes say how they ended."""
+
+    def save(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    like_torchrun(index, 2, folder)
+    torch.save = save
+    status = main(_arguments(images, folder, "--epochs", "1", "--knn-every", "0"))
+    (folder / f"status{index}").write_text(str(status))
+
+
 def test_a_full_disk_stops_both_processes(image_tree: Path, tmp_path: Path) -> None:
-    found = _torchrun(FULL_DISK, image_tree, tmp_path, "--epochs", "1", "--knn-every", "0")
+    run_in_processes(_find_the_disk_full, tmp_path, image_tree, count=2)
     assert [(tmp_path / f"status{i}").read_text() for i in (0, 1)] == ["1", "1"]
-    assert found.stderr.count("Training goes on and will try again") == 1
-    assert found.stderr.count("rince train: could not write a checkpoint") == 2
+    said = "".join((tmp_path / f"err{i}").read_text() for i in (0, 1))
+    assert said.count("Training goes on and will try again") == 1
+    assert said.count("rince train: could not write a checkpoint") == 2
 
 
 def test_torchrun(image_tree: Path, tmp_path: Path) -> None:
-    found = _torchrun(
-        SCRIPT,
-        image_tree,
-        tmp_path,
-        *("--epochs", "2", "--optim.lr", "0.05"),
-        *("--model.momentum", "0.9", "--model.queue-size", "40"),
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    options = ["--epochs", "2", "--optim.lr", "0.05"]
+    options += ["--model.momentum", "0.9", "--model.queue-size", "40"]
+    found = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"),
+            *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"),
+            *(str(script), str(tmp_path), *_arguments(image_tree, tmp_path, *options)),
+        ],
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert found.stdout.count("next:") == 1
     assert "sync_dist" not in found.stderr
