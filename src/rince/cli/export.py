@@ -69,7 +69,7 @@ def run(arguments: Sequence[str]) -> None:
     for name in ("mean", "std"):
         parser.add_argument(
             f"--{name}",
-            type=float,
+            type=tuple[float, ...],
             nargs=3,
             metavar=("R", "G", "B"),
             help=f"with --layout: {name} that its pixels, 0 to 1, were normalised with (default: "
