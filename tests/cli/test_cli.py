@@ -117,6 +117,23 @@ def test_flags_win_over_the_file_wherever_it_stands(tmp_path: Path) -> None:
     assert (both.epochs, both.seed) == (7, 6)
 
 
+def test_a_file_takes_what_the_command_line_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("data: x\nseeds: [0, 7]\nbatch-size: 8\nlabels: a.csv\nimages.per-class: 3\n")
+    config, seeds = parse_with_seeds(["--config", str(recipe)])
+    assert (config.batch_size, config.images.per_class, seeds) == (8, 3, (0, 7))
+    assert config.vectors.labels == "a.csv"
+    assert parse_with_seeds(["--config", str(recipe), "--seeds", "1"])[1] == (1,)
+    with pytest.raises(ValueError, match="--seeds 0 7 and --seed 3"):
+        parse_with_seeds(["--config", str(recipe), "--seed", "3"])
+    recipe.write_text("data: x\nprint_config: true\n")  # of the command line alone
+    with pytest.raises(SystemExit):
+        parse(["--config", str(recipe)])
+    assert "did you mean --print_config" not in capsys.readouterr().err
+
+
 def test_data_root_is_another_name(capsys: pytest.CaptureFixture[str]) -> None:
     for given in (["--data-root", "here"], ["--data-root=here"], ["--images.root", "here"]):
         assert parse(["cifar100", *given]).images.root == "here"
@@ -269,6 +286,31 @@ def test_a_list_as_people_type_it(given: str) -> None:
     assert parse(["x/", "--loss.temperatures", numbers]).loss.temperatures == (0.1, 0.3)
     assert parse(["x/", "--loss.temperatures", "None"]).loss.temperatures is None
     assert parse(["x.csv", "--text.labels", "a"]).text.labels == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["a,b", "c"], ("a", "b", "c")),
+        (["a,", "b"], ("a", "b")),
+        (["[a,", "b]"], ("a", "b")),  # not quoted in the shell
+        (['"a,b", c'], ("a,b", "c")),
+        (['["a b", c]'], ("a b", "c")),
+        ([""], ()),
+        (["it's", "#5"], ("it's", "#5")),
+    ],
+)
+def test_words_of_a_list(words: list[str], expected: tuple[str, ...]) -> None:
+    assert parse(["x.csv", "--table.labels", *words]).table.labels == expected
+
+
+def test_negative_numbers_and_what_is_no_list(capsys: pytest.CaptureFixture[str]) -> None:
+    config = parse(["x/", "--ranks.thresholds", "0.5", "-1e-1", "--optim.lr", "-1e-3"])
+    assert (config.ranks.thresholds, config.optim.lr) == ((0.5, -0.1), -0.001)
+    for wrong, shown in (("--loss.temperatures=[0.1", "got [0.1\n"), ("--name=", "got ''\n")):
+        with pytest.raises(SystemExit):
+            parse(["x/", wrong])
+        assert shown in capsys.readouterr().err
 
 
 def test_a_list_of_words_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import tarfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,10 @@ from rince.core.checks import RinceError, RinceWarning
 from rince.core.files import IMAGE_SUFFIXES, files_below
 from rince.data.batches import TrainLoader, eval_batches
 from rince.data.image.files import FileImages, image_files
+from rince.data.image.kind import advice
 from rince.data.image.shards import is_shards, read_shards
 from rince.data.plan import BatchPlan
+from rince.training.config import TrainConfig
 
 Files = list[tuple[str, bytes]]
 
@@ -207,6 +210,9 @@ def test_what_lies_beside_shards_is_said(tmp_path: Path) -> None:
     (tmp_path / "c.tar.gz").write_bytes(b"x")
     with pytest.warns(RinceWarning, match=r"2 shards; left out: 1 \.gz"):
         read_shards(tmp_path)
+    with warnings.catch_warnings():  # once: not when a look at the first image advises on a size
+        warnings.simplefilter("error")
+        assert advice(str(tmp_path), TrainConfig(data="")) == ""
 
 
 def test_an_image_that_cannot_be_read(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from rince import RinceError, RinceWarning
 from rince.core.input_spec import InputSpec
 from rince.data import Splits, Vectors, from_vectors, kind_of, load_splits
 from rince.data.kinds import Request, all_items, load_outliers, load_test
+from rince.data.vector_files import read_vectors
 from rince.data.vectors import VectorDropout
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.config import TableOptions, TrainConfig, VectorOptions
@@ -322,6 +323,12 @@ def test_rows_of_a_parquet_that_are_no_vectors(tmp_path: Path) -> None:
         parquet.write_table(arrow.table(columns), tmp_path / f"{name}.parquet")
         with pytest.raises(RinceError, match=message):
             loaded(tmp_path / f"{name}.parquet")
+    for name, kind in (("decimals", arrow.decimal128(9, 4)), ("words", arrow.string())):
+        numbers = arrow.array([[f"{x:.4f}" for x in row] for row in rows])
+        columns = {"embedding": numbers.cast(arrow.list_(kind)), "class": NAMES}
+        parquet.write_table(arrow.table(columns), tmp_path / f"{name}.parquet")
+        vectors = read_vectors(tmp_path / f"{name}.parquet")[0]
+        torch.testing.assert_close(vectors, torch.tensor(rows), atol=1e-4, rtol=0)
     tags = [["a"] * (i % 3) for i in range(COUNT)]
     classes = [float(i % 3) for i in range(COUNT)]
     table = arrow.table({"embedding": rows, "class": classes, "tags": tags})

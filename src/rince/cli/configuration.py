@@ -49,7 +49,8 @@ def parsed_options(parser: HelpfulParser, arguments: Sequence[str]) -> dict[str,
 
     try:
         for file in files:
-            in_files |= dict(_entries(plain_yaml(Path(file).read_text(encoding="utf-8"))))
+            options = plain_yaml(Path(file).read_text(encoding="utf-8"))
+            in_files |= {parser.destination(name): value for name, value in _entries(options)}
     except (OSError, ValueError) as error:
         parser.error(f"--config {file}: {error}")
     if unknown := [f"--{name}" for name in in_files if name not in parser.hints]:

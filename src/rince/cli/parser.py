@@ -11,7 +11,7 @@ from dataclasses import MISSING, fields
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from rince.core.checks import import_extra
-from rince.core.options import taken, without_none
+from rince.core.options import expected, taken, without_none
 from rince.models.options import Space
 
 docstrings, yaml = (import_extra(name, "train") for name in ("docstring_parser", "yaml"))
@@ -56,6 +56,7 @@ class HelpfulParser(argparse.ArgumentParser):
         # An abbreviation that works today would break when an option is added.
         super().__init__(allow_abbrev=False, formatter_class=_PlainHelp, **texts)
         self.hints: dict[str, Any] = {}  # what the values of options are, by their destinations
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's leaves out -1e-3
 
     def add_argument(
         self, *names: str, type: Any = None, group: Any = None, **more: Any
@@ -115,9 +116,16 @@ class HelpfulParser(argparse.ArgumentParser):
             if name in _OLDER:
                 print(f"note: --{name} is --{_OLDER[name]} now", file=sys.stderr)
             if name in self.hints and value != self.get_default(name):
-                alone = isinstance(value, list) and len(value) == 1
-                setattr(given, name, self.taken(name, value[0] if alone else value))
+                several = isinstance(value, list)
+                text = ",".join(x.rstrip(",") for x in value) if several else value
+                setattr(given, name, self.taken(name, text))
         return given
+
+    def destination(self, name: str) -> str:
+        """What an option is called, of which this is a name: of ``labels`` ``vectors.labels``."""
+        option = with_underscores([f"--{name}"])[0]
+        action = self._option_string_actions.get(option)
+        return option[2:] if action is None else action.dest
 
     def taken(self, name: str, value: Any) -> Any:
         """The value of an option as its type takes it; ``a b``, ``a,b`` and ``[a, b]`` are one
@@ -126,21 +134,22 @@ class HelpfulParser(argparse.ArgumentParser):
         if value in ("None", "null", "~"):
             value = None
         try:
-            if (
-                get_origin(without_none(hint)[0]) is tuple
-                and isinstance(value, str)
-                and value.startswith("[")
-            ):
-                value = yaml.load(value, yaml.BaseLoader)
+            if get_origin(without_none(hint)[0]) is tuple and isinstance(value, str):
+                text = value.strip()
+                if text[:1] in ("", "[", "'", '"'):
+                    value = yaml.load(text if text[:1] == "[" else f"[{text}]", yaml.BaseLoader)
             return taken(hint, value)
-        except (ValueError, yaml.YAMLError) as error:
+        except yaml.YAMLError:
+            self.error(f"--{name} must be {expected(hint)}, got {value}")
+        except ValueError as error:
             self.error(f"--{name} {error}")
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """End the program for what there is no option for, with a hint."""
-        known = [name for name in self._option_string_actions if len(name) > 2]
+        # A file may hold one that is for the command line alone.
+        known = [x for x in self._option_string_actions if len(x) > 2 and x not in unknown]
         hints = []
-        for option in [word.partition("=")[0] for word in unknown if word.startswith("--")]:
+        for option in dict.fromkeys(x.partition("=")[0] for x in unknown if x.startswith("--")):
             # The last word alone finds --variant -> --loss.variant, --optim.epochs -> --epochs.
             last = option[2:].rpartition(".")[2]
             tails = [o for o in known if o == f"--{last}" or o.endswith(f".{last}")]

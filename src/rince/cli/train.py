@@ -136,6 +136,7 @@ def build_parser() -> HelpfulParser:
     parser.add_argument(
         "--seeds",
         type=tuple[int, ...] | None,
+        default=argparse.SUPPRESS,  # which would win over those of a file
         help="train with each of these, as NAME-seedN; given again, runs that are finished are "
         "left as they are, and one that stopped goes on",
     )

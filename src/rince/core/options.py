@@ -158,7 +158,8 @@ def taken(hint: Any, given: Any) -> Any:
     if given is None and optional:
         return None
     value = _meant(kind, given)
-    wrong = f"must be {expected(kind)}, got {given}{near_words(kind, given)}"
+    shown = given if str(given).strip() else repr(given)
+    wrong = f"must be {expected(kind)}, got {shown}{near_words(kind, given)}"
     require(_fits(kind, value, {}, loose=False), wrong)
     return value
 

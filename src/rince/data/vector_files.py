@@ -191,6 +191,8 @@ def matrix_of_lists(column: Any) -> Any:
             what = "is empty" if length is None else f"holds {length} numbers"
             raise ValueError(f"embedding {i} (from 0) {what}, most hold {usual or 0}")
     numbers = column.combine_chunks().flatten().to_numpy(zero_copy_only=False, writable=True)
+    if numbers.dtype.kind in "bO":  # true and false, decimals, words for numbers
+        numbers = numbers.astype(np.float64)
     return numbers.reshape(len(lengths), usual)
 
 

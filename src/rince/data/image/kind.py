@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,9 @@ def advice(data: str, options: DataOptions) -> str:
     if options.images.image_size is not None:
         return ""
     try:
-        first = _first_image(data, options)
+        with warnings.catch_warnings():  # so will they warn
+            warnings.simplefilter("ignore")
+            first = _first_image(data, options)
         if first is None:
             return ""
         with opened(first) as image:
