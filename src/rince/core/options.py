@@ -98,7 +98,7 @@ def expected(kind: Any, metadata: Mapping[str, Any] | None = None) -> str:
         some = " of one or more" if metadata.get("shortest") else " of"
         inner = get_args(kind)[0]
         if get_origin(inner) is Literal:
-            return f"a list of {', '.join(get_args(inner))}"
+            return f"a list{some} {', '.join(get_args(inner))}"
         of_text = inner is str
         return f"a list{some} {'texts, as [a, b]' if of_text else f'numbers{limits}, as [1, 2]'}"
     return _KINDS.get(kind, "a group of options") + limits
