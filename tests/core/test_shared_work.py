@@ -53,6 +53,12 @@ def test_a_part_that_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         shared_work._read(tmp_path / "k-0.pt")
 
 
+def test_a_part_that_is_seen_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "k-0.pt"
+    monkeypatch.setattr("time.sleep", lambda seconds: torch.save(3, file))
+    assert shared_work._read(file) == 3
+
+
 def test_the_folder_of_parts_is_of_several_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +81,8 @@ def test_the_folder_of_parts_is_of_several_processes(
     with parts_in(folder):
         pass
     assert not folder.exists()
+    with parts_in(folder):  # in which nothing had to be made
+        pass
     assert parts_folder() is None
 
 
@@ -103,6 +111,9 @@ class Others:
             objects[0] = self.sent.pop(0)
             if isinstance(objects[0], RuntimeError):
                 raise objects[0]
+
+    def destroy_process_group(self) -> None:
+        self.told.append("end")
 
     def all_gather_object(self, answers: list[Any], own: Any) -> None:
         self.told.append(own)
@@ -137,6 +148,16 @@ def test_the_others_do_their_part_until_it_ends(two: Any) -> None:
     assert "Traceback" in others.told[2]
 
 
+def test_all_are_told_of_the_end(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_work, "_start", lambda: None)
+    ran: list[int] = []
+    for index, sent in ((1, None), (0, "the end"), (0, RuntimeError("gone"))):
+        others = two(index, Others(sent))
+        lead(lambda: ran.append(0))
+        assert (others.sent, others.told) == ([], ["end"])
+    assert ran == [0, 0]  # in the first process alone
+
+
 def test_what_goes_wrong_elsewhere_is_said_here(two: Any, tmp_path: Path) -> None:
     two(0, Others(answers=(None, "disk full")))
     with pytest.raises(RinceError, match="process 1: disk full"):
@@ -147,6 +168,20 @@ def test_what_goes_wrong_elsewhere_is_said_here(two: Any, tmp_path: Path) -> Non
     two(0, Others(RuntimeError("connection closed")))
     with pytest.raises(RinceError, match="connection closed"):
         in_parts(tmp_path, "k", 1, 1, lambda rows: 0)
+
+
+def test_processes_of_a_machine_take_its_cards_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "13", "WORLD_SIZE": "16", "LOCAL_RANK": "5"}.items():
+        monkeypatch.setenv(name, value)
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **given: taken.append(given["rank"]))
+    shared_work._start()
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    shared_work._start()
+    assert taken == [1, 13, 3, 13]
 
 
 def test_srun_says_who_is_who(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +199,9 @@ def test_srun_says_who_is_who(monkeypatch: pytest.MonkeyPatch) -> None:
     shared_work._start()
     (given,) = asked[0].values()
     assert (given["rank"], given["world_size"]) == (3, 8)
+    monkeypatch.delenv("SLURM_PROCID")
+    shared_work._start()
+    assert asked[1]["gloo"]["rank"] == 0
     assert os.environ["MASTER_ADDR"] == "node5"
     assert os.environ["MASTER_PORT"].isdecimal()
     for name in set(os.environ) - set(before):

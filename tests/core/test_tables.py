@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rince import RinceError
 from rince.core.tables import (
     Table,
+    as_cell,
     as_number,
     read_as,
     read_cells,
@@ -119,7 +120,7 @@ def test_lines_of_text(tmp_path: Path) -> None:
 
 def test_cells_of_any_length_and_the_limit_of_others() -> None:
     long = "word " * 40_000 + "end"
-    before = csv.field_size_limit()
+    at_first, before = csv.field_size_limit(1000), 1000
     results: list[bool] = []
 
     def reads() -> None:
@@ -134,7 +135,7 @@ def test_cells_of_any_length_and_the_limit_of_others() -> None:
     for thread in threads:
         thread.join()
     assert results == [True] * 10
-    assert csv.field_size_limit() == before
+    assert csv.field_size_limit(at_first) == before
 
 
 def test_separators() -> None:
@@ -142,6 +143,7 @@ def test_separators() -> None:
     assert read('"a;b"\n1;2\n').columns == ("a;b",)
     assert read("a\n1;2\n").rows == [(2, {"a": "1;2"})]
     assert read("a,b;c\n1,2\n").columns == ("a", "b;c")
+    assert read("a;b;c,d\n1,2\n").columns == ("a;b;c", "d")
     assert read("a,b\tc\n1,2\t3\n", "t.tsv").rows == [(2, {"a,b": "1,2", "c": "3"})]
 
 
@@ -249,6 +251,9 @@ def test_columns_without_a_name() -> None:
     assert spreadsheet.rows == [(2, {"class": "x", "up": "y"})]
     frame = read(",text\n0,x\n1,y\n")  # a data frame's index
     assert frame.columns == ("", "text")
+    assert read("text,\nx,\ny,5\n").column("") == ["", "5"]
+    with pytest.raises(RinceError, match="no column 'label'"):
+        frame.column("label")
     with pytest.raises(RinceError, match="'label'.*without a name.*text: add it"):
         frame.require_columns("text", "label", hint="add it")
     with pytest.raises(RinceError, match="without a name.*twice"):
@@ -306,6 +311,9 @@ def test_an_empty_file_has_no_columns() -> None:
         ("a,b\n1,2\nx\0y,2\nz,\0\n", "t.csv", ["line 3", "line 4", "NUL"]),
         ("a,b\n1,2,3\n1\n1,2\n", "t.csv", ["2 bad rows", "line 2: 3 cells", "line 3: 1 cells"]),
         ('a,b\n1,2\n3,"4\n5,6\n', "t.csv", ["line 3", "never closed"]),
+        ('"a,b\n1,2\n', "t.csv", ["line 1:", "never closed"]),
+        ('{"a": 1, "b": {"c": 2}}\n', "t.jsonl", ["t.jsonl: line 1: expected"]),
+        ("a,b\n1\n", "t.csv", ["t.csv: line 2: 1 cells"]),
         ('a,b\n1,2\n3,"4', "t.csv", ["line 3", "never closed"]),
         ('a\tb\n1\t2\n"so\t3\n4\t5\n"so\t6\n', "t.tsv", ["line 3", "two for each"]),
         ('a,b\n"no" he said,2\n', "t.csv", ["line 2", "two for each"]),
@@ -345,6 +353,26 @@ def test_short_rows_are_filled_if_that_is_said() -> None:
 def test_cells_whatever_the_header(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("x,x,\n1,2,3\n")
     assert read_cells(tmp_path / "t.csv") == (["x", "x", ""], [(2, ["1", "2", "3"])])
+    (tmp_path / "t.csv").write_text("x,x,\n1\n")
+    with pytest.raises(RinceError, match="line 2: 1 cells"):
+        read_cells(tmp_path / "t.csv")
+
+
+def test_the_first_rows_alone() -> None:
+    for most in (1, 2):
+        rows = read("a,b\n\n1,\n2,x\n3,y\n", most=most).rows
+        assert rows == [(3, {"a": "1", "b": ""}), (4, {"a": "2", "b": "x"})][:most]
+
+
+def test_the_largest_numbers_as_cells() -> None:
+    """Beyond 2**53 a float stands for several integers."""
+    for number, cell in (
+        (200.0, "200"),
+        (2.0**53 - 1, "9007199254740991"),
+        (2.0**53, "9007199254740992.0"),
+        (2**53 + 1, "9007199254740993"),
+    ):
+        assert as_cell(number) == cell
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

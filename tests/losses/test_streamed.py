@@ -184,6 +184,25 @@ def test_terms_are_those_of_the_dense_engine(case: Case) -> None:
     torch.testing.assert_close(found[1].values, found[0].values, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("own", [True, False])
+def test_terms_have_no_gradient(own: bool) -> None:
+    query = unit(0, 60, 4).requires_grad_()
+    key = query if own else unit(1, 60, 4)
+    for sizes in (SMALL, Sizes()):
+        loss, terms = blockwise_loss(
+            query,
+            key,
+            labelled(60),
+            (0.1,),
+            ("in",),
+            reduction="mean",
+            sizes=sizes,
+            may_read=True,
+        )
+        assert loss.requires_grad
+        assert not terms.values.requires_grad
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("positives", POSITIVES)
 @pytest.mark.parametrize("reduction", ["mean", "none"])

@@ -140,7 +140,7 @@ class _Blockwise(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
         if ctx.per_query:
-            query, key = (x.detach() for x in ctx.saved_tensors)
+            query, key = ctx.saved_tensors
             with products_in("fp32", upstream.device):
                 _, _, gradients = _walk(ctx.inputs.on(query, key), upstream, ctx.wanted)
             return (*gradients, None, None)
