@@ -59,7 +59,7 @@ def test_class_folders_without_an_image_are_listed_with_the_broken_images(
     assert main(["check", str(folder)]) == 1
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 13
-    assert f"pet{os.sep}fox is empty\n" in out
+    assert f"pet{os.sep}fox is empty: a class folder needs" in out
     assert "13 that cannot" in err
     shown = refusal(["ranks", str(folder)], capsys)
     assert "fox is empty" in shown

@@ -529,7 +529,7 @@ def tree_of_folders(root: str | Path) -> tuple[Taxonomy, list[Names]]:
         raise BadItems(
             f"{some_names(without)}; a class folder needs at least one image "
             f"({', '.join(sorted(IMAGE_SUFFIXES))}): put one there, or remove the folder",
-            without,
+            [f"{problem}: a class folder needs at least one image" for problem in without],
         )
     splits = {path[0].lower() for path in folders} & {"train", "val", "valid", "validation", "test"}
     if "train" in splits and len(splits) > 1:
