@@ -216,7 +216,13 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("ranks/options.py", "RankOptions.check", "constant + 1", 2): (
         "of no near at all the largest may be 0 or 1: both are at most 1"
     ),
+    ("ranks/readers.py", "homonyms", "constant + 1", 1): (
+        "a path cut beyond its end is the path, and is looked at once"
+    ),
     ("ranks/readers.py", "nested_paths", "LtE to Lt", 0): (
         "a class in a group of 127 names has 128, and is refused one call later otherwise"
+    ),
+    ("ranks/readers.py", "shortest_endings", "Gt to GtE", 1): (
+        "a path that is whole already is the same when it is taken whole once more"
     ),
 }

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rince.core.checks import RinceError
-from rince.ranks.readers import class_folders
+from rince.ranks.readers import class_folders, homonyms
 from rince.ranks.taxonomy import Taxonomy
 
 pd = pytest.importorskip("pandas")
@@ -248,6 +248,21 @@ def test_index_and_did_you_mean() -> None:
         tree.index("1234")
     with pytest.raises(ValueError, match="'dog' is a group"):
         tree.index("dog")
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        ([("pet", "cat"), ("toy", "cat"), ("pet", "dog")], ("cat",)),
+        ([("cat", "siamese"), ("toy", "cat")], ("cat",)),  # a group, and a class of another
+        ([("a", "b", "x"), ("a", "c", "x"), ("d", "b", "y")], ("x", "b")),
+        ([("a", "x"), ("a", "y"), ("b", "z")], ()),
+    ],
+)
+def test_names_under_more_than_one_parent(
+    paths: list[tuple[str, ...]], names: tuple[str, ...]
+) -> None:
+    assert homonyms(paths) == names
 
 
 # ---- the readers agree -----------------------------------------------------------------------
