@@ -138,6 +138,12 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/blockwise/engine.py", "_blockwise_loss", "detach dropped", 1): (
         "what is computed of it runs where no graph is made"
     ),
+    ("losses/blockwise/engine.py", "_blockwise_loss", "detach dropped", 2): (
+        "what is computed of it runs where no graph is made"
+    ),
+    ("losses/blockwise/in_batch.py", "SelfPairs.terms", "zeros_like to ones_like", 0): (
+        "where no share is written the term is not active, and the share is multiplied by 0"
+    ),
     ("losses/temperatures.py", "check_temperatures", "detach dropped", 0): (
         "tolist() reads numbers, with a graph or without"
     ),
