@@ -777,8 +777,15 @@ def test_blocks_shrink_as_keys_grow() -> None:
             block = Sizes().queries_per_block(need)
             assert 16 <= block <= 512
             assert block == 16 or block * need <= Sizes().scratch_bytes
+            assert block == 512 or (block + 16) * need > Sizes().scratch_bytes
     assert Sizes().queries_per_block(800) == 512
     assert Sizes(block=7).queries_per_block(800) == 7
+
+
+def test_panels_are_an_eighth_of_the_batch_within_limits() -> None:
+    counts = (100, 2048, 3200, 4096, 10000)
+    assert [Sizes().samples_per_panel(n) for n in counts] == [256, 256, 400, 512, 512]
+    assert Sizes(block=7).samples_per_panel(3200) == 7
 
 
 # ---- what users see --------------------------------------------------------------------------
