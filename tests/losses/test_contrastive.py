@@ -20,6 +20,7 @@ from rince.core.pair_ranks import ALL, DenseRanks, IdentityRanks, PairRanks, Tab
 from rince.losses import info_nce, ranked_info_nce, supcon_in, supcon_out
 from rince.losses.blockwise.engine import blockwise_loss
 from rince.losses.blockwise.sizes import Sizes
+from rince.losses.common import highest_rank, tiles
 from rince.losses.contrastive import one_rank_loss
 
 LOSSES: dict[str, Any] = {"info_nce": info_nce, "supcon_in": supcon_in, "supcon_out": supcon_out}
@@ -452,6 +453,15 @@ def test_wrong_input_is_refused(name: str) -> None:
         loss(torch.tensor([[1.0, 0.0], [math.nan, 0.0]]), torch.eye(2), ranks)
     with pytest.raises(ValueError, match="1 of 2 key embeddings.*zeros"):
         loss(torch.eye(2), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), ranks)
+
+
+def test_ranks_are_read_in_tiles_of_whole_queries() -> None:
+    ranks = DenseRanks(torch.tensor([[0, 1, 0, 1], [0, 0, 3, 0], [2, 0, 0, 0]]))
+    for pairs, sizes in ((3, [1, 1, 1]), (8, [2, 1]), (9, [2, 1]), (12, [3])):
+        found = list(tiles(ranks, pairs))
+        assert [len(tile) for tile in found] == sizes
+        assert torch.equal(torch.cat(found), ranks.tile(ALL, ALL))
+        assert highest_rank(ranks, pairs) == 3
 
 
 def test_info_nce_takes_one_positive_a_query() -> None:

@@ -265,6 +265,8 @@ def test_what_is_refused(name: str) -> None:
         loss(case, z, z, ranks[:, :2], **scores)
     with pytest.raises(ValueError, match="temperature.*positive.* 0"):
         loss(Case(z, z, ranks, 2, 0, 0.3), z, z, ranks, **scores)
+    with pytest.raises(ValueError, match="reduction.*'avg'"):
+        loss(case, z, z, ranks, reduction="avg", **scores)
     with pytest.raises(ValueError, match=r"block_size .*\b0"):
         loss(case, z, z, ranks, block_size=0, **scores)
     broken = z.clone()
