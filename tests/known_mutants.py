@@ -132,12 +132,6 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/blockwise/by_class.py", "lists_positives", "Not dropped", 0): (
         "a mask of all keys gives what a list of the positives gives, only slower"
     ),
-    ("losses/blockwise/engine.py", "_blockwise_loss", "detach dropped", 0): (
-        "what is computed of it runs where no graph is made"
-    ),
-    ("losses/blockwise/engine.py", "_blockwise_loss", "detach dropped", 1): (
-        "what is computed of it runs where no graph is made"
-    ),
     ("losses/blockwise/engine.py", "_blockwise_loss", "detach dropped", 2): (
         "what is computed of it runs where no graph is made"
     ),
@@ -149,9 +143,6 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ),
     ("losses/by_query.py", "loss_by_query", "False to True", 1): (
         "no loss draws random numbers: their state is kept for nothing"
-    ),
-    ("losses/common.py", "check_values", "detach dropped", 0): (
-        "norms are only looked at and printed, with a graph or without"
     ),
     ("losses/common.py", "check_values", "Gt to GtE", 0): (
         "0.02 has binary digits finer than any number near 1: no norm is that far from 1 exactly"

@@ -6,6 +6,7 @@ import importlib
 import math
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -705,6 +706,20 @@ def test_second_derivatives_are_refused() -> None:
     loss = ranked_info_nce(z, z, labelled(60), (0.1, 0.2), engine="streamed")
     with pytest.raises(RuntimeError, match='second derivatives .* engine="dense"'):
         torch.autograd.grad(loss, z, create_graph=True)
+
+
+def test_numbers_are_read_without_a_graph() -> None:
+    """Torch warns of any other, once a process unless it is told to warn always."""
+    z = (2 * unit(9, 60, 8)).requires_grad_()
+    torch.set_warn_always(True)
+    try:
+        for sizes in (SMALL, Sizes()):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                ranked_info_nce(z, z, labelled(60), (0.1, 0.2), engine="streamed", sizes=sizes)
+            assert [w.category for w in caught] == [RinceWarning]  # of their length
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_torch_func_gets_a_clear_refusal() -> None:

@@ -253,4 +253,5 @@ def _neighbours_together(table: Tensor, num_ranks: int) -> Tensor:
     """
     widest_first = torch.arange(num_ranks, 0, -1, device=table.device)[:, None, None]
     first = ((table >= 1) & (table <= widest_first)).int().argmax(dim=2)  # (R, C)
-    return first.unique(dim=1, return_inverse=True)[1].argsort()
+    place: Tensor = torch.unique(first, dim=1, return_inverse=True)[1]  # (C,) in lexical order
+    return place.argsort()
