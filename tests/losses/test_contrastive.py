@@ -208,7 +208,9 @@ def test_large_batches_hold_no_queries_by_keys_matrix(name: str) -> None:
     source = IdentityRanks(labels, labels, ignore_self=True)
     form: Any = "supcon-in" if name == "supcon_in" else "supcon-out"
     with LargestTensor() as most:
-        one_rank_loss(z, z, source, 0.1, form, reduction="mean", sizes=sizes).backward()
+        one_rank_loss(
+            z, z, source, 0.1, form, reduction="mean", validate=True, sizes=sizes
+        ).backward()
     assert most.size <= 16 * count
 
 
@@ -447,8 +449,11 @@ def test_wrong_input_is_refused(name: str) -> None:
         loss(query, query, torch.tensor([[1, 2], [0, 1]]))
     with pytest.raises(ValueError, match=r"\(queries, keys\) = \(2, 2\), got \(2, 1\)"):
         loss(query, query, ranks[:, :1])
-    with pytest.raises(ValueError, match="reduction.*'avg'"):
-        loss(query, query, ranks, reduction="avg")
+    for engine in ("dense", "streamed"):
+        with pytest.raises(ValueError, match="reduction.*'avg'"):
+            loss(query, query, ranks, reduction="avg", engine=engine)
+    with pytest.raises(ValueError, match="engine.*'fast'"):
+        loss(query, query, ranks, engine="fast")
     with pytest.raises(ValueError, match="1 of 2 query embeddings.*NaN"):
         loss(torch.tensor([[1.0, 0.0], [math.nan, 0.0]]), torch.eye(2), ranks)
     with pytest.raises(ValueError, match="1 of 2 key embeddings.*zeros"):

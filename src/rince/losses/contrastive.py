@@ -205,7 +205,7 @@ def one_rank_loss(
     engine: Engine = "auto",
     block_size: int | None = None,
     matmul_precision: MatmulPrecision = "fp32",
-    validate: bool = True,
+    validate: bool,
     most_positives: int | None = None,
     sizes: Sizes | None = None,
 ) -> Tensor:
