@@ -454,6 +454,8 @@ def test_wrong_input_is_refused(name: str) -> None:
             loss(query, query, ranks, reduction="avg", engine=engine)
     with pytest.raises(ValueError, match="engine.*'fast'"):
         loss(query, query, ranks, engine="fast")
+    with pytest.raises(ValueError, match=r"block_size .*\b0"):
+        loss(query, query, ranks, block_size=0)
     with pytest.raises(ValueError, match="1 of 2 query embeddings.*NaN"):
         loss(torch.tensor([[1.0, 0.0], [math.nan, 0.0]]), torch.eye(2), ranks)
     with pytest.raises(ValueError, match="1 of 2 key embeddings.*zeros"):
