@@ -122,7 +122,7 @@ HAND_MADE: tuple[Hand, ...] = (
 # Names of parameters, constants, functions and classes that change time and memory, no result.
 TUNING = ("chunk_size", "pairs_at_once", "sort_from", "Sizes", "MB", "DENSE_BYTES")
 TUNING += ("bytes_per_query", "_BLOCK", "_LOOKED_AT", "MAX_TABLE_CLASSES", "LARGEST_EXPONENT")
-TUNING += ("_PATIENCE", "_SECONDS_UNTIL_SEEN", "PARTS", "_LONGEST_CELL")
+TUNING += ("_PATIENCE", "_SECONDS_UNTIL_SEEN", "PARTS", "_LONGEST_CELL", "gpu_sizes")
 
 # (module, function, operator, occurrence in the function) -> why no test can tell it apart.
 EQUIVALENT: dict[tuple[str, str, str, int], str] = {
@@ -132,11 +132,20 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/blockwise/by_class.py", "lists_positives", "Not dropped", 0): (
         "a mask of all keys gives what a list of the positives gives, only slower"
     ),
-    ("losses/blockwise/engine.py", "_blockwise_loss", "detach dropped", 0): (
+    ("losses/blockwise/engine.py", "_blockwise_loss", "detach dropped", 2): (
         "what is computed of it runs where no graph is made"
     ),
-    ("losses/blockwise/engine.py", "_blockwise_loss", "detach dropped", 1): (
-        "what is computed of it runs where no graph is made"
+    ("losses/blockwise/in_batch.py", "SelfPairs.terms", "zeros_like to ones_like", 0): (
+        "where no share is written the term is not active, and the share is multiplied by 0"
+    ),
+    ("losses/blockwise/positive_pairs.py", "_pairs_of", "constant + 1", 0): (
+        "padding may be any place that is there, and where only one is nothing is padded"
+    ),
+    ("losses/by_query.py", "loss_by_query", "False to True", 1): (
+        "no loss draws random numbers: their state is kept for nothing"
+    ),
+    ("losses/common.py", "check_values", "Gt to GtE", 0): (
+        "0.02 has binary digits finer than any number near 1: no norm is that far from 1 exactly"
     ),
     ("losses/temperatures.py", "check_temperatures", "detach dropped", 0): (
         "tolist() reads numbers, with a graph or without"

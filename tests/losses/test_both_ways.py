@@ -58,8 +58,12 @@ def test_with_info_nce_it_is_the_loss_of_clip() -> None:
     torch.testing.assert_close(found, clip)
 
 
-def test_a_value_for_each_query_is_refused() -> None:
-    image, text, ranks = sides(2, 3, seed=0)
+@pytest.mark.parametrize(
+    ("queries", "keys", "message"), [(2, 3, r"\(2,\).*\(3,\)"), (1, 3, r"\(\).*\(3,\)")]
+)
+def test_a_value_for_each_query_is_refused(queries: int, keys: int, message: str) -> None:
+    """A loss that squeezes gives a scalar for one query."""
+    image, text, ranks = sides(queries, keys, seed=0)
     loss = rince.RankedInfoNCE((0.1, 0.3), reduction="none", validate=False)
-    with pytest.raises(ValueError, match=r"\(2,\).*\(3,\)"):
-        both_ways(loss, image, text, ranks)
+    with pytest.raises(ValueError, match=message):
+        both_ways(lambda *given: loss(*given).squeeze(), image, text, ranks)

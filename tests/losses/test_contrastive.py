@@ -20,6 +20,7 @@ from rince.core.pair_ranks import ALL, DenseRanks, IdentityRanks, PairRanks, Tab
 from rince.losses import info_nce, ranked_info_nce, supcon_in, supcon_out
 from rince.losses.blockwise.engine import blockwise_loss
 from rince.losses.blockwise.sizes import Sizes
+from rince.losses.common import highest_rank, tiles
 from rince.losses.contrastive import one_rank_loss
 
 LOSSES: dict[str, Any] = {"info_nce": info_nce, "supcon_in": supcon_in, "supcon_out": supcon_out}
@@ -207,7 +208,9 @@ def test_large_batches_hold_no_queries_by_keys_matrix(name: str) -> None:
     source = IdentityRanks(labels, labels, ignore_self=True)
     form: Any = "supcon-in" if name == "supcon_in" else "supcon-out"
     with LargestTensor() as most:
-        one_rank_loss(z, z, source, 0.1, form, reduction="mean", sizes=sizes).backward()
+        one_rank_loss(
+            z, z, source, 0.1, form, reduction="mean", validate=True, sizes=sizes
+        ).backward()
     assert most.size <= 16 * count
 
 
@@ -446,12 +449,26 @@ def test_wrong_input_is_refused(name: str) -> None:
         loss(query, query, torch.tensor([[1, 2], [0, 1]]))
     with pytest.raises(ValueError, match=r"\(queries, keys\) = \(2, 2\), got \(2, 1\)"):
         loss(query, query, ranks[:, :1])
-    with pytest.raises(ValueError, match="reduction.*'avg'"):
-        loss(query, query, ranks, reduction="avg")
+    for engine in ("dense", "streamed"):
+        with pytest.raises(ValueError, match="reduction.*'avg'"):
+            loss(query, query, ranks, reduction="avg", engine=engine)
+    with pytest.raises(ValueError, match="engine.*'fast'"):
+        loss(query, query, ranks, engine="fast")
+    with pytest.raises(ValueError, match=r"block_size .*\b0"):
+        loss(query, query, ranks, block_size=0)
     with pytest.raises(ValueError, match="1 of 2 query embeddings.*NaN"):
         loss(torch.tensor([[1.0, 0.0], [math.nan, 0.0]]), torch.eye(2), ranks)
     with pytest.raises(ValueError, match="1 of 2 key embeddings.*zeros"):
         loss(torch.eye(2), torch.tensor([[1.0, 0.0], [0.0, 0.0]]), ranks)
+
+
+def test_ranks_are_read_in_tiles_of_whole_queries() -> None:
+    ranks = DenseRanks(torch.tensor([[0, 1, 0, 1], [0, 0, 3, 0], [2, 0, 0, 0]]))
+    for pairs, sizes in ((3, [1, 1, 1]), (8, [2, 1]), (9, [2, 1]), (12, [3])):
+        found = list(tiles(ranks, pairs))
+        assert [len(tile) for tile in found] == sizes
+        assert torch.equal(torch.cat(found), ranks.tile(ALL, ALL))
+        assert highest_rank(ranks, pairs) == 3
 
 
 def test_info_nce_takes_one_positive_a_query() -> None:

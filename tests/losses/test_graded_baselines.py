@@ -16,7 +16,9 @@ from torch import Tensor
 
 from oracles import losses as oracle
 from rince import RinceWarning, Taxonomy, ranked_info_nce
-from rince.losses import cross_scale, smooth_ap, supcon_out, supcon_siblings, x_clr
+from rince.core.pair_ranks import DenseRanks
+from rince.losses import by_query, cross_scale, smooth_ap, supcon_out, supcon_siblings, x_clr
+from rince.losses.blockwise.sizes import Sizes
 from rince.metrics import hierarchical_retrieval
 
 Found = Callable[..., Tensor]
@@ -221,6 +223,37 @@ def test_blocks_hold_a_part_of_the_pairs(name: str) -> None:
     assert most[2] < 64 * 48 * (48 if name == "smooth-ap" else 1) / 8
 
 
+@pytest.mark.parametrize(
+    ("pairs_per_query", "block_size", "blocks"),
+    [(2, None, [6]), (3, None, [4, 2]), (100, None, [1] * 6), (2, 4, [4, 2]), (2, 6, [6])],
+)
+def test_blocks_hold_the_pairs_that_suit_the_device(
+    pairs_per_query: int, block_size: int | None, blocks: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve pairs here. A batch of one block is not computed again for its gradient."""
+    monkeypatch.setattr(by_query, "sizes_for", lambda device: Sizes(pairs_of_a_check=12))
+    seen = []
+
+    def rows_loss(similarity: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(len(similarity))
+        return (similarity.exp() * rank).sum(dim=1), (rank > 0).any(dim=1)
+
+    z = unit(0, 6, 4).requires_grad_()
+    loss = by_query.loss_by_query(
+        rows_loss,
+        z,
+        z,
+        DenseRanks(torch.eye(6, dtype=torch.int8)),
+        pairs_per_query=pairs_per_query,
+        block_size=block_size,
+        reduction="sum",
+        validate=False,
+    )
+    assert seen == blocks
+    torch.autograd.grad(loss, z)
+    assert sorted(seen) == sorted(blocks * (1 if len(blocks) == 1 else 2))
+
+
 @every_loss
 def test_what_is_refused(name: str) -> None:
     z = unit(0, 3, 4)
@@ -232,6 +265,10 @@ def test_what_is_refused(name: str) -> None:
         loss(case, z, z, ranks[:, :2], **scores)
     with pytest.raises(ValueError, match="temperature.*positive.* 0"):
         loss(Case(z, z, ranks, 2, 0, 0.3), z, z, ranks, **scores)
+    with pytest.raises(ValueError, match="reduction.*'avg'"):
+        loss(case, z, z, ranks, reduction="avg", **scores)
+    with pytest.raises(ValueError, match=r"block_size .*\b0"):
+        loss(case, z, z, ranks, block_size=0, **scores)
     broken = z.clone()
     broken[1, 0] = float("nan")
     with pytest.raises(ValueError, match="row 1"):

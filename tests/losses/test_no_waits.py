@@ -14,9 +14,9 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.nn import functional
 
-from rince import RinceWarning
-from rince.losses import info_nce, ranked_info_nce, supcon_in, supcon_out
-from rince.losses.blockwise.sizes import Sizes, gpu_sizes
+from rince import RankedInfoNCE, RinceWarning
+from rince.losses import both_ways, info_nce, ranked_info_nce, supcon_in, supcon_out
+from rince.losses.blockwise.sizes import Sizes, free_bytes, gpu_sizes, sizes_for
 from rince.ranks import DenseRanks, IdentityRanks, LevelRanks, PairRanks, TableRanks
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.time import ItemTimes, TimeRanks
@@ -211,6 +211,15 @@ def test_launches_are_few(
     assert watch.largest <= 2**31
 
 
+def test_both_ways_read_nothing() -> None:
+    loss = RankedInfoNCE(TAUS[:2], validate=False)
+
+    def both(query: Tensor, key: Tensor, ranks: PairRanks | Tensor, validate: bool) -> Tensor:
+        return both_ways(loss, query, key, ranks)
+
+    assert step(both, "matrix", 64, 48, 16, 2).copies == []
+
+
 def test_sizes_follow_the_free_memory() -> None:
     large, small = gpu_sizes(70 * 2**30), gpu_sizes(4 * 2**30)
     assert large.scratch_bytes == 3 * 2**30
@@ -224,6 +233,21 @@ def test_sizes_follow_the_free_memory() -> None:
         assert block > Sizes().queries_per_block(per_query)
         assert given.in_batch == 32768
         assert given.samples_per_panel(40000) == 4096
+
+
+def test_free_memory_is_the_drivers_and_what_torch_holds_unused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Under the compiler, which cannot ask, 16 GB are taken to be free."""
+    gb = 2**30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 * gb, 80 * gb))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 7 * gb)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 4 * gb)
+    device = torch.device("cuda", 99)  # none that another test asks for: the answer is kept
+    assert free_bytes(device) == 23 * gb
+    assert sizes_for(device) == gpu_sizes(23 * gb)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert sizes_for(device) == gpu_sizes(16 * gb)
 
 
 def served_by(

@@ -118,7 +118,9 @@ def test_no_product_of_a_loss_follows_the_global_switch(source: str) -> None:
     with Products(CPU) as noted_products:
         if source == "supcon":
             flat = TableRanks(labels, labels, (TABLE == 1).long(), ignore_self=True)
-            loss = one_rank_loss(query, key, flat, 0.1, "supcon-out", reduction="mean", sizes=sizes)
+            loss = one_rank_loss(
+                query, key, flat, 0.1, "supcon-out", reduction="mean", validate=True, sizes=sizes
+            )
         else:
             loss, _ = ranked_info_nce_with_terms(
                 query,

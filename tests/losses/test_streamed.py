@@ -6,6 +6,7 @@ import importlib
 import math
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +28,7 @@ from rince.losses.blockwise.block import Inputs
 from rince.losses.blockwise.by_class import ByClass
 from rince.losses.blockwise.by_pair import ByPair
 from rince.losses.blockwise.engine import blockwise_loss
+from rince.losses.blockwise.positive_pairs import positive_pairs
 from rince.losses.blockwise.sizes import Sizes
 from rince.losses.definition import form_of_term
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
@@ -513,6 +515,7 @@ def test_the_in_batch_kernel_serves_a_batch_with_itself() -> None:
     few = replace(SMALL, in_batch=60, most_positives=0.2)
     assert served(sizes=few)
     assert not served(sizes=few, variant="out")
+    assert served(sizes=replace(few, most_positives=0.5), variant="out")
 
 
 def test_half_of_the_similarities_are_computed() -> None:
@@ -538,9 +541,18 @@ def test_half_of_the_similarities_are_computed() -> None:
     assert sum(products) == count * (count + panel)
 
 
+def test_in_batch_no_tensor_is_larger_than_the_embeddings() -> None:
+    z = unit(21, 256, 32).requires_grad_()
+    with LargestTensor() as largest:
+        ranked_info_nce(
+            z, z, labelled(256), (0.1, 0.2), engine="streamed", block_size=64
+        ).backward()
+    assert largest.size <= z.numel()
+
+
 def test_related_classes_become_neighbours_whatever_their_numbers() -> None:
     superclass = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2])
-    group = torch.tensor([0, 0, 1, 0, 0, 1, 0, 0, 1])
+    group = torch.tensor([0, 1, 0, 0, 1, 0, 0, 1, 0])
     table = (superclass[:, None] == superclass) * 2 + 3 * (
         (superclass[:, None] != superclass) & (group[:, None] == group)
     )
@@ -550,6 +562,18 @@ def test_related_classes_become_neighbours_whatever_their_numbers() -> None:
     for code in (superclass, group):
         _, runs = torch.unique_consecutive(code[order], return_counts=True)
         assert len(runs) == len(code.unique())
+    # Of rank 1, a class may be related to others than itself: 0 to 2, and 1 to 3.
+    table = torch.full((4, 4), 2)
+    table[[0, 2], [2, 0]] = table[[1, 3], [3, 1]] = 1
+    table.fill_diagonal_(1)
+    assert in_batch._neighbours_together(table, 2).tolist() == [0, 2, 1, 3]
+
+
+def test_samples_are_sorted_by_class_and_keep_their_order_within_one() -> None:
+    labels = torch.arange(200) % 2
+    source = TableRanks(labels, labels, torch.eye(2, dtype=torch.int8))
+    order = in_batch.SelfPairs(inputs_of(unit(22, 200, 3), source)).order.tolist()
+    assert order == [*range(0, 200, 2), *range(1, 200, 2)]
 
 
 def test_tiles_of_one_rank_are_found_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -561,7 +585,8 @@ def test_tiles_of_one_rank_are_found_and_give_the_same(monkeypatch: pytest.Monke
     z = unit(22, 90, 8, dtype=torch.float64)
     inputs = inputs_of(z, source, sizes=replace(SMALL, block=15))
     # 30 samples a superclass: panels of 15 never hold two of them.
-    assert len(in_batch.SelfPairs(inputs).uniform) == 15 - 3
+    others = {(n, m) for m in range(6) for n in range(m) if n // 2 != m // 2}
+    assert in_batch.SelfPairs(inputs).uniform == others
     found = []
     for uniform in (True, False):
         if not uniform:
@@ -572,12 +597,22 @@ def test_tiles_of_one_rank_are_found_and_give_the_same(monkeypatch: pytest.Monke
     torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=1e-14)
 
 
-def test_a_tile_of_one_rank_in_one_direction_only_is_not_of_one_rank() -> None:
+@pytest.mark.parametrize(
+    ("related", "order"),
+    [
+        # Class 2 has a rank 2 in the panel before its own, which has none there.
+        ([(2, 1), (3, 0), (2, 3)], [0, 3, 1, 2]),
+        # Class 0 has one in the panel behind its own.
+        ([(0, 2)], [0, 1, 2, 3]),
+    ],
+)
+def test_a_tile_of_one_rank_in_one_direction_only_is_not_of_one_rank(
+    related: list[tuple[int, int]], order: list[int]
+) -> None:
     table = torch.eye(4, dtype=torch.int8)
-    table[2, 1] = table[3, 0] = table[2, 3] = 2
-    # Neighbours are then classes 0 and 3, and 1 and 2: from there to here all are negatives, from
-    # here to there class 2 has a rank 2.
-    assert in_batch._neighbours_together(table, 2).tolist() == [0, 3, 1, 2]
+    for pair in related:
+        table[pair] = 2
+    assert in_batch._neighbours_together(table, 2).tolist() == order
     labels = torch.arange(4).repeat_interleave(8)
     source = TableRanks(labels, labels, table, ignore_self=True)
     z = unit(24, 32, 4, dtype=torch.float64)
@@ -602,6 +637,26 @@ def test_a_batch_of_one_huge_and_many_small_classes() -> None:
             loss = ranked_info_nce(x, x, source, (0.1, 0.2), variant=variant, engine=engine)
             found.append((loss.detach(), torch.autograd.grad(loss, x)[0]))
         torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
+
+
+def test_positives_are_visited_once_in_pieces_that_fill_the_limit() -> None:
+    """Classes with 4, 1 and 6 positives, in turn; class 1 has class 3's, and is nobody's."""
+    labels = torch.arange(7).repeat_interleave(torch.tensor([4, 1, 4, 1, 4, 1, 6]))
+    positive = torch.eye(7, dtype=torch.bool)
+    positive[1, 1], positive[1, 3] = False, True
+    z = unit(25, len(labels), 3)
+    pieces = list(positive_pairs(z, labels, positive, Sizes(positive_pairs=16, queries_per_run=2)))
+    assert [tuple(p.real.shape) for p in pieces] == [(3, 1, 1), *[(2, 2, 4)] * 3, *[(1, 2, 6)] * 3]
+    times, similarity = torch.zeros(2, len(z), len(z))
+    for p in pieces:
+        places = (
+            p.queries[:, :, None].expand_as(p.real)[p.real],
+            p.keys[:, None, :].expand_as(p.real)[p.real],
+        )
+        times.index_put_(places, torch.ones(()), accumulate=True)
+        similarity[places] = p.similarity[p.real]
+    assert torch.equal(times, positive[labels][:, labels].float())
+    torch.testing.assert_close(similarity, (z @ z.T) * times)
 
 
 # ---- graph -------------------------------------------------------------------------------------
@@ -651,6 +706,20 @@ def test_second_derivatives_are_refused() -> None:
     loss = ranked_info_nce(z, z, labelled(60), (0.1, 0.2), engine="streamed")
     with pytest.raises(RuntimeError, match='second derivatives .* engine="dense"'):
         torch.autograd.grad(loss, z, create_graph=True)
+
+
+def test_numbers_are_read_without_a_graph() -> None:
+    """Torch warns of any other, once a process unless it is told to warn always."""
+    z = (2 * unit(9, 60, 8)).requires_grad_()
+    torch.set_warn_always(True)
+    try:
+        for sizes in (SMALL, Sizes()):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                ranked_info_nce(z, z, labelled(60), (0.1, 0.2), engine="streamed", sizes=sizes)
+            assert [w.category for w in caught] == [RinceWarning]  # of their length
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_torch_func_gets_a_clear_refusal() -> None:
@@ -723,8 +792,15 @@ def test_blocks_shrink_as_keys_grow() -> None:
             block = Sizes().queries_per_block(need)
             assert 16 <= block <= 512
             assert block == 16 or block * need <= Sizes().scratch_bytes
+            assert block == 512 or (block + 16) * need > Sizes().scratch_bytes
     assert Sizes().queries_per_block(800) == 512
     assert Sizes(block=7).queries_per_block(800) == 7
+
+
+def test_panels_are_an_eighth_of_the_batch_within_limits() -> None:
+    counts = (100, 2048, 3200, 4096, 10000)
+    assert [Sizes().samples_per_panel(n) for n in counts] == [256, 256, 400, 512, 512]
+    assert Sizes(block=7).samples_per_panel(3200) == 7
 
 
 # ---- what users see --------------------------------------------------------------------------

@@ -186,7 +186,7 @@ def _against_all(logits: Tensor, rank: Tensor) -> Tensor:
 
 def _sum_against_all(logits: Tensor, rank: Tensor) -> Tensor:
     is_positive = rank == 1
-    log_count = is_positive.sum(dim=1).clamp(min=1).to(logits.dtype).log()  # (Q,)
+    log_count = is_positive.sum(dim=1).to(logits.dtype).log()  # (Q,), -inf where it does not count
     return masked_logsumexp(logits, rank >= 0) - masked_logsumexp(logits, is_positive) + log_count
 
 
@@ -205,7 +205,7 @@ def one_rank_loss(
     engine: Engine = "auto",
     block_size: int | None = None,
     matmul_precision: MatmulPrecision = "fp32",
-    validate: bool = True,
+    validate: bool,
     most_positives: int | None = None,
     sizes: Sizes | None = None,
 ) -> Tensor:

@@ -251,8 +251,7 @@ def _neighbours_together(table: Tensor, num_ranks: int) -> Tensor:
 
     In a hierarchy the first class that is related to a class names its superclass.
     """
-    order = torch.arange(len(table), device=table.device)
-    for rank in range(1, num_ranks + 1):
-        first = ((table >= 1) & (table <= rank)).int().argmax(dim=1)
-        order = order[first[order].argsort(stable=True)]
-    return order
+    widest_first = torch.arange(num_ranks, 0, -1, device=table.device)[:, None, None]
+    first = ((table >= 1) & (table <= widest_first)).int().argmax(dim=2)  # (R, C)
+    place: Tensor = torch.unique(first, dim=1, return_inverse=True)[1]  # (C,) in lexical order
+    return place.argsort()
