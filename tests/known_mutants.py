@@ -147,6 +147,9 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/common.py", "check_values", "Gt to GtE", 0): (
         "0.02 has binary digits finer than any number near 1: no norm is that far from 1 exactly"
     ),
+    ("losses/contrastive.py", "_sum_against_all", "clamp dropped", 0): (
+        "rows without a positive are left out by the caller: their -inf is not seen"
+    ),
     ("losses/temperatures.py", "check_temperatures", "detach dropped", 0): (
         "tolist() reads numbers, with a graph or without"
     ),

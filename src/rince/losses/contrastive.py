@@ -186,7 +186,7 @@ def _against_all(logits: Tensor, rank: Tensor) -> Tensor:
 
 def _sum_against_all(logits: Tensor, rank: Tensor) -> Tensor:
     is_positive = rank == 1
-    log_count = is_positive.sum(dim=1).to(logits.dtype).log()  # (Q,), -inf where it does not count
+    log_count = is_positive.sum(dim=1).clamp(min=1).to(logits.dtype).log()  # (Q,)
     return masked_logsumexp(logits, rank >= 0) - masked_logsumexp(logits, is_positive) + log_count
 
 

@@ -251,7 +251,7 @@ def _neighbours_together(table: Tensor, num_ranks: int) -> Tensor:
 
     In a hierarchy the first class that is related to a class names its superclass.
     """
-    widest_first = torch.arange(num_ranks, 0, -1, device=table.device)[:, None, None]
-    first = ((table >= 1) & (table <= widest_first)).int().argmax(dim=2)  # (R, C)
+    related = (((table >= 1) & (table <= rank)).int() for rank in range(num_ranks, 0, -1))
+    first = torch.stack([x.argmax(dim=1) for x in related])  # (R, C)
     place: Tensor = torch.unique(first, dim=1, return_inverse=True)[1]  # (C,) in lexical order
     return place.argsort()
