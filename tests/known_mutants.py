@@ -237,4 +237,10 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("ranks/readers.py", "shortest_endings", "Gt to GtE", 1): (
         "a path that is whole already is the same when it is taken whole once more"
     ),
+    ("ranks/score_summary.py", "_first_pairs", "constant + 1", 0): (
+        "a few more pairs are sorted, which come after those that are listed"
+    ),
+    ("ranks/score_summary.py", "_first_pairs", "mask alone: left", 0): (
+        "all pairs are sorted, only slower: those left out come after those that are listed"
+    ),
 }

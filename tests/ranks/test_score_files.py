@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,11 @@ def test_rows_in_another_order_are_matched_by_name(tmp_path: Path) -> None:
     assert found.scores.nan_to_num(-9).tolist() == [[1, 0.2, 0.3], [-9, 1, 0.6], [0.7, 0.8, 1]]
 
 
+def test_a_table_of_one_class(tmp_path: Path) -> None:
+    (tmp_path / "s.csv").write_text("x,a\na,1\n")
+    assert Similarity.from_file(tmp_path / "s.csv").scores.tolist() == [[1]]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -92,6 +98,8 @@ def test_rows_in_another_order_are_matched_by_name(tmp_path: Path) -> None:
         ("x,a,b\na,1_0,2\nb,1,2\n", r"line 2\b.*'1_0' is not a number"),
         ("x;a;b\na;1;0,5\nb;1;1\n", r"line 2\b.*'0,5'"),
         ("x,a,b\na,1,2\nc,1,2\n", r"\bc\b.*rows.*\bb\b.*columns"),
+        ("x,a,b\na,1,2\nb,1,2\nc,1,2\n", r"\bc is only among the rows"),
+        ("x,a,b\na,1,2\n", r"\bb is only among the columns"),
         ("x,a,a\na,1,2\nb,1,2\n", "column.*twice: a"),
         ("x,a,b\na,1,2\na,1,2\n", "row.*twice: a"),
         ("x,a,b\na,1,inf\nb,1,2\n", "scores.*finite"),
@@ -124,6 +132,9 @@ def test_files_that_cannot_be(tmp_path: Path) -> None:
     np.save(tmp_path / "s.npy", np.ones((1, 1)))
     with pytest.raises(RinceError, match="JSON list of names"):
         Similarity.from_file(tmp_path / "s.npy")
+    (tmp_path / "s.json").write_text('["a", 1]')
+    with pytest.raises(RinceError, match="JSON list of names"):
+        Similarity.from_file(tmp_path / "s.npy")
     (tmp_path / "s.json").write_text("[")
     with pytest.raises(RinceError, match="is not JSON"):
         Similarity.from_file(tmp_path / "s.npy")
@@ -133,6 +144,23 @@ def test_files_that_cannot_be(tmp_path: Path) -> None:
     np.save(tmp_path / "s.npy", np.array([["a"]]))
     with pytest.raises(RinceError, match="array of numbers.*<U1"):
         Similarity.from_file(tmp_path / "s.npy")
+
+
+class _Opened:
+    """What is unpickled makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> object:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_no_code_in_a_file_of_scores_runs(tmp_path: Path) -> None:
+    np.save(tmp_path / "s.npy", np.array([[_Opened(tmp_path / "made")]]), allow_pickle=True)
+    with pytest.raises(RinceError, match="s.npy"):
+        Similarity.from_file(tmp_path / "s.npy", tmp_path / "s.json")
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_damaged_header_of_npy_is_told_with_the_file(tmp_path: Path) -> None:

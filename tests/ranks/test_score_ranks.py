@@ -61,9 +61,9 @@ def test_ranks_and_their_summary(
     assert found.matrix.tolist() == expected
     assert found.num_ranks == len(thresholds)
     summary = source(thresholds).describe(tensor(rows), ignore_self=own)
-    for code in (*range(1, len(thresholds) + 1), 0, -1):
-        assert summary.pairs[code] == sum(row.count(code) for row in expected)
-        assert summary.covered[code] == sum(code in row for row in expected)
+    codes = (*range(1, len(thresholds) + 1), 0, -1)
+    assert summary.pairs == {code: sum(row.count(code) for row in expected) for code in codes}
+    assert summary.covered == {code: sum(code in row for row in expected) for code in codes}
     assert (summary.num_queries, summary.num_keys) == (len(rows), len(rows[0]))
 
 
@@ -101,7 +101,13 @@ def test_what_is_refused(wrong: Any) -> None:
         ScoreRanks([1]).ranks(torch.ones(3, 2), ignore_self=True)
 
 
+def test_as_many_thresholds_as_an_int8_has_ranks() -> None:
+    assert ScoreRanks(range(0, -127, -1)).num_ranks == 127
+
+
 def test_warnings_of_a_summary() -> None:
+    (first,) = Relevance([2, 1]).describe(torch.tensor([[1.0, 0.0]])).warnings
+    assert "no pair has rank 1" in first
     summary = Relevance([2, 1]).describe(torch.tensor([[2.0, 2.0]]))
     empty, alone = summary.warnings
     assert "no pair has rank 2" in empty

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from hypothesis import strategies as st
 
 from rince import RinceWarning, Similarity, Taxonomy
 from rince.ranks.class_ranks import ClassRanks
+from rince.ranks.score_summary import ScoredPair, SimilaritySummary
 from rince.ranks.similarity import SimilarityRanks
 
 NAN = math.nan
@@ -209,6 +214,29 @@ def test_a_class_without_scores_is_named_with_its_neighbour(animals: Similarity)
         animals.aligned_to(["huskie", "boat", "carp"])
 
 
+def test_as_many_names_with_a_neighbour_are_hinted_at_as_are_listed() -> None:
+    known, wanted = ([f"{letter * 6}{end}" for letter in "abcdefghi"] for end in ("", "x"))
+    with pytest.raises(ValueError, match="near names") as error:
+        Similarity.from_matrix(torch.eye(9), known).aligned_to(wanted)
+    assert str(error.value).count("did you mean") == 8
+
+
+def test_what_is_kept_is_a_tuple_and_plain_floats() -> None:
+    kept = Similarity(["a", "b"], torch.eye(2, dtype=torch.int64))  # type: ignore[arg-type]
+    assert kept.classes == ("a", "b")
+    assert kept.scores.dtype == torch.float64
+    learned = torch.eye(2, requires_grad=True)
+    assert not Similarity.from_matrix(learned, ["a", "b"]).scores.requires_grad
+
+
+def test_rules_in_words(animals: Similarity) -> None:
+    assert animals.by_thresholds([0.8, 0.4]).rule == "score >= 0.8 (rank 2), 0.4 (rank 3)"
+    assert animals.by_quantiles([0.75, 0.5]).rule == (
+        "score in the top 0.25 (rank 2, >= 0.5), 0.5 (rank 3, >= 0.3)"
+    )
+    assert animals.by_top_k([1, 2]).rule == "each class's most similar 1 (rank 2), 2 (rank 3)"
+
+
 @pytest.mark.parametrize(
     ("scores", "names", "message"),
     [
@@ -230,7 +258,7 @@ def test_rules_that_cannot_be(animals: Similarity) -> None:
         with pytest.raises(ValueError, match="thresholds.*finite.*fall"):
             animals.by_thresholds(cuts)
     for quantiles in ([0.5, 0.9], [1.1], [-0.1]):
-        with pytest.raises(ValueError, match=r"quantiles.*\[0, 1\].*fall"):
+        with pytest.raises(ValueError, match=r"quantiles.*\[0, 1\].*fall.*rank 2\b"):
             animals.by_quantiles(quantiles)
     with pytest.raises(ValueError, match=r"at least 1, got 2, 0"):
         animals.by_top_k([2, 0])
@@ -275,6 +303,114 @@ def test_describe_counts(animals: Similarity) -> None:
     assert "pairs without a score: 1" in text
     assert "0.860 to   0.900        2 #" in text
     assert text.splitlines()[0] == ("classes: 5, ranks: 3, by score >= 0.8 (rank 2), 0.4 (rank 3)")
+
+
+def _summary_by_loops(ranks: SimilarityRanks, tree: Taxonomy | None) -> SimilaritySummary:
+    """Of a batch of 2, every number and list of pairs by its definition."""
+    names, scores, table = ranks.classes, ranks.similarity.scores.tolist(), ranks.table.tolist()
+    classes = range(len(names))
+    codes = (*range(1, ranks.num_ranks + 1), 0, -1)
+    keys = {
+        code: [[b for b in classes if a != b and table[a][b] == code] for a in classes]
+        for code in codes
+    }
+    pairs = list(itertools.permutations(classes, 2))
+    scored = [(a, b) for a, b in pairs if not math.isnan(scores[a][b])]
+    values = [scores[a][b] for a, b in scored]
+    edges: tuple[float, ...] = ()
+    histogram: tuple[int, ...] = ()
+    if len(set(values)) == 1:
+        edges, histogram = (values[0], values[0]), (len(values),)
+    elif values:
+        low, high = min(values), max(values)
+        edges = (*(low + (high - low) * i / 20 for i in range(20)), high)
+        bins = [sum(edge <= value for edge in edges[1:20]) for value in values]
+        histogram = tuple(bins.count(i) for i in range(20))
+
+    def doubt(pair: tuple[int, int]) -> float:
+        a, b = pair
+        return min(abs(scores[a][b] - border) for border in ranks.borders[a].tolist())
+
+    def first(
+        some: list[tuple[int, int]], by: Callable[[tuple[int, int]], float]
+    ) -> tuple[ScoredPair, ...]:
+        shown: list[ScoredPair] = []
+        for a, b in sorted(some, key=by):
+            score, rank = scores[a][b], table[a][b]
+            if (names[b], names[a], score, rank) not in shown:
+                shown.append(ScoredPair(names[a], names[b], score, rank))
+        return tuple(shown[:8])
+
+    groups = None if tree is None else tree.table.tolist()
+    cross = [(a, b) for a, b in pairs if groups and groups[a][b] == 0 and table[a][b] > 0]
+    within = [(a, b) for a, b in scored if groups and groups[a][b] > 0 and table[a][b] == 0]
+    return SimilaritySummary(
+        rule=ranks.rule,
+        num_classes=len(names),
+        num_ranks=ranks.num_ranks,
+        batch_size=2,
+        edges=edges,
+        histogram=histogram,
+        codes=codes,
+        pairs=tuple(sum(map(len, keys[code])) for code in codes),
+        covered=tuple(sum(map(bool, keys[code])) for code in codes),
+        most=tuple(max(map(len, keys[code])) for code in codes),
+        expected=tuple(sum(row.count(code) for row in table) / len(names) ** 2 for code in codes),
+        without_sibling=tuple(names[a] for a in classes if not keys[2][a]),
+        missing=len(pairs) - len(scored),
+        one_sided=sum(table[a][b] != table[b][a] for a, b in pairs) // 2,
+        doubtful=first([pair for pair in scored if doubt(pair) < math.inf], doubt),
+        cross_group_positives=first(cross, lambda pair: -scores[pair[0]][pair[1]]),
+        within_group_negatives=first(within, lambda pair: scores[pair[0]][pair[1]]),
+        totals=None if tree is None else (len(cross), len(within)),
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_summary_is_its_definition(seed: int) -> None:
+    """Few different scores, so that many tie and meet edges of bins; some missing or one-sided."""
+    random = Random(seed)
+    size = (1, 2, 4, 6, 9, 12)[seed % 6]
+    levels = [NAN, *(i / 20 for i in range(0, 21, 5 if seed < 6 else 1))]
+    scores = [[random.choice(levels) for _ in range(size)] for _ in range(size)]
+    for a, b in itertools.combinations(range(size), 2):
+        if random.random() < 0.5:
+            scores[a][b] = scores[b][a]
+    names = [f"c{i}" for i in range(size)]
+    tree = Taxonomy([(f"g{random.randrange(3)}", name) for name in names])
+    similarity = Similarity.from_matrix(scores, names)
+    for ranks in (similarity.by_thresholds([0.7, 0.25], missing="negative"),
+                  similarity.by_thresholds([0.5]), similarity.by_top_k([1, 2])):  # fmt: skip
+        for groups in (None, tree):
+            found, expected = ranks.describe(2, tree=groups), _summary_by_loops(ranks, groups)
+            assert found.expected == pytest.approx(expected.expected)
+            assert replace(found, expected=expected.expected) == expected
+
+
+def test_the_summary_as_a_page() -> None:
+    """No pair is ignored, so there is no line of rank -1."""
+    doubtful = (ScoredPair("a", "b", 0.5, 2),)
+    page = SimilaritySummary(
+        "a rule", 3, 2, 11, (0.0, 0.5, 1.0), (2, 4), (1, 2, 0, -1), (0, 2, 4, 0), (0, 2, 3, 0),
+        (0, 1, 2, 0), (3.3, 2.2, 4.4, 0.0), ("c",), 0, 1, doubtful, (), doubtful, (0, 1),
+    )  # fmt: skip
+    assert str(page).splitlines() == [
+        "classes: 3, ranks: 2, by a rule",
+        "scores of two different classes:",
+        "    0.000 to   0.500        2 ####################",
+        "    0.500 to   1.000        4 ########################################",
+        "rank     pairs  classes  key classes, mean  most     keys per item, batch 11",
+        "1            0        0                0.0     0                         3.3",
+        "2            2        2                0.7     1                         2.2",
+        "0            4        3                1.3     2                         4.4",
+        "pairs of classes whose rank depends on the order: 1",
+        "classes without a rank-2 partner (1): c",
+        "doubtful, nearest to where a rank ends:",
+        "  a -> b 0.500 (rank 2)",
+        "in a common group, negative by score (1), lowest:",
+        "  a -> b 0.500 (rank 2)",
+    ]
+    assert "depends on the order" not in str(replace(page, one_sided=0))
 
 
 def test_the_histogram_is_numpys() -> None:
@@ -332,6 +468,10 @@ def test_likely_mistakes_are_said(animals: Similarity) -> None:
     assert any("0.48 keys of rank 2" in w for w in
                animals.by_thresholds([0.8]).describe(batch_size=5).warnings)  # fmt: skip
     assert animals.by_thresholds([0.4]).describe().warnings == ()
+    (alone,) = Similarity.from_matrix([[1.0]], ["a"]).by_top_k([1]).describe().warnings
+    assert "have rank 2" in alone  # of one class nobody expects negatives
+    (both,) = Similarity.from_matrix(torch.ones(2, 2), ["a", "b"]).by_top_k([1]).describe().warnings
+    assert "are negatives" in both
 
 
 def test_no_score_at_all_is_no_crash() -> None:

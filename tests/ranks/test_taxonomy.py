@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rince.core.checks import RinceError
-from rince.ranks.readers import class_folders, homonyms
+from rince.ranks.readers import class_folders, homonyms, some_names
 from rince.ranks.taxonomy import Taxonomy
 
 pd = pytest.importorskip("pandas")
@@ -931,3 +931,8 @@ def test_numbers_below_0_among_names_are_refused_by_their_row() -> None:
     assert Taxonomy.from_labels(labels[:1], finest_first=False).paths == (("a", "0"),)
     with pytest.raises(ValueError, match="row 1 holds b, -1,"):
         Taxonomy.from_labels(labels, finest_first=False)
+
+
+def test_a_message_names_eight_at_most() -> None:
+    assert some_names("abcdefgh") == "a, b, c, d, e, f, g, h"
+    assert some_names("abcdefghi") == "a, b, c, d, e, f, g, h, ..."

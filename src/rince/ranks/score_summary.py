@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -151,11 +152,11 @@ def summary(
     distance = (scores[:, :, None] - borders[:, None, :]).abs().amin(dim=2)
     cross_positives = within_negatives = torch.zeros_like(apart)
     if tree is not None:
-        cross_positives = scored & (tree == NEGATIVE) & (table > 0)
-        within_negatives = scored & (tree > 0) & (table == NEGATIVE)
+        cross_positives = (tree == NEGATIVE) & (table > NEGATIVE)
+        within_negatives = scored & (tree > NEGATIVE) & (table == NEGATIVE)
 
     def nearest(which: Tensor, by: Tensor) -> tuple[ScoredPair, ...]:
-        return _first_pairs(ranks, scores, which & by.isfinite(), by)
+        return _first_pairs(ranks, scores, by.masked_fill(~which, math.inf))
 
     return SimilaritySummary(
         rule=ranks.rule,
@@ -196,16 +197,13 @@ def _histogram(values: Tensor) -> tuple[tuple[float, ...], tuple[int, ...]]:
     return tuple(edges), tuple(place.bincount(minlength=BINS).tolist())
 
 
-def _first_pairs(
-    ranks: ClassRanks, scores: Tensor, which: Tensor, by: Tensor
-) -> tuple[ScoredPair, ...]:
-    """The chosen pairs in rising order of ``by``; a pair that is the same both ways once."""
+def _first_pairs(ranks: ClassRanks, scores: Tensor, by: Tensor) -> tuple[ScoredPair, ...]:
+    """Pairs in rising order of a finite ``by``; one that is the same both ways once."""
     pairs: list[ScoredPair] = []
     seen: set[tuple[int, int]] = set()
-    if bool(which.any()):  # only what can be listed is sorted: each pair may be there both ways
-        values = by[which]
-        which = which & (by <= values.kthvalue(min(2 * LISTED, len(values))).values)
-    rows, columns = which.nonzero(as_tuple=True)
+    # Only what can be listed is sorted: each pair may be there both ways.
+    last = by.flatten().kthvalue(min(2 * LISTED, by.numel())).values
+    rows, columns = (by.isfinite() & (by <= last)).nonzero(as_tuple=True)
     for i in by[rows, columns].argsort(stable=True).tolist():
         a, b = int(rows[i]), int(columns[i])
         rank, score = int(ranks.table[a, b]), float(scores[a, b])

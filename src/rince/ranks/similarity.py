@@ -176,7 +176,7 @@ class Similarity:
         if missing:
             wanted = set(map(composed, classes))
             unused = [name for name in self.classes if composed(name) not in wanted]
-            close = [(name, difflib.get_close_matches(name, unused, n=1)) for name in missing]
+            close = [(name, difflib.get_close_matches(name, unused)) for name in missing]
             hints = [f"{name!r} (did you mean {near[0]!r}?)" for name, near in close[:8] if near]
             raise ValueError(
                 f"{len(missing)} of {len(classes)} classes have no scores: {some_names(missing)}; "
