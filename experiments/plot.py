@@ -31,7 +31,7 @@ def main(figure: Path, metrics: list[str], folders: list[Path]) -> None:
     )
     for axis, metric in zip(axes[0], metrics, strict=True):
         for y, row in enumerate(comparison.rows):
-            cell = row.cells[places[metric]]
+            cell = row.cells[""][places[metric]]
             if cell.mean is not None:
                 x, sd = 100 * cell.mean, 100 * (cell.sd or 0)
                 axis.errorbar(x, y, xerr=sd, marker="o", capsize=3, color=f"C{y % 10}")
