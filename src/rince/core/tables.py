@@ -111,12 +111,12 @@ def read_table(
     with fewer cells than the header are refused, or filled up with empty ones. JSON and parquet
     values become strings: null and NaN ``""``, and 1.0 ``"1"``, as one column may hold both; other
     numbers of JSON stay as they are written, 1e3 too. ``what`` is for messages.
-    ``most``: of csv and tsv files only so many rows are looked at.
+    ``most``: only so many rows are looked at; of jsonl files all, as any may bring a new column.
     """
     if file.suffix.lower() == ".jsonl":
         return _read_jsonl(file, what)
     if file.suffix.lower() == ".parquet":
-        return _read_parquet(file, what)
+        return _read_parquet(file, what, most)
     header, body = read_cells(file, what, fill_short_rows=fill_short_rows, most=most)
     # A separator too many at the end of the lines makes columns without name and cells.
     empty = {i for i, name in enumerate(header) if not name and not any(x[i] for _, x in body)}
@@ -296,10 +296,10 @@ def json_pairs(text: str) -> object:
     )
 
 
-def _read_parquet(file: Path, what: str) -> Table:
+def _read_parquet(file: Path, what: str, most: int | None) -> Table:
     parquet = import_extra("pyarrow.parquet", "parquet")
     try:
-        table = parquet.read_table(file)
+        table = parquet.read_table(file).slice(0, most)  # what takes long is to make texts of cells
         columns = _columns(table.column_names, file)
         nested = [
             f"column {name!r} holds values of the type {field.type}"

@@ -56,10 +56,20 @@ def path_column(data: str | Path, suffixes: frozenset[str]) -> str | None:
     table of texts or of anything else."""
     if not is_table(data) or not Path(data).expanduser().is_file():
         return None
-    table = read_table(Path(data).expanduser(), "items", fill_short_rows=True, most=_LOOKED_AT)
+    table = first_rows(data)
     if not table.rows:
         shown = f"a header ({', '.join(table.columns)})" if table.columns else "nothing"
         raise RinceError(f"{data} holds {shown} and no rows: expected a row an item below it")
+    return column_of_paths(table, suffixes)
+
+
+def first_rows(data: str | Path) -> Table:
+    """Of a table, or all of it: enough to know what its columns hold."""
+    return read_table(Path(data).expanduser(), "items", fill_short_rows=True, most=_LOOKED_AT)
+
+
+def column_of_paths(table: Table, suffixes: frozenset[str]) -> str | None:
+    """:func:`path_column` of a table that was read."""
     if "text" in table.columns:
         return None
     first = [cells for _, cells in table.rows[:_LOOKED_AT]]

@@ -63,9 +63,9 @@ def advice(data: str, options: DataOptions) -> str:
 
 def _first_image(data: str, options: DataOptions) -> Path | Member | None:
     """Of a folder, a table or shards; None: of a name."""
-    from rince.core.tables import composed, read_as, read_table
+    from rince.core.tables import composed, read_as
     from rince.data.image.shards import each_image, is_shards
-    from rince.data.table import ItemTable, is_table, path_column
+    from rince.data.table import ItemTable, column_of_paths, first_rows, is_table
 
     path = Path(data).expanduser()
     if is_shards(data):
@@ -73,8 +73,8 @@ def _first_image(data: str, options: DataOptions) -> Path | Member | None:
     if not is_table(data):
         return next(files_below(path, IMAGE_SUFFIXES), None) if path.is_dir() else None
     with read_as(options.table.encoding):
-        column = options.table.column or path_column(data, IMAGE_SUFFIXES) or ""
-        table = read_table(path, fill_short_rows=True, most=1)
+        table = first_rows(data)
+    column = options.table.column or column_of_paths(table, IMAGE_SUFFIXES) or ""
     files, _ = ItemTable(table, composed(column), ()).rows([0]).files(options.images.root)
     first: Path = files[0]
     return first
