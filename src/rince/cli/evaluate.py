@@ -105,7 +105,7 @@ def run(arguments: Sequence[str]) -> None:
     from rince.training.evaluation import evaluate_run, not_measured
     from rince.training.folder import CHECKPOINT_FILE, is_evaluated
 
-    options = EvaluationOptions(**given_of(EvaluationOptions, given))
+    options = EvaluationOptions(**given_of(EvaluationOptions, vars(given)))
     device = known_device(given.device)
     named: dict[Path, str] = {}
     for name in given.runs:

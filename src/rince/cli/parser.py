@@ -17,7 +17,7 @@ from rince.models.options import Space
 docstrings, yaml = (import_extra(name, "train") for name in ("docstring_parser", "yaml"))
 
 _OLDER = {"text.column": "table.column", "text.labels": "table.labels"}
-_NOT_SHOWN = ("--text.column", "--text.labels", "--videos.decoder")  # they say so
+_NOT_SHOWN = (*(f"--{name}" for name in _OLDER), "--videos.decoder")
 _WORDS = {int: "N", float: "X"}
 
 
@@ -165,9 +165,9 @@ class HelpfulParser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def given_of(cls: Any, given: argparse.Namespace) -> dict[str, Any]:
+def given_of(cls: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a dataclass that were given."""
-    return {x.name: vars(given)[x.name] for x in fields(cls) if x.name in given}
+    return {x.name: given[x.name] for x in fields(cls) if x.name in given}
 
 
 def nested(options: Mapping[str, Any]) -> dict[str, Any]:

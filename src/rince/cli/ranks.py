@@ -55,7 +55,7 @@ def run(arguments: Sequence[str]) -> None:
     add_data_options(parser)
     parser.add_shared("--skip_unreadable")
     given = parser.parse_args(arguments)
-    config, chosen = RankOptions(**given_of(RankOptions, given)), True
+    config, chosen = RankOptions(**given_of(RankOptions, vars(given))), True
     if config.scores is not None and not config.rules():
         config, chosen = replace(config, quantiles=SHOWN_QUANTILES), False
     config.check()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
 
 from rince.cli.configuration import configuration_parser, parsed_options
-from rince.cli.parser import HelpfulParser
+from rince.cli.parser import HelpfulParser, given_of
 from rince.training.config import from_dict
 from rince.training.options import TuneOptions
 
@@ -32,9 +31,9 @@ What is searched, how, and what it costs: docs/tuning.md.
 def run(arguments: Sequence[str]) -> None:
     """Search, show the front, say what was chosen."""
     values = parsed_options(build_parser(), arguments)
-    given = [option.name for option in fields(TuneOptions) if option.name in values]
-    options = TuneOptions(**{name: values.pop(name) for name in given})
-    config = from_dict(values)
+    given = given_of(TuneOptions, values)
+    options = TuneOptions(**given)
+    config = from_dict({name: x for name, x in values.items() if name not in given})
     options.check()
     config.check_values()  # before anything heavy is imported
     from rince.reports.tuning import show_tuned
