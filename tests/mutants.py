@@ -1,14 +1,15 @@
 """Break the losses, ranks and metrics, a small change at a time: the tests must notice each.
 
     python tests/mutants.py [--only losses/temperatures.py] [--sample N --seed S | --all] [--jobs N]
-                            [--results FILE]
+                            [--killed FILE] [--anew]
 
 Mutants are found by the structure of the code: every module of ROOMS is parsed, and each operator
 below changes every place that it fits (``<`` to ``<=``, ``dim=0`` to ``dim=1``, a mask left out).
 A few more are made by hand: a pattern in a function, and what takes its place. A mutant is written
 into a copy of the tree, and of the tests of its room (src/rince/losses -> tests/losses) those that
-run the changed line are run until the first failure, the fastest first. The exit status is 1 if a
-mutant survives, 2 if nothing could be said.
+run the changed line are run until the first failure, the fastest first. What was killed once is
+written down, and not run again until the function changes (--anew: even so). The exit status is 1
+if a mutant survives, 2 if nothing could be said.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ TYPES = ("Literal", "tuple")
 IGNORED = (ast.JoinedStr, ast.Raise, ast.Assert, ast.Import, ast.ImportFrom)
 ROOMS = ("losses", "metrics", "core", "ranks")
 SAMPLE = 600  # of some 5,200
+KILLED = "tests/killed_mutants.txt"
 # What the tests import, and what takes long.
 IMPORTED = ["numpy", "pytest", "hypothesis.extra.numpy", "lazy_loader", "torch._dynamo"]
 IMPORTED += ["torch.multiprocessing", "torch.distributed", "scipy.stats"]
@@ -326,10 +328,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--all", action="store_true", help="all of them: an hour or two")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--results", type=Path, help="file for the verdicts: its own stay")
+    parser.add_argument("--killed", type=Path, help=f"what was killed before; {KILLED}")
+    parser.add_argument("--anew", action="store_true", help="run what was killed before, too")
     parser.add_argument("--list", action="store_true", help="only say which mutants there are")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[1])
     found = parser.parse_args(arguments)
+    found.killed = found.killed or found.root / KILLED
     package = next(path for path in sorted((found.root / "src").iterdir()) if path.is_dir())
     files = [file for room in ROOMS for file in sorted((package / room).rglob("*.py"))]
     sources = {file.relative_to(package).as_posix(): file.read_bytes() for file in files}
@@ -371,10 +375,10 @@ def judge(
 ) -> int:
     """Run the tests against each mutant, several at a time; the exit status."""
     start, root = time.perf_counter(), options.root.resolve()
-    verdicts = read_verdicts(options.results)
-    todo = [mutant for mutant in mutants if key_of(mutant, sources) not in verdicts]
-    if options.results:
-        print(f"{len(mutants) - len(todo)} of them are judged in {options.results}", flush=True)
+    before = set() if options.anew else read_killed(options.killed)
+    todo = [mutant for mutant in mutants if key_of(mutant, sources) not in before]
+    print(f"{len(mutants) - len(todo)} of them were killed before ({options.killed})", flush=True)
+    survivors: list[Mutant] = []
     jobs = max(1, min(options.jobs, len(todo)))
     with contextlib.ExitStack() as closing:
         folder = closing.enter_context(tempfile.TemporaryDirectory())
@@ -404,12 +408,16 @@ def judge(
         for mutant, verdict in zip(todo, pool.map(verdict_on, todo), strict=True):
             state = "killed  " if verdict.killed else "SURVIVED"
             print(f"{state} {mutant} [{verdict.by}] {verdict.seconds:.1f} s", flush=True)
-            verdicts[key_of(mutant, sources)] = verdict
-            if options.results:
-                with options.results.open("a") as output:
-                    output.write(json.dumps([key_of(mutant, sources), verdict]) + "\n")
-    survivors = [mutant for mutant in mutants if not verdicts[key_of(mutant, sources)].killed]
+            if verdict.killed:
+                with options.killed.open("a") as output:
+                    output.write(f"{key_of(mutant, sources)}\n")
+            else:
+                survivors.append(mutant)
     minutes = (time.perf_counter() - start) / 60
+    keys = read_killed(options.killed) - {key_of(mutant, sources) for mutant in survivors}
+    if options.all and not options.only:  # nothing of code that is gone stays
+        keys &= {key_of(mutant, sources) for mutant in mutants}
+    options.killed.write_text("".join(f"{key}\n" for key in sorted(keys)))
     killed = len(mutants) - len(survivors)
     print(f"{killed} killed, {len(survivors)} survived, of {len(mutants)}; {minutes:.1f} min")
     for mutant in survivors:
@@ -419,7 +427,7 @@ def judge(
 
 def key_of(mutant: Mutant, sources: Mapping[str, bytes]) -> str:
     """Of the changed function, without what documents it; else of the changed module. What is
-    judged once need not be again: not if other functions, or tests, were changed."""
+    killed once need not be again: not if other functions, or tests, were changed."""
     source = sources[mutant.module]
     changed = mutant.applied(source)
     around = [
@@ -438,8 +446,8 @@ def key_of(mutant: Mutant, sources: Mapping[str, bytes]) -> str:
             node
         ):
             node.body = node.body[1:]
-    digest = hashlib.blake2b(ast.dump(tree).encode(), digest_size=8).hexdigest()
-    return f"{mutant} {digest}"
+    text = f"{mutant} {ast.dump(tree)}"
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 @functools.cache
@@ -449,10 +457,9 @@ def _functions(source: bytes) -> list[tuple[int, int]]:
     return [_span(source, node) for node in nodes if isinstance(node, ast.FunctionDef)]
 
 
-def read_verdicts(file: Path | None) -> dict[str, Verdict]:
-    """What an earlier run has written."""
-    lines = file.read_text().splitlines() if file and file.exists() else []
-    return {key: Verdict(*verdict) for key, verdict in map(json.loads, lines)}
+def read_killed(file: Path) -> set[str]:
+    """The keys that earlier runs have written."""
+    return set(file.read_text().split()) if file.exists() else set()
 
 
 class Verdict(NamedTuple):

@@ -76,8 +76,7 @@ def test_killed_and_survived(
     monkeypatch.setattr(
         mutants, "find_mutants", lambda *given: [m for m in find(*given) if m.address in wanted]
     )
-    results = f"--results={tree / 'results'}"
-    assert _run(tree, "--all", results) == 1
+    assert _run(tree, "--all") == 1
     said = capsys.readouterr().out
     assert "2 killed, 2 survived, of 4" in said
     assert "tests/losses: 3 pass" in said
@@ -90,20 +89,27 @@ def test_killed_and_survived(
     assert "killed   losses/small.py total: constant + 1 #2 [test_total]" in said
     assert (tree / "src/thing/losses/small.py").read_text() == CODE
 
-    # What is judged stays, and another run adds to it; healthy tests are not run again.
-    kept = (tree / "results").read_text().splitlines()
-    (tree / "results").write_text("\n".join(kept[:3]) + "\n")
+    # What is killed stays, and another run adds to it; healthy tests are not run again.
+    file = tree / "tests/killed_mutants.txt"
+    kept = file.read_text().split()
+    assert len(kept) == 2
+    file.write_text(f"{kept[0]}\nof code that is gone\n")
     cache = tree / ".mutants" / "losses.json"
     tests = json.loads(cache.read_text())
     tests["tests"] = tests["tests"][:1]
     cache.write_text(json.dumps(tests))
     monkeypatch.setattr(mutants, "EQUIVALENT", {same: "both give low where x is low"})
-    assert _run(tree, "--all", results) == 1
+    assert _run(tree, "--all", "--only=losses/small.py") == 1
     said = capsys.readouterr().out
     assert "1 of them equivalent" in said
-    assert "2 of them are judged" in said
+    assert "1 of them were killed before" in said
+    assert "1 killed, 2 survived, of 3" in said
     assert "tests/losses: 1 pass" in said
-    assert len((tree / "results").read_text().splitlines()) == 4
+    assert "gone" in file.read_text()  # of what was not asked for, too
+    file.write_text("\n".join(kept))
+    assert _run(tree, "--all", "--anew") == 1
+    assert "0 of them were killed before" in capsys.readouterr().out
+    assert file.read_text().split() == kept[:1]  # no test is left that notices the other
 
 
 def test_what_hangs_is_killed() -> None:

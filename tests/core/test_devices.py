@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rince.core.devices import known_device
+from rince.core.devices import known_device, pinned, sent
 
 
 @pytest.fixture
@@ -44,3 +44,24 @@ def test_the_device_that_is_meant(name: str, device: str) -> None:
 def test_a_device_that_is_not_there(name: str, listed: str) -> None:
     with pytest.raises(ValueError, match=f"{name} .*{listed}"):
         known_device(name)
+
+
+def test_only_what_goes_from_the_cpu_to_a_card_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.ones(2)
+    copy = x.clone()
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda _: copy)
+    assert pinned(x, "cuda:1") is copy
+    assert pinned(x, "cpu") is x
+    elsewhere = torch.ones(2, device="meta")
+    assert pinned(elsewhere, "cuda") is elsewhere
+
+
+@pytest.mark.parametrize(("device", "waits"), [("cuda", False), ("cpu", True), ("mps", True)])
+def test_only_the_way_to_a_card_is_not_waited_for(
+    device: str, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: x)
+    monkeypatch.setattr(torch.Tensor, "to", lambda _, *given, **named: asked.append((given, named)))
+    sent(torch.ones(2), device)
+    assert asked == [((device,), {"non_blocking": not waits})]

@@ -6,6 +6,7 @@ import contextlib
 import math
 import re
 from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import date
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from rince.cli.train import parse
 from rince.core.checks import RinceError
-from rince.core.options import Options, expected, from_plain, limited, near_words
+from rince.core.options import Options, expected, from_plain, limited, near_words, taken
 from rince.evaluation.options import EvaluationOptions
 from rince.training.config import TrainConfig, to_dict
 from rince.training.folder import CONFIG_FILE, read_config
@@ -323,6 +324,67 @@ def test_words_that_are_near_are_named() -> None:
     assert near_words(Literal["weak", "strong"], "week") == ": did you mean weak?"
     assert near_words(Literal["weak", "strong"] | None, "week") == ": did you mean weak?"
     assert near_words(tuple[float, ...], "<class 'float'>") == ""
+    words = tuple[Literal["weak", "strong"], ...]
+    assert near_words(words, ["strong", "week"]) == ": did you mean weak?"
+    assert near_words(words, ("strong", "week")) == ": did you mean weak?"
+    assert near_words(words, "week") == ": did you mean weak?"
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "meant"),
+    [
+        (int, True, True),
+        (float, False, False),
+        (int, "7", 7),
+        (int, "7.0", 7),
+        (int, 1e3, 1000),
+        (float, np.float32(0.5), 0.5),
+        (str, Path("a/b"), "a/b"),
+        (str, 7, "7"),
+        (str, 0.5, "0.5"),
+        (str, date(2024, 5, 1), "2024-05-01"),
+        (bool, "No", False),
+        (bool, "TRUE", True),
+        (tuple[int, ...], "1, 2", (1, 2)),
+        (tuple[int, ...], 3, (3,)),
+        (tuple[float, ...], (1, "2.5"), (1, 2.5)),
+        (tuple[str, ...], [1, "a"], ("1", "a")),
+        (int | None, None, None),
+        (Literal["weak", "strong"], "weak", "weak"),
+    ],
+)
+def test_values_are_taken_as_the_type_that_they_mean(kind: Any, given: Any, meant: Any) -> None:
+    if isinstance(given, bool) and kind is not bool:
+        with pytest.raises(ValueError, match=f"number.*{given}"):
+            taken(kind, given)
+        return
+    found = taken(kind, given)
+    assert found == meant
+    assert type(found) is type(meant)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (int, "7.5"),
+        (int, None),
+        (float, "inf"),
+        (float, "nan"),
+        (float, "much"),
+        (str, "  "),
+        (bool, "maybe"),
+        (bool, 1),
+        (int, [1]),
+        (tuple[int, ...], [1, "b"]),
+        (tuple[int, ...], {"a": 1}),
+        (Literal["weak", "strong"], "week"),
+    ],
+)
+def test_what_a_type_cannot_mean_is_refused_as_it_was_given(kind: Any, given: Any) -> None:
+    with pytest.raises(ValueError, match="must be ") as error:
+        taken(kind, given)
+    shown = repr(given) if str(given).strip() == "" else str(given)
+    assert f"got {shown}" in str(error.value)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
@@ -278,6 +280,36 @@ def test_distances_are_noticed() -> None:
     with pytest.warns(RinceWarning, match="are these distances"):
         Similarity.from_matrix(distances, ["a", "b", "c"])
     Similarity.from_matrix([[-x for x in row] for row in distances], ["a", "b", "c"])
+
+
+@given(st.integers(1, 3), st.data())
+def test_distances_are_those_where_each_class_is_nearest_to_itself(
+    count: int, data: st.DataObject
+) -> None:
+    values = st.sampled_from([0.0, 0.5, 1.0, NAN])
+    rows = [[data.draw(values) for _ in range(count)] for _ in range(count)]
+    others = [(a, x) for a, row in enumerate(rows) for b, x in enumerate(row) if a != b]
+    compared = [x > rows[a][a] for a, x in others if not math.isnan(x)]
+    wanted = (
+        bool(compared) and all(compared) and not any(math.isnan(rows[a][a]) for a in range(count))
+    )
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        Similarity.from_matrix(rows, [str(i) for i in range(count)])
+    assert bool(seen) == wanted
+
+
+def test_there_may_be_as_many_ranks_as_int8_holds(animals: Similarity) -> None:
+    for count, fits in ((126, True), (127, False)):
+        falling = [1 - i / 1000 for i in range(count)]
+        with contextlib.nullcontext() if fits else pytest.raises(ValueError, match=r"\b127\b"):
+            assert animals.by_thresholds(falling).num_ranks == 127
+
+
+def test_quantiles_may_be_the_lowest_and_the_highest_score(animals: Similarity) -> None:
+    assert animals.by_quantiles([1.0, 0.0]).table.tolist() == [
+        [1, 2, 3, 3, -1], [2, 1, 3, 3, 3], [3, 3, 1, 3, 3], [3, 3, 3, 1, 3], [3, 3, 3, 3, 1]
+    ]  # fmt: skip
 
 
 # ---- describe -----------------------------------------------------------------------------

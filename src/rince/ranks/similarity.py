@@ -373,8 +373,7 @@ def _looks_like_distances(scores: Tensor) -> bool:
     own = scores.diagonal()
     apart = ~torch.eye(len(scores), dtype=torch.bool) & ~scores.isnan()
     return (
-        len(scores) > 1
-        and bool(apart.any())
+        bool(apart.any())
         and not bool(own.isnan().any())
         and bool((scores > own[:, None])[apart].all())
     )
