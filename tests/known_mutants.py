@@ -243,4 +243,10 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("ranks/score_summary.py", "_first_pairs", "mask alone: left", 0): (
         "all pairs are sorted, only slower: those left out come after those that are listed"
     ),
+    ("losses/ranked_info_nce.py", "_served_by", "Gt to GtE", 0): (
+        "24 bytes times pairs and ranks is never 2**28"
+    ),
+    ("losses/ranked_info_nce.py", "RankedInfoNCE._apply", "True to False", 0): (
+        "it holds no modules that could be gone through"
+    ),
 }

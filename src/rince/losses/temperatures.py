@@ -100,7 +100,7 @@ def as_parameter_or_numbers(
     )
     if isinstance(temperatures, nn.Parameter):
         return temperatures
-    return nn.Parameter(temperatures.detach())
+    return nn.Parameter(temperatures)
 
 
 def match_num_ranks(given: int, num_ranks: int | None, highest: int = 0) -> None:
