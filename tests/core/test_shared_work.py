@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,29 @@ def test_a_process_makes_its_own(tmp_path: Path) -> None:
 def test_a_part_that_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared_work, "_SECONDS_UNTIL_SEEN", 0.0)
     with pytest.raises(RinceError, match="k-0.pt"):
+        shared_work._read(tmp_path / "k-0.pt")
+
+
+def test_a_part_is_waited_for_as_long_as_it_is_said_and_no_longer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_work, "_SECONDS_UNTIL_SEEN", 1.0)
+    now, waits = [0.0], []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        now[0] += 0.5
+
+    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with pytest.raises(RinceError, match="all machines share"):
+        shared_work._read(tmp_path / "k-0.pt")
+    assert waits == [0.2] * 3  # at 0, 0.5 and 1.0
+
+
+def test_a_part_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    torch.save(world_size, tmp_path / "k-0.pt")  # a function
+    with pytest.raises(pickle.UnpicklingError):
         shared_work._read(tmp_path / "k-0.pt")
 
 

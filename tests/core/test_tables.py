@@ -24,6 +24,7 @@ from rince.core.tables import (
     read_lines,
     read_table,
     refuse_rows,
+    table_of,
 )
 
 # Everything that is a line end for str.splitlines, but not for a text file.
@@ -379,3 +380,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     for name in ("none.csv", "none.jsonl", "none.txt"):
         with pytest.raises(RinceError, match=f"words.*{name}"):
             (read_lines if name.endswith("txt") else read_table)(tmp_path / name, "words")
+
+
+def test_a_column_with_some_numbers_is_one_of_numbers() -> None:
+    columns = {"grade": [1, "a"], "name": ["b", "c"], "size": [0.5, 2]}
+    assert table_of(Path("given.npz"), columns).numbers == {"grade", "size"}

@@ -328,6 +328,8 @@ def test_words_that_are_near_are_named() -> None:
     assert near_words(words, ["strong", "week"]) == ": did you mean weak?"
     assert near_words(words, ("strong", "week")) == ": did you mean weak?"
     assert near_words(words, "week") == ": did you mean weak?"
+    many = Literal["weak1", "weak2", "weak3", "weak4"]
+    assert near_words(many, "weak").count("weak") == 3  # the nearest three
 
 
 @pytest.mark.parametrize(
