@@ -751,3 +751,13 @@ def test_the_module_checks_its_input_unless_told_otherwise() -> None:
 def test_a_module_refuses_an_unknown_word_when_it_is_made(option: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(option))):
         rince.RankedInfoNCE((0.1, 0.2), **option)
+
+
+@pytest.mark.parametrize(
+    ("length", "far"), [(0.9, True), (0.985, False), (1.015, False), (1.1, True)]
+)
+def test_lengths_may_be_a_fiftieth_off(length: float, far: bool) -> None:
+    z, ranks = unit(0, 4, 3) * length, torch.tensor([[1, 2, 0, -1]] * 4)
+    says = pytest.warns(RinceWarning, match="unit length")
+    with says if far else contextlib.nullcontext():
+        ranked_info_nce(z, z, ranks, (0.1, 0.2))

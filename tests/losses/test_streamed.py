@@ -27,7 +27,7 @@ from rince.losses.blockwise import in_batch
 from rince.losses.blockwise.block import Inputs
 from rince.losses.blockwise.by_class import ByClass
 from rince.losses.blockwise.by_pair import ByPair
-from rince.losses.blockwise.engine import blockwise_loss
+from rince.losses.blockwise.engine import _even, blockwise_loss
 from rince.losses.blockwise.positive_pairs import positive_pairs
 from rince.losses.blockwise.sizes import Sizes
 from rince.losses.definition import form_of_term
@@ -872,3 +872,12 @@ def test_an_example_by_hand() -> None:
     ):
         loss = ranked_info_nce(query, key, source, 0.1, variant=variant, engine="streamed")
         assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@given(st.integers(1, 10_000), st.integers(1, 600))
+def test_blocks_are_about_equal_and_no_more_than_have_to_be(count: int, most: int) -> None:
+    size = _even(count, most)
+    assert size <= most
+    assert math.ceil(count / size) == math.ceil(count / most)
+    # None smaller would do: a bit less, and there is a block more.
+    assert size == 1 or math.ceil(count / (size - 1)) > math.ceil(count / most)

@@ -10,7 +10,6 @@ A batch against itself with ranks from labels needs two: see ``in_batch.py``.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -190,4 +189,5 @@ def _walk(
 
 def _even(count: int, most: int) -> int:
     """Size of blocks that are about equal, and no more of them than have to be."""
-    return math.ceil(count / math.ceil(count / most))
+    blocks = -(-count // most)
+    return -(-count // blocks)
