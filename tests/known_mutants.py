@@ -249,4 +249,10 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/ranked_info_nce.py", "RankedInfoNCE._apply", "True to False", 0): (
         "it holds no modules that could be gone through"
     ),
+    ("losses/hierarchical.py", "_level_weights", "constant + 1", 2): (
+        "the number is known here; where no pair has a rank, the weight of rank 1 multiplies nothing"
+    ),
+    ("losses/hierarchical.py", "smoothed_targets", "dimension", 0): (
+        "the matrix is symmetric, and so are the sums of its rows and columns"
+    ),
 }

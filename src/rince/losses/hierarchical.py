@@ -104,7 +104,7 @@ def himulcon(
         worst_finer = pair_loss.masked_fill(~is_positive, -torch.inf).max()
     if validate:
         warn_if_nothing_to_learn(source, active)
-    return reduce_over_queries(torch.where(active, total, 0), active, reduction)
+    return reduce_over_queries(total, active, reduction)
 
 
 def smoothed_targets(groups: Tensor, smoothing: float) -> Tensor:
@@ -135,7 +135,7 @@ def smoothed_targets(groups: Tensor, smoothing: float) -> Tensor:
     require(groups.ndim == 1, f"groups must be (classes,), got shape {tuple(groups.shape)}")
     same = (groups[:, None] == groups[None, :]).float()  # (C, C)
     own = torch.eye(len(groups), device=groups.device)
-    return (1 - smoothing) * own + smoothing * same / same.sum(dim=1, keepdim=True)
+    return (1 - smoothing) * own + smoothing * same / same.sum(dim=1)  # the matrix is symmetric
 
 
 def _level_weights(given: Sequence[float] | None, source: PairRanks) -> tuple[float, ...]:
