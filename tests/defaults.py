@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -14,5 +15,11 @@ def default_numbers(namespace: Any, name: str) -> dict[str, Any]:
     return {
         key: value
         for key, value in found.items()
-        if isinstance(value, (int, float, tuple)) and not isinstance(value, str)
+        if isinstance(value, (int, float, tuple)) and value != ()
     }
+
+
+def without_a_row(namespace: Any, rows: Iterable[str]) -> list[str]:
+    """Functions and classes of a public namespace that have such numbers, but are not listed."""
+    public = (name for name in dir(namespace) if callable(getattr(namespace, name)))
+    return [n for n in public if n[0] != "_" and n not in rows and default_numbers(namespace, n)]

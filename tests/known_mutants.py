@@ -250,7 +250,7 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
         "it holds no modules that could be gone through"
     ),
     ("losses/hierarchical.py", "_level_weights", "constant + 1", 2): (
-        "the number is known here; where no pair has a rank, the weight of rank 1 multiplies nothing"
+        "the number is known here; where no pair has a rank, a weight multiplies nothing"
     ),
     ("losses/hierarchical.py", "smoothed_targets", "dimension", 0): (
         "the matrix is symmetric, and so are the sums of its rows and columns"

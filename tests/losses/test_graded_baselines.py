@@ -16,8 +16,16 @@ from torch import Tensor
 
 from oracles import losses as oracle
 from rince import RinceWarning, Taxonomy, ranked_info_nce
-from rince.core.pair_ranks import DenseRanks
-from rince.losses import by_query, cross_scale, smooth_ap, supcon_out, supcon_siblings, x_clr
+from rince.core.pair_ranks import ALL, DenseRanks
+from rince.losses import (
+    by_query,
+    cross_scale,
+    levels,
+    smooth_ap,
+    supcon_out,
+    supcon_siblings,
+    x_clr,
+)
 from rince.losses.blockwise.sizes import Sizes
 from rince.metrics import hierarchical_retrieval
 
@@ -361,3 +369,14 @@ def test_sincere_is_rince_out_of_one_rank(case: Case) -> None:
             validate=False,
         )
         torch.testing.assert_close(found, number, rtol=1e-9, atol=1e-9)
+
+
+def test_a_level_against_its_siblings_is_one_rank() -> None:
+    source = DenseRanks(torch.tensor([[1, 2, 3, 0, -1]], dtype=torch.int8))
+    found = [levels._Siblings(source, level, 3) for level in (1, 2, 3)]
+    assert [one.tile(ALL, ALL).tolist() for one in found] == [
+        [[1, 0, -1, -1, -1]],
+        [[1, 1, 0, -1, -1]],
+        [[1, 1, 1, 0, -1]],
+    ]
+    assert {one.num_ranks for one in found} == {1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from defaults import default_numbers
+from defaults import default_numbers, without_a_row
 from rince import metrics
 
 KS = (1, 5, 10, 20)
@@ -36,3 +36,7 @@ DEFAULTS = {
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_defaults_of_metrics(name: str) -> None:
     assert default_numbers(metrics, name) == DEFAULTS[name]
+
+
+def test_all_defaults_of_metrics_are_listed() -> None:
+    assert without_a_row(metrics, DEFAULTS) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from defaults import default_numbers
+from defaults import default_numbers, without_a_row
 from rince import ranks
 
 PLAIN = {"ignore_self": False, "validate": True}
@@ -36,3 +36,7 @@ DEFAULTS = {
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_defaults_of_ranks(name: str) -> None:
     assert default_numbers(ranks, name) == DEFAULTS[name]
+
+
+def test_all_defaults_of_ranks_are_listed() -> None:
+    assert without_a_row(ranks, DEFAULTS) == []

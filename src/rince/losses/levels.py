@@ -72,7 +72,7 @@ def supcon_siblings(
             validate=False,
         )
     if validate:
-        warn_if_nothing_to_learn(source, total.detach() > 0)
+        warn_if_nothing_to_learn(source, total > 0)
     return total
 
 
