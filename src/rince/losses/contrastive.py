@@ -190,6 +190,11 @@ def _sum_against_all(logits: Tensor, rank: Tensor) -> Tensor:
     return masked_logsumexp(logits, rank >= 0) - masked_logsumexp(logits, is_positive) + log_count
 
 
+def is_active(rank: Tensor) -> Tensor:
+    """(Q,) of ranks (Q, K): has a positive, and another candidate that it is compared with."""
+    return (rank == 1).any(dim=1) & ((rank >= 0).sum(dim=1) > 1)
+
+
 # The definitions, by the name that the block loop knows them by.
 _DEFINITIONS = {"supcon-in": _sum_against_all, "supcon-out": _against_all}
 
@@ -247,8 +252,7 @@ def one_rank_loss(
         rank = source.tile(ALL, ALL)  # (Q, K)
         logits = similarities(query, key, matmul_precision) / temperature
         losses = _DEFINITIONS[form](logits, rank)
-        # A positive with no other candidate beside it has nothing to be compared with.
-        active = (rank == 1).any(dim=1) & ((rank >= 0).sum(dim=1) > 1)
+        active = is_active(rank)
         loss = reduce_over_queries(torch.where(active, losses, 0), active, reduction)
     if validate:
         warn_if_nothing_to_learn(source, active, sizes.pairs_of_a_check)

@@ -7,15 +7,17 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.pair_ranks import PairRanks
+from rince.losses.blockwise.sizes import sizes_for
 from rince.losses.by_query import loss_by_query, ranks_and_their_number
 from rince.losses.common import (
     Reduction,
     check_temperature,
     masked_logsumexp,
     mean_over_mask,
+    tiles,
     warn_if_nothing_to_learn,
 )
-from rince.losses.contrastive import supcon_out
+from rince.losses.contrastive import is_active, supcon_out
 from rince.losses.definition import softplus
 from rince.losses.products import MatmulPrecision
 
@@ -59,20 +61,23 @@ def supcon_siblings(
         ValueError: as :func:`~rince.losses.supcon_out`; a number of ranks that is not known.
     """
     source, number = ranks_and_their_number(query, key, ranks, num_ranks, validate)
+    levels = [_Siblings(source, level, number) for level in range(1, number + 1)]
     total = query.new_zeros(())
-    for level in range(1, number + 1):
+    for level in levels:
         total = total + supcon_out(
             query,
             key,
-            _Siblings(source, level, number),
+            level,
             temperature,
             reduction=reduction,
             block_size=block_size,
             matmul_precision=matmul_precision,
             validate=False,
         )
-    if validate:
-        warn_if_nothing_to_learn(source, total > 0)
+    if validate and not bool((total > 0).any()):  # it may be rounded to 0 as well
+        pairs = sizes_for(query.device).pairs_of_a_check
+        active = torch.cat([is_active(tile) for level in levels for tile in tiles(level, pairs)])
+        warn_if_nothing_to_learn(source, active)
     return total
 
 
@@ -148,7 +153,7 @@ def cross_scale(
             worst = masked_logsumexp(logits, less_similar)[:, None] + level * margin / temperature
             term = mean_over_mask(softplus(worst - logits), is_positive)
             learns = is_positive.any(dim=1) & less_similar.any(dim=1)
-            loss, active = loss + torch.where(learns, term, 0), active | learns
+            loss, active = loss + term, active | learns  # a term that learns nothing is 0
         return loss, active
 
     return loss_by_query(

@@ -116,7 +116,8 @@ def _triplets(
         # The worse keys of each query first, so that the i-th of them is a look-up.
         order = is_worse.to(torch.int8).argsort(dim=1, descending=True, stable=True)
         draw = torch.rand(len(anchor), generator=generator).to(level.device)
-        place = (draw * count[anchor]).long().clamp(max=count[anchor] - 1)
+        # A draw is at most 1 - 2**-24: no product is rounded up to the count itself.
+        place = (draw * count[anchor]).long()
         triplets.append((anchor, positive, order[anchor, place]))
     a, p, n = (torch.cat(parts) for parts in zip(*triplets, strict=True))
     return a, p, n
