@@ -267,4 +267,10 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/metric_learning.py", "_triplets", "True to False", 2): (
         "torch sorts in a stable way on a CPU anyway; on a card it need not"
     ),
+    ("losses/metric_learning.py", "hierarchical_triplet", "False to True", 0): (
+        "torch.cdist is computed in float32 under autocast anyway: this makes sure of it"
+    ),
+    ("losses/metric_learning.py", "fast_ap", "False to True", 0): (
+        "torch.cdist is computed in float32 under autocast anyway: this makes sure of it"
+    ),
 }

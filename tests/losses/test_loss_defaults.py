@@ -6,7 +6,7 @@ import pytest
 
 from defaults import default_numbers, without_a_row
 from rince import losses
-from rince.losses.options import DEFAULT_TEMPERATURES
+from rince.losses.options import DEFAULT_TEMPERATURES, LossOptions
 
 DEFAULTS = {
     "LossOptions": {
@@ -50,3 +50,31 @@ def test_all_defaults_of_losses_are_listed() -> None:
 
 def test_default_temperatures_of_three_ranks() -> None:
     assert DEFAULT_TEMPERATURES == (0.1, 0.225, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "fit", "refused"),
+    [
+        ("temperatures", [(0.01,), (0.5, 0.6)], [(), (0.0,), (0.5, -1.0)]),
+        ("temperature", [0.01, 2.0], [0.0, -1.0]),
+        ("target_temperature", [0.01, 2.0], [0.0, -1.0]),
+        ("step_width", [0.01, 2.0], [0.0, -1.0]),
+        ("margin", [0.01, 2.0], [0.0, -1.0]),
+        ("smoothing", [0.0, 0.5, 0.999], [-0.01, 1.0]),
+        ("cross_entropy_weight", [0.01, 2.0], [0.0, -1.0]),
+    ],
+)
+def test_ranges_of_options(name: str, fit: list[object], refused: list[object]) -> None:
+    for value in fit:
+        LossOptions(**{name: value}).check()
+    for value in refused:
+        with pytest.raises(ValueError, match=f"loss.{name}"):
+            LossOptions(**{name: value}).check()
+
+
+def test_the_default_temperatures_are_for_up_to_three_ranks() -> None:
+    for number in (1, 2, 3):
+        assert LossOptions().temperatures_for(number) == (0.1, 0.225, 0.5)[:number]
+    with pytest.raises(ValueError, match=r"4 ranks.*up to 3\b"):
+        LossOptions().temperatures_for(4)
+    assert LossOptions(temperatures=(0.3,)).temperatures_for(4) == (0.3,)
