@@ -143,8 +143,10 @@ def replacing(target: Path) -> Iterator[Path]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        if isinstance(error, OSError) and _is_of(error, part):
-            raise OSError(error.errno, error.strerror, str(target)) from error
+        # torch.save to a stream puts an error of its own before that of the disk.
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if isinstance(cause, OSError) and _is_of(cause, part):
+            raise OSError(cause.errno, cause.strerror, str(target)) from error
         raise
 
 
