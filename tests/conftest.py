@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import sys
 from collections.abc import Iterator
@@ -42,6 +41,7 @@ def first_process() -> Iterator[None]:
 @pytest.fixture
 def small_disk() -> Iterator[None]:
     """Files cannot grow beyond 64 kB, as on a disk that is about to be full."""
+    resource: Any = pytest.importorskip("resource", reason="not of this system")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, limits[1]))

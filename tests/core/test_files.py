@@ -138,7 +138,11 @@ def test_a_full_disk_is_told_of_the_file_that_was_asked_for(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("error", [*READ, FileNotFoundError(2, "No such file", "/other.csv")])
 def test_an_error_of_reading_is_none_of_writing(tmp_path: Path, error: OSError) -> None:
-    targets = replacing(tmp_path / "a"), written(tmp_path / "b", "table"), new_folder(tmp_path / "c")
+    targets = (
+        replacing(tmp_path / "a"),
+        written(tmp_path / "b", "table"),
+        new_folder(tmp_path / "c"),
+    )
     for target in targets:
         with pytest.raises(OSError, match=re.escape(str(error))) as raised, target:
             raise error
