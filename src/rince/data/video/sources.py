@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +149,7 @@ def _cut(
     keys: list[str] = []
     rows: list[tuple[float, float, float, int, int]] = []  # start, step, span, shot, file
     failures: list[RinceError] = []
+    hint = functools.cache(lambda: _hint(probed, frames, stride))  # it looks at all files
     probed = list(in_threads(lambda file: probe(file.path), files, "reading headers of videos"))
     for number, (file, info) in enumerate(zip(files, probed, strict=True)):
         try:
@@ -160,7 +162,7 @@ def _cut(
                 raise RinceError(
                     f"cannot use {file.path}: {which} is {part.seconds:.2f} s long, and a clip of "
                     f"{frames} frames at stride {stride} takes {span:.2f} s"
-                    + ("" if skip else _hint(probed, frames, stride))
+                    + ("" if skip else hint())
                 )
             shot_list = shots(file.path, file.key)
         except RinceError as error:
