@@ -16,6 +16,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from rince.cli.parser import nested
 from rince.cli.train import parse
 from rince.core.checks import RinceError
 from rince.core.options import Options, expected, from_plain, limited, near_words
@@ -363,11 +364,41 @@ def test_whole_numbers_that_are_written_as_floats(tmp_path: Path) -> None:
         assert {*map(type, (*values, *(config.ranks.top_k or ())))} == {int}
 
 
-@pytest.mark.parametrize("value", ["2.5", "two", "2,3"])
-def test_what_is_no_whole_number(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("value", "shown"), [("2.5", "2.5"), ("two", "'two'"), ("2,3", "'2,3'")])
+def test_what_is_no_whole_number(
+    value: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         parse(["photos", "--epochs", value])
-    assert f"--epochs must be a whole number, got {value}" in capsys.readouterr().err
+    assert f"--epochs must be a whole number, got {shown}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", "two"),
+        ("batch_size", " "),
+        ("micro_batch", "2.5"),
+        ("loss.temperatures", "a, 2"),
+        ("loss.variant", "outin"),
+    ],
+)
+def test_one_refusal_of_the_command_line_a_file_and_python(
+    name: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But for a range, which the command line and a file do not look at."""
+    plain = nested({"data": "photos", name: value})
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(plain))
+    said = []
+    for words in ([f"--{name}", value], ["--config", str(tmp_path / "recipe.yaml")]):
+        with pytest.raises(SystemExit):
+            parse(["photos", *words])
+        said.append(capsys.readouterr().err.splitlines()[0])
+    with pytest.raises(ValueError, match=f"^{re.escape(name)} must be") as refused:
+        from_plain(TrainConfig, plain).check()
+    expected, got = str(refused.value).split(", got ")
+    expected = re.sub(r", (at least|above) [\d.]+|(?<= of) one or more", "", expected)
+    assert {*said} == {f"--{expected}, got {got}"}
 
 
 @pytest.mark.parametrize("value", ["a,2", "[a, 2]"])

@@ -139,11 +139,11 @@ class HelpfulParser(argparse.ArgumentParser):
                 text = value.strip()
                 if text[:1] in ("", "[", "'", '"'):
                     value = yaml.load(text if text[:1] == "[" else f"[{text}]", yaml.BaseLoader)
-            return taken(hint, value)
+            return taken(f"--{name}", hint, value)
         except yaml.YAMLError:
             self.error(f"--{name} must be {expected(hint)}, got {value}")
         except ValueError as error:
-            self.error(f"--{name} {error}")
+            self.error(str(error))
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """End the program for what there is no option for, with a hint."""
