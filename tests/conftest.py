@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from html import escape
@@ -35,6 +36,18 @@ def first_process() -> Iterator[None]:
     yield
     if "lightning_utilities.core.rank_zero" in sys.modules:
         sys.modules["lightning_utilities.core.rank_zero"].rank_zero_only.rank = 0
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """Files cannot grow beyond 64 kB, as on a disk that is about to be full."""
+    resource: Any = pytest.importorskip("resource", reason="not of this system")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.fixture(scope="session")

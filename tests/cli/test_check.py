@@ -157,12 +157,14 @@ def test_videos_that_end_early_or_are_short(
         file = tmp_path / "videos" / f"{name}.avi"
         file.parent.mkdir(parents=True, exist_ok=True)
         write_video(file, 2 if name == "b/5" else 40)
-    whole = (tmp_path / "videos" / "a" / "1.avi").read_bytes()
-    (tmp_path / "videos" / "a" / "1.avi").write_bytes(whole[: len(whole) // 2])
+    # Its header is whole.
+    cut = write_video(tmp_path / "videos" / "a" / "6.mp4", options={"movflags": "faststart"})
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     (tmp_path / "videos" / "b" / "4.avi").write_bytes(b"")
     options = ["--videos.frames", "4", "--videos.stride", "2", "--videos.cache-gb", "0"]
     for verb in ("check", "ranks"):
         assert main([verb, str(tmp_path / "videos"), *options]) == 1
         out, err = capsys.readouterr()
-        for name in ("4.avi", "5.avi"):
+        for name in ("4.avi", "5.avi", "6.mp4"):
             assert name in (out if verb == "check" else err)
+        assert ("3 that cannot" if verb == "check" else "3 of 6 videos") in err

@@ -203,6 +203,27 @@ def test_an_unknown_entry_of_a_file_is_an_error(
     assert "out_in" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("verb", "recipe", "said"),
+    [
+        ("train", "tune: {trials: 3}", "--tune.trials is not an option: `rince tune` has --trials"),
+        ("train", "trials: 3", "--trials is not an option: `rince tune` has --trials"),
+        ("tune", "tune: {trials: 3}", "--tune.trials is not an option: did you mean --trials?"),
+        ("train", "optimizer: {lr: 1}", "--optimizer.lr is not an option: did you mean --optim.lr"),
+        ("train", "tune: 3", "--tune is not an option\n"),  # nothing is called nearly so
+        ("train", "tune: {}", "--tune is not an option\n"),
+        ("train", "name: {a: 3}", "--name must be text"),
+    ],
+)
+def test_a_group_of_a_file_that_is_none(
+    verb: str, recipe: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    with pytest.raises(SystemExit):
+        main([verb, "photos/", "--config", str(tmp_path / "recipe.yaml")])
+    assert said in capsys.readouterr().err
+
+
 def test_a_missing_option_is_named_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
     for verb, name in (("search", "--gallery"), ("index", "--output")):
         with pytest.raises(SystemExit):

@@ -25,6 +25,7 @@ from rince.core.files import (
 )
 
 FULL = OSError(errno.ENOSPC, "No space left on device")  # names no file, as of a write
+READ = [OSError("image file is truncated"), OSError(errno.EIO, "Input/output error")]
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -133,6 +134,20 @@ def test_a_full_disk_is_told_of_the_file_that_was_asked_for(tmp_path: Path) -> N
     is_there = re.escape(f"directory: '{file}'") + "$"
     with pytest.raises(OSError, match=is_there), replacing(file) as part:
         part.touch()
+
+
+@pytest.mark.parametrize("error", [*READ, FileNotFoundError(2, "No such file", "/other.csv")])
+def test_an_error_of_reading_is_none_of_writing(tmp_path: Path, error: OSError) -> None:
+    targets = (
+        replacing(tmp_path / "a"),
+        written(tmp_path / "b", "table"),
+        new_folder(tmp_path / "c"),
+    )
+    for target in targets:
+        with pytest.raises(OSError, match=re.escape(str(error))) as raised, target:
+            raise error
+        assert raised.value is error
+    assert os.listdir(tmp_path) == []
 
 
 def test_what_was_written_is_on_the_disk_before_it_replaces(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ def test_a_process_makes_its_own(tmp_path: Path) -> None:
     task(1, 3)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["k-1.pt", "k-4.pt"]
     assert torch.load(task.file(4), weights_only=True) == 4
+
+
+@pytest.mark.parametrize("count", [20_000, 100_000])  # torch says of one this, of the other that
+def test_a_full_disk_is_told_of_the_part(count: int, tmp_path: Path, small_disk: None) -> None:
+    with pytest.raises(OSError, match=re.escape(f"File too large: '{tmp_path / 'k-0.pt'}'")):
+        in_parts(tmp_path, "k", 1, 1, lambda rows: torch.zeros(count))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_part_that_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

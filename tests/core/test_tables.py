@@ -363,6 +363,9 @@ def test_the_first_rows_alone() -> None:
     for most in (1, 2):
         rows = read("a,b\n\n1,\n2,x\n3,y\n", most=most).rows
         assert rows == [(3, {"a": "1", "b": ""}), (4, {"a": "2", "b": "x"})][:most]
+        objects = read('\n{"a": 1}\n\n{"b": "x"}\n{"c": 3}\n5', "t.jsonl", most=most)
+        assert objects.columns == ("a", "b")[:most]
+        assert [line for line, _ in objects.rows] == [2, 4][:most]
 
 
 def test_the_largest_numbers_as_cells() -> None:

@@ -17,6 +17,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from rince.cli.parser import nested
 from rince.cli.train import parse
 from rince.core.checks import RinceError
 from rince.core.options import Options, expected, from_plain, limited, near_words, taken
@@ -358,9 +359,9 @@ def test_words_that_are_near_are_named() -> None:
 def test_values_are_taken_as_the_type_that_they_mean(kind: Any, given: Any, meant: Any) -> None:
     if isinstance(given, bool) and kind is not bool:
         with pytest.raises(ValueError, match=f"number.*{given}"):
-            taken(kind, given)
+            taken("--size", kind, given)
         return
-    found = taken(kind, given)
+    found = taken("--size", kind, given)
     assert found == meant
     assert type(found) is type(meant)
 
@@ -383,10 +384,10 @@ def test_values_are_taken_as_the_type_that_they_mean(kind: Any, given: Any, mean
     ],
 )
 def test_what_a_type_cannot_mean_is_refused_as_it_was_given(kind: Any, given: Any) -> None:
-    with pytest.raises(ValueError, match="must be ") as error:
-        taken(kind, given)
-    shown = repr(given) if str(given).strip() == "" else str(given)
-    assert f"got {shown}" in str(error.value)
+    with pytest.raises(ValueError, match="--size must be ") as error:
+        taken("--size", kind, given)
+    shown = str(error.value).partition("got ")[2]
+    assert all(word in shown for word in re.findall(r"[\w.]+", str(given)) or [repr(given)])
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
@@ -427,11 +428,41 @@ def test_whole_numbers_that_are_written_as_floats(tmp_path: Path) -> None:
         assert {*map(type, (*values, *(config.ranks.top_k or ())))} == {int}
 
 
-@pytest.mark.parametrize("value", ["2.5", "two", "2,3"])
-def test_what_is_no_whole_number(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("value", "shown"), [("2.5", "2.5"), ("two", "'two'"), ("2,3", "'2,3'")])
+def test_what_is_no_whole_number(
+    value: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         parse(["photos", "--epochs", value])
-    assert f"--epochs must be a whole number, got {value}" in capsys.readouterr().err
+    assert f"--epochs must be a whole number, got {shown}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", "two"),
+        ("batch_size", " "),
+        ("micro_batch", "2.5"),
+        ("loss.temperatures", "a, 2"),
+        ("loss.variant", "outin"),
+    ],
+)
+def test_one_refusal_of_the_command_line_a_file_and_python(
+    name: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But for a range, which the command line and a file do not look at."""
+    plain = nested({"data": "photos", name: value})
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(plain))
+    said = []
+    for words in ([f"--{name}", value], ["--config", str(tmp_path / "recipe.yaml")]):
+        with pytest.raises(SystemExit):
+            parse(["photos", *words])
+        said.append(capsys.readouterr().err.splitlines()[0])
+    with pytest.raises(ValueError, match=f"^{re.escape(name)} must be") as refused:
+        from_plain(TrainConfig, plain).check()
+    expected, got = str(refused.value).split(", got ")
+    expected = re.sub(r", (at least|above) [\d.]+|(?<= of) one or more", "", expected)
+    assert {*said} == {f"--{expected}, got {got}"}
 
 
 @pytest.mark.parametrize("value", ["a,2", "[a, 2]"])

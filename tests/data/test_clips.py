@@ -15,6 +15,7 @@ from rince.core.checks import RinceError, RinceWarning
 from rince.data.batches import TrainLoader, eval_batches
 from rince.data.kinds import load_splits
 from rince.data.plan import BatchPlan
+from rince.data.video import sources
 from rince.data.video.cache import ClipCache
 from rince.data.video.clips import VideoClips
 from rince.data.video.cuts import clip_starts
@@ -220,8 +221,11 @@ def test_what_cannot_be_read_is_an_error_or_left_out(folder: Path, tmp_path: Pat
         load_videos(bad, image_size=16, frames=8, stride=2, cache_gb=0, skip_unreadable=True)
 
 
-def test_what_to_do_about_short_videos(tmp_path: Path) -> None:
-    """All of them are counted, and the largest stride that fits all is named."""
+def test_what_to_do_about_short_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them are counted, once, and the largest stride that fits all is named."""
+    counted: list[int] = []
+    hint = sources._hint
+    monkeypatch.setattr(sources, "_hint", lambda *of: counted.append(len(of[0])) or hint(*of))
     for name, frames in (("a", 40), ("b", 9), ("c", 11)):
         write_video(tmp_path / f"{name}.mp4", frames)
     given = {"image_size": 16, "cache_gb": 0}
@@ -230,6 +234,7 @@ def test_what_to_do_about_short_videos(tmp_path: Path) -> None:
     text = str(refused.value)
     assert re.search(r"b\.mp4: .* 0\.90 s .*\b4 frames at stride 5\b.* 1\.60 s", text)
     assert "2 of 3 videos cannot" in text
+    assert counted == [3]
     assert "c.mp4" in text
     assert "2 of 3 videos that" in text
     assert "videos.frames or videos.stride 2," in text

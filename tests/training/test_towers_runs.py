@@ -203,6 +203,18 @@ def test_a_stop_leaves_nothing_and_other_starts_are_refused(
     assert "runs/a-seed0 is finished already" in capsys.readouterr().out
 
 
+def test_an_error_of_a_reader_is_none_of_the_folder(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cannot_read(*_: Any, **__: Any) -> None:
+        raise OSError("image file is truncated")
+
+    monkeypatch.setattr(towers_run, "train_towers", cannot_read)
+    said = refusal(["train", "images.npz", *QUICK, "--name", "a"], capsys)
+    assert said.strip() == "rince train: image file is truncated"
+    assert list(Path("runs").iterdir()) == []
+
+
 def test_test_images_without_a_caption_are_counted(files: Path) -> None:
     _, test = read_images_and_captions("images.npz", "captions.npz")
     kept = ~np.isin(np.load("captions.npz")["paths"], test.images.names[:2])

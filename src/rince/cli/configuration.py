@@ -10,6 +10,7 @@ from typing import Any
 from rince.cli.parser import HelpfulParser, nested, with_underscores
 from rince.core.checks import require
 from rince.training.config import TrainConfig
+from rince.training.options import TuneOptions
 
 GROUPS = [option.name for option in fields(TrainConfig) if option.default_factory is not MISSING]
 _SHORT = {  # and what the other verbs call it
@@ -29,6 +30,7 @@ def configuration_parser(**texts: str) -> HelpfulParser:
     parser.add_options(TrainConfig)
     for alias, name in _SHORT.items():
         parser.add_alias(alias, name)
+    parser.elsewhere = {option.name: "rince tune" for option in fields(TuneOptions)}
     return parser
 
 
@@ -50,7 +52,9 @@ def parsed_options(parser: HelpfulParser, arguments: Sequence[str]) -> dict[str,
     try:
         for file in files:
             options = plain_yaml(Path(file).read_text(encoding="utf-8"))
-            in_files |= {parser.destination(name): value for name, value in _entries(options)}
+            in_files |= {
+                parser.destination(name): value for name, value in _entries(parser, options)
+            }
     except (OSError, ValueError) as error:
         parser.error(f"--config {file}: {error}")
     if unknown := [f"--{name}" for name in in_files if name not in parser.hints]:
@@ -61,15 +65,17 @@ def parsed_options(parser: HelpfulParser, arguments: Sequence[str]) -> dict[str,
     return nested(values)
 
 
-def _entries(options: Any) -> Iterator[tuple[str, Any]]:
+def _entries(parser: HelpfulParser, options: Any) -> Iterator[tuple[str, Any]]:
     """What a file holds, by the names of the command line."""
     require(isinstance(options, dict), f"a file of options was expected, got {options!r}")
     for name, value in options.items():
-        if name not in GROUPS:
+        if name in GROUPS:
+            require(
+                value is None or isinstance(value, dict),
+                f"{name} must be a group of options, such as {name}: {{NAME: VALUE}}, got "
+                f"{value!r}",
+            )
+        elif not isinstance(value, dict) or not value or parser.destination(name) in parser.hints:
             yield name, value
             continue
-        require(
-            value is None or isinstance(value, dict),
-            f"{name} must be a group of options, such as {name}: {{NAME: VALUE}}, got {value!r}",
-        )
         yield from ((f"{name}.{option}", x) for option, x in (value or {}).items())

@@ -56,6 +56,7 @@ class HelpfulParser(argparse.ArgumentParser):
         # An abbreviation that works today would break when an option is added.
         super().__init__(allow_abbrev=False, formatter_class=_PlainHelp, **texts)
         self.hints: dict[str, Any] = {}  # what the values of options are, by their destinations
+        self.elsewhere: dict[str, str] = {}  # options of other verbs, for hints
         self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's leaves out -1e-3
 
     def add_argument(
@@ -138,11 +139,11 @@ class HelpfulParser(argparse.ArgumentParser):
                 text = value.strip()
                 if text[:1] in ("", "[", "'", '"'):
                     value = yaml.load(text if text[:1] == "[" else f"[{text}]", yaml.BaseLoader)
-            return taken(hint, value)
+            return taken(f"--{name}", hint, value)
         except yaml.YAMLError:
             self.error(f"--{name} must be {expected(hint)}, got {value}")
         except ValueError as error:
-            self.error(f"--{name} {error}")
+            self.error(str(error))
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
         """End the program for what there is no option for, with a hint."""
@@ -153,8 +154,11 @@ class HelpfulParser(argparse.ArgumentParser):
             # The last word alone finds --variant -> --loss.variant, --optim.epochs -> --epochs.
             last = option[2:].rpartition(".")[2]
             tails = [o for o in known if o == f"--{last}" or o.endswith(f".{last}")]
-            close = tails or difflib.get_close_matches(option, known, n=1, cutoff=0.6)
+            near = difflib.get_close_matches(option[2:], [o[2:] for o in known], n=1)
+            close = tails or [f"--{name}" for name in near]
             hint = f": did you mean {' or '.join(close)}?" if close else ""
+            if not tails and last in self.elsewhere:
+                hint = f": `{self.elsewhere[last]}` has --{last}"
             hints.append(f"{option} is not an option{hint}")
         if not unknown[0].startswith("-"):
             hints.append(f"{unknown[0]} must come first: {self.prog} {unknown[0]} ...")

@@ -4,6 +4,7 @@ one as a whole or not at all."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import os
 import tempfile
@@ -142,14 +143,18 @@ def replacing(target: Path) -> Iterator[Path]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             part.unlink()
-        if isinstance(error, OSError) and error.strerror and _is_of(error, part):
-            raise OSError(error.errno, error.strerror, str(target)) from error
+        # torch.save to a stream puts an error of its own before that of the disk.
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if isinstance(cause, OSError) and _is_of(cause, part):
+            raise OSError(cause.errno, cause.strerror, str(target)) from error
         raise
 
 
 def _is_of(error: OSError, part: Path) -> bool:
-    """Of what is written, or of no file, as that of a full disk: not of another that was read."""
-    return error.filename is None or Path(str(error.filename)).is_relative_to(part)
+    """Of what is written: not of something else that was read. A full disk names no file."""
+    if error.filename is None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return Path(str(error.filename)).is_relative_to(part)
 
 
 @contextlib.contextmanager
@@ -184,6 +189,8 @@ def written(target: Path, what: str) -> Iterator[Path]:
         with replacing(target) as part:
             yield part
     except OSError as error:
+        if error.filename is None or not target.is_relative_to(str(error.filename)):
+            raise  # of something else that was read
         raise RinceError(
             f"cannot write the {what} to {target} ({error.strerror or error}): name a file in a "
             f"folder that you may write to"

@@ -58,8 +58,8 @@ class Options:
     prefix = ""  # of the names in messages
 
     def __post_init__(self) -> None:
-        for name, (kind, _) in _annotations(type(self)).items():
-            setattr(self, name, _meant(kind, getattr(self, name)))
+        for name, hint in get_type_hints(type(self)).items():
+            setattr(self, name, _meant(hint, getattr(self, name)))
 
     def check(self) -> None:
         """Refuse values of another type, out of range, or that do not go together.
@@ -72,16 +72,11 @@ class Options:
     def _check_fields(self, *, any_word: Collection[str] = (), types_only: bool = False) -> None:
         """Each field by itself, and the options inside. ``any_word``: fields that may hold other
         words than those of their annotation; ``types_only``: nor are ranges looked at."""
-        annotations = _annotations(type(self))
+        hints = get_type_hints(type(self))
         for option in fields(self):
-            kind, optional = annotations[option.name]
             value, loose = getattr(self, option.name), types_only or option.name in any_word
-            right = (value is None and optional) or _fits(kind, value, option.metadata, loose)
-            require(
-                right,
-                f"{self.prefix}{option.name} must be {expected(kind, option.metadata)}"
-                f"{' (or None)' * optional}, got {value!r}{near_words(kind, value)}",
-            )
+            name = f"{self.prefix}{option.name}"
+            _require_fits(name, hints[option.name], value, option.metadata, loose)
             if isinstance(value, Options):
                 value._check_fields(types_only=True) if types_only else value.check()
 
@@ -133,7 +128,7 @@ def from_plain(cls: type[Built], data: Mapping[str, Any] | None, prefix: str = "
     for name, option in known.items():
         has_default = option.default is not MISSING or option.default_factory is not MISSING
         require(name in data or has_default, f"the option {prefix}{name} is missing")
-    kinds = {name: kind for name, (kind, _) in _annotations(cls).items()}
+    kinds = {name: without_none(hint)[0] for name, hint in get_type_hints(cls).items()}
     return cls(
         **{
             name: from_plain(kinds[name], x, f"{prefix}{name}.") if is_dataclass(kinds[name]) else x
@@ -142,26 +137,26 @@ def from_plain(cls: type[Built], data: Mapping[str, Any] | None, prefix: str = "
     )
 
 
-def _annotations(cls: Any) -> dict[str, tuple[Any, bool]]:
-    """Field -> its type, and whether it may be None."""
-    hints = get_type_hints(cls)
-    return {f.name: without_none(hints[f.name]) for f in fields(cls)}
-
-
-def taken(hint: Any, given: Any) -> Any:
+def taken(name: str, hint: Any, given: Any) -> Any:
     """A value as a field of this type takes it, whatever its range.
 
     Raises:
-        ValueError: "must be a number, got x".
+        ValueError: "NAME must be a number, got 'x'".
     """
-    kind, optional = without_none(hint)
-    if given is None and optional:
-        return None
-    value = _meant(kind, given)
-    shown = given if str(given).strip() else repr(given)
-    wrong = f"must be {expected(kind)}, got {shown}{near_words(kind, given)}"
-    require(_fits(kind, value, {}, loose=False), wrong)
+    value = _meant(hint, given)
+    _require_fits(name, hint, value, {}, loose=False)
     return value
+
+
+def _require_fits(
+    name: str, hint: Any, value: Any, metadata: Mapping[str, Any], loose: bool
+) -> None:
+    kind, optional = without_none(hint)
+    require(
+        (value is None and optional) or _fits(kind, value, metadata, loose),
+        f"{name} must be {expected(kind, metadata)}{' (or None)' * optional}, got {value!r}"
+        f"{near_words(kind, value)}",
+    )
 
 
 def near_words(kind: Any, given: object) -> str:
@@ -183,6 +178,7 @@ def without_none(hint: Any) -> tuple[Any, bool]:
 
 def _meant(kind: Any, value: Any) -> Any:
     """The value as this type, if it can mean one; otherwise as it is, for the check to refuse."""
+    kind, _ = without_none(kind)
     if isinstance(value, bool):
         return value
     if get_origin(kind) is tuple and isinstance(value, str | Real):

@@ -111,8 +111,8 @@ class _MakeParts:
         for part in range(process_index, len(self.rows), world_size):
             if not self.file(part).exists():
                 made = self.make(self.rows[part])
-                with replacing(self.file(part)) as file:
-                    torch.save(made, file)
+                with replacing(self.file(part)) as file, file.open("wb") as stream:
+                    torch.save(made, stream)
 
 
 def _start() -> None:

@@ -111,10 +111,10 @@ def read_table(
     with fewer cells than the header are refused, or filled up with empty ones. JSON and parquet
     values become strings: null and NaN ``""``, and 1.0 ``"1"``, as one column may hold both; other
     numbers of JSON stay as they are written, 1e3 too. ``what`` is for messages.
-    ``most``: only so many rows are looked at; of jsonl files all, as any may bring a new column.
+    ``most``: only so many rows are looked at; of jsonl files a later one may bring a new column.
     """
     if file.suffix.lower() == ".jsonl":
-        return _read_jsonl(file, what)
+        return _read_jsonl(file, what, most)
     if file.suffix.lower() == ".parquet":
         return _read_parquet(file, what, most)
     header, body = read_cells(file, what, fill_short_rows=fill_short_rows, most=most)
@@ -254,10 +254,12 @@ def _parsed(
     return rows
 
 
-def _read_jsonl(file: Path, what: str) -> Table:
+def _read_jsonl(file: Path, what: str, most: int | None) -> Table:
     rows: list[Row] = []
     problems = []
     for line, part in _lines(read_text(file, what)):
+        if len(rows) == most:
+            break
         if not part.strip():
             continue
         try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, require
 from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-from rince.core.tables import composed, read_as, read_table
+from rince.core.tables import composed, read_as
 from rince.data.image.kind import DIGITS as DIGITS
 from rince.data.image.kind import IMAGES
 from rince.data.image.kind import NAMED as NAMED
@@ -22,7 +22,7 @@ from rince.data.kind import Request as Request
 from rince.data.kind import TrainedNetwork as TrainedNetwork
 from rince.data.options import ImageOptions
 from rince.data.stored.kind import VECTORS
-from rince.data.table import is_table, item_rows, path_column
+from rince.data.table import column_of_paths, first_rows, is_table, item_rows
 from rince.data.text.kind import TEXTS
 from rince.data.video.kind import CLIPS
 
@@ -64,11 +64,13 @@ def class_tree(data: str, options: DataOptions) -> Taxonomy | None:
     file = Path(data).expanduser()
     with read_as(options.table.encoding):
         try:
-            if not is_table(file) or path_column(file, IMAGE_SUFFIXES | VIDEO_SUFFIXES) is not None:
-                return None
-            columns = read_table(file, fill_short_rows=True, most=1).columns
+            table = first_rows(file) if is_table(file) else None
         except RinceError:
             return None
+        media = IMAGE_SUFFIXES | VIDEO_SUFFIXES
+        if not table or not table.rows or column_of_paths(table, media) is not None:
+            return None
+        columns = table.columns
         of_classes = "class" in columns and composed(options.text.column) not in columns
         return Taxonomy.from_csv(file) if of_classes else None
 

@@ -225,7 +225,7 @@ def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     except OSError as error:
         raise RinceError(
             f"could not write the results of {folder} ({error}); what was there before is "
-            f"untouched. Free some space, then run `rince evaluate {folder}` again"
+            f"untouched. Fix that, then run `rince evaluate {folder}` again"
         ) from error
 
 

@@ -104,8 +104,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             there = os.path.exists(target)
             kept = f"the one before is intact: {target}" if there else "there is none yet"
             self.failed = RinceError(
-                f"could not write a checkpoint to {target.parent} ({error}); {kept}. Free some "
-                f"space there, then go on with `rince train --resume {target.parent}`"
+                f"could not write a checkpoint to {target.parent} ({error}); {kept}. Fix "
+                f"that, then go on with `rince train --resume {target.parent}`"
             )
 
 

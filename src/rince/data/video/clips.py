@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from rince.core.checks import RinceError
 from rince.core.digests import digest
 from rince.core.input_spec import InputSpec
 from rince.data.arrays import as_pictures
@@ -115,24 +117,24 @@ class VideoClips(Items):
         names = ("paths", "starts", "steps", "clip_times", "labels", "clip_keys", "marks")
         return self._rows(indices, *names)
 
-    def readable(self, *, skip: bool, whole: bool = True) -> VideoClips:
-        """Decode clips once, into the cache if there is one.
+    def readable(self, *, skip: bool) -> VideoClips:
+        """Decode all clips once, into the cache if there is one; those that fail are refused, or
+        left out with a warning."""
+        failures = self._failures(range(len(self)))
+        report_unreadable([*failures.values()], len(self), "clips", skip)
+        return self.subset([i for i in range(len(self)) if i not in failures])
 
-        Args:
-            skip: leave out, with a warning, those that fail; otherwise they are refused.
-            whole: decode all. Otherwise the last one of each file, which shows whether the file was
-                cut short.
-        """
+    def cut_short(self) -> list[RinceError]:
+        """Of files that are: decodes the last clip of each, into the cache if there is one."""
+        last = {path: index for index, path in enumerate(self.paths)}
+        return [*self._failures(sorted(last.values())).values()]
 
+    def _failures(self, looked: Sequence[int]) -> dict[int, RinceError]:
         def look(index: int) -> None:
             self[index]
 
-        last = {path: index for index, path in enumerate(self.paths)}
-        looked = range(len(self)) if whole else sorted(last.values())
         results = zip(looked, in_threads(look, looked, "checking clips"), strict=True)
-        failures = {i: x for i, x in results if x is not None}
-        report_unreadable([*failures.values()], len(looked), "clips", skip)
-        return self.subset([i for i in range(len(self)) if i not in failures])
+        return {i: x for i, x in results if x is not None}
 
     def read_all(self) -> None:
         self.readable(skip=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -88,8 +89,8 @@ def load_clip_outliers(request: Request, items: Items) -> Items:
     )
     files = [replace(file, label=()) for file in listed_videos(folder, None, 1)]
     size = videos.frame_size or spec.size
-    clips = _cut(files, videos, size, request, folder.name)
-    clips = clips.readable(skip=request.skip_unreadable)
+    clips, failures = _cut(files, videos, size, request, folder.name)
+    clips = _readable(clips, failures, len(files), request.skip_unreadable)
     pixels = torch.stack([clips[i] for i in range(len(clips))])
     return unlabelled(pixels, items.taxonomy, spec.size)
 
@@ -111,7 +112,7 @@ def _listed_clips(request: Request, videos: VideoOptions) -> tuple[VideoClips, l
         files = listed_videos(folder, videos.splits, videos.split)
     image_size = images.image_size or FRAME_SIZE
     size = videos.frame_size or image_size
-    clips = _cut(files, videos, size, request, folder.stem, marks)
+    clips, failures = _cut(files, videos, size, request, folder.stem, marks)
     clips = replace(clips, image_size=image_size)
     if videos.cache_gb > 0:
         where = cache_folder("clips") if videos.cache is None else Path(videos.cache).expanduser()
@@ -120,8 +121,16 @@ def _listed_clips(request: Request, videos: VideoOptions) -> tuple[VideoClips, l
         shape = (request.channels, videos.frames, size, size)
         stored = ClipCache(where, clips.clip_keys, stamp, shape, int(videos.cache_gb * 1e9))
         clips = replace(clips, cache=stored)
-    skip = request.skip_unreadable
-    return clips.readable(skip=skip, whole=skip), files
+    return _readable(clips, failures, len(files), request.skip_unreadable), files
+
+
+def _readable(clips: VideoClips, failures: list[RinceError], files: int, skip: bool) -> VideoClips:
+    """Without clips that cannot be decoded; or refused, with what fails already, if a file was cut
+    short."""
+    if skip:
+        return clips.readable(skip=True)
+    report_unreadable([*failures, *clips.cut_short()], files, "videos", skip=False)
+    return clips
 
 
 def _cut(
@@ -131,14 +140,16 @@ def _cut(
     request: Request,
     name: str,
     marks: Marks | None = None,
-) -> VideoClips:
-    """All clips of all files, in order, decoded to squares of this size."""
+) -> tuple[VideoClips, list[RinceError]]:
+    """All clips of all files, in order, decoded to squares of this size; and what is still to be
+    said of files that give none."""
     frames, stride, skip = videos.frames, videos.stride, request.skip_unreadable
     shots = shots_of(videos.shots)
     paths: list[str] = []
     keys: list[str] = []
     rows: list[tuple[float, float, float, int, int]] = []  # start, step, span, shot, file
     failures: list[RinceError] = []
+    hint = functools.cache(lambda: _hint(probed, frames, stride))  # it looks at all files
     probed = list(in_threads(lambda file: probe(file.path), files, "reading headers of videos"))
     for number, (file, info) in enumerate(zip(files, probed, strict=True)):
         try:
@@ -151,7 +162,7 @@ def _cut(
                 raise RinceError(
                     f"cannot use {file.path}: {which} is {part.seconds:.2f} s long, and a clip of "
                     f"{frames} frames at stride {stride} takes {span:.2f} s"
-                    + ("" if skip else _hint(probed, frames, stride))
+                    + ("" if skip else hint())
                 )
             shot_list = shots(file.path, file.key)
         except RinceError as error:
@@ -161,7 +172,8 @@ def _cut(
             paths.append(str(file.path))
             keys.append(f"{file.key}@{start:.3f}")
             rows.append((start, step, span, shot_list.shot_at(start + span / 2), number))
-    report_unreadable(failures, len(files), "videos", skip)
+    if skip or not rows:
+        report_unreadable(failures, len(files), "videos", skip)
     times = torch.tensor([row[:3] for row in rows], dtype=torch.float64)
     begin, steps, spans = times.unbind(1)
     shot, of = torch.tensor([row[3:] for row in rows]).unbind(1)
@@ -174,7 +186,7 @@ def _cut(
     length = torch.zeros(len(number_of), dtype=torch.float64)
     length.scatter_reduce_(0, video, end, "amax")
     tree, label_of = _classes(files)
-    return VideoClips(
+    clips = VideoClips(
         tuple(paths),
         begin,
         steps,
@@ -188,6 +200,7 @@ def _cut(
         channels=request.channels,
         marks=marks and marks.of(of),
     )
+    return clips, failures
 
 
 def _part(file: VideoFile, info: VideoInfo) -> tuple[float, VideoInfo]:
