@@ -123,6 +123,7 @@ HAND_MADE: tuple[Hand, ...] = (
 TUNING = ("chunk_size", "pairs_at_once", "sort_from", "Sizes", "MB", "DENSE_BYTES")
 TUNING += ("bytes_per_query", "_BLOCK", "_LOOKED_AT", "MAX_TABLE_CLASSES", "LARGEST_EXPONENT")
 TUNING += ("_PATIENCE", "_SECONDS_UNTIL_SEEN", "PARTS", "_LONGEST_CELL", "gpu_sizes")
+TUNING += ("default_tiles", "_programs", "_splits")
 
 # (module, function, operator, occurrence in the function) -> why no test can tell it apart.
 EQUIVALENT: dict[tuple[str, str, str, int], str] = {

@@ -20,6 +20,7 @@ from losses.fused_compiler import LIMIT, compile_kernel, ptxas
 from losses.losses_helpers import unit
 from rince.core.checks import RinceWarning
 from rince.core.pair_ranks import DenseRanks, IdentityRanks, TableRanks
+from rince.losses.blockwise import fused
 from rince.losses.blockwise.fused import default_tiles, fused_loss, reason_against
 from rince.losses.blockwise.sizes import Sizes
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
@@ -134,6 +135,50 @@ def test_it_names_a_triton_that_is_missing_or_too_old(monkeypatch: pytest.Monkey
     reason = reason_against(z, z, ranks, 1)
     assert reason is not None
     assert "2.1.0" in reason
+
+
+@pytest.mark.parametrize(
+    ("version", "serves"), [("3.6.0", True), ("3.7.1", True), ("4.0", True), ("3.5.9", False)]
+)
+def test_which_triton_serves(version: str, serves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__=version))
+    reason = fused.why_no_triton()
+    assert (reason is None) == serves
+    assert reason is None or (">= 3.6" in reason and version in reason)
+
+
+@pytest.mark.parametrize(
+    ("capability", "serves"), [((7, 5), False), ((8, 0), True), ((8, 6), True), ((9, 0), True)]
+)
+def test_which_cards_serve(
+    capability: tuple[int, int], serves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="3.6.0"))
+    z, ranks = _case()
+    card = SimpleNamespace(shape=z.shape, dtype=z.dtype, device=SimpleNamespace(type="cuda"))
+    reason = reason_against(card, card, ranks, 1)  # type: ignore[arg-type]
+    assert (reason is None) == serves
+    assert reason is None or "capability 8.0" in reason
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    reason = reason_against(card, card, ranks, 1)  # type: ignore[arg-type]
+    assert reason is not None
+    assert "finds none" in reason
+
+
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize(("rows", "serves"), [(2**21, False), (2**21 - 1, True)])
+def test_how_many_numbers_it_can_count(
+    rows: int, serves: bool, side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="3.6.0"))
+    _, ranks = _case()
+    given = [torch.zeros(1, 1).expand(4, 1024), torch.zeros(1, 1).expand(rows, 1024)]
+    reason = reason_against(given[side], given[1 - side], ranks, 1)
+    assert (reason is None) == serves
+    assert reason is None or "2^31" in reason
 
 
 def test_auto_says_once_why_a_card_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
