@@ -134,3 +134,15 @@ def test_what_cannot_be_learned_is_refused(make: Any, facts: str) -> None:
 def test_a_minimum_that_is_no_temperature_is_refused() -> None:
     with pytest.raises(ValueError, match="-1"):
         RankedInfoNCE(0.1, min_temperature=-1.0)
+
+
+def test_temperatures_that_are_learned_one_by_one_get_their_gradient():
+    """A list of scalar parameters used to be read as numbers, and nothing was learned."""
+    z = torch.nn.functional.normalize(torch.randn(6, 4), dim=1)
+    ranks = torch.tensor([[-1, 1, 2, 2, 0, 0], [1, -1, 2, 2, 0, 0]])
+    one_by_one = [torch.nn.Parameter(torch.tensor(t)) for t in (0.1, 0.2)]
+    together = torch.nn.Parameter(torch.tensor([0.1, 0.2]))
+    for taus in (one_by_one, together):
+        ranked_info_nce(z[:2], z, ranks, taus).backward()
+    for i, parameter in enumerate(one_by_one):
+        torch.testing.assert_close(parameter.grad, together.grad[i])

@@ -49,7 +49,9 @@ def temperature_schedule(
 def check_temperatures(
     temperatures: float | Sequence[float] | Tensor, validate: bool = True
 ) -> Sequence[float | Tensor]:
-    """One temperature per rank, as a list; a 1-D tensor keeps its graph."""
+    """One temperature per rank, as a list; a 1-D tensor, or scalar tensors, keep their graph."""
+    if isinstance(temperatures, Sequence) and any(isinstance(t, Tensor) for t in temperatures):
+        temperatures = torch.stack([torch.as_tensor(t).squeeze() for t in temperatures])
     if isinstance(temperatures, Tensor):
         require(
             temperatures.ndim <= 1,
