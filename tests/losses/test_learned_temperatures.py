@@ -136,13 +136,25 @@ def test_a_minimum_that_is_no_temperature_is_refused() -> None:
         RankedInfoNCE(0.1, min_temperature=-1.0)
 
 
-def test_temperatures_that_are_learned_one_by_one_get_their_gradient():
-    """A list of scalar parameters used to be read as numbers, and nothing was learned."""
-    z = torch.nn.functional.normalize(torch.randn(6, 4), dim=1)
+def test_temperatures_that_are_learned_one_by_one_get_their_gradient() -> None:
+    z = unit(0, 6, 4)
     ranks = torch.tensor([[-1, 1, 2, 2, 0, 0], [1, -1, 2, 2, 0, 0]])
-    one_by_one = [torch.nn.Parameter(torch.tensor(t)) for t in (0.1, 0.2)]
     together = torch.nn.Parameter(torch.tensor([0.1, 0.2]))
-    for taus in (one_by_one, together):
-        ranked_info_nce(z[:2], z, ranks, taus).backward()
-    for i, parameter in enumerate(one_by_one):
-        torch.testing.assert_close(parameter.grad, together.grad[i])
+    ranked_info_nce(z[:2], z, ranks, together).backward()
+    for shape in ((), (1,)):
+        first = torch.nn.Parameter(torch.full(shape, 0.1))
+        second = torch.nn.Parameter(torch.full(shape, 0.2))
+        ranked_info_nce(z[:2], z, ranks, [first, second]).backward()
+        torch.testing.assert_close(torch.stack([first.grad, second.grad]).flatten(), together.grad)
+    alone = torch.nn.Parameter(torch.tensor(0.2))
+    ranked_info_nce(z[:2], z, ranks, [0.1, alone]).backward()
+    torch.testing.assert_close(alone.grad, together.grad[1])
+    with pytest.raises(ValueError, match=r"one number per rank.*\(2,\)"):
+        ranked_info_nce(z[:2], z, ranks, [together])
+
+
+def test_a_module_says_how_to_learn_temperatures_that_come_one_by_one() -> None:
+    learned = torch.nn.Parameter(torch.tensor(0.2))
+    with pytest.raises(ValueError, match="in one tensor.*learn_temperatures"):
+        RankedInfoNCE([0.1, learned])
+    assert RankedInfoNCE([0.1, learned.detach()]).temperatures == pytest.approx((0.1, 0.2))

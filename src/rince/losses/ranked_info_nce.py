@@ -48,7 +48,7 @@ def ranked_info_nce(
     query: Tensor,
     key: Tensor,
     ranks: PairRanks | Tensor,
-    temperatures: float | Sequence[float] | Tensor,
+    temperatures: float | Sequence[float | Tensor] | Tensor,
     *,
     variant: Variant = "out-in",
     positives: Positives = "exclusive",
@@ -85,7 +85,7 @@ def ranked_info_nce(
         ranks: (Q, K) :class:`~rince.ranks.PairRanks` or integer matrix; 1 = most similar, 0 =
             negative, -1 = ignored.
         temperatures: tau_1 < ... < tau_R, positive, one per rank (see
-            :func:`~rince.losses.temperature_schedule`). A tensor may require a gradient.
+            :func:`~rince.losses.temperature_schedule`). A tensor, or tensors in the list, may require a gradient.
         variant: "in", "out" or "out-in".
         positives: "exclusive" takes P_i as written above; "cumulative" takes the keys of rank 1
             to i in its place, as in the paper's CIFAR-100 results.
@@ -199,7 +199,7 @@ class RankedInfoNCE(nn.Module):
 
     def __init__(
         self,
-        temperatures: float | Sequence[float] | Tensor = (0.1, 0.225),
+        temperatures: float | Sequence[float | Tensor] | Tensor = (0.1, 0.225),
         *,
         variant: Variant = "out-in",
         positives: Positives = "exclusive",
@@ -265,7 +265,7 @@ def ranked_info_nce_with_terms(
     query: Tensor,
     key: Tensor,
     ranks: PairRanks | Tensor,
-    temperatures: float | Sequence[float] | Tensor,
+    temperatures: float | Sequence[float | Tensor] | Tensor,
     *,
     variant: Variant = "out-in",
     positives: Positives = "exclusive",

@@ -47,11 +47,19 @@ def temperature_schedule(
 
 
 def check_temperatures(
-    temperatures: float | Sequence[float] | Tensor, validate: bool = True
+    temperatures: float | Sequence[float | Tensor] | Tensor, validate: bool = True
 ) -> Sequence[float | Tensor]:
     """One temperature per rank, as a list; a 1-D tensor, or scalar tensors, keep their graph."""
-    if isinstance(temperatures, Sequence) and any(isinstance(t, Tensor) for t in temperatures):
-        temperatures = torch.stack([torch.as_tensor(t).squeeze() for t in temperatures])
+    listed = [] if isinstance(temperatures, (Tensor, int, float)) else temperatures
+    if tensors := [t for t in listed if isinstance(t, Tensor)]:
+        require(
+            all(t.numel() == 1 for t in tensors),
+            f"a list of temperatures holds one number per rank, got tensors of shape "
+            f"{', '.join(str(tuple(t.shape)) for t in tensors)}",
+        )
+        device = tensors[0].device
+        each = (torch.as_tensor(t, device=device).reshape(()) for t in listed)
+        temperatures = torch.stack(list(each))
     if isinstance(temperatures, Tensor):
         require(
             temperatures.ndim <= 1,
@@ -76,7 +84,7 @@ def check_temperatures(
 
 
 def as_parameter_or_numbers(
-    temperatures: float | Sequence[float] | Tensor, learn: bool
+    temperatures: float | Sequence[float | Tensor] | Tensor, learn: bool
 ) -> nn.Parameter | tuple[float, ...]:
     """What a module holds: a parameter if they are to be learned.
 
@@ -85,6 +93,11 @@ def as_parameter_or_numbers(
     """
     if not isinstance(temperatures, Tensor):
         numbers = [temperatures] if isinstance(temperatures, (int, float)) else temperatures
+        require(
+            not any(isinstance(t, Tensor) and t.requires_grad for t in numbers),
+            "a module cannot learn temperatures that come one by one: give all in one tensor, "
+            "nn.Parameter(torch.tensor([0.1, 0.225])), or numbers and learn_temperatures=True",
+        )
         held = tuple(float(t) for t in numbers)
         return nn.Parameter(torch.tensor(held)) if learn else held
     require(
