@@ -85,7 +85,8 @@ def ranked_info_nce(
         ranks: (Q, K) :class:`~rince.ranks.PairRanks` or integer matrix; 1 = most similar, 0 =
             negative, -1 = ignored.
         temperatures: tau_1 < ... < tau_R, positive, one per rank (see
-            :func:`~rince.losses.temperature_schedule`). A tensor, or tensors in the list, may require a gradient.
+            :func:`~rince.losses.temperature_schedule`). A tensor, or tensors in the list, may
+            require a gradient.
         variant: "in", "out" or "out-in".
         positives: "exclusive" takes P_i as written above; "cumulative" takes the keys of rank 1
             to i in its place, as in the paper's CIFAR-100 results.
