@@ -35,6 +35,7 @@ class Case:
     num_ranks: int = 2
     levels: bool = False  # level codes instead of a table
     own: bool = False  # a batch against itself
+    twins: bool = False  # of two sides: query i and key i are the same item, and ignored
     queries: int = 7
     keys: int = 37  # three tiles, the last one not full
     dimension: int = 5
@@ -69,6 +70,7 @@ CASES = [
     Case(queries=1, keys=1),
     *(Case(variant, num_ranks=3, queries=20, sort=True) for variant in ("in", "out", "out-in")),
     Case("out", num_ranks=2, levels=True, own=True, queries=40, sort=True),
+    Case(num_ranks=3, queries=20, sort=True, twins=True),  # which must not be sorted
     Case(precision="tf32"),  # only the embeddings are rounded: the interpreter multiplies in fp32
 ]
 
@@ -146,7 +148,12 @@ def _ranks(case: Case, generator: torch.Generator) -> tuple[PairRanks, PairRanks
     labels = torch.randint(0, len(table), (case.queries,), generator=generator)
     others = labels if case.own else torch.randint(0, len(table), (K,), generator=generator)
     source = TableRanks(
-        labels, others, table, ignore_self=case.own, key_valid=valid, num_ranks=case.num_ranks
+        labels,
+        others,
+        table,
+        ignore_self=case.own or case.twins,
+        key_valid=valid,
+        num_ranks=case.num_ranks,
     )
     if case.levels:
         levels = LevelRanks(

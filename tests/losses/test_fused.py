@@ -138,7 +138,8 @@ def test_it_names_a_triton_that_is_missing_or_too_old(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("version", "serves"), [("3.6.0", True), ("3.7.1", True), ("4.0", True), ("3.5.9", False)]
+    ("version", "serves"),
+    [("3.6.0", True), ("3.7.1", True), ("4.0", True), ("3.6.0+git1a2b", True), ("3.5.9", False)],
 )
 def test_which_triton_serves(version: str, serves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__=version))
@@ -179,6 +180,38 @@ def test_how_many_numbers_it_can_count(
     reason = reason_against(given[side], given[1 - side], ranks, 1)
     assert (reason is None) == serves
     assert reason is None or "2^31" in reason
+
+
+def test_it_cannot_be_transformed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "reason_against", lambda *given: None)
+    z, ranks = _case()
+
+    def loss(query: torch.Tensor) -> torch.Tensor:
+        return fused_loss(query, z, ranks, [0.1], "in", "exclusive", reduction="mean")[0]
+
+    with pytest.raises(ValueError, match="torch.func"):
+        torch.func.grad(loss)(z)
+
+
+@pytest.mark.parametrize("compiling", [False, True])
+def test_a_compiler_leaves_it_alone(compiling: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+
+    def applied(query: torch.Tensor, *given: object) -> tuple[torch.Tensor, ...]:
+        return query.sum(dim=1), query.T, query.T > 0
+
+    def disable(function: Any) -> Any:
+        kept.append(function)
+        return function
+
+    monkeypatch.setattr(fused, "reason_against", lambda *given: None)
+    monkeypatch.setattr(fused._Fused, "apply", applied)
+    monkeypatch.setattr(torch.compiler, "disable", disable)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    z, ranks = _case()
+    loss, _ = fused_loss(z, z, ranks, [0.1], "in", "exclusive", reduction="none")
+    assert torch.equal(loss, z.sum(dim=1))
+    assert kept == [applied] * compiling
 
 
 def test_auto_says_once_why_a_card_goes_without(monkeypatch: pytest.MonkeyPatch) -> None:
