@@ -21,7 +21,7 @@ from losses.losses_helpers import unit
 from rince.core.checks import RinceWarning
 from rince.core.pair_ranks import DenseRanks, IdentityRanks, TableRanks
 from rince.losses.blockwise import fused
-from rince.losses.blockwise.fused import default_tiles, fused_loss, reason_against
+from rince.losses.blockwise.fused import Tiles, default_tiles, fused_loss, reason_against
 from rince.losses.blockwise.sizes import Sizes
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
 from rince.ranks.level_ranks import LevelRanks
@@ -191,6 +191,44 @@ def test_it_cannot_be_transformed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ValueError, match="torch.func"):
         torch.func.grad(loss)(z)
+
+
+@pytest.mark.parametrize("given", [None, (Tiles(16, 16, 128, 4, 1), Tiles(32, 16, 128, 4, 1))])
+def test_tiles_are_those_given_or_those_of_the_card(
+    given: tuple[Tiles, Tiles] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans = []
+
+    def applied(query: torch.Tensor, *others: Any) -> tuple[torch.Tensor, ...]:
+        plans.append(others[-1])
+        return query.sum(dim=1), query.T, query.T > 0
+
+    monkeypatch.setattr(fused, "reason_against", lambda *given: None)
+    monkeypatch.setattr(fused._Fused, "apply", applied)
+    z, ranks = _case(dimension=200)
+    options = {"reduction": "none", "precision": "tf32", "tiles": given}
+    fused_loss(z, z, ranks, [0.1], "in", "exclusive", **options)  # type: ignore[arg-type]
+    assert plans[0].tiles == (given or default_tiles(200, "tf32", fused.OLDEST_CARD))
+
+
+def _plan(*products: str, dtype: torch.dtype = torch.float32) -> Any:
+    return SimpleNamespace(dtype=dtype, tiles=[SimpleNamespace(products=x) for x in products])
+
+
+def test_tf32_is_rounded_to_the_nearest() -> None:
+    """Eleven binary digits, the first of which is not stored."""
+    x = torch.cat([unit(0, 200, 5).flatten(), torch.tensor([0.0, 1 + 2**-11, -1 - 2**-11])])
+    digits, exponents = (part.double() for part in torch.frexp(x))
+    away_from_zero = torch.where(digits < 0, -1, 1) * (digits.abs() * 2**11 + 0.5).floor()
+    expected = (away_from_zero * 2.0 ** (exponents - 11)).float()
+    assert torch.equal(fused._rounded(x, _plan("tf32", "tf32x3")), expected)
+    assert torch.equal(fused._rounded(x, _plan("tf32x3", "tf32")), x)
+    assert torch.equal(fused._rounded(x, _plan("tf32", "tf32", dtype=torch.bfloat16)), x.bfloat16())
+
+
+def test_there_is_no_second_derivative() -> None:
+    with torch.enable_grad(), pytest.raises(RuntimeError, match="second.*dense"):
+        fused._Fused.backward(None, torch.ones(2))
 
 
 @pytest.mark.parametrize("compiling", [False, True])
