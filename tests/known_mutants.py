@@ -286,4 +286,13 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/blockwise/fused.py", "_Fused.backward", "False to True", 1): (
         "a gradient of the temperatures more is computed, and not looked at"
     ),
+    ("losses/blockwise/fused_kernels.py", "Constants", "True to False", 0): (
+        "read by the kernel of gradients alone, which is told"
+    ),
+    ("losses/blockwise/fused_kernels.py", "Constants", "False to True", 0): (
+        "read by the kernel of gradients alone, which is told"
+    ),
+    ("losses/blockwise/fused_kernels.py", "Constants", "False to True", 1): (
+        "read by the kernel of gradients alone, which is told"
+    ),
 }

@@ -145,7 +145,7 @@ def changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     value = _number(node)
     if isinstance(value, bool):
         yield f"{value} to {not value}", ast.Constant(not value)
-    elif isinstance(value, (int, float)):
+    elif isinstance(value, (int, float)) and value + 1 != value:
         yield "constant + 1", ast.Constant(value + 1)
 
 

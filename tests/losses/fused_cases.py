@@ -69,7 +69,7 @@ CASES = [
     Case(queries=33, keys=17, dimension=17),
     Case(queries=33, keys=17, dimension=150),  # more than one block of components
     Case(queries=18, keys=18, dimension=150, own=True),
-    Case(queries=1, keys=1),
+    *(Case(queries=1, keys=1, reduction=reduction) for reduction in ("none", "mean")),
     *(Case(variant, num_ranks=3, queries=20, sort=True) for variant in ("in", "out", "out-in")),
     Case("out", num_ranks=2, levels=True, own=True, queries=40, sort=True),
     Case(num_ranks=3, queries=20, sort=True, twins=True),  # which must not be sorted
