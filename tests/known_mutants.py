@@ -295,4 +295,25 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/blockwise/fused_kernels.py", "Constants", "False to True", 1): (
         "read by the kernel of gradients alone, which is told"
     ),
+    ("losses/blockwise/fused.py", "_by_class", "True to False", 0): (
+        "torch sorts in a stable way on a CPU anyway, and the order inside a class changes no number"
+    ),
+    ("losses/blockwise/fused.py", "_by_class", "True to False", 1): (
+        "torch sorts in a stable way on a CPU anyway, and the order inside a class changes no number"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_similarities", "condition negated", 0): (
+        "both loops add the same; one of them is unrolled"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_similarities", "LtE to Lt", 0): (
+        "both loops add the same; one of them is unrolled"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_similarities", "Mult to Div", 0): (
+        "both loops add the same; one of them is unrolled"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_similarities", "constant + 1", 1): (
+        "both loops add the same; one of them is unrolled"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_softplus_and_sigmoid", "GtE to Gt", 0): (
+        "at 0 both are 1"
+    ),
 }

@@ -68,8 +68,10 @@ CASES = [
     *(Case(reduction=reduction, own=own) for reduction in ("mean", "sum") for own in (False, True)),
     Case(queries=33, keys=17, dimension=17),
     Case(queries=33, keys=17, dimension=150),  # more than one block of components
-    Case(queries=18, keys=18, dimension=150, own=True),
+    Case(queries=18, keys=18, dimension=129, own=True),
+    Case(queries=3, keys=17, dimension=300),  # more than two: not unrolled
     *(Case(queries=1, keys=1, reduction=reduction) for reduction in ("none", "mean")),
+    Case(queries=1, reduction="mean"),
     *(Case(variant, num_ranks=3, queries=20, sort=True) for variant in ("in", "out", "out-in")),
     Case("out", num_ranks=2, levels=True, own=True, queries=40, sort=True),
     Case(num_ranks=3, queries=20, sort=True, twins=True),  # which must not be sorted
