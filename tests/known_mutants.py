@@ -296,10 +296,10 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
         "read by the kernel of gradients alone, which is told"
     ),
     ("losses/blockwise/fused.py", "_by_class", "True to False", 0): (
-        "torch sorts in a stable way on a CPU anyway, and the order inside a class changes no number"
+        "torch sorts in a stable way on a CPU anyway; inside a class any order does"
     ),
     ("losses/blockwise/fused.py", "_by_class", "True to False", 1): (
-        "torch sorts in a stable way on a CPU anyway, and the order inside a class changes no number"
+        "torch sorts in a stable way on a CPU anyway; inside a class any order does"
     ),
     ("losses/blockwise/fused_kernels.py", "_similarities", "condition negated", 0): (
         "both loops add the same; one of them is unrolled"

@@ -44,6 +44,7 @@ class Case:
     precision: str = "fp32"
     sort: bool = False  # by class
     wants: str = "query key taus"  # a gradient
+    all_valid: bool = False
 
     @property
     def name(self) -> str:
@@ -61,6 +62,8 @@ CASES = [
         )
     ),
     *(Case(wants=wants) for wants in ("query", "key", "taus", "query key", "key taus")),
+    *(Case(num_ranks=3, all_valid=True, levels=levels) for levels in (False, True)),
+    Case(num_ranks=1, all_valid=True, levels=True, own=True),
     Case(num_ranks=8),
     Case("out", "cumulative", 8, levels=True, queries=3, keys=18),
     *(Case(variant, tau=0.01, num_ranks=3) for variant in ("in", "out", "out-in")),
@@ -134,7 +137,7 @@ def errors(case: Case) -> dict[str, Any]:
 def _ranks(case: Case, generator: torch.Generator) -> tuple[PairRanks, PairRanks]:
     """The rank source, and what the engine gets of it."""
     K = case.queries if case.own else case.keys
-    valid = torch.rand(K, generator=generator) > 0.2
+    valid = None if case.all_valid else torch.rand(K, generator=generator) > 0.2
     if case.levels and case.num_ranks == 1:
         ids = [torch.randint(0, 4, (n,), generator=generator) * 2**40 for n in (case.queries, K)]
         if case.own:
