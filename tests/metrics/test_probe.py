@@ -151,7 +151,7 @@ def test_a_dimension_is_dead_if_it_all_but_never_varies(size: float, used: bool)
 
 
 def test_a_layer_is_finite_or_refused_also_in_the_epoch_of_the_overflow() -> None:
-    """It grows 49 times with each step, and its entries, which differ in size, overflow one by one."""
+    """It grows 49-fold with each step; its entries, of different sizes, overflow one by one."""
     train = blobs(0, 20)
     options = {"num_classes": 3, "lr": 50.0, "milestones": (), "momentum": 0.0, "weight_decay": 1.0}
     refused = []
