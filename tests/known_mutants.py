@@ -196,8 +196,8 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("metrics/ordered_items.py", "OrderedItems.of", "constant + 1", 16): (
         "a column more behind the last item, which nobody reads"
     ),
-    ("metrics/set_intersection.py", "average_set_intersection", "Gt to GtE", 0): (
-        "the way for tied items gives the same where none are tied, only slower"
+    ("metrics/ordering.py", "_levels", "constant + 1", 0): (
+        "a rank more, which no pair has, is passed over"
     ),
     ("ranks/measures.py", "_indicators", "BitAnd to BitOr", 1): (
         "the way for probabilities gives the same for 0 and 1, only slower"

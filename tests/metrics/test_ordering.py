@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -226,6 +228,31 @@ def test_histograms_equal_numpy(chunk_size: int) -> None:
         assert counts.tolist() == np.histogram(chosen, bins=60, range=(-1, 1))[0].tolist()
 
 
+@given(
+    seed=st.integers(0, 1000),
+    bins=st.sampled_from([1, 2, 3, 4, 8]),
+    chunk_size=st.integers(1, 5),
+    worst=st.integers(-1, 3),
+)
+@settings(max_examples=40, deadline=None)
+def test_histograms_equal_counting_one_by_one(
+    seed: int, bins: int, chunk_size: int, worst: int
+) -> None:
+    """Cosines -1, -1/2, 0, 1/2 and 1: most of them on an edge."""
+    query, gallery = sign_features(seed, 4), sign_features(seed + 1, 9)
+    matrix = random_ranks(seed, 4, 9, high=worst)
+    expected: dict[int, list[int]] = {}
+    for i in range(4):
+        for j in range(9):
+            if (rank := int(matrix[i, j])) >= 0:
+                cosine = Fraction(int(query[i] @ gallery[j]), 4)
+                inside = [k for k in range(bins) if Fraction(2 * k, bins) - 1 <= cosine]
+                expected.setdefault(rank, [0] * bins)[inside[-1]] += 1
+    found = similarity_histograms(query, gallery, matrix, bins=bins, chunk_size=chunk_size)
+    assert {rank: counts.tolist() for rank, counts in found.counts.items()} == expected
+    assert list(found.counts) == sorted(expected)
+
+
 def test_histogram_edges_and_ignored_pairs() -> None:
     """Cosines of the first row with the others: 1, 1/2, 0, -1/2, -1."""
     rows = torch.ones(5, 4).tril(-1)
@@ -236,6 +263,9 @@ def test_histogram_edges_and_ignored_pairs() -> None:
     masked = DenseRanks(torch.tensor([[-1, 2, -1, 0, -1]]))
     found = similarity_histograms(gallery[:1], gallery, masked, bins=2)
     assert {r: c.tolist() for r, c in found.counts.items()} == {0: [1, 0], 2: [0, 1]}
+    found = similarity_histograms(gallery[:1], gallery, masked, bins=8)  # the last bin is empty
+    counts = {r: c.tolist() for r, c in found.counts.items()}
+    assert counts == {0: [0, 0, 1, 0, 0, 0, 0, 0], 2: [0, 0, 0, 0, 0, 0, 1, 0]}
 
 
 def test_errors() -> None:

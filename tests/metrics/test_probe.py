@@ -76,6 +76,15 @@ def test_equals_torch_sgd_and_reports_the_last_epoch(weight_decay: float) -> Non
     assert max(accuracies) > accuracies[-1]  # or this would not tell the last from the best
 
 
+def test_one_sample_at_a_time() -> None:
+    train, test = blobs(0, 12), blobs(2, 30)
+    result = probe(train, test, num_classes=3, epochs=1, batch_size=1, seed=5)
+    options = {"epochs": 1, "batch_size": 1, "milestones": [], "weight_decay": 0.0, "seed": 5}
+    _, logits, accuracies = reference(train, test, classes=3, **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(result.logits(test[0]).float(), logits, rtol=1e-3, atol=1e-3)
+    assert result.accuracy == accuracies[-1]
+
+
 def test_as_good_as_logistic_regression_on_digits() -> None:
     from sklearn.datasets import load_digits
     from sklearn.linear_model import LogisticRegression
@@ -128,6 +137,33 @@ def test_a_dimension_dead_in_training_is_ignored() -> None:
     constant = linear_probe(dead, dead, yt, y, num_classes=3, epochs=2)
     assert bool(torch.isfinite(constant.bias).all())
     assert constant.train_accuracy == float(y.bincount().max()) / 80
+
+
+@pytest.mark.parametrize(("size", "used"), [(1e-6, False), (1e-4, True)])
+def test_a_dimension_is_dead_if_it_all_but_never_varies(size: float, used: bool) -> None:
+    """... compared with the most varying one: each of the others varies by about 1 here."""
+    (x, y), test = blobs(0, 80), blobs(1, 80)
+    small = size * normal_features(7, 80, 1)
+    result = probe((torch.cat([x, small], 1), y), (torch.cat([test[0], small], 1), test[1]),
+                   num_classes=3, epochs=2)  # fmt: skip
+    assert bool((result.weight[:, -1] != 0).any()) == used
+    assert bool((result.weight[:, :-1] != 0).all())
+
+
+def test_a_layer_is_finite_or_refused_also_in_the_epoch_of_the_overflow() -> None:
+    """It grows 49-fold with each step; its entries, of different sizes, overflow one by one."""
+    train = blobs(0, 20)
+    options = {"num_classes": 3, "lr": 50.0, "milestones": (), "momentum": 0.0, "weight_decay": 1.0}
+    refused = []
+    for epochs in range(20, 30):
+        try:
+            found = probe(train, train, epochs=epochs, **options)
+        except ValueError:
+            refused.append(epochs)
+        else:
+            assert bool(found.weight.isfinite().all())
+    assert refused == list(range(refused[0], 30))
+    assert refused[0] > 20
 
 
 def test_seed_decides_and_the_global_generator_stays() -> None:

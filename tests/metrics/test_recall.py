@@ -250,7 +250,7 @@ def test_recall_by_rank_errors() -> None:
     features, ranks = normal_features(0, 3), torch.ones(3, 3, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"\(3, 2\), got \(3, 3\)"):
         recall_by_rank(features, features[:2], ranks, worst_rank=1)
-    with pytest.raises(ValueError, match=r"ks must.*\b1\b"):
-        recall_by_rank(features, features, ranks, worst_rank=1, ks=(0,))
+    with pytest.raises(ValueError, match=r"ks must.*\b1\b.*\(1, 0\)"):
+        recall_by_rank(features, features, ranks, worst_rank=1, ks=(1, 0))
     with pytest.raises(ValueError, match=r"worst_rank.*\b1\b.* 0\b"):
         recall_by_rank(features, features, ranks, worst_rank=0)

@@ -80,6 +80,26 @@ def test_the_thinned_curve_keeps_its_shape(max_points: int, shift: float) -> Non
         assert np.trapezoid(y, x) == pytest.approx(auroc(inliers, outliers), abs=0.01)
 
 
+def test_a_curve_of_as_many_points_as_may_be_is_left_whole() -> None:
+    """22 points, close together at first: thinned evenly, some of these would go."""
+    inliers = torch.tensor([0.0] * 80 + [float(i) for i in range(1, 11)])
+    outliers = torch.arange(11.0, 21.0)
+    whole = roc_curve(inliers, outliers, max_points=1000)
+    points = len(whole.false_positive_rate)
+    assert points == 1 + 11 + 10
+    for max_points, kept in ((points, True), (points - 1, False)):
+        found = roc_curve(inliers, outliers, max_points=max_points)
+        assert np.array_equal(found.false_positive_rate, whole.false_positive_rate) == kept
+        assert (len(found.false_positive_rate) < points) != kept
+
+
+def test_points_of_a_thinned_curve_are_spread_over_all_its_length() -> None:
+    """Of 2 * 1000 equal steps, 5 points stand at 0, 1/4, ..., 1 of the way."""
+    found = roc_curve(torch.arange(0.0, 1000.0), torch.arange(1000.0, 2000.0), max_points=5)
+    assert found.false_positive_rate == pytest.approx([0, 0, 0, 1 / 2, 1])
+    assert found.true_positive_rate == pytest.approx([0, 1 / 2, 1, 1, 1])
+
+
 def test_metric_errors() -> None:
     good = torch.tensor([0.0, 1.0])
     for function in (auroc, fpr_at_tpr, roc_curve):

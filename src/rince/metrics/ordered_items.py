@@ -105,10 +105,10 @@ class Positives:
         share = (tied - tied_finer) / tied
         precision = (self.above - self.finer_above) / (self.last - self.finer_above).clamp(min=1)
         count = self.sum(share).round()
-        return torch.where(count > 0, self.sum(precision * share) / count.clamp(min=1), torch.nan)
+        return self.sum(precision * share) / count  # 0 / 0 without any other
 
     def map_at_r(self, harmonic: Tensor) -> Tensor:
-        """Expected MAP@R.
+        """Expected MAP@R; NaN without a positive.
 
         A run of m tied items at the places s + 1 .. s + m holds p positives, b stand before it. At
         its place i a positive stands with probability p / m, and then b + 1 + (i - s - 1) (p - 1) /
@@ -118,9 +118,9 @@ class Positives:
         last = torch.minimum(self.last, self.total.long()[self.row]).maximum(self.first)
         reciprocals = harmonic[last] - harmonic[self.first]
         further = (last - self.first) - (self.first + 1) * reciprocals
-        others = (self.above - self.before - 1) / (size * (size - 1)).clamp(min=1)
+        others = (self.above - self.before - 1) / (size * (size - 1).clamp(min=1))
         expected = (self.before + 1) * reciprocals / size + others * further
-        return self.sum(expected) / self.total.clamp(min=1)
+        return self.sum(expected) / self.total
 
     def hits(self, ks: Sequence[int]) -> list[Tensor]:
         """Whether one is among the k nearest, negatives first among ties."""

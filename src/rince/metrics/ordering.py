@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from rince.core.checks import require
 from rince.core.pair_ranks import IGNORED, NEGATIVE, PairRanks
@@ -116,12 +118,11 @@ def rank_correlation(
             total += levels[better][1] * levels[worse][1]
         usable = total > 0
         correlations.append(2 * won[usable] / total[usable] - 1)
-    value = torch.cat(correlations) if correlations else torch.zeros(0)
     require(
-        len(value) > 0,
+        any(len(part) for part in correlations),
         "no query has gallery items of two ranks, so rank and similarity cannot correlate",
     )
-    return float(value.mean())
+    return float(torch.cat(correlations).mean())
 
 
 def similarity_histograms(
@@ -148,16 +149,14 @@ def similarity_histograms(
         ValueError: wrong shapes or values that are not finite.
     """
     require(bins >= 1, f"bins must be at least 1, got {bins}")
-    total = torch.zeros(0, dtype=torch.int64)
+    parts = []
     for tile, similarity in ranked_chunks(query_features, gallery_features, ranks, chunk_size):
         place = ((similarity + 1) * (bins / 2)).long().clamp(0, bins - 1)
         # One code for rank and bin, so that one count does it all. Rank -1 comes first.
         codes = (tile.long() - IGNORED) * bins + place
-        size = bins * (int(tile.max()) - IGNORED + 1)
-        of_tile = torch.bincount(codes.flatten(), minlength=max(size, len(total))).cpu()
-        of_tile[: len(total)] += total
-        total = of_tile
-    counts = total.reshape(-1, bins)
+        parts.append(torch.bincount(codes.flatten()).cpu())
+    total = pad_sequence(parts, batch_first=True).sum(dim=0)  # they end with their worst rank
+    counts = functional.pad(total, (0, -len(total) % bins)).reshape(-1, bins)
     return Histograms(
         edges=torch.linspace(-1, 1, bins + 1, dtype=torch.float64).numpy(),
         counts={

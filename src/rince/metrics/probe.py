@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class ProbeResult:
             f"the probe was trained on {self.weight.shape[1]} dimensions, got features of shape "
             f"{tuple(features.shape)}",
         )
-        return features.to(self.weight) @ self.weight.T + self.bias
+        return _logits(features, self.weight, self.bias)
 
 
 def linear_probe(
@@ -116,7 +116,7 @@ def linear_probe(
         for batch in torch.split(order, batch_size):
             x, y = inputs[batch], labels[batch, None]
             error = functional.softmax(x @ layer.T, dim=1)
-            error.scatter_add_(1, y, torch.full_like(error[:, :1], -1.0))
+            error.scatter_add_(1, y, torch.full_like(y, -1, dtype=error.dtype))
             gradient = torch.addmm(layer, error.T, x, beta=weight_decay, alpha=1 / len(x))
             velocity.mul_(momentum).add_(gradient)
             layer.sub_(velocity, alpha=rate)
@@ -125,11 +125,12 @@ def linear_probe(
         f"the linear probe diverged at lr={lr}: try a lower learning rate",
     )
     weight = layer[:, :-1].double() * scale
-    probe = ProbeResult(0.0, 0.0, weight, layer[:, -1].double() - weight @ mean)
-    return replace(
-        probe,
-        accuracy=_accuracy(probe.logits(test_features), test_labels),
-        train_accuracy=_accuracy(probe.logits(train_features), labels),
+    bias = layer[:, -1].double() - weight @ mean
+    return ProbeResult(
+        accuracy=_accuracy(_logits(test_features, weight, bias), test_labels),
+        train_accuracy=_accuracy(_logits(train_features, weight, bias), labels),
+        weight=weight,
+        bias=bias,
     )
 
 
@@ -141,6 +142,10 @@ def _standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
     useful = deviation > 1e-5 * deviation.max()
     scale = torch.where(useful, deviation, torch.inf).reciprocal()
     return mean, scale / features.shape[1] ** 0.5
+
+
+def _logits(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return features.to(weight) @ weight.T + bias
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -174,7 +174,7 @@ class _Positives:
     """Gallery items sorted by label, so that the positives of a query are a range of them."""
 
     def __init__(self, query_labels: Tensor, gallery_labels: Tensor) -> None:
-        ordered, self.order = gallery_labels.sort(stable=True)
+        ordered, self.order = gallery_labels.sort()
         self.start = torch.searchsorted(ordered, query_labels)  # (Q,)
         self.count = torch.searchsorted(ordered, query_labels, right=True) - self.start
 
@@ -187,32 +187,30 @@ class _Positives:
 
 
 def _measure(positives: Tensor, ordered: Tensor, ks: Sequence[int]) -> Tensor:
-    """(rows, 2 + len(ks)) float64: has a positive, average precision, hit among the nearest k; of
-    the similarities, ascending, of positives (rows, P), -inf for none, and of all (rows, G)."""
+    """(rows, 1 + len(ks)) float64: average precision, NaN without a positive, hit among the nearest
+    k; of the similarities, ascending, of positives (rows, P), -inf for none, and of all (rows, G).
+    """
     valid = positives > -torch.inf
-    num_valid = valid.sum(dim=1)
     # Sorted ascending, so what is not below an element is at least as similar.
     all_above = ordered.shape[1] - torch.searchsorted(ordered, positives)  # (rows, P)
     positives_above = positives.shape[1] - torch.searchsorted(positives, positives)
     precision = (positives_above.double() / all_above).masked_fill(~valid, 0.0)
-    average_precision = precision.sum(dim=1) / num_valid.clamp(min=1)
-    has_positive = num_valid > 0
+    average_precision = precision.sum(dim=1) / valid.sum(dim=1)
     # Negatives not below the best positive, which is last.
     best = (all_above - positives_above)[:, -1:].sum(dim=1)
-    hits = [(best < k) & has_positive for k in ks]
-    return torch.stack([has_positive, average_precision, *hits], dim=1).double()
+    return torch.stack([average_precision, *(best < k for k in ks)], dim=1)
 
 
 def _summary(measured: Tensor, ks: Sequence[int], name: str) -> RetrievalResult:
-    usable = measured[measured[:, 0] > 0]
+    usable = measured[~measured[:, 0].isnan()]
     require(
         len(usable) > 0,
         f"no query has a gallery item with the same label ({name}): check that queries and "
         "gallery number their classes alike",
     )
-    means = usable[:, 1:].mean(dim=0).tolist()
+    mean_average_precision, *recall = usable.mean(dim=0).tolist()
     return RetrievalResult(
-        recall=dict(zip(ks, means[1:], strict=True)),
-        mean_average_precision=means[0],
+        recall=dict(zip(ks, recall, strict=True)),
+        mean_average_precision=mean_average_precision,
         num_skipped=len(measured) - len(usable),
     )

@@ -97,8 +97,7 @@ def roc_curve(inlier_scores: Array, outlier_scores: Array, max_points: int = 200
     if len(false_positive) > max_points:
         # Equal steps in both rates together, as thresholds crowd where nothing happens.
         travelled = false_positive + true_positive
-        places = np.searchsorted(travelled, np.linspace(0, 2, max_points))
-        places = np.unique(places.clip(max=len(travelled) - 1))
+        places = np.unique(np.searchsorted(travelled, np.linspace(0, 2, max_points)))
         false_positive, true_positive = false_positive[places], true_positive[places]
     return RocCurve(false_positive, true_positive)
 

@@ -14,27 +14,22 @@ from rince.metrics.ordered_items import OrderedItems
 def average_set_intersection(items: OrderedItems) -> Tensor:
     """(rows,) expected ASI; NaN without a positive.
 
-    Up to place n the ideal order holds all positives of the levels below b(n) and fills up with
-    those of level b(n), so the overlap is (nearest ones below b) + min(nearest ones of b, room).
+    Up to place n the overlap is the sum over the levels of min(how many of its positives are among
+    the n nearest, how many among the first n of the ideal order).
     """
     totals = torch.stack([count[:, -1] for count in items.counts])  # (L, rows)
     width = int(totals[-1].max())
     n = torch.arange(1, width + 1, device=totals.device)
     first, last = items.first[:, :width].long(), items.last[:, :width].long()
-    tied = bool((last - first > 1).any())
-    overlap = torch.zeros(totals.shape[1], width, dtype=torch.float64, device=totals.device)
-    below, total_below = torch.zeros_like(overlap), torch.zeros_like(totals[0])
+    overlap = below = ideal_below = torch.zeros_like(first).double()
     for count, total in zip(items.counts, totals, strict=True):
-        near = count[:, 1 : width + 1].double()
-        if tied:  # evenly over the places of a run
-            before, after = count.gather(1, first), count.gather(1, last)
-            near = before + (n - first).double() / (last - first) * (after - before)
-        room = n - total_below[:, None]
-        inside = (room > 0) & (n <= total[:, None])
-        overlap = torch.where(inside, below + torch.minimum(near - below, room.double()), overlap)
-        below, total_below = near, total
-    if tied:
-        _correct_tied_runs(overlap, items, totals)
+        before, after = count.gather(1, first), count.gather(1, last)
+        # Evenly over the places of a run of tied items.
+        near = before + (n - first).double() / (last - first) * (after - before)
+        ideal = torch.minimum(n, total[:, None]).double()
+        overlap = overlap + torch.minimum(near - below, ideal - ideal_below)
+        below, ideal_below = near, ideal
+    _correct_tied_runs(overlap, items, totals)
     share = (overlap / n).masked_fill(n > totals[-1][:, None], 0)
     return share.sum(dim=1) / totals[-1]
 
