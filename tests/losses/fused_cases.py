@@ -45,6 +45,7 @@ class Case:
     sort: bool = False  # by class
     wants: str = "query key taus"  # a gradient
     all_valid: bool = False
+    nested: bool = True  # codes of levels: a finer group lies in one coarser group
 
     @property
     def name(self) -> str:
@@ -64,6 +65,7 @@ CASES = [
     *(Case(wants=wants) for wants in ("query", "key", "taus", "query key", "key taus")),
     *(Case(num_ranks=3, all_valid=True, levels=levels) for levels in (False, True)),
     Case(num_ranks=1, all_valid=True, levels=True, own=True),
+    Case(num_ranks=3, levels=True, nested=False),
     Case(num_ranks=8),
     Case("out", "cumulative", 8, levels=True, queries=3, keys=18),
     *(Case(variant, tau=0.01, num_ranks=3) for variant in ("in", "out", "out-in")),
@@ -126,7 +128,7 @@ def errors(case: Case) -> dict[str, Any]:
     expected = _expected_gradients(case, query, key, matrix, taus, weight)
     expected = [gradient for name, gradient in zip(names, expected, strict=True) if name in wants]
     return {
-        "active": bool((terms.active == active).all()),
+        "active": bool((terms.active == active).all()) and not terms.values.requires_grad,
         "some": int(active.sum()),
         "loss": _error(loss, wanted[case.reduction]),
         "terms": _error(terms.values, values),
@@ -155,6 +157,12 @@ def _ranks(case: Case, generator: torch.Generator) -> tuple[PairRanks, PairRanks
         table = torch.randint(-1, case.num_ranks + 1, (9, 9), generator=generator)
         table[0] = 0  # queries of this class have no positives
         table[1] = 1  # and these have no less similar keys
+    if not case.nested:
+        codes = [
+            torch.randint(0, 3, (n, case.num_ranks), generator=generator) for n in (case.queries, K)
+        ]
+        levels = LevelRanks(*codes, finest_first=True, key_valid=valid)
+        return levels, levels
     labels = torch.randint(0, len(table), (case.queries,), generator=generator)
     others = labels if case.own else torch.randint(0, len(table), (K,), generator=generator)
     source = TableRanks(

@@ -284,9 +284,9 @@ class _Launch:
     def __init__(self, query: Tensor, key: Tensor | None, taus: Tensor, plan: _Plan) -> None:
         from rince.losses.blockwise import fused_kernels
 
-        self.query = _rounded(query.detach(), plan)
-        self.key = self.query if key is None else _rounded(key.detach(), plan)
-        self.taus, self.plan, self.kernels = taus.detach().contiguous(), plan, fused_kernels
+        self.query = _rounded(query, plan)
+        self.key = self.query if key is None else _rounded(key, plan)
+        self.taus, self.plan, self.kernels = taus.contiguous(), plan, fused_kernels
         self.Q, self.K, self.R = len(query), len(self.key), len(taus)
         self.D = query.shape[1]
 
