@@ -552,8 +552,8 @@ def test_a_split_by_another_name_is_warned_of(
     labels: tuple[str, ...] | None, tmp_path: Path
 ) -> None:
     rows = [(f"{i} words", row[1], row[2], row[3]) for i, row in enumerate(ROWS * 3)]
-    table = write_items(tmp_path / "t.csv", [("text", "fold", "group", "class"),
-                                             *((r[0], r[3], r[1], r[2]) for r in rows)])  # fmt: skip
+    folds = [("text", "fold", "group", "class"), *((r[0], r[3], r[1], r[2]) for r in rows)]
+    table = write_items(tmp_path / "t.csv", folds)
     options = TrainConfig(str(table), table=TableOptions(labels=labels))
     said = "not read" if labels else "taken as a label"
     with pytest.warns(RinceWarning, match=f"'fold' looks like a split, but is {said}.*'split'"):
