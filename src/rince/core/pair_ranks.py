@@ -95,7 +95,7 @@ class DenseRanks:
             f"ranks must be a (queries, keys) matrix, got shape {tuple(matrix.shape)}",
         )
         _check_codes(matrix, num_ranks, validate)
-        self.matrix = matrix.to(torch.int8)
+        self.matrix: Tensor = matrix.to(torch.int8)
         self.shape, self.num_ranks = (matrix.shape[0], matrix.shape[1]), num_ranks
 
     __repr__ = pairs_as_text
@@ -239,8 +239,9 @@ def as_pair_ranks(
         f"ranks must be an integer tensor (queries, keys) or a rank source such as TableRanks or "
         f"Taxonomy.ranks(...), got {type(ranks).__name__}",
     )
+    source: PairRanks = ranks
     if device is None:
-        return ranks
+        return source
     move = getattr(ranks, "to", None)
     return _TilesOn(ranks, device) if move is None else move(device)
 

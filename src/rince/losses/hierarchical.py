@@ -138,7 +138,8 @@ def smoothed_targets(groups: Any, smoothing: float) -> Tensor:
     require(groups.ndim == 1, f"groups must be (classes,), got shape {tuple(groups.shape)}")
     same = (groups[:, None] == groups[None, :]).float()  # (C, C)
     own = torch.eye(len(groups), device=groups.device)
-    return (1 - smoothing) * own + smoothing * same / same.sum(dim=1)  # the matrix is symmetric
+    targets: Tensor = (1 - smoothing) * own + smoothing * same / same.sum(dim=1)  # the matrix is symmetric
+    return targets
 
 
 def _level_weights(given: Sequence[float] | None, source: PairRanks) -> tuple[float, ...]:

@@ -101,7 +101,7 @@ def forget_ranks(table: Any, share: float, seed: int) -> Tensor:
     rows, columns = torch.triu_indices(len(table), len(table), offset=1)
     chosen = torch.tensor(_draw(len(rows), share, _generator(seed)), dtype=torch.int64)
     rows, columns = rows[chosen], columns[chosen]
-    forgotten = table.clone()
+    forgotten: Tensor = table.clone()
     forgotten[rows, columns] = IGNORED
     forgotten[columns, rows] = IGNORED
     return forgotten
