@@ -138,7 +138,8 @@ def smoothed_targets(groups: Any, smoothing: float) -> Tensor:
     require(groups.ndim == 1, f"groups must be (classes,), got shape {tuple(groups.shape)}")
     same = (groups[:, None] == groups[None, :]).float()  # (C, C)
     own = torch.eye(len(groups), device=groups.device)
-    targets: Tensor = (1 - smoothing) * own + smoothing * same / same.sum(dim=1)  # the matrix is symmetric
+    # The matrix is symmetric.
+    targets: Tensor = (1 - smoothing) * own + smoothing * same / same.sum(dim=1)
     return targets
 
 
