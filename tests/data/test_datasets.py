@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
 
 from rince import RinceError, Taxonomy
-from rince.core.checks import RinceWarning
-from rince.data import FileImages, Splits, from_arrays, from_dataset, from_texts, from_vectors
-from rince.data.options import TableOptions, TextOptions, VectorOptions
+from rince.data import FileImages, Splits, from_arrays, from_dataset, from_texts
 from rince.training import ImageOptions, ModelOptions, TrainConfig, load_run, resume, train
 from rince.training.evaluation import evaluate_run
-from rince.training.splits import warn_of_unread
 
 PIXELS = np.arange(6 * 8 * 10 * 3, dtype=np.uint8).reshape(6, 8, 10, 3)
 NAMES = ["pug", "manx", "husky", "pug", "manx", "husky"]
@@ -140,36 +135,6 @@ def test_texts_need_something_to_read() -> None:
         from_texts(["a", " ", ""], ["x", "y", "z"])
 
 
-def test_options_that_do_nothing_to_items_that_are_given_are_named() -> None:
-    texts = from_texts(["a", "b"], ["x", "y"], max_tokens=8)
-    vectors = from_vectors(np.eye(2), ["x", "y"])
-    images = from_arrays(np.zeros((2, 8, 8), np.uint8), ["x", "y"])
-
-    def told(items: Any, **groups: Any) -> list[str]:
-        config = TrainConfig("mine", **groups)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            warn_of_unread(config, Splits(items, items))
-        return [str(one.message) for one in caught]
-
-    read = {"images": ImageOptions(workers=0), "text": TextOptions(layers=None)}
-    assert told(texts, **read) == told(vectors, **read) == []
-    assert told(images, images=ImageOptions(augmentation="weak", workers=0)) == []
-    (of_texts,) = told(texts, text=TextOptions(max_tokens=32), images=ImageOptions(per_class=10))
-    assert "images.per_class, text.max_tokens have no effect on data that are given" in of_texts
-    assert "from_texts(max_tokens=...)" in of_texts
-    assert "items.subset" in of_texts
-    (of_vectors,) = told(vectors, vectors=VectorOptions(dropout=0.1), images=ImageOptions("a"))
-    assert "images.root, vectors.dropout have" in of_vectors
-    assert "from_vectors(dropout=...) does it" in of_vectors
-    sized = ImageOptions(image_size=16)
-    (of_images,) = told(images, images=sized)
-    assert "images.image_size has no effect" in of_images
-    assert told(images, images=sized, model=ModelOptions(pretrained=True)) == []
-    (of_table,) = told(images, table=TableOptions(labels=("a",)))
-    assert of_table.endswith("taken as they were made")
-
-
 def test_training_and_evaluation_on_arrays(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
 
@@ -184,9 +149,7 @@ def test_training_and_evaluation_on_arrays(tmp_path: Path) -> None:
         "mine", epochs=1, batch_size=8, output=str(tmp_path), images=ImageOptions(workers=0),
         model=ModelOptions(backbone="small-resnet"), progress=False, knn_every=0,
     )  # fmt: skip
-    unread = replace(config, images=replace(config.images, per_class=2))
-    with pytest.warns(RinceWarning, match=r"images\.per_class has no effect.*items\.subset"):
-        folder = train(unread, splits=splits)
+    folder = train(config, splits=splits)
     assert load_run(folder).taxonomy == TREE
     assert resume(folder, splits=splits, progress=False) == folder
     evaluation = evaluate_run(folder, splits=splits, device="cpu")

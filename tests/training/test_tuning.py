@@ -20,7 +20,6 @@ from rince.training import TrainConfig, Trial, Tuned, TuneOptions, train, tune, 
 from rince.training.checkpoint import CHECKPOINT_FILE
 from rince.training.config import (
     BatchOptions,
-    ImageOptions,
     LossOptions,
     ModelOptions,
     OptimOptions,
@@ -51,8 +50,7 @@ def images(per_class: int = 10, tree: Taxonomy = TREE, seed: int = 0) -> Splits:
 
 
 def config(output: Path, **changes: object) -> TrainConfig:
-    values = {"images": ImageOptions(), "optim": OptimOptions(), "epochs": 8, "batch_size": 16}
-    values |= changes
+    values = {"optim": OptimOptions(), "epochs": 8, "batch_size": 16, **changes}
     return small_config(Path("colours"), output, **values)
 
 

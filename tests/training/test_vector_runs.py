@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +127,7 @@ def test_heads_learn_and_come_back(features: Path, backbone: str, head: str) -> 
     splits = Splits(items.subset(range(480)), items.subset(range(480, 600)))
     changes = {"epochs": 10, "batch_size": 48, "optim": OptimOptions(lr=0.2)}
     given = config(features, model=model, objective="supcon-out", **changes)
-    folder = train(replace(given, vectors=VectorOptions()), splits=splits)
+    folder = train(given, splits=splits)
     trained = load_run(folder)
     assert trained.head is not None
     assert len(list(trained.head.parameters())) == (2 if head == "linear" else 4)
@@ -172,8 +171,7 @@ def test_arrays_train_as_the_file_does_and_a_run_goes_on(features: Path, tmp_pat
     assert load_run(tmp_path / "runs" / "shorter").step == load_run(of_file).step
     items = from_vectors(vectors, labels)
     parts = Splits(items.subset(range(96)), items.subset(range(96, 120)))
-    given = replace(config(features, name="of-arrays"), vectors=VectorOptions())
-    folder = train(given, splits=parts)
+    folder = train(config(features, name="of-arrays"), splits=parts)
     found = evaluate_run(folder, splits=parts, device="cpu")
     assert {"probe/fine", "embedding/retrieval/fine/R@1"} <= found.metrics.keys()
     assert load_run(folder).backbone.module.state_dict().keys() == whole.keys()

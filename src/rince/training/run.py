@@ -55,7 +55,7 @@ from rince.training.module import RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
 from rince.training.ranks import empty_ranks, other_than_trained, rank_source, resumed_ranks
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
-from rince.training.splits import warn_of_unread, with_data, with_recorded_data
+from rince.training.splits import with_data, with_recorded_data
 from rince.training.step import RankSource, superclass_level
 from rince.training.trackers import TRACKERS_FILE, named_loggers, require_trackers
 
@@ -99,8 +99,7 @@ def train(
             (K, D) and their ranks (a :class:`~rince.core.pair_ranks.PairRanks`) to a scalar, or a
             row of the table for one that needs more.
         splits: in place of the data that ``config.data`` names, items of your own, such as from
-            :func:`rince.data.from_dataset`; ``config.data`` is then what to call them, and options
-            by which files are read are warned of.
+            :func:`rince.data.from_dataset`; ``config.data`` is then what to call them.
         loggers: Lightning's, beside the run's own and those that ``config.logger`` names; they get
             the options and every metric.
         callbacks: Lightning's, called after the run's own. One that stops the training ends the
@@ -139,8 +138,6 @@ def train(
             f"{folder} holds a run already: go on with it (rince train --resume {folder}), or "
             f"choose another --name"
         )
-    if splits is not None:
-        warn_of_unread(config, splits, own_backbone=backbone is not None)
     run = prepared(config, folder, splits, loggers, callbacks, own_backbone=backbone is not None)
     train_prepared(run, backbone, own)
     return folder

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from rince.core.checks import warn
 from rince.core.distributed import is_first_process
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data import kinds
@@ -13,33 +12,6 @@ from rince.data.items import Splits
 from rince.data.kind import Kind
 from rince.training.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from rince.training.config import TrainConfig
-
-_OF_DATA = ("images.", "videos.", "text.", "table.", "vectors.")
-_READ_LATER = {"images.augmentation", "images.workers", "text.layers", "table.encoding"}
-_INSTEAD = {
-    "text.max_tokens": "from_texts(max_tokens=...)",
-    "images.image_size": "from_arrays(image_size=...) or from_dataset(image_size=...)",
-    "images.per_class": "items.subset(...)",
-    "images.test_per_class": "items.subset(...)",
-    "vectors.dropout": "from_vectors(dropout=...)",
-}
-"""What does it to items in Python, by the option that does it to files."""
-
-
-def warn_of_unread(config: TrainConfig, splits: Splits, *, own_backbone: bool = False) -> None:
-    """Options of data that were set, but that do nothing to items that are given."""
-    read = set(_READ_LATER)
-    if config.model.pretrained and not own_backbone:
-        read.add("images.image_size")
-    read -= {f"images.{name}" for name in kinds.kind_named(splits.train.noun).unread}
-    unread = [x for x in config.chosen() if x.startswith(_OF_DATA) and x not in read]
-    if unread:
-        instead = dict.fromkeys(_INSTEAD[name] for name in unread if name in _INSTEAD)
-        warn(
-            f"{', '.join(unread)} {'has' if len(unread) == 1 else 'have'} no effect on data that "
-            f"are given as splits, which are taken as they were made"
-            + (f": {', '.join(instead)} does it" if instead else "")
-        )
 
 
 def with_data(

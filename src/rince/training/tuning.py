@@ -36,9 +36,9 @@ from rince.training.halving import (
 )
 from rince.training.objectives import OBJECTIVES
 from rince.training.options import TuneOptions
-from rince.training.run import Stopped, prepared, resume, train_prepared
+from rince.training.run import Stopped, resume, train
 from rince.training.search_space import open_options, trial_configs
-from rince.training.splits import warn_of_unread, with_data
+from rince.training.splits import with_data
 from rince.training.step import superclass_level
 
 SCORES_FILE = "scores.json"
@@ -179,8 +179,6 @@ def tune(
     for name in objectives:
         OBJECTIVES[name].function()  # or a package is missing, which is said now
     folder = Path(config.output) / (config.name or f"tune-{config.data_name()}")
-    if splits is not None:
-        warn_of_unread(config, splits)
     config, splits = with_data(config, splits, advise=True)
     parts = _parts(splits.train)
     searched = open_options(config, options)
@@ -299,8 +297,7 @@ class _Work:
         folder = trial.folder / f"{epochs}-epochs"
         if not (folder / CHECKPOINT_FILE).exists():
             run = replace(trial.config, epochs=epochs, progress=False, knn_every=0)
-            run = replace(run, output=str(trial.folder), name=folder.name)
-            train_prepared(prepared(run, folder, self.parts))
+            train(replace(run, output=str(trial.folder), name=folder.name), splits=self.parts)
         elif not read_about(folder):
             resume(folder, progress=False, splits=self.parts)
         return folder
