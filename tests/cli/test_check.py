@@ -14,6 +14,7 @@ from PIL import Image
 from refusals import refusal
 from rince.cli.main import main
 from rince.core.checks import RinceWarning
+from rince.data.image.kind import IMAGES
 from rince.training.config import ImageOptions, TrainConfig
 from rince.training.splits import with_data
 
@@ -121,6 +122,34 @@ def test_images_larger_than_they_are_fed_are_named_once_with_the_option(
         assert trained.splitlines() == checked[1:]
         assert len(checked) == 1 + bool(advised)
         assert not advised or all(fact in trained for fact in told)
+
+
+@pytest.mark.parametrize("large", [1, 3, 4, 7])
+def test_the_note_on_sizes_is_about_most_images(
+    large: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, table, shard = (tmp_path / name for name in ("photos", "photos.csv", "photos.tar"))
+    with tarfile.open(shard, "w") as tar:
+        for index in range(7):  # the large ones first
+            size = (86, 111 + index) if index < large else (32, 32)
+            file = folder / ("a" if index < 4 else "b") / f"{index}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", size).save(file)
+            tar.add(file, f"{index}.png")
+    assert main(["table", str(folder), "-o", str(table)]) == 0
+    for data in (folder, table, shard):
+        note = IMAGES.advice(str(data), TrainConfig(str(data)))
+        assert ("pixels, in the median) are scaled down" in note if large > 3 else note == "")
+
+
+def test_of_many_images_some_from_all_over_are_looked_at(tmp_path: Path) -> None:
+    for index in range(230):
+        file = tmp_path / "photos" / ("a" if index < 100 else "b") / f"{index:03}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (90, 90) if index < 100 else (32, 32)).save(file)
+    assert main(["table", str(tmp_path / "photos"), "-o", str(tmp_path / "photos.csv")]) == 0
+    for data in (tmp_path / "photos", tmp_path / "photos.csv"):
+        assert IMAGES.advice(str(data), TrainConfig(str(data))) == ""
 
 
 @pytest.mark.parametrize("verb", ["check", "ranks"])

@@ -144,6 +144,29 @@ def test_data_root_is_another_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--data_root?" in shown
 
 
+def test_a_run_that_goes_on_keeps_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--resume", "runs/a", "--batch-size", "16"])
+    shown = capsys.readouterr().err
+    assert "--batch_size is not an option" in shown
+    assert "keeps its own options" in shown
+    assert "leave out --resume to start a new run" in shown
+
+
+def test_a_folder_for_a_file_and_a_file_for_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.touch()
+    for given in (["train"], ["train", "--resume"], ["evaluate"]):
+        assert main([*given, str(photo)]) == 1
+        assert f"{photo} is a file, where a folder is expected" in capsys.readouterr().err
+    search = ["search", "a", "--gallery", str(tmp_path / "g.npz"), "--run"]
+    (tmp_path / "g.npz").mkdir()
+    assert main([*search, str(tmp_path)]) == 1
+    assert "g.npz is a folder, where a file is expected" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_data_are_not_given_to_a_run_that_goes_on(
     before: bool, capsys: pytest.CaptureFixture[str]

@@ -14,6 +14,7 @@ from rince import RinceError
 from rince.core import files
 from rince.core.digests import content_digest, digest, short_digest
 from rince.core.files import (
+    absent,
     by_suffix,
     cache_folder,
     chosen_below,
@@ -240,3 +241,11 @@ def test_a_full_disk_is_told_of_the_folder_that_was_asked_for(tmp_path: Path) ->
         with pytest.raises(RinceError, match="cannot read it"), new_folder(folder):
             raise RinceError("cannot read it") from cause
     assert os.listdir(tmp_path) == []
+
+
+def test_what_is_of_the_other_kind_is_said_to_be_there(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").touch()
+    assert absent("file", tmp_path).endswith("is a folder, where a file is expected")
+    assert absent("folder", tmp_path / "a.txt").endswith("is a file, where a folder is expected")
+    for wanted in ("file", "folder"):
+        assert absent(wanted, tmp_path / "b") == f"there is no {wanted} {tmp_path / 'b'}"  # type: ignore[arg-type]

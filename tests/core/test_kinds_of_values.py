@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import rince
-from rince import losses, metrics
+from rince import losses, metrics, ranks
 from rince.ranks import (
     IdentityRanks,
     LevelRanks,
@@ -87,6 +87,161 @@ def test_what_is_no_integer_is_refused(name: str, kind: str) -> None:
 def test_unknown_labels_are_no_class(name: str) -> None:
     with pytest.raises(ValueError, match=r"labels|videos.*-1"):
         OF_LABELS[name]([*LABELS[:5], -1])
+
+
+# ---- all that takes tensors, given what else numbers are held in -------------------------------
+
+TREE_RANKS = TREE.ranks(LABELS, LABELS)
+MATRIX = TREE_RANKS.tile(slice(None), slice(None)).long()
+EDGES = torch.tensor([[0, 1, 2], [1, 2, 3]])
+SCORES = torch.tensor([[3.0, 0, 1], [1, 2, NAN], [0, 0, 3]])
+ITEMS = TimeRanks.items([0, 0, 1], [0.0, 5, 0], [1.0, 6, 1])
+VALID = torch.tensor([True, True, False])
+LOGITS = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
+GROUPS = torch.tensor([0, 0, 1])
+
+
+def tile(ranks: Any) -> Any:
+    return ranks.tile(slice(None), slice(None))
+
+
+OF_TENSORS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
+    "graph_closeness": (
+        lambda e, q, k: ranks.graph_closeness(e, 4, q, k, 2), (EDGES, EDGES[0], EDGES[1])
+    ),
+    "label_overlap": (label_overlap, (MATRIX.clamp(0, 1), MATRIX.clamp(0, 1))),
+    "target_closeness": (target_closeness, (Z[:, 0], Z[:, 1])),
+    "targets": (target_closeness, (Z, Z)),
+    "Relevance": (lambda s: tile(ranks.Relevance([3, 1]).ranks(s)), (SCORES,)),
+    "ScoreRanks": (lambda s: ScoreRanks([3, 1]).describe(s).pairs[1], (SCORES,)),
+    "from_quantiles": (lambda s: ScoreRanks.from_quantiles(s, [0.5]).thresholds, (SCORES,)),
+    "Similarity": (lambda s: ranks.Similarity(("a", "b", "c"), s).scores, (SCORES,)),
+    "from_matrix": (lambda s: ranks.Similarity.from_matrix(s, "abc").scores, (SCORES,)),
+    "DenseRanks": (lambda m: tile(ranks.DenseRanks(m)), (MATRIX,)),
+    "TableRanks": (lambda q, k, t: tile(TableRanks(q, k, t)), (GROUPS, GROUPS, TABLE)),
+    "LevelRanks": (lambda q, k: tile(LevelRanks(q, k, finest_first=True)), (TABLE, TABLE)),
+    "ClassRanks": (lambda t: ranks.ClassRanks(("a", "b", "c"), t, 2).table, (TABLE,)),
+    "key_valid": (lambda v: tile(IdentityRanks([0, 1], [0, 1, 1], key_valid=v)), (VALID,)),
+    "same_group": (lambda q, k: tile(TREE.same_group(1, q, k)), (GROUPS, GROUPS)),
+    "counts": (lambda c: TREE.describe(2, counts=c).expected, (torch.tensor([2, 3, 4]),)),
+    "TimeRanks": (lambda q, k: tile(TimeRanks([10]).ranks(q, k)), (ITEMS, ITEMS)),
+    "TimeRanks.describe": (lambda i: TimeRanks([10]).describe(i, 2).pairs, (ITEMS,)),
+    "forget_ranks": (lambda t: ranks.forget_ranks(t, 0.5, 0), (TABLE,)),
+    "from_labels": (
+        lambda x: rince.Taxonomy.from_labels(x, finest_first=False).table, (EDGES.T.contiguous(),)
+    ),
+    "ranked_info_nce": (
+        lambda q, k, r: rince.ranked_info_nce(q, k, r, (0.1, 0.2)), (Z, Z, MATRIX)
+    ),
+    "RankedInfoNCE": (rince.RankedInfoNCE(), (Z, Z, MATRIX)),
+    "terms": (
+        lambda q, r: losses.ranked_info_nce_with_terms(q, q, r, (0.1, 0.2))[0], (Z, MATRIX)
+    ),
+    "temperatures": (
+        lambda t: rince.ranked_info_nce(Z, Z, MATRIX, t), (torch.tensor([0.1, 0.2]),)
+    ),
+    "info_nce": (losses.info_nce, (Z, Z)),
+    "supcon_in": (losses.supcon_in, (Z, Z, MATRIX.clamp(0, 1))),
+    "supcon_out": (losses.supcon_out, (Z, Z, MATRIX.clamp(0, 1))),
+    "supcon_siblings": (lambda q, r: losses.supcon_siblings(q, q, r, num_ranks=2), (Z, MATRIX)),
+    "cross_scale": (lambda q, r: losses.cross_scale(q, q, r, num_ranks=2), (Z, MATRIX)),
+    "himulcon": (lambda q, r: losses.himulcon(q, q, r, level_weights=[1, 1]), (Z, MATRIX)),
+    "smooth_ap": (lambda q, r: losses.smooth_ap(q, q, r, num_ranks=2), (Z, MATRIX)),
+    "triplet": (
+        lambda q, r: losses.hierarchical_triplet(
+            q, q, r, num_ranks=2, generator=torch.Generator().manual_seed(0)
+        ), (Z, MATRIX)
+    ),
+    "x_clr": (lambda q, r: losses.x_clr(q, q, r, num_ranks=2), (Z, MATRIX)),
+    "x_clr scores": (lambda q, r, s: losses.x_clr(q, q, r, scores=s), (Z, MATRIX, Z @ Z.T)),
+    "both_ways": (
+        lambda i, t, r: losses.both_ways(losses.supcon_out, i, t, r), (Z, Z, MATRIX.clamp(0, 1))
+    ),
+    "rank_n_contrast": (losses.rank_n_contrast, (Z, Z[:, 0])),
+    "fast_ap": (losses.fast_ap, (Z, torch.tensor(LABELS))),
+    "smoothed_targets": (lambda g: losses.smoothed_targets(g, 0.5), (GROUPS,)),
+    "temperature_schedule": (losses.temperature_schedule, (torch.tensor([0.9, 0.5]),)),
+    "recall_by_rank": (
+        lambda q, r: metrics.recall_by_rank(q, q, r, worst_rank=2)[1], (Z, MATRIX)
+    ),
+    "rank_agreement": (lambda q, r: [*metrics.rank_agreement(q, q, r).values()], (Z, MATRIX)),
+    "rank_correlation": (lambda q, r: metrics.rank_correlation(q, q, r), (Z, MATRIX)),
+    "histograms": (lambda q, r: metrics.similarity_histograms(q, q, r).counts[1], (Z, MATRIX)),
+    "retrieval": (lambda q, y: metrics.retrieval(q, q, y, y).recall[1], (Z, EDGES.repeat(1, 2)[0])),
+    "hierarchical": (
+        lambda q, y: metrics.hierarchical_retrieval(q, q, y, y, exclude_self=True).h_ap,
+        (Z, torch.tensor([[0, 0], [1, 0], [1, 0], [2, 1], [2, 1], [3, 1]])),
+    ),
+    "knn_accuracy": (
+        lambda q, y: metrics.knn_accuracy(q, q, y, y, k=2), (Z, torch.tensor(LABELS))
+    ),
+    "knn_ood_score": (lambda q, t: metrics.knn_ood_score(q, t, k=2), (Z, Z)),
+    "Gaussians": (
+        lambda x, y: metrics.ClassGaussians.fit(x, y).score(x), (Z, torch.tensor(LABELS))
+    ),
+    "class_cosines": (
+        lambda q, y: metrics.mean_class_cosines(q, q, y, y, 3), (Z, torch.tensor(LABELS))
+    ),
+    "ndcg": (lambda q, g: metrics.ndcg(q, q, g)[10], (Z, MATRIX.clamp(0))),
+    "probe": (
+        lambda x, y: metrics.linear_probe(x, x, y, y, num_classes=3, epochs=2).logits(x),
+        (Z, torch.tensor(LABELS)),
+    ),
+    "energy_score": (metrics.energy_score, (LOGITS,)),
+    "msp_score": (metrics.msp_score, (LOGITS,)),
+    "auroc": (metrics.auroc, (LOGITS[:, 0], LOGITS[:, 1])),
+    "fpr_at_tpr": (metrics.fpr_at_tpr, (LOGITS[:, 0], LOGITS[:, 1])),
+    "roc_curve": (
+        lambda a, b: metrics.roc_curve(a, b).true_positive_rate, (LOGITS[:, 0], LOGITS[:, 1])
+    ),
+    "top_down": (metrics.top_down_consistency, (EDGES.T.contiguous(), EDGES.T.contiguous())),
+    "video_accuracy": (
+        metrics.video_accuracy, (LOGITS, torch.tensor(LABELS), torch.tensor(LABELS))
+    ),
+}  # fmt: skip
+MAY_BE_NONE = {("counts", 0), ("key_valid", 0), ("x_clr scores", 2)}
+MUST_CONVERT = {
+    "graph_closeness", "label_overlap", "target_closeness", "targets", "Relevance", "ScoreRanks",
+    "from_quantiles", "Similarity", "from_matrix", "DenseRanks", "TableRanks", "LevelRanks",
+    "ClassRanks", "same_group", "counts", "forget_ranks", "smoothed_targets",
+}  # fmt: skip
+
+
+def framed(x: Tensor) -> Any:
+    pandas = pytest.importorskip("pandas")
+    return (pandas.Series if x.ndim == 1 else pandas.DataFrame)(x.numpy())
+
+
+NUMBERS: dict[str, Callable[[Tensor], Any]] = {
+    "array": Tensor.numpy,
+    "list": Tensor.tolist,
+    "tuple": lambda x: tuple(x.tolist()),
+    "backwards": lambda x: np.flip(np.flip(x.numpy(), 0).copy(), 0),
+    "pandas": framed,
+    "tensors": lambda x: [*x],
+}
+MISTAKES: dict[str, Any] = {"text": "mistaken", "None": None, "a number": 3}
+
+
+@pytest.mark.parametrize("name", OF_TENSORS)
+def test_other_than_tensors_are_taken_or_refused_in_words(name: str) -> None:
+    function, given = OF_TENSORS[name]
+    expected = np.asarray(function(*given), dtype=float)
+    for kind, held in NUMBERS.items():
+        for place in range(len(given)):
+            try:
+                found = function(*(held(x) if i == place else x for i, x in enumerate(given)))
+            except ValueError as error:
+                assert len(str(error)) > 20  # noqa: PT017
+                assert name not in MUST_CONVERT, f"{kind} of argument {place}"
+            else:
+                np.testing.assert_allclose(np.asarray(found, dtype=float), expected, rtol=1e-5)
+    for mistake in MISTAKES.values() if "temperature" not in name else ():
+        for place in range(len(given)):
+            if mistake is None and (name, place) in MAY_BE_NONE:
+                continue
+            with pytest.raises(ValueError, match=r".{20}"):
+                function(*(mistake if i == place else x for i, x in enumerate(given)))
 
 
 # ---- ranks ------------------------------------------------------------------------------------

@@ -249,7 +249,9 @@ def test_a_tensor_is_as_good_as_a_source_and_anything_else_is_refused() -> None:
     assert torch.equal(as_pair_ranks(matrix).tile(ALL, ALL), matrix.to(torch.int8))
     source = DenseRanks(matrix)
     assert as_pair_ranks(source) is source
-    for wrong in (matrix.numpy(), matrix.tolist(), None):
+    for held in (matrix.numpy(), matrix.tolist()):
+        assert torch.equal(as_pair_ranks(held).tile(ALL, ALL), matrix.to(torch.int8))
+    for wrong in ("ranks", 3, None):
         with pytest.raises(ValueError, match=f"rank source .* got {type(wrong).__name__}"):
             as_pair_ranks(wrong)  # type: ignore[arg-type]
 

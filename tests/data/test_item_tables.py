@@ -82,7 +82,8 @@ def test_images(photos: Path) -> None:
     assert train.marks.levels == ("group", "class")
     kept = load_splits(str(table), config(table, cache=True))
     assert torch.equal(kept.test.labels, test.labels)
-    every = load_all(table, config(table))
+    with pytest.warns(RinceWarning, match="4 of 6 rows are left out of the test"):
+        every = load_all(table, config(table))
     assert every.labels.tolist() == [1, 0]  # the split says what the test is
     assert every.taxonomy.paths == (PATHS[0], PATHS[2])
     of_all = write_items(photos / "all.csv", [row[:3] for row in [HEADER, *ROWS]])
@@ -477,7 +478,8 @@ def test_clips(tmp_path: Path) -> None:
     assert train.marks.sequence is not None
     assert train.marks.sequence.tolist() == [0, 0, 0, 0, 0, -1, -1]
     assert int(test[0].max()) > int(train[0].max())  # frames get brighter
-    assert load_all(table, options).keys() == test.keys()
+    with pytest.warns(RinceWarning, match="rows are left out of the test"):
+        assert load_all(table, options).keys() == test.keys()
     for bad, message in (
         (("a.mp4", "walk", "2", "1", "train", ""), "line 6: end_s 1.0 is not after start_s 2.0"),
         (("a.mp4", "walk", "-2", "1", "train", ""), "line 6: start_s must be seconds"),
@@ -532,3 +534,33 @@ def test_the_home_of_nobody_is_a_missing_file(tmp_path: Path) -> None:
     table.write_text("path,label\n~nobody-of-this-name/a.jpg,cat\n")
     with pytest.raises(RinceError, match=r"items.csv.*line 2: ~nobody-of-this-name/a.jpg"):
         read_items(table, "path", None, "table.column").files()
+
+
+def test_rows_that_are_left_out_of_a_test_are_counted(tmp_path: Path) -> None:
+    write_images(tmp_path, [row[0] for row in ROWS])
+    table = write_items(tmp_path / "items.csv", [HEADER, *ROWS])
+    with pytest.warns(RinceWarning, match=r"4 of 6 rows are left out of the test.*'split'"):
+        assert len(load_all(table, config(table))) == 2
+    whole = write_items(tmp_path / "whole.csv", [row[:3] for row in (HEADER, *ROWS)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_all(whole, config(whole))) == 6
+
+
+@pytest.mark.parametrize("labels", [None, ("group", "class")])
+def test_a_split_by_another_name_is_warned_of(
+    labels: tuple[str, ...] | None, tmp_path: Path
+) -> None:
+    rows = [(f"{i} words", row[1], row[2], row[3]) for i, row in enumerate(ROWS * 3)]
+    folds = [("text", "fold", "group", "class"), *((r[0], r[3], r[1], r[2]) for r in rows)]
+    table = write_items(tmp_path / "t.csv", folds)
+    options = TrainConfig(str(table), table=TableOptions(labels=labels))
+    said = "not read" if labels else "taken as a label"
+    with pytest.warns(RinceWarning, match=f"'fold' looks like a split, but is {said}.*'split'"):
+        load_splits(str(table), options)
+    other = write_items(tmp_path / "u.csv", [("text", "means", "class"),
+                                             *((r[0], "train" if i % 2 else "bus", r[2])
+                                               for i, r in enumerate(rows))])  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_splits(str(other), TrainConfig(str(other)))

@@ -70,7 +70,8 @@ def test_a_module_of_your_own() -> None:
     [
         ("smal-resnet", "did you mean.*'small-resnet'"),
         ("torchvision/resnet19", "Close: .*resnet18"),
-        ("resnet", "Known: small-resnet"),
+        ("resnet", "All that there are: small-resnet"),
+        ("resnet18", r"did you mean 'resnet18-3x3' or 'torchvision/resnet18'[^?]*\? All that"),
     ],
 )
 def test_unknown_names_are_answered_with_known_ones(name: str, message: str) -> None:

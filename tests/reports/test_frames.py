@@ -110,3 +110,13 @@ def test_compare_prints_what_differs(
     stored(make_run, runs / "s-1", config)
     compare_runs([runs / "s-0", runs / "s-1"], tmp_path / "page.html", title="t")
     assert "the rows of supcon-out differ in epochs: 20 | 7\n" in capsys.readouterr().out
+
+
+def test_all_folders_without_results_are_in_one_warning(runs: Path) -> None:
+    pytest.importorskip("pandas")
+    for number in range(3):
+        (runs / f"bare-{number}").mkdir()
+    with pytest.warns(match="left out") as warned:
+        rince.results(str(runs / "*"))
+    (text,) = [str(one.message) for one in warned if "left out" in str(one.message)]
+    assert all(name in text for name in ("bare-0", "bare-1", "bare-2", "notes"))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rince.core.labels import integers
+from rince.data.arrays import TensorImages
+from rince.data.items import Marks
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.ranks import empty_ranks
+from rince.training.run import _warn_of_empty_ranks
 
 PATHS = st.lists(
     st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(tuple),
@@ -25,3 +31,31 @@ def test_empty_ranks_are_those_that_the_table_lacks(paths: list[tuple[str, ...]]
     there = {int(tree.table[a, b]) for a in labels for b in labels}
     wanted = [rank for rank in range(2, tree.num_ranks + 1) if rank not in there]
     assert empty_ranks(tree, integers(labels)) == wanted
+
+
+def warned_of(levels: tuple[str, ...] | None, rows: list[tuple[str, ...]]) -> list[str]:
+    tree = Taxonomy(sorted(set(rows)))
+    labels = torch.tensor([tree.paths.index(row) for row in rows])
+    pixels = torch.zeros(len(rows), 1, 8, 8, dtype=torch.uint8)
+    items = TensorImages(pixels, labels, tree, "pets", marks=Marks(levels=levels))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _warn_of_empty_ranks(tree, items)
+    return [str(one.message) for one in caught]
+
+
+def test_fine_labels_before_coarse_ones_get_the_order_that_was_meant() -> None:
+    rows = [("husky", "dog"), ("pug", "dog"), ("manx", "cat")]
+    (text,) = warned_of(("breed", "species"), rows)
+    assert "rank 2" in text
+    assert "did you mean --table.labels species,breed (coarse first)?" in text
+    assert warned_of(("species", "breed"), [row[::-1] for row in rows]) == []
+    (text,) = warned_of(None, rows)
+    assert "from coarse to fine?" in text
+
+
+def test_levels_that_no_two_classes_share_can_be_left_out() -> None:
+    rows = [("animal", "hound", "husky"), ("animal", "lap", "pug"), ("plant", "tree", "oak")]
+    (text,) = warned_of(("kingdom", "use", "name"), rows)
+    assert "rank 2" in text
+    assert "--table.labels kingdom,name leaves such levels out" in text

@@ -57,6 +57,7 @@ class HelpfulParser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=_PlainHelp, **texts)
         self.hints: dict[str, Any] = {}  # what the values of options are, by their destinations
         self.elsewhere: dict[str, str] = {}  # options of other verbs, for hints
+        self.why_unknown = ""  # beside the hints
         self._negative_number_matcher = re.compile(r"-\.?\d")  # argparse's leaves out -1e-3
 
     def add_argument(
@@ -162,6 +163,7 @@ class HelpfulParser(argparse.ArgumentParser):
             hints.append(f"{option} is not an option{hint}")
         if not unknown[0].startswith("-"):
             hints.append(f"{unknown[0]} must come first: {self.prog} {unknown[0]} ...")
+        hints += [self.why_unknown] if self.why_unknown else []
         self.error("\n".join(hints) or f"unrecognized arguments: {' '.join(unknown)}")
 
     def error(self, message: str) -> NoReturn:

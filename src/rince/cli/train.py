@@ -41,6 +41,10 @@ def run(arguments: Sequence[str]) -> None:
             prog="rince train --resume",
             description="Go on with a run from its last checkpoint, with its own configuration.",
         )
+        parser.why_unknown = (
+            "A run that goes on keeps its own options, in its config.yaml: leave these out, or "
+            "leave out --resume to start a new run."
+        )
         parser.add_argument(
             "--epochs",
             type=int,

@@ -11,6 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from rince.core.checks import RinceError, warn
 
@@ -104,6 +105,16 @@ def files_below(
             yield from files_below(Path(entry.path), suffixes, seen)
         elif suffixes is None or os.path.splitext(entry.name)[1].lower() in suffixes:
             yield Path(entry.path)
+
+
+def absent(wanted: Literal["file", "folder"], path: str | Path) -> str:
+    """What is wrong with a path that is none of these, for a message."""
+    there = Path(path).expanduser()
+    if wanted == "file" and there.is_dir():
+        return f"{path} is a folder, where a file is expected"
+    if wanted == "folder" and there.is_file():
+        return f"{path} is a file, where a folder is expected"
+    return f"there is no {wanted} {path}"
 
 
 def cache_folder(*names: str) -> Path:

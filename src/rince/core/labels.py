@@ -45,6 +45,19 @@ def integers(labels: Any, name: str = "labels") -> Tensor:
     return labels.long()
 
 
+def numbers(values: Any, name: str) -> Tensor:
+    """A tensor as it is; an array, a data frame or lists of numbers as one, of their own type."""
+    if isinstance(values, Tensor):
+        return values
+    array = as_array(values, name)
+    require(
+        array.dtype.kind in "biuf",
+        f"{name} must be numbers, got values of the type {array.dtype}",
+    )
+    # A copy: torch takes neither negative strides nor memory that must not be written to.
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
+
+
 def require_no_unknown(labels: Tensor, name: str = "labels") -> None:
     """Refuse negative ids, by which data sets say that a label is not known."""
     if labels.numel() and int(labels.min()) < 0:

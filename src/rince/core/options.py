@@ -74,7 +74,10 @@ class Options:
         words than those of their annotation; ``types_only``: nor are ranges looked at."""
         hints = get_type_hints(type(self))
         for option in fields(self):
-            value, loose = getattr(self, option.name), types_only or option.name in any_word
+            # It may have been set since, as a list where a tuple is kept.
+            value = _meant(hints[option.name], getattr(self, option.name))
+            setattr(self, option.name, value)
+            loose = types_only or option.name in any_word
             name = f"{self.prefix}{option.name}"
             _require_fits(name, hints[option.name], value, option.metadata, loose)
             if isinstance(value, Options):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.labels import integers, require_classes
+from rince.core.labels import integers, numbers, require_classes
 
 NEGATIVE = 0
 IGNORED = -1
@@ -79,7 +79,7 @@ class DenseRanks:
     """Ranks given as a matrix.
 
     Args:
-        matrix: (Q, K), any integer dtype, codes as above.
+        matrix: (Q, K), any integer dtype, codes as above: a tensor, an array, a data frame, lists.
         num_ranks: highest rank that can occur in any batch, so that the number of temperatures
             can be checked; None (default) checks only that no rank is beyond them.
         validate: also check the codes of a matrix on a GPU, which is waited for.
@@ -88,15 +88,14 @@ class DenseRanks:
         ValueError: not a matrix, not integers, or a code below -1 or above 127 or ``num_ranks``.
     """
 
-    def __init__(
-        self, matrix: Tensor, num_ranks: int | None = None, *, validate: bool = True
-    ) -> None:
+    def __init__(self, matrix: Any, num_ranks: int | None = None, *, validate: bool = True) -> None:
+        matrix = numbers(matrix, "ranks")
         require(
             matrix.ndim == 2,
             f"ranks must be a (queries, keys) matrix, got shape {tuple(matrix.shape)}",
         )
         _check_codes(matrix, num_ranks, validate)
-        self.matrix = matrix.to(torch.int8)
+        self.matrix: Tensor = matrix.to(torch.int8)
         self.shape, self.num_ranks = (matrix.shape[0], matrix.shape[1]), num_ranks
 
     __repr__ = pairs_as_text
@@ -134,13 +133,14 @@ class TableRanks:
         self,
         query_labels: Any,
         key_labels: Any,
-        table: Tensor,
+        table: Any,
         *,
         ignore_self: bool = False,
         key_valid: Tensor | None = None,
         num_ranks: int | None = None,
         validate: bool = True,
     ) -> None:
+        table = numbers(table, "the rank table")
         require(
             table.ndim == 2 and table.shape[0] == table.shape[1],
             f"the rank table must be (classes, classes), got shape {tuple(table.shape)}",
@@ -227,20 +227,21 @@ class IdentityRanks:
 
 
 def as_pair_ranks(
-    ranks: PairRanks | Tensor, device: torch.device | None = None, validate: bool = True
+    ranks: Any, device: torch.device | None = None, validate: bool = True
 ) -> PairRanks:
-    """A plain integer matrix is as good as a :class:`DenseRanks`. ``device``: where the tiles are
-    wanted; what a source is made of moves, not the matrix of all pairs, if it has a method ``to``.
-    ``validate``: also check the codes of a matrix on a GPU."""
-    if isinstance(ranks, Tensor):
+    """A plain integer matrix, also of numpy or in lists, is as good as a :class:`DenseRanks`.
+    ``device``: where the tiles are wanted; what a source is made of moves, not the matrix of all
+    pairs, if it has a method ``to``. ``validate``: also check the codes of a matrix on a GPU."""
+    if isinstance(ranks, Tensor | list | tuple) or hasattr(ranks, "__array__"):
         ranks = DenseRanks(ranks, validate=validate)
     require(
         isinstance(ranks, PairRanks),
         f"ranks must be an integer tensor (queries, keys) or a rank source such as TableRanks or "
         f"Taxonomy.ranks(...), got {type(ranks).__name__}",
     )
+    source: PairRanks = ranks
     if device is None:
-        return ranks
+        return source
     move = getattr(ranks, "to", None)
     return _TilesOn(ranks, device) if move is None else move(device)
 
@@ -303,9 +304,18 @@ def check_pair_labels(
         f"{query.shape[0]} queries and only {key.shape[0]} keys",
     )
     require(
-        key_valid is None or (key_valid.shape == key.shape and key_valid.dtype == torch.bool),
-        "key_valid must be a boolean vector with one entry per key"
-        + ("" if key_valid is None else f", got shape {tuple(key_valid.shape)}, {key_valid.dtype}"),
+        key_valid is None
+        or (
+            isinstance(key_valid, Tensor)
+            and key_valid.shape == key.shape
+            and key_valid.dtype == torch.bool
+        ),
+        "key_valid must be a boolean vector, a tensor with one entry per key, got "
+        + (
+            f"shape {tuple(key_valid.shape)}, {key_valid.dtype}"
+            if isinstance(key_valid, Tensor)
+            else type(key_valid).__name__
+        ),
     )
 
 

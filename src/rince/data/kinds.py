@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, require
-from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, absent
 from rince.core.tables import composed, read_as
 from rince.data.image.kind import DIGITS as DIGITS
 from rince.data.image.kind import IMAGES
@@ -273,7 +273,7 @@ def require_queries(encoder: Encoder, queries: Sequence[str]) -> None:
         if not any(Path(name).is_file() for name in (query, query.rpartition("@")[0]))
     ]
     if missing and kind_named(encoder.noun).files:
-        raise RinceError(f"there is no file {missing[0]}: the network takes {encoder.noun}")
+        raise RinceError(f"{absent('file', missing[0])}: the network takes {encoder.noun}")
 
 
 def same_file(encoder: Encoder, query: str, found: str) -> bool:

@@ -105,7 +105,8 @@ def read_items(
         table.require_columns(
             column,
             hint=f"name the one that holds the items, {longest!r} perhaps (table.column); a table "
-            f"of classes alone needs a column 'class'",
+            f"of classes alone needs a column 'class', with the groups to the right of it; pairs "
+            f"of child and parent are read in Python (rince.Taxonomy.from_parents)",
         )
     levels = label_columns(table, labels, [column], "table.labels")
     return ItemTable(without_empty(table, column, levels, empty), column, levels)
@@ -281,7 +282,16 @@ class ItemTable:
         """The rows of the test; all of them, where the table has no split or no test."""
         names = [cells.get(SPLIT, "").lower() for _, cells in self.table.rows]
         test = next((name for name in TESTS if name in names), None)
-        return self if test is None else self.rows([i for i, x in enumerate(names) if x == test])
+        if test is None:
+            return self
+        chosen = [i for i, x in enumerate(names) if x == test]
+        if len(chosen) < len(names):
+            warn(
+                f"{self.table.file}: {len(names) - len(chosen)} of {len(names)} rows are left out "
+                f"of the test, as their {SPLIT!r} is not {test}: a table without that column is "
+                f"tested whole"
+            )
+        return self.rows(chosen)
 
     def rows(self, chosen: Sequence[int]) -> ItemTable:
         """The rows at these positions."""
@@ -408,11 +418,23 @@ def split_rows(
 
     sides = table.sides()
     if sides is None:
+        _warn_of_split_by_another_name(table)
         labels = f"the columns of labels, if {table.levels[-1]!r} is none (table.labels)"
         return split_by_hash(make(table, None), f"a column 'split', or {labels}")
     train = make(table.rows([i for i, test in enumerate(sides) if test is False]), None)
     test = make(table.rows([i for i, test in enumerate(sides) if test is True]), train.taxonomy)
     return train, test
+
+
+def _warn_of_split_by_another_name(table: ItemTable) -> None:
+    for name in table.table.columns:
+        words = {cell.lower() for cell in table.table.column(name)} - {""}
+        if name != table.column and "train" in words and words < {*_SPLITS}:
+            taken = "taken as a label" if name in table.levels else "not read"
+            warn(
+                f"{table.table.file}: the column {name!r} looks like a split, but is {taken}: "
+                f"call it {SPLIT!r}"
+            )
 
 
 def item_rows(

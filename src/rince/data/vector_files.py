@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, warn
-from rince.core.files import VECTOR_SUFFIXES
+from rince.core.files import VECTOR_SUFFIXES, absent
 from rince.core.tables import TABLE_SUFFIXES, Row, Table, composed, read_table, table_of
 from rince.data.table import ItemTable, label_columns, path_cells, without_empty
 from rince.data.vectors import Vectors, check_directions
@@ -134,7 +134,7 @@ def stored_names(stored: Mapping[str, Any]) -> list[str] | None:
 def _stored(file: Path) -> dict[str, Any]:
     """The arrays of a file, those of .npy and .parquet under the names of a .npz."""
     if not file.is_file():
-        raise RinceError(f"there is no file {file}")
+        raise RinceError(absent("file", file))
     if file.suffix not in VECTOR_SUFFIXES:
         raise RinceError(f"{file} is no file of vectors: expected {', '.join(VECTOR_SUFFIXES)}")
     try:

@@ -18,7 +18,7 @@ from torch import Tensor
 from rince._version import __version__
 from rince.core.checks import RinceError, RinceWarning, import_extra, require, warn
 from rince.core.digests import digest
-from rince.core.files import replacing, require_folder_of
+from rince.core.files import absent, replacing, require_folder_of
 from rince.core.moved import moved_names
 from rince.core.pair_ranks import ALL
 from rince.core.shared_work import in_parts, parts_folder
@@ -236,7 +236,7 @@ def load_embeddings(file: str | Path) -> Embeddings:
 def reading(file: Path, writer: str) -> Iterator[None]:
     """Say what is wrong with a file that a verb of rince wrote, and which: ``rince embed RUN``."""
     if not file.is_file():
-        raise RinceError(f"there is no file {file}: `{writer} -o {file}` writes it")
+        raise RinceError(f"{absent('file', file)}: `{writer} -o {file}` writes it")
     try:
         yield
     except (RinceError, ImportError):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.pair_ranks import ALL, DenseRanks, PairRanks, as_pair_ranks
+from rince.losses.common import check_embeddings
 
 PairLoss: TypeAlias = Callable[[Tensor, Tensor, PairRanks], Tensor]
 """A scalar of (Q, D) queries, (K, D) keys and their (Q, K) ranks."""
@@ -37,6 +38,7 @@ def both_ways(loss: PairLoss, image: Tensor, text: Tensor, ranks: PairRanks | Te
         >>> bool(rince.losses.both_ways(loss, image, text, ranks) == (there + back) / 2)
         True
     """
+    check_embeddings(image, text)
     there = as_pair_ranks(ranks, image.device, validate=False)
     back = DenseRanks(there.tile(ALL, ALL).T, there.num_ranks, validate=False)
     ways = (loss(image, text, there), loss(text, image, back))

@@ -14,6 +14,7 @@ from rince.losses.blockwise.sizes import sizes_for
 from rince.losses.common import (
     Reduction,
     check_block_size,
+    check_embeddings,
     check_inputs,
     highest_rank,
     reduce_over_queries,
@@ -33,6 +34,7 @@ def ranks_and_their_number(
     Raises:
         ValueError: it is not known, or a pair has a higher one.
     """
+    check_embeddings(query, key)
     source = as_pair_ranks(ranks, query.device, validate)
     check_inputs(query, key, source, validate)
     number = source.num_ranks if num_ranks is None else num_ranks

@@ -72,6 +72,11 @@ def check_embeddings(query: Tensor, key: Tensor) -> None:
     """Checks that cost nothing: shapes, dtypes, devices."""
     for side, x in (("query", query), ("key", key)):
         require(
+            isinstance(x, Tensor),
+            f"{side} embeddings must be a torch tensor, through which the gradient flows, got "
+            f"{type(x).__name__}",
+        )
+        require(
             x.ndim == 2 and x.is_floating_point(),
             f"{side} embeddings must be a floating-point (count, dimension) matrix, got shape "
             f"{tuple(x.shape)} and {x.dtype}",

@@ -24,6 +24,7 @@ from rince.losses.common import (
     Engine,
     Reduction,
     check_block_size,
+    check_embeddings,
     check_inputs,
     check_options,
     check_temperature,
@@ -77,6 +78,7 @@ def info_nce(
         >>> bool(torch.isclose(loss, expected))
         True
     """
+    check_embeddings(query, key)
     if ranks is None:
         require(
             key.shape[0] >= query.shape[0],
@@ -226,6 +228,7 @@ def one_rank_loss(
         engine=(engine, ("auto", "dense", "streamed")),
     )
     check_block_size(block_size)
+    check_embeddings(query, key)
     source = as_pair_ranks(ranks, query.device, validate)
     check_inputs(query, key, source, validate)
     check_precision(matmul_precision, dtype_of_sums(query, key))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.labels import integers
 from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
 from rince.losses.common import (
     Reduction,
@@ -107,7 +109,7 @@ def himulcon(
     return reduce_over_queries(total, active, reduction)
 
 
-def smoothed_targets(groups: Tensor, smoothing: float) -> Tensor:
+def smoothed_targets(groups: Any, smoothing: float) -> Tensor:
     r"""Targets of a classifier that share some of a label's mass with its superclass.
 
     For a class y in a superclass S: :math:`t_c = (1 - \epsilon) [c = y] + \epsilon / |S|` for c in
@@ -132,10 +134,13 @@ def smoothed_targets(groups: Tensor, smoothing: float) -> Tensor:
                 [0.0000, 0.0000, 1.0000]])
     """
     require(0 <= smoothing < 1, f"smoothing must be at least 0 and below 1, got {smoothing}")
+    groups = integers(groups, "groups")
     require(groups.ndim == 1, f"groups must be (classes,), got shape {tuple(groups.shape)}")
     same = (groups[:, None] == groups[None, :]).float()  # (C, C)
     own = torch.eye(len(groups), device=groups.device)
-    return (1 - smoothing) * own + smoothing * same / same.sum(dim=1)  # the matrix is symmetric
+    # The matrix is symmetric.
+    targets: Tensor = (1 - smoothing) * own + smoothing * same / same.sum(dim=1)
+    return targets
 
 
 def _level_weights(given: Sequence[float] | None, source: PairRanks) -> tuple[float, ...]:

@@ -12,7 +12,7 @@ from rince.core.checks import import_extra, require
 from rince.core.labels import integers
 from rince.core.pair_ranks import ALL, PairRanks
 from rince.losses.by_query import ranks_and_their_number
-from rince.losses.common import dtype_of_sums
+from rince.losses.common import check_embeddings, dtype_of_sums
 
 EXTRA = "metric-learning"
 
@@ -96,6 +96,7 @@ def fast_ap(embeddings: Tensor, labels: Tensor) -> Tensor:
         ImportError: pytorch-metric-learning is not installed.
     """
     losses: Any = import_extra("pytorch_metric_learning.losses", EXTRA)
+    check_embeddings(embeddings, embeddings)
     with torch.autocast(embeddings.device.type, enabled=False):
         loss: Tensor = losses.FastAPLoss()(
             embeddings.to(dtype_of_sums(embeddings, embeddings)), integers(labels)

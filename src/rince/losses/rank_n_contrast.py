@@ -6,14 +6,17 @@ NeurIPS 2023 (arXiv 2210.01189), equations 1 and 2.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.labels import numbers
 from rince.losses.common import check_embeddings, check_temperature, dtype_of_sums
 
 
-def rank_n_contrast(embeddings: Tensor, targets: Tensor, temperature: float = 2.0) -> Tensor:
+def rank_n_contrast(embeddings: Tensor, targets: Any, temperature: float = 2.0) -> Tensor:
     r"""Each other sample j against all that are at least as far from sample i in their targets.
 
     With :math:`s_{ij} = -\|v_i - v_j\|_2` and d the L1 distance of targets,
@@ -28,7 +31,7 @@ def rank_n_contrast(embeddings: Tensor, targets: Tensor, temperature: float = 2.
 
     Args:
         embeddings: (N, D) float, N at least 2; not normalised here, nor in the paper.
-        targets: (N,) or (N, T) numbers.
+        targets: (N,) or (N, T) numbers: a tensor, an array or lists.
         temperature: tau; 2 in the paper.
 
     Returns:
@@ -51,6 +54,7 @@ def rank_n_contrast(embeddings: Tensor, targets: Tensor, temperature: float = 2.
     check_temperature(temperature)
     count = len(embeddings)
     require(count >= 2, "there must be at least two samples to compare")
+    targets = numbers(targets, "targets")
     targets = targets[:, None] if targets.ndim == 1 else targets
     require(
         targets.ndim == 2 and len(targets) == count,

@@ -23,6 +23,7 @@ from rince.losses.blockwise.sizes import DENSE_BYTES, Sizes, free_bytes, sizes_f
 from rince.losses.common import (
     Reduction,
     check_block_size,
+    check_embeddings,
     check_inputs,
     check_options,
     check_temperature,
@@ -284,6 +285,7 @@ def ranked_info_nce_with_terms(
     """
     _check_words(variant, positives, reduction, engine, block_size)
     taus = check_temperatures(temperatures, validate)
+    check_embeddings(query, key)
     source = as_pair_ranks(ranks, query.device, validate)
     match_num_ranks(len(taus), source.num_ranks)
     check_inputs(query, key, source, validate)

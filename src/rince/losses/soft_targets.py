@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.labels import numbers
 from rince.core.pair_ranks import PairRanks
 from rince.losses.by_query import loss_by_query, ranks_and_their_number
 from rince.losses.common import Reduction, check_temperature, masked_logsumexp
@@ -77,6 +78,7 @@ def x_clr(
         num_ranks = 127 if rank_scores is None else len(rank_scores)
     source, number = ranks_and_their_number(query, key, ranks, num_ranks, validate)
     if scores is not None:
+        scores = numbers(scores, "scores")
         require(
             tuple(scores.shape) == tuple(source.shape) and scores.is_floating_point(),
             f"scores must be floats of the shape (queries, keys) = {tuple(source.shape)}, got "

@@ -45,11 +45,6 @@ def tensor(array: Array) -> Tensor:
     return torch.from_numpy(np.require(array, dtype, ("C", "W")))
 
 
-def pair_ranks(ranks: PairRanks | Array) -> PairRanks:
-    """A rank source as it is; a matrix of ranks (Q, G), codes as in ``DenseRanks``, as one."""
-    return as_pair_ranks(tensor(ranks) if isinstance(ranks, np.ndarray) else ranks)
-
-
 def check_same_width(query: Tensor, gallery: Tensor) -> None:
     """Raise ``ValueError`` unless both have as many columns."""
     require(
@@ -147,7 +142,7 @@ def ranked_chunks(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Ranks and cosines (rows, G), a chunk of queries at a time."""
     query_features, gallery_features = tensors(query_features, gallery_features)
-    source = pair_ranks(ranks)
+    source = as_pair_ranks(ranks)
     shape = (len(query_features), len(gallery_features))
     require(
         tuple(source.shape) == shape,

@@ -259,11 +259,22 @@ def _own_model(name: str, in_channels: int) -> nn.Module:
         nn.init.kaiming_normal_(module.conv1.weight, mode="fan_out", nonlinearity="relu")
         module.maxpool = nn.Identity()
         return module
-    close = difflib.get_close_matches(name, OWN_NAMES, n=1)
+    close = [repr(x) for x in difflib.get_close_matches(name, OWN_NAMES, n=1)]
+    close += [f"'{library}/{name}'" for library in ("torchvision", "timm") if _has(library, name)]
+    hint = f": did you mean {' or '.join(close)}? All" if close else ". All"
     raise ValueError(
-        f"unknown backbone {name!r}{f': did you mean {close[0]!r}?' if close else ''}. Known: "
-        f"{', '.join(OWN_NAMES)}, torchvision/NAME, timm/NAME, hf/NAME"
+        f"unknown backbone {name!r}{hint} that there are: {', '.join(OWN_NAMES)}, "
+        f"torchvision/NAME, timm/NAME, hf/NAME"
     )
+
+
+def _has(library: str, name: str) -> bool:
+    """Whether a library that is installed has a model of this name."""
+    try:
+        require_known(library, name)
+    except (ValueError, ImportError):
+        return False
+    return True
 
 
 def require_known(library: str, name: str) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
+from rince.core.files import absent
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.core.pixels import normalisation
 from rince.models.backbones import Backbone, build_backbone
@@ -51,7 +52,7 @@ def read_checkpoint_of(
     require(layout in LAYOUTS, f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
     file = Path(file)
     if not file.is_file():
-        raise RinceError(f"there is no file {file}")
+        raise RinceError(absent("file", file))
     try:
         # Options as argparse keeps them: a plain object, and nothing is called to make one.
         with torch.serialization.safe_globals([argparse.Namespace]):

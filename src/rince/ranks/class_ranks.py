@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.labels import integers, numbers
 from rince.core.pair_ranks import DenseRanks, TableRanks
 
 
@@ -32,12 +34,13 @@ class ClassRanks:
 
     def __post_init__(self) -> None:
         size = len(self.classes)
+        table = numbers(self.table, "the rank table")
         require(
-            self.table.shape == (size, size),
+            table.shape == (size, size),
             f"the rank table of {size} classes must have shape ({size}, {size}), got "
-            f"{tuple(self.table.shape)}",
+            f"{tuple(table.shape)}",
         )
-        object.__setattr__(self, "table", DenseRanks(self.table, self.num_ranks).matrix)
+        object.__setattr__(self, "table", DenseRanks(table, self.num_ranks).matrix)
         object.__setattr__(self, "_copies", {})
 
     @property
@@ -47,8 +50,8 @@ class ClassRanks:
 
     def ranks(
         self,
-        query_labels: Tensor,
-        key_labels: Tensor,
+        query_labels: Any,
+        key_labels: Any,
         *,
         ignore_self: bool = False,
         key_valid: Tensor | None = None,
@@ -66,6 +69,7 @@ class ClassRanks:
         Raises:
             ValueError: wrong shapes, or a label outside [0, C).
         """
+        query_labels = integers(query_labels, "query labels")
         return TableRanks(
             query_labels,
             key_labels,

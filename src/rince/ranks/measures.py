@@ -5,20 +5,24 @@ A teacher needs none of these: its scores, say the cosines of its embeddings, ar
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.labels import integers, numbers
 
 
-def target_closeness(query_targets: Tensor, key_targets: Tensor) -> Tensor:
+def target_closeness(query_targets: Any, key_targets: Any) -> Tensor:
     """Minus the distance of continuous targets: 0 = equal, falling.
 
     ``ScoreRanks([-1, -5])`` then makes targets at most 1 apart rank 1, at most 5 apart rank 2. As
     the steps get fine this becomes the order that :func:`rince.losses.rank_n_contrast` learns.
 
     Args:
-        query_targets: (Q,) or (Q, T) numbers of any type. key_targets: (K,) or (K, T).
+        query_targets: (Q,) or (Q, T) numbers of any type, in a tensor, an array or lists.
+        key_targets: (K,) or (K, T).
 
     Returns:
         (Q, K): minus the L1 distance; NaN where a target is NaN. In float32, or in float64 where
@@ -28,6 +32,8 @@ def target_closeness(query_targets: Tensor, key_targets: Tensor) -> Tensor:
         >>> target_closeness(torch.tensor([20.0]), torch.tensor([20.0, 23.5, 60.0]))
         tensor([[ -0.0000,  -3.5000, -40.0000]])
     """
+    query_targets = numbers(query_targets, "query_targets")
+    key_targets = numbers(key_targets, "key_targets")
     query, key = (x[:, None] if x.ndim == 1 else x for x in (query_targets, key_targets))
     require(
         query.ndim == 2 and key.ndim == 2 and query.shape[1] == key.shape[1],
@@ -39,7 +45,7 @@ def target_closeness(query_targets: Tensor, key_targets: Tensor) -> Tensor:
     return -torch.cdist(query.to(dtype), key.to(dtype), p=1)
 
 
-def label_overlap(query_labels: Tensor, key_labels: Tensor) -> Tensor:
+def label_overlap(query_labels: Any, key_labels: Any) -> Tensor:
     """Jaccard index of label sets: labels in common / labels in either.
 
     Of probabilities the sum of the smaller ones / the sum of the larger ones, which for 0 and 1 is
@@ -47,7 +53,7 @@ def label_overlap(query_labels: Tensor, key_labels: Tensor) -> Tensor:
 
     Args:
         query_labels: (Q, C), key_labels: (K, C): bool, 0/1, or probabilities in [0, 1]: which of C
-            labels an item has; -1 and NaN: not known.
+            labels an item has; -1 and NaN: not known. Tensors, arrays or lists.
 
     Returns:
         (Q, K) float32 in [0, 1]; NaN for two items without any label, of which nothing is known.
@@ -59,6 +65,8 @@ def label_overlap(query_labels: Tensor, key_labels: Tensor) -> Tensor:
         >>> label_overlap(torch.tensor([[1, 1, 0]]), torch.tensor([[1, 1, 0], [0, 1, -1]]))
         tensor([[1.0000, 0.5000]])
     """
+    query_labels = numbers(query_labels, "query_labels")
+    key_labels = numbers(key_labels, "key_labels")
     require(
         query_labels.ndim == 2
         and key_labels.ndim == 2
@@ -95,7 +103,7 @@ def _indicators(side: str, labels: Tensor) -> tuple[Tensor, Tensor, bool]:
 
 
 def graph_closeness(
-    edges: Tensor, num_nodes: int, query_nodes: Tensor, key_nodes: Tensor, max_hops: int
+    edges: Any, num_nodes: int, query_nodes: Any, key_nodes: Any, max_hops: int
 ) -> Tensor:
     """Minus the hops between nodes: 0 = the node itself, -1 = a neighbour, and so on.
 
@@ -105,9 +113,10 @@ def graph_closeness(
     Neighborhood Ranking", arXiv 2209.13964).
 
     Args:
-        edges: (2, E) int64 pairs of nodes in [0, num_nodes); taken in both directions.
+        edges: (2, E) integers, pairs of nodes in [0, num_nodes); taken in both directions. A
+            tensor, an array or lists, as the nodes are.
         num_nodes: N.
-        query_nodes: (Q,) int64. key_nodes: (K,) int64.
+        query_nodes: (Q,) integers. key_nodes: (K,) integers.
         max_hops: how far to look, at least 1. A breadth-first search from all queries at once
             holds (N, Q) numbers and takes max_hops sparse products.
 
@@ -123,6 +132,9 @@ def graph_closeness(
         tensor([[ 0., -1., -2., -inf]])
     """
     require(max_hops >= 1, f"max_hops must be at least 1, got {max_hops}")
+    edges = integers(edges, "edges")
+    query_nodes = integers(query_nodes, "query_nodes")
+    key_nodes = integers(key_nodes, "key_nodes")
     require(
         edges.ndim == 2 and edges.shape[0] == 2,
         f"edges must be (2, number of edges), got {tuple(edges.shape)}",

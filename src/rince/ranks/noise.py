@@ -6,11 +6,13 @@ Each function is pure, draws from a generator of its own seed, and leaves its in
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.labels import numbers
 from rince.core.pair_ranks import IGNORED
 from rince.ranks.similarity import Similarity
 from rince.ranks.taxonomy import Taxonomy
@@ -76,7 +78,7 @@ def noisy_scores(similarity: Similarity, sd: float, seed: int) -> Similarity:
     return Similarity(similarity.classes, scores + noise.to(scores.dtype))
 
 
-def forget_ranks(table: Tensor, share: float, seed: int) -> Tensor:
+def forget_ranks(table: Any, share: float, seed: int) -> Tensor:
     """Set pairs of two different classes, chosen at random, to -1 (ignored), both ways.
 
     Args:
@@ -91,6 +93,7 @@ def forget_ranks(table: Tensor, share: float, seed: int) -> Tensor:
         ValueError: not a square table, or a share outside [0, 1].
     """
     _check_share(share)
+    table = numbers(table, "the rank table")
     require(
         table.ndim == 2 and table.shape[0] == table.shape[1],
         f"the rank table must be (classes, classes), got shape {tuple(table.shape)}",
@@ -98,7 +101,7 @@ def forget_ranks(table: Tensor, share: float, seed: int) -> Tensor:
     rows, columns = torch.triu_indices(len(table), len(table), offset=1)
     chosen = torch.tensor(_draw(len(rows), share, _generator(seed)), dtype=torch.int64)
     rows, columns = rows[chosen], columns[chosen]
-    forgotten = table.clone()
+    forgotten: Tensor = table.clone()
     forgotten[rows, columns] = IGNORED
     forgotten[columns, rows] = IGNORED
     return forgotten

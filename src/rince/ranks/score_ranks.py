@@ -11,11 +11,12 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.labels import numbers
 from rince.core.notebook import as_html
 from rince.core.pair_ranks import ALL, IGNORED, NEGATIVE, DenseRanks, PairRanks
 from rince.ranks.similarity import MAX_RANK, cuts_at_quantiles
@@ -54,7 +55,7 @@ class ScoreRanks:
         self.thresholds = given
 
     @classmethod
-    def from_quantiles(cls, scores: Tensor, quantiles: Sequence[float]) -> ScoreRanks:
+    def from_quantiles(cls, scores: Any, quantiles: Sequence[float]) -> ScoreRanks:
         """Thresholds from a sample of scores: 0.99 makes about the top 1 % of pairs rank 1.
 
         For a teacher whose scores have no scale of their own. Take a sample as a batch would be,
@@ -67,6 +68,7 @@ class ScoreRanks:
         Raises:
             ValueError: quantiles that do not fall, no score, or a rank that would be empty.
         """
+        scores = numbers(scores, "scores")
         known = scores[~scores.isnan()]
         return cls(cuts_at_quantiles(known, quantiles, first_rank=1).tolist())
 
@@ -78,16 +80,18 @@ class ScoreRanks:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self.thresholds)})"
 
-    def ranks(self, scores: Tensor, *, ignore_self: bool = False) -> DenseRanks:
+    def ranks(self, scores: Any, *, ignore_self: bool = False) -> DenseRanks:
         """What a ranked loss takes.
 
         Args:
-            scores: (Q, K), numbers of any dtype, higher = more similar; NaN: unknown.
+            scores: (Q, K), numbers of any dtype, higher = more similar; NaN: unknown. A tensor,
+                an array, a data frame or lists.
             ignore_self: the first Q keys are the queries themselves; those pairs are ignored.
 
         Raises:
             ValueError: not a matrix, or fewer keys than queries with ``ignore_self``.
         """
+        scores = numbers(scores, "scores")
         require(scores.ndim == 2, f"scores must be (queries, keys), got {tuple(scores.shape)}")
         if not scores.is_floating_point():
             scores = scores.double()
@@ -104,7 +108,7 @@ class ScoreRanks:
             ranks.fill_diagonal_(IGNORED)
         return DenseRanks(ranks, self.num_ranks)
 
-    def describe(self, scores: Tensor, *, ignore_self: bool = False) -> PairSummary:
+    def describe(self, scores: Any, *, ignore_self: bool = False) -> PairSummary:
         """Count the pairs of each rank, as a table to read before any training.
 
         Args:

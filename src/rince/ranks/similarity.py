@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
+from rince.core.labels import numbers
 from rince.core.pair_ranks import IGNORED, NEGATIVE
 from rince.core.tables import composed
 from rince.ranks.class_ranks import ClassRanks
@@ -64,7 +64,7 @@ class Similarity:
     scores: Tensor
 
     def __post_init__(self) -> None:
-        classes, scores = tuple(self.classes), self.scores
+        classes, scores = tuple(self.classes), numbers(self.scores, "scores")
         require(len(classes) > 0, "scores need at least one class")
         for name in classes:
             require(
@@ -110,8 +110,7 @@ class Similarity:
         Raises:
             ValueError: as :class:`Similarity`.
         """
-        matrix = scores if isinstance(scores, Tensor) else torch.from_numpy(np.array(scores))
-        return cls(tuple(classes), matrix)
+        return cls(tuple(classes), numbers(scores, "scores"))
 
     @classmethod
     def from_file(cls, path: str | Path, names: str | Path | None = None) -> Similarity:

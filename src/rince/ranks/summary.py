@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.labels import numbers
 from rince.core.notebook import as_html
 from rince.ranks.readers import Names, homonyms, some_names
 
@@ -183,7 +184,7 @@ def pair_probabilities(
 
 def image_counts(num_classes: int, batch_size: int, counts: Sequence[int] | Tensor) -> Tensor:
     """(C,) float64, checked: enough images for a batch."""
-    images = torch.as_tensor(counts, dtype=torch.float64, device="cpu")
+    images = numbers(counts, "counts").detach().to("cpu", torch.float64)
     require(
         images.shape == (num_classes,) and bool((images >= 0).all()),
         f"counts must be one number of items for each of the {num_classes} classes, not negative; "

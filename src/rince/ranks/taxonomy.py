@@ -405,6 +405,8 @@ class Taxonomy:
                 key_valid=key_valid,
                 validate=validate,
             )
+        query_labels = integers(query_labels, "query labels")
+        key_labels = integers(key_labels, "key labels")
         check_pair_labels(query_labels, key_labels, ignore_self, key_valid)
         codes = self._codes_of(query_labels, key_labels, key_valid, validate)
         groups = (of_side[:, level - 1] for of_side in codes)

@@ -435,9 +435,16 @@ def _refuse(wrong: Tensor, problem: str, shown: Mapping[str, Tensor]) -> None:
 
 def _check_items(items: Tensor, name: str, unit: Unit = "seconds", validate: bool = True) -> None:
     require(
-        items.ndim == 2 and items.shape[1] == LENGTH + 1 and items.dtype == torch.int64,
+        isinstance(items, Tensor)
+        and items.ndim == 2
+        and items.shape[1] == LENGTH + 1
+        and items.dtype == torch.int64,
         f"{name} must be an (items, {LENGTH + 1}) int64 tensor made by TimeRanks.items(...), got "
-        f"shape {tuple(items.shape)} and {items.dtype}",
+        + (
+            f"shape {tuple(items.shape)} and {items.dtype}"
+            if isinstance(items, Tensor)
+            else type(items).__name__
+        ),
     )
     require(
         unit == "seconds" or not may_read(items, validate) or bool((items[:, LENGTH] > 0).all()),

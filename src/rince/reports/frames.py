@@ -26,7 +26,7 @@ def results(runs: str | Path | Sequence[str | Path]) -> pandas.DataFrame:
 
     Args:
         runs: folders of runs, or files of embeddings, that were evaluated; ``*`` and ``?`` stand
-            for any. Folders without results are left out, with a warning each.
+            for any. Folders without results are left out, with a warning.
 
     Raises:
         RinceError: a pattern that fits nothing, a folder that is not there, or none with results.

@@ -17,17 +17,20 @@ from rince.training.history import read_history
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunReport]:
-    """Runs; folders that are there but hold no results are left out, with a warning each."""
-    runs = []
+    """Runs; folders that are there but hold no results are left out, with a warning."""
+    runs, left_out = [], []
     for folder in folders:
         try:
             runs.append(read_run(folder))
         except RinceError as error:
             if not folder.exists() or len(folders) == 1:
                 raise
-            warn(f"left out: {error}")
+            left_out.append((folder, error))
     if not runs:
         raise RinceError("none of these can be compared: evaluate them first, rince evaluate RUN")
+    if left_out:
+        others = ", ".join(str(folder) for folder, _ in left_out[1:])
+        warn(f"left out: {left_out[0][1]}" + (f"; and so {others}" if others else ""))
     return runs
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from rince.core.checks import RinceError
+from rince.core.files import absent
 from rince.core.input_spec import InputSpec
 from rince.core.notebook import html_table
 from rince.data.kinds import TrainedNetwork, kind_named
@@ -186,7 +187,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     """Read a run's checkpoint as plain data (no code in it is run)."""
     path = folder / CHECKPOINT_FILE
     if not folder.is_dir():
-        raise RinceError(f"there is no folder {folder}")
+        raise RinceError(absent("folder", folder))
     if not path.is_file():
         raise RinceError(
             f"{folder} holds no checkpoint ({CHECKPOINT_FILE})"

@@ -14,6 +14,7 @@ import yaml
 
 from rince._version import __version__
 from rince.core.checks import RinceError
+from rince.core.files import absent
 from rince.core.tables import read_text
 from rince.evaluation.results import RESULTS_FILE
 from rince.training.config import TrainConfig, from_dict
@@ -28,7 +29,7 @@ def read_config(folder: Path) -> TrainConfig:
     """A run's configuration."""
     file = folder / CONFIG_FILE
     if not folder.is_dir():
-        raise RinceError(f"there is no folder {folder}")
+        raise RinceError(absent("folder", folder))
     if not file.is_file():
         raise RinceError(f"{folder} is not the folder of a run: it holds no {CONFIG_FILE}")
     try:

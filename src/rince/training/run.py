@@ -167,12 +167,29 @@ def _warn_of_empty_ranks(ranks: RankSource, items: Items) -> None:
         advice = "give other ranks.near, or more clips a video (videos.hop)"
     elif isinstance(ranks, Taxonomy):
         empty = [f"rank {rank}" for rank in empty_ranks(ranks, items.labels)]
-        advice = "are the label columns from coarse to fine? `rince ranks` shows the tree"
+        advice = _other_levels(ranks, items, empty)
     for rank in empty:
         warn(
             f"no two training {items.noun} have {rank}, so its part of the loss is always left "
             f"out: {advice}"
         )
+
+
+def _other_levels(tree: Taxonomy, items: Items, empty: Sequence[str]) -> str:
+    """What to do about levels of a tree that no two classes share."""
+    levels = (items.marks and items.marks.levels) or ()
+    if len(levels) != tree.num_ranks or len(levels) < 2:
+        return (
+            "are the labels from coarse to fine? `rince ranks` shows the tree; a level that no two "
+            "classes share is best left out of the labels"
+        )
+    if len(empty) == len(levels) - 1:
+        return (
+            f"did you mean --table.labels {','.join(reversed(levels))} (coarse first)? `rince "
+            f"ranks` shows the tree"
+        )
+    kept = [x for i, x in enumerate(reversed(levels), 1) if f"rank {i}" not in empty]
+    return f"--table.labels {','.join(reversed(kept))} leaves such levels out"
 
 
 def prepared(
@@ -230,6 +247,11 @@ def resume(
             epochs > done,
             f"{folder} was trained for {done:g} epochs: epochs must be more to go on, got {epochs}",
         )
+        if epochs < config.epochs and is_first_process():
+            print(
+                f"note: {folder.name} was started for {config.epochs} epochs, and ends after "
+                f"{epochs} now; the learning rate follows the shorter schedule"
+            )
         config = replace(config, epochs=epochs)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     own = None if objective is None else own_objective(objective)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +31,7 @@ NAMED = {
 DIGITS = "digits"
 """Outliers by name: scikit-learn's handwritten digits."""
 _SOURCES = "rince.data.image.sources"
+_LOOKED_AT = 50  # images by which their size is known
 
 
 def advice(data: str, options: DataOptions) -> str:
@@ -38,20 +41,25 @@ def advice(data: str, options: DataOptions) -> str:
 
     if options.images.image_size is not None:
         return ""
+    sizes = []
     try:
         with warnings.catch_warnings():  # so will they warn
             warnings.simplefilter("ignore")
-            first = _first_image(data, options)
-        if first is None:
-            return ""
-        with opened(first) as image:
-            width, height = image.size
+            some = _some_images(data, options)
     except (RinceError, LookupError):  # whoever reads all of them will say so
         return ""
+    for file in some:
+        with contextlib.suppress(RinceError), opened(file) as image:
+            sizes.append(image.size)
+    if not sizes:
+        return ""
+    width, height = sorted(sizes, key=min)[(len(sizes) - 1) // 2]
     smaller = min(width, height)
     if smaller < 2 * IMAGE_SIZE:
         return ""
-    said = f"these images ({width} x {height} pixels) are scaled down to {IMAGE_SIZE} pixels"
+    typical = ", in the median" if len(set(sizes)) > 1 else ""
+    said = f"these images ({width} x {height} pixels{typical}) are scaled down to {IMAGE_SIZE} "
+    said += "pixels"
     if smaller < 3 * IMAGE_SIZE:
         return f"{said}: --images.image-size {smaller} trains on all of theirs"
     return (
@@ -61,23 +69,28 @@ def advice(data: str, options: DataOptions) -> str:
     )
 
 
-def _first_image(data: str, options: DataOptions) -> Path | Member | None:
-    """Of a folder, a table or shards; None: of a name."""
-    from rince.core.tables import composed, read_as
+def _some_images(data: str, options: DataOptions) -> list[Path | Member]:
+    """Of a folder or a table from all over it, of shards (which are shuffled, and slow to list) the
+    first; none of a name."""
+    from rince.core.tables import composed, read_as, read_table
     from rince.data.image.shards import each_image, is_shards
-    from rince.data.table import ItemTable, column_of_paths, first_rows, is_table
+    from rince.data.table import ItemTable, column_of_paths, is_table
 
     path = Path(data).expanduser()
     if is_shards(data):
-        return next(each_image(data), None)
+        return list(itertools.islice(each_image(data), _LOOKED_AT))
     if not is_table(data):
-        return next(files_below(path, IMAGE_SUFFIXES), None) if path.is_dir() else None
+        return _spread(list(files_below(path, IMAGE_SUFFIXES)) if path.is_dir() else [])
     with read_as(options.table.encoding):
-        table = first_rows(data)
+        table = read_table(path, "items", fill_short_rows=True, most=100 * _LOOKED_AT)
     column = options.table.column or column_of_paths(table, IMAGE_SUFFIXES) or ""
-    files, _ = ItemTable(table, composed(column), ()).rows([0]).files(options.images.root)
-    first: Path = files[0]
-    return first
+    rows = ItemTable(table, composed(column), ()).rows(_spread(range(len(table.rows))))
+    return rows.files(options.images.root)[0]
+
+
+def _spread(values: Sequence[Any]) -> list[Any]:
+    """At most :data:`_LOOKED_AT` of them, at equal distances."""
+    return [*values[:: -(-len(values) // _LOOKED_AT) or 1]]
 
 
 def embedding_inputs(

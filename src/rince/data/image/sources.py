@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import BadItems, RinceError, import_extra
-from rince.core.files import IMAGE_SUFFIXES, files_below, passed_over
+from rince.core.files import IMAGE_SUFFIXES, absent, files_below, passed_over
 from rince.data.arrays import TensorImages, unlabelled
 from rince.data.image.checked import checked_bits
 from rince.data.image.decode import decode_all
@@ -93,7 +93,7 @@ def _existing_folder(data: str) -> Path:
         close = difflib.get_close_matches(data.lower(), NAMED, n=1, cutoff=0.7)
         hint = f"did you mean {close[0]}?" if close else f"or one of {', '.join(NAMED)}"
         raise RinceError(
-            f"there is no folder {data}; expected a folder of class folders, or a table (.csv, "
+            f"{absent('folder', data)}; expected a folder of class folders, or a table (.csv, "
             f".tsv, .jsonl, .parquet), {hint}"
         )
     return folder

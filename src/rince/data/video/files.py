@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rince.core.checks import RinceError, require, warn
-from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, chosen_below, files_below
+from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, absent, chosen_below, files_below
 from rince.core.tables import composed, nfc, read_lines, read_table, refuse_rows
 from rince.data.items import Marks, split_folders
 from rince.data.table import ItemTable, existing_file, is_table, path_column, seconds
@@ -81,7 +81,7 @@ def holds_videos(data: str | Path, by_time: bool = False) -> bool:
 
 def listed_videos(folder: Path, splits: str | None, split: int) -> list[VideoFile]:
     if not folder.is_dir():
-        raise RinceError(f"there is no folder {folder}; expected a folder of videos")
+        raise RinceError(f"{absent('folder', folder)}; expected a folder of videos")
     if (folder / TABLE).is_file():
         files = list(_from_table(folder))
     else:
