@@ -139,7 +139,7 @@ def test_the_note_on_sizes_is_about_most_images(
     assert main(["table", str(folder), "-o", str(table)]) == 0
     for data in (folder, table, shard):
         note = IMAGES.advice(str(data), TrainConfig(str(data)))
-        assert ("pixels, in the median) are scaled down" in note if large > 3 else note == "")
+        assert "pixels, in the median) are scaled down" in note if large > 3 else note == ""
 
 
 def test_of_many_images_some_from_all_over_are_looked_at(tmp_path: Path) -> None:

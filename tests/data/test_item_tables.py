@@ -478,8 +478,7 @@ def test_clips(tmp_path: Path) -> None:
     assert train.marks.sequence is not None
     assert train.marks.sequence.tolist() == [0, 0, 0, 0, 0, -1, -1]
     assert int(test[0].max()) > int(train[0].max())  # frames get brighter
-    with pytest.warns(RinceWarning, match="rows are left out of the test"):
-        assert load_all(table, options).keys() == test.keys()
+    assert load_all(table, options).keys() == test.keys()
     for bad, message in (
         (("a.mp4", "walk", "2", "1", "train", ""), "line 6: end_s 1.0 is not after start_s 2.0"),
         (("a.mp4", "walk", "-2", "1", "train", ""), "line 6: start_s must be seconds"),
