@@ -316,4 +316,46 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/blockwise/fused_kernels.py", "_softplus_and_sigmoid", "GtE to Gt", 0): (
         "at 0 both are 1"
     ),
+    ("losses/blockwise/fused_kernels.py", "_ranks", "mask alone: right", 0): (
+        "queries beyond the end are not written, and their gradient is 0"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_ranks", "Lt to LtE", 0): (
+        "queries beyond the end are not written, and their gradient is 0"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_ranks", "constant + 1", 7): (
+        "any rank above R is that of a negative"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_ranks", "constant + 1", 8): (
+        "any rank above R is that of a negative"
+    ),
+    ("losses/blockwise/fused_kernels.py", "pass_1_sums", "mask alone: left", 0): (
+        "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
+    ),
+    ("losses/blockwise/fused_kernels.py", "pass_1_sums", "where: the first", 5): (
+        "log2(0) is below LOW, and stands for nothing as well"
+    ),
+    ("losses/blockwise/fused_kernels.py", "pass_1_sums", "mask alone: left", 1): (
+        "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
+    ),
+    ("losses/blockwise/fused_kernels.py", "pass_1_sums", "where: the first", 6): (
+        "log2(0) is below LOW, and stands for nothing as well"
+    ),
+    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "BitAnd to BitOr", 0): (
+        "what is summed of other ranks is not read"
+    ),
+    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "mask alone: left", 0): (
+        "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
+    ),
+    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "mask alone: right", 0): (
+        "what is summed of other ranks is not read"
+    ),
+    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "constant + 1", 4): (
+        "holds the place of a rank of the other form"
+    ),
+    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "BitAnd to BitOr", 1): (
+        "what is summed of other ranks is not read"
+    ),
+    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "mask alone: left", 1): (
+        "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
+    ),
 }
