@@ -358,4 +358,49 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "mask alone: left", 1): (
         "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
     ),
+    ("losses/blockwise/fused_kernels.py", "_ranks", "Lt to LtE", 2): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_ranks", "constant + 1", 0): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_ranks", "Lt to LtE", 3): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_ranks", "constant + 1", 3): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_ranks", "Lt to LtE", 4): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_ranks", "constant + 1", 4): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_ranks", "constant + 1", 5): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_ranks", "Lt to LtE", 5): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_ranks", "constant + 1", 10): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_ranks", "Lt to LtE", 6): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_ranks", "constant + 1", 11): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_merged", "Lt to LtE", 0): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_added", "Lt to LtE", 0): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_added", "constant + 1", 0): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "finish", "mask alone: left", 0): (
+        "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
+    ),
 }
