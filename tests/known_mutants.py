@@ -403,4 +403,25 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/blockwise/fused_kernels.py", "finish", "mask alone: left", 0): (
         "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
     ),
+    ("losses/blockwise/fused.py", "_Launch.terms", "constant + 1", 0): (
+        "tiles of another size give the same numbers"
+    ),
+    ("losses/blockwise/fused.py", "_Launch.terms", "constant + 1", 1): (
+        "room that is not written to, nor read"
+    ),
+    ("losses/blockwise/fused.py", "_Launch.terms", "constant + 1", 2): (
+        "room that is not written to, nor read"
+    ),
+    ("losses/blockwise/fused.py", "_Launch.terms", "constant + 1", 3): (
+        "room that is not written to, nor read"
+    ),
+    ("losses/blockwise/fused.py", "_Launch._run", "constant + 1", 0): (
+        "the table is square"
+    ),
+    ("losses/blockwise/fused.py", "_Launch._constants", "min to max", 0): (
+        "so many components at a time, or more: the numbers are the same"
+    ),
+    ("losses/blockwise/fused.py", "_Launch._constants", "constant + 1", 1): (
+        "so many components at a time, or more: the numbers are the same"
+    ),
 }
