@@ -424,4 +424,10 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/blockwise/fused.py", "_Launch._constants", "constant + 1", 1): (
         "so many components at a time, or more: the numbers are the same"
     ),
+    ("losses/blockwise/fused.py", "_Launch._constants", "IsNot to Is", 1): (
+        "tiles without a positive add nothing, and may be passed over or not"
+    ),
+    ("losses/blockwise/fused.py", "_Launch._constants", "Sub to Add", 0): (
+        "so many components at a time, or more: the numbers are the same"
+    ),
 }
