@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -246,6 +246,7 @@ def test_fractions_are_kept_to_the_microsecond() -> None:
     assert whole.ranks(shortest, shortest).tile(ALL, ALL).tolist() == [[1]]
 
 
+@settings(max_examples=30)
 @given(recordings(), recordings())
 def test_seconds_apart(queries: list[dict[str, int]], keys: list[dict[str, int]]) -> None:
     found = seconds_apart(_items(queries), _items(keys))
@@ -266,6 +267,7 @@ def test_equal_rules_are_equal_and_can_be_keys() -> None:
     assert hash(TimeRanks([5])) == hash(TimeRanks((5.0,)))
 
 
+@settings(max_examples=30)
 @given(rules(), recordings(), st.data())
 def test_items_by_their_indices(
     rule: TimeRanks, rows: list[dict[str, int]], data: st.DataObject
