@@ -264,6 +264,7 @@ def test_pairs_and_levels_that_are_refused() -> None:
             take(labels, labels, key_valid=torch.tensor([True, True]))
         with pytest.raises(ValueError, match=r"3 queries and only 2 keys"):
             take(labels, labels[:2], ignore_self=True)
+        assert take(labels, labels[:2]).shape == (3, 2)
         with pytest.raises(ValueError, match=r"key_labels.*\[0, 8\).* 8\b"):
             take(labels, labels + 6)
     for level in (0, 4, -1):

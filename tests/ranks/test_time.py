@@ -153,9 +153,7 @@ def test_describe_looks_at_some_rows_at_a_time(
 ) -> None:
     """One row of four, two, three; videos of other lengths: the rank depends on the order."""
     start = torch.tensor([0.0, 3, 9, 30, 0, 3])
-    items = TimeRanks.items(
-        [0, 0, 0, 0, 1, 1], start, start, length=[30.0, 30, 30, 300, 100, 1000]
-    )
+    items = TimeRanks.items([0, 0, 0, 0, 1, 1], start, start, length=[30.0, 30, 30, 300, 100, 1000])
     rule = TimeRanks([0.1, 0.25], unit="fraction")
     matrix = rule.ranks(items, items, ignore_self=True).tile(ALL, ALL)
     monkeypatch.setattr(time, "_BLOCK", pairs_at_once)
