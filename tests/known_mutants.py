@@ -123,7 +123,7 @@ HAND_MADE: tuple[Hand, ...] = (
 TUNING = ("chunk_size", "pairs_at_once", "sort_from", "Sizes", "MB", "DENSE_BYTES")
 TUNING += ("bytes_per_query", "_BLOCK", "_LOOKED_AT", "MAX_TABLE_CLASSES", "LARGEST_EXPONENT")
 TUNING += ("_PATIENCE", "_SECONDS_UNTIL_SEEN", "PARTS", "_LONGEST_CELL", "gpu_sizes")
-TUNING += ("default_tiles", "_programs", "_splits")
+TUNING += ("default_tiles", "_programs", "_splits", "_MOST_FORMS")
 
 # (module, function, operator, occurrence in the function) -> why no test can tell it apart.
 EQUIVALENT: dict[tuple[str, str, str, int], str] = {
@@ -429,5 +429,19 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ),
     ("losses/blockwise/fused.py", "_Launch._constants", "Sub to Add", 0): (
         "so many components at a time, or more: the numbers are the same"
+    ("ranks/time.py", "TimeRanks._blocks", "constant + 1", 2): (
+        "how many rows of a very long video are looked at together: the same ranks"
+    ),
+    ("ranks/time.py", "TimeRanks._blocks", "FloorDiv to Mult", 0): (
+        "all rows are looked at together: the same ranks, more memory"
+    ),
+    ("ranks/time.py", "TimePairRanks._gaps", "Eq to NotEq", 0): (
+        "the same numbers by way of the CPU; only an Apple card has no float64"
+    ),
+    ("ranks/time.py", "_seconds", "Gt to GtE", 1): (
+        "a float's spacing is a power of two, never 0.01"
+    ),
+    ("ranks/wordnet.py", "", "constant + 1", 0): (
+        "any number larger than every path says that there is none"
     ),
 }

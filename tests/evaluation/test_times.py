@@ -9,14 +9,6 @@ import torch
 
 from rince import TimeRanks
 from rince.evaluation.times import similarity_over_time
-from rince.ranks.time import seconds_apart
-
-
-def test_seconds_apart() -> None:
-    items = TimeRanks.items([0, 0, 0, 1], [0, 1.5, 2.0, 0], [1, 3, 2.5, 1])
-    inf = math.inf
-    expected = [[0, 0.5, 1, inf], [0.5, 0, 0, inf], [1, 0, 0, inf], [inf, inf, inf, 0]]
-    assert seconds_apart(items, items).tolist() == expected
 
 
 def test_similarity_over_time() -> None:

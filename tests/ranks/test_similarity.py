@@ -417,6 +417,19 @@ def test_the_summary_is_its_definition(seed: int) -> None:
             assert replace(found, expected=expected.expected) == expected
 
 
+def test_expected_keys_by_enumeration(animals: Similarity) -> None:
+    """Every ordered pair of different images is equally likely to sit in a batch."""
+    counts = [3, 1, 2, 0, 4]
+    images = [label for label, count in enumerate(counts) for _ in range(count)]
+    ranks = animals.by_thresholds([0.8, 0.4])
+    pairs = list(itertools.permutations(range(len(images)), 2))
+    tally = [int(ranks.table[images[i], images[j]]) for i, j in pairs]
+    found = ranks.describe(4, counts)
+    assert found.expected == pytest.approx(
+        [3 * tally.count(code) / len(pairs) for code in found.codes]
+    )
+
+
 def test_the_summary_as_a_page() -> None:
     """No pair is ignored, so there is no line of rank -1."""
     doubtful = (ScoredPair("a", "b", 0.5, 2),)

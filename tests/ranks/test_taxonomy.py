@@ -19,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rince.core.checks import RinceError
+from rince.core.pair_ranks import IdentityRanks, TableRanks
+from rince.ranks import taxonomy
 from rince.ranks.readers import class_folders, homonyms, some_names
 from rince.ranks.taxonomy import Taxonomy
 
@@ -219,6 +221,65 @@ def test_label_out_of_range(bad: int) -> None:
         tree.ranks(good, torch.tensor([bad, 1]))
 
 
+@pytest.fixture(params=["by table", "level by level"])
+def _either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As small trees do it, and as large ones do: 8 classes are few or are many."""
+    most = len(RAGGED) if request.param == "by table" else len(RAGGED) - 1
+    monkeypatch.setattr(taxonomy, "MAX_TABLE_CLASSES", most)
+
+
+@pytest.mark.usefixtures("_either_way")
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_same_group(level: int) -> None:
+    tree = Taxonomy(RAGGED)
+    query, key = [3, 6, 1, 5], [0, 6, 2, 7, 99, 5]
+    valid = [True, True, True, True, False, True]
+    for _ in range(2):  # what was made the first time is used again
+        ranks = tree.same_group(
+            level,
+            torch.tensor(query),
+            torch.tensor(key),
+            ignore_self=True,
+            key_valid=torch.tensor(valid),
+        )
+        assert ranks.num_ranks == 1
+        assert ranks.tile(ALL, ALL).tolist() == [
+            [
+                -1 if i == j or not valid[j] else int(1 <= oracle_rank(RAGGED, a, b) <= level)
+                for j, b in enumerate(key)
+            ]
+            for i, a in enumerate(query)
+        ]
+    assert isinstance(ranks, TableRanks if len(RAGGED) <= taxonomy.MAX_TABLE_CLASSES
+                      else IdentityRanks)  # fmt: skip
+
+
+@pytest.mark.usefixtures("_either_way")
+def test_pairs_and_levels_that_are_refused() -> None:
+    tree, labels = Taxonomy(RAGGED), torch.tensor([0, 1, 2])
+    for take in (tree.ranks, lambda *sides, **masks: tree.same_group(2, *sides, **masks)):
+        with pytest.raises(ValueError, match=r"query labels must be a vector.*\(3, 1\)"):
+            take(labels[:, None], labels)
+        with pytest.raises(ValueError, match=r"key_valid must be.*one entry per key.*\(2,\)"):
+            take(labels, labels, key_valid=torch.tensor([True, True]))
+        with pytest.raises(ValueError, match=r"3 queries and only 2 keys"):
+            take(labels, labels[:2], ignore_self=True)
+        assert take(labels, labels[:2]).shape == (3, 2)
+        with pytest.raises(ValueError, match=r"key_labels.*\[0, 8\).* 8\b"):
+            take(labels, labels + 6)
+    for level in (0, 4, -1):
+        with pytest.raises(ValueError, match=f"between 1 .* and 3 .*got {level}"):
+            tree.same_group(level, labels, labels)
+
+
+def test_keys_that_do_not_count_in_a_tree_of_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree, label = Taxonomy([("x",)]), torch.tensor([0, -7])
+    for most in (0, 1):
+        monkeypatch.setattr(taxonomy, "MAX_TABLE_CLASSES", most)
+        ranks = tree.ranks(label[:1], label, key_valid=torch.tensor([True, False]))
+        assert ranks.tile(ALL, ALL).tolist() == [[1, -1]]
+
+
 # ---- storing, equality, look-up --------------------------------------------------------------
 
 
@@ -248,6 +309,20 @@ def test_index_and_did_you_mean() -> None:
         tree.index("1234")
     with pytest.raises(ValueError, match="'dog' is a group"):
         tree.index("dog")
+    alike = Taxonomy([(f"husky{i}",) for i in range(5)])
+    with pytest.raises(ValueError, match=r"did you mean 'husky\d' or 'husky\d' or 'husky\d'\?$"):
+        alike.index("husky")
+
+
+@pytest.mark.parametrize(
+    ("size", "lines", "more"), [(20, 20, ""), (21, 21, "... and 1 more"), (2, 2, "")]
+)
+def test_a_notebook_shows_the_first_twenty_classes(size: int, lines: int, more: str) -> None:
+    tree = Taxonomy([("top", f"c{i}") for i in range(size)])
+    title, *shown = tree._repr_html_().removeprefix("<pre>").removesuffix("</pre>").split("\n")
+    assert title == f"Taxonomy({size} classes, 2 ranks)"
+    classes = [f"top &gt; c{i}" for i in range(min(size, 20))]
+    assert shown == [*classes, *([more] if more else [])]
 
 
 @pytest.mark.parametrize(
@@ -589,6 +664,12 @@ def test_index_of_many() -> None:
         tree.index(["pug", "poodle"])
     with pytest.raises(ValueError, match=r"row 1\b.*missing"):
         tree.index(pd.Series(["pug", None]))
+    with pytest.raises(ValueError, match=r"expected names.*\(1, 1, 2\)"):
+        tree.index([[["cat", "manx"]]])
+    with pytest.raises(ValueError, match=r"expected names.*\(2,\) and type float64"):
+        tree.index([0.0, 1.0])
+    with pytest.raises(ValueError, match=r"expected names.*\(\)"):
+        tree.index(np.array("manx"))
 
 
 def test_labels_as_people_hold_them() -> None:
@@ -634,11 +715,14 @@ def test_labels_of_any_type_have_ranks() -> None:
         (np.array([0], np.uint8), np.arange(3, dtype=np.int32)),
         (torch.tensor([0], dtype=torch.int16), pd.Series([0, 1, 2])),
         (["husky"], ["husky", "pug", "manx"]),
+        (np.array([0], object), np.arange(3).astype(object)),  # as of a data frame with gaps
     ]
     for query, key in sides:
         assert tree.ranks(query, key).tile(ALL, ALL).tolist() == expected
     with pytest.raises(ValueError, match="query labels.*float"):
         tree.ranks([0.5], [0])
+    with pytest.raises(ValueError, match="row 1: a label is missing"):
+        tree.ranks(["husky", None], [0])
 
 
 def test_csv_levels(tmp_path: Path) -> None:
@@ -739,6 +823,14 @@ def test_splits_inside_the_root_get_a_hint(tmp_path: Path) -> None:
     write_folders(tmp_path, [("train", "dog", "husky"), ("val", "dog", "husky")])
     with pytest.raises(RinceError, match=f"give its folder: {re.escape(str(tmp_path))}/train"):
         Taxonomy.from_folders(tmp_path)
+
+
+@pytest.mark.parametrize("groups", [("bus", "train"), ("test", "val"), ("train",)])
+def test_groups_that_are_called_like_a_split(tmp_path: Path, groups: tuple[str, ...]) -> None:
+    """A train is a vehicle, unless there is another split beside it."""
+    paths = tuple((group, "x") for group in groups)
+    write_folders(tmp_path, paths)
+    assert Taxonomy.from_folders(tmp_path).paths == paths
 
 
 def test_link_loop_ends(tmp_path: Path) -> None:
@@ -882,6 +974,13 @@ def test_summary_reads_as_a_table() -> None:
     )
 
 
+def test_summary_names_what_has_several_parents() -> None:
+    paths = [("men", "shirts"), ("men", "ties"), ("women", "shirts")]
+    line = "names under more than one parent (1): shirts"
+    assert line in str(Taxonomy(paths).describe()).splitlines()
+    assert "more than one parent" not in str(Taxonomy(paths[:2]).describe())
+
+
 def test_summary_warnings() -> None:
     def warnings(paths: Any, batch: int = 256, counts: Any = None) -> str:
         summary = Taxonomy(paths).describe(batch, counts)
@@ -890,6 +989,8 @@ def test_summary_warnings() -> None:
 
     assert Taxonomy.cifar100().describe(512).warnings == ()
     assert "learned" in warnings([("a", "x")])
+    assert warnings([("x",)]).startswith("one class only")
+    assert "only rank 1" not in warnings([("x",)])
     assert "learned" not in warnings([("x",), ("y",)])
     assert "only rank 1" in warnings([("x",), ("y",)])
     assert "are negatives" in warnings([("a", "x"), ("a", "y")])
@@ -913,6 +1014,9 @@ def test_describe_refuses() -> None:
         tree.describe(6, [2, 3])
     with pytest.raises(ValueError, match=r"batch_size.*\b1\b.*\b0\b"):
         tree.describe(0)
+    with pytest.raises(ValueError, match=r"counts.*\b1\b.*batch of 1\b"):
+        tree.describe(1, [1, 0])  # of one image nothing is a pair
+    assert tree.describe(1, [1, 1]).expected == (0, 0)
     assert tree.describe(5, [2, 3]).expected == pytest.approx(
         [4 * (2 * 1 + 3 * 2) / (5 * 4), 4 * (2 * 3 + 3 * 2) / (5 * 4)]
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -18,6 +19,8 @@ import rince
 from rince import RinceWarning, TimeRanks
 from rince.core.pair_ranks import ALL, PairRanks
 from rince.losses.ranked_info_nce import ranked_info_nce
+from rince.ranks import time
+from rince.ranks.time import ItemTimes, seconds_apart
 
 # Tenths of a second: a gap that is exactly at a bin's edge is common, and no float64.
 TENTHS = st.integers(0, 60)
@@ -144,6 +147,47 @@ def test_describe(rule: TimeRanks, rows: list[dict[str, int]]) -> None:
     assert found == [f"rank {r} ({summary.rules[r - 1]})" for r in empty]
 
 
+@pytest.mark.parametrize("pairs_at_once", [1, 8, 12])
+def test_describe_looks_at_some_rows_at_a_time(
+    pairs_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row of four, two, three; videos of other lengths: the rank depends on the order."""
+    start = torch.tensor([0.0, 3, 9, 30, 0, 3])
+    items = TimeRanks.items([0, 0, 0, 0, 1, 1], start, start, length=[30.0, 30, 30, 300, 100, 1000])
+    rule = TimeRanks([0.1, 0.25], unit="fraction")
+    matrix = rule.ranks(items, items, ignore_self=True).tile(ALL, ALL)
+    monkeypatch.setattr(time, "_BLOCK", pairs_at_once)
+    summary = rule.describe(items, 2)
+    for place, code in enumerate((1, 2, 3, 4, 0)):
+        assert summary.pairs[place] == int((matrix == code).sum()) // 2
+        assert summary.covered[place] == int((matrix == code).any(dim=1).sum())
+    assert rule.empty_ranks(items) == []
+    assert TimeRanks([0.5, 3]).empty_ranks(items) == ["rank 2 (up to 0.5 s apart)"]
+
+
+def test_describe_as_a_page() -> None:
+    items = TimeRanks.items([0, 0, 0, 1], [0, 4, 90, 0], [1, 5, 91, 1], shot=[0, 1, 1, -1])
+    summary = TimeRanks([5, 40], shots=True).describe(items, 3)
+    assert str(summary).splitlines()[:7] == [
+        "items: 4, videos: 2, ranks: 4",
+        "rank  what                                 pairs    items       per item, batch 3",
+        "1     same clip, other view                    0        0                    0.00",
+        "2     same shot or up to 5 s apart             2        3                    0.67",
+        "3     up to 40 s apart                         0        0                    0.00",
+        "4     same video                               1        2                    0.33",
+        "0     another video                            3        4                    1.00",
+    ]
+    assert not any("no negatives" in warning for warning in summary.warnings)
+    near_only = TimeRanks([0.05], unit="fraction", beyond="negative")
+    items[:, time.LENGTH] = 100_000_000
+    assert near_only.describe(items, 3).rules == (
+        "same clip, other view",
+        "up to 0.05 of the video apart",
+        "all else",
+    )
+    assert TimeRanks((), shots=True).describe(items, 3).rules[1] == "same shot"
+
+
 def test_describe_in_words() -> None:
     items = TimeRanks.items([0, 0, 1], [0, 100, 0], [1, 101, 1], shot=[0, 1, -1])
     text = str(TimeRanks([5], shots=True).describe(items, 3))
@@ -188,6 +232,59 @@ def test_fractions_are_of_the_querys_own_video() -> None:
     assert ranks.tile(slice(2, 3), ALL).tolist() == expected[2:3]
 
 
+def test_fractions_are_kept_to_the_microsecond() -> None:
+    """0.29 of 100 s are 29 s, though 0.29 * 1e8 is below 29000000."""
+    clip = {"start": [0, 29, 29 + 1e-6], "length": [100.0] * 3}
+    items = TimeRanks.items([0, 0, 0], end=clip["start"], **clip)
+    ranks = TimeRanks([0.29], unit="fraction").ranks(items, items)
+    assert ranks.tile(ALL, ALL)[0].tolist() == [1, 2, 3]
+    whole = TimeRanks([1.0], unit="fraction")
+    assert whole.ranks(items, items).tile(ALL, ALL)[0].tolist() == [1, 2, 2]
+    shortest = TimeRanks.items([0], [0], [0], length=[1e-6])
+    assert whole.ranks(shortest, shortest).tile(ALL, ALL).tolist() == [[1]]
+
+
+@settings(max_examples=30)
+@given(recordings(), recordings())
+def test_seconds_apart(queries: list[dict[str, int]], keys: list[dict[str, int]]) -> None:
+    found = seconds_apart(_items(queries), _items(keys))
+    assert found.dtype == torch.float64
+    assert found.tolist() == [
+        [
+            max(0, max(a["start"], b["start"]) - min(a["end"], b["end"])) / 10
+            if a["video"] == b["video"]
+            else math.inf
+            for b in keys
+        ]
+        for a in queries
+    ]
+
+
+def test_equal_rules_are_equal_and_can_be_keys() -> None:
+    assert TimeRanks([5, 10]) == TimeRanks((5.0, 10.0))
+    assert hash(TimeRanks([5])) == hash(TimeRanks((5.0,)))
+
+
+@settings(max_examples=30)
+@given(rules(), recordings(), st.data())
+def test_items_by_their_indices(
+    rule: TimeRanks, rows: list[dict[str, int]], data: st.DataObject
+) -> None:
+    index = st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=5)
+    query, key = data.draw(index), data.draw(index)
+    times = ItemTimes(rule, _items(rows))
+    ids = torch.tensor(query), torch.tensor(key)
+    valid = torch.arange(len(key)) > 0
+    assert times.num_ranks == rule.num_ranks
+    assert times.ranks(*ids, key_valid=valid).tile(ALL, ALL).tolist() == [
+        [-1 if j == 0 else _rank(rule, rows[a], rows[b]) for j, b in enumerate(key)] for a in query
+    ]
+    assert times.same_video(*ids, key_valid=valid).tile(ALL, ALL).tolist() == [
+        [-1 if j == 0 else int(rows[a]["video"] == rows[b]["video"]) for j, b in enumerate(key)]
+        for a in query
+    ]
+
+
 def test_the_ids_and_times_that_are_kept() -> None:
     items = TimeRanks.items([2**60, -5], [0.1, 1e8 + 1e-6], [0.3, 1e8 + 1], length=[1.0, 2e8])
     assert items.tolist() == [
@@ -201,7 +298,10 @@ def test_the_ids_and_times_that_are_kept() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"start": [0, math.nan]}, r"item 1\b.*start.*\[0, 2\^32\).*nan"),
+        ({"start": [0, math.nan]}, r"item 1 has a start.*\[0, 2\^32\).*nan"),
+        ({"start": [0, 2**32]}, r"item 1 has a start.*\[0, 2\^32\)"),
+        ({"start": ["0", "0"]}, r"start.*vector of seconds.*<U1"),
+        ({"start": [False, True]}, r"start.*vector of seconds.*bool"),
         ({"start": [-1, -2]}, r"item 0\b.*\b1 more.*start.*\[0, 2\^32\).*-1"),
         ({"end": [1, math.inf]}, r"item 1\b.*end.*outside"),
         ({"start": [0, 5]}, r"item 1\b.*before.*start 5, end 1, length 0"),
@@ -239,6 +339,27 @@ def test_wrong_rules(given: dict[str, Any], message: str) -> None:
         TimeRanks(**given)
 
 
+def test_no_items() -> None:
+    nothing = np.array([], dtype=object)  # as of a data frame without rows
+    for empty in ([], nothing, np.zeros(0, dtype=np.float32)):
+        assert TimeRanks.items([], empty, empty).shape == (0, 5)
+
+
+def test_items_that_no_rule_takes() -> None:
+    items = TimeRanks.items([0, 1], [0, 0], [0, 1], length=[0, 2])  # of one the length is not known
+    parts = TimeRanks([0.1], unit="fraction")
+    for take in (
+        lambda rule, given: rule.describe(given, 2),
+        lambda rule, given: rule.empty_ranks(given),
+        ItemTimes,
+    ):
+        with pytest.raises(ValueError, match=r"^items must be .*\(items, 5\).*\(2, 4\)"):
+            take(TimeRanks(), items[:, :4])
+        with pytest.raises(ValueError, match=r"length of the videos, but items do not"):
+            take(parts, items)
+        take(TimeRanks(), items)
+
+
 def test_wrong_pairs() -> None:
     items = TimeRanks.items([0, 1], [0, 0], [1, 1])
     with pytest.raises(ValueError, match=r"key_items.*\(items, 5\).*int64"):
@@ -254,4 +375,16 @@ def test_unix_times() -> None:
     items = TimeRanks.items([0, 0], [now, now + 5], [now + 1, now + 6])
     assert TimeRanks((4.0,)).ranks(items, items).tile(ALL, ALL).tolist() == [[1, 2], [2, 1]]
     with pytest.warns(RinceWarning, match=r"start.*float32.*\b128 s"):
-        TimeRanks.items([0], torch.tensor([now]), [now + 100])
+        TimeRanks.items([0, 0], torch.tensor([0, now]), [now + 100] * 2)
+
+
+def test_times_that_their_type_keeps_too_coarsely() -> None:
+    """A float32 steps by 1/128 s below 2^17 s, and by 1/64 s from there on."""
+    below = np.array([2**17 - 1], np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TimeRanks.items([0], below, below)
+        TimeRanks.items([0], np.array([100], np.uint8), np.array([100], np.int8))
+        TimeRanks.items([0], [0], [math.nextafter(2**32, 0)])
+    with pytest.warns(RinceWarning, match=r"start.*float32.*\b0\.015625 s"):
+        TimeRanks.items([0], below + 1, [2**17])

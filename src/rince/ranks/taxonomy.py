@@ -375,7 +375,6 @@ class Taxonomy:
             return self.class_ranks.ranks(
                 query, key, ignore_self=ignore_self, key_valid=key_valid, validate=validate
             )
-        check_pair_labels(query, key, ignore_self, key_valid)
         codes = self._codes_of(query, key, key_valid, validate)
         return LevelRanks(*codes, finest_first=True, ignore_self=ignore_self, key_valid=key_valid)
 
@@ -394,6 +393,7 @@ class Taxonomy:
         Args:
             level: as of :meth:`labels_at`. The others as of :meth:`ranks`.
         """
+        self._prefix_length(level)  # refuses a level that the tree does not have
         if self.num_classes <= MAX_TABLE_CLASSES:
             if level not in self._same_groups:
                 table = self.flat_table(level)
@@ -407,7 +407,6 @@ class Taxonomy:
             )
         query_labels = integers(query_labels, "query labels")
         key_labels = integers(key_labels, "key labels")
-        check_pair_labels(query_labels, key_labels, ignore_self, key_valid)
         codes = self._codes_of(query_labels, key_labels, key_valid, validate)
         groups = (of_side[:, level - 1] for of_side in codes)
         return IdentityRanks(*groups, ignore_self=ignore_self, key_valid=key_valid)
@@ -442,6 +441,7 @@ class Taxonomy:
         self, query_labels: Tensor, key_labels: Tensor, key_valid: Tensor | None, validate: bool
     ) -> Iterator[Tensor]:
         """(Q, R) and (K, R): the groups of the queries and of the keys."""
+        check_pair_labels(query_labels, key_labels, False, key_valid)
         if key_valid is not None:  # other keys may carry any label
             key_labels = torch.where(key_valid, key_labels, 0)
         for side, labels in (("query", query_labels), ("key", key_labels)):
@@ -500,7 +500,7 @@ class Taxonomy:
     def _ends(self, label: int, name: str) -> bool:
         """Whether a path ends in whole names that are written so, or is."""
         path = self.paths[label]
-        return any("/".join(path[-k:]) == name for k in range(1, len(path) + 1))
+        return any("/".join(path[k:]) == name for k in range(len(path)))
 
     def _prefix_length(self, level: int) -> int:
         require(

@@ -168,7 +168,8 @@ class TimeRanks:
         Raises:
             ValueError: wrong shapes; fractions of a video whose length is not known.
         """
-        _check_items(query_items, "query_items", self.unit, validate)
+        reads_lengths = self.unit == "fraction" and may_read(query_items, validate)
+        _check_items(query_items, "query_items", reads_lengths)
         _check_items(key_items, "key_items")
         check_pair_labels(query_items[:, VIDEO], key_items[:, VIDEO], ignore_self, key_valid)
         masks = ignore_self, ignore_overlaps, key_valid
@@ -184,7 +185,7 @@ class TimeRanks:
         Raises:
             ValueError: wrong shapes, or fewer items than a batch.
         """
-        _check_items(items, "items", self.unit)
+        _check_items(items, "items", self.unit == "fraction")
         require(
             2 <= batch_size <= len(items),
             f"a batch of {batch_size} cannot be drawn from {len(items)} items: it takes 2 to "
@@ -198,7 +199,7 @@ class TimeRanks:
                 pairs[place] += of_code.sum()
                 covered[place] += (of_code > 0).sum()
         total, count = int(pairs.sum()), len(items)
-        elsewhere = count * (count - 1) - total  # pairs of two videos, which were not looked at
+        elsewhere = count * count - total  # pairs of two videos, which were not looked at
         pairs[-2] += elsewhere
         videos = torch.unique(items[:, VIDEO])
         if len(videos) > 1:
@@ -221,7 +222,7 @@ class TimeRanks:
         Args:
             items: (N, 5), see :meth:`items`.
         """
-        _check_items(items, "items", self.unit)
+        _check_items(items, "items", self.unit == "fraction")
         missing = dict(enumerate(self._rules()[1:], 2))
         for tile in self._blocks(items):
             for rank in [rank for rank in missing if bool((tile == rank).any())]:
@@ -231,16 +232,13 @@ class TimeRanks:
         return [f"rank {rank} ({rule})" for rank, rule in missing.items()]
 
     def _blocks(self, items: Tensor) -> Iterator[Tensor]:
-        """Ranks of each item to the other items of its video, int8, some rows at a time."""
-        order = items[:, VIDEO].argsort(stable=True)
+        """Ranks of each item to the items of its video, int8, some rows at a time; to itself -1."""
+        order = items[:, VIDEO].argsort()
         sizes = torch.unique(items[:, VIDEO], return_counts=True)[1].tolist()
         for own in torch.split(items[order], sizes):
-            own_ranks = self.ranks(own, own)
+            own_ranks = self.ranks(own, own, ignore_self=True)
             for start in range(0, len(own), step := max(1, _BLOCK // len(own))):
-                rows = slice(start, min(start + step, len(own)))
-                tile = own_ranks.tile(rows, ALL)
-                tile[torch.arange(len(tile)), torch.arange(rows.start, rows.stop)] = IGNORED - 1
-                yield tile
+                yield own_ranks.tile(slice(start, start + step), ALL)
 
     def _rules(self) -> list[str]:
         """Of rank 1 to R, in words."""
@@ -273,7 +271,7 @@ class TimePairRanks:
         return [
             round(x * MICROSECONDS)
             if self.rule.unit == "seconds"
-            else (lengths.double() * x).floor().long().to(device)[:, None]
+            else (lengths.double() * x).round().long().to(device)[:, None]
             for x in self.rule.near
         ]
 
@@ -309,7 +307,7 @@ class ItemTimes:
     keys, holds only the indices."""
 
     def __init__(self, rule: TimeRanks, items: Tensor) -> None:
-        _check_items(items, "items", rule.unit)
+        _check_items(items, "items", rule.unit == "fraction")
         self.rule, self.items = rule, items
 
     @property
@@ -433,7 +431,7 @@ def _refuse(wrong: Tensor, problem: str, shown: Mapping[str, Tensor]) -> None:
         raise ValueError(f"item {first}{more} {problem}: {values}")
 
 
-def _check_items(items: Tensor, name: str, unit: Unit = "seconds", validate: bool = True) -> None:
+def _check_items(items: Tensor, name: str, needs_length: bool = False) -> None:
     require(
         isinstance(items, Tensor)
         and items.ndim == 2
@@ -447,7 +445,7 @@ def _check_items(items: Tensor, name: str, unit: Unit = "seconds", validate: boo
         ),
     )
     require(
-        unit == "seconds" or not may_read(items, validate) or bool((items[:, LENGTH] > 0).all()),
+        not needs_length or bool((items[:, LENGTH] > 0).all()),
         f"near in fractions needs the length of the videos, but {name} do not have it: "
         f"TimeRanks.items(..., length=...)",
     )
