@@ -415,9 +415,7 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/blockwise/fused.py", "_Launch.terms", "constant + 1", 3): (
         "room that is not written to, nor read"
     ),
-    ("losses/blockwise/fused.py", "_Launch._run", "constant + 1", 0): (
-        "the table is square"
-    ),
+    ("losses/blockwise/fused.py", "_Launch._run", "constant + 1", 0): ("the table is square"),
     ("losses/blockwise/fused.py", "_Launch._constants", "min to max", 0): (
         "so many components at a time, or more: the numbers are the same"
     ),
@@ -429,6 +427,7 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ),
     ("losses/blockwise/fused.py", "_Launch._constants", "Sub to Add", 0): (
         "so many components at a time, or more: the numbers are the same"
+    ),
     ("ranks/time.py", "TimeRanks._blocks", "constant + 1", 2): (
         "how many rows of a very long video are looked at together: the same ranks"
     ),
