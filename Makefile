@@ -18,7 +18,7 @@ help:
 	@echo "make test     environment, lint, types, layers, site, tests"
 	@echo "make docs     the site, in site/index.html"
 	@echo "make slow     the tests that take minutes"
-	@echo "make mutants  break losses, metrics, core and ranks, 5,200 ways; each must be noticed (those that changed: minutes; all: hours)"
+	@echo "make mutants  break losses, metrics, core and ranks, 5,500 ways; each must be noticed (those that changed: minutes; all: hours)"
 	@echo "make gpu      on a CUDA card: its tests and benchmarks, into benchmarks/gpu.md"
 	@echo "make clean    remove the environment and caches (runs/ stays)"
 

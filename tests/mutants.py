@@ -46,7 +46,7 @@ NEGATED = "condition negated"
 TYPES = ("Literal", "tuple")
 IGNORED = (ast.JoinedStr, ast.Raise, ast.Assert, ast.Import, ast.ImportFrom)
 ROOMS = ("losses", "metrics", "core", "ranks")
-SAMPLE = 600  # of some 5,200
+SAMPLE = 600  # of some 5,500
 KILLED = "tests/killed_mutants.txt"
 # What the tests import, and what takes long.
 IMPORTED = ["numpy", "pytest", "hypothesis.extra.numpy", "lazy_loader", "torch._dynamo"]
@@ -326,7 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="modules that start so: losses/temperatures.py")
     parser.add_argument("--sample", type=int, default=SAMPLE, help="so many, chosen by --seed")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--all", action="store_true", help="all of them: an hour or two")
+    parser.add_argument("--all", action="store_true", help="all of them: hours, the first time")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--killed", type=Path, help=f"what was killed before; {KILLED}")
     parser.add_argument("--anew", action="store_true", help="run what was killed before, too")

@@ -70,8 +70,8 @@ def advice(data: str, options: DataOptions) -> str:
 
 
 def _some_images(data: str, options: DataOptions) -> list[Path | Member]:
-    """Of a folder or a table from all over it, of shards (which are shuffled, and slow to list) the
-    first; none of a name."""
+    """Of a folder or a table from all over its first 5,000, of shards (which are shuffled, and slow
+    to list) the first; none of a name."""
     from rince.core.tables import composed, read_as, read_table
     from rince.data.image.shards import each_image, is_shards
     from rince.data.table import ItemTable, column_of_paths, is_table
@@ -80,7 +80,8 @@ def _some_images(data: str, options: DataOptions) -> list[Path | Member]:
     if is_shards(data):
         return list(itertools.islice(each_image(data), _LOOKED_AT))
     if not is_table(data):
-        return _spread(list(files_below(path, IMAGE_SUFFIXES)) if path.is_dir() else [])
+        files = files_below(path, IMAGE_SUFFIXES) if path.is_dir() else iter(())
+        return _spread(list(itertools.islice(files, 100 * _LOOKED_AT)))
     with read_as(options.table.encoding):
         table = read_table(path, "items", fill_short_rows=True, most=100 * _LOOKED_AT)
     column = options.table.column or column_of_paths(table, IMAGE_SUFFIXES) or ""
