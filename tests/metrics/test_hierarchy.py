@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from oracles import hierarchy as oracle
@@ -117,6 +117,28 @@ def test_items_of_a_sequence_are_no_answers(case, seed):
         gallery_sequence=of_gallery,
     )
     agree(found, expected)
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=5), min_size=1, max_size=3))
+@example([[0, 1, 1, 2, 0], [1]])
+@example([[2], [0, 0, 1, 2, 1]])
+@example([[0], [0, 0, 1, 1, 2]])
+@example([[2], [0, 1, 1, 2]])
+@settings(max_examples=40)
+def test_asi_of_long_runs_of_tied_items(runs):
+    """Runs from the nearest on, each item by the level where it meets the query; 2: at none."""
+    heights = [height for run in runs for height in run]
+    if len(heights) > 7 or min(heights) == 2:
+        return
+    angles = torch.tensor([0.4 * place for place, run in enumerate(runs) for _ in run])
+    gallery = torch.stack([angles.cos(), angles.sin()], dim=1)
+    levels = torch.tensor([[[0, 0], [1, 0], [2, 1]][height] for height in heights])
+    query, own = torch.tensor([[1.0, 0.0]]), torch.tensor([[0, 0]])
+    found = hierarchical_retrieval(query, gallery, own, levels, ks=(1,))
+    scores = [-place for place, run in enumerate(runs) for _ in run]
+    allowed = list(oracle.orders(scores))
+    expected = sum(oracle.asi(order, heights, 2) for order in allowed) / len(allowed)
+    assert found.asi == pytest.approx(expected, abs=1e-9)
 
 
 @given(st.integers(1, 12), st.data())

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rince.metrics.video import video_accuracy
 
@@ -16,3 +20,18 @@ def test_a_video_has_the_mean_probabilities_of_its_clips() -> None:
     assert video_accuracy(sure, torch.tensor([1, 1, 1]), torch.tensor([0, 0, 0])) == 1
     with pytest.raises(ValueError, match="no logits"):
         video_accuracy(logits[:0], labels[:0], videos[:0])
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=7), st.data())
+def test_it_is_its_definition(clips: list[tuple[int, int]], data: st.DataObject) -> None:
+    """Of each video and label, the class whose probabilities add up to most; none are tied."""
+    seed = data.draw(st.integers(0, 2**31))
+    logits = 3 * torch.randn(len(clips), 3, generator=torch.Generator().manual_seed(seed))
+    labels, videos = (torch.tensor(part) for part in zip(*clips, strict=True))
+    right = []
+    for group in sorted(set(clips)):
+        own = [i for i, clip in enumerate(clips) if clip == group]
+        powers = [[math.exp(x) for x in logits[i].tolist()] for i in own]
+        shares = [sum(p[c] / sum(p) for p in powers) for c in range(3)]
+        right.append(shares.index(max(shares)) == group[0])
+    assert video_accuracy(logits, labels, videos) == pytest.approx(sum(right) / len(right))

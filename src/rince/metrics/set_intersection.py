@@ -37,11 +37,11 @@ def average_set_intersection(items: OrderedItems) -> Tensor:
 def _correct_tied_runs(overlap: Tensor, items: OrderedItems, totals: Tensor) -> None:
     """The expectation of a minimum is not the minimum of expectations: put the former in place.
 
-    Of two tied items at most one is drawn where it matters, and the two are the same.
+    Of up to three tied items the number drawn is one of two neighbours: there the two are the same.
     """
     width = overlap.shape[1]
     first, last = items.first[:, :width], items.last[:, :width]
-    begins = (last - first > 2) & (first == torch.arange(width, device=first.device))
+    begins = (last - first > 3) & (first == torch.arange(width, device=first.device))
     for row, start in begins.nonzero().tolist():
         end = int(last[row, start])
         size = end - start
@@ -91,7 +91,7 @@ def _at_least(size: int, others: int, least: int) -> Tensor:
 
 
 def _log_choose(total: Tensor, chosen: int) -> Tensor:
-    """log of the binomial coefficient; -inf where fewer than ``chosen`` are there."""
-    rest = total - chosen
-    log = torch.lgamma(total + 1) - math.lgamma(chosen + 1) - torch.lgamma(rest.clamp(min=0) + 1)
-    return torch.where(rest >= 0, log, -torch.inf)
+    """log of the binomial coefficient; -inf where fewer than ``chosen`` are there, as lgamma is
+    infinite at 0 and below."""
+    rest = torch.lgamma(total - chosen + 1)
+    return torch.lgamma(total + 1) - math.lgamma(chosen + 1) - rest
