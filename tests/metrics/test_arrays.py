@@ -8,11 +8,9 @@ import torch
 
 from metric_inputs import cosines, normal_features
 from rince.core.checks import RinceWarning
-from rince.core.pair_ranks import DenseRanks, IdentityRanks
 from rince.metrics.arrays import (
     checked_labels,
     cosine_chunks,
-    pair_ranks,
     sort_rows,
     tensor,
     unit_features,
@@ -39,16 +37,6 @@ def test_what_is_no_array_of_numbers_is_refused() -> None:
         tensor([1.0])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="array of <U1"):
         tensor(np.array(["a"]))
-
-
-def test_rank_matrices_become_rank_sources() -> None:
-    matrix = np.array([[1, 0], [-1, 2]])
-    for given in (matrix, torch.from_numpy(matrix)):
-        ranks = pair_ranks(given)
-        assert isinstance(ranks, DenseRanks)
-        assert ranks.matrix.tolist() == matrix.tolist()
-    source = IdentityRanks(torch.arange(2), torch.arange(2))
-    assert pair_ranks(source) is source
 
 
 def test_labels_out_of_range_are_named() -> None:

@@ -26,11 +26,11 @@ def read_runs(folders: Sequence[Path]) -> list[RunReport]:
             if not folder.exists() or len(folders) == 1:
                 raise
             left_out.append((folder, error))
-    if not runs:
-        raise RinceError("none of these can be compared: evaluate them first, rince evaluate RUN")
     if left_out:
         others = ", ".join(str(folder) for folder, _ in left_out[1:])
         warn(f"left out: {left_out[0][1]}" + (f"; and so {others}" if others else ""))
+    if not runs:
+        raise RinceError("none of these can be compared: evaluate them first, rince evaluate RUN")
     return runs
 
 
