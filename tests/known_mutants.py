@@ -460,4 +460,70 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
         "both ways give the same where nothing is to spare"
     ),
     ("metrics/video.py", "video_accuracy", "zeros to ones", 0): ("one more for each class"),
+    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "mask alone: right", 1): (
+        "what is summed of other ranks is not read"
+    ),
+    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "mask alone: left", 3): (
+        "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
+    ),
+    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "constant + 1", 18): (
+        "holds the place of a rank of the other form"
+    ),
+    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "mask alone: left", 4): (
+        "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_slopes", "Lt to LtE", 0): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_slopes", "constant + 1", 0): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_slopes", "Lt to LtE", 1): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_slopes", "USub dropped", 0): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_slopes", "Lt to LtE", 2): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_slopes", "USub dropped", 1): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_slopes", "mask alone: left", 0): (
+        "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_slopes", "Lt to LtE", 3): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "_slopes", "constant + 1", 4): (
+        "what is read beyond the end goes nowhere"
+    ),
+    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "Not dropped", 0): (
+        "tiles without a positive add nothing, and may be passed over or not"
+    ),
+    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "Gt to GtE", 0): (
+        "tiles without a positive add nothing, and may be passed over or not"
+    ),
+    ("losses/blockwise/fused_kernels.py", "finish", "Gt to GtE", 0): (
+        "a logarithm is LOW or far above: none lies near half of it"
+    ),
+    ("losses/blockwise/fused_kernels.py", "finish", "constant + 1", 5): (
+        "a logarithm is LOW or far above: none lies near half of it"
+    ),
+    ("losses/blockwise/fused_kernels.py", "finish", "Gt to GtE", 1): (
+        "a logarithm is LOW or far above: none lies near half of it"
+    ),
+    ("losses/blockwise/fused_kernels.py", "finish", "constant + 1", 12): (
+        "a logarithm is LOW or far above: none lies near half of it"
+    ),
+    ("losses/blockwise/fused_kernels.py", "finish", "Gt to GtE", 2): (
+        "a logarithm is LOW or far above: none lies near half of it"
+    ),
+    ("losses/blockwise/fused_kernels.py", "finish", "constant + 1", 13): (
+        "a logarithm is LOW or far above: none lies near half of it"
+    ),
+    ("losses/blockwise/fused_kernels.py", "finish", "where: the first", 1): (
+        "where nothing is learned the share is 0, and its logarithm has made this infinite"
+    ),
 }

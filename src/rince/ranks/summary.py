@@ -184,7 +184,7 @@ def pair_probabilities(
 
 def image_counts(num_classes: int, batch_size: int, counts: Sequence[int] | Tensor) -> Tensor:
     """(C,) float64, checked: enough images for a batch."""
-    images = numbers(counts, "counts").detach().to("cpu", torch.float64)
+    images = numbers(counts, "counts").to("cpu", torch.float64)
     require(
         images.shape == (num_classes,) and bool((images >= 0).all()),
         f"counts must be one number of items for each of the {num_classes} classes, not negative; "
