@@ -526,4 +526,19 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/blockwise/fused_kernels.py", "finish", "where: the first", 1): (
         "where nothing is learned the share is 0, and its logarithm has made this infinite"
     ),
+    ("losses/blockwise/fused_kernels.py", "gradient", "Gt to GtE", 0): (
+        "the same columns are loaded once more"
+    ),
+    ("losses/blockwise/fused_kernels.py", "gradient", "mask alone: left", 1): (
+        "every block of components writes the same"
+    ),
+    ("ranks/wordnet.py", "WordNetNouns.senses", "Gt to GtE", 0): (
+        "of one word the same forms come once more"
+    ),
+    ("ranks/wordnet.py", "WordNetNouns.senses", "constant + 1", 0): (
+        "words and what stands between them are 1, 3, 5, ..."
+    ),
+    ("ranks/wordnet.py", "WordNetNouns.distances", "constant + 1", 0): (
+        "a column more, by which no path leads"
+    ),
 }

@@ -279,3 +279,21 @@ def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         name_scores_by_text(["cat"])
     with pytest.raises(ValueError, match="n02123045: these are WordNet ids"):
         name_scores_by_text(["cat", "n02123045"])
+
+
+def test_files_of_wordnet_line_by_line(tmp_path: Path) -> None:
+    """A sense of 16 words, two nouns that differ by a hyphen, and a folder that lacks a file."""
+    words = " ".join(f"word{i} 0" for i in range(16))
+    parent = f"{0:08d} 03 n 10 {words} 000 | of sixteen words\n"
+    child = f"{len(parent):08d} 03 n 10 {words} 001 @ {0:08d} n 0000 | one of these\n"
+    (tmp_path / "index.noun").write_text(
+        f"re-sign n 1 0 1 0 {0:08d}\nresign n 1 0 1 0 {len(parent):08d}\n"
+    )
+    with pytest.raises(RinceError, match=re.escape(str(tmp_path))):
+        WordNetNouns(tmp_path)
+    (tmp_path / "data.noun").write_text(parent + child)
+    wordnet = WordNetNouns(tmp_path)
+    assert wordnet.senses("re-sign") == [0]
+    assert wordnet.senses("resign") == [len(parent)]
+    assert wordnet.distances([len(parent), 0]).tolist() == [[0, 1], [1, 0]]
+    assert wordnet.distances([]).shape == (0, 0)
