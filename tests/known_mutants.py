@@ -541,4 +541,23 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("ranks/wordnet.py", "WordNetNouns.distances", "constant + 1", 0): (
         "a column more, by which no path leads"
     ),
+    ("losses/smooth_ap.py", "smooth_ap.rows_loss", "Div to Mult", 0): (
+        "a factor that all relevances have cancels"
+    ),
+    ("losses/smooth_ap.py", "smooth_ap.rows_loss", "condition negated", 0): (
+        "all pairs are taken, of which others weigh nothing, or the positives alone"
+    ),
+    ("losses/smooth_ap.py", "smooth_ap", "Pow to Mult", 0): (
+        "how many queries are looked at together changes no number"
+    ),
+    ("losses/smooth_ap.py", "smooth_ap", "constant + 1", 3): (
+        "how many queries are looked at together changes no number"
+    ),
+    ("losses/soft_targets.py", "x_clr", "constant + 1", 2): ("ranks are int8, and end at 127"),
+    ("losses/soft_targets.py", "x_clr.rows_loss", "zeros_like to ones_like", 0): (
+        "all pairs get a score but those that are ignored"
+    ),
+    ("losses/smooth_ap.py", "smooth_ap.rows_loss", "constant + 1", 14): (
+        "0 is divided by it"
+    ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from rince.losses import (
 )
 from rince.losses.blockwise.sizes import Sizes
 from rince.metrics import hierarchical_retrieval
+
+# The function of the same name hides the module.
+smooth_ap_module = importlib.import_module("rince.losses.smooth_ap")
 
 Found = Callable[..., Tensor]
 Expected = Callable[..., list[float | None]]
@@ -391,3 +395,27 @@ def test_a_loss_that_is_rounded_to_0_is_not_one_without_anything_to_learn() -> N
             assert float(loss) == 0
     with pytest.warns(RinceWarning, match="its gradient"):
         supcon_siblings(query, key, torch.tensor([[1, -1, -1]]), 0.01, num_ranks=2)
+
+
+def test_smooth_ap_without_a_look_at_the_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a card without checks: pairs that are no positives weigh nothing, nor does a query
+    that has none, in the gradient too."""
+    query, key = unit(0, 3, 4).requires_grad_(), unit(1, 5, 4).requires_grad_()
+    ranks = torch.tensor([[1, 2, 0, -1, 0], [0, 0, -1, 0, 0], [2, 0, 0, 1, 1]])
+    found = []
+    for looks in (True, False):
+        monkeypatch.setattr(smooth_ap_module, "may_read", lambda *_, looks=looks: looks)
+        losses = smooth_ap(query, key, ranks, 0.1, num_ranks=2, reduction="none")
+        found.append((losses, *torch.autograd.grad(losses.sum(), [query, key])))
+    for looked, blind in zip(*found, strict=True):
+        torch.testing.assert_close(looked, blind)
+    with pytest.raises(ValueError, match="alpha.*positive.* 0"):
+        smooth_ap(query, key, ranks, 0.1, num_ranks=2, alpha=0.0)
+
+
+def test_scores_of_a_teacher_get_no_gradient() -> None:
+    query, scores = unit(0, 2, 4).requires_grad_(), unit(1, 2, 3).requires_grad_()
+    loss = x_clr(query, unit(2, 3, 4), torch.ones(2, 3).int(), 0.1, scores=scores)
+    of_query, of_scores = torch.autograd.grad(loss, [query, scores], allow_unused=True)
+    assert of_query.abs().sum() > 0
+    assert of_scores is None

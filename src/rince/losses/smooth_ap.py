@@ -88,7 +88,7 @@ def smooth_ap(
         others = is_candidate[rows] & (columns != (pair % rank.shape[1])[:, None])
         above = torch.where(others, above, 0)
         met = own_relevance[:, 0] + (above * relevance[rows].minimum(own_relevance)).sum(dim=1)
-        precision = torch.where(own_relevance[:, 0] > 0, met / (1 + above.sum(dim=1)), 0)
+        precision = met / (1 + above.sum(dim=1))  # 0 of what is no positive
         total = torch.zeros_like(similarity[:, 0]).index_add(0, rows, precision)
         best = relevance.sum(dim=1)
         return 1 - total / torch.where(best > 0, best, 1), active
