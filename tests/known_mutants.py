@@ -560,4 +560,10 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/smooth_ap.py", "smooth_ap.rows_loss", "constant + 1", 14): (
         "0 is divided by it"
     ),
+    ("losses/levels.py", "supcon_siblings", "any to all", 0): (
+        "the ranks are looked at more often, and say the same"
+    ),
+    ("losses/levels.py", "supcon_siblings", "constant + 1", 3): (
+        "the ranks are looked at more often, and say the same"
+    ),
 }
