@@ -557,13 +557,14 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/soft_targets.py", "x_clr.rows_loss", "zeros_like to ones_like", 0): (
         "all pairs get a score but those that are ignored"
     ),
-    ("losses/smooth_ap.py", "smooth_ap.rows_loss", "constant + 1", 14): (
-        "0 is divided by it"
-    ),
+    ("losses/smooth_ap.py", "smooth_ap.rows_loss", "constant + 1", 14): ("0 is divided by it"),
     ("losses/levels.py", "supcon_siblings", "any to all", 0): (
         "the ranks are looked at more often, and say the same"
     ),
     ("losses/levels.py", "supcon_siblings", "constant + 1", 3): (
         "the ranks are looked at more often, and say the same"
+    ),
+    ("losses/products.py", "mm", "Is to IsNot", 0): (
+        "both forms of the call are the same on a card; here a stand-in for one answers"
     ),
 }

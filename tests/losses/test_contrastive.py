@@ -488,3 +488,14 @@ def test_the_public_names_are_these_functions() -> None:
     assert (rince.losses.info_nce, rince.losses.supcon_in, rince.losses.supcon_out) == tuple(
         LOSSES.values()
     )
+
+
+@pytest.mark.parametrize("loss", [info_nce, supcon_in, supcon_out, ranked_info_nce])
+def test_embeddings_that_are_no_tensors_are_refused(loss: Any) -> None:
+    z = unit(0, 3, 4)
+    more = {"temperatures": 0.1} if loss is ranked_info_nce else {}
+    for query, key, side in ((z.tolist(), z, "query"), (z, z.numpy(), "key")):
+        with pytest.raises(ValueError, match=f"{side} embeddings must be a torch tensor"):
+            loss(query, key, ranks=torch.eye(3).int(), **more)
+    with pytest.raises(ValueError, match="query embeddings must be a torch tensor"):
+        info_nce(z.tolist(), z)  # type: ignore[arg-type]
