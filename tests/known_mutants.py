@@ -567,4 +567,7 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/products.py", "mm", "Is to IsNot", 0): (
         "both forms of the call are the same on a card; here a stand-in for one answers"
     ),
+    ("losses/products.py", "products_in", "Or to And", 1): (
+        "a switch that stands right is set once more, and put back"
+    ),
 }
