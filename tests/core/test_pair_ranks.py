@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -295,3 +296,11 @@ def test_on_a_cpu_labels_are_checked_even_without_validate() -> None:
     with pytest.raises(ValueError, match="-2 to 1"):
         DenseRanks(torch.tensor([[-2, 1]]), validate=False)
     assert TableRanks(torch.tensor([1]), torch.tensor([0]), table, validate=False).num_ranks == 1
+
+
+@pytest.mark.parametrize("given", [torch.tensor, np.array, list, tuple])
+def test_a_matrix_of_any_kind_is_a_rank_source(given: Any) -> None:
+    rows = [[1, 0], [-1, 2]]
+    found = as_pair_ranks(given(rows))
+    assert isinstance(found, DenseRanks)
+    assert found.tile(ALL, ALL).tolist() == rows

@@ -150,7 +150,7 @@ def test_temperatures_that_are_learned_one_by_one_get_their_gradient() -> None:
     ranked_info_nce(z[:2], z, ranks, [0.1, alone]).backward()
     torch.testing.assert_close(alone.grad, together.grad[1])
     with pytest.raises(ValueError, match=r"one number per rank.*\(2,\)"):
-        ranked_info_nce(z[:2], z, ranks, [together])
+        ranked_info_nce(z[:2], z, ranks, [alone, together])
 
 
 def test_a_module_says_how_to_learn_temperatures_that_come_one_by_one() -> None:

@@ -79,3 +79,17 @@ def test_what_is_refused() -> None:
         rank_n_contrast(z[:1], torch.arange(1))
     with pytest.raises(ValueError, match="temperature.*positive"):
         rank_n_contrast(z, torch.arange(4), 0)
+
+
+def test_more_is_refused() -> None:
+    z, targets = points(0, 3), torch.tensor([[0.0, 1.0], [2.0, float("nan")], [4.0, 5.0]])
+    with pytest.raises(ValueError, match="1 of 3 samples"):
+        rank_n_contrast(z, targets)
+    with pytest.raises(ValueError, match="query embeddings must be .* matrix"):
+        rank_n_contrast(z.flatten(), targets[:, 0])
+    with pytest.raises(ValueError, match="temperature.*positive"):
+        rank_n_contrast(z, targets[:, 0], temperature=0.0)
+    with pytest.raises(ValueError, match="at least two samples"):
+        rank_n_contrast(z[:1], targets[:1, 0])
+    with pytest.raises(ValueError, match="one row per sample"):
+        rank_n_contrast(z, targets[:2, 0])
