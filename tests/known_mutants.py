@@ -570,4 +570,7 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/products.py", "products_in", "Or to And", 1): (
         "a switch that stands right is set once more, and put back"
     ),
+    ("losses/rank_n_contrast.py", "rank_n_contrast", "False to True", 0): (
+        "torch.cdist and logcumsumexp are computed in float32 under autocast anyway"
+    ),
 }

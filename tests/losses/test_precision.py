@@ -216,3 +216,22 @@ def test_what_cannot_be_is_refused(dtype: torch.dtype, precision: Any, facts: st
     for loss in (ranked_info_nce, supcon_out):
         with pytest.raises(ValueError, match=facts):
             loss(z, z, torch.eye(4, dtype=torch.int8), 0.1, matmul_precision=precision)
+
+
+def test_each_device_has_its_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert products._backend(CUDA) is torch.backends.cuda.matmul
+    assert products._backend(CPU) is torch.backends.mkldnn.matmul
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert products._needs_switch(CUDA)
+    assert not products._needs_switch(CPU)
+
+
+def test_a_switch_that_was_never_set_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(products, "_switch", lambda device: "none")
+    monkeypatch.setattr(products, "_set_switch", lambda device, value: said.append(value))
+    with products_in("fp32", CUDA):
+        assert said == []
+    with products_in("tf32", CUDA):
+        assert said == ["tf32"]
+    assert said == ["tf32", "none"]
