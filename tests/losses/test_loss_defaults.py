@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from defaults import default_numbers, without_a_row
@@ -78,3 +80,19 @@ def test_the_default_temperatures_are_for_up_to_three_ranks() -> None:
     with pytest.raises(ValueError, match=r"4 ranks.*up to 3\b"):
         LossOptions().temperatures_for(4)
     assert LossOptions(temperatures=(0.3,)).temperatures_for(4) == (0.3,)
+
+
+@pytest.mark.parametrize(
+    ("given", "training", "found"),
+    [
+        (None, "bf16-mixed", "bf16"),
+        (None, "32-true", "fp32"),
+        (None, "16-mixed", "fp32"),
+        ("tf32", "bf16-mixed", "tf32"),
+        ("fp32", "bf16-mixed", "fp32"),
+    ],
+)
+def test_products_follow_the_training_where_nothing_is_said(
+    given: Literal["fp32", "tf32"] | None, training: str, found: str
+) -> None:
+    assert LossOptions(matmul_precision=given).resolved(training).matmul_precision == found

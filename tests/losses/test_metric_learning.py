@@ -138,6 +138,11 @@ def test_what_the_triplet_loss_cannot_take() -> None:
         hierarchical_triplet(z, z, torch.tensor([[1, 0], [0, 1]]))
 
 
+def test_embeddings_that_are_no_tensor_are_refused() -> None:
+    with pytest.raises(ValueError, match="embeddings must be a torch tensor"):
+        fast_ap(unit(0, 3, 2).tolist(), torch.arange(3))  # type: ignore[arg-type]
+
+
 def test_fast_ap_is_low_for_clusters_and_high_for_mixtures() -> None:
     labels = torch.arange(12) % 3
     clusters = functional.one_hot(labels).double()
