@@ -58,6 +58,10 @@ class Options:
     prefix = ""  # of the names in messages
 
     def __post_init__(self) -> None:
+        self._convert()
+
+    def _convert(self) -> None:
+        """What is meant, in place of what was given: a tuple for a list, a number for its text."""
         for name, hint in get_type_hints(type(self)).items():
             setattr(self, name, _meant(hint, getattr(self, name)))
 
@@ -72,12 +76,10 @@ class Options:
     def _check_fields(self, *, any_word: Collection[str] = (), types_only: bool = False) -> None:
         """Each field by itself, and the options inside. ``any_word``: fields that may hold other
         words than those of their annotation; ``types_only``: nor are ranges looked at."""
+        self._convert()  # fields may have been set since the options were built
         hints = get_type_hints(type(self))
         for option in fields(self):
-            # It may have been set since, as a list where a tuple is kept.
-            value = _meant(hints[option.name], getattr(self, option.name))
-            setattr(self, option.name, value)
-            loose = types_only or option.name in any_word
+            value, loose = getattr(self, option.name), types_only or option.name in any_word
             name = f"{self.prefix}{option.name}"
             _require_fits(name, hints[option.name], value, option.metadata, loose)
             if isinstance(value, Options):

@@ -427,9 +427,13 @@ def split_rows(
 
 
 def _warn_of_split_by_another_name(table: ItemTable) -> None:
+    known = {"", *_SPLITS}
     for name in table.table.columns:
-        words = {cell.lower() for cell in table.table.column(name)} - {""}
-        if name != table.column and "train" in words and words < {*_SPLITS}:
+        words = table.table.column(name)
+        # Most columns hold another word in their first row, which ends the look at them.
+        if name == table.column or any(word.lower() not in known for word in words):
+            continue
+        if "train" in {word.lower() for word in words}:
             taken = "taken as a label" if name in table.levels else "not read"
             warn(
                 f"{table.table.file}: the column {name!r} looks like a split, but is {taken}: "

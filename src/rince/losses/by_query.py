@@ -9,13 +9,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rince.core.checks import require
-from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
+from rince.core.pair_ranks import ALL, PairRanks
 from rince.losses.blockwise.sizes import sizes_for
 from rince.losses.common import (
     Reduction,
     check_block_size,
-    check_embeddings,
-    check_inputs,
+    checked_ranks,
     highest_rank,
     reduce_over_queries,
     similarities,
@@ -34,9 +33,7 @@ def ranks_and_their_number(
     Raises:
         ValueError: it is not known, or a pair has a higher one.
     """
-    check_embeddings(query, key)
-    source = as_pair_ranks(ranks, query.device, validate)
-    check_inputs(query, key, source, validate)
+    source = checked_ranks(query, key, ranks, validate)
     number = source.num_ranks if num_ranks is None else num_ranks
     # Not the highest rank of the batch: then the loss would depend on what happens to be in it.
     if number is None:

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from rince.core.checks import require, warn
-from rince.core.pair_ranks import ALL, PairRanks
+from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
 from rince.losses.products import MatmulPrecision, product
 
 Reduction = Literal["mean", "sum", "none"]
 Engine = Literal["auto", "dense", "streamed"]
 
 
-def check_inputs(query: Tensor, key: Tensor, ranks: PairRanks, validate: bool) -> None:
-    """Check both sides against each other and against the ranks."""
+def checked_ranks(query: Tensor, key: Tensor, ranks: Any, validate: bool) -> PairRanks:
+    """The ranks as a source, where the embeddings are; both sides are checked against each other
+    and against it."""
     check_embeddings(query, key)
+    source = as_pair_ranks(ranks, query.device, validate)
     expected = (query.shape[0], key.shape[0])
     require(
-        tuple(ranks.shape) == expected,
-        f"ranks must be (queries, keys) = {expected}, got {tuple(ranks.shape)}",
+        tuple(source.shape) == expected,
+        f"ranks must be (queries, keys) = {expected}, got {tuple(source.shape)}",
     )
     if validate:
         check_values("query", query)
         if key is not query:
             check_values("key", key)
+    return source
 
 
 def check_options(**options: tuple[str, tuple[str, ...]]) -> None:

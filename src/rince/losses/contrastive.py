@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.pair_ranks import ALL, IdentityRanks, PairRanks, as_pair_ranks, may_read
+from rince.core.pair_ranks import ALL, IdentityRanks, PairRanks, may_read
 from rince.losses.blockwise.engine import blockwise_loss
 from rince.losses.blockwise.sizes import Sizes, sizes_for
 from rince.losses.common import (
@@ -25,9 +25,9 @@ from rince.losses.common import (
     Reduction,
     check_block_size,
     check_embeddings,
-    check_inputs,
     check_options,
     check_temperature,
+    checked_ranks,
     dtype_of_sums,
     masked_logsumexp,
     mean_over_mask,
@@ -78,8 +78,8 @@ def info_nce(
         >>> bool(torch.isclose(loss, expected))
         True
     """
-    check_embeddings(query, key)
     if ranks is None:
+        check_embeddings(query, key)
         require(
             key.shape[0] >= query.shape[0],
             f"without ranks key i is the positive of query i, but there are {query.shape[0]} "
@@ -228,9 +228,7 @@ def one_rank_loss(
         engine=(engine, ("auto", "dense", "streamed")),
     )
     check_block_size(block_size)
-    check_embeddings(query, key)
-    source = as_pair_ranks(ranks, query.device, validate)
-    check_inputs(query, key, source, validate)
+    source = checked_ranks(query, key, ranks, validate)
     check_precision(matmul_precision, dtype_of_sums(query, key))
     sizes = (sizes or sizes_for(query.device)).with_block(block_size)
     if validate:

@@ -14,8 +14,8 @@ from rince.core.labels import integers
 from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
 from rince.losses.common import (
     Reduction,
-    check_inputs,
     check_temperature,
+    checked_ranks,
     masked_logsumexp,
     mean_over_mask,
     reduce_over_queries,
@@ -80,8 +80,7 @@ def himulcon(
         True
     """
     check_temperature(temperature)
-    source = as_pair_ranks(ranks)
-    check_inputs(query, key, source, validate)
+    source = checked_ranks(query, key, as_pair_ranks(ranks), validate)
     weights = _level_weights(level_weights, source)
     rank = source.tile(ALL, ALL).to(query.device)  # (Q, K)
     if validate:

@@ -16,17 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import warn
-from rince.core.pair_ranks import ALL, PairRanks, TableRanks, as_pair_ranks, may_read
+from rince.core.pair_ranks import ALL, PairRanks, TableRanks, may_read
 from rince.losses.blockwise.engine import blockwise_loss
 from rince.losses.blockwise.fused import codes_of, fused_loss, reason_against
 from rince.losses.blockwise.sizes import DENSE_BYTES, Sizes, free_bytes, sizes_for
 from rince.losses.common import (
     Reduction,
     check_block_size,
-    check_embeddings,
-    check_inputs,
     check_options,
     check_temperature,
+    checked_ranks,
     dtype_of_sums,
     highest_rank,
     reduce_over_queries,
@@ -285,10 +284,8 @@ def ranked_info_nce_with_terms(
     """
     _check_words(variant, positives, reduction, engine, block_size)
     taus = check_temperatures(temperatures, validate)
-    check_embeddings(query, key)
-    source = as_pair_ranks(ranks, query.device, validate)
+    source = checked_ranks(query, key, ranks, validate)
     match_num_ranks(len(taus), source.num_ranks)
-    check_inputs(query, key, source, validate)
     check_precision(matmul_precision, dtype_of_sums(query, key))
     if validate and source.num_ranks is None:
         match_num_ranks(len(taus), None, highest=highest_rank(source))
