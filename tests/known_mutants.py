@@ -199,21 +199,6 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("metrics/ordering.py", "_levels", "constant + 1", 0): (
         "a rank more, which no pair has, is passed over"
     ),
-    ("ranks/measures.py", "_indicators", "BitAnd to BitOr", 1): (
-        "the way for probabilities gives the same for 0 and 1, only slower"
-    ),
-    ("ranks/measures.py", "_indicators", "constant + 1", 4): (
-        "the way for probabilities gives the same for 0 and 1, only slower"
-    ),
-    ("ranks/measures.py", "_indicators", "constant + 1", 5): (
-        "the way for probabilities gives the same for 0 and 1, only slower"
-    ),
-    ("ranks/measures.py", "_indicators", "mask alone: left", 2): (
-        "the way for probabilities gives the same for 0 and 1, only slower"
-    ),
-    ("ranks/measures.py", "_indicators", "mask alone: right", 2): (
-        "the way for probabilities gives the same for 0 and 1, only slower"
-    ),
     ("ranks/measures.py", "graph_closeness", "False to True", 0): (
         "edges that are checked once more are the same"
     ),
@@ -274,44 +259,14 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/metric_learning.py", "fast_ap", "False to True", 0): (
         "torch.cdist is computed in float32 under autocast anyway: this makes sure of it"
     ),
-    ("losses/blockwise/fused.py", "fused_loss", "GtE to Gt", 0): (
-        "sorted or not, the numbers are the same"
-    ),
-    ("losses/blockwise/fused.py", "fused_loss", "Mult to Div", 0): (
-        "sorted or not, the numbers are the same"
-    ),
-    ("losses/blockwise/fused.py", "fused_loss", "Or to And", 0): (
-        "sorted or not, the numbers are the same"
-    ),
     ("losses/blockwise/fused.py", "_Fused.backward", "False to True", 1): (
         "a gradient of the temperatures more is computed, and not looked at"
-    ),
-    ("losses/blockwise/fused_kernels.py", "Constants", "True to False", 0): (
-        "read by the kernel of gradients alone, which is told"
-    ),
-    ("losses/blockwise/fused_kernels.py", "Constants", "False to True", 0): (
-        "read by the kernel of gradients alone, which is told"
-    ),
-    ("losses/blockwise/fused_kernels.py", "Constants", "False to True", 1): (
-        "read by the kernel of gradients alone, which is told"
     ),
     ("losses/blockwise/fused.py", "_by_class", "True to False", 0): (
         "torch sorts in a stable way on a CPU anyway; inside a class any order does"
     ),
     ("losses/blockwise/fused.py", "_by_class", "True to False", 1): (
         "torch sorts in a stable way on a CPU anyway; inside a class any order does"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_similarities", "condition negated", 0): (
-        "both loops add the same; one of them is unrolled"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_similarities", "LtE to Lt", 0): (
-        "both loops add the same; one of them is unrolled"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_similarities", "Mult to Div", 0): (
-        "both loops add the same; one of them is unrolled"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_similarities", "constant + 1", 1): (
-        "both loops add the same; one of them is unrolled"
     ),
     ("losses/blockwise/fused_kernels.py", "_softplus_and_sigmoid", "GtE to Gt", 0): (
         "at 0 both are 1"
@@ -328,106 +283,19 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/blockwise/fused_kernels.py", "_ranks", "constant + 1", 8): (
         "any rank above R is that of a negative"
     ),
-    ("losses/blockwise/fused_kernels.py", "pass_1_sums", "mask alone: left", 0): (
-        "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
-    ),
     ("losses/blockwise/fused_kernels.py", "pass_1_sums", "where: the first", 5): (
         "log2(0) is below LOW, and stands for nothing as well"
-    ),
-    ("losses/blockwise/fused_kernels.py", "pass_1_sums", "mask alone: left", 1): (
-        "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
     ),
     ("losses/blockwise/fused_kernels.py", "pass_1_sums", "where: the first", 6): (
         "log2(0) is below LOW, and stands for nothing as well"
     ),
-    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "BitAnd to BitOr", 0): (
-        "what is summed of other ranks is not read"
-    ),
-    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "mask alone: left", 0): (
-        "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
-    ),
-    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "mask alone: right", 0): (
-        "what is summed of other ranks is not read"
-    ),
     ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "constant + 1", 4): (
         "holds the place of a rank of the other form"
-    ),
-    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "BitAnd to BitOr", 1): (
-        "what is summed of other ranks is not read"
-    ),
-    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "mask alone: left", 1): (
-        "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_ranks", "Lt to LtE", 2): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_ranks", "constant + 1", 0): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_ranks", "Lt to LtE", 3): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_ranks", "constant + 1", 3): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_ranks", "Lt to LtE", 4): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_ranks", "constant + 1", 4): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_ranks", "constant + 1", 5): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_ranks", "Lt to LtE", 5): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_ranks", "constant + 1", 10): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_ranks", "Lt to LtE", 6): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_ranks", "constant + 1", 11): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_merged", "Lt to LtE", 0): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_added", "Lt to LtE", 0): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_added", "constant + 1", 0): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "finish", "mask alone: left", 0): (
-        "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
     ),
     ("losses/blockwise/fused.py", "_Launch.terms", "constant + 1", 0): (
         "tiles of another size give the same numbers"
     ),
-    ("losses/blockwise/fused.py", "_Launch.terms", "constant + 1", 1): (
-        "room that is not written to, nor read"
-    ),
-    ("losses/blockwise/fused.py", "_Launch.terms", "constant + 1", 2): (
-        "room that is not written to, nor read"
-    ),
-    ("losses/blockwise/fused.py", "_Launch.terms", "constant + 1", 3): (
-        "room that is not written to, nor read"
-    ),
     ("losses/blockwise/fused.py", "_Launch._run", "constant + 1", 0): ("the table is square"),
-    ("losses/blockwise/fused.py", "_Launch._constants", "min to max", 0): (
-        "so many components at a time, or more: the numbers are the same"
-    ),
-    ("losses/blockwise/fused.py", "_Launch._constants", "constant + 1", 1): (
-        "so many components at a time, or more: the numbers are the same"
-    ),
-    ("losses/blockwise/fused.py", "_Launch._constants", "IsNot to Is", 1): (
-        "tiles without a positive add nothing, and may be passed over or not"
-    ),
-    ("losses/blockwise/fused.py", "_Launch._constants", "Sub to Add", 0): (
-        "so many components at a time, or more: the numbers are the same"
-    ),
     ("ranks/time.py", "TimeRanks._blocks", "constant + 1", 2): (
         "how many rows of a very long video are looked at together: the same ranks"
     ),
@@ -443,15 +311,6 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("ranks/wordnet.py", "", "constant + 1", 0): (
         "any number larger than every path says that there is none"
     ),
-    ("metrics/set_intersection.py", "_correct_tied_runs", "mask alone: right", 0): (
-        "shorter runs are exact already, and stay so"
-    ),
-    ("metrics/set_intersection.py", "_correct_tied_runs", "Gt to GtE", 0): (
-        "shorter runs are exact already, and stay so"
-    ),
-    ("metrics/set_intersection.py", "_correct_tied_runs", "Sub to Add", 0): (
-        "shorter runs are exact already, and stay so"
-    ),
     ("metrics/set_intersection.py", "_correct_tied_runs", "constant + 1", 2): (
         "at the finest level there is room for all: what is added is taken away again"
     ),
@@ -460,68 +319,8 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
         "both ways give the same where nothing is to spare"
     ),
     ("metrics/video.py", "video_accuracy", "zeros to ones", 0): ("one more for each class"),
-    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "mask alone: right", 1): (
-        "what is summed of other ranks is not read"
-    ),
-    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "mask alone: left", 3): (
-        "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
-    ),
     ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "constant + 1", 18): (
         "holds the place of a rank of the other form"
-    ),
-    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "mask alone: left", 4): (
-        "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_slopes", "Lt to LtE", 0): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_slopes", "constant + 1", 0): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_slopes", "Lt to LtE", 1): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_slopes", "USub dropped", 0): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_slopes", "Lt to LtE", 2): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_slopes", "USub dropped", 1): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_slopes", "mask alone: left", 0): (
-        "the first ranks are of the form out, or all, or none: no bit is above one that is not set"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_slopes", "Lt to LtE", 3): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "_slopes", "constant + 1", 4): (
-        "what is read beyond the end goes nowhere"
-    ),
-    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "Not dropped", 0): (
-        "tiles without a positive add nothing, and may be passed over or not"
-    ),
-    ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "Gt to GtE", 0): (
-        "tiles without a positive add nothing, and may be passed over or not"
-    ),
-    ("losses/blockwise/fused_kernels.py", "finish", "Gt to GtE", 0): (
-        "a logarithm is LOW or far above: none lies near half of it"
-    ),
-    ("losses/blockwise/fused_kernels.py", "finish", "constant + 1", 5): (
-        "a logarithm is LOW or far above: none lies near half of it"
-    ),
-    ("losses/blockwise/fused_kernels.py", "finish", "Gt to GtE", 1): (
-        "a logarithm is LOW or far above: none lies near half of it"
-    ),
-    ("losses/blockwise/fused_kernels.py", "finish", "constant + 1", 12): (
-        "a logarithm is LOW or far above: none lies near half of it"
-    ),
-    ("losses/blockwise/fused_kernels.py", "finish", "Gt to GtE", 2): (
-        "a logarithm is LOW or far above: none lies near half of it"
-    ),
-    ("losses/blockwise/fused_kernels.py", "finish", "constant + 1", 13): (
-        "a logarithm is LOW or far above: none lies near half of it"
     ),
     ("losses/blockwise/fused_kernels.py", "finish", "where: the first", 1): (
         "where nothing is learned the share is 0, and its logarithm has made this infinite"
@@ -573,4 +372,117 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/rank_n_contrast.py", "rank_n_contrast", "False to True", 0): (
         "torch.cdist and logcumsumexp are computed in float32 under autocast anyway"
     ),
+}
+
+# What holds for several of one module: why -> (function, operator, occurrence) of each.
+FOR_ONE_REASON: dict[tuple[str, str], tuple[tuple[str, str, int], ...]] = {
+    ("ranks/measures.py", "the way for probabilities gives the same for 0 and 1, only slower"): (
+        ("_indicators", "BitAnd to BitOr", 1),
+        ("_indicators", "constant + 1", 4),
+        ("_indicators", "constant + 1", 5),
+        ("_indicators", "mask alone: left", 2),
+        ("_indicators", "mask alone: right", 2),
+    ),
+    ("losses/blockwise/fused.py", "sorted or not, the numbers are the same"): (
+        ("fused_loss", "GtE to Gt", 0),
+        ("fused_loss", "Mult to Div", 0),
+        ("fused_loss", "Or to And", 0),
+    ),
+    ("losses/blockwise/fused_kernels.py", "read by the kernel of gradients alone, which is told"): (
+        ("Constants", "True to False", 0),
+        ("Constants", "False to True", 0),
+        ("Constants", "False to True", 1),
+    ),
+    ("losses/blockwise/fused_kernels.py", "both loops add the same; one of them is unrolled"): (
+        ("_similarities", "condition negated", 0),
+        ("_similarities", "LtE to Lt", 0),
+        ("_similarities", "Mult to Div", 0),
+        ("_similarities", "constant + 1", 1),
+    ),
+    (
+        "losses/blockwise/fused_kernels.py",
+        "the first ranks are of the form out, or all, or none: no bit is above one that is not set",
+    ): (
+        ("pass_1_sums", "mask alone: left", 0),
+        ("pass_1_sums", "mask alone: left", 1),
+        ("pass_2_each_positive", "mask alone: left", 0),
+        ("pass_2_each_positive", "mask alone: left", 1),
+        ("finish", "mask alone: left", 0),
+        ("pass_2_each_positive", "mask alone: left", 3),
+        ("pass_2_each_positive", "mask alone: left", 4),
+        ("_slopes", "mask alone: left", 0),
+    ),
+    ("losses/blockwise/fused_kernels.py", "what is summed of other ranks is not read"): (
+        ("pass_2_each_positive", "BitAnd to BitOr", 0),
+        ("pass_2_each_positive", "mask alone: right", 0),
+        ("pass_2_each_positive", "BitAnd to BitOr", 1),
+        ("pass_2_each_positive", "mask alone: right", 1),
+    ),
+    ("losses/blockwise/fused_kernels.py", "what is read beyond the end goes nowhere"): (
+        ("_ranks", "Lt to LtE", 2),
+        ("_ranks", "constant + 1", 0),
+        ("_ranks", "Lt to LtE", 3),
+        ("_ranks", "constant + 1", 3),
+        ("_ranks", "Lt to LtE", 4),
+        ("_ranks", "constant + 1", 4),
+        ("_ranks", "constant + 1", 5),
+        ("_ranks", "Lt to LtE", 5),
+        ("_ranks", "constant + 1", 10),
+        ("_ranks", "Lt to LtE", 6),
+        ("_ranks", "constant + 1", 11),
+        ("_merged", "Lt to LtE", 0),
+        ("_added", "Lt to LtE", 0),
+        ("_added", "constant + 1", 0),
+        ("_slopes", "Lt to LtE", 0),
+        ("_slopes", "constant + 1", 0),
+        ("_slopes", "Lt to LtE", 1),
+        ("_slopes", "USub dropped", 0),
+        ("_slopes", "Lt to LtE", 2),
+        ("_slopes", "USub dropped", 1),
+        ("_slopes", "Lt to LtE", 3),
+        ("_slopes", "constant + 1", 4),
+    ),
+    ("losses/blockwise/fused.py", "room that is not written to, nor read"): (
+        ("_Launch.terms", "constant + 1", 1),
+        ("_Launch.terms", "constant + 1", 2),
+        ("_Launch.terms", "constant + 1", 3),
+    ),
+    (
+        "losses/blockwise/fused.py",
+        "so many components at a time, or more: the numbers are the same",
+    ): (
+        ("_Launch._constants", "min to max", 0),
+        ("_Launch._constants", "constant + 1", 1),
+        ("_Launch._constants", "Sub to Add", 0),
+    ),
+    (
+        "losses/blockwise/fused.py",
+        "tiles without a positive add nothing, and may be passed over or not",
+    ): (("_Launch._constants", "IsNot to Is", 1),),
+    (
+        "losses/blockwise/fused_kernels.py",
+        "tiles without a positive add nothing, and may be passed over or not",
+    ): (
+        ("pass_2_each_positive", "Not dropped", 0),
+        ("pass_2_each_positive", "Gt to GtE", 0),
+    ),
+    ("metrics/set_intersection.py", "shorter runs are exact already, and stay so"): (
+        ("_correct_tied_runs", "mask alone: right", 0),
+        ("_correct_tied_runs", "Gt to GtE", 0),
+        ("_correct_tied_runs", "Sub to Add", 0),
+    ),
+    (
+        "losses/blockwise/fused_kernels.py",
+        "a logarithm is LOW or far above: none lies near half of it",
+    ): (
+        ("finish", "Gt to GtE", 0),
+        ("finish", "constant + 1", 5),
+        ("finish", "Gt to GtE", 1),
+        ("finish", "constant + 1", 12),
+        ("finish", "Gt to GtE", 2),
+        ("finish", "constant + 1", 13),
+    ),
+}
+EQUIVALENT |= {
+    (module, *place): why for (module, why), places in FOR_ONE_REASON.items() for place in places
 }
