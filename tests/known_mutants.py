@@ -127,6 +127,9 @@ TUNING += ("default_tiles", "_programs", "_splits", "_MOST_FORMS")
 
 # (module, function, operator, occurrence in the function) -> why no test can tell it apart.
 EQUIVALENT: dict[tuple[str, str, str, int], str] = {
+    ("metrics/set_intersection.py", "average_set_intersection", "zeros_like to ones_like", 0): (
+        "what all begin with is taken away from each again"
+    ),
     ("losses/blockwise/by_class.py", "_softplus", "constant + 1", 0): (
         "e^80 and e^81 both swallow the 1 in float32 and in float64"
     ),

@@ -67,3 +67,10 @@ def test_a_value_for_each_query_is_refused(queries: int, keys: int, message: str
     loss = rince.RankedInfoNCE((0.1, 0.3), reduction="none", validate=False)
     with pytest.raises(ValueError, match=message):
         both_ways(lambda *given: loss(*given).squeeze(), image, text, ranks)
+
+
+def test_sides_that_are_no_tensors_are_refused() -> None:
+    image, text, ranks = sides(2, 3, 0)
+    for given, side in (((image.tolist(), text), "query"), ((image, text.tolist()), "key")):
+        with pytest.raises(ValueError, match=f"{side} embeddings must be a torch tensor"):
+            both_ways(LOSS, *given, ranks)  # type: ignore[arg-type]
