@@ -71,6 +71,6 @@ def test_a_value_for_each_query_is_refused(queries: int, keys: int, message: str
 
 def test_sides_that_are_no_tensors_are_refused() -> None:
     image, text, ranks = sides(2, 3, 0)
-    for given, side in (((image.tolist(), text), "query"), ((image, text.tolist()), "key")):
+    for pair, side in (((image.tolist(), text), "query"), ((image, text.tolist()), "key")):
         with pytest.raises(ValueError, match=f"{side} embeddings must be a torch tensor"):
-            both_ways(LOSS, *given, ranks)  # type: ignore[arg-type]
+            both_ways(LOSS, *pair, ranks)  # type: ignore[arg-type]
