@@ -134,6 +134,25 @@ def test_a_clip_written_halfway_is_not_used(tmp_path: Path) -> None:
         ClipCache(cache.file, ["k"], "", (1, 1, 4, 4), 1000)
 
 
+def test_a_full_disk_ends_the_cache_alone(tmp_path: Path, small_disk: None) -> None:
+    import resource
+
+    keys, shape = [f"k{i}" for i in range(6)], (1, 1, 100, 100)
+    cache, clip = ClipCache(tmp_path, keys, "", shape, 64_000), torch.ones(shape, dtype=torch.uint8)
+    room = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (25_000, room[1]))  # two clips and a half
+    try:
+        with pytest.warns(RinceWarning, match=r"cannot write.*\.clips.*videos\.cache") as warned:
+            for key in keys:
+                cache.put(key, clip)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, room)
+    assert len(warned) == 1
+    kept = [got for key in keys if (got := cache.get(key)) is not None]
+    assert len(kept) <= 2
+    assert all(torch.equal(got, clip) for got in kept)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_those_of_the_plan(folder: Path, tmp_path: Path, workers: int) -> None:
     clips = _load(folder, tmp_path)

@@ -247,6 +247,17 @@ def test_an_empty_class_is_named_by_its_line(photos: Path) -> None:
         loaded(table)
 
 
+def test_an_empty_class_in_a_parquet_file_is_named_by_its_row(photos: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is the extra rince[parquet]")
+    from pyarrow import parquet
+
+    table = photos / "items.parquet"
+    columns = {"path": ["a.png", "b.png"], "class": ["cat", ""]}
+    parquet.write_table(pyarrow.table(columns), table)
+    with pytest.raises(RinceError, match="row 2: no 'class'"):
+        loaded(table)
+
+
 TICKETS = [
     *[("text", "product", "component"), ("a", "card", "pin"), ("b", "", ""), ("", "card", "pin")],
     *[("c", "card", ""), ("d", "bank", "fee"), ("", "", "")],
@@ -478,7 +489,10 @@ def test_clips(tmp_path: Path) -> None:
     assert train.marks.sequence is not None
     assert train.marks.sequence.tolist() == [0, 0, 0, 0, 0, -1, -1]
     assert int(test[0].max()) > int(train[0].max())  # frames get brighter
-    assert load_all(table, options).keys() == test.keys()
+    with pytest.warns(RinceWarning, match=r"3 of 4 rows are left out of the test.*'split'"):
+        assert load_all(table, options).keys() == test.keys()
+    alone = write_items(tmp_path / "test.csv", [header, *rows[3:]])
+    assert load_all(alone, options).keys() == test.keys()
     for bad, message in (
         (("a.mp4", "walk", "2", "1", "train", ""), "line 6: end_s 1.0 is not after start_s 2.0"),
         (("a.mp4", "walk", "-2", "1", "train", ""), "line 6: start_s must be seconds"),

@@ -69,14 +69,20 @@ class Table:
     Args:
         columns: their names in the file's order, no two alike. At most one is ``""``: the header
             has no name for it, yet there are cells below (a data frame's index, often).
-        rows: line numbers and cells; blank lines are passed over.
+        rows: numbers and cells; blank lines are passed over.
         numbers: columns whose values the file holds as numbers; of files of text none are known.
+        unit: what the numbers of the rows count: lines of a text, or rows.
     """
 
     file: Path
     columns: tuple[str, ...]
     rows: list[Row]
     numbers: frozenset[str] = frozenset()
+    unit: str = "line"
+
+    def place(self, line: int) -> str:
+        """A row by its number, for messages: ``"line 3"``, or ``"row 3"`` of a parquet file."""
+        return f"{self.unit} {line}"
 
     def require_columns(self, *names: str, hint: str = "") -> None:
         """Refuse a table that lacks one of these; the hint says what to do about it."""
@@ -323,7 +329,7 @@ def table_of(file: Path, columns: Mapping[str, Sequence[object]]) -> Table:
     by_row = enumerate(zip(*cells, strict=True), 1)
     rows = [(number, dict(zip(columns, row, strict=True))) for number, row in by_row]
     numbers = (n for n, x in columns.items() if any(isinstance(y, (Real, Decimal)) for y in x))
-    return Table(file, tuple(columns), rows, frozenset(numbers))
+    return Table(file, tuple(columns), rows, frozenset(numbers), "row")
 
 
 def nfc(name: str) -> str:

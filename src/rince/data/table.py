@@ -125,7 +125,7 @@ def without_empty(table: Table, column: str, levels: Sequence[str], empty: str) 
             full[levels[-1]] = cells[levels[-1]] or "unknown"
         lacks = [repr(name) for name in (column, levels[-1]) if not full[name]]
         if lacks and empty != "skip":
-            problems.append(f"line {line}: no {' and no '.join(lacks)}")
+            problems.append(f"{table.place(line)}: no {' and no '.join(lacks)}")
         counted += bool(lacks) or full != cells
         if not lacks:
             kept.append((line, full))
@@ -184,7 +184,7 @@ def check_known(table: Table, levels: Sequence[str]) -> None:
                 f"(table.empty)"
             )
         warn(
-            f"{text}in line {table.rows[first][0]}, which is taken for a class: if it says that "
+            f"{text}in {table.place(table.rows[first][0])}, which is taken for a class: if it says that "
             f"the class is not known, leave these cells empty (table.empty)"
         )
 
@@ -271,7 +271,7 @@ class ItemTable:
             return None
         words = [cell.lower() for cell in self.table.column(column)]
         wrong = [
-            f"line {line}: the column {column!r} is {word!r}"
+            f"{self.table.place(line)}: the column {column!r} is {word!r}"
             for (line, _), word in zip(self.table.rows, words, strict=True)
             if word not in known
         ]
@@ -304,14 +304,14 @@ class ItemTable:
         from rince.ranks.readers import checked_paths
         from rince.ranks.taxonomy import Taxonomy
 
-        tidy = cache(composed)
+        tidy, place = cache(composed), self.table.place
         paths: list[tuple[str, ...]] = []
         first: dict[tuple[str, ...], int] = {}  # the line where a class occurs first
         empty: list[str] = []
         for line, cells in self.table.rows:
             names = [tidy(cells[level]) for level in self.levels]
             if not names[-1]:
-                empty.append(f"line {line}: the column {self.levels[-1]!r} is empty")
+                empty.append(f"{place(line)}: the column {self.levels[-1]!r} is empty")
             paths.append(tuple(filter(None, names)))
             first.setdefault(paths[-1], line)
         refuse_rows(self.table.file, empty, "the class of each item is needed")
@@ -324,7 +324,7 @@ class ItemTable:
                 tree = with_further(known, [path for path in own if path not in seen], len(own))
         except ValueError:
             try:  # once more, for their lines: to check takes as long as to build
-                checked_paths(own, [f"line {first[path]}" for path in own])
+                checked_paths(own, [place(first[path]) for path in own])
                 raise
             except ValueError as error:
                 raise RinceError(f"{self.table.file}: {error}") from None
@@ -356,7 +356,7 @@ class ItemTable:
     def files(self, root: str | Path | None = None) -> tuple[list[Any], list[str]]:
         """The file of each row (:class:`~pathlib.Path`), and its name: the path below the table's
         folder or the root, which is the same wherever they lie."""
-        beside = self.table.file.parent
+        place, beside = self.table.place, self.table.file.parent
         bases = [beside] if root is None else [Path(root).expanduser(), beside]
         there: dict[Path, dict[str, str]] = {}  # folders are listed once: a look per file is slow
         files: list[Path] = []
@@ -371,13 +371,13 @@ class ItemTable:
                 (None, None),
             )
             if base is None or found is None:
-                missing.append(f"line {line}: {cells[self.column]} is missing")
+                missing.append(f"{place(line)}: {cells[self.column]} is missing")
                 continue
             below = found.relative_to(base) if found.is_relative_to(base) else found
             name = nfc(below.as_posix())  # the same wherever they lie
             row = (name, cells.get("start_s", ""), cells.get("end_s", ""))
             if line_of.setdefault(row, line) != line:
-                twice.append(f"line {line}: {name} is in line {line_of[row]} already")
+                twice.append(f"{place(line)}: {name} is in {place(line_of[row])} already")
             files.append(found)
             names.append(name)
         begin = f"relative paths begin at {' or '.join(map(str, bases))}"

@@ -297,7 +297,8 @@ def _by_name(table: Table, key: str, names: Sequence[str], file: Path) -> list[R
         name = composed(cells[key])
         if name in rows:
             raise RinceError(
-                f"{table.file}, line {line}: {name!r} stands in line {rows[name][0]} already"
+                f"{table.file}, {table.place(line)}: {name!r} stands in "
+                f"{table.place(rows[name][0])} already"
             )
         rows[name] = (line, cells)
     names = list(map(composed, names))

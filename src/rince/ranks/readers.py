@@ -182,9 +182,9 @@ def paths_of_table(table: Table, levels: Sequence[str] | None) -> tuple[Names, .
         require(levels.count(name) == 1, f"column {name!r} is there twice in levels")
     paths: list[Names] = []
     for line, cells in table.rows:
-        require(cells[levels[0]] != "", f"line {line}: the column {levels[0]!r} is empty")
+        require(cells[levels[0]] != "", f"{table.place(line)}: the column {levels[0]!r} is empty")
         paths.append(tuple(cells[name] for name in reversed(levels) if cells[name]))
-    return checked_paths(paths, [f"line {line}" for line, _ in table.rows])
+    return checked_paths(paths, [table.place(line) for line, _ in table.rows])
 
 
 def paths_from_labels(labels: Any, finest_first: bool) -> list[Names]:

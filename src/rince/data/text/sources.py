@@ -66,7 +66,9 @@ def text_column(path: str | Path, column: str) -> list[str]:
     table.require_columns(column, hint="name the one that holds the texts (table.column)")
     texts = table.column(column)
     empty = [
-        f"line {line}: no text" for (line, _), x in zip(table.rows, texts, strict=True) if not x
+        f"{table.place(line)}: no text"
+        for (line, _), x in zip(table.rows, texts, strict=True)
+        if not x
     ]
     refuse_rows(table.file, empty, f"fill the column {column!r}, or remove the rows")
     return texts

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, warn
 from rince.core.digests import content_digest
 
 _RESERVED = 4  # bytes of a check sum
@@ -20,7 +20,7 @@ _RESERVED = 4  # bytes of a check sum
 class ClipCache:
     """Decoded clips in one file of bounded size; loader workers and later runs share it.
 
-    A file mapped into memory: a set that fits into free memory is read from there. Each clip has
+    The file is mapped into memory: a set that fits into free memory is read from there. Each clip has
     one place, written once, so that a full cache stays useful: it holds a fixed part of the set.
     A check sum guards every clip, so one that was written halfway is decoded again.
 
@@ -46,6 +46,7 @@ class ClipCache:
         self.file = folder / f"{name}.clips"
         self._places: np.memmap[tuple[int, int], np.dtype[np.uint8]] | None = None
         self._rows = (len(self._place), size)
+        self._is_full = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with self.file.open("ab") as stream:  # a sparse file: only what is written takes room
@@ -68,18 +69,25 @@ class ClipCache:
         return torch.from_numpy(pixels.reshape(self.shape))
 
     def put(self, key: str, clip: Tensor) -> None:
-        """Keep a clip, if it has a place."""
+        """Keep a clip, if it has a place; none is kept any more once the disk is full."""
         place = self._place.get(key)
-        if place is not None:
-            pixels = clip.numpy().reshape(-1)
-            row = self._mapped()[place]
-            row[_RESERVED:] = pixels
-            check = _check_sum(pixels).to_bytes(_RESERVED, "little")
-            row[:_RESERVED] = np.frombuffer(check, np.uint8)
+        if place is None or self._is_full:
+            return
+        pixels = clip.numpy().reshape(-1)
+        try:  # not through the mapped file: what a full disk does to that ends the process
+            with self.file.open("r+b") as stream:
+                stream.seek(place * self._rows[1])
+                stream.write(_check_sum(pixels).to_bytes(_RESERVED, "little") + pixels.tobytes())
+        except OSError as error:
+            self._is_full = True
+            warn(
+                f"cannot write to the cache of decoded clips {self.file} ({error}): further clips "
+                f"are decoded each time. Free space, or choose another folder (videos.cache)"
+            )
 
     def _mapped(self) -> np.memmap[tuple[int, int], np.dtype[np.uint8]]:
         if self._places is None:  # in the process that uses it: a worker gets the name alone
-            self._places = np.memmap(self.file, np.uint8, "r+", shape=self._rows)
+            self._places = np.memmap(self.file, np.uint8, "r", shape=self._rows)
         return self._places
 
     def __getstate__(self) -> dict[str, object]:

@@ -30,9 +30,12 @@ class VideoFile:
     span: tuple[float, float] | None = None  # seconds of its part; None: it is the whole file
 
 
-def videos_of_table(table: ItemTable, root: str | None) -> tuple[list[VideoFile], Marks | None]:
-    """The videos, or parts of them (``start_s``, ``end_s``), of a table of items."""
-    sides = table.sides()
+def videos_of_table(
+    table: ItemTable, root: str | None, test_alone: bool
+) -> tuple[list[VideoFile], Marks | None]:
+    """The videos, or parts of them (``start_s``, ``end_s``), of a table of items; or those of its
+    test alone."""
+    table, sides = (table.test_rows(), None) if test_alone else (table, table.sides())
     if sides is not None:
         chosen = [i for i, side in enumerate(sides) if side is not None]
         table, sides = table.rows(chosen), [sides[i] for i in chosen]
@@ -45,7 +48,7 @@ def videos_of_table(table: ItemTable, root: str | None) -> tuple[list[VideoFile]
             span = None if begin is None and end is None else (begin or 0.0, end or math.inf)
             require(span is None or span[0] < span[1], f"end_s {end} is not after start_s {begin}")
         except ValueError as error:
-            problems.append(f"line {row[0]}: {error}")
+            problems.append(f"{table.table.place(row[0])}: {error}")
             continue
         key = names[i] if span is None else f"{names[i]}[{span[0]:g}-{span[1]:g}]"
         source = nfc(row[1].get("source_video") or names[i])
@@ -144,7 +147,7 @@ def _from_table(folder: Path) -> Iterator[VideoFile]:
             key = nfc(path.relative_to(folder).as_posix())
             require(key not in seen, f"{key} is listed twice")
         except ValueError as error:
-            problems.append(f"line {line}: {error}")
+            problems.append(f"{rows.place(line)}: {error}")
             continue
         seen.add(key)
         yield VideoFile(path, key, nfc(cells.get("source_video") or key), label, start)

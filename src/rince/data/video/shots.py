@@ -75,7 +75,7 @@ def read_shots(file: Path) -> dict[str, ShotList]:
             span = as_number(cells["start_s"]), as_number(cells["end_s"])
             spans[composed(cells["video"])].append(span)
         except ValueError as error:
-            problems.append(f"line {line}: {error}")
+            problems.append(f"{table.place(line)}: {error}")
     refuse_rows(file, problems, "start_s and end_s are seconds")
     shots_of_video = {}
     for video, of_video in spans.items():

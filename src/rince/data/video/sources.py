@@ -73,7 +73,7 @@ def load_test_clips(request: Request) -> VideoClips:
     the test."""
     # Tables of shots and splits are of the training's data alone.
     videos = replace(request.options.videos, shots=None, splits=None)
-    clips, files = _listed_clips(request, videos)
+    clips, files = _listed_clips(request, videos, test_alone=True)
     tests = {file.key for file in files if file.test}
     kept = [i for i, key in enumerate(clips.clip_keys) if key.rpartition("@")[0] in tests]
     return clips.subset(kept) if tests else clips
@@ -95,7 +95,9 @@ def load_clip_outliers(request: Request, items: Items) -> Items:
     return unlabelled(pixels, items.taxonomy, spec.size)
 
 
-def _listed_clips(request: Request, videos: VideoOptions) -> tuple[VideoClips, list[VideoFile]]:
+def _listed_clips(
+    request: Request, videos: VideoOptions, *, test_alone: bool = False
+) -> tuple[VideoClips, list[VideoFile]]:
     """All clips, with the files that they are from."""
     if videos.decoder != "pyav":  # an option of earlier versions
         warn("videos.decoder torchcodec is no more: PyAV decodes the same frames")
@@ -103,7 +105,8 @@ def _listed_clips(request: Request, videos: VideoOptions) -> tuple[VideoClips, l
     folder = Path(request.data).expanduser()
     marks = None
     if is_table(folder):
-        files, marks = videos_of_table(request.item_table(VIDEO_SUFFIXES), images.root)
+        table = request.item_table(VIDEO_SUFFIXES)
+        files, marks = videos_of_table(table, images.root, test_alone)
     else:
         require(
             images.root is None,
