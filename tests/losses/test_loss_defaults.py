@@ -74,11 +74,13 @@ def test_ranges_of_options(name: str, fit: list[object], refused: list[object]) 
             LossOptions(**{name: value}).check()
 
 
-def test_the_default_temperatures_are_for_up_to_three_ranks() -> None:
+def test_the_default_temperatures() -> None:
     for number in (1, 2, 3):
         assert LossOptions().temperatures_for(number) == (0.1, 0.225, 0.5)[:number]
-    with pytest.raises(ValueError, match=r"4 ranks.*up to 3\b"):
-        LossOptions().temperatures_for(4)
+    assert LossOptions().temperatures_for(4) == (0.1, 0.2333, 0.3667, 0.5)
+    many = LossOptions().temperatures_for(127)
+    assert sorted(set(many)) == list(many)
+    assert (many[0], many[-1]) == (0.1, 0.5)
     assert LossOptions(temperatures=(0.3,)).temperatures_for(4) == (0.3,)
 
 

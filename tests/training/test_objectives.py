@@ -228,8 +228,7 @@ def test_statistics_are_means_over_pairs() -> None:
 def test_temperatures_by_number_of_ranks() -> None:
     assert LossOptions().temperatures_for(2) == (0.1, 0.225)
     assert LossOptions(temperatures=(0.2, 0.3)).temperatures_for(2) == (0.2, 0.3)
-    with pytest.raises(ValueError, match=r"4 ranks.*loss.temperatures"):
-        LossOptions().temperatures_for(4)
+    assert LossOptions().temperatures_for(5) == (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 @pytest.mark.parametrize("queued", [0, 4])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rince.core.checks import require
 from rince.core.options import Options, limited
 
 # The temperatures of the paper's CIFAR-100 study, and its setting for three ranks.
@@ -21,7 +20,7 @@ class LossOptions(Options):
             noisy ranks), "out" every positive, "out-in" is "out" for rank 1, "in" for the others.
         positives: "exclusive" takes rank i alone in term i, "cumulative" all ranks up to i.
         temperatures: RINCE, one per rank, rising; None takes (0.1, 0.225, 0.5) up to the number
-            of ranks.
+            of ranks, and equal steps from 0.1 to 0.5 for more than three.
         temperature: of supcon-*, infonce, himulcon, x-clr and cross-scale.
         target_temperature: of x-clr: of the softmax of known similarities, which is its target.
         step_width: of smooth-ap and smooth-hap: temperature of the sigmoids in place of steps.
@@ -55,16 +54,12 @@ class LossOptions(Options):
         return replace(self, matmul_precision="bf16" if training == "bf16-mixed" else "fp32")
 
     def temperatures_for(self, num_ranks: int) -> tuple[float, ...]:
-        """The temperatures given, or the paper's for this number of ranks.
-
-        Raises:
-            ValueError: none given and more than three ranks.
-        """
+        """The temperatures given, or the paper's for this number of ranks; of more than three,
+        which the paper does not have, equal steps from its first to its last."""
         if self.temperatures is not None:
             return self.temperatures
-        require(
-            num_ranks <= len(DEFAULT_TEMPERATURES),
-            f"these data have {num_ranks} ranks; the default temperatures are known for up to 3: "
-            f"give --loss.temperatures, {num_ranks} rising numbers",
-        )
-        return DEFAULT_TEMPERATURES[:num_ranks]
+        if num_ranks <= len(DEFAULT_TEMPERATURES):
+            return DEFAULT_TEMPERATURES[:num_ranks]
+        first, last = DEFAULT_TEMPERATURES[0], DEFAULT_TEMPERATURES[-1]
+        steps = range(num_ranks)
+        return tuple(round(first + (last - first) * i / steps[-1], 4) for i in steps)

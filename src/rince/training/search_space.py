@@ -10,7 +10,7 @@ import torch
 from rince.core.checks import require
 from rince.data.items import Items
 from rince.data.options import BatchOptions
-from rince.losses.options import DEFAULT_TEMPERATURES, LossOptions
+from rince.losses.options import LossOptions
 from rince.training.config import TrainConfig
 from rince.training.objectives import OBJECTIVES
 from rince.training.options import TuneOptions
@@ -40,15 +40,12 @@ def trial_configs(
     config: TrainConfig, items: Items, searched: Sequence[str], count: int
 ) -> list[TrainConfig]:
     """The default, and points spread over the space: more of them leave the first as they are."""
-    reads, num_ranks, has_default = OBJECTIVES[config.objective].reads, 1, True
+    reads, num_ranks = OBJECTIVES[config.objective].reads, 1
     if "loss.temperatures" in reads:
         num_ranks = rank_source(config, items).num_ranks
-        given = config.loss.temperatures
-        has_default = given is not None or num_ranks <= len(DEFAULT_TEMPERATURES)
-        if has_default or "temperatures" not in searched:
-            usual = config.loss.temperatures_for(num_ranks)
-            config = replace(config, loss=replace(config.loss, temperatures=usual))
-    configs = [config] * has_default
+        usual = config.loss.temperatures_for(num_ranks)
+        config = replace(config, loss=replace(config.loss, temperatures=usual))
+    configs = [config]
     make_ups = _batch_make_ups(config, items)
     points = torch.quasirandom.SobolEngine(5, scramble=True, seed=config.seed)  # type: ignore[no-untyped-call]
     drawn = points.draw(count)[: count - len(configs)].tolist()
