@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -162,6 +163,19 @@ def test_other_steps_or_processes_are_refused(small_run: Path) -> None:
     (small_run / "config.yaml").write_text(config.replace("batch_size: 32", "batch_size: 16"))
     with pytest.raises(RinceError, match=f" {SMALL_STEPS} steps .* 1[0-9]* process"):
         resume(small_run, progress=False, backbone=flat_backbone())
+
+
+def test_fewer_epochs_than_a_run_was_started_for_are_said(
+    small_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small_run / "config.yaml"
+    config.write_text(re.sub("^epochs: 1$", "epochs: 4", config.read_text(), flags=re.M))
+    resume(small_run, epochs=2, progress=False, backbone=flat_backbone())
+    said = capsys.readouterr().out
+    assert re.search(r"run was started for 4 epochs, and ends after 2 now", said)
+    assert read_checkpoint(small_run)["global_step"] == 2 * SMALL_STEPS
+    resume(small_run, epochs=4, progress=False, backbone=flat_backbone())
+    assert "ends after" not in capsys.readouterr().out
 
 
 def test_an_older_checkpoint_is_accepted(small_run: Path) -> None:
