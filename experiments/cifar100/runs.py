@@ -99,11 +99,21 @@ def _work(queue, run, name_of, arguments, deadline, outliers_of):
 
 
 def trained(
-    setting, arguments, name, data, objective, images_an_epoch, views, splits=None, **groups
+    setting,
+    arguments,
+    name,
+    data,
+    objective,
+    images_an_epoch,
+    views,
+    splits=None,
+    norm_in_head=False,
+    **groups,
 ):
     """Train one setting and read it back: the networks by space, its config, epochs and seconds.
 
-    ``splits``: data in memory, in place of those of ``data``. ``groups`` are further option groups
+    ``splits``: data in memory, in place of those of ``data``. ``norm_in_head``: a layer with a batch
+    norm between the network and its head, as two of a head of three parts. ``groups`` are further option groups
     of ``TrainConfig``; dictionaries change the ``images``, ``optim``, ``model``, ``loss`` and
     ``ranks`` of here. "lr_factor" of ``optim`` multiplies the learning rate.
     """
@@ -151,14 +161,28 @@ def trained(
     folder = arguments.out / "runs" / name
     shutil.rmtree(folder, ignore_errors=True)  # one that was broken off
     start = time.perf_counter()
-    train(config, splits=splits)
+    torch.manual_seed(setting["seed"])
+    own = _with_norm(setting["backbone"]) if norm_in_head else None
+    train(config, own, splits=splits)
     seconds = time.perf_counter() - start
-    run = load_run(folder)
-    spaces = {"backbone": run.backbone.module}
+    run = load_run(folder, own)
+    # Features are those of the network alone.
+    spaces = {"backbone": run.backbone.module[0] if norm_in_head else run.backbone.module}
     if run.head is not None:
         spaces["embedding"] = torch.nn.Sequential(run.backbone.module, run.head)
     shutil.rmtree(folder)
     return spaces, config, {"epochs": epochs, "train_seconds": seconds}
+
+
+def _with_norm(name):
+    from torch import nn
+
+    from rince.models import Backbone, build_backbone
+
+    network = build_backbone(name)
+    width = network.feature_dim
+    hidden = (nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU())
+    return Backbone(nn.Sequential(network.module, *hidden), width)
 
 
 def in_spaces(spaces, items, outliers, device):

@@ -183,7 +183,9 @@ def test_a_checkpoint_from_before_there_were_scores(image_tree: Path, tmp_path: 
         resume(folder, progress=False, backbone=flat_backbone())
 
 
-def test_a_wrong_number_of_temperatures_for_the_ranks(image_tree: Path, scores: Path, tmp_path: Path) -> None:
+def test_a_wrong_number_of_temperatures_for_the_ranks(
+    image_tree: Path, scores: Path, tmp_path: Path
+) -> None:
     options = _ranks(scores=str(scores), thresholds=(0.8, 0.6, 0.2))
     config = small_config(image_tree, tmp_path, ranks=options)
     config.loss.temperatures = (0.1, 0.2, 0.3)
