@@ -112,10 +112,10 @@ def trained(
 ):
     """Train one setting and read it back: the networks by space, its config, epochs and seconds.
 
-    ``splits``: data in memory, in place of those of ``data``. ``norm_in_head``: a layer with a batch
-    norm between the network and its head, as two of a head of three parts. ``groups`` are further option groups
-    of ``TrainConfig``; dictionaries change the ``images``, ``optim``, ``model``, ``loss`` and
-    ``ranks`` of here. "lr_factor" of ``optim`` multiplies the learning rate.
+    ``splits``: data in memory, in place of those of ``data``. ``norm_in_head``: a layer with a
+    batch norm between network and head. ``groups`` are further option groups of ``TrainConfig``;
+    dictionaries change the ``images``, ``optim``, ``model``, ``loss`` and ``ranks`` of here.
+    "lr_factor" of ``optim`` multiplies the learning rate.
     """
     import torch
 

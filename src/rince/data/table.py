@@ -184,8 +184,8 @@ def check_known(table: Table, levels: Sequence[str]) -> None:
                 f"(table.empty)"
             )
         warn(
-            f"{text}in {table.place(table.rows[first][0])}, which is taken for a class: if it says that "
-            f"the class is not known, leave these cells empty (table.empty)"
+            f"{text}in {table.place(table.rows[first][0])}, which is taken for a class: if it says "
+            f"that the class is not known, leave these cells empty (table.empty)"
         )
 
 

@@ -20,9 +20,9 @@ _RESERVED = 4  # bytes of a check sum
 class ClipCache:
     """Decoded clips in one file of bounded size; loader workers and later runs share it.
 
-    The file is mapped into memory: a set that fits into free memory is read from there. Each clip has
-    one place, written once, so that a full cache stays useful: it holds a fixed part of the set.
-    A check sum guards every clip, so one that was written halfway is decoded again.
+    The file is mapped into memory: a set that fits into free memory is read from there. Each clip
+    has one place, written once, so that a full cache stays useful: it holds a fixed part of the
+    set. A check sum guards every clip, so one that was written halfway is decoded again.
 
     Args:
         keys: (N,) names of all clips. stamp: what else tells one set of clips from another.
