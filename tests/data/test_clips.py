@@ -143,6 +143,7 @@ def test_a_full_disk_ends_the_cache_alone(tmp_path: Path, small_disk: None) -> N
     room = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (25_000, room[1]))  # two clips and a half
     with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         for key in keys:
             cache.put(key, clip)
     resource.setrlimit(resource.RLIMIT_FSIZE, room)
