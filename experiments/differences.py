@@ -1,10 +1,11 @@
 """All studies in one table: each method minus a baseline, seed by seed, and what can be told.
 
     python experiments/differences.py RESULTS... [--baseline supcon-out] [--metrics PATTERN...]
+        [--mixed OPTION...]
 
 RESULTS are files of raw results (`.jsonl`, a line a run; `.csv`, as of frozen-features), folders
 of `.json`, a file a run, or folders of evaluated runs of `rince`. Runs that differ in nothing but
-method and seed are compared. Prints markdown: mean difference in per cent points ± half of the
+method and seed (or in --mixed) are compared. Prints markdown: mean difference in per cent points ± half of the
 95 % interval of Student's t over the seeds, and "better", "worse" or "cannot be told".
 """
 
@@ -14,7 +15,7 @@ import argparse
 import csv
 import fnmatch
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ class Run(NamedTuple):
     metrics: dict[str, float]
 
 
-def read(path: Path) -> list[Run]:
+def read(path: Path, mixed: Collection[str] = ()) -> list[Run]:
     """The runs of a file or folder of any of these kinds."""
     if path.suffix == ".csv":
         return list(_csv(path))
@@ -45,7 +46,7 @@ def read(path: Path) -> list[Run]:
         lines = [json.loads(file.read_text()) for file in sorted(path.glob("*.json"))]
     else:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return list(_lines(path, lines))
+    return list(_lines(path, lines, mixed))
 
 
 def _csv(path: Path) -> Iterator[Run]:
@@ -58,8 +59,8 @@ def _csv(path: Path) -> Iterator[Run]:
                 yield Run(f"{path.parent.name} {study}", "", method, seed, metrics)
 
 
-def _lines(path: Path, lines: list[dict[str, Any]]) -> Iterator[Run]:
-    options = {key for line in lines for key in line} - {*NOTED, "method", "name", "seed"}
+def _lines(path: Path, lines: list[dict[str, Any]], mixed: Collection[str]) -> Iterator[Run]:
+    options = {key for line in lines for key in line} - {*NOTED, *mixed, "method", "name", "seed"}
     varied = [key for key in sorted(options) if len({str(x.get(key)) for x in lines}) > 1]
     for line in lines:
         setting = ", ".join(f"{key} {line[key]}" for key in varied if key in line)
@@ -115,8 +116,11 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="+")
     parser.add_argument("--baseline", help=f"a method; default: the first of {BASELINES}")
     parser.add_argument("--metrics", nargs="+", default=list(METRICS), help="names, with *")
+    parser.add_argument(
+        "--mixed", nargs="+", default=[], help="options in which seeds differ, such as precision"
+    )
     given = parser.parse_args()
-    runs = [run for path in given.results for run in read(path)]
+    runs = [run for path in given.results for run in read(path, given.mixed)]
     if not runs:
         parser.error(f"no results in {', '.join(map(str, given.results))}")
     print(table(runs, given.baseline, given.metrics))
