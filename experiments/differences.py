@@ -5,8 +5,9 @@
 
 RESULTS are files of raw results (`.jsonl`, a line a run; `.csv`, as of frozen-features), folders
 of `.json`, a file a run, or folders of evaluated runs of `rince`. Runs that differ in nothing but
-method and seed (or in --mixed) are compared. Prints markdown: mean difference in per cent points ± half of the
-95 % interval of Student's t over the seeds, and "better", "worse" or "cannot be told".
+method and seed (or in --mixed) are compared. Prints markdown: mean difference in per cent points
+± half of the 95 % interval of Student's t over the seeds, and "better", "worse" or "cannot be
+told".
 """
 
 from __future__ import annotations

@@ -34,8 +34,11 @@ def main(results, figure):
                     if run["method"] == method and run["views"] == views:
                         value = next(run["metrics"][key] for key in keys if key in run["metrics"])
                         points.setdefault(run["labels"], []).append(100 * value)
-                means = [(x, statistics.mean(points[x])) for x in sorted(points)]
-                axis.plot(*zip(*means, strict=True), "o-", color=color, label=method, ms=4)
+                labels = sorted(points)
+                means = [statistics.mean(points[x]) for x in labels]
+                ends = [(min(points[x]), max(points[x])) for x in labels]  # of the seeds
+                axis.vlines(labels, *zip(*ends, strict=True), color=color)
+                axis.plot(labels, means, "o-", color=color, label=method, ms=4)
             axis.set_title(f"{title}; {views} views", fontsize=9)
             axis.set_xscale("log")
             axis.set_xticks((10, 25, 50, 100, 250, 500), ("10", "25", "50", "100", "250", "500"))
