@@ -121,8 +121,9 @@ def test_any_mode_in_any_format_is_read_in_range_or_refused_with_its_path(
         stream = io.BytesIO()
         options = {"exif": exif} if file_format in ("png", "jpeg", "webp") else {}
         image.save(stream, file_format, **options)
+        Image.open(stream).load()
     except (OSError, ValueError, KeyError, SystemError):
-        return  # Pillow does not write this mode in this format
+        return  # Pillow does not write this mode in this format, or cannot read what it wrote
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         file = Path(folder, f"x.{file_format}")
