@@ -493,3 +493,15 @@ def test_what_is_set_later_is_taken_as_it_is_meant() -> None:
     config.loss.temperatures = ["warm"]  # type: ignore[assignment]
     with pytest.raises(ValueError, match=r"loss\.temperatures must be a list.*warm"):
         config.check()
+
+
+def test_a_misspelled_option_that_was_set_in_python_is_refused() -> None:
+    """Python takes any attribute, and the run would be one with the default."""
+    config = TrainConfig("photos/")
+    config.batchsize = 16  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"no option batchsize: .*batch_size"):
+        config.check()
+    config = TrainConfig("photos/")
+    config.loss.varient = "in"  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"no option loss\.varient: .*loss\.variant"):
+        config.check()

@@ -9,11 +9,13 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+import torch
 
 from rince.cli.main import main
 from rince.core.checks import RinceError, RinceWarning
 from rince.data.video.files import holds_videos, listed_videos, video_files
 from rince.data.video.shots import detect_shots, read_shots
+from rince.ranks.time import TimeRanks
 
 pytest.importorskip("av")
 
@@ -249,6 +251,21 @@ def test_a_table_of_clips(tmp_path: Path) -> None:
     (tmp_path / "clips.csv").write_text("file\n1.mp4\n")
     with pytest.raises(RinceError, match="'clip'.*columns are file"):
         load_videos(tmp_path, **SMALL)
+
+
+@pytest.mark.parametrize("table", ["clips.csv", "items.csv"])
+def test_pieces_of_a_recording_at_unknown_times(tmp_path: Path, table: str) -> None:
+    """They are of one video; none is another's other view, near it, or an overlap."""
+    _put(tmp_path, "1.mp4", "2.mp4", "3.mp4", "4.mp4")
+    column = "clip" if table == "clips.csv" else "path"
+    rows = ["1.mp4,x,tape", "2.mp4,x,tape", "3.mp4,x,tape", "4.mp4,x,other"]
+    (tmp_path / table).write_text("\n".join([f"{column},label,source_video", *rows]))
+    data = tmp_path / table if table == "items.csv" else tmp_path
+    splits = load_videos(data, **{**SMALL, "per_video": 1})
+    times = torch.cat([splits.train.times, splits.test.times])  # type: ignore[list-item]
+    rule = TimeRanks(near=(10.0,))
+    ranks = rule.ranks(times, times, ignore_overlaps=True).tile(slice(None), slice(None))
+    assert sorted(ranks.flatten().tolist()) == [-1] * 4 + [0] * 6 + [3] * 6
 
 
 def test_what_most_files_are(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,19 @@ def test_what_cannot_be_pushed(
     assert "--output, --no_onnx" in said
     with pytest.raises(RinceError, match=f"rince export {folder} --push"):
         write_export(encoder(), Path(folder), lambda _: "", onnx=False)
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise Exception("Name or service not known")  # httpx's errors are no OSErrors
+
+    monkeypatch.setattr(hub.HfApi, "create_repo", unreachable)
+    assert "service not known" in refusal(["export", folder, "--push", "anna/x"], capsys)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert "rince[hub]" in refusal(["export", folder, "--push", "anna/x"], capsys)
     with pytest.raises(RinceError, match=r"no folder anna/x.*rince\[hub\]"):
         load_exported("anna/x")
+
+
+def test_a_fresh_process_knows_the_names_of_the_hub() -> None:
+    """huggingface_hub imports its modules late; here something else has imported them."""
+    code = "from rince.models.hub import check_push; check_push('anna/x')"
+    subprocess.run([sys.executable, "-c", code], check=True)

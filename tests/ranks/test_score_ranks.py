@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rince import Relevance, ScoreRanks, ranked_info_nce
+from rince import Relevance, ScoreRanks, Similarity, TimeRanks, ranked_info_nce
 from rince.ranks import graph_closeness, label_overlap, target_closeness
 from rince.ranks.score_ranks import describe_pairs
 
@@ -253,3 +253,16 @@ def test_grades_of_cranfield(shared_data: Path) -> None:
     counted = qrels.gain.value_counts()
     assert [summary.pairs[rank] for rank in (1, 2, 3, 4)] == [int(counted[g]) for g in (4, 3, 2, 1)]
     assert summary.warnings == ()
+
+
+def test_one_rank_takes_a_number_alone() -> None:
+    """As the losses take one temperature."""
+    scores = torch.rand(9, 9, generator=torch.Generator().manual_seed(0))
+    assert ScoreRanks(0.5).thresholds == ScoreRanks([0.5]).thresholds
+    quantile = ScoreRanks.from_quantiles(scores, 0.9)
+    assert quantile.thresholds == ScoreRanks.from_quantiles(scores, [0.9]).thresholds
+    assert TimeRanks(10) == TimeRanks([10])
+    classes = Similarity.from_matrix(scores, list("abcdefghi"))
+    for rule, number in (("by_thresholds", 0.5), ("by_quantiles", 0.9), ("by_top_k", 3)):
+        one, many = (getattr(classes, rule)(x) for x in (number, [number]))
+        assert torch.equal(one.table, many.table)

@@ -549,6 +549,24 @@ def test_bad_parents(edges: Any, message: str) -> None:
         Taxonomy.from_parents(edges)
 
 
+def test_numbers_and_data_frames_are_names_too() -> None:
+    pandas = pytest.importorskip("pandas")
+    tree = Taxonomy([("9", "1"), ("9", "2")])
+    edges = {1: 9, 2: 9.0}
+    frame = pandas.DataFrame({"child": [1, 2, 9], "parent": [9, 9, float("nan")]})
+    column = frame.set_index("child")["parent"]
+    pairs = torch.tensor([[1, 9], [2, 9]])
+    words = [("1", "9"), ("2", "9"), ("9", None)]
+    for written in (edges, edges.items(), pairs, pandas.Series(edges), frame, column, words):
+        assert Taxonomy.from_parents(written) == tree, written
+    assert Taxonomy.from_dict({9: [1, 2]}) == tree
+    assert Taxonomy.from_dict({9: [{5: [1]}, 2]}).paths == (("9", "5", "1"), ("9", "2"))
+    assert tree.index(2) == tree.index("2") == 1
+    for wrong in ([-1, 0, 0], torch.tensor([0, 1]), [("a", "b", "c")]):
+        with pytest.raises(ValueError, match="child"):
+            Taxonomy.from_parents(wrong)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

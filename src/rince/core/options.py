@@ -78,6 +78,7 @@ class Options:
         words than those of their annotation; ``types_only``: nor are ranges looked at."""
         self._convert()  # fields may have been set since the options were built
         hints = get_type_hints(type(self))
+        _refuse_unknown(vars(self), [option.name for option in fields(self)], self.prefix)
         for option in fields(self):
             value, loose = getattr(self, option.name), types_only or option.name in any_word
             name = f"{self.prefix}{option.name}"
@@ -126,10 +127,7 @@ def from_plain(cls: type[Built], data: Mapping[str, Any] | None, prefix: str = "
         f"{prefix.rstrip('.') or 'the configuration'} must be a group of options, got {data!r}",
     )
     known = {option.name: option for option in fields(cls)}  # type: ignore[arg-type]
-    for name in data:
-        near = difflib.get_close_matches(str(name), known)
-        hint = f"did you mean {prefix}{near[0]}?" if near else f"known are {', '.join(known)}"
-        require(name in known, f"there is no option {prefix}{name}: {hint}")
+    _refuse_unknown(data, known, prefix)
     for name, option in known.items():
         has_default = option.default is not MISSING or option.default_factory is not MISSING
         require(name in data or has_default, f"the option {prefix}{name} is missing")
@@ -140,6 +138,13 @@ def from_plain(cls: type[Built], data: Mapping[str, Any] | None, prefix: str = "
             for name, x in data.items()
         }
     )
+
+
+def _refuse_unknown(given: Collection[str], known: Collection[str], prefix: str) -> None:
+    for name in given:
+        near = difflib.get_close_matches(str(name), known)
+        hint = f"did you mean {prefix}{near[0]}?" if near else f"known are {', '.join(known)}"
+        require(name in known, f"there is no option {prefix}{name}: {hint}")
 
 
 def taken(name: str, hint: Any, given: Any) -> Any:

@@ -37,7 +37,7 @@ def check_push(name: str) -> Any:
     """huggingface_hub, if it takes this name; before anything is written."""
     hub = import_extra("huggingface_hub", "hub")
     try:
-        hub.utils.validate_repo_id(name)
+        import_extra("huggingface_hub.utils", "hub").validate_repo_id(name)
     except ValueError as error:
         raise RinceError(f"{name} is no name on the hub, such as user/name: {error}") from error
     return hub
@@ -50,7 +50,7 @@ def push(folder: Path, name: str) -> str:
         api = hub.HfApi(library_name="rince")
         made = api.create_repo(name, private=True, exist_ok=True)
         api.upload_folder(repo_id=made.repo_id, folder_path=folder)
-    except OSError as error:  # HfHubHTTPError is one
+    except Exception as error:  # without a network they are those of the HTTP library
         raise RinceError(
             f"could not push {folder} to {name} ({error}): log in (`hf auth login`), then `rince "
             f"export {folder} --push {name}`"

@@ -224,18 +224,23 @@ def label_names(labels: NDArray[Any]) -> list[Names]:
     return rows
 
 
+def name_of(given: object) -> str:
+    """A name, or a number as it is in tables; what is missing is empty."""
+    return given if isinstance(given, str) else as_cell(given)
+
+
 def nested_paths(node: object, path: Names) -> Iterator[Names]:
     place = f"group {'/'.join(path)!r}" if path else "the tree"
     require(len(path) <= MAX_DEPTH, f"{place} is nested more than {MAX_DEPTH} deep")
     if isinstance(node, Mapping):
         require(len(node) > 0, f"{place} holds no class")
         for name, inside in node.items():
-            yield from nested_paths(inside, (*path, name))
+            yield from nested_paths(inside, (*path, name_of(name)))
     elif isinstance(node, Sequence) and not isinstance(node, str):
         require(len(node) > 0, f"{place} holds no class")
         for item in node:
-            if isinstance(item, str):
-                yield (*path, item)
+            if isinstance(item, str | Real):
+                yield (*path, name_of(item))
             else:
                 yield from nested_paths(item, path)
     else:

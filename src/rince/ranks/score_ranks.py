@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from rince.core.checks import require
@@ -43,8 +44,8 @@ class ScoreRanks:
 
     name = "thresholds"
 
-    def __init__(self, thresholds: Sequence[float]) -> None:
-        given = tuple(float(t) for t in thresholds)
+    def __init__(self, thresholds: float | Sequence[float]) -> None:
+        given = tuple(float(t) for t in np.atleast_1d(thresholds).tolist())
         require(
             1 <= len(given) <= MAX_RANK
             and all(math.isfinite(t) for t in given)
@@ -55,7 +56,7 @@ class ScoreRanks:
         self.thresholds = given
 
     @classmethod
-    def from_quantiles(cls, scores: Any, quantiles: Sequence[float]) -> ScoreRanks:
+    def from_quantiles(cls, scores: Any, quantiles: float | Sequence[float]) -> ScoreRanks:
         """Thresholds from a sample of scores: 0.99 makes about the top 1 % of pairs rank 1.
 
         For a teacher whose scores have no scale of their own. Take a sample as a batch would be,
@@ -70,7 +71,9 @@ class ScoreRanks:
         """
         scores = numbers(scores, "scores")
         known = scores[~scores.isnan()]
-        return cls(cuts_at_quantiles(known, quantiles, first_rank=1).tolist())
+        return cls(
+            cuts_at_quantiles(known, np.atleast_1d(quantiles).tolist(), first_rank=1).tolist()
+        )
 
     @property
     def num_ranks(self) -> int:

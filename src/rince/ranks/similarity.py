@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -187,7 +188,7 @@ class Similarity:
         return Similarity(tuple(classes), self.scores[order][:, order])
 
     def by_thresholds(
-        self, thresholds: Sequence[float], *, missing: Missing = "ignore"
+        self, thresholds: float | Sequence[float], *, missing: Missing = "ignore"
     ) -> SimilarityRanks:
         """Rank 2 where score >= the first threshold, else rank 3 where >= the second, and so on.
 
@@ -201,17 +202,18 @@ class Similarity:
         Raises:
             ValueError: none, more than 126, or thresholds that do not fall.
         """
-        cuts = torch.tensor(_numbers(thresholds), dtype=self.scores.dtype)
+        given = _numbers(thresholds)
+        cuts = torch.tensor(given, dtype=self.scores.dtype)
         require(
             bool(cuts.isfinite().all()) and bool((cuts[1:] < cuts[:-1]).all()),
-            f"thresholds must be finite and fall from rank 2 on, got {_listed(thresholds)}",
+            f"thresholds must be finite and fall from rank 2 on, got {_listed(given)}",
         )
-        rule = "score >= " + ", ".join(f"{t:g} (rank {i})" for i, t in enumerate(thresholds, 2))
+        rule = "score >= " + ", ".join(f"{t:g} (rank {i})" for i, t in enumerate(given, 2))
         cuts = cuts.expand(len(self.classes), -1)
         return self._ranked(cuts, cuts, rule, missing)
 
     def by_quantiles(
-        self, quantiles: Sequence[float], *, missing: Missing = "ignore"
+        self, quantiles: float | Sequence[float], *, missing: Missing = "ignore"
     ) -> SimilarityRanks:
         """Thresholds at quantiles of all scores: 0.95 makes about the top 5 % of pairs rank 2.
 
@@ -236,7 +238,9 @@ class Similarity:
         cuts = cuts.expand(len(self.classes), -1)
         return self._ranked(cuts, cuts, rule, missing)
 
-    def by_top_k(self, numbers: Sequence[int], *, missing: Missing = "ignore") -> SimilarityRanks:
+    def by_top_k(
+        self, numbers: int | Sequence[int], *, missing: Missing = "ignore"
+    ) -> SimilarityRanks:
         """For each query class, the k_2 most similar others have rank 2, the next k_3 rank 3, ...
 
         Rank i goes to scores that reach the row's (k_2 + ... + k_i)-th best and have no better
@@ -359,8 +363,8 @@ def cuts_at_quantiles(scores: Tensor, quantiles: Sequence[float], first_rank: in
     return cuts
 
 
-def _numbers(given: Sequence[float]) -> list[float]:
-    numbers = list(given)
+def _numbers(given: float | Sequence[float]) -> list[float]:
+    numbers: list[float] = np.atleast_1d(given).tolist()  # one rank: a number alone will do
     require(
         1 <= len(numbers) <= MAX_RANK - 1,
         f"give one number for each rank from 2 on, 1 to {MAX_RANK - 1} of them; got {len(numbers)}",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any, overload
 
@@ -27,6 +28,7 @@ from rince.ranks.readers import (
     checked_paths,
     class_folders,
     label_names,
+    name_of,
     nested_paths,
     parent_chain,
     paths_from_labels,
@@ -146,12 +148,11 @@ class Taxonomy:
         return cls(nested_paths(tree, ()))
 
     @classmethod
-    def from_parents(
-        cls, edges: Mapping[str, str | None] | Iterable[tuple[str, str | None]]
-    ) -> Taxonomy:
+    def from_parents(cls, edges: Any) -> Taxonomy:
         """Read the tree from child -> parent edges: ``{"husky": "dog", "dog": "animal"}``.
 
-        A name is one node here, so it has one parent.
+        A name is one node here, so it has one parent. Numbers are names as in tables: 7 is "7".
+        Pairs, a pandas column with an index and a table of two columns are taken too.
 
         Classes are the names that are nobody's parent, labels in the order written. Parent None
         says that a name is at the top, which is needed only for a class without any group.
@@ -160,8 +161,18 @@ class Taxonomy:
             ValueError: a cycle, a name with two parents, an empty name.
         """
         parents: dict[str, str | None] = {}
-        for name, above in edges.items() if isinstance(edges, Mapping) else edges:
-            child, parent = composed(name), above if above is None else composed(above)
+        named = (
+            hasattr(edges, "items") and getattr(edges, "ndim", 1) == 1
+        )  # a dict, a pandas column
+        pairs = list(edges.items() if named else as_array(edges, "edges").tolist())
+        require(
+            all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs),
+            "edges are a dict child -> parent, or rows of a child and its parent",
+        )
+        for name, above in pairs:
+            # None and NaN, as a data frame writes it, are no parent; an empty name is refused.
+            missing = not isinstance(above, str) and not name_of(above)
+            child, parent = composed(name_of(name)), None if missing else composed(name_of(above))
             if child in parents and parents[child] != parent:
                 raise ValueError(two_parents(child, parents[child], parent))
             parents[child] = parent
@@ -278,8 +289,8 @@ class Taxonomy:
             >>> tree.index("ties"), tree.index(["women/shirts", "ties"])
             (1, tensor([2, 1]))
         """
-        if isinstance(name, str):
-            return self._label(composed(name))
+        if isinstance(name, str | Real):
+            return self._label(composed(name_of(name)))
         names = as_array(name, "names")
         require(
             names.ndim in (1, 2) and (names.size == 0 or names.dtype.kind in "OUSTiu"),

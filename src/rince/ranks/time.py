@@ -73,7 +73,7 @@ class TimeRanks:
     beyond: Beyond = "rank"
 
     def __post_init__(self) -> None:
-        near = tuple(float(x) for x in self.near)
+        near = tuple(float(x) for x in np.atleast_1d(self.near).tolist())
         shown = ", ".join(f"{x:g}" for x in near)
         require(
             all(0 <= x < float("inf") for x in near)

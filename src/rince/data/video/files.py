@@ -25,7 +25,7 @@ class VideoFile:
     key: str  # its name below the folder
     source: str  # name of the video it is from: itself, unless a table says so
     label: tuple[str, ...]  # class names from the top group down; () if it is not labelled
-    start: float = 0.0  # seconds into the source at which the file begins
+    start: float | None = None  # seconds into the source at which the file begins, if known
     test: bool | None = None  # None: to be decided
     span: tuple[float, float] | None = None  # seconds of its part; None: it is the whole file
 
@@ -141,7 +141,7 @@ def _from_table(folder: Path) -> Iterator[VideoFile]:
         ways = (folder.joinpath(*label, cells["clip"]), folder / cells["clip"])
         path = next(filter(None, (existing_file(way, there) for way in ways)), None)
         try:
-            start = seconds((line, cells), "start_s") or 0.0
+            start = seconds((line, cells), "start_s")
             if path is None:
                 raise ValueError(f"there is no file {' or '.join(dict.fromkeys(map(str, ways)))}")
             key = nfc(path.relative_to(folder).as_posix())

@@ -27,6 +27,7 @@ from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import NO_SHOT, TimeRanks
 
 FRAME_SIZE = 64  # pixels, where none is given
+APART = 30_000.0  # seconds between files of one video whose place in it is not known
 
 
 def load_videos(request: Request) -> Splits:
@@ -182,7 +183,7 @@ def _cut(
     shot, of = torch.tensor([row[3:] for row in rows]).unbind(1)
     number_of = {source: i for i, source in enumerate(sorted({f.source for f in files}))}
     video = torch.tensor([number_of[f.source] for f in files])[of]
-    offsets = torch.tensor([f.start for f in files], dtype=torch.float64)[of]
+    offsets = torch.tensor(_starts(files), dtype=torch.float64)[of]
     end = offsets + begin + spans
     # Shots are numbered in a file; two files of one source share none.
     shot = torch.where(shot == NO_SHOT, NO_SHOT, of * 100_000 + shot)
@@ -204,6 +205,20 @@ def _cut(
         marks=marks and marks.of(of),
     )
     return clips, failures
+
+
+def _starts(files: Sequence[VideoFile]) -> list[float]:
+    """Seconds into its source at which each file begins. Files of one source of which nobody says
+    so lie far apart: they are neither the same clip nor near in time."""
+    of_source: dict[str, dict[Path, int]] = {}
+    for file in files:
+        numbers = of_source.setdefault(file.source, {})
+        numbers.setdefault(file.path, len(numbers) + 1)
+    return [
+        file.start if file.start is not None else APART * numbers[file.path] * (len(numbers) > 1)
+        for file in files
+        for numbers in [of_source[file.source]]
+    ]
 
 
 def _part(file: VideoFile, info: VideoInfo) -> tuple[float, VideoInfo]:
