@@ -19,9 +19,11 @@ LEVELS = [[label, label // 2] for label in LABELS]
 RANKS = LevelRanks(LEVELS, LEVELS, finest_first=True, ignore_self=True)
 METRICS: dict[str, Callable[[Any], Any]] = {
     "retrieval": lambda x: metrics.retrieval(x, x, LABELS, LABELS).mean_average_precision,
-    "hierarchical": lambda x: metrics.hierarchical_retrieval(
-        x, x, LEVELS, LEVELS, query_sequence=range(8), gallery_sequence=range(8)
-    ).h_ap,
+    "hierarchical": lambda x: (
+        metrics.hierarchical_retrieval(
+            x, x, LEVELS, LEVELS, query_sequence=range(8), gallery_sequence=range(8)
+        ).h_ap
+    ),
     "knn": lambda x: metrics.knn_accuracy(x, x, LABELS, LABELS, k=3),
     "cosines": lambda x: metrics.mean_class_cosines(x, x, LABELS, LABELS, 4).cpu(),
     "probe": lambda x: metrics.linear_probe(x, x, LABELS, LABELS, num_classes=4).accuracy,

@@ -191,7 +191,7 @@ class PairSummary:
             if code != IGNORED or self.pairs[code]:
                 lines.append(
                     f"{code:<6}{meaning:<18}{self.pairs[code]:>8}{self.covered[code]:>9}"
-                    f"{self.pairs[code] / self.num_queries:>16.1f}"
+                    f"{self.pairs[code] / max(1, self.num_queries):>16.1f}"
                 )
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
