@@ -29,7 +29,14 @@ from rince.losses import (
     x_clr,
 )
 from rince.losses.blockwise.sizes import Sizes, free_bytes, gpu_sizes, sizes_for
-from rince.ranks import DenseRanks, IdentityRanks, LevelRanks, PairRanks, TableRanks
+from rince.ranks import (
+    DenseRanks,
+    IdentityRanks,
+    LevelRanks,
+    PairRanks,
+    ScoreRanks,
+    TableRanks,
+)
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.time import ItemTimes, TimeRanks
 
@@ -87,6 +94,10 @@ class Sources:
             return LevelRanks(of_query, of_key, finest_first=False, **masks)
         if kind == "time":
             return self.times.ranks(query, key, validate=False, **masks)
+        if kind == "scores":
+            scores = torch.ones(len(query), len(key), device="cuda")
+            thresholds = range(self.num_ranks, 0, -1)
+            return ScoreRanks(thresholds).ranks(scores, ignore_self=num_keys is None)
         matrix = torch.ones(len(query), len(key), dtype=torch.int8, device="cuda")
         if kind == "dense":
             return DenseRanks(matrix, self.num_ranks, validate=False)
@@ -130,6 +141,7 @@ def step(
         ("ids", 1),
         ("levels", 3),
         ("time", 3),
+        ("scores", 2),
         ("dense", 2),
         ("matrix", 2),
     ],
