@@ -174,6 +174,8 @@ def test_half_precision_and_autocast_lose_nothing() -> None:
 DISTANCES: list[tuple[Any, Any]] = [
     (distances.CosineSimilarity(), cosine),
     (distances.CosineSimilarity(power=3), lambda a, b: cosine(a, b) ** 3),
+    (distances.CosineSimilarity(p=1),
+     lambda a, b: functional.normalize(a, p=1) @ functional.normalize(b, p=1).T),
     (distances.DotProductSimilarity(), cosine),
     (distances.DotProductSimilarity(normalize_embeddings=False), lambda a, b: a @ b.T),
     (distances.LpDistance(), lambda a, b: -((2 - 2 * cosine(a, b)).clamp(min=0)).sqrt()),

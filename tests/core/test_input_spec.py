@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from rince.core.input_spec import InputSpec, Preprocessing
@@ -42,6 +44,16 @@ def test_what_a_network_is_fed_with_is_no_part_of_its_shape() -> None:
     assert InputSpec.images(3, 8, bits=12) == plain
     assert InputSpec.images(3, 8, preprocessing=fed) == plain
     assert (fed.interpolation, fed.squash) == ("bilinear", False)
+
+
+def test_bits_and_preprocessing_come_back_with_every_shape() -> None:
+    fed = Preprocessing((0.5,), (0.2,), 9)
+    for spec in (
+        InputSpec.images(1, 8, 12, fed),
+        InputSpec("depth", (1, 8, 8), bits=12, preprocessing=fed),
+    ):
+        back = InputSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
+        assert (back, back.bits, back.preprocessing) == (spec, 12, fed)
 
 
 def test_sizes_where_none_are_given() -> None:

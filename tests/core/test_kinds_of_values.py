@@ -21,6 +21,7 @@ from rince.ranks import (
     label_overlap,
     target_closeness,
 )
+from rince.ranks.taxonomy import MAX_TABLE_CLASSES
 
 NAN = float("nan")
 LABELS = [0, 0, 1, 1, 2, 2]
@@ -29,6 +30,7 @@ Z = torch.nn.functional.normalize(
 )
 TABLE = torch.tensor([[1, 2, 0], [2, 1, 0], [0, 0, 1]])
 TREE = rince.Taxonomy([("a", "b"), ("a", "c"), ("d", "e")])
+MANY = rince.Taxonomy([*TREE.paths, *(("f", f"g{i}") for i in range(MAX_TABLE_CLASSES))])
 
 # What takes one label an item, and what it gives, as numbers.
 OF_LABELS: dict[str, Callable[[Any], Any]] = {
@@ -42,8 +44,12 @@ OF_LABELS: dict[str, Callable[[Any], Any]] = {
     "TableRanks": lambda y: TableRanks(y, y, TABLE).tile(slice(None), slice(None)),
     "IdentityRanks": lambda y: IdentityRanks(y, y).tile(slice(None), slice(None)),
     "Taxonomy.ranks": lambda y: TREE.ranks(y, y).tile(slice(None), slice(None)),
+    "Taxonomy of many": lambda y: MANY.ranks(y, y).tile(slice(None), slice(None)),
+    "same_group": lambda y: TREE.same_group(2, y, y).tile(slice(None), slice(None)),
+    "same_group of many": lambda y: MANY.same_group(2, y, y).tile(slice(None), slice(None)),
     "TimeRanks.items": lambda y: TimeRanks.items(y, LABELS, LABELS),
 }
+TAKE_NAMES = ("Taxonomy.ranks", "Taxonomy of many", "same_group", "same_group of many")
 
 
 @pytest.mark.parametrize(
@@ -78,9 +84,15 @@ NO_LABELS = {
 @pytest.mark.parametrize("name", OF_LABELS)
 def test_what_is_no_integer_is_refused(name: str, kind: str) -> None:
     # A tree takes names, too, of its own classes.
-    fact = "'a' is a group" if (name, kind) == ("Taxonomy.ranks", "names") else "integers"
+    fact = "'a' is a group" if kind == "names" and name in TAKE_NAMES else "integers"
     with pytest.raises(ValueError, match=fact):
         OF_LABELS[name](NO_LABELS[kind])
+
+
+@pytest.mark.parametrize("name", TAKE_NAMES)
+def test_a_tree_takes_the_names_of_its_classes(name: str) -> None:
+    named = [TREE.classes[y] for y in LABELS]
+    np.testing.assert_array_equal(OF_LABELS[name](named), OF_LABELS[name](LABELS))
 
 
 @pytest.mark.parametrize("name", sorted(set(OF_LABELS) - {"IdentityRanks", "TimeRanks.items"}))

@@ -210,6 +210,8 @@ def test_wrong_matrices_are_refused() -> None:
         DenseRanks(torch.tensor([[-2, 1]]))
     with pytest.raises(ValueError, match=r"-1\b.*\b127\b.* 0 to 128"):
         DenseRanks(torch.tensor([[0, 128]]))
+    with pytest.raises(ValueError, match=r"-1\b.*\b127\b.* 0 to 200"):  # nor with more ranks
+        DenseRanks(torch.tensor([[0, 200]]), num_ranks=200)
     with pytest.raises(ValueError, match=r"-1\b.* 2\b.* 0 to 3"):
         DenseRanks(torch.tensor([[0, 3]]), num_ranks=2)
     assert DenseRanks(torch.tensor([[-1, 2]]), num_ranks=2).tile(ALL, ALL).tolist() == [[-1, 2]]
@@ -296,6 +298,16 @@ def test_on_a_cpu_labels_are_checked_even_without_validate() -> None:
     with pytest.raises(ValueError, match="-2 to 1"):
         DenseRanks(torch.tensor([[-2, 1]]), validate=False)
     assert TableRanks(torch.tensor([1]), torch.tensor([0]), table, validate=False).num_ranks == 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64])
+def test_codes_may_be_of_types_without_a_sign(dtype: Any) -> None:
+    rows = np.array([[1, 0], [0, 2]], dtype=dtype)
+    for codes in (rows, torch.from_numpy(rows)):
+        assert DenseRanks(codes).tile(ALL, ALL).tolist() == rows.tolist()
+        assert TableRanks([0, 1], [0, 1], codes).tile(ALL, ALL).tolist() == rows.tolist()
+    with pytest.raises(ValueError, match="0 to 200"):
+        DenseRanks(rows * dtype(100))
 
 
 @pytest.mark.parametrize("given", [torch.tensor, np.array, list, tuple])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -314,8 +315,23 @@ def test_numbers_that_no_loss_takes() -> None:
             x_clr(z, z, ranks, scores=bad)
     with pytest.raises(ValueError, match=r"\b1 scores? .*-1"):
         x_clr(z, z, ranks, scores=torch.tensor([[0.0, float("nan")], [0.0, 0.0]]))
+    for rank_scores, num_ranks in (([1.0, 0.5], 3), ([float("nan")], None)):
+        with pytest.raises(ValueError, match=rf"rank_scores .*{num_ranks}.*{rank_scores[-1]}"):
+            x_clr(z, z, ranks, rank_scores=rank_scores, num_ranks=num_ranks)
     with pytest.raises(ValueError, match="temperature.*positive"):
         x_clr(z, z, ranks, target_temperature=0, num_ranks=1)
+
+
+@pytest.mark.parametrize("block_size", [None, 1])
+def test_scores_of_ignored_pairs_may_be_unknown(block_size: int | None) -> None:
+    ranks, scores = torch.tensor([[0, -1, 0], [-1, 0, 0]]), unit(0, 2, 3)
+    query, key = unit(1, 2, 4).requires_grad_(), unit(2, 3, 4)
+    unknown = scores.masked_fill(ranks < 0, float("nan"))
+    found, expected = (
+        x_clr(query, key, ranks, scores=x, block_size=block_size) for x in (unknown, scores)
+    )
+    assert found == expected
+    assert torch.autograd.grad(found, query)[0].isfinite().all()
 
 
 def test_x_clr_with_hard_targets_is_supcon_out() -> None:
@@ -325,6 +341,8 @@ def test_x_clr_with_hard_targets_is_supcon_out() -> None:
     torch.testing.assert_close(found, supcon_out(z, z, ranks, 0.2))
     halves = x_clr(z, z, ranks, 0.2, rank_scores=[0.5])
     torch.testing.assert_close(halves, x_clr(z, z, ranks, 0.2, scores=ranks.clamp(min=0) * 0.5))
+    given = np.array([0.5, 0.25], dtype=np.float32)
+    assert x_clr(z, z, ranks, 0.2, rank_scores=given) == halves
 
 
 def test_smooth_ap_is_the_metric_in_the_limit() -> None:

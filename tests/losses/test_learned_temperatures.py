@@ -92,7 +92,12 @@ def test_they_stay_float32_and_their_gradient_fits_a_loss_scale(dtype: torch.dty
     (module(query, key, RANKS) * 65536).backward()
     assert torch.isfinite(module.temperatures.grad).all()
     assert module.temperatures.grad.abs().max() > torch.finfo(torch.float16).max
+    # Nor are the numbers those of half precision, or their gradient is of it.
+    module = module.to(dtype)
+    assert torch.equal(module.temperatures, torch.tensor([0.02, 0.05]))
+    assert module.temperatures.grad.dtype == torch.float32
     assert module.double().temperatures.dtype == torch.float64
+    assert module.to(dtype).temperatures.dtype == torch.float32
 
 
 @pytest.mark.parametrize("engine", ["dense", "streamed"])

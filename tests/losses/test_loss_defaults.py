@@ -25,7 +25,7 @@ DEFAULTS = {
         "learn_temperatures": False,
         "min_temperature": 0.01,
     },
-    "cross_scale": {"temperature": 0.1, "margin": 0.1, "validate": True},
+    "cross_scale": {"temperature": 0.1, "margin": 0.2, "validate": True},
     "hierarchical_triplet": {"margin": 0.2, "validate": True},
     "himulcon": {"temperature": 0.1, "validate": True},
     "info_nce": {"temperature": 0.1, "validate": True},
@@ -48,6 +48,11 @@ def test_defaults_of_losses(name: str) -> None:
 
 def test_all_defaults_of_losses_are_listed() -> None:
     assert without_a_row(losses, DEFAULTS) == []
+
+
+def test_margins_are_those_of_the_command_line() -> None:
+    margins = {default_numbers(losses, name).get("margin") for name in DEFAULTS} - {None}
+    assert margins == {LossOptions().margin}
 
 
 def test_default_temperatures_of_three_ranks() -> None:

@@ -102,6 +102,11 @@ def test_embeddings_in_order_cost_nothing_and_keep_a_graph() -> None:
     loss = hierarchical_triplet(query, z, DenseRanks(torch.tensor([[-1, 0, 0, 0]]), num_ranks=2))
     loss.backward()
     assert torch.equal(query.grad, torch.zeros_like(query))
+    # Where the keys alone are trained, too.
+    key = z.clone().requires_grad_()
+    nothing = DenseRanks(torch.tensor([[-1, 0, 0, 0]]), num_ranks=2)
+    hierarchical_triplet(z[:1], key, nothing).backward()
+    assert torch.equal(key.grad, torch.zeros_like(key))
 
 
 def test_under_autocast_they_are_what_they_are_without() -> None:

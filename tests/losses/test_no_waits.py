@@ -5,6 +5,7 @@ Both are shown on tensors without values; speed is not shown by any of this.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,9 +16,27 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.nn import functional
 
 from rince import RankedInfoNCE, RinceWarning
-from rince.losses import both_ways, info_nce, ranked_info_nce, supcon_in, supcon_out
+from rince.losses import (
+    both_ways,
+    cross_scale,
+    himulcon,
+    info_nce,
+    ranked_info_nce,
+    smooth_ap,
+    supcon_in,
+    supcon_out,
+    supcon_siblings,
+    x_clr,
+)
 from rince.losses.blockwise.sizes import Sizes, free_bytes, gpu_sizes, sizes_for
-from rince.ranks import DenseRanks, IdentityRanks, LevelRanks, PairRanks, TableRanks
+from rince.ranks import (
+    DenseRanks,
+    IdentityRanks,
+    LevelRanks,
+    PairRanks,
+    ScoreRanks,
+    TableRanks,
+)
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.time import ItemTimes, TimeRanks
 
@@ -75,6 +94,10 @@ class Sources:
             return LevelRanks(of_query, of_key, finest_first=False, **masks)
         if kind == "time":
             return self.times.ranks(query, key, validate=False, **masks)
+        if kind == "scores":
+            scores = torch.ones(len(query), len(key), device="cuda")
+            thresholds = range(self.num_ranks, 0, -1)
+            return ScoreRanks(thresholds).ranks(scores, ignore_self=num_keys is None)
         matrix = torch.ones(len(query), len(key), dtype=torch.int8, device="cuda")
         if kind == "dense":
             return DenseRanks(matrix, self.num_ranks, validate=False)
@@ -118,6 +141,7 @@ def step(
         ("ids", 1),
         ("levels", 3),
         ("time", 3),
+        ("scores", 2),
         ("dense", 2),
         ("matrix", 2),
     ],
@@ -151,6 +175,21 @@ def test_losses_with_one_rank_read_nothing(engine: str, loss: Any) -> None:
         z = unit(64, 16)
         info_nce(z, unit(80, 16), engine=engine, validate=False)
         assert not watch.copies
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        partial(himulcon, level_weights=(1, 1)),
+        partial(x_clr, num_ranks=2),
+        partial(smooth_ap, num_ranks=2),
+        partial(cross_scale, num_ranks=2),
+        partial(supcon_siblings, num_ranks=2),
+    ],
+)
+def test_baselines_read_nothing(loss: Any) -> None:
+    for kind in ("labels", "matrix"):
+        assert not step(loss, kind, 32, 48, 16, 2).copies
 
 
 @pytest.mark.parametrize("engine", ["dense", "streamed"])

@@ -383,6 +383,11 @@ def test_the_kernel_by_class_serves_where_its_exponents_fit() -> None:
     assert serves(0.1, labelled(300, num_classes=75))
     assert not serves(0.1, labelled(300, num_classes=76))  # more classes than keys / 4
     assert not serves(0.1, IdentityRanks(torch.arange(300), torch.arange(300)))
+    # Of 12 queries and 300 keys: masks of 30^2 pairs of classes cost what the pairs do.
+    z = unit(2, 300, 16)
+    for classes, fit in ((30, True), (31, False)):
+        given = inputs_of(z, labelled(300, num_classes=classes), (0.1, 0.5), sizes=SMALL)
+        assert ByClass.can_serve(replace(given, query=z[:12])) == fit
 
 
 @pytest.mark.parametrize("scale", [0.3, 4.0])

@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from oracles import hierarchy as oracle
+from rince.metrics import set_intersection
 from rince.metrics.hierarchy import hierarchical_retrieval, top_down_consistency
 from rince.metrics.ordered_items import OrderedItems
 from rince.metrics.set_intersection import _expected_minimum
@@ -263,3 +264,18 @@ def test_consistency_counts_only_what_is_right_at_the_finest_level():
             top_down_consistency(predicted, other)
     with pytest.raises(ValueError, match=r"\(5,\) and \(5,\)"):
         top_down_consistency(predicted[:, 0], true[:, 0])
+
+
+def test_copies_of_items_cost_what_their_kinds_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 runs of four tied items a query, of which few differ."""
+    asked: list[tuple[int, int, int]] = []
+    table = set_intersection._expected_minimum
+    monkeypatch.setattr(
+        set_intersection, "_expected_minimum", lambda *x: [asked.append(x), table(*x)][1]
+    )
+    features = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
+    features = features.repeat_interleave(4, 0)
+    groups = torch.arange(240) // 4 % 10
+    levels = torch.stack([groups, groups % 2], dim=1)
+    hierarchical_retrieval(features, features, levels, levels, chunk_size=240)
+    assert 0 < len(asked) < 50

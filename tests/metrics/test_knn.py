@@ -161,3 +161,11 @@ def test_ids_of_any_size_cost_what_their_number_does() -> None:
     small = knn_accuracy(query, gallery, labels[:5], labels, k=3)
     # 8.8e9 columns of votes would not fit into any memory.
     assert knn_accuracy(query, gallery, ids[labels[:5]], ids[labels], k=3) == small
+
+
+def test_ties_of_as_many_classes_as_items_take_no_matrix_of_both() -> None:
+    """Which would hold 40 billion numbers."""
+    size = 200_000
+    gallery = torch.eye(2).repeat(size // 2, 1)
+    labels = torch.arange(size)
+    assert knn_accuracy(torch.eye(2), gallery, labels[:2], labels, k=3) == 1

@@ -18,8 +18,11 @@ def test_a_video_has_the_mean_probabilities_of_its_clips() -> None:
     # Probabilities, not logits: one clip, however sure, does not outvote two.
     sure = torch.tensor([[50.0, 0], [0, 3], [0, 3]])
     assert video_accuracy(sure, torch.tensor([1, 1, 1]), torch.tensor([0, 0, 0])) == 1
-    with pytest.raises(ValueError, match="no logits"):
+    with pytest.raises(ValueError, match=r"logits .*\(0, 2\)"):
         video_accuracy(logits[:0], labels[:0], videos[:0])
+    # The largest of NaN is the first class.
+    with pytest.raises(ValueError, match="1 of 5 logits hold NaN"):
+        video_accuracy(logits.masked_fill(logits == 5, math.nan), labels, videos)
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=7), st.data())

@@ -65,6 +65,13 @@ def test_a_module_of_your_own() -> None:
         as_backbone(nn.Identity(), InputSpec.images(size=4))
 
 
+def test_frozen_norms_of_a_module_of_your_own_stay_frozen() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(12), nn.BatchNorm1d(12))
+    module[1].eval()
+    as_backbone(module, InputSpec.images(size=2))
+    assert [part.training for part in module.modules()] == [True, True, False, True]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -31,6 +31,12 @@ def test_holds_the_last_keys_like_a_deque(size: int, batches: list[int]) -> None
     assert torch.equal(queue.embeddings[queue.valid][:, 1], -kept.float())
 
 
+def test_labels_of_any_integer_type() -> None:
+    queue = KeyQueue(3, 2)
+    queue.push(torch.eye(2), torch.tensor([4, 5], dtype=torch.uint8), torch.tensor([8, 9]).int())
+    assert (queue.labels.tolist(), queue.ids.tolist()) == ([4, 5, 0], [8, 9, 0])
+
+
 def test_the_content_is_in_the_state_dict() -> None:
     queue = KeyQueue(3, 2)
     queue.push(torch.eye(2), torch.tensor([4, 5]), torch.tensor([8, 9]))
@@ -66,5 +72,8 @@ def test_what_does_not_fit_is_refused() -> None:
     queue = KeyQueue(4, 3)
     with pytest.raises(ValueError, match=r"takes \(B, 3\) embeddings"):
         queue.push(torch.ones(2, 5), torch.zeros(2), torch.zeros(2))
+    with pytest.raises(ValueError, match="labels must be integers"):
+        queue.push(torch.ones(2, 3), torch.zeros(2), torch.zeros(2))
+    assert not queue.valid.any()
     with pytest.raises(ValueError, match="one slot"):
         KeyQueue(0, 3)

@@ -183,9 +183,11 @@ def test_the_most_levels_fit_int8() -> None:
 def test_negative_ids_are_refused() -> None:
     """They say that a label is not known, and two unknown ones are not alike."""
     labels = torch.tensor([[0, 1], [3, -1]])
+    second = torch.tensor([False, True])
     for make in (
         lambda: LevelRanks(labels, labels.abs(), finest_first=True),
         lambda: LevelRanks(labels.abs(), labels, finest_first=True),
+        lambda: LevelRanks(labels.abs(), labels, finest_first=True, key_valid=second),
         lambda: Taxonomy.from_labels(labels, finest_first=True),
     ):
         with pytest.raises(ValueError, match="row 1 holds -1"):

@@ -137,4 +137,11 @@ def test_what_cannot_be() -> None:
         with pytest.raises(ValueError, match=r"sd.*finite.*\b0\b"):
             noisy_scores(similarity, sd, 0)
     with pytest.raises(ValueError, match="must be"):
-        forget_ranks(torch.ones(2, 3), 0.1, 0)
+        forget_ranks(torch.ones(2, 3).int(), 0.1, 0)
+    with pytest.raises(ValueError, match="integers.*float32"):
+        forget_ranks(torch.ones(2, 2), 0.1, 0)
+
+
+def test_tables_without_a_sign_have_room_for_ignored_pairs() -> None:
+    table = torch.eye(2, dtype=torch.uint8)
+    assert forget_ranks(table, 1.0, 0).tolist() == [[1, -1], [-1, 1]]

@@ -108,6 +108,7 @@ def test_as_many_thresholds_as_an_int8_has_ranks() -> None:
 def test_warnings_of_a_summary() -> None:
     (first,) = Relevance([2, 1]).describe(torch.tensor([[1.0, 0.0]])).warnings
     assert "no pair has rank 1" in first
+    assert "queries: 0, keys: 2" in str(Relevance([2, 1]).describe(torch.zeros(0, 2)))
     summary = Relevance([2, 1]).describe(torch.tensor([[2.0, 2.0]]))
     empty, alone = summary.warnings
     assert "no pair has rank 2" in empty

@@ -236,6 +236,7 @@ def test_rules_in_words(animals: Similarity) -> None:
     assert animals.by_quantiles([0.75, 0.5]).rule == (
         "score in the top 0.25 (rank 2, >= 0.5), 0.5 (rank 3, >= 0.3)"
     )
+    assert torch.equal(animals.by_top_k(np.array([1, 2])).table, animals.by_top_k([1, 2]).table)
     assert animals.by_top_k([1, 2]).rule == "each class's most similar 1 (rank 2), 2 (rank 3)"
 
 

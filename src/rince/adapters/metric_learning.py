@@ -122,7 +122,8 @@ class RankedInfoNCELoss(losses.BaseMetricLossFunction):  # type: ignore[misc]
 
     def _losses(self, query: Tensor, key: Tensor, ranks: PairRanks) -> tuple[Tensor, Tensor]:
         """(Q,) losses, and which of the queries have something to learn."""
-        if type(self.distance) is distances.CosineSimilarity and self.distance.power == 1:
+        distance = self.distance
+        if type(distance) is distances.CosineSimilarity and distance.power == 1 and distance.p == 2:
             unit = functional.normalize(query, dim=1)
             loss, terms = ranked_info_nce_with_terms(
                 unit,
@@ -135,9 +136,9 @@ class RankedInfoNCELoss(losses.BaseMetricLossFunction):  # type: ignore[misc]
                 validate=self.validate,
             )
             return loss, terms.active.any(dim=0)
-        matrix = self.distance(query, key)
+        matrix = distance(query, key)
         terms = rank_terms(
-            matrix if self.distance.is_inverted else -matrix,
+            matrix if distance.is_inverted else -matrix,
             ranks.tile(ALL, ALL).to(query.device),
             check_temperatures(self.temperatures, validate=False),
             self.variant,

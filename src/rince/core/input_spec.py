@@ -136,7 +136,8 @@ class InputSpec:
         """
         own = stored.get("input")
         if own is not None:
-            return cls(own["noun"], tuple(own["shape"]), own["dtype"])
+            shape, bits = tuple(own["shape"]), stored.get("bits")
+            return cls(own["noun"], shape, own["dtype"], bits, _preprocessing(stored))
         return _by_keys(stored)
 
 
@@ -145,9 +146,13 @@ def _by_keys(stored: Mapping[str, Any]) -> InputSpec:
     if channels == 0:
         return InputSpec.texts()
     if frames is None:
-        given = stored.get("preprocessing")
-        if given is not None:  # lists, as JSON has them
-            numbers = {name: tuple(map(float, given[name])) for name in ("mean", "std")}
-            given = Preprocessing(**{**given, **numbers})
-        return InputSpec.images(channels, size, stored.get("bits"), given)
+        return InputSpec.images(channels, size, stored.get("bits"), _preprocessing(stored))
     return InputSpec.clips(channels, frames, size)
+
+
+def _preprocessing(stored: Mapping[str, Any]) -> Preprocessing | None:
+    given = stored.get("preprocessing")
+    if given is None:
+        return None
+    numbers = {name: tuple(map(float, given[name])) for name in ("mean", "std")}  # lists in JSON
+    return Preprocessing(**{**given, **numbers})

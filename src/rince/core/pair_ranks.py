@@ -21,8 +21,6 @@ IGNORED = -1
 ALL = slice(None)
 _SHOWN = 12  # queries and keys, where ranks are printed
 
-_INTEGER_DTYPES = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
-
 
 @runtime_checkable
 class PairRanks(Protocol):
@@ -94,8 +92,7 @@ class DenseRanks:
             matrix.ndim == 2,
             f"ranks must be a (queries, keys) matrix, got shape {tuple(matrix.shape)}",
         )
-        _check_codes(matrix, num_ranks, validate)
-        self.matrix: Tensor = matrix.to(torch.int8)
+        self.matrix = _checked_codes(matrix, num_ranks, validate)
         self.shape, self.num_ranks = (matrix.shape[0], matrix.shape[1]), num_ranks
 
     __repr__ = pairs_as_text
@@ -146,7 +143,7 @@ class TableRanks:
             f"the rank table must be (classes, classes), got shape {tuple(table.shape)}",
         )
         require(table.numel() > 0, "the rank table is empty: it needs at least one class")
-        _check_codes(table, num_ranks, validate)
+        table = _checked_codes(table, num_ranks, validate)
         query_labels = integers(query_labels, "query labels")
         key_labels = integers(key_labels, "key labels")
         check_pair_labels(query_labels, key_labels, ignore_self, key_valid)
@@ -157,7 +154,7 @@ class TableRanks:
         for side, labels in (("query", self.query_labels), ("key", self.key_labels)):
             if may_read(labels, validate):
                 require_classes(labels, len(table), f"{side}_labels", "the rank table")
-        self.table = table.to(device=query_labels.device, dtype=torch.int8)
+        self.table = table.to(query_labels.device)
         self.ignore_self = ignore_self
         self.key_valid = key_valid
         if num_ranks is None and may_read(table, validate):
@@ -275,19 +272,23 @@ def on_device(source: _Source, device: torch.device, *names: str) -> _Source:
     return moved
 
 
-def _check_codes(ranks: Tensor, num_ranks: int | None, validate: bool) -> None:
+def _checked_codes(ranks: Tensor, num_ranks: int | None, validate: bool) -> Tensor:
+    """As int8."""
     require(
-        ranks.dtype in _INTEGER_DTYPES,
+        not (ranks.is_floating_point() or ranks.is_complex() or ranks.dtype == torch.bool),
         f"ranks must be integers (1 = most similar, 0 = negative, -1 = ignored), got "
         f"{ranks.dtype}; a boolean positives mask becomes ranks with .to(torch.int8)",
     )
+    if ranks.dtype in (torch.uint16, torch.uint32, torch.uint64):  # torch compares none of them
+        ranks = ranks.long()
     if ranks.numel() and may_read(ranks, validate):
         low, high = torch.stack(torch.aminmax(ranks)).tolist()
-        top = 127 if num_ranks is None else num_ranks
+        top = 127 if num_ranks is None else min(127, num_ranks)
         require(
             low >= IGNORED and high <= top,
             f"ranks must lie between -1 (ignored) and {top}, got {low} to {high}",
         )
+    return ranks.to(torch.int8)
 
 
 def check_pair_labels(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.labels import integers
-from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
+from rince.core.pair_ranks import ALL, PairRanks
 from rince.losses.common import (
     Reduction,
     check_temperature,
@@ -80,9 +80,9 @@ def himulcon(
         True
     """
     check_temperature(temperature)
-    source = checked_ranks(query, key, as_pair_ranks(ranks), validate)
+    source = checked_ranks(query, key, ranks, validate)
     weights = _level_weights(level_weights, source)
-    rank = source.tile(ALL, ALL).to(query.device)  # (Q, K)
+    rank = source.tile(ALL, ALL)  # (Q, K)
     if validate:
         highest = int(rank.max())
         require(

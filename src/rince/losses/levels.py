@@ -101,7 +101,7 @@ def cross_scale(
     key: Tensor,
     ranks: PairRanks | Tensor,
     temperature: float = 0.1,
-    margin: float = 0.1,
+    margin: float = 0.2,
     *,
     num_ranks: int | None = None,
     reduction: Reduction = "mean",

@@ -62,10 +62,10 @@ def hierarchical_triplet(
     source, highest = ranks_and_their_number(query, key, ranks, num_ranks, validate)
     rank = source.tile(ALL, ALL).long()
     level = torch.where(rank == 0, highest + 1, rank)  # (Q, K): higher is less similar, -1 ignored
-    total, violated = query.sum() * 0.0, torch.zeros((), device=query.device)
     with torch.autocast(query.device.type, enabled=False):
         dtype = dtype_of_sums(query, key)
         query, key = query.to(dtype), key.to(dtype)
+        total, violated = (query.sum() + key.sum()) * 0.0, torch.zeros((), device=query.device)
         for step in range(1, highest + 1):
             triplets = _triplets(level, step, highest, generator)
             loss = losses.TripletMarginLoss(

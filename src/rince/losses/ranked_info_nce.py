@@ -246,11 +246,11 @@ class RankedInfoNCE(nn.Module):
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RankedInfoNCE:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if isinstance(self.temperatures, nn.Parameter):
-            self.temperatures.data = self.temperatures.data.to(
-                torch.promote_types(self.temperatures.dtype, torch.float32)
-            )
+        def kept_wide(x: Tensor) -> Tensor:
+            moved = fn(x)
+            return moved if moved.dtype.itemsize >= 4 else x.to(moved.device, torch.float32)
+
+        super()._apply(kept_wide, recurse)  # type: ignore[no-untyped-call]
         return self
 
     def extra_repr(self) -> str:

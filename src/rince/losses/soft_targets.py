@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.labels import numbers
-from rince.core.pair_ranks import PairRanks
+from rince.core.pair_ranks import ALL, PairRanks
 from rince.losses.by_query import loss_by_query, ranks_and_their_number
 from rince.losses.common import Reduction, check_temperature, masked_logsumexp
 
@@ -47,7 +48,8 @@ def x_clr(
         query: (Q, D) unit length. key: (K, D) unit length.
         ranks: (Q, K); 1 most similar, 0 negative, -1 ignored. With scores only -1 counts.
         temperature: tau, positive. target_temperature: tau_t, positive.
-        scores: (Q, K) float, G, in any unit; such as ``table[query_labels][:, key_labels]``.
+        scores: (Q, K) float, G, in any unit; such as ``table[query_labels][:, key_labels]``. Of
+            ignored pairs anything, also NaN.
         rank_scores: G of ranks 1, 2, ..., R; negatives have 0. None: 1, (R - 1) / R, ..., 1 / R.
         num_ranks: R; None takes the rank source's.
         reduction: as in :func:`~rince.ranked_info_nce`; a query without another candidate beside
@@ -74,8 +76,16 @@ def x_clr(
     check_temperature(temperature)
     check_temperature(target_temperature)
     require(scores is None or rank_scores is None, "give scores or rank_scores, not both")
-    if scores is not None or rank_scores is not None:
-        num_ranks = 127 if rank_scores is None else len(rank_scores)
+    if scores is not None:
+        num_ranks = 127
+    elif rank_scores is not None:
+        rank_scores = [float(score) for score in rank_scores]
+        require(
+            num_ranks in (None, len(rank_scores)) and all(map(math.isfinite, rank_scores)),
+            f"rank_scores must be finite, one for each of num_ranks ({num_ranks}), got "
+            f"{rank_scores}",
+        )
+        num_ranks = len(rank_scores)
     source, number = ranks_and_their_number(query, key, ranks, num_ranks, validate)
     if scores is not None:
         scores = numbers(scores, "scores")
@@ -84,8 +94,9 @@ def x_clr(
             f"scores must be floats of the shape (queries, keys) = {tuple(source.shape)}, got "
             f"{tuple(scores.shape)} and {scores.dtype}",
         )
+        scores = scores.to(query.device)
         if validate:
-            bad = int((~scores.isfinite()).sum())
+            bad = int((~scores.isfinite() & (source.tile(ALL, ALL) >= 0)).sum())
             require(bad == 0, f"{bad} scores are not finite: mark unknown pairs with rank -1")
     of_ranks = [0.0, *(rank_scores or [(number - i) / number for i in range(number)])]
 
@@ -109,7 +120,7 @@ def x_clr(
         query,
         key,
         source,
-        *(() if scores is None else (scores.to(query.device),)),
+        *(() if scores is None else (scores,)),
         pairs_per_query=len(key),
         block_size=block_size,
         reduction=reduction,

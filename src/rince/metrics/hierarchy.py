@@ -132,8 +132,8 @@ def hierarchical_retrieval(
     require(alpha > 0, f"alpha must be positive, got {alpha}")
     _check_levels(query_levels, gallery_levels, num_queries, num_items)
     check_exclude_self(exclude_self, num_queries, num_items)
-    sequences = _checked_sequences(query_sequence, gallery_sequence, num_queries, num_items)
     device = query_features.device
+    sequences = _checked_sequences(query_sequence, gallery_sequence, num_queries, num_items, device)
     query_groups, gallery_groups = _renumbered(
         query_levels.to(device), gallery_levels.to(device)
     )  # (L, Q), (L, G)
@@ -287,7 +287,11 @@ def _check_levels(
 
 
 def _checked_sequences(
-    query: Labels | None, gallery: Labels | None, num_queries: int, num_items: int
+    query: Labels | None,
+    gallery: Labels | None,
+    num_queries: int,
+    num_items: int,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor] | None:
     if query is None and gallery is None:
         return None
@@ -299,7 +303,7 @@ def _checked_sequences(
         f"sequences must be one integer an item, got {tuple(query.shape)} for {num_queries} "
         f"queries and {tuple(gallery.shape)} for {num_items} gallery items",
     )
-    return query, gallery.to(query.device)
+    return query.to(device), gallery.to(device)
 
 
 def _summary(parts: Sequence[_Chunk], ks: Sequence[int]) -> HierarchicalResult:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from rince.core.checks import require
 from rince.metrics.arrays import (
@@ -100,7 +99,7 @@ def _votes(
         share = places / at_last.sum(dim=1, keepdim=True)
         weights = _weights(rows.double(), values[tied, :1], temperature)
         weights *= above + at_last * share
-        votes[tied] = weights @ functional.one_hot(labels, num_classes).double()
+        votes[tied] = torch.zeros_like(votes[tied]).index_add_(1, labels, weights)
     return votes
 
 

@@ -42,21 +42,39 @@ def _correct_tied_runs(overlap: Tensor, items: OrderedItems, totals: Tensor) -> 
     width = overlap.shape[1]
     first, last = items.first[:, :width], items.last[:, :width]
     begins = (last - first > 3) & (first == torch.arange(width, device=first.device))
-    for row, start in begins.nonzero().tolist():
-        end = int(last[row, start])
-        size = end - start
-        finer_total = finer_before = finer_inside = 0
-        for count, total in zip(items.counts, totals[:, row].tolist(), strict=True):
-            before, inside = int(count[row, start]), int(count[row, end]) - int(count[row, start])
-            low, high = max(start, finer_total), min(end, total)
-            if low < high:  # places low + 1 .. high of the ideal order belong to this level
-                drawn = torch.arange(low + 1, high + 1) - start
-                seen = before - finer_before
-                nearest = _expected_minimum(size, inside - finer_inside, start - finer_total - seen)
-                finer = finer_before + drawn.double() * (finer_inside / size)
-                expected = finer + seen + nearest[drawn]
-                overlap[row, low:high] = expected.to(overlap)
-            finer_total, finer_before, finer_inside = total, before, inside
+    row, start = begins.nonzero(as_tuple=True)  # (N,) runs
+    end = last[row, start].long()
+    finer_total = finer_before = finer_inside = torch.zeros_like(end)
+    for count, total in zip(items.counts, totals[:, row].long(), strict=True):
+        before = count[row, start].long()
+        inside = count[row, end].long() - before
+        low, high = start.maximum(finer_total), end.minimum(total)
+        for size in torch.unique((end - start)[low < high]).tolist():
+            # Places low + 1 .. high of the ideal order belong to this level.
+            of_size = ((end - start == size) & (low < high)).nonzero()  # (M, 1), as those below
+            seen = (before - finer_before)[of_size]
+            spare = start[of_size] - finer_total[of_size] - seen
+            nearest = _expected_minima(size, (inside - finer_inside)[of_size], spare)
+            drawn = torch.arange(1, size + 1, device=end.device)
+            share = finer_inside[of_size].double() / size
+            expected = finer_before[of_size] + drawn * share + seen + nearest  # (M, size)
+            place = start[of_size] + drawn - 1
+            there = (place >= low[of_size]) & (place < high[of_size])
+            overlap[row[of_size].expand_as(place)[there], place[there]] = expected[there]
+        finer_total, finer_before, finer_inside = total, before, inside
+
+
+def _expected_minima(size: int, marked: Tensor, spare: Tensor) -> Tensor:
+    """(M, size): :func:`_expected_minimum` for n from 1 on, of each (M, 1); of few different ones.
+
+    From no spare on it is that of 0; with less than minus the others, n + spare.
+    """
+    lowest = marked - size - 1
+    bounded = spare.clamp(max=0).maximum(lowest)
+    pairs = torch.cat([marked, bounded], dim=1)
+    different, which = torch.unique(pairs, dim=0, return_inverse=True)
+    tables = torch.stack([_expected_minimum(size, *pair) for pair in different.tolist()])
+    return tables.to(spare.device)[which, 1:] + (spare - bounded).clamp(max=0)
 
 
 @lru_cache(maxsize=64)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import torch
 
-from rince.core.checks import require
-from rince.metrics.arrays import Array, Labels, checked_labels, tensor
+from rince.metrics.arrays import Array, Labels, check_features, checked_labels, tensor
 
 
 def video_accuracy(logits: Array, labels: Labels, videos: Labels) -> float:
     """Accuracy over videos: the probabilities of a video's clips are averaged.
 
     Args:
-        logits: (N, C). labels: (N,) integers. videos: (N,) integers; clips of one video but of two
-            labels count as two videos.
+        logits: (N, C) float, finite. labels: (N,) integers. videos: (N,) integers; clips of one
+            video but of two labels count as two videos.
 
     Returns:
         In [0, 1].
 
     Raises:
-        ValueError: wrong shapes, or no clip.
+        ValueError: wrong shapes, no clip, or values that are not finite.
 
     Example:
         >>> logits = torch.tensor([[3.0, 0.0], [0.0, 1.0], [0.0, 2.0]])
@@ -27,11 +26,11 @@ def video_accuracy(logits: Array, labels: Labels, videos: Labels) -> float:
         0.5
     """
     logits = tensor(logits)
-    require(logits.ndim == 2 and len(logits) > 0, f"no logits: got {tuple(logits.shape)}")
+    check_features(logits, "logits")
     labels = checked_labels(labels, len(logits), "labels", logits.shape[1])
     videos = checked_labels(videos, len(logits), "videos")
-    pairs = torch.stack([videos, labels], dim=1)
+    pairs = torch.stack([videos.cpu(), labels.cpu()], dim=1)
     groups, number = torch.unique(pairs, dim=0, return_inverse=True)
     total = torch.zeros(len(groups), logits.shape[1], dtype=torch.float64)
-    total.index_add_(0, number, logits.double().softmax(dim=1))
+    total.index_add_(0, number, logits.double().softmax(dim=1).cpu())
     return float((total.argmax(dim=1) == groups[:, 1]).double().mean())

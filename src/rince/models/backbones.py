@@ -116,7 +116,7 @@ def as_backbone(module: nn.Module, spec: InputSpec | None = None, **old: int | N
     spec = spec or _spec_of(old)
     while isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         module = module.module  # the trainer spreads over processes itself
-    was_training = module.training
+    were_training = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
         with torch.no_grad():
@@ -129,7 +129,8 @@ def as_backbone(module: nn.Module, spec: InputSpec | None = None, **old: int | N
             f"clips, {', '.join(OF_VECTORS)} vectors, the others images"
         ) from error
     finally:
-        module.train(was_training)
+        for part, was_training in were_training:  # frozen norms are in evaluation by themselves
+            part.training = was_training
     given = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
     require(
         isinstance(features, Tensor) and features.ndim == 2,

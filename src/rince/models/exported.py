@@ -95,7 +95,8 @@ class ImageEncoder:
     def encode(
         self, inputs: Tensor, *, device: torch.device | str = "cpu", batch_size: int = 64
     ) -> Tensor:
-        """(N, output_dim) float32 on the CPU, from what :meth:`normalised` takes."""
+        """(N, output_dim) float32 on the CPU, from what :meth:`normalised` takes. The module stays
+        on ``device``."""
         module = self.module.to(device).eval()
         with torch.no_grad():
             moved = (sent(x, device) for x in torch.split(inputs, batch_size))

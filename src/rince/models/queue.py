@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import require
+from rince.core.labels import integers
 
 
 class KeyQueue(nn.Module):
@@ -53,10 +54,10 @@ class KeyQueue(nn.Module):
         """Write B new keys over the oldest; of more than ``size`` keys the last ones stay.
 
         Args:
-            embeddings: (B, H * D). labels: (B,) int64. ids: (B,) int64.
+            embeddings: (B, H * D). labels: (B,) integers. ids: (B,) integers.
 
         Raises:
-            ValueError: lengths that differ, or another dimension.
+            ValueError: lengths that differ, another dimension, or labels that are no integers.
         """
         count = embeddings.shape[0]
         require(
@@ -67,6 +68,7 @@ class KeyQueue(nn.Module):
             f"the queue takes (B, {self.embeddings.shape[1]}) embeddings with (B,) labels and "
             f"ids, got {tuple(embeddings.shape)}, {tuple(labels.shape)}, {tuple(ids.shape)}",
         )
+        labels, ids = integers(labels), integers(ids, "ids")
         kept = min(count, self.size)
         first = self.position + count - kept
         slots = (first + torch.arange(kept, device=embeddings.device)) % self.size

@@ -67,8 +67,9 @@ class LevelRanks:
         check_pair_labels(query[:, 0], key[:, 0], ignore_self, key_valid)
         if may_read(query, False):
             require_no_unknown(query, "query labels")
-        if may_read(key, False) and key_valid is None:
-            require_no_unknown(key, "key labels")
+        if may_read(key, False):
+            there = key if key_valid is None else key.masked_fill(~key_valid[:, None], 0)
+            require_no_unknown(there, "key labels")
         if not finest_first:
             query, key = query.flip(1), key.flip(1)
         self.query_labels, self.key_labels = query, key  # finest first

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.labels import numbers
-from rince.core.pair_ranks import IGNORED
+from rince.core.pair_ranks import IGNORED, DenseRanks
 from rince.ranks.similarity import Similarity
 from rince.ranks.taxonomy import Taxonomy
 
@@ -87,13 +86,13 @@ def forget_ranks(table: Any, share: float, seed: int) -> Tensor:
         seed: of the choice.
 
     Returns:
-        (C, C) of the same dtype.
+        (C, C) int8.
 
     Raises:
-        ValueError: not a square table, or a share outside [0, 1].
+        ValueError: not a square table of ranks, or a share outside [0, 1].
     """
     _check_share(share)
-    table = numbers(table, "the rank table")
+    table = DenseRanks(table).matrix
     require(
         table.ndim == 2 and table.shape[0] == table.shape[1],
         f"the rank table must be (classes, classes), got shape {tuple(table.shape)}",

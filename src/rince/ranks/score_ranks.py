@@ -109,7 +109,7 @@ class ScoreRanks:
                 f"{scores.shape[0]} queries and {scores.shape[1]} keys",
             )
             ranks.fill_diagonal_(IGNORED)
-        return DenseRanks(ranks, self.num_ranks)
+        return DenseRanks(ranks, self.num_ranks, validate=False)  # they are right
 
     def describe(self, scores: Any, *, ignore_self: bool = False) -> PairSummary:
         """Count the pairs of each rank, as a table to read before any training.
@@ -194,7 +194,7 @@ class PairSummary:
             if code != IGNORED or self.pairs[code]:
                 lines.append(
                     f"{code:<6}{meaning:<18}{self.pairs[code]:>8}{self.covered[code]:>9}"
-                    f"{self.pairs[code] / self.num_queries:>16.1f}"
+                    f"{self.pairs[code] / max(1, self.num_queries):>16.1f}"
                 )
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 

@@ -257,10 +257,11 @@ class Similarity:
         """
         given = _numbers(numbers)
         require(
-            all(isinstance(k, int) and k >= 1 for k in given),
+            all(float(k).is_integer() and k >= 1 for k in given),
             f"the number of classes of each rank must be an integer of at least 1, got "
             f"{_listed(given)}",
         )
+        given = [int(k) for k in given]
         others = self._others()
         ordered = others.sort(dim=1, descending=True).values  # (C, C)
         size = len(self.classes)

@@ -380,8 +380,7 @@ class Taxonomy:
             >>> tree.ranks(labels, labels, ignore_self=True).tile(slice(None), slice(None)).tolist()
             [[-1, 2, 2], [2, -1, 2], [2, 2, -1]]
         """
-        query = self._labels("query", query_labels)
-        key = query if key_labels is query_labels else self._labels("key", key_labels)
+        query, key = self._labels(query_labels, key_labels)
         if self.num_classes <= MAX_TABLE_CLASSES:
             return self.class_ranks.ranks(
                 query, key, ignore_self=ignore_self, key_valid=key_valid, validate=validate
@@ -392,8 +391,8 @@ class Taxonomy:
     def same_group(
         self,
         level: int,
-        query_labels: Tensor,
-        key_labels: Tensor,
+        query_labels: Any,
+        key_labels: Any,
         *,
         ignore_self: bool = False,
         key_valid: Tensor | None = None,
@@ -405,20 +404,15 @@ class Taxonomy:
             level: as of :meth:`labels_at`. The others as of :meth:`ranks`.
         """
         self._prefix_length(level)  # refuses a level that the tree does not have
+        query, key = self._labels(query_labels, key_labels)
         if self.num_classes <= MAX_TABLE_CLASSES:
             if level not in self._same_groups:
                 table = self.flat_table(level)
                 self._same_groups[level] = ClassRanks(self.classes, table, 1)
             return self._same_groups[level].ranks(
-                query_labels,
-                key_labels,
-                ignore_self=ignore_self,
-                key_valid=key_valid,
-                validate=validate,
+                query, key, ignore_self=ignore_self, key_valid=key_valid, validate=validate
             )
-        query_labels = integers(query_labels, "query labels")
-        key_labels = integers(key_labels, "key labels")
-        codes = self._codes_of(query_labels, key_labels, key_valid, validate)
+        codes = self._codes_of(query, key, key_valid, validate)
         groups = (of_side[:, level - 1] for of_side in codes)
         return IdentityRanks(*groups, ignore_self=ignore_self, key_valid=key_valid)
 
@@ -440,13 +434,19 @@ class Taxonomy:
         require(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
         return tree_summary(self.classes, self.paths, self.codes, batch_size, counts)
 
-    def _labels(self, side: str, labels: Any) -> Tensor:
+    def _labels(self, query_labels: Any, key_labels: Any) -> tuple[Tensor, Tensor]:
+        """Of both sides, from integers or names."""
+        query = self._labels_of("query labels", query_labels)
+        same = key_labels is query_labels
+        return query, query if same else self._labels_of("key labels", key_labels)
+
+    def _labels_of(self, side: str, labels: Any) -> Tensor:
         if isinstance(labels, Tensor):
-            return labels
-        array = as_array(labels, f"{side} labels")
+            return integers(labels, side)
+        array = as_array(labels, side)
         if array.dtype.kind in "OUST" and any(isinstance(x, str) for x in array.flat):
             return self.index(array)
-        return integers(array, f"{side} labels")
+        return integers(array, side)
 
     def _codes_of(
         self, query_labels: Tensor, key_labels: Tensor, key_valid: Tensor | None, validate: bool
@@ -460,7 +460,7 @@ class Taxonomy:
                 require_classes(labels, self.num_classes, f"{side}_labels", "the tree")
             if labels.device not in self._codes_on:
                 self._codes_on[labels.device] = self.codes.to(labels.device)
-            yield self._codes_on[labels.device][labels.long()]
+            yield self._codes_on[labels.device][labels]
 
     @cached_property
     def _codes_on(self) -> dict[torch.device, Tensor]:

@@ -33,16 +33,17 @@ class ByClass:
 
     @staticmethod
     def can_serve(inputs: Inputs) -> bool:
-        """Ranks from labels, clearly fewer classes than keys, and exponents in range."""
+        """Ranks from labels, clearly fewer classes (and pairs of them), exponents in range."""
         source, sizes = inputs.source, inputs.sizes
         if not isinstance(source, TableRanks) or 4 * len(source.table) > len(inputs.key):
             return False
-        if len(inputs.query) * len(inputs.key) < sizes.by_class_pairs:
+        pairs, class_pairs = len(inputs.query) * len(inputs.key), len(source.table) ** 2
+        if pairs < sizes.by_class_pairs:
             return False
-        mask_bytes = 2 * len(inputs.forms) * len(source.table) ** 2 * inputs.query.element_size()
-        if sizes.class_mask_bytes is not None and mask_bytes > sizes.class_mask_bytes:
-            return False
-        return inputs.exponents_fit()
+        mask_bytes = 2 * len(inputs.forms) * class_pairs * inputs.query.element_size()
+        most = sizes.class_mask_bytes
+        few = 4 * class_pairs <= pairs if most is None else mask_bytes <= most
+        return few and inputs.exponents_fit()
 
     @staticmethod
     def bytes_per_query(inputs: Inputs) -> int:

@@ -30,7 +30,8 @@ class Sizes:
         block: queries per block, or samples per panel; None: as many as fit scratch_bytes.
         largest_block: upper limit of queries per block if ``block`` is None; None: no limit.
         by_class_pairs: number of pairs from which sums per class are faster.
-        class_mask_bytes: maximum memory for the masks of all pairs of classes; None: no limit.
+        class_mask_bytes: maximum memory for the masks of all pairs of classes; None: they are made
+            for as many pairs of classes as a quarter of the batch's.
         in_batch: number of samples from which half of the similarities is faster.
         in_batch_mask_bytes: maximum memory for the masks of all pairs of classes there.
         smallest_panel, largest_panel: limits of samples per panel; an eighth of the batch between.
