@@ -145,6 +145,7 @@ def test_training_and_evaluation_on_arrays(tmp_path: Path) -> None:
                            taxonomy=TREE)  # fmt: skip
 
     splits = Splits(part(24), part(9))
+    assert repr(splits.test) == "TensorImages(9 items of 3 classes, 'arrays')"
     config = TrainConfig(
         "mine", epochs=1, batch_size=8, output=str(tmp_path), images=ImageOptions(workers=0),
         model=ModelOptions(backbone="small-resnet"), progress=False, knn_every=0,

@@ -144,6 +144,10 @@ class Items(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        classes = self.taxonomy.num_classes
+        return f"{type(self).__name__}({len(self)} items of {classes} classes, {self.name!r})"
+
     @property
     def noun(self) -> str:
         """What the items are called: images, clips, texts."""
