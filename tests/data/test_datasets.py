@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
 
 from rince import RinceError, Taxonomy
-from rince.data import FileImages, Splits, from_arrays, from_dataset, from_texts
+from rince.data import FileImages, Splits, from_arrays, from_dataset, from_texts, from_vectors
 from rince.training import ImageOptions, ModelOptions, TrainConfig, load_run, resume, train
 from rince.training.evaluation import evaluate_run
 
@@ -157,3 +157,16 @@ def test_training_and_evaluation_on_arrays(tmp_path: Path) -> None:
     assert evaluation.metrics
     with pytest.raises(RinceError, match=r"no folder mine.*evaluate_run\(.*splits="):
         evaluate_run(folder)
+
+
+def test_the_test_must_count_its_classes_as_the_training_does() -> None:
+    """Each side would make a tree of the names that it has, and label 0 would be two classes."""
+
+    def part(names: str, **tree: Any) -> Any:
+        return from_vectors(np.eye(len(names), 4) + 1, list(names), **tree)
+
+    train, test = part("abca"), part("bcbc")
+    with pytest.raises(ValueError, match="b, c in the test and a, b, c in the training.*taxonomy="):
+        Splits(train, test)
+    assert Splits(train, part("bcbc", taxonomy=train.taxonomy)).test.labels.tolist() == [1, 2, 1, 2]
+    assert len(Splits(train, part("abcd")).test) == 4  # a further class was never trained
