@@ -302,6 +302,9 @@ def test_what_is_refused() -> None:
         RankedInfoNCELoss(TREE, temperatures=(0.1, 0.2, 0.3))
     with pytest.raises(ValueError, match="temperatures"):
         RankedInfoNCELoss(temperatures=TAUS)
+    scores = Similarity.from_matrix(torch.eye(4), TREE.classes)
+    with pytest.raises(ValueError, match="rule.*got Similarity"):
+        RankedInfoNCELoss(scores, temperatures=TAUS)  # type: ignore[arg-type]
     criterion = RankedInfoNCELoss(TREE, temperatures=TAUS)
     with pytest.raises(ValueError, match="labels are missing"):
         criterion(embeddings())

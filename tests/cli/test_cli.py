@@ -287,6 +287,19 @@ def test_ranks_of_scores(
     assert "thresholds, ranks.quantiles or" in capsys.readouterr().err
 
 
+def test_files_that_people_edit_are_not_written_over(
+    image_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited = tmp_path / "mine.csv"
+    edited.write_text("hours of work")
+    for given in (
+        ["table", str(image_tree), "-o", str(edited)],
+        ["ranks", str(image_tree), "--scores", str(edited), "--save-scores", str(edited)],
+    ):
+        assert f"{edited} is there already" in refusal(given, capsys)
+        assert edited.read_text() == "hours of work"
+
+
 def test_ranks_of_a_table_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("husky", "dog"), ("pug", "dog"), ("manx", "cat")]
     lines = ["\t".join(row) for row in (("class", "superclass"), *rows)]

@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
 
 from rince import RinceError, Taxonomy
-from rince.data import FileImages, Splits, from_arrays, from_dataset, from_texts
+from rince.data import FileImages, Splits, from_arrays, from_dataset, from_texts, from_vectors
 from rince.training import ImageOptions, ModelOptions, TrainConfig, load_run, resume, train
 from rince.training.evaluation import evaluate_run
 
@@ -145,6 +145,7 @@ def test_training_and_evaluation_on_arrays(tmp_path: Path) -> None:
                            taxonomy=TREE)  # fmt: skip
 
     splits = Splits(part(24), part(9))
+    assert repr(splits.test) == "TensorImages(9 items of 3 classes, 'arrays')"
     config = TrainConfig(
         "mine", epochs=1, batch_size=8, output=str(tmp_path), images=ImageOptions(workers=0),
         model=ModelOptions(backbone="small-resnet"), progress=False, knn_every=0,
@@ -154,5 +155,18 @@ def test_training_and_evaluation_on_arrays(tmp_path: Path) -> None:
     assert resume(folder, splits=splits, progress=False) == folder
     evaluation = evaluate_run(folder, splits=splits, device="cpu")
     assert evaluation.metrics
-    with pytest.raises(RinceError, match="no folder mine"):
+    with pytest.raises(RinceError, match=r"no folder mine.*evaluate_run\(.*splits="):
         evaluate_run(folder)
+
+
+def test_the_test_must_count_its_classes_as_the_training_does() -> None:
+    """Each side would make a tree of the names that it has, and label 0 would be two classes."""
+
+    def part(names: str, **tree: Any) -> Any:
+        return from_vectors(np.eye(len(names), 4) + 1, list(names), **tree)
+
+    train, test = part("abca"), part("bcbc")
+    with pytest.raises(ValueError, match="b, c in the test and a, b, c in the training.*taxonomy="):
+        Splits(train, test)
+    assert Splits(train, part("bcbc", taxonomy=train.taxonomy)).test.labels.tolist() == [1, 2, 1, 2]
+    assert len(Splits(train, part("abcd")).test) == 4  # a further class was never trained

@@ -99,6 +99,11 @@ def test_failures_and_thumbnails_come_back(evaluation: Evaluation, tmp_path: Pat
         same(full, load_evaluation(tmp_path))
 
 
+def test_printing_one_shows_its_numbers_and_no_arrays(evaluation: Evaluation) -> None:
+    assert "array" not in repr(evaluation)
+    assert all(name in repr(evaluation) for name in evaluation.metrics)
+
+
 def test_no_outliers_no_curves(evaluation: Evaluation, tmp_path: Path) -> None:
     without = dataclasses.replace(evaluation, roc={}, class_similarity=None)
     save_evaluation(without, tmp_path)

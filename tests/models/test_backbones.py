@@ -63,6 +63,8 @@ def test_a_module_of_your_own() -> None:
         as_backbone(module, InputSpec.images(size=4))
     with pytest.raises(ValueError, match=r"\(batch, features\).*\(1, 3, 4, 4\)"):
         as_backbone(nn.Identity(), InputSpec.images(size=4))
+    with pytest.raises(ValueError, match=r"nn\.Module, got function"):
+        as_backbone(lambda x: x.flatten(1))  # type: ignore[arg-type]
 
 
 def test_frozen_norms_of_a_module_of_your_own_stay_frozen() -> None:

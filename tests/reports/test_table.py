@@ -68,6 +68,17 @@ def test_unseen_classes_have_columns(make_run):
     assert columns[-2:] == [("unseen birds", "R@1"), ("unseen birds", "H-AP")]
 
 
+def test_a_test_without_a_new_class_has_columns_too(make_run):
+    names = (
+        "seen/cats/retrieval/fine/R@1",
+        "seen/birds/hierarchy/H-AP",
+        "unseen/birds/hierarchy/H-AP",
+    )
+    run = make_run("a", metrics=dict.fromkeys(names, 0.5))
+    columns = [(column.group, column.name) for column in comparison_rows([run]).columns]
+    assert columns[-2:] == [("seen cats", "R@1"), ("unseen birds", "H-AP")]
+
+
 def test_both_ends_of_the_order_of_ranks_have_columns(make_run):
     names = ("1>2", "1>3", "2>3", "2>0", "3>0")
     run = make_run("a", metrics={f"ordering/pairs/{name}": 0.5 for name in names})

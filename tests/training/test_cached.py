@@ -365,6 +365,10 @@ def test_what_is_refused() -> None:
         cached_encode(module, x, 0)
     with pytest.raises(ValueError, match="one row"):
         cached_encode(module, x[:0], 4)
+    with pytest.raises(ValueError, match="Module and one tensor, got function and Tensor"):
+        cached_encode(lambda rows: module(rows), x, 4)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="got .* and dict"):
+        cached_encode(module, {"pixels": x}, 4)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"inputs.detach\(\)"):
         cached_encode(module, x.requires_grad_(), 4)
     total = cached_encode(module, images(), 4).sum()

@@ -122,6 +122,9 @@ def test_sigterm_is_not_success(step: int, advice: str, image_tree: Path, tmp_pa
     with pytest.raises(RinceError, match=rf"{step} of {3 * STEPS}.*{advice}"):
         train(config, disturbed(step, _terminate))
     assert not (tmp_path / "run" / ABOUT_FILE).exists()
+    if step == 1:
+        with pytest.raises(RinceError, match="no checkpoint.*start it again"):
+            resume(tmp_path / "run")
 
 
 def test_what_another_run_left_does_not_mix_in(image_tree: Path, tmp_path: Path) -> None:

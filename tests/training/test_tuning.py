@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -31,8 +31,12 @@ TREE = Taxonomy([("warm", "red"), ("warm", "orange"), ("cold", "blue"), ("cold",
 pytestmark = pytest.mark.filterwarnings("ignore:.*are held out, fewer than")
 
 
+@dataclass
 class Untouched:
-    """In place of test items: how they are fed may be noted, nothing may be read."""
+    """In place of test items: their classes may be known, and how they are fed may be noted;
+    nothing may be read."""
+
+    taxonomy: Taxonomy
 
     def preprocessed(self, how: object) -> object:
         return self
@@ -46,7 +50,7 @@ def images(per_class: int = 10, tree: Taxonomy = TREE, seed: int = 0) -> Splits:
     labels = torch.arange(tree.num_classes).repeat(per_class)
     pixels = torch.randint(0, 256, (len(labels), 3, 8, 8), generator=generator)
     items = TensorImages(pixels.to(torch.uint8), labels, tree, "colours", source=f"files {seed}")
-    return Splits(items, Untouched())  # type: ignore[arg-type]
+    return Splits(items, Untouched(tree))  # type: ignore[arg-type]
 
 
 def config(output: Path, **changes: object) -> TrainConfig:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rince.core.checks import import_extra
+from rince.core.checks import import_extra, require
 from rince.core.pair_ranks import ALL, IGNORED, NEGATIVE, DenseRanks, IdentityRanks, PairRanks
 from rince.losses.common import dtype_of_sums, warn_if_nothing_to_learn
 from rince.losses.definition import Positives, Variant, rank_terms
@@ -74,6 +74,11 @@ class RankedInfoNCELoss(losses.BaseMetricLossFunction):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        require(
+            ranks is None or isinstance(ranks, Taxonomy | ClassRanks),
+            f"ranks must be a class tree, or scores with a rule (similarity.by_top_k([3])), got "
+            f"{type(ranks).__name__}",
+        )
         num_ranks = 1 if ranks is None else ranks.num_ranks
         if temperatures is None:
             temperatures = (0.1, 0.225)[:num_ranks]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from rince.cli.data import add_data_options, data_config
 from rince.cli.parser import HelpfulParser, given_of
 from rince.core.checks import require
+from rince.core.files import new_file
 from rince.ranks.options import RankOptions
 from rince.training.config import TrainConfig
 
@@ -63,6 +64,7 @@ def run(arguments: Sequence[str]) -> None:
         given.save_scores is None or config.scores is not None,
         "--save_scores writes the scores of --scores: give both",
     )
+    saved = new_file(given.save_scores) if given.save_scores else None
 
     data = replace(data_config(given), ranks=config)
     if config.by == "time":
@@ -87,8 +89,8 @@ def run(arguments: Sequence[str]) -> None:
 
         with read_as(data.table.encoding):
             scores = class_scores(config, taxonomy.classes)
-        if given.save_scores:
-            scores.to_csv(given.save_scores)
+        if saved:
+            scores.to_csv(saved)
         tree = taxonomy if taxonomy.num_ranks > 1 else None
         print(ranks_by_rule(config, scores).describe(batch_size, counts, tree))
         if not chosen:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from pathlib import Path
 
 from rince.cli.parser import HelpfulParser
-from rince.core.files import written
+from rince.core.files import new_file, written
 
 EXAMPLES = """examples:
   rince table photos/ -o items.csv       photos/<group>/<class>/*.jpg, any depth
@@ -31,9 +30,10 @@ def run(arguments: Sequence[str]) -> None:
 
     from rince.data.kinds import item_table
 
+    output = new_file(given.output)
     header, rows = item_table(given.data, given.output)
     with (
-        written(Path(given.output).expanduser(), "table") as part,
+        written(output, "table") as part,
         part.open("w", newline="", encoding="utf-8") as stream,
     ):
         csv.writer(stream, lineterminator="\n").writerows([header, *rows])

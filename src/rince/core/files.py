@@ -117,6 +117,18 @@ def absent(wanted: Literal["file", "folder"], path: str | Path) -> str:
     return f"there is no {wanted} {path}"
 
 
+def new_file(path: str | Path) -> Path:
+    """Where to write what people then edit; a file that is there may have been edited.
+
+    Raises:
+        RinceError: there is one.
+    """
+    file = Path(path).expanduser()
+    if file.exists():
+        raise RinceError(f"{path} is there already, perhaps edited: remove it, or write to another")
+    return file
+
+
 def cache_folder(*names: str) -> Path:
     """``~/.cache/rince/<names>``, or below ``XDG_CACHE_HOME`` where that is set; not created."""
     root = os.environ.get("XDG_CACHE_HOME")

@@ -16,7 +16,7 @@ from rince.data.views import BatchAugmentation, ViewConfig, eval_transform, eval
 from rince.ranks.taxonomy import Taxonomy
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TensorImages(Items):
     """Images of one size, in memory.
 

@@ -207,7 +207,7 @@ def labels_in(labels: Any, taxonomy: Taxonomy | None) -> tuple[Taxonomy, Tensor]
     return taxonomy, taxonomy.index(array)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DatasetImages(Items):
     """Images of a data set of the user's, see :func:`from_dataset`.
 

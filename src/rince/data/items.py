@@ -144,6 +144,10 @@ class Items(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        classes = self.taxonomy.num_classes
+        return f"{type(self).__name__}({len(self)} items of {classes} classes, {self.name!r})"
+
     @property
     def noun(self) -> str:
         """What the items are called: images, clips, texts."""
@@ -269,10 +273,22 @@ class Splits:
         train: items to train on; at evaluation the gallery.
         test: items held out; at evaluation the queries. Its class tree begins with the classes of
             the training, in their order; further ones were never trained.
+
+    Raises:
+        ValueError: another order of the classes, as their labels would be of other classes.
     """
 
     train: Items
     test: Items
+
+    def __post_init__(self) -> None:
+        trained, tested = self.train.taxonomy, self.test.taxonomy
+        if tested is not trained and tested.paths[: trained.num_classes] != trained.paths:
+            raise ValueError(
+                f"labels 0, 1, ... are {', '.join(tested.classes[:5])} in the test and "
+                f"{', '.join(trained.classes[:5])} in the training: make both with one class "
+                f"tree, from_arrays(..., taxonomy=train.taxonomy) and the like"
+            )
 
     @property
     def spec(self) -> InputSpec:

@@ -19,7 +19,7 @@ from rince.data.views import ViewConfig
 from rince.ranks.taxonomy import Taxonomy
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Vectors(Items):
     """Vectors with their labels.
 

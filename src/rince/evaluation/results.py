@@ -122,6 +122,11 @@ class Evaluation:
     worst_queries: Gallery | None = None
     confusion: Confusion | None = None
 
+    def __repr__(self) -> str:
+        """Not the arrays that are drawn, which are pages of numbers."""
+        metrics = {name: round(value, 4) for name, value in self.metrics.items()}
+        return f"{type(self).__name__}(metrics={metrics}, info={dict(self.info)})"
+
     def _repr_html_(self) -> str:
         """Every metric; in a second column those of the embedding."""
         spaces = {"features": of_space(self.metrics, "backbone")}

@@ -116,6 +116,10 @@ def as_backbone(module: nn.Module, spec: InputSpec | None = None, **old: int | N
     spec = spec or _spec_of(old)
     while isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         module = module.module  # the trainer spreads over processes itself
+    require(
+        isinstance(module, nn.Module),
+        f"a backbone is an nn.Module, got {type(module).__name__}",
+    )
     were_training = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

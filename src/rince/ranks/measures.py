@@ -137,7 +137,8 @@ def graph_closeness(
     key_nodes = integers(key_nodes, "key_nodes")
     require(
         edges.ndim == 2 and edges.shape[0] == 2,
-        f"edges must be (2, number of edges), got {tuple(edges.shape)}",
+        f"edges must be (2, number of edges), a row of nodes and one of their neighbours (of pairs "
+        f"the transpose), got {tuple(edges.shape)}",
     )
     for name, nodes in (("edges", edges), ("query_nodes", query_nodes), ("key_nodes", key_nodes)):
         require(

@@ -309,9 +309,11 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
         Column(SECONDS, "train", "s", None),
     ]
     splits = [key.split("/") for key in measured]
-    for name in dict.fromkeys(parts[1] for parts in splits if parts[0] == "unseen"):
+    sides = {p[1]: p[0] for p in splits if p[0] == "seen"}  # of tests without a new class
+    sides |= {p[1]: p[0] for p in splits if p[0] == "unseen"}
+    for name, side in sides.items():
         for key, heading in (("retrieval/fine/R@1", "R@1"), ("hierarchy/H-AP", "H-AP")):
-            column = Column(f"unseen/{name}/{key}", f"unseen {one_line(name)}", heading)
+            column = Column(f"{side}/{name}/{key}", f"{side} {one_line(name)}", heading)
             chosen.append(column)
     outlier_sets = dict.fromkeys(p[1] for p in splits if p[0] == "ood" and len(p) == 4)
     for outliers, detector in itertools.product(outlier_sets, _DETECTORS):

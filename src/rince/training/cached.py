@@ -71,6 +71,11 @@ def cached_encode(encoder: nn.Module, inputs: Tensor, micro_batch: int) -> Tenso
         (torch.Size([10, 2]), torch.Size([2, 4]))
     """
     require(
+        isinstance(encoder, nn.Module) and isinstance(inputs, Tensor),
+        f"cached_encode takes an nn.Module and one tensor, got {type(encoder).__name__} and "
+        f"{type(inputs).__name__}: make one module of all that encodes, which takes a tensor",
+    )
+    require(
         not inputs.requires_grad,
         "cached_encode gives no gradient to its inputs, but these ask for one: pass "
         "inputs.detach(), or make the module that produced them a part of the encoder",

@@ -25,6 +25,7 @@ from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.config import TrainConfig, from_dict
 from rince.training.folder import CHECKPOINT_FILE as CHECKPOINT_FILE
+from rince.training.folder import CONFIG_FILE
 from rince.training.objectives import OBJECTIVES, Objective
 from rince.training.ranks import kept_ranks
 
@@ -189,9 +190,10 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise RinceError(absent("folder", folder))
     if not path.is_file():
+        begun = (folder / CONFIG_FILE).is_file()
+        why = "it stopped before its first, so start it again" if begun else "is it a run's folder?"
         raise RinceError(
-            f"{folder} holds no checkpoint ({CHECKPOINT_FILE})"
-            + (towers_in(folder) or ": is it the folder of a run?")
+            f"{folder} holds no checkpoint ({CHECKPOINT_FILE})" + (towers_in(folder) or f": {why}")
         )
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

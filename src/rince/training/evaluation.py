@@ -324,7 +324,15 @@ def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
 def _own_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
     """The data that the run was trained on, if they are still the same."""
     data, name = config.data, trained.folder.name
-    splits = load_splits(config, preprocessing=trained.spec.preprocessing)
+    try:
+        splits = load_splits(config, preprocessing=trained.spec.preprocessing)
+    except RinceError as error:
+        if Path(data).expanduser().exists():
+            raise
+        raise RinceError(
+            f"{error}. If {name} was trained on items given in Python, evaluate it there: "
+            f"rince.training.evaluate_run({str(trained.folder)!r}, splits=...)"
+        ) from error
     changed = splits.train.taxonomy.paths != trained.taxonomy.paths
     if trained.data_fingerprint:
         changed = changed or splits.fingerprint() != trained.data_fingerprint

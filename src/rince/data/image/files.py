@@ -36,7 +36,7 @@ from rince.ranks.taxonomy import Taxonomy, tree_of_folders
 IMAGE_SIZE = 32  # pixels, where none is given
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FileImages(Items):
     """Images in files, decoded when asked for.
 

@@ -14,7 +14,7 @@ from rince.models.texts import tokenise
 from rince.ranks.taxonomy import Taxonomy
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Texts(Items):
     """Labelled texts.
 

@@ -30,7 +30,7 @@ from rince.data.views import BatchAugmentation, ViewConfig, eval_transform, eval
 from rince.ranks.taxonomy import Taxonomy
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class VideoClips(Items):
     """Clips of videos: ``frames`` frames, ``steps`` seconds apart.
 
