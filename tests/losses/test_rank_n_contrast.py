@@ -85,6 +85,8 @@ def test_more_is_refused() -> None:
     z, targets = points(0, 3), torch.tensor([[0.0, 1.0], [2.0, float("nan")], [4.0, 5.0]])
     with pytest.raises(ValueError, match="1 of 3 samples"):
         rank_n_contrast(z, targets)
+    with pytest.raises(ValueError, match="embeddings must be finite.* 2 of 3 samples"):
+        rank_n_contrast(z / torch.tensor([[1.0], [0.0], [0.0]], dtype=z.dtype), targets[:, 0])
     with pytest.raises(ValueError, match="query embeddings must be .* matrix"):
         rank_n_contrast(z.flatten(), targets[:, 0])
     with pytest.raises(ValueError, match="temperature.*positive"):

@@ -4,6 +4,7 @@ import math
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -71,6 +72,12 @@ def test_rising_temperatures_pass_in_silence_as_numbers_of_at_least_fp32() -> No
     assert learned.grad.tolist() == [1, 1]
     assert [t.dtype for t in taus] == [torch.float64] * 2
     assert [t.dtype for t in half] == [torch.float32] * 2
+
+
+def test_one_number_of_numpys_is_a_temperature() -> None:
+    assert check_temperatures(np.float32(0.5)) == [0.5]
+    with pytest.raises(ValueError, match="positive"):
+        check_temperatures(np.float32(0.0))
 
 
 def test_no_temperatures_and_a_matrix_of_them_are_refused() -> None:

@@ -252,5 +252,8 @@ def test_recall_by_rank_errors() -> None:
         recall_by_rank(features, features[:2], ranks, worst_rank=1)
     with pytest.raises(ValueError, match=r"ks must.*\b1\b.*\(1, 0\)"):
         recall_by_rank(features, features, ranks, worst_rank=1, ks=(1, 0))
+    alone = recall_by_rank(features, features, ranks, worst_rank=1, ks=np.int64(2))
+    assert alone == recall_by_rank(features, features, ranks, worst_rank=1, ks=(2,))
+    assert alone == recall_by_rank(features, features, ranks, worst_rank=1, ks=2)
     with pytest.raises(ValueError, match=r"worst_rank.*\b1\b.* 0\b"):
         recall_by_rank(features, features, ranks, worst_rank=0)

@@ -38,8 +38,8 @@ def rank_n_contrast(embeddings: Tensor, targets: Any, temperature: float = 2.0) 
         A scalar, at least float32.
 
     Raises:
-        ValueError: shapes that do not fit, targets that are not finite, a temperature that is not
-            positive.
+        ValueError: shapes that do not fit, targets or embeddings that are not finite, a temperature
+            that is not positive.
 
     Example:
         >>> from math import exp, log
@@ -61,11 +61,13 @@ def rank_n_contrast(embeddings: Tensor, targets: Any, temperature: float = 2.0) 
         f"targets must be one row per sample, ({count},) or ({count}, T), got "
         f"{tuple(targets.shape)}",
     )
-    require(
-        bool(targets.isfinite().all()),
-        f"targets must be finite numbers, but {int((~targets.isfinite()).any(dim=1).sum())} of "
-        f"{count} samples have none: leave them out of the batch",
-    )
+    for name, x in (("targets", targets), ("embeddings", embeddings.detach())):
+        bad = int((~x.isfinite()).any(dim=1).sum())
+        require(
+            bad == 0,
+            f"{name} must be finite numbers, but {bad} of {count} samples have none: leave them "
+            f"out of the batch",
+        )
     others = ~torch.eye(count, dtype=torch.bool, device=embeddings.device)
     targets = targets.to(embeddings.device, torch.float64)
     with torch.autocast(embeddings.device.type, enabled=False):

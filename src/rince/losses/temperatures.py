@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,8 @@ def check_temperatures(
     temperatures: float | Sequence[float | Tensor] | Tensor, validate: bool = True
 ) -> Sequence[float | Tensor]:
     """One temperature per rank, as a list; a 1-D tensor, or scalar tensors, keep their graph."""
+    if isinstance(temperatures, Real):  # numpy's, too
+        temperatures = [float(temperatures)]
     listed = [] if isinstance(temperatures, (Tensor, int, float)) else temperatures
     if tensors := [t for t in listed if isinstance(t, Tensor)]:
         require(
@@ -74,9 +77,8 @@ def check_temperatures(
             _check_positive(numbers)
             _warn_unless_rising(numbers)
         return taus
-    numbers = [temperatures] if isinstance(temperatures, (int, float)) else list(temperatures)
+    numbers = [float(t) for t in listed]
     require(len(numbers) > 0, "temperatures are empty: give one per rank")
-    numbers = [float(t) for t in numbers]
     _check_positive(numbers)
     if validate:
         _warn_unless_rising(numbers)

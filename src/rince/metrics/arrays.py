@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias, Union
 
@@ -23,6 +23,13 @@ _BLOCK = 8192  # gallery items in float64 at a time
 
 Labels: TypeAlias = Any
 """Integers of any type: a tensor, a numpy array, a list, a pandas column."""
+
+
+def checked_ks(ks: int | Sequence[int]) -> tuple[int, ...]:
+    """How many nearest items to look at, each at least 1; a number alone will do."""
+    given = (int(ks),) if isinstance(ks, (int, np.integer)) else tuple(ks)
+    require(all(k >= 1 for k in given), f"ks must be at least 1, got {given}")
+    return given
 
 
 def tensors(*arrays: Array) -> tuple[Tensor, ...]:

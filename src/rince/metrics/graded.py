@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.metrics.arrays import Array, cosine_chunks, tensors
+from rince.metrics.arrays import Array, checked_ks, cosine_chunks, tensors
 
 
 def ndcg(
@@ -16,7 +16,7 @@ def ndcg(
     gallery_features: Array,
     gains: Array,
     *,
-    ks: Sequence[int] = (10,),
+    ks: int | Sequence[int] = (10,),
     chunk_size: int = 256,
 ) -> dict[int, Tensor]:
     r"""Normalised discounted cumulative gain of the k items nearest by cosine, query by query.
@@ -49,7 +49,7 @@ def ndcg(
         tuple(gains.shape) == shape,
         f"gains must be (queries, gallery items) = {shape}, got {tuple(gains.shape)}",
     )
-    require(all(k >= 1 for k in ks), f"ks must be at least 1, got {tuple(ks)}")
+    ks = checked_ks(ks)
     gains = gains.to(query_features.device, torch.float64)
     require(
         bool(gains.isfinite().all()) and bool((gains >= 0).all()),

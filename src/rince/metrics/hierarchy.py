@@ -10,7 +10,14 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.labels import integers
-from rince.metrics.arrays import Array, Labels, check_exclude_self, cosine_chunks, tensors
+from rince.metrics.arrays import (
+    Array,
+    Labels,
+    check_exclude_self,
+    checked_ks,
+    cosine_chunks,
+    tensors,
+)
 from rince.metrics.ordered_items import OrderedItems, Positives
 from rince.metrics.set_intersection import average_set_intersection
 
@@ -70,7 +77,7 @@ def hierarchical_retrieval(
     query_levels: Labels,
     gallery_levels: Labels,
     *,
-    ks: Sequence[int] = (1, 5, 10, 20),
+    ks: int | Sequence[int] = (1, 5, 10, 20),
     exclude_self: bool = False,
     query_sequence: Labels | None = None,
     gallery_sequence: Labels | None = None,
@@ -128,7 +135,7 @@ def hierarchical_retrieval(
     query_levels = integers(query_levels, "query_levels")
     gallery_levels = integers(gallery_levels, "gallery_levels")
     num_queries, num_items = len(query_features), len(gallery_features)
-    require(all(k >= 1 for k in ks), f"ks must be at least 1, got {tuple(ks)}")
+    ks = checked_ks(ks)
     require(alpha > 0, f"alpha must be positive, got {alpha}")
     _check_levels(query_levels, gallery_levels, num_queries, num_items)
     check_exclude_self(exclude_self, num_queries, num_items)

@@ -14,6 +14,7 @@ from rince.metrics.arrays import (
     Array,
     Labels,
     check_exclude_self,
+    checked_ks,
     checked_labels,
     cosine_chunks,
     ranked_chunks,
@@ -45,7 +46,7 @@ def retrieval(
     query_labels: Labels,
     gallery_labels: Labels,
     *,
-    ks: Sequence[int] = (1, 5, 10, 20),
+    ks: int | Sequence[int] = (1, 5, 10, 20),
     exclude_self: bool = False,
     chunk_size: int = 256,
 ) -> RetrievalResult:
@@ -88,7 +89,7 @@ def retrieval_by_level(
     gallery_features: Array,
     labels: Mapping[str, tuple[Labels, Labels]],
     *,
-    ks: Sequence[int] = (1, 5, 10, 20),
+    ks: int | Sequence[int] = (1, 5, 10, 20),
     exclude_self: bool = False,
     chunk_size: int = 256,
 ) -> dict[str, RetrievalResult]:
@@ -107,7 +108,7 @@ def retrieval_by_level(
     """
     query_features, gallery_features = tensors(query_features, gallery_features)
     num_queries, num_items = len(query_features), len(gallery_features)
-    require(all(k >= 1 for k in ks), f"ks must be at least 1, got {tuple(ks)}")
+    ks = checked_ks(ks)
     check_exclude_self(exclude_self, num_queries, num_items)
     device = query_features.device
     positives: dict[str, _Positives] = {}
@@ -132,7 +133,7 @@ def recall_by_rank(
     ranks: PairRanks | Array,
     *,
     worst_rank: int,
-    ks: Sequence[int] = (1, 5, 10, 20),
+    ks: int | Sequence[int] = (1, 5, 10, 20),
     chunk_size: int = 256,
 ) -> dict[int, float]:
     """Share of queries with a key of rank 1 to ``worst_rank`` among the k nearest.
@@ -157,7 +158,7 @@ def recall_by_rank(
     >>> recall_by_rank(queries, gallery, ranks, worst_rank=1, ks=(1, 2, 3))
     {1: 0.0, 2: 0.0, 3: 1.0}
     """
-    require(all(k >= 1 for k in ks), f"ks must be at least 1, got {tuple(ks)}")
+    ks = checked_ks(ks)
     require(worst_rank >= 1, f"worst_rank must be at least 1, got {worst_rank}")
     hits: dict[int, list[Tensor]] = {k: [] for k in ks}
     for tile, similarity in ranked_chunks(query_features, gallery_features, ranks, chunk_size):
