@@ -291,7 +291,7 @@ def test_a_word_that_looks_like_a_negative_number_is_a_class_in_any_file(tmp_pat
             with pytest.raises(RinceError, match="holds -5, first for item 0"):
                 loaded(file)
             continue
-        with pytest.warns(RinceWarning, match="holds -5, first in line"):
+        with pytest.warns(RinceWarning, match="holds -5, first in (line|row)"):
             splits = loaded(file)
         assert splits.train.taxonomy.classes == ("-5", "7"), file
 
@@ -372,3 +372,8 @@ def test_arrays_that_are_no_vectors() -> None:
             from_vectors(wrong, LABELS)
     half = from_vectors(torch.from_numpy(FEATURES).bfloat16().requires_grad_(), LABELS)
     torch.testing.assert_close(half.vectors, torch.from_numpy(FEATURES).bfloat16().float())
+
+
+def test_a_report_shows_the_beginning_of_long_names() -> None:
+    items = from_vectors(np.eye(2), ["a", "b"], names=["x" * 100_000, "y"])
+    assert items.thumbnails([0, 1], 8).nbytes < 10_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -144,6 +145,9 @@ def test_embeddings_have_the_numbers_of_a_run(
     report = made / "report.html"
     assert main(["compare", str(made / "made.npz"), "-o", str(report)]) == 0
     assert read_run(made / "made.npz").label == "made"
+    os.utime(made / "made.results" / "results.json", (1, 1))
+    with pytest.warns(RinceWarning, match=r"made\.npz are older"):
+        read_run(made / "made.npz")
     shown = capsys.readouterr().out
     assert "H-AP" in shown
     assert re.search("R@1 +R@1", shown)

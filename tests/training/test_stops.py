@@ -226,3 +226,14 @@ def test_a_disk_that_fills_up_is_warned_of_once(capsys: pytest.CaptureFixture[st
         logger.info("again")  # a second warning would be an error here
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("hello\nagain\n", "")
+
+
+def test_a_screen_that_nobody_reads_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr("sys.stdout", open(writer, "w", buffering=1))  # noqa: SIM115
+    with logging_to(Path(os.devnull)):
+        logger.info("epoch 1")
+    assert capsys.readouterr().err == ""

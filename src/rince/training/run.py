@@ -124,7 +124,7 @@ def train(
     if own is not None:
         config = replace(config, objective=own.name)
     config.check(own)
-    folder = Path(config.output) / config.run_name(own)
+    folder = config.folder(own)
     if config.vectors.captions is not None:
         from rince.training.towers_run import train_towers_run
 
@@ -151,7 +151,7 @@ def train_prepared(
     if "ranks" in module.objective.reads:
         _warn_of_empty_ranks(ranks, run.splits.train)
     if model.start_from is not None:
-        _start_from(module, Path(model.start_from))
+        _start_from(module, Path(model.start_from).expanduser())
     _fit(run, module)
 
 

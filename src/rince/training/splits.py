@@ -54,7 +54,7 @@ def _preprocessing(
     """How pictures are fed to pretrained weights, and the configuration with their size."""
     model, images = config.model, config.images
     if model.start_from is not None:
-        about = read_checkpoint(Path(model.start_from))[CHECKPOINT_KEY]
+        about = read_checkpoint(Path(model.start_from).expanduser())[CHECKPOINT_KEY]
         return config, InputSpec.from_dict(about).preprocessing
     if kind.preprocessing is None or not model.pretrained or own_backbone:
         return config, None
