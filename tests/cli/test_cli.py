@@ -507,6 +507,7 @@ def test_many_runs_some_of_which_are_none(
     assert "rince out-in" in capsys.readouterr().out
     with pytest.warns(RinceWarning, match="left out"):
         assert "run" in refusal(["evaluate", str(tmp_path / "husk"), str(tmp_path)], capsys)
+    assert "--levels" in refusal(["evaluate", str(run), "--levels", "a,b", *QUICK], capsys)
     # A name that is a mistake is none to be left out.
     assert "nowhere" in refusal(["compare", str(run), str(tmp_path / "nowhere"), *page], capsys)
     assert "nowhere" in refusal(["evaluate", str(run), str(tmp_path / "nowhere"), *QUICK], capsys)
@@ -563,6 +564,12 @@ def test_a_tilde_is_the_home_wherever_it_is_given(
     Similarity(tree.classes, torch.eye(2)).to_csv(tmp_path / "s.csv")
     ranks = RankOptions(scores="~/s.csv", thresholds=(0.5,))
     assert training_ranks(ranks, tree, 0).classes == tree.classes
+
+
+@pytest.mark.parametrize("name", [".", "./", "..", "a/../../b"])
+def test_a_run_has_a_folder_of_its_own(name: str) -> None:
+    with pytest.raises(ValueError, match="name must be a folder below output"):
+        TrainConfig("photos", name=name).check()
 
 
 def test_a_run_in_the_folder_of_its_data_is_called_as_the_folder(
