@@ -260,7 +260,9 @@ def test_very_many_classes_need_no_table(monkeypatch: pytest.MonkeyPatch) -> Non
     features = items.pixels.flatten(1).float()
     sides = [FeatureSet(features, x.labels) for x in (items, queries)]
     _, found = failures(Context(Splits(items, queries), *sides, {}, OPTIONS))
-    paths = [(tree.paths[a], tree.paths[b]) for a, b in zip(found.query, found.nearest, strict=True)]
+    paths = [
+        (tree.paths[a], tree.paths[b]) for a, b in zip(found.query, found.nearest, strict=True)
+    ]
     expected = [1 if a == b else 2 if a[0] == b[0] else 0 for a, b in paths]
     assert found.rank.tolist() == expected
     assert {*expected} == {0, 1, 2}

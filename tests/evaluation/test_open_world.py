@@ -17,6 +17,7 @@ from oracles import hierarchy as oracle
 from refusals import refusal
 from rince import RinceError, RinceWarning, Taxonomy
 from rince.cli.main import main
+from rince.data import from_vectors
 from rince.data.vector_files import read_vectors
 from rince.data.vectors import Vectors
 from rince.evaluation import EvaluationOptions, OpenTest, evaluate_open
@@ -154,6 +155,15 @@ def test_embeddings_have_the_numbers_of_a_run(
     assert re.search("kind +group", shown)
     assert "retrieval/group/mAP" in report.read_text()
     assert not re.search("retrieval/(fine|coarse)", report.read_text())
+
+
+@pytest.mark.filterwarnings("ignore:.*no other item of their fine group")
+def test_a_test_without_an_order_is_measured_all_the_same() -> None:
+    pair = from_vectors(torch.eye(2), [("a", "b"), ("a", "c")], name="pair")
+    with pytest.warns(RinceWarning, match="order of the vectors of pair is left out"):
+        found = evaluate_open(nn.Identity(), "x", OpenTest(pair), (), options=OPTIONS)
+    assert found["unseen/x/retrieval/coarse/R@1"] == 1
+    assert not any("ordering" in name for name in found)
 
 
 def test_rows_of_no_embedding_are_said(made: Path) -> None:
