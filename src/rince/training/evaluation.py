@@ -134,6 +134,7 @@ def evaluate_run(
         else:
             videos = replace(config.videos, splits=splits_folder, split=split)
             splits = other_splits(trained, replace(other, data=data, videos=videos))
+        splits = _of_trained_classes(splits, folder)
         outlying = {
             name: load_outliers(
                 path,
@@ -342,6 +343,19 @@ def _own_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
         )
     _check_fit(trained, splits.spec, data)
     return splits
+
+
+def _of_trained_classes(splits: Splits, folder: Path) -> Splits:
+    """Without test items of classes that no training item is of, where there are others."""
+    test, unseen = splits.test, splits.test.labels >= splits.train.taxonomy.num_classes
+    if not unseen.any() or unseen.all():
+        return splits
+    warn(
+        f"{int(unseen.sum())} of {len(test)} test {test.noun} are of classes that were never "
+        f"trained, which a probe and kNN cannot tell: they are left out here, and "
+        f"`rince evaluate {folder} --test DATA` measures them"
+    )
+    return Splits(splits.train, test.subset((~unseen).nonzero()[:, 0]))
 
 
 def _of_export(folder: Path, backbone: Backbone | nn.Module | None) -> TrainedRun:
