@@ -18,7 +18,14 @@ from rince.data import Splits, from_vectors
 from rince.evaluation.embeddings import load_embeddings
 from rince.models.backbones import build_backbone
 from rince.training.checkpoint import load_run
-from rince.training.config import ModelOptions, OptimOptions, TrainConfig, VectorOptions
+from rince.training.config import (
+    ModelOptions,
+    OptimOptions,
+    TextOptions,
+    TrainConfig,
+    VectorOptions,
+    VideoOptions,
+)
 from rince.training.evaluation import evaluate_run
 from rince.training.objectives import OBJECTIVES
 from rince.training.run import resume, train
@@ -194,6 +201,12 @@ def test_classes_of_the_test_alone_are_left_out_and_measured_as_never_seen(featu
     tested = evaluate_run(run, tests={"all": str(features)}, only_named=True)
     assert tested.info["tests"]["all"]["unseen"] == 1
     assert "unseen/all/retrieval/fine/mAP" in tested.metrics
+
+
+def test_options_of_other_kinds_of_data_are_said_to_have_no_effect(features: Path) -> None:
+    given = {"videos": VideoOptions(frames=4), "text": TextOptions(layers=1), "epochs": 1}
+    with pytest.warns(RinceWarning, match=r"no effect on vectors: videos\.frames, text\.layers$"):
+        train(config(features, **given))
 
 
 def test_the_length_of_a_vector_means_nothing() -> None:
