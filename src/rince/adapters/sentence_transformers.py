@@ -516,9 +516,8 @@ def _places_of(num_queries: int, columns: list[int], label: Tensor) -> tuple[Ten
     """
     grades = label.detach().cpu().reshape(len(label), -1)
     there = torch.ones_like(grades, dtype=torch.bool)
-    if len(columns) == 1:  # documents row by row; where they are fewer, NaN pads the rows
-        if sum(columns) < grades.numel() and grades.is_floating_point():
-            there = ~grades.isnan()
+    if len(columns) == 1:  # ragged: documents row by row, NaN pads the rows
+        there = ~grades.isnan() if grades.is_floating_point() else there
         row, place = there.nonzero(as_tuple=True)
     else:
         place, row = there.T.nonzero(as_tuple=True)  # column by column

@@ -59,8 +59,8 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--levels",
-        help="with --labels: its columns of labels from coarse to fine, between commas (default: "
-        "all others)",
+        help="of embeddings, with --labels: its columns of labels from coarse to fine, between "
+        "commas (default: all others)",
     )
     parser.add_argument(
         "--ood",
@@ -128,6 +128,11 @@ def run(arguments: Sequence[str]) -> None:
             given.labels is None or given.data is not None,
             f"--labels is for files of embeddings, but {name} is a run, which needs --data with it",
         )
+        require(
+            given.levels is None,
+            f"--levels is for files of embeddings, but {name} is a run: the columns of labels are "
+            f"those of its training",
+        )
         holds_one = any((folder / file).is_file() for file in (CHECKPOINT_FILE, EXPORT_FILE))
         if len(given.runs) > 1 and folder.exists() and not holds_one:
             warn(f"left out: {name} holds no checkpoint ({CHECKPOINT_FILE}), so it is no run yet")
@@ -135,7 +140,7 @@ def run(arguments: Sequence[str]) -> None:
             continue
         only_named = given.skip_done and is_evaluated(folder)
         asked = not_measured(folder, outliers, tests) if only_named else (outliers, tests)
-        if only_named and not any(asked):
+        if only_named and not any(asked) and given.data is None:
             print(f"{folder.name}: nothing new is asked, its results stay")
             continue
         with parts_in(folder / "encoded"):

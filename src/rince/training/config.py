@@ -130,12 +130,13 @@ class TrainConfig(Options):
         """
         self._check_fields(any_word=() if objective is None else ("objective",))
         require(bool(self.data), "data must be a folder, a file or a name, got ''")
+        parts = PurePath(self.name or "x").parts
         require(
             self.name != "None",
             'name "None" means none in files and on the command line: choose another',
         )
         require(
-            ".." not in PurePath(self.name or "").parts and not PurePath(self.name or "").root,
+            bool(parts) and ".." not in parts and not PurePath(self.name or "").root,
             f"name must be a folder below output, got {self.name!r}: choose another output for it",
         )
         require(

@@ -124,7 +124,7 @@ def evaluate_run(
     other = replace(config, table=table, vectors=replace(config.vectors, labels=labels))
     work = _Work(trained, other, options, device, steps)
     found = _results(folder)
-    if found is None or outliers or not only_named:
+    if found is None or outliers or not only_named or data is not None or splits is not None:
         how = trained.spec.preprocessing
         if splits is not None:
             splits = Splits(splits.train.preprocessed(how), splits.test.preprocessed(how))
@@ -148,7 +148,8 @@ def evaluate_run(
         before = _of_these(found, splits, folder)
         if splits.test.times is None and options.near != EvaluationOptions().near:
             warn(f"near has no effect: {splits.test.noun} have no times")
-        found = work.with_data(splits, outlying, before if only_named else None)
+        if found is None or before is None or outlying or not only_named:
+            found = work.with_data(splits, outlying, before if only_named else None)
         if before is not None and not only_named:
             found = _with_earlier(found, before)
         if outliers:
