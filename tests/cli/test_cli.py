@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import math
 import os
@@ -29,6 +30,7 @@ from rince.core.input_spec import InputSpec
 from rince.training.checkpoint import CHECKPOINT_FILE, CHECKPOINT_KEY, load_run
 from rince.training.config import ImageOptions, OptimOptions, RankOptions, TrainConfig, to_dict
 from rince.training.folder import ABOUT_FILE
+from rince.training.ranks import training_ranks
 from rince.training.run import train
 from video_files import write_video
 
@@ -516,9 +518,80 @@ def test_many_runs_some_of_which_are_none(
     said = "\n".join(str(w.message) for w in warned)
     assert all(name in said for name in ("husk", "notes.txt", "later"))
     assert "rince out-in" in capsys.readouterr().out
+    with pytest.warns(RinceWarning, match="left out"):
+        assert "run" in refusal(["evaluate", str(tmp_path / "husk"), str(tmp_path)], capsys)
+    assert "--levels" in refusal(["evaluate", str(run), "--levels", "a,b", *QUICK], capsys)
     # A name that is a mistake is none to be left out.
     assert "nowhere" in refusal(["compare", str(run), str(tmp_path / "nowhere"), *page], capsys)
     assert "nowhere" in refusal(["evaluate", str(run), str(tmp_path / "nowhere"), *QUICK], capsys)
+
+
+def _classes(file: Path, *names: str) -> str:
+    file.write_text("\n".join(["group,class", *(f"g,{name}" for name in names)]), encoding="utf-8")
+    return str(file)
+
+
+def test_whoever_reads_the_output_may_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = _classes(tmp_path / "classes.csv", *(f"class {i} of many" for i in range(5000)))
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        assert main(["ranks", table, "--names"]) == 141
+
+
+def test_output_that_cannot_hold_a_name_shows_it_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = _classes(tmp_path / "classes.csv", "\u65e5", "caf\xe9")
+    kept = io.BytesIO()
+    with monkeypatch.context() as patch, io.TextIOWrapper(kept, encoding="latin-1") as stream:
+        patch.setattr(sys, "stdout", stream)
+        assert main(["ranks", table, "--names"]) == 0
+        shown = kept.getvalue()
+    assert b"\\u65e5" in shown
+    assert b"caf\xe9" in shown
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
+def test_a_name_of_bytes_is_refused_where_text_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for group in ("a", "b"):
+        _images(tmp_path / "photos", f"{group}/c/{os.fsdecode(bytes([255]))}.png")
+    given = ["table", str(tmp_path / "photos"), "-o", str(tmp_path / "items.csv")]
+    assert "\\udcff.png" in refusal(given, capsys)
+    os.rename(tmp_path / "photos" / "b", os.fsencode(tmp_path / "photos") + b"/caf\xe9")
+    assert "caf\\udce9/c" in refusal(["check", str(tmp_path / "photos")], capsys)
+
+
+def test_a_tilde_is_the_home_wherever_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert parse(["photos", "--output=~/runs"]).output == f"{tmp_path}/runs"
+    assert parse(["photos", "--name=a~/b"]).name == "a~/b"
+    assert TrainConfig("p", output="~/runs", name="x").folder() == tmp_path / "runs" / "x"
+    tree = rince.Taxonomy([("a",), ("b",)])
+    Similarity(tree.classes, torch.eye(2)).to_csv(tmp_path / "s.csv")
+    ranks = RankOptions(scores="~/s.csv", thresholds=(0.5,))
+    assert training_ranks(ranks, tree, 0).classes == tree.classes
+
+
+@pytest.mark.parametrize("name", [".", "./", "..", "a/../../b"])
+def test_a_run_has_a_folder_of_its_own(name: str) -> None:
+    with pytest.raises(ValueError, match="name must be a folder below output"):
+        TrainConfig("photos", name=name).check()
+
+
+def test_a_run_in_the_folder_of_its_data_is_called_as_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path / "photos")
+    for data in (".", "./", "../photos", "../photos/.", str(tmp_path / "photos")):
+        assert TrainConfig(data).run_name() == "photos-rince-out-in-seed0", data
 
 
 def test_ordinary_mistakes_have_no_traceback(

@@ -179,6 +179,9 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert cache_folder("clips") == tmp_path / "rince" / "clips"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     assert cache_folder() == Path.home() / ".cache" / "rince"
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # of a user without a home
+    with pytest.raises(RinceError, match="XDG_CACHE_HOME"):
+        cache_folder()
 
 
 def test_what_a_user_named_is_written_in_a_new_folder_or_refused_by_its_name(
@@ -249,3 +252,4 @@ def test_what_is_of_the_other_kind_is_said_to_be_there(tmp_path: Path) -> None:
     assert absent("folder", tmp_path / "a.txt").endswith("is a file, where a folder is expected")
     for wanted in ("file", "folder"):
         assert absent(wanted, tmp_path / "b") == f"there is no {wanted} {tmp_path / 'b'}"  # type: ignore[arg-type]
+        assert absent(wanted, "nowhere/b").endswith(f"nowhere/b in {os.getcwd()}")  # type: ignore[arg-type]

@@ -372,3 +372,8 @@ def test_arrays_that_are_no_vectors() -> None:
             from_vectors(wrong, LABELS)
     half = from_vectors(torch.from_numpy(FEATURES).bfloat16().requires_grad_(), LABELS)
     torch.testing.assert_close(half.vectors, torch.from_numpy(FEATURES).bfloat16().float())
+
+
+def test_a_report_shows_the_beginning_of_long_names() -> None:
+    items = from_vectors(np.eye(2), ["a", "b"], names=["x" * 100_000, "y"])
+    assert items.thumbnails([0, 1], 8).nbytes < 10_000

@@ -16,6 +16,8 @@ from rince.data.arrays import TensorImages, unlabelled
 from rince.data.items import Splits
 from rince.data.views import evaluation_pixels
 from rince.evaluation import STEPS, Context, EvaluationOptions, evaluate_backbone
+from rince.evaluation.drawings import failures
+from rince.evaluation.features import FeatureSet
 from rince.evaluation.results import load_evaluation, save_evaluation
 from rince.metrics import auroc, energy_score, fpr_at_tpr, msp_score
 
@@ -247,6 +249,23 @@ def test_failures_by_definition() -> None:
         nearest_three = sorted(range(len(keys)), key=lambda j: -cosines[i, j])[:3]
         assert worst.neighbour_labels[row].tolist() == [keys[j] for j in nearest_three]
         np.testing.assert_allclose(worst.similarities[row], cosines[i, nearest_three], atol=1e-5)
+
+
+def test_very_many_classes_need_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 2100
+    tree = Taxonomy([("a", f"c{i}") if i % 2 else (f"c{i}",) for i in range(count)])
+    items = splits(tree, count, 1).train
+    queries = items.with_labels((items.labels + 2 * (items.labels % 3)) % count)
+    monkeypatch.setattr(Taxonomy, "table", None)
+    features = items.pixels.flatten(1).float()
+    sides = [FeatureSet(features, x.labels) for x in (items, queries)]
+    _, found = failures(Context(Splits(items, queries), *sides, {}, OPTIONS))
+    paths = [
+        (tree.paths[a], tree.paths[b]) for a, b in zip(found.query, found.nearest, strict=True)
+    ]
+    expected = [1 if a == b else 2 if a[0] == b[0] else 0 for a, b in paths]
+    assert found.rank.tolist() == expected
+    assert {*expected} == {0, 1, 2}
 
 
 def test_where_no_neighbour_is_wrong_there_are_no_worst_queries() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -16,6 +17,7 @@ from oracles import hierarchy as oracle
 from refusals import refusal
 from rince import RinceError, RinceWarning, Taxonomy
 from rince.cli.main import main
+from rince.data import from_vectors
 from rince.data.vector_files import read_vectors
 from rince.data.vectors import Vectors
 from rince.evaluation import EvaluationOptions, OpenTest, evaluate_open
@@ -144,12 +146,24 @@ def test_embeddings_have_the_numbers_of_a_run(
     report = made / "report.html"
     assert main(["compare", str(made / "made.npz"), "-o", str(report)]) == 0
     assert read_run(made / "made.npz").label == "made"
+    os.utime(made / "made.results" / "results.json", (1, 1))
+    with pytest.warns(RinceWarning, match=r"made\.npz are older"):
+        read_run(made / "made.npz")
     shown = capsys.readouterr().out
     assert "H-AP" in shown
     assert re.search("R@1 +R@1", shown)
     assert re.search("kind +group", shown)
     assert "retrieval/group/mAP" in report.read_text()
     assert not re.search("retrieval/(fine|coarse)", report.read_text())
+
+
+@pytest.mark.filterwarnings("ignore:.*no other item of their fine group")
+def test_a_test_without_an_order_is_measured_all_the_same() -> None:
+    pair = from_vectors(torch.eye(2), [("a", "b"), ("a", "c")], name="pair")
+    with pytest.warns(RinceWarning, match="order of the vectors of pair is left out"):
+        found = evaluate_open(nn.Identity(), "x", OpenTest(pair), (), options=OPTIONS)
+    assert found["unseen/x/retrieval/coarse/R@1"] == 1
+    assert not any("ordering" in name for name in found)
 
 
 def test_rows_of_no_embedding_are_said(made: Path) -> None:

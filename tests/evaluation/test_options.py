@@ -17,6 +17,8 @@ from rince.evaluation.options import EvaluationOptions
         ({"gallery_neighbours": -1}, "^gallery_neighbours .*1, got -1"),
         ({"map_points": -1}, "^map_points .*0, got -1"),
         ({"near": -0.5}, r"^near .*0, got -0\.5"),
+        ({"seed": -1}, "^seed .*0 .*got -1"),
+        ({"seed": 2**32}, "^seed .*got 4294967296"),
     ],
 )
 def test_numbers_out_of_range_are_named(change: dict[str, float], message: str) -> None:

@@ -180,8 +180,11 @@ def test_outliers_and_tests_accumulate(
     os.utime(run / "results.json", (0, 0))
     assert "ood/digits/knn/AUROC" not in evaluated(run, "--skip-done").metrics
     evaluated(run, "--ood", "digits")
-    other = evaluated(run, "--data", str(unseen_tree))
+    other = evaluated(run, "--skip-done", "--data", str(unseen_tree))
+    assert other.info["data"] == unseen_tree.name
     assert "ood/digits/knn/AUROC" not in other.metrics
+    again = evaluated(run, "--skip-done", "--data", str(unseen_tree))
+    assert again.info["extract_seconds"] == other.info["extract_seconds"]
 
 
 def test_a_test_that_does_not_fit_loses_nothing(

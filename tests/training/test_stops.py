@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,6 +138,57 @@ def test_what_another_run_left_does_not_mix_in(image_tree: Path, tmp_path: Path)
     assert [step for step, _ in read_history(folder)["train/loss"]] == [1, 2]
 
 
+_LOCK = (
+    "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.lockf(f, fcntl.LOCK_EX | "
+    "fcntl.LOCK_NB); print('held', flush=True); sys.stdin.read()"
+)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks of POSIX")
+def test_two_trainings_do_not_share_a_folder(image_tree: Path, tmp_path: Path) -> None:
+    config = small_config(image_tree, tmp_path, name="run", knn_every=0)
+    folder = tmp_path / "run"
+    other = [sys.executable, "-c", _LOCK, str(folder / LOG_FILE)]
+    found: list[int] = []
+
+    def start_another() -> None:
+        done = subprocess.run(other, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        found.append(done.returncode)
+
+    train(config, disturbed(2, start_another))
+    assert found == [1]
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with subprocess.Popen(other, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holding:
+        assert holding.stdout is not None
+        assert holding.stdout.readline() == b"held\n"
+        with pytest.raises(RinceError, match=r"another process .*run"):
+            resume(folder, progress=False, epochs=9, backbone=disturbed(99, _stop))
+        (folder / "last.ckpt").rename(tmp_path / "moved.ckpt")
+        with pytest.raises(RinceError, match=r"another process .*run"):
+            train(config, flat_backbone())
+        (tmp_path / "moved.ckpt").rename(folder / "last.ckpt")
+        holding.communicate()
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_a_configuration_is_replaced_whole_or_not_at_all(
+    image_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small_config(image_tree, tmp_path, name="run", knn_every=0)
+    folder = train(config, flat_backbone())
+    before = read_config(folder)
+
+    def full(file: Path, text: str) -> None:
+        file.open("w").close()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(RinceError, match="No space left"):
+            resume(folder, progress=False, epochs=4, backbone=flat_backbone())
+    assert read_config(folder) == before
+
+
 def test_a_folder_that_cannot_be_written_is_named(image_tree: Path, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("not a folder")
     config = small_config(image_tree, tmp_path, name="run")
@@ -176,3 +229,14 @@ def test_a_disk_that_fills_up_is_warned_of_once(capsys: pytest.CaptureFixture[st
         logger.info("again")  # a second warning would be an error here
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("hello\nagain\n", "")
+
+
+def test_a_screen_that_nobody_reads_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    monkeypatch.setattr("sys.stdout", open(writer, "w", buffering=1))  # noqa: SIM115
+    with logging_to(Path(os.devnull)):
+        logger.info("epoch 1")
+    assert capsys.readouterr().err == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,21 @@ import pytest
 import torch
 
 import rince
-from rince import RinceError
+from rince import RinceError, RinceWarning
 from rince.cli.main import main
 from rince.core.input_spec import InputSpec
 from rince.data import Splits, from_vectors
 from rince.evaluation.embeddings import load_embeddings
 from rince.models.backbones import build_backbone
 from rince.training.checkpoint import load_run
-from rince.training.config import ModelOptions, OptimOptions, TrainConfig, VectorOptions
+from rince.training.config import (
+    ModelOptions,
+    OptimOptions,
+    TextOptions,
+    TrainConfig,
+    VectorOptions,
+    VideoOptions,
+)
 from rince.training.evaluation import evaluate_run
 from rince.training.objectives import OBJECTIVES
 from rince.training.run import resume, train
@@ -175,6 +183,30 @@ def test_arrays_train_as_the_file_does_and_a_run_goes_on(features: Path, tmp_pat
     found = evaluate_run(folder, splits=parts, device="cpu")
     assert {"probe/fine", "embedding/retrieval/fine/R@1"} <= found.metrics.keys()
     assert load_run(folder).backbone.module.state_dict().keys() == whole.keys()
+
+
+@pytest.mark.filterwarnings("ignore:1 of 6 classes of the test are not among")
+@pytest.mark.filterwarnings("ignore:.*80 of 120 rows are left out of the test")
+def test_classes_of_the_test_alone_are_left_out_and_measured_as_never_seen(features: Path) -> None:
+    _, labels = made()
+    sides = ["train" if i % 5 and c != "c5" else "test" for i, (_, c) in enumerate(labels)]
+    rows = [f"{g},{c},{x}" for (g, c), x in zip(labels, sides, strict=True)]
+    features.with_suffix(".csv").write_text("\n".join(["group,class,split", *rows]))
+    np.savez(features, embeddings=made()[0])
+    run = train(replace(config(features), vectors=VectorOptions()))
+    with pytest.warns(RinceWarning, match=r"20 of 40 test vectors .*never trained"):
+        found = evaluate_run(run)
+    assert found.info["test_images"] == 20
+    assert "retrieval/fine/mAP" in found.metrics
+    tested = evaluate_run(run, tests={"all": str(features)}, only_named=True)
+    assert tested.info["tests"]["all"]["unseen"] == 1
+    assert "unseen/all/retrieval/fine/mAP" in tested.metrics
+
+
+def test_options_of_other_kinds_of_data_are_said_to_have_no_effect(features: Path) -> None:
+    given = {"videos": VideoOptions(frames=4), "text": TextOptions(layers=1), "epochs": 1}
+    with pytest.warns(RinceWarning, match=r"no effect on vectors: videos\.frames, text\.layers$"):
+        train(config(features, **given))
 
 
 def test_the_length_of_a_vector_means_nothing() -> None:

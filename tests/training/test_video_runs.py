@@ -166,6 +166,7 @@ def test_changed_times_or_ranks_are_refused(videos: Path, tmp_path: Path) -> Non
     resume(folder, progress=False)
 
 
+@pytest.mark.filterwarnings("ignore:no effect on images. videos.frames")
 def test_what_does_not_go_together(videos: Path, image_tree: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cross-entropy .*ranks.by.*infonce"):
         train(_config(videos, tmp_path, objective="cross-entropy"))

@@ -59,8 +59,8 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--levels",
-        help="with --labels: its columns of labels from coarse to fine, between commas (default: "
-        "all others)",
+        help="of embeddings, with --labels: its columns of labels from coarse to fine, between "
+        "commas (default: all others)",
     )
     parser.add_argument(
         "--ood",
@@ -111,6 +111,7 @@ def run(arguments: Sequence[str]) -> None:
     for name in given.runs:
         named.setdefault(Path(name).resolve(), name)  # runs/latest is a link to another of runs/*
     evaluated: list[Path] = []
+    left_out = 0
     for folder, name in named.items():
         if folder.suffix in VECTOR_SUFFIXES and not folder.is_dir():
             require(
@@ -127,13 +128,19 @@ def run(arguments: Sequence[str]) -> None:
             given.labels is None or given.data is not None,
             f"--labels is for files of embeddings, but {name} is a run, which needs --data with it",
         )
+        require(
+            given.levels is None,
+            f"--levels is for files of embeddings, but {name} is a run: the columns of labels are "
+            f"those of its training",
+        )
         holds_one = any((folder / file).is_file() for file in (CHECKPOINT_FILE, EXPORT_FILE))
         if len(given.runs) > 1 and folder.exists() and not holds_one:
             warn(f"left out: {name} holds no checkpoint ({CHECKPOINT_FILE}), so it is no run yet")
+            left_out += 1
             continue
         only_named = given.skip_done and is_evaluated(folder)
         asked = not_measured(folder, outliers, tests) if only_named else (outliers, tests)
-        if only_named and not any(asked):
+        if only_named and not any(asked) and given.data is None:
             print(f"{folder.name}: nothing new is asked, its results stay")
             continue
         with parts_in(folder / "encoded"):
@@ -155,6 +162,7 @@ def run(arguments: Sequence[str]) -> None:
             )
         _say(folder, evaluation, given.verbose)
         evaluated.append(folder)
+    require(left_out < len(named), "none of these is a run: `rince train` makes one")
     if evaluated:
         from rince.reports.reading import read_run
         from rince.reports.table import print_table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -48,7 +49,8 @@ start here:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb; returns the exit status (0 done, 1 failed, 2 wrong usage)."""
+    """Run a verb; returns the exit status (0 done, 1 failed, 2 wrong usage; 130 stopped by
+    Ctrl-C, 141 by whoever read the output)."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -62,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         hint = f": did you mean `rince {close[0]}`?" if close else f" ({', '.join(VERBS)})"
         print(f"rince has no verb {verb!r}{hint}", file=sys.stderr)
         return 2
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # no name, nor an arrow, ends a verb
     try:
         with _plain_warnings():
             run = partial(importlib.import_module(f"rince.cli.{verb}").run, rest)
@@ -71,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 lead(run)
             else:
                 run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # what read the output is gone, as in `rince ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as error:
         message = _message(error)
         if message is None:
@@ -113,6 +122,9 @@ def _message(error: Exception) -> str | None:
     """What to tell the user; None: it is a bug of rince's own, whose traceback is needed."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"cannot use {error.filename}: {error.strerror}"
+    if isinstance(error, UnicodeEncodeError):
+        name = error.object[max(0, error.start - 40) : error.end + 40]
+        return f"{name!r} is not valid Unicode, which files of text must be: rename it"
     if isinstance(error, (RinceError, ValueError, OSError, ImportError, FloatingPointError)):
         return str(error)
     # Lightning's own word for a setting that the machine cannot follow (--accelerator gpu). If

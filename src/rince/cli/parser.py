@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -218,5 +219,7 @@ def add_table(parser: HelpfulParser, column: str) -> None:
 
 
 def with_underscores(arguments: Sequence[str]) -> list[str]:
-    """``--batch-size 8`` means ``--batch_size 8``; values are left alone."""
-    return [re.sub(r"(?<=^--)[^=]+", lambda x: x[0].replace("-", "_"), a) for a in arguments]
+    """``--batch-size 8`` means ``--batch_size 8``; and ``--output=~/runs`` what it does without the
+    ``=``, behind which shells leave the ``~``."""
+    given = [re.sub(r"(?<=^--)[^=]+", lambda x: x[0].replace("-", "_"), a) for a in arguments]
+    return [re.sub(r"^(--[^=]+=)~/", lambda x: x[1] + os.path.expanduser("~/"), a) for a in given]

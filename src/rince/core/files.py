@@ -114,7 +114,8 @@ def absent(wanted: Literal["file", "folder"], path: str | Path) -> str:
         return f"{path} is a folder, where a file is expected"
     if wanted == "folder" and there.is_file():
         return f"{path} is a file, where a folder is expected"
-    return f"there is no {wanted} {path}"
+    where = "" if there.is_absolute() else f" in {os.getcwd()}"
+    return f"there is no {wanted} {path}{where}"
 
 
 def new_file(path: str | Path) -> Path:
@@ -131,8 +132,11 @@ def new_file(path: str | Path) -> Path:
 
 def cache_folder(*names: str) -> Path:
     """``~/.cache/rince/<names>``, or below ``XDG_CACHE_HOME`` where that is set; not created."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache").joinpath("rince", *names)
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise RinceError(f"no place for rince's cache ({error}): set XDG_CACHE_HOME") from error
+    return root.joinpath("rince", *names)
 
 
 def require_folder_of(file: Path) -> None:

@@ -404,7 +404,7 @@ def with_further(known: Taxonomy, further: Sequence[tuple[str, ...]], of: int) -
     shown = some_names(["/".join(path) for path in further])
     warn(
         f"{len(further)} of {of} classes of the test are not among those of the training: "
-        f"{shown}. They are judged as classes never seen"
+        f"{shown}. They are judged as classes never seen (rince evaluate RUN --test DATA)"
     )
     return Taxonomy([*known.paths, *further])
 

@@ -85,7 +85,9 @@ class Vectors(Items):
             yield content_digest(row.tobytes())
 
     def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
-        return np.array([self.names[int(i)] if self.names else f"vector {i}" for i in indices])
+        if self.names:
+            return super().thumbnails(indices, size)
+        return np.array([f"vector {i}" for i in indices])
 
     def augmentation(self, config: ViewConfig) -> VectorDropout | None:
         return VectorDropout(self.dropout) if self.dropout else None

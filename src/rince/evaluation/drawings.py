@@ -109,7 +109,9 @@ def failures(context: Context) -> tuple[Gallery, Confusion]:
     worst = torch.tensor(order[: context.options.gallery_queries], dtype=torch.int64)
     classes = torch.stack([context.test.labels[asked], gallery.labels[nearest[asked]]])
     pairs, count = np.unique(classes.numpy(), axis=1, return_counts=True)
-    of_classes = context.taxonomy.table.numpy()[pairs[0], pairs[1]]
+    codes = context.taxonomy.codes.numpy()  # a table of all classes would not fit, of very many
+    shared = (codes[pairs[0]] == codes[pairs[1]]).sum(axis=1)  # levels
+    of_classes = np.where(shared > 0, codes.shape[1] + 1 - shared, NEGATIVE)
     confusion = Confusion(pairs[0], pairs[1], count, of_classes)
     return nearest_neighbours(context, worst) if len(worst) else _NO_QUERIES, confusion
 

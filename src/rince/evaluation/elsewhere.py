@@ -65,7 +65,7 @@ def evaluate_embeddings(
         context = test.context(items.vectors, options)
         require(
             has_positives(context),
-            f"{labels}: no query has another item of its class or group in the gallery, so "
+            f"{labels or file}: no query has another item of its class or group in the gallery, so "
             f"retrieval cannot be asked",
         )
         metrics = measured(context, STEPS)

@@ -27,4 +27,4 @@ class EvaluationOptions(Options):
     gallery_queries: int = limited(10, low=1)
     gallery_neighbours: int = limited(8, low=1)
     near: float = limited(10.0, low=0)
-    seed: int = 0
+    seed: int = limited(0, low=0, high=2**32 - 1)

@@ -128,9 +128,10 @@ def rank_order(context: Context) -> dict[str, float]:
     try:
         agreement = {f"ordering/{name}": value for name, value in rank_agreement(*sides).items()}
     except ValueError as error:
-        if context.by_time is None:
+        if context.by_time is None and context.sequences is None:
             raise
-        warn(f"the order of clips is left out: {error}. Test videos are few, or short")
+        items = context.splits.test
+        warn(f"the order of the {items.noun} of {items.name} is left out: {error}")
         return {}
     return {**agreement, "ordering/correlation": rank_correlation(*sides)}
 

@@ -56,6 +56,8 @@ def checked_paths(
                         f"{place(i)}: names must be strings that are not empty, got {name!r} in "
                         f"{path!r}"
                     )
+                if any("\ud800" <= character <= "\udfff" for character in name):
+                    raise ValueError(f"{place(i)}: {name!r} is not valid Unicode: rename it")
                 once = composed(name)
                 tidy[name] = tidy.setdefault(once, once)
         first = seen.setdefault(tuple(tidy[name] for name in path), i)

@@ -8,11 +8,11 @@ from pathlib import Path
 from rince.core.checks import RinceError, warn
 from rince.core.files import VECTOR_SUFFIXES
 from rince.evaluation.elsewhere import results_folder
-from rince.evaluation.results import load_evaluation
+from rince.evaluation.results import RESULTS_FILE, load_evaluation
 from rince.models.exported import EXPORT_FILE
 from rince.reports.run_report import RunReport
 from rince.training.config import flat, to_dict
-from rince.training.folder import read_about, read_config
+from rince.training.folder import is_evaluated, read_about, read_config
 from rince.training.history import read_history
 
 
@@ -36,8 +36,11 @@ def read_runs(folders: Sequence[Path]) -> list[RunReport]:
 
 def read_run(folder: Path) -> RunReport:
     """All that a report shows of a run, or of a file of embeddings."""
-    if folder.suffix in VECTOR_SUFFIXES and not folder.is_dir():  # embeddings made elsewhere
-        results = results_folder(folder)
+    of_file = folder.suffix in VECTOR_SUFFIXES and not folder.is_dir()  # embeddings made elsewhere
+    results = results_folder(folder) if of_file else folder
+    if (results / RESULTS_FILE).exists() and not is_evaluated(results, *[folder] * of_file):
+        warn(f"the results of {folder} are older than it is: `rince evaluate {folder}` again")
+    if of_file:
         if not results.is_dir():
             raise RinceError(
                 f"{folder} has no results: `rince evaluate {folder} --labels FILE` makes them"

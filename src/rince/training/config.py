@@ -7,9 +7,10 @@ call it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from rince.core.checks import require, warn
@@ -129,12 +130,13 @@ class TrainConfig(Options):
         """
         self._check_fields(any_word=() if objective is None else ("objective",))
         require(bool(self.data), "data must be a folder, a file or a name, got ''")
+        parts = PurePath(self.name or "x").parts
         require(
             self.name != "None",
             'name "None" means none in files and on the command line: choose another',
         )
         require(
-            ".." not in PurePath(self.name or "").parts and not PurePath(self.name or "").root,
+            bool(parts) and ".." not in parts and not PurePath(self.name or "").root,
             f"name must be a folder below output, got {self.name!r}: choose another output for it",
         )
         require(
@@ -167,9 +169,13 @@ class TrainConfig(Options):
             parts.append("weak")
         return "-".join([*parts, f"seed{self.seed}"])
 
+    def folder(self, objective: Objective | None = None) -> Path:
+        """The run's folder; ``objective`` as in :meth:`check`."""
+        return Path(self.output).expanduser() / self.run_name(objective)
+
     def data_name(self) -> str:
         """What folders call the data: their own folder's name, or file's."""
-        data = self.data.rstrip("/").rpartition("/")[2] or "data"
+        data = os.path.basename(os.path.abspath(os.path.expanduser(self.data))) or "data"
         for suffix in (*TABLE_SUFFIXES, *VECTOR_SUFFIXES):
             data = data.removesuffix(suffix)
         return data

@@ -124,7 +124,7 @@ def evaluate_run(
     other = replace(config, table=table, vectors=replace(config.vectors, labels=labels))
     work = _Work(trained, other, options, device, steps)
     found = _results(folder)
-    if found is None or outliers or not only_named:
+    if found is None or outliers or not only_named or data is not None or splits is not None:
         how = trained.spec.preprocessing
         if splits is not None:
             splits = Splits(splits.train.preprocessed(how), splits.test.preprocessed(how))
@@ -134,6 +134,7 @@ def evaluate_run(
         else:
             videos = replace(config.videos, splits=splits_folder, split=split)
             splits = other_splits(trained, replace(other, data=data, videos=videos))
+        splits = _of_trained_classes(splits, folder)
         outlying = {
             name: load_outliers(
                 path,
@@ -147,7 +148,8 @@ def evaluate_run(
         before = _of_these(found, splits, folder)
         if splits.test.times is None and options.near != EvaluationOptions().near:
             warn(f"near has no effect: {splits.test.noun} have no times")
-        found = work.with_data(splits, outlying, before if only_named else None)
+        if found is None or before is None or outlying or not only_named:
+            found = work.with_data(splits, outlying, before if only_named else None)
         if before is not None and not only_named:
             found = _with_earlier(found, before)
         if outliers:
@@ -350,6 +352,19 @@ def _own_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
         )
     _check_fit(trained, splits.spec, data)
     return splits
+
+
+def _of_trained_classes(splits: Splits, folder: Path) -> Splits:
+    """Without test items of classes that no training item is of, where there are others."""
+    test, unseen = splits.test, splits.test.labels >= splits.train.taxonomy.num_classes
+    if not unseen.any() or unseen.all():
+        return splits
+    warn(
+        f"{int(unseen.sum())} of {len(test)} test {test.noun} are of classes that were never "
+        f"trained, which a probe and kNN cannot tell: they are left out here, and "
+        f"`rince evaluate {folder} --test DATA` measures them"
+    )
+    return Splits(splits.train, test.subset((~unseen).nonzero()[:, 0]))
 
 
 def _of_export(folder: Path, backbone: Backbone | nn.Module | None) -> TrainedRun:

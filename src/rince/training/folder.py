@@ -84,12 +84,12 @@ _AsWritten.add_implicit_resolver(
 )
 
 
-def is_evaluated(folder: Path) -> bool:
-    """Whether the results are there, and not older than the weights."""
+def is_evaluated(folder: Path, *made_of: Path) -> bool:
+    """Whether the results are there, and not older than the weights; or than what they are of."""
     from rince.models.exported import WEIGHTS_FILE  # torch, which `rince train --help` leaves out
 
     results = folder / RESULTS_FILE
-    weights = [x for x in (folder / CHECKPOINT_FILE, folder / WEIGHTS_FILE) if x.exists()]
+    files = [*made_of, folder / CHECKPOINT_FILE, folder / WEIGHTS_FILE]
     return results.exists() and all(
-        results.stat().st_mtime >= file.stat().st_mtime for file in weights
+        results.stat().st_mtime >= file.stat().st_mtime for file in files if file.exists()
     )

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from rince.core.checks import warn
 
@@ -20,7 +21,7 @@ def logging_to(file: Path | None) -> Iterator[None]:
     processes but the main one. A file that cannot be written is warned of once."""
     handlers: list[logging.Handler] = []
     if file is not None:
-        handlers.append(logging.StreamHandler(sys.stdout))
+        handlers.append(_Screen(sys.stdout))
         try:
             handlers.append(_LogFile(file))
         except OSError as error:
@@ -35,6 +36,12 @@ def logging_to(file: Path | None) -> Iterator[None]:
             logger.removeHandler(handler)
             with contextlib.suppress(OSError):  # a full disk: the last lines are lost, no more
                 handler.close()
+
+
+class _Screen(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):  # who read it is gone, no more
+            super().handleError(record)
 
 
 class _LogFile(logging.FileHandler):

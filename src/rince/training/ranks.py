@@ -73,7 +73,7 @@ def class_scores(config: RankOptions, classes: Sequence[str]) -> Similarity:
         # with these scores from a file.
         with torch.random.fork_rng():
             return name_scores_by_text(classes, config.text_model)
-    scores = Similarity.from_file(source)
+    scores = Similarity.from_file(Path(source).expanduser())
     try:
         return scores.aligned_to(classes)
     except ValueError as error:
@@ -126,7 +126,7 @@ def resumed_ranks(
             raise other_than_trained("ranks in its config.yaml are", folder)
         return rank_source(config, items)
     before = kept_ranks(about, items.taxonomy)
-    if changed or (scores is not None and Path(scores).is_file()):
+    if changed or (scores is not None and Path(scores).expanduser().is_file()):
         now = rank_source(config, items)
         assert not isinstance(now, ItemTimes)
         if not _same_ranks(now, before):

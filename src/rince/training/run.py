@@ -124,7 +124,7 @@ def train(
     if own is not None:
         config = replace(config, objective=own.name)
     config.check(own)
-    folder = Path(config.output) / config.run_name(own)
+    folder = config.folder(own)
     if config.vectors.captions is not None:
         from rince.training.towers_run import train_towers_run
 
@@ -133,11 +133,8 @@ def train(
             "vectors.captions: `rince train` alone trains towers, without parts of your own",
         )
         return train_towers_run(config, folder)
-    if (folder / CHECKPOINT_FILE).exists() and is_first_process():
-        raise RinceError(
-            f"{folder} holds a run already: go on with it (rince train --resume {folder}), or "
-            f"choose another --name"
-        )
+    if is_first_process():
+        _require_no_run(folder)
     run = prepared(config, folder, splits, loggers, callbacks, own_backbone=backbone is not None)
     train_prepared(run, backbone, own)
     return folder
@@ -154,7 +151,7 @@ def train_prepared(
     if "ranks" in module.objective.reads:
         _warn_of_empty_ranks(ranks, run.splits.train)
     if model.start_from is not None:
-        _start_from(module, Path(model.start_from))
+        _start_from(module, Path(model.start_from).expanduser())
     _fit(run, module)
 
 
@@ -301,14 +298,45 @@ class _PositionedLoader:
         pass
 
 
+def _require_no_run(folder: Path) -> None:
+    if (folder / CHECKPOINT_FILE).exists():
+        raise RinceError(
+            f"{folder} holds a run already: go on with it (rince train --resume {folder}), or "
+            f"choose another --name"
+        )
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Refuse a folder in which another process trains: what the two write would be mixed. Systems
+    and disks that have no locks are left without."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            folder.mkdir(parents=True, exist_ok=True)
+            held = stack.enter_context((folder / LOG_FILE).open("ab"))
+            try:  # of this process alone: a loader's worker that outlives it holds nothing
+                fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                raise RinceError(
+                    f"another process trains in {folder}: choose another --name, or wait for its "
+                    f"end"
+                ) from None
+        yield
+
+
 def _start_folder(run: Run, *, fresh: bool) -> None:
     folder = run.folder
+    if fresh:
+        _require_no_run(folder)  # that ended while this one read its data
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A run that was killed before its first checkpoint may have left these.
         for name in (HISTORY_FILE, TRACKERS_FILE, ABOUT_FILE) if fresh else (ABOUT_FILE,):
             (folder / name).unlink(missing_ok=True)
-        (folder / CONFIG_FILE).write_text(yaml.safe_dump(to_dict(run.config), sort_keys=False))
+        with replacing(folder / CONFIG_FILE) as part:
+            part.write_text(yaml.safe_dump(to_dict(run.config), sort_keys=False))
     except OSError as error:
         raise RinceError(
             f"cannot write to the run's folder {folder} ({error}): fix that, or choose another "
@@ -453,9 +481,11 @@ def _fit(
     planned = config.epochs * steps
     if resumed is not None:
         _check_steps(resumed, run, steps)
-    if first and (resumed is None or config.epochs != resumed["config"]["epochs"]):
-        _start_folder(run, fresh=fresh)
     with contextlib.ExitStack() as stack:
+        if first:
+            stack.enter_context(_alone_in(folder))
+        if first and (resumed is None or config.epochs != resumed["config"]["epochs"]):
+            _start_folder(run, fresh=fresh)
         if first and fresh:
             stack.callback(_leave_nothing, run)
         stack.enter_context(logging_to(folder / LOG_FILE if first else None))

@@ -43,7 +43,7 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
         one.check_values()
     folders, splits, run = [], None, None
     for one in runs:
-        folder = Path(one.output) / one.run_name()
+        folder = one.folder()
         if config.images.per_class is not None or config.images.test_per_class is not None:
             splits = None  # the seed chooses the items
         if config.vectors.captions is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from rince.core.checks import warn
 from rince.core.distributed import is_first_process
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data import kinds
@@ -30,7 +31,18 @@ def with_data(
     advised = advise and splits is None and is_first_process()
     if advised and (advice := kind.advice(config.data, config)):
         print(f"note: {advice}")
+    if advised and (unread := _of_other_kinds(config, kind)):
+        warn(f"no effect on {kind.noun}: {', '.join(unread)}")
     return config, _preprocessed(config, splits, kind, preprocessing)
+
+
+def _of_other_kinds(config: TrainConfig, kind: Kind) -> list[str]:
+    """Options that were set, of groups for other data; a kind of a user's own may read any."""
+    groups = {other.group for other in kinds.KINDS if other.noun in kinds.OWN_NOUNS}
+    others = tuple(f"{group}." for group in groups - {kind.group, "images"})
+    read = ("text.column", "text.labels")  # older names, of tables of anything
+    own = kind.noun not in kinds.OWN_NOUNS
+    return [x for x in config.chosen() if x.startswith(others) and x not in read and not own]
 
 
 def with_recorded_data(
@@ -54,7 +66,7 @@ def _preprocessing(
     """How pictures are fed to pretrained weights, and the configuration with their size."""
     model, images = config.model, config.images
     if model.start_from is not None:
-        about = read_checkpoint(Path(model.start_from))[CHECKPOINT_KEY]
+        about = read_checkpoint(Path(model.start_from).expanduser())[CHECKPOINT_KEY]
         return config, InputSpec.from_dict(about).preprocessing
     if kind.preprocessing is None or not model.pretrained or own_backbone:
         return config, None

@@ -178,7 +178,7 @@ def tune(
     objectives = list(dict.fromkeys((config.objective, *options.baselines)))
     for name in objectives:
         OBJECTIVES[name].function()  # or a package is missing, which is said now
-    folder = Path(config.output) / (config.name or f"tune-{config.data_name()}")
+    folder = replace(config, name=config.name or f"tune-{config.data_name()}").folder()
     config, splits = with_data(config, splits, advise=True)
     parts = _parts(splits.train)
     searched = open_options(config, options)
