@@ -39,7 +39,10 @@ def read_run(folder: Path) -> RunReport:
     of_file = folder.suffix in VECTOR_SUFFIXES and not folder.is_dir()  # embeddings made elsewhere
     results = results_folder(folder) if of_file else folder
     if (results / RESULTS_FILE).exists() and not is_evaluated(results, *[folder] * of_file):
-        warn(f"the results of {folder} are older than it is: `rince evaluate {folder}` again")
+        warn(
+            f"the results of {folder} are older than it is, by the times of the files: if it was "
+            f"changed and not only copied, `rince evaluate {folder}` again"
+        )
     if of_file:
         if not results.is_dir():
             raise RinceError(
