@@ -175,7 +175,7 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("metrics/gaussians.py", "_shape", "Lt to LtE", 0): (
         "with as many samples as dimensions both ways give the same covariance"
     ),
-    ("metrics/graded.py", "ndcg", "constant + 1", 5): (
+    ("metrics/graded.py", "ndcg", "constant + 1", 4): (
         "only the ratio to the best order counts, whose discounts double as well"
     ),
     ("metrics/hierarchy.py", "_measure", "constant + 1", 3): (
@@ -299,6 +299,9 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
         "tiles of another size give the same numbers"
     ),
     ("losses/blockwise/fused.py", "_Launch._run", "constant + 1", 0): ("the table is square"),
+    ("ranks/level_ranks.py", "LevelRanks.__init__", "constant + 1", 7): (
+        "any label that is known, in the place of one that is not looked at"
+    ),
     ("ranks/time.py", "TimeRanks._blocks", "constant + 1", 2): (
         "how many rows of a very long video are looked at together: the same ranks"
     ),
@@ -322,6 +325,10 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
         "both ways give the same where nothing is to spare"
     ),
     ("metrics/video.py", "video_accuracy", "zeros to ones", 0): ("one more for each class"),
+    ("metrics/knn.py", "_votes", "zeros_like to ones_like", 0): ("one more for each class"),
+    ("metrics/set_intersection.py", "_correct_tied_runs", "zeros_like to ones_like", 0): (
+        "at the finest level there is room for all: one more is taken from those drawn"
+    ),
     ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "constant + 1", 18): (
         "holds the place of a rank of the other form"
     ),
@@ -468,6 +475,23 @@ FOR_ONE_REASON: dict[tuple[str, str], tuple[tuple[str, str, int], ...]] = {
     ): (
         ("pass_2_each_positive", "Not dropped", 0),
         ("pass_2_each_positive", "Gt to GtE", 0),
+    ),
+    ("losses/metric_learning.py", "times 0"): (
+        ("hierarchical_triplet", "Add to Sub", 1),
+        ("hierarchical_triplet", "sum to mean", 1),
+    ),
+    ("metrics/set_intersection.py", "the whole run is the longest, and written last"): (
+        ("_correct_tied_runs", "BitAnd to BitOr", 0),
+        ("_correct_tied_runs", "mask alone: left", 0),
+    ),
+    ("metrics/set_intersection.py", "no place is filled"): (
+        ("_correct_tied_runs", "mask alone: left", 1),
+        ("_correct_tied_runs", "Lt to LtE", 1),
+    ),
+    ("metrics/set_intersection.py", "more tables are made, with the same numbers"): (
+        ("_expected_minima", "constant + 1", 0),
+        ("_expected_minima", "clamp dropped", 0),
+        ("_expected_minima", "constant + 1", 1),
     ),
     ("metrics/set_intersection.py", "shorter runs are exact already, and stay so"): (
         ("_correct_tied_runs", "mask alone: right", 0),

@@ -253,3 +253,11 @@ def test_what_is_of_the_other_kind_is_said_to_be_there(tmp_path: Path) -> None:
     for wanted in ("file", "folder"):
         assert absent(wanted, tmp_path / "b") == f"there is no {wanted} {tmp_path / 'b'}"  # type: ignore[arg-type]
         assert absent(wanted, "nowhere/b").endswith(f"nowhere/b in {os.getcwd()}")  # type: ignore[arg-type]
+
+
+def test_a_file_that_may_have_been_edited_is_not_written_over(tmp_path: Path) -> None:
+    table = tmp_path / "items.csv"
+    assert files.new_file(str(table)) == table
+    table.write_text("edited")
+    with pytest.raises(RinceError, match=r"items\.csv is there"):
+        files.new_file(table)

@@ -313,9 +313,10 @@ def test_numbers_that_no_loss_takes() -> None:
     for bad in (torch.zeros(2, 3), torch.zeros(2, 2, dtype=torch.long)):
         with pytest.raises(ValueError, match=r"scores .*\(2, 2\)"):
             x_clr(z, z, ranks, scores=bad)
-    with pytest.raises(ValueError, match=r"\b1 scores? .*-1"):
-        x_clr(z, z, ranks, scores=torch.tensor([[0.0, float("nan")], [0.0, 0.0]]))
-    for rank_scores, num_ranks in (([1.0, 0.5], 3), ([float("nan")], None)):
+    for known in (ranks, ranks.clamp(max=0)):  # of positives and of negatives
+        with pytest.raises(ValueError, match=r"\b1 scores? .*-1"):
+            x_clr(z, z, known, scores=torch.tensor([[0.0, float("nan")], [0.0, 0.0]]))
+    for rank_scores, num_ranks in (([1.0, 0.5], 3), ([1.0, float("nan")], None)):
         with pytest.raises(ValueError, match=rf"rank_scores .*{num_ranks}.*{rank_scores[-1]}"):
             x_clr(z, z, ranks, rank_scores=rank_scores, num_ranks=num_ranks)
     with pytest.raises(ValueError, match="temperature.*positive"):

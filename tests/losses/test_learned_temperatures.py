@@ -100,6 +100,11 @@ def test_they_stay_float32_and_their_gradient_fits_a_loss_scale(dtype: torch.dty
     assert module.to(dtype).temperatures.dtype == torch.float32
 
 
+def test_they_leave_the_meta_device() -> None:
+    module = RankedInfoNCE((0.1, 0.225), learn_temperatures=True).to("meta")
+    assert module.to_empty(device="cpu").temperatures.device.type == "cpu"
+
+
 @pytest.mark.parametrize("engine", ["dense", "streamed"])
 def test_a_gradient_scaler_trains_them(engine: str) -> None:
     """The same step as without a loss scale; one that overflows is left out."""

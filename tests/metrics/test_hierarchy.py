@@ -126,6 +126,8 @@ def test_items_of_a_sequence_are_no_answers(case, seed):
 @example([[0], [0, 0, 1, 1, 2]])
 @example([[0, 1, 1, 2]])
 @example([[1], [0, 1, 1, 2]])
+@example([[1, 1, 1, 1], [0, 0]])
+@example([[1, 1, 1, 1], [0, 0, 0]])
 @settings(max_examples=40)
 def test_asi_of_long_runs_of_tied_items(runs):
     """Runs from the nearest on, each item by the level where it meets the query; 2: at none."""

@@ -61,7 +61,7 @@ def rank_n_contrast(embeddings: Tensor, targets: Any, temperature: float = 2.0) 
         f"targets must be one row per sample, ({count},) or ({count}, T), got "
         f"{tuple(targets.shape)}",
     )
-    for name, x in (("targets", targets), ("embeddings", embeddings.detach())):
+    for name, x in (("targets", targets), ("embeddings", embeddings)):
         bad = int((~x.isfinite()).any(dim=1).sum())
         require(
             bad == 0,
