@@ -302,6 +302,9 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("ranks/level_ranks.py", "LevelRanks.__init__", "constant + 1", 7): (
         "any label that is known, in the place of one that is not looked at"
     ),
+    ("ranks/score_ranks.py", "ScoreRanks.ranks", "False to True", 1): (
+        "right ranks are checked; that no card is waited for is seen in tests/losses"
+    ),
     ("ranks/time.py", "TimeRanks._blocks", "constant + 1", 2): (
         "how many rows of a very long video are looked at together: the same ranks"
     ),

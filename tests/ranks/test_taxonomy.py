@@ -1058,3 +1058,11 @@ def test_numbers_below_0_among_names_are_refused_by_their_row() -> None:
 def test_a_message_names_eight_at_most() -> None:
     assert some_names("abcdefgh") == "a, b, c, d, e, f, g, h"
     assert some_names("abcdefghi") == "a, b, c, d, e, f, g, h, ..."
+
+
+@pytest.mark.parametrize("name", ["a\ud800", "\udfffb", "a\udc80b"])
+def test_a_name_that_is_no_unicode_is_refused(name: str) -> None:
+    """Names of files on Linux may be any bytes; a report cannot hold them."""
+    with pytest.raises(ValueError, match=r"class 1: .* is not valid Unicode"):
+        Taxonomy([("a", "b"), ("a", name)])
+    assert Taxonomy([("\ud7ff", "\ue000")]).paths == (("\ud7ff", "\ue000"),)
