@@ -25,6 +25,7 @@ def write_video(
     rotation: int = 0,
     options: dict[str, str] | None = None,
     shades: Sequence[int] | None = None,
+    title: str = "",
 ) -> Path:
     """Grey frames of brightness 5 i, the left third black.
 
@@ -36,6 +37,7 @@ def write_video(
     import av
 
     with av.open(str(path), "w", options=options or {}) as container:
+        container.metadata["title"] = title
         if frames:
             stream = container.add_stream(codec, rate=rate)
             stream.width, stream.height = size

@@ -207,6 +207,14 @@ def test_a_file_that_was_cut_short(tmp_path: Path) -> None:
         read_frames(path, [0.0, 2.9], 32)
 
 
+def test_a_title_that_is_no_unicode(tmp_path: Path) -> None:
+    file = tmp_path / "a.mp4"
+    write_video(file, title="TITLE")
+    assert b"TITLE" in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(b"TITLE", b"\xe9\xff\xfeLE"))
+    assert probe(file).seconds > 0
+
+
 def test_times_beyond_the_end(plain: Path) -> None:
     assert numbers(read_frames(plain, [2.99], 32)) == [29]
     with pytest.raises(RinceError, match=r"\b3\.30 s .* 3\.00 s\)"):

@@ -48,7 +48,7 @@ def test_no_failure_leaves_the_other_processes_waiting(tmp_path: Path) -> None:
     writer = AtomicCheckpointIO()
     writer.save_checkpoint({"x": lambda: 0}, tmp_path / "last.ckpt")  # cannot be pickled
     assert "--resume" in str(writer.failed)
-    assert "pickle" in str(writer.failed)
+    assert "lambda" in str(writer.failed)
     assert "space" not in str(writer.failed)
     (tmp_path / "file").write_text("")
     writer.save_checkpoint({}, tmp_path / "file" / "last.ckpt")  # below a file
