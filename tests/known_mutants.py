@@ -320,10 +320,6 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("ranks/wordnet.py", "", "constant + 1", 0): (
         "any number larger than every path says that there is none"
     ),
-    ("metrics/set_intersection.py", "_correct_tied_runs", "constant + 1", 2): (
-        "at the finest level there is room for all: what is added is taken away again"
-    ),
-    ("metrics/set_intersection.py", "_correct_tied_runs", "Lt to LtE", 0): ("no place is filled"),
     ("metrics/set_intersection.py", "_expected_minimum", "LtE to Lt", 0): (
         "both ways give the same where nothing is to spare"
     ),

@@ -61,5 +61,5 @@ class LossOptions(Options):
         if num_ranks <= len(DEFAULT_TEMPERATURES):
             return DEFAULT_TEMPERATURES[:num_ranks]
         first, last = DEFAULT_TEMPERATURES[0], DEFAULT_TEMPERATURES[-1]
-        steps = range(num_ranks)
-        return tuple(round(first + (last - first) * i / steps[-1], 4) for i in steps)
+        step = (last - first) / (num_ranks - 1)
+        return tuple(round(first + i * step, 4) for i in range(num_ranks))

@@ -51,9 +51,9 @@ def check_temperatures(
     temperatures: float | Sequence[float | Tensor] | Tensor, validate: bool = True
 ) -> Sequence[float | Tensor]:
     """One temperature per rank, as a list; a 1-D tensor, or scalar tensors, keep their graph."""
-    if isinstance(temperatures, Real):  # numpy's, too
+    if isinstance(temperatures, (Real, int, float)):  # numpy's, too
         temperatures = [float(temperatures)]
-    listed = [] if isinstance(temperatures, (Tensor, int, float)) else temperatures
+    listed = [] if isinstance(temperatures, Tensor) else temperatures
     if tensors := [t for t in listed if isinstance(t, Tensor)]:
         require(
             all(t.numel() == 1 for t in tensors),
