@@ -44,7 +44,8 @@ def images_of(folder):
 
 
 def run_all(settings, run, name_of, arguments, outliers_of=images_of):
-    """Run what has no result yet: ``run(setting, arguments, outliers)`` gives a dictionary.
+    """Run what has no result yet: ``run(setting, arguments, outliers)`` gives a dictionary. A run
+    that was broken off goes on from its last checkpoint.
 
     ``outliers_of`` reads other data from what --outliers names.
 
@@ -127,8 +128,10 @@ def trained(
         RankOptions,
         TrainConfig,
         load_run,
+        resume,
         train,
     )
+    from rince.training.folder import CHECKPOINT_FILE, read_about
 
     batch = setting["batch"]
     epochs = max(1, round(setting["images"] / max(1, images_an_epoch // batch * batch)))
@@ -152,26 +155,29 @@ def trained(
         output=str(arguments.out / "runs"),
         accelerator="gpu" if arguments.device == "cuda" else "cpu",
         devices="1",
-        checkpoint_every=10**9,
         log_every=100,
         knn_every=0,
         progress=False,
         **groups,
     )
     folder = arguments.out / "runs" / name
-    shutil.rmtree(folder, ignore_errors=True)  # one that was broken off
-    start = time.perf_counter()
     torch.manual_seed(setting["seed"])
     own = _with_norm(setting["backbone"]) if norm_in_head else None
-    train(config, own, splits=splits)
-    seconds = time.perf_counter() - start
+    broken_off = (folder / CHECKPOINT_FILE).exists()
+    if broken_off:
+        resume(folder, progress=False, backbone=own, splits=splits)
+    else:
+        train(config, own, splits=splits)
     run = load_run(folder, own)
+    result = {"epochs": epochs, "train_seconds": read_about(folder)["train_seconds"]}
+    if broken_off:  # then "seconds" are of the last part
+        result["broken_off"] = True
     # Features are those of the network alone.
     spaces = {"backbone": run.backbone.module[0] if norm_in_head else run.backbone.module}
     if run.head is not None:
         spaces["embedding"] = torch.nn.Sequential(run.backbone.module, run.head)
     shutil.rmtree(folder)
-    return spaces, config, {"epochs": epochs, "train_seconds": seconds}
+    return spaces, config, result
 
 
 def _with_norm(name):
