@@ -71,6 +71,11 @@ def forked(run: Callable[[], int]) -> tuple[int, float]:
         status = 1
         try:
             os.setpgid(0, 0)
+            # The first call after a fork replaces torch's pool of threads; two threads of a
+            # backward that do it at once end the process, as if the mutant were noticed.
+            import torch
+
+            torch.set_num_threads(torch.get_num_threads())
             status = run()
         finally:
             os._exit(status)

@@ -42,8 +42,14 @@ def _share(
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
+    mp.start_processes(_run, (function, arguments), nprocs=count, start_method="fork")
+
+
+def _run(index: int, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    # The first call after a fork replaces torch's pool of threads, and two threads must not do it
+    # at once ("Invalid thread pool!"), as those of a first backward would.
     torch.set_num_threads(1)
-    mp.start_processes(function, arguments, nprocs=count, start_method="fork")
+    function(index, *arguments)
 
 
 def like_torchrun(index: int, count: int, folder: Path) -> None:
