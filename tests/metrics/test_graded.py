@@ -31,6 +31,7 @@ GAINS = st.integers(1, 7).flatmap(
 )
 
 
+@pytest.mark.filterwarnings("ignore:Sparse")
 @given(GAINS, st.integers(0, 10**6), st.integers(1, 8), st.integers(1, 3))
 def test_against_the_definition_and_sklearn(
     gains: list[list[float]], seed: int, k: int, chunk_size: int
@@ -47,6 +48,11 @@ def test_against_the_definition_and_sklearn(
             ndcg(queries, gallery, given_gains)
         return
     found = ndcg(queries, gallery, given_gains, ks=(k, 2), chunk_size=chunk_size)
+    for sparse in (given_gains.to_sparse_coo(), given_gains.to_sparse_csr()):
+        of_sparse = ndcg(queries, gallery, sparse, ks=(k, 2), chunk_size=chunk_size)
+        assert all(
+            torch.equal(of_sparse[at].nan_to_num(9), found[at].nan_to_num(9)) for at in found
+        )
     similarity = (queries @ gallery.T).tolist()
     for at in (k, 2):
         expected = [oracle(s, g, at) for s, g in zip(similarity, gains, strict=True)]

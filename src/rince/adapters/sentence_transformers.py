@@ -483,10 +483,18 @@ class GradedRetrievalEvaluator(_evaluators.BaseEvaluator):  # type: ignore[misc]
         }
         require(bool(self.queries), "no query has a document with a grade above 0")
         self.corpus, self.ks, self.batch_size, self.name = dict(corpus), tuple(ks), batch_size, name
-        self.gains = torch.zeros(len(self.queries), len(corpus))
-        for i, key in enumerate(self.queries):
-            for document, grade in grades[key].items():
-                self.gains[i, place[document]] = max(0.0, float(grade))
+        gains = {
+            (i, place[document]): float(grade)
+            for i, key in enumerate(self.queries)
+            for document, grade in grades[key].items()
+            if grade > 0
+        }
+        self.gains = torch.sparse_coo_tensor(
+            torch.tensor(list(gains)).T,
+            torch.tensor(list(gains.values())),
+            (len(self.queries), len(corpus)),
+            check_invariants=True,  # torch warns where neither True nor False is given
+        )
         self.primary_metric = f"ndcg@{self.ks[0]}"
 
     def __call__(

@@ -30,6 +30,7 @@ def ndcg(
         query_features: (Q, D) float. gallery_features: (G, D) float.
         gains: (Q, G) numbers, at least 0: the grades themselves (as trec_eval does), or
             ``2**grades - 1`` for the steeper gain of Burges et al., ICML 2005. Unjudged items: 0.
+            A sparse tensor may hold only those above 0.
         ks: how many nearest items to look at, each at least 1.
         chunk_size: queries at a time; changes memory and speed, not the result.
 
@@ -50,26 +51,37 @@ def ndcg(
         f"gains must be (queries, gallery items) = {shape}, got {tuple(gains.shape)}",
     )
     ks = checked_ks(ks)
-    gains = gains.to(query_features.device, torch.float64)
+    gains = gains.to(query_features.device)
+    given = gains
+    if gains.layout != torch.strided:
+        gains = gains.to_sparse_coo().coalesce()
+        given = gains.values()
     require(
-        bool(gains.isfinite().all()) and bool((gains >= 0).all()),
+        bool(given.isfinite().all()) and bool((given >= 0).all()),
         "gains must be finite and at least 0; write 0 for items without a grade",
     )
-    require(bool((gains > 0).any()), "no query has an item with a gain above 0")
-    places = torch.arange(shape[1], device=gains.device)
+    require(bool((given > 0).any()), "no query has an item with a gain above 0")
+    most = min(max(ks), shape[1])
+    places = torch.arange(most, device=gains.device)
     discounts = {k: torch.where(places < k, 1 / (places + 2.0).double().log2(), 0) for k in ks}
     parts: dict[int, list[Tensor]] = {k: [] for k in ks}
     for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
-        similarity, order = similarity.sort(dim=1, descending=True)
-        gain = gains[rows].gather(1, order)
-        best = gains[rows].sort(dim=1, descending=True).values
-        tied = similarity[:, 1:] == similarity[:, :-1]
-        group = torch.zeros_like(order)  # (rows, G): items of equal similarity have one number
+        all_gains = gains.index_select(0, torch.arange(shape[0], device=gains.device)[rows])
+        all_gains = all_gains.to_dense().double()
+        best = all_gains.topk(most, dim=1).values
+        nearest, order = similarity.topk(most, dim=1)
+        tied = nearest[:, 1:] == nearest[:, :-1]
+        group = torch.zeros_like(order)  # (rows, most): items of equal similarity have one number
         group[:, 1:] = (~tied).cumsum(dim=1)
+        gain = all_gains.gather(1, order)
         size = torch.zeros_like(gain).scatter_add_(1, group, torch.ones_like(gain))
         mean_gain = torch.zeros_like(gain).scatter_add_(1, group, gain)
         mean_gain /= size  # 0 / 0 behind the last group, where nobody looks
         gain = mean_gain.gather(1, group)
+        # The last group may go on behind the nearest.
+        last = similarity == nearest[:, -1:]
+        of_last = (all_gains * last).sum(dim=1, keepdim=True) / last.sum(dim=1, keepdim=True)
+        gain = torch.where(nearest == nearest[:, -1:], of_last, gain)
         for k, discount in discounts.items():
             parts[k].append((gain @ discount) / (best @ discount))  # 0 / 0 without any gain
     return {k: torch.cat(values) for k, values in parts.items()}
