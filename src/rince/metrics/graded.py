@@ -63,7 +63,7 @@ def ndcg(
     require(bool((given > 0).any()), "no query has an item with a gain above 0")
     most = min(max(ks), shape[1])
     places = torch.arange(most, device=gains.device)
-    discounts = {k: torch.where(places < k, 1 / (places + 2.0).double().log2(), 0) for k in ks}
+    discounts = {k: torch.where(places < k, 1 / (places + 2).double().log2(), 0) for k in ks}
     parts: dict[int, list[Tensor]] = {k: [] for k in ks}
     for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
         all_gains = gains.index_select(0, torch.arange(shape[0], device=gains.device)[rows])
