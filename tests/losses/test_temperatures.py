@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rince import RinceWarning
+from rince import RankedInfoNCE, RinceWarning
 from rince.losses import temperature_schedule
 from rince.losses.temperatures import check_temperatures, match_num_ranks
 
@@ -60,6 +60,16 @@ def test_temperatures_that_do_not_rise_are_warned_of(taus: tuple[float, ...]) ->
             assert check_temperatures(given, validate=False) == pytest.approx(taus)
 
 
+def test_a_training_is_warned_once_whatever_its_temperatures_are() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for step in range(3):
+            check_temperatures(torch.tensor([0.2, 0.1 + 0.01 * step], requires_grad=True))
+    assert len(caught) == 1
+    with pytest.warns(RinceWarning, match="rank 3 is not above that of rank 2"):
+        check_temperatures((0.1, 0.3, 0.2))
+
+
 def test_rising_temperatures_pass_in_silence_as_numbers_of_at_least_fp32() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -76,6 +86,9 @@ def test_rising_temperatures_pass_in_silence_as_numbers_of_at_least_fp32() -> No
 
 def test_one_number_of_numpys_is_a_temperature() -> None:
     assert check_temperatures(np.float32(0.5)) == [0.5]
+    assert RankedInfoNCE(np.float32(0.5)).temperatures == (0.5,)
+    learned = RankedInfoNCE(np.float32(0.5), learn_temperatures=True)
+    assert learned.temperatures.tolist() == [0.5]
     with pytest.raises(ValueError, match="positive"):
         check_temperatures(np.float32(0.0))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from numbers import Real
@@ -94,14 +95,14 @@ def as_parameter_or_numbers(
     stays the object that an optimizer may know.
     """
     if not isinstance(temperatures, Tensor):
-        numbers = [temperatures] if isinstance(temperatures, (int, float)) else temperatures
+        numbers = [temperatures] if isinstance(temperatures, (Real, int, float)) else temperatures
         require(
             not any(isinstance(t, Tensor) and t.requires_grad for t in numbers),
             "a module cannot learn temperatures that come one by one: give all in one tensor, "
             "nn.Parameter(torch.tensor([0.1, 0.225])), or numbers and learn_temperatures=True",
         )
         held = tuple(float(t) for t in numbers)
-        return nn.Parameter(torch.tensor(held)) if learn else held
+        return nn.Parameter(torch.tensor(held, dtype=torch.float32)) if learn else held
     require(
         temperatures.is_leaf,
         "these temperatures are computed from others, and a module cannot keep a computation: "
@@ -141,9 +142,10 @@ def _check_positive(taus: list[float]) -> None:
 
 
 def _warn_unless_rising(taus: list[float]) -> None:
-    if any(a >= b for a, b in zip(taus, taus[1:], strict=False)):
+    place = next((i for i, (a, b) in enumerate(itertools.pairwise(taus), 1) if a >= b), None)
+    if place is not None:  # in words that stay the same, or learned ones would warn at every step
         warn(
-            f"temperatures {taus} do not rise with the rank: a better rank then pulls no harder "
-            f"than a worse one, and their order may not be learned. Rising ones keep it, for "
-            f"instance (0.1, 0.225)"
+            f"temperatures do not rise with the rank (that of rank {place + 1} is not above that "
+            f"of rank {place}): a better rank then pulls no harder than a worse one, and their "
+            f"order may not be learned. Rising ones keep it, for instance (0.1, 0.225)"
         )
