@@ -60,16 +60,6 @@ def test_temperatures_that_do_not_rise_are_warned_of(taus: tuple[float, ...]) ->
             assert check_temperatures(given, validate=False) == pytest.approx(taus)
 
 
-def test_a_training_is_warned_once_whatever_its_temperatures_are() -> None:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("default")
-        for step in range(3):
-            check_temperatures(torch.tensor([0.2, 0.1 + 0.01 * step], requires_grad=True))
-    assert len(caught) == 1
-    with pytest.warns(RinceWarning, match="rank 3 is not above that of rank 2"):
-        check_temperatures((0.1, 0.3, 0.2))
-
-
 def test_rising_temperatures_pass_in_silence_as_numbers_of_at_least_fp32() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from numbers import Real
@@ -142,10 +141,9 @@ def _check_positive(taus: list[float]) -> None:
 
 
 def _warn_unless_rising(taus: list[float]) -> None:
-    place = next((i for i, (a, b) in enumerate(itertools.pairwise(taus), 1) if a >= b), None)
-    if place is not None:  # in words that stay the same, or learned ones would warn at every step
+    if any(a >= b for a, b in zip(taus, taus[1:], strict=False)):
         warn(
-            f"temperatures do not rise with the rank (that of rank {place + 1} is not above that "
-            f"of rank {place}): a better rank then pulls no harder than a worse one, and their "
-            f"order may not be learned. Rising ones keep it, for instance (0.1, 0.225)"
+            f"temperatures {taus} do not rise with the rank: a better rank then pulls no harder "
+            f"than a worse one, and their order may not be learned. Rising ones keep it, for "
+            f"instance (0.1, 0.225)"
         )
