@@ -1,11 +1,32 @@
-"""The numbers that public functions take where nothing is said."""
+"""What public functions take where nothing is said, of their own and of torch."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+import torch
+
+# What a user may have set; meta as a GPU, whose tensors cannot be mixed with those of the CPU.
+TORCH_DEFAULTS = ("float64", "bfloat16", "meta")
+
+
+@contextmanager
+def torch_default(name: str) -> Iterator[None]:
+    """Another dtype, or device, of all tensors that are made without a word about it."""
+    if name == "meta":
+        with torch.device(name):
+            yield
+        return
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, name))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def default_numbers(namespace: Any, name: str) -> dict[str, Any]:

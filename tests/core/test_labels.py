@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rince.core.labels import as_array, integers, require_no_unknown
+from rince.core.labels import as_array, integers, numbers, require_no_unknown
 
 
 class Column:
@@ -47,6 +47,16 @@ def test_no_labels_and_rows_of_them() -> None:
     assert integers(np.zeros(0, dtype=np.uint64)).shape == (0,)
     assert integers([[1, 2], [3, 4]]).tolist() == [[1, 2], [3, 4]]
     assert integers(np.array([2**63 - 1], dtype=np.uint64)).tolist() == [2**63 - 1]
+
+
+def test_numbers_of_pandas_own_types() -> None:
+    """A data frame of Int64 or Float64 columns gives numpy objects."""
+    whole = numbers(Column(np.array([[1, 0], [0, 1]], dtype=object)), "ranks")
+    assert (whole.dtype, whole.tolist()) == (torch.int64, [[1, 0], [0, 1]])
+    assert numbers(np.array([0.5, 1], dtype=object), "scores").tolist() == [0.5, 1]
+    for bad in ([1, None], ["a", 1]):
+        with pytest.raises(ValueError, match="scores must be numbers, got values of the type"):
+            numbers(np.array(bad, dtype=object), "scores")
 
 
 def test_they_are_a_copy_of_arrays() -> None:

@@ -440,6 +440,18 @@ def test_trap_empty_queue_slots_are_no_negatives(name: str) -> None:
 
 
 @each_loss
+@pytest.mark.parametrize("engine", ["dense", "streamed"])
+def test_a_temperature_may_be_learned(name: str, engine: str) -> None:
+    query, key, ranks = unit(0, 3, 4).double(), unit(1, 3, 4).double(), torch.eye(3).int()
+    temperature = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LOSSES[name](query, key, ranks, temperature, engine=engine).backward()
+    more, less = (LOSSES[name](query, key, ranks, 0.5 + step) for step in (1e-5, -1e-5))
+    assert float(temperature.grad) == pytest.approx(float(more - less) / 2e-5, rel=1e-4)
+
+
+@each_loss
 def test_wrong_input_is_refused(name: str) -> None:
     loss, query, ranks = LOSSES[name], unit(0, 2, 3), torch.tensor([[1, 0], [0, 1]])
     for bad in (0.0, -0.1, math.nan, math.inf):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
+import torch
+from losses_helpers import unit
 
-from defaults import default_numbers, without_a_row
+from defaults import TORCH_DEFAULTS, default_numbers, torch_default, without_a_row
 from rince import losses
 from rince.losses.options import DEFAULT_TEMPERATURES, LossOptions
 
@@ -48,6 +50,49 @@ def test_defaults_of_losses(name: str) -> None:
 
 def test_all_defaults_of_losses_are_listed() -> None:
     assert without_a_row(losses, DEFAULTS) == []
+
+
+RANKED: dict[str, Any] = {
+    "cross_scale": {"num_ranks": 2},
+    "hierarchical_triplet": {"num_ranks": 2, "generator": torch.Generator()},
+    "himulcon": {"level_weights": (1.0, 0.5)},
+    "ranked_info_nce": {"temperatures": (0.1, 0.2)},
+    "smooth_ap": {"num_ranks": 2},
+    "supcon_siblings": {"num_ranks": 2},
+    "x_clr": {"num_ranks": 2},
+}
+
+
+@pytest.mark.parametrize("default", TORCH_DEFAULTS)
+@pytest.mark.parametrize("name", [*RANKED, "supcon_in", "supcon_out", "info_nce"])
+def test_torchs_defaults_play_no_part(name: str, default: str) -> None:
+    query, key = unit(0, 3, 4).float(), unit(1, 300, 4).float()
+    ranks = torch.arange(900).reshape(3, 300) % (3 if name in RANKED else 2)
+    if name == "info_nce":
+        ranks = torch.eye(3, 300).int()
+
+    def loss() -> torch.Tensor:
+        options = RANKED.get(name, {})
+        if "generator" in options:
+            options["generator"].manual_seed(0)
+        found: torch.Tensor = getattr(losses, name)(query, key, ranks, **options)
+        return found
+
+    expected = loss()
+    with torch_default(default):
+        found = loss()
+    assert float(found) == float(expected)
+    assert found.device == expected.device
+
+
+@pytest.mark.parametrize("default", TORCH_DEFAULTS)
+def test_what_losses_make_is_float32(default: str) -> None:
+    groups = torch.tensor([0, 0, 1])
+    with torch_default(default):
+        learned = losses.RankedInfoNCE(0.1, learn_temperatures=True)
+        targets = losses.smoothed_targets(groups, 0.5)
+    assert learned.temperatures.dtype == torch.float32
+    assert torch.equal(targets, losses.smoothed_targets(groups, 0.5))
 
 
 def test_margins_are_those_of_the_command_line() -> None:

@@ -146,6 +146,10 @@ def test_what_the_triplet_loss_cannot_take() -> None:
 def test_embeddings_that_are_no_tensor_are_refused() -> None:
     with pytest.raises(ValueError, match="embeddings must be a torch tensor"):
         fast_ap(unit(0, 3, 2).tolist(), torch.arange(3))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="embeddings must be finite.* 1 of 2 samples"):
+        fast_ap(torch.tensor([[1.0, 0.0], [float("nan"), 0.0]]), torch.arange(2))
+    with pytest.raises(ValueError, match="row 1 holds -1"):
+        fast_ap(unit(0, 2, 2), torch.tensor([0, -1]))
 
 
 def test_fast_ap_is_low_for_clusters_and_high_for_mixtures() -> None:

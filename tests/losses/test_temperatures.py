@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rince import RinceWarning
+from rince import RankedInfoNCE, RinceWarning
 from rince.losses import temperature_schedule
 from rince.losses.temperatures import check_temperatures, match_num_ranks
 
@@ -76,6 +76,9 @@ def test_rising_temperatures_pass_in_silence_as_numbers_of_at_least_fp32() -> No
 
 def test_one_number_of_numpys_is_a_temperature() -> None:
     assert check_temperatures(np.float32(0.5)) == [0.5]
+    assert RankedInfoNCE(np.float32(0.5)).temperatures == (0.5,)
+    learned = RankedInfoNCE(np.float32(0.5), learn_temperatures=True)
+    assert learned.temperatures.tolist() == [0.5]
     with pytest.raises(ValueError, match="positive"):
         check_temperatures(np.float32(0.0))
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from metric_inputs import cosines, normal_features
 from rince.core.checks import RinceWarning
 from rince.metrics.arrays import (
+    checked_ks,
     checked_labels,
     cosine_chunks,
     sort_rows,
@@ -37,6 +40,20 @@ def test_what_is_no_array_of_numbers_is_refused() -> None:
         tensor([1.0])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="array of <U1"):
         tensor(np.array(["a"]))
+
+
+@pytest.mark.parametrize(
+    "ks", [5, np.int64(5), torch.tensor(5), [5], {5}, range(5, 6), np.array([5]), torch.tensor([5])]
+)
+def test_numbers_of_nearest_items_are_pythons_own(ks: Any) -> None:
+    """Or a result could be asked for those of a tensor by no number, and not be written as JSON."""
+    assert json.dumps(dict.fromkeys(checked_ks(ks), 1)) == '{"5": 1}'
+
+
+@pytest.mark.parametrize("ks", [1.5, [5, 2.0], torch.tensor([1.0])])
+def test_parts_of_an_item_are_refused(ks: Any) -> None:
+    with pytest.raises(ValueError, match="ks must be whole numbers"):
+        checked_ks(ks)
 
 
 def test_labels_out_of_range_are_named() -> None:

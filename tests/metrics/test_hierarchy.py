@@ -246,6 +246,10 @@ def test_levels_that_are_no_tree_are_refused(levels, fact):
         ({"gallery_sequence": [0, 1]}, "query_sequence.*both"),
         ({"query_sequence": [0], "gallery_sequence": [0, 1]}, r"\(1,\) for 2 queries"),
         ({"query_sequence": [0, 1], "gallery_sequence": [0]}, r"\(1,\) for 2 gallery"),
+        ({"query_levels": [[0], [-1]]}, "query_levels: row 1 holds -1"),
+        ({"gallery_levels": [[-9], [1]]}, "gallery_levels: row 0 holds -9"),
+        ({"query_sequence": [0, -1], "gallery_sequence": [0, 1]}, "query_sequence: row 1"),
+        ({"query_sequence": [0, 1], "gallery_sequence": [-1, 1]}, "gallery_sequence: row 0"),
     ],
 )
 def test_what_is_refused_of_a_tree(change, fact):
@@ -266,6 +270,9 @@ def test_consistency_counts_only_what_is_right_at_the_finest_level():
             top_down_consistency(predicted, other)
     with pytest.raises(ValueError, match=r"\(5,\) and \(5,\)"):
         top_down_consistency(predicted[:, 0], true[:, 0])
+    for pair, name in ((([[-1]], [[0]]), "predicted"), (([[0]], [[-1]]), "true")):
+        with pytest.raises(ValueError, match=f"{name}: row 0 holds -1"):
+            top_down_consistency(*pair)
 
 
 def test_copies_of_items_cost_what_their_kinds_do(monkeypatch: pytest.MonkeyPatch) -> None:

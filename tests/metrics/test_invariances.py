@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from defaults import TORCH_DEFAULTS, torch_default
 from metric_inputs import normal_features, random_labels, sign_features
 from rince import metrics
 
@@ -395,6 +396,24 @@ def test_order_of_rows_and_numpy_play_no_part(name: str) -> None:
     np.testing.assert_allclose(found, expected[order] if expected.ndim else expected)
     found = np.asarray(LOGITS[name](logits.numpy(), labels.numpy()))
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("default", TORCH_DEFAULTS)
+@pytest.mark.parametrize("name", [*PAIRS, *SCORES, *LOGITS])
+def test_torchs_defaults_play_no_part(name: str, default: str) -> None:
+    if (name, default) == ("ClassGaussians", "meta"):
+        pytest.skip("it copies from the default device, which meta cannot")
+    given = data("ties")
+    arguments: list[Any] = [given]
+    if name not in PAIRS:
+        arguments = [normal_features(0, 20, 4), random_labels(1, 20, 4)]
+    if name in SCORES:
+        arguments = [arguments[0][:, 0], arguments[0][:, 1]]
+    metric: Callable[..., Any] = (PAIRS | SCORES | LOGITS)[name]
+    expected = np.asarray(metric(*arguments))
+    with torch_default(default):
+        found = metric(*arguments)
+    np.testing.assert_array_equal(np.asarray(found), expected)
 
 
 RESULTS = {

@@ -50,6 +50,8 @@ def numbers(values: Any, name: str) -> Tensor:
     if isinstance(values, Tensor):
         return values
     array = as_array(values, name)
+    if array.dtype == object:  # a data frame of pandas' own types of numbers
+        array = as_array(array.tolist(), name)
     require(
         array.dtype.kind in "biuf",
         f"{name} must be numbers, got values of the type {array.dtype}",

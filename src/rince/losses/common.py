@@ -66,7 +66,7 @@ def dtype_of_sums(query: Tensor, key: Tensor) -> torch.dtype:
 def check_temperature(temperature: float) -> None:
     """Of the losses that have one."""
     require(
-        temperature > 0 and math.isfinite(temperature),
+        0 < temperature < math.inf,  # a tensor that is learned, too
         f"temperature must be a positive number, got {temperature}",
     )
 
@@ -118,10 +118,20 @@ def check_values(side: str, x: Tensor) -> None:
         )
     if has_far:
         warn(
-            f"{side} embeddings are not of unit length (norms {float(norms.min()):.3g} to "
-            f"{float(norms.max()):.3g}): the loss takes dot products, which are cosines only "
-            f"after torch.nn.functional.normalize(x, dim=1)"
+            # Without numbers, by which each step's warning would be another one, and be shown.
+            f"{side} embeddings are not of unit length: the loss takes dot products, which are "
+            f"cosines only after torch.nn.functional.normalize(x, dim=1)"
         )
+
+
+def check_finite(name: str, x: Tensor) -> None:
+    """Of (count, ...) embeddings or targets that need no unit length; reads values."""
+    bad = int((~x.isfinite()).any(dim=1).sum())
+    require(
+        bad == 0,
+        f"{name} must be finite numbers, but {bad} of {len(x)} samples have none: leave them out "
+        f"of the batch",
+    )
 
 
 def masked_logsumexp(logits: Tensor, mask: Tensor) -> Tensor:

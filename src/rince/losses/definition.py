@@ -5,6 +5,7 @@ Hoffmann et al., AAAI 2022, arXiv 2201.11736, section 3; see :func:`rince.ranked
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -56,10 +57,10 @@ def rank_terms(
         less_similar = masked_logsumexp(logits, is_less_similar)  # (Q,)
         # Either form is -log(e^a / (e^a + e^b)) = log(1 + e^(b - a)), b the less similar keys.
         if form_of_term(variant, i) == "out":
-            per_key = softplus(less_similar[:, None] - logits)  # (Q, K)
+            per_key = softplus(bounded(less_similar[:, None] - logits))  # (Q, K)
             term = mean_over_mask(per_key, is_positive)
         else:
-            term = softplus(less_similar - masked_logsumexp(logits, is_positive))
+            term = softplus(bounded(less_similar - masked_logsumexp(logits, is_positive)))
         values.append(torch.where(learns, term, 0))
         active.append(learns)
     return RankTerms(torch.stack(values), torch.stack(active))
@@ -79,6 +80,11 @@ def sides_of(rank: Tensor, i: int | Tensor, positives: Positives) -> tuple[Tenso
 def form_of_term(variant: Variant, rank: int) -> Literal["in", "out"]:
     """Whether the sum over positives of a rank's term stands outside the log or inside it."""
     return "out" if variant == "out" or (variant == "out-in" and rank == 1) else "in"
+
+
+def bounded(x: Tensor) -> Tensor:
+    """For :func:`softplus` with a graph: below, its derivative is 0, but the second inf / inf."""
+    return x.clamp(min=-math.log(torch.finfo(x.dtype).max))
 
 
 def softplus(x: Tensor) -> Tensor:

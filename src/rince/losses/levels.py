@@ -18,7 +18,7 @@ from rince.losses.common import (
     warn_if_nothing_to_learn,
 )
 from rince.losses.contrastive import is_active, supcon_out
-from rince.losses.definition import softplus
+from rince.losses.definition import bounded, softplus
 from rince.losses.products import MatmulPrecision
 
 
@@ -151,7 +151,7 @@ def cross_scale(
         for level in range(1, number + 1):
             less_similar = (rank == 0) | (rank > level)
             worst = masked_logsumexp(logits, less_similar)[:, None] + level * margin / temperature
-            term = mean_over_mask(softplus(worst - logits), is_positive)
+            term = mean_over_mask(softplus(bounded(worst - logits)), is_positive)
             learns = is_positive.any(dim=1) & less_similar.any(dim=1)
             loss, active = loss + term, active | learns  # a term that learns nothing is 0
         return loss, active

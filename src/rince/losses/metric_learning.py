@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import import_extra, require
-from rince.core.labels import integers
+from rince.core.labels import integers, require_no_unknown
 from rince.core.pair_ranks import ALL, PairRanks
 from rince.losses.by_query import ranks_and_their_number
-from rince.losses.common import check_embeddings, dtype_of_sums
+from rince.losses.common import check_embeddings, check_finite, dtype_of_sums
 
 EXTRA = "metric-learning"
 
@@ -65,7 +65,8 @@ def hierarchical_triplet(
     with torch.autocast(query.device.type, enabled=False):
         dtype = dtype_of_sums(query, key)
         query, key = query.to(dtype), key.to(dtype)
-        total, violated = (query.sum() + key.sum()) * 0.0, torch.zeros((), device=query.device)
+        total = (query.sum() + key.sum()) * 0.0
+        violated = query.new_zeros((), dtype=torch.int64)
         for step in range(1, highest + 1):
             triplets = _triplets(level, step, highest, generator)
             loss = losses.TripletMarginLoss(
@@ -86,20 +87,23 @@ def fast_ap(embeddings: Tensor, labels: Tensor) -> Tensor:
     pytorch-metric-learning, with its 10 bins. It knows one rank: same label or not.
 
     Args:
-        embeddings: (B, D) float, unit length. labels: (B,) integers.
+        embeddings: (B, D) float, unit length. labels: (B,) integers from 0 on.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: labels that are no integers.
+        ValueError: labels that are no integers or negative, embeddings that are not finite.
         ImportError: pytorch-metric-learning is not installed.
     """
     losses: Any = import_extra("pytorch_metric_learning.losses", EXTRA)
     check_embeddings(embeddings, embeddings)
+    check_finite("embeddings", embeddings)
+    labels = integers(labels)
+    require_no_unknown(labels)
     with torch.autocast(embeddings.device.type, enabled=False):
         loss: Tensor = losses.FastAPLoss()(
-            embeddings.to(dtype_of_sums(embeddings, embeddings)), integers(labels)
+            embeddings.to(dtype_of_sums(embeddings, embeddings)), labels
         )
     return loss
 
@@ -116,7 +120,10 @@ def _triplets(
         anchor, positive = pairs.nonzero(as_tuple=True)
         # The worse keys of each query first, so that the i-th of them is a look-up.
         order = is_worse.to(torch.int8).argsort(dim=1, descending=True, stable=True)
-        draw = torch.rand(len(anchor), generator=generator).to(level.device)
+        device = None if generator is None else generator.device
+        draw = torch.rand(len(anchor), generator=generator, dtype=torch.float32, device=device).to(
+            level.device
+        )
         # A draw is at most 1 - 2**-24: no product is rounded up to the count itself.
         place = (draw * count[anchor]).long()
         triplets.append((anchor, positive, order[anchor, place]))

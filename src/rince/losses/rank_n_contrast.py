@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.labels import numbers
-from rince.losses.common import check_embeddings, check_temperature, dtype_of_sums
+from rince.losses.common import check_embeddings, check_finite, check_temperature, dtype_of_sums
 
 
 def rank_n_contrast(embeddings: Tensor, targets: Any, temperature: float = 2.0) -> Tensor:
@@ -61,13 +61,8 @@ def rank_n_contrast(embeddings: Tensor, targets: Any, temperature: float = 2.0) 
         f"targets must be one row per sample, ({count},) or ({count}, T), got "
         f"{tuple(targets.shape)}",
     )
-    for name, x in (("targets", targets), ("embeddings", embeddings)):
-        bad = int((~x.isfinite()).any(dim=1).sum())
-        require(
-            bad == 0,
-            f"{name} must be finite numbers, but {bad} of {count} samples have none: leave them "
-            f"out of the batch",
-        )
+    check_finite("targets", targets)
+    check_finite("embeddings", embeddings)
     others = ~torch.eye(count, dtype=torch.bool, device=embeddings.device)
     targets = targets.to(embeddings.device, torch.float64)
     with torch.autocast(embeddings.device.type, enabled=False):

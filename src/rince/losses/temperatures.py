@@ -94,14 +94,14 @@ def as_parameter_or_numbers(
     stays the object that an optimizer may know.
     """
     if not isinstance(temperatures, Tensor):
-        numbers = [temperatures] if isinstance(temperatures, (int, float)) else temperatures
+        numbers = [temperatures] if isinstance(temperatures, (Real, int, float)) else temperatures
         require(
             not any(isinstance(t, Tensor) and t.requires_grad for t in numbers),
             "a module cannot learn temperatures that come one by one: give all in one tensor, "
             "nn.Parameter(torch.tensor([0.1, 0.225])), or numbers and learn_temperatures=True",
         )
         held = tuple(float(t) for t in numbers)
-        return nn.Parameter(torch.tensor(held)) if learn else held
+        return nn.Parameter(torch.tensor(held, dtype=torch.float32)) if learn else held
     require(
         temperatures.is_leaf,
         "these temperatures are computed from others, and a module cannot keep a computation: "

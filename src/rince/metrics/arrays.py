@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias, Union
 
@@ -27,8 +27,11 @@ Labels: TypeAlias = Any
 
 def checked_ks(ks: int | Sequence[int]) -> tuple[int, ...]:
     """How many nearest items to look at, each at least 1; a number alone will do."""
-    given = (int(ks),) if isinstance(ks, (int, np.integer)) else tuple(ks)
-    require(all(k >= 1 for k in given), f"ks must be at least 1, got {given}")
+    given = tuple(np.atleast_1d(list(ks) if isinstance(ks, Set) else ks).tolist())
+    require(
+        all(isinstance(k, int) and k >= 1 for k in given),
+        f"ks must be whole numbers of at least 1, got {given}",
+    )
     return given
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.labels import integers
+from rince.core.labels import integers, require_no_unknown
 from rince.metrics.arrays import (
     Array,
     Labels,
@@ -109,19 +109,19 @@ def hierarchical_retrieval(
 
     Args:
         query_features: (Q, D) float. gallery_features: (G, D) float.
-        query_levels: (Q, L) integers, the group of each query at each level, finest first; at
-            every level any numbers that tell groups apart. gallery_levels: (G, L).
+        query_levels: (Q, L) integers, the group of each query at each level, finest first;
+            numbers from 0 on that tell the groups of a level apart. gallery_levels: (G, L).
         ks: of recall and distance, each at least 1; above the number of items all of them count.
         exclude_self: the first Q gallery items are the queries themselves; a query then does
             not find itself.
-        query_sequence, gallery_sequence: (Q,), (G,) integers: items of one sequence (a burst,
-            photos of one object) are never each other's answers. Give both or none.
+        query_sequence, gallery_sequence: (Q,), (G,) integers from 0 on: items of one sequence (a
+            burst, photos of one object) are never each other's answers. Give both or none.
         alpha: of rel in H-AP, positive.
         chunk_size: queries at a time; changes memory and speed, not the result.
 
     Raises:
-        ValueError: wrong shapes, values that are not finite, groups that do not form a tree, or
-            no query with any positive.
+        ValueError: wrong shapes, values that are not finite, negative numbers, groups that do not
+            form a tree, or no query with any positive.
 
     Example:
         >>> gallery = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
@@ -163,13 +163,13 @@ def top_down_consistency(predicted: Labels, true: Labels) -> float:
     husky and, above, a cat is no use. Predictions read off a tree are always consistent.
 
     Args:
-        predicted: (N, L) integers, predicted groups, finest level first. true: (N, L).
+        predicted: (N, L) integers from 0 on, predicted groups, finest level first. true: (N, L).
 
     Returns:
         In [0, 1]; NaN if nothing is right at the finest level.
 
     Raises:
-        ValueError: shapes that differ or are not (N, L).
+        ValueError: shapes that differ or are not (N, L), or negative numbers.
 
     Example:
         >>> predicted = torch.tensor([[0, 0], [1, 1], [2, 1]])
@@ -182,6 +182,8 @@ def top_down_consistency(predicted: Labels, true: Labels) -> float:
         f"predicted and true must both be (samples, levels), got {tuple(predicted.shape)} and "
         f"{tuple(true.shape)}",
     )
+    require_no_unknown(predicted, "predicted")
+    require_no_unknown(true, "true")
     right = predicted == true.to(predicted.device)
     return float(right[right[:, 0]].all(dim=1).double().mean())
 
@@ -275,6 +277,7 @@ def _check_levels(
             f"{side}_levels must be integers (items, levels), one row for each of the {count} "
             f"{side} features, got shape {tuple(levels.shape)}",
         )
+        require_no_unknown(levels, f"{side}_levels")
     require(
         query_levels.shape[1] == gallery_levels.shape[1],
         f"query_levels have {query_levels.shape[1]} levels, gallery_levels "
@@ -310,6 +313,8 @@ def _checked_sequences(
         f"sequences must be one integer an item, got {tuple(query.shape)} for {num_queries} "
         f"queries and {tuple(gallery.shape)} for {num_items} gallery items",
     )
+    require_no_unknown(query, "query_sequence")
+    require_no_unknown(gallery, "gallery_sequence")
     return query.to(device), gallery.to(device)
 
 

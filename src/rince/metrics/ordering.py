@@ -158,7 +158,7 @@ def similarity_histograms(
     total = pad_sequence(parts, batch_first=True).sum(dim=0)  # they end with their worst rank
     counts = functional.pad(total, (0, -len(total) % bins)).reshape(-1, bins)
     return Histograms(
-        edges=torch.linspace(-1, 1, bins + 1, dtype=torch.float64).numpy(),
+        edges=torch.linspace(-1, 1, bins + 1, dtype=torch.float64, device="cpu").numpy(),
         counts={
             rank: counts[rank - IGNORED].numpy()
             for rank in range(len(counts) + IGNORED)

@@ -107,12 +107,12 @@ def linear_probe(
 
     # The gradient is one line, and this loop then needs neither autograd nor its overhead,
     # which is most of the time at this size. The last column of the layer is the bias.
-    layer = torch.zeros(num_classes, inputs.shape[1], device=device)
+    layer = inputs.new_zeros(num_classes, inputs.shape[1])
     velocity = torch.zeros_like(layer)
     generator = torch.Generator().manual_seed(seed)
     for epoch in range(epochs):
         rate = lr * gamma ** sum(epoch >= round(part * epochs) for part in milestones)
-        order = torch.randperm(len(inputs), generator=generator).to(device)
+        order = torch.randperm(len(inputs), generator=generator, device="cpu").to(device)
         for batch in torch.split(order, batch_size):
             x, y = inputs[batch], labels[batch, None]
             error = functional.softmax(x @ layer.T, dim=1)

@@ -31,6 +31,6 @@ def video_accuracy(logits: Array, labels: Labels, videos: Labels) -> float:
     videos = checked_labels(videos, len(logits), "videos")
     pairs = torch.stack([videos.cpu(), labels.cpu()], dim=1)
     groups, number = torch.unique(pairs, dim=0, return_inverse=True)
-    total = torch.zeros(len(groups), logits.shape[1], dtype=torch.float64)
+    total = groups.new_zeros(len(groups), logits.shape[1], dtype=torch.float64)
     total.index_add_(0, number, logits.double().softmax(dim=1).cpu())
     return float((total.argmax(dim=1) == groups[:, 1]).double().mean())

@@ -146,16 +146,17 @@ def graph_closeness(
             f"{name} must name nodes in [0, {num_nodes})",
         )
     both_ways = torch.cat([edges, edges.flip(0)], dim=1)
-    ones = torch.ones(both_ways.shape[1], device=edges.device)
+    ones = torch.ones(both_ways.shape[1], dtype=torch.float32, device=edges.device)
     neighbours = torch.sparse_coo_tensor(
         both_ways,
         ones,
         (num_nodes, num_nodes),
+        device=edges.device,
         check_invariants=False,  # checked above
     )
-    reached = torch.zeros(num_nodes, len(query_nodes), device=edges.device)
+    reached = ones.new_zeros(num_nodes, len(query_nodes))
     reached[query_nodes, torch.arange(len(query_nodes), device=edges.device)] = 1
-    closeness = torch.where(reached > 0, 0.0, -torch.inf)  # (N, Q)
+    closeness = torch.where(reached > 0, reached - 1, -torch.inf)  # (N, Q)
     for hops in range(1, max_hops + 1):
         reached = (torch.sparse.mm(neighbours, reached) > 0).float()
         closeness[(reached > 0) & closeness.isinf()] = -hops

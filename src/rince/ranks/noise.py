@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.labels import integers
 from rince.core.pair_ranks import IGNORED, DenseRanks
 from rince.ranks.similarity import Similarity
 from rince.ranks.taxonomy import Taxonomy
@@ -42,7 +43,8 @@ def move_classes(taxonomy: Taxonomy, share: float, seed: int) -> Taxonomy:
         # A class that would take the place of a group of its name would be both.
         others = [g for g in groups if g != tuple(own) and (*g, name) not in above]
         require(len(others) > 0, f"there is no other superclass to move {name!r} into")
-        paths[i] = (*others[int(torch.randint(len(others), (), generator=generator))], name)
+        place = torch.randint(len(others), (), generator=generator, device="cpu")
+        paths[i] = (*others[int(place)], name)
     moved = Taxonomy(paths)
     require(
         moved.num_ranks == taxonomy.num_ranks,
@@ -68,7 +70,9 @@ def noisy_scores(similarity: Similarity, sd: float, seed: int) -> Similarity:
     """
     require(math.isfinite(sd) and sd >= 0, f"sd must be finite and at least 0, got {sd}")
     scores = similarity.scores
-    noise = torch.randn(scores.shape, generator=_generator(seed), dtype=torch.float64) * sd
+    noise = sd * torch.randn(
+        scores.shape, generator=_generator(seed), dtype=torch.float64, device="cpu"
+    )
     if torch.equal(scores.nan_to_num(), scores.T.nan_to_num()) and torch.equal(
         scores.isnan(), scores.T.isnan()
     ):
@@ -97,8 +101,8 @@ def forget_ranks(table: Any, share: float, seed: int) -> Tensor:
         table.ndim == 2 and table.shape[0] == table.shape[1],
         f"the rank table must be (classes, classes), got shape {tuple(table.shape)}",
     )
-    rows, columns = torch.triu_indices(len(table), len(table), offset=1)
-    chosen = torch.tensor(_draw(len(rows), share, _generator(seed)), dtype=torch.int64)
+    rows, columns = torch.triu_indices(len(table), len(table), offset=1, device=table.device)
+    chosen = integers(_draw(len(rows), share, _generator(seed)))
     rows, columns = rows[chosen], columns[chosen]
     forgotten: Tensor = table.clone()
     forgotten[rows, columns] = IGNORED
@@ -107,8 +111,8 @@ def forget_ranks(table: Any, share: float, seed: int) -> Tensor:
 
 
 def _draw(count: int, share: float, generator: torch.Generator) -> list[int]:
-    drawn: list[int] = torch.randperm(count, generator=generator)[: round(share * count)].tolist()
-    return drawn
+    order: list[int] = torch.randperm(count, generator=generator, device="cpu").tolist()
+    return order[: round(share * count)]
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -141,7 +141,7 @@ def summary(
     """Count and sort; ``tree``: (C, C) ranks of a class tree."""
     table, size = ranks.table, ranks.num_classes
     scores, borders = ranks.similarity.scores.double(), ranks.borders.double()
-    apart = ~torch.eye(size, dtype=torch.bool)
+    apart = ~torch.eye(size, dtype=torch.bool, device=table.device)
     scored = apart & ~scores.isnan()
     codes = (*range(1, ranks.num_ranks + 1), NEGATIVE, IGNORED)
     chosen = [(table == code) & apart for code in codes]
@@ -193,7 +193,7 @@ def _histogram(values: Tensor) -> tuple[tuple[float, ...], tuple[int, ...]]:
         return (low, high), (len(values),)
     edges = [low + (high - low) * i / BINS for i in range(BINS)] + [high]
     # The inner edges alone: the last bin holds its upper edge.
-    place = torch.bucketize(values, torch.tensor(edges[1:-1], dtype=values.dtype), right=True)
+    place = torch.bucketize(values, values.new_tensor(edges[1:-1]), right=True)
     return tuple(edges), tuple(place.bincount(minlength=BINS).tolist())
 
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
-from rince.core.labels import numbers
+from rince.core.labels import integers, numbers
 from rince.core.pair_ranks import IGNORED, NEGATIVE
 from rince.core.tables import composed
 from rince.ranks.class_ranks import ClassRanks
@@ -184,7 +184,7 @@ class Similarity:
                 + f"names with scores that are not among the classes: "
                 f"{some_names(unused) or 'none'}"
             )
-        order = torch.tensor([position[composed(name)] for name in classes], dtype=torch.int64)
+        order = integers([position[composed(name)] for name in classes])
         return Similarity(tuple(classes), self.scores[order][:, order])
 
     def by_thresholds(
@@ -203,7 +203,7 @@ class Similarity:
             ValueError: none, more than 126, or thresholds that do not fall.
         """
         given = _numbers(thresholds)
-        cuts = torch.tensor(given, dtype=self.scores.dtype)
+        cuts = self.scores.new_tensor(given)
         require(
             bool(cuts.isfinite().all()) and bool((cuts[1:] < cuts[:-1]).all()),
             f"thresholds must be finite and fall from rank 2 on, got {_listed(given)}",
@@ -265,7 +265,7 @@ class Similarity:
         others = self._others()
         ordered = others.sort(dim=1, descending=True).values  # (C, C)
         size = len(self.classes)
-        places = torch.tensor([min(k, size) - 1 for k in itertools.accumulate(given)])
+        places = integers([min(k, size) - 1 for k in itertools.accumulate(given)])
         cuts = ordered[:, places]  # (C, R - 1)
         # A pair is doubtful if it is near the middle of the gap that the edge falls into.
         below = [
@@ -375,7 +375,7 @@ def _numbers(given: float | Sequence[float]) -> list[float]:
 
 def _looks_like_distances(scores: Tensor) -> bool:
     own = scores.diagonal()
-    apart = ~torch.eye(len(scores), dtype=torch.bool) & ~scores.isnan()
+    apart = ~torch.eye(len(scores), dtype=torch.bool, device=scores.device) & ~scores.isnan()
     return bool(apart.any()) and bool((scores > own[:, None])[apart].all())
 
 

@@ -100,7 +100,7 @@ def tree_summary(
     """Count by groups, never pair by pair; ``codes``: (C, R) group numbers from 0, finest first."""
     size, num_ranks = codes.shape
     if counts is None:  # equally frequent classes of a large data set: drawn independently
-        images = torch.ones(size, dtype=torch.float64)
+        images = codes.new_ones(size, dtype=torch.float64)
         selves, possible = 0.0, float(size) ** 2
     else:
         images = image_counts(size, batch_size, counts)
@@ -108,7 +108,7 @@ def tree_summary(
         possible = selves * (selves - 1)
     # Of ranks 1 to i: classes that share a group of level i with a class, pairs of classes, and
     # the probability that two images of a batch have such a pair of classes.
-    partners = [torch.zeros(size, dtype=torch.int64)]
+    partners = [codes.new_zeros(size)]
     pairs, likely, groups = [0], [0.0], []
     for column in codes.T:
         members = column.bincount()
@@ -117,7 +117,7 @@ def tree_summary(
         pairs.append(int((members * (members + 1) // 2).sum()))
         total = column.bincount(images).square().sum()
         likely.append((float(total) - selves) / possible)
-    partners.append(torch.full((size,), size))  # and with the negatives, all
+    partners.append(codes.new_full((size,), size))  # and with the negatives, all
     pairs.append(size * (size + 1) // 2)
     likely.append(1.0)
     sibling = partners[2] > partners[1]
@@ -175,7 +175,9 @@ def pair_probabilities(
 ) -> Tensor:
     """(C, C) float64: how likely two different images of a batch have classes (a, b)."""
     if counts is None:
-        return torch.full((num_classes, num_classes), 1 / num_classes**2, dtype=torch.float64)
+        return torch.full(
+            (num_classes, num_classes), 1 / num_classes**2, dtype=torch.float64, device="cpu"
+        )
     images = image_counts(num_classes, batch_size, counts)
     total = float(images.sum())
     # Drawn without repetition: the second image is one of the total - 1 others.

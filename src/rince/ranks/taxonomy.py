@@ -255,7 +255,7 @@ class Taxonomy:
         for level in range(1, self.num_ranks + 1):
             length = self._prefix_length(level)
             numbers = {group: i for i, group in enumerate(self._groups(level))}
-            columns.append(torch.tensor([numbers[path[:length]] for path in self.paths]))
+            columns.append(integers([numbers[path[:length]] for path in self.paths]))
         return torch.stack(columns, dim=1)
 
     @cached_property
@@ -299,7 +299,7 @@ class Taxonomy:
         )
         rows = label_names(names if names.ndim == 2 else names[:, None])
         known = {row: self._label("/".join(row)) for row in dict.fromkeys(rows)}
-        return torch.tensor([known[row] for row in rows], dtype=torch.int64)
+        return integers([known[row] for row in rows])
 
     def aligned_to(self, classes: Sequence[str]) -> Taxonomy:
         """The tree whose labels are those of a list of classes; further classes are left out.

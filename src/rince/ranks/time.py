@@ -129,7 +129,7 @@ class TimeRanks:
         """
         ids = _integers("video", video)
         count = len(ids)
-        no_shot, no_length = torch.full((count,), NO_SHOT), torch.zeros(count)
+        no_shot, no_length = np.full(count, NO_SHOT), np.zeros(count)
         shots = _integers("shot", no_shot if shot is None else shot)
         times = {
             "start": _seconds("start", start),
@@ -192,7 +192,7 @@ class TimeRanks:
             f"{len(items)}",
         )
         codes = (*range(1, self.num_ranks + 1), NEGATIVE, IGNORED)
-        pairs, covered = torch.zeros(len(codes), dtype=torch.int64), torch.zeros(len(codes))
+        pairs, covered = items.new_zeros(2, len(codes))
         for tile in self._blocks(items):
             for place, code in enumerate(codes):
                 of_code = (tile == code).sum(dim=1)
@@ -210,7 +210,7 @@ class TimeRanks:
             num_videos=len(videos),
             batch_size=batch_size,
             pairs=tuple(x // 2 for x in pairs[:-1].tolist()),
-            covered=tuple(int(x) for x in covered[:-1].tolist()),
+            covered=tuple(covered[:-1].tolist()),
             expected=tuple(
                 (batch_size - 1) * x / (count * (count - 1)) for x in pairs[:-1].tolist()
             ),
