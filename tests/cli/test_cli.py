@@ -146,6 +146,19 @@ def test_data_root_is_another_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--data_root?" in shown
 
 
+def test_words_that_are_no_option_are_told_their_place(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for given, words in (
+        (["train", "a.tar", "b.tar"], "b.tar is one too many: .* quotes"),
+        (["embed", "runs/a", "My", "Photos"], "Photos is one too many: .* quotes"),
+        (["train", "--epochs", "1", "photos/"], "photos/ must come first: rince train photos/"),
+    ):
+        with pytest.raises(SystemExit):
+            main(given)
+        assert re.search(words, capsys.readouterr().err)
+
+
 def test_a_run_that_goes_on_keeps_its_options(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--resume", "runs/a", "--batch-size", "16"])

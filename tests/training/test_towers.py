@@ -147,7 +147,7 @@ def test_names_that_cannot_be_matched_are_refused() -> None:
     with pytest.raises(ValueError, match="images have none"):
         ImagesAndTexts.captioned(from_vectors(np.eye(4), LABELS), np.eye(1), ["a"])
     twice = from_vectors(np.eye(4), LABELS, names=list("abca"))
-    with pytest.raises(ValueError, match="two images"):
+    with pytest.raises(ValueError, match="more than one is called a$"):
         ImagesAndTexts.captioned(twice, np.eye(1), ["a"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from rince.core.checks import RinceError, warn
 from rince.core.files import VECTOR_SUFFIXES
@@ -41,12 +42,13 @@ def read_run(folder: Path) -> RunReport:
     if (results / RESULTS_FILE).exists() and not is_evaluated(results, *[folder] * of_file):
         warn(
             f"the results of {folder} are older than it is, by the times of the files: if it was "
-            f"changed and not only copied, `rince evaluate {folder}` again"
+            f"changed and not only copied, `rince evaluate {quote(str(folder))}` again"
         )
     if of_file:
         if not results.is_dir():
             raise RinceError(
-                f"{folder} has no results: `rince evaluate {folder} --labels FILE` makes them"
+                f"{folder} has no results: `rince evaluate {quote(str(folder))} "
+                f"--labels FILE` makes them"
             )
         return RunReport(
             folder.stem, results, load_evaluation(results), {"embeddings": folder.name}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from torch import nn
@@ -109,7 +110,7 @@ def evaluate_run(
     elif not (folder / ABOUT_FILE).exists():  # written when the training ends
         warn(
             f"{folder.name} is not finished: it stopped at step {trained.step}, or is still at "
-            f"work. If it stopped, `rince train --resume {folder}` goes on with it"
+            f"work. If it stopped, `rince train --resume {quote(str(folder))}` goes on with it"
         )
     # A copy: the run keeps the configuration that it was trained with.
     config = trained.config
@@ -362,7 +363,7 @@ def _of_trained_classes(splits: Splits, folder: Path) -> Splits:
     warn(
         f"{int(unseen.sum())} of {len(test)} test {test.noun} are of classes that were never "
         f"trained, which a probe and kNN cannot tell: they are left out here, and "
-        f"`rince evaluate {folder} --test DATA` measures them"
+        f"`rince evaluate {quote(str(folder))} --test DATA` measures them"
     )
     return Splits(splits.train, test.subset((~unseen).nonzero()[:, 0]))
 

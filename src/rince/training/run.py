@@ -10,6 +10,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -268,7 +269,7 @@ def resume(
     if is_first_process() and step >= config.epochs * about.get("steps_per_epoch", step + 1):
         print(
             f"note: {folder.name} has trained all its {config.epochs} epochs. To lengthen it: "
-            f"rince train --resume {folder} --epochs {2 * config.epochs}"
+            f"rince train --resume {quote(str(folder))} --epochs {2 * config.epochs}"
         )
     _fit(run, module, resumed=about, step=step)
     return folder
@@ -301,8 +302,8 @@ class _PositionedLoader:
 def _require_no_run(folder: Path) -> None:
     if (folder / CHECKPOINT_FILE).exists():
         raise RinceError(
-            f"{folder} holds a run already: go on with it (rince train --resume {folder}), or "
-            f"choose another --name"
+            f"{folder} holds a run already: go on with it (rince train --resume "
+            f"{quote(str(folder))}), or choose another --name"
         )
 
 
@@ -549,7 +550,9 @@ def _run_to_the_end(
         interrupted = True
     next_step = "there is no checkpoint yet, so start it again"
     if checkpoint.exists():
-        next_step = f"rince train --resume {run.folder} goes on from the last checkpoint"
+        next_step = (
+            f"rince train --resume {quote(str(run.folder))} goes on from the last checkpoint"
+        )
     stopped = f"stopped at step {trainer.global_step} of {planned}; {next_step}"
     if interrupted:
         raise KeyboardInterrupt(stopped)
@@ -576,7 +579,7 @@ def _write_about(run: Run, module: RankedModule, planned: int) -> None:
     except OSError as error:
         raise RinceError(
             f"the run is trained and its checkpoint is whole, but {file} could not be written "
-            f"({error}): fix that, then `rince train --resume {run.folder}` writes it"
+            f"({error}): fix that, then `rince train --resume {quote(str(run.folder))}` writes it"
         ) from error
 
 
