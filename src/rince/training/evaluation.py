@@ -32,7 +32,7 @@ from rince.training.checkpoint import TrainedRun, load_run
 from rince.training.config import TrainConfig
 from rince.training.folder import ABOUT_FILE, is_evaluated
 from rince.training.objectives import OBJECTIVES
-from rince.training.splits import load_splits
+from rince.training.splits import load_splits, or_given_in_python
 
 UNKNOWN_CLASSES = (("unknown",),)
 """Of a network that was trained elsewhere."""
@@ -327,15 +327,8 @@ def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
 def _own_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
     """The data that the run was trained on, if they are still the same."""
     data, name = config.data, trained.folder.name
-    try:
+    with or_given_in_python(data, f"evaluate_run({str(trained.folder)!r}, splits=...)"):
         splits = load_splits(config, preprocessing=trained.spec.preprocessing)
-    except RinceError as error:
-        if Path(data).expanduser().exists():
-            raise
-        raise RinceError(
-            f"{error}. If {name} was trained on items given in Python, evaluate it there: "
-            f"rince.training.evaluate_run({str(trained.folder)!r}, splits=...)"
-        ) from error
     changed = splits.train.taxonomy.paths != trained.taxonomy.paths
     if trained.data_fingerprint:
         changed = changed or splits.fingerprint() != trained.data_fingerprint

@@ -56,7 +56,7 @@ from rince.training.module import RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
 from rince.training.ranks import empty_ranks, other_than_trained, rank_source, resumed_ranks
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
-from rince.training.splits import with_data, with_recorded_data
+from rince.training.splits import or_given_in_python, with_data, with_recorded_data
 from rince.training.step import RankSource, superclass_level
 from rince.training.trackers import TRACKERS_FILE, named_loggers, require_trackers
 
@@ -258,7 +258,8 @@ def resume(
     row = recorded_objective(about, config, folder, own)
     config.check_values(row)
     preprocessing = InputSpec.from_dict(about).preprocessing
-    config, splits = with_recorded_data(config, splits, preprocessing)
+    with or_given_in_python(config.data, f"resume({str(folder)!r}, splits=...)"):
+        config, splits = with_recorded_data(config, splits, preprocessing)
     run = _run(config, folder, splits, loggers, callbacks)
     _check_data(about, run)
     ranks = resumed_ranks(about, splits.train, run.config, folder)
