@@ -13,7 +13,7 @@ from rince.evaluation.results import RESULTS_FILE, load_evaluation
 from rince.models.exported import EXPORT_FILE
 from rince.reports.run_report import RunReport
 from rince.training.config import flat, to_dict
-from rince.training.folder import is_evaluated, read_about, read_config
+from rince.training.folder import is_evaluated, read_about, read_config, warn_if_unfinished
 from rince.training.history import read_history
 
 
@@ -56,11 +56,12 @@ def read_run(folder: Path) -> RunReport:
     if (folder / EXPORT_FILE).exists():  # of a network that may have been trained elsewhere
         return RunReport(folder.name, folder, load_evaluation(folder), {"export": folder.name})
     config = read_config(folder)
-    about = read_about(folder)
+    about, evaluation = read_about(folder), load_evaluation(folder)
+    warn_if_unfinished(folder)
     return RunReport(
         label=about.get("label") or config.label(),  # of an objective from outside, by its row
         folder=folder,
-        evaluation=load_evaluation(folder),
+        evaluation=evaluation,
         config=dict(flat(to_dict(config))),
         history=read_history(folder),
         seconds=about.get("train_seconds"),

@@ -25,7 +25,7 @@ from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.config import TrainConfig, from_dict
 from rince.training.folder import CHECKPOINT_FILE as CHECKPOINT_FILE
-from rince.training.folder import CONFIG_FILE
+from rince.training.folder import CONFIG_FILE, runs_in
 from rince.training.objectives import OBJECTIVES, Objective
 from rince.training.ranks import kept_ranks
 
@@ -192,9 +192,8 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         begun = (folder / CONFIG_FILE).is_file()
         why = "it stopped before its first, so start it again" if begun else "is it a run's folder?"
-        raise RinceError(
-            f"{folder} holds no checkpoint ({CHECKPOINT_FILE})" + (towers_in(folder) or f": {why}")
-        )
+        inside = towers_in(folder) or runs_in(folder)
+        raise RinceError(f"{folder} holds no checkpoint ({CHECKPOINT_FILE}){inside or f': {why}'}")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises anything

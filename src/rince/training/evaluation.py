@@ -30,7 +30,7 @@ from rince.models.exported import EXPORT_FILE, load_exported
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.checkpoint import TrainedRun, load_run
 from rince.training.config import TrainConfig
-from rince.training.folder import ABOUT_FILE, is_evaluated
+from rince.training.folder import is_evaluated, warn_if_unfinished
 from rince.training.objectives import OBJECTIVES
 from rince.training.splits import load_splits, or_given_in_python
 
@@ -107,11 +107,8 @@ def evaluate_run(
             splits is not None or data is not None,
             f"{folder} is an export, which has no data of its own: give --data",
         )
-    elif not (folder / ABOUT_FILE).exists():  # written when the training ends
-        warn(
-            f"{folder.name} is not finished: it stopped at step {trained.step}, or is still at "
-            f"work. If it stopped, `rince train --resume {quote(str(folder))}` goes on with it"
-        )
+    else:
+        warn_if_unfinished(folder, f" at step {trained.step}")
     # A copy: the run keeps the configuration that it was trained with.
     config = trained.config
     images = replace(
