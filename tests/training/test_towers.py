@@ -280,6 +280,8 @@ def test_from_files_to_a_search(files: Path, tmp_path: Path) -> None:
         assert main(["embed", str(folder), str(files / file), "-o", str(output)]) == 0
         embedded[side] = load_embeddings(output)
         assert rince.load_exported(folder).class_paths == train.images.taxonomy.paths
+    with pytest.raises(RinceError, match="towers is not an export.*towers/image and .*towers/text"):
+        rince.load_exported(tmp_path / "towers")
     whole = captioned(40)
     torch.testing.assert_close(embedded["image"].vectors, towers.image.encode(whole.images.vectors))
     found = retrieval_by_level(

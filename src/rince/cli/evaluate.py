@@ -101,8 +101,7 @@ def run(arguments: Sequence[str]) -> None:
     from rince.core.shared_work import parts_in
     from rince.core.tables import read_as
     from rince.evaluation.elsewhere import evaluate_embeddings, results_folder
-    from rince.models.encoders import towers_in
-    from rince.models.exported import EXPORT_FILE
+    from rince.models.exported import EXPORT_FILE, towers_in
     from rince.training.evaluation import evaluate_run, not_measured
     from rince.training.folder import CHECKPOINT_FILE, is_evaluated
 

@@ -16,7 +16,8 @@ from rince.core.input_spec import InputSpec
 from rince.core.notebook import html_table
 from rince.data.kinds import TrainedNetwork, kind_named
 from rince.models.backbones import Backbone, as_backbone
-from rince.models.encoders import Encoder, towers_in
+from rince.models.encoders import Encoder
+from rince.models.exported import towers_in
 from rince.models.heads import projection_head
 from rince.models.options import Space
 from rince.models.tuning import fine_tuned, merge_updates
