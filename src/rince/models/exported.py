@@ -99,7 +99,7 @@ class ImageEncoder:
         it. The module stays on ``device``."""
         module = self.module.to(device).eval()
         with torch.no_grad():
-            moved = (sent(x, device) for x in torch.as_tensor(inputs).split(batch_size))
+            moved = (sent(x, device) for x in torch.split(torch.as_tensor(inputs), batch_size))
             parts = [module(self.normalised(x)) for x in moved]
         return torch.cat(parts).float().cpu()
 
