@@ -146,6 +146,19 @@ def test_data_root_is_another_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--data_root?" in shown
 
 
+def test_words_that_are_no_option_are_told_their_place(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for given, words in (
+        (["train", "a.tar", "b.tar"], "b.tar is one too many: .* quotes"),
+        (["embed", "runs/a", "My", "Photos"], "Photos is one too many: .* quotes"),
+        (["train", "--epochs", "1", "photos/"], "photos/ must come first: rince train photos/"),
+    ):
+        with pytest.raises(SystemExit):
+            main(given)
+        assert re.search(words, capsys.readouterr().err)
+
+
 def test_a_run_that_goes_on_keeps_its_options(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train", "--resume", "runs/a", "--batch-size", "16"])
@@ -506,6 +519,8 @@ def test_many_runs_some_of_which_are_none(
     (tmp_path / "notes.txt").write_text("mine")
     page = ["-o", str(tmp_path / "report.html")]
     everything = [str(path) for path in tmp_path.iterdir()]
+    for verb in ("evaluate", "compare"):  # the folder of the runs, not of one
+        assert f"the runs in it are {tmp_path}/*" in refusal([verb, str(tmp_path)], capsys)
     with pytest.warns(RinceWarning, match="left out"):
         assert "evaluate" in refusal(["compare", *everything, *page], capsys)
     with pytest.warns(RinceWarning, match="left out: .*husk"):
@@ -524,6 +539,9 @@ def test_many_runs_some_of_which_are_none(
     # A name that is a mistake is none to be left out.
     assert "nowhere" in refusal(["compare", str(run), str(tmp_path / "nowhere"), *page], capsys)
     assert "nowhere" in refusal(["evaluate", str(run), str(tmp_path / "nowhere"), *QUICK], capsys)
+    (run / ABOUT_FILE).unlink()  # written when a training ends
+    with pytest.warns(RinceWarning, match="run is not finished.*--resume"):
+        assert main(["compare", str(run), *page]) == 0
 
 
 def _classes(file: Path, *names: str) -> str:

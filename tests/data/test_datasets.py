@@ -12,10 +12,11 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import ToTensor
 
-from rince import RinceError, Taxonomy
+from rince import RinceError, RinceWarning, Taxonomy
 from rince.data import FileImages, Splits, from_arrays, from_dataset, from_texts, from_vectors
 from rince.training import ImageOptions, ModelOptions, TrainConfig, load_run, resume, train
 from rince.training.evaluation import evaluate_run
+from rince.training.splits import with_data
 
 PIXELS = np.arange(6 * 8 * 10 * 3, dtype=np.uint8).reshape(6, 8, 10, 3)
 NAMES = ["pug", "manx", "husky", "pug", "manx", "husky"]
@@ -113,6 +114,8 @@ def test_rows_with_columns() -> None:
         from_dataset(Rows(), labels="fine")
     with pytest.raises(ValueError, match="attribute targets"):
         from_dataset(torch.utils.data.TensorDataset(torch.zeros(2, 3, 8, 8)))
+    with pytest.raises(ValueError, match=r"take one of them, dataset\[NAME\], of 'train', 'test'"):
+        from_dataset({"train": Rows(), "test": Rows()}, image="img", labels="fine")
 
 
 @pytest.mark.parametrize(("target", "message"), [(-1, "row 2 holds -1"), (3, "3.* 3 classes")])
@@ -135,6 +138,21 @@ def test_texts_need_something_to_read() -> None:
         from_texts(["a", " ", ""], ["x", "y", "z"])
 
 
+def test_items_that_are_given_keep_their_size() -> None:
+    """Pretrained weights of 224 pixels are fed all of a picture of 8, not a piece of its middle."""
+    part = from_dataset(Rows(), image="img", labels="fine", image_size=8)
+    config = TrainConfig(
+        "mine",
+        model=ModelOptions(backbone="torchvision/resnet18", pretrained=True),
+        images=ImageOptions(image_size=64),
+    )
+    with pytest.warns(RinceWarning, match="image_size 64 has no effect .* at 8 pixels"):
+        config, splits = with_data(config, Splits(part, part), advise=True)
+    how = splits.test.preprocessing
+    assert how is not None
+    assert (config.images.image_size, how.resize) == (8, round(256 * 8 / 224))
+
+
 def test_training_and_evaluation_on_arrays(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
 
@@ -155,8 +173,9 @@ def test_training_and_evaluation_on_arrays(tmp_path: Path) -> None:
     assert resume(folder, splits=splits, progress=False) == folder
     evaluation = evaluate_run(folder, splits=splits, device="cpu")
     assert evaluation.metrics
-    with pytest.raises(RinceError, match=r"no folder mine.*evaluate_run\(.*splits="):
-        evaluate_run(folder)
+    for again in (resume, evaluate_run):
+        with pytest.raises(RinceError, match=rf"no folder mine.*{again.__name__}\(.*splits="):
+            again(folder)
 
 
 def test_the_test_must_count_its_classes_as_the_training_does() -> None:

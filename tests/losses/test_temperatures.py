@@ -60,6 +60,16 @@ def test_temperatures_that_do_not_rise_are_warned_of(taus: tuple[float, ...]) ->
             assert check_temperatures(given, validate=False) == pytest.approx(taus)
 
 
+def test_learned_temperatures_that_do_not_rise_are_warned_of_once() -> None:
+    """They change at each step, so their numbers would make each warning a new one."""
+    told = set()
+    for step in (0.1, 0.11, 0.12):
+        with pytest.warns(RinceWarning, match="do not rise") as caught:
+            check_temperatures(torch.tensor([step, 0.1], requires_grad=True))
+        told |= {str(warning.message) for warning in caught}
+    assert len(told) == 1
+
+
 def test_rising_temperatures_pass_in_silence_as_numbers_of_at_least_fp32() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -79,6 +79,8 @@ def test_what_is_read_is_what_was_written(
     images = before.normalised(pixels(channels=channels))
     with torch.no_grad():
         given = after.module(images)
+        of_array = after.encode(pixels(channels=channels).numpy())
+        torch.testing.assert_close(of_array, after.encode(pixels(channels=channels)))
         assert torch.equal(given, before.module(images))
     assert given.shape == (4, after.output_dim)
     assert not any(module.training for module in after.module.modules())

@@ -35,6 +35,8 @@ def test_labels_of_any_integer_type() -> None:
     queue = KeyQueue(3, 2)
     queue.push(torch.eye(2), torch.tensor([4, 5], dtype=torch.uint8), torch.tensor([8, 9]).int())
     assert (queue.labels.tolist(), queue.ids.tolist()) == ([4, 5, 0], [8, 9, 0])
+    queue.push(torch.eye(2), [6, 7], range(2))
+    assert queue.labels.tolist() == [7, 5, 6]
 
 
 def test_the_content_is_in_the_state_dict() -> None:
@@ -71,7 +73,7 @@ def test_empty_slots_are_neither_positives_nor_negatives() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     queue = KeyQueue(4, 3)
     with pytest.raises(ValueError, match=r"takes \(B, 3\) embeddings"):
-        queue.push(torch.ones(2, 5), torch.zeros(2), torch.zeros(2))
+        queue.push(torch.ones(2, 5), torch.arange(2), torch.arange(2))
     with pytest.raises(ValueError, match="labels must be integers"):
         queue.push(torch.ones(2, 3), torch.zeros(2), torch.zeros(2))
     assert not queue.valid.any()

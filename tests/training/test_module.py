@@ -16,6 +16,7 @@ from rince.core.checks import RinceError, RinceWarning
 from rince.core.input_spec import InputSpec
 from rince.data.kinds import kind_named
 from rince.evaluation import EvaluationOptions
+from rince.evaluation.results import load_evaluation
 from rince.losses import supcon_out
 from rince.models.backbones import as_backbone
 from rince.training.checkpoint import load_run, read_checkpoint, trained_encoder
@@ -157,7 +158,8 @@ def test_the_same_seed_gives_the_same_weights(image_tree: Path, tmp_path: Path) 
 
 
 def test_a_trained_run_comes_back(image_tree: Path, tmp_path: Path) -> None:
-    config = small_config(image_tree, tmp_path, epochs=1, optim=OptimOptions(warmup_epochs=0))
+    runs = tmp_path / "my runs"  # commands that messages tell can be copied
+    config = small_config(image_tree, runs, epochs=1, optim=OptimOptions(warmup_epochs=0))
     folder = train(config)
     run = load_run(folder)
     assert run.config == config.with_defaults(kind_named("images")).sized(76, 1)
@@ -165,8 +167,10 @@ def test_a_trained_run_comes_back(image_tree: Path, tmp_path: Path) -> None:
     assert run.spec == InputSpec.images(3, 16)
     assert run.step == STEPS
     assert not run.backbone.module.training
-    with pytest.raises(RinceError, match="--resume .*--name"):
+    with pytest.raises(RinceError, match="--resume '.*/my runs/.*'.*--name"):
         train(config)
+    with pytest.raises(RinceError, match="`rince evaluate '.*/my runs/.*'`"):
+        load_evaluation(folder)
 
 
 def test_a_classifier_comes_back_with_its_logits(image_tree: Path, tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_names_that_cannot_be_matched_are_refused() -> None:
     with pytest.raises(ValueError, match="images have none"):
         ImagesAndTexts.captioned(from_vectors(np.eye(4), LABELS), np.eye(1), ["a"])
     twice = from_vectors(np.eye(4), LABELS, names=list("abca"))
-    with pytest.raises(ValueError, match="two images"):
+    with pytest.raises(ValueError, match="more than one is called a$"):
         ImagesAndTexts.captioned(twice, np.eye(1), ["a"])
 
 
@@ -280,6 +280,8 @@ def test_from_files_to_a_search(files: Path, tmp_path: Path) -> None:
         assert main(["embed", str(folder), str(files / file), "-o", str(output)]) == 0
         embedded[side] = load_embeddings(output)
         assert rince.load_exported(folder).class_paths == train.images.taxonomy.paths
+    with pytest.raises(RinceError, match="towers is not an export.*towers/image and .*towers/text"):
+        rince.load_exported(tmp_path / "towers")
     whole = captioned(40)
     torch.testing.assert_close(embedded["image"].vectors, towers.image.encode(whole.images.vectors))
     found = retrieval_by_level(

@@ -114,6 +114,8 @@ def test_from_files_to_a_search_across(files: Path, capsys: pytest.CaptureFixtur
         == 0
     )
     shown = capsys.readouterr().out
+    with pytest.warns(rince.RinceWarning, match="left out: .* holds two towers, measured"):
+        main(["evaluate", "runs/images-towers-rince-out-in-seed3", str(run)])
     assert "towers rince out-in (2 runs)" in shown
     assert "species" in shown
 

@@ -121,6 +121,15 @@ def test_train_evaluate_embed_and_export(
     query = ["search", str(tmp_path / "one.npy"), "--gallery", str(tmp_path / "a.npz"), "-k", "1"]
     assert main([*query, "--run", str(run)]) == 0
     assert "1.000  p/5.jpg" in capsys.readouterr().out
+    np.save(tmp_path / "two.npy", vectors[5:7].numpy())  # each is a query
+    query[1] = str(tmp_path / "two.npy")
+    assert main([*query, "--run", str(run)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::2] == [f"{query[1]}: 0", f"{query[1]}: 1"]
+    assert [line.split()[-2:] for line in lines[1::2]] == [
+        ["1.000", "p/5.jpg"],
+        ["1.000", "p/6.jpg"],
+    ]
     np.save(tmp_path / "wide.npy", np.ones((2, WIDTH + 1)))
     with pytest.raises(RinceError, match=f"{WIDTH + 1} dimensions, .* {WIDTH}"):
         rince.training.encoders.embed_data(encoder, str(tmp_path / "wide.npy"), None, None, "cpu")

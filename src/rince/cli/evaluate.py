@@ -101,7 +101,7 @@ def run(arguments: Sequence[str]) -> None:
     from rince.core.shared_work import parts_in
     from rince.core.tables import read_as
     from rince.evaluation.elsewhere import evaluate_embeddings, results_folder
-    from rince.models.exported import EXPORT_FILE
+    from rince.models.exported import EXPORT_FILE, towers_in
     from rince.training.evaluation import evaluate_run, not_measured
     from rince.training.folder import CHECKPOINT_FILE, is_evaluated
 
@@ -135,7 +135,8 @@ def run(arguments: Sequence[str]) -> None:
         )
         holds_one = any((folder / file).is_file() for file in (CHECKPOINT_FILE, EXPORT_FILE))
         if len(given.runs) > 1 and folder.exists() and not holds_one:
-            warn(f"left out: {name} holds no checkpoint ({CHECKPOINT_FILE}), so it is no run yet")
+            why = towers_in(folder) or ", so it is no run yet"
+            warn(f"left out: {name} holds no checkpoint ({CHECKPOINT_FILE}){why}")
             left_out += 1
             continue
         only_named = given.skip_done and is_evaluated(folder)

@@ -114,7 +114,10 @@ class HelpfulParser(argparse.ArgumentParser):
         words = with_underscores(sys.argv[1:] if args is None else args)
         given, unknown = self.parse_known_args(words, namespace)
         if unknown:
-            self.refuse(unknown)
+            late = "data" in self.hints and "data" not in vars(given)
+            first = f"must come first: {self.prog} {unknown[0]} ..."
+            quotes = "is one too many: names with blanks, and patterns of files, go into quotes"
+            self.refuse(unknown, first if late else quotes)
         for name, value in vars(given).items():
             if name in _OLDER:
                 print(f"note: --{name} is --{_OLDER[name]} now", file=sys.stderr)
@@ -147,8 +150,8 @@ class HelpfulParser(argparse.ArgumentParser):
         except ValueError as error:
             self.error(str(error))
 
-    def refuse(self, unknown: Sequence[str]) -> NoReturn:
-        """End the program for what there is no option for, with a hint."""
+    def refuse(self, unknown: Sequence[str], why: str = "") -> NoReturn:
+        """End the program for what there is no option for, with a hint; ``why``: of a word."""
         # A file may hold one that is for the command line alone.
         known = [x for x in self._option_string_actions if len(x) > 2 and x not in unknown]
         hints = []
@@ -163,7 +166,7 @@ class HelpfulParser(argparse.ArgumentParser):
                 hint = f": `{self.elsewhere[last]}` has --{last}"
             hints.append(f"{option} is not an option{hint}")
         if not unknown[0].startswith("-"):
-            hints.append(f"{unknown[0]} must come first: {self.prog} {unknown[0]} ...")
+            hints.append(f"{unknown[0]} {why}")
         hints += [self.why_unknown] if self.why_unknown else []
         self.error("\n".join(hints) or f"unrecognized arguments: {' '.join(unknown)}")
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 from rince.cli.parser import HelpfulParser, add_table
 from rince.core.tables import as_number
@@ -75,7 +76,7 @@ def run(arguments: Sequence[str]) -> None:
             f"{given.gallery} was made by another network than {given.run} (or by other weights of "
             f"it, if it was trained on since, or in its other space: earlier versions embedded by "
             f"the features, --space backbone), and their embeddings do not compare: make it again, "
-            f"rince embed {given.run} DATA -o FILE"
+            f"rince embed {quote(given.run)} DATA -o FILE"
         )
     groups = grouped_queries(given.queries, queries.paths)
     # More than asked, as a query may be in the gallery, a film with as many clips.
@@ -101,19 +102,27 @@ def run(arguments: Sequence[str]) -> None:
 
 def grouped_queries(asked: Sequence[str], paths: Sequence[str]) -> list[tuple[str, list[int]]]:
     """Each query and the positions of its own embeddings: of a film, or a part, those of its clips.
+    The vectors of a file are a query each.
 
     Example:
         >>> grouped_queries(["a.mp4", "b.mp4@2.5"], ["a.mp4@0.000", "a.mp4@1.000", "b.mp4@2.500"])
         [('a.mp4', [0, 1]), ('b.mp4@2.5', [2])]
         >>> grouped_queries(["mail", "mail@home"], ["mail", "mail@home"])
         [('mail', [0]), ('mail@home', [1])]
+        >>> grouped_queries(["a.npy"], ["a.npy: 0", "a.npy: 1"])
+        [('a.npy: 0', [0]), ('a.npy: 1', [1])]
     """
 
     def is_of(path: str, query: str) -> bool:
         whole = path == _clip(path) and path.rpartition("@")[0] == query
         return whole or path in (query, _clip(query))
 
-    return [(query, [i for i, path in enumerate(paths) if is_of(path, query)]) for query in asked]
+    groups = []
+    for query in asked:
+        own = [i for i, path in enumerate(paths) if is_of(path, query)]
+        each = [(x, [i]) for i, x in enumerate(paths) if x.startswith(f"{query}: ") and not own]
+        groups += each or [(query, own)]
+    return groups
 
 
 def _clip(name: str) -> str | None:

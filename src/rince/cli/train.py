@@ -58,8 +58,8 @@ def run(arguments: Sequence[str]) -> None:
         if parsed.data is not None:
             parser.error(
                 f"{parsed.data}: data are not given when a run goes on, it has its own; leave them "
-                f"out (rince train --resume {parsed.resume}), or leave out --resume to start a new "
-                "run"
+                f"out (rince train --resume {shlex.quote(parsed.resume)}), or leave out --resume "
+                f"to start a new run"
             )
         from rince.training.run import resume
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-from rince.core.checks import RinceError, require
+from rince.core.checks import RinceError, require, warn
 from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, absent
 from rince.core.tables import composed, read_as
 from rince.data.image.kind import DIGITS as DIGITS
@@ -167,6 +168,7 @@ def all_items(data: str, options: DataOptions) -> list[Items]:
     try:
         splits = load_splits(data, options)
     except NothingToHoldOut as error:
+        warn(str(error))
         if error.items.in_memory:  # nothing is left to be read
             return [error.items]
         noun = kind_of(data, encoding=options.table.encoding).noun
@@ -243,8 +245,8 @@ def require_embeddable(data: str, noun: str) -> None:
     _require_there(data, noun)
     if noun != VECTORS.noun and VECTORS.recognise(data, False):
         raise RinceError(
-            f"{data} holds vectors, which are features already, not {noun}: `rince train {data} "
-            f"--labels FILE` trains a head on them"
+            f"{data} holds vectors, which are features already, not {noun}: `rince train "
+            f"{quote(data)} --labels FILE` trains a head on them"
         )
 
 

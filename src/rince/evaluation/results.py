@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -230,7 +231,7 @@ def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     except OSError as error:
         raise RinceError(
             f"could not write the results of {folder} ({error}); what was there before is "
-            f"untouched. Fix that, then run `rince evaluate {folder}` again"
+            f"untouched. Fix that, then run `rince evaluate {quote(str(folder))}` again"
         ) from error
 
 
@@ -243,7 +244,9 @@ def load_evaluation(folder: str | Path) -> Evaluation:
     folder = Path(folder)
     for name in (RESULTS_FILE, ARRAYS_FILE):  # both, or the run was never evaluated to the end
         if not (folder / name).is_file():
-            raise RinceError(f"{folder} has no {name}: run `rince evaluate {folder}` first")
+            raise RinceError(
+                f"{folder} has no {name}: run `rince evaluate {quote(str(folder))}` first"
+            )
     try:
         numbers = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
         with np.load(folder / ARRAYS_FILE, allow_pickle=False) as stored:
@@ -254,7 +257,7 @@ def load_evaluation(folder: str | Path) -> Evaluation:
     except Exception as error:  # of damaged files numpy and pyarrow raise anything
         raise RinceError(
             f"the results in {folder} are damaged ({type(error).__name__}: {error}): run "
-            f"`rince evaluate {folder}` again"
+            f"`rince evaluate {quote(str(folder))}` again"
         ) from error
 
 

@@ -75,7 +75,9 @@ def check_temperatures(
         if validate:
             numbers = temperatures.detach().reshape(-1).tolist()
             _check_positive(numbers)
-            _warn_unless_rising(numbers)
+            # Without their numbers, which change at each step: a warning is shown once.
+            learned = temperatures.requires_grad
+            _warn_unless_rising(numbers, "the learned temperatures" if learned else None)
         return taus
     numbers = [float(t) for t in listed]
     require(len(numbers) > 0, "temperatures are empty: give one per rank")
@@ -140,10 +142,10 @@ def _check_positive(taus: list[float]) -> None:
     )
 
 
-def _warn_unless_rising(taus: list[float]) -> None:
+def _warn_unless_rising(taus: list[float], shown: str | None = None) -> None:
     if any(a >= b for a, b in zip(taus, taus[1:], strict=False)):
         warn(
-            f"temperatures {taus} do not rise with the rank: a better rank then pulls no harder "
-            f"than a worse one, and their order may not be learned. Rising ones keep it, for "
-            f"instance (0.1, 0.225)"
+            f"{shown or f'temperatures {taus}'} do not rise with the rank: a better rank then "
+            f"pulls no harder than a worse one, and their order may not be learned. Rising ones "
+            f"keep it, for instance (0.1, 0.225)"
         )

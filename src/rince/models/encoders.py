@@ -84,14 +84,6 @@ def load_encoder(folder: str | Path) -> Encoder | None:
     return SentenceModel(model, embedding_dim=head_width(model))
 
 
-def towers_in(folder: Path) -> str:
-    """For a message that a folder is no run or export: where its two towers are, if it has some."""
-    place = folder / "export" if (folder / "export").is_dir() else folder
-    there = is_export(place / "text")
-    used = f"{place / 'image'} and {place / 'text'} are used one by one"
-    return f"; it holds two towers, measured as they were trained: {used}" if there else ""
-
-
 def is_export(folder: str | Path) -> bool:
     """Whether :func:`load_encoder` finds one there."""
     return any((Path(folder) / name).exists() for name in (EXPORT_FILE, SENTENCE_FILE))

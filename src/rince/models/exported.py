@@ -93,13 +93,13 @@ class ImageEncoder:
         return normalised(pixels, self.mean, self.std) if self.mean else pixels
 
     def encode(
-        self, inputs: Tensor, *, device: torch.device | str = "cpu", batch_size: int = 64
+        self, inputs: Any, *, device: torch.device | str = "cpu", batch_size: int = 64
     ) -> Tensor:
-        """(N, output_dim) float32 on the CPU, from what :meth:`normalised` takes. The module stays
-        on ``device``."""
+        """(N, output_dim) float32 on the CPU, from what :meth:`normalised` takes, or an array of
+        it. The module stays on ``device``."""
         module = self.module.to(device).eval()
         with torch.no_grad():
-            moved = (sent(x, device) for x in torch.split(inputs, batch_size))
+            moved = (sent(x, device) for x in torch.split(torch.as_tensor(inputs), batch_size))
             parts = [module(self.normalised(x)) for x in moved]
         return torch.cat(parts).float().cpu()
 
@@ -200,6 +200,14 @@ def load_exported(folder: str | Path, backbone: nn.Module | None = None) -> Imag
     return ImageEncoder(module=module.eval(), **facts)
 
 
+def towers_in(folder: Path) -> str:
+    """For a message that a folder is no run or export: where its two towers are, if it has some."""
+    place = folder / "export" if (folder / "export").is_dir() else folder
+    there = (place / "text" / EXPORT_FILE).exists()
+    used = f"{place / 'image'} and {place / 'text'} are used one by one"
+    return f"; it holds two towers, measured as they were trained: {used}" if there else ""
+
+
 def _read_facts(file: Path) -> dict[str, Any]:
     """The fields of an :class:`ImageEncoder` but its module."""
     if not file.is_file():
@@ -208,8 +216,8 @@ def _read_facts(file: Path) -> dict[str, Any]:
             f"{file.parent} holds a model of texts: read it with sentence_transformers."
             f"SentenceTransformer({str(file.parent)!r})"
             if texts
-            else f"{file.parent} is not an export: it holds no {EXPORT_FILE} (`rince export RUN` "
-            f"makes one)"
+            else f"{file.parent} is not an export: it holds no {EXPORT_FILE}"
+            + (towers_in(file.parent) or " (`rince export RUN` makes one)")
         )
     try:
         facts = dict(json.loads(file.read_text(encoding="utf-8")))

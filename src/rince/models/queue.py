@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -50,7 +52,7 @@ class KeyQueue(nn.Module):
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def push(self, embeddings: Tensor, labels: Tensor, ids: Tensor) -> None:
+    def push(self, embeddings: Tensor, labels: Any, ids: Any) -> None:
         """Write B new keys over the oldest; of more than ``size`` keys the last ones stay.
 
         Args:
@@ -59,7 +61,7 @@ class KeyQueue(nn.Module):
         Raises:
             ValueError: lengths that differ, another dimension, or labels that are no integers.
         """
-        count = embeddings.shape[0]
+        count, labels, ids = len(embeddings), integers(labels), integers(ids, "ids")
         require(
             embeddings.ndim == 2
             and embeddings.shape[1] == self.embeddings.shape[1]
@@ -68,7 +70,6 @@ class KeyQueue(nn.Module):
             f"the queue takes (B, {self.embeddings.shape[1]}) embeddings with (B,) labels and "
             f"ids, got {tuple(embeddings.shape)}, {tuple(labels.shape)}, {tuple(ids.shape)}",
         )
-        labels, ids = integers(labels), integers(ids, "ids")
         kept = min(count, self.size)
         first = self.position + count - kept
         slots = (first + torch.arange(kept, device=embeddings.device)) % self.size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from rince.core.checks import RinceError, warn
@@ -59,7 +60,7 @@ def write_export(
     if folder.exists():  # a licence may have been written into its card
         raise RinceError(
             f"{folder} is there already: remove it, choose another -o FOLDER, or push it as it is "
-            f"(rince export {folder} --push USER/NAME)"
+            f"(rince export {quote(str(folder))} --push USER/NAME)"
         )
     with new_folder(folder) as part:
         encoder.save(part)
@@ -77,7 +78,7 @@ def _card(trained: TrainedRun, encoder: Encoder, onnx_difference: float | None) 
     if evaluation is None:
         warn(
             f"{folder.name} has no results, or was trained on since: the model card has none. Run "
-            f"`rince evaluate {folder}`, then export again"
+            f"`rince evaluate {quote(str(folder))}`, then export again"
         )
     about = read_about(folder)
     return model_card(

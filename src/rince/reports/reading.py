@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 from rince.core.checks import RinceError, warn
 from rince.core.files import VECTOR_SUFFIXES
@@ -12,7 +13,7 @@ from rince.evaluation.results import RESULTS_FILE, load_evaluation
 from rince.models.exported import EXPORT_FILE
 from rince.reports.run_report import RunReport
 from rince.training.config import flat, to_dict
-from rince.training.folder import is_evaluated, read_about, read_config
+from rince.training.folder import is_evaluated, read_about, read_config, warn_if_unfinished
 from rince.training.history import read_history
 
 
@@ -41,12 +42,13 @@ def read_run(folder: Path) -> RunReport:
     if (results / RESULTS_FILE).exists() and not is_evaluated(results, *[folder] * of_file):
         warn(
             f"the results of {folder} are older than it is, by the times of the files: if it was "
-            f"changed and not only copied, `rince evaluate {folder}` again"
+            f"changed and not only copied, `rince evaluate {quote(str(folder))}` again"
         )
     if of_file:
         if not results.is_dir():
             raise RinceError(
-                f"{folder} has no results: `rince evaluate {folder} --labels FILE` makes them"
+                f"{folder} has no results: `rince evaluate {quote(str(folder))} "
+                f"--labels FILE` makes them"
             )
         return RunReport(
             folder.stem, results, load_evaluation(results), {"embeddings": folder.name}
@@ -54,11 +56,12 @@ def read_run(folder: Path) -> RunReport:
     if (folder / EXPORT_FILE).exists():  # of a network that may have been trained elsewhere
         return RunReport(folder.name, folder, load_evaluation(folder), {"export": folder.name})
     config = read_config(folder)
-    about = read_about(folder)
+    about, evaluation = read_about(folder), load_evaluation(folder)
+    warn_if_unfinished(folder)
     return RunReport(
         label=about.get("label") or config.label(),  # of an objective from outside, by its row
         folder=folder,
-        evaluation=load_evaluation(folder),
+        evaluation=evaluation,
         config=dict(flat(to_dict(config))),
         history=read_history(folder),
         seconds=about.get("train_seconds"),

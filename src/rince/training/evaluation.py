@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from torch import nn
@@ -29,9 +30,9 @@ from rince.models.exported import EXPORT_FILE, load_exported
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.checkpoint import TrainedRun, load_run
 from rince.training.config import TrainConfig
-from rince.training.folder import ABOUT_FILE, is_evaluated
+from rince.training.folder import is_evaluated, warn_if_unfinished
 from rince.training.objectives import OBJECTIVES
-from rince.training.splits import load_splits
+from rince.training.splits import load_splits, or_given_in_python
 
 UNKNOWN_CLASSES = (("unknown",),)
 """Of a network that was trained elsewhere."""
@@ -106,11 +107,8 @@ def evaluate_run(
             splits is not None or data is not None,
             f"{folder} is an export, which has no data of its own: give --data",
         )
-    elif not (folder / ABOUT_FILE).exists():  # written when the training ends
-        warn(
-            f"{folder.name} is not finished: it stopped at step {trained.step}, or is still at "
-            f"work. If it stopped, `rince train --resume {folder}` goes on with it"
-        )
+    else:
+        warn_if_unfinished(folder, f" at step {trained.step}")
     # A copy: the run keeps the configuration that it was trained with.
     config = trained.config
     images = replace(
@@ -326,15 +324,8 @@ def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
 def _own_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
     """The data that the run was trained on, if they are still the same."""
     data, name = config.data, trained.folder.name
-    try:
+    with or_given_in_python(data, f"evaluate_run({str(trained.folder)!r}, splits=...)"):
         splits = load_splits(config, preprocessing=trained.spec.preprocessing)
-    except RinceError as error:
-        if Path(data).expanduser().exists():
-            raise
-        raise RinceError(
-            f"{error}. If {name} was trained on items given in Python, evaluate it there: "
-            f"rince.training.evaluate_run({str(trained.folder)!r}, splits=...)"
-        ) from error
     changed = splits.train.taxonomy.paths != trained.taxonomy.paths
     if trained.data_fingerprint:
         changed = changed or splits.fingerprint() != trained.data_fingerprint
@@ -362,7 +353,7 @@ def _of_trained_classes(splits: Splits, folder: Path) -> Splits:
     warn(
         f"{int(unseen.sum())} of {len(test)} test {test.noun} are of classes that were never "
         f"trained, which a probe and kNN cannot tell: they are left out here, and "
-        f"`rince evaluate {folder} --test DATA` measures them"
+        f"`rince evaluate {quote(str(folder))} --test DATA` measures them"
     )
     return Splits(splits.train, test.subset((~unseen).nonzero()[:, 0]))
 

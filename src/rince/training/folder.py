@@ -8,12 +8,13 @@ import platform
 import re
 from importlib import metadata
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import yaml
 
 from rince._version import __version__
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, warn
 from rince.core.files import absent
 from rince.core.tables import read_text
 from rince.evaluation.results import RESULTS_FILE
@@ -25,13 +26,30 @@ LOG_FILE = "log.txt"
 CHECKPOINT_FILE = "last.ckpt"
 
 
+def warn_if_unfinished(folder: Path, where: str = "") -> None:
+    """``where`` it stopped, as far as that is known."""
+    if (folder / CHECKPOINT_FILE).exists() and not (folder / ABOUT_FILE).exists():
+        warn(
+            f"{folder.name} is not finished: it stopped{where}, or is still at work. If it "
+            f"stopped, `rince train --resume {quote(str(folder))}` goes on with it"
+        )
+
+
+def runs_in(folder: Path) -> str:
+    """For a message that a folder is no run: that it holds some."""
+    some = any(folder.glob(f"*/{CONFIG_FILE}"))
+    return f"; the runs in it are {quote(str(folder))}/*" if some else ""
+
+
 def read_config(folder: Path) -> TrainConfig:
     """A run's configuration."""
     file = folder / CONFIG_FILE
     if not folder.is_dir():
         raise RinceError(absent("folder", folder))
     if not file.is_file():
-        raise RinceError(f"{folder} is not the folder of a run: it holds no {CONFIG_FILE}")
+        raise RinceError(
+            f"{folder} is not the folder of a run: it holds no {CONFIG_FILE}{runs_in(folder)}"
+        )
     try:
         return from_dict(plain_yaml(read_text(file, "configuration", "utf-8")))
     except ValueError as error:

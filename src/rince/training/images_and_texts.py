@@ -247,7 +247,12 @@ def _found(of: Sequence[str], names: Sequence[str]) -> Tensor:
     """The position of each name."""
     require(len(names) > 0, "captions go by names, but the images have none: give positions")
     place = {name: i for i, name in enumerate(names)}
-    require(len(place) == len(names), "two images have one name, so captions cannot go by names")
+    twice = [name for i, name in enumerate(names) if place[name] != i]
+    require(
+        not twice,
+        f"captions go by the names of the images, but more than one is called "
+        f"{some_names(list(dict.fromkeys(twice)))}",
+    )
     unknown = [name for name in dict.fromkeys(of) if name not in place]
     require(
         not unknown,

@@ -10,6 +10,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -55,7 +56,7 @@ from rince.training.module import RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
 from rince.training.ranks import empty_ranks, other_than_trained, rank_source, resumed_ranks
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
-from rince.training.splits import with_data, with_recorded_data
+from rince.training.splits import or_given_in_python, with_data, with_recorded_data
 from rince.training.step import RankSource, superclass_level
 from rince.training.trackers import TRACKERS_FILE, named_loggers, require_trackers
 
@@ -257,7 +258,8 @@ def resume(
     row = recorded_objective(about, config, folder, own)
     config.check_values(row)
     preprocessing = InputSpec.from_dict(about).preprocessing
-    config, splits = with_recorded_data(config, splits, preprocessing)
+    with or_given_in_python(config.data, f"resume({str(folder)!r}, splits=...)"):
+        config, splits = with_recorded_data(config, splits, preprocessing)
     run = _run(config, folder, splits, loggers, callbacks)
     _check_data(about, run)
     ranks = resumed_ranks(about, splits.train, run.config, folder)
@@ -268,7 +270,7 @@ def resume(
     if is_first_process() and step >= config.epochs * about.get("steps_per_epoch", step + 1):
         print(
             f"note: {folder.name} has trained all its {config.epochs} epochs. To lengthen it: "
-            f"rince train --resume {folder} --epochs {2 * config.epochs}"
+            f"rince train --resume {quote(str(folder))} --epochs {2 * config.epochs}"
         )
     _fit(run, module, resumed=about, step=step)
     return folder
@@ -301,8 +303,8 @@ class _PositionedLoader:
 def _require_no_run(folder: Path) -> None:
     if (folder / CHECKPOINT_FILE).exists():
         raise RinceError(
-            f"{folder} holds a run already: go on with it (rince train --resume {folder}), or "
-            f"choose another --name"
+            f"{folder} holds a run already: go on with it (rince train --resume "
+            f"{quote(str(folder))}), or choose another --name"
         )
 
 
@@ -549,7 +551,9 @@ def _run_to_the_end(
         interrupted = True
     next_step = "there is no checkpoint yet, so start it again"
     if checkpoint.exists():
-        next_step = f"rince train --resume {run.folder} goes on from the last checkpoint"
+        next_step = (
+            f"rince train --resume {quote(str(run.folder))} goes on from the last checkpoint"
+        )
     stopped = f"stopped at step {trainer.global_step} of {planned}; {next_step}"
     if interrupted:
         raise KeyboardInterrupt(stopped)
@@ -576,7 +580,7 @@ def _write_about(run: Run, module: RankedModule, planned: int) -> None:
     except OSError as error:
         raise RinceError(
             f"the run is trained and its checkpoint is whole, but {file} could not be written "
-            f"({error}): fix that, then `rince train --resume {run.folder}` writes it"
+            f"({error}): fix that, then `rince train --resume {quote(str(run.folder))}` writes it"
         ) from error
 
 

@@ -8,6 +8,7 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import lightning.pytorch as pl
@@ -105,7 +106,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             kept = f"the one before is intact: {target}" if there else "there is none yet"
             self.failed = RinceError(
                 f"could not write a checkpoint to {target.parent} ({error}); {kept}. Fix "
-                f"that, then go on with `rince train --resume {target.parent}`"
+                f"that, then go on with `rince train --resume {quote(str(target.parent))}`"
             )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from rince.core.checks import warn
+from rince.core.checks import RinceError, warn
 from rince.core.distributed import is_first_process
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data import kinds
@@ -27,7 +29,13 @@ def with_data(
     ``advise``: say what a user had better know before a training.
     """
     kind = _kind(config, splits)
-    config, preprocessing = _preprocessing(config.with_defaults(kind), kind, own_backbone)
+    given, size = splits and splits.train.spec.size, config.images.image_size
+    if advise and given and size not in (None, given):
+        warn(
+            f"images.image_size {size} has no effect on items that are given, which are fed at "
+            f"{given} pixels: make them with image_size={size}"
+        )
+    config, preprocessing = _preprocessing(config.with_defaults(kind), kind, own_backbone, given)
     advised = advise and splits is None and is_first_process()
     if advised and (advice := kind.advice(config.data, config)):
         print(f"note: {advice}")
@@ -54,6 +62,20 @@ def with_recorded_data(
     return config, _preprocessed(config, splits, kind, preprocessing)
 
 
+@contextmanager
+def or_given_in_python(data: str, call: str) -> Iterator[None]:
+    """Where the data of a run are not there, perhaps there never were any: ``call`` takes items."""
+    try:
+        yield
+    except RinceError as error:
+        if Path(data).expanduser().exists():
+            raise
+        raise RinceError(
+            f"{error}. If the run was trained on items given in Python, go on there: "
+            f"rince.training.{call}"
+        ) from error
+
+
 def _kind(config: TrainConfig, splits: Splits | None) -> Kind:
     if splits is not None:
         return kinds.kind_named(splits.train.noun)
@@ -61,9 +83,10 @@ def _kind(config: TrainConfig, splits: Splits | None) -> Kind:
 
 
 def _preprocessing(
-    config: TrainConfig, kind: Kind, own_backbone: bool
+    config: TrainConfig, kind: Kind, own_backbone: bool, given: int | None
 ) -> tuple[TrainConfig, Preprocessing | None]:
-    """How pictures are fed to pretrained weights, and the configuration with their size."""
+    """How pictures are fed to pretrained weights, and the configuration with their size: that of
+    the items that are ``given``, or the configuration's, or the library's."""
     model, images = config.model, config.images
     if model.start_from is not None:
         about = read_checkpoint(Path(model.start_from).expanduser())[CHECKPOINT_KEY]
@@ -71,7 +94,7 @@ def _preprocessing(
     if kind.preprocessing is None or not model.pretrained or own_backbone:
         return config, None
     own_size, preprocessing = kind.preprocessing(str(model.backbone))
-    size = images.image_size or own_size
+    size = given or images.image_size or own_size
     resize = round(preprocessing.resize * size / own_size)
     config = replace(config, images=replace(images, image_size=size))
     return config, replace(preprocessing, resize=resize)

@@ -33,15 +33,16 @@ def recognise(data: str, by_time: bool) -> bool:
 def embedding_inputs(
     encoder: Encoder, names: Sequence[str], batch_size: int, skip: bool
 ) -> Iterator[tuple[list[str], Any]]:
-    """Vectors of a file; of a query, which is a file, all of them go by its name."""
+    """Vectors of a file; of a query, which is a file, each of several by its own name or number."""
     from rince.data.stored.sources import StoredNames, vectors_for
 
     if isinstance(names, StoredNames):
         yield list(names), names.vectors
         return
     for name in names:
-        vectors = vectors_for(name, encoder.spec)[0]
-        yield [name] * len(vectors), vectors
+        vectors, own = vectors_for(name, encoder.spec)
+        several = [f"{name}: {x}" for x in own or range(len(vectors))]
+        yield several if len(vectors) > 1 else [name], vectors
 
 
 def usage(encoder: Any) -> str:
