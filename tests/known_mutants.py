@@ -323,7 +323,6 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("metrics/set_intersection.py", "_expected_minimum", "LtE to Lt", 0): (
         "both ways give the same where nothing is to spare"
     ),
-    ("metrics/video.py", "video_accuracy", "zeros to ones", 0): ("one more for each class"),
     ("metrics/knn.py", "_votes", "zeros_like to ones_like", 0): ("one more for each class"),
     ("metrics/set_intersection.py", "_correct_tied_runs", "zeros_like to ones_like", 0): (
         "at the finest level there is room for all: one more is taken from those drawn"

@@ -44,30 +44,30 @@ def ndcg(
     >>> ndcg(queries, gallery, torch.tensor([[1, 3, 0], [0, 0, 2]]), ks=(2,))[2]
     tensor([0.7967, 1.0000], dtype=torch.float64)
     """
-    query_features, gallery_features, gains = tensors(query_features, gallery_features, gains)
+    query_features, gallery_features, graded = tensors(query_features, gallery_features, gains)
     shape = (len(query_features), len(gallery_features))
     require(
-        tuple(gains.shape) == shape,
-        f"gains must be (queries, gallery items) = {shape}, got {tuple(gains.shape)}",
+        tuple(graded.shape) == shape,
+        f"gains must be (queries, gallery items) = {shape}, got {tuple(graded.shape)}",
     )
     ks = checked_ks(ks)
-    gains = gains.to(query_features.device)
-    given = gains
-    if gains.layout != torch.strided:
-        gains = gains.to_sparse_coo().coalesce()
-        given = gains.values()
+    graded = graded.to(query_features.device)
+    given = graded
+    if graded.layout != torch.strided:
+        graded = graded.to_sparse().coalesce()
+        given = graded.values()
     require(
         bool(given.isfinite().all()) and bool((given >= 0).all()),
         "gains must be finite and at least 0; write 0 for items without a grade",
     )
     require(bool((given > 0).any()), "no query has an item with a gain above 0")
     most = min(max(ks), shape[1])
-    places = torch.arange(most, device=gains.device)
+    places = torch.arange(most, device=graded.device)
     discounts = {k: torch.where(places < k, 1 / (places + 2).double().log2(), 0) for k in ks}
     parts: dict[int, list[Tensor]] = {k: [] for k in ks}
     for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
-        all_gains = gains.index_select(0, torch.arange(shape[0], device=gains.device)[rows])
-        all_gains = all_gains.to_dense().double()
+        some = torch.arange(rows.start, rows.stop, device=graded.device)
+        all_gains = graded.index_select(0, some).to_dense().double()  # (rows, G)
         best = all_gains.topk(most, dim=1).values
         nearest, order = similarity.topk(most, dim=1)
         tied = nearest[:, 1:] == nearest[:, :-1]

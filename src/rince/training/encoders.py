@@ -10,7 +10,7 @@ from rince.data.kinds import embedding_names
 from rince.evaluation.embeddings import Embeddings, embed
 from rince.models import encoders
 from rince.models.encoders import Encoder
-from rince.models.exported import EXPORT_FILE
+from rince.models.exported import EXPORT_FILE, towers_in
 from rince.models.options import Space
 from rince.models.texts import SENTENCE_FILE
 from rince.training.checkpoint import load_run, trained_encoder
@@ -34,7 +34,7 @@ def load_encoder(folder: Path, space: Space | None = None) -> Encoder:
     if not (folder / CHECKPOINT_FILE).exists():
         raise RinceError(
             f"{folder} is neither a run (it holds no {CHECKPOINT_FILE}) nor an export (no "
-            f"{EXPORT_FILE} or {SENTENCE_FILE}){encoders.towers_in(folder)}"
+            f"{EXPORT_FILE} or {SENTENCE_FILE}){towers_in(folder)}"
         )
     return trained_encoder(load_run(folder), space)
 

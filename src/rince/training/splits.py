@@ -29,7 +29,8 @@ def with_data(
     ``advise``: say what a user had better know before a training.
     """
     kind = _kind(config, splits)
-    given, size = splits and splits.train.spec.size, config.images.image_size
+    given = None if splits is None else splits.train.spec.size
+    size = config.images.image_size
     if advise and given and size not in (None, given):
         warn(
             f"images.image_size {size} has no effect on items that are given, which are fed at "
