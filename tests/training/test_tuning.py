@@ -20,6 +20,7 @@ from rince.training import TrainConfig, Trial, Tuned, TuneOptions, train, tune, 
 from rince.training.checkpoint import CHECKPOINT_FILE
 from rince.training.config import (
     BatchOptions,
+    ImageOptions,
     LossOptions,
     ModelOptions,
     OptimOptions,
@@ -55,7 +56,8 @@ def images(per_class: int = 10, tree: Taxonomy = TREE, seed: int = 0) -> Splits:
 
 def config(output: Path, **changes: object) -> TrainConfig:
     values = {"optim": OptimOptions(), "epochs": 8, "batch_size": 16, **changes}
-    return small_config(Path("colours"), output, **values)
+    pixels = ImageOptions(image_size=8)  # as those of images()
+    return replace(small_config(Path("colours"), output, **values), images=pixels)
 
 
 class FakeTrainer:

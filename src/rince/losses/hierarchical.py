@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.labels import integers, require_no_unknown
+from rince.core.labels import integers
 from rince.core.pair_ranks import ALL, PairRanks
 from rince.losses.common import (
     Reduction,
@@ -117,14 +117,14 @@ def smoothed_targets(groups: Any, smoothing: float) -> Tensor:
     the superclass in place of that over all classes. A class alone in its superclass keeps 1.
 
     Args:
-        groups: (C,) integers from 0 on, the superclass of each class.
+        groups: (C,) integers, the superclass of each class.
         smoothing: epsilon in [0, 1).
 
     Returns:
         (C, C) float32, row y the target of class y; rows add up to 1.
 
     Raises:
-        ValueError: smoothing outside [0, 1), or groups that are no vector or negative.
+        ValueError: smoothing outside [0, 1), or groups that are no vector.
 
     Example:
         >>> smoothed_targets(torch.tensor([0, 0, 1]), 0.5)
@@ -135,7 +135,6 @@ def smoothed_targets(groups: Any, smoothing: float) -> Tensor:
     require(0 <= smoothing < 1, f"smoothing must be at least 0 and below 1, got {smoothing}")
     groups = integers(groups, "groups")
     require(groups.ndim == 1, f"groups must be (classes,), got shape {tuple(groups.shape)}")
-    require_no_unknown(groups, "groups")
     same = (groups[:, None] == groups[None, :]).float()  # (C, C)
     own = torch.eye(len(groups), dtype=same.dtype, device=groups.device)
     # The matrix is symmetric.
