@@ -96,6 +96,7 @@ def _work(queue, run, name_of, arguments, deadline, outliers_of):
         part = file.with_suffix(".part")
         part.write_text(json.dumps(setting | result, indent=1))
         os.replace(part, file)
+        shutil.rmtree(arguments.out / "runs" / file.stem, ignore_errors=True)
         print(f"{file.stem}: {result['seconds']:.0f} s", flush=True)
 
 
@@ -163,7 +164,7 @@ def trained(
     folder = arguments.out / "runs" / name
     torch.manual_seed(setting["seed"])
     own = _with_norm(setting["backbone"]) if norm_in_head else None
-    broken_off = (folder / CHECKPOINT_FILE).exists()
+    broken_off = (folder / CHECKPOINT_FILE).exists()  # perhaps after its last step
     if broken_off:
         resume(folder, progress=False, backbone=own, splits=splits)
     else:
@@ -176,7 +177,6 @@ def trained(
     spaces = {"backbone": run.backbone.module[0] if norm_in_head else run.backbone.module}
     if run.head is not None:
         spaces["embedding"] = torch.nn.Sequential(run.backbone.module, run.head)
-    shutil.rmtree(folder)
     return spaces, config, result
 
 
