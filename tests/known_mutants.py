@@ -151,6 +151,12 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/common.py", "check_values", "Gt to GtE", 0): (
         "0.02 has binary digits finer than any number near 1: no norm is that far from 1 exactly"
     ),
+    ("losses/common.py", "check_values", "detach dropped", 0): (
+        "norms are only compared, with a graph or without"
+    ),
+    ("losses/definition.py", "bounded", "log to log1p", 0): (
+        "1 more than the largest number is that number"
+    ),
     ("losses/contrastive.py", "_sum_against_all", "clamp dropped", 0): (
         "rows without a positive are left out by the caller: their -inf is not seen"
     ),

@@ -178,6 +178,7 @@ def test_second_derivatives_are_those_of_float64(loss: str) -> None:
         return ranked_info_nce(query, key, ranks, (0.01, 0.5), variant=loss)  # type: ignore[arg-type]
 
     query = unit(0, 3, 3, dtype=torch.float64)
+    query[1] = unit(1, 4, 3, dtype=torch.float64)[0]  # its positive, far ahead of the others
     exact = torch.autograd.functional.hessian(of, query)
     assert bool((exact != 0).any())
     found = torch.autograd.functional.hessian(of, query.float())
@@ -671,7 +672,7 @@ def test_embeddings_that_are_not_of_unit_length_are_warned_of(side: str) -> None
         warnings.simplefilter("default")
         for _ in range(3):  # as in a training
             ranked_info_nce(**inputs, ranks=ranks, temperatures=0.1)
-            inputs[side] = inputs[side] * 1.1
+            inputs[side] = inputs[side] * torch.tensor([[1.0], [1.1]])
     (warning,) = caught
     assert str(warning.message).startswith(f"{side} embeddings are not of unit length")
     # What rounding to half precision does is no reason to warn.
