@@ -119,11 +119,11 @@ def from_dataset(
     Raises:
         ValueError: labels that are not known, or are no classes of the taxonomy.
     """
-    require(
-        not isinstance(dataset, dict),  # what load_dataset gives without a split
-        f"data sets were given, by name: take one of them, dataset[NAME], of "
-        f"{', '.join(map(repr, dataset)) if isinstance(dataset, dict) else ''}",
-    )
+    if isinstance(dataset, dict):  # what load_dataset gives without a split
+        raise ValueError(
+            f"data sets were given, by name: take one of them, dataset[NAME], of "
+            f"{', '.join(map(repr, dataset))}"
+        )
     columns = getattr(dataset, "column_names", None)
     if columns is not None:
         chosen = [labels] if isinstance(labels, str) else labels

@@ -23,6 +23,7 @@ def read_runs(folders: Sequence[Path]) -> list[RunReport]:
     for folder in folders:
         try:
             runs.append(read_run(folder))
+            warn_if_unfinished(folder)
         except RinceError as error:
             if not folder.exists() or len(folders) == 1:
                 raise
@@ -56,12 +57,11 @@ def read_run(folder: Path) -> RunReport:
     if (folder / EXPORT_FILE).exists():  # of a network that may have been trained elsewhere
         return RunReport(folder.name, folder, load_evaluation(folder), {"export": folder.name})
     config = read_config(folder)
-    about, evaluation = read_about(folder), load_evaluation(folder)
-    warn_if_unfinished(folder)
+    about = read_about(folder)
     return RunReport(
         label=about.get("label") or config.label(),  # of an objective from outside, by its row
         folder=folder,
-        evaluation=evaluation,
+        evaluation=load_evaluation(folder),
         config=dict(flat(to_dict(config))),
         history=read_history(folder),
         seconds=about.get("train_seconds"),

@@ -108,7 +108,7 @@ def evaluate_run(
             f"{folder} is an export, which has no data of its own: give --data",
         )
     else:
-        warn_if_unfinished(folder)
+        warn_if_unfinished(folder, f" at step {trained.step}")
     # A copy: the run keeps the configuration that it was trained with.
     config = trained.config
     images = replace(

@@ -26,11 +26,11 @@ LOG_FILE = "log.txt"
 CHECKPOINT_FILE = "last.ckpt"
 
 
-def warn_if_unfinished(folder: Path) -> None:
-    """Of a run."""
+def warn_if_unfinished(folder: Path, where: str = "") -> None:
+    """Of a run; ``where`` it stopped, as far as that is known."""
     if (folder / CHECKPOINT_FILE).exists() and not (folder / ABOUT_FILE).exists():
         warn(
-            f"{folder.name} is not finished: it stopped, or is still at work. If it "
+            f"{folder.name} is not finished: it stopped{where}, or is still at work. If it "
             f"stopped, `rince train --resume {quote(str(folder))}` goes on with it"
         )
 
