@@ -120,6 +120,7 @@ def trained(
     "lr_factor" of ``optim`` multiplies the learning rate.
     """
     import torch
+    from small_maps import QuickGradients
 
     from rince.training import (
         ImageOptions,
@@ -164,11 +165,13 @@ def trained(
     folder = arguments.out / "runs" / name
     torch.manual_seed(setting["seed"])
     own = _with_norm(setting["backbone"]) if norm_in_head else None
+    on_a_cpu = arguments.device == "cpu" and setting["precision"] == "bf16-mixed"
+    callbacks = [QuickGradients()] if on_a_cpu else []
     broken_off = (folder / CHECKPOINT_FILE).exists()  # perhaps after its last step
     if broken_off:
-        resume(folder, progress=False, backbone=own, splits=splits)
+        resume(folder, progress=False, backbone=own, splits=splits, callbacks=callbacks)
     else:
-        train(config, own, splits=splits)
+        train(config, own, splits=splits, callbacks=callbacks)
     run = load_run(folder, own)
     result = {"epochs": epochs, "train_seconds": read_about(folder)["train_seconds"]}
     if broken_off:  # then "seconds" are of the last part
