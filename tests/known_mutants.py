@@ -193,7 +193,7 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("metrics/hierarchy.py", "_summary", "constant + 1", 2): (
         "average precision is above 0 where a query has a positive, and else 0"
     ),
-    ("metrics/knn.py", "knn_accuracy", "constant + 1", 4): (
+    ("metrics/knn.py", "knn_accuracy", "constant + 1", 3): (
         "sums of the same votes in two orders differ by 1e-15: nine digits hide it, as ten do"
     ),
     ("metrics/knn.py", "_votes", "Gt to GtE", 0): (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -61,14 +60,6 @@ def similarities(query: Tensor, key: Tensor, precision: MatmulPrecision = "fp32"
 def dtype_of_sums(query: Tensor, key: Tensor) -> torch.dtype:
     """The wider dtype of both sides, at least fp32."""
     return torch.promote_types(torch.promote_types(query.dtype, key.dtype), torch.float32)
-
-
-def check_temperature(temperature: float) -> None:
-    """Of the losses that have one."""
-    require(
-        0 < temperature < math.inf,  # a tensor that is learned, too
-        f"temperature must be a positive number, got {temperature}",
-    )
 
 
 def check_embeddings(query: Tensor, key: Tensor) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rince.core.checks import require
+from rince.core.checks import check_temperature, require
 from rince.core.labels import numbers
-from rince.losses.common import check_embeddings, check_finite, check_temperature, dtype_of_sums
+from rince.losses.common import check_embeddings, check_finite, dtype_of_sums
 
 
 def rank_n_contrast(embeddings: Tensor, targets: Any, temperature: float = 2.0) -> Tensor:
