@@ -170,7 +170,7 @@ class RankedInfoNCE(nn.Module):
         validate: check the values too (NaN, lengths, ranks without a temperature), for which a
             GPU is waited for.
         learn_temperatures: make a parameter of the numbers given.
-        min_temperature: learned temperatures are kept from falling below it, and may not start there.
+        min_temperature: learned temperatures are kept from falling below, and may start no lower.
 
     Learned temperatures stay float32, whatever ``.half()`` or ``.to(torch.bfloat16)`` do to the
     module: their gradient would overflow under a loss scale.
