@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require, warn
-from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
+from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks, is_batched
 from rince.losses.products import MatmulPrecision, product
 
 Reduction = Literal["mean", "sum", "none"]
@@ -20,6 +20,11 @@ def checked_ranks(query: Tensor, key: Tensor, ranks: Any, validate: bool) -> Pai
     """The ranks as a source, where the embeddings are; both sides are checked against each other
     and against it."""
     check_embeddings(query, key)
+    given = [x for x in (query, key, ranks) if isinstance(x, Tensor)]
+    require(
+        not (validate and any(map(is_batched, given))),
+        "under torch.func.vmap values cannot be checked: pass validate=False",
+    )
     source = as_pair_ranks(ranks, query.device, validate)
     expected = (query.shape[0], key.shape[0])
     require(
@@ -117,6 +122,8 @@ def check_values(side: str, x: Tensor) -> None:
 
 def check_finite(name: str, x: Tensor) -> None:
     """Of (count, ...) embeddings or targets that need no unit length; reads values."""
+    if is_batched(x):
+        return
     bad = int((~x.isfinite()).any(dim=1).sum())
     require(
         bad == 0,
