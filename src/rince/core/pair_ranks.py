@@ -249,7 +249,7 @@ def may_read(x: Tensor, validate: bool) -> bool:
 
 
 def is_batched(x: Tensor) -> bool:
-    """Whether it stands for many tensors, under torch.func.vmap, whose values nobody can look at."""
+    """Whether it stands for many tensors, under torch.func.vmap: none can look at its values."""
     if torch.compiler.is_compiling():
         return False
     functorch = torch._C._functorch
