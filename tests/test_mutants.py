@@ -238,6 +238,23 @@ def test_of_our_own_code_mutants_are_other_programs_and_the_lists_are_up_to_date
     assert mutants.main(["--list", "--sample=5"]) == 0
 
 
+def test_equivalent_mutants_are_still_the_changes_that_were_judged() -> None:
+    """Where a function changes, a number in it may come to name another mutant.
+
+    Judge anew what differs: a line goes into the file, or the mutant out of known_mutants.py.
+    """
+    tests, found = Path(__file__).parent, []
+    for module in sorted({module for module, *_ in known_mutants.EQUIVALENT}):
+        source = (tests.parent / "src" / "rince" / module).read_bytes()
+        for mutant in mutants.find_mutants(module, source):
+            if mutant.address in known_mutants.EQUIVALENT:
+                first, last = source.rfind(b"\n", 0, mutant.start), source.find(b"\n", mutant.end)
+                parts = source[first : mutant.start], source[mutant.end : last]
+                changed = mutant.text.join(part.decode() for part in parts)
+                found.append(f"{mutant} | {' '.join(changed.split())}")
+    assert found == (tests / "equivalent_mutants.txt").read_text().splitlines()
+
+
 def test_a_verdict_is_of_a_function_and_not_of_what_stands_around_it() -> None:
     method = b"class A:\n    def f(self, x):\n%s        return x + 1\n"
     first = b'"""A module."""\n\n\n' + method % b'        """Old."""\n'

@@ -268,6 +268,18 @@ def test_very_many_classes_need_no_table(monkeypatch: pytest.MonkeyPatch) -> Non
     assert {*expected} == {0, 1, 2}
 
 
+def test_the_confusion_has_the_ranks_of_an_uneven_tree() -> None:
+    tree = Taxonomy([("a", "b", "c"), ("a", "b", "d"), ("a", "e"), ("a", "f", "g"), ("h",)])
+    items = splits(tree, 25, 1).train
+    gallery, queries = torch.arange(25) % 5, torch.arange(25) // 5
+    sides = [FeatureSet(torch.eye(25), labels) for labels in (gallery, queries)]
+    data = Splits(items.with_labels(gallery), items.with_labels(queries))
+    _, found = failures(Context(data, *sides, {}, OPTIONS))
+    assert found.count.tolist() == [1] * 25
+    assert found.rank.tolist() == tree.table[found.query, found.nearest].tolist()
+    assert {*found.rank.tolist()} == {0, 1, 2, 3}
+
+
 def test_where_no_neighbour_is_wrong_there_are_no_worst_queries() -> None:
     tree = Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]})
     same = splits(tree, 12, 12).train

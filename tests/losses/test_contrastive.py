@@ -454,9 +454,12 @@ def test_a_temperature_may_be_learned(name: str, engine: str) -> None:
 @each_loss
 def test_wrong_input_is_refused(name: str) -> None:
     loss, query, ranks = LOSSES[name], unit(0, 2, 3), torch.tensor([[1, 0], [0, 1]])
-    for bad in (0.0, -0.1, math.nan, math.inf):
+    for bad in (0.0, -0.1, math.nan, math.inf, 1e-42, 1e-310):
         with pytest.raises(ValueError, match=f"temperature.*positive.* {bad}"):
             loss(query, query, ranks, bad)
+    for overflown in (0.0, math.inf):  # of float16, in which the limits are these, too
+        with pytest.raises(ValueError, match="temperature.*positive"):
+            loss(query, query, ranks, torch.tensor(overflown, dtype=torch.float16))
     with pytest.raises(ValueError, match=r"rank 2\b.*ranked_info_nce"):
         loss(query, query, torch.tensor([[1, 2], [0, 1]]))
     with pytest.raises(ValueError, match=r"\(queries, keys\) = \(2, 2\), got \(2, 1\)"):

@@ -276,8 +276,9 @@ def test_what_is_refused(name: str) -> None:
     scores = {"scores": torch.zeros(3, 3)} if "scores" in name else {}
     with pytest.raises(ValueError, match=r"\(queries, keys\) = \(3, 3\)"):
         loss(case, z, z, ranks[:, :2], **scores)
-    with pytest.raises(ValueError, match="temperature.*positive.* 0"):
-        loss(Case(z, z, ranks, 2, 0, 0.3), z, z, ranks, **scores)
+    for tau in (0, 1e-42):  # whose reciprocal float32 has not
+        with pytest.raises(ValueError, match=f"temperature.*positive.* {tau}"):
+            loss(Case(z, z, ranks, 2, tau, 0.3), z, z, ranks, **scores)
     with pytest.raises(ValueError, match="reduction.*'avg'"):
         loss(case, z, z, ranks, reduction="avg", **scores)
     with pytest.raises(ValueError, match=r"block_size .*\b0"):
@@ -319,8 +320,33 @@ def test_numbers_that_no_loss_takes() -> None:
     for rank_scores, num_ranks in (([1.0, 0.5], 3), ([1.0, float("nan")], None)):
         with pytest.raises(ValueError, match=rf"rank_scores .*{num_ranks}.*{rank_scores[-1]}"):
             x_clr(z, z, ranks, rank_scores=rank_scores, num_ranks=num_ranks)
-    with pytest.raises(ValueError, match="temperature.*positive"):
-        x_clr(z, z, ranks, target_temperature=0, num_ranks=1)
+    with pytest.raises(ValueError, match="margin .*inf"):
+        cross_scale(z, z, ranks, margin=float("inf"), num_ranks=1)
+    for tau in (0, 1e-42):
+        with pytest.raises(ValueError, match="target_temperature.*positive"):
+            x_clr(z, z, ranks, target_temperature=tau, num_ranks=1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_scores_of_any_unit_and_low_temperatures_give_the_hard_target(dtype: torch.dtype) -> None:
+    """Their quotient, and some scores themselves, are beyond float32."""
+    query, key = unit(0, 2, 4).requires_grad_(), unit(1, 3, 4)
+    scores = torch.tensor([[3.0, 1.0, 2.0], [0.0, 0.0, 1.0]], dtype=dtype)
+    scores *= {torch.float16: 1e4, torch.float32: 1e38, torch.float64: 1e300}[dtype]
+    ranks = torch.zeros(2, 3, dtype=torch.long)
+    found = x_clr(query, key, ranks, scores=scores, target_temperature=1e-30)
+    expected = supcon_out(query, key, torch.tensor([[1, 0, 0], [0, 0, 1]]))
+    torch.testing.assert_close(found, expected)
+    assert torch.autograd.grad(found, query)[0].isfinite().all()
+
+
+def test_scores_may_lie_anywhere() -> None:
+    """Only their differences count, also those that float32 cannot tell apart."""
+    query, key = unit(0, 2, 4), unit(1, 3, 4)
+    ranks = torch.zeros(2, 3, dtype=torch.long)
+    scores = torch.tensor([[0.5, 0.0, 0.25], [0.0, 0.25, 0.5]], dtype=torch.float64)
+    found, far = (x_clr(query, key, ranks, scores=x) for x in (scores, scores + 1e9))
+    torch.testing.assert_close(found, far)
 
 
 @pytest.mark.parametrize("block_size", [None, 1])

@@ -146,6 +146,27 @@ def test_a_minimum_that_is_no_temperature_is_refused() -> None:
         RankedInfoNCE(0.1, min_temperature=-1.0)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RankedInfoNCE((0.005, 0.2), learn_temperatures=True),
+        lambda: RankedInfoNCE(nn.Parameter(torch.tensor([0.005, 0.2])), validate=False),
+        lambda: RankedInfoNCE(torch.tensor(0.005), learn_temperatures=True),
+        lambda: RankedInfoNCE((0.1, 0.2), learn_temperatures=True, min_temperature=0.15),
+    ],
+)
+def test_to_start_below_the_minimum_is_refused(make: Any) -> None:
+    """They would be raised in silence at the first step."""
+    with pytest.raises(ValueError, match=r"min_temperature, 0\.\d+, .*start at 0\.\d+.*lower"):
+        make()
+    assert RankedInfoNCE((0.005, 0.01)).temperatures == (0.005, 0.01)
+    start = RankedInfoNCE((0.01, 0.02), learn_temperatures=True)  # 0.01 is less in float32
+    start(*batch(), RANKS)
+    assert torch.equal(start.temperatures, torch.tensor([0.01, 0.02]))
+    low = RankedInfoNCE((0.005, 0.01), learn_temperatures=True, min_temperature=0.005)
+    assert torch.equal(low.temperatures, torch.tensor([0.005, 0.01]))
+
+
 def test_temperatures_that_are_learned_one_by_one_get_their_gradient() -> None:
     z = unit(0, 6, 4)
     ranks = torch.tensor([[-1, 1, 2, 2, 0, 0], [1, -1, 2, 2, 0, 0]])

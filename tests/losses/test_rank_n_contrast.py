@@ -91,6 +91,8 @@ def test_more_is_refused() -> None:
         rank_n_contrast(z.flatten(), targets[:, 0])
     with pytest.raises(ValueError, match="temperature.*positive"):
         rank_n_contrast(z, targets[:, 0], temperature=0.0)
+    with pytest.raises(ValueError, match="temperature.*positive.*1e-42"):
+        rank_n_contrast(z, targets[:, 0], temperature=1e-42)
     with pytest.raises(ValueError, match="at least two samples"):
         rank_n_contrast(z[:1], targets[:1, 0])
     with pytest.raises(ValueError, match="one row per sample"):

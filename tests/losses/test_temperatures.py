@@ -39,7 +39,7 @@ def test_schedules_that_make_no_sense_are_refused(scores: Any, limits: Any, matc
 
 
 @pytest.mark.parametrize("validate", [True, False])
-@pytest.mark.parametrize("bad", [0.0, -0.1, math.nan, math.inf])
+@pytest.mark.parametrize("bad", [0.0, -0.1, math.nan, math.inf, 1e-42, 1e-310, 1e31])
 def test_temperatures_that_are_not_positive_are_refused(bad: float, validate: bool) -> None:
     for taus in (bad, (0.1, bad), [bad]):
         with pytest.raises(ValueError, match="positive numbers"):

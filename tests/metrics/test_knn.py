@@ -120,6 +120,7 @@ def test_a_class_missing_from_the_gallery_is_never_right() -> None:
         ({"k": 0}, r"\b1\b.*\b5 items.* 0\b"),
         ({"k": 6}, r"\b1\b.*\b5 items.* 6\b"),
         ({"temperature": 0.0}, r"temperature.* 0\b"),
+        ({"temperature": 1e-310}, r"temperature.* 1e-310\b"),
         (
             {"query_labels": [0, 2, 0], "num_classes": 2},
             r"query labels.*\[0, 2\).* 2$",

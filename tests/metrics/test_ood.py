@@ -62,3 +62,5 @@ def test_logit_scores_stay_apart_where_the_classifier_is_certain() -> None:
         energy_score(torch.tensor([[torch.inf]]))
     with pytest.raises(ValueError, match=r"temperature.* 0\b"):
         energy_score(logits, temperature=0)
+    with pytest.raises(ValueError, match="temperature.* 1e-310"):
+        energy_score(logits, temperature=1e-310)

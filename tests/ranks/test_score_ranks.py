@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ def test_quantiles_of_a_sample_are_thresholds_for_any_batch() -> None:
     sample = torch.cat([sample, torch.full((7,), math.nan)])
     found = ScoreRanks.from_quantiles(sample, [0.99, 0.9])
     assert found.thresholds == (99, 90)
+    for percent in range(101):  # 0.29 * 100 is less than 29 in floats
+        assert ScoreRanks.from_quantiles(sample, percent / 100).thresholds == (percent,)
     assert found.ranks(torch.tensor([[100.0, 99, 98, 90, 89]])).matrix.tolist() == [[1, 1, 2, 2, 0]]
     with pytest.raises(ValueError, match=r"fall.*rank 1\b"):
         ScoreRanks.from_quantiles(sample, [0.9, 0.99])
@@ -168,6 +171,17 @@ def test_targets_of_any_type() -> None:
     moments = torch.tensor([1_700_000_000, 1_700_000_001])
     assert target_closeness(moments, moments).tolist() == [[0, -1], [-1, 0]]
     assert target_closeness(years.half(), years.bfloat16()).dtype == torch.float32
+
+
+def test_equal_distances_of_targets_tie() -> None:
+    """Whatever the order of their parts; float32 sums of these differ."""
+    parts = [list(order) for order in itertools.permutations([0.1, 0.2, 0.7, 0.4])]
+    for dtype in (torch.float16, torch.bfloat16, torch.float32):
+        targets = torch.tensor(parts, dtype=dtype)
+        assert len(target_closeness(torch.zeros_like(targets[:1]), targets).unique()) == 1
+    tenths = torch.arange(200, 300)
+    apart = target_closeness(tenths, tenths)
+    assert ScoreRanks([-1]).ranks(apart).matrix.sum() == 100 + 2 * 99
 
 
 @given(st.lists(st.floats(-50, 50), min_size=1, max_size=5),

@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from random import Random
 
 import numpy as np
@@ -103,7 +104,7 @@ def test_quantiles(rows: list[list[float | None]], quantiles: list[float]) -> No
         with pytest.raises(ValueError, match="no score of two"):
             similarity.by_quantiles(quantiles)
         return
-    cuts = [scores[math.floor(q * (len(scores) - 1))] for q in quantiles]
+    cuts = [scores[math.floor(Fraction(str(q)) * (len(scores) - 1))] for q in quantiles]
     if len(set(cuts)) < len(cuts):
         with pytest.raises(ValueError, match="fall.*scores.*empty"):
             similarity.by_quantiles(quantiles)

@@ -112,6 +112,15 @@ def test_ranks_by_the_similarity_of_captions() -> None:
         data.ranks_by_texts([1.2])
 
 
+def test_the_cosine_of_two_copies_of_a_caption_is_1() -> None:
+    """In float32 the products of a vector of length 1 with itself are a little more or less."""
+    images = from_vectors(np.eye(40), ["image"] * 40)
+    captions = np.random.default_rng(0).normal(size=(20, 7)).repeat(2, axis=0)
+    data = ImagesAndTexts.captioned(images, captions)
+    found = data.ranks_by_texts([1.0])(torch.arange(40), torch.arange(40)).tile(ALL, ALL)
+    assert (found == 2).sum(dim=1).tolist() == [1] * 40
+
+
 def test_a_subset_of_images_keeps_their_captions() -> None:
     data = captioned(12)
     kept = [7, 2, 5]

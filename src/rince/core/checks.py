@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 import types
 import warnings
@@ -30,6 +31,20 @@ def require(condition: bool, message: str) -> None:
     """Raise ``ValueError(message)`` unless ``condition`` holds."""
     if not condition:
         raise ValueError(message)
+
+
+def check_temperature(temperature: float, name: str = "temperature") -> None:
+    """Refuse a temperature by which float32 cannot divide; also a tensor that is learned."""
+    require(
+        usable_temperature(temperature),
+        f"{name} must be a positive number, from 1e-30 to 1e30, got {temperature}",
+    )
+
+
+def usable_temperature(temperature: float) -> bool:
+    """Positive, and far enough from both ends of float32 that sums of quotients are numbers."""
+    # In float16, which a tensor may be of, these limits are 0 and infinite.
+    return 0 < temperature < math.inf and 1e-30 <= temperature <= 1e30
 
 
 def warn(message: str) -> None:

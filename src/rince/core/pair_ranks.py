@@ -245,7 +245,19 @@ def as_pair_ranks(
 
 def may_read(x: Tensor, validate: bool) -> bool:
     """Whether values may be looked at: on a CPU that is free, a GPU has to be waited for."""
-    return validate or x.device.type == "cpu"
+    return (validate or x.device.type == "cpu") and not is_batched(x)
+
+
+def is_batched(x: Tensor) -> bool:
+    """Whether it stands for many tensors, under torch.func.vmap: none can look at its values."""
+    if torch.compiler.is_compiling():
+        return False
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(x):  # by vmap, grad, ...
+        if functorch.is_batchedtensor(x):
+            return True
+        x = functorch.get_unwrapped(x)
+    return False
 
 
 class _TilesOn:

@@ -15,6 +15,7 @@ from rince.evaluation.levels import coarse_level
 from rince.evaluation.results import Confusion, Gallery, Map2D, RocCurve, TimeCurve
 from rince.evaluation.times import similarity_over_time
 from rince.metrics.roc import roc_curve
+from rince.ranks.level_ranks import finest_common_level
 
 _MAP_SIDE = 32  # pixels of a thumbnail on the map
 _NONE = np.zeros((0, 1), dtype=np.int64)
@@ -108,11 +109,10 @@ def failures(context: Context) -> tuple[Gallery, Confusion]:
     )
     worst = torch.tensor(order[: context.options.gallery_queries], dtype=torch.int64)
     classes = torch.stack([context.test.labels[asked], gallery.labels[nearest[asked]]])
-    pairs, count = np.unique(classes.numpy(), axis=1, return_counts=True)
-    codes = context.taxonomy.codes.numpy()  # a table of all classes would not fit, of very many
-    shared = (codes[pairs[0]] == codes[pairs[1]]).sum(axis=1)  # levels
-    of_classes = np.where(shared > 0, codes.shape[1] + 1 - shared, NEGATIVE)
-    confusion = Confusion(pairs[0], pairs[1], count, of_classes)
+    pairs, count = torch.unique(classes, dim=1, return_counts=True)
+    # Of the pairs that occur: a table of all classes would not fit, of very many.
+    of_classes = finest_common_level(*context.taxonomy.codes.T[:, pairs].unbind(dim=1))
+    confusion = Confusion(*(x.numpy() for x in (*pairs, count, of_classes.long())))
     return nearest_neighbours(context, worst) if len(worst) else _NO_QUERIES, confusion
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require, warn
-from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
+from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks, is_batched
 from rince.losses.products import MatmulPrecision, product
 
 Reduction = Literal["mean", "sum", "none"]
@@ -21,6 +20,11 @@ def checked_ranks(query: Tensor, key: Tensor, ranks: Any, validate: bool) -> Pai
     """The ranks as a source, where the embeddings are; both sides are checked against each other
     and against it."""
     check_embeddings(query, key)
+    given = [x for x in (query, key, ranks) if isinstance(x, Tensor)]
+    require(
+        not (validate and any(map(is_batched, given))),
+        "under torch.func.vmap values cannot be checked: pass validate=False",
+    )
     source = as_pair_ranks(ranks, query.device, validate)
     expected = (query.shape[0], key.shape[0])
     require(
@@ -61,14 +65,6 @@ def similarities(query: Tensor, key: Tensor, precision: MatmulPrecision = "fp32"
 def dtype_of_sums(query: Tensor, key: Tensor) -> torch.dtype:
     """The wider dtype of both sides, at least fp32."""
     return torch.promote_types(torch.promote_types(query.dtype, key.dtype), torch.float32)
-
-
-def check_temperature(temperature: float) -> None:
-    """Of the losses that have one."""
-    require(
-        0 < temperature < math.inf,  # a tensor that is learned, too
-        f"temperature must be a positive number, got {temperature}",
-    )
 
 
 def check_embeddings(query: Tensor, key: Tensor) -> None:
@@ -126,6 +122,8 @@ def check_values(side: str, x: Tensor) -> None:
 
 def check_finite(name: str, x: Tensor) -> None:
     """Of (count, ...) embeddings or targets that need no unit length; reads values."""
+    if is_batched(x):
+        return
     bad = int((~x.isfinite()).any(dim=1).sum())
     require(
         bad == 0,

@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rince.core.checks import require
+from rince.core.checks import check_temperature, require
 from rince.core.pair_ranks import ALL, IdentityRanks, PairRanks, may_read
 from rince.losses.blockwise.engine import blockwise_loss
 from rince.losses.blockwise.sizes import Sizes, sizes_for
@@ -26,7 +26,6 @@ from rince.losses.common import (
     check_block_size,
     check_embeddings,
     check_options,
-    check_temperature,
     checked_ranks,
     dtype_of_sums,
     masked_logsumexp,

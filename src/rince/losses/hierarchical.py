@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rince.core.checks import require
+from rince.core.checks import check_temperature, require
 from rince.core.labels import integers
 from rince.core.pair_ranks import ALL, PairRanks
 from rince.losses.common import (
     Reduction,
-    check_temperature,
     checked_ranks,
     masked_logsumexp,
     mean_over_mask,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from rince.core.checks import require
+from rince.core.checks import check_temperature, require
 from rince.core.pair_ranks import PairRanks
 from rince.losses.blockwise.sizes import sizes_for
 from rince.losses.by_query import loss_by_query, ranks_and_their_number
 from rince.losses.common import (
     Reduction,
-    check_temperature,
     masked_logsumexp,
     mean_over_mask,
     tiles,
@@ -141,7 +142,7 @@ def cross_scale(
             is not known.
     """
     check_temperature(temperature)
-    require(margin >= 0, f"margin must be at least 0, got {margin}")
+    require(0 <= margin < math.inf, f"margin must be at least 0, and finite, got {margin}")
     source, number = ranks_and_their_number(query, key, ranks, num_ranks, validate)
 
     def rows_loss(similarity: Tensor, rank: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rince.core.checks import require
+from rince.core.checks import check_temperature, require
 from rince.core.labels import numbers
-from rince.losses.common import check_embeddings, check_finite, check_temperature, dtype_of_sums
+from rince.losses.common import check_embeddings, check_finite, dtype_of_sums
 
 
 def rank_n_contrast(embeddings: Tensor, targets: Any, temperature: float = 2.0) -> Tensor:
@@ -27,7 +27,9 @@ def rank_n_contrast(embeddings: Tensor, targets: Any, temperature: float = 2.0) 
 
     Where no two distances tie this is RINCE with a rank for every distance and one temperature,
     over N - 1: of each rank there is one key, and those farther away are less similar. Two views of
-    a sample are two samples with the same target, as in the paper.
+    a sample are two samples with the same target, as in the paper. Distances tie where they are
+    equal in float64, without a tolerance: those of integers do, but 0.3 - 0.2 and 0.2 - 0.1 differ
+    in their last bits. Give tenths as integers if they shall tie.
 
     Args:
         embeddings: (N, D) float, N at least 2; not normalised here, nor in the paper.

@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from rince.core.checks import warn
+from rince.core.checks import check_temperature, require, warn
 from rince.core.pair_ranks import ALL, PairRanks, TableRanks, may_read
 from rince.losses.blockwise.engine import blockwise_loss
 from rince.losses.blockwise.fused import codes_of, fused_loss, reason_against
@@ -24,7 +24,6 @@ from rince.losses.common import (
     Reduction,
     check_block_size,
     check_options,
-    check_temperature,
     checked_ranks,
     dtype_of_sums,
     highest_rank,
@@ -171,14 +170,15 @@ class RankedInfoNCE(nn.Module):
         validate: check the values too (NaN, lengths, ranks without a temperature), for which a
             GPU is waited for.
         learn_temperatures: make a parameter of the numbers given.
-        min_temperature: learned temperatures are kept from falling below.
+        min_temperature: learned temperatures are kept from falling below, and may start no lower.
 
     Learned temperatures stay float32, whatever ``.half()`` or ``.to(torch.bfloat16)`` do to the
     module: their gradient would overflow under a loss scale.
 
     Raises:
         ValueError: as :func:`~rince.ranked_info_nce`; also temperatures that are computed from a
-            parameter (pass the parameter, or call the function), or not float32.
+            parameter (pass the parameter, or call the function), not float32, or learned from below
+            ``min_temperature`` on.
 
     Example:
         A step of training on a batch of 8 images of 3 classes, two of them dogs:
@@ -215,9 +215,18 @@ class RankedInfoNCE(nn.Module):
         super().__init__()
         _check_words(variant, positives, reduction, engine, block_size)
         check_temperatures(temperatures, validate)
-        check_temperature(min_temperature)
+        check_temperature(min_temperature, "min_temperature")
         self.min_temperature = min_temperature
         self.temperatures = as_parameter_or_numbers(temperatures, learn_temperatures)
+        learned = self.temperatures
+        if isinstance(learned, nn.Parameter) and not learned.is_meta:
+            start = ", ".join(f"{t:g}" for t in learned.reshape(-1).tolist())
+            require(
+                bool((learned >= min_temperature).all()),
+                f"learned temperatures are kept from falling below min_temperature, "
+                f"{min_temperature:g}, but these start at {start}: give higher ones, or a lower "
+                f"min_temperature",
+            )
         self.variant: Variant = variant
         self.positives: Positives = positives
         self.reduction: Reduction = reduction

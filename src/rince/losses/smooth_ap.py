@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rince.core.checks import require
+from rince.core.checks import check_temperature, require
 from rince.core.pair_ranks import PairRanks, may_read
 from rince.losses.by_query import loss_by_query, ranks_and_their_number
-from rince.losses.common import Reduction, check_temperature
+from rince.losses.common import Reduction
 
 
 def smooth_ap(

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rince.core.checks import require
+from rince.core.checks import check_temperature, require
 from rince.core.labels import numbers
 from rince.core.pair_ranks import ALL, PairRanks
 from rince.losses.by_query import loss_by_query, ranks_and_their_number
-from rince.losses.common import Reduction, check_temperature, masked_logsumexp
+from rince.losses.common import Reduction, masked_logsumexp
 
 
 def x_clr(
@@ -74,7 +74,7 @@ def x_clr(
         True
     """
     check_temperature(temperature)
-    check_temperature(target_temperature)
+    check_temperature(target_temperature, "target_temperature")
     require(scores is None or rank_scores is None, "give scores or rank_scores, not both")
     if scores is not None:
         num_ranks = 127
@@ -110,8 +110,11 @@ def x_clr(
             for code, score in enumerate(of_ranks):
                 given = torch.where(rank == code, score, given)
             active = active & (rank >= 1).any(dim=1)
-        graph = (given.to(similarity) / target_temperature).detach()
-        target = graph.masked_fill(~is_candidate, torch.finfo(graph.dtype).min).softmax(dim=1)
+        # Less the best of each row, before they are rounded or divided: none overflows.
+        graph = given.detach().to(torch.promote_types(given.dtype, similarity.dtype))
+        graph = graph.masked_fill(~is_candidate, torch.finfo(graph.dtype).min)
+        graph = (graph - graph.amax(dim=1, keepdim=True)).to(similarity)
+        target = (graph / target_temperature).softmax(dim=1)
         logits = similarity / temperature
         return masked_logsumexp(logits, is_candidate) - (target * logits).sum(dim=1), active
 

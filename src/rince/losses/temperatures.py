@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
-from rince.core.checks import require, warn
+from rince.core.checks import require, usable_temperature, warn
 
 
 def temperature_schedule(
@@ -137,8 +136,8 @@ def match_num_ranks(given: int, num_ranks: int | None, highest: int = 0) -> None
 
 def _check_positive(taus: list[float]) -> None:
     require(
-        all(t > 0 and math.isfinite(t) for t in taus),
-        f"temperatures must be positive numbers, got {taus}",
+        all(map(usable_temperature, taus)),
+        f"temperatures must be positive numbers, from 1e-30 to 1e30, got {taus}",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rince.core.checks import require
+from rince.core.checks import check_temperature, require
 from rince.metrics.arrays import (
     Array,
     Labels,
@@ -57,10 +57,8 @@ def knn_accuracy(
     require(
         1 <= k <= num_items, f"k must lie between 1 and the gallery's {num_items} items, got {k}"
     )
-    require(
-        temperature is None or temperature > 0,
-        f"temperature must be above 0, or None for equal votes, got {temperature}",
-    )
+    if temperature is not None:
+        check_temperature(temperature)
     query_labels = checked_labels(query_labels, len(query_features), "query labels", num_classes)
     gallery_labels = checked_labels(gallery_labels, num_items, "gallery labels", num_classes)
     device = query_features.device

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from rince.core.checks import require
+from rince.core.checks import check_temperature, require
 from rince.metrics.arrays import Array, check_features, cosine_chunks, tensor, tensors
 
 
@@ -82,5 +82,5 @@ def energy_score(logits: Array, *, temperature: float = 1.0) -> Tensor:
     """
     logits = tensor(logits)
     check_features(logits, "logits")
-    require(temperature > 0, f"temperature must be above 0, got {temperature}")
+    check_temperature(temperature)
     return -temperature * torch.logsumexp(logits.double() / temperature, dim=1)

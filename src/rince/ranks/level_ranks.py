@@ -92,11 +92,15 @@ class LevelRanks:
 
 def compare_levels(query: Tensor, key: Tensor) -> Tensor:
     """The ranks of (Q, L) and (K, L) labels, finest first: (Q, K) int8."""
-    levels = query.shape[1]
-    query_columns, key_columns = query.T.contiguous(), key.T.contiguous()
-    same = torch.ones(len(query), len(key), dtype=torch.bool, device=query.device)
-    shared = torch.zeros_like(same, dtype=torch.int8)  # levels in common, from the top down
-    for level in reversed(range(levels)):
-        same &= query_columns[level][:, None] == key_columns[level]
+    query, key = query.T.contiguous(), key.T.contiguous()
+    return finest_common_level(query[:, :, None], key[:, None])
+
+
+def finest_common_level(query: Tensor, key: Tensor) -> Tensor:
+    """The ranks, int8, of labels (L, ...) that broadcast, finest level first."""
+    same = query[-1] == key[-1]
+    shared = same.to(torch.int8)  # levels in common, from the top down
+    for level in reversed(range(len(query) - 1)):
+        same &= query[level] == key[level]
         shared += same.view(torch.int8)  # not converted: this is most of a step's cost
-    return (levels + 1 - shared).mul_(shared > 0)
+    return (len(query) + 1 - shared).mul_(shared > 0)

@@ -26,7 +26,12 @@ def target_closeness(query_targets: Any, key_targets: Any) -> Tensor:
 
     Returns:
         (Q, K): minus the L1 distance; NaN where a target is NaN. In float32, or in float64 where
-        a side is of integers (years, Unix times) or of float64.
+        a side is of integers (years, Unix times) or of float64. Summed in float64, so that equal
+        distances of float32 targets are equal scores.
+
+    Targets are compared as given, without a tolerance. Most decimals are none in binary: 20.4 and
+    20.3 are a little more than 0.1 apart, and miss a threshold of -0.1, which 20.3 and 20.2 reach.
+    Set thresholds between the distances that occur (-0.15), or give integers (tenths).
 
     Example:
         >>> target_closeness(torch.tensor([20.0]), torch.tensor([20.0, 23.5, 60.0]))
@@ -42,7 +47,7 @@ def target_closeness(query_targets: Any, key_targets: Any) -> Tensor:
     )
     small = all(x.dtype in (torch.float16, torch.bfloat16, torch.float32) for x in (query, key))
     dtype = torch.float32 if small else torch.float64
-    return -torch.cdist(query.to(dtype), key.to(dtype), p=1)
+    return -torch.cdist(query.double(), key.double(), p=1).to(dtype)
 
 
 def label_overlap(query_labels: Any, key_labels: Any) -> Tensor:

@@ -354,7 +354,9 @@ def cuts_at_quantiles(scores: Tensor, quantiles: Sequence[float], first_rank: in
         len(scores) > 0, "there is no score of two different classes or items to take quantiles of"
     )
     ordered = scores.sort().values
-    cuts = torch.stack([ordered[math.floor(q * (len(ordered) - 1))] for q in given])
+    # The slack keeps 0.29 of 100 at 29: in floats the product may come out just below.
+    last = (len(ordered) - 1) * (1 + 1e-12)
+    cuts = torch.stack([ordered[math.floor(q * last)] for q in given])
     same = [i for i in range(1, len(given)) if cuts[i] == cuts[i - 1]]
     require(
         not same,

@@ -166,11 +166,12 @@ class ImagesAndTexts:
             f"thresholds of cosines must lie in [-1, 1] and fall, got {list(thresholds)}",
         )
         source = ScoreRanks([_OWN, *thresholds])
-        unit = functional.normalize(self.texts.vectors, dim=1)
 
         def ranks(images: Tensor, texts: Tensor) -> PairRanks:
             own_images, own_texts = next(iter(self.levels.values()))
-            cosine = unit[texts] @ unit[texts].T
+            # Rounded to float32 once, so that the cosine of two copies of a text is 1.
+            unit = functional.normalize(self.texts.vectors[texts].double(), dim=1)
+            cosine = (unit @ unit.T).float()
             own = own_images[images][:, None] == own_texts[texts]
             return source.ranks(cosine.masked_fill(own, _OWN))
 
