@@ -504,6 +504,41 @@ def test_clips(tmp_path: Path) -> None:
             load_splits(str(table), options)
 
 
+def test_videos_without_labels_are_of_one_class_as_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        write_video(tmp_path / "videos" / name, frames=20)
+    header, rows = item_table(str(tmp_path / "videos"), tmp_path / "items.csv")
+    assert header == ["path"]
+    table = write_items(tmp_path / "items.csv", [("path",), *map(tuple, rows)])
+    labelled = write_items(
+        tmp_path / "more.csv",
+        [("path", "fold"), *((path, fold) for (path,), fold in zip(rows, ("train", "train", "val"),
+                                                                    strict=True))],
+    )  # fmt: skip
+    clips = VideoOptions(frames=5, stride=2, cache_gb=0.0)
+    for data in (tmp_path / "videos", table, labelled):
+        labels = () if data is labelled else None
+        options = TrainConfig(
+            str(data),
+            images=ImageOptions(image_size=16),
+            videos=clips,
+            table=TableOptions(labels=labels),
+        )
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            splits = load_splits(str(data), options, by_time=True)
+        assert ["'fold' looks like a split, but is not read" in str(x.message) for x in caught] == (
+            [True] if data is labelled else []
+        )
+        assert splits.train.taxonomy.paths == splits.test.taxonomy.paths == (("video",),)
+        assert (len(splits.train), len(splits.test)) == (4, 2)
+        assert len(load_all(data, options)) == 6
+    images = write_items(tmp_path / "images.csv", [("path",), ("a.png",)])
+    with pytest.raises(RinceError, match=r"no column of labels.*table\.labels"):
+        load_splits(str(images), config(images))
+
+
 @pytest.mark.filterwarnings("ignore:.*no two rows", "ignore:.*table.empty")
 @given(st.data())
 @settings(max_examples=60, deadline=None)

@@ -94,9 +94,14 @@ def is_media(cell: str) -> bool:
 
 
 def read_items(
-    file: Path, column: str, labels: Sequence[str] | None, empty: str = "refuse"
+    file: Path,
+    column: str,
+    labels: Sequence[str] | None,
+    empty: str = "refuse",
+    only_class: str = "",
 ) -> ItemTable:
-    """A table of items; ``labels`` as of :func:`label_columns`, ``empty`` as of the options."""
+    """A table of items; ``labels`` as of :func:`label_columns`, ``empty`` as of the options.
+    ``only_class``: that of all items where there is no label; "": labels are needed."""
     table, column = read_table(file, "items"), composed(column)
     if not table.rows:
         raise RinceError(f"{file} holds no item: expected rows with a {column} and its labels")
@@ -108,7 +113,11 @@ def read_items(
             f"of classes alone needs a column 'class', with the groups to the right of it; pairs "
             f"of child and parent are read in Python (rince.Taxonomy.from_parents)",
         )
-    levels = label_columns(table, labels, [column], "table.labels")
+    levels = label_columns(table, labels, [column], "table.labels", needed=not only_class)
+    if not levels:
+        levels = ("class",)
+        rows = [(line, cells | {levels[0]: only_class}) for line, cells in table.rows]
+        table = replace(table, columns=tuple(rows[0][1]), rows=rows)
     return ItemTable(without_empty(table, column, levels, empty), column, levels)
 
 
@@ -147,16 +156,22 @@ def without_empty(table: Table, column: str, levels: Sequence[str], empty: str) 
 
 
 def label_columns(
-    table: Table, labels: Sequence[str] | None, beside: Collection[str], option: str
+    table: Table,
+    labels: Sequence[str] | None,
+    beside: Collection[str],
+    option: str,
+    *,
+    needed: bool = True,
 ) -> tuple[str, ...]:
     """The columns of the labels, from coarse to fine. The last is the class; an empty cell before
     it makes a ragged tree. ``labels``: their names; None: all in the file's order but :data:`KNOWN`
-    and those ``beside``. ``option``: that names them, for the message."""
+    and those ``beside``. ``option``: that names them, for the message. ``needed``: there must be
+    one."""
     levels = tuple(
         _found_columns(table, beside, option) if labels is None else map(composed, labels)
     )
     missing = [repr(name) for name in levels if name not in table.columns]
-    if missing or not levels:
+    if missing or (needed and not levels):
         raise RinceError(
             f"{table.file} has no column {', '.join(missing) or 'of labels'}; its columns are "
             f"{', '.join(table.columns)}: name those of the labels, from coarse to fine "
@@ -248,6 +263,7 @@ class ItemTable:
         first of :data:`TESTS` are neither. None: the table does not say."""
         names = self.splits()
         if names is None:
+            self._warn_of_split_by_another_name()
             return None
         tests = [name for name in TESTS if name in names]
         for side, there in (("train", "train" in names), (" or ".join(TESTS), bool(tests))):
@@ -260,6 +276,20 @@ class ItemTable:
             )
         is_test = {"train": False, tests[0]: True}
         return [is_test.get(name) for name in names]
+
+    def _warn_of_split_by_another_name(self) -> None:
+        known = {"", *_SPLITS}
+        for name in self.table.columns:
+            words = self.table.column(name)
+            # Most columns hold another word in their first row, which ends the look at them.
+            if name == self.column or any(word.lower() not in known for word in words):
+                continue
+            if "train" in {word.lower() for word in words}:
+                taken = "taken as a label" if name in self.levels else "not read"
+                warn(
+                    f"{self.table.file}: the column {name!r} looks like a split, but is {taken}: "
+                    f"call it {SPLIT!r}"
+                )
 
     def splits(self) -> list[str] | None:
         """What the table says of each row: train, or one of :data:`TESTS`."""
@@ -418,27 +448,11 @@ def split_rows(
 
     sides = table.sides()
     if sides is None:
-        _warn_of_split_by_another_name(table)
         labels = f"the columns of labels, if {table.levels[-1]!r} is none (table.labels)"
         return split_by_hash(make(table, None), f"a column 'split', or {labels}")
     train = make(table.rows([i for i, test in enumerate(sides) if test is False]), None)
     test = make(table.rows([i for i, test in enumerate(sides) if test is True]), train.taxonomy)
     return train, test
-
-
-def _warn_of_split_by_another_name(table: ItemTable) -> None:
-    known = {"", *_SPLITS}
-    for name in table.table.columns:
-        words = table.table.column(name)
-        # Most columns hold another word in their first row, which ends the look at them.
-        if name == table.column or any(word.lower() not in known for word in words):
-            continue
-        if "train" in {word.lower() for word in words}:
-            taken = "taken as a label" if name in table.levels else "not read"
-            warn(
-                f"{table.table.file}: the column {name!r} looks like a split, but is {taken}: "
-                f"call it {SPLIT!r}"
-            )
 
 
 def item_rows(

@@ -27,6 +27,7 @@ from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import NO_SHOT, TimeRanks
 
 FRAME_SIZE = 64  # pixels, where none is given
+UNLABELLED = "video"  # the class of all, where there is no label
 APART = 30_000.0  # seconds between files of one video whose place in it is not known
 
 
@@ -106,7 +107,7 @@ def _listed_clips(
     folder = Path(request.data).expanduser()
     marks = None
     if is_table(folder):
-        table = request.item_table(VIDEO_SUFFIXES)
+        table = request.item_table(VIDEO_SUFFIXES, UNLABELLED)
         files, marks = videos_of_table(table, images.root, test_alone)
     else:
         require(
@@ -257,7 +258,7 @@ def _classes(files: Sequence[VideoFile]) -> tuple[Taxonomy, Mapping[tuple[str, .
     trained = _trained(files)
     labels = [*trained, *sorted({f.label for f in files} - set(trained))]
     if labels == [()]:
-        return Taxonomy([("video",)]), {(): 0}
+        return Taxonomy([(UNLABELLED,)]), {(): 0}
     try:
         return Taxonomy(labels), {label: i for i, label in enumerate(labels)}
     except ValueError as error:
