@@ -418,8 +418,8 @@ def test_words_for_none_and_numbers_that_are_names(tmp_path: Path) -> None:
         file.write_text(f"table: {{column: '{word}', labels: ['{word}', b], encoding: '{word}'}}\n")
         quoted = [f"'{word}'", f'"{word}"'] if word in NONE else [word]
         flags = [[f"--table.{name}={x}" for name in ("column", "encoding")] for x in quoted]
-        for given in (["--config", str(file)], *flags):
-            table = parse(["x", *given, "--table.labels", word, "b"]).table
+        for options in (["--config", str(file)], *flags):
+            table = parse(["x", *options, "--table.labels", word, "b"]).table
             assert (table.column, table.encoding) == (word, word)
             assert table.labels == (word, "b")
         assert parse(["x", "--config", str(file)]).table.labels == (word, "b")

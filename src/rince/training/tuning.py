@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
-
 from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
 from rince.core.digests import digest
