@@ -54,7 +54,9 @@ def kind_of(data: str, by_time: bool = False, encoding: str | None = None) -> Ki
 
 def class_tree(data: str, options: DataOptions) -> Taxonomy | None:
     """The class tree of a name, or of a table of classes, not of items: one with a column ``class``
-    and neither one of texts, whose name is given, nor one of paths. None: of anything else."""
+    and neither one of texts, whose name is given, nor one of paths; or one of children and parents.
+    None: of anything else."""
+    from rince.ranks.readers import EDGES
     from rince.ranks.taxonomy import Taxonomy
 
     if options.table.column:  # of items
@@ -73,7 +75,7 @@ def class_tree(data: str, options: DataOptions) -> Taxonomy | None:
             return None
         columns = table.columns
         of_classes = "class" in columns and composed(options.text.column) not in columns
-        return Taxonomy.from_csv(file) if of_classes else None
+        return Taxonomy.from_csv(file) if of_classes or {*columns} == set(EDGES) else None
 
 
 def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]]]:

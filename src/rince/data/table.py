@@ -110,8 +110,8 @@ def read_items(
         table.require_columns(
             column,
             hint=f"name the one that holds the items, {longest!r} perhaps (table.column); a table "
-            f"of classes alone needs a column 'class', with the groups to the right of it; pairs "
-            f"of child and parent are read in Python (rince.Taxonomy.from_parents)",
+            f"of classes alone (`rince ranks`) needs a column 'class', with the groups to the "
+            f"right of it, or the columns child and parent",
         )
     levels = label_columns(table, labels, [column], "table.labels", needed=not only_class)
     if not levels:

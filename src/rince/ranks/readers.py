@@ -22,6 +22,7 @@ from rince.core.labels import as_array, integers, require_no_unknown
 from rince.core.tables import Table, as_cell, composed
 
 MAX_DEPTH = 127  # ranks are int8
+EDGES = ("child", "parent")  # columns of a table of them
 
 Names: TypeAlias = tuple[str, ...]
 Nested: TypeAlias = "Mapping[str, Nested] | Sequence[str | Nested]"
