@@ -6,6 +6,7 @@ import csv
 import json
 import unicodedata
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -534,6 +535,10 @@ def test_videos_without_labels_are_of_one_class_as_in_a_folder(tmp_path: Path) -
         assert splits.train.taxonomy.paths == splits.test.taxonomy.paths == (("video",),)
         assert (len(splits.train), len(splits.test)) == (4, 2)
         assert len(load_all(data, options)) == 6
+    with pytest.raises(ValueError, match=r"videos\.splits is for folders.*column split"):
+        load_splits(str(table), replace(options, videos=replace(clips, splits="ucf")))
+    with pytest.raises(ValueError, match=r"videos\.split 2 .*videos\.splits"):
+        load_splits(str(table), replace(options, videos=replace(clips, split=2)))
     images = write_items(tmp_path / "images.csv", [("path",), ("a.png",)])
     with pytest.raises(RinceError, match=r"no column of labels.*table\.labels"):
         load_splits(str(images), config(images))

@@ -107,6 +107,10 @@ def _listed_clips(
     folder = Path(request.data).expanduser()
     marks = None
     if is_table(folder):
+        require(
+            videos.splits is None,
+            f"videos.splits is for folders: a table, {request.data}, has a column split",
+        )
         table = request.item_table(VIDEO_SUFFIXES, UNLABELLED)
         files, marks = videos_of_table(table, images.root, test_alone)
     else:
