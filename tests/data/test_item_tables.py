@@ -241,6 +241,31 @@ def test_a_class_of_a_negative_number_is_named(photos: Path) -> None:
         loaded(write_items(photos / "y.csv", [HEADER, *floats]))
 
 
+@pytest.mark.parametrize("word", ["nan", "NaN", "None", "null", "N/A", "<NA>"])
+def test_words_for_no_class_are_named(word: str, tmp_path: Path) -> None:
+    rows = [("text", "class"), *((f"t{i}", [word, "ash"][i % 2]) for i in range(6))]
+    table = write_items(tmp_path / "t.csv", rows)
+    with pytest.warns(RinceWarning, match=rf"'class' holds {word}, first in line 2.*table\.empty"):
+        assert load_splits(str(table), TrainConfig(str(table))).train.taxonomy.num_classes == 2
+
+
+def test_names_that_differ_in_capitals_are_named(tmp_path: Path) -> None:
+    rows = [("text", "class"), *((f"t{i}", ["Ash", "elm", "ash"][i % 3]) for i in range(9))]
+    table = write_items(tmp_path / "t.csv", rows)
+    with pytest.warns(RinceWarning, match="'class' holds 'Ash' and 'ash', which are two classes"):
+        assert load_splits(str(table), TrainConfig(str(table))).train.taxonomy.num_classes == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"image_size": 8}])
+def test_a_table_that_is_not_there(options: dict[str, Any], tmp_path: Path) -> None:
+    images = ImageOptions(**options)
+    (tmp_path / "folder.csv").mkdir()
+    for name, message in (("a.csv", "there is no file"), ("folder.csv", "is a folder, where a")):
+        table = str(tmp_path / name)
+        with pytest.raises(RinceError, match=message):
+            load_splits(table, TrainConfig(table, images=images))
+
+
 def test_an_empty_class_is_named_by_its_line(photos: Path) -> None:
     rows = [*ROWS[:3], ("d.png", "cat", "", "train")]
     table = write_items(photos / "items.csv", [HEADER, *rows, *ROWS[4:]])

@@ -18,6 +18,7 @@ from rince.core.checks import RinceError, require, warn
 from rince.core.files import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
+    absent,
     chosen_below,
     passed_over,
 )
@@ -43,6 +44,7 @@ PATH_COLUMNS = ("path", "file", "filename", "image", "image_path", "video", "cli
 TESTS = ("val", "validation", "valid", "dev", "test")
 _SPLITS = ("train", *TESTS)
 _INDEX_NAMES = r"|index|Unnamed: \d+|__index_level_\d+__"
+_NOT_KNOWN = r"-\d+(\.0*)?|nan|none|null|n/?a|<na>"
 _LOOKED_AT = 20  # rows by which a column of paths is known
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
 
@@ -54,8 +56,10 @@ def is_table(data: str | Path) -> bool:
 def path_column(data: str | Path, suffixes: frozenset[str]) -> str | None:
     """The column of a table that holds paths to files of these suffixes; None: no table, or a
     table of texts or of anything else."""
-    if not is_table(data) or not Path(data).expanduser().is_file():
+    if not is_table(data):
         return None
+    if not Path(data).expanduser().is_file():
+        raise RinceError(absent("file", data))
     table = first_rows(data)
     if not table.rows:
         shown = f"a header ({', '.join(table.columns)})" if table.columns else "nothing"
@@ -182,15 +186,22 @@ def label_columns(
 
 
 def check_known(table: Table, levels: Sequence[str]) -> None:
-    """Negative numbers among the labels, by which data sets say that a class is not known: where a
-    file holds numbers they are refused; where it holds text, they may be words and are warned of.
-    """
+    """Negative numbers among the labels, and words such as nan, by which data sets say that a class
+    is not known: where a file holds numbers they are refused; where it holds text, they may be
+    names and are warned of. So are names that differ only in capitals."""
     for level in levels:
         cells = table.column(level)
-        negative = {cell for cell in set(cells) if re.fullmatch(r"-\d+(\.0*)?", cell)}
-        if not negative:
+        names = sorted(set(cells))
+        small = {name.lower(): name for name in names}
+        if twin := next((name for name in names if small[name.lower()] != name), None):
+            warn(
+                f"{table.file}: {level!r} holds {twin!r} and {small[twin.lower()]!r}, which are "
+                f"two classes: if they are one, write both in the same way"
+            )
+        missing = {name for name in names if re.fullmatch(_NOT_KNOWN, name, re.IGNORECASE)}
+        if not missing:
             continue
-        first = next(i for i, cell in enumerate(cells) if cell in negative)
+        first = next(i for i, cell in enumerate(cells) if cell in missing)
         text = f"{table.file}: {level!r} holds {cells[first]}, first "
         if level in table.numbers:
             raise RinceError(
