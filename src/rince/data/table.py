@@ -136,7 +136,7 @@ def without_empty(table: Table, column: str, levels: Sequence[str], empty: str) 
             above = {name: full[name] for name in levels}
         elif empty == "unknown":
             full[levels[-1]] = cells[levels[-1]] or "unknown"
-        lacks = [repr(name) for name in (column, levels[-1]) if not full[name]]
+        lacks = [repr(name) for name in dict.fromkeys((column, levels[-1])) if not full[name]]
         if lacks and empty != "skip":
             problems.append(f"{table.place(line)}: no {' and no '.join(lacks)}")
         counted += bool(lacks) or full != cells
