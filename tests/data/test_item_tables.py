@@ -241,6 +241,22 @@ def test_a_class_of_a_negative_number_is_named(photos: Path) -> None:
         loaded(write_items(photos / "y.csv", [HEADER, *floats]))
 
 
+def test_one_file_written_in_two_ways_and_one_label_named_twice(photos: Path) -> None:
+    for other in ("dogs/../c.png", str(photos / "c.png"), "./c.png"):
+        rows = [HEADER, *ROWS, (other, "dog", "pug", "train")]
+        with pytest.raises(RinceError, match="line 8: .*c.png is in line 4 already"):
+            loaded(write_items(photos / "items.csv", rows))
+        rows[-1] = (*rows[-1][:3], "test")
+        table = write_items(photos / "items.csv", rows)
+        with pytest.warns(
+            RinceWarning, match="1 images are in the training and in.*c.png"
+        ):
+            loaded(table)
+    options = replace(config(table), table=TableOptions(labels=("class", "class")))
+    with pytest.raises(ValueError, match=r"table\.labels names 'class' twice"):
+        load_splits(str(table), options)
+
+
 @pytest.mark.parametrize("word", ["nan", "NaN", "None", "null", "N/A", "<NA>"])
 def test_words_for_no_class_are_named(word: str, tmp_path: Path) -> None:
     rows = [("text", "class"), *((f"t{i}", [word, "ash"][i % 2]) for i in range(6))]

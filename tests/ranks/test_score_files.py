@@ -70,7 +70,7 @@ def test_parquet_of_a_data_frame(tmp_path: Path) -> None:
     _same(Similarity.from_file(tmp_path / "s.parquet"))
     for change, message in (
         ({"class": [*NAMES[:-1], None]}, "a row has no name: the column 'class'"),
-        ({NAMES[0]: pyarrow.array([1, 2, 3], pyarrow.timestamp("s"))}, f"'{NAMES[0]}' of timestamp"),
+        ({NAMES[0]: pyarrow.array([1, 2, 3], pyarrow.timestamp("s"))}, f"'{NAMES[0]}' of time"),
     ):
         parquet.write_table(pyarrow.table(table | change), tmp_path / "v.parquet")
         with pytest.raises(RinceError, match=rf"v\.parquet: .*{message}"):

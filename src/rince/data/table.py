@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -181,6 +182,8 @@ def label_columns(
             f"{', '.join(table.columns)}: name those of the labels, from coarse to fine "
             f"({option})"
         )
+    twice = [name for name, count in Counter(levels).items() if count > 1]
+    require(not twice, f"{option} names {', '.join(map(repr, twice))} twice")
     check_known(table, levels)
     return levels
 
@@ -416,7 +419,8 @@ class ItemTable:
                 continue
             below = found.relative_to(base) if found.is_relative_to(base) else found
             name = nfc(below.as_posix())  # the same wherever they lie
-            row = (name, cells.get("start_s", ""), cells.get("end_s", ""))
+            # Whatever way it is written: ../photos/a.jpg is a.jpg of photos.
+            row = (os.path.abspath(found), cells.get("start_s", ""), cells.get("end_s", ""))
             if line_of.setdefault(row, line) != line:
                 twice.append(f"{place(line)}: {name} is in {place(line_of[row])} already")
             files.append(found)

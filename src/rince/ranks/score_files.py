@@ -17,7 +17,6 @@ from rince.core.tables import as_number, composed, read_cells, read_text, refuse
 from rince.ranks.options import SCORE_FILES
 from rince.ranks.readers import some_names
 
-
 # As pyarrow writes types: a categorical column is a dictionary; one without any value is null.
 _TEXT = re.compile(r"(dictionary<values=)?(large_)?string")
 _NUMBER = re.compile(r"u?int|float|double|halffloat|decimal|bool|null")

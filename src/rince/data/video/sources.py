@@ -153,7 +153,9 @@ def _cut(
     """All clips of all files, in order, decoded to squares of this size; and what is still to be
     said of files that give none."""
     frames, stride, skip = videos.frames, videos.stride, request.skip_unreadable
-    shots = shots_of(videos.shots)
+    # Shots are of whole files, whatever part of one is used.
+    names = [f.key if f.span is None else f.key.rpartition("[")[0] for f in files]
+    shots = shots_of(videos.shots, names)
     paths: list[str] = []
     keys: list[str] = []
     rows: list[tuple[float, float, float, int, int]] = []  # start, step, span, shot, file
@@ -173,7 +175,7 @@ def _cut(
                     f"{frames} frames at stride {stride} takes {span:.2f} s"
                     + ("" if skip else hint())
                 )
-            shot_list = shots(file.path, file.key)
+            shot_list = shots(file.path, names[number])
         except RinceError as error:
             failures.append(error)
             continue
