@@ -174,6 +174,11 @@ def test_all_rows_of_a_table_and_classes(
     (tmp_path / "classes.csv").write_text("class,group\nhusky,dog\nmanx,cat\n")
     assert main(["check", str(tmp_path / "classes.csv")]) == 0
     assert "2 classes" in capsys.readouterr().out
+    (tmp_path / "edges.csv").write_text("child,parent\nhusky,dog\npug,dog\nmanx,cat\n")
+    assert main(["check", str(tmp_path / "edges.csv")]) == 0
+    assert "3 classes" in capsys.readouterr().out
+    assert main(["ranks", str(tmp_path / "edges.csv")]) == 0
+    assert "classes: 3, ranks: 2" in capsys.readouterr().out
 
 
 def test_videos_that_end_early_or_are_short(

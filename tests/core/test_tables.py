@@ -390,3 +390,12 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_column_with_some_numbers_is_one_of_numbers() -> None:
     columns = {"grade": [1, "a"], "name": ["b", "c"], "size": [0.5, 2]}
     assert table_of(Path("given.npz"), columns).numbers == {"grade", "size"}
+
+
+def test_two_columns_of_one_name_in_parquet(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    column = arrow.array(["a"])
+    table = arrow.Table.from_arrays([column] * 3, names=["text", "c", "c"])
+    parquet.write_table(table, tmp_path / "t.parquet")
+    with pytest.raises(RinceError, match=r"t\.parquet: column 'c' is there twice.*text, c, c"):
+        read_table(tmp_path / "t.parquet")

@@ -21,9 +21,10 @@ from rince.cli.parser import nested
 from rince.cli.train import parse
 from rince.core.checks import RinceError
 from rince.core.options import Options, expected, from_plain, limited, near_words, taken
+from rince.data.options import ImageOptions, TableOptions
 from rince.evaluation.options import EvaluationOptions
 from rince.training.config import TrainConfig, to_dict
-from rince.training.folder import CONFIG_FILE, read_config
+from rince.training.folder import CONFIG_FILE, config_yaml, plain_yaml, read_config
 
 # What a person writes -> the field, and what it means.
 MEANT = [
@@ -390,21 +391,40 @@ def test_what_a_type_cannot_mean_is_refused_as_it_was_given(kind: Any, given: An
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
 @example("None")
+@example("null")
+@example("~")
+@example("true")
+@example("1e3")
+@example("1_000")
+@example("2024-05-01")
+@example("=")
 def test_any_name_is_read_back_as_it_was_written(name: str) -> None:
-    config = TrainConfig("photos", name=name)
-    if name == "None":
-        with pytest.raises(ValueError, match="name .*None"):
-            config.check()
-        return
-    text = yaml.safe_dump(to_dict(config), sort_keys=False)
-    from rince.training.folder import plain_yaml
-
+    table = TableOptions(column=name, labels=(name, "b"), encoding=name)
+    config = TrainConfig("photos", name=name, table=table, images=ImageOptions(root=name))
+    text = config_yaml(config)
     assert from_plain(TrainConfig, plain_yaml(text)) == config
+    assert yaml.safe_load(text)["table"]["column"] == name  # as other programs read it
 
 
 def test_none_is_written_as_the_help_says() -> None:
     config = parse(["x", "--name", "None", "--images.cache=None", "--model.backbone", "None"])
     assert (config.name, config.images.cache, config.model.backbone) == (None, None, None)
+
+
+def test_words_for_none_and_numbers_that_are_names(tmp_path: Path) -> None:
+    """In quotes they are names, in a file as on the command line; no text becomes a number."""
+    file = tmp_path / "recipe.yaml"
+    for word in ("None", "null", "~", "true", "no", "1e3", "007", "1_000", "2024-05-01", ".nan"):
+        file.write_text(f"table: {{column: '{word}', labels: ['{word}', b], encoding: '{word}'}}\n")
+        quoted = [f"'{word}'", f'"{word}"'] if word in NONE else [word]
+        flags = [[f"--table.{name}={x}" for name in ("column", "encoding")] for x in quoted]
+        for options in (["--config", str(file)], *flags):
+            table = parse(["x", *options, "--table.labels", word, "b"]).table
+            assert (table.column, table.encoding) == (word, word)
+            assert table.labels == (word, "b")
+        assert parse(["x", "--config", str(file)]).table.labels == (word, "b")
+        for option in (f"--table.labels='{word}'", f"--table.labels=['{word}']"):
+            assert parse(["x", option]).table.labels == (word,)
 
 
 def test_whole_numbers_that_are_written_as_floats(tmp_path: Path) -> None:

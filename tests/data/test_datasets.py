@@ -76,9 +76,36 @@ def test_an_image_folder_keeps_its_classes_whatever_the_order_of_the_tree(tmp_pa
         kept = FileImages(files.paths, files.labels, files.taxonomy, "a", image_size=8)
         assert torch.equal(items.fitted(slice(0, 6)), kept.fitted(slice(0, 6)))
         assert items.thumbnails([0, 1], 8).shape == (2, 8, 8, 3)
-    folder_of_images(tmp_path / "nested" / "dog")
-    with pytest.raises(ValueError, match="'dog'.*group"):
-        from_dataset(ImageFolder(str(tmp_path / "nested")), taxonomy=TREE)
+
+
+def test_an_image_folder_whose_classes_are_groups_is_refused(tmp_path: Path) -> None:
+    folder_of_images(tmp_path / "dog")
+    nested = ImageFolder(str(tmp_path))
+    for tree in (None, TREE):
+        with pytest.raises(ValueError, match=r"dog/husky and .*dog/manx for one.*from_folder"):
+            from_dataset(nested, taxonomy=tree)
+    tree = FileImages.from_folder(tmp_path).taxonomy
+    assert tree.paths == (("dog", "husky"), ("dog", "manx"), ("dog", "pug"))
+    names = [nested.classes[i] for i in nested.targets]
+    assert from_dataset(nested, labels=names).taxonomy.paths == (("dog",),)
+
+    class Classes(ImageFolder):  # as docs/own-trainer.md has it
+        def find_classes(self, directory: Any) -> tuple[list[str], dict[str, int]]:
+            paths = ["/".join(path) for path in tree.paths]
+            return paths, {path: label for label, path in enumerate(paths)}
+
+    items = from_dataset(Classes(str(tmp_path)), taxonomy=tree)
+    assert items.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    items.dataset.samples = [(1, 2, 3)] * 6  # another's, of anything
+    assert from_dataset(items.dataset, taxonomy=tree).labels.tolist() == items.labels.tolist()
+    for name in tree.classes:  # a folder of images in each class, as Tiny ImageNet has them
+        (tmp_path / "tiny" / name).mkdir(parents=True)
+        (tmp_path / "dog" / name).rename(tmp_path / "tiny" / name / "images")
+    assert from_dataset(ImageFolder(str(tmp_path / "tiny"))).taxonomy.classes == (
+        "husky",
+        "manx",
+        "pug",
+    )
 
 
 class Rows:

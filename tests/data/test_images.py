@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -296,6 +297,18 @@ def test_a_loop_of_links_is_walked_once(tmp_path: Path) -> None:
     (root / "a" / "b" / "up").symlink_to(root, target_is_directory=True)
     (root / "z").symlink_to(root / "a", target_is_directory=True)
     assert len(load_outliers(root, 8)) == 1
+
+
+def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
+    """A pipe would block for good."""
+    save(noise(8, 8, 3), tmp_path / "a" / "b" / "0.png")
+    os.mkfifo(tmp_path / "a" / "b" / "1.png")
+    (tmp_path / "a" / "b" / "2.png").symlink_to("2.png")
+    files = FileImages.from_folder(tmp_path)
+    with pytest.raises(RinceError, match=r"1\.png: it is not a plain file.*2\.png: .*links"):
+        files.readable()
+    with pytest.warns(RinceWarning, match="2 of 3 images are left out"):
+        assert len(files.readable("skip")) == 1
 
 
 def test_known_classes_and_outliers_are_decoded_alike(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import json
 import unicodedata
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,47 @@ def test_a_class_of_a_negative_number_is_named(photos: Path) -> None:
     floats = [(*row[:2], f"{row[2]}.0", row[3]) for row in rows]  # of a data frame with gaps
     with pytest.warns(RinceWarning, match="'class' holds -1.0, first in line 4"):
         loaded(write_items(photos / "y.csv", [HEADER, *floats]))
+
+
+def test_one_file_written_in_two_ways_and_one_label_named_twice(photos: Path) -> None:
+    for other in ("dogs/../c.png", str(photos / "c.png"), "./c.png"):
+        rows = [HEADER, *ROWS, (other, "dog", "pug", "train")]
+        with pytest.raises(RinceError, match="line 8: .*c.png is in line 4 already"):
+            loaded(write_items(photos / "items.csv", rows))
+        rows[-1] = (*rows[-1][:3], "test")
+        table = write_items(photos / "items.csv", rows)
+        with pytest.warns(
+            RinceWarning, match="1 images are in the training and in.*c.png"
+        ):
+            loaded(table)
+    options = replace(config(table), table=TableOptions(labels=("class", "class")))
+    with pytest.raises(ValueError, match=r"table\.labels names 'class' twice"):
+        load_splits(str(table), options)
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "None", "null", "N/A", "<NA>"])
+def test_words_for_no_class_are_named(word: str, tmp_path: Path) -> None:
+    rows = [("text", "class"), *((f"t{i}", [word, "ash"][i % 2]) for i in range(6))]
+    table = write_items(tmp_path / "t.csv", rows)
+    with pytest.warns(RinceWarning, match=rf"'class' holds {word}, first in line 2.*table\.empty"):
+        assert load_splits(str(table), TrainConfig(str(table))).train.taxonomy.num_classes == 2
+
+
+def test_names_that_differ_in_capitals_are_named(tmp_path: Path) -> None:
+    rows = [("text", "class"), *((f"t{i}", ["Ash", "elm", "ash"][i % 3]) for i in range(9))]
+    table = write_items(tmp_path / "t.csv", rows)
+    with pytest.warns(RinceWarning, match="'class' holds 'Ash' and 'ash', which are two classes"):
+        assert load_splits(str(table), TrainConfig(str(table))).train.taxonomy.num_classes == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"image_size": 8}])
+def test_a_table_that_is_not_there(options: dict[str, Any], tmp_path: Path) -> None:
+    images = ImageOptions(**options)
+    (tmp_path / "folder.csv").mkdir()
+    for name, message in (("a.csv", "there is no file"), ("folder.csv", "is a folder, where a")):
+        table = str(tmp_path / name)
+        with pytest.raises(RinceError, match=message):
+            load_splits(table, TrainConfig(table, images=images))
 
 
 def test_an_empty_class_is_named_by_its_line(photos: Path) -> None:
@@ -502,6 +544,45 @@ def test_clips(tmp_path: Path) -> None:
         write_items(table, [header, *rows, bad])
         with pytest.raises(RinceError, match=message):
             load_splits(str(table), options)
+
+
+def test_videos_without_labels_are_of_one_class_as_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        write_video(tmp_path / "videos" / name, frames=20)
+    header, rows = item_table(str(tmp_path / "videos"), tmp_path / "items.csv")
+    assert header == ["path"]
+    table = write_items(tmp_path / "items.csv", [("path",), *map(tuple, rows)])
+    labelled = write_items(
+        tmp_path / "more.csv",
+        [("path", "fold"), *((path, fold) for (path,), fold in zip(rows, ("train", "train", "val"),
+                                                                    strict=True))],
+    )  # fmt: skip
+    clips = VideoOptions(frames=5, stride=2, cache_gb=0.0)
+    for data in (tmp_path / "videos", table, labelled):
+        labels = () if data is labelled else None
+        options = TrainConfig(
+            str(data),
+            images=ImageOptions(image_size=16),
+            videos=clips,
+            table=TableOptions(labels=labels),
+        )
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            splits = load_splits(str(data), options, by_time=True)
+        assert ["'fold' looks like a split, but is not read" in str(x.message) for x in caught] == (
+            [True] if data is labelled else []
+        )
+        assert splits.train.taxonomy.paths == splits.test.taxonomy.paths == (("video",),)
+        assert (len(splits.train), len(splits.test)) == (4, 2)
+        assert len(load_all(data, options)) == 6
+    with pytest.raises(ValueError, match=r"videos\.splits is for folders.*column split"):
+        load_splits(str(table), replace(options, videos=replace(clips, splits="ucf")))
+    with pytest.raises(ValueError, match=r"videos\.split 2 .*videos\.splits"):
+        load_splits(str(table), replace(options, videos=replace(clips, split=2)))
+    images = write_items(tmp_path / "images.csv", [("path",), ("a.png",)])
+    with pytest.raises(RinceError, match=r"no column of labels.*table\.labels"):
+        load_splits(str(images), config(images))
 
 
 @pytest.mark.filterwarnings("ignore:.*no two rows", "ignore:.*table.empty")

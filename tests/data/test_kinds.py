@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rince.cli.main import main
 from rince.core.checks import RinceError, RinceWarning
 from rince.core.digests import digest
 from rince.core.input_spec import InputSpec
@@ -190,6 +192,20 @@ def test_folders_of_splits(tmp_path: Path) -> None:
     (tmp_path / "valid").mkdir()
     with pytest.warns(RinceWarning, match="valid and test: valid"):
         assert split_folders(tmp_path) == (tmp_path / "train", tmp_path / "valid")
+
+
+@pytest.mark.parametrize("verb", ["ranks", "check"])
+def test_options_without_effect_are_named(verb: str, image_tree: Path) -> None:
+    given = [verb, str(image_tree)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert main([*given, "--table.encoding", "cp1252", "--images.bits", "12"]) == 0
+    with pytest.warns(RinceWarning, match=r"no effect on images: videos\.hop$"):
+        assert main([*given, "--videos.hop", "3"]) == 0
+    named = r"no effect on images without a table: table\.column, table\.labels, images\.root$"
+    table = ["--table.column", "a", "--table.labels", "b"]
+    with pytest.warns(RinceWarning, match=named):
+        assert main([*given, *table, "--data-root", str(image_tree)]) == 0
 
 
 def test_options_of_other_kinds_are_refused(tmp_path: Path) -> None:

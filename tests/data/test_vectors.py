@@ -168,6 +168,22 @@ def test_outliers_need_no_labels_but_the_width(tmp_path: Path) -> None:
         load_outliers(str(tmp_path / "wide.npy"), known, options)
 
 
+def test_suffixes_in_capitals(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", embeddings=FEATURES, labels=LABELS)
+    np.save(tmp_path / "b.npy", FEATURES)
+    write_table(tmp_path / "b.csv", list(range(COUNT)))
+    write_parquet(tmp_path / "c.parquet")
+    for name in ("a.npz", "b.npy", "c.parquet"):
+        file = (tmp_path / name).rename(tmp_path / f"{name[0]}{name[1:].upper()}")
+        assert content(loaded(file)) == EXPECTED
+
+
+def test_missing_classes_in_a_file_of_vectors_say_what_to_do(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", embeddings=FEATURES, labels=[1.0, np.nan] * (COUNT // 2))
+    with pytest.raises(RinceError, match=r"row 2: no 'labels'; row 4.*table\.empty skip"):
+        loaded(tmp_path / "a.npz")
+
+
 def test_a_parquet_of_texts_is_none_of_vectors(tmp_path: Path) -> None:
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     parquet.write_table(arrow.table({"text": ["a"], "class": ["b"]}), tmp_path / "texts.parquet")

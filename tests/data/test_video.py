@@ -207,6 +207,24 @@ def test_a_file_that_was_cut_short(tmp_path: Path) -> None:
         read_frames(path, [0.0, 2.9], 32)
 
 
+def test_damage_in_the_middle_is_told_with_its_time(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", shades=[8 * i for i in range(30)], keyframes=6)
+    import av
+
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    content = bytearray(path.read_bytes())
+    for place, size in packets[12:18]:
+        content[place : place + size] = bytes(size)
+    path.write_bytes(content)
+    assert probe(path) == VideoInfo(3.0, 10.0)
+    assert len(numbers(read_frames(path, [0.0, 1.0], 16))) == 2
+    assert len(numbers(read_frames(path, [2.0, 2.9], 16))) == 2
+    message = rf"cannot read {path}: it is damaged at 1\.40 to 1\.60 s.*--skip-unreadable"
+    with pytest.raises(RinceError, match=message):
+        read_frames(path, [1.4, 1.6], 16)
+
+
 def test_a_title_that_is_no_unicode(tmp_path: Path) -> None:
     file = tmp_path / "a.mp4"
     write_video(file, title="TITLE")

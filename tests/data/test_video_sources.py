@@ -268,6 +268,14 @@ def test_pieces_of_a_recording_at_unknown_times(tmp_path: Path, table: str) -> N
     assert sorted(ranks.flatten().tolist()) == [-1] * 4 + [0] * 6 + [3] * 6
 
 
+@pytest.mark.parametrize("column", ["label", "source_video", "start_s"])
+def test_a_column_of_clips_in_capitals_is_named(column: str, tmp_path: Path) -> None:
+    _put(tmp_path, "a.mp4")
+    (tmp_path / "clips.csv").write_text(f"clip,{column.title()}\na.mp4,0\n")
+    with pytest.raises(ValueError, match=f"clips.csv: write the column '{column.title()}' as"):
+        listed_videos(tmp_path, None, 1)
+
+
 def test_what_most_files_are(tmp_path: Path) -> None:
     photos, films = tmp_path / "photos", tmp_path / "films"
     for name in ("a/1.jpg", "a/2.JPG", "b/3.png", "b/4.mov", "b/notes.txt", "b/.5.mov"):
@@ -327,6 +335,23 @@ def test_shots_from_a_table(tmp_path: Path) -> None:
     table.write_text("video,start_s,end_s\na.mp4,0,0.5\na.mp4,0.4,1\n")
     with pytest.raises(RinceError, match=r"shots.*a\.mp4.*overlap"):
         read_shots(table)
+    for bad in ("nan,1", "0,nan", "-1,1"):
+        table.write_text(f"video,start_s,end_s\na.mp4,{bad}\n")
+        with pytest.raises(RinceError, match=r"line 2: no seconds: "):
+            read_shots(table)
+    table.write_text("video,start_s,end_s\na.mp4,0,0.5\nz.mp4,0,1\n")
+    with pytest.warns(RinceWarning, match=r"1 of 2 videos are not in the data: z\.mp4"):
+        load_videos(videos, **SMALL, shots=str(table))
+    table.write_text("video,start_s,end_s\nvideos/a.mp4,0,0.5\n")
+    with pytest.raises(RinceError, match=r"1 of 1 videos are not in the data.*such as a\.mp4"):
+        load_videos(videos, **SMALL, shots=str(table))
+    table.write_text("video,start_s,end_s\na.mp4,0,0.2\na.mp4,0.2,9\n")
+    parts = tmp_path / "videos" / "parts.csv"  # parts of a file have its shots
+    parts.write_text("path,start_s\na.mp4,0.1\na.mp4,0.3\nb.mp4,\n")
+    one = {**SMALL, "frames": 1}
+    splits = load_videos(parts, **one, shots=str(table))
+    found = {int(x[3]) % 100_000 for s in (splits.train, splits.test) for x in s.times if x[3] >= 0}  # type: ignore[union-attr]
+    assert found == {0, 1}
     table.write_text("video,start\na.mp4,0\n")
     with pytest.raises(RinceError, match="no column .start_s., .end_s."):
         read_shots(table)

@@ -65,6 +65,16 @@ def test_parquet_of_a_data_frame(tmp_path: Path) -> None:
     table["class"] = [NAMES[r] for r in rows]
     parquet.write_table(pyarrow.table(table), tmp_path / "s.parquet")
     _same(Similarity.from_file(tmp_path / "s.parquet"))
+    table["class"] = pyarrow.array(table["class"]).dictionary_encode()  # a categorical index
+    parquet.write_table(pyarrow.table(table), tmp_path / "s.parquet")
+    _same(Similarity.from_file(tmp_path / "s.parquet"))
+    for change, message in (
+        ({"class": [*NAMES[:-1], None]}, "a row has no name: the column 'class'"),
+        ({NAMES[0]: pyarrow.array([1, 2, 3], pyarrow.timestamp("s"))}, f"'{NAMES[0]}' of time"),
+    ):
+        parquet.write_table(pyarrow.table(table | change), tmp_path / "v.parquet")
+        with pytest.raises(RinceError, match=rf"v\.parquet: .*{message}"):
+            Similarity.from_file(tmp_path / "v.parquet")
     parquet.write_table(pyarrow.table({"a": [1.0]}), tmp_path / "t.parquet")
     with pytest.raises(RinceError, match="one column of text"):
         Similarity.from_file(tmp_path / "t.parquet")

@@ -113,7 +113,7 @@ def run(arguments: Sequence[str]) -> None:
     evaluated: list[Path] = []
     left_out = 0
     for folder, name in named.items():
-        if folder.suffix in VECTOR_SUFFIXES and not folder.is_dir():
+        if folder.suffix.lower() in VECTOR_SUFFIXES and not folder.is_dir():
             require(
                 not (outliers or tests or given.data),
                 f"--ood, --test and --data are for runs, and {name} holds embeddings",

@@ -124,6 +124,8 @@ class HelpfulParser(argparse.ArgumentParser):
             if name in self.hints and value != self.get_default(name):
                 several = isinstance(value, list)
                 text = ",".join(x.rstrip(",") for x in value) if several else value
+                if str(text).strip("\"'") in ("None", "null", "~"):  # in quotes: of this name
+                    text = text.strip("\"'") if text[0] in "\"'" else None
                 setattr(given, name, self.taken(name, text))
         return given
 
@@ -137,8 +139,6 @@ class HelpfulParser(argparse.ArgumentParser):
         """The value of an option as its type takes it; ``a b``, ``a,b`` and ``[a, b]`` are one
         list."""
         hint = self.hints[name]
-        if value in ("None", "null", "~"):
-            value = None
         try:
             if get_origin(without_none(hint)[0]) is tuple and isinstance(value, str):
                 text = value.strip()

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rince.cli.configuration import configuration_parser, parsed_options
-from rince.cli.parser import HelpfulParser, with_underscores, yaml
+from rince.cli.parser import HelpfulParser, with_underscores
 from rince.core.checks import require
-from rince.training.config import TrainConfig, from_dict, to_dict
+from rince.training.config import TrainConfig, from_dict
 from rince.training.objectives import OBJECTIVES
 
 EXAMPLES = """examples:
@@ -69,7 +69,9 @@ def run(arguments: Sequence[str]) -> None:
     config, seeds = parse_with_seeds([one for one in given if one != "--print_config"])
     config.check_values()  # before anything heavy is imported
     if printed:
-        print(yaml.safe_dump(to_dict(config), sort_keys=False), end="")
+        from rince.training.folder import config_yaml
+
+        print(config_yaml(config), end="")
         return
     if seeds is None:
         from rince.training.run import train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -141,6 +142,7 @@ def from_dataset(
             f"{type(dataset).__name__} has no attribute targets: give its labels, "
             f"from_dataset(..., labels=...)",
         )
+        _require_one_folder_a_class(dataset)
         classes = getattr(dataset, "classes", None)
         labels = targets
         if classes is not None:
@@ -287,6 +289,23 @@ class DatasetImages(Items):
 
     def view_inputs(self, views: Tensor) -> Tensor:
         return view_pixels(views, self.preprocessing)
+
+
+def _require_one_folder_a_class(dataset: Any) -> None:
+    """torchvision's ``ImageFolder`` takes the top folders of group/class/ for the classes."""
+    folder_of: dict[Any, str] = {}
+    samples = getattr(dataset, "samples", None)
+    for sample in samples if isinstance(samples, list) else []:
+        if not isinstance(sample, tuple) or len(sample) != 2 or not isinstance(sample[0], str):
+            return  # not torchvision's
+        folder, target = os.path.dirname(sample[0]), sample[1]
+        if folder_of.setdefault(target, folder) != folder:
+            raise ValueError(
+                f"{type(dataset).__name__} takes {folder_of[target]} and {folder} for one class: "
+                f"rince.data.FileImages.from_folder(FOLDER) reads <group>/<class>/ folders with "
+                f"their class tree. If they are one, give "
+                f"labels=[dataset.classes[i] for i in dataset.targets]"
+            )
 
 
 def _column(dataset: Any, column: str) -> list[Any]:

@@ -79,14 +79,17 @@ class Request:
         """The column of a table's texts."""
         return column_of_texts(self.options)
 
-    def item_table(self, suffixes: frozenset[str] | None) -> ItemTable:
-        """The data, a table of files of these suffixes; None: of texts."""
+    def item_table(self, suffixes: frozenset[str] | None, only_class: str = "") -> ItemTable:
+        """The data, a table of files of these suffixes; None: of texts. ``only_class``: as of
+        :func:`~rince.data.table.read_items`."""
         table = self.options.table
         if suffixes is None:
             column = self.text_column
         else:
             column = table.column or needed_path_column(self.data, suffixes)
-        return read_items(Path(self.data).expanduser(), column, self.labels, table.empty)
+        return read_items(
+            Path(self.data).expanduser(), column, self.labels, table.empty, only_class
+        )
 
 
 def column_of_texts(options: DataOptions) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,9 @@ def kind_of(data: str, by_time: bool = False, encoding: str | None = None) -> Ki
 
 def class_tree(data: str, options: DataOptions) -> Taxonomy | None:
     """The class tree of a name, or of a table of classes, not of items: one with a column ``class``
-    and neither one of texts, whose name is given, nor one of paths. None: of anything else."""
+    and neither one of texts, whose name is given, nor one of paths; or one of children and parents.
+    None: of anything else."""
+    from rince.ranks.readers import EDGES
     from rince.ranks.taxonomy import Taxonomy
 
     if options.table.column:  # of items
@@ -73,7 +76,7 @@ def class_tree(data: str, options: DataOptions) -> Taxonomy | None:
             return None
         columns = table.columns
         of_classes = "class" in columns and composed(options.text.column) not in columns
-        return Taxonomy.from_csv(file) if of_classes else None
+        return Taxonomy.from_csv(file) if of_classes or {*columns} == set(EDGES) else None
 
 
 def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]]]:
@@ -122,6 +125,30 @@ def register_kind(kind: Kind) -> None:
     KINDS[:] = [kind, *(other for other in KINDS if other.noun != kind.noun)]
 
 
+def warn_of_unread(data: str, options: DataOptions, kind: Kind) -> None:
+    """Of options that were set, but are for other data; a kind of a user's own may read any."""
+    from rince.data.image.shards import is_shards
+
+    if kind.noun not in OWN_NOUNS:
+        return
+    rows = is_table(data) or is_shards(data) or kind is VECTORS
+    read = {kind.group} | ({"table"} if rows else set())
+    unread = [
+        f"{group}.{option.name}"
+        for group in ("videos", "text", "table", "vectors")
+        for given in [getattr(options, group)]
+        for option in fields(given)
+        if group not in read and getattr(given, option.name) != option.default
+    ]
+    if kind is IMAGES and not rows and data not in NAMED and options.images.root is not None:
+        unread.append("images.root")
+    # Files of text there are anywhere; the others are older names, of tables of anything.
+    known = {"table.encoding", "text.column", "text.labels"}
+    if shown := [name for name in unread if name not in known]:
+        no_table = any(name.startswith(("table.", "images.")) for name in shown)
+        warn(f"no effect on {kind.noun}{' without a table' * no_table}: {', '.join(shown)}")
+
+
 def load_splits(
     data: str,
     options: DataOptions,
@@ -165,15 +192,16 @@ def all_items(data: str, options: DataOptions) -> list[Items]:
     """Training and test items; or all in one, where no class has two."""
     from rince.data.items import NothingToHoldOut
 
+    kind = kind_of(data, encoding=options.table.encoding)
+    warn_of_unread(data, options, kind)
     try:
-        splits = load_splits(data, options)
+        splits = load_splits(data, options, kind=kind)
     except NothingToHoldOut as error:
         warn(str(error))
         if error.items.in_memory:  # nothing is left to be read
             return [error.items]
-        noun = kind_of(data, encoding=options.table.encoding).noun
         skip = options.images.skip_unreadable
-        return [load_test(Request(data, options, skip_unreadable=skip), noun)]
+        return [load_test(Request(data, options, skip_unreadable=skip), kind.noun)]
     return [splits.train, splits.test]
 
 

@@ -82,6 +82,13 @@ class VideoOptions(Options):
     cache_gb: float = limited(2.0, low=0)
     decoder: Literal["pyav", "torchcodec"] = "pyav"
 
+    def check(self) -> None:
+        super().check()
+        require(
+            self.split == 1 or self.splits is not None,
+            f"videos.split {self.split} is one of the splits in videos.splits: give their folder",
+        )
+
 
 @dataclass
 class TableOptions(Options):

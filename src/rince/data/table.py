@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,6 +19,7 @@ from rince.core.checks import RinceError, require, warn
 from rince.core.files import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
+    absent,
     chosen_below,
     passed_over,
 )
@@ -43,6 +45,7 @@ PATH_COLUMNS = ("path", "file", "filename", "image", "image_path", "video", "cli
 TESTS = ("val", "validation", "valid", "dev", "test")
 _SPLITS = ("train", *TESTS)
 _INDEX_NAMES = r"|index|Unnamed: \d+|__index_level_\d+__"
+_NOT_KNOWN = r"-\d+(\.0*)?|nan|none|null|n/?a|<na>"
 _LOOKED_AT = 20  # rows by which a column of paths is known
 _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
 
@@ -54,8 +57,10 @@ def is_table(data: str | Path) -> bool:
 def path_column(data: str | Path, suffixes: frozenset[str]) -> str | None:
     """The column of a table that holds paths to files of these suffixes; None: no table, or a
     table of texts or of anything else."""
-    if not is_table(data) or not Path(data).expanduser().is_file():
+    if not is_table(data):
         return None
+    if not Path(data).expanduser().is_file():
+        raise RinceError(absent("file", data))
     table = first_rows(data)
     if not table.rows:
         shown = f"a header ({', '.join(table.columns)})" if table.columns else "nothing"
@@ -94,9 +99,14 @@ def is_media(cell: str) -> bool:
 
 
 def read_items(
-    file: Path, column: str, labels: Sequence[str] | None, empty: str = "refuse"
+    file: Path,
+    column: str,
+    labels: Sequence[str] | None,
+    empty: str = "refuse",
+    only_class: str = "",
 ) -> ItemTable:
-    """A table of items; ``labels`` as of :func:`label_columns`, ``empty`` as of the options."""
+    """A table of items; ``labels`` as of :func:`label_columns`, ``empty`` as of the options.
+    ``only_class``: that of all items where there is no label; "": labels are needed."""
     table, column = read_table(file, "items"), composed(column)
     if not table.rows:
         raise RinceError(f"{file} holds no item: expected rows with a {column} and its labels")
@@ -105,10 +115,14 @@ def read_items(
         table.require_columns(
             column,
             hint=f"name the one that holds the items, {longest!r} perhaps (table.column); a table "
-            f"of classes alone needs a column 'class', with the groups to the right of it; pairs "
-            f"of child and parent are read in Python (rince.Taxonomy.from_parents)",
+            f"of classes alone (`rince ranks`) needs a column 'class', with the groups to the "
+            f"right of it, or the columns child and parent",
         )
-    levels = label_columns(table, labels, [column], "table.labels")
+    levels = label_columns(table, labels, [column], "table.labels", needed=not only_class)
+    if not levels:
+        levels = ("class",)
+        rows = [(line, cells | {levels[0]: only_class}) for line, cells in table.rows]
+        table = replace(table, columns=tuple(rows[0][1]), rows=rows)
     return ItemTable(without_empty(table, column, levels, empty), column, levels)
 
 
@@ -123,7 +137,7 @@ def without_empty(table: Table, column: str, levels: Sequence[str], empty: str) 
             above = {name: full[name] for name in levels}
         elif empty == "unknown":
             full[levels[-1]] = cells[levels[-1]] or "unknown"
-        lacks = [repr(name) for name in (column, levels[-1]) if not full[name]]
+        lacks = [repr(name) for name in dict.fromkeys((column, levels[-1])) if not full[name]]
         if lacks and empty != "skip":
             problems.append(f"{table.place(line)}: no {' and no '.join(lacks)}")
         counted += bool(lacks) or full != cells
@@ -147,35 +161,50 @@ def without_empty(table: Table, column: str, levels: Sequence[str], empty: str) 
 
 
 def label_columns(
-    table: Table, labels: Sequence[str] | None, beside: Collection[str], option: str
+    table: Table,
+    labels: Sequence[str] | None,
+    beside: Collection[str],
+    option: str,
+    *,
+    needed: bool = True,
 ) -> tuple[str, ...]:
     """The columns of the labels, from coarse to fine. The last is the class; an empty cell before
     it makes a ragged tree. ``labels``: their names; None: all in the file's order but :data:`KNOWN`
-    and those ``beside``. ``option``: that names them, for the message."""
+    and those ``beside``. ``option``: that names them, for the message. ``needed``: there must be
+    one."""
     levels = tuple(
         _found_columns(table, beside, option) if labels is None else map(composed, labels)
     )
     missing = [repr(name) for name in levels if name not in table.columns]
-    if missing or not levels:
+    if missing or (needed and not levels):
         raise RinceError(
             f"{table.file} has no column {', '.join(missing) or 'of labels'}; its columns are "
             f"{', '.join(table.columns)}: name those of the labels, from coarse to fine "
             f"({option})"
         )
+    twice = [name for name, count in Counter(levels).items() if count > 1]
+    require(not twice, f"{option} names {', '.join(map(repr, twice))} twice")
     check_known(table, levels)
     return levels
 
 
 def check_known(table: Table, levels: Sequence[str]) -> None:
-    """Negative numbers among the labels, by which data sets say that a class is not known: where a
-    file holds numbers they are refused; where it holds text, they may be words and are warned of.
-    """
+    """Negative numbers among the labels, and words such as nan, by which data sets say that a class
+    is not known: where a file holds numbers they are refused; where it holds text, they may be
+    names and are warned of. So are names that differ only in capitals."""
     for level in levels:
         cells = table.column(level)
-        negative = {cell for cell in set(cells) if re.fullmatch(r"-\d+(\.0*)?", cell)}
-        if not negative:
+        names = sorted(set(cells))
+        small = {name.lower(): name for name in names}
+        if twin := next((name for name in names if small[name.lower()] != name), None):
+            warn(
+                f"{table.file}: {level!r} holds {twin!r} and {small[twin.lower()]!r}, which are "
+                f"two classes: if they are one, write both in the same way"
+            )
+        missing = {name for name in names if re.fullmatch(_NOT_KNOWN, name, re.IGNORECASE)}
+        if not missing:
             continue
-        first = next(i for i, cell in enumerate(cells) if cell in negative)
+        first = next(i for i, cell in enumerate(cells) if cell in missing)
         text = f"{table.file}: {level!r} holds {cells[first]}, first "
         if level in table.numbers:
             raise RinceError(
@@ -248,6 +277,7 @@ class ItemTable:
         first of :data:`TESTS` are neither. None: the table does not say."""
         names = self.splits()
         if names is None:
+            self._warn_of_split_by_another_name()
             return None
         tests = [name for name in TESTS if name in names]
         for side, there in (("train", "train" in names), (" or ".join(TESTS), bool(tests))):
@@ -260,6 +290,20 @@ class ItemTable:
             )
         is_test = {"train": False, tests[0]: True}
         return [is_test.get(name) for name in names]
+
+    def _warn_of_split_by_another_name(self) -> None:
+        known = {"", *_SPLITS}
+        for name in self.table.columns:
+            words = self.table.column(name)
+            # Most columns hold another word in their first row, which ends the look at them.
+            if name == self.column or any(word.lower() not in known for word in words):
+                continue
+            if "train" in {word.lower() for word in words}:
+                taken = "taken as a label" if name in self.levels else "not read"
+                warn(
+                    f"{self.table.file}: the column {name!r} looks like a split, but is {taken}: "
+                    f"call it {SPLIT!r}"
+                )
 
     def splits(self) -> list[str] | None:
         """What the table says of each row: train, or one of :data:`TESTS`."""
@@ -375,7 +419,8 @@ class ItemTable:
                 continue
             below = found.relative_to(base) if found.is_relative_to(base) else found
             name = nfc(below.as_posix())  # the same wherever they lie
-            row = (name, cells.get("start_s", ""), cells.get("end_s", ""))
+            # Whatever way it is written: ../photos/a.jpg is a.jpg of photos.
+            row = (os.path.abspath(found), cells.get("start_s", ""), cells.get("end_s", ""))
             if line_of.setdefault(row, line) != line:
                 twice.append(f"{place(line)}: {name} is in {place(line_of[row])} already")
             files.append(found)
@@ -418,27 +463,11 @@ def split_rows(
 
     sides = table.sides()
     if sides is None:
-        _warn_of_split_by_another_name(table)
         labels = f"the columns of labels, if {table.levels[-1]!r} is none (table.labels)"
         return split_by_hash(make(table, None), f"a column 'split', or {labels}")
     train = make(table.rows([i for i, test in enumerate(sides) if test is False]), None)
     test = make(table.rows([i for i, test in enumerate(sides) if test is True]), train.taxonomy)
     return train, test
-
-
-def _warn_of_split_by_another_name(table: ItemTable) -> None:
-    known = {"", *_SPLITS}
-    for name in table.table.columns:
-        words = table.table.column(name)
-        # Most columns hold another word in their first row, which ends the look at them.
-        if name == table.column or any(word.lower() not in known for word in words):
-            continue
-        if "train" in {word.lower() for word in words}:
-            taken = "taken as a label" if name in table.levels else "not read"
-            warn(
-                f"{table.table.file}: the column {name!r} looks like a split, but is {taken}: "
-                f"call it {SPLIT!r}"
-            )
 
 
 def item_rows(

@@ -102,8 +102,7 @@ def read_labelled(
         names = table.column(key)
     positions = {line: i for i, (line, _) in enumerate(table.rows)}
     columns_of_labels = label_columns(table, levels, columns, option)
-    if empty != "refuse":
-        table = without_empty(table, columns_of_labels[-1], columns_of_labels, empty)
+    table = without_empty(table, columns_of_labels[-1], columns_of_labels, empty)
     rows = ItemTable(table, key or "", columns_of_labels)
     return LabelledVectors(file, vectors, tuple(names or ()), rows, positions)
 
@@ -135,10 +134,10 @@ def _stored(file: Path) -> dict[str, Any]:
     """The arrays of a file, those of .npy and .parquet under the names of a .npz."""
     if not file.is_file():
         raise RinceError(absent("file", file))
-    if file.suffix not in VECTOR_SUFFIXES:
+    if file.suffix.lower() not in VECTOR_SUFFIXES:
         raise RinceError(f"{file} is no file of vectors: expected {', '.join(VECTOR_SUFFIXES)}")
     try:
-        if file.suffix != ".parquet":
+        if file.suffix.lower() != ".parquet":
             arrays = _arrays(file, "embeddings")
             matrices = [n for n, x in arrays.items() if x.ndim == 2 and n != "labels"]
             key = matrices[0] if len(matrices) == 1 else "embeddings"
@@ -160,7 +159,7 @@ def _stored(file: Path) -> dict[str, Any]:
 def _arrays(file: Path, alone: str) -> dict[str, Any]:
     """Those of a .npz; that of a .npy under the name ``alone``."""
     found: dict[str, Any] = {}
-    if file.suffix == ".npy":
+    if file.suffix.lower() == ".npy":
         with file.open("rb") as opened:  # np.load would speak of pickles in any other file
             found[alone] = np.lib.format.read_array(opened, allow_pickle=False)
     elif not zipfile.is_zipfile(file):
@@ -232,7 +231,7 @@ def _table(
     file: Path, stored: Mapping[str, Any], count: int, labels: str | Path | None, one_class: bool
 ) -> Table:
     source = file if labels is None else Path(labels).expanduser()
-    if labels is not None and source.suffix not in (".npy", ".npz"):
+    if labels is not None and source.suffix.lower() not in (".npy", ".npz"):
         return read_table(source, "labels")
     if labels is not None:
         try:

@@ -22,6 +22,7 @@ from rince.core.labels import as_array, integers, require_no_unknown
 from rince.core.tables import Table, as_cell, composed
 
 MAX_DEPTH = 127  # ranks are int8
+EDGES = ("child", "parent")  # columns of a table of them
 
 Names: TypeAlias = tuple[str, ...]
 Nested: TypeAlias = "Mapping[str, Nested] | Sequence[str | Nested]"
@@ -130,7 +131,7 @@ def class_folders(folder: Path, path: Names, empty: dict[Path, str]) -> Iterator
     """The path of each folder that holds images, in sorted order. One that holds neither images
     nor folders is added to ``empty``, with what it holds instead."""
     if len(path) > MAX_DEPTH:
-        raise RinceError(f"folders are nested more than {MAX_DEPTH} deep (a link loop?): {folder}")
+        raise RinceError(f"folders are nested more than {MAX_DEPTH} deep: {folder}")
     inside: list[str] = []
     image, others = "", []
     try:
@@ -138,13 +139,19 @@ def class_folders(folder: Path, path: Names, empty: dict[Path, str]) -> Iterator
             for entry in entries:
                 if passed_over(entry.name):
                     continue
-                if entry.is_dir():
+                link = entry.is_symlink()
+                # One that leads to itself is neither a folder nor an error.
+                if os.path.isdir(entry.path) if link else entry.is_dir():
+                    if link and Path(entry.path).resolve() in (folder.resolve() / "x").parents:
+                        raise RinceError(
+                            f"{entry.path} is a link to a folder that it is in: remove it"
+                        )
                     inside.append(entry.name)
                 elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
                     image = entry.name
                 else:
                     others.append(Path(entry.path))
-    except OSError as error:  # no permission, or a link that leads back to its own folder
+    except OSError as error:  # no permission
         raise RinceError(f"cannot read {error.filename}: {error.strerror}") from error
     if image and inside:
         raise RinceError(

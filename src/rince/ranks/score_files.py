@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from rince.core.checks import RinceError, import_extra, require
 from rince.core.tables import as_number, composed, read_cells, read_text, refuse_rows
 from rince.ranks.options import SCORE_FILES
 from rince.ranks.readers import some_names
+
+# As pyarrow writes types: a categorical column is a dictionary; one without any value is null.
+_TEXT = re.compile(r"(dictionary<values=)?(large_)?string")
+_NUMBER = re.compile(r"u?int|float|double|halffloat|decimal|bool|null")
 
 
 def read_scores(file: Path, names: Path | None = None) -> tuple[list[str], Tensor]:
@@ -99,14 +104,18 @@ def _from_npy(file: Path, names: Path) -> tuple[list[str], Tensor]:
 def _from_parquet(file: Path) -> tuple[list[str], Tensor]:
     parquet = import_extra("pyarrow.parquet", "parquet")
     table = parquet.read_table(file)
-    texts = [field.name for field in table.schema if str(field.type) in ("string", "large_string")]
+    kinds = {field.name: str(field.type) for field in table.schema}
+    texts = [name for name, kind in kinds.items() if _TEXT.match(kind)]
     require(
         len(texts) == 1,
         f"expected one column of text, the names of the rows (a data frame's index, say), and a "
         f"column of numbers a class; columns of text: {some_names(texts) or 'none'}",
     )
     names = table.column(texts[0]).to_pylist()
+    require(all(names), f"a row has no name: the column {texts[0]!r} holds empty cells")
     columns = [name for name in table.column_names if name != texts[0]]
+    odd = [f"{name!r} of {kinds[name]}" for name in columns if not _NUMBER.match(kinds[name])]
+    require(not odd, f"expected columns of numbers, got {some_names(odd)}")
     values = [
         [float("nan") if x is None else float(x) for x in table.column(name).to_pylist()]
         for name in columns

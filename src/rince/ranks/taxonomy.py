@@ -23,6 +23,7 @@ from rince.core.tables import composed, read_table
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.level_ranks import LevelRanks, compare_levels
 from rince.ranks.readers import (
+    EDGES,
     Names,
     Nested,
     checked_paths,
@@ -115,7 +116,8 @@ class Taxonomy:
             husky,dog,animal
             carp,,animal
 
-        Empty cells make a ragged tree.
+        Empty cells make a ragged tree. A table of the two columns ``child`` and ``parent`` is read
+        as :meth:`from_parents` reads it; an empty parent says that a name is at the top.
 
         Args:
             path: a table that :func:`~rince.core.tables.read_table` reads: .csv, .tsv, .jsonl or
@@ -130,6 +132,9 @@ class Taxonomy:
         file = Path(path)
         table = read_table(file, "class table", fill_short_rows=True)
         try:
+            if levels is None and {*table.columns} == set(EDGES):
+                child, parent = map(table.column, EDGES)
+                return cls.from_parents([*zip(child, (x or None for x in parent), strict=True)])
             return cls(paths_of_table(table, levels))
         except ValueError as error:
             raise RinceError(f"{file}: {error}") from None

@@ -38,7 +38,8 @@ def read_runs(folders: Sequence[Path]) -> list[RunReport]:
 
 def read_run(folder: Path) -> RunReport:
     """All that a report shows of a run, or of a file of embeddings."""
-    of_file = folder.suffix in VECTOR_SUFFIXES and not folder.is_dir()  # embeddings made elsewhere
+    # Embeddings made elsewhere.
+    of_file = folder.suffix.lower() in VECTOR_SUFFIXES and not folder.is_dir()
     results = results_folder(folder) if of_file else folder
     if (results / RESULTS_FILE).exists() and not is_evaluated(results, *[folder] * of_file):
         warn(

@@ -132,10 +132,6 @@ class TrainConfig(Options):
         require(bool(self.data), "data must be a folder, a file or a name, got ''")
         parts = PurePath(self.name or "x").parts
         require(
-            self.name != "None",
-            'name "None" means none in files and on the command line: choose another',
-        )
-        require(
             bool(parts) and ".." not in parts and not PurePath(self.name or "").root,
             f"name must be a folder below output, got {self.name!r}: choose another output for it",
         )

@@ -18,7 +18,7 @@ from rince.core.checks import RinceError, warn
 from rince.core.files import absent
 from rince.core.tables import read_text
 from rince.evaluation.results import RESULTS_FILE
-from rince.training.config import TrainConfig, from_dict
+from rince.training.config import TrainConfig, from_dict, to_dict
 
 CONFIG_FILE = "config.yaml"
 ABOUT_FILE = "about.json"
@@ -85,6 +85,15 @@ def plain_yaml(text: str) -> Any:
         raise ValueError(str(error)) from error
 
 
+def config_yaml(config: TrainConfig) -> str:
+    """A configuration that :func:`plain_yaml` reads."""
+    return yaml.dump(to_dict(config), Dumper=_InQuotes, sort_keys=False)
+
+
+class _InQuotes(yaml.SafeDumper):
+    """Puts texts into quotes that would be read as none: a column of this name is no other."""
+
+
 class _AsWritten(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012, as PyYAML has it
 
@@ -97,9 +106,9 @@ class _AsWritten(yaml.SafeLoader):
         return mapping
 
 
-_AsWritten.add_implicit_resolver(
-    "tag:yaml.org,2002:null", re.compile("(~|null|Null|NULL|None|)$"), ["~", "n", "N", ""]
-)
+_NONE = re.compile("(~|null|Null|NULL|None|)$")
+for way in (_AsWritten, _InQuotes):
+    way.add_implicit_resolver("tag:yaml.org,2002:null", _NONE, ["~", "n", "N", ""])
 
 
 def is_evaluated(folder: Path, *made_of: Path) -> bool:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
-import yaml
 from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
@@ -49,7 +48,14 @@ from rince.training.checkpoint import (
     require_own,
 )
 from rince.training.config import TrainConfig, to_dict
-from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config, versions
+from rince.training.folder import (
+    ABOUT_FILE,
+    CONFIG_FILE,
+    LOG_FILE,
+    config_yaml,
+    read_config,
+    versions,
+)
 from rince.training.history import HISTORY_FILE
 from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import RankedModule, view_config
@@ -338,7 +344,7 @@ def _start_folder(run: Run, *, fresh: bool) -> None:
         for name in (HISTORY_FILE, TRACKERS_FILE, ABOUT_FILE) if fresh else (ABOUT_FILE,):
             (folder / name).unlink(missing_ok=True)
         with replacing(folder / CONFIG_FILE) as part:
-            part.write_text(yaml.safe_dump(to_dict(run.config), sort_keys=False))
+            part.write_text(config_yaml(run.config))
     except OSError as error:
         raise RinceError(
             f"cannot write to the run's folder {folder} ({error}): fix that, or choose another "

@@ -40,18 +40,9 @@ def with_data(
     advised = advise and splits is None and is_first_process()
     if advised and (advice := kind.advice(config.data, config)):
         print(f"note: {advice}")
-    if advised and (unread := _of_other_kinds(config, kind)):
-        warn(f"no effect on {kind.noun}: {', '.join(unread)}")
+    if advised:
+        kinds.warn_of_unread(config.data, config, kind)
     return config, _preprocessed(config, splits, kind, preprocessing)
-
-
-def _of_other_kinds(config: TrainConfig, kind: Kind) -> list[str]:
-    """Options that were set, of groups for other data; a kind of a user's own may read any."""
-    groups = {other.group for other in kinds.KINDS if other.noun in kinds.OWN_NOUNS}
-    others = tuple(f"{group}." for group in groups - {kind.group, "images"})
-    read = ("text.column", "text.labels")  # older names, of tables of anything
-    own = kind.noun not in kinds.OWN_NOUNS
-    return [x for x in config.chosen() if x.startswith(others) and x not in read and not own]
 
 
 def with_recorded_data(

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import yaml
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.distributed import launched_processes
@@ -27,7 +26,7 @@ from rince.losses.contrastive import info_nce
 from rince.losses.ranked_info_nce import RankedInfoNCE
 from rince.models.card import recipe
 from rince.training.config import TrainConfig, to_dict
-from rince.training.folder import ABOUT_FILE, CONFIG_FILE, versions
+from rince.training.folder import ABOUT_FILE, CONFIG_FILE, config_yaml, versions
 from rince.training.images_and_texts import ImagesAndTexts, read_images_and_captions
 from rince.training.towers import OwnTexts, Towers, retrieval_metrics, train_towers
 
@@ -138,8 +137,7 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
         found = replace(found, metrics=retrieval_metrics(results), info={**found.info, **info})
         notes = f"{counts}; seed {config.seed}.\n\n{recipe(to_dict(config), versions())}"
         towers.save(part / "export", results, Ranks="  \n".join(told), Training=notes)
-        plain = yaml.safe_dump(to_dict(config), sort_keys=False)
-        (part / CONFIG_FILE).write_text(plain, encoding="utf-8")
+        (part / CONFIG_FILE).write_text(config_yaml(config), encoding="utf-8")
         (part / ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
         save_evaluation(found, part)
     return folder

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
-import yaml
-
 from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
 from rince.core.digests import digest
@@ -25,7 +23,7 @@ from rince.evaluation.results import EMBEDDING
 from rince.evaluation.steps import class_retrieval
 from rince.training.checkpoint import load_run
 from rince.training.config import TrainConfig, to_dict
-from rince.training.folder import CHECKPOINT_FILE, read_about
+from rince.training.folder import CHECKPOINT_FILE, config_yaml, read_about
 from rince.training.halving import (
     Score,
     pareto_front,
@@ -339,4 +337,4 @@ def _write_best(tuned: Tuned, objective: str, fine_weight: float) -> None:
         f"set was not used.\n"
     )
     with replacing(tuned.folder / f"{objective}.yaml") as part:
-        part.write_text(head + yaml.safe_dump(to_dict(trial.config), sort_keys=False))
+        part.write_text(head + config_yaml(trial.config))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -70,6 +71,8 @@ def opened(path: str | Path | Member) -> Iterator[Image.Image]:
         if str(path).lower().endswith(HEIC_SUFFIXES):
             import_extra("pillow_heif", "heic").register_heif_opener()
         source = io.BytesIO(path.read_bytes()) if isinstance(path, Member) else path
+        if source is path and os.path.exists(path) and not os.path.isfile(path):
+            raise ValueError("it is not a plain file")  # a pipe would block for good
         with pil.open(source) as image:
             yield image
     except Exception as error:  # Pillow raises whatever its decoders do

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rince.core.checks import BadItems, RinceError, import_extra
+from rince.core.checks import BadItems, RinceError, import_extra, warn
 from rince.core.files import IMAGE_SUFFIXES, absent, files_below, passed_over
 from rince.data.arrays import TensorImages, unlabelled
 from rince.data.image.checked import checked_bits
@@ -50,6 +51,12 @@ def load_dataset(request: Request) -> Splits:
         return Splits(*(_resized(part, request) for part in parts))
     if (table := _image_table(request)) is not None:
         files = split_rows(table, partial(_of_rows, request))
+        trained, tested = ({os.path.abspath(str(x)) for x in side.paths} for side in files)
+        if both := sorted(trained & tested):
+            warn(
+                f"{request.data}: {len(both)} images are in the training and in the test, such as "
+                f"{both[0]}"
+            )
     else:
         files = _folder_splits(request)
     train_files, test_files = chosen_items(*files, images, request.seed)

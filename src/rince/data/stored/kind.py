@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def recognise(data: str, by_time: bool) -> bool:
     """Whether this is a file of vectors; a .parquet is one by its column ``embedding``."""
-    suffix = Path(data).suffix
+    suffix = Path(data).suffix.lower()
     if suffix != ".parquet":
         return suffix in VECTOR_SUFFIXES
     if importlib.util.find_spec("pyarrow") is None:

@@ -53,8 +53,14 @@ def read_frames(path: str | Path, times: Sequence[float], size: int, channels: i
     numbers of frames: a variable frame rate then needs no care. A frame that begins within a
     quarter of a frame after a time counts as shown, so that rounded time stamps do not matter.
     """
+    av = import_extra("av", "video")
     with _opened(path) as video:
-        frames = [_square(frame, size, channels) for frame in video.shown_at(times)]
+        try:
+            frames = [_square(frame, size, channels) for frame in video.shown_at(times)]
+        except av.FFmpegError as error:
+            raise ValueError(
+                f"it is damaged at {times[0]:.2f} to {times[-1]:.2f} s, or shortly before ({error})"
+            ) from error
     return torch.from_numpy(np.stack(frames, axis=1))
 
 

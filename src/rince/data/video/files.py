@@ -135,6 +135,9 @@ def _from_table(folder: Path) -> Iterator[VideoFile]:
     if not rows.rows:
         raise RinceError(f"{table} must have a header with the column clip, and rows below it")
     rows.require_columns("clip")
+    for name in sorted({"label", "source_video", "start_s"} - {*rows.columns}):
+        other = next((x for x in rows.columns if x.lower() == name), None)
+        require(other is None, f"{table}: write the column {other!r} as {name!r}")
     problems: list[str] = []
     for line, cells in rows.rows:
         label = (cells["label"],) if cells.get("label") else ()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from rince.core.checks import RinceError, import_extra
+from rince.core.checks import RinceError, import_extra, require, warn
 from rince.core.tables import as_number, composed, read_table, refuse_rows
 from rince.ranks.time import NO_SHOT
 
@@ -35,14 +35,21 @@ Shots: TypeAlias = Callable[[Path, str], ShotList]
 """(file, its name below the folder) -> its shots."""
 
 
-def shots_of(source: str | None) -> Shots:
-    """What ``videos.shots`` means: nothing known, detection, or a table."""
+def shots_of(source: str | None, names: Collection[str]) -> Shots:
+    """What ``videos.shots`` means: nothing known, detection, or a table. ``names``: of all videos,
+    below their folder."""
     if source is None:
         return lambda path, name: ShotList()
     if source == "detect":
         import_extra("scenedetect", "shots")
         return lambda path, name: detect_shots(path)
     table = read_shots(Path(source).expanduser())
+    if unused := sorted(table.keys() - set(map(composed, names))):
+        some = next(iter(names), "")
+        text = f"{source}: {len(unused)} of {len(table)} videos are not in the data: {unused[0]}"
+        if len(unused) == len(table):
+            raise RinceError(f"{text}; expected names below the data's folder, such as {some}")
+        warn(text)
     return lambda path, name: table.get(composed(name), ShotList())
 
 
@@ -73,6 +80,7 @@ def read_shots(file: Path) -> dict[str, ShotList]:
     for line, cells in table.rows:
         try:
             span = as_number(cells["start_s"]), as_number(cells["end_s"])
+            require(span[0] >= 0 and span[1] >= 0, f"no seconds: {span[0]} to {span[1]}")
             spans[composed(cells["video"])].append(span)
         except ValueError as error:
             problems.append(f"{table.place(line)}: {error}")

@@ -27,6 +27,7 @@ from rince.ranks.taxonomy import Taxonomy
 from rince.ranks.time import NO_SHOT, TimeRanks
 
 FRAME_SIZE = 64  # pixels, where none is given
+UNLABELLED = "video"  # the class of all, where there is no label
 APART = 30_000.0  # seconds between files of one video whose place in it is not known
 
 
@@ -106,7 +107,11 @@ def _listed_clips(
     folder = Path(request.data).expanduser()
     marks = None
     if is_table(folder):
-        table = request.item_table(VIDEO_SUFFIXES)
+        require(
+            videos.splits is None,
+            f"videos.splits is for folders: a table, {request.data}, has a column split",
+        )
+        table = request.item_table(VIDEO_SUFFIXES, UNLABELLED)
         files, marks = videos_of_table(table, images.root, test_alone)
     else:
         require(
@@ -148,7 +153,9 @@ def _cut(
     """All clips of all files, in order, decoded to squares of this size; and what is still to be
     said of files that give none."""
     frames, stride, skip = videos.frames, videos.stride, request.skip_unreadable
-    shots = shots_of(videos.shots)
+    # Shots are of whole files, whatever part of one is used.
+    names = [f.key if f.span is None else f.key.rpartition("[")[0] for f in files]
+    shots = shots_of(videos.shots, names)
     paths: list[str] = []
     keys: list[str] = []
     rows: list[tuple[float, float, float, int, int]] = []  # start, step, span, shot, file
@@ -168,7 +175,7 @@ def _cut(
                     f"{frames} frames at stride {stride} takes {span:.2f} s"
                     + ("" if skip else hint())
                 )
-            shot_list = shots(file.path, file.key)
+            shot_list = shots(file.path, names[number])
         except RinceError as error:
             failures.append(error)
             continue
@@ -257,7 +264,7 @@ def _classes(files: Sequence[VideoFile]) -> tuple[Taxonomy, Mapping[tuple[str, .
     trained = _trained(files)
     labels = [*trained, *sorted({f.label for f in files} - set(trained))]
     if labels == [()]:
-        return Taxonomy([("video",)]), {(): 0}
+        return Taxonomy([(UNLABELLED,)]), {(): 0}
     try:
         return Taxonomy(labels), {label: i for i, label in enumerate(labels)}
     except ValueError as error:
