@@ -146,6 +146,20 @@ def require_folder_of(file: Path) -> None:
 
 
 @contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block with this folder. Systems and disks that have
+    no locks do not wait."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            held = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, held)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A file beside ``target`` to write; it takes the target's place once the block is done.
 

@@ -138,7 +138,8 @@ class Kind:
         preprocessing: name of a backbone -> size of its pictures and how they are made, as its
             library says; None: all backbones are fed alike.
         backbone: name of the default backbone. optimizer: the default one.
-        files: whether a query of ``rince search`` is a file.
+        files: whether a query of ``rince search`` is a file. files_of_queries: such a file holds
+            several, each a query; if not, all that is embedded of a file is one.
         suffixes: of its files in a folder; None: they are none.
         group: of the options that are for this kind. unread: names of options ``images.*`` that
             have no effect on it, and are refused.
@@ -164,6 +165,7 @@ class Kind:
     backbone: str = ""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     files: bool = True
+    files_of_queries: bool = False
     suffixes: frozenset[str] | None = None
     group: str = "images"
     unread: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ map, the gallery.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rince.core.checks import RinceError
+from rince.core.digests import file_digest
 from rince.core.files import replacing
 from rince.core.notebook import html_table
 from rince.metrics.curves import Histograms as Histograms
@@ -100,7 +102,8 @@ class Evaluation:
             also ``retrieval/video/R@1``, ``retrieval/near/R@1``, ``probe/video``, ...; the same of
             the embedding with ``embedding/`` in front
         info: what was measured: sizes, data names, seconds, versions; ``levels``: what a table's
-            columns call the levels of the class tree
+            columns call the levels of the class tree; ``source``: the file of weights or of
+            embeddings, and its digest
         classes: (C,) fine class names. groups: names of the coarse groups.
         roc: (outlier set, detector) -> curve.
         time_curve: of clips of videos.
@@ -195,6 +198,19 @@ def scale_of(key: str, value: float) -> tuple[float, int]:
     if re.search(r"hierarchy/(mistake-severity|distance@\d+)$", key):
         return 1.0, 2
     return (1.0, 3) if key.endswith("correlation") else (100.0, 1)
+
+
+def source_of(file: Path) -> dict[str, str]:
+    """What results say of the file that they were measured on."""
+    return {"file": file.name, "digest": file_digest(file)}
+
+
+def recorded_source(folder: Path) -> dict[str, str] | None:
+    """:func:`source_of`, as the results in a folder have it; None: they do not say."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        info = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))["info"]
+        return {name: str(info["source"][name]) for name in ("file", "digest")}
+    return None
 
 
 def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:

@@ -13,7 +13,7 @@ from rince.evaluation.results import RESULTS_FILE, load_evaluation
 from rince.models.exported import EXPORT_FILE
 from rince.reports.run_report import RunReport
 from rince.training.config import flat, to_dict
-from rince.training.folder import is_evaluated, read_about, read_config, warn_if_unfinished
+from rince.training.folder import outdated, read_about, read_config, warn_if_unfinished
 from rince.training.history import read_history
 
 
@@ -40,11 +40,9 @@ def read_run(folder: Path) -> RunReport:
     """All that a report shows of a run, or of a file of embeddings."""
     of_file = folder.suffix in VECTOR_SUFFIXES and not folder.is_dir()  # embeddings made elsewhere
     results = results_folder(folder) if of_file else folder
-    if (results / RESULTS_FILE).exists() and not is_evaluated(results, *[folder] * of_file):
-        warn(
-            f"the results of {folder} are older than it is, by the times of the files: if it was "
-            f"changed and not only copied, `rince evaluate {quote(str(folder))}` again"
-        )
+    there = (results / RESULTS_FILE).exists()
+    if there and (reason := outdated(results, folder if of_file else None)):
+        warn(f"the results of {folder} {reason}: `rince evaluate {quote(str(folder))}` again")
     if of_file:
         if not results.is_dir():
             raise RinceError(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rince.core.checks import RinceError
 from rince.core.tables import read_as
@@ -33,14 +32,6 @@ def rank_source(config: TrainConfig, items: Items) -> RankSource:
         raise ValueError(f"ranks.by time needs videos, and {config.data} holds none")
     rule = TimeRanks(ranks.near, unit=ranks.unit, shots=ranks.shots, beyond=ranks.beyond)
     return ItemTimes(rule, items.times)
-
-
-def empty_ranks(tree: Taxonomy, labels: Tensor) -> list[int]:
-    """Ranks from 2 on that no two items with these labels have."""
-    codes = tree.codes[torch.unique(labels)]
-    groups = [len(torch.unique(column)) for column in codes.unbind(dim=1)]
-    # Where as many groups are left one level higher, no two have met.
-    return [i + 1 for i in range(1, len(groups)) if groups[i] == groups[i - 1]]
 
 
 def training_ranks(config: RankOptions, taxonomy: Taxonomy, seed: int) -> ClassRanks | Taxonomy:

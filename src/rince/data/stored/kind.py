@@ -80,6 +80,7 @@ VECTORS = Kind(
     encoder=pixel_encoder,
     usage=usage,
     backbone="mlp",
+    files_of_queries=True,
     group="vectors",
     unread=("root", "image_size", "cache", "skip_unreadable", "augmentation", "bits"),
 )

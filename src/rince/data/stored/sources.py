@@ -48,7 +48,8 @@ def vectors_for(file: str, spec: InputSpec) -> tuple[Tensor, list[str] | None]:
     if vectors.shape[1:] != spec.shape:
         raise RinceError(
             f"{file} holds vectors of {vectors.shape[1]} dimensions, but the network takes "
-            f"{spec.shape[0]}: give vectors of the network that made those of the training"
+            f"{spec.shape[0]}: give vectors of the network that made those of the training (of two "
+            f"towers, each takes those of its own side)"
         )
     return vectors, names
 
