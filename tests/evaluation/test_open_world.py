@@ -181,6 +181,23 @@ def test_files_that_differ_in_their_suffix_alone_have_results_of_their_own(made:
         read_run(made / "made.npz")
 
 
+def test_results_that_cannot_be_written_are_refused_before_the_work(
+    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, files = ["evaluate", str(made / "made.npz"), "--labels", str(made / "by-name.csv")], []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda file, mode: files.append(file))
+        patched.setattr("rince.evaluation.elsewhere.read_labelled", None)
+        assert f"you may not write to {made}" in refusal(given, capsys)
+        (made / "made.results").mkdir()
+        assert f"you may not write to {made}/made.results" in refusal(given, capsys)
+    assert files == [made, made / "made.results"]
+    assert main(given) == 0
+    (made / "made.results" / "results.json").write_text("damaged")
+    again = f"damaged .* run `rince evaluate {made}/made.npz` again"
+    assert re.search(again, refusal(["compare", given[1]], capsys))
+
+
 def test_the_baseline_of_a_comparison_is_named_as_the_runs_are(
     made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from rince.core.checks import RinceError
+from rince.core.files import user_path
 from rince.data.options import (
     ImageOptions,
     TableOptions,
@@ -86,7 +86,7 @@ class Request:
             column = self.text_column
         else:
             column = table.column or needed_path_column(self.data, suffixes)
-        return read_items(Path(self.data).expanduser(), column, self.labels, table.empty)
+        return read_items(user_path(self.data), column, self.labels, table.empty)
 
 
 def column_of_texts(options: DataOptions) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rince.core.checks import require
-from rince.core.files import alone_in
+from rince.core.files import alone_in, require_folder_of
 from rince.data.items import Marks, Splits
 from rince.data.vector_files import LabelledVectors, read_labelled
 from rince.data.vectors import Vectors
@@ -19,7 +19,13 @@ from rince.evaluation.evaluate import draw, evaluate_backbone
 from rince.evaluation.levels import warn_of_empty_levels
 from rince.evaluation.open_world import OpenTest, has_positives, warn_unanswered
 from rince.evaluation.options import EvaluationOptions
-from rince.evaluation.results import Evaluation, recorded_source, save_evaluation, source_of
+from rince.evaluation.results import (
+    RESULTS_FILE,
+    Evaluation,
+    recorded_source,
+    save_evaluation,
+    source_of,
+)
 from rince.evaluation.steps import STEPS, measured
 
 
@@ -63,6 +69,8 @@ def evaluate_embeddings(
     started = time.perf_counter()
     options, file = options or EvaluationOptions(), Path(file)
     source = source_of(file) if file.is_file() else None  # before it is read
+    folder = results_folder(file)
+    require_folder_of(folder / RESULTS_FILE if folder.is_dir() else folder)
     labelled = read_labelled(file, labels, levels, option="--levels")
     items = labelled.items(labelled.table)
     warn_of_empty_levels(items, option="--levels")
@@ -85,10 +93,9 @@ def evaluate_embeddings(
     seconds = time.perf_counter() - started
     info = {**found.info, "evaluate_seconds": seconds, "source": source}
     found = replace(found, info=info)
-    folder = results_folder(file)
     folder.mkdir(exist_ok=True)
     with alone_in(folder):
-        save_evaluation(found, folder)
+        save_evaluation(found, folder, file)
     return found
 
 

@@ -213,8 +213,13 @@ def recorded_source(folder: Path) -> dict[str, str] | None:
     return None
 
 
-def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
+def save_evaluation(
+    evaluation: Evaluation, folder: str | Path, made_of: Path | None = None
+) -> None:
     """Write ``results.json`` and ``evaluation.npz``; each is replaced whole or not at all.
+
+    Args:
+        made_of: what was evaluated, for messages; None: the folder itself.
 
     Raises:
         RinceError: a file cannot be written.
@@ -247,22 +252,24 @@ def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     except OSError as error:
         raise RinceError(
             f"could not write the results of {folder} ({error}); what was there before is "
-            f"untouched. Fix that, then run `rince evaluate {quote(str(folder))}` again"
+            f"untouched. Fix that, then run `rince evaluate {quote(str(made_of or folder))}` again"
         ) from error
 
 
-def load_evaluation(folder: str | Path) -> Evaluation:
+def load_evaluation(folder: str | Path, made_of: Path | None = None) -> Evaluation:
     """Read what :func:`save_evaluation` wrote.
+
+    Args:
+        made_of: as there.
 
     Raises:
         RinceError: the folder has not been evaluated, or a file is damaged.
     """
     folder = Path(folder)
+    again = f"`rince evaluate {quote(str(made_of or folder))}`"
     for name in (RESULTS_FILE, ARRAYS_FILE):  # both, or the run was never evaluated to the end
         if not (folder / name).is_file():
-            raise RinceError(
-                f"{folder} has no {name}: run `rince evaluate {quote(str(folder))}` first"
-            )
+            raise RinceError(f"{folder} has no {name}: run {again} first")
     try:
         numbers = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
         with np.load(folder / ARRAYS_FILE, allow_pickle=False) as stored:
@@ -272,8 +279,8 @@ def load_evaluation(folder: str | Path) -> Evaluation:
         raise
     except Exception as error:  # of damaged files numpy and pyarrow raise anything
         raise RinceError(
-            f"the results in {folder} are damaged ({type(error).__name__}: {error}): run "
-            f"`rince evaluate {quote(str(folder))}` again"
+            f"the results in {folder} are damaged ({type(error).__name__}: {error}): run {again} "
+            f"again"
         ) from error
 
 

@@ -50,7 +50,7 @@ def read_run(folder: Path) -> RunReport:
                 f"--labels FILE` makes them"
             )
         return RunReport(
-            folder.stem, results, load_evaluation(results), {"embeddings": folder.name}
+            folder.stem, results, load_evaluation(results, folder), {"embeddings": folder.name}
         )
     if (folder / EXPORT_FILE).exists():  # of a network that may have been trained elsewhere
         return RunReport(folder.name, folder, load_evaluation(folder), {"export": folder.name})

@@ -16,7 +16,7 @@ from torch import nn
 from rince._version import __version__
 from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
-from rince.core.files import alone_in
+from rince.core.files import alone_in, require_folder_of
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data.items import Items, Marks, Splits
 from rince.data.kinds import NAMED, Request, kind_named, load_outliers, load_test, require_kind
@@ -25,7 +25,13 @@ from rince.evaluation.evaluate import draw, measure
 from rince.evaluation.features import Network
 from rince.evaluation.open_world import OpenTest, evaluate_open
 from rince.evaluation.options import EvaluationOptions
-from rince.evaluation.results import Evaluation, load_evaluation, save_evaluation, source_of
+from rince.evaluation.results import (
+    RESULTS_FILE,
+    Evaluation,
+    load_evaluation,
+    save_evaluation,
+    source_of,
+)
 from rince.evaluation.steps import STEPS, Step, outlier_detection
 from rince.models.backbones import Backbone, as_backbone
 from rince.models.exported import EXPORT_FILE, WEIGHTS_FILE, load_exported
@@ -113,6 +119,7 @@ def evaluate_run(
         )
     else:
         warn_if_unfinished(folder, f" at step {trained.step}")
+    require_folder_of(folder / RESULTS_FILE)
     # A copy: the run keeps the configuration that it was trained with.
     config = trained.config
     images = replace(
@@ -125,7 +132,7 @@ def evaluate_run(
     table = replace(table, column=column or table.column, encoding=encoding or table.encoding)
     other = replace(config, table=table, vectors=replace(config.vectors, labels=labels))
     work = _Work(trained, other, options, device, steps)
-    found = _results(folder)
+    found = present_results(folder)
     if found is None or outliers or not only_named or data is not None or splits is not None:
         how = trained.spec.preprocessing
         if splits is not None:
@@ -273,7 +280,7 @@ def not_measured(
     folder: Path, outliers: Mapping[str, str], tests: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Those of the outliers and tests that the results of a run do not hold, by name and path."""
-    before = _results(folder)
+    before = present_results(folder)
     info = {} if before is None else before.info
     known_outliers = dict.fromkeys(info.get("outliers", {}))
     known_outliers |= info.get("outlier_data", {})  # of older results only the names are known
@@ -285,7 +292,7 @@ def not_measured(
     return missing(outliers, known_outliers), missing(tests, known_tests)
 
 
-def _results(folder: Path) -> Evaluation | None:
+def present_results(folder: Path) -> Evaluation | None:
     """The results of the weights that are there now; None: there are none that can be read."""
     if not is_evaluated(folder):
         return None

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from rince.core.checks import RinceError
+from rince.core.files import user_path
 from rince.core.tables import read_as
 from rince.data.items import Items
 from rince.ranks.class_names import name_scores_by_text, name_scores_by_wordnet
@@ -64,7 +65,7 @@ def class_scores(config: RankOptions, classes: Sequence[str]) -> Similarity:
         # with these scores from a file.
         with torch.random.fork_rng():
             return name_scores_by_text(classes, config.text_model)
-    scores = Similarity.from_file(Path(source).expanduser())
+    scores = Similarity.from_file(user_path(source))
     try:
         return scores.aligned_to(classes)
     except ValueError as error:
@@ -117,7 +118,7 @@ def resumed_ranks(
             raise other_than_trained("ranks in its config.yaml are", folder)
         return rank_source(config, items)
     before = kept_ranks(about, items.taxonomy)
-    if changed or (scores is not None and Path(scores).expanduser().is_file()):
+    if changed or (scores is not None and user_path(scores).is_file()):
         now = rank_source(config, items)
         assert not isinstance(now, ItemTimes)
         if not _same_ranks(now, before):

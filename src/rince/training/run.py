@@ -24,7 +24,7 @@ from torch import nn
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.distributed import is_first_process, launched_processes, world_size
-from rince.core.files import replacing
+from rince.core.files import replacing, user_path
 from rince.core.input_spec import InputSpec
 from rince.core.notebook import in_notebook, is_watched
 from rince.data.batches import ImageBatch, TrainLoader
@@ -153,7 +153,7 @@ def train_prepared(
     if "ranks" in module.objective.reads:
         _warn_of_empty_ranks(ranks, run.splits.train)
     if model.start_from is not None:
-        _start_from(module, Path(model.start_from).expanduser())
+        _start_from(module, user_path(model.start_from))
     _fit(run, module)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from rince.core.checks import RinceError, import_extra
+from rince.core.files import user_path
 from rince.core.tables import as_number, composed, read_table, refuse_rows
 from rince.ranks.time import NO_SHOT
 
@@ -42,7 +43,7 @@ def shots_of(source: str | None) -> Shots:
     if source == "detect":
         import_extra("scenedetect", "shots")
         return lambda path, name: detect_shots(path)
-    table = read_shots(Path(source).expanduser())
+    table = read_shots(user_path(source))
     return lambda path, name: table.get(composed(name), ShotList())
 
 
