@@ -115,4 +115,4 @@ def test_all_verbs_that_take_labels_warn_in_the_same_words(
         warnings.simplefilter("always", RinceWarning)
         warnings.filterwarnings("error", "no two")
         again = ["--name", "again"] if verb[0] == "train" else []
-        assert main([*verb, "species,breed", *again]) == 0
+        assert main([*verb, "[species, breed]", *again]) == 0

@@ -59,6 +59,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--levels",
+        type=tuple[str, ...] | None,
         help="of embeddings, with --labels: its columns of labels from coarse to fine, between "
         "commas (default: all others)",
     )
@@ -118,9 +119,10 @@ def run(arguments: Sequence[str]) -> None:
                 not (outliers or tests or given.data),
                 f"--ood, --test and --data are for runs, and {name} holds embeddings",
             )
-            levels = None if given.levels is None else given.levels.split(",")
             with read_as(given.encoding):
-                found = evaluate_embeddings(folder, given.labels, levels=levels, options=options)
+                found = evaluate_embeddings(
+                    folder, given.labels, levels=given.levels, options=options
+                )
             _say(results_folder(folder), found, given.verbose)
             evaluated.append(folder)
             continue
