@@ -60,7 +60,7 @@ def warn_of_empty_levels(
         option: that names the columns of their labels.
     """
     tree = tree or items.taxonomy
-    empty = empty_ranks(tree, items.labels) if len(items.labels.unique()) > 1 else []
+    empty = empty_ranks(tree, items.labels) if len(torch.unique(items.labels)) > 1 else []
     advice = _other_levels(tree, (items.marks and items.marks.levels) or (), empty, option)
     for rank in empty:
         warn(
