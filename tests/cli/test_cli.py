@@ -12,9 +12,11 @@ import shutil
 import struct
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +29,7 @@ from rince.cli.parser import HelpfulParser
 from rince.cli.train import parse, parse_with_seeds
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
+from rince.evaluation.results import load_evaluation
 from rince.training.checkpoint import CHECKPOINT_FILE, CHECKPOINT_KEY, load_run
 from rince.training.config import ImageOptions, OptimOptions, RankOptions, TrainConfig, to_dict
 from rince.training.folder import ABOUT_FILE
@@ -72,6 +75,7 @@ def test_flags_file_and_defaults(tmp_path: Path) -> None:
         (["--loss.varian", "in"], "--loss.variant"),
         (["--epoch", "3"], "--epochs"),
         (["--optim.epochs", "3"], "--epochs"),
+        (["--levels", "a,b"], "--table.labels?"),
         (["--loss.variant", "inn"], "--loss.variant"),
         (["--epochs", "many"], "--epochs"),
     ],
@@ -83,6 +87,12 @@ def test_a_wrong_option_is_an_error_with_a_suggestion(
         main(["train", "photos/", *arguments])
     assert stopped.value.code == 2
     assert hint in capsys.readouterr().err
+
+
+def test_what_other_tools_call_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    for word, verb in (("report", "compare"), ("evalute", "evaluate")):
+        assert main([word, "runs/a"]) == 2
+        assert f"did you mean `rince {verb}`?" in capsys.readouterr().err
 
 
 def test_a_wrong_option_of_a_file_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -440,11 +450,21 @@ def test_score_options_of_a_run() -> None:
         (["evaluate", "nowhere/"], "no folder"),
         (["compare", "nowhere/"], "no folder"),
         (["train", "--resume", "nowhere/"], "no folder"),
+        (["train", "a.npz", "--labels", "nowhere.csv"], "labels in nowhere.csv: there is no file"),
+        (["train", "a.npz", "--labels", "nowhere.npy"], "labels in nowhere.npy: there is no file"),
+        (["ranks", "a/", "--scores", "nowhere.csv"], "scores in nowhere.csv: there is no file"),
     ],
 )
 def test_what_is_not_there_is_named(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", embeddings=np.eye(4))
+    _images(tmp_path, *(f"a/{name}/{i}.png" for name in "bc" for i in range(2)))
     assert main(arguments) == 1
     shown = capsys.readouterr().err
     assert message in shown
@@ -595,6 +615,16 @@ def test_a_tilde_is_the_home_wherever_it_is_given(
     Similarity(tree.classes, torch.eye(2)).to_csv(tmp_path / "s.csv")
     ranks = RankOptions(scores="~/s.csv", thresholds=(0.5,))
     assert training_ranks(ranks, tree, 0).classes == tree.classes
+
+
+@pytest.mark.parametrize("verb", [["train"], ["ranks"], ["check"], ["train", "--config"]])
+def test_the_tilde_of_a_user_whom_there_is_not(
+    verb: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    usage = pytest.raises(SystemExit) if "--config" in verb else nullcontext()
+    with usage:
+        assert main([*verb, "~nouser/a.csv"]) == 1
+    assert re.search(r"no (file|folder) ~nouser/a\.csv", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("name", [".", "./", "..", "a/../../b"])
@@ -829,6 +859,10 @@ def test_results_older_than_the_checkpoint_are_not_done(trained: Path, tmp_path:
         before = results.read_text()
         assert main(given) == 0
         assert (results.read_text() != before) == again
+    results.write_text("damaged")
+    with pytest.warns(RinceWarning, match="damaged .* all is measured anew"):
+        assert main(given) == 0
+    assert "retrieval/fine/R@1" in load_evaluation(run).metrics
 
 
 def test_train_evaluate_compare(

@@ -5,16 +5,21 @@ import hashlib
 import importlib.util
 import os
 import re
+import subprocess
+import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from rince import RinceError
 from rince.core import files
-from rince.core.digests import content_digest, digest, short_digest
+from rince.core.digests import content_digest, digest, file_digest, short_digest
 from rince.core.files import (
     absent,
+    alone_in,
     by_suffix,
     cache_folder,
     chosen_below,
@@ -27,6 +32,40 @@ from rince.core.files import (
 
 FULL = OSError(errno.ENOSPC, "No space left on device")  # names no file, as of a write
 READ = [OSError("image file is truncated"), OSError(errno.EIO, "Input/output error")]
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    code = f"""
+from pathlib import Path
+from rince.core.files import alone_in
+print("asks", flush=True)
+with alone_in(Path({str(tmp_path)!r})):
+    print(Path({str(tmp_path)!r}, "a").read_text(), flush=True)
+"""
+    with alone_in(tmp_path):
+        other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None
+        assert other.stdout.readline() == "asks\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(0.5)
+        (tmp_path / "a").write_text("done")
+    assert other.communicate(timeout=60)[0] == "done\n"
+    with alone_in(tmp_path / "missing"):  # as on a disk without locks
+        pass
+
+
+def test_a_digest_is_of_the_content(tmp_path: Path) -> None:
+    """Of checkpoints by the checksums in them, which must be there: each weight counts."""
+    weights = {"a": torch.zeros(3), "b": torch.ones(2000)}
+    found = set()
+    for i, value in enumerate((1.0, 1.0, 2.0)):
+        weights["b"][1999] = value
+        torch.save(weights, tmp_path / "a.ckpt")
+        np.savez(tmp_path / "a.npz", weights["b"].numpy())
+        (tmp_path / "a.bin").write_bytes(weights["b"].numpy().tobytes())
+        found |= {(x, file_digest(tmp_path / f"a.{x}")) for x in ("ckpt", "npz", "bin")}
+        assert len(found) == (3 if i < 2 else 6)
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:

@@ -248,9 +248,7 @@ def test_one_file_written_in_two_ways_and_one_label_named_twice(photos: Path) ->
             loaded(write_items(photos / "items.csv", rows))
         rows[-1] = (*rows[-1][:3], "test")
         table = write_items(photos / "items.csv", rows)
-        with pytest.warns(
-            RinceWarning, match="1 images are in the training and in.*c.png"
-        ):
+        with pytest.warns(RinceWarning, match="1 images are in the training and in.*c.png"):
             loaded(table)
     options = replace(config(table), table=TableOptions(labels=("class", "class")))
     with pytest.raises(ValueError, match=r"table\.labels names 'class' twice"):

@@ -24,6 +24,7 @@ from rince.data.views import evaluation_pixels
 from rince.evaluation.embeddings import (
     Embeddings,
     embed,
+    embed_queries,
     load_embeddings,
     nearest,
     require_writable,
@@ -101,6 +102,32 @@ def test_files_that_cannot_be_read(photos: Path) -> None:
         Path(file).write_bytes(b"no image")
     with pytest.raises(RinceError, match=r"none.*\b10 images"):
         embed(encoder(), files, on_unreadable="skip")
+
+
+def test_each_vector_of_a_file_is_a_query_whatever_it_is_called(tmp_path: Path) -> None:
+    """Names that repeat, look like a clip's, or begin with another query's."""
+    net = replace(encoder(), module=nn.Identity(), spec=InputSpec("vectors", (3,)), mean=(), std=())
+    one, other = str(tmp_path / "a.npz"), str(tmp_path / "a.npz: x.npz")
+    np.savez(one, embeddings=np.eye(3), paths=["x", "x", "x@2.000"])
+    np.savez(other, embeddings=np.ones((1, 3)))
+    found, groups = embed_queries(net, [one, other], device="cpu", skip=False)
+    names = [f"{one}: x", f"{one}: x", f"{one}: x@2.000", other]
+    assert groups == [(name, range(i, i + 1)) for i, name in enumerate(names)]
+    assert found.paths == tuple(names)
+    torch.testing.assert_close(found.vectors, torch.cat([torch.eye(3), torch.ones(1, 3) / 3**0.5]))
+    assert found.model == net.fingerprint()
+
+
+def test_queries_that_cannot_be_read(photos: Path, tmp_path: Path) -> None:
+    bad = [str(tmp_path / f"{name}.png") for name in "ab"]
+    for file in bad:
+        Path(file).write_text("no image")
+    good = sorted(map(str, photos.rglob("*.png")))[:2]
+    with pytest.raises(RinceError, match="2 of 3 images cannot be read: .*a.png.*b.png"):
+        embed_queries(encoder(), [bad[0], good[0], bad[1]], device="cpu", skip=False)
+    with pytest.warns(RinceWarning, match="1 of 3 images are left out: .*a.png"):
+        _, groups = embed_queries(encoder(), [bad[0], *good], device="cpu", skip=True)
+    assert groups == [(good[0], range(1)), (good[1], range(1, 2))]
 
 
 def test_the_nearest_against_all_cosines_in_float64() -> None:

@@ -21,7 +21,7 @@ from rince.data import from_vectors
 from rince.data.vector_files import read_vectors
 from rince.data.vectors import Vectors
 from rince.evaluation import EvaluationOptions, OpenTest, evaluate_open
-from rince.evaluation.elsewhere import evaluate_embeddings
+from rince.evaluation.elsewhere import evaluate_embeddings, results_folder
 from rince.evaluation.results import load_evaluation
 from rince.models.heads import ProjectionHead
 from rince.reports.reading import read_run
@@ -147,14 +147,74 @@ def test_embeddings_have_the_numbers_of_a_run(
     assert main(["compare", str(made / "made.npz"), "-o", str(report)]) == 0
     assert read_run(made / "made.npz").label == "made"
     os.utime(made / "made.results" / "results.json", (1, 1))
-    with pytest.warns(RinceWarning, match=r"made\.npz are older"):
-        read_run(made / "made.npz")
+    read_run(made / "made.npz")  # times do not count
     shown = capsys.readouterr().out
     assert "H-AP" in shown
     assert re.search("R@1 +R@1", shown)
     assert re.search("kind +group", shown)
     assert "retrieval/group/mAP" in report.read_text()
     assert not re.search("retrieval/(fine|coarse)", report.read_text())
+
+
+def test_files_that_differ_in_their_suffix_alone_have_results_of_their_own(made: Path) -> None:
+    first = evaluate_embeddings(made / "made.npz", made / "by-name.csv", options=OPTIONS)
+    np.save(made / "made.npy", np.roll(np.load(made / "made.npy"), 5, axis=0))
+    second = evaluate_embeddings(made / "made.npy", made / "in-order.csv", options=OPTIONS)
+    assert first.metrics != second.metrics
+    for name, found in (("made.npz", first), ("made.npy", second)):
+        assert read_run(made / name).evaluation.metrics == found.metrics
+    assert results_folder(made / "made.npz") == made / "made.results"
+    assert results_folder(made / "made.npy") == made / "made.npy.results"
+    evaluate_embeddings(made / "made.npz", made / "in-order.csv", options=OPTIONS)
+    assert read_run(made / "made.npy").evaluation.metrics == second.metrics
+
+    # Other contents, whatever the times; results of an earlier rince do not say whose they are.
+    np.save(made / "made.npy", np.load(made / "made.npy") + 1)
+    os.utime(made / "made.npy", (1, 1))
+    with pytest.warns(RinceWarning, match=r"made\.npy are not of what it holds now"):
+        read_run(made / "made.npy")
+    stored = made / "made.results" / "results.json"
+    stored.write_text(stored.read_text().replace('"source"', '"sauce"'))
+    assert results_folder(made / "made.parquet") == made / "made.results"
+    os.utime(stored, (1, 1))
+    with pytest.warns(RinceWarning, match=r"made\.npz are older than it is, by the times"):
+        read_run(made / "made.npz")
+
+
+def test_results_that_cannot_be_written_are_refused_before_the_work(
+    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, files = ["evaluate", str(made / "made.npz"), "--labels", str(made / "by-name.csv")], []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda file, mode: files.append(file))
+        patched.setattr("rince.evaluation.elsewhere.read_labelled", None)
+        assert f"you may not write to {made}" in refusal(given, capsys)
+        (made / "made.results").mkdir()
+        assert f"you may not write to {made}/made.results" in refusal(given, capsys)
+    assert files == [made, made / "made.results"]
+    assert main(given) == 0
+    (made / "made.results" / "results.json").write_text("damaged")
+    again = f"damaged .* run `rince evaluate {made}/made.npz` again"
+    assert re.search(again, refusal(["compare", given[1]], capsys))
+
+
+def test_the_baseline_of_a_comparison_is_named_as_the_runs_are(
+    made: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made)
+    np.save("other.npy", np.roll(np.load("made.npy"), 5, axis=0))
+    for file in ("made.npy", "other.npy"):
+        evaluate_embeddings(file, "in-order.csv", options=OPTIONS)
+    both, path = ["made.npy", "other.npy"], str(made / "other.npy")
+    for runs, baseline in ((both, "other"), (both, "other.npy"), (["made.npy"], path)):
+        capsys.readouterr()
+        assert main(["compare", *runs, "--baseline", baseline]) == 0
+        shown = capsys.readouterr().out
+        assert "minus other, same seeds" in shown
+        assert len(re.findall("^made ", shown, re.MULTILINE)) >= 2
+    assert "the path of a run" in refusal(["compare", *both, "--baseline", "othre.npy"], capsys)
+    np.save("new.npy", np.load("made.npy"))
+    assert "rince evaluate" in refusal(["compare", *both, "--baseline", "new.npy"], capsys)
 
 
 @pytest.mark.filterwarnings("ignore:.*no other item of their fine group")

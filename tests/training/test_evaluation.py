@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import flat_backbone, small_config
+from small_runs import flat_backbone, small_config, train_on
 from torch import nn
 
 from refusals import refusal
@@ -18,8 +21,9 @@ from rince.cli.main import main
 from rince.core.checks import RinceError, RinceWarning
 from rince.evaluation import STEPS, Context, EvaluationOptions, evaluate_backbone
 from rince.evaluation.results import Evaluation, load_evaluation
+from rince.reports.reading import read_run
 from rince.training import ModelOptions, evaluate_run, evaluation, load_run, train
-from rince.training.checkpoint import TrainedRun
+from rince.training.checkpoint import CHECKPOINT_FILE, TrainedRun
 from rince.training.splits import load_splits
 
 OPTIONS = EvaluationOptions(probe_epochs=1, map_points=0, gallery_queries=1)
@@ -177,7 +181,7 @@ def test_outliers_and_tests_accumulate(
     assert evaluation.not_measured(run, *others) == others
 
     # Results of other weights, or of other data, are not kept.
-    os.utime(run / "results.json", (0, 0))
+    train_on(run)
     assert "ood/digits/knn/AUROC" not in evaluated(run, "--skip-done").metrics
     evaluated(run, "--ood", "digits")
     other = evaluated(run, "--skip-done", "--data", str(unseen_tree))
@@ -185,6 +189,56 @@ def test_outliers_and_tests_accumulate(
     assert "ood/digits/knn/AUROC" not in other.metrics
     again = evaluated(run, "--skip-done", "--data", str(unseen_tree))
     assert again.info["extract_seconds"] == other.info["extract_seconds"]
+
+
+def test_results_are_of_their_weights_whatever_the_times(named_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(named_run, tmp_path / "run")
+    evaluated(run)
+    copy = shutil.copytree(run, tmp_path / "copy")
+    os.utime(copy / "results.json", (0, 0))  # as of a clone, or a zip
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RinceWarning)
+        read_run(copy)
+    train_on(copy)
+    with pytest.warns(RinceWarning, match="copy are not of what it holds now: `rince evaluate"):
+        read_run(copy)
+
+    # Results of an earlier rince do not say: there the times are all that is known.
+    text = (run / "results.json").read_text()
+    source = json.loads(text)["info"]["source"]
+    assert source["file"] == CHECKPOINT_FILE
+    (run / "results.json").write_text(text.replace('"source"', '"sauce"'))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RinceWarning)
+        read_run(run)
+    os.utime(run / "results.json", (0, 0))
+    with pytest.warns(RinceWarning, match="run are older than it is, by the times"):
+        read_run(run)
+
+
+def test_two_evaluations_at_a_time_lose_nothing(
+    named_run: Path, unseen_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One ends while the other, which has read the results that were there, still measures."""
+    run = shutil.copytree(named_run, tmp_path / "run")
+    evaluated(run, "--test", f"new={unseen_tree}")
+    measure = evaluation.measure
+
+    def measured_meanwhile(*given: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        evaluated(run, "--skip-done", "--ood", f"meanwhile={unseen_tree}")
+        return measure(*given, **options)
+
+    for asked in (["--skip-done"], []):
+        monkeypatch.setattr(evaluation, "measure", measured_meanwhile)
+        found = evaluated(run, *asked, "--ood", "digits")
+        for name in ("meanwhile", "digits"):
+            assert f"ood/{name}/knn/AUROC" in found.metrics
+            assert (name, "knn") in found.roc
+        assert set(found.info["outliers"]) == {"meanwhile", "digits"}
+        assert any(name.startswith("unseen/new/") for name in found.metrics)
+        (run / "results.json").unlink()
+        evaluated(run, "--test", f"new={unseen_tree}")
 
 
 def test_a_test_that_does_not_fit_loses_nothing(

@@ -89,8 +89,8 @@ def test_from_files_to_a_search_across(files: Path, capsys: pytest.CaptureFixtur
         assert main(["embed", str(run / "export" / side), file, "-o", gallery]) == 0
         query = np.load("query.npy") if other == "text" else np.load("images.npz")["embeddings"][:1]
         np.save("asked.npy", query)
-        capsys.readouterr()
         of_other = str(run / "export" / other)
+        assert f"or --run {of_other}, of the other side" in capsys.readouterr().out
         assert (
             main(["search", "asked.npy", "--gallery", gallery, "--run", of_other, "-k", "1"]) == 0
         )
@@ -101,6 +101,14 @@ def test_from_files_to_a_search_across(files: Path, capsys: pytest.CaptureFixtur
         )
         best = np.load(file)["paths"][int(cosines.argmax())]
         assert f"{float(cosines.max()):6.3f}  {best}" in capsys.readouterr().out
+    # Queries of the other side, by the tower of the gallery: of another width they are refused.
+    asked = ["search", "query.npy", "--gallery", "image-embedded.npz", "--run"]
+    assert "each takes those of its own side" in refusal([*asked, f"{run}/export/image"], capsys)
+    np.save("asked.npy", np.load("images.npz")["embeddings"][:1])
+    asked[1] = "asked.npy"
+    assert main([*asked, f"{run}/export/image"]) == 0
+    shown = capsys.readouterr().out
+    assert f"queries of the other side take --run {run}/export/text\n" in shown
     again = ["train", "--config", str(run / "config.yaml"), "--seed", "4"]
     assert main(again) == 0
     stranger = "runs/images-towers-rince-out-in-seed4/export/text"

@@ -36,6 +36,7 @@ def run(arguments: Sequence[str]) -> None:
 
     from rince.core.checks import BadItems, RinceError
     from rince.data.kinds import NAMED, all_items, class_tree, kind_of
+    from rince.evaluation.levels import warn_of_empty_levels
 
     config = data_config(given)
     tree = None if given.data in NAMED else class_tree(given.data, config)
@@ -58,6 +59,7 @@ def run(arguments: Sequence[str]) -> None:
             f"{given.data}: {len(problems)} that cannot be used. Fix or remove them; images and "
             f"videos can be left out (--skip-unreadable of train, ranks and evaluate)"
         )
+    warn_of_empty_levels(parts[0], side="training " if parts[1:] else "")
     counts = " and ".join(
         f"{len(items)} {name}{items.noun}"
         for name, items in zip(("training ", "test ") if parts[1:] else ("",), parts, strict=True)

@@ -33,9 +33,9 @@ What each number means: docs/evaluation.md.
     )
     parser.add_argument(
         "--baseline",
-        metavar="LABEL",
-        help="also show each method minus this one (its name in the table), over the seeds that "
-        "both have, with a 95 % interval: better, worse, or cannot be told",
+        metavar="RUN",
+        help="also show each method minus this one (its name in the table, or one of its runs), "
+        "over the seeds that both have, with a 95 % interval: better, worse, or cannot be told",
     )
     parser.add_argument("--title", default="rince: runs compared", help="of the page")
     given = parser.parse_args(arguments)

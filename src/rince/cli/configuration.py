@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
-from pathlib import Path
 from typing import Any
 
 from rince.cli.parser import HelpfulParser, nested, with_underscores
-from rince.core.checks import require
+from rince.core.checks import RinceError, require
+from rince.core.files import user_path
+from rince.core.tables import read_text
 from rince.training.config import TrainConfig
 from rince.training.options import TuneOptions
 
@@ -51,11 +52,11 @@ def parsed_options(parser: HelpfulParser, arguments: Sequence[str]) -> dict[str,
 
     try:
         for file in files:
-            options = plain_yaml(Path(file).read_text(encoding="utf-8"))
+            options = plain_yaml(read_text(user_path(file), "options", "utf-8"))
             in_files |= {
                 parser.destination(name): value for name, value in _entries(parser, options)
             }
-    except (OSError, ValueError) as error:
+    except (RinceError, ValueError) as error:
         parser.error(f"--config {file}: {error}")
     if unknown := [f"--{name}" for name in in_files if name not in parser.hints]:
         parser.refuse(unknown)

@@ -73,6 +73,7 @@ def run(arguments: Sequence[str]) -> None:
     from rince.data.kinds import require_embeddable
     from rince.evaluation.embeddings import require_writable, save_embeddings
     from rince.models.encoders import Encoder
+    from rince.models.exported import other_tower
     from rince.models.layouts import library_encoder
     from rince.models.options import is_library_name
     from rince.training.encoders import embed_data, load_encoder
@@ -101,6 +102,7 @@ def run(arguments: Sequence[str]) -> None:
         )
         save_embeddings(embeddings, output)
     size, seconds = embeddings.vectors.shape[1], time.perf_counter() - started
+    alone = getattr(encoder, "partner", None) is None
     space = "the features of the backbone" if encoder.embedding_dim is None else "the embedding"
     print(
         f"{output}: {len(embeddings)} {encoder.noun} in {size} dimensions, "
@@ -111,6 +113,7 @@ def run(arguments: Sequence[str]) -> None:
             if is_library_name(given.run)
             else f"next: rince search QUERY --gallery {quote(str(output))} --run {quote(given.run)}"
             + ("" if given.space is None else f" --space {given.space}")
+            + ("" if alone else f"\n      or --run {other_tower(given.run)}, of the other side")
         )
     )
 

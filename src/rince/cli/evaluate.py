@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rince.cli.parser import HelpfulParser, add_table, given_of
-from rince.core.files import VECTOR_SUFFIXES
+from rince.core.files import VECTOR_SUFFIXES, user_path
 from rince.core.tables import TABLE_SUFFIXES
 from rince.evaluation.options import EvaluationOptions
 
@@ -59,6 +59,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument(
         "--levels",
+        type=tuple[str, ...] | None,
         help="of embeddings, with --labels: its columns of labels from coarse to fine, between "
         "commas (default: all others)",
     )
@@ -102,8 +103,8 @@ def run(arguments: Sequence[str]) -> None:
     from rince.core.tables import read_as
     from rince.evaluation.elsewhere import evaluate_embeddings, results_folder
     from rince.models.exported import EXPORT_FILE, towers_in
-    from rince.training.evaluation import evaluate_run, not_measured
-    from rince.training.folder import CHECKPOINT_FILE, is_evaluated
+    from rince.training.evaluation import evaluate_run, not_measured, present_results
+    from rince.training.folder import CHECKPOINT_FILE
 
     options = EvaluationOptions(**given_of(EvaluationOptions, vars(given)))
     device = known_device(given.device)
@@ -118,9 +119,10 @@ def run(arguments: Sequence[str]) -> None:
                 not (outliers or tests or given.data),
                 f"--ood, --test and --data are for runs, and {name} holds embeddings",
             )
-            levels = None if given.levels is None else given.levels.split(",")
             with read_as(given.encoding):
-                found = evaluate_embeddings(folder, given.labels, levels=levels, options=options)
+                found = evaluate_embeddings(
+                    folder, given.labels, levels=given.levels, options=options
+                )
             _say(results_folder(folder), found, given.verbose)
             evaluated.append(folder)
             continue
@@ -139,7 +141,7 @@ def run(arguments: Sequence[str]) -> None:
             warn(f"left out: {name} holds no checkpoint ({CHECKPOINT_FILE}){why}")
             left_out += 1
             continue
-        only_named = given.skip_done and is_evaluated(folder)
+        only_named = given.skip_done and present_results(folder) is not None
         asked = not_measured(folder, outliers, tests) if only_named else (outliers, tests)
         if only_named and not any(asked) and given.data is None:
             print(f"{folder.name}: nothing new is asked, its results stay")
@@ -196,7 +198,7 @@ def named_outliers(sources: Sequence[str], option: str = "--ood") -> dict[str, s
     paths: dict[str, str] = {}
     for source in sources:
         name, equals, path = source.partition("=")
-        whole = Path(source).expanduser()
+        whole = user_path(source)
         if not equals or whole.is_dir():
             name, path = (
                 whole.stem if whole.suffix.lower() in TABLE_SUFFIXES else whole.name,

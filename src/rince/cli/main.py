@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     verb, rest = given[0], given[1:]
     if verb not in VERBS:
-        close = difflib.get_close_matches(verb, VERBS, n=1)
+        close = ["compare"] if verb == "report" else difflib.get_close_matches(verb, VERBS, n=1)
         hint = f": did you mean `rince {close[0]}`?" if close else f" ({', '.join(VERBS)})"
         print(f"rince has no verb {verb!r}{hint}", file=sys.stderr)
         return 2

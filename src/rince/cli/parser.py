@@ -19,6 +19,7 @@ docstrings, yaml = (import_extra(name, "train") for name in ("docstring_parser",
 
 _OLDER = {"text.column": "table.column", "text.labels": "table.labels"}
 _NOT_SHOWN = (*(f"--{name}" for name in _OLDER), "--videos.decoder")
+_ELSEWHERE = {"levels": "table.labels"}  # what another verb calls an option
 _WORDS = {int: "N", float: "X"}
 
 
@@ -158,6 +159,7 @@ class HelpfulParser(argparse.ArgumentParser):
         for option in dict.fromkeys(x.partition("=")[0] for x in unknown if x.startswith("--")):
             # The last word alone finds --variant -> --loss.variant, --optim.epochs -> --epochs.
             last = option[2:].rpartition(".")[2]
+            last = _ELSEWHERE.get(last, last)
             tails = [o for o in known if o == f"--{last}" or o.endswith(f".{last}")]
             near = difflib.get_close_matches(option[2:], [o[2:] for o in known], n=1)
             close = tails or [f"--{name}" for name in near]

@@ -79,6 +79,10 @@ def run(arguments: Sequence[str]) -> None:
         parts = all_items(given.data, data)
         train, which = parts[0], "training " if parts[1:] else ""
         taxonomy = train.taxonomy
+        if config.scores is None:
+            from rince.evaluation.levels import warn_of_empty_levels
+
+            warn_of_empty_levels(train, side=which)
         counts = train.labels.bincount(minlength=taxonomy.num_classes)
         print(f"{len(train)} {which}{train.noun} in {given.data}")
     batch_size = given.batch_size if counts is None else min(given.batch_size, int(counts.sum()))

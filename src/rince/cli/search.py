@@ -9,7 +9,6 @@ from pathlib import Path
 from shlex import quote
 
 from rince.cli.parser import HelpfulParser, add_table
-from rince.core.tables import as_number
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/ -o photos.npz         once
@@ -53,8 +52,9 @@ def run(arguments: Sequence[str]) -> None:
     from rince.core.checks import RinceError, require
     from rince.core.devices import known_device
     from rince.data.kinds import require_queries, same_file
-    from rince.evaluation.embeddings import Embeddings, embed, load_embeddings, nearest
+    from rince.evaluation.embeddings import Embeddings, embed_queries, load_embeddings, nearest
     from rince.evaluation.index import INDEX_SUFFIX, VectorIndex, load_index
+    from rince.models.exported import other_tower
     from rince.training.encoders import embed_data, load_encoder
 
     require(given.top_k >= 1, f"--top_k must be at least 1, got {given.top_k}")
@@ -65,9 +65,7 @@ def run(arguments: Sequence[str]) -> None:
         kept = (load_index if suffix == INDEX_SUFFIX else load_embeddings)(given.gallery)
     encoder = load_encoder(Path(given.run), given.space)
     require_queries(encoder, given.queries)
-    queries = embed(
-        encoder, given.queries, device=device, on_unreadable="skip" if skip else "error"
-    )
+    queries, groups = embed_queries(encoder, given.queries, device=device, skip=skip)
     if kept is None:
         kept = embed_data(encoder, given.gallery, given.column, given.encoding, device, skip=skip)
     gallery = kept
@@ -78,7 +76,11 @@ def run(arguments: Sequence[str]) -> None:
             f"the features, --space backbone), and their embeddings do not compare: make it again, "
             f"rince embed {quote(given.run)} DATA -o FILE"
         )
-    groups = grouped_queries(given.queries, queries.paths)
+    if gallery.model == queries.model and getattr(encoder, "partner", None) is not None:
+        print(
+            f"note: gallery and queries are of one tower, {given.run}; queries of the other side "
+            f"take --run {other_tower(given.run)}"
+        )
     # More than asked, as a query may be in the gallery, a film with as many clips.
     most = given.top_k + max(len(own) for _, own in groups)
     find = gallery.nearest if isinstance(gallery, VectorIndex) else partial(nearest, gallery)
@@ -98,40 +100,6 @@ def run(arguments: Sequence[str]) -> None:
         print(_shown(query) + (f" ({len(own)} {encoder.noun})" if len(own) > 1 else ""))
         for place, (row, value) in enumerate(best, 1):
             print(f"{place:5}  {value:6.3f}  {_shown(gallery.paths[row])}")
-
-
-def grouped_queries(asked: Sequence[str], paths: Sequence[str]) -> list[tuple[str, list[int]]]:
-    """Each query and the positions of its own embeddings: of a film, or a part, those of its clips.
-    The vectors of a file are a query each.
-
-    Example:
-        >>> grouped_queries(["a.mp4", "b.mp4@2.5"], ["a.mp4@0.000", "a.mp4@1.000", "b.mp4@2.500"])
-        [('a.mp4', [0, 1]), ('b.mp4@2.5', [2])]
-        >>> grouped_queries(["mail", "mail@home"], ["mail", "mail@home"])
-        [('mail', [0]), ('mail@home', [1])]
-        >>> grouped_queries(["a.npy"], ["a.npy: 0", "a.npy: 1"])
-        [('a.npy: 0', [0]), ('a.npy: 1', [1])]
-    """
-
-    def is_of(path: str, query: str) -> bool:
-        whole = path == _clip(path) and path.rpartition("@")[0] == query
-        return whole or path in (query, _clip(query))
-
-    groups = []
-    for query in asked:
-        own = [i for i, path in enumerate(paths) if is_of(path, query)]
-        each = [(x, [i]) for i, x in enumerate(paths) if x.startswith(f"{query}: ") and not own]
-        groups += each or [(query, own)]
-    return groups
-
-
-def _clip(name: str) -> str | None:
-    """``FILE@SECONDS`` as embeddings are named; None: it is no clip."""
-    file, _, seconds = name.rpartition("@")
-    try:
-        return f"{file}@{as_number(seconds):.3f}"
-    except ValueError:
-        return None
 
 
 def _shown(path: str) -> str:

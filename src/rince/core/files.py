@@ -107,9 +107,15 @@ def files_below(
             yield Path(entry.path)
 
 
+def user_path(path: str | Path) -> Path:
+    """A path as people write it: ``~`` is the home folder; that of a user whom there is not is a
+    name as any other."""
+    return Path(os.path.expanduser(path))
+
+
 def absent(wanted: Literal["file", "folder"], path: str | Path) -> str:
     """What is wrong with a path that is none of these, for a message."""
-    there = Path(path).expanduser()
+    there = user_path(path)
     if wanted == "file" and there.is_dir():
         return f"{path} is a folder, where a file is expected"
     if wanted == "folder" and there.is_file():
@@ -124,7 +130,7 @@ def new_file(path: str | Path) -> Path:
     Raises:
         RinceError: there is one.
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     if file.exists():
         raise RinceError(f"{path} is there already, perhaps edited: remove it, or write to another")
     return file
@@ -140,9 +146,25 @@ def cache_folder(*names: str) -> Path:
 
 
 def require_folder_of(file: Path) -> None:
-    """Refuse, before any work is done, a file whose folder is not there."""
+    """Refuse, before any work is done, a file whose folder is not there, or is read-only."""
     if not file.parent.is_dir():
         raise RinceError(f"there is no folder {file.parent} to write {file.name} to")
+    if not os.access(file.parent, os.W_OK):
+        raise RinceError(f"you may not write to {file.parent}, where {file.name} is to be")
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block with this folder. Systems and disks that have
+    no locks do not wait."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            held = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, held)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

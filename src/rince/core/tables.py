@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rince.core.checks import BadItems, RinceError, import_extra, require
+from rince.core.files import absent
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -187,7 +188,8 @@ def read_text(file: Path, what: str = "text", encoding: str | None = None) -> st
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise RinceError(f"cannot read the {what} in {file}: {error}") from error
+        reason = error.strerror if file.is_file() else absent("file", file)
+        raise RinceError(f"cannot read the {what} in {file}: {reason}") from error
     given = encoding or _encoding.get() or "utf-8"
     marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
     try:
@@ -321,7 +323,8 @@ def _read_parquet(file: Path, what: str, most: int | None) -> Table:
     except RinceError:
         raise
     except Exception as error:  # of damaged files pyarrow raises anything
-        raise RinceError(f"cannot read the {what} in {file}: {error}") from error
+        reason = error if file.is_file() else absent("file", file)
+        raise RinceError(f"cannot read the {what} in {file}: {reason}") from error
 
 
 def table_of(file: Path, columns: Mapping[str, Sequence[object]]) -> Table:

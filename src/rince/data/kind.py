@@ -5,10 +5,10 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from rince.core.checks import RinceError
+from rince.core.files import user_path
 from rince.data.options import (
     ImageOptions,
     TableOptions,
@@ -87,9 +87,7 @@ class Request:
             column = self.text_column
         else:
             column = table.column or needed_path_column(self.data, suffixes)
-        return read_items(
-            Path(self.data).expanduser(), column, self.labels, table.empty, only_class
-        )
+        return read_items(user_path(self.data), column, self.labels, table.empty, only_class)
 
 
 def column_of_texts(options: DataOptions) -> str:
@@ -141,7 +139,8 @@ class Kind:
         preprocessing: name of a backbone -> size of its pictures and how they are made, as its
             library says; None: all backbones are fed alike.
         backbone: name of the default backbone. optimizer: the default one.
-        files: whether a query of ``rince search`` is a file.
+        files: whether a query of ``rince search`` is a file. files_of_queries: such a file holds
+            several, each a query; if not, all that is embedded of a file is one.
         suffixes: of its files in a folder; None: they are none.
         group: of the options that are for this kind. unread: names of options ``images.*`` that
             have no effect on it, and are refused.
@@ -167,6 +166,7 @@ class Kind:
     backbone: str = ""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     files: bool = True
+    files_of_queries: bool = False
     suffixes: frozenset[str] | None = None
     group: str = "images"
     unread: tuple[str, ...] = ()

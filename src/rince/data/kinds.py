@@ -14,7 +14,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, require, warn
-from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, absent
+from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, absent, user_path
 from rince.core.tables import composed, read_as
 from rince.data.image.kind import DIGITS as DIGITS
 from rince.data.image.kind import IMAGES
@@ -65,7 +65,7 @@ def class_tree(data: str, options: DataOptions) -> Taxonomy | None:
     if data in NAMED:
         tree: Taxonomy = NAMED[data]()
         return tree
-    file = Path(data).expanduser()
+    file = user_path(data)
     with read_as(options.table.encoding):
         try:
             table = first_rows(file) if is_table(file) else None
@@ -84,7 +84,7 @@ def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]
     table's folder."""
     from rince.data.items import split_folders
 
-    folder = Path(data).expanduser()
+    folder = user_path(data)
     if not folder.is_dir():
         raise RinceError(f"{data} is not a folder; expected {data}/<group>/<class>/ with files")
     kind = kind_of(data)
@@ -92,7 +92,7 @@ def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]
         raise ValueError(f"{data} holds {kind.noun}, which are no files of a folder")
     sides = split_folders(folder)
     named = [("train", sides[0]), (sides[1].name, sides[1])] if sides else [("", folder)]
-    return item_rows(named, kind.suffixes, Path(output).expanduser(), kind.noun)
+    return item_rows(named, kind.suffixes, user_path(output), kind.noun)
 
 
 def kind_named(noun: str) -> Kind:
@@ -233,7 +233,7 @@ def _require_there(path: str, noun: str) -> None:
     from rince.data.image.shards import is_shards
 
     known = noun not in OWN_NOUNS or path in (*NAMED, DIGITS) or is_shards(path)
-    if not known and not Path(path).expanduser().exists():
+    if not known and not user_path(path).exists():
         raise RinceError(f"there is no file or folder {path}")
 
 

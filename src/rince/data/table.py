@@ -22,6 +22,7 @@ from rince.core.files import (
     absent,
     chosen_below,
     passed_over,
+    user_path,
 )
 from rince.core.tables import (
     TABLE_SUFFIXES,
@@ -59,7 +60,7 @@ def path_column(data: str | Path, suffixes: frozenset[str]) -> str | None:
     table of texts or of anything else."""
     if not is_table(data):
         return None
-    if not Path(data).expanduser().is_file():
+    if not user_path(data).is_file():
         raise RinceError(absent("file", data))
     table = first_rows(data)
     if not table.rows:
@@ -70,7 +71,7 @@ def path_column(data: str | Path, suffixes: frozenset[str]) -> str | None:
 
 def first_rows(data: str | Path) -> Table:
     """Of a table, or all of it: enough to know what its columns hold."""
-    return read_table(Path(data).expanduser(), "items", fill_short_rows=True, most=_LOOKED_AT)
+    return read_table(user_path(data), "items", fill_short_rows=True, most=_LOOKED_AT)
 
 
 def column_of_paths(table: Table, suffixes: frozenset[str]) -> str | None:
@@ -401,7 +402,7 @@ class ItemTable:
         """The file of each row (:class:`~pathlib.Path`), and its name: the path below the table's
         folder or the root, which is the same wherever they lie."""
         place, beside = self.table.place, self.table.file.parent
-        bases = [beside] if root is None else [Path(root).expanduser(), beside]
+        bases = [beside] if root is None else [user_path(root), beside]
         there: dict[Path, dict[str, str]] = {}  # folders are listed once: a look per file is slow
         files: list[Path] = []
         names: list[str] = []
@@ -434,7 +435,7 @@ class ItemTable:
 def listed_files(data: str | Path, suffixes: frozenset[str], column: str | None) -> list[str]:
     """The files of a table, in its order; see :meth:`ItemTable.files`."""
     name = column or needed_path_column(data, suffixes)
-    table = read_table(Path(data).expanduser(), "items")
+    table = read_table(user_path(data), "items")
     table.require_columns(name)
     return [str(path) for path in ItemTable(table, composed(name), ()).files()[0]]
 
@@ -550,7 +551,7 @@ def _cell_of(path: str) -> str:
 
 def _ways(cell: str, base: Path) -> Iterator[Path]:
     """What a cell may mean: a path, or one that was written on Windows."""
-    yield base / os.path.expanduser(cell)  # Path.expanduser raises for ~nobody
+    yield base / user_path(cell)
     if "\\" in cell:
         yield base / cell.replace("\\", "/")
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, warn
-from rince.core.files import VECTOR_SUFFIXES, absent
+from rince.core.files import VECTOR_SUFFIXES, absent, user_path
 from rince.core.tables import TABLE_SUFFIXES, Row, Table, composed, read_table, table_of
 from rince.data.table import ItemTable, label_columns, path_cells, without_empty
 from rince.data.vectors import Vectors, check_directions
@@ -230,14 +230,15 @@ def _checked(file: Path, stored: Mapping[str, Any]) -> tuple[Tensor, list[str] |
 def _table(
     file: Path, stored: Mapping[str, Any], count: int, labels: str | Path | None, one_class: bool
 ) -> Table:
-    source = file if labels is None else Path(labels).expanduser()
+    source = file if labels is None else user_path(labels)
     if labels is not None and source.suffix.lower() not in (".npy", ".npz"):
         return read_table(source, "labels")
     if labels is not None:
         try:
             stored = _arrays(source, "labels")
         except Exception as error:  # of damaged files numpy raises anything
-            raise RinceError(f"cannot read the labels in {source}: {error}") from error
+            reason = error if source.is_file() else absent("file", source)
+            raise RinceError(f"cannot read the labels in {source}: {reason}") from error
     beside = (file.with_suffix(suffix) for suffix in TABLE_SUFFIXES if suffix != file.suffix)
     found = next((table for table in beside if table.is_file() and labels is None), None)
     inside = _columns_inside(source, stored, count)

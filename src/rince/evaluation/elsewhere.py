@@ -11,18 +11,32 @@ import torch
 from torch import nn
 
 from rince.core.checks import require
+from rince.core.files import alone_in, require_folder_of
 from rince.data.items import Marks, Splits
 from rince.data.vector_files import LabelledVectors, read_labelled
+from rince.data.vectors import Vectors
 from rince.evaluation.evaluate import draw, evaluate_backbone
+from rince.evaluation.levels import warn_of_empty_levels
 from rince.evaluation.open_world import OpenTest, has_positives, warn_unanswered
 from rince.evaluation.options import EvaluationOptions
-from rince.evaluation.results import Evaluation, save_evaluation
+from rince.evaluation.results import (
+    RESULTS_FILE,
+    Evaluation,
+    recorded_source,
+    save_evaluation,
+    source_of,
+)
 from rince.evaluation.steps import STEPS, measured
 
 
 def results_folder(file: str | Path) -> Path:
-    """Where the results of a file of embeddings are: ``photos.npz`` has ``photos.results``."""
-    return Path(file).with_suffix(".results")
+    """Where the results of a file of embeddings are: ``photos.npz`` has ``photos.results``; or
+    ``photos.npz.results``, where the former are those of another file, such as ``photos.npy``."""
+    file = Path(file)
+    own, short = file.with_name(f"{file.name}.results"), file.with_suffix(".results")
+    source = recorded_source(short)
+    others = source is not None and source["file"] != file.name
+    return own if others or own.is_dir() else short
 
 
 def evaluate_embeddings(
@@ -54,12 +68,16 @@ def evaluate_embeddings(
     """
     started = time.perf_counter()
     options, file = options or EvaluationOptions(), Path(file)
+    source = source_of(file) if file.is_file() else None  # before it is read
+    folder = results_folder(file)
+    require_folder_of(folder / RESULTS_FILE if folder.is_dir() else folder)
     labelled = read_labelled(file, labels, levels, option="--levels")
-    parts = _splits(labelled)
+    items = labelled.items(labelled.table)
+    warn_of_empty_levels(items, option="--levels")
+    parts = _splits(labelled, items)
     if parts is not None:
         found = evaluate_backbone(nn.Identity(), parts, {}, options=options)
     else:
-        items = labelled.items(labelled.table)
         marks = items.marks or Marks()
         test = OpenTest(items, marks.is_query, marks.is_gallery, marks.own_sequences())
         context = test.context(items.vectors, options)
@@ -73,20 +91,20 @@ def evaluate_embeddings(
         found = draw(context, metrics)
         print("note: no row is for training, so probe, kNN and outlier detection are left out")
     seconds = time.perf_counter() - started
-    found = replace(found, info={**found.info, "evaluate_seconds": seconds})
-    folder = results_folder(file)
+    info = {**found.info, "evaluate_seconds": seconds, "source": source}
+    found = replace(found, info=info)
     folder.mkdir(exist_ok=True)
-    save_evaluation(found, folder)
+    with alone_in(folder):
+        save_evaluation(found, folder, file)
     return found
 
 
-def _splits(labelled: LabelledVectors) -> Splits | None:
+def _splits(labelled: LabelledVectors, items: Vectors) -> Splits | None:
     """By the column split; None if no row is for training."""
     table = labelled.table
     if "train" not in (table.splits() or ()):
         return None
     sides = table.sides() or []
-    items = labelled.items(table)
     train, test = ([i for i, x in enumerate(sides) if x is side] for side in (False, True))
     parts = Splits(items.subset(train), items.subset(test))
     unseen = ~torch.isin(parts.test.labels, parts.train.labels)

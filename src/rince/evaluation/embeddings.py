@@ -22,7 +22,8 @@ from rince.core.files import absent, replacing, require_folder_of
 from rince.core.moved import moved_names
 from rince.core.pair_ranks import ALL
 from rince.core.shared_work import in_parts, parts_folder
-from rince.data.kinds import embedding_inputs
+from rince.data.items import report_unreadable
+from rince.data.kinds import embedding_inputs, kind_named
 from rince.data.vector_files import matrix_of_lists, stored_names
 from rince.metrics.arrays import cosine_chunks, unit_features
 from rince.models.encoders import Encoder
@@ -103,6 +104,36 @@ def embed(
     require(bool(vectors), f"there are no {encoder.noun} to embed")
     unit = unit_features(torch.cat(vectors), "embeddings")
     return Embeddings(tuple(name for part, _ in found for name in part), unit, model)
+
+
+def embed_queries(
+    encoder: Encoder, asked: Sequence[str], *, device: torch.device | str, skip: bool
+) -> tuple[Embeddings, list[tuple[str, range]]]:
+    """The embeddings of all queries, and of each query its name and the rows that are its own: of
+    a film all its clips. The vectors of a file are a query each. ``skip``: leave out what cannot be
+    read, with a warning.
+
+    Raises:
+        RinceError: queries that cannot be read, all of them told at once.
+    """
+    failures: list[RinceError] = []
+    paths: list[str] = []
+    vectors: list[Tensor] = []
+    groups: list[tuple[str, range]] = []
+    for query in asked:
+        try:
+            names, found = _encoded(encoder, [query], device, 64, False)
+        except RinceError as error:
+            failures.append(error)
+            continue
+        rows = range(len(paths), len(paths) + len(names))
+        each = zip(names, (range(i, i + 1) for i in rows), strict=True)
+        groups += each if kind_named(encoder.noun).files_of_queries else [(query, rows)]
+        paths += names
+        vectors += found
+    report_unreadable(failures, len(asked), encoder.noun, skip)
+    unit = unit_features(torch.cat(vectors), "embeddings")
+    return Embeddings(tuple(paths), unit, encoder.fingerprint()), groups
 
 
 def _encoded(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
+from rince.core.checks import warn
+from rince.data.items import Items
 from rince.ranks.taxonomy import Taxonomy
 
 
@@ -45,3 +48,43 @@ def tree_levels(taxonomy: Taxonomy) -> dict[str, Tensor]:
         names.get(level, f"depth-{taxonomy.num_ranks - level + 1}"): taxonomy.labels_at(level)
         for level in range(1, top + 1)
     }
+
+
+def warn_of_empty_levels(
+    items: Items, tree: Taxonomy | None = None, side: str = "", option: str = "--table.labels"
+) -> None:
+    """Name the ranks that no two items have, as where labels were given from fine to coarse.
+
+    Args:
+        tree: that ranks them; None: their own. side: which items these are, for the message.
+        option: that names the columns of their labels.
+    """
+    tree = tree or items.taxonomy
+    empty = empty_ranks(tree, items.labels) if len(torch.unique(items.labels)) > 1 else []
+    advice = _other_levels(tree, (items.marks and items.marks.levels) or (), empty, option)
+    for rank in empty:
+        warn(
+            f"no two {side}{items.noun} have rank {rank}, so nothing is learned or measured of it: "
+            f"{advice}"
+        )
+
+
+def empty_ranks(tree: Taxonomy, labels: Tensor) -> list[int]:
+    """Ranks from 2 on that no two items with these labels have."""
+    codes = tree.codes[torch.unique(labels)]
+    groups = [len(torch.unique(column)) for column in codes.unbind(dim=1)]
+    # Where as many groups are left one level higher, no two have met.
+    return [i + 1 for i in range(1, len(groups)) if groups[i] == groups[i - 1]]
+
+
+def _other_levels(tree: Taxonomy, levels: Sequence[str], empty: Sequence[int], option: str) -> str:
+    """What to do about levels of a tree that no two classes share."""
+    if len(levels) != tree.num_ranks or len(levels) < 2:
+        return (
+            "are the labels from coarse to fine? `rince ranks` shows the tree; a level that no two "
+            "classes share is best left out of the labels"
+        )
+    if len(empty) == len(levels) - 1:
+        return f"did you mean {option} {','.join(reversed(levels))} (coarse first)?"
+    kept = [x for i, x in enumerate(reversed(levels), 1) if i not in empty]
+    return f"{option} {','.join(reversed(kept))} leaves such levels out"

@@ -7,6 +7,7 @@ map, the gallery.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rince.core.checks import RinceError
+from rince.core.digests import file_digest
 from rince.core.files import replacing
 from rince.core.notebook import html_table
 from rince.metrics.curves import Histograms as Histograms
@@ -100,7 +102,8 @@ class Evaluation:
             also ``retrieval/video/R@1``, ``retrieval/near/R@1``, ``probe/video``, ...; the same of
             the embedding with ``embedding/`` in front
         info: what was measured: sizes, data names, seconds, versions; ``levels``: what a table's
-            columns call the levels of the class tree
+            columns call the levels of the class tree; ``source``: the file of weights or of
+            embeddings, and its digest
         classes: (C,) fine class names. groups: names of the coarse groups.
         roc: (outlier set, detector) -> curve.
         time_curve: of clips of videos.
@@ -197,8 +200,26 @@ def scale_of(key: str, value: float) -> tuple[float, int]:
     return (1.0, 3) if key.endswith("correlation") else (100.0, 1)
 
 
-def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
+def source_of(file: Path) -> dict[str, str]:
+    """What results say of the file that they were measured on."""
+    return {"file": file.name, "digest": file_digest(file)}
+
+
+def recorded_source(folder: Path) -> dict[str, str] | None:
+    """:func:`source_of`, as the results in a folder have it; None: they do not say."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        info = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))["info"]
+        return {name: str(info["source"][name]) for name in ("file", "digest")}
+    return None
+
+
+def save_evaluation(
+    evaluation: Evaluation, folder: str | Path, made_of: Path | None = None
+) -> None:
     """Write ``results.json`` and ``evaluation.npz``; each is replaced whole or not at all.
+
+    Args:
+        made_of: what was evaluated, for messages; None: the folder itself.
 
     Raises:
         RinceError: a file cannot be written.
@@ -231,22 +252,24 @@ def save_evaluation(evaluation: Evaluation, folder: str | Path) -> None:
     except OSError as error:
         raise RinceError(
             f"could not write the results of {folder} ({error}); what was there before is "
-            f"untouched. Fix that, then run `rince evaluate {quote(str(folder))}` again"
+            f"untouched. Fix that, then run `rince evaluate {quote(str(made_of or folder))}` again"
         ) from error
 
 
-def load_evaluation(folder: str | Path) -> Evaluation:
+def load_evaluation(folder: str | Path, made_of: Path | None = None) -> Evaluation:
     """Read what :func:`save_evaluation` wrote.
+
+    Args:
+        made_of: as there.
 
     Raises:
         RinceError: the folder has not been evaluated, or a file is damaged.
     """
     folder = Path(folder)
+    again = f"`rince evaluate {quote(str(made_of or folder))}`"
     for name in (RESULTS_FILE, ARRAYS_FILE):  # both, or the run was never evaluated to the end
         if not (folder / name).is_file():
-            raise RinceError(
-                f"{folder} has no {name}: run `rince evaluate {quote(str(folder))}` first"
-            )
+            raise RinceError(f"{folder} has no {name}: run {again} first")
     try:
         numbers = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))
         with np.load(folder / ARRAYS_FILE, allow_pickle=False) as stored:
@@ -256,8 +279,8 @@ def load_evaluation(folder: str | Path) -> Evaluation:
         raise
     except Exception as error:  # of damaged files numpy and pyarrow raise anything
         raise RinceError(
-            f"the results in {folder} are damaged ({type(error).__name__}: {error}): run "
-            f"`rince evaluate {quote(str(folder))}` again"
+            f"the results in {folder} are damaged ({type(error).__name__}: {error}): run {again} "
+            f"again"
         ) from error
 
 

@@ -10,6 +10,7 @@ import json
 from collections import OrderedDict
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -206,6 +207,13 @@ def towers_in(folder: Path) -> str:
     there = (place / "text" / EXPORT_FILE).exists()
     used = f"{place / 'image'} and {place / 'text'} are used one by one"
     return f"; it holds two towers, measured as they were trained: {used}" if there else ""
+
+
+def other_tower(folder: str | Path) -> str:
+    """Where the other of two towers is, as a command is to name it."""
+    folder = Path(folder)
+    other = folder.parent / {"image": "text", "text": "image"}.get(folder.name, "none")
+    return quote(str(other)) if (other / EXPORT_FILE).exists() else "OTHER-TOWER"
 
 
 def _read_facts(file: Path) -> dict[str, Any]:

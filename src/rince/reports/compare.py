@@ -9,7 +9,8 @@ from rince.core.files import written
 from rince.reports.frames import write_results
 from rince.reports.origins import alike_methods
 from rince.reports.page import write_report
-from rince.reports.reading import read_runs
+from rince.reports.reading import read_run, read_runs
+from rince.reports.run_report import RunReport
 from rince.reports.table import comparison_rows, markdown_table, print_table
 
 
@@ -26,9 +27,12 @@ def compare_runs(
 
     Args:
         csv: where to write what :func:`~rince.reports.frames.results` gives.
-        baseline: also show the differences to the runs of this label, seed by seed.
+        baseline: also show the differences to the runs of this label, seed by seed; or the path of
+            a run, which is compared too.
     """
     runs = read_runs(folders)
+    if baseline is not None:
+        runs, baseline = _with_baseline(runs, baseline)
     print_table(runs, baseline)
     for line in alike_methods(comparison_rows(runs).rows):
         print(line)
@@ -38,3 +42,16 @@ def compare_runs(
         with written(Path(markdown), "table") as part:
             part.write_text(markdown_table(runs, baseline) + "\n", encoding="utf-8")
     print(f"report: {write_report(runs, output, title=title, baseline=baseline)}")
+
+
+def _with_baseline(runs: list[RunReport], baseline: str) -> tuple[list[RunReport], str]:
+    """The runs, with the one that a path leads to; and the label of its row."""
+    path = Path(baseline).resolve()
+    labels = (label for row in comparison_rows(runs).rows for label in row.names)
+    if baseline in labels or not path.exists():
+        return runs, baseline
+    found = read_run(path)
+    if found.folder not in [run.folder for run in runs]:
+        runs = [*runs, found]
+    rows = comparison_rows(runs).rows
+    return runs, next(x.label for x in rows if found.folder in [run.folder for run in x.runs])

@@ -13,7 +13,7 @@ from rince.evaluation.results import RESULTS_FILE, load_evaluation
 from rince.models.exported import EXPORT_FILE
 from rince.reports.run_report import RunReport
 from rince.training.config import flat, to_dict
-from rince.training.folder import is_evaluated, read_about, read_config, warn_if_unfinished
+from rince.training.folder import outdated, read_about, read_config, warn_if_unfinished
 from rince.training.history import read_history
 
 
@@ -41,11 +41,9 @@ def read_run(folder: Path) -> RunReport:
     # Embeddings made elsewhere.
     of_file = folder.suffix.lower() in VECTOR_SUFFIXES and not folder.is_dir()
     results = results_folder(folder) if of_file else folder
-    if (results / RESULTS_FILE).exists() and not is_evaluated(results, *[folder] * of_file):
-        warn(
-            f"the results of {folder} are older than it is, by the times of the files: if it was "
-            f"changed and not only copied, `rince evaluate {quote(str(folder))}` again"
-        )
+    there = (results / RESULTS_FILE).exists()
+    if there and (reason := outdated(results, folder if of_file else None)):
+        warn(f"the results of {folder} {reason}: `rince evaluate {quote(str(folder))}` again")
     if of_file:
         if not results.is_dir():
             raise RinceError(
@@ -53,7 +51,7 @@ def read_run(folder: Path) -> RunReport:
                 f"--labels FILE` makes them"
             )
         return RunReport(
-            folder.stem, results, load_evaluation(results), {"embeddings": folder.name}
+            folder.stem, results, load_evaluation(results, folder), {"embeddings": folder.name}
         )
     if (folder / EXPORT_FILE).exists():  # of a network that may have been trained elsewhere
         return RunReport(folder.name, folder, load_evaluation(folder), {"export": folder.name})

@@ -62,6 +62,11 @@ class Row:
     cells: Mapping[str, tuple[Cell, ...]]  # of the features, "", and of the EMBEDDING, if measured
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What it may be called: with its number of runs, and without."""
+        return self.label, one_line(self.runs[0].label)
+
+    @property
     def lines(self) -> list[tuple[str, tuple[Cell, ...]]]:
         """Its lines in a table, (name, cells)."""
         return [(self.label + OF_EMBEDDING * bool(x), cells) for x, cells in self.cells.items()]
@@ -122,11 +127,12 @@ def _without_seeds(names: Sequence[str], counts: Sequence[int]) -> tuple[str, ..
 def differences_to(comparison: Comparison, baseline: str) -> Comparison:
     """Each method minus the baseline, over the seeds that both have; better ones are marked.
     ``baseline``: the label of a row, with or without its number of runs."""
-    rows = [row for row in comparison.rows if baseline in (row.label, one_line(row.runs[0].label))]
+    rows = [row for row in comparison.rows if baseline in row.names]
     labels = ", ".join(row.label for row in comparison.rows)
     require(
         len(rows) == 1,
-        f"the baseline {baseline!r} fits {len(rows)} of the rows, give one of {labels}",
+        f"the baseline {baseline!r} fits {len(rows)} of the rows, give one of {labels}, or the "
+        f"path of a run",
     )
     others = [row for row in comparison.rows if row is not rows[0]]
     require(len(others) > 0, f"there is only {labels}: nothing to compare it with")

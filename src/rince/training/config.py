@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from rince.core.checks import require, warn
-from rince.core.files import VECTOR_SUFFIXES
+from rince.core.files import VECTOR_SUFFIXES, user_path
 from rince.core.moved import moved_names
 from rince.core.options import Options, from_plain, limited
 from rince.core.tables import TABLE_SUFFIXES
@@ -167,11 +167,11 @@ class TrainConfig(Options):
 
     def folder(self, objective: Objective | None = None) -> Path:
         """The run's folder; ``objective`` as in :meth:`check`."""
-        return Path(self.output).expanduser() / self.run_name(objective)
+        return user_path(self.output) / self.run_name(objective)
 
     def data_name(self) -> str:
         """What folders call the data: their own folder's name, or file's."""
-        data = os.path.basename(os.path.abspath(os.path.expanduser(self.data))) or "data"
+        data = os.path.basename(os.path.abspath(user_path(self.data))) or "data"
         for suffix in (*TABLE_SUFFIXES, *VECTOR_SUFFIXES):
             data = data.removesuffix(suffix)
         return data

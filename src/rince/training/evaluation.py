@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from torch import nn
 from rince._version import __version__
 from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
+from rince.core.files import alone_in, require_folder_of
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data.items import Items, Marks, Splits
 from rince.data.kinds import NAMED, Request, kind_named, load_outliers, load_test, require_kind
@@ -23,14 +25,20 @@ from rince.evaluation.evaluate import draw, measure
 from rince.evaluation.features import Network
 from rince.evaluation.open_world import OpenTest, evaluate_open
 from rince.evaluation.options import EvaluationOptions
-from rince.evaluation.results import Evaluation, load_evaluation, save_evaluation
+from rince.evaluation.results import (
+    RESULTS_FILE,
+    Evaluation,
+    load_evaluation,
+    save_evaluation,
+    source_of,
+)
 from rince.evaluation.steps import STEPS, Step, outlier_detection
 from rince.models.backbones import Backbone, as_backbone
-from rince.models.exported import EXPORT_FILE, load_exported
+from rince.models.exported import EXPORT_FILE, WEIGHTS_FILE, load_exported
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.checkpoint import TrainedRun, load_run
 from rince.training.config import TrainConfig
-from rince.training.folder import is_evaluated, warn_if_unfinished
+from rince.training.folder import CHECKPOINT_FILE, is_evaluated, warn_if_unfinished
 from rince.training.objectives import OBJECTIVES
 from rince.training.splits import load_splits, or_given_in_python
 
@@ -101,6 +109,8 @@ def evaluate_run(
     require(splits_folder is None or data is not None, f"--splits {splits_folder} needs --data")
     require(split == 1 or splits_folder is not None, f"--split {split} needs --splits")
     exported = (folder / EXPORT_FILE).exists()
+    weights = folder / (WEIGHTS_FILE if exported else CHECKPOINT_FILE)
+    source = source_of(weights) if weights.is_file() else None  # before they are read
     trained = _of_export(folder, backbone) if exported else load_run(folder, backbone)
     if exported:
         require(
@@ -109,6 +119,7 @@ def evaluate_run(
         )
     else:
         warn_if_unfinished(folder, f" at step {trained.step}")
+    require_folder_of(folder / RESULTS_FILE)
     # A copy: the run keeps the configuration that it was trained with.
     config = trained.config
     images = replace(
@@ -121,7 +132,7 @@ def evaluate_run(
     table = replace(table, column=column or table.column, encoding=encoding or table.encoding)
     other = replace(config, table=table, vectors=replace(config.vectors, labels=labels))
     work = _Work(trained, other, options, device, steps)
-    found = _results(folder)
+    found = present_results(folder)
     if found is None or outliers or not only_named or data is not None or splits is not None:
         how = trained.spec.preprocessing
         if splits is not None:
@@ -148,14 +159,11 @@ def evaluate_run(
             warn(f"near has no effect: {splits.test.noun} have no times")
         if found is None or before is None or outlying or not only_named:
             found = work.with_data(splits, outlying, before if only_named else None)
-        if before is not None and not only_named:
-            found = _with_earlier(found, before)
         if outliers:
             found = _noted(found, outlier_data=outliers)
-    found = _saved(found, folder, started)
+    found = _saved(_noted(found, source=source), folder, started)
     for name, path in (tests or {}).items():
-        found = work.with_test(found, name, path)
-        found = _saved(found, folder, started)
+        found = _saved(work.with_test(found, name, path), folder, started, measured=name)
     return found
 
 
@@ -226,8 +234,7 @@ class _Work:
             workers=config.images.workers,
             steps=self.steps,
         )
-        old = re.compile(rf"(embedding/)?(un)?seen/{re.escape(name)}/")
-        kept = {key: value for key, value in found.metrics.items() if not old.match(key)}
+        kept = _without_test(found.metrics, name)
         facts = {"data": path, "items": len(items), "classes": len(paths), "unseen": unseen}
         found = _noted(replace(found, metrics=kept | metrics), tests={name: facts})
         return self._with_settings(found, [f"test/{name}"])
@@ -248,10 +255,24 @@ def _noted(found: Evaluation, /, **facts: Any) -> Evaluation:
 _BY_NAME = ("outliers", "tests", "measured_with", "outlier_data")
 
 
-def _saved(found: Evaluation, folder: Path, started: float) -> Evaluation:
-    """What is measured is kept, whatever goes wrong later."""
+def _without_test(metrics: Mapping[str, float], name: str) -> dict[str, float]:
+    of_test = re.compile(rf"(embedding/)?(un)?seen/{re.escape(name)}/")
+    return {key: value for key, value in metrics.items() if not of_test.match(key)}
+
+
+def _saved(
+    found: Evaluation, folder: Path, started: float, measured: str | None = None
+) -> Evaluation:
+    """What is measured is kept, whatever goes wrong later; and what other evaluations of the same
+    weights and data measured, earlier or meanwhile. ``measured``: the test that is new."""
     found = _noted(found, evaluate_seconds=time.perf_counter() - started)
-    save_evaluation(found, folder)
+    with alone_in(folder):
+        with contextlib.suppress(RinceError):
+            there = load_evaluation(folder) if is_evaluated(folder) else None
+            known = None if there is None else there.info.get("source")
+            if there and known in (None, found.info["source"]) and _same_data(there, found):
+                found = _with_earlier(found, there, measured)
+        save_evaluation(found, folder)
     return found
 
 
@@ -259,7 +280,7 @@ def not_measured(
     folder: Path, outliers: Mapping[str, str], tests: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Those of the outliers and tests that the results of a run do not hold, by name and path."""
-    before = _results(folder)
+    before = present_results(folder)
     info = {} if before is None else before.info
     known_outliers = dict.fromkeys(info.get("outliers", {}))
     known_outliers |= info.get("outlier_data", {})  # of older results only the names are known
@@ -271,7 +292,7 @@ def not_measured(
     return missing(outliers, known_outliers), missing(tests, known_tests)
 
 
-def _results(folder: Path) -> Evaluation | None:
+def present_results(folder: Path) -> Evaluation | None:
     """The results of the weights that are there now; None: there are none that can be read."""
     if not is_evaluated(folder):
         return None
@@ -288,7 +309,7 @@ def _of_these(before: Evaluation | None, splits: Splits, folder: Path) -> Evalua
         return None
     facts = {"data": splits.train.name, "train_images": len(splits.train)}
     facts["test_images"] = len(splits.test)
-    if all(before.info.get(name) == value for name, value in facts.items()):
+    if _same_data(before, replace(before, info=facts)):
         return before
     print(
         f"note: {folder.name} was evaluated on other data ({before.info.get('data')}); those "
@@ -297,9 +318,15 @@ def _of_these(before: Evaluation | None, splits: Splits, folder: Path) -> Evalua
     return None
 
 
-def _with_earlier(found: Evaluation, before: Evaluation) -> Evaluation:
-    """And what earlier evaluations measured beside it."""
-    others = {name: x for name, x in before.metrics.items() if name not in found.metrics}
+def _same_data(one: Evaluation, other: Evaluation) -> bool:
+    facts = ("data", "train_images", "test_images")
+    return all(one.info.get(name) == other.info.get(name) for name in facts)
+
+
+def _with_earlier(found: Evaluation, before: Evaluation, measured: str | None) -> Evaluation:
+    """And what other evaluations measured beside it; but for a test that was measured anew."""
+    old = before.metrics if measured is None else _without_test(before.metrics, measured)
+    others = {name: x for name, x in old.items() if name not in found.metrics}
     info, roc = _noted(before, **found.info).info, {**before.roc, **found.roc}
     return replace(found, metrics={**found.metrics, **others}, info=info, roc=roc)
 

@@ -17,7 +17,7 @@ from rince._version import __version__
 from rince.core.checks import RinceError, warn
 from rince.core.files import absent
 from rince.core.tables import read_text
-from rince.evaluation.results import RESULTS_FILE
+from rince.evaluation.results import RESULTS_FILE, recorded_source, source_of
 from rince.training.config import TrainConfig, from_dict, to_dict
 
 CONFIG_FILE = "config.yaml"
@@ -111,12 +111,25 @@ for way in (_AsWritten, _InQuotes):
     way.add_implicit_resolver("tag:yaml.org,2002:null", _NONE, ["~", "n", "N", ""])
 
 
-def is_evaluated(folder: Path, *made_of: Path) -> bool:
-    """Whether the results are there, and not older than the weights; or than what they are of."""
+def is_evaluated(folder: Path) -> bool:
+    """Whether the results are there, and of the weights that are there."""
+    return (folder / RESULTS_FILE).exists() and not outdated(folder)
+
+
+def outdated(folder: Path, made_of: Path | None = None) -> str:
+    """What tells that the results in a folder are of something else than is there now; "": nothing.
+
+    ``made_of``: the file of embeddings that they are of; None: the weights in the folder.
+    """
     from rince.models.exported import WEIGHTS_FILE  # torch, which `rince train --help` leaves out
 
-    results = folder / RESULTS_FILE
-    files = [*made_of, folder / CHECKPOINT_FILE, folder / WEIGHTS_FILE]
-    return results.exists() and all(
-        results.stat().st_mtime >= file.stat().st_mtime for file in files if file.exists()
-    )
+    weights = (folder / CHECKPOINT_FILE, folder / WEIGHTS_FILE)
+    files = [x for x in ((made_of,) if made_of else weights) if x.exists()]
+    recorded = recorded_source(folder)
+    if recorded is not None:
+        same = (source_of(x) == recorded for x in files if x.name == recorded["file"])
+        return "" if all(same) else "are not of what it holds now"
+    measured = (folder / RESULTS_FILE).stat().st_mtime
+    if all(measured >= file.stat().st_mtime for file in files):
+        return ""
+    return "are older than it is, by the times of the files; if it was changed and not only copied"

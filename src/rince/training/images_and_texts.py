@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince.core.checks import RinceError, require
+from rince.core.files import user_path
 from rince.core.labels import as_array, integers
 from rince.core.pair_ranks import PairRanks
 from rince.data.datasets import from_vectors
@@ -216,7 +217,7 @@ def read_images_and_captions(
         RinceError: a file that is missing or damaged, a table that does not fit, or captions of
             no image.
     """
-    images, captions = Path(images).expanduser(), Path(captions).expanduser()
+    images, captions = user_path(images), user_path(captions)
     labelled = read_labelled(images, labels, levels, option="levels", one_class=True)
     vectors, of = read_vectors(captions)
     if of is None:

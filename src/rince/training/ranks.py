@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rince.core.checks import RinceError
+from rince.core.files import user_path
 from rince.core.tables import read_as
 from rince.data.items import Items
 from rince.ranks.class_names import name_scores_by_text, name_scores_by_wordnet
@@ -33,14 +33,6 @@ def rank_source(config: TrainConfig, items: Items) -> RankSource:
         raise ValueError(f"ranks.by time needs videos, and {config.data} holds none")
     rule = TimeRanks(ranks.near, unit=ranks.unit, shots=ranks.shots, beyond=ranks.beyond)
     return ItemTimes(rule, items.times)
-
-
-def empty_ranks(tree: Taxonomy, labels: Tensor) -> list[int]:
-    """Ranks from 2 on that no two items with these labels have."""
-    codes = tree.codes[torch.unique(labels)]
-    groups = [len(torch.unique(column)) for column in codes.unbind(dim=1)]
-    # Where as many groups are left one level higher, no two have met.
-    return [i + 1 for i in range(1, len(groups)) if groups[i] == groups[i - 1]]
 
 
 def training_ranks(config: RankOptions, taxonomy: Taxonomy, seed: int) -> ClassRanks | Taxonomy:
@@ -73,7 +65,7 @@ def class_scores(config: RankOptions, classes: Sequence[str]) -> Similarity:
         # with these scores from a file.
         with torch.random.fork_rng():
             return name_scores_by_text(classes, config.text_model)
-    scores = Similarity.from_file(Path(source).expanduser())
+    scores = Similarity.from_file(user_path(source))
     try:
         return scores.aligned_to(classes)
     except ValueError as error:
@@ -126,7 +118,7 @@ def resumed_ranks(
             raise other_than_trained("ranks in its config.yaml are", folder)
         return rank_source(config, items)
     before = kept_ranks(about, items.taxonomy)
-    if changed or (scores is not None and Path(scores).expanduser().is_file()):
+    if changed or (scores is not None and user_path(scores).is_file()):
         now = rank_source(config, items)
         assert not isinstance(now, ItemTimes)
         if not _same_ranks(now, before):

@@ -23,13 +23,14 @@ from torch import nn
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.distributed import is_first_process, launched_processes, world_size
-from rince.core.files import replacing
+from rince.core.files import replacing, user_path
 from rince.core.input_spec import InputSpec
 from rince.core.notebook import in_notebook, is_watched
 from rince.data.batches import ImageBatch, TrainLoader
 from rince.data.items import Items, Splits
 from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
+from rince.evaluation.levels import warn_of_empty_levels
 from rince.models.backbones import Backbone
 from rince.models.weights import load_strictly
 from rince.ranks.taxonomy import Taxonomy
@@ -60,7 +61,7 @@ from rince.training.history import HISTORY_FILE
 from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
-from rince.training.ranks import empty_ranks, other_than_trained, rank_source, resumed_ranks
+from rince.training.ranks import other_than_trained, rank_source, resumed_ranks
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
 from rince.training.splits import or_given_in_python, with_data, with_recorded_data
 from rince.training.step import RankSource, superclass_level
@@ -158,42 +159,20 @@ def train_prepared(
     if "ranks" in module.objective.reads:
         _warn_of_empty_ranks(ranks, run.splits.train)
     if model.start_from is not None:
-        _start_from(module, Path(model.start_from).expanduser())
+        _start_from(module, user_path(model.start_from))
     _fit(run, module)
 
 
 def _warn_of_empty_ranks(ranks: RankSource, items: Items) -> None:
     """Name the ranks whose part of the loss is never there."""
-    empty: list[str] = []
-    advice = ""
-    if isinstance(ranks, ItemTimes):
-        empty = ranks.rule.empty_ranks(ranks.items)
-        advice = "give other ranks.near, or more clips a video (videos.hop)"
-    elif isinstance(ranks, Taxonomy):
-        empty = [f"rank {rank}" for rank in empty_ranks(ranks, items.labels)]
-        advice = _other_levels(ranks, items, empty)
-    for rank in empty:
-        warn(
-            f"no two training {items.noun} have {rank}, so its part of the loss is always left "
-            f"out: {advice}"
-        )
-
-
-def _other_levels(tree: Taxonomy, items: Items, empty: Sequence[str]) -> str:
-    """What to do about levels of a tree that no two classes share."""
-    levels = (items.marks and items.marks.levels) or ()
-    if len(levels) != tree.num_ranks or len(levels) < 2:
-        return (
-            "are the labels from coarse to fine? `rince ranks` shows the tree; a level that no two "
-            "classes share is best left out of the labels"
-        )
-    if len(empty) == len(levels) - 1:
-        return (
-            f"did you mean --table.labels {','.join(reversed(levels))} (coarse first)? `rince "
-            f"ranks` shows the tree"
-        )
-    kept = [x for i, x in enumerate(reversed(levels), 1) if f"rank {i}" not in empty]
-    return f"--table.labels {','.join(reversed(kept))} leaves such levels out"
+    if isinstance(ranks, Taxonomy):
+        warn_of_empty_levels(items, ranks, "training ")
+    elif isinstance(ranks, ItemTimes):
+        for rank in ranks.rule.empty_ranks(ranks.items):
+            warn(
+                f"no two training {items.noun} have {rank}, so its part of the loss is always left "
+                f"out: give other ranks.near, or more clips a video (videos.hop)"
+            )
 
 
 def prepared(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from rince.core.checks import RinceError, warn
 from rince.core.distributed import is_first_process
+from rince.core.files import user_path
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data import kinds
 from rince.data.items import Splits
@@ -60,7 +60,7 @@ def or_given_in_python(data: str, call: str) -> Iterator[None]:
     try:
         yield
     except RinceError as error:
-        if Path(data).expanduser().exists():
+        if user_path(data).exists():
             raise
         raise RinceError(
             f"{error}. If the run was trained on items given in Python, go on there: "
@@ -81,7 +81,7 @@ def _preprocessing(
     the items that are ``given``, or the configuration's, or the library's."""
     model, images = config.model, config.images
     if model.start_from is not None:
-        about = read_checkpoint(Path(model.start_from).expanduser())[CHECKPOINT_KEY]
+        about = read_checkpoint(user_path(model.start_from))[CHECKPOINT_KEY]
         return config, InputSpec.from_dict(about).preprocessing
     if kind.preprocessing is None or not model.pretrained or own_backbone:
         return config, None

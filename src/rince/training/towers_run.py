@@ -18,7 +18,7 @@ from rince.data.plan import BatchPlan
 from rince.evaluation.context import Context
 from rince.evaluation.evaluate import draw
 from rince.evaluation.features import FeatureSet
-from rince.evaluation.levels import level_names
+from rince.evaluation.levels import level_names, warn_of_empty_levels
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import Evaluation, save_evaluation
 from rince.losses.both_ways import PairLoss
@@ -87,6 +87,8 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
     size, lr = sized.batch_size, float(sized.optim.lr or 0)
     near = config.ranks.thresholds
     ranks = train.ranks if near is None else train.ranks_by_texts(near)
+    if near is None:
+        warn_of_empty_levels(train.images, side="training ")
     _, images = BatchPlan(len(train.images), size, config.seed).take()[0]
     texts = OwnTexts(train).drawn(images, torch.Generator().manual_seed(config.seed))
     tile = ranks(images, texts).tile(ALL, ALL)

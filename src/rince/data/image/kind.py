@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError
-from rince.core.files import IMAGE_SUFFIXES, files_below
+from rince.core.files import IMAGE_SUFFIXES, files_below, user_path
 from rince.data.kind import DataOptions, Kind, later
 from rince.data.networks import (
     build_pixel_backbone,
@@ -76,7 +76,7 @@ def _some_images(data: str, options: DataOptions) -> list[Path | Member]:
     from rince.data.image.shards import each_image, is_shards
     from rince.data.table import ItemTable, column_of_paths, is_table
 
-    path = Path(data).expanduser()
+    path = user_path(data)
     if is_shards(data):
         return list(itertools.islice(each_image(data), _LOOKED_AT))
     if not is_table(data):

@@ -15,7 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from rince.core.checks import RinceError, warn
-from rince.core.files import IMAGE_SUFFIXES, by_suffix, files_below, passed_over, warn_left_out
+from rince.core.files import (
+    IMAGE_SUFFIXES,
+    by_suffix,
+    files_below,
+    passed_over,
+    user_path,
+    warn_left_out,
+)
 from rince.core.tables import Pairs, Row, Table, as_cell, composed, json_pairs, refuse_rows
 from rince.data.items import split_folders
 from rince.data.table import SPLIT, ItemTable, check_known, path_cells
@@ -60,7 +67,7 @@ def is_shards(data: str | Path) -> bool:
     splits)."""
     if _SHARD.search(str(data)):
         return True
-    folder = Path(data).expanduser()
+    folder = user_path(data)
     return any(_tars(side) for side in (folder, folder / "train"))
 
 
@@ -152,7 +159,7 @@ def read_shards(
 
 def _shards(data: str | Path) -> Iterator[tuple[Path, str]]:
     """The files, and the split of each, "" if it is not known."""
-    path = Path(data).expanduser()
+    path = user_path(data)
     if not _SHARD.search(str(data)):
         sides = split_folders(path)
         for side in sides or (path,):

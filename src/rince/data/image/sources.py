@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import BadItems, RinceError, import_extra, warn
-from rince.core.files import IMAGE_SUFFIXES, absent, files_below, passed_over
+from rince.core.files import IMAGE_SUFFIXES, absent, files_below, passed_over, user_path
 from rince.data.arrays import TensorImages, unlabelled
 from rince.data.image.checked import checked_bits
 from rince.data.image.decode import decode_all
@@ -79,7 +79,7 @@ def load_outlier_images(request: Request, items: Items) -> Items:
     if request.data == DIGITS:
         pixels = digits_outliers(spec.size, spec.channels)
     else:
-        files = image_files(Path(request.data).expanduser())
+        files = image_files(user_path(request.data))
         pixels, _ = decode_all(files, spec, skip=request.skip_unreadable)
     return unlabelled(pixels, items.taxonomy).preprocessed(spec.preprocessing)
 
@@ -95,7 +95,7 @@ def digits_outliers(image_size: int, channels: int = 1) -> Tensor:
 
 
 def _existing_folder(data: str) -> Path:
-    folder = Path(data).expanduser()
+    folder = user_path(data)
     if not folder.is_dir():
         close = difflib.get_close_matches(data.lower(), NAMED, n=1, cutoff=0.7)
         hint = f"did you mean {close[0]}?" if close else f"or one of {', '.join(NAMED)}"
@@ -108,7 +108,7 @@ def _existing_folder(data: str) -> Path:
 
 def _root(request: Request) -> Path | None:
     root = request.options.images.root
-    return None if root is None else Path(root).expanduser()
+    return None if root is None else user_path(root)
 
 
 def _size(request: Request) -> int:
@@ -175,7 +175,7 @@ def _of_folder(
         except BadItems as other:
             raise BadItems(f"{error}; {other}", (*error.problems, *other.problems)) from None
         raise
-    name = Path(request.data).expanduser().resolve().name
+    name = user_path(request.data).resolve().name
     return replace(images, name=name, image_size=_size(request))
 
 

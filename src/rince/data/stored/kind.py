@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import import_extra
-from rince.core.files import VECTOR_SUFFIXES
+from rince.core.files import VECTOR_SUFFIXES, user_path
 from rince.data.kind import Kind, later
 from rince.data.networks import build_pixel_backbone, pixel_encoder
 
@@ -25,7 +25,7 @@ def recognise(data: str, by_time: bool) -> bool:
         return False
     parquet = import_extra("pyarrow.parquet", "parquet")
     try:
-        return "embedding" in parquet.read_schema(Path(data).expanduser()).names
+        return "embedding" in parquet.read_schema(user_path(data)).names
     except Exception:  # of damaged files pyarrow raises anything; who reads the table will say so
         return False
 
@@ -80,6 +80,7 @@ VECTORS = Kind(
     encoder=pixel_encoder,
     usage=usage,
     backbone="mlp",
+    files_of_queries=True,
     group="vectors",
     unread=("root", "image_size", "cache", "skip_unreadable", "augmentation", "bits"),
 )

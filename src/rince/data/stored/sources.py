@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
+from rince.core.files import user_path
 from rince.core.input_spec import InputSpec
 from rince.data.items import Items, Splits, chosen_items
 from rince.data.kind import Request
@@ -44,11 +44,12 @@ def load_vector_outliers(request: Request, items: Items) -> Vectors:
 
 def vectors_for(file: str, spec: InputSpec) -> tuple[Tensor, list[str] | None]:
     """The vectors of a file, as wide as a network takes them, and their names."""
-    vectors, names = read_vectors(Path(file).expanduser())
+    vectors, names = read_vectors(user_path(file))
     if vectors.shape[1:] != spec.shape:
         raise RinceError(
             f"{file} holds vectors of {vectors.shape[1]} dimensions, but the network takes "
-            f"{spec.shape[0]}: give vectors of the network that made those of the training"
+            f"{spec.shape[0]}: give vectors of the network that made those of the training (of two "
+            f"towers, each takes those of its own side)"
         )
     return vectors, names
 
@@ -79,7 +80,7 @@ def stored_names(encoder: Any, data: str, column: str | None) -> StoredNames:
 def _labelled(request: Request) -> LabelledVectors:
     table = request.options.table
     return read_labelled(
-        Path(request.data).expanduser(),
+        user_path(request.data),
         request.options.vectors.labels,
         request.labels,
         column=table.column,

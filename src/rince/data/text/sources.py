@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from rince.core.checks import RinceError
+from rince.core.files import user_path
 from rince.core.tables import TABLE_SUFFIXES, read_lines, read_table, refuse_rows
 from rince.data.items import Items, Splits, chosen_items
 from rince.data.kind import Request
@@ -47,7 +48,7 @@ def load_text_outliers(request: Request, items: Items) -> Texts:
 
 def read_texts(path: str | Path, column: str = "text") -> list[str]:
     """The texts of a table, or of a .txt file with one per line."""
-    file = Path(path).expanduser()
+    file = user_path(path)
     if file.suffix.lower() in TABLE_SUFFIXES:
         return text_column(file, column)
     if file.suffix.lower() != ".txt":
@@ -60,7 +61,7 @@ def read_texts(path: str | Path, column: str = "text") -> list[str]:
 
 def text_column(path: str | Path, column: str) -> list[str]:
     """The texts of a table: the column must be there, and hold something in every row."""
-    table = read_table(Path(path).expanduser(), "texts")
+    table = read_table(user_path(path), "texts")
     if not table.rows:
         raise RinceError(f"{table.file} holds no text: expected rows with a text and its labels")
     table.require_columns(column, hint="name the one that holds the texts (table.column)")

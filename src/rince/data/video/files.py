@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rince.core.checks import RinceError, require, warn
-from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, absent, chosen_below, files_below
+from rince.core.files import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    absent,
+    chosen_below,
+    files_below,
+    user_path,
+)
 from rince.core.tables import composed, nfc, read_lines, read_table, refuse_rows
 from rince.data.items import Marks, split_folders
 from rince.data.table import ItemTable, existing_file, is_table, path_column, seconds
@@ -63,7 +70,7 @@ def holds_videos(data: str | Path, by_time: bool = False) -> bool:
     """Whether to take this as a folder of videos, with a warning if it holds images too: it has a
     table of clips, or no fewer videos than images (a picture may stand for each); where ranks are
     made from time, any video will do."""
-    folder = Path(data).expanduser()
+    folder = user_path(data)
     if is_table(data):
         return path_column(data, VIDEO_SUFFIXES) is not None
     if not folder.is_dir() or (folder / TABLE).is_file():
@@ -94,7 +101,7 @@ def listed_videos(folder: Path, splits: str | None, split: int) -> list[VideoFil
         else:
             files = [f for i, s in enumerate(sides) for f in _from_tree(s, s.name + "/", i == 1)]
     if splits is not None:
-        files = list(_by_split_files(files, Path(splits).expanduser(), split))
+        files = list(_by_split_files(files, user_path(splits), split))
     if not files:
         raise RinceError(f"{folder} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
     labelled = [f for f in files if f.label]
@@ -109,7 +116,7 @@ def listed_videos(folder: Path, splits: str | None, split: int) -> list[VideoFil
 
 def video_files(path: str | Path) -> list[str]:
     """A video itself, or all below a folder (links to folders too), sorted; no hidden ones."""
-    root = Path(path).expanduser()
+    root = user_path(path)
     if root.is_file():
         return [str(root)]
     if not root.is_dir():

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from rince.core.checks import RinceError, import_extra, require, warn
+from rince.core.files import user_path
 from rince.core.tables import as_number, composed, read_table, refuse_rows
 from rince.ranks.time import NO_SHOT
 
@@ -43,7 +44,7 @@ def shots_of(source: str | None, names: Collection[str]) -> Shots:
     if source == "detect":
         import_extra("scenedetect", "shots")
         return lambda path, name: detect_shots(path)
-    table = read_shots(Path(source).expanduser())
+    table = read_shots(user_path(source))
     if unused := sorted(table.keys() - set(map(composed, names))):
         some = next(iter(names), "")
         text = f"{source}: {len(unused)} of {len(table)} videos are not in the data: {unused[0]}"

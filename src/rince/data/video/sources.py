@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from rince.core.checks import RinceError, require, warn
-from rince.core.files import VIDEO_SUFFIXES, cache_folder
+from rince.core.files import VIDEO_SUFFIXES, cache_folder, user_path
 from rince.data.arrays import unlabelled
 from rince.data.items import HINT, Items, Marks, Splits, report_unreadable
 from rince.data.kind import Request
@@ -85,7 +85,7 @@ def load_clip_outliers(request: Request, items: Items) -> Items:
     """All clips of all videos below a folder, of as many frames as the items."""
     spec = items.spec
     assert spec.frames is not None
-    folder = Path(request.data).expanduser()
+    folder = user_path(request.data)
     videos = replace(
         request.options.videos, frames=spec.frames, hop=None, per_video=None, shots=None
     )
@@ -104,7 +104,7 @@ def _listed_clips(
     if videos.decoder != "pyav":  # an option of earlier versions
         warn("videos.decoder torchcodec is no more: PyAV decodes the same frames")
     images = request.options.images
-    folder = Path(request.data).expanduser()
+    folder = user_path(request.data)
     marks = None
     if is_table(folder):
         require(
@@ -124,7 +124,7 @@ def _listed_clips(
     clips, failures = _cut(files, videos, size, request, folder.stem, marks)
     clips = replace(clips, image_size=image_size)
     if videos.cache_gb > 0:
-        where = cache_folder("clips") if videos.cache is None else Path(videos.cache).expanduser()
+        where = cache_folder("clips") if videos.cache is None else user_path(videos.cache)
         # Once the decoder could be chosen; its name keeps the caches of that time valid.
         stamp = "pyav", [(f.key, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in files]
         shape = (request.channels, videos.frames, size, size)
