@@ -78,12 +78,11 @@ def test_an_image_folder_keeps_its_classes_whatever_the_order_of_the_tree(tmp_pa
         assert items.thumbnails([0, 1], 8).shape == (2, 8, 8, 3)
 
 
-def test_an_image_folder_whose_classes_are_groups_is_refused(tmp_path: Path) -> None:
+def test_an_image_folder_whose_classes_are_groups_is_warned_of(tmp_path: Path) -> None:
     folder_of_images(tmp_path / "dog")
     nested = ImageFolder(str(tmp_path))
-    for tree in (None, TREE):
-        with pytest.raises(ValueError, match=r"dog/husky and .*dog/manx for one.*from_folder"):
-            from_dataset(nested, taxonomy=tree)
+    with pytest.warns(RinceWarning, match=r"dog/husky and .*dog/manx for one.*from_folder"):
+        assert from_dataset(nested).taxonomy.paths == (("dog",),)
     tree = FileImages.from_folder(tmp_path).taxonomy
     assert tree.paths == (("dog", "husky"), ("dog", "manx"), ("dog", "pug"))
     names = [nested.classes[i] for i in nested.targets]

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rince.core.checks import require
+from rince.core.checks import require, warn
 from rince.core.digests import digest
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.core.labels import as_array, integers, require_no_unknown
@@ -142,7 +142,7 @@ def from_dataset(
             f"{type(dataset).__name__} has no attribute targets: give its labels, "
             f"from_dataset(..., labels=...)",
         )
-        _require_one_folder_a_class(dataset)
+        _warn_of_groups(dataset)
         classes = getattr(dataset, "classes", None)
         labels = targets
         if classes is not None:
@@ -291,7 +291,7 @@ class DatasetImages(Items):
         return view_pixels(views, self.preprocessing)
 
 
-def _require_one_folder_a_class(dataset: Any) -> None:
+def _warn_of_groups(dataset: Any) -> None:
     """torchvision's ``ImageFolder`` takes the top folders of group/class/ for the classes."""
     folder_of: dict[Any, str] = {}
     samples = getattr(dataset, "samples", None)
@@ -300,12 +300,13 @@ def _require_one_folder_a_class(dataset: Any) -> None:
             return  # not torchvision's
         folder, target = os.path.dirname(sample[0]), sample[1]
         if folder_of.setdefault(target, folder) != folder:
-            raise ValueError(
-                f"{type(dataset).__name__} takes {folder_of[target]} and {folder} for one class: "
-                f"rince.data.FileImages.from_folder(FOLDER) reads <group>/<class>/ folders with "
-                f"their class tree. If they are one, give "
-                f"labels=[dataset.classes[i] for i in dataset.targets]"
+            warn(
+                f"{type(dataset).__name__} takes {folder_of[target]} and {folder} for one class; "
+                f"rince.data.FileImages.from_folder(FOLDER) reads <group>/<class>/ folders as a "
+                f"class tree. If it is one, give labels=[dataset.classes[i] for i in "
+                f"dataset.targets]"
             )
+            return
 
 
 def _column(dataset: Any, column: str) -> list[Any]:
