@@ -210,7 +210,8 @@ def test_options_without_effect_are_named(verb: str, image_tree: Path) -> None:
 
 def test_options_of_other_kinds_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
-    for data, name in (("a.csv", "image_size"), (str(tmp_path), "per_class")):
+    (texts := tmp_path / "a.csv").write_text("text,label\nhello,greeting\n", encoding="utf-8")
+    for data, name in ((str(texts), "image_size"), (str(tmp_path), "per_class")):
         images = ImageOptions(**{name: 3})
         options = SimpleNamespace(**{**vars(OPTIONS), "images": images})
         with pytest.raises(ValueError, match=rf"images.{name} .*{data}"):

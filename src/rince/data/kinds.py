@@ -176,6 +176,8 @@ def load_splits(
         ValueError: an option that has no effect on this kind, or a number out of its range.
     """
     kind = kind or kind_of(data, by_time, options.table.encoding)
+    if kind.noun in OWN_NOUNS and is_table(data) and not user_path(data).is_file():
+        raise RinceError(absent("file", data))  # what it holds is not known
     for name in kind.unread:
         value = getattr(options.images, name)
         require(

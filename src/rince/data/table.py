@@ -19,7 +19,6 @@ from rince.core.checks import RinceError, require, warn
 from rince.core.files import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
-    absent,
     chosen_below,
     passed_over,
     user_path,
@@ -58,10 +57,8 @@ def is_table(data: str | Path) -> bool:
 def path_column(data: str | Path, suffixes: frozenset[str]) -> str | None:
     """The column of a table that holds paths to files of these suffixes; None: no table, or a
     table of texts or of anything else."""
-    if not is_table(data):
+    if not is_table(data) or not user_path(data).is_file():
         return None
-    if not user_path(data).is_file():
-        raise RinceError(absent("file", data))
     table = first_rows(data)
     if not table.rows:
         shown = f"a header ({', '.join(table.columns)})" if table.columns else "nothing"
