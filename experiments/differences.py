@@ -24,7 +24,10 @@ from rince.reports.paired import paired_difference
 from rince.reports.reading import read_run
 
 # What is measured or noted of a run rather than chosen for it.
-NOTED = ("metrics", "seconds", "train_seconds", "machine", "epochs", "commit", "chosen", "fold")
+NOTED = (
+    *("metrics", "seconds", "train_seconds", "broken_off", "machine", "epochs", "commit"),
+    *("chosen", "fold"),
+)
 BASELINES = ("supcon-out", "SupCon-out", "infonce", "frozen")
 METRICS = ("*fine/probe", "*fine/R@1", "*coarse/R@1", "*probe/fine", "*probe/coarse", "*mAP")
 
