@@ -83,6 +83,8 @@ def test_an_image_folder_whose_classes_are_groups_is_warned_of(tmp_path: Path) -
     nested = ImageFolder(str(tmp_path))
     with pytest.warns(RinceWarning, match=r"dog/husky and .*dog/manx for one.*from_folder"):
         assert from_dataset(nested).taxonomy.paths == (("dog",),)
+    with pytest.warns(RinceWarning), pytest.raises(ValueError, match="'dog'.*group"):
+        from_dataset(nested, taxonomy=TREE)
     tree = FileImages.from_folder(tmp_path).taxonomy
     assert tree.paths == (("dog", "husky"), ("dog", "manx"), ("dog", "pug"))
     names = [nested.classes[i] for i in nested.targets]
