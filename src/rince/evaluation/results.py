@@ -214,7 +214,7 @@ def recorded_source(folder: Path) -> dict[str, str] | None:
 
 
 def save_evaluation(
-    evaluation: Evaluation, folder: str | Path, made_of: Path | None = None
+    evaluation: Evaluation, folder: str | Path, made_of: str | Path | None = None
 ) -> None:
     """Write ``results.json`` and ``evaluation.npz``; each is replaced whole or not at all.
 
@@ -256,7 +256,7 @@ def save_evaluation(
         ) from error
 
 
-def load_evaluation(folder: str | Path, made_of: Path | None = None) -> Evaluation:
+def load_evaluation(folder: str | Path, made_of: str | Path | None = None) -> Evaluation:
     """Read what :func:`save_evaluation` wrote.
 
     Args:
