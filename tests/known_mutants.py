@@ -130,6 +130,9 @@ TUNING += ("default_tiles", "_programs", "_splits", "_MOST_FORMS")
 
 # (module, function, operator, occurrence in the function) -> why no test can tell it apart.
 EQUIVALENT: dict[tuple[str, str, str, int], str] = {
+    ("core/digests.py", "file_digest", "Pow to Mult", 0): "of how much is read at a time",
+    ("core/digests.py", "file_digest", "constant + 1", 1): "of how much is read at a time",
+    ("core/digests.py", "file_digest", "constant + 1", 2): "of how much is read at a time",
     ("metrics/set_intersection.py", "average_set_intersection", "zeros_like to ones_like", 0): (
         "what all begin with is taken away from each again"
     ),

@@ -8,7 +8,15 @@ import pytest
 import torch
 
 import rince
-from rince.core.checks import RinceError, RinceWarning, import_extra, require, warn
+from rince.core.checks import (
+    RinceError,
+    RinceWarning,
+    check_temperature,
+    import_extra,
+    require,
+    usable_temperature,
+    warn,
+)
 
 
 def test_require_raises_the_message_and_only_if_the_condition_fails() -> None:
@@ -71,3 +79,21 @@ def test_a_name_that_moved_still_works_and_says_where_it_is(room: str, name: str
     assert old is getattr(importlib.import_module(room), name)
     assert caught[0].filename == __file__
     assert name not in rince.__all__
+
+
+@pytest.mark.parametrize("number", [1e-30, 0.1, 1, 1e30])
+def test_temperatures_that_float32_can_divide_by(number: float) -> None:
+    assert usable_temperature(number)
+    check_temperature(number)
+
+
+@pytest.mark.parametrize("number", [0, -0.1, 9e-31, 1.1e30, math.inf, math.nan])
+def test_temperatures_that_it_cannot(number: float) -> None:
+    assert not usable_temperature(number)
+    with pytest.raises(ValueError, match="^scale must be a positive number, from 1e-30 to 1e30"):
+        check_temperature(number, "scale")
+
+
+def test_temperatures_in_float16_have_its_limits() -> None:
+    for number, usable in ((0.0, False), (6e-8, True), (65504.0, True), (math.inf, False)):
+        assert bool(usable_temperature(torch.tensor(number, dtype=torch.float16))) == usable

@@ -65,6 +65,7 @@ def test_a_digest_is_of_the_content(tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz", weights["b"].numpy())
         (tmp_path / "a.bin").write_bytes(weights["b"].numpy().tobytes())
         found |= {(x, file_digest(tmp_path / f"a.{x}")) for x in ("ckpt", "npz", "bin")}
+        assert all(len(number) == 32 for _, number in found)
         assert len(found) == (3 if i < 2 else 6)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rince.core.pair_ranks import ALL, as_pair_ranks
+from rince.core.pair_ranks import ALL, as_pair_ranks, is_batched
 from rince.ranks import DenseRanks, IdentityRanks, PairRanks, TableRanks
 
 TABLE = torch.tensor([[1, 2, 0, -1], [3, 1, 2, 0], [0, 0, 1, 3], [2, 2, 0, 1]], dtype=torch.int8)
@@ -316,3 +316,22 @@ def test_a_matrix_of_any_kind_is_a_rank_source(given: Any) -> None:
     found = as_pair_ranks(given(rows))
     assert isinstance(found, DenseRanks)
     assert found.tile(ALL, ALL).tolist() == rows
+
+
+def test_tensors_that_stand_for_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def total(x: Tensor) -> Tensor:
+        seen.append(is_batched(x))
+        return x.sum()
+
+    x = torch.ones(3, 2)
+    total(x)
+    torch.func.grad(total)(x)
+    assert seen == [False, False]
+    torch.func.vmap(total)(x)
+    torch.func.vmap(torch.func.grad(total))(x)
+    assert seen == [False, False, True, True]
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # it cannot be asked for
+    torch.func.vmap(total)(x)
+    assert seen[-1] is False

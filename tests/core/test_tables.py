@@ -399,3 +399,20 @@ def test_two_columns_of_one_name_in_parquet(tmp_path: Path) -> None:
     parquet.write_table(table, tmp_path / "t.parquet")
     with pytest.raises(RinceError, match=r"t\.parquet: column 'c' is there twice.*text, c, c"):
         read_table(tmp_path / "t.parquet")
+
+
+def test_why_a_file_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    for name in ("a.csv", "a.parquet"):
+        with pytest.raises(RinceError, match=rf"cannot read the items in .*{name}: there is no"):
+            read_table(tmp_path / name, "items")
+        (tmp_path / name).write_bytes(b"no parquet")
+    with pytest.raises(RinceError, match=r"cannot read the items in .*a\.parquet: (?!there is no)"):
+        read_table(tmp_path / "a.parquet", "items")
+
+    def broken(self: Path) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    with pytest.raises(RinceError, match=r"cannot read the items in .*a\.csv: Input/output error"):
+        read_table(tmp_path / "a.csv", "items")
