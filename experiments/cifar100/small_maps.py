@@ -1,15 +1,25 @@
 """bfloat16 convolutions whose weight gradient is quick on a CPU, where maps are small.
 
-oneDNN (3.12, AMX) takes eight times as long for the weight gradient of 256 -> 256 channels on
-maps of 2 x 2 as for the forward; a matmul for each place of the kernel gives the same sums.
+oneDNN takes longer for that gradient, of many channels on small maps, than for all the rest of the
+layer; a matmul for each place of the kernel gives the same sums. Milliseconds of each:
+
+    OMP_NUM_THREADS=1 python experiments/cifar100/small_maps.py
 """
+
+import time
 
 import lightning.pytorch as pl
 import torch
 from torch import nn
 from torch.nn import functional
 
-_LARGEST_SIDE = 4  # of the output; above it oneDNN is quicker, but for kernels of 1 x 1
+# Of small-resnet at 32 pixels: channels before and after, kernel, stride, side of the map before.
+LAYERS = (
+    *((32, 32, 3, 1, 16), (32, 64, 3, 2, 16), (32, 64, 1, 2, 16), (64, 64, 3, 1, 8)),
+    *((64, 128, 3, 2, 8), (64, 128, 1, 2, 8), (128, 128, 3, 1, 4)),
+    *((128, 256, 3, 2, 4), (128, 256, 1, 2, 4), (256, 256, 3, 1, 2)),
+)
+_LARGEST_SIDE = 4  # of the map after the layer; above it oneDNN is quicker
 
 
 class QuickGradients(pl.Callback):
@@ -33,7 +43,7 @@ def _is_plain(convolution):
 
 class _Conv2d(nn.Conv2d):
     def _conv_forward(self, images, weight, bias):
-        small = weight.shape[2:] == (1, 1) or images.shape[-1] // self.stride[0] <= _LARGEST_SIDE
+        small = images.shape[-1] // self.stride[0] <= _LARGEST_SIDE
         if not (torch.is_autocast_enabled("cpu") and small and torch.is_grad_enabled()):
             return super()._conv_forward(images, weight, bias)
         images, weight = (x.to(torch.bfloat16) for x in (images, weight))
@@ -73,3 +83,40 @@ def weight_gradient(images, gradient, shape, stride, padding):
             columns = slice(j, j + stride[1] * (width - 1) + 1, stride[1])
             total[i, j] = of_outputs @ pixels[:, rows, columns].reshape(-1, shape[1])
     return total.permute(2, 3, 0, 1)
+
+
+def main():
+    print("| channels | kernel | stride | side | forward | gradient, oneDNN | matmuls |")
+    print("|:---|---:|---:|---:|---:|---:|---:|")
+    for layer in LAYERS:
+        shown = " | ".join(f"{milliseconds(work):.1f}" for work in works(*layer))
+        print("| {} -> {} | {} | {} | {} |".format(*layer), shown, "|")
+
+
+def works(before, after, kernel, stride, side):
+    """Of a layer and a batch of 1,024: forward, and the weight gradient in both ways."""
+    strides, padding = (stride, stride), (kernel // 2, kernel // 2)
+    images = torch.randn(1024, before, side, side, dtype=torch.bfloat16)
+    images = images.to(memory_format=torch.channels_last)
+    weight = torch.randn(after, before, kernel, kernel, dtype=torch.bfloat16)
+    given = (None, strides, padding)
+    gradient = torch.randn_like(functional.conv2d(images, weight, *given))
+    rest = ((1, 1), False, (0, 0), 1, (False, True, False))
+    backward = torch.ops.aten.convolution_backward
+    return (
+        lambda: functional.conv2d(images, weight, *given),
+        lambda: backward(gradient, images, weight, *given, *rest),
+        lambda: weight_gradient(images, gradient, weight.shape, strides, padding),
+    )
+
+
+def milliseconds(work, times=20):
+    work()
+    start = time.perf_counter()
+    for _ in range(times):
+        work()
+    return 1000 * (time.perf_counter() - start) / times
+
+
+if __name__ == "__main__":
+    main()
