@@ -19,7 +19,6 @@ from rince.core import files
 from rince.core.digests import content_digest, digest, file_digest, short_digest
 from rince.core.files import (
     absent,
-    alone_in,
     by_suffix,
     cache_folder,
     chosen_below,
@@ -27,6 +26,7 @@ from rince.core.files import (
     new_folder,
     replacing,
     require_folder_of,
+    taking_turns,
     written,
 )
 
@@ -38,12 +38,12 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     code = f"""
 from pathlib import Path
-from rince.core.files import alone_in
+from rince.core.files import taking_turns
 print("asks", flush=True)
-with alone_in(Path({str(tmp_path)!r})):
+with taking_turns(Path({str(tmp_path)!r})):
     print(Path({str(tmp_path)!r}, "a").read_text(), flush=True)
 """
-    with alone_in(tmp_path):
+    with taking_turns(tmp_path):
         other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert other.stdout is not None
         assert other.stdout.readline() == "asks\n"
@@ -51,7 +51,7 @@ with alone_in(Path({str(tmp_path)!r})):
             other.wait(0.5)
         (tmp_path / "a").write_text("done")
     assert other.communicate(timeout=60)[0] == "done\n"
-    with alone_in(tmp_path / "missing"):  # as on a disk without locks
+    with taking_turns(tmp_path / "missing"):  # as on a disk without locks
         pass
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rince.cli.parser import HelpfulParser, add_table, given_of
-from rince.core.files import VECTOR_SUFFIXES, user_path
+from rince.core.files import is_vector_file, user_path
 from rince.core.tables import TABLE_SUFFIXES
 from rince.evaluation.options import EvaluationOptions
 
@@ -114,7 +114,7 @@ def run(arguments: Sequence[str]) -> None:
     evaluated: list[Path] = []
     left_out = 0
     for folder, name in named.items():
-        if folder.suffix.lower() in VECTOR_SUFFIXES and not folder.is_dir():
+        if is_vector_file(folder):
             require(
                 not (outliers or tests or given.data),
                 f"--ood, --test and --data are for runs, and {name} holds embeddings",

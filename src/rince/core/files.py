@@ -107,6 +107,11 @@ def files_below(
             yield Path(entry.path)
 
 
+def is_vector_file(path: Path) -> bool:
+    """Whether this is called as a file of vectors is, and is no folder."""
+    return path.suffix.lower() in VECTOR_SUFFIXES and not path.is_dir()
+
+
 def user_path(path: str | Path) -> Path:
     """A path as people write it: ``~`` is the home folder; that of a user whom there is not is a
     name as any other."""
@@ -154,7 +159,7 @@ def require_folder_of(file: Path) -> None:
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def taking_turns(folder: Path) -> Iterator[None]:
     """Wait until no other process is in such a block with this folder. Systems and disks that have
     no locks do not wait."""
     with contextlib.ExitStack() as stack:

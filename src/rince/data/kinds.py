@@ -131,22 +131,26 @@ def warn_of_unread(data: str, options: DataOptions, kind: Kind) -> None:
 
     if kind.noun not in OWN_NOUNS:
         return
-    rows = is_table(data) or is_shards(data) or kind is VECTORS
-    read = {kind.group} | ({"table"} if rows else set())
+    # Files of text there are anywhere; the others are older names, of tables of anything.
+    known = {"table.encoding", "text.column", "text.labels"}
     unread = [
-        f"{group}.{option.name}"
+        name
         for group in ("videos", "text", "table", "vectors")
         for given in [getattr(options, group)]
         for option in fields(given)
-        if group not in read and getattr(given, option.name) != option.default
+        if group != kind.group and getattr(given, option.name) != option.default
+        if (name := f"{group}.{option.name}") not in known
     ]
-    if kind is IMAGES and not rows and data not in NAMED and options.images.root is not None:
+    if kind is IMAGES and data not in NAMED and options.images.root is not None:
         unread.append("images.root")
-    # Files of text there are anywhere; the others are older names, of tables of anything.
-    known = {"table.encoding", "text.column", "text.labels"}
-    if shown := [name for name in unread if name not in known]:
-        no_table = any(name.startswith(("table.", "images.")) for name in shown)
-        warn(f"no effect on {kind.noun}{' without a table' * no_table}: {', '.join(shown)}")
+    of_tables = [name for name in unread if name.startswith(("table.", "images."))]
+    # A folder is looked through for shards only where it matters.
+    if of_tables and (is_table(data) or kind is VECTORS or is_shards(data)):
+        unread = [name for name in unread if name not in of_tables]
+        of_tables = []
+    if unread:
+        where = " without a table" if of_tables else ""
+        warn(f"no effect on {kind.noun}{where}: {', '.join(unread)}")
 
 
 def load_splits(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rince.core.checks import require
-from rince.core.files import alone_in, require_folder_of
+from rince.core.files import require_folder_of, taking_turns
 from rince.data.items import Marks, Splits
 from rince.data.vector_files import LabelledVectors, read_labelled
 from rince.data.vectors import Vectors
@@ -94,7 +94,7 @@ def evaluate_embeddings(
     info = {**found.info, "evaluate_seconds": seconds, "source": source}
     found = replace(found, info=info)
     folder.mkdir(exist_ok=True)
-    with alone_in(folder):
+    with taking_turns(folder):
         save_evaluation(found, folder, file)
     return found
 

@@ -142,7 +142,7 @@ def class_folders(folder: Path, path: Names, empty: dict[Path, str]) -> Iterator
                 link = entry.is_symlink()
                 # One that leads to itself is neither a folder nor an error.
                 if os.path.isdir(entry.path) if link else entry.is_dir():
-                    if link and Path(entry.path).resolve() in (folder.resolve() / "x").parents:
+                    if link and folder.resolve().is_relative_to(Path(entry.path).resolve()):
                         raise RinceError(
                             f"{entry.path} is a link to a folder that it is in: remove it"
                         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 
 from rince.core.checks import RinceError, warn
-from rince.core.files import VECTOR_SUFFIXES
+from rince.core.files import is_vector_file
 from rince.evaluation.elsewhere import results_folder
 from rince.evaluation.results import RESULTS_FILE, load_evaluation
 from rince.models.exported import EXPORT_FILE
@@ -38,8 +38,7 @@ def read_runs(folders: Sequence[Path]) -> list[RunReport]:
 
 def read_run(folder: Path) -> RunReport:
     """All that a report shows of a run, or of a file of embeddings."""
-    # Embeddings made elsewhere.
-    of_file = folder.suffix.lower() in VECTOR_SUFFIXES and not folder.is_dir()
+    of_file = is_vector_file(folder)  # embeddings made elsewhere
     results = results_folder(folder) if of_file else folder
     there = (results / RESULTS_FILE).exists()
     if there and (reason := outdated(results, folder if of_file else None)):

@@ -16,7 +16,7 @@ from torch import nn
 from rince._version import __version__
 from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
-from rince.core.files import alone_in, require_folder_of
+from rince.core.files import require_folder_of, taking_turns
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data.items import Items, Marks, Splits
 from rince.data.kinds import NAMED, Request, kind_named, load_outliers, load_test, require_kind
@@ -266,11 +266,12 @@ def _saved(
     """What is measured is kept, whatever goes wrong later; and what other evaluations of the same
     weights and data measured, earlier or meanwhile. ``measured``: the test that is new."""
     found = _noted(found, evaluate_seconds=time.perf_counter() - started)
-    with alone_in(folder):
+    with taking_turns(folder):
         with contextlib.suppress(RinceError):
             there = load_evaluation(folder) if is_evaluated(folder) else None
-            known = None if there is None else there.info.get("source")
-            if there and known in (None, found.info["source"]) and _same_data(there, found):
+            info = {} if there is None else there.info
+            same_weights = info.get("source") in (None, found.info["source"])
+            if there and same_weights and _same_data(info, found.info):
                 found = _with_earlier(found, there, measured)
         save_evaluation(found, folder)
     return found
@@ -309,7 +310,7 @@ def _of_these(before: Evaluation | None, splits: Splits, folder: Path) -> Evalua
         return None
     facts = {"data": splits.train.name, "train_images": len(splits.train)}
     facts["test_images"] = len(splits.test)
-    if _same_data(before, replace(before, info=facts)):
+    if _same_data(before.info, facts):
         return before
     print(
         f"note: {folder.name} was evaluated on other data ({before.info.get('data')}); those "
@@ -318,9 +319,8 @@ def _of_these(before: Evaluation | None, splits: Splits, folder: Path) -> Evalua
     return None
 
 
-def _same_data(one: Evaluation, other: Evaluation) -> bool:
-    facts = ("data", "train_images", "test_images")
-    return all(one.info.get(name) == other.info.get(name) for name in facts)
+def _same_data(info: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(info.get(x) == other.get(x) for x in ("data", "train_images", "test_images"))
 
 
 def _with_earlier(found: Evaluation, before: Evaluation, measured: str | None) -> Evaluation:

@@ -29,12 +29,17 @@ class VideoFile:
     """A file and what is known of it before it is opened."""
 
     path: Path
-    key: str  # its name below the folder
+    name: str  # below the folder
     source: str  # name of the video it is from: itself, unless a table says so
     label: tuple[str, ...]  # class names from the top group down; () if it is not labelled
     start: float | None = None  # seconds into the source at which the file begins, if known
     test: bool | None = None  # None: to be decided
     span: tuple[float, float] | None = None  # seconds of its part; None: it is the whole file
+
+    @property
+    def key(self) -> str:
+        """The name of the file, or of its part."""
+        return self.name if self.span is None else f"{self.name}[{self.span[0]:g}-{self.span[1]:g}]"
 
 
 def videos_of_table(
@@ -57,11 +62,10 @@ def videos_of_table(
         except ValueError as error:
             problems.append(f"{table.table.place(row[0])}: {error}")
             continue
-        key = names[i] if span is None else f"{names[i]}[{span[0]:g}-{span[1]:g}]"
         source = nfc(row[1].get("source_video") or names[i])
         test = None if sides is None else sides[i]
         label = tree.paths[numbers[i]]
-        files.append(VideoFile(paths[i], key, source, label, test=test, span=span))
+        files.append(VideoFile(paths[i], names[i], source, label, test=test, span=span))
     refuse_rows(table.table.file, problems, "start_s and end_s are seconds of the file")
     return files, table.marks()
 

@@ -153,9 +153,7 @@ def _cut(
     """All clips of all files, in order, decoded to squares of this size; and what is still to be
     said of files that give none."""
     frames, stride, skip = videos.frames, videos.stride, request.skip_unreadable
-    # Shots are of whole files, whatever part of one is used.
-    names = [f.key if f.span is None else f.key.rpartition("[")[0] for f in files]
-    shots = shots_of(videos.shots, names)
+    shots = shots_of(videos.shots, [file.name for file in files])
     paths: list[str] = []
     keys: list[str] = []
     rows: list[tuple[float, float, float, int, int]] = []  # start, step, span, shot, file
@@ -175,7 +173,7 @@ def _cut(
                     f"{frames} frames at stride {stride} takes {span:.2f} s"
                     + ("" if skip else hint())
                 )
-            shot_list = shots(file.path, names[number])
+            shot_list = shots(file.path, file.name)  # of the whole file, whatever its part
         except RinceError as error:
             failures.append(error)
             continue
