@@ -23,6 +23,7 @@ from rince.core.files import (
     cache_folder,
     chosen_below,
     files_below,
+    is_vector_file,
     new_folder,
     replacing,
     require_folder_of,
@@ -67,6 +68,13 @@ def test_a_digest_is_of_the_content(tmp_path: Path) -> None:
         found |= {(x, file_digest(tmp_path / f"a.{x}")) for x in ("ckpt", "npz", "bin")}
         assert all(len(number) == 32 for _, number in found)
         assert len(found) == (3 if i < 2 else 6)
+
+
+def test_files_of_vectors_are_known_by_their_names(tmp_path: Path) -> None:
+    (tmp_path / "folder.npz").mkdir()
+    names = ("a.npz", "A.NPY", "a.parquet", "a.csv", "npz", "folder.npz")
+    found = [name for name in names if is_vector_file(tmp_path / name)]
+    assert found == ["a.npz", "A.NPY", "a.parquet"]
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
