@@ -76,6 +76,13 @@ def test_a_collapsed_encoder_has_no_better_than_chance() -> None:
     assert float(found) == pytest.approx(sum(1 / math.log2(p + 2) for p in range(10)) / 100)
 
 
+def test_gains_near_the_largest_number_are_those_of_small_ones() -> None:
+    torch.manual_seed(0)
+    query, gallery, grades = torch.randn(5, 4), torch.randn(30, 4), torch.randint(0, 4, (5, 30))
+    small, huge = (ndcg(query, gallery, grades.double() * x)[10] for x in (1, 5e307))
+    torch.testing.assert_close(huge, small)
+
+
 def test_what_is_refused() -> None:
     z = torch.eye(3)
     with pytest.raises(ValueError, match=r"gains.*= \(3, 3\)"):

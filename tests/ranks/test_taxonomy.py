@@ -18,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, RinceWarning
 from rince.core.pair_ranks import IdentityRanks, TableRanks
 from rince.ranks import taxonomy
 from rince.ranks.readers import class_folders, homonyms, some_names
@@ -423,6 +423,14 @@ def test_from_folders_passes_over_what_is_no_image(tmp_path: Path) -> None:
     (tmp_path / "boat" / "labels.txt").touch()
     (tmp_path / "boat" / ".hidden.jpg").touch()
     assert Taxonomy.from_folders(str(tmp_path)).paths == tuple(sorted(RAGGED))
+
+
+def test_folders_that_differ_in_capitals_are_named(tmp_path: Path) -> None:
+    write_folders(tmp_path, [("Dog", "husky"), ("cat",), ("dog", "husky")])
+    if len(os.listdir(tmp_path)) == 2:
+        pytest.skip("on this file system the two are one folder")
+    with pytest.warns(RinceWarning, match="holds Dog and dog, which are two classes"):
+        assert Taxonomy.from_folders(tmp_path).num_classes == 3
 
 
 def test_from_folders_follows_links(tmp_path: Path) -> None:

@@ -129,6 +129,13 @@ def absent(wanted: Literal["file", "folder"], path: str | Path) -> str:
     return f"there is no {wanted} {path}{where}"
 
 
+def unreadable(what: str, file: Path, error: Exception) -> RinceError:
+    """Why a file cannot be read: it is not there, or what the system or a library said of it."""
+    said = error.strerror if isinstance(error, OSError) and error.strerror else error
+    reason = said if file.is_file() else absent("file", file)
+    return RinceError(f"cannot read the {what} in {file}: {reason}")
+
+
 def new_file(path: str | Path) -> Path:
     """Where to write what people then edit; a file that is there may have been edited.
 

@@ -10,7 +10,7 @@ import json
 import re
 import threading
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from rince.core.checks import BadItems, RinceError, import_extra, require
-from rince.core.files import absent
+from rince.core.files import unreadable
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -188,8 +188,7 @@ def read_text(file: Path, what: str = "text", encoding: str | None = None) -> st
     try:
         content = file.read_bytes()
     except OSError as error:
-        reason = error.strerror if file.is_file() else absent("file", file)
-        raise RinceError(f"cannot read the {what} in {file}: {reason}") from error
+        raise unreadable(what, file, error) from error
     given = encoding or _encoding.get() or "utf-8"
     marked = next((name for mark, name in _MARKS if content.startswith(mark)), None)
     try:
@@ -323,8 +322,7 @@ def _read_parquet(file: Path, what: str, most: int | None) -> Table:
     except RinceError:
         raise
     except Exception as error:  # of damaged files pyarrow raises anything
-        reason = error if file.is_file() else absent("file", file)
-        raise RinceError(f"cannot read the {what} in {file}: {reason}") from error
+        raise unreadable(what, file, error) from error
 
 
 def table_of(file: Path, columns: Mapping[str, Sequence[object]]) -> Table:
@@ -339,6 +337,15 @@ def table_of(file: Path, columns: Mapping[str, Sequence[object]]) -> Table:
 def nfc(name: str) -> str:
     """With whole accented letters, which macOS and some editors take apart."""
     return unicodedata.normalize("NFC", name)
+
+
+def differing_in_capitals(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two names that are one but for upper and lower case, if there are any."""
+    first: dict[str, str] = {}
+    for name in sorted(names):
+        if (other := first.setdefault(name.lower(), name)) != name:
+            return other, name
+    return None
 
 
 def composed(name: str) -> str:

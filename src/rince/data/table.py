@@ -29,6 +29,7 @@ from rince.core.tables import (
     Table,
     as_number,
     composed,
+    differing_in_capitals,
     nfc,
     read_table,
     refuse_rows,
@@ -193,11 +194,10 @@ def check_known(table: Table, levels: Sequence[str]) -> None:
     for level in levels:
         cells = table.column(level)
         names = sorted(set(cells))
-        small = {name.lower(): name for name in names}
-        if twin := next((name for name in names if small[name.lower()] != name), None):
+        if twins := differing_in_capitals(names):
             warn(
-                f"{table.file}: {level!r} holds {twin!r} and {small[twin.lower()]!r}, which are "
-                f"two classes: if they are one, write both in the same way"
+                f"{table.file}: {level!r} holds {twins[0]!r} and {twins[1]!r}, which are two "
+                f"classes: if they are one, write both in the same way"
             )
         missing = {name for name in names if re.fullmatch(_NOT_KNOWN, name, re.IGNORECASE)}
         if not missing:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, warn
-from rince.core.files import VECTOR_SUFFIXES, absent, user_path
+from rince.core.files import VECTOR_SUFFIXES, absent, unreadable, user_path
 from rince.core.tables import TABLE_SUFFIXES, Row, Table, composed, read_table, table_of
 from rince.data.table import ItemTable, label_columns, path_cells, without_empty
 from rince.data.vectors import Vectors, check_directions
@@ -237,8 +237,7 @@ def _table(
         try:
             stored = _arrays(source, "labels")
         except Exception as error:  # of damaged files numpy raises anything
-            reason = error if source.is_file() else absent("file", source)
-            raise RinceError(f"cannot read the labels in {source}: {reason}") from error
+            raise unreadable("labels", source, error) from error
     beside = (file.with_suffix(suffix) for suffix in TABLE_SUFFIXES if suffix != file.suffix)
     found = next((table for table in beside if table.is_file() and labels is None), None)
     inside = _columns_inside(source, stored, count)

@@ -68,6 +68,7 @@ def ndcg(
     for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
         some = torch.arange(rows.start, rows.stop, device=graded.device)
         all_gains = graded.index_select(0, some).to_dense().double()  # (rows, G)
+        all_gains /= all_gains.amax(dim=1, keepdim=True)  # so that no sum is infinite
         best = all_gains.topk(most, dim=1).values
         nearest, order = similarity.topk(most, dim=1)
         tied = nearest[:, 1:] == nearest[:, :-1]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require
+from rince.core.files import unreadable
 from rince.core.tables import as_number, composed, read_cells, read_text, refuse_rows
 from rince.ranks.options import SCORE_FILES
 from rince.ranks.readers import some_names
@@ -39,7 +40,7 @@ def read_scores(file: Path, names: Path | None = None) -> tuple[list[str], Tenso
     except (RinceError, ImportError):
         raise
     except Exception as error:  # of damaged files numpy and pyarrow raise anything
-        raise RinceError(f"cannot read the scores in {file}: {error}") from error
+        raise unreadable("scores", file, error) from error
 
 
 def write_csv(file: Path, classes: Sequence[str], scores: Tensor) -> None:

@@ -14,12 +14,12 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from rince.core.checks import BadItems, RinceError, require
+from rince.core.checks import BadItems, RinceError, require, warn
 from rince.core.files import IMAGE_SUFFIXES
 from rince.core.labels import as_array, integers, require_classes
 from rince.core.notebook import as_html
 from rince.core.pair_ranks import IdentityRanks, TableRanks, check_pair_labels, may_read
-from rince.core.tables import composed, read_table
+from rince.core.tables import composed, differing_in_capitals, read_table
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.level_ranks import LevelRanks, compare_levels
 from rince.ranks.readers import (
@@ -554,6 +554,12 @@ def tree_of_folders(root: str | Path) -> tuple[Taxonomy, list[Names]]:
         raise RinceError(
             f"{top} holds splits ({', '.join(sorted(splits))}), which are no groups of classes; to "
             f"use one, give its folder: {top}/train"
+        )
+    groups = {"/".join(path[:depth]) for path in folders for depth in range(1, len(path) + 1)}
+    if twins := differing_in_capitals(groups):
+        warn(
+            f"{top} holds {twins[0]} and {twins[1]}, which are two classes: if they are one, put "
+            f"the images into one folder"
         )
     try:
         places = [str(top.joinpath(*path)) for path in folders]
