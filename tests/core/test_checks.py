@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import math
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,6 +61,15 @@ def test_an_extra_that_is_there_is_imported() -> None:
 def test_an_extra_that_is_missing_is_named_with_its_pip_command() -> None:
     with pytest.raises(ImportError, match=r"needs no_such_thing, .* pip install 'rince\[video\]'"):
         import_extra("no_such_thing.inside", "video")
+
+
+def test_what_a_package_lacks_is_named_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "half_installed.py").write_text("import no_such_thing")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match="needs half_installed, and no_such_thing, which is not"):
+        import_extra("half_installed", "video")
 
 
 def test_every_public_name_is_there_and_no_other() -> None:

@@ -44,7 +44,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         "huggingface_hub.utils": SimpleNamespace(enable_progress_bars=noted("downloads")),
     }
     monkeypatch.setattr(text_models, "import_extra", lambda name, extra: libraries[name])
-    monkeypatch.setattr(text_models, "hub_or_cache", hub_or_cache)
+    monkeypatch.setattr("rince.core.hub.hub_or_cache", hub_or_cache)
     return calls
 
 

@@ -40,6 +40,7 @@ def test_arrays() -> None:
     assert from_arrays(PIXELS, [900, 7, 8] * 2).labels.tolist() == [2, 0, 1] * 2
     for images, given, message in (
         (PIXELS.astype(float), LABELS, "uint8, or floats in .0, 1.*Normalize"),
+        (PIXELS.astype(np.uint16), LABELS, "uint8, or floats in .0, 1.*uint16 from 0 to 255"),
         (PIXELS[..., :2], LABELS, "1 or 3"),
         (PIXELS, LABELS[:5], "one for each of the 6 items, got shape .5,"),
         (PIXELS, [*LABELS[:5], 3], r"lie in \[0, 3\).* hold 3"),

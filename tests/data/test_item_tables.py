@@ -280,6 +280,12 @@ def test_a_table_that_is_not_there(options: dict[str, Any], tmp_path: Path) -> N
             load_splits(table, TrainConfig(table, images=images))
 
 
+def test_a_link_to_itself_hides_no_other_file(photos: Path) -> None:
+    (photos / "z.png").symlink_to("z.png")
+    table = write_items(photos / "items.csv", [HEADER, *ROWS])
+    assert [len(side) for side in loaded(table)] == [4, 2]
+
+
 def test_an_empty_class_is_named_by_its_line(photos: Path) -> None:
     rows = [*ROWS[:3], ("d.png", "cat", "", "train")]
     table = write_items(photos / "items.csv", [HEADER, *rows, *ROWS[4:]])

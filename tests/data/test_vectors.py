@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,14 @@ def content(splits: Splits) -> set[tuple[tuple[str, ...], tuple[float, ...]]]:
 
 
 EXPECTED = set(zip(LABELS, map(tuple, FEATURES.tolist()), strict=True))
+
+
+def test_the_column_of_names_may_be_written_as_macos_does(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", embeddings=FEATURES, paths=np.array(NAMES))
+    table = write_table(tmp_path / "t.csv", list(range(COUNT))[::-1], {"été": NAMES})
+    column = unicodedata.normalize("NFD", "été")
+    labels = ["group", "class"]
+    assert content(loaded(tmp_path / "a.npz", table, column=column, labels=labels)) == EXPECTED
 
 
 def test_labels_by_name_in_order_beside_and_inside(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rince import RinceError, RinceWarning, Taxonomy
+from rince.core.input_spec import Preprocessing
 from rince.data.arrays import TensorImages, unlabelled
 from rince.data.items import Splits
 from rince.data.views import evaluation_pixels
@@ -209,6 +210,17 @@ def test_outliers_may_be_items_or_their_pixels() -> None:
     )
     assert one.metrics == other.metrics
     assert one.info["outliers"] == {"black": 5}
+
+
+def test_pixels_of_outliers_are_scaled_as_those_of_the_test() -> None:
+    data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 6)
+    how = Preprocessing((0.2,), (0.3,), 8)
+    data = Splits(data.train.preprocessed(how), data.test.preprocessed(how))
+    one, other = (
+        evaluate_backbone(nn.Flatten(), data, {"same": given}, options=OPTIONS)
+        for given in (data.test.pixels, data.test)
+    )
+    assert one.metrics == other.metrics
 
 
 def test_failures_by_definition() -> None:

@@ -94,6 +94,10 @@ def test_a_class_of_one_item_is_left_out_and_counted() -> None:
 
 def test_what_cannot_be_asked_is_refused() -> None:
     items = vectors(4)
+    with pytest.raises(ValueError, match="map_points must be .* got -5"):
+        evaluate_open(
+            nn.Identity(), "new", OpenTest(items), (), options=EvaluationOptions(map_points=-5)
+        )
     with pytest.raises(ValueError, match="of one class"):
         OpenTest(items.subset([0, 0, 0]))
     with pytest.raises(ValueError, match=r"has no query"):
@@ -315,6 +319,8 @@ def test_what_is_wrong_with_embeddings_is_said(
     flags = [f"{line},{'is_query' if i == 0 else 'maybe'}" for i, line in enumerate(lines)]
     says("line 2", "is_query", "'maybe'", rows=flags)
     assert "--labels" in refusal(["evaluate", str(made / "made.npz")], capsys)
+    with pytest.raises(ValueError, match="map_points must be .* got -5"):
+        evaluate_embeddings(made / "made.npz", options=EvaluationOptions(map_points=-5))
     both = ["evaluate", str(made / "made.npz"), "--labels", str(made / "by-name.csv")]
     assert "--ood" in refusal([*both, "--ood", "digits"], capsys)
     assert "evaluate" in refusal(["compare", str(made / "made.npz")], capsys)

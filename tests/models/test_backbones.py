@@ -23,6 +23,7 @@ from rince.models.heads import ProjectionHead
         ("torchvision/resnet18", 3, 64, 512),
         ("torchvision/resnet18", 1, 64, 512),
         ("torchvision/mobilenet_v3_small", 3, 64, 576),
+        ("torchvision/googlenet", 3, 64, 1024),  # in training it has further classifiers
     ],
 )
 def test_names_give_features_and_a_gradient(name: str, channels: int, size: int, dim: int) -> None:
@@ -52,6 +53,11 @@ def test_the_3x3_stem_keeps_the_resolution() -> None:
 def test_the_small_resnet_is_small() -> None:
     count = sum(p.numel() for p in SmallResNet().parameters())
     assert 1.1e6 < count < 1.3e6
+
+
+def test_a_module_on_another_device_is_asked_there() -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(12, 7, device="meta"))
+    assert as_backbone(module, InputSpec.images(size=2)).feature_dim == 7
 
 
 def test_a_module_of_your_own() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rince.cli.parser import HelpfulParser
+from rince.core.files import user_path
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -42,10 +42,10 @@ What each number means: docs/evaluation.md.
 
     from rince.reports.compare import compare_runs
 
-    folders = list(dict.fromkeys(Path(name).resolve() for name in given.runs))
+    folders = list(dict.fromkeys(user_path(name).resolve() for name in given.runs))
     compare_runs(
         folders,
-        Path(given.output),
+        user_path(given.output),
         title=given.title,
         markdown=given.markdown,
         csv=given.csv,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 
 from rince.cli.parser import HelpfulParser
+from rince.core.files import user_path
 from rince.evaluation.options import EvaluationOptions
 from rince.training.config import ImageOptions, LossOptions, OptimOptions, TrainConfig
 
@@ -29,7 +29,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     given = parser.parse_args(arguments)
 
-    wanted = Path(given.output)
+    wanted = user_path(given.output)
     others = (wanted.with_name(f"{wanted.name}-{i}") for i in itertools.count(2))
     folder = next(path for path in itertools.chain([wanted], others) if not path.exists())
     print(

@@ -9,6 +9,7 @@ from pathlib import Path
 from shlex import quote
 
 from rince.cli.parser import HelpfulParser, add_table
+from rince.core.files import user_path
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz
@@ -78,7 +79,7 @@ def run(arguments: Sequence[str]) -> None:
     from rince.models.options import is_library_name
     from rince.training.encoders import embed_data, load_encoder
 
-    output = Path(given.output)
+    output = user_path(given.output)
     require(given.batch_size >= 1, f"--batch_size must be at least 1, got {given.batch_size}")
     require_writable(output)
     device = known_device(given.device)
@@ -88,7 +89,7 @@ def run(arguments: Sequence[str]) -> None:
         require_embeddable(given.data, "images")
         encoder = library_encoder(given.run)
     else:
-        encoder = load_encoder(Path(given.run), given.space)
+        encoder = load_encoder(user_path(given.run), given.space)
     started = time.perf_counter()
     with parts_in(output.with_name(output.name + ".parts")):
         embeddings = embed_data(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rince._version import __version__
 from rince.cli.parser import HelpfulParser
+from rince.core.files import user_path
 from rince.models.options import LAYOUTS, is_library_name
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def run(arguments: Sequence[str]) -> None:
 
     if given.push is not None:
         check_push(given.push)
-        folder = Path(given.run)
+        folder = user_path(given.run)
         towers = [x for x in (folder, folder / "export") if is_export(x / "text")]
         if is_export(folder) or towers:
             others = [x for x in vars(given) if getattr(given, x) != parser.get_default(x)]
@@ -102,7 +103,7 @@ def run(arguments: Sequence[str]) -> None:
             require(not unread, f"{', '.join(unread)}: an export is pushed as it lies there")
             print(f"pushed: {push(towers[0] if towers else folder, given.push)}")
             return
-    output = None if given.output is None else Path(given.output)
+    output = None if given.output is None else user_path(given.output)
     of_checkpoint = {n: getattr(given, n) for n in ("backbone", "mean", "std")}
     if given.layout is None:
         unread = [f"--{name}" for name, value in of_checkpoint.items() if value is not None]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from shlex import quote
 
 from rince.cli.parser import HelpfulParser
+from rince.core.files import user_path
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/ -o photos.npz         once
@@ -39,7 +39,7 @@ def run(arguments: Sequence[str]) -> None:
     from rince.evaluation.embeddings import load_embeddings
     from rince.evaluation.index import build_index, index_recall, require_index_file, save_index
 
-    output = Path(given.output)
+    output = user_path(given.output)
     require_index_file(output)
     embeddings = load_embeddings(given.embeddings)
     started = time.perf_counter()

@@ -9,6 +9,7 @@ from pathlib import Path
 from shlex import quote
 
 from rince.cli.parser import HelpfulParser, add_table
+from rince.core.files import user_path
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/ -o photos.npz         once
@@ -63,7 +64,7 @@ def run(arguments: Sequence[str]) -> None:
     kept: Embeddings | VectorIndex | None = None
     if suffix in (".npz", ".parquet", INDEX_SUFFIX):
         kept = (load_index if suffix == INDEX_SUFFIX else load_embeddings)(given.gallery)
-    encoder = load_encoder(Path(given.run), given.space)
+    encoder = load_encoder(user_path(given.run), given.space)
     require_queries(encoder, given.queries)
     queries, groups = embed_queries(encoder, given.queries, device=device, skip=skip)
     if kept is None:

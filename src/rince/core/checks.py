@@ -64,6 +64,7 @@ def import_extra(module: str, extra: str) -> types.ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         name = module.partition(".")[0]
+        missing = "which" if error.name in (name, None) else f"and {error.name}, which"
         raise ImportError(
-            f"this needs {name}, which is not installed: pip install 'rince[{extra}]'"
+            f"this needs {name}, {missing} is not installed: pip install 'rince[{extra}]'"
         ) from error

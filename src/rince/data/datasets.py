@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rince.core.checks import require, warn
+from rince.core.checks import RinceError, require, warn
 from rince.core.digests import digest
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.core.labels import as_array, integers, require_no_unknown
@@ -250,17 +250,22 @@ class DatasetImages(Items):
             picture = picture[0]
         if hasattr(picture, "convert"):  # Pillow's
             return picture_pixels(picture, self.channels)
+        try:
+            return self._pixels(picture)
+        except ValueError as error:  # which a worker would show with all that it came through
+            raise RinceError(f"item {position}: {error}") from error
+
+    def _pixels(self, picture: Any) -> Tensor:
         pixels = picture if isinstance(picture, Tensor) else torch.from_numpy(np.array(picture))
         pixels = pixels[None] if pixels.ndim == 2 else pixels
         require(
             pixels.ndim == 3 and (pixels.shape[0] in (1, 3) or pixels.shape[2] in (1, 3)),
-            f"item {position}: an image must be (H, W), (H, W, C) or (C, H, W), got "
-            f"{tuple(pixels.shape)}",
+            f"an image must be (H, W), (H, W, C) or (C, H, W), got {tuple(pixels.shape)}",
         )
         pixels = pixels if pixels.shape[0] in (1, 3) else pixels.permute(2, 0, 1)
         require(
             len(pixels) in (1, self.channels),
-            f"item {position} has {len(pixels)} channels, expected {self.channels}",
+            f"it has {len(pixels)} channels, expected {self.channels}",
         )
         return _bytes(pixels).expand(self.channels, -1, -1).contiguous()
 
@@ -323,7 +328,8 @@ def _column(dataset: Any, column: str) -> list[Any]:
 def _bytes(pixels: Tensor) -> Tensor:
     if pixels.dtype == torch.uint8:
         return pixels
-    low, high = (float(x) for x in torch.aminmax(pixels)) if pixels.numel() else (0.0, 0.0)
+    values = pixels.double()  # of uint16 aminmax knows nothing
+    low, high = (float(x) for x in torch.aminmax(values)) if pixels.numel() else (0.0, 0.0)
     require(
         pixels.is_floating_point() and low >= 0 and high <= 1,
         f"images must be uint8, or floats in [0, 1], got {pixels.dtype} from {low:g} to {high:g}: "

@@ -559,7 +559,7 @@ def existing_file(path: Path, there: dict[Path, dict[str, str]]) -> Path | None:
     if folder not in there:
         try:
             with os.scandir(_as_written(folder)) as entries:
-                there[folder] = {nfc(x.name): x.path for x in entries if x.is_file()}
+                there[folder] = {nfc(x.name): x.path for x in entries if os.path.isfile(x.path)}
         except OSError:
             there[folder] = {}
     file = there[folder].get(nfc(path.name))

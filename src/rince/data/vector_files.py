@@ -87,7 +87,7 @@ def read_labelled(
     stored = _stored(file)
     vectors, names = _checked(file, stored)
     table = _table(file, stored, len(vectors), labels, one_class)
-    columns = _NAMES if column is None else (column,)
+    columns = _NAMES if column is None else (composed(column),)
     key = next((name for name in columns if name in table.columns), None)
     if column is not None:
         table.require_columns(column)

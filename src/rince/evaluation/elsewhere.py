@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rince.core.checks import require
-from rince.core.files import require_folder_of, taking_turns
+from rince.core.files import require_folder_of, taking_turns, user_path
 from rince.data.items import Marks, Splits
 from rince.data.vector_files import LabelledVectors, read_labelled
 from rince.data.vectors import Vectors
@@ -32,7 +32,7 @@ from rince.evaluation.steps import STEPS, measured
 def results_folder(file: str | Path) -> Path:
     """Where the results of a file of embeddings are: ``photos.npz`` has ``photos.results``; or
     ``photos.npz.results``, where the former are those of another file, such as ``photos.npy``."""
-    file = Path(file)
+    file = user_path(file)
     own, short = file.with_name(f"{file.name}.results"), file.with_suffix(".results")
     source = recorded_source(short)
     others = source is not None and source["file"] != file.name
@@ -67,7 +67,8 @@ def evaluate_embeddings(
         ValueError: labels that are no tree, values that are not finite, nothing to measure.
     """
     started = time.perf_counter()
-    options, file = options or EvaluationOptions(), Path(file)
+    options, file = options or EvaluationOptions(), user_path(file)
+    options.check()
     source = source_of(file) if file.is_file() else None  # before it is read
     folder = results_folder(file)
     require_folder_of(folder / RESULTS_FILE if folder.is_dir() else folder)

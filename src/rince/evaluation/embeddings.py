@@ -18,7 +18,7 @@ from torch import Tensor
 from rince._version import __version__
 from rince.core.checks import RinceError, RinceWarning, import_extra, require, warn
 from rince.core.digests import digest
-from rince.core.files import absent, replacing, require_folder_of
+from rince.core.files import absent, replacing, require_folder_of, user_path
 from rince.core.moved import moved_names
 from rince.core.pair_ranks import ALL
 from rince.core.shared_work import in_parts, parts_folder
@@ -183,11 +183,11 @@ def nearest(gallery: Embeddings, query: Tensor, k: int) -> tuple[Tensor, Tensor]
         (Q, min(k, N)) float32 cosines, and positions in the gallery int64.
     """
     require(k >= 1, f"top_k must be at least 1, got {k}")
-    best = [
-        cosine.sort(dim=1, descending=True, stable=True)
-        for _, cosine in cosine_chunks(query, gallery.vectors, chunk_size=256)
-    ]
-    cosines, places = (torch.cat([part[i][:, :k] for part in best]) for i in (0, 1))
+    best = []
+    for _, cosine in cosine_chunks(query, gallery.vectors, chunk_size=256):
+        ordered = cosine.sort(dim=1, descending=True, stable=True)
+        best.append([x[:, :k].clone() for x in ordered])  # a view would keep all N
+    cosines, places = (torch.cat(parts) for parts in zip(*best, strict=True))
     return cosines, places
 
 
@@ -211,7 +211,7 @@ def save_embeddings(embeddings: Embeddings, file: str | Path) -> None:
         RinceError, ImportError: as :func:`require_writable`.
         OSError: it cannot be written.
     """
-    file = Path(file)
+    file = user_path(file)
     require_writable(file)
     vectors = embeddings.vectors.numpy()
     if file.suffix == ".npz":
@@ -246,7 +246,7 @@ def load_embeddings(file: str | Path) -> Embeddings:
         ValueError: it ends neither in .npz nor in .parquet.
         ImportError: pyarrow is not installed, for parquet.
     """
-    file = Path(file)
+    file = user_path(file)
     _require_suffix(file)
     with reading(file, "rince embed RUN FOLDER"):
         if file.suffix == ".npz":

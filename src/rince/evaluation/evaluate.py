@@ -140,6 +140,7 @@ def measure(
     for name, items in outliers.items():
         if isinstance(items, Tensor):
             items = unlabelled(items, taxonomy, image_size=splits.spec.size)
+            items = items.preprocessed(splits.test.preprocessing)
         outlying[name] = network.features(items).features
     context = Context(splits, train, test, outlying, options, classifier, own_classes)
     metrics = measured(context, steps)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import import_extra, require
-from rince.core.files import replacing, require_folder_of
+from rince.core.files import replacing, require_folder_of, user_path
 from rince.evaluation.embeddings import Embeddings, reading
 from rince.metrics.arrays import cosine_chunks, unit_features
 
@@ -144,7 +144,7 @@ def save_index(index: VectorIndex, file: str | Path) -> None:
         ValueError: it does not end in .faiss. RinceError: there is no such folder.
         ImportError: faiss is not installed. OSError: it cannot be written.
     """
-    file = Path(file)
+    file = user_path(file)
     require_index_file(file)
     # JSON, as an array of names takes the longest one's room for each.
     names = np.frombuffer(json.dumps(index.paths).encode(), dtype=np.uint8)
@@ -167,7 +167,7 @@ def load_index(file: str | Path) -> VectorIndex:
         RinceError: no such file, a damaged one, or one that rince did not write.
         ImportError: faiss is not installed.
     """
-    file = Path(file)
+    file = user_path(file)
     faiss = import_extra("faiss", "search")
     with reading(file, "rince index EMBEDDINGS"), np.load(file, allow_pickle=False) as stored:
         paths = tuple(json.loads(stored["paths"].tobytes()))

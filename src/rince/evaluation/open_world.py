@@ -116,6 +116,7 @@ def evaluate_open(
         ValueError: features that are not finite; no query has another item of its class.
     """
     options, items = options or EvaluationOptions(), test.items
+    options.check()
     network = Network(backbone, head, device, batch_size, workers)
     known = set(trained)
     seen = torch.tensor([path in known for path in items.taxonomy.paths])[items.labels]

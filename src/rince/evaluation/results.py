@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from rince.core.checks import RinceError
 from rince.core.digests import file_digest
-from rince.core.files import replacing
+from rince.core.files import replacing, user_path
 from rince.core.notebook import html_table
 from rince.metrics.curves import Histograms as Histograms
 from rince.metrics.curves import RocCurve as RocCurve
@@ -224,7 +224,7 @@ def save_evaluation(
     Raises:
         RinceError: a file cannot be written.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     numbers = {
         "metrics": dict(evaluation.metrics),
         "info": dict(evaluation.info),
@@ -265,7 +265,7 @@ def load_evaluation(folder: str | Path, made_of: str | Path | None = None) -> Ev
     Raises:
         RinceError: the folder has not been evaluated, or a file is damaged.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     again = f"`rince evaluate {quote(str(made_of or folder))}`"
     for name in (RESULTS_FILE, ARRAYS_FILE):  # both, or the run was never evaluated to the end
         if not (folder / name).is_file():

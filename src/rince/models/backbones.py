@@ -21,6 +21,7 @@ Names:
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rince.core.checks import RinceError, import_extra, require
-from rince.core.hub import hub_or_cache
+from rince.core.hub import hub_for, hub_or_cache
 from rince.core.input_spec import InputSpec as InputSpec
 
 OF_VECTORS = ("mlp", "linear", "identity")
@@ -124,7 +125,9 @@ def as_backbone(module: nn.Module, spec: InputSpec | None = None, **old: int | N
     module.eval()
     try:
         with torch.no_grad():
-            blank = torch.zeros(spec.batch_shape(), dtype=getattr(torch, spec.dtype))
+            own = next(itertools.chain(module.parameters(), module.buffers()), torch.empty(0))
+            dtype = getattr(torch, spec.dtype)
+            blank = torch.zeros(spec.batch_shape(), dtype=dtype, device=own.device)
             features = module(blank)
     except (RuntimeError, ValueError) as error:  # some norms raise ValueError for a dimension more
         raise ValueError(
@@ -305,6 +308,11 @@ def _torchvision_model(name: str, in_channels: int, pretrained: bool) -> nn.Modu
         url = models.get_model_weights(name).DEFAULT.url
         file = f"{url} as {torch.hub.get_dir()}/checkpoints/{Path(url).name}"
         raise _no_weights(f"torchvision/{name}", error, file) from error
+    for further in ("aux1", "aux2", "AuxLogits"):  # classifiers of GoogLeNet and Inception
+        if hasattr(module, further):
+            setattr(module, further, None)
+    if hasattr(module, "aux_logits"):
+        module.aux_logits = False
     for head in ("fc", "classifier", "heads", "head"):
         if hasattr(module, head):
             setattr(module, head, nn.Identity())
@@ -369,11 +377,12 @@ class VisionFeatures(nn.Module):
 def _hugging_face_model(name: str, pretrained: bool) -> nn.Module:
     transformers = import_extra("transformers", "hf")
     try:
-        if pretrained:
-            model = transformers.AutoModel.from_pretrained(name)
-        else:
-            config = transformers.AutoConfig.from_pretrained(name)
-            model = transformers.AutoModel.from_config(config)
+        with hub_for(name):
+            if pretrained:
+                model = transformers.AutoModel.from_pretrained(name)
+            else:
+                config = transformers.AutoConfig.from_pretrained(name)
+                model = transformers.AutoModel.from_config(config)
     except (OSError, ValueError) as error:
         raise hub_error(name, error) from error
     module = VisionFeatures(model.float())

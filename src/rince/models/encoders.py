@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from rince.core.files import user_path
 from rince.core.input_spec import InputSpec
 from rince.core.text_models import load_text_model
 from rince.models.exported import EXPORT_FILE, load_exported
@@ -75,7 +76,7 @@ def load_encoder(folder: str | Path) -> Encoder | None:
     Raises:
         RinceError: it is damaged.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     if not is_export(folder):
         return None
     if (folder / EXPORT_FILE).exists():
@@ -86,4 +87,4 @@ def load_encoder(folder: str | Path) -> Encoder | None:
 
 def is_export(folder: str | Path) -> bool:
     """Whether :func:`load_encoder` finds one there."""
-    return any((Path(folder) / name).exists() for name in (EXPORT_FILE, SENTENCE_FILE))
+    return any((user_path(folder) / name).exists() for name in (EXPORT_FILE, SENTENCE_FILE))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rince._version import __version__
 from rince.core.checks import RinceError, import_extra, require
 from rince.core.devices import sent
+from rince.core.files import user_path
 from rince.core.input_spec import InputSpec
 from rince.core.pixels import normalised
 from rince.models.backbones import as_backbone, build_backbone
@@ -113,7 +114,7 @@ class ImageEncoder:
 
     def save(self, folder: str | Path) -> None:
         """:func:`save_exported`."""
-        save_exported(self, Path(folder))
+        save_exported(self, user_path(folder))
 
     def write_onnx(self, file: Path) -> float | None:
         """:func:`rince.models.onnx_file.write_onnx`."""
@@ -164,7 +165,7 @@ def load_exported(folder: str | Path, backbone: nn.Module | None = None) -> Imag
     """
     if is_hub_name(folder):
         folder = pull(str(folder), [EXPORT_FILE, WEIGHTS_FILE])
-    folder = Path(folder)
+    folder = user_path(folder)
     facts = _read_facts(folder / EXPORT_FILE)
     if backbone is not None:
         built = as_backbone(backbone, facts["spec"])
@@ -211,7 +212,7 @@ def towers_in(folder: Path) -> str:
 
 def other_tower(folder: str | Path) -> str:
     """Where the other of two towers is, as a command is to name it."""
-    folder = Path(folder)
+    folder = user_path(folder)
     other = folder.parent / {"image": "text", "text": "image"}.get(folder.name, "none")
     return quote(str(other)) if (other / EXPORT_FILE).exists() else "OTHER-TOWER"
 

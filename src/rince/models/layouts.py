@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
-from rince.core.files import absent
+from rince.core.files import absent, user_path
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.core.pixels import normalisation
 from rince.models.backbones import Backbone, build_backbone
@@ -50,7 +50,7 @@ def read_checkpoint_of(
             None takes those of the paper's CIFAR-100 networks.
     """
     require(layout in LAYOUTS, f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-    file = Path(file)
+    file = user_path(file)
     if not file.is_file():
         raise RinceError(absent("file", file))
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rince.core.checks import RinceError, import_extra, require, warn
+from rince.core.hub import hub_for
 from rince.core.input_spec import Preprocessing
 from rince.models.backbones import hub_error, require_known
 from rince.models.options import LIBRARIES
@@ -49,7 +50,9 @@ def library_preprocessing(name: str) -> tuple[int, Preprocessing]:
 def _of_hugging_face(model: str) -> tuple[int, Preprocessing]:
     transformers = import_extra("transformers", "hf")
     try:
-        facts = transformers.AutoImageProcessor.from_pretrained(model, use_fast=False).to_dict()
+        with hub_for(model):
+            processor = transformers.AutoImageProcessor.from_pretrained(model, use_fast=False)
+        facts = processor.to_dict()
     except (OSError, ValueError) as error:
         raise hub_error(model, error) from error
     size: dict[str, Any] = facts.get("size") or {}

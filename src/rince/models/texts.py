@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import RinceError, import_extra, require
+from rince.core.files import user_path
 from rince.core.input_spec import InputSpec
 from rince.core.text_models import load_text_model
 from rince.models.backbones import Backbone, freeze_unread
@@ -94,7 +95,7 @@ class SentenceModel:
 
     def save(self, folder: str | Path) -> None:
         """Write into a folder that is there what ``SentenceTransformer(folder)`` reads."""
-        folder = Path(folder)
+        folder = user_path(folder)
         try:
             self.model.save_pretrained(str(folder), create_model_card=False)
         except import_extra("safetensors", "text").SafetensorError as error:  # of a full disk

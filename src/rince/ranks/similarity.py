@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
+from rince.core.files import user_path
 from rince.core.labels import integers, numbers
 from rince.core.pair_ranks import IGNORED, NEGATIVE
 from rince.core.tables import composed
@@ -130,8 +131,8 @@ class Similarity:
                 or values that :class:`Similarity` refuses.
             ImportError: a parquet file without pyarrow.
         """
-        file = Path(path)
-        classes, scores = read_scores(file, None if names is None else Path(names))
+        file = user_path(path)
+        classes, scores = read_scores(file, None if names is None else user_path(names))
         try:
             return cls(tuple(classes), scores)
         except ValueError as error:
@@ -158,7 +159,7 @@ class Similarity:
 
     def to_csv(self, path: str | Path) -> None:
         """Write the matrix to look at or to edit; :meth:`from_file` reads it."""
-        write_csv(Path(path), self.classes, self.scores)
+        write_csv(user_path(path), self.classes, self.scores)
 
     # ---- from scores to ranks ------------------------------------------------------------
 

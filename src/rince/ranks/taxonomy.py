@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import BadItems, RinceError, require, warn
-from rince.core.files import IMAGE_SUFFIXES
+from rince.core.files import IMAGE_SUFFIXES, user_path
 from rince.core.labels import as_array, integers, require_classes
 from rince.core.notebook import as_html
 from rince.core.pair_ranks import IdentityRanks, TableRanks, check_pair_labels, may_read
@@ -129,7 +129,7 @@ class Taxonomy:
             RinceError: no such file, a missing column, rows with too many cells, a row without a
                 class, or a class given twice.
         """
-        file = Path(path)
+        file = user_path(path)
         table = read_table(file, "class table", fill_short_rows=True)
         try:
             if levels is None and {*table.columns} == set(EDGES):
@@ -537,7 +537,7 @@ class Taxonomy:
 def tree_of_folders(root: str | Path) -> tuple[Taxonomy, list[Names]]:
     """See :meth:`Taxonomy.from_folders`; and the folder of each class below ``root``, as its file
     system writes it."""
-    top = Path(root)
+    top = user_path(root)
     if not top.is_dir():
         raise RinceError(f"{top} is not a folder; expected {top}/<group>/<class>/*.jpg")
     empty: dict[Path, str] = {}

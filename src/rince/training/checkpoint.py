@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rince.core.checks import RinceError
-from rince.core.files import absent
+from rince.core.files import absent, user_path
 from rince.core.input_spec import InputSpec
 from rince.core.notebook import html_table
 from rince.data.kinds import TrainedNetwork, kind_named
@@ -94,7 +94,7 @@ def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -
     Raises:
         RinceError: no checkpoint, a damaged one, or one that does not fit its configuration.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     checkpoint = read_checkpoint(folder)
     about = checkpoint[CHECKPOINT_KEY]
     call = f"load_run({str(folder)!r}, backbone=...)"

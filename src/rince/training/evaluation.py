@@ -16,7 +16,7 @@ from torch import nn
 from rince._version import __version__
 from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
-from rince.core.files import require_folder_of, taking_turns
+from rince.core.files import require_folder_of, taking_turns, user_path
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data.items import Items, Marks, Splits
 from rince.data.kinds import NAMED, Request, kind_named, load_outliers, load_test, require_kind
@@ -97,7 +97,7 @@ def evaluate_run(
         RinceError: no such run or data; or, where ``data`` are not given, data that are no
             longer split as they were when the run was trained.
     """
-    folder, started = Path(folder), time.perf_counter()
+    folder, started = user_path(folder), time.perf_counter()
     device, options = known_device(device), options or EvaluationOptions()
     options.check()
     for name, given in (("outliers", outliers), ("tests", tests)):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import RinceError, require
-from rince.core.files import new_folder
+from rince.core.files import new_folder, user_path
 from rince.core.notebook import is_watched, progress_bar
 from rince.core.pair_ranks import PairRanks
 from rince.data.kinds import kind_named
@@ -90,7 +90,7 @@ class Towers:
             RinceError: the folder is there already.
             ImportError: safetensors is not installed.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         if folder.exists():
             raise RinceError(f"{folder} is there already: give a new folder")
         kind, towers = kind_named(self.image.noun), {"image": self.image, "text": self.text}

@@ -18,6 +18,7 @@ from rince.core.files import (
     chosen_below,
     files_below,
     passed_over,
+    user_path,
     warn_left_out,
 )
 from rince.core.input_spec import InputSpec, Preprocessing
@@ -98,7 +99,7 @@ class FileImages(Items):
             RinceError: a folder that is no class tree (see :meth:`Taxonomy.from_folders`), or
                 that holds a class the taxonomy does not have.
         """
-        folder = Path(root)
+        folder = user_path(root)
         if taxonomy is None:
             taxonomy, folders = tree_of_folders(folder)
             label_of = {path: label for label, path in enumerate(folders)}
@@ -198,12 +199,12 @@ def image_files(path: str | Path) -> Sequence[str | Member]:
     warned of."""
     if is_shards(path):
         return shard_images(path)
-    if not Path(path).is_dir():
-        advice = ": give the folder that it is in" if Path(path).is_file() else ""
+    if not user_path(path).is_dir():
+        advice = ": give the folder that it is in" if user_path(path).is_file() else ""
         raise RinceError(f"{path} is not a folder of images{advice}")
-    files = list(map(str, chosen_below(Path(path), IMAGE_SUFFIXES, "images")))
+    files = list(map(str, chosen_below(user_path(path), IMAGE_SUFFIXES, "images")))
     if not files:
-        other = by_suffix(files_below(Path(path), None)) or "nothing else"
+        other = by_suffix(files_below(user_path(path), None)) or "nothing else"
         raise RinceError(
             f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}), but {other}"
         )

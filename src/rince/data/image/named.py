@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra
-from rince.core.files import cache_folder
+from rince.core.files import cache_folder, user_path
 from rince.data.arrays import TensorImages
 from rince.ranks.taxonomy import Taxonomy
 
@@ -27,7 +27,7 @@ _FASHION_FILES = {
 
 def read_idx(path: str | Path) -> Tensor:
     """Read a file of bytes in MNIST's idx format, gzipped or not."""
-    file = Path(path)
+    file = user_path(path)
     try:
         raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     except (OSError, EOFError, zlib.error) as error:

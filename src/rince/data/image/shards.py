@@ -130,7 +130,7 @@ def read_shards(
             name = f"{split}{'/' * bool(split)}{shard.name}/{images[0].name}"
             members[name] = images[0]
             rows.append((len(rows) + 1, cells | {_IMAGE: name}))
-    file = Path(data)
+    file = user_path(data)
     refuse_rows(file, problems, "table.column names the ending of the images, such as jpg")
     if not rows:
         raise RinceError(f"{data} holds no sample")

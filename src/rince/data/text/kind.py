@@ -98,7 +98,7 @@ TEXTS = Kind(
     optimizer="adamw",
     files=False,
     group="text",
-    unread=("root", "image_size", "cache", "skip_unreadable", "augmentation"),
+    unread=("root", "image_size", "cache", "skip_unreadable", "augmentation", "bits"),
     card="library_name: sentence-transformers\npipeline_tag: sentence-similarity\n"
     "tags: [sentence-transformers, rince, contrastive-learning]",
 )

@@ -68,6 +68,6 @@ CLIPS = Kind(
     usage=usage,
     backbone="small-resnet3d",
     group="videos",
-    unread=("per_class", "test_per_class", "cache", "drop_duplicates"),
+    unread=("per_class", "test_per_class", "cache", "drop_duplicates", "bits"),
     card="library_name: rince\ntags: [rince, contrastive-learning, video-retrieval]",
 )
