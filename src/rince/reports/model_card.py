@@ -17,7 +17,7 @@ from rince.ranks.taxonomy import Taxonomy
 from rince.reports.run_report import one_line
 from rince.reports.table import markdown_escape
 from rince.training.checkpoint import TrainedRun
-from rince.training.config import to_dict
+from rince.training.config import to_dict, without_machine
 
 
 def model_card(
@@ -50,6 +50,7 @@ def model_card(
     outputs = f"| output | {_output(encoder)}, {encoder.output_dim} numbers{_length(encoder)} |"
     classes = f"Trained on {len(encoder.classes)} classes: {some_names(encoder.classes)}"
     versions = about.get("versions") or {"rince": __version__}
+    made_by = recipe(without_machine(config), versions)
     return card_text(
         trained.folder.name,
         f"A {made_of} trained with {one_line(label)} on {data}; it gives {what}.",
@@ -57,7 +58,7 @@ def model_card(
             "Use": f"{kind.usage(encoder)}\n{outputs}\n{onnx}\n{classes}",
             "Results": _results(evaluation, features, encoder.noun),
             "Ranks": _ranks(trained, label),
-            "Training": f"{_training(trained.step, about)}\n\n{recipe(config, versions)}",
+            "Training": f"{_training(trained.step, about)}\n\n{made_by}",
         },
         head=kind.card,
         inputs=encoder.noun,
