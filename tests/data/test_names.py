@@ -133,7 +133,9 @@ def test_thousands_of_files_leave_nothing_open(way: str, tmp_path: Path) -> None
     try:
         kept = []
         if way == "one by one":
-            kept = [x for x, _ in fitted_batches(images.paths, images.spec, 10, skip=False)]
+            kept = [
+                x for x, _ in fitted_batches(images.paths, images.spec, 10, skip_unreadable=False)
+            ]
         elif way == "workers":
             kept = [x for x, _ in eval_batches(images.subset(range(600)), 2, workers=2)]
         elif way == "training":

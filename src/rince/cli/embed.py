@@ -98,7 +98,7 @@ def run(arguments: Sequence[str]) -> None:
             given.encoding,
             device,
             given.batch_size,
-            skip=given.skip_unreadable,
+            skip_unreadable=given.skip_unreadable,
         )
         save_embeddings(embeddings, output)
     size, seconds = embeddings.vectors.shape[1], time.perf_counter() - started

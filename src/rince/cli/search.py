@@ -65,9 +65,10 @@ def run(arguments: Sequence[str]) -> None:
         kept = (load_index if suffix == INDEX_SUFFIX else load_embeddings)(given.gallery)
     encoder = load_encoder(Path(given.run), given.space)
     require_queries(encoder, given.queries)
-    queries, groups = embed_queries(encoder, given.queries, device=device, skip=skip)
+    queries, groups = embed_queries(encoder, given.queries, device=device, skip_unreadable=skip)
     if kept is None:
-        kept = embed_data(encoder, given.gallery, given.column, given.encoding, device, skip=skip)
+        table = given.column, given.encoding
+        kept = embed_data(encoder, given.gallery, *table, device, skip_unreadable=skip)
     gallery = kept
     if gallery.model not in (queries.model, getattr(encoder, "partner", None)):
         raise RinceError(

@@ -403,17 +403,19 @@ def drop_duplicates(items: AnyItems, against: Items | None = None) -> AnyItems:
     return items.subset(kept)
 
 
-def report_unreadable(failures: Sequence[RinceError], total: int, what: str, skip: bool) -> None:
+def report_unreadable(
+    failures: Sequence[RinceError], total: int, what: str, skip_unreadable: bool
+) -> None:
     """Refuse what cannot be read, all of it at once; or warn of what is left out, and why."""
     if not failures:
         return
     short = [str(failure).partition(HINT)[0] for failure in failures]  # said once, at the end
-    if skip and len(short) == total:
+    if skip_unreadable and len(short) == total:
         raise BadItems(f"none of the {total} {what} can be read; the first: {short[0]}", short)
-    most = 3 if skip else 10
+    most = 3 if skip_unreadable else 10
     more = f" (and {len(short) - most} more)" if len(short) > most else ""
     shown = f"{'; '.join(short[:most])}{more}"
-    if skip:
+    if skip_unreadable:
         warn(f"{len(short)} of {total} {what} are left out: {shown}")
     elif len(failures) == 1:
         raise BadItems(str(failures[0]), short)

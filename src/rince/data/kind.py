@@ -131,8 +131,9 @@ class Kind:
         load_test: a request -> all items of a test with labels of their own.
         load_outliers: (a request, the known items) -> items of no known class, fed alike.
         embedding_names: (encoder, data, column) -> what ``rince embed`` is to embed, a name each.
-        embedding_inputs: (encoder, names, batch_size, skip) -> names and what ``encoder.encode``
-            takes, some at a time; ``skip``: leave out, with a warning, what cannot be read.
+        embedding_inputs: (encoder, names, batch_size, skip_unreadable) -> names and what
+            ``encoder.encode`` takes, some at a time; ``skip_unreadable``: leave out, with a
+            warning, what cannot be read.
         build_backbone: (name, spec, options, pretrained) -> a backbone.
         encoder: (trained network, options) -> what is exported and embeds.
         usage: encoder -> how to feed it, in code and in a table: Markdown for a model card.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ from rince.data.views import eval_transform
 if TYPE_CHECKING:
     from PIL import Image
 
-OnUnreadable = Literal["error", "skip"]
 _ORIENTATION = 0x0112  # of EXIF
 
 
@@ -112,35 +111,35 @@ def read_fitted(path: str | Path | Member, spec: InputSpec) -> Tensor:
 
 
 def fitted_batches(
-    paths: Sequence[str | Member], spec: InputSpec, batch_size: int, *, skip: bool
+    paths: Sequence[str | Member], spec: InputSpec, batch_size: int, *, skip_unreadable: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Image files as they are evaluated, a batch at a time, decoded in threads meanwhile.
 
     Yields:
         (B, C, S, S) uint8, and the positions (B,) int64 in ``paths``; those that cannot be read
-        are missing, and refused at the end, or with ``skip`` warned of.
+        are missing, and refused at the end, or with ``skip_unreadable`` warned of.
     """
-    fitted = _fitted(paths, spec, skip)
+    fitted = _fitted(paths, spec, skip_unreadable)
     while batch := list(itertools.islice(fitted, batch_size)):
         positions, pixels = zip(*batch, strict=True)
         yield torch.stack(pixels), torch.tensor(positions, dtype=torch.int64)
 
 
 def decode_all(
-    paths: Sequence[str | Member], spec: InputSpec, *, skip: bool
+    paths: Sequence[str | Member], spec: InputSpec, *, skip_unreadable: bool
 ) -> tuple[Tensor, Tensor]:
     """(N, C, S, S) uint8 of the readable files, and their positions."""
     require(spec.size >= 1, f"image_size must be at least 1 pixel, got {spec.size}")
     pixels = torch.empty(len(paths), *spec.batch_shape()[1:], dtype=torch.uint8)
     kept: list[int] = []
-    for index, image in _fitted(paths, spec, skip):
+    for index, image in _fitted(paths, spec, skip_unreadable):
         pixels[len(kept)] = image
         kept.append(index)
     return pixels[: len(kept)], torch.tensor(kept, dtype=torch.int64)
 
 
 def _fitted(
-    paths: Sequence[str | Member], spec: InputSpec, skip: bool
+    paths: Sequence[str | Member], spec: InputSpec, skip_unreadable: bool
 ) -> Iterator[tuple[int, Tensor]]:
     """Position and (C, S, S) uint8 pixels of the readable files, in order."""
     failures: list[RinceError] = []
@@ -150,7 +149,7 @@ def _fitted(
             failures.append(result)
         else:
             yield index, result
-    report_unreadable(failures, len(paths), "images", skip)
+    report_unreadable(failures, len(paths), "images", skip_unreadable)
 
 
 def _orientation(image: Image.Image) -> int:

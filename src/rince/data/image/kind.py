@@ -95,11 +95,13 @@ def _spread(values: Sequence[Any]) -> list[Any]:
 
 
 def embedding_inputs(
-    encoder: Encoder, names: Sequence[Any], batch_size: int, skip: bool
+    encoder: Encoder, names: Sequence[Any], batch_size: int, skip_unreadable: bool
 ) -> Iterator[tuple[list[str], Any]]:
     from rince.data.image.decode import fitted_batches
 
-    for pixels, positions in fitted_batches(names, encoder.spec, batch_size, skip=skip):
+    for pixels, positions in fitted_batches(
+        names, encoder.spec, batch_size, skip_unreadable=skip_unreadable
+    ):
         yield [str(names[i]) for i in positions.tolist()], pixels
 
 

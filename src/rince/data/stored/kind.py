@@ -31,7 +31,7 @@ def recognise(data: str, by_time: bool) -> bool:
 
 
 def embedding_inputs(
-    encoder: Encoder, names: Sequence[str], batch_size: int, skip: bool
+    encoder: Encoder, names: Sequence[str], batch_size: int, skip_unreadable: bool
 ) -> Iterator[tuple[list[str], Any]]:
     """Vectors of a file; of a query, which is a file, each of several by its own name or number."""
     from rince.data.stored.sources import StoredNames, vectors_for

@@ -28,7 +28,7 @@ def embedding_names(encoder: Any, data: str, column: str | None) -> list[str]:
 
 
 def embedding_inputs(
-    encoder: Encoder, names: Sequence[str], batch_size: int, skip: bool
+    encoder: Encoder, names: Sequence[str], batch_size: int, skip_unreadable: bool
 ) -> Iterator[tuple[list[str], Any]]:
     """All at once: the model sorts them by length, for batches with little padding."""
     yield list(names), list(names)

@@ -42,11 +42,17 @@ def cut(
 
 
 def decoded_clips(
-    files: Iterable[str], frames: int, stride: int, size: int, channels: int, *, skip: bool = False
+    files: Iterable[str],
+    frames: int,
+    stride: int,
+    size: int,
+    channels: int,
+    *,
+    skip_unreadable: bool = False,
 ) -> Iterator[tuple[str, Tensor]]:
     """All clips of some videos, or of ``FILE@SECONDS`` the one that begins there: ``FILE@START`` in
     seconds, and (C, T, size, size) uint8. What cannot be read or is too short is refused at the
-    end, or with ``skip`` warned of."""
+    end, or with ``skip_unreadable`` warned of."""
     failures: list[RinceError] = []
     count = 0
     for name in files:
@@ -69,7 +75,7 @@ def decoded_clips(
                 count += 1
         except RinceError as error:
             failures.append(error)
-    report_unreadable(failures, count + len(failures), "clips", skip)
+    report_unreadable(failures, count + len(failures), "clips", skip_unreadable)
 
 
 def _asked(name: str) -> tuple[str, float | None]:

@@ -23,7 +23,7 @@ _SOURCES = "rince.data.video.sources"
 
 
 def embedding_inputs(
-    encoder: Any, names: Sequence[str], batch_size: int, skip: bool
+    encoder: Any, names: Sequence[str], batch_size: int, skip_unreadable: bool
 ) -> Iterator[tuple[list[str], Any]]:
     """All clips of videos, each where the last one ends, decoded as at evaluation."""
     import torch
@@ -33,7 +33,14 @@ def embedding_inputs(
 
     spec, size = encoder.spec, encoder.frame_size or encoder.spec.size
     fit = eval_transform(spec.size)
-    clips = decoded_clips(names, spec.frames, encoder.stride, size, spec.channels, skip=skip)
+    clips = decoded_clips(
+        names,
+        spec.frames,
+        encoder.stride,
+        size,
+        spec.channels,
+        skip_unreadable=skip_unreadable,
+    )
     while batch := list(itertools.islice(clips, batch_size)):
         yield [name for name, _ in batch], fit(torch.stack([clip for _, clip in batch]))
 

@@ -133,12 +133,14 @@ def _listed_clips(
     return _readable(clips, failures, len(files), request.skip_unreadable), files
 
 
-def _readable(clips: VideoClips, failures: list[RinceError], files: int, skip: bool) -> VideoClips:
+def _readable(
+    clips: VideoClips, failures: list[RinceError], files: int, skip_unreadable: bool
+) -> VideoClips:
     """Without clips that cannot be decoded; or refused, with what fails already, if a file was cut
     short."""
-    if skip:
-        return clips.readable(skip=True)
-    report_unreadable([*failures, *clips.cut_short()], files, "videos", skip=False)
+    if skip_unreadable:
+        return clips.readable(skip_unreadable=True)
+    report_unreadable([*failures, *clips.cut_short()], files, "videos", skip_unreadable=False)
     return clips
 
 
@@ -152,7 +154,7 @@ def _cut(
 ) -> tuple[VideoClips, list[RinceError]]:
     """All clips of all files, in order, decoded to squares of this size; and what is still to be
     said of files that give none."""
-    frames, stride, skip = videos.frames, videos.stride, request.skip_unreadable
+    frames, stride, skip_unreadable = videos.frames, videos.stride, request.skip_unreadable
     shots = shots_of(videos.shots, [file.name for file in files])
     paths: list[str] = []
     keys: list[str] = []
@@ -171,7 +173,7 @@ def _cut(
                 raise RinceError(
                     f"cannot use {file.path}: {which} is {part.seconds:.2f} s long, and a clip of "
                     f"{frames} frames at stride {stride} takes {span:.2f} s"
-                    + ("" if skip else hint())
+                    + ("" if skip_unreadable else hint())
                 )
             shot_list = shots(file.path, file.name)  # of the whole file, whatever its part
         except RinceError as error:
@@ -181,8 +183,8 @@ def _cut(
             paths.append(str(file.path))
             keys.append(f"{file.key}@{start:.3f}")
             rows.append((start, step, span, shot_list.shot_at(start + span / 2), number))
-    if skip or not rows:
-        report_unreadable(failures, len(files), "videos", skip)
+    if skip_unreadable or not rows:
+        report_unreadable(failures, len(files), "videos", skip_unreadable)
     times = torch.tensor([row[:3] for row in rows], dtype=torch.float64)
     begin, steps, spans = times.unbind(1)
     shot, of = torch.tensor([row[3:] for row in rows]).unbind(1)
