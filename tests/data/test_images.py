@@ -229,7 +229,7 @@ def test_nothing_skipped_nothing_said(tree: Path) -> None:
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RinceError, match="is empty"):
         FileImages.from_folder(tmp_path)
-    with pytest.raises(RinceError, match="nowhere.*not a folder"):
+    with pytest.raises(RinceError, match="there is no folder.*nowhere; expected"):
         FileImages.from_folder(tmp_path / "nowhere")
 
 
@@ -323,7 +323,7 @@ def test_known_classes_and_outliers_are_decoded_alike(tmp_path: Path) -> None:
 
 
 def test_outliers_need_a_folder_with_images(tmp_path: Path) -> None:
-    with pytest.raises(RinceError, match="nowhere.*not a folder"):
+    with pytest.raises(RinceError, match="there is no folder.*nowhere; expected"):
         load_outliers(tmp_path / "nowhere", 8)
     with pytest.raises(RinceError, match="holds no image"):
         load_outliers(tmp_path, 8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,10 +17,11 @@ from rince.core.input_spec import InputSpec, Preprocessing
 from rince.core.labels import as_array, integers, require_no_unknown
 from rince.data.arrays import TensorImages, as_pictures
 from rince.data.image.decode import picture_pixels
-from rince.data.items import Indices, Items, Thumbnails, checked_labels
+from rince.data.items import Indices, Thumbnails, checked_labels
+from rince.data.pictures import Pictures
 from rince.data.text.texts import Texts
 from rince.data.vectors import Vectors, check_directions
-from rince.data.views import ViewConfig, eval_transform, evaluation_pixels, image_views, view_pixels
+from rince.data.views import eval_transform
 from rince.ranks.taxonomy import Taxonomy
 
 
@@ -215,7 +216,7 @@ def labels_in(labels: Any, taxonomy: Taxonomy | None) -> tuple[Taxonomy, Tensor]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DatasetImages(Items):
+class DatasetImages(Pictures):
     """Images of a data set of the user's, see :func:`from_dataset`.
 
     ``positions``: (N,) int64, which of the data set's they are; None: all.
@@ -280,15 +281,6 @@ class DatasetImages(Items):
     def fitted(self, rows: slice) -> Tensor:
         fit = eval_transform(self.image_size, self.preprocessing)
         return torch.stack([fit(self[i]) for i in range(len(self))[rows]])
-
-    def network_inputs(self, fitted: Tensor) -> Tensor:
-        return evaluation_pixels(fitted, self.preprocessing)
-
-    def item_views(self, config: ViewConfig) -> Callable[[Tensor], Tensor]:
-        return image_views(self.image_size, self.channels, config)
-
-    def view_inputs(self, views: Tensor) -> Tensor:
-        return view_pixels(views, self.preprocessing)
 
 
 def _warn_of_groups(dataset: Any) -> None:

@@ -308,7 +308,7 @@ def checked_labels(labels: Any, count: int, taxonomy: Taxonomy) -> Tensor:
         numbers.shape == (count,),
         f"labels must be one for each of the {count} items, got shape {tuple(numbers.shape)}",
     )
-    require_classes(numbers, taxonomy.num_classes, "labels", "the taxonomy")
+    require_classes(numbers, taxonomy.num_classes, "labels", "the classes of the taxonomy")
     return numbers
 
 

@@ -137,8 +137,8 @@ class Kind:
         build_backbone: (name, spec, options, pretrained) -> a backbone.
         encoder: (trained network, options) -> what is exported and embeds.
         usage: encoder -> how to feed it, in code and in a table: Markdown for a model card.
-        preprocessing: name of a backbone -> size of its pictures and how they are made, as its
-            library says; None: all backbones are fed alike.
+        preprocessing: (name of a backbone, another size or None) -> size of its pictures and how
+            they are made, as its library says; None: all backbones are fed alike.
         backbone: name of the default backbone. optimizer: the default one.
         files: whether a query of ``rince search`` is a file. files_of_queries: such a file holds
             several, each a query; if not, all that is embedded of a file is one.
@@ -163,7 +163,7 @@ class Kind:
     )
     encoder: Callable[[TrainedNetwork, DataOptions], Encoder] = field(default=_not_given("encoder"))
     usage: Callable[[Any], str] = field(default=_not_given("usage"))
-    preprocessing: Callable[[str], tuple[int, Preprocessing]] | None = None
+    preprocessing: Callable[[str, int | None], tuple[int, Preprocessing]] | None = None
     backbone: str = ""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     files: bool = True

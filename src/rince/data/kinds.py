@@ -86,7 +86,7 @@ def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]
 
     folder = user_path(data)
     if not folder.is_dir():
-        raise RinceError(f"{data} is not a folder; expected {data}/<group>/<class>/ with files")
+        raise RinceError(f"{absent('folder', data)}; expected {data}/<group>/<class>/ with files")
     kind = kind_of(data)
     if kind.suffixes is None:
         raise ValueError(f"{data} holds {kind.noun}, which are no files of a folder")
@@ -240,7 +240,7 @@ def _require_there(path: str, noun: str) -> None:
 
     known = noun not in OWN_NOUNS or path in (*NAMED, DIGITS) or is_shards(path)
     if not known and not user_path(path).exists():
-        raise RinceError(f"there is no file or folder {path}")
+        raise RinceError(absent("file or folder", path))
 
 
 def load_outliers(

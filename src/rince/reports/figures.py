@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from rince.core.checks import import_extra
 from rince.evaluation.results import Histograms, RocCurve, TimeCurve
+from rince.metrics.ordering import similar_first
 
 Array = npt.NDArray[Any]
 
@@ -197,11 +198,6 @@ def time_figure(curves: Sequence[TimeCurve]) -> Any | None:
         axes.set(xlabel="seconds apart", ylabel="mean cosine")
         add_legend(axes)
         return figure
-
-
-def similar_first(rank: int) -> tuple[bool, int]:
-    """A key to sort ranks by: 1, 2, ..., and negatives last."""
-    return rank < 1, rank
 
 
 def add_legend(axes: Any) -> None:

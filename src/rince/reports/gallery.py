@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from rince.core.checks import import_extra
 from rince.evaluation.results import Gallery
-from rince.reports.figures import data_uri, similar_first
+from rince.metrics.ordering import similar_first
+from rince.reports.figures import data_uri
 from rince.reports.run_report import class_name
 
 Array = npt.NDArray[Any]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rince.metrics.ordering import similar_first
 from rince.reports.figures import (
     DASHES,
     Array,
@@ -18,7 +19,6 @@ from rince.reports.figures import (
     new_axes,
     rank_colour,
     rank_name,
-    similar_first,
 )
 
 History = Mapping[str, Sequence[tuple[int, float]]]

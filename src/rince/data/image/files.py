@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,9 +14,11 @@ from rince.core.checks import RinceError, require, warn
 from rince.core.digests import content_digest, digest
 from rince.core.files import (
     IMAGE_SUFFIXES,
+    absent,
     by_suffix,
     chosen_below,
     files_below,
+    holds_no,
     passed_over,
     warn_left_out,
 )
@@ -28,8 +30,8 @@ from rince.data.image.decode import decode_all, read_fitted, read_image
 from rince.data.image.depth import DEEP_SUFFIXES
 from rince.data.image.shards import Member, is_shards, shard_images
 from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels, report_unreadable
+from rince.data.pictures import Pictures
 from rince.data.table import with_further
-from rince.data.views import ViewConfig, evaluation_pixels, image_views, view_pixels
 from rince.ranks.readers import Names, checked_paths, class_folders, some_names
 from rince.ranks.taxonomy import Taxonomy, tree_of_folders
 
@@ -37,7 +39,7 @@ IMAGE_SIZE = 32  # pixels, where none is given
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FileImages(Items):
+class FileImages(Pictures):
     """Images in files, decoded when asked for.
 
     Args:
@@ -183,15 +185,6 @@ class FileImages(Items):
     def fitted(self, rows: slice) -> Tensor:
         return torch.stack([read_fitted(path, self.spec) for path in self.paths[rows]])
 
-    def network_inputs(self, fitted: Tensor) -> Tensor:
-        return evaluation_pixels(fitted, self.preprocessing)
-
-    def item_views(self, config: ViewConfig) -> Callable[[Tensor], Tensor]:
-        return image_views(self.image_size, self.channels, config)
-
-    def view_inputs(self, views: Tensor) -> Tensor:
-        return view_pixels(views, self.preprocessing)
-
 
 def image_files(path: str | Path) -> Sequence[str | Member]:
     """All images in shards, or below a folder, whatever its structure, sorted; other files are
@@ -199,14 +192,11 @@ def image_files(path: str | Path) -> Sequence[str | Member]:
     if is_shards(path):
         return shard_images(path)
     if not Path(path).is_dir():
-        advice = ": give the folder that it is in" if Path(path).is_file() else ""
-        raise RinceError(f"{path} is not a folder of images{advice}")
+        raise RinceError(f"{absent('folder', path)}; expected a folder of images")
     files = list(map(str, chosen_below(Path(path), IMAGE_SUFFIXES, "images")))
     if not files:
         other = by_suffix(files_below(Path(path), None)) or "nothing else"
-        raise RinceError(
-            f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}), but {other}"
-        )
+        raise RinceError(f"{holds_no('image', path, IMAGE_SUFFIXES)}, but {other}")
     return files
 
 
@@ -270,7 +260,7 @@ def _labels_of_folders(
     empty: dict[Path, str] = {}
     folders = sorted(class_folders(root, (), empty))
     if not folders:
-        raise RinceError(f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise RinceError(holds_no("image", root, IMAGE_SUFFIXES))
     try:
         checked_paths(folders, [str(root.joinpath(*path)) for path in folders])
     except ValueError as error:  # two folders of one class
