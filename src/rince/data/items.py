@@ -332,17 +332,17 @@ _T = TypeVar("_T", bound=Hashable)
 TEST_FRACTION = 0.2  # of each class, where the data have no test of their own
 
 
-def held_out(members: Sequence[_T], fraction: float = TEST_FRACTION) -> Sequence[_T]:
+def held_out(members: Sequence[_T]) -> Sequence[_T]:
     """The split rule: of the members of a class, in the order of their hashes, which are for the
     test. At least one, and never all: a class of one member stays in training.
 
     One member more moves one of its neighbours over the border at most.
 
     Example:
-        >>> held_out("abcde"), held_out("abcde", 0.5), held_out("a", 0.5)
+        >>> held_out("abcde"), held_out("abcdefghij"), held_out("a")
         ('a', 'ab', '')
     """
-    count = min(len(members) - 1, max(1, round(fraction * len(members))))
+    count = min(len(members) - 1, max(1, round(TEST_FRACTION * len(members))))
     return members[: max(0, count)]
 
 
