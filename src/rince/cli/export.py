@@ -156,5 +156,5 @@ def _foreign_card(source: str, encoder: ImageEncoder) -> str:
         f"---\n{kind_named(encoder.noun).card}\n---\n\n"
         f"# {Path(source).name}\n\nA {encoder.backbone} that was trained elsewhere, taken from "
         f"`{source}` by rince {__version__}; licence and training data are those of its source.\n\n"
-        f"{kind_named(encoder.noun).usage(encoder)}\n"
+        f"{kind_named(encoder.noun).usage(encoder, 'FOLDER')}\n"
     )

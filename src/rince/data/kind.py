@@ -136,7 +136,8 @@ class Kind:
             warning, what cannot be read.
         build_backbone: (name, spec, options, pretrained) -> a backbone.
         encoder: (trained network, options) -> what is exported and embeds.
-        usage: encoder -> how to feed it, in code and in a table: Markdown for a model card.
+        usage: (encoder, its folder) -> how to feed it, in code and in a table: Markdown for a
+            model card.
         preprocessing: (name of a backbone, another size or None) -> size of its pictures and how
             they are made, as its library says; None: all backbones are fed alike.
         backbone: name of the default backbone. optimizer: the default one.
@@ -154,7 +155,7 @@ class Kind:
     load: Callable[[Request], Splits]
     load_test: Callable[[Request], Items] = field(default=_not_given("load_test"))
     load_outliers: Callable[[Request, Items], Items] = field(default=_not_given("load_outliers"))
-    embedding_names: Callable[[Any, str, str | None], Sequence[Any]] = field(
+    embedding_names: Callable[[Encoder, str, str | None], Sequence[Any]] = field(
         default=_not_given("embedding_names")
     )
     embedding_inputs: EmbeddingInputs = field(default=_not_given("embedding_inputs"))
@@ -162,7 +163,7 @@ class Kind:
         default=_not_given("build_backbone")
     )
     encoder: Callable[[TrainedNetwork, DataOptions], Encoder] = field(default=_not_given("encoder"))
-    usage: Callable[[Any], str] = field(default=_not_given("usage"))
+    usage: Callable[[Encoder, str], str] = field(default=_not_given("usage"))
     preprocessing: Callable[[str, int | None], tuple[int, Preprocessing]] | None = None
     backbone: str = ""
     optimizer: Literal["sgd", "adamw"] = "sgd"

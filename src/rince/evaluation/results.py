@@ -95,7 +95,8 @@ class Evaluation:
     """Everything measured on one run.
 
     Args:
-        metrics: flat name -> value, all in [0, 1] except correlations in [-1, 1]:
+        metrics: flat name -> value, all in [0, 1] except correlations in [-1, 1] and levels of the
+            class tree (``hierarchy/mistake-severity``, ``hierarchy/distance@k``), 0 or more:
             ``probe/fine``, ``probe/coarse``, ``knn/fine``, ``knn/coarse``,
             ``retrieval/fine/R@1`` ... ``retrieval/coarse/mAP``, ``ordering/1>2``, ...,
             ``ordering/correlation``, ``ood/<set>/<detector>/AUROC`` and ``.../FPR95``; of clips
@@ -144,7 +145,7 @@ class Evaluation:
             )
             for name in dict.fromkeys(name for of in spaces.values() for name in of)
         )
-        caption = f"{self.info.get('data', 'evaluation')}, per cent"
+        caption = f"{self.info.get('data', 'evaluation')}, {IN_PER_CENT}"
         return html_table(caption, ("metric", *spaces), rows)
 
 
@@ -158,6 +159,7 @@ _PARTS: dict[str, tuple[str, Any]] = {
 }
 """Before the names of arrays in the file -> the part of an evaluation that they are."""
 EMBEDDING = "embedding/"
+IN_PER_CENT = "per cent, but for correlations and levels of the class tree"
 """Before the names of metrics of the embedding; those of the backbone's features have nothing."""
 
 
@@ -185,6 +187,8 @@ def format_metric(key: str, value: float) -> str:
 
     >>> format_metric("probe/fine", 0.7825), format_metric("ordering/correlation", -0.5)
     ('78.2', '-0.500')
+    >>> format_metric("embedding/hierarchy/distance@10", 1.4)
+    '1.40'
     """
     factor, digits = scale_of(key, value)
     # Adding zero turns the "-0.0" of a tiny negative number into "0.0".

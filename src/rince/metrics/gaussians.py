@@ -100,10 +100,11 @@ class ClassGaussians:
             # A class varies in no direction in which the pooled covariance does not.
             shape = None if int(failed) else _shape(unit[own].double() - means[c], weight, factor)
             if shape is None:
+                other = "" if shrinkage is None else "leave shrinkage=None, or "
                 raise ValueError(
                     f"the covariance of class {int(classes[c])} ({len(own)} samples in {dim} "
-                    f"dimensions) is not positive definite at shrinkage {weight:.3g}: leave "
-                    "shrinkage=None, or give more samples that differ within their classes"
+                    f"dimensions) is not positive definite at shrinkage {weight:.3g}: {other}give "
+                    "more samples that differ within their classes"
                 )
             shapes.append(shape)
         return cls(classes, means, weights, factor, tuple(shapes))

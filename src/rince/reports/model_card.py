@@ -8,7 +8,7 @@ from typing import Any
 
 from rince._version import __version__
 from rince.data.kinds import kind_named
-from rince.evaluation.results import Evaluation, format_metric, of_space, shown_metric
+from rince.evaluation.results import IN_PER_CENT, Evaluation, format_metric, of_space, shown_metric
 from rince.models.card import card_text, last_part, recipe
 from rince.models.encoders import Encoder
 from rince.models.options import Space
@@ -55,7 +55,7 @@ def model_card(
         trained.folder.name,
         f"A {made_of} trained with {one_line(label)} on {data}; it gives {what}.",
         {
-            "Use": f"{kind.usage(encoder)}\n{outputs}\n{onnx}\n{classes}",
+            "Use": f"{kind.usage(encoder, 'FOLDER')}\n{outputs}\n{onnx}\n{classes}",
             "Results": _results(evaluation, features, encoder.noun),
             "Ranks": _ranks(trained, label),
             "Training": f"{_training(trained.step, about)}\n\n{made_by}",
@@ -89,7 +89,7 @@ def _results(evaluation: Evaluation | None, features: bool, inputs: str) -> str:
         f"By `rince evaluate` on {info['data']}: {info['train_images']} training and "
         f"{info['test_images']} test {inputs}, one run"
         + (", of the backbone's features, not of the embeddings given here." if elsewhere else "."),
-        "Per cent, but for the correlation; FPR95 is better when lower.",
+        f"{IN_PER_CENT.capitalize()}; FPR95 is better when lower.",
         "",
         "| metric | |",
         "|:---|---:|",

@@ -96,6 +96,8 @@ def evaluate_run(
     Raises:
         RinceError: no such run or data; or, where ``data`` are not given, data that are no
             longer split as they were when the run was trained.
+        ValueError: options out of range or that do not go together, items that the network does
+            not take, features that are not finite, or two steps that give one metric.
     """
     folder, started = Path(folder), time.perf_counter()
     device, options = known_device(device), options or EvaluationOptions()

@@ -20,7 +20,7 @@ from rince.core.files import HEIC_SUFFIXES
 from rince.core.input_spec import InputSpec
 from rince.data.image.depth import as_bytes, is_deep, used_bits
 from rince.data.image.shards import Member
-from rince.data.items import HINT, report_unreadable
+from rince.data.items import Unreadable, report_unreadable
 from rince.data.threads import in_threads
 from rince.data.views import eval_transform
 
@@ -76,12 +76,12 @@ def opened(path: str | Path | Member) -> Iterator[Image.Image]:
             yield image
     except Exception as error:  # Pillow raises whatever its decoders do
         reason = str(error)
-        if "cannot identify" in reason:
+        if isinstance(error, pil.UnidentifiedImageError):
             size = None if isinstance(path, Member) else Path(path).stat().st_size
             reason = "it is empty" if size == 0 else "Pillow does not know it as an image"
-        raise RinceError(
-            f"cannot read {path}: {reason or type(error).__name__}{HINT}the file, or leave out "
-            f"unreadable images (--skip-unreadable)"
+        raise Unreadable(
+            f"cannot read {path}: {reason or type(error).__name__}",
+            "the file, or leave out unreadable images (--skip-unreadable)",
         ) from error
 
 

@@ -105,7 +105,7 @@ def embedding_inputs(
         yield [str(names[i]) for i in positions.tolist()], pixels
 
 
-def usage(encoder: Any) -> str:
+def usage(encoder: Encoder, folder: str) -> str:
     size, mode = encoder.spec.size, "L" if encoder.spec.channels == 1 else "RGB"
     highest = 2 ** (encoder.spec.bits or 16) - 1
     how = encoder.spec.preprocessing
@@ -124,7 +124,7 @@ def usage(encoder: Any) -> str:
         f"what is transparent, also in a palette, laid on white (`convert('RGBA')`, "
         f"`alpha_composite`); CMYK, palettes and all others by `convert('{mode}')`",
     )
-    return pixel_usage(encoder, " |\n| ".join(rows))
+    return pixel_usage(encoder, folder, " |\n| ".join(rows))
 
 
 IMAGES = Kind(

@@ -45,9 +45,10 @@ def embedding_inputs(
         yield several if len(vectors) > 1 else [name], vectors
 
 
-def usage(encoder: Any) -> str:
+def usage(encoder: Encoder, folder: str) -> str:
     """How to feed an encoder of vectors."""
     return _USAGE.format(
+        folder=folder,
         width=encoder.spec.shape[0],
         output="features" if encoder.embedding_dim is None else "embeddings",
     )
@@ -56,13 +57,13 @@ def usage(encoder: Any) -> str:
 _USAGE = """```python
 import rince
 
-encoder = rince.load_exported("FOLDER")  # pip install 'rince[export]'
+encoder = rince.load_exported("{folder}")  # pip install 'rince[export]'
 {output} = encoder.module(vectors)  # vectors: (B, {width}) float32
 encoder.classes  # their names
 ```
 
-`rince embed FOLDER VECTORS.npz` embeds the vectors of a file, as those that it was trained on were
-made.
+`rince embed {folder} VECTORS.npz` embeds the vectors of a file, as those that it was trained on
+were made.
 
 | input | |
 |:---|:---|

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, require
 from rince.core.tables import as_number
-from rince.data.items import HINT, report_unreadable
+from rince.data.items import Unreadable, report_unreadable
 from rince.data.video.decode import VideoInfo, probe, read_frames
 
 
@@ -65,9 +65,9 @@ def decoded_clips(
             part = replace(info, seconds=info.seconds - first)
             starts, step, span = cut(part, frames, stride, most=most)
             if not starts:
-                raise RinceError(
-                    f"{name} is {part.seconds:.2f} s long, and a clip takes {span:.2f} s{HINT}the "
-                    f"file, or leave out such videos (--skip-unreadable)"
+                raise Unreadable(
+                    f"{name} is {part.seconds:.2f} s long, and a clip takes {span:.2f} s",
+                    "the file, or leave out such videos (--skip-unreadable)",
                 )
             for start in (first + start for start in starts):
                 times = [start + k * step for k in range(frames)]

@@ -12,7 +12,7 @@ import torch
 from rince.core.checks import RinceError, require, warn
 from rince.core.files import VIDEO_SUFFIXES, cache_folder, user_path
 from rince.data.arrays import unlabelled
-from rince.data.items import HINT, Items, Marks, Splits, report_unreadable
+from rince.data.items import Items, Marks, Splits, Unreadable, report_unreadable
 from rince.data.kind import Request
 from rince.data.options import VideoOptions
 from rince.data.table import is_table, with_further
@@ -170,10 +170,11 @@ def _cut(
             starts, step, span = cut(part, frames, stride, videos.hop, videos.per_video)
             if not starts:
                 which = "it" if part is info else f"its part {file.key}"
-                raise RinceError(
+                raise Unreadable(
                     f"cannot use {file.path}: {which} is {part.seconds:.2f} s long, and a clip of "
-                    f"{frames} frames at stride {stride} takes {span:.2f} s"
-                    + ("" if skip_unreadable else hint())
+                    f"{frames} frames at stride {stride} takes {span:.2f} s",
+                    "" if skip_unreadable else hint(),
+                    of_all=True,
                 )
             shot_list = shots(file.path, file.name)  # of the whole file, whatever its part
         except RinceError as error:
@@ -234,9 +235,8 @@ def _part(file: VideoFile, info: VideoInfo) -> tuple[float, VideoInfo]:
         return 0.0, info
     begin, end = file.span
     if begin >= info.seconds:
-        raise RinceError(
-            f"cannot use {file.key}: the file is {info.seconds:.2f} s long{HINT}start_s"
-        )
+        problem = f"cannot use {file.key}: the file is {info.seconds:.2f} s long"
+        raise Unreadable(problem, "start_s", of_all=True)
     return begin, replace(info, seconds=min(end, info.seconds) - begin)
 
 
@@ -255,7 +255,7 @@ def _hint(probed: Sequence[VideoInfo | RinceError], frames: int, stride: int) ->
     fits = next((s for s in range(stride - 1, 0, -1) if not short(s)), None)
     smaller = f" or videos.stride {fits}, which fits all" if fits else ""
     return (
-        f"{HINT}the {short(stride)} of {len(known)} videos that are too short, take "
+        f"the {short(stride)} of {len(known)} videos that are too short, take "
         f"fewer videos.frames{smaller}, or leave such videos out (--skip-unreadable)"
     )
 
