@@ -227,7 +227,5 @@ def test_a_singular_covariance_is_refused_even_where_rounding_hides_it(seed: int
 
 
 def test_what_was_left_open_is_not_advised() -> None:
-    with pytest.raises(
-        ValueError, match=r"shrinkage 0\.\d+: give more samples"
-    ):
+    with pytest.raises(ValueError, match=r"shrinkage 0\.\d+: give more samples"):
         ClassGaussians.fit(torch.eye(4).repeat(2, 1), torch.arange(4).repeat(2))

@@ -79,7 +79,7 @@ def check_features(features: Tensor, name: str) -> None:
     )
 
 
-def checked_labels(labels: Any, size: int, name: str, num_classes: int | None = None) -> Tensor:
+def sample_labels(labels: Any, size: int, name: str, num_classes: int | None = None) -> Tensor:
     """Labels of any type as (size,) int64, none negative, none from num_classes on."""
     numbers = integers(labels, name)
     require(

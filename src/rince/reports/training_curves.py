@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from rince.evaluation.results import NumpyArray
 from rince.metrics.ordering import similar_first
 from rince.reports.figures import (
     DASHES,
-    Array,
     add_legend,
     drawing,
     mean_and_sd,
@@ -57,7 +57,7 @@ def training_figures(histories: Sequence[History]) -> list[tuple[str, Any]]:
     return figures
 
 
-def mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> Array:
+def mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> NumpyArray:
     """(P, 3): steps, mean and sd over the runs, at the steps that all which logged it have.
 
     >>> mean_curve([[(0, 1.0), (5, 2.0)], [(0, 3.0)], []])[:, :2].tolist()
@@ -72,7 +72,7 @@ def mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> Array:
     return np.column_stack([runs[0][:, 0], *mean_and_sd([run[:, 1] for run in runs])])
 
 
-def thin(points: Sequence[tuple[int, float]]) -> Array:
+def thin(points: Sequence[tuple[int, float]]) -> NumpyArray:
     """(P, 2) steps and values, of many the means of neighbours; only finite values.
 
     >>> thin([(0, 1.0), (1, 3.0), (2, float("nan"))]).tolist()
@@ -91,7 +91,7 @@ def _ranks_of(logged: Sequence[str], prefix: str) -> list[int]:
 
 @dataclass(frozen=True)
 class _Line:
-    points: Array  # (P, 3) steps, means and sds
+    points: NumpyArray  # (P, 3) steps, means and sds
     colour: str
     name: str = ""
     dash: str = "solid"

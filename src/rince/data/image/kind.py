@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rince.data.image.shards import Member
     from rince.models.encoders import Encoder
 
-NAMED = {
+NAMED_TREES = {
     "fashion-mnist": later("rince.ranks.taxonomy:Taxonomy.fashion_mnist"),
     "cifar100": later("rince.ranks.taxonomy:Taxonomy.cifar100"),
 }
