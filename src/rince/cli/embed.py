@@ -28,6 +28,44 @@ a parquet file has the columns path and embedding.
 """
 
 
+def _parser() -> HelpfulParser:
+    parser = HelpfulParser(
+        prog="rince embed",
+        description="Embed any images, videos or texts, whichever the network was trained on, by a "
+        "trained run or an export; labels are not needed. One vector of length 1 per image, "
+        "text, or clip of a video.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("run", help="folder of a run, or of an export; or as --backbone")
+    parser.add_argument(
+        "data",
+        help="folder of images or videos, whatever its structure; a video; or texts: a .csv or "
+        ".jsonl file, or a .txt file with one per line",
+    )
+    parser.add_argument("-o", "--output", default="embeddings.npz", help="a .npz or .parquet file")
+    parser.add_shared("--space")
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        default=64,
+        help="images, clips or texts encoded at a time; lower it if memory runs out",
+    )
+    parser.add_shared("--skip_unreadable")
+    add_table(
+        parser,
+        "column of the texts (default: as at the training, of an export: text), or of the paths",
+    )
+    parser.add_shared("--device")
+    parser.add_argument(
+        "--backbone",
+        default=argparse.SUPPRESS,
+        metavar="NAME",
+        help="in place of a run: a pretrained backbone, torchvision/NAME, timm/NAME or hf/NAME (of "
+        "Hugging Face, or a folder), fed as its library says",
+    )
+    return parser
+
+
 def run(arguments: Sequence[str]) -> None:
     """Embed all images or videos of a folder, or the texts of a file, and write them to a file."""
     given = _parser().parse_args(_with_backbone_first(arguments))
@@ -82,44 +120,6 @@ def run(arguments: Sequence[str]) -> None:
             + ("" if alone else f"\n      or --run {other_tower(given.run)}, of the other side")
         )
     )
-
-
-def _parser() -> HelpfulParser:
-    parser = HelpfulParser(
-        prog="rince embed",
-        description="Embed any images, videos or texts, whichever the network was trained on, by a "
-        "trained run or an export; labels are not needed. One vector of length 1 per image, "
-        "text, or clip of a video.",
-        epilog=EXAMPLES,
-    )
-    parser.add_argument("run", help="folder of a run, or of an export; or as --backbone")
-    parser.add_argument(
-        "data",
-        help="folder of images or videos, whatever its structure; a video; or texts: a .csv or "
-        ".jsonl file, or a .txt file with one per line",
-    )
-    parser.add_argument("-o", "--output", default="embeddings.npz", help="a .npz or .parquet file")
-    parser.add_shared("--space")
-    parser.add_argument(
-        "--batch_size",
-        type=int,
-        default=64,
-        help="images, clips or texts encoded at a time; lower it if memory runs out",
-    )
-    parser.add_shared("--skip_unreadable")
-    add_table(
-        parser,
-        "column of the texts (default: as at the training, of an export: text), or of the paths",
-    )
-    parser.add_shared("--device")
-    parser.add_argument(
-        "--backbone",
-        default=argparse.SUPPRESS,
-        metavar="NAME",
-        help="in place of a run: a pretrained backbone, torchvision/NAME, timm/NAME or hf/NAME (of "
-        "Hugging Face, or a folder), fed as its library says",
-    )
-    return parser
 
 
 def _with_backbone_first(arguments: Sequence[str]) -> Sequence[str]:

@@ -29,6 +29,74 @@ EXAMPLES = """examples:
 NOT_ASKED = {"knn_k", "gallery_queries", "gallery_neighbours"}  # in Python only
 
 
+def _parser() -> HelpfulParser:
+    parser = HelpfulParser(
+        prog="rince evaluate",
+        description="Evaluate trained runs, frozen: linear probe, kNN, retrieval at every level of "
+        "the class tree, rank order, out-of-distribution detection, on the backbone's features and "
+        "on the embedding that the loss saw. Results go into the run's folder, beside those that "
+        "are there. Also: embeddings made elsewhere. What each number means: docs/evaluation.md.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        help="folders of runs; of exports, with --data; or files of embeddings: .npz, .npy, "
+        ".parquet",
+    )
+    parser.add_argument(
+        "--test",
+        action="append",
+        help="labelled items of any classes, also such that were never trained: a folder or a file "
+        "as for training; they are searched among each other. NAME=FOLDER names them; may be given "
+        "several times",
+    )
+    parser.add_argument(
+        "--labels",
+        help="of embeddings, also those of --data: a table with columns of labels from coarse to "
+        "fine, and optional path, split, is_query, is_gallery, sequence (default: arrays in the "
+        "file itself, or the table of the same name beside it)",
+    )
+    parser.add_argument(
+        "--levels",
+        type=tuple[str, ...] | None,
+        help="of embeddings, with --labels: its columns of labels from coarse to fine, between "
+        "commas (default: all others)",
+    )
+    parser.add_argument(
+        "--ood",
+        action="append",
+        help="outliers, of no known class: a folder of images or videos, a .csv or .jsonl file of "
+        "texts, or digits (scikit-learn's); NAME=FOLDER names them; may be given several times",
+    )
+    parser.add_argument("--data", help="evaluate on these data in place of the run's own")
+    add_table(
+        parser,
+        "column of the texts or paths in the tables of --ood, --test and --data (default: as at "
+        "the training)",
+    )
+    parser.add_argument(
+        "--splits", help="with --data: folder with the split files of UCF101 or HMDB51"
+    )
+    parser.add_argument(
+        "--split", type=int, default=1, help="with --splits: which of the three splits"
+    )
+    parser.add_argument("--data_root", help="folder where a named data set is, if it was moved")
+    parser.add_shared("--skip_unreadable")
+    parser.add_options(EvaluationOptions, skip=NOT_ASKED)
+    parser.add_shared("--device")
+    parser.add_argument(
+        "--skip_done",
+        action="store_true",
+        help="measure only what the results do not hold yet: of runs that have some, new outliers "
+        "and tests. Results are those of the present weights",
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="print every number, not only the table"
+    )
+    return parser
+
+
 def run(arguments: Sequence[str]) -> None:
     """Evaluate runs one after the other; results go into their folders."""
     given = _parser().parse_args(arguments)
@@ -135,74 +203,6 @@ def _evaluate_run(
         )
     _say(folder, evaluation, given.verbose)
     return True
-
-
-def _parser() -> HelpfulParser:
-    parser = HelpfulParser(
-        prog="rince evaluate",
-        description="Evaluate trained runs, frozen: linear probe, kNN, retrieval at every level of "
-        "the class tree, rank order, out-of-distribution detection, on the backbone's features and "
-        "on the embedding that the loss saw. Results go into the run's folder, beside those that "
-        "are there. Also: embeddings made elsewhere. What each number means: docs/evaluation.md.",
-        epilog=EXAMPLES,
-    )
-    parser.add_argument(
-        "runs",
-        nargs="+",
-        help="folders of runs; of exports, with --data; or files of embeddings: .npz, .npy, "
-        ".parquet",
-    )
-    parser.add_argument(
-        "--test",
-        action="append",
-        help="labelled items of any classes, also such that were never trained: a folder or a file "
-        "as for training; they are searched among each other. NAME=FOLDER names them; may be given "
-        "several times",
-    )
-    parser.add_argument(
-        "--labels",
-        help="of embeddings, also those of --data: a table with columns of labels from coarse to "
-        "fine, and optional path, split, is_query, is_gallery, sequence (default: arrays in the "
-        "file itself, or the table of the same name beside it)",
-    )
-    parser.add_argument(
-        "--levels",
-        type=tuple[str, ...] | None,
-        help="of embeddings, with --labels: its columns of labels from coarse to fine, between "
-        "commas (default: all others)",
-    )
-    parser.add_argument(
-        "--ood",
-        action="append",
-        help="outliers, of no known class: a folder of images or videos, a .csv or .jsonl file of "
-        "texts, or digits (scikit-learn's); NAME=FOLDER names them; may be given several times",
-    )
-    parser.add_argument("--data", help="evaluate on these data in place of the run's own")
-    add_table(
-        parser,
-        "column of the texts or paths in the tables of --ood, --test and --data (default: as at "
-        "the training)",
-    )
-    parser.add_argument(
-        "--splits", help="with --data: folder with the split files of UCF101 or HMDB51"
-    )
-    parser.add_argument(
-        "--split", type=int, default=1, help="with --splits: which of the three splits"
-    )
-    parser.add_argument("--data_root", help="folder where a named data set is, if it was moved")
-    parser.add_shared("--skip_unreadable")
-    parser.add_options(EvaluationOptions, skip=NOT_ASKED)
-    parser.add_shared("--device")
-    parser.add_argument(
-        "--skip_done",
-        action="store_true",
-        help="measure only what the results do not hold yet: of runs that have some, new outliers "
-        "and tests. Results are those of the present weights",
-    )
-    parser.add_argument(
-        "--verbose", action="store_true", help="print every number, not only the table"
-    )
-    return parser
 
 
 def _say(folder: Path, evaluation: Evaluation, verbose: bool) -> None:

@@ -41,6 +41,52 @@ of a run on texts it writes a model of sentence-transformers and the card, no ON
 """
 
 
+def _parser() -> HelpfulParser:
+    parser = HelpfulParser(
+        prog="rince export",
+        description="Take a trained network out of its run: weights as safetensors, an ONNX file "
+        "that was checked against torch, and a model card with the run's measured results. Needs "
+        "pip install 'rince[export]'.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "run",
+        help="folder of a run; a checkpoint of another tool, with --layout; torchvision/NAME or "
+        "timm/NAME; with --push also an export",
+    )
+    parser.add_argument(
+        "-o", "--output", help="a new folder (default: RUN/export; needed where it is not a run)"
+    )
+    parser.add_argument(
+        "--layout",
+        choices=list(LAYOUTS),
+        help="of a checkpoint: rince-prototype is that of the paper's authors, supcontrast of "
+        "SupCon's. Nothing in the file is executed; backbone features only",
+    )
+    parser.add_argument("--backbone", help="with --layout: what it is of (default: resnet50-3x3)")
+    parser.add_argument("--size", type=int, help="side of its images in pixels, if it was no run")
+    for name in ("mean", "std"):
+        parser.add_argument(
+            f"--{name}",
+            type=tuple[float, ...],
+            nargs=3,
+            metavar=("R", "G", "B"),
+            help=f"with --layout: {name} that its pixels, 0 to 1, were normalised with (default: "
+            "CIFAR-100's)",
+        )
+    # --space embedding, in scripts of earlier versions.
+    parser.add_argument("--head", action="store_true", help=argparse.SUPPRESS)
+    parser.add_shared("--space")
+    parser.add_argument("--no_onnx", action="store_true", help="leave out the ONNX file")
+    parser.add_argument(
+        "--push",
+        metavar="USER/NAME",
+        help="also upload it to the Hugging Face Hub (needs pip install 'rince[hub]' and `hf auth "
+        "login`); a new model is private there until you publish it",
+    )
+    return parser
+
+
 def run(arguments: Sequence[str]) -> None:
     """Export a run."""
     parser = _parser()
@@ -95,52 +141,6 @@ def run(arguments: Sequence[str]) -> None:
     print(
         f"next: fill in the licence in {folder / CARD_FILE}; rince embed {quote(str(folder))} DATA"
     )
-
-
-def _parser() -> HelpfulParser:
-    parser = HelpfulParser(
-        prog="rince export",
-        description="Take a trained network out of its run: weights as safetensors, an ONNX file "
-        "that was checked against torch, and a model card with the run's measured results. Needs "
-        "pip install 'rince[export]'.",
-        epilog=EXAMPLES,
-    )
-    parser.add_argument(
-        "run",
-        help="folder of a run; a checkpoint of another tool, with --layout; torchvision/NAME or "
-        "timm/NAME; with --push also an export",
-    )
-    parser.add_argument(
-        "-o", "--output", help="a new folder (default: RUN/export; needed where it is not a run)"
-    )
-    parser.add_argument(
-        "--layout",
-        choices=list(LAYOUTS),
-        help="of a checkpoint: rince-prototype is that of the paper's authors, supcontrast of "
-        "SupCon's. Nothing in the file is executed; backbone features only",
-    )
-    parser.add_argument("--backbone", help="with --layout: what it is of (default: resnet50-3x3)")
-    parser.add_argument("--size", type=int, help="side of its images in pixels, if it was no run")
-    for name in ("mean", "std"):
-        parser.add_argument(
-            f"--{name}",
-            type=tuple[float, ...],
-            nargs=3,
-            metavar=("R", "G", "B"),
-            help=f"with --layout: {name} that its pixels, 0 to 1, were normalised with (default: "
-            "CIFAR-100's)",
-        )
-    # --space embedding, in scripts of earlier versions.
-    parser.add_argument("--head", action="store_true", help=argparse.SUPPRESS)
-    parser.add_shared("--space")
-    parser.add_argument("--no_onnx", action="store_true", help="leave out the ONNX file")
-    parser.add_argument(
-        "--push",
-        metavar="USER/NAME",
-        help="also upload it to the Hugging Face Hub (needs pip install 'rince[hub]' and `hf auth "
-        "login`); a new model is private there until you publish it",
-    )
-    return parser
 
 
 def _show(folder: Path, name: str | None) -> None:

@@ -26,6 +26,37 @@ SHOWN_QUANTILES = (0.95,)
 NOISE = {"score_noise", "move_classes", "forget"}
 
 
+def _parser() -> HelpfulParser:
+    parser = HelpfulParser(
+        prog="rince ranks",
+        description="Show the ranks of a data set before any training: classes, superclasses, and "
+        "how many positives of each rank a batch will hold. With --scores: of similarity scores, "
+        "and which pairs are doubtful.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "data",
+        help="a folder of class folders or of videos, a table of classes, or of texts, images or "
+        "clips with their labels (.csv, .tsv, .jsonl, .parquet), fashion-mnist, or cifar100",
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        default=256,
+        help="items of a step, for the expected numbers of positives",
+    )
+    parser.add_argument("--names", action="store_true", help="also list classes by superclass")
+    parser.add_options(RankOptions, skip=NOISE)
+    parser.add_argument(
+        "--save_scores",
+        metavar="CSV",
+        help="write the scores to a table to look at, edit, and give back as --scores",
+    )
+    add_data_options(parser)
+    parser.add_shared("--skip_unreadable")
+    return parser
+
+
 def run(arguments: Sequence[str]) -> None:
     """Describe the ranks of a data set."""
     given = _parser().parse_args(arguments)
@@ -78,37 +109,6 @@ def run(arguments: Sequence[str]) -> None:
     if given.names:
         for names in taxonomy.paths:
             print("  " + " > ".join(names))
-
-
-def _parser() -> HelpfulParser:
-    parser = HelpfulParser(
-        prog="rince ranks",
-        description="Show the ranks of a data set before any training: classes, superclasses, and "
-        "how many positives of each rank a batch will hold. With --scores: of similarity scores, "
-        "and which pairs are doubtful.",
-        epilog=EXAMPLES,
-    )
-    parser.add_argument(
-        "data",
-        help="a folder of class folders or of videos, a table of classes, or of texts, images or "
-        "clips with their labels (.csv, .tsv, .jsonl, .parquet), fashion-mnist, or cifar100",
-    )
-    parser.add_argument(
-        "--batch_size",
-        type=int,
-        default=256,
-        help="items of a step, for the expected numbers of positives",
-    )
-    parser.add_argument("--names", action="store_true", help="also list classes by superclass")
-    parser.add_options(RankOptions, skip=NOISE)
-    parser.add_argument(
-        "--save_scores",
-        metavar="CSV",
-        help="write the scores to a table to look at, edit, and give back as --scores",
-    )
-    add_data_options(parser)
-    parser.add_shared("--skip_unreadable")
-    return parser
 
 
 def _describe_time(config: TrainConfig, batch_size: int) -> None:

@@ -21,6 +21,34 @@ EXAMPLES = """examples:
 """
 
 
+def _parser() -> HelpfulParser:
+    parser = HelpfulParser(
+        prog="rince search",
+        description="Find the images, clips or texts of a gallery that are most similar to one or "
+        "more queries, by the cosine of their embeddings (1: the same direction).",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument(
+        "queries", nargs="+", help="image files, videos, parts of them (FILE@SECONDS) or texts"
+    )
+    parser.add_argument(
+        "--gallery",
+        required=True,
+        help="a .npz or .parquet file of `rince embed`, a .faiss file of `rince index`, or what "
+        "`rince embed` would embed",
+    )
+    parser.add_argument(
+        "--run",
+        required=True,
+        help="the run or export that the gallery was made with; of two towers that of the queries",
+    )
+    parser.add_shared("--space", "--skip_unreadable")
+    parser.add_argument("-k", "--top_k", type=int, default=10, help="number of results per query")
+    add_table(parser, "column of the gallery's texts or paths, where it is a table")
+    parser.add_shared("--device")
+    return parser
+
+
 def run(arguments: Sequence[str]) -> None:
     """Print what is most similar to each query in a gallery."""
     given = _parser().parse_args(arguments)
@@ -77,34 +105,6 @@ def run(arguments: Sequence[str]) -> None:
         print(_shown(query) + (f" ({len(own)} {encoder.noun})" if len(own) > 1 else ""))
         for place, (row, value) in enumerate(best, 1):
             print(f"{place:5}  {value:6.3f}  {_shown(gallery.paths[row])}")
-
-
-def _parser() -> HelpfulParser:
-    parser = HelpfulParser(
-        prog="rince search",
-        description="Find the images, clips or texts of a gallery that are most similar to one or "
-        "more queries, by the cosine of their embeddings (1: the same direction).",
-        epilog=EXAMPLES,
-    )
-    parser.add_argument(
-        "queries", nargs="+", help="image files, videos, parts of them (FILE@SECONDS) or texts"
-    )
-    parser.add_argument(
-        "--gallery",
-        required=True,
-        help="a .npz or .parquet file of `rince embed`, a .faiss file of `rince index`, or what "
-        "`rince embed` would embed",
-    )
-    parser.add_argument(
-        "--run",
-        required=True,
-        help="the run or export that the gallery was made with; of two towers that of the queries",
-    )
-    parser.add_shared("--space", "--skip_unreadable")
-    parser.add_argument("-k", "--top_k", type=int, default=10, help="number of results per query")
-    add_table(parser, "column of the gallery's texts or paths, where it is a table")
-    parser.add_shared("--device")
-    return parser
 
 
 def _shown(path: str) -> str:
