@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rince.core.input_spec import InputSpec
 from rince.data import kinds
-from rince.data.image.decode import OnUnreadable, decode_all
+from rince.data.image.decode import decode_all
 from rince.data.image.files import image_files
 from rince.data.image.kind import IMAGES
 from rince.data.items import Items, Splits
@@ -30,12 +30,12 @@ def load_outliers(
     data: Path,
     size: int,
     channels: int = 3,
-    on_unreadable: OnUnreadable = "error",
+    skip_unreadable: bool = False,
     bits: int | None = None,
 ) -> Tensor:
     """The pixels of all images below a folder, as those of outliers are read."""
     spec = InputSpec.images(channels, size, bits)
-    return decode_all(image_files(data), spec, skip=on_unreadable == "skip")[0]
+    return decode_all(image_files(data), spec, skip_unreadable=skip_unreadable)[0]
 
 
 def load_test(

@@ -26,7 +26,7 @@ from rince import RinceWarning, Similarity
 from rince.cli.evaluate import named_outliers
 from rince.cli.main import VERBS, main
 from rince.cli.parser import HelpfulParser
-from rince.cli.train import parse, parse_with_seeds
+from rince.cli.train import parse_with_seeds
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
 from rince.evaluation.results import load_evaluation
@@ -58,9 +58,9 @@ def test_help_imports_nothing_heavy() -> None:
 def test_flags_file_and_defaults(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("epochs: 7\nloss:\n  variant: in\nmodel:\n  momentum: 0.9\n")
-    config = parse(
+    config = parse_with_seeds(
         ["photos/", "--config", str(recipe), "--loss.temperatures", "[0.2, 0.4]", "--seed", "3"]
-    )
+    )[0]
     assert isinstance(config, TrainConfig)
     assert (config.data, config.epochs, config.seed) == ("photos/", 7, 3)
     assert (config.loss.variant, config.loss.temperatures) == ("in", (0.2, 0.4))
@@ -122,10 +122,10 @@ def test_flags_win_over_the_file_wherever_it_stands(tmp_path: Path) -> None:
         [f"--config={recipe}", "photos/", "--epochs", "3"],
         ["--epochs", "3", "--config", str(recipe), "--data", "photos/"],
     ):
-        config = parse(given)
+        config = parse_with_seeds(given)[0]
         assert (config.data, config.epochs, config.seed) == ("photos/", 3, 5), given
-    assert parse(["--config", str(recipe)]).data == "birds/"
-    both = parse(["--config", str(recipe), "--config", str(more)])
+    assert parse_with_seeds(["--config", str(recipe)])[0].data == "birds/"
+    both = parse_with_seeds(["--config", str(recipe), "--config", str(more)])[0]
     assert (both.epochs, both.seed) == (7, 6)
 
 
@@ -142,13 +142,13 @@ def test_a_file_takes_what_the_command_line_takes(
         parse_with_seeds(["--config", str(recipe), "--seed", "3"])
     recipe.write_text("data: x\nprint_config: true\n")  # of the command line alone
     with pytest.raises(SystemExit):
-        parse(["--config", str(recipe)])
+        parse_with_seeds(["--config", str(recipe)])
     assert "did you mean --print_config" not in capsys.readouterr().err
 
 
 def test_data_root_is_another_name(capsys: pytest.CaptureFixture[str]) -> None:
     for given in (["--data-root", "here"], ["--data-root=here"], ["--images.root", "here"]):
-        assert parse(["cifar100", *given]).images.root == "here"
+        assert parse_with_seeds(["cifar100", *given])[0].images.root == "here"
     with pytest.raises(SystemExit):
         main(["train", "cifar100", "--data-rot", "here"])
     shown = capsys.readouterr().err
@@ -362,12 +362,13 @@ def test_ranks_of_films_with_a_thumbnail(
 
 @pytest.mark.parametrize("given", ["a,b", "[a, b]", "a, b"])
 def test_a_list_as_people_type_it(given: str) -> None:
-    assert parse(["x.csv", "--text.labels", given]).text.labels == ("a", "b")
-    assert parse(["x.csv", f"--table.labels={given}"]).table.labels == ("a", "b")
+    assert parse_with_seeds(["x.csv", "--text.labels", given])[0].text.labels == ("a", "b")
+    assert parse_with_seeds(["x.csv", f"--table.labels={given}"])[0].table.labels == ("a", "b")
     numbers = given.replace("a", "0.1").replace("b", "0.3")
-    assert parse(["x/", "--loss.temperatures", numbers]).loss.temperatures == (0.1, 0.3)
-    assert parse(["x/", "--loss.temperatures", "None"]).loss.temperatures is None
-    assert parse(["x.csv", "--text.labels", "a"]).text.labels == ("a",)
+    config = parse_with_seeds(["x/", "--loss.temperatures", numbers])[0]
+    assert config.loss.temperatures == (0.1, 0.3)
+    assert parse_with_seeds(["x/", "--loss.temperatures", "None"])[0].loss.temperatures is None
+    assert parse_with_seeds(["x.csv", "--text.labels", "a"])[0].text.labels == ("a",)
 
 
 @pytest.mark.parametrize(
@@ -383,15 +384,16 @@ def test_a_list_as_people_type_it(given: str) -> None:
     ],
 )
 def test_words_of_a_list(words: list[str], expected: tuple[str, ...]) -> None:
-    assert parse(["x.csv", "--table.labels", *words]).table.labels == expected
+    assert parse_with_seeds(["x.csv", "--table.labels", *words])[0].table.labels == expected
 
 
 def test_negative_numbers_and_what_is_no_list(capsys: pytest.CaptureFixture[str]) -> None:
-    config = parse(["x/", "--ranks.thresholds", "0.5", "-1e-1", "--optim.lr", "-1e-3"])
+    below = ["--ranks.thresholds", "0.5", "-1e-1", "--optim.lr", "-1e-3"]
+    config = parse_with_seeds(["x/", *below])[0]
     assert (config.ranks.thresholds, config.optim.lr) == ((0.5, -0.1), -0.001)
     for wrong, shown in (("--loss.temperatures=[0.1", "got [0.1\n"), ("--name=", "got ''\n")):
         with pytest.raises(SystemExit):
-            parse(["x/", wrong])
+            parse_with_seeds(["x/", wrong])
         assert shown in capsys.readouterr().err
 
 
@@ -402,9 +404,9 @@ def test_a_list_of_words_of_their_own(capsys: pytest.CaptureFixture[str]) -> Non
     assert (config.epochs, seeds) == (1, (0, 7))
     assert parse_with_seeds(["x/", "--logger=wandb"])[1] is None
     with pytest.raises(SystemExit):
-        parse(["x/", "--epochs", "3", "4"])
+        parse_with_seeds(["x/", "--epochs", "3", "4"])
     with pytest.raises(SystemExit):
-        parse(["x/", "--logger", "tensorbord"])
+        parse_with_seeds(["x/", "--logger", "tensorbord"])
     assert "tensorboard" in capsys.readouterr().err
 
 
@@ -437,9 +439,9 @@ def test_photos_at_the_size_of_small_images(
 
 def test_score_options_of_a_run() -> None:
     flags = ["--ranks.scores", "text", "--ranks.top-k", "[3, 5]", "--ranks.forget", "0.1"]
-    ranks = parse(["photos/", *flags]).ranks
+    ranks = parse_with_seeds(["photos/", *flags])[0].ranks
     assert (ranks.scores, ranks.top_k, ranks.forget) == ("text", (3, 5), 0.1)
-    assert parse(["photos/"]).ranks == RankOptions()
+    assert parse_with_seeds(["photos/"])[0].ranks == RankOptions()
 
 
 @pytest.mark.parametrize(
@@ -608,8 +610,8 @@ def test_a_tilde_is_the_home_wherever_it_is_given(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert parse(["photos", "--output=~/runs"]).output == f"{tmp_path}/runs"
-    assert parse(["photos", "--name=a~/b"]).name == "a~/b"
+    assert parse_with_seeds(["photos", "--output=~/runs"])[0].output == f"{tmp_path}/runs"
+    assert parse_with_seeds(["photos", "--name=a~/b"])[0].name == "a~/b"
     assert TrainConfig("p", output="~/runs", name="x").folder() == tmp_path / "runs" / "x"
     tree = rince.Taxonomy([("a",), ("b",)])
     Similarity(tree.classes, torch.eye(2)).to_csv(tmp_path / "s.csv")

@@ -23,6 +23,7 @@ from rince.core.files import (
     cache_folder,
     chosen_below,
     files_below,
+    holds_no,
     is_vector_file,
     new_folder,
     replacing,
@@ -296,6 +297,9 @@ def test_a_full_disk_is_told_of_the_folder_that_was_asked_for(tmp_path: Path) ->
 
 def test_what_is_of_the_other_kind_is_said_to_be_there(tmp_path: Path) -> None:
     (tmp_path / "a.txt").touch()
+    assert (
+        holds_no("image", tmp_path, {".png", ".jpg"}) == f"{tmp_path} holds no image (.jpg, .png)"
+    )
     assert absent("file", tmp_path).endswith("is a folder, where a file is expected")
     assert absent("folder", tmp_path / "a.txt").endswith("is a file, where a folder is expected")
     for wanted in ("file", "folder"):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rince.core.pair_ranks import ALL, as_pair_ranks, is_batched
+from rince.core.pair_ranks import ALL, as_pair_ranks, is_batched, require_queries_first
 from rince.ranks import DenseRanks, IdentityRanks, PairRanks, TableRanks
 
 TABLE = torch.tensor([[1, 2, 0, -1], [3, 1, 2, 0], [0, 0, 1, 3], [2, 2, 0, 1]], dtype=torch.int8)
@@ -335,3 +335,15 @@ def test_tensors_that_stand_for_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # it cannot be asked for
     torch.func.vmap(total)(x)
     assert seen[-1] is False
+
+
+def test_fewer_keys_than_queries_cannot_begin_with_them() -> None:
+    require_queries_first(2, 2)
+    with pytest.raises(ValueError) as error:
+        require_queries_first(3, 2)
+    said = "{}=True says that the first {} are the queries themselves, but there are 3 queries and "
+    assert str(error.value) == said.format("ignore_self", "keys") + "only 2 keys"
+    with pytest.raises(ValueError) as error:
+        require_queries_first(3, 2, "exclude_self", "gallery items")
+    expected = said.format("exclude_self", "gallery items") + "only 2 gallery items"
+    assert str(error.value) == expected

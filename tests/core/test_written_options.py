@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rince.cli.parser import nested
-from rince.cli.train import parse
+from rince.cli.train import parse_with_seeds
 from rince.core.checks import RinceError
 from rince.core.options import Options, expected, from_plain, limited, near_words, taken
 from rince.data.options import ImageOptions, TableOptions
@@ -121,7 +121,7 @@ def test_a_file_means_what_a_person_means(text: str, name: str, meant: Any, tmp_
     (tmp_path / CONFIG_FILE).write_text(f"data: photos\n{text}\n")
     for config in (
         read_config(tmp_path),
-        parse(["--config", str(tmp_path / CONFIG_FILE)]),
+        parse_with_seeds(["--config", str(tmp_path / CONFIG_FILE)])[0],
     ):
         config.check_values()
         assert _value(config, name) == meant
@@ -138,7 +138,7 @@ def test_a_file_that_means_nothing_names_the_field(
         read_config(tmp_path)
     assert str(file) in str(refused.value)
     with pytest.raises(SystemExit):
-        parse(["--config", str(file)])
+        parse_with_seeds(["--config", str(file)])
     error = capsys.readouterr().err
     assert "Subtypes" not in error
     assert "<class" not in error
@@ -407,7 +407,9 @@ def test_any_name_is_read_back_as_it_was_written(name: str) -> None:
 
 
 def test_none_is_written_as_the_help_says() -> None:
-    config = parse(["x", "--name", "None", "--images.cache=None", "--model.backbone", "None"])
+    config = parse_with_seeds(
+        ["x", "--name", "None", "--images.cache=None", "--model.backbone", "None"]
+    )[0]
     assert (config.name, config.images.cache, config.model.backbone) == (None, None, None)
 
 
@@ -419,12 +421,12 @@ def test_words_for_none_and_numbers_that_are_names(tmp_path: Path) -> None:
         quoted = [f"'{word}'", f'"{word}"'] if word in NONE else [word]
         flags = [[f"--table.{name}={x}" for name in ("column", "encoding")] for x in quoted]
         for options in (["--config", str(file)], *flags):
-            table = parse(["x", *options, "--table.labels", word, "b"]).table
+            table = parse_with_seeds(["x", *options, "--table.labels", word, "b"])[0].table
             assert (table.column, table.encoding) == (word, word)
             assert table.labels == (word, "b")
-        assert parse(["x", "--config", str(file)]).table.labels == (word, "b")
+        assert parse_with_seeds(["x", "--config", str(file)])[0].table.labels == (word, "b")
         for option in (f"--table.labels='{word}'", f"--table.labels=['{word}']"):
-            assert parse(["x", option]).table.labels == (word,)
+            assert parse_with_seeds(["x", option])[0].table.labels == (word,)
 
 
 def test_whole_numbers_that_are_written_as_floats(tmp_path: Path) -> None:
@@ -438,8 +440,8 @@ def test_whole_numbers_that_are_written_as_floats(tmp_path: Path) -> None:
     flags += ["--ranks.top-k", "3.0,2", "--images.image-size", "3.2e1"]
     for config in (
         read_config(tmp_path),
-        parse(["--config", str(file)]),
-        parse(["photos", *flags]),
+        parse_with_seeds(["--config", str(file)])[0],
+        parse_with_seeds(["photos", *flags])[0],
     ):
         values = config.epochs, config.batch_size, config.seed, config.images.image_size
         assert (*values, config.ranks.top_k) == (2, 8, 10, 32, (3, 2))
@@ -451,7 +453,7 @@ def test_what_is_no_whole_number(
     value: str, shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        parse(["photos", "--epochs", value])
+        parse_with_seeds(["photos", "--epochs", value])
     assert f"--epochs must be a whole number, got {shown}\n" in capsys.readouterr().err
 
 
@@ -474,7 +476,7 @@ def test_one_refusal_of_the_command_line_a_file_and_python(
     said = []
     for words in ([f"--{name}", value], ["--config", str(tmp_path / "recipe.yaml")]):
         with pytest.raises(SystemExit):
-            parse(["photos", *words])
+            parse_with_seeds(["photos", *words])
         said.append(capsys.readouterr().err.splitlines()[0])
     with pytest.raises(ValueError, match=f"^{re.escape(name)} must be") as refused:
         from_plain(TrainConfig, plain).check()
@@ -487,7 +489,7 @@ def test_one_refusal_of_the_command_line_a_file_and_python(
 def test_a_list_is_asked_for_in_one_line(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     for option in ("--ranks.near", "--loss.temperatures"):
         with pytest.raises(SystemExit):
-            parse(["x", option, value])
+            parse_with_seeds(["x", option, value])
         first, *rest = capsys.readouterr().err.splitlines()
         assert option in first
         assert "[1, 2]" in first
@@ -496,7 +498,7 @@ def test_a_list_is_asked_for_in_one_line(value: str, capsys: pytest.CaptureFixtu
 
 def test_the_help_shows_lists_as_they_are_given(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse(["--help"])
+        parse_with_seeds(["--help"])
     shown = capsys.readouterr().out
     assert "(default: [10.0])" in shown
     assert "(default: (" not in shown

@@ -195,13 +195,13 @@ def test_skipping_warns_and_keeps_labels_in_step(tree: Path) -> None:
         damage(Path(images.paths[index]))
     kept = [0, 2, 3, 5, 6, 7]
     with pytest.warns(RinceWarning, match="2 of 8 images.*left out") as caught:
-        loaded = images.preload(8, on_unreadable="skip")
+        loaded = images.preload(8, skip_unreadable=True)
     assert all(images.paths[index] in str(caught[0].message) for index in broken)
     assert torch.equal(loaded.labels, images.labels[kept])
     for row, index in enumerate(kept):
         assert torch.equal(loaded.pixels[row], eval_transform(8)(images[index]))
     with pytest.warns(RinceWarning, match="2 of 8"):
-        listed = FileImages.from_folder(tree, on_unreadable="skip")
+        listed = FileImages.from_folder(tree, skip_unreadable=True)
     assert listed.paths == tuple(images.paths[index] for index in kept)
     assert torch.equal(listed.labels, images.labels[kept])
 
@@ -212,24 +212,24 @@ def test_skipping_lists_only_the_first_few(tmp_path: Path) -> None:
         if index < 7:
             damage(tmp_path / "a" / f"{index}.png")
     with pytest.warns(RinceWarning, match=r"7 of 8 .*\(and 4 more\)") as caught:
-        FileImages.from_folder(tmp_path, on_unreadable="skip")
+        FileImages.from_folder(tmp_path, skip_unreadable=True)
     assert "2.png" in str(caught[0].message)
     assert "3.png" not in str(caught[0].message)
     damage(tmp_path / "a" / "7.png")
     with pytest.raises(RinceError, match=r"none.*\b8 images"):
-        FileImages.from_folder(tmp_path, on_unreadable="skip")
+        FileImages.from_folder(tmp_path, skip_unreadable=True)
 
 
 def test_nothing_skipped_nothing_said(tree: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(FileImages.from_folder(tree, on_unreadable="skip")) == 8
+        assert len(FileImages.from_folder(tree, skip_unreadable=True)) == 8
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RinceError, match="is empty"):
         FileImages.from_folder(tmp_path)
-    with pytest.raises(RinceError, match="nowhere.*not a folder"):
+    with pytest.raises(RinceError, match="there is no folder.*nowhere; expected"):
         FileImages.from_folder(tmp_path / "nowhere")
 
 
@@ -288,7 +288,7 @@ def test_outliers_are_found_at_any_depth(tmp_path: Path) -> None:
     with pytest.raises(RinceError, match="b.png"):
         load_outliers(tmp_path, 8)
     with pytest.warns(RinceWarning, match="1 of 2"):
-        assert len(load_outliers(tmp_path, 8, on_unreadable="skip")) == 1
+        assert len(load_outliers(tmp_path, 8, skip_unreadable=True)) == 1
 
 
 def test_a_loop_of_links_is_walked_once(tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_what_is_no_plain_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RinceError, match=r"1\.png: it is not a plain file.*2\.png: .*links"):
         files.readable()
     with pytest.warns(RinceWarning, match="2 of 3 images are left out"):
-        assert len(files.readable("skip")) == 1
+        assert len(files.readable(skip_unreadable=True)) == 1
 
 
 def test_known_classes_and_outliers_are_decoded_alike(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_known_classes_and_outliers_are_decoded_alike(tmp_path: Path) -> None:
 
 
 def test_outliers_need_a_folder_with_images(tmp_path: Path) -> None:
-    with pytest.raises(RinceError, match="nowhere.*not a folder"):
+    with pytest.raises(RinceError, match="there is no folder.*nowhere; expected"):
         load_outliers(tmp_path / "nowhere", 8)
     with pytest.raises(RinceError, match="holds no image"):
         load_outliers(tmp_path, 8)

@@ -19,7 +19,7 @@ from PIL import Image
 from rince import RinceError, RinceWarning
 from rince.data.image.files import FileImages
 from rince.data.items import Items
-from rince.data.kinds import Request, item_table, kind_of, load_splits, load_test
+from rince.data.kinds import Request, folder_table, kind_of, load_splits, load_test
 from rince.data.table import ItemTable, listed_files, read_items
 from rince.data.text.texts import Texts
 from rince.data.video.clips import VideoClips
@@ -468,10 +468,10 @@ def test_a_table_of_folders_names_an_empty_one(photos: Path) -> None:
     for name in ("c", "d", "e"):
         (photos / f"{name}.png").unlink()
     with pytest.raises(RinceError, match=r"2 folders .*cats"):
-        item_table(str(photos), photos / "items.csv")
+        folder_table(str(photos), photos / "items.csv")
     (photos / "cats" / "tabby").rmdir()
     (photos / "cats").rmdir()
-    assert len(item_table(str(photos), photos / "items.csv")[1]) == 3
+    assert len(folder_table(str(photos), photos / "items.csv")[1]) == 3
 
 
 def test_missing_files_are_counted_and_ten_are_named(photos: Path) -> None:
@@ -554,7 +554,7 @@ def test_videos_without_labels_are_of_one_class_as_in_a_folder(tmp_path: Path) -
     (tmp_path / "videos").mkdir()
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         write_video(tmp_path / "videos" / name, frames=20)
-    header, rows = item_table(str(tmp_path / "videos"), tmp_path / "items.csv")
+    header, rows = folder_table(str(tmp_path / "videos"), tmp_path / "items.csv")
     assert header == ["path"]
     table = write_items(tmp_path / "items.csv", [("path",), *map(tuple, rows)])
     labelled = write_items(

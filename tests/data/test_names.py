@@ -29,7 +29,7 @@ from rince.data import from_arrays
 from rince.data.batches import TrainLoader, eval_batches
 from rince.data.image.decode import fitted_batches
 from rince.data.image.files import FileImages, image_files
-from rince.data.kinds import item_table
+from rince.data.kinds import folder_table
 from rince.data.plan import BatchPlan
 from rince.evaluation.embeddings import embed, load_embeddings, save_embeddings
 from rince.evaluation.features import extract_features
@@ -86,7 +86,7 @@ def test_names_of_classes_and_files_come_through_trees_tables_embeddings_and_exp
         assert sorted(images.taxonomy.classes) == sorted(tree.classes)
         assert sorted({os.path.basename(path) for path in images.paths}) == sorted(names)
 
-        header, rows = item_table(str(root), Path(where, "items.csv"))
+        header, rows = folder_table(str(root), Path(where, "items.csv"))
         with Path(where, "items.csv").open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream, lineterminator="\n").writerows([header, *rows])
         table = load_dataset(Path(where, "items.csv"), channels=1, cache=False, image_size=8)
@@ -133,7 +133,9 @@ def test_thousands_of_files_leave_nothing_open(way: str, tmp_path: Path) -> None
     try:
         kept = []
         if way == "one by one":
-            kept = [x for x, _ in fitted_batches(images.paths, images.spec, 10, skip=False)]
+            kept = [
+                x for x, _ in fitted_batches(images.paths, images.spec, 10, skip_unreadable=False)
+            ]
         elif way == "workers":
             kept = [x for x, _ in eval_batches(images.subset(range(600)), 2, workers=2)]
         elif way == "training":

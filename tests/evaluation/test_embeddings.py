@@ -94,14 +94,14 @@ def test_files_that_cannot_be_read(photos: Path) -> None:
     with pytest.raises(RinceError, match=r"cannot read .*png"):
         embed(encoder(), files, batch_size=2)
     with pytest.warns(RinceWarning, match="3 of 10 images.*left out"):
-        found = embed(encoder(), files, batch_size=2, on_unreadable="skip")
+        found = embed(encoder(), files, batch_size=2, skip_unreadable=True)
     kept = [0, 1, 4, 5, 6, 7, 8]
     assert found.paths == tuple(files[i] for i in kept)
     torch.testing.assert_close(found.vectors, whole.vectors[kept])
     for file in files:
         Path(file).write_bytes(b"no image")
     with pytest.raises(RinceError, match=r"none.*\b10 images"):
-        embed(encoder(), files, on_unreadable="skip")
+        embed(encoder(), files, skip_unreadable=True)
 
 
 def test_each_vector_of_a_file_is_a_query_whatever_it_is_called(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_each_vector_of_a_file_is_a_query_whatever_it_is_called(tmp_path: Path) 
     one, other = str(tmp_path / "a.npz"), str(tmp_path / "a.npz: x.npz")
     np.savez(one, embeddings=np.eye(3), paths=["x", "x", "x@2.000"])
     np.savez(other, embeddings=np.ones((1, 3)))
-    found, groups = embed_queries(net, [one, other], device="cpu", skip=False)
+    found, groups = embed_queries(net, [one, other], device="cpu", skip_unreadable=False)
     names = [f"{one}: x", f"{one}: x", f"{one}: x@2.000", other]
     assert groups == [(name, range(i, i + 1)) for i, name in enumerate(names)]
     assert found.paths == tuple(names)
@@ -124,9 +124,9 @@ def test_queries_that_cannot_be_read(photos: Path, tmp_path: Path) -> None:
         Path(file).write_text("no image")
     good = sorted(map(str, photos.rglob("*.png")))[:2]
     with pytest.raises(RinceError, match="2 of 3 images cannot be read: .*a.png.*b.png"):
-        embed_queries(encoder(), [bad[0], good[0], bad[1]], device="cpu", skip=False)
+        embed_queries(encoder(), [bad[0], good[0], bad[1]], device="cpu", skip_unreadable=False)
     with pytest.warns(RinceWarning, match="1 of 3 images are left out: .*a.png"):
-        _, groups = embed_queries(encoder(), [bad[0], *good], device="cpu", skip=True)
+        _, groups = embed_queries(encoder(), [bad[0], *good], device="cpu", skip_unreadable=True)
     assert groups == [(good[0], range(1)), (good[1], range(1, 2))]
 
 

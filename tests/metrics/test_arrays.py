@@ -12,8 +12,8 @@ from metric_inputs import cosines, normal_features
 from rince.core.checks import RinceWarning
 from rince.metrics.arrays import (
     checked_ks,
-    checked_labels,
     cosine_chunks,
+    sample_labels,
     sort_rows,
     tensor,
     unit_features,
@@ -57,16 +57,16 @@ def test_parts_of_an_item_are_refused(ks: Any) -> None:
 
 
 def test_labels_out_of_range_are_named() -> None:
-    checked_labels(torch.tensor([0, 2]), 2, "labels", num_classes=3)
+    sample_labels(torch.tensor([0, 2]), 2, "labels", num_classes=3)
     with pytest.raises(ValueError, match=r"\[0, 3\).*but hold 3"):
-        checked_labels(torch.tensor([1, 3]), 2, "labels", num_classes=3)
+        sample_labels(torch.tensor([1, 3]), 2, "labels", num_classes=3)
 
 
 @pytest.mark.parametrize("unknown", [-1, -100])  # -100 is ignore_index of torch's cross-entropy
 @pytest.mark.parametrize("num_classes", [None, 3])
 def test_labels_that_are_not_known_are_no_class(unknown: int, num_classes: int | None) -> None:
     with pytest.raises(ValueError, match=rf"query labels: row 1 holds {unknown}\b"):
-        checked_labels(torch.tensor([1, unknown]), 2, "query labels", num_classes)
+        sample_labels(torch.tensor([1, unknown]), 2, "query labels", num_classes)
 
 
 def test_unit_features_survive_tiny_and_huge_values() -> None:

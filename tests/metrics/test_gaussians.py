@@ -221,6 +221,11 @@ def test_a_singular_covariance_is_refused_even_where_rounding_hides_it(seed: int
     labels = torch.arange(2).repeat(30)
     flat = normal_features(seed, 60, 4)
     flat[:, 3] = flat[:, 0]  # four dimensions that only ever fill three
-    with pytest.raises(ValueError, match="positive definite.*shrinkage 0:"):
+    with pytest.raises(ValueError, match="shrinkage 0: leave shrinkage=None, or give more samples"):
         ClassGaussians.fit(flat, labels, shrinkage=0)
     assert bool(torch.isfinite(ClassGaussians.fit(flat, labels).score(flat)).all())
+
+
+def test_what_was_left_open_is_not_advised() -> None:
+    with pytest.raises(ValueError, match=r"shrinkage 0\.\d+: give more samples"):
+        ClassGaussians.fit(torch.eye(4).repeat(2, 1), torch.arange(4).repeat(2))

@@ -12,7 +12,12 @@ from torch import Tensor
 
 from metric_inputs import FloatArray, cosines, normal_features, random_labels, sign_features
 from rince.core.pair_ranks import DenseRanks, IdentityRanks, TableRanks
-from rince.metrics.ordering import rank_agreement, rank_correlation, similarity_histograms
+from rince.metrics.ordering import (
+    rank_agreement,
+    rank_correlation,
+    similar_first,
+    similarity_histograms,
+)
 from rince.ranks.taxonomy import Taxonomy
 
 
@@ -286,3 +291,7 @@ def test_errors() -> None:
             rank_correlation(query, gallery, single)
     with pytest.raises(ValueError, match=r"bins.*\b1\b.* 0\b"):
         similarity_histograms(query, gallery, good, bins=0)
+
+
+def test_ranks_are_sorted_by_what_is_similar_and_negatives_are_last() -> None:
+    assert sorted([0, 2, -1, 1], key=similar_first) == [1, 2, -1, 0]

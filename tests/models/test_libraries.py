@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def test_torchvision_resizes_crops_and_normalises(name: str) -> None:
         assert float((ours - theirs).abs().mean()) < 0.01
     if name == "resnet18":
         assert (size, how.resize, how.interpolation) == (224, 256, "bilinear")
+        assert library_preprocessing(f"torchvision/{name}", 112) == (112, replace(how, resize=128))
 
 
 @pytest.mark.parametrize(

@@ -859,7 +859,7 @@ def test_empty_folders_are_counted_where_they_may_be(tmp_path: Path) -> None:
 
 
 def test_bad_root_folders(tmp_path: Path) -> None:
-    with pytest.raises(RinceError, match="missing.*not a folder"):
+    with pytest.raises(RinceError, match="there is no folder.*missing; expected"):
         Taxonomy.from_folders(tmp_path / "missing")
     with pytest.raises(RinceError, match="is empty"):
         Taxonomy.from_folders(tmp_path)

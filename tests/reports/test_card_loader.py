@@ -113,7 +113,7 @@ def test_the_card_is_enough(channels: int, tmp_path: Path) -> None:
         class_paths=(("a",), ("b",)),
     )
     write_onnx(encoder, tmp_path / ONNX_FILE)
-    (tmp_path / "README.md").write_text(usage(encoder), encoding="utf-8")
+    (tmp_path / "README.md").write_text(usage(encoder, "FOLDER"), encoding="utf-8")
     files = written(tmp_path)
     own = embed(encoder, files).vectors
     assert not different(LOADER, files, own, tmp_path)

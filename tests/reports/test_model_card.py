@@ -95,7 +95,10 @@ def test_the_configuration_trains_the_same_but_tells_of_nobody() -> None:
     text = card()
     assert "anna" not in text
     assert "/tmp" not in text
-    config = from_dict(yaml.safe_load(text.split("```yaml\n")[1].split("```")[0]))
+    options = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    machine = {"accelerator", "devices", "num_nodes", "name", "output", "logger", "progress"}
+    assert not machine & options.keys()
+    config = from_dict(options)
     assert (config.data, config.ranks.scores, config.images.root) == ("photos", "s.csv", "sets")
     assert config.ranks.top_k == (3,)
     assert from_dict(yaml.safe_load(yaml.safe_dump(to_dict(config)))) == replace(

@@ -96,6 +96,14 @@ def test_only_runs_with_one_label_and_one_config_share_a_row(make_run):
     assert [row.runs for row in rows] == [(runs[0], runs[2]), (runs[1],), (runs[3],)]
 
 
+def test_a_machine_is_no_method_but_more_devices_are_a_larger_batch(make_run):
+    one = {"seed": 0, "accelerator": "auto", "devices": "auto", "name": None, "progress": True}
+    other = {"seed": 1, "accelerator": "cpu", "devices": "auto", "name": "x", "progress": False}
+    assert len(comparison_rows([make_run("a", config=x) for x in (one, other)]).rows) == 1
+    two = {**other, "devices": "2"}
+    assert len(comparison_rows([make_run("a", config=x) for x in (one, two)]).rows) == 2
+
+
 def test_a_row_is_not_called_by_the_seed_of_its_first_run(make_run):
     def run(folder, **config):
         return replace(make_run("a", config=config), folder=Path(folder))

@@ -61,7 +61,7 @@ class _Trainer:
     def __init__(self, io: AtomicCheckpointIO) -> None:
         self.io = io
         self.global_step = 0
-        self.full = False
+        self.full = self.is_last_batch = False
         self.is_global_zero = True
         self.saved: list[int] = []
         self.strategy = SimpleNamespace(broadcast=lambda x: x)
@@ -92,6 +92,16 @@ def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
     trainer.take_steps(callback, 3)
     callback.on_train_end(trainer, None)  # type: ignore[arg-type]
     assert trainer.saved == [3, 9]
+
+
+def test_the_end_of_an_epoch_is_written_once(tmp_path: Path) -> None:
+    io = AtomicCheckpointIO()
+    trainer, callback = _Trainer(io), CheckpointEvery(tmp_path, 3, io)
+    trainer.take_steps(callback, 5)
+    trainer.is_last_batch = True
+    trainer.take_steps(callback, 1)
+    callback.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
+    assert trainer.saved == [3, 6]
 
 
 def test_all_processes_end_alike(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from processes import like_torchrun, run_in_processes
 from rince.cli.main import main
-from rince.cli.train import parse
+from rince.cli.train import parse_with_seeds
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
 from rince.data.batches import ImageBatch
@@ -159,7 +159,7 @@ def test_on_the_command_line(image_tree: Path, tmp_path: Path) -> None:
 
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match=r"micro_batch .*0"):
-        parse(["photos/", "--micro-batch", "0"]).check()
+        parse_with_seeds(["photos/", "--micro-batch", "0"])[0].check()
 
 
 @pytest.mark.parametrize("raw", [True, False])

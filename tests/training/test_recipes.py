@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from rince import Similarity, Taxonomy
-from rince.cli.train import parse
+from rince.cli.train import parse_with_seeds
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
 from rince.evaluation.options import EvaluationOptions
@@ -51,7 +51,7 @@ def cifar100_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_papers_cifar100_recipe_starts(cifar100_stand_in: Path, tmp_path: Path) -> None:
-    config = parse(
+    config = parse_with_seeds(
         [
             *("cifar100", "--config", str(EXPERIMENTS / "cifar100" / "paper.yaml")),
             *("--images.root", str(cifar100_stand_in), "--output", str(tmp_path)),
@@ -59,7 +59,7 @@ def test_the_papers_cifar100_recipe_starts(cifar100_stand_in: Path, tmp_path: Pa
             *("--images.per_class", "1", "--log_every", "1", "--knn_every", "0"),
             *("--model.backbone", "small-resnet", "--accelerator", "cpu"),
         ]
-    )
+    )[0]
     assert (config.model.momentum, config.model.queue_size) == (0.99, 4096)
     history = read_history(train(config))
     losses = [value for _, value in history["train/loss"]]
@@ -89,7 +89,7 @@ def test_kinetics_to_ucf101(tmp_path: Path) -> None:
         *("--precision", "32-true", "--accelerator", "cpu", "--output", str(tmp_path / "runs")),
     ]
     recipe = str(EXPERIMENTS / "video" / "kinetics400.yaml")
-    config = parse([str(kinetics), "--config", recipe, *small])
+    config = parse_with_seeds([str(kinetics), "--config", recipe, *small])[0]
     assert (config.ranks.by, config.model.queue_size) == ("time", 16384)
     folder = train(config)
     history = read_history(folder)
@@ -104,11 +104,11 @@ def test_kinetics_to_ucf101(tmp_path: Path) -> None:
     recipe = str(EXPERIMENTS / "video" / "ucf101.yaml")
     given = [str(ucf), "--config", recipe, *small, "--videos.splits", str(lists)]
     given += ["--model.start_from", str(folder), "--optim.lr", "1e-30"]
-    tuned = train(parse(given))
+    tuned = train(parse_with_seeds(given)[0])
     before, after = (load_run(f).backbone.module.state_dict() for f in (folder, tuned))
     weight = "stages.0.time.0.weight"
     assert torch.equal(before[weight], after[weight])  # started from, and moved by nothing
-    config = parse([*given, "--name", "other", "--model.start_from", str(tuned)])
+    config = parse_with_seeds([*given, "--name", "other", "--model.start_from", str(tuned)])[0]
     with pytest.raises(RinceError, match="SmallResNet"):
         train(config, as_backbone(SmallResNet3D(widths=(8, 8, 8)), InputSpec.clips(3, 4, 16)))
 
@@ -146,7 +146,7 @@ def test_the_papers_imagenet100_recipe_starts(
         values = [[1, 0.8, 0.1, 0], [0.8, 1, 0, 0], [0.1, 0, 1, 0], [0, 0, 0, 1]]
         Similarity.from_matrix(values, names).to_csv(tmp_path / "scores.csv")
         given = ["--ranks.scores", str(tmp_path / "scores.csv")]
-    config = parse(
+    config = parse_with_seeds(
         [
             *(str(imagenet100_stand_in), "--output", str(tmp_path), *given),
             *("--config", str(EXPERIMENTS / "imagenet100" / "paper.yaml")),
@@ -154,7 +154,7 @@ def test_the_papers_imagenet100_recipe_starts(
             *("--log_every", "1", "--knn_every", "0", "--images.workers", "0"),
             *("--accelerator", "cpu"),
         ]
-    )
+    )[0]
     assert (config.images.image_size, config.model.queue_size) == (224, 8192)
     losses = [value for _, value in read_history(train(config))["train/loss"]]
     assert len(losses) == 16 // 8
@@ -181,14 +181,14 @@ def test_tiny_imagenet_200_is_arranged_and_its_recipe_starts(tmp_path: Path) -> 
     (raw / "words.txt").write_text("".join(f"{k}\t{v}\n" for k, v in names.items()))
     script = EXPERIMENTS / "tiny-imagenet" / "arrange.py"
     subprocess.run([sys.executable, script, raw, tree], check=True)
-    config = parse(
+    config = parse_with_seeds(
         [
             *(str(tree), "--config", str(EXPERIMENTS / "tiny-imagenet" / "full.yaml")),
             *("--output", str(tmp_path), "--epochs", "1", "--optim.warmup_epochs", "0"),
             *("--batch_size", "4", "--log_every", "1", "--knn_every", "0", "--accelerator", "cpu"),
             *("--ranks.top_k", "[1]", "--loss.temperatures", "[0.1, 0.225]"),
         ]
-    )
+    )[0]
     run = train(config)
     losses = [value for _, value in read_history(run)["train/loss"]]
     assert len(losses) == 2
@@ -217,7 +217,9 @@ def test_every_command_of_a_study_is_understood(script: Path, tmp_path: Path) ->
         check=True,
     ).stdout
     commands = [shlex.split(line) for line in printed.splitlines()]
-    configs = [parse(words[2:]) for words in commands if words[:2] == ["rince", "train"]]
+    configs = [
+        parse_with_seeds(words[2:])[0] for words in commands if words[:2] == ["rince", "train"]
+    ]
     assert len(configs) >= 4
     assert len({config.name for config in configs}) == len(configs)
     assert {config.seed for config in configs} == {3}
@@ -229,5 +231,5 @@ def test_every_command_of_a_study_is_understood(script: Path, tmp_path: Path) ->
     "path", sorted(EXPERIMENTS.glob("*/*.yaml")), ids=lambda p: f"{p.parent.name}-{p.stem}"
 )
 def test_every_recipe_is_understood(path: Path) -> None:
-    config = parse(["x", "--config", str(path)])
+    config = parse_with_seeds(["x", "--config", str(path)])[0]
     assert config.data == "x"

@@ -10,7 +10,7 @@ import torch
 
 from rince.cli.evaluate import named_outliers
 from rince.cli.main import main
-from rince.cli.train import parse
+from rince.cli.train import parse_with_seeds
 from rince.core.checks import RinceError, RinceWarning
 from rince.data.kinds import kind_of
 from rince.data.text.texts import Texts
@@ -235,18 +235,24 @@ def test_what_does_not_go_together(words: Path, model: str, tmp_path: Path) -> N
 
 
 def test_the_command_line(words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = parse([str(words), "--text.labels", "[domain, word]", "--text.layers", "3"])
+    config = parse_with_seeds(
+        [str(words), "--text.labels", "[domain, word]", "--text.layers", "3"]
+    )[0]
     assert (config.text.labels, config.text.layers) == (("domain", "word"), 3)
     run = config.with_defaults(kind_of(config.data)).sized(10_000, 2)
     assert run.model.backbone == "all-MiniLM-L6-v2"
     assert (run.optim.optimizer, run.optim.lr) == ("adamw", 1e-3)
-    assert parse(["a/b.csv"]).run_name() == "b-rince-out-in-seed0"
+    assert parse_with_seeds(["a/b.csv"])[0].run_name() == "b-rince-out-in-seed0"
     images = kind_of("photos/")
-    run = parse(["photos/", "--optim.lr", "0.1"]).with_defaults(images).sized(10_000, 2)
+    run = (
+        parse_with_seeds(["photos/", "--optim.lr", "0.1"])[0].with_defaults(images).sized(10_000, 2)
+    )
     assert (run.optim.optimizer, run.optim.lr) == ("sgd", 0.1)
     # The paper's 0.5 for 512 images a step, of all processes.
     by_batch = [
-        parse(["photos/", "--batch-size", size]).with_defaults(images).sized(10_000, processes)
+        parse_with_seeds(["photos/", "--batch-size", size])[0]
+        .with_defaults(images)
+        .sized(10_000, processes)
         for size, processes in (("256", 1), ("256", 2), ("64", 1))
     ]
     assert [run.optim.lr for run in by_batch] == [0.25, 0.5, 0.0625]

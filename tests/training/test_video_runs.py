@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rince.cli.train import parse
+from rince.cli.train import parse_with_seeds
 from rince.core.checks import RinceError, RinceWarning
 from rince.core.input_spec import InputSpec
 from rince.data.video.clips import VideoClips
@@ -184,9 +184,11 @@ def test_what_does_not_go_together(videos: Path, image_tree: Path, tmp_path: Pat
 def test_the_command_line(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from rince.cli import ranks
 
-    config = parse([str(videos), "--ranks", "time", "--videos.frames", "2"])
+    config = parse_with_seeds([str(videos), "--ranks", "time", "--videos.frames", "2"])[0]
     assert (config.ranks.by, config.ranks.near) == ("time", (10.0,))
-    config = parse([str(videos), "--ranks=time", "--ranks.near", "[]", "--ranks.shots", "true"])
+    config = parse_with_seeds(
+        [str(videos), "--ranks=time", "--ranks.near", "[]", "--ranks.shots", "true"]
+    )[0]
     assert (config.ranks.near, config.ranks.shots) == ((), True)
     assert config.run_name().endswith("-rince-out-in-time-shots-seed0")
     cut = ["--videos.hop=1", "--videos.frames=2", "--videos.stride=2", "--videos.cache_gb=0"]

@@ -35,11 +35,11 @@ def run(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
 
     from rince.core.checks import BadItems, RinceError
-    from rince.data.kinds import NAMED, all_items, class_tree, kind_of
+    from rince.data.kinds import NAMED_TREES, all_items, class_tree, kind_of
     from rince.evaluation.levels import warn_of_empty_levels
 
     config = data_config(given)
-    tree = None if given.data in NAMED else class_tree(given.data, config)
+    tree = None if given.data in NAMED_TREES else class_tree(given.data, config)
     if tree is not None:
         print(f"{given.data}: {tree.num_classes} classes")
         return

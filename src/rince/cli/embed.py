@@ -29,8 +29,7 @@ a parquet file has the columns path and embedding.
 """
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Embed all images or videos of a folder, or the texts of a file, and write them to a file."""
+def _parser() -> HelpfulParser:
     parser = HelpfulParser(
         prog="rince embed",
         description="Embed any images, videos or texts, whichever the network was trained on, by a "
@@ -65,7 +64,12 @@ def run(arguments: Sequence[str]) -> None:
         help="in place of a run: a pretrained backbone, torchvision/NAME, timm/NAME or hf/NAME (of "
         "Hugging Face, or a folder), fed as its library says",
     )
-    given = parser.parse_args(_with_backbone_first(arguments))
+    return parser
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Embed all images or videos of a folder, or the texts of a file, and write them to a file."""
+    given = _parser().parse_args(_with_backbone_first(arguments))
 
     from rince.core.checks import require
     from rince.core.devices import known_device
@@ -99,7 +103,7 @@ def run(arguments: Sequence[str]) -> None:
             given.encoding,
             device,
             given.batch_size,
-            skip=given.skip_unreadable,
+            skip_unreadable=given.skip_unreadable,
         )
         save_embeddings(embeddings, output)
     size, seconds = embeddings.vectors.shape[1], time.perf_counter() - started

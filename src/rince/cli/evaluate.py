@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,7 @@ EXAMPLES = """examples:
 NOT_ASKED = {"knn_k", "gallery_queries", "gallery_neighbours"}  # in Python only
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Evaluate runs one after the other; results go into their folders."""
+def _parser() -> HelpfulParser:
     parser = HelpfulParser(
         prog="rince evaluate",
         description="Evaluate trained runs, frozen: linear probe, kNN, retrieval at every level of "
@@ -94,23 +94,24 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--verbose", action="store_true", help="print every number, not only the table"
     )
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Evaluate runs one after the other; results go into their folders."""
+    given = _parser().parse_args(arguments)
     outliers, tests = named_outliers(given.ood or []), named_outliers(given.test or [], "--test")
 
-    from rince.core.checks import require, warn
+    from rince.core.checks import require
     from rince.core.devices import known_device
-    from rince.core.shared_work import parts_in
-    from rince.core.tables import read_as
-    from rince.evaluation.elsewhere import evaluate_embeddings, results_folder
-    from rince.models.exported import EXPORT_FILE, towers_in
-    from rince.training.evaluation import evaluate_run, not_measured, present_results
-    from rince.training.folder import CHECKPOINT_FILE
 
     options = EvaluationOptions(**given_of(EvaluationOptions, vars(given)))
     device = known_device(given.device)
     named: dict[Path, str] = {}
     for name in given.runs:
-        named.setdefault(Path(name).resolve(), name)  # runs/latest is a link to another of runs/*
+        named.setdefault(
+            user_path(name).resolve(), name
+        )  # runs/latest is a link to another of runs/*
     evaluated: list[Path] = []
     left_out = 0
     for folder, name in named.items():
@@ -119,51 +120,12 @@ def run(arguments: Sequence[str]) -> None:
                 not (outliers or tests or given.data),
                 f"--ood, --test and --data are for runs, and {name} holds embeddings",
             )
-            with read_as(given.encoding):
-                found = evaluate_embeddings(
-                    folder, given.labels, levels=given.levels, options=options
-                )
-            _say(results_folder(folder), found, given.verbose)
-            evaluated.append(folder)
-            continue
-        require(
-            given.labels is None or given.data is not None,
-            f"--labels is for files of embeddings, but {name} is a run, which needs --data with it",
-        )
-        require(
-            given.levels is None,
-            f"--levels is for files of embeddings, but {name} is a run: the columns of labels are "
-            f"those of its training",
-        )
-        holds_one = any((folder / file).is_file() for file in (CHECKPOINT_FILE, EXPORT_FILE))
-        if len(given.runs) > 1 and folder.exists() and not holds_one:
-            why = towers_in(folder) or ", so it is no run yet"
-            warn(f"left out: {name} holds no checkpoint ({CHECKPOINT_FILE}){why}")
+            _evaluate_file(folder, given, options)
+        elif not _is_run(folder, name, given):
             left_out += 1
             continue
-        only_named = given.skip_done and present_results(folder) is not None
-        asked = not_measured(folder, outliers, tests) if only_named else (outliers, tests)
-        if only_named and not any(asked) and given.data is None:
-            print(f"{folder.name}: nothing new is asked, its results stay")
+        elif not _evaluate_run(folder, given, outliers, tests, options, device):
             continue
-        with parts_in(folder / "encoded"):
-            evaluation = evaluate_run(
-                folder,
-                asked[0],
-                tests=asked[1],
-                only_named=only_named,
-                options=options,
-                data=given.data,
-                data_root=given.data_root,
-                column=given.column,
-                labels=given.labels,
-                encoding=given.encoding,
-                splits_folder=given.splits,
-                split=given.split,
-                skip_unreadable=given.skip_unreadable,
-                device=device,
-            )
-        _say(folder, evaluation, given.verbose)
         evaluated.append(folder)
     require(left_out < len(named), "none of these is a run: `rince train` makes one")
     if evaluated:
@@ -172,6 +134,77 @@ def run(arguments: Sequence[str]) -> None:
 
         print()
         print_table([read_run(folder) for folder in evaluated])
+
+
+def _evaluate_file(file: Path, given: argparse.Namespace, options: EvaluationOptions) -> None:
+    """Embeddings made elsewhere."""
+    from rince.core.tables import read_as
+    from rince.evaluation.elsewhere import evaluate_embeddings, results_folder
+
+    with read_as(given.encoding):
+        found = evaluate_embeddings(file, given.labels, levels=given.levels, options=options)
+    _say(results_folder(file), found, given.verbose)
+
+
+def _is_run(folder: Path, name: str, given: argparse.Namespace) -> bool:
+    """Whether there is one, or an export; of several those that are none are left out."""
+    from rince.core.checks import require, warn
+    from rince.models.exported import EXPORT_FILE, towers_in
+    from rince.training.folder import CHECKPOINT_FILE
+
+    require(
+        given.labels is None or given.data is not None,
+        f"--labels is for files of embeddings, but {name} is a run, which needs --data with it",
+    )
+    require(
+        given.levels is None,
+        f"--levels is for files of embeddings, but {name} is a run: the columns of labels are "
+        f"those of its training",
+    )
+    holds_one = any((folder / file).is_file() for file in (CHECKPOINT_FILE, EXPORT_FILE))
+    if len(given.runs) > 1 and folder.exists() and not holds_one:
+        why = towers_in(folder) or ", so it is no run yet"
+        warn(f"left out: {name} holds no checkpoint ({CHECKPOINT_FILE}){why}")
+        return False
+    return True
+
+
+def _evaluate_run(
+    folder: Path,
+    given: argparse.Namespace,
+    outliers: Mapping[str, str],
+    tests: Mapping[str, str],
+    options: EvaluationOptions,
+    device: str,
+) -> bool:
+    """Whether there was anything new to measure."""
+    from rince.core.shared_work import parts_in
+    from rince.training.evaluation import evaluate_run, not_measured, present_results
+
+    only_named = given.skip_done and present_results(folder) is not None
+    asked = not_measured(folder, outliers, tests) if only_named else (outliers, tests)
+    if only_named and not any(asked) and given.data is None:
+        print(f"{folder.name}: nothing new is asked, its results stay")
+        return False
+    with parts_in(folder / "encoded"):
+        evaluation = evaluate_run(
+            folder,
+            asked[0],
+            tests=asked[1],
+            only_named=only_named,
+            options=options,
+            data=given.data,
+            data_root=given.data_root,
+            column=given.column,
+            labels=given.labels,
+            encoding=given.encoding,
+            splits_folder=given.splits,
+            split=given.split,
+            skip_unreadable=given.skip_unreadable,
+            device=device,
+        )
+    _say(folder, evaluation, given.verbose)
+    return True
 
 
 def _say(folder: Path, evaluation: Evaluation, verbose: bool) -> None:

@@ -42,8 +42,7 @@ of a run on texts it writes a model of sentence-transformers and the card, no ON
 """
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Export a run."""
+def _parser() -> HelpfulParser:
     parser = HelpfulParser(
         prog="rince export",
         description="Take a trained network out of its run: weights as safetensors, an ONNX file "
@@ -86,6 +85,12 @@ def run(arguments: Sequence[str]) -> None:
         help="also upload it to the Hugging Face Hub (needs pip install 'rince[hub]' and `hf auth "
         "login`); a new model is private there until you publish it",
     )
+    return parser
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Export a run."""
+    parser = _parser()
     given = parser.parse_args(arguments)
 
     from rince.core.checks import require
@@ -157,5 +162,5 @@ def _foreign_card(source: str, encoder: ImageEncoder) -> str:
         f"---\n{kind_named(encoder.noun).card}\n---\n\n"
         f"# {Path(source).name}\n\nA {encoder.backbone} that was trained elsewhere, taken from "
         f"`{source}` by rince {__version__}; licence and training data are those of its source.\n\n"
-        f"{kind_named(encoder.noun).usage(encoder)}\n"
+        f"{kind_named(encoder.noun).usage(encoder, 'FOLDER')}\n"
     )

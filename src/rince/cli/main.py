@@ -133,7 +133,3 @@ def _message(error: Exception) -> str | None:
     if lightning and isinstance(error, lightning.MisconfigurationException):
         return f"{error} (look at --accelerator, --devices and --precision)"
     return None
-
-
-if __name__ == "__main__":
-    sys.exit(main())

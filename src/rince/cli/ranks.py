@@ -26,8 +26,7 @@ SHOWN_QUANTILES = (0.95,)
 NOISE = {"score_noise", "move_classes", "forget"}
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Describe the ranks of a data set."""
+def _parser() -> HelpfulParser:
     parser = HelpfulParser(
         prog="rince ranks",
         description="Show the ranks of a data set before any training: classes, superclasses, and "
@@ -55,7 +54,12 @@ def run(arguments: Sequence[str]) -> None:
     )
     add_data_options(parser)
     parser.add_shared("--skip_unreadable")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Describe the ranks of a data set."""
+    given = _parser().parse_args(arguments)
     config, chosen = RankOptions(**given_of(RankOptions, vars(given))), True
     if config.scores is not None and not config.rules():
         config, chosen = replace(config, quantiles=SHOWN_QUANTILES), False

@@ -22,8 +22,7 @@ EXAMPLES = """examples:
 """
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Print what is most similar to each query in a gallery."""
+def _parser() -> HelpfulParser:
     parser = HelpfulParser(
         prog="rince search",
         description="Find the images, clips or texts of a gallery that are most similar to one or "
@@ -48,7 +47,12 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument("-k", "--top_k", type=int, default=10, help="number of results per query")
     add_table(parser, "column of the gallery's texts or paths, where it is a table")
     parser.add_shared("--device")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Print what is most similar to each query in a gallery."""
+    given = _parser().parse_args(arguments)
 
     from rince.core.checks import RinceError, require
     from rince.core.devices import known_device
@@ -66,9 +70,10 @@ def run(arguments: Sequence[str]) -> None:
         kept = (load_index if suffix == INDEX_SUFFIX else load_embeddings)(given.gallery)
     encoder = load_encoder(user_path(given.run), given.space)
     require_queries(encoder, given.queries)
-    queries, groups = embed_queries(encoder, given.queries, device=device, skip=skip)
+    queries, groups = embed_queries(encoder, given.queries, device=device, skip_unreadable=skip)
     if kept is None:
-        kept = embed_data(encoder, given.gallery, given.column, given.encoding, device, skip=skip)
+        table = given.column, given.encoding
+        kept = embed_data(encoder, given.gallery, *table, device, skip_unreadable=skip)
     gallery = kept
     if gallery.model not in (queries.model, getattr(encoder, "partner", None)):
         raise RinceError(

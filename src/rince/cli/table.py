@@ -28,10 +28,10 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument("-o", "--output", required=True, help="the csv file to write")
     given = parser.parse_args(arguments)
 
-    from rince.data.kinds import item_table
+    from rince.data.kinds import folder_table
 
     output = new_file(given.output)
-    header, rows = item_table(given.data, given.output)
+    header, rows = folder_table(given.data, given.output)
     with (
         written(output, "table") as part,
         part.open("w", newline="", encoding="utf-8") as stream,

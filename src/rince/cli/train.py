@@ -106,13 +106,9 @@ def _show_towers(folders: Sequence[Path]) -> None:
     print(f"      rince search TEXT.npy --gallery gallery.npz --run {text}")
 
 
-def parse(arguments: Sequence[str]) -> TrainConfig:
-    """Flags and YAML to a configuration; wrong ones end the program with a hint."""
-    return parse_with_seeds(arguments)[0]
-
-
 def parse_with_seeds(arguments: Sequence[str]) -> tuple[TrainConfig, tuple[int, ...] | None]:
-    """The same, and the seeds to train it with; None: its own."""
+    """Flags and YAML to a configuration, and the seeds to train it with; None: its own. Wrong ones
+    end the program with a hint."""
     values = parsed_options(build_parser(), arguments)
     seeds = values.pop("seeds", None)
     alone = any(one.partition("=")[0] == "--seed" for one in arguments)

@@ -118,7 +118,7 @@ def user_path(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def absent(wanted: Literal["file", "folder"], path: str | Path) -> str:
+def absent(wanted: Literal["file", "folder", "file or folder"], path: str | Path) -> str:
     """What is wrong with a path that is none of these, for a message."""
     there = user_path(path)
     if wanted == "file" and there.is_dir():
@@ -127,6 +127,11 @@ def absent(wanted: Literal["file", "folder"], path: str | Path) -> str:
         return f"{path} is a file, where a folder is expected"
     where = "" if there.is_absolute() else f" in {os.getcwd()}"
     return f"there is no {wanted} {path}{where}"
+
+
+def holds_no(what: str, path: str | Path, suffixes: Iterable[str]) -> str:
+    """What is wrong with a folder that has no file of these kinds, for a message."""
+    return f"{path} holds no {what} ({', '.join(sorted(suffixes))})"
 
 
 def unreadable(what: str, file: Path, error: Exception) -> RinceError:

@@ -70,14 +70,13 @@ def require_no_unknown(labels: Tensor, name: str = "labels") -> None:
         )
 
 
-def require_classes(labels: Tensor, count: int, name: str, of: str) -> None:
-    """Refuse labels outside [0, count), the classes ``of`` a taxonomy, say."""
+def require_classes(labels: Tensor, count: int, name: str, what: str) -> None:
+    """Refuse labels outside [0, count); ``what``: "the classes of the taxonomy", say."""
     if labels.numel():
         low, high = torch.stack(torch.aminmax(labels)).tolist()
         require(
             low >= 0 and high < count,
-            f"{name} must lie in [0, {count}), the classes of {of}, but hold "
-            f"{low if low < 0 else high}",
+            f"{name} must lie in [0, {count}), {what}, but hold {low if low < 0 else high}",
         )
 
 

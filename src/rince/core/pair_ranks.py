@@ -153,7 +153,8 @@ class TableRanks:
             self.key_labels = torch.where(key_valid, self.key_labels, 0)
         for side, labels in (("query", self.query_labels), ("key", self.key_labels)):
             if may_read(labels, validate):
-                require_classes(labels, len(table), f"{side}_labels", "the rank table")
+                what = "the classes of the rank table"
+                require_classes(labels, len(table), f"{side}_labels", what)
         self.table = table.to(query_labels.device)
         self.ignore_self = ignore_self
         self.key_valid = key_valid
@@ -303,6 +304,17 @@ def _checked_codes(ranks: Tensor, num_ranks: int | None, validate: bool) -> Tens
     return ranks.to(torch.int8)
 
 
+def require_queries_first(
+    num_queries: int, num_keys: int, option: str = "ignore_self", keys: str = "keys"
+) -> None:
+    """Refuse keys of which the first cannot be the queries themselves: there are too few."""
+    require(
+        num_keys >= num_queries,
+        f"{option}=True says that the first {keys} are the queries themselves, but there are "
+        f"{num_queries} queries and only {num_keys} {keys}",
+    )
+
+
 def check_pair_labels(
     query: Tensor, key: Tensor, ignore_self: bool, key_valid: Tensor | None
 ) -> None:
@@ -311,11 +323,8 @@ def check_pair_labels(
             labels.ndim == 1,
             f"{side} labels must be a vector of integers, got shape {tuple(labels.shape)}",
         )
-    require(
-        not ignore_self or key.shape[0] >= query.shape[0],
-        f"ignore_self=True says that the first keys are the queries themselves, but there are "
-        f"{query.shape[0]} queries and only {key.shape[0]} keys",
-    )
+    if ignore_self:
+        require_queries_first(len(query), len(key))
     require(
         key_valid is None
         or (

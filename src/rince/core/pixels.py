@@ -1,4 +1,8 @@
-"""From pixels as bytes to the floats that a network is fed: the one place that normalises."""
+"""From pixels as bytes to the floats that a network is fed, and by which numbers.
+
+Views are normalised where they are made: :func:`rince.data.views.view_pixels`, and together with
+their colours, :func:`rince.data.crops_and_colors.adjusted_colors`.
+"""
 
 from __future__ import annotations
 

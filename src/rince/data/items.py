@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from rince.data.options import ImageOptions
 
-HINT = ". Fix or remove "  # where an error ends and its hint begins
 SPLIT_SEED = 0  # one for all: runs that differ in their seed must share the test items
 _OUT = "them, or leave them out (--skip-unreadable)"
 _SHOWN = 300  # characters of a text: an array of strings is as wide as its longest
@@ -70,6 +69,18 @@ class Marks:
             name: x[indices] for name, x in vars(self).items() if isinstance(x, Tensor)
         }
         return replace(self, **values)
+
+
+class Unreadable(RinceError):
+    """An item that cannot be read, or not be used.
+
+    ``problem``: what is wrong with it. ``hint``: what is to be fixed or removed; ``of_all``: also
+    where there are several, and other than leaving them out.
+    """
+
+    def __init__(self, problem: str, hint: str = "", *, of_all: bool = False) -> None:
+        super().__init__(f"{problem}. Fix or remove {hint}" if hint else problem)
+        self.problem, self.hint, self.of_all = problem, hint, of_all
 
 
 class NothingToHoldOut(RinceError):
@@ -308,7 +319,7 @@ def checked_labels(labels: Any, count: int, taxonomy: Taxonomy) -> Tensor:
         numbers.shape == (count,),
         f"labels must be one for each of the {count} items, got shape {tuple(numbers.shape)}",
     )
-    require_classes(numbers, taxonomy.num_classes, "labels", "the taxonomy")
+    require_classes(numbers, taxonomy.num_classes, "labels", "the classes of the taxonomy")
     return numbers
 
 
@@ -332,17 +343,17 @@ _T = TypeVar("_T", bound=Hashable)
 TEST_FRACTION = 0.2  # of each class, where the data have no test of their own
 
 
-def held_out(members: Sequence[_T], fraction: float = TEST_FRACTION) -> Sequence[_T]:
+def held_out(members: Sequence[_T]) -> Sequence[_T]:
     """The split rule: of the members of a class, in the order of their hashes, which are for the
     test. At least one, and never all: a class of one member stays in training.
 
     One member more moves one of its neighbours over the border at most.
 
     Example:
-        >>> held_out("abcde"), held_out("abcde", 0.5), held_out("a", 0.5)
+        >>> held_out("abcde"), held_out("abcdefghij"), held_out("a")
         ('a', 'ab', '')
     """
-    count = min(len(members) - 1, max(1, round(fraction * len(members))))
+    count = min(len(members) - 1, max(1, round(TEST_FRACTION * len(members))))
     return members[: max(0, count)]
 
 
@@ -403,24 +414,27 @@ def drop_duplicates(items: AnyItems, against: Items | None = None) -> AnyItems:
     return items.subset(kept)
 
 
-def report_unreadable(failures: Sequence[RinceError], total: int, what: str, skip: bool) -> None:
+def report_unreadable(
+    failures: Sequence[RinceError], total: int, what: str, skip_unreadable: bool
+) -> None:
     """Refuse what cannot be read, all of it at once; or warn of what is left out, and why."""
     if not failures:
         return
-    short = [str(failure).partition(HINT)[0] for failure in failures]  # said once, at the end
-    if skip and len(short) == total:
+    # What to do is said once, at the end.
+    short = [x.problem if isinstance(x, Unreadable) else str(x) for x in failures]
+    if skip_unreadable and len(short) == total:
         raise BadItems(f"none of the {total} {what} can be read; the first: {short[0]}", short)
-    most = 3 if skip else 10
+    most = 3 if skip_unreadable else 10
     more = f" (and {len(short) - most} more)" if len(short) > most else ""
     shown = f"{'; '.join(short[:most])}{more}"
-    if skip:
+    if skip_unreadable:
         warn(f"{len(short)} of {total} {what} are left out: {shown}")
     elif len(failures) == 1:
         raise BadItems(str(failures[0]), short)
     else:
-        hints = (str(failure).partition(HINT)[2] for failure in failures)
-        hint = next((x for x in hints if not x.startswith("the file,")), _OUT)
-        raise BadItems(f"{len(short)} of {total} {what} cannot be read: {shown}{HINT}{hint}", short)
+        hints = (x.hint for x in failures if isinstance(x, Unreadable) and x.of_all)
+        problem = f"{len(short)} of {total} {what} cannot be read: {shown}"
+        raise BadItems(str(Unreadable(problem, next(hints, _OUT))), short)
 
 
 def _mixed_by_class(items: Items, use: str, seed: int) -> list[tuple[int, list[int]]]:

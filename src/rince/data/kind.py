@@ -131,13 +131,15 @@ class Kind:
         load_test: a request -> all items of a test with labels of their own.
         load_outliers: (a request, the known items) -> items of no known class, fed alike.
         embedding_names: (encoder, data, column) -> what ``rince embed`` is to embed, a name each.
-        embedding_inputs: (encoder, names, batch_size, skip) -> names and what ``encoder.encode``
-            takes, some at a time; ``skip``: leave out, with a warning, what cannot be read.
+        embedding_inputs: (encoder, names, batch_size, skip_unreadable) -> names and what
+            ``encoder.encode`` takes, some at a time; ``skip_unreadable``: leave out, with a
+            warning, what cannot be read.
         build_backbone: (name, spec, options, pretrained) -> a backbone.
         encoder: (trained network, options) -> what is exported and embeds.
-        usage: encoder -> how to feed it, in code and in a table: Markdown for a model card.
-        preprocessing: name of a backbone -> size of its pictures and how they are made, as its
-            library says; None: all backbones are fed alike.
+        usage: (encoder, its folder) -> how to feed it, in code and in a table: Markdown for a
+            model card.
+        preprocessing: (name of a backbone, another size or None) -> size of its pictures and how
+            they are made, as its library says; None: all backbones are fed alike.
         backbone: name of the default backbone. optimizer: the default one.
         files: whether a query of ``rince search`` is a file. files_of_queries: such a file holds
             several, each a query; if not, all that is embedded of a file is one.
@@ -153,7 +155,7 @@ class Kind:
     load: Callable[[Request], Splits]
     load_test: Callable[[Request], Items] = field(default=_not_given("load_test"))
     load_outliers: Callable[[Request, Items], Items] = field(default=_not_given("load_outliers"))
-    embedding_names: Callable[[Any, str, str | None], Sequence[Any]] = field(
+    embedding_names: Callable[[Encoder, str, str | None], Sequence[Any]] = field(
         default=_not_given("embedding_names")
     )
     embedding_inputs: EmbeddingInputs = field(default=_not_given("embedding_inputs"))
@@ -161,8 +163,8 @@ class Kind:
         default=_not_given("build_backbone")
     )
     encoder: Callable[[TrainedNetwork, DataOptions], Encoder] = field(default=_not_given("encoder"))
-    usage: Callable[[Any], str] = field(default=_not_given("usage"))
-    preprocessing: Callable[[str], tuple[int, Preprocessing]] | None = None
+    usage: Callable[[Encoder, str], str] = field(default=_not_given("usage"))
+    preprocessing: Callable[[str, int | None], tuple[int, Preprocessing]] | None = None
     backbone: str = ""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     files: bool = True

@@ -18,7 +18,7 @@ from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, absent, user_path
 from rince.core.tables import composed, read_as
 from rince.data.image.kind import DIGITS as DIGITS
 from rince.data.image.kind import IMAGES
-from rince.data.image.kind import NAMED as NAMED
+from rince.data.image.kind import NAMED_TREES as NAMED_TREES
 from rince.data.kind import DataOptions, Kind
 from rince.data.kind import Request as Request
 from rince.data.kind import TrainedNetwork as TrainedNetwork
@@ -62,8 +62,8 @@ def class_tree(data: str, options: DataOptions) -> Taxonomy | None:
 
     if options.table.column:  # of items
         return None
-    if data in NAMED:
-        tree: Taxonomy = NAMED[data]()
+    if data in NAMED_TREES:
+        tree: Taxonomy = NAMED_TREES[data]()
         return tree
     file = user_path(data)
     with read_as(options.table.encoding):
@@ -79,14 +79,14 @@ def class_tree(data: str, options: DataOptions) -> Taxonomy | None:
         return Taxonomy.from_csv(file) if of_classes or {*columns} == set(EDGES) else None
 
 
-def item_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]]]:
+def folder_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a table of the images or videos of a folder, with paths that begin at the
     table's folder."""
     from rince.data.items import split_folders
 
     folder = user_path(data)
     if not folder.is_dir():
-        raise RinceError(f"{data} is not a folder; expected {data}/<group>/<class>/ with files")
+        raise RinceError(f"{absent('folder', data)}; expected {data}/<group>/<class>/ with files")
     kind = kind_of(data)
     if kind.suffixes is None:
         raise ValueError(f"{data} holds {kind.noun}, which are no files of a folder")
@@ -141,7 +141,7 @@ def warn_of_unread(data: str, options: DataOptions, kind: Kind) -> None:
         if group != kind.group and getattr(given, option.name) != option.default
         if (name := f"{group}.{option.name}") not in known
     ]
-    if kind is IMAGES and data not in NAMED and options.images.root is not None:
+    if kind is IMAGES and data not in NAMED_TREES and options.images.root is not None:
         unread.append("images.root")
     of_tables = [name for name in unread if name.startswith(("table.", "images."))]
     # A folder is looked through for shards only where it matters.
@@ -238,9 +238,9 @@ def _require_there(path: str, noun: str) -> None:
     """Kinds of a user's own may go by other names."""
     from rince.data.image.shards import is_shards
 
-    known = noun not in OWN_NOUNS or path in (*NAMED, DIGITS) or is_shards(path)
+    known = noun not in OWN_NOUNS or path in (*NAMED_TREES, DIGITS) or is_shards(path)
     if not known and not user_path(path).exists():
-        raise RinceError(f"there is no file or folder {path}")
+        raise RinceError(absent("file or folder", path))
 
 
 def load_outliers(

@@ -1,9 +1,9 @@
-"""Networks of images and of clips: what both rows of :mod:`rince.data.kinds` share."""
+"""Networks of images, clips and vectors: what these rows of :mod:`rince.data.kinds` share."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rince.core.checks import require
 from rince.data.kind import DataOptions, TrainedNetwork, later
@@ -78,11 +78,13 @@ def pixel_encoder(
     )
 
 
-def pixel_usage(encoder: ImageEncoder, scaled: str) -> str:
+def pixel_usage(encoder: Encoder, folder: str, scaled: str) -> str:
     """How to feed an encoder of images or clips, for a model card; ``scaled``: what is done to a
     file until it is the pixels of an input."""
+    encoder = cast("ImageEncoder", encoder)
     spec = encoder.spec
     return _USAGE.format(
+        folder=folder,
         own="" if encoder.backbone else "; and backbone=..., the module's code is not in here",
         shape=", ".join(map(str, spec.shape)),
         output="features" if encoder.embedding_dim is None else "embeddings",
@@ -97,13 +99,13 @@ def pixel_usage(encoder: ImageEncoder, scaled: str) -> str:
 _USAGE = """```python
 import rince
 
-encoder = rince.load_exported("FOLDER")  # pip install 'rince[export]'{own}
+encoder = rince.load_exported("{folder}")  # pip install 'rince[export]'{own}
 # pixels: (B, {shape}) uint8
 {output} = encoder.module(encoder.normalised(pixels))
 encoder.classes  # their names
 ```
 
-`rince embed FOLDER DATA/` embeds a folder of {noun}, `rince search` finds the nearest.
+`rince embed {folder} DATA/` embeds a folder of {noun}, `rince search` finds the nearest.
 
 | input | |
 |:---|:---|

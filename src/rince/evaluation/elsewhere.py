@@ -88,7 +88,7 @@ def evaluate_embeddings(
             f"retrieval cannot be asked",
         )
         metrics = measured(context, STEPS)
-        warn_unanswered(metrics, str(file), len(context.test))
+        warn_unanswered(context, metrics, str(file))
         found = draw(context, metrics)
         print("note: no row is for training, so probe, kNN and outlier detection are left out")
     seconds = time.perf_counter() - started

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ def embed(
     *,
     device: torch.device | str = "cpu",
     batch_size: int = 64,
-    on_unreadable: Literal["error", "skip"] = "error",
+    skip_unreadable: bool = False,
 ) -> Embeddings:
     """Embed images, clips of videos or texts, fed as those that the encoder was trained on.
 
@@ -78,22 +78,22 @@ def embed(
         names: image files, videos, or texts; see :func:`rince.data.kinds.embedding_names`.
         device: where the network runs.
         batch_size: inputs at a time; the result does not depend on it, but for rounding.
-        on_unreadable: "skip" leaves out files that cannot be read, with a warning. Videos shorter
-            than a clip count as unreadable.
+        skip_unreadable: leave out files that cannot be read, with a warning. Videos shorter than
+            a clip count as unreadable.
 
     Raises:
         RinceError: the first unreadable file, unless skipping; no readable file at all.
         ValueError: embeddings that are not finite.
     """
-    skip = on_unreadable == "skip"
-    encode = partial(_encoded, encoder, names, device, batch_size, skip)
+    encode = partial(_encoded, encoder, names, device, batch_size, skip_unreadable)
     model = encoder.fingerprint()
     parts = parts_folder()
     if parts is None:
         found = [encode()]
     else:
-        key = digest([__version__, model, batch_size, str(device), skip, *names])
-        shares = in_parts(parts, key, len(names), batch_size, partial(_share, encode, skip))
+        key = digest([__version__, model, batch_size, str(device), skip_unreadable, *names])
+        share = partial(_share, encode, skip_unreadable)
+        shares = in_parts(parts, key, len(names), batch_size, share)
         left_out = [message for _, messages in shares for message in messages]
         found = [share for share, _ in shares]
         if left_out and not any(vectors for _, vectors in found):
@@ -107,11 +107,11 @@ def embed(
 
 
 def embed_queries(
-    encoder: Encoder, asked: Sequence[str], *, device: torch.device | str, skip: bool
+    encoder: Encoder, asked: Sequence[str], *, device: torch.device | str, skip_unreadable: bool
 ) -> tuple[Embeddings, list[tuple[str, range]]]:
     """The embeddings of all queries, and of each query its name and the rows that are its own: of
-    a film all its clips. The vectors of a file are a query each. ``skip``: leave out what cannot be
-    read, with a warning.
+    a film all its clips. The vectors of a file are a query each. ``skip_unreadable``: leave out
+    what cannot be read, with a warning.
 
     Raises:
         RinceError: queries that cannot be read, all of them told at once.
@@ -131,7 +131,7 @@ def embed_queries(
         groups += each if kind_named(encoder.noun).files_of_queries else [(query, rows)]
         paths += names
         vectors += found
-    report_unreadable(failures, len(asked), encoder.noun, skip)
+    report_unreadable(failures, len(asked), encoder.noun, skip_unreadable)
     unit = unit_features(torch.cat(vectors), "embeddings")
     return Embeddings(tuple(paths), unit, encoder.fingerprint()), groups
 
@@ -141,13 +141,13 @@ def _encoded(
     names: Sequence[str],
     device: torch.device | str,
     batch_size: int,
-    skip: bool,
+    skip_unreadable: bool,
     rows: slice = ALL,
 ) -> _Encoded:
     embedded: list[str] = []
     vectors: list[Tensor] = []
     for part, inputs in embedding_inputs(
-        encoder, names[rows], batch_size=batch_size, skip_unreadable=skip
+        encoder, names[rows], batch_size=batch_size, skip_unreadable=skip_unreadable
     ):
         embedded += part
         vectors.append(encoder.encode(inputs, device=device, batch_size=batch_size))
@@ -155,7 +155,7 @@ def _encoded(
 
 
 def _share(
-    encode: Callable[[slice], _Encoded], skip: bool, rows: slice
+    encode: Callable[[slice], _Encoded], skip_unreadable: bool, rows: slice
 ) -> tuple[_Encoded, list[str]]:
     """With what is to be warned of: files that were left out, perhaps all of them."""
     with warnings.catch_warnings(record=True) as caught:
@@ -163,7 +163,7 @@ def _share(
         try:
             encoded = encode(rows)
         except RinceError as error:
-            if not skip:
+            if not skip_unreadable:
                 raise
             return ([], []), [str(error)]
     return encoded, [str(x.message) for x in caught if issubclass(x.category, RinceWarning)]

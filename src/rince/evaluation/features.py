@@ -19,7 +19,7 @@ from rince.core.shared_work import in_parts, parts_folder
 from rince.data.batches import eval_batches
 from rince.data.items import Items
 from rince.evaluation.results import EMBEDDING
-from rince.metrics.arrays import check_features, checked_labels
+from rince.metrics.arrays import check_features, sample_labels
 from rince.models.weights import fingerprint
 
 
@@ -44,7 +44,7 @@ class FeatureSet:
             self.features.dtype == torch.float32,
             f"features must be float32, got {self.features.dtype}",
         )
-        labels = checked_labels(self.labels, len(self.features), "labels")
+        labels = sample_labels(self.labels, len(self.features), "labels")
         object.__setattr__(self, "labels", labels)
 
     def __len__(self) -> int:

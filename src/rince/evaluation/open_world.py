@@ -136,7 +136,7 @@ def evaluate_open(
             found = measured(context, steps)
             metrics |= {f"{space}{part}/{name}/{key}": value for key, value in found.items()}
             if space == "":
-                warn_unanswered(found, f"{name} ({part} classes)", len(context.test))
+                warn_unanswered(context, found, f"{name} ({part} classes)")
     require(
         bool(metrics),
         f"{name}: no query has another item of its class or group in the gallery, so retrieval "
@@ -157,12 +157,12 @@ def has_positives(context: Context) -> bool:
     return any(len(there[group]) > (sequence in there[group]) for group, sequence in asked)
 
 
-def warn_unanswered(metrics: Mapping[str, float], name: str, count: int) -> None:
+def warn_unanswered(context: Context, metrics: Mapping[str, float], name: str) -> None:
     """Say how many queries have no positive, level by level."""
-    for key, share in metrics.items():
-        if key.endswith("/asked"):
-            level = key.split("/")[-2]
-            left_out = round(count * (1 - share))
+    count = len(context.test)
+    for level in context.levels:
+        left_out = round(count * (1 - metrics.get(f"retrieval/{level}/asked", 1)))
+        if left_out:
             warn(
                 f"{name}: {left_out} of {count} queries have no other item of their {level} group "
                 f"in the gallery and are left out there"

@@ -32,39 +32,39 @@ ARRAYS_FILE = "evaluation.npz"
 SECONDS = "seconds"
 """In place of a metric: the wall time of the training."""
 
-Array = npt.NDArray[Any]
+NumpyArray = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Map2D:
     """A 2-D map of a sample of the test features."""
 
-    xy: Array  # (M, 2)
-    fine: Array  # (M,) int, class indices
-    coarse: Array  # (M,) int, coarse groups
+    xy: NumpyArray  # (M, 2)
+    fine: NumpyArray  # (M,) int, class indices
+    coarse: NumpyArray  # (M,) int, coarse groups
     # (M, H, W, C) uint8 of about 32 pixels, or (M,) strings; None in results of an older rince.
-    thumbnails: Array | None = None
+    thumbnails: NumpyArray | None = None
 
 
 @dataclass(frozen=True)
 class Gallery:
     """Query images with their nearest gallery images; of texts strings, (G,) and (G, n)."""
 
-    queries: Array  # (G, H, W, C) uint8
-    neighbours: Array  # (G, n, H, W, C) uint8, nearest first
-    ranks: Array  # (G, n) int, rank of each neighbour for its query (0 = negative)
-    similarities: Array  # (G, n) float, cosine
-    query_labels: Array  # (G,) int
-    neighbour_labels: Array  # (G, n) int
+    queries: NumpyArray  # (G, H, W, C) uint8
+    neighbours: NumpyArray  # (G, n, H, W, C) uint8, nearest first
+    ranks: NumpyArray  # (G, n) int, rank of each neighbour for its query (0 = negative)
+    similarities: NumpyArray  # (G, n) float, cosine
+    query_labels: NumpyArray  # (G,) int
+    neighbour_labels: NumpyArray  # (G, n) int
 
 
 @dataclass(frozen=True)
 class TimeCurve:
     """How similar clips of one video are, by the seconds between them."""
 
-    seconds: Array  # (P,) float, the mean gap of each range of gaps, rising
-    similarity: Array  # (P,) float, its mean cosine
-    pairs: Array  # (P,) int, of which these are the means
+    seconds: NumpyArray  # (P,) float, the mean gap of each range of gaps, rising
+    similarity: NumpyArray  # (P,) float, its mean cosine
+    pairs: NumpyArray  # (P,) int, of which these are the means
     other_videos: float  # mean cosine of clips of two videos; NaN if there are none
 
 
@@ -72,11 +72,11 @@ class TimeCurve:
 class ClassSimilarity:
     """How similar the classes became, and how similar they were said to be."""
 
-    order: Array  # (C,) int, class indices in the order of the rows and columns, groups together
-    groups: Array  # (C,) int, coarse group of each row
+    order: NumpyArray  # (C,) int, class indices in the order of rows and columns, groups together
+    groups: NumpyArray  # (C,) int, coarse group of each row
     # (C, C) float16, mean cosine of test images (rows) and training images (columns), or NaN.
-    learned: Array
-    given: Array  # (C, C) int8, ranks: 1 = the class itself, 0 = negative, -1 = ignored
+    learned: NumpyArray
+    given: NumpyArray  # (C, C) int8, ranks: 1 = the class itself, 0 = negative, -1 = ignored
 
 
 @dataclass(frozen=True)
@@ -84,10 +84,10 @@ class Confusion:
     """Of which class is the nearest neighbour of the queries of each class? A row for each pair of
     classes that occurs, equal ones too, each (P,) int."""
 
-    query: Array
-    nearest: Array
-    count: Array  # of queries
-    rank: Array  # of the two classes in the tree: 1 = the same, 0 = negative
+    query: NumpyArray
+    nearest: NumpyArray
+    count: NumpyArray  # of queries
+    rank: NumpyArray  # of the two classes in the tree: 1 = the same, 0 = negative
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ class Evaluation:
     """Everything measured on one run.
 
     Args:
-        metrics: flat name -> value, all in [0, 1] except correlations in [-1, 1]:
+        metrics: flat name -> value, all in [0, 1] except correlations in [-1, 1] and levels of the
+            class tree (``hierarchy/mistake-severity``, ``hierarchy/distance@k``), 0 or more:
             ``probe/fine``, ``probe/coarse``, ``knn/fine``, ``knn/coarse``,
             ``retrieval/fine/R@1`` ... ``retrieval/coarse/mAP``, ``ordering/1>2``, ...,
             ``ordering/correlation``, ``ood/<set>/<detector>/AUROC`` and ``.../FPR95``; of clips
@@ -144,7 +145,7 @@ class Evaluation:
             )
             for name in dict.fromkeys(name for of in spaces.values() for name in of)
         )
-        caption = f"{self.info.get('data', 'evaluation')}, per cent"
+        caption = f"{self.info.get('data', 'evaluation')}, {IN_PER_CENT}"
         return html_table(caption, ("metric", *spaces), rows)
 
 
@@ -157,6 +158,7 @@ _PARTS: dict[str, tuple[str, Any]] = {
     "confusion": ("confusion", Confusion),
 }
 """Before the names of arrays in the file -> the part of an evaluation that they are."""
+IN_PER_CENT = "per cent, but for correlations and levels of the class tree"
 EMBEDDING = "embedding/"
 """Before the names of metrics of the embedding; those of the backbone's features have nothing."""
 
@@ -185,6 +187,8 @@ def format_metric(key: str, value: float) -> str:
 
     >>> format_metric("probe/fine", 0.7825), format_metric("ordering/correlation", -0.5)
     ('78.2', '-0.500')
+    >>> format_metric("embedding/hierarchy/distance@10", 1.4)
+    '1.40'
     """
     factor, digits = scale_of(key, value)
     # Adding zero turns the "-0.0" of a tiny negative number into "0.0".
@@ -231,7 +235,7 @@ def save_evaluation(
         "classes": list(evaluation.classes),
         "groups": list(evaluation.groups),
     }
-    arrays: dict[str, Array] = {"edges": evaluation.histograms.edges}
+    arrays: dict[str, NumpyArray] = {"edges": evaluation.histograms.edges}
     for rank, counts in evaluation.histograms.counts.items():
         arrays[f"counts/{rank}"] = counts
     for (outliers, detector), curve in evaluation.roc.items():
@@ -284,7 +288,7 @@ def load_evaluation(folder: str | Path, made_of: str | Path | None = None) -> Ev
         ) from error
 
 
-def _evaluation(numbers: Mapping[str, Any], arrays: Mapping[str, Array]) -> Evaluation:
+def _evaluation(numbers: Mapping[str, Any], arrays: Mapping[str, NumpyArray]) -> Evaluation:
     counts = {int(n[7:]): a for n, a in arrays.items() if n.startswith("counts/")}
     roc = {}
     for name, array in arrays.items():

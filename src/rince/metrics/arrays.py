@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince.core.checks import require, warn
-from rince.core.labels import integers, require_no_unknown
-from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks
+from rince.core.labels import integers, require_classes, require_no_unknown
+from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks, require_queries_first
 
 Array: TypeAlias = Union[Tensor, "npt.NDArray[Any]"]
 """A torch tensor, on any device, or a numpy array."""
@@ -79,7 +79,7 @@ def check_features(features: Tensor, name: str) -> None:
     )
 
 
-def checked_labels(labels: Any, size: int, name: str, num_classes: int | None = None) -> Tensor:
+def sample_labels(labels: Any, size: int, name: str, num_classes: int | None = None) -> Tensor:
     """Labels of any type as (size,) int64, none negative, none from num_classes on."""
     numbers = integers(labels, name)
     require(
@@ -87,22 +87,15 @@ def checked_labels(labels: Any, size: int, name: str, num_classes: int | None = 
         f"{name} must be one for each of the {size} samples, got shape {tuple(numbers.shape)}",
     )
     require_no_unknown(numbers, name)
-    if num_classes is not None and size:
-        high = int(numbers.max())
-        require(
-            high < num_classes,
-            f"{name} must lie in [0, {num_classes}), the number of classes, but hold {high}",
-        )
+    if num_classes is not None:
+        require_classes(numbers, num_classes, name, "the number of classes")
     return numbers
 
 
 def check_exclude_self(exclude_self: bool, num_queries: int, num_items: int) -> None:
     """Raise ``ValueError`` where the first gallery items cannot be the queries themselves."""
-    require(
-        not exclude_self or num_items >= num_queries,
-        "exclude_self=True says that the first gallery items are the queries themselves, but "
-        f"there are {num_queries} queries and only {num_items} gallery items",
-    )
+    if exclude_self:
+        require_queries_first(num_queries, num_items, "exclude_self", "gallery items")
 
 
 def unit_features(features: Tensor, name: str) -> Tensor:

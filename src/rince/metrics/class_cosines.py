@@ -9,7 +9,7 @@ from rince.metrics.arrays import (
     Array,
     Labels,
     check_same_width,
-    checked_labels,
+    sample_labels,
     tensors,
     unit_features,
 )
@@ -55,7 +55,7 @@ def mean_class_cosines(
 
 def _class_means(features: Tensor, labels: Labels, num_classes: int, side: str) -> Tensor:
     """(C, D) float64 means of the unit vectors; NaN for a class without any."""
-    labels = checked_labels(labels, len(features), f"{side} labels", num_classes)
+    labels = sample_labels(labels, len(features), f"{side} labels", num_classes)
     unit = unit_features(features, f"{side} features").double()
     labels = labels.to(unit.device)
     sums = unit.new_zeros(num_classes, unit.shape[1]).index_add_(0, labels, unit)

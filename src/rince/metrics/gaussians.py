@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.metrics.arrays import Array, Labels, checked_labels, tensor, unit_features
+from rince.metrics.arrays import Array, Labels, sample_labels, tensor, unit_features
 
 _BLOCK = 4096  # samples in float64 at a time
 
@@ -77,7 +77,7 @@ class ClassGaussians:
             f"shrinkage must lie between 0 and 1, or be None, got {shrinkage}",
         )
         features = tensor(features)
-        labels = checked_labels(labels, len(features), "labels")
+        labels = sample_labels(labels, len(features), "labels")
         unit = unit_features(features, "features")
         dim = unit.shape[1]
         classes, index, count = torch.unique(
@@ -100,10 +100,11 @@ class ClassGaussians:
             # A class varies in no direction in which the pooled covariance does not.
             shape = None if int(failed) else _shape(unit[own].double() - means[c], weight, factor)
             if shape is None:
+                other = "" if shrinkage is None else "leave shrinkage=None, or "
                 raise ValueError(
                     f"the covariance of class {int(classes[c])} ({len(own)} samples in {dim} "
-                    f"dimensions) is not positive definite at shrinkage {weight:.3g}: leave "
-                    "shrinkage=None, or give more samples that differ within their classes"
+                    f"dimensions) is not positive definite at shrinkage {weight:.3g}: {other}give "
+                    "more samples that differ within their classes"
                 )
             shapes.append(shape)
         return cls(classes, means, weights, factor, tuple(shapes))

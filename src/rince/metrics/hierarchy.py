@@ -18,7 +18,7 @@ from rince.metrics.arrays import (
     cosine_chunks,
     tensors,
 )
-from rince.metrics.ordered_items import OrderedItems, Positives
+from rince.metrics.ordered_items import LevelPositives, OrderedItems
 from rince.metrics.set_intersection import average_set_intersection
 
 
@@ -229,7 +229,7 @@ def _measure(items: OrderedItems, ks: Sequence[int], alpha: float) -> _Chunk:
     # 0 / 0 where a query has no positive, or no item at all: these take part in no mean.
     h_ap = gain = best_gain = total_relevance = torch.zeros_like(items.candidates).double()
     for level in range(num_levels):
-        positives = Positives.of(items, level)
+        positives = LevelPositives.of(items, level)
         total = positives.total
         average_precision = positives.average_precision()
         among_r = items.expected_among(level, total.long()) / total

@@ -10,8 +10,8 @@ from rince.metrics.arrays import (
     Array,
     Labels,
     check_features,
-    checked_labels,
     cosine_chunks,
+    sample_labels,
     tensors,
 )
 
@@ -59,8 +59,8 @@ def knn_accuracy(
     )
     if temperature is not None:
         check_temperature(temperature)
-    query_labels = checked_labels(query_labels, len(query_features), "query labels", num_classes)
-    gallery_labels = checked_labels(gallery_labels, num_items, "gallery labels", num_classes)
+    query_labels = sample_labels(query_labels, len(query_features), "query labels", num_classes)
+    gallery_labels = sample_labels(gallery_labels, num_items, "gallery labels", num_classes)
     device = query_features.device
     # A column of votes for each class that occurs, whatever its number is.
     both = torch.cat([query_labels.cpu(), gallery_labels.cpu()])

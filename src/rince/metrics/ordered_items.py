@@ -60,7 +60,7 @@ class OrderedItems:
 
 
 @dataclass(frozen=True)
-class Positives:
+class LevelPositives:
     """The positives of a level, of all rows one after the other, each (P,)."""
 
     row: Tensor  # of the chunk
@@ -73,7 +73,7 @@ class Positives:
     finer_above: Tensor
 
     @classmethod
-    def of(cls, items: OrderedItems, level: int) -> Positives:
+    def of(cls, items: OrderedItems, level: int) -> LevelPositives:
         row, place = (items.height <= level).nonzero(as_tuple=True)
         first, last = (x[row, place].long() for x in (items.first, items.last))
         count = items.counts[level]

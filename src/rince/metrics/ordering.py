@@ -57,7 +57,7 @@ def rank_agreement(
         for better, worse in _level_pairs(levels):
             neighbours = (counts[better] > 0) & (counts[worse] > 0)
             for rank, count in counts.items():
-                if _similar_first(better) < _similar_first(rank) < _similar_first(worse):
+                if similar_first(better) < similar_first(rank) < similar_first(worse):
                     neighbours &= count == 0
             if not bool(neighbours.any()):
                 continue
@@ -71,7 +71,7 @@ def rank_agreement(
         bool(strict),
         "no query has gallery items of two ranks, so there is no order to measure",
     )
-    order = sorted(strict, key=lambda names: [_similar_first(rank) for rank in names])
+    order = sorted(strict, key=lambda names: [similar_first(rank) for rank in names])
     return {
         f"{prefix}{better}>{worse}": float(torch.cat(values[better, worse]).double().mean())
         for prefix, values in (("", strict), ("pairs/", pairs))
@@ -187,12 +187,13 @@ def _levels(
             yield levels
 
 
-def _similar_first(rank: int) -> tuple[bool, int]:
-    return (rank == NEGATIVE, rank)
+def similar_first(rank: int) -> tuple[bool, int]:
+    """A key to sort ranks by: 1, 2, ..., and negatives last."""
+    return rank <= NEGATIVE, rank
 
 
 def _level_pairs(levels: dict[int, Level]) -> list[tuple[int, int]]:
-    order = sorted(levels, key=_similar_first)
+    order = sorted(levels, key=similar_first)
     return [(a, b) for i, a in enumerate(order) for b in order[i + 1 :]]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince.core.checks import require
-from rince.metrics.arrays import Array, Labels, check_features, checked_labels, tensor, tensors
+from rince.metrics.arrays import Array, Labels, check_features, sample_labels, tensor, tensors
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def linear_probe(
         f"and {test_features.shape[1]}",
     )
     count = len(train_features)
-    train_labels = checked_labels(train_labels, count, "train labels", num_classes)
-    test_labels = checked_labels(test_labels, len(test_features), "test labels", num_classes)
+    train_labels = sample_labels(train_labels, count, "train labels", num_classes)
+    test_labels = sample_labels(test_labels, len(test_features), "test labels", num_classes)
     require(epochs >= 1, f"epochs must be at least 1, got {epochs}")
     require(batch_size >= 1, f"batch_size must be at least 1, got {batch_size}")
     device = train_features.device

@@ -15,9 +15,9 @@ from rince.metrics.arrays import (
     Labels,
     check_exclude_self,
     checked_ks,
-    checked_labels,
     cosine_chunks,
     ranked_chunks,
+    sample_labels,
     sort_rows,
     tensors,
 )
@@ -113,8 +113,8 @@ def retrieval_by_level(
     device = query_features.device
     positives: dict[str, _Positives] = {}
     for name, sides in labels.items():
-        query_labels = checked_labels(sides[0], num_queries, f"query {name}")
-        gallery_labels = checked_labels(sides[1], num_items, f"gallery {name}")
+        query_labels = sample_labels(sides[0], num_queries, f"query {name}")
+        gallery_labels = sample_labels(sides[1], num_items, f"gallery {name}")
         positives[name] = _Positives(query_labels.to(device), gallery_labels.to(device))
     measured: dict[str, list[Tensor]] = {name: [] for name in labels}
     for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):

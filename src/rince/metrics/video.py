@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rince.metrics.arrays import Array, Labels, check_features, checked_labels, tensor
+from rince.metrics.arrays import Array, Labels, check_features, sample_labels, tensor
 
 
 def video_accuracy(logits: Array, labels: Labels, videos: Labels) -> float:
@@ -27,8 +27,8 @@ def video_accuracy(logits: Array, labels: Labels, videos: Labels) -> float:
     """
     logits = tensor(logits)
     check_features(logits, "logits")
-    labels = checked_labels(labels, len(logits), "labels", logits.shape[1])
-    videos = checked_labels(videos, len(logits), "videos")
+    labels = sample_labels(labels, len(logits), "labels", logits.shape[1])
+    videos = sample_labels(videos, len(logits), "videos")
     pairs = torch.stack([videos.cpu(), labels.cpu()], dim=1)
     groups, number = torch.unique(pairs, dim=0, return_inverse=True)
     total = groups.new_zeros(len(groups), logits.shape[1], dtype=torch.float64)

@@ -10,9 +10,6 @@ from rince.core.checks import import_extra
 
 CARD_FILE = "README.md"
 
-# Of the machine and the people that trained it, not of the network.
-_PRIVATE = ("name", "output", "progress", "accelerator", "devices")
-
 _CARD = """---
 {head}
 # license: for you to choose; the {inputs} it was trained on may set terms
@@ -48,9 +45,9 @@ def card_text(name: str, about: str, sections: Mapping[str, str], *, head: str, 
 
 
 def recipe(config: Mapping[str, Any], versions: Mapping[str, str]) -> str:
-    """Options and versions for a card, without the machine's own settings; of absolute paths only
-    the last part, as cards are published and folders tell of people."""
-    kept = {name: last_part(value) for name, value in config.items() if name not in _PRIVATE}
+    """Options and versions for a card; of absolute paths only the last part, as cards are
+    published and folders tell of people."""
+    kept = {name: last_part(value) for name, value in config.items()}
     options = import_extra("yaml", "train").safe_dump(kept, sort_keys=False)
     rows = "\n".join(f"| {package} | {version} |" for package, version in versions.items())
     return f"```yaml\n{options}```\n\n| version | |\n|:---|:---|\n{rows}"

@@ -16,7 +16,7 @@ from rince.models.texts import SENTENCE_FILE, SentenceModel, head_width
 
 
 class Encoder(Protocol):
-    """A trained network with all that it takes to feed it: of images and clips an
+    """A trained network with all that it takes to feed it: of images, clips and vectors an
     :class:`~rince.models.exported.ImageEncoder`, of texts a
     :class:`~rince.models.texts.SentenceModel`.
     """
@@ -31,7 +31,7 @@ class Encoder(Protocol):
 
     @property
     def noun(self) -> str:
-        """What inputs are called: images, clips, texts."""
+        """What inputs are called: images, clips, texts, vectors."""
 
     @property
     def output_dim(self) -> int:
@@ -57,7 +57,8 @@ class Encoder(Protocol):
     def encode(
         self, inputs: Any, *, device: torch.device | str = "cpu", batch_size: int = 64
     ) -> Tensor:
-        """(N, output_dim) float32 on the CPU, of N inputs: uint8 pixels, or strings."""
+        """(N, output_dim) float32 on the CPU, of N inputs: uint8 pixels, float32
+        vectors, or strings."""
 
     def fingerprint(self) -> str:
         """The same for two encoders that give the same numbers for the same input."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -78,11 +77,8 @@ def library_encoder(name: str, *, size: int | None = None) -> ImageEncoder:
 
     ``name``: torchvision/NAME, timm/NAME or hf/NAME, of images. ``size``: None: the library's.
     """
-    own_size, preprocessing = library_preprocessing(name)
-    if size is not None:  # as much of the picture as at the library's size
-        resize = round(preprocessing.resize * size / own_size)
-        preprocessing = replace(preprocessing, resize=resize)
-    spec = InputSpec.images(3, size or own_size, preprocessing=preprocessing)
+    size, preprocessing = library_preprocessing(name, size)
+    spec = InputSpec.images(3, size, preprocessing=preprocessing)
     built = build_backbone(name, spec, pretrained=True)
     return _encoder(built, name, spec)
 

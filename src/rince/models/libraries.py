@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from rince.core.checks import RinceError, import_extra, require, warn
@@ -14,11 +15,19 @@ _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 
 _SUPPORTED = ("bilinear", "bicubic", "nearest")
 
 
-def library_preprocessing(name: str) -> tuple[int, Preprocessing]:
+def library_preprocessing(name: str, size: int | None = None) -> tuple[int, Preprocessing]:
     """Side of the input in pixels, and how a picture is made one, as the default weights say.
 
-    ``name``: torchvision/NAME or timm/NAME, of images; or hf/NAME, of Hugging Face or a folder.
+    Args:
+        name: torchvision/NAME or timm/NAME, of images; or hf/NAME, of Hugging Face or a folder.
+        size: another side, which shows as much of the picture; None: the library's.
     """
+    own_size, how = _own_preprocessing(name)
+    size = size or own_size
+    return size, replace(how, resize=round(how.resize * size / own_size))
+
+
+def _own_preprocessing(name: str) -> tuple[int, Preprocessing]:
     library, _, model = name.partition("/")
     require(library in LIBRARIES, f"{name} is of none of {', '.join(LIBRARIES)}")
     if library == "hf":

@@ -80,8 +80,8 @@ def name_scores_by_wordnet(classes: Sequence[str], folder: str | Path | None = N
         folder: of WordNet's database files; None looks in the usual places.
 
     Returns:
-        Scores in (0, 1], symmetric, float64. A name that WordNet does not have is warned of; all
-        its scores are missing.
+        Scores in [0, 1], symmetric, float64; 0: no way leads from one to the other. A name that
+        WordNet does not have is warned of; all its scores are missing.
 
     Raises:
         RinceError: WordNet is not installed, or has none of the names.

@@ -60,8 +60,8 @@ class ClassRanks:
         """The ranks between two sides of labels: what a ranked loss takes.
 
         Args:
-            query_labels: (Q,) int64 in [0, C).
-            key_labels: (K,) int64 in [0, C) where ``key_valid``.
+            query_labels: (Q,) integers of any type, in [0, C).
+            key_labels: (K,) integers of any type, in [0, C) where ``key_valid``.
             ignore_self: the first Q keys are the queries themselves; those pairs are ignored.
             key_valid: (K,) bool; False marks keys to ignore, whatever their label.
             validate: also check labels on a GPU, which is waited for.

@@ -19,7 +19,14 @@ import torch
 from rince.core.checks import require
 from rince.core.labels import numbers
 from rince.core.notebook import as_html
-from rince.core.pair_ranks import ALL, IGNORED, NEGATIVE, DenseRanks, PairRanks
+from rince.core.pair_ranks import (
+    ALL,
+    IGNORED,
+    NEGATIVE,
+    DenseRanks,
+    PairRanks,
+    require_queries_first,
+)
 from rince.ranks.similarity import MAX_RANK, cuts_at_quantiles
 
 
@@ -103,11 +110,7 @@ class ScoreRanks:
             ranks[scores >= cut] = rank
         ranks[scores.isnan()] = IGNORED
         if ignore_self:
-            require(
-                scores.shape[0] <= scores.shape[1],
-                f"ignore_self=True says that the first keys are the queries, but there are "
-                f"{scores.shape[0]} queries and {scores.shape[1]} keys",
-            )
+            require_queries_first(*scores.shape)
             ranks.fill_diagonal_(IGNORED)
         return DenseRanks(ranks, self.num_ranks, validate=False)  # they are right
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import BadItems, RinceError, require, warn
-from rince.core.files import IMAGE_SUFFIXES, user_path
+from rince.core.files import IMAGE_SUFFIXES, absent, user_path
 from rince.core.labels import as_array, integers, require_classes
 from rince.core.notebook import as_html
 from rince.core.pair_ranks import IdentityRanks, TableRanks, check_pair_labels, may_read
@@ -462,7 +462,9 @@ class Taxonomy:
             key_labels = torch.where(key_valid, key_labels, 0)
         for side, labels in (("query", query_labels), ("key", key_labels)):
             if may_read(labels, validate):
-                require_classes(labels, self.num_classes, f"{side}_labels", "the tree")
+                require_classes(
+                    labels, self.num_classes, f"{side}_labels", "the classes of the tree"
+                )
             if labels.device not in self._codes_on:
                 self._codes_on[labels.device] = self.codes.to(labels.device)
             yield self._codes_on[labels.device][labels]
@@ -539,7 +541,7 @@ def tree_of_folders(root: str | Path) -> tuple[Taxonomy, list[Names]]:
     system writes it."""
     top = user_path(root)
     if not top.is_dir():
-        raise RinceError(f"{top} is not a folder; expected {top}/<group>/<class>/*.jpg")
+        raise RinceError(f"{absent('folder', top)}; expected {top}/<group>/<class>/*.jpg")
     empty: dict[Path, str] = {}
     folders = list(class_folders(top, (), empty))
     if empty:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from rince.core.checks import import_extra
-from rince.evaluation.results import Evaluation
-from rince.reports.figures import WIDTH, Array, drawing, new_axes
+from rince.evaluation.results import Evaluation, NumpyArray
+from rince.reports.figures import WIDTH, drawing, new_axes
 from rince.reports.run_report import class_name, one_line
 
 _MAX_TICKS = 20
@@ -44,7 +44,7 @@ def class_maps(evaluations: Sequence[Evaluation]) -> dict[str, Any] | None:
     }
 
 
-def mean_learned(evaluations: Sequence[Evaluation]) -> tuple[Array, int]:
+def mean_learned(evaluations: Sequence[Evaluation]) -> tuple[NumpyArray, int]:
     """(C, C) mean cosines over the runs that have them, of the first one's classes; how many."""
     stored = [e.class_similarity for e in evaluations if e.class_similarity is not None]
     order = stored[0].order
@@ -52,7 +52,7 @@ def mean_learned(evaluations: Sequence[Evaluation]) -> tuple[Array, int]:
     return np.mean(same, axis=0), len(same)
 
 
-def learned_figure(learned: Array, groups: Array, names: Sequence[str] = ()) -> Any:
+def learned_figure(learned: NumpyArray, groups: NumpyArray, names: Sequence[str] = ()) -> Any:
     """(C, C) cosines; the scale leaves out the outermost hundredth at either end, NaN is grey."""
     known = learned[np.isfinite(learned)]
     low, high = np.percentile(known, (1, 99)) if known.size else (0.0, 1.0)
@@ -60,7 +60,7 @@ def learned_figure(learned: Array, groups: Array, names: Sequence[str] = ()) -> 
     return _figure(learned, groups, names, scale, {"extend": "both"})
 
 
-def given_figure(given: Array, groups: Array, names: Sequence[str] = ()) -> Any:
+def given_figure(given: NumpyArray, groups: NumpyArray, names: Sequence[str] = ()) -> Any:
     """(C, C) ranks, the better the brighter; ignored pairs are grey."""
     levels = rank_levels(given)
     count = len(levels)
@@ -73,7 +73,7 @@ def given_figure(given: Array, groups: Array, names: Sequence[str] = ()) -> Any:
     return _figure(place, groups, names, scale, bar, "rank")
 
 
-def rank_levels(given: Array) -> list[int]:
+def rank_levels(given: NumpyArray) -> list[int]:
     """The ranks that occur, least similar first: negatives (0), then the highest rank down to 1.
 
     >>> rank_levels(np.array([[1, 2], [-1, 0]]))
@@ -83,7 +83,7 @@ def rank_levels(given: Array) -> list[int]:
     return sorted(ranks, key=lambda rank: (rank > 0, -rank))
 
 
-def group_starts(groups: Array) -> list[int]:
+def group_starts(groups: NumpyArray) -> list[int]:
     """The first row of each group, and the number of rows.
 
     >>> group_starts(np.array([4, 4, 0, 2]))
@@ -93,8 +93,8 @@ def group_starts(groups: Array) -> list[int]:
 
 
 def _figure(
-    matrix: Array,
-    groups: Array,
+    matrix: NumpyArray,
+    groups: NumpyArray,
     names: Sequence[str],
     scale: dict[str, Any],
     bar: dict[str, Any],
@@ -111,7 +111,7 @@ def _figure(
                 axes.axhline(start - 0.5, color="white", lw=0.7)
                 axes.axvline(start - 0.5, color="white", lw=0.7)
         if 0 < len(names) <= _MAX_NAMES:
-            ticks: Array = np.arange(len(names))
+            ticks: NumpyArray = np.arange(len(names))
             words = list(map(_short, names))
         else:  # numbers of the groups
             every = -(-(len(starts) - 1) // _MAX_TICKS)
@@ -128,7 +128,9 @@ def _short(name: str) -> str:
     return name if len(name) <= 14 else f"{name[:13]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def _names_by_group(names: Sequence[str], groups: Array, group_names: Sequence[str]) -> list[str]:
+def _names_by_group(
+    names: Sequence[str], groups: NumpyArray, group_names: Sequence[str]
+) -> list[str]:
     starts = group_starts(groups)
     lines = []
     for a, b in zip(starts, starts[1:], strict=False):

@@ -18,12 +18,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-import numpy.typing as npt
 
 from rince.core.checks import import_extra
-from rince.evaluation.results import Histograms, RocCurve, TimeCurve
-
-Array = npt.NDArray[Any]
+from rince.evaluation.results import Histograms, NumpyArray, RocCurve, TimeCurve
+from rince.metrics.ordering import similar_first
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 _RANK_COLOURS = ("#009e73", "#0072b2", "#cc79a7", "#56b4e9", "#e69f00", "#4d4d4d")
@@ -73,7 +71,7 @@ def series_style(index: int) -> tuple[str, str]:
     return _SERIES_COLOURS[place], DASHES[turn % len(DASHES)]
 
 
-def class_colours(labels: Array, parents: Array | None = None) -> dict[int, str]:
+def class_colours(labels: NumpyArray, parents: NumpyArray | None = None) -> dict[int, str]:
     """A colour for each label that occurs; labels of one parent get neighbouring hues."""
     parents = labels if parents is None else parents
     parent_of = dict(zip(labels.tolist(), parents.tolist(), strict=True))
@@ -124,9 +122,9 @@ def histogram_figure(
         return figure
 
 
-def mean_densities(histograms: Sequence[Histograms]) -> dict[int, tuple[Array, Array]]:
+def mean_densities(histograms: Sequence[Histograms]) -> dict[int, tuple[NumpyArray, NumpyArray]]:
     """rank -> (B,) mean density over the runs with the bins of the first, and its sd."""
-    by_rank: dict[int, list[Array]] = {}
+    by_rank: dict[int, list[NumpyArray]] = {}
     for histogram in histograms:
         if np.array_equal(histogram.edges, histograms[0].edges):
             for rank, density in densities(histogram).items():
@@ -134,21 +132,21 @@ def mean_densities(histograms: Sequence[Histograms]) -> dict[int, tuple[Array, A
     return {rank: mean_and_sd(by_rank[rank]) for rank in sorted(by_rank, key=similar_first)}
 
 
-def mean_and_sd(values: Sequence[Array]) -> tuple[Array, Array]:
+def mean_and_sd(values: Sequence[NumpyArray]) -> tuple[NumpyArray, NumpyArray]:
     """Over the runs, element by element: mean and sample standard deviation (0 of one run)."""
     stacked = np.stack(values)
     mean = stacked.mean(axis=0)
     return mean, stacked.std(axis=0, ddof=1) if len(stacked) > 1 else np.zeros_like(mean)
 
 
-def densities(histograms: Histograms) -> dict[int, Array]:
+def densities(histograms: Histograms) -> dict[int, NumpyArray]:
     """(B,) density of each rank that has pairs: ranks 1, 2, ... first, negatives last."""
     widths, counts = np.diff(histograms.edges), histograms.counts
     ranks = sorted((rank for rank in counts if counts[rank].sum() > 0), key=similar_first)
     return {rank: counts[rank] / (counts[rank].sum() * widths) for rank in ranks}
 
 
-def map_figure(xy: Array, labels: Array, colours: Mapping[int, str]) -> Any | None:
+def map_figure(xy: NumpyArray, labels: NumpyArray, colours: Mapping[int, str]) -> Any | None:
     """The points of a 2-D map in the colours of their labels; None if there are none."""
     if xy.size == 0:
         return None
@@ -197,11 +195,6 @@ def time_figure(curves: Sequence[TimeCurve]) -> Any | None:
         axes.set(xlabel="seconds apart", ylabel="mean cosine")
         add_legend(axes)
         return figure
-
-
-def similar_first(rank: int) -> tuple[bool, int]:
-    """A key to sort ranks by: 1, 2, ..., and negatives last."""
-    return rank < 1, rank
 
 
 def add_legend(axes: Any) -> None:

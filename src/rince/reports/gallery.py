@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rince.core.checks import import_extra
-from rince.evaluation.results import Gallery
-from rince.reports.figures import data_uri, similar_first
+from rince.evaluation.results import Gallery, NumpyArray
+from rince.metrics.ordering import similar_first
+from rince.reports.figures import data_uri
 from rince.reports.run_report import class_name
-
-Array = npt.NDArray[Any]
 
 _LONGEST_SIDE = 64  # pixels of an image as it is stored in the page
 _SHOWN_SIDE = 48  # CSS pixels, of which a phone has two or three of its own
@@ -86,7 +84,7 @@ def _side(height: int, width: int) -> int:
     return height if width >= 2 * height else max(height, width)
 
 
-def _strip(query: Array, neighbours: Array) -> str:
+def _strip(query: NumpyArray, neighbours: NumpyArray) -> str:
     """Query and neighbours side by side as one image: PNG or JPEG, whichever is smaller."""
     height, width = _tile_size(query.shape[:2])
     box = import_extra("PIL.Image", "train").Resampling.BOX
@@ -95,13 +93,13 @@ def _strip(query: Array, neighbours: Array) -> str:
     return image_uri(strip.reshape(*strip.shape[:2], -1), quality=88)
 
 
-def _picture(pixels: Array) -> Any:
+def _picture(pixels: NumpyArray) -> Any:
     """A picture of Pillow's from (H, W, C) uint8."""
     colours = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., 0]
     return import_extra("PIL.Image", "train").fromarray(np.ascontiguousarray(colours))
 
 
-def image_uri(pixels: Array, *, quality: int) -> str:
+def image_uri(pixels: NumpyArray, *, quality: int) -> str:
     """(H, W, C) uint8 as PNG or JPEG, whichever is smaller."""
     picture = _picture(pixels)
     uris = []

@@ -18,7 +18,7 @@ from rince.reports.table import Row
 from rince.reports.training_curves import training_figures
 
 _MAX_CONFUSED = 10
-_SHEET_COLUMNS = 32
+SHEET_COLUMNS = 32
 _MAP_LAYERS = 4
 
 
@@ -55,7 +55,7 @@ def _map(run: RunReport, detail: float) -> dict[str, Any] | None:
     """Points in layers, as a class drawn at once would hide the others; None without points.
 
     ``paths``: of the points of one class in one layer. ``sheet``: the thumbnails in the order of
-    the points, ``_SHEET_COLUMNS`` in a row; ``texts``: in their place, of items without a picture.
+    the points, ``SHEET_COLUMNS`` in a row; ``texts``: in their place, of items without a picture.
     ``width`` of a point and ``height`` of the map, whose width is 1000.
     """
     points, evaluation = run.evaluation.map_2d, run.evaluation
@@ -100,9 +100,9 @@ def _thumbnails(points: Map2D, order: list[int], detail: float) -> dict[str, Any
         return nothing | {"texts": [text[:100] for text in shown.tolist()]}
     shown = shrunk(shown, round(32 * detail))
     _, height, width, channels = shown.shape
-    padded = np.zeros((-len(shown) % _SHEET_COLUMNS, height, width, channels), np.uint8)
-    grid = np.concatenate([shown, padded]).reshape(-1, _SHEET_COLUMNS, height, width, channels)
-    sheet = grid.transpose(0, 2, 1, 3, 4).reshape(-1, _SHEET_COLUMNS * width, channels)
+    padded = np.zeros((-len(shown) % SHEET_COLUMNS, height, width, channels), np.uint8)
+    grid = np.concatenate([shown, padded]).reshape(-1, SHEET_COLUMNS, height, width, channels)
+    sheet = grid.transpose(0, 2, 1, 3, 4).reshape(-1, SHEET_COLUMNS * width, channels)
     return nothing | {"sheet": image_uri(sheet, quality=70), "tile": (width, height)}
 
 

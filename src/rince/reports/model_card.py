@@ -8,7 +8,7 @@ from typing import Any
 
 from rince._version import __version__
 from rince.data.kinds import kind_named
-from rince.evaluation.results import Evaluation, format_metric, of_space, shown_metric
+from rince.evaluation.results import IN_PER_CENT, Evaluation, format_metric, of_space, shown_metric
 from rince.models.card import card_text, last_part, recipe
 from rince.models.encoders import Encoder
 from rince.models.options import Space
@@ -17,7 +17,7 @@ from rince.ranks.taxonomy import Taxonomy
 from rince.reports.run_report import one_line
 from rince.reports.table import markdown_escape
 from rince.training.checkpoint import TrainedRun
-from rince.training.config import to_dict
+from rince.training.config import to_dict, without_machine
 
 
 def model_card(
@@ -50,14 +50,15 @@ def model_card(
     outputs = f"| output | {_output(encoder)}, {encoder.output_dim} numbers{_length(encoder)} |"
     classes = f"Trained on {len(encoder.classes)} classes: {some_names(encoder.classes)}"
     versions = about.get("versions") or {"rince": __version__}
+    made_by = recipe(without_machine(config), versions)
     return card_text(
         trained.folder.name,
         f"A {made_of} trained with {one_line(label)} on {data}; it gives {what}.",
         {
-            "Use": f"{kind.usage(encoder)}\n{outputs}\n{onnx}\n{classes}",
+            "Use": f"{kind.usage(encoder, 'FOLDER')}\n{outputs}\n{onnx}\n{classes}",
             "Results": _results(evaluation, features, encoder.noun),
             "Ranks": _ranks(trained, label),
-            "Training": f"{_training(trained.step, about)}\n\n{recipe(config, versions)}",
+            "Training": f"{_training(trained.step, about)}\n\n{made_by}",
         },
         head=kind.card,
         inputs=encoder.noun,
@@ -88,7 +89,7 @@ def _results(evaluation: Evaluation | None, features: bool, inputs: str) -> str:
         f"By `rince evaluate` on {info['data']}: {info['train_images']} training and "
         f"{info['test_images']} test {inputs}, one run"
         + (", of the backbone's features, not of the embeddings given here." if elsewhere else "."),
-        "Per cent, but for the correlation; FPR95 is better when lower.",
+        f"{IN_PER_CENT.capitalize()}; FPR95 is better when lower.",
         "",
         "| metric | |",
         "|:---|---:|",

@@ -9,9 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rince.reports.run_report import one_line
-from rince.reports.table import MISSING, SEED_KEYS, Row
-
-_NAMES = SEED_KEYS - {"seed", "seed_everything"}  # say nothing about how a run was trained
+from rince.reports.table import MISSING, OF_A_RUN, Row
 
 
 def options_of(rows: Sequence[Row]) -> dict[str, list[str]]:
@@ -24,11 +22,11 @@ def options_of(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 
 def differing_options(options: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-    """Those of :func:`options_of` in which the rows differ, but for their names and folders."""
+    """Those of :func:`options_of` in which the rows differ; the machine's own are left out."""
     return {
         key: values
         for key, values in options.items()
-        if len(set(values)) > 1 and key.rpartition(".")[2] not in _NAMES
+        if len(set(values)) > 1 and key not in OF_A_RUN - {"seed"}
     }
 
 
@@ -42,7 +40,7 @@ def alike_methods(rows: Sequence[Row]) -> list[str]:
         lines += [
             f"the rows of {method} differ in {option}: {' | '.join(values)}"
             for option, values in differing_options(options_of(alike)).items()
-            if option not in SEED_KEYS
+            if option != "seed"
         ]
     return lines
 

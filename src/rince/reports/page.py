@@ -17,7 +17,7 @@ from rince.core.checks import import_extra, require, warn
 from rince.core.files import written
 from rince.evaluation.results import shown_metric
 from rince.reports import figures
-from rince.reports.methods import method_drawings
+from rince.reports.methods import SHEET_COLUMNS, method_drawings
 from rince.reports.origins import differing_options, options_of, origins_of
 from rince.reports.run_report import RunReport, distinct_names, one_line
 from rince.reports.table import (
@@ -126,6 +126,7 @@ def _render(**shown: Any) -> str:
         rank_name=figures.rank_name,
         missing=MISSING,
         max_chips=_MAX_CHIPS,
+        sheet_columns=SHEET_COLUMNS,
     )
     page: str = environment.get_template("report.html.j2").render(shown)
     return page.lstrip().replace("/* colours */", figures.theme_rules(page), 1)

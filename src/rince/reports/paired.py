@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
-from rince.core.checks import import_extra, require
+from rince.core.checks import import_extra
 
 BETTER, WORSE, UNCLEAR = "better", "worse", "cannot be told"
+_CONFIDENCE = 0.95  # of the intervals
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,6 @@ def paired_difference(
     baseline: Mapping[Hashable, float],
     *,
     higher_is_better: bool = True,
-    confidence: float = 0.95,
 ) -> PairedDifference | None:
     """Compare two methods run with the same seeds, hence the same splits and batches.
 
@@ -35,14 +35,13 @@ def paired_difference(
     Of many comparisons at 95 %, one in twenty says too much. ``values``, ``baseline``: seed ->
     value of the metric; None if they have no seed in common.
     """
-    require(0 < confidence < 1, f"confidence must be between 0 and 1, got {confidence}")
     pairs = [values[seed] - baseline[seed] for seed in values if seed in baseline]
     if not pairs:
         return None
     mean = statistics.fmean(pairs)
     if len(pairs) == 1:
         return PairedDifference(mean, None, 1, UNCLEAR)
-    quantile = import_extra("scipy.stats", "train").t.ppf((1 + confidence) / 2, len(pairs) - 1)
+    quantile = import_extra("scipy.stats", "train").t.ppf((1 + _CONFIDENCE) / 2, len(pairs) - 1)
     half_width = float(quantile) * statistics.stdev(pairs) / len(pairs) ** 0.5
     if abs(mean) <= half_width:
         verdict = UNCLEAR

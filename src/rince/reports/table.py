@@ -15,17 +15,13 @@ from rince.core.checks import import_extra, require
 from rince.evaluation.results import EMBEDDING, SECONDS, format_metric, of_space, scale_of
 from rince.reports.paired import BETTER, paired_difference
 from rince.reports.run_report import RunReport, distinct_names, one_line
+from rince.training.config import OF_MACHINE
 
 MISSING = "\N{EN DASH}"
 OF_EMBEDDING = ", embedding"  # after the name of a method; its features stand without
 
-# Options that may differ between two runs of one method; compared by the last part of the name.
-SEED_KEYS = frozenset(
-    {
-        *("seed", "seed_everything", "name", "label", "folder", "out", "output", "run_dir"),
-        *("run_folder", "logger", "progress"),
-    }
-)
+# Options in which the runs of a row may differ. More devices make a larger batch: another row.
+OF_A_RUN = OF_MACHINE - {"devices", "num_nodes"} | {"seed"}
 
 _PLAIN_WIDTH = 100  # columns, where the output is not a terminal
 _LABEL_WIDTH = 34  # columns of a terminal for the names of the rows
@@ -88,7 +84,7 @@ def comparison_rows(runs: Sequence[RunReport]) -> Comparison:
     """Group the runs into rows and find the best value of each column.
 
     Runs with one label whose options agree, but for the seed and the folder
-    (:data:`SEED_KEYS`), share a row.
+    (:data:`OF_A_RUN`), share a row.
     """
     require(len(runs) > 0, "a comparison needs at least one run, got none")
     groups: dict[tuple[str, str], list[RunReport]] = {}
@@ -287,7 +283,7 @@ def mean_cell(key: str, runs: Sequence[RunReport]) -> Cell:
 
 def _method(config: Mapping[str, Any]) -> str:
     """What makes two configs the same method, as one comparable text."""
-    kept = {k: v for k, v in config.items() if k.rpartition(".")[2] not in SEED_KEYS}
+    kept = {k: v for k, v in config.items() if k not in OF_A_RUN}
     return repr(sorted((key, repr(value)) for key, value in kept.items()))
 
 

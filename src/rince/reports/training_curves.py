@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from rince.evaluation.results import NumpyArray
+from rince.metrics.ordering import similar_first
 from rince.reports.figures import (
     DASHES,
-    Array,
     add_legend,
     drawing,
     mean_and_sd,
     new_axes,
     rank_colour,
     rank_name,
-    similar_first,
 )
 
 History = Mapping[str, Sequence[tuple[int, float]]]
@@ -57,7 +57,7 @@ def training_figures(histories: Sequence[History]) -> list[tuple[str, Any]]:
     return figures
 
 
-def mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> Array:
+def mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> NumpyArray:
     """(P, 3): steps, mean and sd over the runs, at the steps that all which logged it have.
 
     >>> mean_curve([[(0, 1.0), (5, 2.0)], [(0, 3.0)], []])[:, :2].tolist()
@@ -72,16 +72,16 @@ def mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> Array:
     return np.column_stack([runs[0][:, 0], *mean_and_sd([run[:, 1] for run in runs])])
 
 
-def thin(points: Sequence[tuple[int, float]], limit: int = _MAX_POINTS) -> Array:
-    """(P, 2) steps and values, P <= ``limit``, by averaging neighbours; only finite values.
+def thin(points: Sequence[tuple[int, float]]) -> NumpyArray:
+    """(P, 2) steps and values, of many the means of neighbours; only finite values.
 
-    >>> thin([(0, 1.0), (1, 3.0), (2, float("nan")), (3, 5.0), (4, 7.0)], limit=2).tolist()
-    [[0.5, 2.0], [3.5, 6.0]]
+    >>> thin([(0, 1.0), (1, 3.0), (2, float("nan"))]).tolist()
+    [[0.0, 1.0], [1.0, 3.0]]
     """
     kept = np.array([p for p in points if math.isfinite(p[1])], dtype=np.float64).reshape(-1, 2)
-    if len(kept) <= limit:
+    if len(kept) <= _MAX_POINTS:
         return kept
-    return np.stack([part.mean(axis=0) for part in np.array_split(kept, limit)])
+    return np.stack([part.mean(axis=0) for part in np.array_split(kept, _MAX_POINTS)])
 
 
 def _ranks_of(logged: Sequence[str], prefix: str) -> list[int]:
@@ -91,7 +91,7 @@ def _ranks_of(logged: Sequence[str], prefix: str) -> list[int]:
 
 @dataclass(frozen=True)
 class _Line:
-    points: Array  # (P, 3) steps, means and sds
+    points: NumpyArray  # (P, 3) steps, means and sds
     colour: str
     name: str = ""
     dash: str = "solid"

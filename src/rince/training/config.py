@@ -31,6 +31,12 @@ from rince.ranks.options import RankOptions as RankOptions
 from rince.training.objectives import OBJECTIVES, Objective, ObjectiveName
 from rince.training.options import OptimOptions as OptimOptions
 
+# Options of the machine, of its folders, or of what is shown meanwhile: with others the run is
+# the same.
+OF_MACHINE = frozenset(
+    {"accelerator", "devices", "num_nodes", "name", "output", "logger", "progress"}
+)
+
 
 @dataclass
 class TrainConfig(Options):
@@ -264,6 +270,11 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
+
+
+def without_machine(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Of :func:`to_dict`'s or :func:`flat`'s options those that say how a run was trained."""
+    return {name: value for name, value in options.items() if name not in OF_MACHINE}
 
 
 def from_dict(data: Mapping[str, Any]) -> TrainConfig:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from rince.core.checks import RinceError
 from rince.data.kinds import embedding_names
@@ -47,9 +46,10 @@ def embed_data(
     device: str,
     batch_size: int = 64,
     *,
-    skip: bool = False,
+    skip_unreadable: bool = False,
 ) -> Embeddings:
     """Find what there is to embed in ``data``, of the kind that the encoder takes, and embed it."""
     names = embedding_names(encoder, data, column, encoding)
-    unreadable: Literal["error", "skip"] = "skip" if skip else "error"
-    return embed(encoder, names, device=device, batch_size=batch_size, on_unreadable=unreadable)
+    return embed(
+        encoder, names, device=device, batch_size=batch_size, skip_unreadable=skip_unreadable
+    )

@@ -19,7 +19,14 @@ from rince.core.devices import known_device
 from rince.core.files import require_folder_of, taking_turns, user_path
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data.items import Items, Marks, Splits
-from rince.data.kinds import NAMED, Request, kind_named, load_outliers, load_test, require_kind
+from rince.data.kinds import (
+    NAMED_TREES,
+    Request,
+    kind_named,
+    load_outliers,
+    load_test,
+    require_kind,
+)
 from rince.evaluation.drawings import roc_curves
 from rince.evaluation.evaluate import draw, measure
 from rince.evaluation.features import Network
@@ -96,6 +103,8 @@ def evaluate_run(
     Raises:
         RinceError: no such run or data; or, where ``data`` are not given, data that are no
             longer split as they were when the run was trained.
+        ValueError: options out of range or that do not go together, items that the network does
+            not take, features that are not finite, or two steps that give one metric.
     """
     folder, started = user_path(folder), time.perf_counter()
     device, options = known_device(device), options or EvaluationOptions()
@@ -356,7 +365,7 @@ def _own_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
     changed = splits.train.taxonomy.paths != trained.taxonomy.paths
     if trained.data_fingerprint:
         changed = changed or splits.fingerprint() != trained.data_fingerprint
-    elif data not in NAMED:
+    elif data not in NAMED_TREES:
         warn(
             f"{name} was trained by an older rince, which did not record its data: if "
             f"{data} has no val/ or test/ of its own, test items may have been trained on"

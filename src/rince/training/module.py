@@ -168,6 +168,7 @@ class RankedModule(pl.LightningModule):
             shown = self._read({"loss": loss.total.detach(), **loss.parts, **statistics})
             # A batch may hold no pair of a rank.
             shown = {n: x for n, x in shown.items() if n not in statistics or not math.isnan(x)}
+            # In float32, as the others are, and as it is recorded of all runs so far.
             shown["lr"] = float(torch.tensor(self._current_lr()))
             for tracker in self.loggers:
                 tracker.log_metrics({f"train/{n}": x for n, x in shown.items()}, number)

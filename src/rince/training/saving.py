@@ -129,7 +129,8 @@ class CheckpointEvery(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
-        if trainer.global_step % self.steps == 0:
+        # The last batch of an epoch is saved below, when its epoch is over for whoever resumes.
+        if trainer.global_step % self.steps == 0 and not trainer.is_last_batch:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -8,12 +8,9 @@ from pathlib import Path
 
 from rince.core.checks import RinceError, require
 from rince.core.distributed import is_first_process
-from rince.training.config import TrainConfig, flat, to_dict
+from rince.training.config import TrainConfig, flat, to_dict, without_machine
 from rince.training.folder import CHECKPOINT_FILE, read_about, read_config
 from rince.training.run import prepared, resume, train, train_prepared
-
-# Of the machine, or of what is shown meanwhile: the run is the same.
-_SAME_RUN = ("accelerator", "devices", "num_nodes", "name", "output", "logger", "progress")
 
 
 def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
@@ -71,13 +68,13 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
 
 
 def _check_same(folder: Path, asked: TrainConfig) -> None:
-    before, now = (dict(flat(to_dict(x))) for x in (read_config(folder), asked))
+    before, now = (without_machine(dict(flat(to_dict(x)))) for x in (read_config(folder), asked))
     for options in (before, now):  # where a run of an older rince left this open, it was fp32
         options["loss.matmul_precision"] = options["loss.matmul_precision"] or "fp32"
     other = [
         f"{name} {before[name]}, not {value}"
         for name, value in now.items()
-        if value != before[name] and name not in _SAME_RUN
+        if value != before[name]
     ]
     if other:
         raise RinceError(

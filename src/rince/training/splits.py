@@ -85,11 +85,8 @@ def _preprocessing(
         return config, InputSpec.from_dict(about).preprocessing
     if kind.preprocessing is None or not model.pretrained or own_backbone:
         return config, None
-    own_size, preprocessing = kind.preprocessing(str(model.backbone))
-    size = given or images.image_size or own_size
-    resize = round(preprocessing.resize * size / own_size)
-    config = replace(config, images=replace(images, image_size=size))
-    return config, replace(preprocessing, resize=resize)
+    size, how = kind.preprocessing(str(model.backbone), given or images.image_size)
+    return replace(config, images=replace(images, image_size=size)), how
 
 
 def _preprocessed(

@@ -117,11 +117,10 @@ class Towers:
             for name, encoder in towers.items():
                 (part / name).mkdir()
                 encoder.save(part / name)
-                own = kind.usage(encoder)
                 # For whoever has, or publishes, this one alone.
                 about = f"The head on features of {name}s, of two that rince trained together."
-                write_card(part / name, about, own)
-                use.append(f"Of {name}s:\n\n{own}".replace("FOLDER", f"FOLDER/{name}"))
+                write_card(part / name, about, kind.usage(encoder, "FOLDER"))
+                use.append(f"Of {name}s:\n\n{kind.usage(encoder, f'FOLDER/{name}')}")
             about = "Two heads on features of images and of texts, trained by rince."
             write_card(part, about, *use)
 

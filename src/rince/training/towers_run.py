@@ -25,7 +25,7 @@ from rince.losses.both_ways import PairLoss
 from rince.losses.contrastive import info_nce
 from rince.losses.ranked_info_nce import RankedInfoNCE
 from rince.models.card import recipe
-from rince.training.config import TrainConfig, to_dict
+from rince.training.config import TrainConfig, to_dict, without_machine
 from rince.training.folder import ABOUT_FILE, CONFIG_FILE, config_yaml, versions
 from rince.training.images_and_texts import ImagesAndTexts, read_images_and_captions
 from rince.training.towers import OwnTexts, Towers, retrieval_metrics, train_towers
@@ -137,7 +137,8 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
         found = _drawn(towers, test)
         info = {"data": config.data_name(), "train_images": len(train.images)}
         found = replace(found, metrics=retrieval_metrics(results), info={**found.info, **info})
-        notes = f"{counts}; seed {config.seed}.\n\n{recipe(to_dict(config), versions())}"
+        made_by = recipe(without_machine(to_dict(config)), versions())
+        notes = f"{counts}; seed {config.seed}.\n\n{made_by}"
         towers.save(part / "export", results, Ranks="  \n".join(told), Training=notes)
         (part / CONFIG_FILE).write_text(config_yaml(config), encoding="utf-8")
         (part / ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

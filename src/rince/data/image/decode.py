@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,14 +20,13 @@ from rince.core.files import HEIC_SUFFIXES
 from rince.core.input_spec import InputSpec
 from rince.data.image.depth import as_bytes, is_deep, used_bits
 from rince.data.image.shards import Member
-from rince.data.items import HINT, report_unreadable
+from rince.data.items import Unreadable, report_unreadable
 from rince.data.threads import in_threads
 from rince.data.views import eval_transform
 
 if TYPE_CHECKING:
     from PIL import Image
 
-OnUnreadable = Literal["error", "skip"]
 _ORIENTATION = 0x0112  # of EXIF
 
 
@@ -77,12 +76,12 @@ def opened(path: str | Path | Member) -> Iterator[Image.Image]:
             yield image
     except Exception as error:  # Pillow raises whatever its decoders do
         reason = str(error)
-        if "cannot identify" in reason:
+        if isinstance(error, pil.UnidentifiedImageError):
             size = None if isinstance(path, Member) else Path(path).stat().st_size
             reason = "it is empty" if size == 0 else "Pillow does not know it as an image"
-        raise RinceError(
-            f"cannot read {path}: {reason or type(error).__name__}{HINT}the file, or leave out "
-            f"unreadable images (--skip-unreadable)"
+        raise Unreadable(
+            f"cannot read {path}: {reason or type(error).__name__}",
+            "the file, or leave out unreadable images (--skip-unreadable)",
         ) from error
 
 
@@ -112,35 +111,35 @@ def read_fitted(path: str | Path | Member, spec: InputSpec) -> Tensor:
 
 
 def fitted_batches(
-    paths: Sequence[str | Member], spec: InputSpec, batch_size: int, *, skip: bool
+    paths: Sequence[str | Member], spec: InputSpec, batch_size: int, *, skip_unreadable: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Image files as they are evaluated, a batch at a time, decoded in threads meanwhile.
 
     Yields:
         (B, C, S, S) uint8, and the positions (B,) int64 in ``paths``; those that cannot be read
-        are missing, and refused at the end, or with ``skip`` warned of.
+        are missing, and refused at the end, or with ``skip_unreadable`` warned of.
     """
-    fitted = _fitted(paths, spec, skip)
+    fitted = _fitted(paths, spec, skip_unreadable)
     while batch := list(itertools.islice(fitted, batch_size)):
         positions, pixels = zip(*batch, strict=True)
         yield torch.stack(pixels), torch.tensor(positions, dtype=torch.int64)
 
 
 def decode_all(
-    paths: Sequence[str | Member], spec: InputSpec, *, skip: bool
+    paths: Sequence[str | Member], spec: InputSpec, *, skip_unreadable: bool
 ) -> tuple[Tensor, Tensor]:
     """(N, C, S, S) uint8 of the readable files, and their positions."""
     require(spec.size >= 1, f"image_size must be at least 1 pixel, got {spec.size}")
     pixels = torch.empty(len(paths), *spec.batch_shape()[1:], dtype=torch.uint8)
     kept: list[int] = []
-    for index, image in _fitted(paths, spec, skip):
+    for index, image in _fitted(paths, spec, skip_unreadable):
         pixels[len(kept)] = image
         kept.append(index)
     return pixels[: len(kept)], torch.tensor(kept, dtype=torch.int64)
 
 
 def _fitted(
-    paths: Sequence[str | Member], spec: InputSpec, skip: bool
+    paths: Sequence[str | Member], spec: InputSpec, skip_unreadable: bool
 ) -> Iterator[tuple[int, Tensor]]:
     """Position and (C, S, S) uint8 pixels of the readable files, in order."""
     failures: list[RinceError] = []
@@ -150,7 +149,7 @@ def _fitted(
             failures.append(result)
         else:
             yield index, result
-    report_unreadable(failures, len(paths), "images", skip)
+    report_unreadable(failures, len(paths), "images", skip_unreadable)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -14,9 +14,11 @@ from rince.core.checks import RinceError, require, warn
 from rince.core.digests import content_digest, digest
 from rince.core.files import (
     IMAGE_SUFFIXES,
+    absent,
     by_suffix,
     chosen_below,
     files_below,
+    holds_no,
     passed_over,
     user_path,
     warn_left_out,
@@ -25,7 +27,7 @@ from rince.core.input_spec import InputSpec, Preprocessing
 from rince.core.tables import nfc
 from rince.data.arrays import TensorImages
 from rince.data.image.checked import checked_bits
-from rince.data.image.decode import OnUnreadable, decode_all, read_fitted, read_image
+from rince.data.image.decode import decode_all, read_fitted, read_image
 from rince.data.image.depth import DEEP_SUFFIXES
 from rince.data.image.shards import Member, is_shards, shard_images
 from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels, report_unreadable
@@ -78,7 +80,7 @@ class FileImages(Items):
         cls,
         root: str | Path,
         taxonomy: Taxonomy | None = None,
-        on_unreadable: OnUnreadable = "error",
+        skip_unreadable: bool = False,
         channels: int = 3,
         unseen: bool = False,
     ) -> FileImages:
@@ -90,8 +92,8 @@ class FileImages(Items):
                 splits. A folder is then the class whose path ends as the folder's does:
                 ``val/dog/husky`` and ``val/husky`` are both (animal, dog, husky). A folder
                 without images is then passed over with a warning.
-            on_unreadable: "error" checks nothing now and raises once a damaged file is read;
-                "skip" decodes every file now and leaves out, with a warning, those that fail.
+            skip_unreadable: decode every file now, and leave out, with a warning, those that
+                fail. Otherwise nothing is checked now, and a damaged file raises once it is read.
             channels: 3 (RGB) or 1 (grey).
             unseen: take classes that the taxonomy does not have too, with a warning, after its own.
 
@@ -122,7 +124,7 @@ class FileImages(Items):
         images = cls(
             tuple(paths), torch.tensor(labels, dtype=torch.int64), taxonomy, folder.name, channels
         )
-        return images.readable("skip") if on_unreadable == "skip" else images
+        return images.readable(skip_unreadable=True) if skip_unreadable else images
 
     @property
     def spec(self) -> InputSpec:
@@ -160,20 +162,20 @@ class FileImages(Items):
     def subset(self, indices: Indices) -> FileImages:
         return self._rows(indices, "paths", "labels", "names", "marks")
 
-    def readable(self, on_unreadable: OnUnreadable = "error") -> FileImages:
+    def readable(self, *, skip_unreadable: bool = False) -> FileImages:
         """Decode every file: refuse, or leave out, those that fail, and decide the bits."""
-        (files,) = loaded([self], False, on_unreadable == "skip")
+        (files,) = loaded([self], False, skip_unreadable)
         assert isinstance(files, FileImages)
         return files
 
-    def preload(self, image_size: int, on_unreadable: OnUnreadable = "error") -> TensorImages:
+    def preload(self, image_size: int, *, skip_unreadable: bool = False) -> TensorImages:
         """Decode everything once: shorter side to ``image_size``, central square.
 
         Raises:
             BadItems: files that cannot be read, unless skipping, with a warning.
         """
         sized = replace(self, image_size=image_size)
-        (images,) = loaded([sized], True, on_unreadable == "skip")
+        (images,) = loaded([sized], True, skip_unreadable)
         assert isinstance(images, TensorImages)
         return images
 
@@ -199,19 +201,17 @@ def image_files(path: str | Path) -> Sequence[str | Member]:
     warned of."""
     if is_shards(path):
         return shard_images(path)
-    if not user_path(path).is_dir():
-        advice = ": give the folder that it is in" if user_path(path).is_file() else ""
-        raise RinceError(f"{path} is not a folder of images{advice}")
-    files = list(map(str, chosen_below(user_path(path), IMAGE_SUFFIXES, "images")))
+    folder = user_path(path)
+    if not folder.is_dir():
+        raise RinceError(f"{absent('folder', path)}; expected a folder of images")
+    files = list(map(str, chosen_below(folder, IMAGE_SUFFIXES, "images")))
     if not files:
-        other = by_suffix(files_below(user_path(path), None)) or "nothing else"
-        raise RinceError(
-            f"{path} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}), but {other}"
-        )
+        other = by_suffix(files_below(folder, None)) or "nothing else"
+        raise RinceError(f"{holds_no('image', path, IMAGE_SUFFIXES)}, but {other}")
     return files
 
 
-def loaded(parts: Sequence[FileImages], in_memory: bool, skip: bool) -> list[Items]:
+def loaded(parts: Sequence[FileImages], in_memory: bool, skip_unreadable: bool) -> list[Items]:
     """Decode every file of both splits once, before anything else is done with them.
 
     Which cannot be read is said of all in one message, and how many bits are used in files of 16 is
@@ -234,10 +234,11 @@ def loaded(parts: Sequence[FileImages], in_memory: bool, skip: bool) -> list[Ite
             )
     pixels = None
     if in_memory:
-        pixels, kept = decode_all(paths, replace(parts[0].spec, bits=bits), skip=skip)
+        spec = replace(parts[0].spec, bits=bits)
+        pixels, kept = decode_all(paths, spec, skip_unreadable=skip_unreadable)
     else:
         failures = [x for x in found if isinstance(x, RinceError)]
-        report_unreadable(failures, len(paths), "images", skip)
+        report_unreadable(failures, len(paths), "images", skip_unreadable)
         kept = torch.tensor([i for i, x in enumerate(found) if isinstance(x, int)]).long()
     result: list[Items] = []
     first = 0
@@ -270,7 +271,7 @@ def _labels_of_folders(
     empty: dict[Path, str] = {}
     folders = sorted(class_folders(root, (), empty))
     if not folders:
-        raise RinceError(f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise RinceError(holds_no("image", root, IMAGE_SUFFIXES))
     try:
         checked_paths(folders, [str(root.joinpath(*path)) for path in folders])
     except ValueError as error:  # two folders of one class

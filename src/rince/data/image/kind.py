@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rince.data.image.shards import Member
     from rince.models.encoders import Encoder
 
-NAMED = {
+NAMED_TREES = {
     "fashion-mnist": later("rince.ranks.taxonomy:Taxonomy.fashion_mnist"),
     "cifar100": later("rince.ranks.taxonomy:Taxonomy.cifar100"),
 }
@@ -95,15 +95,17 @@ def _spread(values: Sequence[Any]) -> list[Any]:
 
 
 def embedding_inputs(
-    encoder: Encoder, names: Sequence[Any], batch_size: int, skip: bool
+    encoder: Encoder, names: Sequence[Any], batch_size: int, skip_unreadable: bool
 ) -> Iterator[tuple[list[str], Any]]:
     from rince.data.image.decode import fitted_batches
 
-    for pixels, positions in fitted_batches(names, encoder.spec, batch_size, skip=skip):
+    for pixels, positions in fitted_batches(
+        names, encoder.spec, batch_size, skip_unreadable=skip_unreadable
+    ):
         yield [str(names[i]) for i in positions.tolist()], pixels
 
 
-def usage(encoder: Any) -> str:
+def usage(encoder: Encoder, folder: str) -> str:
     size, mode = encoder.spec.size, "L" if encoder.spec.channels == 1 else "RGB"
     highest = 2 ** (encoder.spec.bits or 16) - 1
     how = encoder.spec.preprocessing
@@ -122,7 +124,7 @@ def usage(encoder: Any) -> str:
         f"what is transparent, also in a palette, laid on white (`convert('RGBA')`, "
         f"`alpha_composite`); CMYK, palettes and all others by `convert('{mode}')`",
     )
-    return pixel_usage(encoder, " |\n| ".join(rows))
+    return pixel_usage(encoder, folder, " |\n| ".join(rows))
 
 
 IMAGES = Kind(

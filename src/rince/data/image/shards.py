@@ -19,6 +19,7 @@ from rince.core.files import (
     IMAGE_SUFFIXES,
     by_suffix,
     files_below,
+    holds_no,
     passed_over,
     user_path,
     warn_left_out,
@@ -75,7 +76,7 @@ def shard_images(data: str | Path) -> list[Member]:
     """All images in shards, in their order."""
     found = list(each_image(data))
     if not found:
-        raise RinceError(f"{data} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise RinceError(holds_no("image", data, IMAGE_SUFFIXES))
     return found
 
 

@@ -80,7 +80,7 @@ def load_outlier_images(request: Request, items: Items) -> Items:
         pixels = digits_outliers(spec.size, spec.channels)
     else:
         files = image_files(user_path(request.data))
-        pixels, _ = decode_all(files, spec, skip=request.skip_unreadable)
+        pixels, _ = decode_all(files, spec, skip_unreadable=request.skip_unreadable)
     return unlabelled(pixels, items.taxonomy).preprocessed(spec.preprocessing)
 
 
@@ -171,7 +171,7 @@ def _of_folder(
         found = checked_bits([] if request.skip_unreadable else files, only_deep=False)
         failures = [x for x in found if isinstance(x, RinceError)]
         try:
-            report_unreadable(failures, len(files), "images", skip=False)
+            report_unreadable(failures, len(files), "images", skip_unreadable=False)
         except BadItems as other:
             raise BadItems(f"{error}; {other}", (*error.problems, *other.problems)) from None
         raise

@@ -31,7 +31,7 @@ def recognise(data: str, by_time: bool) -> bool:
 
 
 def embedding_inputs(
-    encoder: Encoder, names: Sequence[str], batch_size: int, skip: bool
+    encoder: Encoder, names: Sequence[str], batch_size: int, skip_unreadable: bool
 ) -> Iterator[tuple[list[str], Any]]:
     """Vectors of a file; of a query, which is a file, each of several by its own name or number."""
     from rince.data.stored.sources import StoredNames, vectors_for
@@ -45,9 +45,10 @@ def embedding_inputs(
         yield several if len(vectors) > 1 else [name], vectors
 
 
-def usage(encoder: Any) -> str:
+def usage(encoder: Encoder, folder: str) -> str:
     """How to feed an encoder of vectors."""
     return _USAGE.format(
+        folder=folder,
         width=encoder.spec.shape[0],
         output="features" if encoder.embedding_dim is None else "embeddings",
     )
@@ -56,13 +57,13 @@ def usage(encoder: Any) -> str:
 _USAGE = """```python
 import rince
 
-encoder = rince.load_exported("FOLDER")  # pip install 'rince[export]'
+encoder = rince.load_exported("{folder}")  # pip install 'rince[export]'
 {output} = encoder.module(vectors)  # vectors: (B, {width}) float32
 encoder.classes  # their names
 ```
 
-`rince embed FOLDER VECTORS.npz` embeds the vectors of a file, as those that it was trained on were
-made.
+`rince embed {folder} VECTORS.npz` embeds the vectors of a file, as those that it was trained on
+were made.
 
 | input | |
 |:---|:---|
@@ -74,7 +75,7 @@ VECTORS = Kind(
     load=later("rince.data.stored.sources:load_vectors"),
     load_test=later("rince.data.stored.sources:load_test_vectors"),
     load_outliers=later("rince.data.stored.sources:load_vector_outliers"),
-    embedding_names=later("rince.data.stored.sources:stored_names"),
+    embedding_names=later("rince.data.stored.sources:embedding_names"),
     embedding_inputs=embedding_inputs,
     build_backbone=build_pixel_backbone,
     encoder=pixel_encoder,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from rince.data.kind import Request
 from rince.data.table import split_rows
 from rince.data.vector_files import LabelledVectors, read_labelled, read_vectors
 from rince.data.vectors import Vectors
+
+if TYPE_CHECKING:
+    from rince.models.encoders import Encoder
 
 
 def load_vectors(request: Request) -> Splits:
@@ -70,7 +73,7 @@ class StoredNames(Sequence[str]):
         return len(self.names)
 
 
-def stored_names(encoder: Any, data: str, column: str | None) -> StoredNames:
+def embedding_names(encoder: Encoder, data: str, column: str | None) -> StoredNames:
     """What there is to embed: the vectors by their names, or by their numbers from 0."""
     require(column is None, f"--table.column {column}: {data} is no table, but a file of vectors")
     vectors, names = vectors_for(data, encoder.spec)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rince.core.checks import RinceError
 from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rince.core.input_spec import InputSpec
     from rince.models.backbones import Backbone
     from rince.models.encoders import Encoder
+    from rince.models.texts import SentenceModel
 
 
 def recognise(data: str, by_time: bool) -> bool:
@@ -21,14 +22,14 @@ def recognise(data: str, by_time: bool) -> bool:
     return is_table(data) and path_column(data, IMAGE_SUFFIXES | VIDEO_SUFFIXES) is None
 
 
-def embedding_names(encoder: Any, data: str, column: str | None) -> list[str]:
+def embedding_names(encoder: Encoder, data: str, column: str | None) -> list[str]:
     from rince.data.text.sources import read_texts
 
-    return read_texts(data, column or encoder.column)
+    return read_texts(data, column or cast("SentenceModel", encoder).column)
 
 
 def embedding_inputs(
-    encoder: Encoder, names: Sequence[str], batch_size: int, skip: bool
+    encoder: Encoder, names: Sequence[str], batch_size: int, skip_unreadable: bool
 ) -> Iterator[tuple[list[str], Any]]:
     """All at once: the model sorts them by length, for batches with little padding."""
     yield list(names), list(names)
@@ -66,19 +67,19 @@ def encoder(network: TrainedNetwork, options: DataOptions) -> Encoder:
     return SentenceModel(model, network.name, column_of_texts(options), network.class_paths, width)
 
 
-def usage(encoder: Any) -> str:
-    bound = encoder.model.max_seq_length
-    return _USAGE.format(cut=f", cut after {bound} tokens" if bound else "")
+def usage(encoder: Encoder, folder: str) -> str:
+    bound = cast("SentenceModel", encoder).model.max_seq_length
+    return _USAGE.format(folder=folder, cut=f", cut after {bound} tokens" if bound else "")
 
 
 _USAGE = """```python
 from sentence_transformers import SentenceTransformer
 
-features = SentenceTransformer("FOLDER").encode(["some words"])
+features = SentenceTransformer("{folder}").encode(["some words"])
 ```
 
-`rince embed FOLDER FILE` embeds the texts of a .csv, .jsonl or .txt file, `rince search` finds the
-nearest.
+`rince embed {folder} FILE` embeds the texts of a .csv, .jsonl or .txt file, `rince search` finds
+the nearest.
 
 | input | |
 |:---|:---|

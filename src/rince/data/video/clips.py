@@ -117,11 +117,11 @@ class VideoClips(Items):
         names = ("paths", "starts", "steps", "clip_times", "labels", "clip_keys", "marks")
         return self._rows(indices, *names)
 
-    def readable(self, *, skip: bool) -> VideoClips:
+    def readable(self, *, skip_unreadable: bool) -> VideoClips:
         """Decode all clips once, into the cache if there is one; those that fail are refused, or
         left out with a warning."""
         failures = self._failures(range(len(self)))
-        report_unreadable([*failures.values()], len(self), "clips", skip)
+        report_unreadable([*failures.values()], len(self), "clips", skip_unreadable)
         return self.subset([i for i in range(len(self)) if i not in failures])
 
     def cut_short(self) -> list[RinceError]:
@@ -137,7 +137,7 @@ class VideoClips(Items):
         return {i: x for i, x in results if x is not None}
 
     def read_all(self) -> None:
-        self.readable(skip=False)
+        self.readable(skip_unreadable=False)
 
     def fingerprint(self) -> str:
         """Of names, labels, times and shape of the clips, not their pixels."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, require
 from rince.core.tables import as_number
-from rince.data.items import HINT, report_unreadable
+from rince.data.items import Unreadable, report_unreadable
 from rince.data.video.decode import VideoInfo, probe, read_frames
 
 
@@ -42,11 +42,17 @@ def cut(
 
 
 def decoded_clips(
-    files: Iterable[str], frames: int, stride: int, size: int, channels: int, *, skip: bool = False
+    files: Iterable[str],
+    frames: int,
+    stride: int,
+    size: int,
+    channels: int,
+    *,
+    skip_unreadable: bool = False,
 ) -> Iterator[tuple[str, Tensor]]:
     """All clips of some videos, or of ``FILE@SECONDS`` the one that begins there: ``FILE@START`` in
     seconds, and (C, T, size, size) uint8. What cannot be read or is too short is refused at the
-    end, or with ``skip`` warned of."""
+    end, or with ``skip_unreadable`` warned of."""
     failures: list[RinceError] = []
     count = 0
     for name in files:
@@ -59,9 +65,9 @@ def decoded_clips(
             part = replace(info, seconds=info.seconds - first)
             starts, step, span = cut(part, frames, stride, most=most)
             if not starts:
-                raise RinceError(
-                    f"{name} is {part.seconds:.2f} s long, and a clip takes {span:.2f} s{HINT}the "
-                    f"file, or leave out such videos (--skip-unreadable)"
+                raise Unreadable(
+                    f"{name} is {part.seconds:.2f} s long, and a clip takes {span:.2f} s",
+                    "the file, or leave out such videos (--skip-unreadable)",
                 )
             for start in (first + start for start in starts):
                 times = [start + k * step for k in range(frames)]
@@ -69,7 +75,7 @@ def decoded_clips(
                 count += 1
         except RinceError as error:
             failures.append(error)
-    report_unreadable(failures, count + len(failures), "clips", skip)
+    report_unreadable(failures, count + len(failures), "clips", skip_unreadable)
 
 
 def _asked(name: str) -> tuple[str, float | None]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra
-from rince.data.items import HINT
+from rince.data.items import Unreadable
 
 _PLAUSIBLE_RATE = 120  # frames a second; more is asked of the packets
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC: the picture of an album is no video
@@ -89,9 +89,9 @@ def _opened(path: str | Path) -> Iterator[_Video]:
         reason = str(error) if own else f"{type(error).__name__}: {error}"
         if isinstance(error, av.error.InvalidDataError):
             reason = "it is damaged, or FFmpeg does not know it as a video"
-        raise RinceError(
-            f"cannot read {path}: {reason}{HINT}the file, or leave out unreadable videos "
-            f"(--skip-unreadable)"
+        raise Unreadable(
+            f"cannot read {path}: {reason}",
+            "the file, or leave out unreadable videos (--skip-unreadable)",
         ) from error
 
 

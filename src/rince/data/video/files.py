@@ -15,6 +15,7 @@ from rince.core.files import (
     absent,
     chosen_below,
     files_below,
+    holds_no,
     user_path,
 )
 from rince.core.tables import composed, nfc, read_lines, read_table, refuse_rows
@@ -107,7 +108,7 @@ def listed_videos(folder: Path, splits: str | None, split: int) -> list[VideoFil
     if splits is not None:
         files = list(_by_split_files(files, user_path(splits), split))
     if not files:
-        raise RinceError(f"{folder} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
+        raise RinceError(holds_no("video", folder, VIDEO_SUFFIXES))
     labelled = [f for f in files if f.label]
     if labelled and len(labelled) < len(files):
         bare = next(f for f in files if not f.label)
@@ -124,10 +125,10 @@ def video_files(path: str | Path) -> list[str]:
     if root.is_file():
         return [str(root)]
     if not root.is_dir():
-        raise RinceError(f"{path} is neither a video nor a folder of videos")
+        raise RinceError(f"{absent('file or folder', path)}; expected a video, or a folder of them")
     files = [str(x) for x in chosen_below(root, VIDEO_SUFFIXES, "videos") if x.is_file()]
     if not files:
-        raise RinceError(f"{path} holds no video ({', '.join(sorted(VIDEO_SUFFIXES))})")
+        raise RinceError(holds_no("video", path, VIDEO_SUFFIXES))
     return files
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rince.core.files import VIDEO_SUFFIXES
 from rince.data.kind import DataOptions, Kind, TrainedNetwork, later
@@ -17,13 +17,14 @@ from rince.data.networks import (
 
 if TYPE_CHECKING:
     from rince.models.encoders import Encoder
+    from rince.models.exported import ImageEncoder
 
 
 _SOURCES = "rince.data.video.sources"
 
 
 def embedding_inputs(
-    encoder: Any, names: Sequence[str], batch_size: int, skip: bool
+    encoder: Encoder, names: Sequence[str], batch_size: int, skip_unreadable: bool
 ) -> Iterator[tuple[list[str], Any]]:
     """All clips of videos, each where the last one ends, decoded as at evaluation."""
     import torch
@@ -31,9 +32,19 @@ def embedding_inputs(
     from rince.data.video.cuts import decoded_clips
     from rince.data.views import eval_transform
 
+    encoder = cast("ImageEncoder", encoder)
     spec, size = encoder.spec, encoder.frame_size or encoder.spec.size
+    assert spec.frames is not None
+    assert encoder.stride is not None
     fit = eval_transform(spec.size)
-    clips = decoded_clips(names, spec.frames, encoder.stride, size, spec.channels, skip=skip)
+    clips = decoded_clips(
+        names,
+        spec.frames,
+        encoder.stride,
+        size,
+        spec.channels,
+        skip_unreadable=skip_unreadable,
+    )
     while batch := list(itertools.islice(clips, batch_size)):
         yield [name for name, _ in batch], fit(torch.stack([clip for _, clip in batch]))
 
@@ -45,10 +56,12 @@ def encoder(network: TrainedNetwork, options: DataOptions) -> Encoder:
     return pixel_encoder(network, options, stride=videos.stride, frame_size=size)
 
 
-def usage(encoder: Any) -> str:
+def usage(encoder: Encoder, folder: str) -> str:
+    encoder = cast("ImageEncoder", encoder)
     spec = encoder.spec
     return pixel_usage(
         encoder,
+        folder,
         f"{spec.frames} frames, every {encoder.stride}. of the file; shorter side scaled to "
         f"{encoder.frame_size} pixels, central square, scaled to {spec.size}",
     )

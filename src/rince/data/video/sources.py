@@ -12,7 +12,7 @@ import torch
 from rince.core.checks import RinceError, require, warn
 from rince.core.files import VIDEO_SUFFIXES, cache_folder, user_path
 from rince.data.arrays import unlabelled
-from rince.data.items import HINT, Items, Marks, Splits, report_unreadable
+from rince.data.items import Items, Marks, Splits, Unreadable, report_unreadable
 from rince.data.kind import Request
 from rince.data.options import VideoOptions
 from rince.data.table import is_table, with_further
@@ -133,12 +133,14 @@ def _listed_clips(
     return _readable(clips, failures, len(files), request.skip_unreadable), files
 
 
-def _readable(clips: VideoClips, failures: list[RinceError], files: int, skip: bool) -> VideoClips:
+def _readable(
+    clips: VideoClips, failures: list[RinceError], files: int, skip_unreadable: bool
+) -> VideoClips:
     """Without clips that cannot be decoded; or refused, with what fails already, if a file was cut
     short."""
-    if skip:
-        return clips.readable(skip=True)
-    report_unreadable([*failures, *clips.cut_short()], files, "videos", skip=False)
+    if skip_unreadable:
+        return clips.readable(skip_unreadable=True)
+    report_unreadable([*failures, *clips.cut_short()], files, "videos", skip_unreadable=False)
     return clips
 
 
@@ -152,7 +154,7 @@ def _cut(
 ) -> tuple[VideoClips, list[RinceError]]:
     """All clips of all files, in order, decoded to squares of this size; and what is still to be
     said of files that give none."""
-    frames, stride, skip = videos.frames, videos.stride, request.skip_unreadable
+    frames, stride, skip_unreadable = videos.frames, videos.stride, request.skip_unreadable
     shots = shots_of(videos.shots, [file.name for file in files])
     paths: list[str] = []
     keys: list[str] = []
@@ -168,10 +170,11 @@ def _cut(
             starts, step, span = cut(part, frames, stride, videos.hop, videos.per_video)
             if not starts:
                 which = "it" if part is info else f"its part {file.key}"
-                raise RinceError(
+                raise Unreadable(
                     f"cannot use {file.path}: {which} is {part.seconds:.2f} s long, and a clip of "
-                    f"{frames} frames at stride {stride} takes {span:.2f} s"
-                    + ("" if skip else hint())
+                    f"{frames} frames at stride {stride} takes {span:.2f} s",
+                    "" if skip_unreadable else hint(),
+                    of_all=True,
                 )
             shot_list = shots(file.path, file.name)  # of the whole file, whatever its part
         except RinceError as error:
@@ -181,8 +184,8 @@ def _cut(
             paths.append(str(file.path))
             keys.append(f"{file.key}@{start:.3f}")
             rows.append((start, step, span, shot_list.shot_at(start + span / 2), number))
-    if skip or not rows:
-        report_unreadable(failures, len(files), "videos", skip)
+    if skip_unreadable or not rows:
+        report_unreadable(failures, len(files), "videos", skip_unreadable)
     times = torch.tensor([row[:3] for row in rows], dtype=torch.float64)
     begin, steps, spans = times.unbind(1)
     shot, of = torch.tensor([row[3:] for row in rows]).unbind(1)
@@ -232,9 +235,8 @@ def _part(file: VideoFile, info: VideoInfo) -> tuple[float, VideoInfo]:
         return 0.0, info
     begin, end = file.span
     if begin >= info.seconds:
-        raise RinceError(
-            f"cannot use {file.key}: the file is {info.seconds:.2f} s long{HINT}start_s"
-        )
+        problem = f"cannot use {file.key}: the file is {info.seconds:.2f} s long"
+        raise Unreadable(problem, "start_s", of_all=True)
     return begin, replace(info, seconds=min(end, info.seconds) - begin)
 
 
@@ -253,7 +255,7 @@ def _hint(probed: Sequence[VideoInfo | RinceError], frames: int, stride: int) ->
     fits = next((s for s in range(stride - 1, 0, -1) if not short(s)), None)
     smaller = f" or videos.stride {fits}, which fits all" if fits else ""
     return (
-        f"{HINT}the {short(stride)} of {len(known)} videos that are too short, take "
+        f"the {short(stride)} of {len(known)} videos that are too short, take "
         f"fewer videos.frames{smaller}, or leave such videos out (--skip-unreadable)"
     )
 

@@ -32,6 +32,7 @@ class Inputs:
         known_taus: the same as numbers; None if only the device knows them.
         source: the ranks, on that device.
         forms: (R,).
+        positives: of a rank: its own, or those of all better ranks too.
         sizes: of blocks.
         precision: of matrix products.
         may_read: whether values may be read, for which a GPU is waited for.

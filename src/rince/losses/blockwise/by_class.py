@@ -125,10 +125,10 @@ class ByClass:
         if forms[0] == "supcon-out":
             positive = (self.inputs.query * self.positive_mean).sum(dim=1) / self.inputs.taus
             values = log_sums[0] - positive
+        elif forms[0] == "supcon-in":
+            values = log_sums[0] - log_sums[1] + self.num_positives.log()
         else:
             values = _softplus(log_sums[0] - log_sums[1])
-        if forms[0] == "supcon-in":
-            values = log_sums[0] - log_sums[1] + self.num_positives.log()
         for j in self.each:
             values[j] = self.of_each[j] / self.num_positives[j]
         return torch.where(self.active, values, 0), self.active
