@@ -83,7 +83,8 @@ class DenseRanks:
         validate: also check the codes of a matrix on a GPU, which is waited for.
 
     Raises:
-        ValueError: not a matrix, not integers, or a code below -1 or above 127 or ``num_ranks``.
+        ValueError: not a matrix, not integers, or a code below -1 or above 127 or ``num_ranks``,
+            ``num_ranks`` below 1.
     """
 
     def __init__(self, matrix: Any, num_ranks: int | None = None, *, validate: bool = True) -> None:
@@ -117,13 +118,13 @@ class TableRanks:
         key_valid: (K,) bool; False marks keys to ignore (an empty queue slot), whatever their
             label says. A separate mask, because any label value could be a user's own.
         num_ranks: highest rank of the table; computed if not given, unless that would have to wait
-            for a GPU against ``validate``.
+            for a GPU against ``validate``. Of a table without positives it is not known.
         validate: also check labels and a table on a GPU, which is waited for. On a CPU they are
             always checked.
 
     Raises:
         ValueError: wrong shapes, a label outside the table, or a table that is not of integers
-            between -1 and ``num_ranks`` (at most 127).
+            between -1 and ``num_ranks`` (1 to 127).
     """
 
     def __init__(
@@ -158,7 +159,8 @@ class TableRanks:
         self.ignore_self = ignore_self
         self.key_valid = key_valid
         if num_ranks is None and may_read(table, validate):
-            num_ranks = int(table.max())
+            highest = int(table.max())
+            num_ranks = highest if highest >= 1 else None
         self.shape, self.num_ranks = (len(query_labels), len(key_labels)), num_ranks
 
     __repr__ = pairs_as_text
@@ -286,6 +288,7 @@ def on_device(source: _Source, device: torch.device, *names: str) -> _Source:
 
 def _checked_codes(ranks: Tensor, num_ranks: int | None, validate: bool) -> Tensor:
     """As int8."""
+    require(num_ranks is None or num_ranks >= 1, f"num_ranks must be at least 1, got {num_ranks}")
     require(
         not (ranks.is_floating_point() or ranks.is_complex() or ranks.dtype == torch.bool),
         f"ranks must be integers (1 = most similar, 0 = negative, -1 = ignored), got "
