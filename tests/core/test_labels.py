@@ -46,7 +46,11 @@ def test_no_labels_and_rows_of_them() -> None:
     assert integers([]).dtype == torch.int64
     assert integers(np.zeros(0, dtype=np.uint64)).shape == (0,)
     assert integers([[1, 2], [3, 4]]).tolist() == [[1, 2], [3, 4]]
-    assert integers(np.array([2**63 - 1], dtype=np.uint64)).tolist() == [2**63 - 1]
+    for labels in ([2**63 - 1, -(2**63)], [2**63 - 1]):
+        assert integers(np.array(labels, dtype=object)).tolist() == labels
+    assert integers(np.array([], dtype=object)).dtype == torch.int64
+    largest = torch.tensor([2**63 - 1], dtype=torch.uint64)
+    assert integers(largest.numpy()).tolist() == integers(largest).tolist() == [2**63 - 1]
 
 
 def test_numbers_of_pandas_own_types() -> None:
@@ -78,6 +82,10 @@ def test_they_are_a_copy_of_arrays() -> None:
         (["a"], "<U1"),
         (np.zeros(0), "float64"),
         (np.array([2**63, 1], dtype=np.uint64), f"{2**63 - 1}, got {2**63}"),
+        (torch.tensor([1, 2**63 + 5], dtype=torch.uint64), f"{2**63 - 1}, got {2**63 + 5}"),
+        ([1, 2**70], f"between {-(2**63)} and {2**63 - 1}, got {2**70}"),
+        ([1, -(2**63) - 1], f"got {-(2**63) - 1}"),
+        (np.array([2**63], dtype=object), f"got {2**63}"),
         (torch.tensor([1.0]), "float32"),
         (torch.tensor([1j]), "complex64"),
         (torch.tensor([True]), "bool"),

@@ -319,6 +319,9 @@ def test_codes_may_be_of_types_without_a_sign(dtype: Any) -> None:
         assert TableRanks([0, 1], [0, 1], codes).tile(ALL, ALL).tolist() == rows.tolist()
     with pytest.raises(ValueError, match="0 to 200"):
         DenseRanks(rows * dtype(100))
+    highest = np.iinfo(dtype).max  # of 64 bits it would wrap to -1, an ignored pair
+    with pytest.raises(ValueError, match=f"0 to {min(highest, 2**63 - 1)}$"):
+        DenseRanks(np.array([[0, highest]], dtype=dtype))
 
 
 @pytest.mark.parametrize("given", [torch.tensor, np.array, list, tuple])

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from rince.core.checks import require
 
-_MOST = 2**63 - 1
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch compares none of them
+_INT64 = np.iinfo(np.int64)
 
 
 def integers(labels: Any, name: str = "labels") -> Tensor:
@@ -20,22 +21,25 @@ def integers(labels: Any, name: str = "labels") -> Tensor:
         >>> integers(np.array([3, 1], dtype=np.uint8)), integers([[1, 2]])
         (tensor([3, 1]), tensor([[1, 2]]))
     """
+    if isinstance(labels, Tensor) and labels.dtype == torch.uint64:
+        return integers(as_array(labels), name).to(labels.device)
     if not isinstance(labels, Tensor):
         array = as_array(labels, name)
         if array.size == 0 and not isinstance(labels, np.ndarray):
             array = array.astype(np.int64)  # an empty list is of floats to numpy
         whole = (isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in array.flat)
-        if array.dtype == object and all(whole):
+        if array.dtype == np.uint64 or (array.dtype == object and all(whole)):
+            for value in {int(array.min()), int(array.max())} if array.size else ():
+                require(
+                    _INT64.min <= value <= _INT64.max,
+                    f"{name} must lie between {_INT64.min} and {_INT64.max}, got {value}",
+                )
             array = array.astype(np.int64)
         gaps = array.dtype.kind == "f" and bool(np.isnan(array).any())
         require(
             array.dtype.kind in "iu",
             f"{name} must be integers, got values of the type {array.dtype}"
             + (": some are missing (NaN)" if gaps else ""),
-        )
-        require(
-            array.dtype != np.uint64 or not array.size or int(array.max()) <= _MOST,
-            f"{name} must be at most {_MOST}, got {array.max() if array.size else 0}",
         )
         return torch.from_numpy(np.array(array, dtype=np.int64))
     require(

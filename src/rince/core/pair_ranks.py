@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.labels import integers, numbers, require_classes
+from rince.core.labels import UNSIGNED, integers, numbers, require_classes
 
 NEGATIVE = 0
 IGNORED = -1
@@ -294,8 +294,10 @@ def _checked_codes(ranks: Tensor, num_ranks: int | None, validate: bool) -> Tens
         f"ranks must be integers (1 = most similar, 0 = negative, -1 = ignored), got "
         f"{ranks.dtype}; a boolean positives mask becomes ranks with .to(torch.int8)",
     )
-    if ranks.dtype in (torch.uint16, torch.uint32, torch.uint64):  # torch compares none of them
+    if ranks.dtype in UNSIGNED:
         ranks = ranks.long()
+        # Above int64, where it wraps: as large as can be, to be refused.
+        ranks = ranks.masked_fill(ranks < 0, torch.iinfo(torch.int64).max)
     if ranks.numel() and may_read(ranks, validate):
         low, high = torch.stack(torch.aminmax(ranks)).tolist()
         top = 127 if num_ranks is None else min(127, num_ranks)
