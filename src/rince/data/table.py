@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -33,6 +32,7 @@ from rince.core.tables import (
     nfc,
     read_table,
     refuse_rows,
+    repeated,
 )
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def label_columns(
             f"{', '.join(table.columns)}: name those of the labels, from coarse to fine "
             f"({option})"
         )
-    twice = [name for name, count in Counter(levels).items() if count > 1]
+    twice = repeated(levels)
     require(not twice, f"{option} names {', '.join(map(repr, twice))} twice")
     check_known(table, levels)
     return levels

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, warn
 from rince.core.files import VECTOR_SUFFIXES, absent, unreadable, user_path
-from rince.core.tables import TABLE_SUFFIXES, Row, Table, composed, read_table, table_of
+from rince.core.tables import TABLE_SUFFIXES, Row, Table, composed, read_table, repeated, table_of
 from rince.data.table import ItemTable, label_columns, path_cells, without_empty
 from rince.data.vectors import Vectors, check_directions
 from rince.ranks.readers import some_names
@@ -301,7 +301,7 @@ def _by_name(table: Table, key: str, names: Sequence[str], file: Path) -> list[R
             )
         rows[name] = (line, cells)
     names = list(map(composed, names))
-    twice = [name for name, count in Counter(names).items() if count > 1]
+    twice = repeated(names)
     if twice:  # each other's nearest, whatever the network
         raise RinceError(
             f"{file} holds {len(twice)} of its items more than once, such as {some_names(twice)}: "

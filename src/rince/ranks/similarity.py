@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 from rince.core.checks import RinceError, require, warn
 from rince.core.labels import integers, numbers
 from rince.core.pair_ranks import IGNORED, NEGATIVE
-from rince.core.tables import composed
+from rince.core.tables import composed, repeated
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.readers import some_names
 from rince.ranks.score_files import read_scores, write_csv
@@ -72,8 +71,7 @@ class Similarity:
                 isinstance(name, str) and name.strip() != "",
                 f"names must be strings that are not empty, got {name!r}",
             )
-        uses = Counter(map(composed, classes))
-        twice = sorted(name for name, count in uses.items() if count > 1)
+        twice = sorted(repeated(map(composed, classes)))
         require(not twice, f"names are given twice: {some_names(twice)}")
         require(
             scores.shape == (len(classes), len(classes)),
