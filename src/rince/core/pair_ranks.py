@@ -18,6 +18,7 @@ from rince.core.labels import UNSIGNED, integers, numbers, require_classes
 
 NEGATIVE = 0
 IGNORED = -1
+MAX_RANK = 127  # tiles are int8
 ALL = slice(None)
 _SHOWN = 12  # queries and keys, where ranks are printed
 
@@ -300,7 +301,7 @@ def _checked_codes(ranks: Tensor, num_ranks: int | None, validate: bool) -> Tens
         ranks = ranks.masked_fill(ranks < 0, torch.iinfo(torch.int64).max)
     if ranks.numel() and may_read(ranks, validate):
         low, high = torch.stack(torch.aminmax(ranks)).tolist()
-        top = 127 if num_ranks is None else min(127, num_ranks)
+        top = MAX_RANK if num_ranks is None else min(MAX_RANK, num_ranks)
         require(
             low >= IGNORED and high <= top,
             f"ranks must lie between -1 (ignored) and {top}, got {low} to {high}",

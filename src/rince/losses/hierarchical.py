@@ -15,6 +15,7 @@ from rince.core.pair_ranks import ALL, PairRanks
 from rince.losses.by_query import ranks_and_their_number
 from rince.losses.common import (
     Reduction,
+    check_reduction,
     masked_logsumexp,
     mean_over_mask,
     reduce_over_queries,
@@ -78,6 +79,7 @@ def himulcon(
         >>> bool(abs(loss - (exp(1) * fine + exp(1 / 2) * max(coarse, fine)) / 2) < 1e-6)
         True
     """
+    check_reduction(reduction)
     check_temperature(temperature)
     given = None if level_weights is None else _checked_weights(level_weights)
     levels = len(given) if given else None

@@ -19,8 +19,8 @@ import torch
 from rince.core.checks import require
 from rince.core.labels import numbers
 from rince.core.notebook import as_html
-from rince.core.pair_ranks import ALL, IGNORED, NEGATIVE, DenseRanks, PairRanks
-from rince.ranks.similarity import MAX_RANK, cuts_at_quantiles
+from rince.core.pair_ranks import ALL, IGNORED, MAX_RANK, NEGATIVE, DenseRanks, PairRanks
+from rince.ranks.similarity import cuts_at_quantiles
 
 
 class ScoreRanks:

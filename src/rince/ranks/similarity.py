@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.labels import integers, numbers
-from rince.core.pair_ranks import IGNORED, NEGATIVE
+from rince.core.pair_ranks import IGNORED, MAX_RANK, NEGATIVE
 from rince.core.tables import composed, repeated
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.readers import some_names
@@ -26,7 +26,6 @@ from rince.ranks.score_summary import SimilaritySummary, summary
 from rince.ranks.taxonomy import Taxonomy
 
 Missing = Literal["ignore", "negative"]
-MAX_RANK = 127  # ranks are int8
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -24,8 +24,9 @@ from rince.losses.blockwise.by_pair import ByPair
 from rince.losses.blockwise.in_batch import SelfPairs
 from rince.losses.blockwise.sizes import Sizes
 from rince.losses.common import Reduction, dtype_of_sums
-from rince.losses.definition import Positives, RankTerms
-from rince.losses.products import MatmulPrecision, add_mm, mm, products_in
+from rince.losses.definition import RankTerms
+from rince.losses.options import MatmulPrecision, Positives
+from rince.losses.products import add_mm, mm, products_in
 
 
 def blockwise_loss(*given: Any, **options: Any) -> tuple[Tensor, RankTerms]:

@@ -38,8 +38,8 @@ from torch import Tensor
 from rince.core.checks import require
 from rince.core.pair_ranks import PairCodes, PairRanks
 from rince.losses.common import Reduction
-from rince.losses.definition import Positives, RankTerms, Variant, form_of_term
-from rince.losses.products import MatmulPrecision
+from rince.losses.definition import RankTerms, form_of_term
+from rince.losses.options import MatmulPrecision, Positives, Variant
 
 MOST_RANKS = 8
 WIDEST = 1024
