@@ -232,7 +232,7 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("ranks/readers.py", "nested_paths", "LtE to Lt", 0): (
         "a class in a group of 127 names has 128, and is refused one call later otherwise"
     ),
-    ("ranks/readers.py", "shortest_endings", "Gt to GtE", 1): (
+    ("core/labels.py", "shortest_endings", "Gt to GtE", 1): (
         "a path that is whole already is the same when it is taken whole once more"
     ),
     ("ranks/score_summary.py", "_first_pairs", "constant + 1", 0): (

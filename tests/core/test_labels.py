@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rince.core.labels import as_array, integers, numbers, require_no_unknown
+from rince.core.labels import as_array, integers, numbers, require_no_unknown, shortest_endings
 
 
 class Column:
@@ -107,6 +107,16 @@ def test_a_negative_id_is_no_label(labels: Any, row: int, value: int) -> None:
         require_no_unknown(integers(labels), "ids")
     require_no_unknown(integers(labels).clamp(min=0))
     require_no_unknown(integers([]))
+
+
+def test_a_class_is_called_by_the_shortest_ending_that_it_has_alone() -> None:
+    shirts = [("men", "shirts"), ("women", "shirts"), ("men", "ties"), ("shirts",)]
+    assert shortest_endings(shirts) == ("men/shirts", "women/shirts", "ties", "shirts")
+    deep = [("a", "x", "z"), ("b", "x", "z"), ("b", "y", "z"), ("b", "y", "w")]
+    assert shortest_endings(deep) == ("a/x/z", "b/x/z", "y/z", "w")
+    assert shortest_endings([("x", "a/b"), ("a", "b"), ("b",)]) == ("x/a/b", "a/b", "b")
+    assert shortest_endings([("x", "a/b"), ("c", "b")]) == ("a/b", "b")
+    assert shortest_endings([]) == ()
 
 
 def test_names_stay_what_they_are() -> None:

@@ -192,6 +192,12 @@ def test_folders_of_splits(tmp_path: Path) -> None:
     (tmp_path / "valid").mkdir()
     with pytest.warns(RinceWarning, match="valid and test: valid"):
         assert split_folders(tmp_path) == (tmp_path / "train", tmp_path / "valid")
+    assert split_folders(tmp_path / "val.txt") is None  # not there
+    for train, test in (("Train", "DEV"), ("TRAIN", "Test")):
+        for side in (train, test):
+            (tmp_path / train / side).mkdir(parents=True)
+        below = tmp_path / train
+        assert split_folders(below) == (below / train, below / test)
 
 
 @pytest.mark.parametrize("verb", ["ranks", "check"])

@@ -1,7 +1,10 @@
-"""Labels as people hold them: lists, numpy arrays, tensors, pandas columns; numbers or names."""
+"""Labels as people hold them: lists, numpy arrays, tensors, pandas columns; numbers or names.
+What classes are called."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -106,3 +109,29 @@ def as_array(labels: Any, name: str = "labels") -> np.ndarray[Any, Any]:
         other = next((i for i, size in enumerate(sizes) if size != sizes[0]), 0)
         why = f"row {other} holds {sizes[other]} values, row 0 {sizes[0]}" if other else error
         raise ValueError(f"{name} cannot be read as an array: {why}") from None
+
+
+def shortest_endings(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """What to call paths: the shortest ending that one has alone, or else all of it.
+
+    Example:
+        >>> shortest_endings([("men", "shirts"), ("women", "shirts"), ("men", "ties")])
+        ('men/shirts', 'women/shirts', 'ties')
+    """
+    if any("/" in name for path in paths for name in path):  # one name may read as two
+        endings = [["/".join(path[k:]) for k in reversed(range(len(path)))] for path in paths]
+        uses = Counter(name for of_path in endings for name in of_path)
+        return tuple(
+            next((name for name in of_path if uses[name] == 1), of_path[-1]) for of_path in endings
+        )
+    names = [path[-1] for path in paths]
+    shared, length = list(range(len(paths))), 1
+    while True:
+        uses = Counter(names[i] for i in shared)
+        shared = [i for i in shared if uses[names[i]] > 1 and len(paths[i]) > length]
+        if not shared:
+            break
+        length += 1
+        for i in shared:
+            names[i] = "/".join(paths[i][-length:])
+    return tuple(names)

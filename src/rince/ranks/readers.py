@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -268,32 +267,6 @@ def parent_chain(name: str, parents: Mapping[str, str | None]) -> Names:
             raise ValueError(f"the parents form a cycle: {' -> '.join(cycle)}")
         chain.append(parent)
     return tuple(reversed(chain))
-
-
-def shortest_endings(paths: Sequence[Names]) -> tuple[str, ...]:
-    """What to call paths: the shortest ending that one has alone, or else all of it.
-
-    Example:
-        >>> shortest_endings([("men", "shirts"), ("women", "shirts"), ("men", "ties")])
-        ('men/shirts', 'women/shirts', 'ties')
-    """
-    if any("/" in name for path in paths for name in path):  # one name may read as two
-        endings = [["/".join(path[k:]) for k in reversed(range(len(path)))] for path in paths]
-        uses = Counter(name for of_path in endings for name in of_path)
-        return tuple(
-            next((name for name in of_path if uses[name] == 1), of_path[-1]) for of_path in endings
-        )
-    names = [path[-1] for path in paths]
-    shared, length = list(range(len(paths))), 1
-    while True:
-        uses = Counter(names[i] for i in shared)
-        shared = [i for i in shared if uses[names[i]] > 1 and len(paths[i]) > length]
-        if not shared:
-            break
-        length += 1
-        for i in shared:
-            names[i] = "/".join(paths[i][-length:])
-    return tuple(names)
 
 
 def homonyms(paths: Sequence[Names]) -> tuple[str, ...]:
