@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ from rince.data.items import (
     split_folders,
 )
 from rince.data.kind import Kind
-from rince.data.kinds import kind_named, kind_of, load_splits
+from rince.data.kinds import kind_named, kind_of, load_splits, require_queries, same_file
 from rince.data.options import (
     ImageOptions,
     TableOptions,
@@ -222,3 +223,10 @@ def test_options_of_other_kinds_are_refused(tmp_path: Path) -> None:
         options = SimpleNamespace(**{**vars(OPTIONS), "images": images})
         with pytest.raises(ValueError, match=rf"images.{name} .*{data}"):
             load_splits(data, options)
+
+
+def test_texts_are_no_files_whatever_they_hold() -> None:
+    encoder: Any = SimpleNamespace(noun="texts")
+    for text in ("a\0b", "long " * 2000):
+        require_queries(encoder, [text])
+        assert not same_file(encoder, text, text)

@@ -238,7 +238,9 @@ def _table(
             stored = _arrays(source, "labels")
         except Exception as error:  # of damaged files numpy raises anything
             raise unreadable("labels", source, error) from error
-    beside = (file.with_suffix(suffix) for suffix in TABLE_SUFFIXES if suffix != file.suffix)
+    beside = (
+        file.with_suffix(suffix) for suffix in TABLE_SUFFIXES if suffix != file.suffix.lower()
+    )
     found = next((table for table in beside if table.is_file() and labels is None), None)
     inside = _columns_inside(source, stored, count)
     if one_class and labels is None and not inside and found is None:
