@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince.losses.common import reduce_over_queries
-from rince.losses.definition import Variant, rank_terms
+from rince.losses.definition import rank_terms
+from rince.losses.options import Variant
 
 MANTISSA_BITS = {"fp32": 23, "tf32": 10, "bf16": 7}
 TEMPERATURES = ((0.02, 0.045, 0.1), (0.1, 0.225, 0.5))

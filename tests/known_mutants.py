@@ -232,7 +232,7 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("ranks/readers.py", "nested_paths", "LtE to Lt", 0): (
         "a class in a group of 127 names has 128, and is refused one call later otherwise"
     ),
-    ("ranks/readers.py", "shortest_endings", "Gt to GtE", 1): (
+    ("core/labels.py", "shortest_endings", "Gt to GtE", 1): (
         "a path that is whole already is the same when it is taken whole once more"
     ),
     ("ranks/score_summary.py", "_first_pairs", "constant + 1", 0): (
@@ -246,9 +246,6 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ),
     ("losses/ranked_info_nce.py", "RankedInfoNCE._apply", "True to False", 0): (
         "it holds no modules that could be gone through"
-    ),
-    ("losses/hierarchical.py", "_level_weights", "constant + 1", 2): (
-        "the number is known here; where no pair has a rank, a weight multiplies nothing"
     ),
     ("losses/hierarchical.py", "smoothed_targets", "dimension", 0): (
         "the matrix is symmetric, and so are the sums of its rows and columns"
@@ -369,7 +366,6 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/smooth_ap.py", "smooth_ap", "constant + 1", 3): (
         "how many queries are looked at together changes no number"
     ),
-    ("losses/soft_targets.py", "x_clr", "constant + 1", 2): ("ranks are int8, and end at 127"),
     ("losses/soft_targets.py", "x_clr.rows_loss", "zeros_like to ones_like", 0): (
         "all pairs get a score but those that are ignored"
     ),

@@ -701,8 +701,10 @@ def test_a_device_that_is_not_there(device: str, capsys: pytest.CaptureFixture[s
 
 
 def test_names_of_outliers(tmp_path: Path) -> None:
-    odd = tmp_path / "a=b"
+    odd, table = tmp_path / "a=b", tmp_path / "my=set.CSV"
     odd.mkdir()
+    table.touch()
+    assert named_outliers([str(table)]) == {"my=set": str(table)}
     assert named_outliers(["birds/", "x=y/z=1", str(odd), "digits", "other=digits"]) == {
         "birds": "birds/",
         "x": "y/z=1",  # at the first =

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -138,15 +139,18 @@ def test_a_run_on_texts_is_a_model_of_sentence_transformers(
 def test_texts_are_searched(
     text_run: Path, words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    kept = str(tmp_path / "words.npz")
+    kept = str(tmp_path / "words.NPZ")
     assert main(["embed", str(text_run), str(words), "-o", kept]) == 0
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
+    table = str(tmp_path / "words.Parquet")  # of items, where others are of vectors
+    parquet.write_table(importlib.import_module("pyarrow.csv").read_csv(words), table)
     shown = []
-    for gallery in (kept, str(words)):
+    for gallery in (kept, str(words), table):
         capsys.readouterr()
         given = ["--gallery", gallery, "--run", str(text_run), "-k", "2"]
         assert main(["search", "a green", "two runs", *given]) == 0
         shown.append(capsys.readouterr().out)
-    assert shown[0] == shown[1]
+    assert shown[0] == shown[1] == shown[2]
     lines = shown[0].splitlines()
     assert [lines[0], lines[3], len(lines)] == ["a green", "two runs", 6]
     # Four tokens are two words and their two ends.

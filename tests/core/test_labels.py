@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rince.core.labels import as_array, integers, numbers, require_no_unknown
+from rince.core.labels import as_array, integers, numbers, require_no_unknown, shortest_endings
 
 
 class Column:
@@ -46,7 +46,11 @@ def test_no_labels_and_rows_of_them() -> None:
     assert integers([]).dtype == torch.int64
     assert integers(np.zeros(0, dtype=np.uint64)).shape == (0,)
     assert integers([[1, 2], [3, 4]]).tolist() == [[1, 2], [3, 4]]
-    assert integers(np.array([2**63 - 1], dtype=np.uint64)).tolist() == [2**63 - 1]
+    for labels in ([2**63 - 1, -(2**63)], [2**63 - 1]):
+        assert integers(np.array(labels, dtype=object)).tolist() == labels
+    assert integers(np.array([], dtype=object)).dtype == torch.int64
+    largest = torch.tensor([2**63 - 1], dtype=torch.uint64)
+    assert integers(largest.numpy()).tolist() == integers(largest).tolist() == [2**63 - 1]
 
 
 def test_numbers_of_pandas_own_types() -> None:
@@ -78,6 +82,10 @@ def test_they_are_a_copy_of_arrays() -> None:
         (["a"], "<U1"),
         (np.zeros(0), "float64"),
         (np.array([2**63, 1], dtype=np.uint64), f"{2**63 - 1}, got {2**63}"),
+        (torch.tensor([1, 2**63 + 5], dtype=torch.uint64), f"{2**63 - 1}, got {2**63 + 5}"),
+        ([1, 2**70], f"between {-(2**63)} and {2**63 - 1}, got {2**70}"),
+        ([1, -(2**63) - 1], f"got {-(2**63) - 1}"),
+        (np.array([2**63], dtype=object), f"got {2**63}"),
         (torch.tensor([1.0]), "float32"),
         (torch.tensor([1j]), "complex64"),
         (torch.tensor([True]), "bool"),
@@ -99,6 +107,16 @@ def test_a_negative_id_is_no_label(labels: Any, row: int, value: int) -> None:
         require_no_unknown(integers(labels), "ids")
     require_no_unknown(integers(labels).clamp(min=0))
     require_no_unknown(integers([]))
+
+
+def test_a_class_is_called_by_the_shortest_ending_that_it_has_alone() -> None:
+    shirts = [("men", "shirts"), ("women", "shirts"), ("men", "ties"), ("shirts",)]
+    assert shortest_endings(shirts) == ("men/shirts", "women/shirts", "ties", "shirts")
+    deep = [("a", "x", "z"), ("b", "x", "z"), ("b", "y", "z"), ("b", "y", "w")]
+    assert shortest_endings(deep) == ("a/x/z", "b/x/z", "y/z", "w")
+    assert shortest_endings([("x", "a/b"), ("a", "b"), ("b",)]) == ("x/a/b", "a/b", "b")
+    assert shortest_endings([("x", "a/b"), ("c", "b")]) == ("a/b", "b")
+    assert shortest_endings([]) == ()
 
 
 def test_names_stay_what_they_are() -> None:

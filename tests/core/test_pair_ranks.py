@@ -214,8 +214,19 @@ def test_wrong_matrices_are_refused() -> None:
         DenseRanks(torch.tensor([[0, 200]]), num_ranks=200)
     with pytest.raises(ValueError, match=r"-1\b.* 2\b.* 0 to 3"):
         DenseRanks(torch.tensor([[0, 3]]), num_ranks=2)
+    with pytest.raises(ValueError, match="num_ranks must be at least 1, got 0"):
+        DenseRanks(torch.tensor([[0, -1]]), num_ranks=0)
+    assert DenseRanks(torch.tensor([[0, 1]]), num_ranks=1).num_ranks == 1
     assert DenseRanks(torch.tensor([[-1, 2]]), num_ranks=2).tile(ALL, ALL).tolist() == [[-1, 2]]
     assert DenseRanks(torch.zeros(0, 3, dtype=torch.int8)).shape == (0, 3)
+
+
+@pytest.mark.parametrize("highest", [-1, 0, 1])
+def test_a_table_without_positives_does_not_say_how_many_ranks_there_are(highest: int) -> None:
+    ranks = TableRanks([0], [0], [[highest]])
+    known = "1 rank" if highest == 1 else "ranks not known"
+    assert ranks.num_ranks == (1 if highest == 1 else None)
+    assert repr(ranks).splitlines()[0] == f"TableRanks: 1 queries x 1 keys, {known}"
 
 
 def test_a_class_alone() -> None:
@@ -308,6 +319,9 @@ def test_codes_may_be_of_types_without_a_sign(dtype: Any) -> None:
         assert TableRanks([0, 1], [0, 1], codes).tile(ALL, ALL).tolist() == rows.tolist()
     with pytest.raises(ValueError, match="0 to 200"):
         DenseRanks(rows * dtype(100))
+    highest = np.iinfo(dtype).max  # of 64 bits it would wrap to -1, an ignored pair
+    with pytest.raises(ValueError, match=f"0 to {min(highest, 2**63 - 1)}$"):
+        DenseRanks(np.array([[0, highest]], dtype=dtype))
 
 
 @pytest.mark.parametrize("given", [torch.tensor, np.array, list, tuple])

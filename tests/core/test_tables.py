@@ -7,6 +7,7 @@ import functools
 import json
 import tempfile
 import threading
+import time
 import unicodedata
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from rince.core.tables import (
     read_lines,
     read_table,
     refuse_rows,
+    repeated,
     table_of,
 )
 
@@ -416,3 +418,15 @@ def test_why_a_file_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Path, "read_bytes", broken)
     with pytest.raises(RinceError, match=r"cannot read the items in .*a\.csv: Input/output error"):
         read_table(tmp_path / "a.csv", "items")
+
+
+def test_very_many_columns_take_no_time(tmp_path: Path) -> None:
+    file = tmp_path / "wide.csv"
+    file.write_text(f"{','.join(f'c{i}' for i in range(20000))}\n{',' * 19999}\n")
+    before = time.process_time()
+    assert len(read_table(file, "items").columns) == 20000
+    assert time.process_time() - before < 5  # it was 30
+
+
+def test_names_that_are_there_twice_are_named_once() -> None:
+    assert repeated(["b", "a", "b", "c", "a", "b"]) == ["b", "a"]

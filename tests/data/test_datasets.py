@@ -163,8 +163,17 @@ def test_targets_that_are_no_class(target: int, message: str) -> None:
 
 
 def test_texts_need_something_to_read() -> None:
-    with pytest.raises(ValueError, match=r"text \[1\] \(and 1 more\)"):
-        from_texts(["a", " ", ""], ["x", "y", "z"])
+    for texts, message in (
+        (["a", " ", ""], r"text 1 \(and 1 more\) is empty"),
+        (["a", "b", ""], "text 2 is empty"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            from_texts(texts, ["x", "y", "z"])
+
+
+def test_no_pictures_of_images_in_memory() -> None:
+    images = from_arrays(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), [0, 0], taxonomy=TREE)
+    assert images.thumbnails([], 8).shape == (0, 8, 8, 3)
 
 
 def test_items_that_are_given_keep_their_size() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,7 @@ from rince.data.items import (
     split_folders,
 )
 from rince.data.kind import Kind
-from rince.data.kinds import kind_named, kind_of, load_splits
+from rince.data.kinds import kind_named, kind_of, load_splits, require_queries, same_file
 from rince.data.options import (
     ImageOptions,
     TableOptions,
@@ -193,6 +194,12 @@ def test_folders_of_splits(tmp_path: Path) -> None:
     (tmp_path / "valid").mkdir()
     with pytest.warns(RinceWarning, match="valid and test: valid"):
         assert split_folders(tmp_path) == (tmp_path / "train", tmp_path / "valid")
+    assert split_folders(tmp_path / "val.txt") is None  # not there
+    for train, test in (("Train", "DEV"), ("TRAIN", "Test")):
+        for side in (train, test):
+            (tmp_path / train / side).mkdir(parents=True)
+        below = tmp_path / train
+        assert split_folders(below) == (below / train, below / test)
 
 
 @pytest.mark.parametrize("verb", ["ranks", "check"])
@@ -237,3 +244,10 @@ def test_what_to_do_about_items_that_cannot_be_read_is_said_once() -> None:
         report_unreadable(each[:1], 3, "images", False)
     copied = pickle.loads(pickle.dumps(own))  # it comes from the workers of a loader
     assert (str(copied), copied.problem, copied.of_all) == (str(own), own.problem, True)
+
+
+def test_texts_are_no_files_whatever_they_hold() -> None:
+    encoder: Any = SimpleNamespace(noun="texts")
+    for text in ("a\0b", "long " * 2000):
+        require_queries(encoder, [text])
+        assert not same_file(encoder, text, text)

@@ -144,6 +144,7 @@ def test_splits_by_folder_and_ragged_paths(tmp_path: Path) -> None:
         files = [x for i, label in enumerate(labels) for x in sample(str(i), i, label)]
         shard(tmp_path / side / "0.tar", files)
     assert is_shards(tmp_path)
+    assert not is_shards("items.tar.csv")
     splits = load_dataset(tmp_path, cache=False)
     assert splits.train.taxonomy.paths == (("animal", "dog", "pug"), ("boat",))
     assert (splits.train.labels.tolist(), splits.test.labels.tolist()) == ([0, 1], [1, 0])

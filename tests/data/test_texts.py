@@ -208,6 +208,13 @@ def test_of_two_test_splits_the_first_is_used(tmp_path: Path) -> None:
     assert test.texts == ("bye",)
 
 
+def test_labels_are_one_class_for_each_text() -> None:
+    tree, tokens = Taxonomy([("x",), ("y",)]), torch.zeros(3, 0, dtype=torch.int64)
+    for labels, message in (([0, 1], "3 items.*(2,)"), ([0, 1, 7], "hold 7")):
+        with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
+            Texts(tuple("abc"), tokens, torch.tensor(labels), tree, "mine")
+
+
 def test_batches(tmp_path: Path) -> None:
     tree = Taxonomy([("x",), ("y",)])
     tokens = torch.arange(10).view(5, 2)

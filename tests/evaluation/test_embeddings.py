@@ -161,7 +161,7 @@ def same(one: Embeddings, other: Embeddings) -> bool:
     )
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+@pytest.mark.parametrize("suffix", [".npz", ".parquet", ".NPZ"])
 @pytest.mark.parametrize("count", [1, 3])
 def test_what_is_read_is_what_was_written(suffix: str, count: int, tmp_path: Path) -> None:
     if suffix == ".parquet":

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from rince import RinceError, RinceWarning, Taxonomy
 from rince.core.input_spec import Preprocessing
+from rince.core.pair_ranks import DenseRanks
 from rince.data.arrays import TensorImages, unlabelled
 from rince.data.items import Splits
 from rince.data.views import evaluation_pixels
 from rince.evaluation import STEPS, Context, EvaluationOptions, evaluate_backbone
-from rince.evaluation.drawings import failures
+from rince.evaluation.drawings import failures, nearest_neighbours
 from rince.evaluation.features import FeatureSet
 from rince.evaluation.results import load_evaluation, save_evaluation
 from rince.metrics import auroc, energy_score, fpr_at_tpr, msp_score
@@ -261,6 +262,23 @@ def test_failures_by_definition() -> None:
         nearest_three = sorted(range(len(keys)), key=lambda j: -cosines[i, j])[:3]
         assert worst.neighbour_labels[row].tolist() == [keys[j] for j in nearest_three]
         np.testing.assert_allclose(worst.similarities[row], cosines[i, nearest_three], atol=1e-5)
+
+
+def test_queries_of_which_every_item_is_ignored_are_not_drawn() -> None:
+    tree = Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]})
+    data = splits(tree, 12, 6)
+    sides = [FeatureSet(x.pixels.flatten(1).float(), x.labels) for x in (data.train, data.test)]
+    ranks = torch.ones(6, 12, dtype=torch.int8)
+    ranks[[1, 4]] = -1
+    ranks[2, :10] = -1
+    context = Context(data, *sides, {}, OPTIONS, own_ranks=DenseRanks(ranks))
+    found = nearest_neighbours(context, torch.arange(6))
+    assert found.query_labels.tolist() == data.test.labels[[0, 2, 3, 5]].tolist()
+    assert len(found.queries) == len(found.similarities) == 4
+    assert found.neighbour_labels.shape == (4, 2)
+    assert (found.ranks == 1).all()
+    none = replace(context, own_ranks=DenseRanks(torch.full((6, 12), -1)))
+    assert nearest_neighbours(none, torch.arange(6)).neighbour_labels.shape == (0, 1)
 
 
 def test_very_many_classes_need_no_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,7 @@ def test_what_an_index_finds_before_and_after_it_was_stored(
     index = build_index(gallery)
     save_index(index, tmp_path / "a.faiss")
     assert [file.name for file in tmp_path.iterdir()] == ["a.faiss"]
+    save_index(index, tmp_path / "A.FAISS")
     stored = load_index(tmp_path / "a.faiss")
     assert (stored.paths, stored.model, stored.form) == (gallery.paths, "net", form)
     query = torch.randn(7, width, generator=torch.Generator().manual_seed(1)) * 5

@@ -16,7 +16,7 @@ from oracles import losses as oracle
 from rince import RinceWarning, Taxonomy
 from rince.losses import himulcon, supcon_out
 from rince.losses.hierarchical import smoothed_targets
-from rince.ranks import DenseRanks
+from rince.ranks import DenseRanks, TableRanks
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,9 @@ def test_himulcon_in_half_precision_is_that_of_the_rounded_input() -> None:
 def test_what_himulcon_cannot_take() -> None:
     z = unit(0, 2, 3)
     ranks = torch.tensor([[-1, 2], [2, -1]])
-    with pytest.raises(ValueError, match="levels.*level_weights"):
+    with pytest.raises(ValueError, match="ranks is not known: give level_weights,"):
         himulcon(z, z, ranks)
-    with pytest.raises(ValueError, match=r"rank 2\b.*\b1 level"):
+    with pytest.raises(ValueError, match=r"rank 2\b.*\b1 rank"):
         himulcon(z, z, ranks, level_weights=[1.0])
     for bad in ([], [1.0, -1.0], [math.nan, 1.0]):
         with pytest.raises(ValueError, match=r"level_weights.*\b0\b"):
@@ -168,11 +168,14 @@ def test_what_himulcon_cannot_take() -> None:
 
 def test_a_batch_without_positives_is_a_zero_with_a_graph() -> None:
     z = unit(0, 3, 3).requires_grad_()
+    nothing = torch.zeros(3, 3, dtype=torch.long)
     with pytest.warns(RinceWarning, match="gradient.*no query.*positive"):
-        loss = himulcon(z, z, DenseRanks(torch.zeros(3, 3, dtype=torch.long), num_ranks=2))
+        loss = himulcon(z, z, DenseRanks(nothing, num_ranks=2))
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(z.grad, torch.zeros_like(z))
+    with pytest.raises(ValueError, match="not known: give level_weights"):
+        himulcon(z, z, TableRanks(range(3), range(3), nothing))
 
 
 # ---- label smoothing -----------------------------------------------------------------------

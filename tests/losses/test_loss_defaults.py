@@ -85,6 +85,17 @@ def test_torchs_defaults_play_no_part(name: str, default: str) -> None:
     assert found.device == expected.device
 
 
+@pytest.mark.parametrize("name", [*RANKED, "supcon_in", "supcon_out", "info_nce"])
+def test_an_unknown_reduction_is_refused_before_any_work(name: str) -> None:
+    """No matter what else is wrong, which is noticed later."""
+    if name == "hierarchical_triplet":  # it has none
+        return
+    options = {**RANKED.get(name, {}), "reduction": "avg"}
+    expected = r"reduction must be one of \('mean', 'sum', 'none'\), got 'avg'"
+    with pytest.raises(ValueError, match=expected):
+        getattr(losses, name)(unit(0, 3, 4), unit(1, 3, 4), None, **options)
+
+
 @pytest.mark.parametrize("default", TORCH_DEFAULTS)
 def test_what_losses_make_is_float32(default: str) -> None:
     groups = torch.tensor([0, 0, 1])

@@ -557,6 +557,16 @@ def test_trap_a_batch_with_nothing_to_learn_is_a_zero_with_a_graph_and_one_warni
     assert torch.equal(key.grad, torch.zeros_like(key))
 
 
+def test_trap_a_table_without_positives_takes_any_number_of_temperatures() -> None:
+    z = unit(11, 2, 3).requires_grad_()
+    ranks = TableRanks([0, 1], [0, 1], [[-1, 0], [0, -1]])
+    for temperatures in (0.1, (0.1, 0.2)):
+        with pytest.warns(RinceWarning, match="has a positive"):
+            loss = ranked_info_nce(z, z, ranks, temperatures)
+        assert loss == 0
+        assert torch.equal(torch.autograd.grad(loss, z)[0], torch.zeros_like(z))
+
+
 @each_variant
 def test_trap_empty_ranks_do_not_change_the_divisor(variant: str) -> None:
     """A rank that this batch lacks adds 0: the loss is neither divided by 1 more nor by 1 less."""

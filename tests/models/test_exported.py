@@ -27,6 +27,7 @@ from rince.models.exported import (
 )
 from rince.models.heads import ParallelHeads, ProjectionHead
 from rince.models.onnx_file import write_onnx
+from rince.models.texts import SentenceModel
 
 pytest.importorskip("safetensors", reason="needs the extra export")
 SIZE = 12
@@ -88,6 +89,9 @@ def test_what_is_read_is_what_was_written(
         before.__dict__ | {"module": None}
     )
     assert after.classes == ("dog", "cat", "car")
+    shirts = replace(after, class_paths=(("men", "shirts"), ("women", "shirts"), ("men", "ties")))
+    assert shirts.classes == ("men/shirts", "women/shirts", "ties")
+    assert SentenceModel(None, class_paths=shirts.class_paths).classes == shirts.classes
     assert "tiny-resnet" in repr(after)
     assert not any(word in repr(after) for word in ("Conv2d", "pet"))
     assert rince.Taxonomy(after.class_paths).num_ranks == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from rince import Taxonomy
 from rince.ranks import ClassRanks
 from rince.ranks.summary import rare_ranks
 
@@ -16,6 +17,11 @@ def test_a_device_gets_one_copy_of_the_table() -> None:
     assert ranks.table_on(torch.device("meta")) is copy
     before = repr(ClassRanks(("a", "b"), torch.eye(2).long(), num_ranks=1))
     assert repr(ranks) == before  # copies are nobody's business
+
+
+def test_classes_given_as_a_list_are_those_of_a_tree() -> None:
+    tree = Taxonomy([("a",), ("b",)])
+    assert ClassRanks(["a", "b"], torch.eye(2).long(), num_ranks=1).classes == tree.classes  # type: ignore[arg-type]
 
 
 def test_ranks_that_batches_hardly_hold_are_named() -> None:

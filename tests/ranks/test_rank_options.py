@@ -27,6 +27,7 @@ def _ranks(**options: object) -> RankOptions:
         {"scores": "a.csv", "quantiles": (0.5,)},
         {"scores": "a.npy", "quantiles": (1, 0)},
         {"scores": "a.parquet", "top_k": (1,)},
+        {"scores": "A.CSV", "top_k": (1,)},
         {"scores": "a.csv", "top_k": (5, 1)},
     ],
 )

@@ -874,6 +874,12 @@ def test_splits_inside_the_root_get_a_hint(tmp_path: Path) -> None:
         Taxonomy.from_folders(tmp_path)
 
 
+def test_splits_are_named_as_their_folders_are(tmp_path: Path) -> None:
+    write_folders(tmp_path, [("Train", "x"), ("Dev", "x")])
+    with pytest.raises(RinceError, match=rf"\(Train, Dev\).*{re.escape(str(tmp_path))}/Train$"):
+        Taxonomy.from_folders(tmp_path)
+
+
 @pytest.mark.parametrize("groups", [("bus", "train"), ("test", "val"), ("train",)])
 def test_groups_that_are_called_like_a_split(tmp_path: Path, groups: tuple[str, ...]) -> None:
     """A train is a vehicle, unless there is another split beside it."""

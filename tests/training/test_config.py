@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import pytest
 
@@ -155,6 +156,8 @@ def test_variants_of_a_method_have_their_own_names() -> None:
         TrainConfig(data="a/x", objective="cross-entropy-two-heads", loss=smoothed, images=weak),
         TrainConfig(data="a/x", images=weak),
     ]
+    for data in ("a/x.csv", "a/x.CSV", "a/x.Npz"):
+        assert replace(configs[0], data=data).run_name() == configs[0].run_name()
     assert [(c.run_name(), c.label()) for c in configs] == [
         ("x-cross-entropy-seed0", "cross-entropy"),
         ("x-cross-entropy-weak-seed0", "cross-entropy, weak augmentation"),

@@ -13,7 +13,7 @@ from torch import Tensor
 import rince
 from rince import RinceError
 from rince.cli.main import main
-from rince.data import BalancedPlan, from_vectors
+from rince.data import BalancedPlan, BatchPlan, from_vectors
 from rince.evaluation.embeddings import load_embeddings
 from rince.losses import info_nce
 from rince.metrics import retrieval_by_level
@@ -387,6 +387,7 @@ def test_what_cannot_be_trained_is_refused() -> None:
         ({"head": "deep"}, "deep"),
         ({"lr": 0.0}, "lr.*0"),
         ({"batches": 31}, "31.*30"),
+        ({"batches": BatchPlan(31, 10, seed=0)}, "31 images.*30"),
         ({"loss": rince.RankedInfoNCE((0.1, 0.2))}, "3 temperatures.*2"),
     ):
         with pytest.raises(ValueError, match=message):

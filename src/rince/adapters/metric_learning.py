@@ -16,7 +16,8 @@ from torch.nn import functional
 from rince.core.checks import import_extra, require
 from rince.core.pair_ranks import ALL, IGNORED, NEGATIVE, DenseRanks, IdentityRanks, PairRanks
 from rince.losses.common import dtype_of_sums, warn_if_nothing_to_learn
-from rince.losses.definition import Positives, Variant, rank_terms
+from rince.losses.definition import rank_terms
+from rince.losses.options import Positives, Variant
 from rince.losses.ranked_info_nce import ranked_info_nce_with_terms
 from rince.losses.temperatures import check_temperatures, match_num_ranks
 from rince.ranks.class_ranks import ClassRanks

@@ -29,7 +29,7 @@ from torch.nn import functional
 from rince.core.checks import import_extra, require
 from rince.core.distributed import gather, process_index, world_size
 from rince.core.pair_ranks import IGNORED, NEGATIVE, DenseRanks
-from rince.losses.definition import Positives, Variant
+from rince.losses.options import Positives, Variant
 from rince.losses.ranked_info_nce import RankedInfoNCE
 from rince.losses.temperatures import check_temperatures, match_num_ranks
 from rince.metrics.graded import ndcg

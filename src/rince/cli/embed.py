@@ -114,7 +114,7 @@ def run(arguments: Sequence[str]) -> None:
         f"{space} ({seconds:.1f} s)\n"
         + (
             f"next: rince train {quote(str(output))} --labels "
-            + (quote(given.data) if Path(given.data).suffix in TABLE_SUFFIXES else "FILE")
+            + (quote(given.data) if Path(given.data).suffix.lower() in TABLE_SUFFIXES else "FILE")
             if is_library_name(given.run)
             else f"next: rince search QUERY --gallery {quote(str(output))} --run {quote(given.run)}"
             + ("" if given.space is None else f" --space {given.space}")

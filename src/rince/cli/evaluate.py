@@ -232,7 +232,7 @@ def named_outliers(sources: Sequence[str], option: str = "--ood") -> dict[str, s
     for source in sources:
         name, equals, path = source.partition("=")
         whole = user_path(source)
-        if not equals or whole.is_dir():
+        if not equals or whole.exists():
             name, path = (
                 whole.stem if whole.suffix.lower() in TABLE_SUFFIXES else whole.name,
                 source,

@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> None:
 
     from rince.core.checks import RinceError, require
     from rince.core.devices import known_device
-    from rince.data.kinds import require_queries, same_file
+    from rince.data.kinds import holds_vectors, require_queries, same_file
     from rince.evaluation.embeddings import Embeddings, embed_queries, load_embeddings, nearest
     from rince.evaluation.index import INDEX_SUFFIX, VectorIndex, load_index
     from rince.models.exported import other_tower
@@ -64,10 +64,12 @@ def run(arguments: Sequence[str]) -> None:
 
     require(given.top_k >= 1, f"--top_k must be at least 1, got {given.top_k}")
     device, skip = known_device(given.device), given.skip_unreadable
-    suffix = Path(given.gallery).suffix
+    suffix = Path(given.gallery).suffix.lower()
     kept: Embeddings | VectorIndex | None = None
-    if suffix in (".npz", ".parquet", INDEX_SUFFIX):
-        kept = (load_index if suffix == INDEX_SUFFIX else load_embeddings)(given.gallery)
+    if suffix == INDEX_SUFFIX:
+        kept = load_index(given.gallery)
+    elif suffix != ".npy" and holds_vectors(given.gallery):
+        kept = load_embeddings(given.gallery)
     encoder = load_encoder(user_path(given.run), given.space)
     require_queries(encoder, given.queries)
     queries, groups = embed_queries(encoder, given.queries, device=device, skip_unreadable=skip)

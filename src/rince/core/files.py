@@ -1,5 +1,5 @@
-"""Files: which lie below a folder, which are texts, where they are kept between runs, and replacing
-one as a whole or not at all."""
+"""Files: which lie below a folder, what its splits are called, which are texts, where they are
+kept between runs, and replacing one as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ VIDEO_SUFFIXES = frozenset(
         *(".webm", ".wmv"),
     )
 )
+TEST_SPLITS = ("val", "validation", "valid", "dev", "test")  # the first that is there is used
+SPLITS = ("train", *TEST_SPLITS)
 # What systems and programs leave behind: Windows, macOS, Synology, QNAP, ext file systems, Python.
 _LEFT_BEHIND = frozenset(
     (
@@ -46,6 +48,26 @@ _LEFT_BEHIND = frozenset(
 def passed_over(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or none of the user's."""
     return name.startswith(".") or name.lower() in _LEFT_BEHIND
+
+
+def splits_among(names: Iterable[str]) -> dict[str, str]:
+    """Those of :data:`SPLITS` that are among the names, and how each of them is written there.
+
+    Example:
+        >>> splits_among(["Val", "other", "train", "Train"])
+        {'train': 'train', 'val': 'Val'}
+    """
+    written = {name.lower(): name for name in sorted(names)}
+    return {split: written[split] for split in SPLITS if split in written}
+
+
+def splits_below(folder: Path) -> dict[str, Path]:
+    """The folders of splits in a folder, by :data:`SPLITS`; none where it cannot be read."""
+    try:
+        names = [x for x in os.listdir(folder) if x.lower() in SPLITS and (folder / x).is_dir()]
+    except OSError:  # whoever reads it says why
+        return {}
+    return {split: folder / name for split, name in splits_among(names).items()}
 
 
 def chosen_below(folder: Path, suffixes: Collection[str], noun: str) -> list[Path]:

@@ -1,7 +1,10 @@
-"""Labels as people hold them: lists, numpy arrays, tensors, pandas columns; numbers or names."""
+"""Labels as people hold them: lists, numpy arrays, tensors, pandas columns; numbers or names.
+What classes are called."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,8 @@ from torch import Tensor
 
 from rince.core.checks import require
 
-_MOST = 2**63 - 1
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)  # torch compares none of them
+_INT64 = np.iinfo(np.int64)
 
 
 def integers(labels: Any, name: str = "labels") -> Tensor:
@@ -20,22 +24,25 @@ def integers(labels: Any, name: str = "labels") -> Tensor:
         >>> integers(np.array([3, 1], dtype=np.uint8)), integers([[1, 2]])
         (tensor([3, 1]), tensor([[1, 2]]))
     """
+    if isinstance(labels, Tensor) and labels.dtype == torch.uint64:
+        return integers(as_array(labels), name).to(labels.device)
     if not isinstance(labels, Tensor):
         array = as_array(labels, name)
         if array.size == 0 and not isinstance(labels, np.ndarray):
             array = array.astype(np.int64)  # an empty list is of floats to numpy
         whole = (isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in array.flat)
-        if array.dtype == object and all(whole):
+        if array.dtype == np.uint64 or (array.dtype == object and all(whole)):
+            for value in {int(array.min()), int(array.max())} if array.size else ():
+                require(
+                    _INT64.min <= value <= _INT64.max,
+                    f"{name} must lie between {_INT64.min} and {_INT64.max}, got {value}",
+                )
             array = array.astype(np.int64)
         gaps = array.dtype.kind == "f" and bool(np.isnan(array).any())
         require(
             array.dtype.kind in "iu",
             f"{name} must be integers, got values of the type {array.dtype}"
             + (": some are missing (NaN)" if gaps else ""),
-        )
-        require(
-            array.dtype != np.uint64 or not array.size or int(array.max()) <= _MOST,
-            f"{name} must be at most {_MOST}, got {array.max() if array.size else 0}",
         )
         return torch.from_numpy(np.array(array, dtype=np.int64))
     require(
@@ -101,3 +108,29 @@ def as_array(labels: Any, name: str = "labels") -> np.ndarray[Any, Any]:
         other = next((i for i, size in enumerate(sizes) if size != sizes[0]), 0)
         why = f"row {other} holds {sizes[other]} values, row 0 {sizes[0]}" if other else error
         raise ValueError(f"{name} cannot be read as an array: {why}") from None
+
+
+def shortest_endings(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """What to call paths: the shortest ending that one has alone, or else all of it.
+
+    Example:
+        >>> shortest_endings([("men", "shirts"), ("women", "shirts"), ("men", "ties")])
+        ('men/shirts', 'women/shirts', 'ties')
+    """
+    if any("/" in name for path in paths for name in path):  # one name may read as two
+        endings = [["/".join(path[k:]) for k in reversed(range(len(path)))] for path in paths]
+        uses = Counter(name for of_path in endings for name in of_path)
+        return tuple(
+            next((name for name in of_path if uses[name] == 1), of_path[-1]) for of_path in endings
+        )
+    names = [path[-1] for path in paths]
+    shared, length = list(range(len(paths))), 1
+    while True:
+        uses = Counter(names[i] for i in shared)
+        shared = [i for i in shared if uses[names[i]] > 1 and len(paths[i]) > length]
+        if not shared:
+            break
+        length += 1
+        for i in shared:
+            names[i] = "/".join(paths[i][-length:])
+    return tuple(names)

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
-from rince.core.labels import integers, numbers, require_classes
+from rince.core.labels import UNSIGNED, integers, numbers, require_classes
 
 NEGATIVE = 0
 IGNORED = -1
+MAX_RANK = 127  # tiles are int8
 ALL = slice(None)
 _SHOWN = 12  # queries and keys, where ranks are printed
 
@@ -83,7 +84,8 @@ class DenseRanks:
         validate: also check the codes of a matrix on a GPU, which is waited for.
 
     Raises:
-        ValueError: not a matrix, not integers, or a code below -1 or above 127 or ``num_ranks``.
+        ValueError: not a matrix, not integers, or a code below -1 or above 127 or ``num_ranks``,
+            ``num_ranks`` below 1.
     """
 
     def __init__(self, matrix: Any, num_ranks: int | None = None, *, validate: bool = True) -> None:
@@ -117,13 +119,13 @@ class TableRanks:
         key_valid: (K,) bool; False marks keys to ignore (an empty queue slot), whatever their
             label says. A separate mask, because any label value could be a user's own.
         num_ranks: highest rank of the table; computed if not given, unless that would have to wait
-            for a GPU against ``validate``.
+            for a GPU against ``validate``. Of a table without positives it is not known.
         validate: also check labels and a table on a GPU, which is waited for. On a CPU they are
             always checked.
 
     Raises:
         ValueError: wrong shapes, a label outside the table, or a table that is not of integers
-            between -1 and ``num_ranks`` (at most 127).
+            between -1 and ``num_ranks`` (1 to 127).
     """
 
     def __init__(
@@ -159,7 +161,8 @@ class TableRanks:
         self.ignore_self = ignore_self
         self.key_valid = key_valid
         if num_ranks is None and may_read(table, validate):
-            num_ranks = int(table.max())
+            highest = int(table.max())
+            num_ranks = highest if highest >= 1 else None
         self.shape, self.num_ranks = (len(query_labels), len(key_labels)), num_ranks
 
     __repr__ = pairs_as_text
@@ -287,16 +290,19 @@ def on_device(source: _Source, device: torch.device, *names: str) -> _Source:
 
 def _checked_codes(ranks: Tensor, num_ranks: int | None, validate: bool) -> Tensor:
     """As int8."""
+    require(num_ranks is None or num_ranks >= 1, f"num_ranks must be at least 1, got {num_ranks}")
     require(
         not (ranks.is_floating_point() or ranks.is_complex() or ranks.dtype == torch.bool),
         f"ranks must be integers (1 = most similar, 0 = negative, -1 = ignored), got "
         f"{ranks.dtype}; a boolean positives mask becomes ranks with .to(torch.int8)",
     )
-    if ranks.dtype in (torch.uint16, torch.uint32, torch.uint64):  # torch compares none of them
+    if ranks.dtype in UNSIGNED:
         ranks = ranks.long()
+        # Above int64, where it wraps: as large as can be, to be refused.
+        ranks = ranks.masked_fill(ranks < 0, torch.iinfo(torch.int64).max)
     if ranks.numel() and may_read(ranks, validate):
         low, high = torch.stack(torch.aminmax(ranks)).tolist()
-        top = 127 if num_ranks is None else min(127, num_ranks)
+        top = MAX_RANK if num_ranks is None else min(MAX_RANK, num_ranks)
         require(
             low >= IGNORED and high <= top,
             f"ranks must lie between -1 (ignored) and {top}, got {low} to {high}",

@@ -10,6 +10,7 @@ import json
 import re
 import threading
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -348,6 +349,11 @@ def differing_in_capitals(names: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
+def repeated(names: Iterable[str]) -> list[str]:
+    """Those that are there more than once, each of them once."""
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
 def composed(name: str) -> str:
     """A name as it is compared: in NFC, and without blanks at its ends."""
     return nfc(name).strip()
@@ -377,7 +383,7 @@ def as_cell(value: object) -> str:
 
 def _columns(names: Sequence[str], file: Path) -> tuple[str, ...]:
     names = [composed(name) for name in names]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(repeated(names))
     if twice:
         shown = ", ".join(repr(name) if name else "without a name" for name in twice)
         raise RinceError(

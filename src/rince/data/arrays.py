@@ -86,7 +86,7 @@ class TensorImages(Items):
             yield content_digest(pixels.numpy().tobytes())
 
     def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
-        return as_pictures(self.pixels[torch.as_tensor(indices)])
+        return as_pictures(self.pixels[torch.as_tensor(indices, dtype=torch.int64)])
 
     def batch(self, indices: Tensor) -> Tensor:
         return self.pixels[indices]

@@ -85,9 +85,10 @@ def from_texts(
     """
     rows = list(texts)
     bad = [i for i, text in enumerate(rows) if not isinstance(text, str) or not text.strip()]
-    require(not bad, f"text {bad[:1]} (and {len(bad) - 1} more) is empty or no string")
+    if bad:
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        raise ValueError(f"text {bad[0]}{more} is empty or no string")
     tree, numbers = labels_in(labels, taxonomy)
-    numbers = checked_labels(numbers, len(rows), tree)
     empty = torch.zeros(len(rows), 0, dtype=torch.int64)
     return Texts(tuple(rows), empty, numbers, tree, name).tokenised(backbone, max_tokens)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rince.core.checks import BadItems, RinceError, require, warn
 from rince.core.digests import content_digest, short_digest
-from rince.core.files import by_suffix, passed_over
+from rince.core.files import by_suffix, passed_over, splits_below
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.core.labels import integers, require_classes
 from rince.data.views import Augmentation, ViewConfig
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 SPLIT_SEED = 0  # one for all: runs that differ in their seed must share the test items
 _OUT = "them, or leave them out (--skip-unreadable)"
 _SHOWN = 300  # characters of a text: an array of strings is as wide as its longest
-HELD_OUT = ("val", "validation", "valid", "test")  # of a test split; the first there is used
 Indices = Tensor | Sequence[int]
 AnyItems = TypeVar("AnyItems", bound="Items")
 Thumbnails = np.ndarray[tuple[int, ...], np.dtype[Any]]
@@ -324,19 +323,22 @@ def checked_labels(labels: Any, count: int, taxonomy: Taxonomy) -> Tensor:
 
 
 def split_folders(folder: Path) -> tuple[Path, Path] | None:
-    """``train/`` and the first of :data:`HELD_OUT` that is there; None: there are no splits."""
-    names = [name for name in HELD_OUT if (folder / name).is_dir()]
-    if not names or not (folder / "train").is_dir():
+    """``train/`` and the first of the test splits that is there, in capitals or not; None: there
+    are no splits."""
+    sides = splits_below(folder)
+    if "train" not in sides or len(sides) == 1:
         return None
-    if len(names) > 1:
-        warn(f"{folder} holds {' and '.join(names)}: {names[0]} is used for testing")
+    train, test, *_ = sides.values()
+    names = [side.name for side in sides.values()]
+    if len(sides) > 2:
+        warn(f"{folder} holds {' and '.join(names[1:])}: {test.name} is used for testing")
     rest = [folder / x for x in sorted(os.listdir(folder)) if not passed_over(x)]
-    others = [x for x in rest if x.name not in ("train", *names)]
+    others = [x for x in rest if x.name not in names]
     beside = [f"{x.name}/" for x in others if x.is_dir()][:5]
     beside += filter(None, [by_suffix(x for x in others if not x.is_dir())])
     if beside:
         warn(f"{folder} holds splits; left out beside them: {', '.join(beside)}")
-    return folder / "train", folder / names[0]
+    return train, test
 
 
 _T = TypeVar("_T", bound=Hashable)

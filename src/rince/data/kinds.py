@@ -14,7 +14,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, require, warn
-from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, absent, user_path
+from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, absent, is_vector_file, user_path
 from rince.core.tables import composed, read_as
 from rince.data.image.kind import DIGITS as DIGITS
 from rince.data.image.kind import IMAGES
@@ -274,10 +274,15 @@ def load_outliers(
         return kind_named(items.noun).load_outliers(request, items)
 
 
+def holds_vectors(data: str) -> bool:
+    """Whether this is a file of vectors, and no table of items."""
+    return is_vector_file(user_path(data)) and VECTORS.recognise(data, False)
+
+
 def require_embeddable(data: str, noun: str) -> None:
     """Refuse data that are not there, or are features already; before a network is loaded."""
     _require_there(data, noun)
-    if noun != VECTORS.noun and VECTORS.recognise(data, False):
+    if noun != VECTORS.noun and holds_vectors(data):
         raise RinceError(
             f"{data} holds vectors, which are features already, not {noun}: `rince train "
             f"{quote(data)} --labels FILE` trains a head on them"
@@ -303,18 +308,21 @@ def embedding_inputs(
 
 def require_queries(encoder: Encoder, queries: Sequence[str]) -> None:
     """Refuse queries that are no files, nor clips of one, where the encoder takes files."""
+    if not kind_named(encoder.noun).files:
+        return
     missing = [
         query
         for query in queries
         if not any(Path(name).is_file() for name in (query, query.rpartition("@")[0]))
     ]
-    if missing and kind_named(encoder.noun).files:
+    if missing:
         raise RinceError(f"{absent('file', missing[0])}: the network takes {encoder.noun}")
 
 
 def same_file(encoder: Encoder, query: str, found: str) -> bool:
     """Whether a query is itself what was found: the same file or clip, or a film and a clip of it.
     Texts never are."""
+    if not kind_named(encoder.noun).files:
+        return False
     wanted = os.path.realpath(query)
-    same = wanted in (os.path.realpath(found), os.path.realpath(found.rpartition("@")[0] or found))
-    return same and kind_named(encoder.noun).files
+    return wanted in (os.path.realpath(found), os.path.realpath(found.rpartition("@")[0] or found))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from rince.core.checks import RinceError, require, warn
 from rince.core.files import (
     IMAGE_SUFFIXES,
+    SPLITS,
+    TEST_SPLITS,
     VIDEO_SUFFIXES,
     chosen_below,
     passed_over,
@@ -33,6 +34,7 @@ from rince.core.tables import (
     nfc,
     read_table,
     refuse_rows,
+    repeated,
 )
 
 if TYPE_CHECKING:
@@ -43,8 +45,6 @@ SPLIT = "split"
 KNOWN = (SPLIT, "is_query", "is_gallery", "sequence", "start_s", "end_s", "source_video")
 """Columns that say something else of an item than its labels."""
 PATH_COLUMNS = ("path", "file", "filename", "image", "image_path", "video", "clip")
-TESTS = ("val", "validation", "valid", "dev", "test")
-_SPLITS = ("train", *TESTS)
 _INDEX_NAMES = r"|index|Unnamed: \d+|__index_level_\d+__"
 _NOT_KNOWN = r"-\d+(\.0*)?|nan|none|null|n/?a|<na>"
 _LOOKED_AT = 20  # rows by which a column of paths is known
@@ -181,7 +181,7 @@ def label_columns(
             f"{', '.join(table.columns)}: name those of the labels, from coarse to fine "
             f"({option})"
         )
-    twice = [name for name, count in Counter(levels).items() if count > 1]
+    twice = repeated(levels)
     require(not twice, f"{option} names {', '.join(map(repr, twice))} twice")
     check_known(table, levels)
     return levels
@@ -272,13 +272,13 @@ class ItemTable:
 
     def sides(self) -> list[bool | None] | None:
         """Of each row whether it is for the test; rows of another split than the training and the
-        first of :data:`TESTS` are neither. None: the table does not say."""
+        first of :data:`TEST_SPLITS` are neither. None: the table does not say."""
         names = self.splits()
         if names is None:
             self._warn_of_split_by_another_name()
             return None
-        tests = [name for name in TESTS if name in names]
-        for side, there in (("train", "train" in names), (" or ".join(TESTS), bool(tests))):
+        tests = [name for name in TEST_SPLITS if name in names]
+        for side, there in (("train", "train" in names), (" or ".join(TEST_SPLITS), bool(tests))):
             if not there:
                 raise RinceError(f"{self.table.file}: the column {SPLIT!r} never says {side}")
         if len(tests) > 1:
@@ -290,7 +290,7 @@ class ItemTable:
         return [is_test.get(name) for name in names]
 
     def _warn_of_split_by_another_name(self) -> None:
-        known = {"", *_SPLITS}
+        known = {"", *SPLITS}
         for name in self.table.columns:
             words = self.table.column(name)
             # Most columns hold another word in their first row, which ends the look at them.
@@ -304,8 +304,8 @@ class ItemTable:
                 )
 
     def splits(self) -> list[str] | None:
-        """What the table says of each row: train, or one of :data:`TESTS`."""
-        return self._words(SPLIT, _SPLITS, f"one of {', '.join(_SPLITS)}")
+        """What the table says of each row: train, or one of :data:`TEST_SPLITS`."""
+        return self._words(SPLIT, SPLITS, f"one of {', '.join(SPLITS)}")
 
     def _words(self, column: str, known: Collection[str], expected: str) -> list[str] | None:
         """The cells of a column of known words, in small letters; None: there is no such column."""
@@ -323,7 +323,7 @@ class ItemTable:
     def test_rows(self) -> ItemTable:
         """The rows of the test; all of them, where the table has no split or no test."""
         names = [cells.get(SPLIT, "").lower() for _, cells in self.table.rows]
-        test = next((name for name in TESTS if name in names), None)
+        test = next((name for name in TEST_SPLITS if name in names), None)
         if test is None:
             return self
         chosen = [i for i, x in enumerate(names) if x == test]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, warn
 from rince.core.files import VECTOR_SUFFIXES, absent, unreadable, user_path
-from rince.core.tables import TABLE_SUFFIXES, Row, Table, composed, read_table, table_of
+from rince.core.tables import TABLE_SUFFIXES, Row, Table, composed, read_table, repeated, table_of
 from rince.data.table import ItemTable, label_columns, path_cells, without_empty
 from rince.data.vectors import Vectors, check_directions
 from rince.ranks.readers import some_names
@@ -238,7 +238,9 @@ def _table(
             stored = _arrays(source, "labels")
         except Exception as error:  # of damaged files numpy raises anything
             raise unreadable("labels", source, error) from error
-    beside = (file.with_suffix(suffix) for suffix in TABLE_SUFFIXES if suffix != file.suffix)
+    beside = (
+        file.with_suffix(suffix) for suffix in TABLE_SUFFIXES if suffix != file.suffix.lower()
+    )
     found = next((table for table in beside if table.is_file() and labels is None), None)
     inside = _columns_inside(source, stored, count)
     if one_class and labels is None and not inside and found is None:
@@ -301,7 +303,7 @@ def _by_name(table: Table, key: str, names: Sequence[str], file: Path) -> list[R
             )
         rows[name] = (line, cells)
     names = list(map(composed, names))
-    twice = [name for name, count in Counter(names).items() if count > 1]
+    twice = repeated(names)
     if twice:  # each other's nearest, whatever the network
         raise RinceError(
             f"{file} holds {len(twice)} of its items more than once, such as {some_names(twice)}: "

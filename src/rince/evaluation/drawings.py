@@ -67,7 +67,8 @@ def shrunk(pictures: Thumbnails, side: int) -> Thumbnails:
 
 
 def nearest_neighbours(context: Context, queries: Tensor | None = None) -> Gallery:
-    """Test items, by default a sample, with the items of the gallery nearest to them."""
+    """Test items, by default a sample, with the items of the gallery nearest to them.
+    Without those that have none, as every item is ignored."""
     options, test = context.options, context.test
     gallery, items, _ = context.ranked
     if queries is None:
@@ -75,7 +76,11 @@ def nearest_neighbours(context: Context, queries: Tensor | None = None) -> Galle
     keys = normalize(gallery.features, dim=1)
     blocks = [_similarities(context, slice(i, i + 1), keys) for i in queries.tolist()]
     similarity, ranks = (torch.cat(parts) for parts in zip(*blocks, strict=True))  # (Q, G)
-    count = min(options.gallery_neighbours, int((ranks != IGNORED).sum(dim=1).min()))
+    known = (ranks != IGNORED).sum(dim=1)
+    queries, similarity, ranks = (x[known > 0] for x in (queries, similarity, ranks))
+    if not len(queries):
+        return _NO_QUERIES
+    count = min(options.gallery_neighbours, int(known[known > 0].min()))
     similarities, neighbours = similarity.topk(count, dim=1)  # (Q, n)
     size = context.splits.spec.size
     pictures = context.splits.test.thumbnails(queries, size)

@@ -195,7 +195,7 @@ def require_writable(file: Path) -> None:
     """Check, before any work is done, that :func:`save_embeddings` can write this file."""
     _require_suffix(file)
     require_folder_of(file)
-    if file.suffix == ".parquet":
+    if file.suffix.lower() == ".parquet":
         import_extra("pyarrow.parquet", "parquet")
 
 
@@ -214,7 +214,7 @@ def save_embeddings(embeddings: Embeddings, file: str | Path) -> None:
     file = user_path(file)
     require_writable(file)
     vectors = embeddings.vectors.numpy()
-    if file.suffix == ".npz":
+    if file.suffix.lower() == ".npz":
         with replacing(file) as part, part.open("wb") as stream:
             np.savez(
                 stream,
@@ -249,7 +249,7 @@ def load_embeddings(file: str | Path) -> Embeddings:
     file = user_path(file)
     _require_suffix(file)
     with reading(file, "rince embed RUN FOLDER"):
-        if file.suffix == ".npz":
+        if file.suffix.lower() == ".npz":
             with np.load(file, allow_pickle=False) as stored:
                 if "embeddings" in stored and "model" not in stored:
                     raise RinceError(
@@ -282,6 +282,6 @@ def reading(file: Path, writer: str) -> Iterator[None]:
 
 def _require_suffix(file: Path) -> None:
     require(
-        file.suffix in (".npz", ".parquet"),
+        file.suffix.lower() in (".npz", ".parquet"),
         f"embeddings are stored in a .npz or a .parquet file, got {str(file)!r}",
     )

@@ -131,7 +131,10 @@ def index_recall(
 
 def require_index_file(file: Path) -> None:
     """Check, before any work is done, that :func:`save_index` can write this file."""
-    require(file.suffix == INDEX_SUFFIX, f"an index is a {INDEX_SUFFIX} file, got {str(file)!r}")
+    require(
+        file.suffix.lower() == INDEX_SUFFIX,
+        f"an index is a {INDEX_SUFFIX} file, got {str(file)!r}",
+    )
     require_folder_of(file)
     import_extra("faiss", "search")
 

@@ -26,9 +26,17 @@ Rows = Callable[..., tuple[Tensor, Tensor]]
 
 
 def ranks_and_their_number(
-    query: Tensor, key: Tensor, ranks: PairRanks | Tensor, num_ranks: int | None, validate: bool
+    query: Tensor,
+    key: Tensor,
+    ranks: PairRanks | Tensor,
+    num_ranks: int | None,
+    validate: bool,
+    option: str = "num_ranks",
 ) -> tuple[PairRanks, int]:
     """The checked ranks, and the highest that any batch can have.
+
+    Args:
+        option: of the caller, by which ``num_ranks`` is told.
 
     Raises:
         ValueError: it is not known, or a pair has a higher one.
@@ -38,8 +46,8 @@ def ranks_and_their_number(
     # Not the highest rank of the batch: then the loss would depend on what happens to be in it.
     if number is None:
         raise ValueError(
-            "the number of ranks is not known: give num_ranks, or ranks that know their number, "
-            "such as Taxonomy.ranks(...) or DenseRanks(matrix, num_ranks=2)"
+            f"the number of ranks is not known: give {option}, or ranks that know their number, "
+            f"such as Taxonomy.ranks(...) or DenseRanks(matrix, num_ranks=2)"
         )
     require(number >= 1, f"num_ranks must be at least 1, got {number}")
     if validate:

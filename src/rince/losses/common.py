@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from rince.core.checks import require, warn
 from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks, is_batched
-from rince.losses.products import MatmulPrecision, product
+from rince.losses.options import MatmulPrecision
+from rince.losses.products import product
 
 Reduction = Literal["mean", "sum", "none"]
 Engine = Literal["auto", "dense", "streamed"]
@@ -38,10 +39,16 @@ def checked_ranks(query: Tensor, key: Tensor, ranks: Any, validate: bool) -> Pai
     return source
 
 
-def check_options(**options: tuple[str, tuple[str, ...]]) -> None:
-    """Refuse a word that is not known: name=(given, known)."""
-    for name, (given, known) in options.items():
+def check_words(**options: tuple[str, Any]) -> None:
+    """Refuse a word that is not known: name=(given, Literal of those that are)."""
+    for name, (given, kind) in options.items():
+        known = get_args(kind)
         require(given in known, f"{name} must be one of {known}, got {given!r}")
+
+
+def check_reduction(reduction: Reduction) -> None:
+    """Refuse an unknown one, before any work is done."""
+    check_words(reduction=(reduction, Reduction))
 
 
 def check_block_size(block_size: int | None) -> None:
@@ -161,7 +168,6 @@ def reduce_over_queries(loss: Tensor, active: Tensor, reduction: Reduction) -> T
         return loss
     if reduction == "sum":
         return loss.sum()
-    require(reduction == "mean", f'reduction must be "mean", "sum" or "none", got {reduction!r}')
     return loss.sum() / active.sum().clamp(min=1)
 
 

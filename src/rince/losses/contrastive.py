@@ -25,7 +25,7 @@ from rince.losses.common import (
     Reduction,
     check_block_size,
     check_embeddings,
-    check_options,
+    check_words,
     checked_ranks,
     dtype_of_sums,
     masked_logsumexp,
@@ -35,7 +35,8 @@ from rince.losses.common import (
     tiles,
     warn_if_nothing_to_learn,
 )
-from rince.losses.products import MatmulPrecision, check_precision
+from rince.losses.options import MatmulPrecision
+from rince.losses.products import check_precision
 
 
 def info_nce(
@@ -222,10 +223,7 @@ def one_rank_loss(
         sizes: of blocks; None takes those that suit the device.
     """
     check_temperature(temperature)
-    check_options(
-        reduction=(reduction, ("mean", "sum", "none")),
-        engine=(engine, ("auto", "dense", "streamed")),
-    )
+    check_words(reduction=(reduction, Reduction), engine=(engine, Engine))
     check_block_size(block_size)
     source = checked_ranks(query, key, ranks, validate)
     check_precision(matmul_precision, dtype_of_sums(query, key))

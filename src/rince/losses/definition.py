@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from rince.losses.common import masked_logsumexp, mean_over_mask
-
-Variant = Literal["in", "out", "out-in"]
-Positives = Literal["exclusive", "cumulative"]
+from rince.losses.options import Positives, Variant
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from torch import Tensor
 from rince.core.checks import check_temperature, require
 from rince.core.labels import integers
 from rince.core.pair_ranks import ALL, PairRanks
+from rince.losses.by_query import ranks_and_their_number
 from rince.losses.common import (
     Reduction,
-    checked_ranks,
+    check_reduction,
     masked_logsumexp,
     mean_over_mask,
     reduce_over_queries,
@@ -78,17 +79,13 @@ def himulcon(
         >>> bool(abs(loss - (exp(1) * fine + exp(1 / 2) * max(coarse, fine)) / 2) < 1e-6)
         True
     """
+    check_reduction(reduction)
     check_temperature(temperature)
-    source = checked_ranks(query, key, ranks, validate)
-    weights = _level_weights(level_weights, source)
+    given = None if level_weights is None else _checked_weights(level_weights)
+    levels = len(given) if given else None
+    source, number = ranks_and_their_number(query, key, ranks, levels, validate, "level_weights")
+    weights = given or [math.exp(1 / level) for level in range(1, number + 1)]
     rank = source.tile(ALL, ALL)  # (Q, K)
-    if validate:
-        highest = int(rank.max())
-        require(
-            highest <= len(weights),
-            f"a pair has rank {highest}, but there are {len(weights)} level(s): give one of "
-            f"level_weights per rank",
-        )
     logits = similarities(query, key) / temperature
     pair_loss = masked_logsumexp(logits, rank >= 0)[:, None] - logits  # (Q, K)
     # A positive with no other candidate beside it has nothing to be compared with.
@@ -141,15 +138,7 @@ def smoothed_targets(groups: Any, smoothing: float) -> Tensor:
     return targets
 
 
-def _level_weights(given: Sequence[float] | None, source: PairRanks) -> tuple[float, ...]:
-    if given is None:
-        # Not the highest rank of the batch: then the loss would depend on what happens to be in it.
-        require(
-            source.num_ranks is not None,
-            "the number of levels is not known: give level_weights, one per level, or ranks that "
-            "know their number, such as Taxonomy.ranks(...) or DenseRanks(matrix, num_ranks=2)",
-        )
-        return tuple(math.exp(1 / level) for level in range(1, (source.num_ranks or 0) + 1))
+def _checked_weights(given: Sequence[float]) -> Sequence[float]:
     require(
         len(given) > 0 and all(w >= 0 and math.isfinite(w) for w in given),
         f"level_weights must be numbers of at least 0, one per level, got {tuple(given)}",

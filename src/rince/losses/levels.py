@@ -13,6 +13,7 @@ from rince.losses.blockwise.sizes import sizes_for
 from rince.losses.by_query import loss_by_query, ranks_and_their_number
 from rince.losses.common import (
     Reduction,
+    check_reduction,
     masked_logsumexp,
     mean_over_mask,
     tiles,
@@ -20,7 +21,7 @@ from rince.losses.common import (
 )
 from rince.losses.contrastive import is_active, supcon_out
 from rince.losses.definition import bounded, softplus
-from rince.losses.products import MatmulPrecision
+from rince.losses.options import MatmulPrecision
 
 
 def supcon_siblings(
@@ -61,6 +62,7 @@ def supcon_siblings(
     Raises:
         ValueError: as :func:`~rince.losses.supcon_out`; a number of ranks that is not known.
     """
+    check_reduction(reduction)
     source, number = ranks_and_their_number(query, key, ranks, num_ranks, validate)
     levels = [_Siblings(source, level, number) for level in range(1, number + 1)]
     total = query.new_zeros(())
@@ -141,6 +143,7 @@ def cross_scale(
         ValueError: as :func:`~rince.losses.supcon_out`; a margin below 0, a number of ranks that
             is not known.
     """
+    check_reduction(reduction)
     check_temperature(temperature)
     require(0 <= margin < math.inf, f"margin must be at least 0, and finite, got {margin}")
     source, number = ranks_and_their_number(query, key, ranks, num_ranks, validate)

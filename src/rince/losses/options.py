@@ -7,6 +7,9 @@ from typing import Literal
 
 from rince.core.options import Options, limited
 
+Variant = Literal["in", "out", "out-in"]
+Positives = Literal["exclusive", "cumulative"]
+MatmulPrecision = Literal["fp32", "tf32", "bf16"]
 # The temperatures of the paper's CIFAR-100 study, and its setting for three ranks.
 DEFAULT_TEMPERATURES = (0.1, 0.225, 0.5)
 
@@ -36,8 +39,8 @@ class LossOptions(Options):
 
     prefix = "loss."
 
-    variant: Literal["in", "out", "out-in"] = "out-in"
-    positives: Literal["exclusive", "cumulative"] = "exclusive"
+    variant: Variant = "out-in"
+    positives: Positives = "exclusive"
     temperatures: tuple[float, ...] | None = limited(None, above=0, shortest=1)
     temperature: float = limited(0.1, above=0)
     target_temperature: float = limited(0.1, above=0)
@@ -45,7 +48,7 @@ class LossOptions(Options):
     margin: float = limited(0.2, above=0)
     smoothing: float = limited(0.0, low=0, below=1)
     cross_entropy_weight: float = limited(1.0, above=0)
-    matmul_precision: Literal["fp32", "tf32", "bf16"] | None = None
+    matmul_precision: MatmulPrecision | None = None
 
     def resolved(self, training: str) -> LossOptions:
         """The same, with a precision of products, where it was left open, by the training's."""

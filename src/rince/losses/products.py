@@ -12,19 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from rince.core.checks import require
-
-MatmulPrecision = Literal["fp32", "tf32", "bf16"]
+from rince.losses.options import MatmulPrecision
 
 
 def check_precision(precision: str, dtype: torch.dtype) -> None:
     """Refuse an unknown word, and a rounding of what would be summed in float64."""
-    known = ("fp32", "tf32", "bf16")
+    known = get_args(MatmulPrecision)
     require(precision in known, f"matmul_precision must be one of {known}, got {precision!r}")
     require(
         precision == "fp32" or dtype == torch.float32,

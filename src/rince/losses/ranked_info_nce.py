@@ -23,7 +23,7 @@ from rince.losses.blockwise.sizes import DENSE_BYTES, Sizes, free_bytes, sizes_f
 from rince.losses.common import (
     Reduction,
     check_block_size,
-    check_options,
+    check_words,
     checked_ranks,
     dtype_of_sums,
     highest_rank,
@@ -31,8 +31,9 @@ from rince.losses.common import (
     similarities,
     warn_if_nothing_to_learn,
 )
-from rince.losses.definition import Positives, RankTerms, Variant, form_of_term, rank_terms
-from rince.losses.products import MatmulPrecision, check_precision
+from rince.losses.definition import RankTerms, form_of_term, rank_terms
+from rince.losses.options import MatmulPrecision, Positives, Variant
+from rince.losses.products import check_precision
 from rince.losses.temperatures import (
     as_parameter_or_numbers,
     check_temperatures,
@@ -338,11 +339,11 @@ def ranked_info_nce_with_terms(
 def _check_words(
     variant: str, positives: str, reduction: str, engine: str, block_size: int | None
 ) -> None:
-    check_options(
-        variant=(variant, ("in", "out", "out-in")),
-        positives=(positives, ("exclusive", "cumulative")),
-        reduction=(reduction, ("mean", "sum", "none")),
-        engine=(engine, ("auto", "dense", "streamed", "fused")),
+    check_words(
+        variant=(variant, Variant),
+        positives=(positives, Positives),
+        reduction=(reduction, Reduction),
+        engine=(engine, RankedEngine),
     )
     check_block_size(block_size)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from rince.core.checks import check_temperature, require
 from rince.core.pair_ranks import PairRanks, may_read
 from rince.losses.by_query import loss_by_query, ranks_and_their_number
-from rince.losses.common import Reduction
+from rince.losses.common import Reduction, check_reduction
 
 
 def smooth_ap(
@@ -67,6 +67,7 @@ def smooth_ap(
         >>> round(1 - float(loss), 2)  # places 2 and 3: (1 / 2 + 2 / 3) / 2
         0.58
     """
+    check_reduction(reduction)
     check_temperature(temperature)
     require(alpha > 0, f"alpha must be positive, got {alpha}")
     source, number = ranks_and_their_number(query, key, ranks, num_ranks, validate)

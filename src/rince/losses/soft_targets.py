@@ -10,9 +10,9 @@ from torch import Tensor
 
 from rince.core.checks import check_temperature, require
 from rince.core.labels import numbers
-from rince.core.pair_ranks import ALL, PairRanks
+from rince.core.pair_ranks import ALL, MAX_RANK, PairRanks
 from rince.losses.by_query import loss_by_query, ranks_and_their_number
-from rince.losses.common import Reduction, masked_logsumexp
+from rince.losses.common import Reduction, check_reduction, masked_logsumexp
 
 
 def x_clr(
@@ -73,11 +73,12 @@ def x_clr(
         >>> bool(torch.isclose(loss, expected))
         True
     """
+    check_reduction(reduction)
     check_temperature(temperature)
     check_temperature(target_temperature, "target_temperature")
     require(scores is None or rank_scores is None, "give scores or rank_scores, not both")
     if scores is not None:
-        num_ranks = 127
+        num_ranks = MAX_RANK
     elif rank_scores is not None:
         rank_scores = [float(score) for score in rank_scores]
         require(

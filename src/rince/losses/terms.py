@@ -6,7 +6,7 @@ __getattr__ = moved_names(
     __name__,
     {
         "RankTerms": "rince.losses.RankTerms",
-        "Positives": "rince.losses.definition.Positives",
-        "Variant": "rince.losses.definition.Variant",
+        "Positives": "rince.losses.options.Positives",
+        "Variant": "rince.losses.options.Variant",
     },
 )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import require
+from rince.core.labels import UNSIGNED
 from rince.metrics.arrays import Array, checked_ks, cosine_chunks, tensors
 
 
@@ -52,6 +53,8 @@ def ndcg(
     )
     ks = checked_ks(ks)
     graded = graded.to(query_features.device)
+    if graded.dtype in UNSIGNED:
+        graded = graded.double()
     given = graded
     if graded.layout != torch.strided:
         graded = graded.to_sparse().coalesce()

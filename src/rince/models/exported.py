@@ -21,6 +21,7 @@ from rince.core.checks import RinceError, import_extra, require
 from rince.core.devices import sent
 from rince.core.files import user_path
 from rince.core.input_spec import InputSpec
+from rince.core.labels import shortest_endings
 from rince.core.pixels import normalised
 from rince.models.backbones import as_backbone, build_backbone
 from rince.models.heads import projection_head
@@ -76,7 +77,7 @@ class ImageEncoder:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in label order."""
-        return tuple(path[-1] for path in self.class_paths)
+        return shortest_endings(self.class_paths)
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """What the module takes, (B, C, [T,] S, S) float32, from pixels as bytes; (B, D) float32

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rince.core.checks import RinceError, import_extra, require
 from rince.core.files import user_path
 from rince.core.input_spec import InputSpec
+from rince.core.labels import shortest_endings
 from rince.core.text_models import load_text_model
 from rince.models.backbones import Backbone, freeze_unread
 from rince.models.heads import ProjectionHead
@@ -74,7 +75,7 @@ class SentenceModel:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes that it was trained on, in label order."""
-        return tuple(path[-1] for path in self.class_paths)
+        return shortest_endings(self.class_paths)
 
     def encode(
         self, inputs: Sequence[str], *, device: torch.device | str = "cpu", batch_size: int = 64

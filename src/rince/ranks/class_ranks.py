@@ -33,6 +33,7 @@ class ClassRanks:
     _copies: dict[torch.device, Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
         size = len(self.classes)
         table = numbers(self.table, "the rank table")
         require(

@@ -10,6 +10,7 @@ from torch import Tensor
 from rince.core.checks import require
 from rince.core.labels import integers, require_no_unknown
 from rince.core.pair_ranks import (
+    MAX_RANK,
     PairCodes,
     check_pair_labels,
     mask_pairs,
@@ -17,8 +18,6 @@ from rince.core.pair_ranks import (
     on_device,
     pairs_as_text,
 )
-
-MAX_LEVELS = 127  # ranks are int8
 
 
 class LevelRanks:
@@ -60,8 +59,8 @@ class LevelRanks:
         require(
             query.ndim == key.ndim == 2
             and query.shape[1] == key.shape[1]
-            and 1 <= query.shape[1] <= MAX_LEVELS,
-            f"labels must be (items, levels), with the same 1 to {MAX_LEVELS} levels on both "
+            and 1 <= query.shape[1] <= MAX_RANK,
+            f"labels must be (items, levels), with the same 1 to {MAX_RANK} levels on both "
             f"sides, got {tuple(query.shape)} and {tuple(key.shape)}",
         )
         check_pair_labels(query[:, 0], key[:, 0], ignore_self, key_valid)

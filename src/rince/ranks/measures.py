@@ -99,11 +99,11 @@ def _indicators(side: str, labels: Tensor) -> tuple[Tensor, Tensor, bool]:
     unknown = values.isnan() | (values == -1)
     values = values.masked_fill(unknown, 0)
     wrong = ~((values >= 0) & (values <= 1))
-    require(
-        not bool(wrong.any()),
-        f"{side} labels must be 0, 1, a probability between them, or -1 or NaN where not known; "
-        f"got {float(values[wrong][0]) if bool(wrong.any()) else 0:g}",
-    )
+    if bool(wrong.any()):
+        raise ValueError(
+            f"{side} labels must be 0, 1, a probability between them, or -1 or NaN where not "
+            f"known; got {float(values[wrong][0]):g}"
+        )
     return values, (~unknown).double(), bool(((values != 0) & (values != 1)).any())
 
 

@@ -88,7 +88,8 @@ class RankOptions(Options):
                 )
         else:
             require(
-                self.scores in ("text", "wordnet", "captions") or self.scores.endswith(SCORE_FILES),
+                self.scores in ("text", "wordnet", "captions")
+                or self.scores.lower().endswith(SCORE_FILES),
                 f"ranks.scores must be text, wordnet, or a file that ends in "
                 f"{', '.join(SCORE_FILES)}; got {self.scores!r}",
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -19,9 +18,9 @@ from torch import Tensor
 from rince.core.checks import RinceError, require
 from rince.core.files import IMAGE_SUFFIXES, by_suffix, passed_over
 from rince.core.labels import as_array, integers, require_no_unknown
+from rince.core.pair_ranks import MAX_RANK
 from rince.core.tables import Table, as_cell, composed
 
-MAX_DEPTH = 127  # ranks are int8
 EDGES = ("child", "parent")  # columns of a table of them
 
 Names: TypeAlias = tuple[str, ...]
@@ -45,9 +44,9 @@ def checked_paths(
     tidy: dict[str, str] = {}  # one string for all that use a name
     seen: dict[Names, int] = {}
     for i, path in enumerate(paths):
-        if isinstance(path, str) or not 1 <= len(path) <= MAX_DEPTH:
+        if isinstance(path, str) or not 1 <= len(path) <= MAX_RANK:
             raise ValueError(
-                f"{place(i)}: a path is a sequence of 1 to {MAX_DEPTH} names from the top group "
+                f"{place(i)}: a path is a sequence of 1 to {MAX_RANK} names from the top group "
                 f"down to the class, such as ('animal', 'dog', 'husky'); got {str(path)[:80]!r}"
             )
         for name in path:
@@ -130,8 +129,8 @@ def two_parents(name: str, first: str | None, second: str | None) -> str:
 def class_folders(folder: Path, path: Names, empty: dict[Path, str]) -> Iterator[Names]:
     """The path of each folder that holds images, in sorted order. One that holds neither images
     nor folders is added to ``empty``, with what it holds instead."""
-    if len(path) > MAX_DEPTH:
-        raise RinceError(f"folders are nested more than {MAX_DEPTH} deep: {folder}")
+    if len(path) > MAX_RANK:
+        raise RinceError(f"folders are nested more than {MAX_RANK} deep: {folder}")
     inside: list[str] = []
     image, others = "", []
     try:
@@ -201,8 +200,8 @@ def paths_from_labels(labels: Any, finest_first: bool) -> list[Names]:
     array = labels if isinstance(labels, Tensor) else as_array(labels)
     shape = tuple(array.shape)
     require(
-        len(shape) == 2 and shape[0] > 0 and 1 <= shape[1] <= MAX_DEPTH,
-        f"labels must be (items, levels), with at least one item and 1 to {MAX_DEPTH} levels, got "
+        len(shape) == 2 and shape[0] > 0 and 1 <= shape[1] <= MAX_RANK,
+        f"labels must be (items, levels), with at least one item and 1 to {MAX_RANK} levels, got "
         f"shape {shape}",
     )
     if isinstance(array, np.ndarray) and array.dtype.kind in "OUST":
@@ -240,7 +239,7 @@ def name_of(given: object) -> str:
 
 def nested_paths(node: object, path: Names) -> Iterator[Names]:
     place = f"group {'/'.join(path)!r}" if path else "the tree"
-    require(len(path) <= MAX_DEPTH, f"{place} is nested more than {MAX_DEPTH} deep")
+    require(len(path) <= MAX_RANK, f"{place} is nested more than {MAX_RANK} deep")
     if isinstance(node, Mapping):
         require(len(node) > 0, f"{place} holds no class")
         for name, inside in node.items():
@@ -268,32 +267,6 @@ def parent_chain(name: str, parents: Mapping[str, str | None]) -> Names:
             raise ValueError(f"the parents form a cycle: {' -> '.join(cycle)}")
         chain.append(parent)
     return tuple(reversed(chain))
-
-
-def shortest_endings(paths: Sequence[Names]) -> tuple[str, ...]:
-    """What to call paths: the shortest ending that one has alone, or else all of it.
-
-    Example:
-        >>> shortest_endings([("men", "shirts"), ("women", "shirts"), ("men", "ties")])
-        ('men/shirts', 'women/shirts', 'ties')
-    """
-    if any("/" in name for path in paths for name in path):  # one name may read as two
-        endings = [["/".join(path[k:]) for k in reversed(range(len(path)))] for path in paths]
-        uses = Counter(name for of_path in endings for name in of_path)
-        return tuple(
-            next((name for name in of_path if uses[name] == 1), of_path[-1]) for of_path in endings
-        )
-    names = [path[-1] for path in paths]
-    shared, length = list(range(len(paths))), 1
-    while True:
-        uses = Counter(names[i] for i in shared)
-        shared = [i for i in shared if uses[names[i]] > 1 and len(paths[i]) > length]
-        if not shared:
-            break
-        length += 1
-        for i in shared:
-            names[i] = "/".join(paths[i][-length:])
-    return tuple(names)
 
 
 def homonyms(paths: Sequence[Names]) -> tuple[str, ...]:

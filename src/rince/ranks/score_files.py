@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require
 from rince.core.files import unreadable
-from rince.core.tables import as_number, composed, read_cells, read_text, refuse_rows
+from rince.core.tables import as_number, composed, read_cells, read_text, refuse_rows, repeated
 from rince.ranks.options import SCORE_FILES
 from rince.ranks.readers import some_names
 
@@ -128,10 +128,11 @@ def _rows_by_name(rows: Sequence[str], columns: Sequence[str], scores: Tensor) -
     """The rows in the order of the columns: both have names, so neither order is trusted."""
     rows, columns = list(map(composed, rows)), list(map(composed, columns))
     for side, names in (("row", rows), ("column", columns)):
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(repeated(names))
         require(not twice, f"{side} names occur twice: {some_names(twice)}")
-    only_rows = [name for name in rows if name not in set(columns)]
-    only_columns = [name for name in columns if name not in set(rows)]
+    position, there = {name: i for i, name in enumerate(rows)}, set(columns)
+    only_rows = [name for name in rows if name not in there]
+    only_columns = [name for name in columns if name not in position]
     require(
         not only_rows and not only_columns,
         "rows and columns must be the same classes, but "
@@ -141,5 +142,4 @@ def _rows_by_name(rows: Sequence[str], columns: Sequence[str], scores: Tensor) -
             if names
         ),
     )
-    position = {name: i for i, name in enumerate(rows)}
     return scores[[position[name] for name in columns]]

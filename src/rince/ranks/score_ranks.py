@@ -22,12 +22,13 @@ from rince.core.notebook import as_html
 from rince.core.pair_ranks import (
     ALL,
     IGNORED,
+    MAX_RANK,
     NEGATIVE,
     DenseRanks,
     PairRanks,
     require_queries_first,
 )
-from rince.ranks.similarity import MAX_RANK, cuts_at_quantiles
+from rince.ranks.similarity import cuts_at_quantiles
 
 
 class ScoreRanks:

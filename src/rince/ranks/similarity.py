@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,8 @@ from torch import Tensor
 from rince.core.checks import RinceError, require, warn
 from rince.core.files import user_path
 from rince.core.labels import integers, numbers
-from rince.core.pair_ranks import IGNORED, NEGATIVE
-from rince.core.tables import composed
+from rince.core.pair_ranks import IGNORED, MAX_RANK, NEGATIVE
+from rince.core.tables import composed, repeated
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.readers import some_names
 from rince.ranks.score_files import read_scores, write_csv
@@ -28,7 +27,6 @@ from rince.ranks.score_summary import SimilaritySummary, summary
 from rince.ranks.taxonomy import Taxonomy
 
 Missing = Literal["ignore", "negative"]
-MAX_RANK = 127  # ranks are int8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -73,8 +71,7 @@ class Similarity:
                 isinstance(name, str) and name.strip() != "",
                 f"names must be strings that are not empty, got {name!r}",
             )
-        uses = Counter(map(composed, classes))
-        twice = sorted(name for name, count in uses.items() if count > 1)
+        twice = sorted(repeated(map(composed, classes)))
         require(not twice, f"names are given twice: {some_names(twice)}")
         require(
             scores.shape == (len(classes), len(classes)),

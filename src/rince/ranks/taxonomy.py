@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import BadItems, RinceError, require, warn
-from rince.core.files import IMAGE_SUFFIXES, absent, user_path
-from rince.core.labels import as_array, integers, require_classes
+from rince.core.files import IMAGE_SUFFIXES, absent, splits_among, user_path
+from rince.core.labels import as_array, integers, require_classes, shortest_endings
 from rince.core.notebook import as_html
 from rince.core.pair_ranks import IdentityRanks, TableRanks, check_pair_labels, may_read
 from rince.core.tables import composed, differing_in_capitals, read_table
@@ -34,7 +34,6 @@ from rince.ranks.readers import (
     parent_chain,
     paths_from_labels,
     paths_of_table,
-    shortest_endings,
     some_names,
     two_parents,
 )
@@ -551,11 +550,11 @@ def tree_of_folders(root: str | Path) -> tuple[Taxonomy, list[Names]]:
             f"({', '.join(sorted(IMAGE_SUFFIXES))}): put one there, or remove the folder",
             [f"{problem}: a class folder needs at least one image" for problem in without],
         )
-    splits = {path[0].lower() for path in folders} & {"train", "val", "valid", "validation", "test"}
+    splits = splits_among(path[0] for path in folders)
     if "train" in splits and len(splits) > 1:
         raise RinceError(
-            f"{top} holds splits ({', '.join(sorted(splits))}), which are no groups of classes; to "
-            f"use one, give its folder: {top}/train"
+            f"{top} holds splits ({', '.join(splits.values())}), which are no groups of classes; "
+            f"to use one, give its folder: {top}/{splits['train']}"
         )
     groups = {"/".join(path[:depth]) for path in folders for depth in range(1, len(path) + 1)}
     if twins := differing_in_capitals(groups):

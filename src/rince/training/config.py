@@ -178,9 +178,8 @@ class TrainConfig(Options):
     def data_name(self) -> str:
         """What folders call the data: their own folder's name, or file's."""
         data = os.path.basename(os.path.abspath(user_path(self.data))) or "data"
-        for suffix in (*TABLE_SUFFIXES, *VECTOR_SUFFIXES):
-            data = data.removesuffix(suffix)
-        return data
+        stem, suffix = os.path.splitext(data)
+        return stem if suffix.lower() in (*TABLE_SUFFIXES, *VECTOR_SUFFIXES) else data
 
     def of_objective(self, name: str) -> TrainConfig:
         """The same with another objective; options that it does not read are at their defaults."""

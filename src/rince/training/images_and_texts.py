@@ -74,11 +74,11 @@ class ImagesAndTexts:
             return
         of = _positions(self.caption_of, len(self.texts), len(self.images))
         other = (self.images.labels[of] != self.texts.labels).nonzero()[:, 0]
-        require(
-            len(other) == 0,
-            f"{len(other)} captions are of another class than their image, the first is caption "
-            f"{int(other[0]) if len(other) else 0} (from 0)",
-        )
+        if len(other):
+            raise ValueError(
+                f"{len(other)} captions are of another class than their image, the first is "
+                f"caption {int(other[0])} (from 0)"
+            )
         object.__setattr__(self, "caption_of", of)
 
     @classmethod
@@ -271,9 +271,9 @@ def _positions(of: Any, count: int, num_images: int) -> Tensor:
         f"each of {count} captions needs its image, got {tuple(positions.shape)} positions",
     )
     outside = (positions < 0) | (positions >= num_images)
-    require(
-        not bool(outside.any()),
-        f"captions must be of images 0 to {num_images - 1}, but one is of "
-        f"{int(positions[outside][0]) if bool(outside.any()) else 0}",
-    )
+    if bool(outside.any()):
+        raise ValueError(
+            f"captions must be of images 0 to {num_images - 1}, but one is of "
+            f"{int(positions[outside][0])}"
+        )
     return positions

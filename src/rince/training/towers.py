@@ -175,14 +175,18 @@ def train_towers(
         progress: show a bar, where somebody sees it (the extra ``train``).
 
     Raises:
-        ValueError: an option out of its range, images without a text, fewer images than a batch, or
-            as the loss.
+        ValueError: an option out of its range, images without a text, fewer images than a batch, a
+            plan of another number of images, or as the loss.
     """
     for name, value in (("epochs", epochs), ("embedding_dim", embedding_dim)):
         require(value >= 1, f"{name} must be at least 1, got {value}")
     require(head in ("mlp", "linear"), f"head must be 'mlp' or 'linear', got {head!r}")
     require(lr > 0, f"lr must be above 0, got {lr}")
     plan = BatchPlan(len(data.images), batches, seed) if isinstance(batches, int) else batches
+    require(
+        plan.num_samples == len(data.images),
+        f"the plan is for {plan.num_samples} images, but there are {len(data.images)}",
+    )
     texts_of = OwnTexts(data)
     ranks_of = ranks or data.ranks
     with torch.random.fork_rng(devices=()):

@@ -21,6 +21,7 @@ from rince.core.files import (
     files_below,
     holds_no,
     passed_over,
+    splits_below,
     user_path,
     warn_left_out,
 )
@@ -28,7 +29,7 @@ from rince.core.tables import Pairs, Row, Table, as_cell, composed, json_pairs, 
 from rince.data.items import split_folders
 from rince.data.table import SPLIT, ItemTable, check_known, path_cells
 
-_SHARD = re.compile(r"\.tar(\.\w+)?$|\.tgz$", re.IGNORECASE)
+_SHARD = re.compile(r"\.tar(\.(gz|bz2|lz4|lzma|xz|z|zst))?$|\.tgz$", re.IGNORECASE)
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _IMAGE = "(image)"  # the column of the images, beside those that are called as a json says
 _LABELS = ("cls", "txt")  # files of a sample that hold one label, or the path of one
@@ -69,7 +70,7 @@ def is_shards(data: str | Path) -> bool:
     if _SHARD.search(str(data)):
         return True
     folder = user_path(data)
-    return any(_tars(side) for side in (folder, folder / "train"))
+    return any(_tars(side) for side in (folder, *splits_below(folder).values()))
 
 
 def shard_images(data: str | Path) -> list[Member]:

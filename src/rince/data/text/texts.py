@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rince.core.digests import content_digest, digest
 from rince.core.input_spec import InputSpec
-from rince.data.items import Indices, Items, Marks
+from rince.data.items import Indices, Items, Marks, checked_labels
 from rince.models.texts import tokenise
 from rince.ranks.taxonomy import Taxonomy
 
@@ -25,6 +25,9 @@ class Texts(Items):
         taxonomy: the class tree.
         name: what to call the data set in reports.
         marks: what a table says of them.
+
+    Raises:
+        ValueError: labels that are not one class for each text.
     """
 
     texts: tuple[str, ...]
@@ -34,6 +37,10 @@ class Texts(Items):
     name: str
     marks: Marks | None = None
     in_memory = True
+
+    def __post_init__(self) -> None:
+        labels = checked_labels(self.labels, len(self.texts), self.taxonomy)
+        object.__setattr__(self, "labels", labels)
 
     @property
     def spec(self) -> InputSpec:

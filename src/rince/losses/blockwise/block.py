@@ -12,8 +12,8 @@ from torch import Tensor
 
 from rince.core.pair_ranks import PairRanks
 from rince.losses.blockwise.sizes import Sizes
-from rince.losses.definition import Positives, sides_of
-from rince.losses.products import MatmulPrecision
+from rince.losses.definition import sides_of
+from rince.losses.options import MatmulPrecision, Positives
 
 # Sums of that many e-folds up and down have a factor of e^7 to spare for the number of keys.
 LARGEST_EXPONENT = {torch.float32: 80.0, torch.float64: 600.0}

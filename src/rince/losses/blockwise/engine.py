@@ -16,16 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rince.core.checks import require
 from rince.core.pair_ranks import PairRanks
 from rince.losses.blockwise.block import Form, Inputs, Kernel
 from rince.losses.blockwise.by_class import ByClass
 from rince.losses.blockwise.by_pair import ByPair
 from rince.losses.blockwise.in_batch import SelfPairs
+from rince.losses.blockwise.limits import refuse_functorch, refuse_second_derivatives, stacked
 from rince.losses.blockwise.sizes import Sizes
 from rince.losses.common import Reduction, dtype_of_sums
-from rince.losses.definition import Positives, RankTerms
-from rince.losses.products import MatmulPrecision, add_mm, mm, products_in
+from rince.losses.definition import RankTerms
+from rince.losses.options import MatmulPrecision, Positives
+from rince.losses.products import add_mm, mm, products_in
 
 
 def blockwise_loss(*given: Any, **options: Any) -> tuple[Tensor, RankTerms]:
@@ -58,28 +59,18 @@ def _blockwise_loss(
             query may get its own upstream gradient.
         may_read: whether values may be read; a GPU is waited for then.
     """
-    require(
-        not torch._C._are_functorch_transforms_active(),
-        'blocks of queries do not work under torch.func (grad, vmap, ...): use engine="dense"',
-    )
+    refuse_functorch("streamed")
     dtype, device = dtype_of_sums(query, key), query.device
     known = [float(t) for t in taus if not isinstance(t, Tensor)]
-    stacked = torch.stack(
-        [
-            t.to(device, dtype)
-            if isinstance(t, Tensor)
-            else torch.full((), t, dtype=dtype, device=device)
-            for t in taus
-        ]
-    )
+    temperatures = stacked(taus, device, dtype)
     with torch.autocast(device.type, enabled=False), products_in("fp32", device):
         rows = query.to(dtype)
         columns = rows if key is query else key.to(dtype)
-        learnt_taus = torch.is_grad_enabled() and stacked.requires_grad
+        learnt_taus = torch.is_grad_enabled() and temperatures.requires_grad
         inputs = Inputs(
             rows.detach(),
             columns.detach(),
-            stacked.detach(),
+            temperatures.detach(),
             known if len(known) == len(taus) else None,
             source,
             forms,
@@ -93,7 +84,7 @@ def _blockwise_loss(
             loss = losses if reduction == "none" else losses.sum()
         else:
             loss, values, active = _Blockwise.apply(
-                rows, columns, stacked, inputs, reduction == "none"
+                rows, columns, temperatures, inputs, reduction == "none"
             )
     if reduction == "mean":
         loss = loss / active.any(dim=0).sum().clamp(min=1)
@@ -110,7 +101,7 @@ class _InBatch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, *unused: Any) -> tuple[Tensor, None]:
-        _refuse_second_derivatives()
+        refuse_second_derivatives("streamed")
         with products_in("fp32", upstream.device):
             return ctx.pairs.gradient(upstream), None
 
@@ -137,7 +128,7 @@ class _Blockwise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivatives()
+        refuse_second_derivatives("streamed")
         if ctx.per_query:
             query, key = ctx.saved_tensors
             with products_in("fp32", upstream.device):
@@ -146,13 +137,6 @@ class _Blockwise(torch.autograd.Function):
         # Not in place: a second backward pass through the same graph must be right too.
         scaled = (None if g is None else g * upstream for g in ctx.gradients)
         return (*scaled, None, None)
-
-
-def _refuse_second_derivatives() -> None:
-    if torch.is_grad_enabled():  # create_graph=True
-        raise RuntimeError(
-            'blocks of queries have no second derivatives (create_graph=True): use engine="dense"'
-        )
 
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]

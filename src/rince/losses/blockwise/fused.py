@@ -37,9 +37,10 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.pair_ranks import PairCodes, PairRanks
+from rince.losses.blockwise.limits import refuse_functorch, refuse_second_derivatives, stacked
 from rince.losses.common import Reduction
-from rince.losses.definition import Positives, RankTerms, Variant, form_of_term
-from rince.losses.products import MatmulPrecision
+from rince.losses.definition import RankTerms, form_of_term
+from rince.losses.options import MatmulPrecision, Positives, Variant
 
 MOST_RANKS = 8
 WIDEST = 1024
@@ -135,10 +136,7 @@ def fused_loss(
     """
     reason = reason_against(query, key, ranks, len(taus))
     require(reason is None, f'engine="fused" cannot take this case: {reason}')
-    require(
-        not torch._C._are_functorch_transforms_active(),
-        'the fused engine does not work under torch.func (grad, vmap, ...): use engine="dense"',
-    )
+    refuse_functorch("fused")
     if torch.compiler.is_compiling():
         # A break in the graph: the compiler would trace every launch, to gain nothing.
         apply = torch.compiler.disable(_Fused.apply)  # type: ignore[no-untyped-call]
@@ -147,10 +145,7 @@ def fused_loss(
     codes = codes_of(ranks)
     assert codes is not None
     device = query.device
-    # full: a number copied from memory would make the host wait for the device.
-    stacked = torch.stack(
-        [t.to(device) if isinstance(t, Tensor) else torch.full((), t, device=device) for t in taus]
-    )
+    temperatures = stacked(taus, device, torch.float32)
     own = key is query
     rows = query.to(torch.float32)
     columns = rows if own else key.to(torch.float32)
@@ -168,7 +163,7 @@ def fused_loss(
         torch.bfloat16 if precision == "bf16" else torch.float32,
         tiles or default_tiles(query.shape[1], precision, _capability(device)),
     )
-    losses, values, active = apply(rows, None if own else columns, stacked.float(), plan)
+    losses, values, active = apply(rows, None if own else columns, temperatures, plan)
     terms = RankTerms(values, active)
     if reduction == "none":
         return losses, terms
@@ -240,7 +235,7 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, *unused: Any) -> tuple[Tensor | None, ...]:
-        require_first_derivative()
+        refuse_second_derivatives("fused")
         query, key, taus, factors = ctx.saved_tensors
         launch = _Launch(query, None if ctx.own else key, taus, ctx.plan)
         of_query, of_key, of_taus = ctx.needs_input_grad[:3]
@@ -269,13 +264,6 @@ def _rounded(x: Tensor, plan: _Plan) -> Tensor:
 def _restored(x: Tensor, order: Tensor, dim: int = 0) -> Tensor:
     """What ``x.index_select(dim, order)`` gave x, put back."""
     return torch.empty_like(x).index_copy_(dim, order, x)
-
-
-def require_first_derivative() -> None:
-    if torch.is_grad_enabled():  # create_graph=True
-        raise RuntimeError(
-            'the fused engine has no second derivatives (create_graph=True): use engine="dense"'
-        )
 
 
 class _Launch:
