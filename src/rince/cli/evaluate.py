@@ -147,7 +147,7 @@ def _evaluate_file(file: Path, given: argparse.Namespace, options: EvaluationOpt
 
 
 def _is_run(folder: Path, name: str, given: argparse.Namespace) -> bool:
-    """Whether there is one, or an export; of several those that are none are left out."""
+    """False: it is neither a run nor an export, and left out, as there are others."""
     from rince.core.checks import require, warn
     from rince.models.exported import EXPORT_FILE, towers_in
     from rince.training.folder import CHECKPOINT_FILE
