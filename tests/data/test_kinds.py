@@ -251,3 +251,5 @@ def test_texts_are_no_files_whatever_they_hold() -> None:
     for text in ("a\0b", "long " * 2000):
         require_queries(encoder, [text])
         assert not same_file(encoder, text, text)
+    with pytest.raises(RinceError, match="a query is empty"):
+        require_queries(encoder, ["cash", " "])

@@ -208,6 +208,16 @@ def test_of_two_test_splits_the_first_is_used(tmp_path: Path) -> None:
     assert test.texts == ("bye",)
 
 
+def test_texts_of_both_sides_or_of_two_classes_are_named(tmp_path: Path) -> None:
+    again = [("hello", "", "greeting", "test"), ("send cash", "bank", "balance", "train")]
+    table = write_table(tmp_path / "a.csv", [HEADER, *ROWS, *again])
+    with pytest.warns(RinceWarning) as caught:
+        load_texts(table)
+    shown = "\n".join(str(x.message) for x in caught)
+    assert "1 of 3 test texts are training texts too, such as 'hello'" in shown
+    assert "two classes (1), such as 'send cash', bank/transfer and bank/balance" in shown
+
+
 def test_labels_are_one_class_for_each_text() -> None:
     tree, tokens = Taxonomy([("x",), ("y",)]), torch.zeros(3, 0, dtype=torch.int64)
     for labels, message in (([0, 1], "3 items.*(2,)"), ([0, 1, 7], "hold 7")):

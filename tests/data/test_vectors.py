@@ -73,6 +73,13 @@ def test_the_column_of_names_may_be_written_as_macos_does(tmp_path: Path) -> Non
     assert content(loaded(tmp_path / "a.npz", table, column=column, labels=labels)) == EXPECTED
 
 
+def test_vectors_beside_are_not_taken_for_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", embeddings=FEATURES, paths=np.array(NAMES))
+    write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(RinceError, match=r"holds no labels .*no a\.csv beside it"):
+        loaded(tmp_path / "a.npz")
+
+
 def test_labels_by_name_in_order_beside_and_inside(tmp_path: Path) -> None:
     """Wherever the labels stand, an item has its own, and is on the same side of the split."""
     np.savez(tmp_path / "named.npz", embeddings=FEATURES, paths=np.array(NAMES))

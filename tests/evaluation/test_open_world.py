@@ -216,7 +216,10 @@ def test_the_baseline_of_a_comparison_is_named_as_the_runs_are(
         shown = capsys.readouterr().out
         assert "minus other, same seeds" in shown
         assert len(re.findall("^made ", shown, re.MULTILINE)) >= 2
-    assert "the path of a run" in refusal(["compare", *both, "--baseline", "othre.npy"], capsys)
+    refused = ["compare", *both, "--baseline", "othre.npy"]
+    assert "the path of a run" in refusal(refused, capsys)
+    assert main(refused) == 1
+    assert capsys.readouterr().out == ""  # before anything is shown
     np.save("new.npy", np.load("made.npy"))
     assert "rince evaluate" in refusal(["compare", *both, "--baseline", "new.npy"], capsys)
 

@@ -51,8 +51,8 @@ def test_seeds_are_paired_by_name_and_others_left_out():
     alone = paired_difference({1: 3.0}, {1: 1.0})
     assert (alone.half_width, alone.verdict) == (None, UNCLEAR)
     assert paired_difference({1: 3.0}, {2: 1.0}) is None
-    # Differences that are all alike leave no doubt, but for none.
-    assert paired_difference({1: 3.0, 2: 4.0}, {1: 1.0, 2: 2.0}).verdict == BETTER
+    # Differences that are all alike, as of shares of few items, do not tell how far others are.
+    assert paired_difference({1: 3.0, 2: 4.0}, {1: 1.0, 2: 2.0}).verdict == UNCLEAR
     assert paired_difference({1: 3.0, 2: 4.0}, {1: 3.0, 2: 4.0}).verdict == UNCLEAR
 
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rince.evaluation.results import format_metric
+from rince.reports.origins import alike_methods
 from rince.reports.page import write_report
 from rince.reports.run_report import distinct_names
 from rince.reports.table import comparison_rows, markdown_table, print_table
@@ -102,6 +103,21 @@ def test_a_machine_is_no_method_but_more_devices_are_a_larger_batch(make_run):
     assert len(comparison_rows([make_run("a", config=x) for x in (one, other)]).rows) == 1
     two = {**other, "devices": "2"}
     assert len(comparison_rows([make_run("a", config=x) for x in (one, two)]).rows) == 2
+
+
+def test_a_second_run_of_a_seed_and_one_that_is_not_finished_do_not_count(make_run):
+    def run(folder, seed, **options):
+        made = make_run("a", metrics={"probe/fine": 0.5 + seed / 10}, config={"seed": seed})
+        return replace(made, folder=Path(folder), **options)
+
+    runs = [run("x", 0), run("again", 0), run("y", 1), run("part", 2, seconds=None)]
+    rows = comparison_rows(runs).rows
+    assert [[x.folder.name for x in row.runs] for row in rows] == [["x", "y"], ["again"], ["part"]]
+    assert [row.label for row in rows] == ["a · x (2 runs)", "a · again", "a · part"]
+    assert cells_of(runs, "probe/fine")["a · x (2 runs)"].mean == pytest.approx(0.55)
+    assert alike_methods(rows) == [
+        "x and again agree in all options, the seed too: they stand in rows of their own"
+    ]
 
 
 def test_a_row_is_not_called_by_the_seed_of_its_first_run(make_run):

@@ -267,3 +267,9 @@ def test_the_command_line(words: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["ranks", str(words), "--text.column", "word", "--text.labels", "[domain]"]) == 0
     assert "classes: 2, ranks: 1" in capsys.readouterr().out
     assert named_outliers(["a/oos.csv", "far=b.jsonl"]) == {"oos": "a/oos.csv", "far": "b.jsonl"}
+
+
+def test_an_export_of_texts_is_said_not_to_be_evaluated(tmp_path: Path, words: Path) -> None:
+    (tmp_path / "modules.json").write_text("[]")  # by which sentence-transformers knows its own
+    with pytest.raises(RinceError, match="export of texts, which is not evaluated by itself"):
+        evaluate_run(tmp_path, data=str(words))

@@ -57,7 +57,8 @@ def run(arguments: Sequence[str]) -> None:
         print("\n".join(problems))
         raise RinceError(
             f"{given.data}: {len(problems)} that cannot be used. Fix or remove them; images and "
-            f"videos can be left out (--skip-unreadable of train, ranks and evaluate)"
+            f"videos that are damaged can be left out (--skip-unreadable of train, ranks and "
+            f"evaluate). Rows of a table are checked kind by kind: check again"
         )
     warn_of_empty_levels(parts[0], side="training " if parts[1:] else "")
     counts = " and ".join(

@@ -307,7 +307,10 @@ def embedding_inputs(
 
 
 def require_queries(encoder: Encoder, queries: Sequence[str]) -> None:
-    """Refuse queries that are no files, nor clips of one, where the encoder takes files."""
+    """Refuse queries that are empty; and where the encoder takes files, those that are none, nor
+    clips of one."""
+    if not all(query.strip() for query in queries):
+        raise RinceError("a query is empty: expected words, or a file")
     if not kind_named(encoder.noun).files:
         return
     missing = [

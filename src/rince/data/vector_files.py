@@ -17,6 +17,7 @@ from torch import Tensor
 from rince.core.checks import RinceError, import_extra, warn
 from rince.core.files import VECTOR_SUFFIXES, absent, unreadable, user_path
 from rince.core.tables import TABLE_SUFFIXES, Row, Table, composed, read_table, repeated, table_of
+from rince.data.stored.kind import recognise
 from rince.data.table import ItemTable, label_columns, path_cells, without_empty
 from rince.data.vectors import Vectors, check_directions
 from rince.ranks.readers import some_names
@@ -241,7 +242,8 @@ def _table(
     beside = (
         file.with_suffix(suffix) for suffix in TABLE_SUFFIXES if suffix != file.suffix.lower()
     )
-    found = next((table for table in beside if table.is_file() and labels is None), None)
+    tables = (x for x in beside if x.is_file() and not recognise(str(x), False))
+    found = next(tables, None) if labels is None else None
     inside = _columns_inside(source, stored, count)
     if one_class and labels is None and not inside and found is None:
         inside = _columns_inside(source, {**stored, "class": ["all"] * count}, count)

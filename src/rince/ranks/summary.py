@@ -56,7 +56,8 @@ class TaxonomySummary:
         if self.num_ranks == 1 and self.num_classes > 1:
             sentences.append(
                 "no class is in a group: there is only rank 1, as in plain supervised contrastive "
-                "learning"
+                "learning. Groups are folders above the classes, a column of a table (`rince "
+                "table` makes one of folders), or scores of the names (--scores text)"
             )
         pairs, expected = self.pairs[:-1], self.expected[:-1]
         sentences += rare_ranks(pairs, expected, self.batch_size, "a balanced sampler")

@@ -11,7 +11,12 @@ from rince.reports.origins import alike_methods
 from rince.reports.page import write_report
 from rince.reports.reading import read_run, read_runs
 from rince.reports.run_report import RunReport
-from rince.reports.table import comparison_rows, markdown_table, print_table
+from rince.reports.table import (
+    comparison_rows,
+    differences_to,
+    markdown_table,
+    print_table,
+)
 
 
 def compare_runs(
@@ -33,6 +38,7 @@ def compare_runs(
     runs = read_runs(folders)
     if baseline is not None:
         runs, baseline = _with_baseline(runs, baseline)
+        differences_to(comparison_rows(runs), baseline)  # refused before anything is shown
     print_table(runs, baseline)
     for line in alike_methods(comparison_rows(runs).rows):
         print(line)

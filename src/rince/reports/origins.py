@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import statistics
@@ -31,7 +32,8 @@ def differing_options(options: Mapping[str, Sequence[str]]) -> dict[str, Sequenc
 
 
 def alike_methods(rows: Sequence[Row]) -> list[str]:
-    """A line for each method that has several rows: in which options they differ."""
+    """Lines for each method that has several rows: in which options they differ, or that they are
+    of one seed."""
     by_method: dict[str, list[Row]] = {}
     for row in rows:
         by_method.setdefault(one_line(row.runs[0].label), []).append(row)
@@ -41,6 +43,12 @@ def alike_methods(rows: Sequence[Row]) -> list[str]:
             f"the rows of {method} differ in {option}: {' | '.join(values)}"
             for option, values in differing_options(options_of(alike)).items()
             if option != "seed"
+        ]
+        lines += [
+            f"{two[0].runs[0].folder.name} and {two[1].runs[0].folder.name} agree in all options, "
+            f"the seed too: they stand in rows of their own"
+            for two in itertools.combinations(alike, 2)
+            if two[0].runs[0].config == two[1].runs[0].config
         ]
     return lines
 

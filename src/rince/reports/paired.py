@@ -43,7 +43,8 @@ def paired_difference(
         return PairedDifference(mean, None, 1, UNCLEAR)
     quantile = import_extra("scipy.stats", "train").t.ppf((1 + _CONFIDENCE) / 2, len(pairs) - 1)
     half_width = float(quantile) * statistics.stdev(pairs) / len(pairs) ** 0.5
-    if abs(mean) <= half_width:
+    # Equal differences, as of shares of few items, do not tell how far others would lie apart.
+    if abs(mean) <= half_width or half_width == 0:
         verdict = UNCLEAR
     else:
         verdict = BETTER if (mean > 0) == higher_is_better else WORSE

@@ -7,7 +7,8 @@ import math
 import re
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,12 +85,17 @@ def comparison_rows(runs: Sequence[RunReport]) -> Comparison:
     """Group the runs into rows and find the best value of each column.
 
     Runs with one label whose options agree, but for the seed and the folder
-    (:data:`OF_A_RUN`), share a row.
+    (:data:`OF_A_RUN`), share a row. Those that are not finished have a row of their own, and so has
+    a second run of a seed: it would count twice.
     """
     require(len(runs) > 0, "a comparison needs at least one run, got none")
-    groups: dict[tuple[str, str], list[RunReport]] = {}
+    groups: dict[tuple[Hashable, ...], list[RunReport]] = {}
+    seeds: Counter[tuple[Hashable, ...]] = Counter()
     for run in runs:
-        groups.setdefault((one_line(run.label), _method(run.config)), []).append(run)
+        alike = (one_line(run.label), _method(run.config), run.seconds is None)
+        seed = (*alike, run.config.get("seed"))
+        groups.setdefault((*alike, seeds[seed]), []).append(run)
+        seeds[seed] += 1
     names = distinct_names([members[0] for members in groups.values()])
     names = _without_seeds(names, [len(members) for members in groups.values()])
     columns = _columns(runs)

@@ -42,6 +42,7 @@ from rince.evaluation.results import (
 from rince.evaluation.steps import STEPS, Step, outlier_detection
 from rince.models.backbones import Backbone, as_backbone
 from rince.models.exported import EXPORT_FILE, WEIGHTS_FILE, load_exported
+from rince.models.texts import SENTENCE_FILE
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.checkpoint import TrainedRun, load_run
 from rince.training.config import TrainConfig
@@ -118,6 +119,11 @@ def evaluate_run(
     require(splits_folder is None or data is not None, f"--splits {splits_folder} needs --data")
     require(split == 1 or splits_folder is not None, f"--split {split} needs --splits")
     exported = (folder / EXPORT_FILE).exists()
+    if (folder / SENTENCE_FILE).exists() and not (folder / CHECKPOINT_FILE).exists():
+        raise RinceError(
+            f"{folder} is an export of texts, which is not evaluated by itself: evaluate the run "
+            f"that it is of; or embed texts with it (rince embed) and evaluate the file"
+        )
     weights = folder / (WEIGHTS_FILE if exported else CHECKPOINT_FILE)
     source = source_of(weights) if weights.is_file() else None  # before they are read
     trained = _of_export(folder, backbone) if exported else load_run(folder, backbone)

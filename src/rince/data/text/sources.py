@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, warn
 from rince.core.files import user_path
 from rince.core.tables import TABLE_SUFFIXES, read_lines, read_table, refuse_rows
 from rince.data.items import Items, Splits, chosen_items
@@ -16,14 +16,41 @@ from rince.data.text.texts import Texts
 from rince.ranks.taxonomy import Taxonomy
 
 _LOOKED_AT = 20  # texts by which a column of file names is known
+_SHOWN = 60  # characters of a text, in a message
 
 
 def load_texts(request: Request) -> Splits:
     """Training and test texts of a table, with the tokens of the backbone if there is one; without
     a column ``split`` the texts themselves decide, class by class."""
     train, test = split_rows(request.item_table(None), _texts)
+    _warn_of_repeated(train, test)
     train, test = chosen_items(train, test, request.options.images, request.seed)
     return Splits(_tokenised(train, request), _tokenised(test, request))
+
+
+def _warn_of_repeated(train: Texts, test: Texts) -> None:
+    """Of texts that say the same on both sides, or of two classes."""
+    trained = frozenset(train.texts)
+    shared = [text for text in test.texts if text in trained]
+    if shared:
+        warn(
+            f"{test.name}: {len(shared)} of {len(test)} test texts are training texts too, such as "
+            f"{shared[0][:_SHOWN]!r}: results will be too good. images.drop_duplicates leaves "
+            f"them out of the training"
+        )
+    class_of: dict[str, int] = {}
+    of_two: dict[str, tuple[int, int]] = {}
+    for part in (train, test):
+        for text, label in zip(part.texts, part.labels.tolist(), strict=True):
+            if class_of.setdefault(text, label) != label:
+                of_two.setdefault(text, (class_of[text], label))
+    if of_two:
+        text, labels = next(iter(of_two.items()))
+        one, other = ("/".join(train.taxonomy.paths[label]) for label in labels)
+        warn(
+            f"{train.name}: texts that stand there as of two classes ({len(of_two)}), such as "
+            f"{text[:_SHOWN]!r}, {one} and {other}: that pulls apart what is the same"
+        )
 
 
 def load_test_texts(request: Request) -> Texts:
