@@ -422,10 +422,10 @@ def test_why_a_file_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_very_many_columns_take_no_time(tmp_path: Path) -> None:
     file = tmp_path / "wide.csv"
-    file.write_text(f"{','.join(f'c{i}' for i in range(20000))}\n{',' * 19999}\n")
+    file.write_text(f"{','.join(f'c{i}' for i in range(40000))}\n{',' * 39999}\n")
     before = time.process_time()
-    assert len(read_table(file, "items").columns) == 20000
-    assert time.process_time() - before < 5  # it was 30
+    assert len(read_table(file, "items").columns) == 40000
+    assert time.process_time() - before < 2  # it was some 15
 
 
 def test_names_that_are_there_twice_are_named_once() -> None:

@@ -186,8 +186,8 @@ def test_a_damaged_header_of_npy_is_told_with_the_file(tmp_path: Path) -> None:
 
 
 def test_very_many_names_take_no_time() -> None:
-    names = [f"c{i}" for i in range(4000)]
+    names = [f"c{i}" for i in range(10000)]
     before = time.process_time()
-    ordered = _rows_by_name(names[::-1], names, torch.arange(4000))
-    assert time.process_time() - before < 3  # it was 9
-    assert torch.equal(ordered, torch.arange(4000).flip(0))
+    ordered = _rows_by_name(names[::-1], names, torch.arange(10000))
+    assert time.process_time() - before < 1  # it was some 8
+    assert torch.equal(ordered, torch.arange(10000).flip(0))
