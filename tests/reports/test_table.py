@@ -107,7 +107,9 @@ def test_a_machine_is_no_method_but_more_devices_are_a_larger_batch(make_run):
 
 def test_a_second_run_of_a_seed_and_one_that_is_not_finished_do_not_count(make_run):
     def run(folder, seed, **options):
-        made = make_run("a", metrics={"probe/fine": 0.5 + seed / 10}, config={"seed": seed})
+        made = make_run(
+            "a", metrics={"probe/fine": 0.5 + seed / 10}, config={"seed": seed, "name": folder}
+        )
         return replace(made, folder=Path(folder), **options)
 
     runs = [run("x", 0), run("again", 0), run("y", 1), run("part", 2, seconds=None)]

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rince.reports.run_report import one_line
+from rince.reports.run_report import RunReport, one_line
 from rince.reports.table import MISSING, OF_A_RUN, Row
 
 
@@ -48,9 +48,13 @@ def alike_methods(rows: Sequence[Row]) -> list[str]:
             f"{two[0].runs[0].folder.name} and {two[1].runs[0].folder.name} agree in all options, "
             f"the seed too: they stand in rows of their own"
             for two in itertools.combinations(alike, 2)
-            if two[0].runs[0].config == two[1].runs[0].config
+            if _chosen(two[0].runs[0]) == _chosen(two[1].runs[0])
         ]
     return lines
+
+
+def _chosen(run: RunReport) -> dict[str, Any]:
+    return {key: x for key, x in run.config.items() if key == "seed" or key not in OF_A_RUN}
 
 
 def origins_of(rows: Sequence[Row]) -> dict[str, list[str]]:
