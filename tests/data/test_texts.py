@@ -251,7 +251,7 @@ def test_clinc(shared_data: Path, tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "experiments" / "text" / "to_csv.py"
     known, odd = tmp_path / "clinc.csv", tmp_path / "odd.csv"
     runpy.run_path(str(script))["write_tables"](folder, known, odd)
-    train, test = texts_of(load_texts(known, per_class=10, test_per_class=5))
+    train, test = texts_of(load_texts(known, per_class=10, test_per_class=5, drop_duplicates=True))
     assert train.labels.bincount().tolist() == [10] * 150
     assert test.labels.bincount().tolist() == [5] * 150
     groups, names = train.taxonomy.labels_at(2), train.taxonomy.group_names(2)

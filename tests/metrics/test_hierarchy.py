@@ -34,7 +34,9 @@ def cases(draw, most_items=6):
 
     def features(count):
         if few:
-            return torch.randint(-1, 2, (count, 2), generator=generator).float() + 0.25
+            # No direction is in the middle of two others: such ties would be up to rounding.
+            whole = torch.randint(-1, 2, (count, 2), generator=generator)
+            return whole + torch.tensor([0.25, 0.5])
         return torch.randn(count, 4, generator=generator)
 
     def levels(count):

@@ -68,7 +68,7 @@ def run(arguments: Sequence[str]) -> None:
     kept: Embeddings | VectorIndex | None = None
     if suffix == INDEX_SUFFIX:
         kept = load_index(given.gallery)
-    elif suffix != ".npy" and holds_vectors(given.gallery):
+    elif suffix == ".npz" or (suffix == ".parquet" and holds_vectors(given.gallery)):
         kept = load_embeddings(given.gallery)
     encoder = load_encoder(user_path(given.run), given.space)
     require_queries(encoder, given.queries)

@@ -23,8 +23,8 @@ def load_texts(request: Request) -> Splits:
     """Training and test texts of a table, with the tokens of the backbone if there is one; without
     a column ``split`` the texts themselves decide, class by class."""
     train, test = split_rows(request.item_table(None), _texts)
-    _warn_of_repeated(train, test)
     train, test = chosen_items(train, test, request.options.images, request.seed)
+    _warn_of_repeated(train, test)
     return Splits(_tokenised(train, request), _tokenised(test, request))
 
 
@@ -35,8 +35,8 @@ def _warn_of_repeated(train: Texts, test: Texts) -> None:
     if shared:
         warn(
             f"{test.name}: {len(shared)} of {len(test)} test texts are training texts too, such as "
-            f"{shared[0][:_SHOWN]!r}: results will be too good. images.drop_duplicates leaves "
-            f"them out of the training"
+            f"{shared[0][:_SHOWN]!r}: these were seen. images.drop_duplicates leaves them out of "
+            f"the training"
         )
     class_of: dict[str, int] = {}
     of_two: dict[str, tuple[int, int]] = {}
