@@ -191,6 +191,16 @@ def test_outliers_and_tests_accumulate(
     assert again.info["extract_seconds"] == other.info["extract_seconds"]
 
 
+def test_data_are_the_same_with_a_slash_behind_them(named_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(named_run, tmp_path / "run")
+    evaluated(run)
+    data = read_run(run).config["data"]
+    config = (run / "config.yaml").read_text()
+    assert f"data: {data}\n" in config
+    (run / "config.yaml").write_text(config.replace(f"data: {data}\n", f"data: {data}/\n"))
+    assert read_run(run).config["data"] == data
+
+
 def test_results_are_of_their_weights_whatever_the_times(named_run: Path, tmp_path: Path) -> None:
     run = shutil.copytree(named_run, tmp_path / "run")
     evaluated(run)

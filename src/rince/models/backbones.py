@@ -308,11 +308,10 @@ def _torchvision_model(name: str, in_channels: int, pretrained: bool) -> nn.Modu
         url = models.get_model_weights(name).DEFAULT.url
         file = f"{url} as {torch.hub.get_dir()}/checkpoints/{Path(url).name}"
         raise _no_weights(f"torchvision/{name}", error, file) from error
-    for further in ("aux1", "aux2", "AuxLogits"):  # classifiers of GoogLeNet and Inception
-        if hasattr(module, further):
-            setattr(module, further, None)
-    if hasattr(module, "aux_logits"):
-        module.aux_logits = False
+    # Further classifiers, of GoogLeNet and Inception.
+    for part, value in (("aux1", None), ("aux2", None), ("AuxLogits", None), ("aux_logits", False)):
+        if hasattr(module, part):
+            setattr(module, part, value)
     for head in ("fc", "classifier", "heads", "head"):
         if hasattr(module, head):
             setattr(module, head, nn.Identity())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
@@ -56,11 +57,14 @@ def read_run(folder: Path) -> RunReport:
         return RunReport(folder.name, folder, load_evaluation(folder), {"export": folder.name})
     config = read_config(folder)
     about = read_about(folder)
+    options = dict(flat(to_dict(config)))
+    if isinstance(options["data"], str):  # photos/ is photos
+        options["data"] = os.path.normpath(options["data"])
     return RunReport(
         label=about.get("label") or config.label(),  # of an objective from outside, by its row
         folder=folder,
         evaluation=load_evaluation(folder),
-        config=dict(flat(to_dict(config))),
+        config=options,
         history=read_history(folder),
         seconds=about.get("train_seconds"),
         versions=about.get("versions", {}),

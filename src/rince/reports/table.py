@@ -394,7 +394,7 @@ def _legend(comparison: Comparison) -> list[str]:
     cells = [cell for _, of_line in comparison.lines for cell in of_line]
     lines = ["per cent, but for corr. (-1 to 1) and seconds; ↓ lower is better"]
     if len(comparison.lines) > len(comparison.rows):
-        lines.append("lines that name no space, such as embedding, are of the backbone's features")
+        lines.append("of runs, lines without `, embedding` are of the backbone's features")
     runs = [run for row in comparison.rows for run in row.runs]
     lines += [f"NOTE: {note}" for note in differences(runs)]
     if any(cell.best for cell in cells):
