@@ -28,7 +28,9 @@ from rince.core.files import (
     new_folder,
     replacing,
     require_folder_of,
+    splits_below,
     taking_turns,
+    unreadable,
     written,
 )
 
@@ -313,3 +315,23 @@ def test_a_file_that_may_have_been_edited_is_not_written_over(tmp_path: Path) ->
     table.write_text("edited")
     with pytest.raises(RinceError, match=r"items\.csv is there"):
         files.new_file(table)
+
+
+def test_the_folders_of_splits(tmp_path: Path) -> None:
+    for name in ("Train", "other", "dev"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "val").touch()  # a file
+    assert splits_below(tmp_path) == {"train": tmp_path / "Train", "dev": tmp_path / "dev"}
+    assert splits_below(tmp_path / "none") == {}
+
+
+def test_why_a_file_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").touch()
+    for file, error, said in (
+        ("a.csv", OSError(5, "Input/output error"), "Input/output error"),
+        ("a.csv", OSError("no number"), "no number"),
+        ("a.csv", KeyError("x"), "'x'"),
+        ("b.csv", OSError(2, "No such file or directory"), f"there is no file {tmp_path}/b.csv"),
+    ):
+        found = str(unreadable("scores", tmp_path / file, error))
+        assert found == f"cannot read the scores in {tmp_path / file}: {said}"

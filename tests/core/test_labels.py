@@ -116,6 +116,8 @@ def test_a_class_is_called_by_the_shortest_ending_that_it_has_alone() -> None:
     assert shortest_endings(deep) == ("a/x/z", "b/x/z", "y/z", "w")
     assert shortest_endings([("x", "a/b"), ("a", "b"), ("b",)]) == ("x/a/b", "a/b", "b")
     assert shortest_endings([("x", "a/b"), ("c", "b")]) == ("a/b", "b")
+    slashes = [("x/y", "a/b/c/d"), ("a/b", "c/d")]  # in each name
+    assert shortest_endings(slashes) == ("x/y/a/b/c/d", "c/d")
     assert shortest_endings([]) == ()
 
 
