@@ -34,9 +34,8 @@ def cases(draw, most_items=6):
 
     def features(count):
         if few:
-            # No direction is in the middle of two others: such ties would be up to rounding.
-            whole = torch.randint(-1, 2, (count, 2), generator=generator)
-            return whole + torch.tensor([0.25, 0.5])
+            # Of length 1, and products without rounding: ties are ties in any order of sums.
+            return torch.randint(0, 2, (count, 4), generator=generator) - 0.5
         return torch.randn(count, 4, generator=generator)
 
     def levels(count):
