@@ -232,6 +232,9 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("ranks/readers.py", "nested_paths", "LtE to Lt", 0): (
         "a class in a group of 127 names has 128, and is refused one call later otherwise"
     ),
+    ("ranks/taxonomy.py", "tree_of_folders", "constant + 1", 3): (
+        "the whole path is put into the set twice"
+    ),
     ("core/labels.py", "shortest_endings", "Gt to GtE", 1): (
         "a path that is whole already is the same when it is taken whole once more"
     ),
