@@ -107,11 +107,9 @@ def run(arguments: Sequence[str]) -> None:
 
     options = EvaluationOptions(**given_of(EvaluationOptions, vars(given)))
     device = known_device(given.device)
-    named: dict[Path, str] = {}
+    named: dict[Path, str] = {}  # runs/latest is a link to another of runs/*
     for name in given.runs:
-        named.setdefault(
-            user_path(name).resolve(), name
-        )  # runs/latest is a link to another of runs/*
+        named.setdefault(user_path(name).resolve(), name)
     evaluated: list[Path] = []
     left_out = 0
     for folder, name in named.items():

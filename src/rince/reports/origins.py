@@ -12,6 +12,8 @@ from typing import Any
 from rince.reports.run_report import RunReport, one_line
 from rince.reports.table import MISSING, OF_A_RUN, Row
 
+_NOT_CHOSEN = OF_A_RUN - {"seed"}  # says nothing about how a run was trained
+
 
 def options_of(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Option -> its value in each row, or values where the runs of a row differ (their seeds)."""
@@ -27,7 +29,7 @@ def differing_options(options: Mapping[str, Sequence[str]]) -> dict[str, Sequenc
     return {
         key: values
         for key, values in options.items()
-        if len(set(values)) > 1 and key not in OF_A_RUN - {"seed"}
+        if len(set(values)) > 1 and key not in _NOT_CHOSEN
     }
 
 
@@ -54,7 +56,7 @@ def alike_methods(rows: Sequence[Row]) -> list[str]:
 
 
 def _chosen(run: RunReport) -> dict[str, Any]:
-    return {key: x for key, x in run.config.items() if key == "seed" or key not in OF_A_RUN}
+    return {key: x for key, x in run.config.items() if key not in _NOT_CHOSEN}
 
 
 def origins_of(rows: Sequence[Row]) -> dict[str, list[str]]:
