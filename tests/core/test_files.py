@@ -230,7 +230,11 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert cache_folder("clips") == tmp_path / "rince" / "clips"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     assert cache_folder() == Path.home() / ".cache" / "rince"
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # of a user without a home
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
     with pytest.raises(RinceError, match="XDG_CACHE_HOME"):
         cache_folder()
 

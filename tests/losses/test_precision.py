@@ -218,6 +218,7 @@ def test_what_cannot_be_is_refused(dtype: torch.dtype, precision: Any, facts: st
             loss(z, z, torch.eye(4, dtype=torch.int8), 0.1, matmul_precision=precision)
 
 
+@pytest.mark.skipif(not products._has_switch_per_device(), reason="torch before 2.9 has one")
 def test_each_device_has_its_switch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert products._backend(CUDA) is torch.backends.cuda.matmul
     assert products._backend(CPU) is torch.backends.mkldnn.matmul

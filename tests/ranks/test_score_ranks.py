@@ -263,7 +263,7 @@ def test_grades_of_cranfield(shared_data: Path) -> None:
     gains = torch.zeros(queries.nunique(), documents.nunique())
     gains[torch.tensor(queries.cat.codes.to_numpy()).long(),
           torch.tensor(documents.cat.codes.to_numpy()).long()] = torch.tensor(
-        qrels.gain.to_numpy(), dtype=torch.float32)  # fmt: skip
+        qrels.gain.to_numpy("float32"))  # fmt: skip
     summary = Relevance(grades=[4, 3, 2, 1]).describe(gains)
     counted = qrels.gain.value_counts()
     assert [summary.pairs[rank] for rank in (1, 2, 3, 4)] == [int(counted[g]) for g in (4, 3, 2, 1)]

@@ -116,7 +116,10 @@ def _has_switch_per_device() -> bool:
     return hasattr(torch.backends.cuda.matmul, "fp32_precision")
 
 
-@torch.library.custom_op("rince::product", mutates_args=())
+# With its schema: torch 2.4 reads none from annotations that are text.
+@torch.library.custom_op(
+    "rince::product", mutates_args=(), schema="(Tensor a, Tensor b, str precision) -> Tensor"
+)
 def _product(a: Tensor, b: Tensor, precision: str) -> Tensor:
     with products_in("fp32", a.device):
         return mm(a, b, precision)  # type: ignore[arg-type]

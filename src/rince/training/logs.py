@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 from rince.core.checks import warn
 
@@ -38,7 +37,7 @@ def logging_to(file: Path | None) -> Iterator[None]:
                 handler.close()
 
 
-class _Screen(logging.StreamHandler[TextIO]):
+class _Screen(logging.StreamHandler):  # type: ignore[type-arg]  # takes none in Python 3.10
     def handleError(self, record: logging.LogRecord) -> None:
         if not isinstance(sys.exc_info()[1], BrokenPipeError):  # who read it is gone, no more
             super().handleError(record)
