@@ -1107,3 +1107,15 @@ def test_a_name_that_is_no_unicode_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"class 1: .* is not valid Unicode"):
         Taxonomy([("a", "b"), ("a", name)])
     assert Taxonomy([("\ud7ff", "\ue000")]).paths == (("\ud7ff", "\ue000"),)
+
+
+def test_all_names_that_are_no_class_are_named() -> None:
+    tree = Taxonomy.from_dict({"men": ["shirts", "ties"], "women": ["shirts", "skirts"]})
+    with pytest.raises(ValueError) as refused:
+        tree.index(["ties", "tyes", "zebra", "men", "shirts", "tyes"])
+    assert str(refused.value) == (
+        "4 names are none of the 4 classes: 'tyes' (did you mean 'ties'?), 'zebra', 'men' (a "
+        "group), 'shirts' (did you mean 'men/shirts' or 'women/shirts'?)"
+    )
+    with pytest.raises(ValueError, match=r"^10 names .*'x7' \(and 2 more\)$"):
+        tree.aligned_to([f"x{i}" for i in range(10)])

@@ -32,16 +32,26 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("data", help="whatever `rince train` takes")
     add_data_options(parser)
+    parser.add_argument(
+        "--ranks.tree",
+        dest="tree",
+        metavar="FILE",
+        help="that `rince train` is to be given: a table of superclasses for the classes",
+    )
     given = parser.parse_args(arguments)
 
     from rince.core.checks import BadItems, RinceError
+    from rince.data.given_tree import parts_in, read_tree
     from rince.data.kinds import NAMED_TREES, all_items, class_tree, kind_of
     from rince.evaluation.levels import warn_of_empty_levels
 
     config = data_config(given)
-    tree = None if given.data in NAMED_TREES else class_tree(given.data, config)
-    if tree is not None:
-        print(f"{given.data}: {tree.num_classes} classes")
+    tree = read_tree(given.tree, config.table.encoding)
+    classes = None if given.data in NAMED_TREES else class_tree(given.data, config)
+    if classes is not None:
+        if tree is not None:
+            tree.places(classes, given.data)
+        print(f"{given.data}: {classes.num_classes} classes")
         return
     problems: list[str] = []
     try:
@@ -60,12 +70,13 @@ def run(arguments: Sequence[str]) -> None:
             f"videos that are damaged can be left out (--skip-unreadable of train, ranks and "
             f"evaluate). Rows of a table are checked kind by kind: check again"
         )
+    parts = parts_in(tree, parts)
     warn_of_empty_levels(parts[0], side="training " if parts[1:] else "")
     counts = " and ".join(
         f"{len(items)} {name}{items.noun}"
         for name, items in zip(("training ", "test ") if parts[1:] else ("",), parts, strict=True)
     )
-    classes = parts[-1].taxonomy.num_classes
-    print(f"{given.data}: {counts} of {classes} classes, and all of them can be read")
+    count = parts[-1].taxonomy.num_classes
+    print(f"{given.data}: {counts} of {count} classes, and all of them can be read")
     if advice := kind_of(given.data, encoding=config.table.encoding).advice(given.data, config):
         print(f"note: {advice}")

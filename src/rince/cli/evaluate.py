@@ -81,6 +81,13 @@ def _parser() -> HelpfulParser:
     parser.add_argument(
         "--split", type=int, default=1, help="with --splits: which of the three splits"
     )
+    parser.add_argument(
+        "--ranks.tree",
+        dest="tree",
+        metavar="FILE",
+        help="superclasses for the classes of --data, --test or embeddings, as of rince train "
+        "(default: of runs theirs)",
+    )
     parser.add_argument("--data_root", help="folder where a named data set is, if it was moved")
     parser.add_shared("--skip_unreadable")
     parser.add_options(EvaluationOptions, skip=NOT_ASKED)
@@ -140,7 +147,9 @@ def _evaluate_file(file: Path, given: argparse.Namespace, options: EvaluationOpt
     from rince.evaluation.elsewhere import evaluate_embeddings, results_folder
 
     with read_as(given.encoding):
-        found = evaluate_embeddings(file, given.labels, levels=given.levels, options=options)
+        found = evaluate_embeddings(
+            file, given.labels, levels=given.levels, tree=given.tree, options=options
+        )
     _say(results_folder(file), found, given.verbose)
 
 
@@ -198,6 +207,7 @@ def _evaluate_run(
             encoding=given.encoding,
             splits_folder=given.splits,
             split=given.split,
+            tree=given.tree,
             skip_unreadable=given.skip_unreadable,
             device=device,
         )

@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   rince ranks photos/ --scores text --top-k "[3]"        from the class names
   rince ranks videos/ --by time --near "[5, 60]"   clips of videos by when they were recorded
   rince ranks photos/ --scores mine.csv --thresholds "[0.8, 0.5]"
+  rince ranks photos/ --tree classes.csv       photos/<class>/*.jpg, superclasses from a table
 """
 # Without a rule the histogram is still worth a look, and something has to be drawn.
 SHOWN_QUANTILES = (0.95,)
@@ -47,6 +48,7 @@ def _parser() -> HelpfulParser:
     )
     parser.add_argument("--names", action="store_true", help="also list classes by superclass")
     parser.add_options(RankOptions, skip=NOISE)
+    parser.add_alias("ranks.tree", "tree")  # as the other verbs call it
     parser.add_argument(
         "--save_scores",
         metavar="CSV",
@@ -76,11 +78,15 @@ def run(arguments: Sequence[str]) -> None:
         return
 
     from rince.core.tables import read_as
+    from rince.data.given_tree import parts_in, read_tree
     from rince.data.kinds import all_items, class_tree
 
+    tree = read_tree(config.tree, data.table.encoding)
     taxonomy, counts = class_tree(given.data, data), None
+    if taxonomy is not None and tree is not None:
+        taxonomy = tree.places(taxonomy, given.data)
     if taxonomy is None:
-        parts = all_items(given.data, data)
+        parts = parts_in(tree, all_items(given.data, data))
         train, which = parts[0], "training " if parts[1:] else ""
         taxonomy = train.taxonomy
         if config.scores is None:
@@ -99,8 +105,8 @@ def run(arguments: Sequence[str]) -> None:
             scores = class_scores(config, taxonomy.classes)
         if saved:
             scores.to_csv(saved)
-        tree = taxonomy if taxonomy.num_ranks > 1 else None
-        print(ranks_by_rule(config, scores).describe(batch_size, counts, tree))
+        groups = taxonomy if taxonomy.num_ranks > 1 else None
+        print(ranks_by_rule(config, scores).describe(batch_size, counts, groups))
         if not chosen:
             print(
                 f"no rule was given: shown with --quantiles {list(SHOWN_QUANTILES)}; choose "

@@ -184,6 +184,10 @@ class Items(ABC):
         """The same with other labels, (N,) int64."""
         return self._with("labels", labels)
 
+    def with_taxonomy(self, taxonomy: Taxonomy, name: str) -> Self:
+        """The same in another class tree, which has the same labels, under another name."""
+        return self._with("taxonomy", taxonomy)._with("name", name)
+
     def preprocessed(self, preprocessing: Preprocessing | None) -> Self:
         """The same, fed to a network as its weights were trained; what are no pictures are fed as
         ever."""

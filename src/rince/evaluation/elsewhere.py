@@ -12,6 +12,7 @@ from torch import nn
 
 from rince.core.checks import require
 from rince.core.files import require_folder_of, taking_turns, user_path
+from rince.data.given_tree import items_in, read_tree
 from rince.data.items import Marks, Splits
 from rince.data.vector_files import LabelledVectors, read_labelled
 from rince.data.vectors import Vectors
@@ -44,6 +45,7 @@ def evaluate_embeddings(
     labels: str | Path | None = None,
     *,
     levels: Sequence[str] | None = None,
+    tree: str | Path | None = None,
     options: EvaluationOptions | None = None,
 ) -> Evaluation:
     """Evaluate embeddings and write the results beside them, see :func:`results_folder`.
@@ -60,6 +62,8 @@ def evaluate_embeddings(
             holds beside them, or the table of the same name. Columns of labels from
             coarse to fine, and optional ``split``, ``is_query``, ``is_gallery``, ``sequence``.
         levels: names of the columns of labels, from coarse to fine; None: all others.
+        tree: a table of a class tree, with superclasses for labels that have none: see
+            ``RankOptions.tree``.
         options: how much to do.
 
     Raises:
@@ -73,7 +77,7 @@ def evaluate_embeddings(
     folder = results_folder(file)
     require_folder_of(folder / RESULTS_FILE if folder.is_dir() else folder)
     labelled = read_labelled(file, labels, levels, option="--levels")
-    items = labelled.items(labelled.table)
+    items = items_in(read_tree(tree), labelled.items(labelled.table))
     warn_of_empty_levels(items, option="--levels")
     parts = _splits(labelled, items)
     if parts is not None:

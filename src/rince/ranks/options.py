@@ -20,7 +20,7 @@ TIME_OPTIONS = ("near", "unit", "shots", "beyond")
 class RankOptions(Options):
     """How similar two items are for RINCE; by default as the superclasses of the data say.
 
-    Runs are always evaluated by the classes and superclasses of the data.
+    Runs are always evaluated by the classes and superclasses of the data, or of tree.
 
     Args:
         by: "classes", or "time": clips of videos by when they were recorded, without any label;
@@ -34,6 +34,9 @@ class RankOptions(Options):
             class-by-class matrix with names, or text (a sentence-embedding model on the class
             names), or wordnet (path similarity of the class names); or captions: of
             vectors.captions, their cosines.
+        tree: superclasses for the classes of the data, which may have none: a table of the columns
+            child and parent, or class, superclass, ... (.csv, .tsv, .jsonl, .parquet). Whatever
+            the objective, the run is evaluated by them.
         thresholds: the lowest scores of rank 2, 3, ..., falling.
         quantiles: thresholds at these quantiles of all scores, falling (0.95: the top 5 %).
         top_k: how many of the most similar classes have rank 2, how many of the next ones rank
@@ -55,6 +58,7 @@ class RankOptions(Options):
     shots: bool = False
     beyond: Literal["rank", "negative", "ignore"] = "rank"
     scores: str | None = None
+    tree: str | None = None
     thresholds: tuple[float, ...] | None = limited(None, shortest=1)
     quantiles: tuple[float, ...] | None = limited(None, low=0, high=1, shortest=1)
     top_k: tuple[int, ...] | None = limited(None, low=1, shortest=1)

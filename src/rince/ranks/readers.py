@@ -178,8 +178,9 @@ def paths_of_table(table: Table, levels: Sequence[str] | None) -> tuple[Names, .
     if levels is None:
         require(
             "class" in header,
-            f"no column 'class'; the columns are {some_names(header)}. Name those to use from the "
-            "class to its top group, such as levels=('name', 'superclass')",
+            f"no column 'class'; the columns are {some_names(header)}. Call that of the classes "
+            "so, with those of their groups to the right of it, the top one last; or name them in "
+            "this order, such as levels=('name', 'superclass')",
         )
         levels = [name for name in header[header.index("class") :] if name]
     require(not isinstance(levels, str), f"levels must be a list of column names, got {levels!r}")

@@ -42,6 +42,8 @@ from rince.ranks.summary import TaxonomySummary, tree_summary
 MAX_TABLE_CLASSES = 2048  # 4 MB; above, ranks() compares level by level
 _LOOKED_AT = 20_000  # classes compared with a name that is none of them: a second
 
+_HINTS = 8  # names that are no class, each with those near it
+
 _SHOWN_CLASSES = 20  # in a notebook
 
 
@@ -302,8 +304,11 @@ class Taxonomy:
             f"type {names.dtype}",
         )
         rows = label_names(names if names.ndim == 2 else names[:, None])
-        known = {row: self._label("/".join(row)) for row in dict.fromkeys(rows)}
-        return integers([known[row] for row in rows])
+        called = {row: self.called("/".join(row)) for row in dict.fromkeys(rows)}
+        wrong = ["/".join(row) for row, labels in called.items() if len(labels) != 1]
+        if wrong:
+            raise self._no_classes(wrong)
+        return integers([called[row][0] for row in rows])
 
     def aligned_to(self, classes: Sequence[str]) -> Taxonomy:
         """The tree whose labels are those of a list of classes; further classes are left out.
@@ -499,20 +504,47 @@ class Taxonomy:
 
     def _label(self, name: str) -> int:
         named = self.called(name)
-        if len(named) == 1:
-            return named[0]
+        if len(named) != 1:
+            raise self._no_classes([name])
+        return named[0]
+
+    def _no_classes(self, names: Sequence[str]) -> ValueError:
+        """What is wrong with names of which none is that of one class."""
+        if len(names) > 1:
+            more = f" (and {len(names) - _HINTS} more)" if len(names) > _HINTS else ""
+            return ValueError(
+                f"{len(names)} names are none of the {self.num_classes} classes: "
+                f"{', '.join(map(self._hinted, names[:_HINTS]))}{more}"
+            )
+        name = names[0]
+        named, close = self._named(name), self._near(name)
         if named:
-            paths = ["/".join(self.paths[label]) for label in named]
-            raise ValueError(f"{len(named)} classes are called {name!r}: say {some_names(paths)}")
-        if any(name in path[:-1] for path in self.paths):
-            raise ValueError(f"{name!r} is a group, not a class; only classes have labels")
-        close = difflib.get_close_matches(name, self.classes[:_LOOKED_AT], n=3)
+            return ValueError(f"{len(named)} classes are called {name!r}: say {some_names(named)}")
+        if self._is_group(name):
+            return ValueError(f"{name!r} is a group, not a class; only classes have labels")
         hint = (
             f"did you mean {' or '.join(map(repr, close))}?"
             if close
             else f"the {self.num_classes} classes are {some_names(self.classes)}"
         )
-        raise ValueError(f"unknown class {name!r}; {hint}")
+        return ValueError(f"unknown class {name!r}; {hint}")
+
+    def _hinted(self, name: str) -> str:
+        """One of several such names, with those that may be meant."""
+        named = self._named(name)
+        if not named and self._is_group(name):
+            return f"{name!r} (a group)"
+        meant = " or ".join(map(repr, named or self._near(name)))
+        return f"{name!r} (did you mean {meant}?)" if meant else repr(name)
+
+    def _named(self, name: str) -> list[str]:
+        return ["/".join(self.paths[label]) for label in self.called(name)]
+
+    def _is_group(self, name: str) -> bool:
+        return any(name in path[:-1] for path in self.paths)
+
+    def _near(self, name: str) -> list[str]:
+        return difflib.get_close_matches(name, self.classes[:_LOOKED_AT], n=3)
 
     def _ends(self, label: int, name: str) -> bool:
         """Whether a path ends in whole names that are written so, or is."""

@@ -14,6 +14,7 @@ from rince.core.checks import RinceError
 from rince.core.files import absent, user_path
 from rince.core.input_spec import InputSpec
 from rince.core.notebook import html_table
+from rince.data.given_tree import GivenTree
 from rince.data.kinds import TrainedNetwork, kind_named
 from rince.models.backbones import Backbone, as_backbone
 from rince.models.encoders import Encoder
@@ -28,7 +29,7 @@ from rince.training.config import TrainConfig, from_dict
 from rince.training.folder import CHECKPOINT_FILE as CHECKPOINT_FILE
 from rince.training.folder import CONFIG_FILE, runs_in
 from rince.training.objectives import OBJECTIVES, Objective
-from rince.training.ranks import kept_ranks
+from rince.training.ranks import kept_ranks, kept_tree
 
 CHECKPOINT_KEY = "rince"  # of what the checkpoint says of the run
 OWN_OBJECTIVE = "own_objective"
@@ -50,6 +51,7 @@ class TrainedRun:
         head: features to embeddings, but of a run that was trained as a classifier alone.
         ranks: of the classes, as the objective rince was trained on; times are not kept.
         own_backbone: the backbone is the user's, not ``config.model.backbone``.
+        tree: that of ``ranks.tree``, if one was given.
     """
 
     folder: Path
@@ -64,6 +66,7 @@ class TrainedRun:
     classifier: nn.Linear | None = None
     head: nn.Module | None = None
     own_backbone: bool = False
+    tree: GivenTree | None = None
 
     def _repr_html_(self) -> str:
         network = type(self.backbone.module).__name__
@@ -128,6 +131,7 @@ def load_run(folder: str | Path, backbone: Backbone | nn.Module | None = None) -
         head=head,
         ranks=kept_ranks(about, taxonomy),
         own_backbone=bool(about.get(OWN_BACKBONE)),
+        tree=kept_tree(about),
     )
 
 

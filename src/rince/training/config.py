@@ -176,10 +176,11 @@ class TrainConfig(Options):
         return user_path(self.output) / self.run_name(objective)
 
     def data_name(self) -> str:
-        """What folders call the data: their own folder's name, or file's."""
+        """What folders call the data: the name of their own folder or file, and of ranks.tree."""
         data = os.path.basename(os.path.abspath(user_path(self.data))) or "data"
         stem, suffix = os.path.splitext(data)
-        return stem if suffix.lower() in (*TABLE_SUFFIXES, *VECTOR_SUFFIXES) else data
+        name = stem if suffix.lower() in (*TABLE_SUFFIXES, *VECTOR_SUFFIXES) else data
+        return name if self.ranks.tree is None else f"{name}-{PurePath(self.ranks.tree).stem}"
 
     def of_objective(self, name: str) -> TrainConfig:
         """The same with another objective; options that it does not read are at their defaults."""
@@ -254,7 +255,8 @@ class TrainConfig(Options):
         unread: tuple[str, ...] = ("loss.", "ranks.") if of_ranks else ("loss.",)
         if objective.classifier:
             unread += ("model.momentum", "model.queue_size")
-        return [x for x in self.chosen() if x.startswith(unread) and x not in objective.reads]
+        read = {*objective.reads, "ranks.tree"}  # all are evaluated by it
+        return [x for x in self.chosen() if x.startswith(unread) and x not in read]
 
 
 def to_dict(config: TrainConfig) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
 from rince.core.files import require_folder_of, taking_turns, user_path
 from rince.core.input_spec import InputSpec, Preprocessing
+from rince.data.given_tree import GivenTree, items_in, read_tree, splits_in
 from rince.data.items import Items, Marks, Splits
 from rince.data.kinds import (
     NAMED_TREES,
@@ -68,6 +69,7 @@ def evaluate_run(
     encoding: str | None = None,
     splits_folder: str | None = None,
     split: int = 1,
+    tree: str | Path | None = None,
     skip_unreadable: bool = False,
     device: str = "auto",
     backbone: Backbone | nn.Module | None = None,
@@ -93,6 +95,8 @@ def evaluate_run(
         labels: with data that are stored features: the table of their labels; None: in their file,
             or beside it.
         splits_folder, split: with data: the split files of UCF101 or HMDB51, and which split.
+        tree: with data or tests: a table of a class tree (see ``RankOptions.tree``) for their
+            classes; None: that of the run, as far as it has them.
         skip_unreadable: leave out, with a warning, what cannot be read.
         device: where features are extracted.
         backbone: a module like the one that was trained, if it was your own.
@@ -118,6 +122,11 @@ def evaluate_run(
     require(labels is None or data is not None, f"--labels {labels} needs --data")
     require(splits_folder is None or data is not None, f"--splits {splits_folder} needs --data")
     require(split == 1 or splits_folder is not None, f"--split {split} needs --splits")
+    require(
+        tree is None or data is not None or splits is not None or bool(tests),
+        f"--ranks.tree {tree} needs --data or --test: the run's own classes stay in the tree that "
+        f"it was trained with",
+    )
     exported = (folder / EXPORT_FILE).exists()
     if (folder / SENTENCE_FILE).exists() and not (folder / CHECKPOINT_FILE).exists():
         raise RinceError(
@@ -146,18 +155,20 @@ def evaluate_run(
     table = config.table
     table = replace(table, column=column or table.column, encoding=encoding or table.encoding)
     other = replace(config, table=table, vectors=replace(config.vectors, labels=labels))
-    work = _Work(trained, other, options, device, steps)
+    other_tree = read_tree(tree, table.encoding) or trained.tree
+    work = _Work(trained, other, other_tree, options, device, steps)
     found = present_results(folder)
     if found is None or outliers or not only_named or data is not None or splits is not None:
         how = trained.spec.preprocessing
         if splits is not None:
             splits = Splits(splits.train.preprocessed(how), splits.test.preprocessed(how))
             _check_fit(trained, splits.spec, "splits")
+            splits = splits_in(other_tree, splits)
         elif data is None:
             splits = _own_splits(trained, config)
         else:
             videos = replace(config.videos, splits=splits_folder, split=split)
-            splits = other_splits(trained, replace(other, data=data, videos=videos))
+            splits = other_splits(trained, replace(other, data=data, videos=videos), other_tree)
         splits = _of_trained_classes(splits, folder)
         outlying = {
             name: load_outliers(
@@ -184,10 +195,12 @@ def evaluate_run(
 
 @dataclass(frozen=True)
 class _Work:
-    """What is measured, and how; ``config``: of the run, but for tables that are not its own."""
+    """What is measured, and how; ``config``: of the run, but for tables that are not its own;
+    ``tree``: of their classes."""
 
     trained: TrainedRun
     config: TrainConfig
+    tree: GivenTree | None
     options: EvaluationOptions
     device: str
     steps: Sequence[Step]
@@ -229,7 +242,7 @@ class _Work:
             backbone=config.model.backbone,
             preprocessing=spec.preprocessing,
         )
-        items = load_test(request, spec.noun)
+        items = items_in(self.tree, load_test(request, spec.noun))
         _check_fit(trained, items.spec, path)
         known, paths = set(trained.taxonomy.paths), items.taxonomy.paths
         unseen = sum(tree_path not in known for tree_path in paths)
@@ -351,12 +364,13 @@ def _sized_for(trained: TrainedRun, config: TrainConfig) -> TrainConfig:
     return replace(config, images=replace(config.images, image_size=trained.spec.size or None))
 
 
-def other_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
+def other_splits(trained: TrainedRun, config: TrainConfig, tree: GivenTree | None = None) -> Splits:
     """Other data, in the size and colours that the run's backbone knows; or other texts."""
     data = config.data
     require_kind(data, trained.spec.noun, config.ranks.by == "time", config.table.encoding)
     spec, config = trained.spec, _sized_for(trained, config)
     splits = load_splits(config, spec.channels, preprocessing=spec.preprocessing)
+    splits = splits_in(tree, splits)
     if trained.taxonomy.paths not in (UNKNOWN_CLASSES, splits.train.taxonomy.paths):
         print(f"note: {data} has other classes than {trained.folder.name} was trained on")
     _check_fit(trained, splits.spec, data)
@@ -368,6 +382,7 @@ def _own_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
     data, name = config.data, trained.folder.name
     with or_given_in_python(data, f"evaluate_run({str(trained.folder)!r}, splits=...)"):
         splits = load_splits(config, preprocessing=trained.spec.preprocessing)
+    splits = splits_in(trained.tree, splits)
     changed = splits.train.taxonomy.paths != trained.taxonomy.paths
     if trained.data_fingerprint:
         changed = changed or splits.fingerprint() != trained.data_fingerprint

@@ -21,6 +21,7 @@ from rince.core.checks import import_extra, require
 from rince.core.devices import pinned, sent
 from rince.core.distributed import gather, process_index, world_size
 from rince.data.batches import BatchViews, ImageBatch
+from rince.data.given_tree import GivenTree
 from rince.data.items import Splits
 from rince.data.plan import batch_seed
 from rince.data.views import WEAK_VIEWS, ViewConfig
@@ -62,6 +63,7 @@ class RankedModule(pl.LightningModule):
     Args:
         objective: your own; None takes that of ``config.objective``.
         rank_source: what the objective rince trains on; None takes the taxonomy's.
+        tree: that of ``ranks.tree``: for the checkpoint.
         own_backbone: the backbone is the user's: for the checkpoint.
     """
 
@@ -73,6 +75,7 @@ class RankedModule(pl.LightningModule):
         *,
         objective: Objective | None = None,
         rank_source: RankSource | None = None,
+        tree: GivenTree | None = None,
         own_backbone: bool = False,
     ) -> None:
         super().__init__()
@@ -86,6 +89,7 @@ class RankedModule(pl.LightningModule):
         self.view_inputs = items.view_inputs
         self.data_fingerprint = splits.fingerprint()
         self.own_backbone = own_backbone
+        self.tree = tree
         self._unread: list[tuple[str, int, Tensor]] = []  # (what, step, value): to be finite
         self._seconds_before = 0.0
         self._started = time.perf_counter()
@@ -203,6 +207,7 @@ class RankedModule(pl.LightningModule):
             "config": to_dict(self.config),
             "taxonomy": [list(path) for path in self.taxonomy.paths],
             "ranks": to_checkpoint(self.rank_source),
+            "tree": None if self.tree is None else [list(x) for x in self.tree.taxonomy.paths],
             **self.spec.to_dict(),
             "own_backbone": self.own_backbone,
             "data_fingerprint": self.data_fingerprint,

@@ -11,6 +11,7 @@ import torch
 from rince.core.checks import RinceError
 from rince.core.files import user_path
 from rince.core.tables import read_as
+from rince.data.given_tree import GivenTree, read_tree
 from rince.data.items import Items
 from rince.ranks.class_names import name_scores_by_text, name_scores_by_wordnet
 from rince.ranks.class_ranks import ClassRanks
@@ -125,6 +126,22 @@ def resumed_ranks(
             what = "ranks in its config.yaml are" if changed else f"scores in {scores} give ranks"
             raise other_than_trained(what, folder)
     return before
+
+
+def kept_tree(about: Mapping[str, Any]) -> GivenTree | None:
+    """The tree of ``ranks.tree`` in a checkpoint, with the classes that the run's data lack."""
+    if about.get("tree") is None:
+        return None
+    return GivenTree(Taxonomy(about["tree"]), about["config"]["ranks"]["tree"], recorded=True)
+
+
+def resumed_tree(about: Mapping[str, Any], config: TrainConfig) -> GivenTree | None:
+    """The tree for a run that goes on: in the file, if it is still there, which must give the
+    classes the same superclasses; or in the checkpoint."""
+    file = config.ranks.tree
+    if file is not None and not user_path(file).is_file() and about.get("tree") is not None:
+        return kept_tree(about)
+    return read_tree(file, config.table.encoding)
 
 
 def other_than_trained(what: str, folder: Path) -> RinceError:

@@ -27,6 +27,7 @@ from rince.core.files import replacing, user_path
 from rince.core.input_spec import InputSpec
 from rince.core.notebook import in_notebook, is_watched
 from rince.data.batches import ImageBatch, TrainLoader
+from rince.data.given_tree import GivenTree, read_tree
 from rince.data.items import Items, Splits
 from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
@@ -61,7 +62,7 @@ from rince.training.history import HISTORY_FILE
 from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
-from rince.training.ranks import other_than_trained, rank_source, resumed_ranks
+from rince.training.ranks import other_than_trained, rank_source, resumed_ranks, resumed_tree
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
 from rince.training.splits import or_given_in_python, with_data, with_recorded_data
 from rince.training.step import RankSource, superclass_level
@@ -86,6 +87,7 @@ class Run:
     splits: Splits
     trainer: pl.Trainer
     folder: Path
+    tree: GivenTree | None
 
 
 def train(
@@ -185,10 +187,11 @@ def prepared(
     own_backbone: bool = False,
 ) -> Run:
     """What is to be known of a run before it is trained."""
-    config, splits = with_data(config, splits, advise=True, own_backbone=own_backbone)
+    tree = read_tree(config.ranks.tree, config.table.encoding)
+    config, splits = with_data(config, splits, tree=tree, advise=True, own_backbone=own_backbone)
     # What the data decided is what their evaluation reads by.
     config = replace(config, images=replace(config.images, bits=splits.spec.bits))
-    return _run(config, folder, splits, loggers, callbacks)
+    return _run(config, folder, splits, tree, loggers, callbacks)
 
 
 def resume(
@@ -243,9 +246,10 @@ def resume(
     row = recorded_objective(about, config, folder, own)
     config.check_values(row)
     preprocessing = InputSpec.from_dict(about).preprocessing
+    tree = resumed_tree(about, config)
     with or_given_in_python(config.data, f"resume({str(folder)!r}, splits=...)"):
-        config, splits = with_recorded_data(config, splits, preprocessing)
-    run = _run(config, folder, splits, loggers, callbacks)
+        config, splits = with_recorded_data(config, splits, tree, preprocessing)
+    run = _run(config, folder, splits, tree, loggers, callbacks)
     _check_data(about, run)
     ranks = resumed_ranks(about, splits.train, run.config, folder)
     # No pretrained weights, which the checkpoint's would only overwrite.
@@ -345,7 +349,8 @@ def _check_data(about: Mapping[str, Any], run: Run) -> None:
     """The data are those that the run was trained on; the oldest checkpoints do not say."""
     train, data = run.splits.train, run.config.data
     if Taxonomy(about["taxonomy"]) != train.taxonomy:
-        raise other_than_trained(f"classes in {data} are", run.folder)
+        by_tree = f" and their superclasses in {run.tree.file}" if run.tree else ""
+        raise other_than_trained(f"classes in {data}{by_tree} are", run.folder)
     if about.get("data_fingerprint") not in (None, "", run.splits.fingerprint()):
         raise other_than_trained(f"{train.noun} in {data} are", run.folder)
 
@@ -380,6 +385,7 @@ def _build_module(
         config,
         objective=objective,
         rank_source=ranks,
+        tree=run.tree,
         own_backbone=backbone is not None,
     )
 
@@ -403,6 +409,7 @@ def _run(
     config: TrainConfig,
     folder: Path,
     splits: Splits,
+    tree: GivenTree | None,
     loggers: Sequence[Logger],
     own_callbacks: Sequence[pl.Callback],
 ) -> Run:
@@ -435,7 +442,7 @@ def _run(
             log_every_n_steps=1,  # the module decides
             use_distributed_sampler=False,
         )
-    return Run(config.sized(len(items), trainer.world_size), splits, trainer, folder)
+    return Run(config.sized(len(items), trainer.world_size), splits, trainer, folder, tree)
 
 
 def _fit(

@@ -11,6 +11,7 @@ from rince.core.distributed import is_first_process
 from rince.core.files import user_path
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data import kinds
+from rince.data.given_tree import GivenTree, splits_in
 from rince.data.items import Splits
 from rince.data.kind import Kind
 from rince.training.checkpoint import CHECKPOINT_KEY, read_checkpoint
@@ -21,10 +22,12 @@ def with_data(
     config: TrainConfig,
     splits: Splits | None,
     *,
+    tree: GivenTree | None = None,
     advise: bool = False,
     own_backbone: bool = False,
 ) -> tuple[TrainConfig, Splits]:
-    """A configuration with the defaults of its kind of data, and the data: these or its own.
+    """A configuration with the defaults of its kind of data, and the data: these or its own, in
+    the tree of ``ranks.tree``.
 
     ``advise``: say what a user had better know before a training.
     """
@@ -42,16 +45,19 @@ def with_data(
         print(f"note: {advice}")
     if advised:
         kinds.warn_of_unread(config.data, config, kind)
-    return config, _preprocessed(config, splits, kind, preprocessing)
+    return config, splits_in(tree, _preprocessed(config, splits, kind, preprocessing))
 
 
 def with_recorded_data(
-    config: TrainConfig, splits: Splits | None, preprocessing: Preprocessing | None
+    config: TrainConfig,
+    splits: Splits | None,
+    tree: GivenTree | None,
+    preprocessing: Preprocessing | None,
 ) -> tuple[TrainConfig, Splits]:
     """The same, of a run that recorded how its pictures are fed."""
     kind = _kind(config, splits)
     config = config.with_defaults(kind)
-    return config, _preprocessed(config, splits, kind, preprocessing)
+    return config, splits_in(tree, _preprocessed(config, splits, kind, preprocessing))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from rince.core.devices import known_device
 from rince.core.digests import digest
 from rince.core.distributed import launched_processes
 from rince.core.files import replacing
+from rince.data.given_tree import read_tree
 from rince.data.items import Items, NothingToHoldOut, Splits, split_by_hash
 from rince.evaluation.evaluate import measure
 from rince.evaluation.features import Network
@@ -177,7 +178,8 @@ def tune(
     for name in objectives:
         OBJECTIVES[name].function()  # or a package is missing, which is said now
     folder = replace(config, name=config.name or f"tune-{config.data_name()}").folder()
-    config, splits = with_data(config, splits, advise=True)
+    tree = read_tree(config.ranks.tree, config.table.encoding)
+    config, splits = with_data(config, splits, tree=tree, advise=True)
     parts = _parts(splits.train)
     searched = open_options(config, options)
     shared = replace(config, name=None, devices="1").sized(len(parts.train), 1)
