@@ -20,7 +20,6 @@ from rince.training.folder import outdated, read_about, read_config, warn_if_unf
 from rince.training.history import read_history
 from rince.training.options import OptimOptions
 
-
 # Options that name files and folders, some of which take words too.
 _PLACES = (
     "data",
