@@ -227,3 +227,14 @@ def test_the_test_must_count_its_classes_as_the_training_does() -> None:
         Splits(train, test)
     assert Splits(train, part("bcbc", taxonomy=train.taxonomy)).test.labels.tolist() == [1, 2, 1, 2]
     assert len(Splits(train, part("abcd")).test) == 4  # a further class was never trained
+
+
+def test_no_pictures_of_a_data_set_and_of_texts() -> None:
+    pairs = [(Image.new("RGB", (20, 20)), 0), (Image.new("RGB", (20, 20)), 1)]
+    for channels in (1, 3):
+        items = from_dataset(pairs, labels=[0, 1], channels=channels)
+        for nothing in ([], torch.zeros(0, dtype=torch.int64)):
+            shown = items.thumbnails(nothing, 8)
+            assert (shown.shape, shown.dtype) == ((0, 8, 8, channels), np.uint8)
+    shown = from_texts(["a", "b"], ["x", "y"]).thumbnails([], 8)
+    assert (shown.shape, shown.dtype.kind) == ((0,), "U")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince.core.checks import require, warn
-from rince.core.labels import integers, require_classes, require_no_unknown
+from rince.core.labels import integers, require_classes, require_no_unknown, values_of
 from rince.core.pair_ranks import ALL, IGNORED, PairRanks, as_pair_ranks, require_queries_first
 
 Array: TypeAlias = Union[Tensor, "npt.NDArray[Any]"]
@@ -46,11 +46,9 @@ def tensor(array: Array) -> Tensor:
     """One array as :func:`tensors` gives it."""
     if isinstance(array, Tensor):
         return array
-    require(
-        isinstance(array, np.ndarray) and array.dtype.kind in "biuf",
-        "expected a torch tensor or a numpy array of numbers, got "
-        f"{f'an array of {array.dtype}' if isinstance(array, np.ndarray) else type(array)}",
-    )
+    if not (isinstance(array, np.ndarray) and array.dtype.kind in "biuf"):
+        given = f"an array of {values_of(array)}" if isinstance(array, np.ndarray) else type(array)
+        raise ValueError(f"expected a torch tensor or a numpy array of numbers, got {given}")
     # torch takes neither negative strides, nor memory that must not be written to, nor the other
     # order of bytes, nor more than 64 bits.
     dtype = min(array.dtype.newbyteorder("="), np.dtype(np.float64), key=lambda x: x.itemsize)
