@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from rince import RinceError, RinceWarning, Taxonomy
 from rince.data import FileImages, Splits, from_arrays, from_dataset, from_texts, from_vectors
 from rince.training import ImageOptions, ModelOptions, TrainConfig, load_run, resume, train
 from rince.training.evaluation import evaluate_run
+from rince.training.options import TuneOptions
 from rince.training.splits import with_data
+from rince.training.tuning import tune
 
 PIXELS = np.arange(6 * 8 * 10 * 3, dtype=np.uint8).reshape(6, 8, 10, 3)
 NAMES = ["pug", "manx", "husky", "pug", "manx", "husky"]
@@ -189,6 +192,29 @@ def test_items_that_are_given_keep_their_size() -> None:
     how = splits.test.preprocessing
     assert how is not None
     assert (config.images.image_size, how.resize) == (8, round(256 * 8 / 224))
+
+
+@pytest.mark.parametrize("function", [train, tune])
+def test_options_that_choose_items_are_for_those_of_a_folder(function: Any, tmp_path: Path) -> None:
+    """One run, and a search, which itself gives items to its runs."""
+    tree = Taxonomy([("pet", "dog"), ("pet", "cat"), ("boat", "canoe"), ("boat", "ferry")])
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % 4
+    vectors = torch.randn(4, 6, generator=generator)[labels] + torch.randn(
+        40, 6, generator=generator
+    )
+    items = from_vectors(vectors, labels, taxonomy=tree)
+    config = TrainConfig(
+        "mine", epochs=4, batch_size=16, output=str(tmp_path), progress=False, knn_every=0,
+        images=ImageOptions(per_class=3, workers=0), accelerator="cpu",
+    )  # fmt: skip
+    more = () if function is train else (TuneOptions(trials=1, baselines=()),)
+    with warnings.catch_warnings(record=True) as caught:  # a search of so few warns of that too
+        warnings.simplefilter("always")
+        function(config, *more, splits=Splits(items, items))
+    messages = [str(one.message) for one in caught if "given (splits)" in str(one.message)]
+    assert len(messages) == 1
+    assert "images.per_class." in messages[0]
 
 
 def test_training_and_evaluation_on_arrays(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from rince.core.checks import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
+from rince.core.checks import HIGHEST_TEMPERATURE as HIGHEST
+from rince.core.checks import LOWEST_TEMPERATURE as LOWEST
 from rince.core.options import Options, limited
 
 Variant = Literal["in", "out", "out-in"]
@@ -13,7 +14,6 @@ Positives = Literal["exclusive", "cumulative"]
 MatmulPrecision = Literal["fp32", "tf32", "bf16"]
 # The temperatures of the paper's CIFAR-100 study, and its setting for three ranks.
 DEFAULT_TEMPERATURES = (0.1, 0.225, 0.5)
-_DIVIDES = {"low": LOWEST_TEMPERATURE, "high": HIGHEST_TEMPERATURE}  # as the losses take them
 
 
 @dataclass
@@ -43,10 +43,10 @@ class LossOptions(Options):
 
     variant: Variant = "out-in"
     positives: Positives = "exclusive"
-    temperatures: tuple[float, ...] | None = limited(None, shortest=1, **_DIVIDES)
-    temperature: float = limited(0.1, **_DIVIDES)
-    target_temperature: float = limited(0.1, **_DIVIDES)
-    step_width: float = limited(0.01, **_DIVIDES)
+    temperatures: tuple[float, ...] | None = limited(None, shortest=1, low=LOWEST, high=HIGHEST)
+    temperature: float = limited(0.1, low=LOWEST, high=HIGHEST)
+    target_temperature: float = limited(0.1, low=LOWEST, high=HIGHEST)
+    step_width: float = limited(0.01, low=LOWEST, high=HIGHEST)
     margin: float = limited(0.2, above=0)
     smoothing: float = limited(0.0, low=0, below=1)
     cross_entropy_weight: float = limited(1.0, above=0)
