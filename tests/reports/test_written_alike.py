@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rince.evaluation.results import save_evaluation
+from rince.reports.alike import written_alike
 from rince.reports.origins import alike_methods
 from rince.reports.reading import read_run
 from rince.reports.table import comparison_rows
@@ -77,13 +78,13 @@ def test_a_path_from_here_and_from_the_root(
     assert groups_of(make_run, tmp_path, given("~/mine.csv"), given("mine.csv")) == [[0, 1]]
 
 
-def test_words_stay_as_they_are(make_run, tmp_path) -> None:
-    options = {
+def test_words_stay_as_they_are_and_files_keep_what_was_given(make_run, tmp_path) -> None:
+    words = {
         "data": "cifar100",
-        "ranks": {"scores": "wordnet", "top_k": [3]},
-        "model": {"backbone": "torchvision/resnet18"},
+        "ranks.scores": "wordnet",
+        "model.backbone": "torchvision/resnet18",
     }
-    groups_of(make_run, tmp_path, options)
-    shown = read_run(tmp_path / "run0").config
-    names = ("data", "ranks.scores", "model.backbone")
-    assert [shown[name] for name in names] == ["cifar100", "wordnet", "torchvision/resnet18"]
+    assert written_alike(words) == words
+    given = {"data": "photos", "loss": {"temperatures": [0.1, 0.225]}}
+    groups_of(make_run, tmp_path, given)
+    assert read_run(tmp_path / "run0").config["loss.temperatures"] == (0.1, 0.225)

@@ -6,32 +6,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
-from typing import Any
 
 from rince.core.checks import RinceError, warn
-from rince.core.files import is_vector_file, user_path
+from rince.core.files import is_vector_file
 from rince.evaluation.elsewhere import results_folder
 from rince.evaluation.results import RESULTS_FILE, load_evaluation
-from rince.losses.options import LossOptions
 from rince.models.exported import EXPORT_FILE
 from rince.reports.run_report import RunReport
-from rince.training.config import TrainConfig, flat, to_dict
+from rince.training.config import flat, to_dict
 from rince.training.folder import outdated, read_about, read_config, warn_if_unfinished
 from rince.training.history import read_history
-from rince.training.options import OptimOptions
-
-# Options that name files and folders, some of which take words too.
-_PLACES = (
-    "data",
-    "images.root",
-    "model.backbone",
-    "model.start_from",
-    "ranks.scores",
-    "vectors.captions",
-    "vectors.labels",
-    "videos.shots",
-    "videos.splits",
-)
 
 
 def read_runs(folders: Sequence[Path]) -> list[RunReport]:
@@ -73,34 +57,15 @@ def read_run(folder: Path) -> RunReport:
         return RunReport(folder.name, folder, load_evaluation(folder), {"export": folder.name})
     config = read_config(folder)
     about = read_about(folder)
+    options = dict(flat(to_dict(config)))
+    if isinstance(options["data"], str):  # photos/ is photos
+        options["data"] = os.path.normpath(options["data"])
     return RunReport(
         label=about.get("label") or config.label(),  # of an objective from outside, by its row
         folder=folder,
         evaluation=load_evaluation(folder),
-        config=_written_alike(config),
+        config=options,
         history=read_history(folder),
         seconds=about.get("train_seconds"),
         versions=about.get("versions", {}),
     )
-
-
-def _written_alike(config: TrainConfig) -> dict[str, Any]:
-    """The options of a run by their dotted names. What means the same is written in one way, since
-    runs are compared by them: a path as seen from here, a default that was given as one that was
-    not."""
-    options = dict(flat(to_dict(config)))
-    for name in _PLACES:
-        if isinstance(options[name], str):
-            options[name] = _seen_from_here(options[name])
-    temperatures, warmup = config.loss.temperatures, config.optim.warmup_epochs
-    if temperatures and temperatures == LossOptions().temperatures_for(len(temperatures)):
-        options["loss.temperatures"] = None
-    if warmup == OptimOptions().warmup(config.epochs):
-        options["optim.warmup_epochs"] = None
-    return options
-
-
-def _seen_from_here(path: str) -> str:
-    """Relative where it lies in the current folder, else absolute; a word stays as it is."""
-    here, there = os.getcwd(), os.path.abspath(user_path(path))
-    return os.path.relpath(there, here) if there.startswith(here + os.sep) else there
