@@ -272,6 +272,32 @@ def test_a_group_of_a_file_that_is_none(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("verb", "option", "near"),
+    [
+        ("ranks", "--ranks", "--by"),  # as `rince train` has it
+        ("ranks", "--ranks.by", "--by"),
+        ("ranks", "--rank.top-k", "--top_k"),
+        ("ranks", "--images.root", "--data_root"),
+        ("check", "--images.root", "--data_root"),
+        ("ranks", "--vectors.labels", "--table.labels or --labels"),  # not text.labels, the older
+        ("train", "--text.lables", "--table.labels or --vectors.labels"),
+        ("train", "--image.image-sise", "--images.image_size"),
+        ("train", "--temperatres", "--loss.temperatures"),
+        ("check", "--images.drop-duplicates", None),  # was --images.bits
+    ],
+)
+def test_the_nearest_option_of_a_verb_is_named(
+    verb: str, option: str, near: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "photos/", option, "x"])
+    hint = f": did you mean {near}?" if near else ""
+    assert f"{option.replace('-', '_').replace('__', '--')} is not an option{hint}\n" in (
+        capsys.readouterr().err
+    )
+
+
 def test_a_missing_option_is_named_as_it_is_typed(capsys: pytest.CaptureFixture[str]) -> None:
     for verb, name in (("search", "--gallery"), ("index", "--output")):
         with pytest.raises(SystemExit):

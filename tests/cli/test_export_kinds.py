@@ -198,6 +198,8 @@ def test_what_is_wrong_with_texts_is_said(
         assert message in refusal(search, capsys)
     assert not (tmp_path / "a.npz").exists()
     assert main(["export", str(text_run), "-o", str(tmp_path / "net")]) == 0
+    again = refusal(["export", str(tmp_path / "net")], capsys)
+    assert "it is an export already (sentence-transformers and safetensors)" in again
     with pytest.raises(RinceError, match=r"sentence_transformers\.Sentence"):
         rince.load_exported(tmp_path / "net")
 

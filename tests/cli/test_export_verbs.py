@@ -211,6 +211,22 @@ def test_an_export_is_never_overwritten(
     assert (tmp_path / "net" / "README.md").read_text() == "license: mine"
 
 
+@pytest.mark.parametrize("onnx", [False, True])
+def test_an_export_in_place_of_a_run_is_told_what_it_is(
+    runs: Path, tmp_path: Path, onnx: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if onnx:
+        pytest.importorskip("onnxscript", reason="needs the extra export")
+    folder = export_run(runs / "rince", tmp_path / "net", onnx=onnx)
+    formats = "(safetensors and ONNX)" if onnx else "(safetensors)"
+    for given in (["export", str(folder)], ["train", "--resume", str(folder)]):
+        capsys.readouterr()
+        assert main(given) == 1
+        assert f"it is an export already {formats}" in capsys.readouterr().err
+    with pytest.raises(RinceError, match="it is an export already"):
+        load_run(folder)
+
+
 def test_a_failed_export_leaves_nothing(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

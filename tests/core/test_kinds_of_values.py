@@ -34,8 +34,8 @@ MANY = rince.Taxonomy([*TREE.paths, *(("f", f"g{i}") for i in range(MAX_TABLE_CL
 
 # What takes one label an item, and what it gives, as numbers.
 OF_LABELS: dict[str, Callable[[Any], Any]] = {
-    "retrieval": lambda y: metrics.retrieval(Z, Z, y, y).mean_average_precision,
-    "knn_accuracy": lambda y: metrics.knn_accuracy(Z, Z, y, y, k=3),
+    "retrieval": lambda y: metrics.retrieval(Z, Z, y, y, exclude_self=False).mean_average_precision,
+    "knn_accuracy": lambda y: metrics.knn_accuracy(Z, Z, y, y, k=3, exclude_self=False),
     "linear_probe": lambda y: metrics.linear_probe(Z, Z, y, y, num_classes=3, epochs=2).bias,
     "ClassGaussians": lambda y: metrics.ClassGaussians.fit(Z, y).means,
     "mean_class_cosines": lambda y: metrics.mean_class_cosines(Z, Z, y, y, 3),
@@ -105,6 +105,7 @@ def test_unknown_labels_are_no_class(name: str) -> None:
 
 TREE_RANKS = TREE.ranks(LABELS, LABELS)
 MATRIX = TREE_RANKS.tile(slice(None), slice(None)).long()
+APART = MATRIX.clone().fill_diagonal_(-1)  # no item with itself
 EDGES = torch.tensor([[0, 1, 2], [1, 2, 3]])
 SCORES = torch.tensor([[3.0, 0, 1], [1, 2, NAN], [0, 0, 3]])
 ITEMS = TimeRanks.items([0, 0, 1], [0.0, 5, 0], [1.0, 6, 1])
@@ -174,27 +175,31 @@ OF_TENSORS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "smoothed_targets": (lambda g: losses.smoothed_targets(g, 0.5), (GROUPS,)),
     "temperature_schedule": (losses.temperature_schedule, (torch.tensor([0.9, 0.5]),)),
     "recall_by_rank": (
-        lambda q, r: metrics.recall_by_rank(q, q, r, worst_rank=2)[1], (Z, MATRIX)
+        lambda q, r: metrics.recall_by_rank(q, q, r, worst_rank=2)[1], (Z, APART)
     ),
-    "rank_agreement": (lambda q, r: [*metrics.rank_agreement(q, q, r).values()], (Z, MATRIX)),
-    "rank_correlation": (lambda q, r: metrics.rank_correlation(q, q, r), (Z, MATRIX)),
-    "histograms": (lambda q, r: metrics.similarity_histograms(q, q, r).counts[1], (Z, MATRIX)),
-    "retrieval": (lambda q, y: metrics.retrieval(q, q, y, y).recall[1], (Z, EDGES.repeat(1, 2)[0])),
+    "rank_agreement": (lambda q, r: [*metrics.rank_agreement(q, q, r).values()], (Z, APART)),
+    "rank_correlation": (lambda q, r: metrics.rank_correlation(q, q, r), (Z, APART)),
+    "histograms": (lambda q, r: metrics.similarity_histograms(q, q, r).counts[1], (Z, APART)),
+    "retrieval": (
+        lambda q, y: metrics.retrieval(q, q, y, y, exclude_self=True).recall[1],
+        (Z, EDGES.repeat(1, 2)[0]),
+    ),
     "hierarchical": (
         lambda q, y: metrics.hierarchical_retrieval(q, q, y, y, exclude_self=True).h_ap,
         (Z, torch.tensor([[0, 0], [1, 0], [1, 0], [2, 1], [2, 1], [3, 1]])),
     ),
     "knn_accuracy": (
-        lambda q, y: metrics.knn_accuracy(q, q, y, y, k=2), (Z, torch.tensor(LABELS))
+        lambda q, y: metrics.knn_accuracy(q, q, y, y, k=2, exclude_self=True),
+        (Z, torch.tensor(LABELS)),
     ),
-    "knn_ood_score": (lambda q, t: metrics.knn_ood_score(q, t, k=2), (Z, Z)),
+    "knn_ood_score": (lambda q, t: metrics.knn_ood_score(q, t, k=2), (Z[:2], Z[2:])),
     "Gaussians": (
         lambda x, y: metrics.ClassGaussians.fit(x, y).score(x), (Z, torch.tensor(LABELS))
     ),
     "class_cosines": (
         lambda q, y: metrics.mean_class_cosines(q, q, y, y, 3), (Z, torch.tensor(LABELS))
     ),
-    "ndcg": (lambda q, g: metrics.ndcg(q, q, g)[10], (Z, MATRIX.clamp(0))),
+    "ndcg": (lambda q, g: metrics.ndcg(q, q, g, exclude_self=True)[10], (Z, MATRIX.clamp(0))),
     "probe": (
         lambda x, y: metrics.linear_probe(x, x, y, y, num_classes=3, epochs=2).logits(x),
         (Z, torch.tensor(LABELS)),
@@ -346,7 +351,7 @@ def test_scores_reach_a_threshold_in_their_own_precision(dtype: torch.dtype) -> 
 def test_gains_that_are_none(wrong: float) -> None:
     gains = torch.tensor([[1.0, wrong], [0, 1]])
     with pytest.raises(ValueError, match=r"gains.*finite.*\b0\b"):
-        metrics.ndcg(Z[:2], Z[:2], gains)
+        metrics.ndcg(Z[:2], Z[2:4], gains)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])

@@ -481,7 +481,8 @@ def test_one_refusal_of_the_command_line_a_file_and_python(
     with pytest.raises(ValueError, match=f"^{re.escape(name)} must be") as refused:
         from_plain(TrainConfig, plain).check()
     expected, got = str(refused.value).split(", got ")
-    expected = re.sub(r", (at least|above) [\d.]+|(?<= of) one or more", "", expected)
+    limits = r", (at least|above) [\d.e+-]+( and at most [\d.e+-]+)?"
+    expected = re.sub(rf"{limits}|(?<= of) one or more", "", expected)
     assert {*said} == {f"--{expected}, got {got}"}
 
 

@@ -282,3 +282,11 @@ def test_the_decoder_of_earlier_versions(tmp_path: Path) -> None:
     one, other = splits
     assert one.fingerprint() == other.fingerprint()
     assert torch.equal(one.train[0], other.train[0])
+
+
+def test_no_pictures_of_clips(folder: Path, tmp_path: Path) -> None:
+    clips = _load(folder, tmp_path)
+    one = clips.thumbnails([0], 8)
+    for nothing in ([], torch.zeros(0, dtype=torch.int64)):
+        shown = clips.thumbnails(nothing, 8)
+        assert (shown.shape, shown.dtype) == ((0, *one.shape[1:]), one.dtype)

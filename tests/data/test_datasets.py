@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from rince import RinceError, RinceWarning, Taxonomy
 from rince.data import FileImages, Splits, from_arrays, from_dataset, from_texts, from_vectors
 from rince.training import ImageOptions, ModelOptions, TrainConfig, load_run, resume, train
 from rince.training.evaluation import evaluate_run
+from rince.training.options import TuneOptions
 from rince.training.splits import with_data
+from rince.training.tuning import tune
 
 PIXELS = np.arange(6 * 8 * 10 * 3, dtype=np.uint8).reshape(6, 8, 10, 3)
 NAMES = ["pug", "manx", "husky", "pug", "manx", "husky"]
@@ -191,6 +194,29 @@ def test_items_that_are_given_keep_their_size() -> None:
     assert (config.images.image_size, how.resize) == (8, round(256 * 8 / 224))
 
 
+@pytest.mark.parametrize("function", [train, tune])
+def test_options_that_choose_items_are_for_those_of_a_folder(function: Any, tmp_path: Path) -> None:
+    """One run, and a search, which itself gives items to its runs."""
+    tree = Taxonomy([("pet", "dog"), ("pet", "cat"), ("boat", "canoe"), ("boat", "ferry")])
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(40) % 4
+    vectors = torch.randn(4, 6, generator=generator)[labels] + torch.randn(
+        40, 6, generator=generator
+    )
+    items = from_vectors(vectors, labels, taxonomy=tree)
+    config = TrainConfig(
+        "mine", epochs=4, batch_size=16, output=str(tmp_path), progress=False, knn_every=0,
+        images=ImageOptions(per_class=3, workers=0), accelerator="cpu",
+    )  # fmt: skip
+    more = () if function is train else (TuneOptions(trials=1, baselines=()),)
+    with warnings.catch_warnings(record=True) as caught:  # a search of so few warns of that too
+        warnings.simplefilter("always")
+        function(config, *more, splits=Splits(items, items))
+    messages = [str(one.message) for one in caught if "given (splits)" in str(one.message)]
+    assert len(messages) == 1
+    assert "images.per_class." in messages[0]
+
+
 def test_training_and_evaluation_on_arrays(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
 
@@ -227,3 +253,14 @@ def test_the_test_must_count_its_classes_as_the_training_does() -> None:
         Splits(train, test)
     assert Splits(train, part("bcbc", taxonomy=train.taxonomy)).test.labels.tolist() == [1, 2, 1, 2]
     assert len(Splits(train, part("abcd")).test) == 4  # a further class was never trained
+
+
+def test_no_pictures_of_a_data_set_and_of_texts() -> None:
+    pairs = [(Image.new("RGB", (20, 20)), 0), (Image.new("RGB", (20, 20)), 1)]
+    for channels in (1, 3):
+        items = from_dataset(pairs, labels=[0, 1], channels=channels)
+        for nothing in ([], torch.zeros(0, dtype=torch.int64)):
+            shown = items.thumbnails(nothing, 8)
+            assert (shown.shape, shown.dtype) == ((0, 8, 8, channels), np.uint8)
+    shown = from_texts(["a", "b"], ["x", "y"]).thumbnails([], 8)
+    assert (shown.shape, shown.dtype.kind) == ((0,), "U")

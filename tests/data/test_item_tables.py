@@ -662,3 +662,24 @@ def test_a_split_by_another_name_is_warned_of(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_splits(str(other), TrainConfig(str(other)))
+
+
+@pytest.mark.parametrize("most", ["png", "mp4"])
+@pytest.mark.parametrize("other", ["mp4", "png", "txt"])
+@pytest.mark.parametrize("place", [3, 25])  # among the rows by which a column is known, or behind
+def test_a_row_of_another_kind_of_file_is_named(
+    most: str, other: str, place: int, tmp_path: Path
+) -> None:
+    if most == other or (place == 25 and other == "txt"):  # whose pixels whoever reads it may know
+        return
+    rows = [(f"{i}.{other if i == place else most}", "ab"[i % 2]) for i in range(30)]
+    for name, _ in rows:
+        (tmp_path / name).touch()
+    table = write_items(tmp_path / "items.csv", [("path", "class"), *rows])
+    options = TrainConfig(str(table))
+    with pytest.raises(RinceError, match=rf"items\.csv.*line {place + 2}\b.*\b{place}\.{other}"):
+        load_splits(str(table), options)
+    if other != "txt":
+        suffixes = frozenset({f".{most}"})
+        with pytest.raises(RinceError, match=rf"line {place + 2}\b.*\b{place}\.{other}"):
+            listed_files(table, suffixes, None)

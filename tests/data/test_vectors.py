@@ -410,3 +410,11 @@ def test_arrays_that_are_no_vectors() -> None:
 def test_a_report_shows_the_beginning_of_long_names() -> None:
     items = from_vectors(np.eye(2), ["a", "b"], names=["x" * 100_000, "y"])
     assert items.thumbnails([0, 1], 8).nbytes < 10_000
+
+
+def test_nothing_shown_of_vectors() -> None:
+    for names in (["a", "b"], ()):
+        items = from_vectors(np.eye(2), ["a", "b"], names=names)
+        shown = items.thumbnails([], 8)
+        assert (shown.shape, shown.dtype.kind) == ((0,), "U")
+        assert items.thumbnails(torch.tensor([1]), 8).tolist() == ["b" if names else "vector 1"]

@@ -18,17 +18,19 @@ LABELS = [0, 0, 1, 1, 2, 2, 3, 3]
 LEVELS = [[label, label // 2] for label in LABELS]
 RANKS = LevelRanks(LEVELS, LEVELS, finest_first=True, ignore_self=True)
 METRICS: dict[str, Callable[[Any], Any]] = {
-    "retrieval": lambda x: metrics.retrieval(x, x, LABELS, LABELS).mean_average_precision,
+    "retrieval": lambda x: (
+        metrics.retrieval(x, x, LABELS, LABELS, exclude_self=True).mean_average_precision
+    ),
     "hierarchical": lambda x: (
         metrics.hierarchical_retrieval(
             x, x, LEVELS, LEVELS, query_sequence=range(8), gallery_sequence=range(8)
         ).h_ap
     ),
-    "knn": lambda x: metrics.knn_accuracy(x, x, LABELS, LABELS, k=3),
+    "knn": lambda x: metrics.knn_accuracy(x, x, LABELS, LABELS, k=3, exclude_self=True),
     "cosines": lambda x: metrics.mean_class_cosines(x, x, LABELS, LABELS, 4).cpu(),
     "probe": lambda x: metrics.linear_probe(x, x, LABELS, LABELS, num_classes=4).accuracy,
     "gaussians": lambda x: metrics.ClassGaussians.fit(x, LABELS).score(x).cpu(),
-    "ndcg": lambda x: metrics.ndcg(x, x, torch.eye(8))[10].cpu(),
+    "ndcg": lambda x: metrics.ndcg(x, x, torch.ones(8, 8), exclude_self=True)[10].cpu(),
     "agreement": lambda x: list(metrics.rank_agreement(x, x, RANKS).values()),
     "correlation": lambda x: metrics.rank_correlation(x, x, RANKS),
     "recall": lambda x: metrics.recall_by_rank(x, x, RANKS, worst_rank=1)[1],

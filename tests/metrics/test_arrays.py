@@ -38,7 +38,7 @@ def test_numpy_arrays_become_tensors_whatever_their_memory() -> None:
 def test_what_is_no_array_of_numbers_is_refused() -> None:
     with pytest.raises(ValueError, match="got <class 'list'>"):
         tensor([1.0])  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="array of <U1"):
+    with pytest.raises(ValueError, match="array of values of the type <U1"):
         tensor(np.array(["a"]))
 
 

@@ -204,7 +204,7 @@ def test_a_level_that_splits_nothing_changes_only_what_counts_levels():
 def test_a_perfect_order_scores_one():
     levels = torch.tensor([[0, 0], [1, 0], [2, 1], [3, 1]])
     gallery = torch.tensor([[1.0, 0.0], [0.9, 0.3], [0.2, 1.0], [0.0, 1.0]])
-    found = hierarchical_retrieval(gallery[:1], gallery, levels[:1], levels)
+    found = hierarchical_retrieval(gallery[:1].clone(), gallery, levels[:1], levels)
     assert (found.h_ap, found.asi, found.ndcg) == pytest.approx((1.0, 1.0, 1.0))
     assert found.distance[1] == 0
     assert math.isnan(found.mistake_severity)
@@ -287,5 +287,5 @@ def test_copies_of_items_cost_what_their_kinds_do(monkeypatch: pytest.MonkeyPatc
     features = features.repeat_interleave(4, 0)
     groups = torch.arange(240) // 4 % 10
     levels = torch.stack([groups, groups % 2], dim=1)
-    hierarchical_retrieval(features, features, levels, levels, chunk_size=240)
+    hierarchical_retrieval(features, features, levels, levels, exclude_self=False, chunk_size=240)
     assert 0 < len(asked) < 50

@@ -11,7 +11,7 @@ KS = (1, 5, 10, 20)
 DEFAULTS = {
     "energy_score": {"temperature": 1.0},
     "fpr_at_tpr": {"tpr": 0.95},
-    "hierarchical_retrieval": {"ks": KS, "exclude_self": False, "alpha": 1.0},
+    "hierarchical_retrieval": {"ks": KS, "alpha": 1.0},
     "knn_accuracy": {"k": 20},
     "knn_ood_score": {"k": 20},
     "linear_probe": {
@@ -26,8 +26,8 @@ DEFAULTS = {
     },
     "ndcg": {"ks": (10,)},
     "recall_by_rank": {"ks": KS},
-    "retrieval": {"ks": KS, "exclude_self": False},
-    "retrieval_by_level": {"ks": KS, "exclude_self": False},
+    "retrieval": {"ks": KS},
+    "retrieval_by_level": {"ks": KS},
     "roc_curve": {"max_points": 200},
     "similarity_histograms": {"bins": 60},
 }

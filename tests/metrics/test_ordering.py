@@ -198,7 +198,7 @@ def test_label_tables_and_identities_are_as_good_as_matrices() -> None:
             )
         )
     found = rank_agreement(
-        features[:20], features, IdentityRanks(torch.arange(20), torch.arange(30))
+        features[:20].clone(), features, IdentityRanks(torch.arange(20), torch.arange(30))
     )
     assert found == {"1>0": 1.0, "pairs/1>0": 1.0}
 
@@ -263,7 +263,7 @@ def test_histogram_edges_and_ignored_pairs() -> None:
     rows = torch.ones(5, 4).tril(-1)
     gallery = 1 - 2 * rows
     ranks = DenseRanks(torch.tensor([[2, 2, 2, 2, 2]]))
-    found = similarity_histograms(gallery[:1], gallery, ranks, bins=4)
+    found = similarity_histograms(gallery[:1].clone(), gallery, ranks, bins=4)
     assert {r: c.tolist() for r, c in found.counts.items()} == {2: [1, 1, 1, 2]}
     masked = DenseRanks(torch.tensor([[-1, 2, -1, 0, -1]]))
     found = similarity_histograms(gallery[:1], gallery, masked, bins=2)

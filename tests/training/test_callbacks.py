@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import flat_backbone, small_config
+from small_runs import STEPS, flat_backbone, small_config
 from torch import nn
 
 from rince import Taxonomy
 from rince.core.checks import RinceWarning
+from rince.core.input_spec import InputSpec
 from rince.data.arrays import TensorImages
+from rince.models.backbones import as_backbone
 from rince.training import callbacks
 from rince.training.callbacks import EpochLine, OnlineKNN
+from rince.training.config import OptimOptions
 from rince.training.history import read_history
 from rince.training.run import train
 from rince.training.saving import HistoryLogger
@@ -95,3 +98,60 @@ def test_the_speed_is_that_of_the_steps(
             line.on_train_epoch_end(trainer, module)
     # 5 steps of 8 images on 3 processes in 10 seconds
     assert caplog.messages == ["epoch 1/2 | 12 images/s", "epoch 2/2 | 12 images/s"]
+
+
+def _deep() -> nn.Module:
+    """Layers in which a learning rate that is too high leaves nothing but their biases."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Flatten(), nn.Linear(3 * 16 * 16, 32)]
+    for _ in range(3):
+        layers += [nn.ReLU(), nn.Linear(32, 32)]
+    return nn.Sequential(*layers)
+
+
+def _train_ten_epochs(images: Path, folder: Path, lr: float) -> dict[str, float]:
+    """20 steps; the mean similarities of the last epoch."""
+    optim = OptimOptions(lr=lr, warmup_epochs=0.5)
+    config = small_config(images, folder, name="run", epochs=10, optim=optim)
+    history = read_history(train(config, as_backbone(_deep(), InputSpec.images(size=16))))
+    return {
+        name: sum(value for _, value in values[-STEPS:]) / STEPS
+        for name, values in history.items()
+        if "similarity" in name
+    }
+
+
+def test_a_training_that_has_collapsed_says_so(image_tree: Path, tmp_path: Path) -> None:
+    with pytest.warns(RinceWarning, match="has collapsed") as caught:
+        similarities = _train_ten_epochs(image_tree, tmp_path, lr=500.0)
+    assert len(caught) == 1
+    assert min(similarities.values()) > 0.99
+    assert f"{min(similarities.values()):.3f}" in str(caught[0].message)
+
+
+def test_a_healthy_training_is_silent(image_tree: Path, tmp_path: Path) -> None:
+    similarities = _train_ten_epochs(image_tree, tmp_path, lr=0.05)  # RinceWarnings are errors
+    assert similarities["train/similarity_rank_0"] < similarities["train/similarity_rank_1"] - 0.1
+
+
+def test_what_untrained_encoders_and_classifiers_compare_is_no_collapse(
+    tmp_path: Path,
+) -> None:
+    line = EpochLine(HistoryLogger(tmp_path))
+
+    def end(steps: int, *, classifier: bool, negatives: float) -> None:
+        line.history.log_metrics(
+            {"train/similarity_rank_0": negatives, "train/similarity_rank_1": 0.999}
+        )
+        trainer: Any = SimpleNamespace(
+            is_global_zero=True, current_epoch=0, max_epochs=1, world_size=1, global_step=steps
+        )
+        module: Any = SimpleNamespace(objective=SimpleNamespace(classifier=classifier))
+        line.on_train_epoch_end(trainer, module)
+        line.on_train_end(trainer, module)
+
+    end(19, classifier=False, negatives=0.995)
+    end(20, classifier=True, negatives=0.995)
+    end(20, classifier=False, negatives=0.98)
+    with pytest.warns(RinceWarning, match="has collapsed"):
+        end(20, classifier=False, negatives=0.995)

@@ -61,6 +61,12 @@ def test_a_configuration_survives_yaml() -> None:
             {"loss": LossOptions(temperatures=(0.1, -0.2))},
             r"loss.temperatures .*0.1, -0.2",
         ),
+        # As the losses take them, which would say so at the first step.
+        ({"loss": LossOptions(temperature=1e-42)}, r"loss.temperature .*1e-30.*1e\+30, got 1e-42"),
+        ({"loss": LossOptions(temperature=1e31)}, r"loss.temperature .*1e-30.*1e\+30, got 1e\+31"),
+        ({"loss": LossOptions(temperatures=(1e-42, 0.1))}, "loss.temperatures .*1e-30.*1e-42"),
+        ({"loss": LossOptions(target_temperature=1e-31)}, "loss.target_temperature .*1e-30"),
+        ({"loss": LossOptions(step_width=1e-42)}, "loss.step_width .*1e-30"),
     ],
 )
 def test_settings_that_make_no_sense(changes: dict[str, object], message: str) -> None:

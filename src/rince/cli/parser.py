@@ -19,7 +19,8 @@ docstrings, yaml = (import_extra(name, "train") for name in ("docstring_parser",
 
 _OLDER = {"text.column": "table.column", "text.labels": "table.labels"}
 _NOT_SHOWN = (*(f"--{name}" for name in _OLDER), "--videos.decoder")
-_ELSEWHERE = {"levels": "table.labels"}  # what another verb calls an option
+# What another verb calls an option, by its last word.
+_ELSEWHERE = {"levels": "table.labels", "ranks": "by", "root": "data_root"}
 _WORDS = {int: "N", float: "X"}
 
 
@@ -154,15 +155,19 @@ class HelpfulParser(argparse.ArgumentParser):
     def refuse(self, unknown: Sequence[str], why: str = "") -> NoReturn:
         """End the program for what there is no option for, with a hint; ``why``: of a word."""
         # A file may hold one that is for the command line alone.
-        known = [x for x in self._option_string_actions if len(x) > 2 and x not in unknown]
+        hidden = {*unknown, *_NOT_SHOWN}
+        known = [x for x in self._option_string_actions if len(x) > 2 and x not in hidden]
         hints = []
         for option in dict.fromkeys(x.partition("=")[0] for x in unknown if x.startswith("--")):
             # The last word alone finds --variant -> --loss.variant, --optim.epochs -> --epochs.
             last = option[2:].rpartition(".")[2]
             last = _ELSEWHERE.get(last, last)
             tails = [o for o in known if o == f"--{last}" or o.endswith(f".{last}")]
-            near = difflib.get_close_matches(option[2:], [o[2:] for o in known], n=1)
-            close = tails or [f"--{name}" for name in near]
+            # Of a group no name is near for the group alone.
+            names = {o: o.rpartition(".")[2] if "." in option else o[2:] for o in known}
+            word = last if "." in option else option[2:]
+            near = difflib.get_close_matches(word, names.values(), n=1)
+            close = tails or [o for o, name in names.items() if name in near]
             hint = f": did you mean {' or '.join(close)}?" if close else ""
             if not tails and last in self.elsewhere:
                 hint = f": `{self.elsewhere[last]}` has --{last}"

@@ -27,6 +27,10 @@ class BadItems(RinceError):
         self.problems = tuple(problems)
 
 
+# Far enough from both ends of float32 that sums of quotients are numbers.
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-30, 1e30
+
+
 def require(condition: bool, message: str) -> None:
     """Raise ``ValueError(message)`` unless ``condition`` holds."""
     if not condition:
@@ -42,9 +46,10 @@ def check_temperature(temperature: float, name: str = "temperature") -> None:
 
 
 def usable_temperature(temperature: float) -> bool:
-    """Positive, and far enough from both ends of float32 that sums of quotients are numbers."""
-    # In float16, which a tensor may be of, these limits are 0 and infinite.
-    return 0 < temperature < math.inf and 1e-30 <= temperature <= 1e30
+    """A positive number within the limits."""
+    # In float16, which a tensor may be of, these are 0 and infinite.
+    within = LOWEST_TEMPERATURE <= temperature <= HIGHEST_TEMPERATURE
+    return 0 < temperature < math.inf and within
 
 
 def warn(message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ def integers(labels: Any, name: str = "labels") -> Tensor:
         gaps = array.dtype.kind == "f" and bool(np.isnan(array).any())
         require(
             array.dtype.kind in "iu",
-            f"{name} must be integers, got values of the type {array.dtype}"
+            f"{name} must be integers, got {values_of(array)}"
             + (": some are missing (NaN)" if gaps else ""),
         )
         return torch.from_numpy(np.array(array, dtype=np.int64))
@@ -61,10 +62,21 @@ def numbers(values: Any, name: str) -> Tensor:
         array = as_array(array.tolist(), name)
     require(
         array.dtype.kind in "biuf",
-        f"{name} must be numbers, got values of the type {array.dtype}",
+        f"{name} must be numbers, got {values_of(array)}",
     )
     # A copy: torch takes neither negative strides nor memory that must not be written to.
     return torch.from_numpy(np.array(array, array.dtype.newbyteorder("=")))
+
+
+def values_of(array: np.ndarray[Any, Any]) -> str:
+    """What an array holds, for a message that refuses it."""
+    if fields := array.dtype.names:
+        names, one = ", ".join(fields), f"['{fields[0]}']"
+        return f"records with the fields {names}: give one of them ({one}), or stack some"
+    if array.dtype == object and array.size:
+        other = next((x for x in array.flat if not isinstance(x, Real)), array.flat[0])
+        return f"values of the type object, such as {other!r:.50} ({type(other).__name__})"
+    return f"values of the type {array.dtype}"
 
 
 def require_no_unknown(labels: Tensor, name: str = "labels") -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from rince.core.checks import RinceError, require, warn
 from rince.core.digests import digest
 from rince.core.input_spec import InputSpec, Preprocessing
-from rince.core.labels import as_array, integers, require_no_unknown
+from rince.core.labels import as_array, integers, require_no_unknown, values_of
 from rince.data.arrays import TensorImages, as_pictures
 from rince.data.image.decode import picture_pixels
 from rince.data.items import Indices, Items, Thumbnails, checked_labels
@@ -52,6 +52,10 @@ def from_arrays(
     """
     if not isinstance(images, Tensor):
         array = as_array(images, "images")
+        require(
+            array.dtype.kind in "biuf",
+            f"images must be arrays of numbers of one size, got {values_of(array)}",
+        )
         array = np.require(array, array.dtype.newbyteorder("="), ("C", "W"))
         images = torch.from_numpy(array)
     pixels: Tensor = images
@@ -186,7 +190,8 @@ def from_vectors(
     given = as_array(vectors.float() if isinstance(vectors, Tensor) else vectors, "vectors")
     require(
         given.ndim == 2 and given.dtype.kind in "fiu",
-        f"vectors must be (items, dimensions) numbers, got shape {given.shape} and {given.dtype}",
+        f"vectors must be (items, dimensions) numbers, got shape {given.shape} of "
+        f"{values_of(given)}",
     )
     with np.errstate(over="ignore"):
         rows = torch.from_numpy(given.astype(np.float32))
@@ -280,8 +285,12 @@ class DatasetImages(Items):
         return digest([self.taxonomy.paths, self.labels.tolist()])
 
     def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
-        fit = eval_transform(min(size, 64))
-        return as_pictures(torch.stack([fit(self[int(i)]) for i in indices]))
+        side = min(size, 64)
+        fit = eval_transform(side)
+        shown = torch.zeros(len(indices), self.channels, side, side, dtype=torch.uint8)
+        for place, i in enumerate(indices):
+            shown[place] = fit(self[int(i)])
+        return as_pictures(shown)
 
     def fitted(self, rows: slice) -> Tensor:
         fit = eval_transform(self.image_size, self.preprocessing)

@@ -239,7 +239,7 @@ class Items(ABC):
         """What a report shows of some items: (n, H, W, C) uint8 of at most about ``size`` pixels,
         or (n,) strings."""
         keys = self.keys() or [f"{self.noun} {i}" for i in range(len(self))]
-        return np.array([keys[int(i)][:_SHOWN] for i in indices])
+        return np.array([keys[int(i)][:_SHOWN] for i in indices], dtype=np.str_)
 
     def read_all(self) -> None:
         """Read what loading has not read yet, for ``rince check``.

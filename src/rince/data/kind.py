@@ -87,7 +87,10 @@ class Request:
             column = self.text_column
         else:
             column = table.column or needed_path_column(self.data, suffixes)
-        return read_items(user_path(self.data), column, self.labels, table.empty, only_class)
+        items = read_items(user_path(self.data), column, self.labels, table.empty, only_class)
+        if suffixes is not None:
+            items.refuse_other_media(suffixes)
+        return items
 
 
 def column_of_texts(options: DataOptions) -> str:

@@ -89,8 +89,26 @@ def needed_path_column(data: str | Path, suffixes: frozenset[str]) -> str:
     """:func:`path_column` of a table that must have one."""
     column = path_column(data, suffixes)
     if column is None:
-        raise RinceError(f"{data} has no column of paths to files ({', '.join(sorted(suffixes))})")
+        stray = stray_path(first_rows(data)) if is_table(data) else ""
+        expected = f"has no column of paths to files ({', '.join(sorted(suffixes))})"
+        raise RinceError(f"{data}: {stray}" if stray else f"{data} {expected}")
     return column
+
+
+def stray_path(table: Table) -> str:
+    """For a message that no column holds paths: the first row that keeps a column, most of whose
+    cells are images, or videos, from doing so; "": there is no such column."""
+    for name in table.columns:
+        cells = [(line, row[name]) for line, row in table.rows[:_LOOKED_AT] if row[name]]
+        for noun, suffixes in (("images", IMAGE_SUFFIXES), ("videos", VIDEO_SUFFIXES)):
+            others = [(line, cell) for line, cell in cells if _suffix(cell) not in suffixes]
+            if others and 2 * len(others) < len(cells):
+                line, cell = others[0]
+                return (
+                    f"the column {name!r} holds {noun}, but in {table.place(line)} {cell!r}: the "
+                    f"files of a table are of one kind, so correct this row or leave it out"
+                )
+    return ""
 
 
 def is_media(cell: str) -> bool:
@@ -113,7 +131,8 @@ def read_items(
         longest = max(table.columns, key=lambda name: sum(map(len, table.column(name))))
         table.require_columns(
             column,
-            hint=f"name the one that holds the items, {longest!r} perhaps (table.column); a table "
+            hint=stray_path(table)
+            or f"name the one that holds the items, {longest!r} perhaps (table.column); a table "
             f"of classes alone (`rince ranks`) needs a column 'class', with the groups to the "
             f"right of it, or the columns child and parent",
         )
@@ -395,6 +414,16 @@ class ItemTable:
             given["levels"] = self.levels
         return Marks(**given)
 
+    def refuse_other_media(self, suffixes: frozenset[str]) -> None:
+        """Refuse videos among the rows of a table of images, and images among those of videos."""
+        nouns = dict.fromkeys(IMAGE_SUFFIXES, "an image") | dict.fromkeys(VIDEO_SUFFIXES, "a video")
+        found = [
+            f"{self.table.place(line)}: {cells[self.column]} is {nouns[suffix]}"
+            for line, cells in self.table.rows
+            if (suffix := _suffix(cells[self.column])) in nouns and suffix not in suffixes
+        ]
+        refuse_rows(self.table.file, found, "the files of a table are of one kind")
+
     def files(self, root: str | Path | None = None) -> tuple[list[Any], list[str]]:
         """The file of each row (:class:`~pathlib.Path`), and its name: the path below the table's
         folder or the root, which is the same wherever they lie."""
@@ -434,7 +463,9 @@ def listed_files(data: str | Path, suffixes: frozenset[str], column: str | None)
     name = column or needed_path_column(data, suffixes)
     table = read_table(user_path(data), "items")
     table.require_columns(name)
-    return [str(path) for path in ItemTable(table, composed(name), ()).files()[0]]
+    items = ItemTable(table, composed(name), ())
+    items.refuse_other_media(suffixes)
+    return [str(path) for path in items.files()[0]]
 
 
 def with_further(known: Taxonomy, further: Sequence[tuple[str, ...]], of: int) -> Taxonomy:

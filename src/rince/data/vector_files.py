@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, warn
 from rince.core.files import VECTOR_SUFFIXES, absent, unreadable, user_path
+from rince.core.labels import values_of
 from rince.core.tables import TABLE_SUFFIXES, Row, Table, composed, read_table, repeated, table_of
 from rince.data.stored.kind import recognise
 from rince.data.table import ItemTable, label_columns, path_cells, without_empty
@@ -211,8 +212,8 @@ def _checked(file: Path, stored: Mapping[str, Any]) -> tuple[Tensor, list[str] |
         raise _damaged(file, error) from error
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu" or not vectors.size:
         raise RinceError(
-            f"{file} holds an array of shape {vectors.shape} and {vectors.dtype}; embeddings are "
-            f"(items, dimensions) floats"
+            f"{file} holds an array of shape {vectors.shape} of {values_of(vectors)}; embeddings "
+            f"are (items, dimensions) floats"
         )
     with np.errstate(over="ignore"):
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
@@ -276,6 +277,9 @@ def _columns_inside(file: Path, stored: Mapping[str, Any], count: int) -> dict[s
                 f"expected ({count},), or ({count}, levels) from coarse to fine"
             )
         if array.shape[:1] != (count,) or (array.ndim > 1 and name != "labels"):
+            continue
+        if array.dtype.names:
+            warn(f"the array {name!r} holds {values_of(array)}; it is left out of the labels")
             continue
         if array.dtype.kind == "f" and (array[np.isfinite(array)] % 1 != 0).any():
             warn(f"the array {name!r} holds fractions and is left out of the labels")

@@ -87,7 +87,7 @@ class Vectors(Items):
     def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
         if self.names:
             return super().thumbnails(indices, size)
-        return np.array([f"vector {i}" for i in indices])
+        return np.array([f"vector {int(i)}" for i in indices], dtype=np.str_)
 
     def augmentation(self, config: ViewConfig) -> VectorDropout | None:
         return VectorDropout(self.dropout) if self.dropout else None

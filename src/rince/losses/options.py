@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from rince.core.checks import HIGHEST_TEMPERATURE as HIGHEST
+from rince.core.checks import LOWEST_TEMPERATURE as LOWEST
 from rince.core.options import Options, limited
 
 Variant = Literal["in", "out", "out-in"]
@@ -41,10 +43,10 @@ class LossOptions(Options):
 
     variant: Variant = "out-in"
     positives: Positives = "exclusive"
-    temperatures: tuple[float, ...] | None = limited(None, above=0, shortest=1)
-    temperature: float = limited(0.1, above=0)
-    target_temperature: float = limited(0.1, above=0)
-    step_width: float = limited(0.01, above=0)
+    temperatures: tuple[float, ...] | None = limited(None, shortest=1, low=LOWEST, high=HIGHEST)
+    temperature: float = limited(0.1, low=LOWEST, high=HIGHEST)
+    target_temperature: float = limited(0.1, low=LOWEST, high=HIGHEST)
+    step_width: float = limited(0.01, low=LOWEST, high=HIGHEST)
     margin: float = limited(0.2, above=0)
     smoothing: float = limited(0.0, low=0, below=1)
     cross_entropy_weight: float = limited(1.0, above=0)

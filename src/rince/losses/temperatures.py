@@ -78,7 +78,12 @@ def check_temperatures(
             learned = temperatures.requires_grad
             _warn_unless_rising(numbers, "the learned temperatures" if learned else None)
         return taus
-    numbers = [float(t) for t in listed]
+    try:
+        numbers = [float(t) for t in listed]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"temperatures must be numbers, one per rank, got {temperatures!r:.100}"
+        ) from None
     require(len(numbers) > 0, "temperatures are empty: give one per rank")
     _check_positive(numbers)
     if validate:

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince.core.checks import require, warn
-from rince.core.labels import integers, require_classes, require_no_unknown
-from rince.core.pair_ranks import ALL, PairRanks, as_pair_ranks, require_queries_first
+from rince.core.labels import integers, require_classes, require_no_unknown, values_of
+from rince.core.pair_ranks import ALL, IGNORED, PairRanks, as_pair_ranks, require_queries_first
 
 Array: TypeAlias = Union[Tensor, "npt.NDArray[Any]"]
 """A torch tensor, on any device, or a numpy array."""
@@ -36,19 +36,19 @@ def checked_ks(ks: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def tensors(*arrays: Array) -> tuple[Tensor, ...]:
-    """The arrays as tensors; a numpy array shares its memory where it can."""
-    return tuple(tensor(array) for array in arrays)
+    """The arrays as tensors; a numpy array shares its memory where it can. One array given twice
+    is one tensor."""
+    converted = {id(array): tensor(array) for array in arrays}
+    return tuple(converted[id(array)] for array in arrays)
 
 
 def tensor(array: Array) -> Tensor:
     """One array as :func:`tensors` gives it."""
     if isinstance(array, Tensor):
         return array
-    require(
-        isinstance(array, np.ndarray) and array.dtype.kind in "biuf",
-        "expected a torch tensor or a numpy array of numbers, got "
-        f"{f'an array of {array.dtype}' if isinstance(array, np.ndarray) else type(array)}",
-    )
+    if not (isinstance(array, np.ndarray) and array.dtype.kind in "biuf"):
+        given = f"an array of {values_of(array)}" if isinstance(array, np.ndarray) else type(array)
+        raise ValueError(f"expected a torch tensor or a numpy array of numbers, got {given}")
     # torch takes neither negative strides, nor memory that must not be written to, nor the other
     # order of bytes, nor more than 64 bits.
     dtype = min(array.dtype.newbyteorder("="), np.dtype(np.float64), key=lambda x: x.itemsize)
@@ -92,10 +92,37 @@ def sample_labels(labels: Any, size: int, name: str, num_classes: int | None = N
     return numbers
 
 
-def check_exclude_self(exclude_self: bool, num_queries: int, num_items: int) -> None:
-    """Raise ``ValueError`` where the first gallery items cannot be the queries themselves."""
+def self_excluded(
+    exclude_self: bool | None, query: Tensor, gallery: Tensor, items: str = "gallery items"
+) -> bool:
+    """Whether queries, the first gallery items, may not find themselves.
+
+    None says nothing of it: they may, and where they do a warning tells so.
+
+    Raises:
+        ValueError: the first gallery items cannot be the queries, as there are too few.
+    """
     if exclude_self:
-        require_queries_first(num_queries, num_items, "exclude_self", "gallery items")
+        require_queries_first(len(query), len(gallery), "exclude_self", items)
+    elif exclude_self is None and _are_first(query, gallery):
+        warn(
+            f"the {len(query)} queries are the first {items} themselves, so that each one finds "
+            f"itself first: pass exclude_self=True, or exclude_self=False if that is meant"
+        )
+    return bool(exclude_self)
+
+
+def _are_first(query: Tensor, gallery: Tensor) -> bool:
+    """Whether both are one piece of memory, as of x and x, or x[:100] and x."""
+    return (
+        query.layout == gallery.layout == torch.strided
+        and query.device == gallery.device
+        and query.data_ptr() == gallery.data_ptr()
+        and query.dtype == gallery.dtype
+        and query.stride() == gallery.stride()
+        and query.shape[1:] == gallery.shape[1:]
+        and len(query) <= len(gallery)
+    )
 
 
 def unit_features(features: Tensor, name: str) -> Tensor:
@@ -151,8 +178,18 @@ def ranked_chunks(
         tuple(source.shape) == shape,
         f"ranks must be (queries, gallery items) = {shape}, got {tuple(source.shape)}",
     )
+    one_array, found_themselves = _are_first(query_features, gallery_features), 0
     for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
-        yield source.tile(rows, ALL).to(similarity.device), similarity
+        tile = source.tile(rows, ALL).to(similarity.device)
+        if one_array:
+            found_themselves += int((tile.diagonal(offset=rows.start) != IGNORED).sum())
+        yield tile, similarity
+    if found_themselves:
+        warn(
+            f"the queries are the first gallery items themselves, and {found_themselves} of "
+            f"{shape[0]} are compared with themselves: give these pairs rank -1, as "
+            f"ranks(..., ignore_self=True) does, or pass a copy of the queries if that is meant"
+        )
 
 
 def sort_rows(values: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.labels import UNSIGNED
-from rince.metrics.arrays import Array, checked_ks, cosine_chunks, tensors
+from rince.metrics.arrays import Array, checked_ks, cosine_chunks, self_excluded, tensors
 
 
 def ndcg(
@@ -18,6 +18,7 @@ def ndcg(
     gains: Array,
     *,
     ks: int | Sequence[int] = (10,),
+    exclude_self: bool | None = None,
     chunk_size: int = 256,
 ) -> dict[int, Tensor]:
     r"""Normalised discounted cumulative gain of the k items nearest by cosine, query by query.
@@ -33,6 +34,9 @@ def ndcg(
             ``2**grades - 1`` for the steeper gain of Burges et al., ICML 2005. Unjudged items: 0.
             A sparse tensor may hold only those above 0.
         ks: how many nearest items to look at, each at least 1.
+        exclude_self: True: the first Q gallery items are the queries themselves; a query then
+            does not find itself. None: False, with a warning where that is so (they share their
+            memory).
         chunk_size: queries at a time; changes memory and speed, not the result.
 
     Returns:
@@ -52,6 +56,7 @@ def ndcg(
         f"gains must be (queries, gallery items) = {shape}, got {tuple(graded.shape)}",
     )
     ks = checked_ks(ks)
+    exclude_self = self_excluded(exclude_self, query_features, gallery_features)
     graded = graded.to(query_features.device)
     if graded.dtype in UNSIGNED:
         graded = graded.double()
@@ -63,7 +68,13 @@ def ndcg(
         bool(given.isfinite().all()) and bool((given >= 0).all()),
         "gains must be finite and at least 0; write 0 for items without a grade",
     )
-    require(bool((given > 0).any()), "no query has an item with a gain above 0")
+    with_gain = int((given > 0).sum())
+    if exclude_self:
+        with_gain -= int((_diagonal(graded) > 0).sum())
+    require(
+        with_gain > 0,
+        f"no query has {'another' if exclude_self else 'an'} item with a gain above 0",
+    )
     most = min(max(ks), shape[1])
     places = torch.arange(most, device=graded.device)
     discounts = {k: torch.where(places < k, 1 / (places + 2).double().log2(), 0) for k in ks}
@@ -71,6 +82,9 @@ def ndcg(
     for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
         some = torch.arange(rows.start, rows.stop, device=graded.device)
         all_gains = graded.index_select(0, some).to_dense().double()  # (rows, G)
+        if exclude_self:
+            similarity.diagonal(offset=rows.start).fill_(-torch.inf)
+            all_gains.diagonal(offset=rows.start).fill_(0)
         all_gains /= all_gains.amax(dim=1, keepdim=True)  # so that no sum is infinite
         best = all_gains.topk(most, dim=1).values
         nearest, order = similarity.topk(most, dim=1)
@@ -89,3 +103,11 @@ def ndcg(
         for k, discount in discounts.items():
             parts[k].append((gain @ discount) / (best @ discount))  # 0 / 0 without any gain
     return {k: torch.cat(values) for k, values in parts.items()}
+
+
+def _diagonal(graded: Tensor) -> Tensor:
+    """The gains of the queries themselves, of a sparse matrix those that it holds."""
+    if graded.layout == torch.strided:
+        return graded.diagonal()
+    rows, columns = graded.indices()
+    return graded.values()[rows == columns]

@@ -13,9 +13,9 @@ from rince.core.labels import integers, require_no_unknown
 from rince.metrics.arrays import (
     Array,
     Labels,
-    check_exclude_self,
     checked_ks,
     cosine_chunks,
+    self_excluded,
     tensors,
 )
 from rince.metrics.ordered_items import LevelPositives, OrderedItems
@@ -78,7 +78,7 @@ def hierarchical_retrieval(
     gallery_levels: Labels,
     *,
     ks: int | Sequence[int] = (1, 5, 10, 20),
-    exclude_self: bool = False,
+    exclude_self: bool | None = None,
     query_sequence: Labels | None = None,
     gallery_sequence: Labels | None = None,
     alpha: float = 1.0,
@@ -112,8 +112,9 @@ def hierarchical_retrieval(
         query_levels: (Q, L) integers, the group of each query at each level, finest first;
             numbers from 0 on that tell the groups of a level apart. gallery_levels: (G, L).
         ks: of recall and distance, each at least 1; above the number of items all of them count.
-        exclude_self: the first Q gallery items are the queries themselves; a query then does
-            not find itself.
+        exclude_self: True: the first Q gallery items are the queries themselves; a query then
+            does not find itself. None: False, with a warning where that is so (they share their
+            memory).
         query_sequence, gallery_sequence: (Q,), (G,) integers from 0 on: items of one sequence (a
             burst, photos of one object) are never each other's answers. Give both or none.
         alpha: of rel in H-AP, positive.
@@ -138,9 +139,10 @@ def hierarchical_retrieval(
     ks = checked_ks(ks)
     require(alpha > 0, f"alpha must be positive, got {alpha}")
     _check_levels(query_levels, gallery_levels, num_queries, num_items)
-    check_exclude_self(exclude_self, num_queries, num_items)
     device = query_features.device
     sequences = _checked_sequences(query_sequence, gallery_sequence, num_queries, num_items, device)
+    if sequences is None or exclude_self:  # an item is of its own sequence
+        exclude_self = self_excluded(exclude_self, query_features, gallery_features)
     query_groups, gallery_groups = _renumbered(
         query_levels.to(device), gallery_levels.to(device)
     )  # (L, Q), (L, G)

@@ -12,6 +12,7 @@ from rince.metrics.arrays import (
     check_features,
     cosine_chunks,
     sample_labels,
+    self_excluded,
     tensors,
 )
 
@@ -25,6 +26,7 @@ def knn_accuracy(
     k: int = 20,
     temperature: float | None = None,
     num_classes: int | None = None,
+    exclude_self: bool | None = None,
     chunk_size: int = 256,
 ) -> float:
     """Share of queries whose class wins the vote of their k nearest gallery items (by cosine).
@@ -36,9 +38,12 @@ def knn_accuracy(
     Args:
         query_features: (Q, D) float. gallery_features: (G, D) float.
         query_labels: (Q,) integers. gallery_labels: (G,) integers.
-        k: neighbours that vote, 1 to G.
+        k: neighbours that vote, 1 to G; to G - 1 with ``exclude_self``.
         temperature: above 0; None counts all neighbours alike.
         num_classes: labels lie in [0, num_classes); None: labels are ids of any size from 0 on.
+        exclude_self: True: the first Q gallery items are the queries themselves; a query then
+            does not find itself. None: False, with a warning where that is so (they share their
+            memory).
         chunk_size: queries at a time; changes memory and speed, not the result.
 
     Returns:
@@ -53,10 +58,11 @@ def knn_accuracy(
     """
     query_features, gallery_features = tensors(query_features, gallery_features)
     check_features(query_features, "query features")
+    exclude_self = self_excluded(exclude_self, query_features, gallery_features)
     num_items = len(gallery_features)
-    require(
-        1 <= k <= num_items, f"k must lie between 1 and the gallery's {num_items} items, got {k}"
-    )
+    most = num_items - exclude_self
+    others = "other items" if exclude_self else "items"
+    require(1 <= k <= most, f"k must lie between 1 and the gallery's {most} {others}, got {k}")
     if temperature is not None:
         check_temperature(temperature)
     query_labels = sample_labels(query_labels, len(query_features), "query labels", num_classes)
@@ -70,6 +76,8 @@ def knn_accuracy(
     gallery_labels = gallery_labels.to(device)
     correct = 0
     for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
+        if exclude_self:
+            similarity.diagonal(offset=rows.start).fill_(-torch.inf)
         votes = _votes(similarity, gallery_labels, k, temperature, num_classes)
         # Rounded, so that equal votes added up in another order still tie.
         winner = votes.round(decimals=9).argmax(dim=1)

@@ -7,11 +7,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from rince.core.checks import check_temperature, require
-from rince.metrics.arrays import Array, check_features, cosine_chunks, tensor, tensors
+from rince.metrics.arrays import (
+    Array,
+    check_features,
+    cosine_chunks,
+    self_excluded,
+    tensor,
+    tensors,
+)
 
 
 def knn_ood_score(
-    features: Array, train_features: Array, *, k: int = 20, chunk_size: int = 256
+    features: Array,
+    train_features: Array,
+    *,
+    k: int = 20,
+    exclude_self: bool | None = None,
+    chunk_size: int = 256,
 ) -> Tensor:
     """Euclidean distance to the k-th nearest training sample, both L2-normalised.
 
@@ -19,7 +31,11 @@ def knn_ood_score(
 
     Args:
         features: (M, D) float, the samples to score. train_features: (N, D) float.
-        k: which neighbour, 1 to N; 20 as in `rince evaluate`, the paper's 50 was for more data.
+        k: which neighbour, 1 to N (N - 1 with ``exclude_self``); 20 as in `rince evaluate`, the
+            paper's 50 was for more data.
+        exclude_self: True: the first M training samples are the samples themselves, whose distance
+            to themselves, 0, is left out. None: False, with a warning where that is so (they share
+            their memory).
         chunk_size: samples at a time; changes memory and speed, not the result.
 
     Returns:
@@ -33,12 +49,16 @@ def knn_ood_score(
     tensor([0.0000, 1.4142])
     """
     features, train_features = tensors(features, train_features)
-    require(
-        1 <= k <= len(train_features),
-        f"k must lie between 1 and the {len(train_features)} training samples, got {k}",
-    )
-    chunks = cosine_chunks(features, train_features, chunk_size)
-    nearest = torch.cat([cosine.topk(k, dim=1).values[:, -1] for _, cosine in chunks])
+    exclude_self = self_excluded(exclude_self, features, train_features, "training samples")
+    most = len(train_features) - exclude_self
+    others = "other training samples" if exclude_self else "training samples"
+    require(1 <= k <= most, f"k must lie between 1 and the {most} {others}, got {k}")
+    parts = []
+    for rows, cosine in cosine_chunks(features, train_features, chunk_size):
+        if exclude_self:
+            cosine.diagonal(offset=rows.start).fill_(-torch.inf)
+        parts.append(cosine.topk(k, dim=1).values[:, -1])
+    nearest = torch.cat(parts)
     return (2 - 2 * nearest).clamp(min=0).sqrt()
 
 

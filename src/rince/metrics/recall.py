@@ -13,11 +13,11 @@ from rince.core.pair_ranks import IGNORED, PairRanks
 from rince.metrics.arrays import (
     Array,
     Labels,
-    check_exclude_self,
     checked_ks,
     cosine_chunks,
     ranked_chunks,
     sample_labels,
+    self_excluded,
     sort_rows,
     tensors,
 )
@@ -47,7 +47,7 @@ def retrieval(
     gallery_labels: Labels,
     *,
     ks: int | Sequence[int] = (1, 5, 10, 20),
-    exclude_self: bool = False,
+    exclude_self: bool | None = None,
     chunk_size: int = 256,
 ) -> RetrievalResult:
     """Recall at k and mean average precision by cosine similarity.
@@ -60,8 +60,9 @@ def retrieval(
         query_features: (Q, D) float. gallery_features: (G, D) float.
         query_labels: (Q,) integers from 0 on. gallery_labels: (G,) likewise.
         ks: how many nearest items to look at, each at least 1; above G all items count.
-        exclude_self: the first Q gallery items are the queries themselves; a query then does
-            not find itself.
+        exclude_self: True: the first Q gallery items are the queries themselves; a query then
+            does not find itself. None: False, with a warning where that is so (they share their
+            memory).
         chunk_size: queries at a time; changes memory and speed, not the result.
 
     Returns:
@@ -90,7 +91,7 @@ def retrieval_by_level(
     labels: Mapping[str, tuple[Labels, Labels]],
     *,
     ks: int | Sequence[int] = (1, 5, 10, 20),
-    exclude_self: bool = False,
+    exclude_self: bool | None = None,
     chunk_size: int = 256,
 ) -> dict[str, RetrievalResult]:
     """:func:`retrieval` for several labellings of the same items (fine, coarse) in one pass.
@@ -109,7 +110,7 @@ def retrieval_by_level(
     query_features, gallery_features = tensors(query_features, gallery_features)
     num_queries, num_items = len(query_features), len(gallery_features)
     ks = checked_ks(ks)
-    check_exclude_self(exclude_self, num_queries, num_items)
+    exclude_self = self_excluded(exclude_self, query_features, gallery_features)
     device = query_features.device
     positives: dict[str, _Positives] = {}
     for name, sides in labels.items():

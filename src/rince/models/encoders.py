@@ -11,7 +11,8 @@ from torch import Tensor
 from rince.core.files import user_path
 from rince.core.input_spec import InputSpec
 from rince.core.text_models import load_text_model
-from rince.models.exported import EXPORT_FILE, load_exported
+from rince.models.exported import EXPORT_FILE, WEIGHTS_FILE, load_exported
+from rince.models.onnx_file import ONNX_FILE
 from rince.models.texts import SENTENCE_FILE, SentenceModel, head_width
 
 
@@ -89,3 +90,19 @@ def load_encoder(folder: str | Path) -> Encoder | None:
 def is_export(folder: str | Path) -> bool:
     """Whether :func:`load_encoder` finds one there."""
     return any((user_path(folder) / name).exists() for name in (EXPORT_FILE, SENTENCE_FILE))
+
+
+def export_in(folder: Path) -> str:
+    """For a message that a folder is no run: that it is an export, and of which formats."""
+    formats = {
+        SENTENCE_FILE: "sentence-transformers",
+        WEIGHTS_FILE: "safetensors",
+        ONNX_FILE: "ONNX",
+    }
+    there = " and ".join(name for file, name in formats.items() if (folder / file).exists())
+    return (
+        f"; it is an export already ({there}), which `rince embed`, `rince evaluate` and `rince "
+        f"export --push` take as it is; to export or to train again give the folder of its run"
+        if is_export(folder)
+        else ""
+    )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rince.core.checks import RinceError, import_extra, require
 from rince.core.files import unreadable
+from rince.core.labels import values_of
 from rince.core.tables import as_number, composed, read_cells, read_text, refuse_rows, repeated
 from rince.ranks.options import SCORE_FILES
 from rince.ranks.readers import some_names
@@ -82,10 +83,9 @@ def _is_number(cell: str) -> bool:
 
 def _from_npy(file: Path, names: Path) -> tuple[list[str], Tensor]:
     array = np.load(file, allow_pickle=False)
-    require(
-        isinstance(array, np.ndarray) and array.dtype.kind in "fiub",
-        f"expected one array of numbers, got {getattr(array, 'dtype', type(array).__name__)}",
-    )
+    if not (isinstance(array, np.ndarray) and array.dtype.kind in "fiub"):
+        given = values_of(array) if isinstance(array, np.ndarray) else type(array).__name__
+        raise ValueError(f"expected one array of numbers, got {given}")
     require(
         names.is_file(),
         f"a matrix without names cannot be matched to classes, and there is no {names}: write it, "

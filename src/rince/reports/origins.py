@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rince.reports.alike import written_alike
 from rince.reports.run_report import RunReport, one_line
 from rince.reports.table import MISSING, OF_A_RUN, Row
 
@@ -17,9 +18,10 @@ _NOT_CHOSEN = OF_A_RUN - {"seed"}  # says nothing about how a run was trained
 
 def options_of(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Option -> its value in each row, or values where the runs of a row differ (their seeds)."""
-    keys = sorted({key for row in rows for run in row.runs for key in run.config})
+    options = [[written_alike(run.config) for run in row.runs] for row in rows]
+    keys = sorted({key for of_row in options for of_run in of_row for key in of_run})
     return {
-        key: [_listed(_plain(run.config.get(key, MISSING)) for run in row.runs) for row in rows]
+        key: [_listed(_plain(x.get(key, MISSING)) for x in of_row) for of_row in options]
         for key in keys
     }
 
@@ -56,7 +58,7 @@ def alike_methods(rows: Sequence[Row]) -> list[str]:
 
 
 def _chosen(run: RunReport) -> dict[str, Any]:
-    return {key: x for key, x in run.config.items() if key not in _NOT_CHOSEN}
+    return {key: x for key, x in written_alike(run.config).items() if key not in _NOT_CHOSEN}
 
 
 def origins_of(rows: Sequence[Row]) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rince.core.checks import import_extra, require
 from rince.evaluation.results import EMBEDDING, SECONDS, format_metric, of_space, scale_of
+from rince.reports.alike import written_alike
 from rince.reports.paired import BETTER, paired_difference
 from rince.reports.run_report import RunReport, distinct_names, one_line
 from rince.training.config import OF_MACHINE
@@ -289,7 +290,7 @@ def mean_cell(key: str, runs: Sequence[RunReport]) -> Cell:
 
 def _method(config: Mapping[str, Any]) -> str:
     """What makes two configs the same method, as one comparable text."""
-    kept = {k: v for k, v in config.items() if k not in OF_A_RUN}
+    kept = {k: v for k, v in written_alike(config).items() if k not in OF_A_RUN}
     return repr(sorted((key, repr(value)) for key, value in kept.items()))
 
 

@@ -17,6 +17,12 @@ from rince.metrics.knn import knn_accuracy
 from rince.training.logs import logger
 from rince.training.saving import HistoryLogger
 
+# Negatives nearer than this are told from positives by at most 0.01, a logit of 0.1 at the
+# temperature of the paper: the loss is what it is where all similarities are equal.
+_COLLAPSED = 0.99
+# Fewer steps prove nothing: untrained, an encoder may give all items nearly one embedding too.
+_STEPS_TO_LEARN = 20
+
 
 class OnlineKNN(pl.Callback):
     """kNN accuracy of the backbone on training items that are held out of the gallery.
@@ -60,7 +66,8 @@ class OnlineKNN(pl.Callback):
 
 
 class EpochLine(pl.Callback):
-    """Logs one line per epoch: loss, and per rank its loss, similarity and positives."""
+    """Logs one line per epoch: loss, and per rank its loss, similarity and positives. Warns at the
+    end of a training that has collapsed."""
 
     def __init__(self, history: HistoryLogger, noun: str = "images") -> None:
         self.history = history
@@ -68,6 +75,7 @@ class EpochLine(pl.Callback):
         self._started: float | None = None  # stays None for the rest of a resumed epoch
         self._ended = 0.0
         self._steps = 0
+        self._means: Mapping[str, float] = {}  # of the last epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._steps = 0
@@ -87,9 +95,29 @@ class EpochLine(pl.Callback):
             config: Any = pl_module.config
             count = self._steps * config.batch_size * trainer.world_size
             speed = count / (self._ended - self._started)
-        means = self.history.take_means()
+        self._means = means = self.history.take_means()
         epoch, epochs = trainer.current_epoch + 1, int(trainer.max_epochs or 0)
         logger.info(epoch_line(epoch, epochs, means, speed, self.noun))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        objective: Any = pl_module.objective
+        # What a classifier compares are logits: its features may all point one way.
+        if trainer.global_step >= _STEPS_TO_LEARN and not objective.classifier:
+            warn_if_collapsed(self._means, self.noun)
+
+
+def warn_if_collapsed(means: Mapping[str, float], noun: str = "images") -> None:
+    """Warn where an epoch's mean similarity of every rank, of negatives too, is nearly 1."""
+    prefix = "train/similarity_rank_"
+    similarities = [value for name, value in means.items() if name.startswith(prefix)]
+    if not similarities or min(similarities) <= _COLLAPSED:
+        return
+    warn(
+        f"the training has collapsed: in the last epoch all {noun} had nearly the same embedding, "
+        f"whatever their rank (mean similarity {min(similarities):.3f} or more, 1 is equal), so "
+        f"nothing is told apart. Lower optim.lr, lengthen the warm-up (optim.warmup_epochs), or "
+        f"clip (optim.clip 1); see 'The loss is flat' in docs/troubleshooting.md"
+    )
 
 
 def epoch_line(

@@ -18,7 +18,6 @@ from rince.data.given_tree import GivenTree
 from rince.data.kinds import TrainedNetwork, kind_named
 from rince.models.backbones import Backbone, as_backbone
 from rince.models.encoders import Encoder
-from rince.models.exported import towers_in
 from rince.models.heads import projection_head
 from rince.models.options import Space
 from rince.models.tuning import fine_tuned, merge_updates
@@ -27,7 +26,7 @@ from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.config import TrainConfig, from_dict
 from rince.training.folder import CHECKPOINT_FILE as CHECKPOINT_FILE
-from rince.training.folder import CONFIG_FILE, runs_in
+from rince.training.folder import CONFIG_FILE, instead_of_run
 from rince.training.objectives import OBJECTIVES, Objective
 from rince.training.ranks import kept_ranks, kept_tree
 
@@ -197,8 +196,8 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         begun = (folder / CONFIG_FILE).is_file()
         why = "it stopped before its first, so start it again" if begun else "is it a run's folder?"
-        inside = towers_in(folder) or runs_in(folder)
-        raise RinceError(f"{folder} holds no checkpoint ({CHECKPOINT_FILE}){inside or f': {why}'}")
+        instead = instead_of_run(folder) or f": {why}"
+        raise RinceError(f"{folder} holds no checkpoint ({CHECKPOINT_FILE}){instead}")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises anything

@@ -35,8 +35,13 @@ def warn_if_unfinished(folder: Path, where: str = "") -> None:
         )
 
 
-def runs_in(folder: Path) -> str:
-    """For a message that a folder is no run: that it holds some."""
+def instead_of_run(folder: Path) -> str:
+    """For a message that a folder is no run: what it is, or that it holds some."""
+    from rince.models.encoders import export_in  # torch, which `rince train --help` leaves out
+    from rince.models.exported import towers_in
+
+    if inside := towers_in(folder) or export_in(folder):
+        return inside
     some = any(folder.glob(f"*/{CONFIG_FILE}"))
     return f"; the runs in it are {quote(str(folder))}/*" if some else ""
 
@@ -48,7 +53,8 @@ def read_config(folder: Path) -> TrainConfig:
         raise RinceError(absent("folder", folder))
     if not file.is_file():
         raise RinceError(
-            f"{folder} is not the folder of a run: it holds no {CONFIG_FILE}{runs_in(folder)}"
+            f"{folder} is not the folder of a run: it holds no {CONFIG_FILE}"
+            f"{instead_of_run(folder)}"
         )
     try:
         return from_dict(plain_yaml(read_text(file, "configuration", "utf-8")))

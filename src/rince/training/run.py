@@ -64,7 +64,12 @@ from rince.training.module import RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
 from rince.training.ranks import other_than_trained, rank_source, resumed_ranks, resumed_tree
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
-from rince.training.splits import or_given_in_python, with_data, with_recorded_data
+from rince.training.splits import (
+    or_given_in_python,
+    warn_of_choices,
+    with_data,
+    with_recorded_data,
+)
 from rince.training.step import RankSource, superclass_level
 from rince.training.trackers import TRACKERS_FILE, named_loggers, require_trackers
 
@@ -109,7 +114,8 @@ def train(
             (K, D) and their ranks (a :class:`~rince.core.pair_ranks.PairRanks`) to a scalar, or a
             row of the table for one that needs more.
         splits: in place of the data that ``config.data`` names, items of your own, such as from
-            :func:`rince.data.from_dataset`; ``config.data`` is then what to call them.
+            :func:`rince.data.from_dataset`; ``config.data`` is then what to call them,
+            and options that choose items (``images.per_class``) have no effect, with a warning.
         loggers: Lightning's, beside the run's own and those that ``config.logger`` names; they get
             the options and every metric.
         callbacks: Lightning's, called after the run's own. One that stops the training ends the
@@ -145,6 +151,8 @@ def train(
         return train_towers_run(config, folder)
     if is_first_process():
         _require_no_run(folder)
+    if splits is not None:
+        warn_of_choices(config)
     run = prepared(config, folder, splits, loggers, callbacks, own_backbone=backbone is not None)
     train_prepared(run, backbone, own)
     return folder

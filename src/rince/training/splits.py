@@ -17,6 +17,26 @@ from rince.data.kind import Kind
 from rince.training.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from rince.training.config import TrainConfig
 
+# Options that only choose among the items that a folder or file holds. Others of data say, too, how
+# other data are read when the run is evaluated on them.
+_CHOOSE_ITEMS = {
+    "images.drop_duplicates",
+    "images.per_class",
+    "images.test_per_class",
+    "vectors.labels",
+    "videos.split",
+    "videos.splits",
+}
+
+
+def warn_of_choices(config: TrainConfig) -> None:
+    """Of options that choose items, where the items are given in Python."""
+    if unread := [name for name in config.chosen() if name in _CHOOSE_ITEMS]:
+        warn(
+            f"no effect on items that are given (splits): {', '.join(unread)}. Choose among the "
+            f"items before, as with items.subset(positions)"
+        )
+
 
 def with_data(
     config: TrainConfig,

@@ -35,9 +35,9 @@ from rince.training.halving import (
 )
 from rince.training.objectives import OBJECTIVES
 from rince.training.options import TuneOptions
-from rince.training.run import Stopped, resume, train
+from rince.training.run import Stopped, prepared, resume, train_prepared
 from rince.training.search_space import open_options, trial_configs
-from rince.training.splits import with_data
+from rince.training.splits import warn_of_choices, with_data
 from rince.training.step import superclass_level
 
 SCORES_FILE = "scores.json"
@@ -178,6 +178,8 @@ def tune(
     for name in objectives:
         OBJECTIVES[name].function()  # or a package is missing, which is said now
     folder = replace(config, name=config.name or f"tune-{config.data_name()}").folder()
+    if splits is not None:
+        warn_of_choices(config)
     tree = read_tree(config.ranks.tree, config.table.encoding)
     config, splits = with_data(config, splits, tree=tree, advise=True)
     parts = _parts(splits.train)
@@ -297,7 +299,9 @@ class _Work:
         folder = trial.folder / f"{epochs}-epochs"
         if not (folder / CHECKPOINT_FILE).exists():
             run = replace(trial.config, epochs=epochs, progress=False, knn_every=0)
-            train(replace(run, output=str(trial.folder), name=folder.name), splits=self.parts)
+            run = replace(run, output=str(trial.folder), name=folder.name)
+            run.check_values()
+            train_prepared(prepared(run, folder, self.parts))
         elif not read_about(folder):
             resume(folder, progress=False, splits=self.parts)
         return folder

@@ -146,6 +146,10 @@ class VideoClips(Items):
         return digest([shape, *rows])
 
     def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
+        if not len(indices):  # of which no batch can be made
+            side = self.frame_size
+            nothing = torch.zeros(0, self.channels, self.frames, side, side, dtype=torch.uint8)
+            return as_pictures(nothing)
         return as_pictures(self.batch(torch.as_tensor(indices)))
 
     def fitted(self, rows: slice) -> Tensor:
