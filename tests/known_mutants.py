@@ -187,7 +187,7 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("metrics/gaussians.py", "_shape", "Lt to LtE", 0): (
         "with as many samples as dimensions both ways give the same covariance"
     ),
-    ("metrics/graded.py", "ndcg", "constant + 1", 4): (
+    ("metrics/graded.py", "ndcg", "constant + 1", 6): (
         "only the ratio to the best order counts, whose discounts double as well"
     ),
     ("metrics/hierarchy.py", "_measure", "constant + 1", 3): (

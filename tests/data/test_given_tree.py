@@ -92,7 +92,7 @@ def test_classes_that_the_tree_lacks(file: str) -> None:
         items_in(given(file), items)
     assert str(refused.value) == (
         f"the tree in {file} does not fit the classes of pets: 3 names are none of the 5 classes: "
-        f"'dog' (a group), 'huskey' (did you mean 'husky'?), 'zebra'. Add them to {file} (with an "
+        f"'dog' is a group, 'huskey' (did you mean 'husky'?), 'zebra'. Add them to {file} (with an "
         f"empty parent, if they have none), or rename them"
     )
 

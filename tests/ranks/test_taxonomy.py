@@ -1114,8 +1114,8 @@ def test_all_names_that_are_no_class_are_named() -> None:
     with pytest.raises(ValueError) as refused:
         tree.index(["ties", "tyes", "zebra", "men", "shirts", "tyes"])
     assert str(refused.value) == (
-        "4 names are none of the 4 classes: 'tyes' (did you mean 'ties'?), 'zebra', 'men' (a "
-        "group), 'shirts' (did you mean 'men/shirts' or 'women/shirts'?)"
+        "4 names are none of the 4 classes: 'tyes' (did you mean 'ties'?), 'zebra', 'men' is a "
+        "group, 'shirts' (did you mean 'men/shirts' or 'women/shirts'?)"
     )
     with pytest.raises(ValueError, match=r"^10 names .*'x7' \(and 2 more\)$"):
         tree.aligned_to([f"x{i}" for i in range(10)])

@@ -533,7 +533,7 @@ class Taxonomy:
         """One of several such names, with those that may be meant."""
         named = self._named(name)
         if not named and self._is_group(name):
-            return f"{name!r} (a group)"
+            return f"{name!r} is a group"
         meant = " or ".join(map(repr, named or self._near(name)))
         return f"{name!r} (did you mean {meant}?)" if meant else repr(name)
 

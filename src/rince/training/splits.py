@@ -23,7 +23,6 @@ _CHOOSE_ITEMS = {
     "images.drop_duplicates",
     "images.per_class",
     "images.test_per_class",
-    "vectors.labels",
     "videos.split",
     "videos.splits",
 }
