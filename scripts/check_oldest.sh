@@ -7,7 +7,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 tests=("$@")
 if [ ${#tests[@]} = 0 ]; then
-	tests=(tests/losses tests/core tests/ranks tests/metrics tests/training/test_cli_runs.py)
+	tests=(tests/losses tests/core tests/ranks tests/metrics tests/training)
+	# They imitate a card, or follow a whole graph, by what newer versions of PyTorch have.
+	for test in test_fused.py test_no_waits.py test_compiled.py; do
+		tests+=(--ignore "tests/losses/$test")
+	done
+	tests+=(--deselect tests/losses/test_precision.py::test_tensor_cores_take_products_of_embeddings_and_no_sums)
+	tests+=(--deselect tests/losses/test_streamed.py::test_torch_compile_breaks_the_callers_graph_once)
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

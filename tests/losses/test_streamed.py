@@ -728,12 +728,10 @@ def test_numbers_are_read_without_a_graph() -> None:
 
 
 def test_torch_func_gets_a_clear_refusal() -> None:
-    z = unit(9, 60, 8)
+    z, source = unit(9, 60, 8), labelled(60)
     with pytest.raises(ValueError, match='engine="dense"'):
         torch.func.grad(
-            lambda x: ranked_info_nce(
-                x, x, labelled(60), (0.1, 0.2), engine="streamed", validate=False
-            )
+            lambda x: ranked_info_nce(x, x, source, (0.1, 0.2), engine="streamed", validate=False)
         )(z)
 
 

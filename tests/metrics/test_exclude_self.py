@@ -107,6 +107,14 @@ def test_a_gain_of_itself_alone_is_none(sparse: bool) -> None:
         metrics.ndcg(FEATURES, FEATURES, gains, exclude_self=True)
 
 
+def test_one_gain_of_another_item_is_enough() -> None:
+    gains = torch.zeros(COUNT, COUNT)
+    gains[0, 1] = 1
+    (found,) = metrics.ndcg(FEATURES, FEATURES, gains, ks=COUNT, exclude_self=True).values()
+    assert 0 < found[0] <= 1
+    assert found[1:].isnan().all()
+
+
 def test_no_more_neighbours_than_others() -> None:
     same = (FEATURES, FEATURES)
     with pytest.raises(ValueError, match=r"k must.*29 other items, got 30"):
@@ -128,7 +136,7 @@ def test_items_of_a_sequence_are_not_their_own_answers() -> None:
 @pytest.mark.parametrize("name", BY_RANKS)
 def test_ranks_of_items_with_themselves_are_warned_of(name: str, given: str) -> None:
     query, gallery, rows = ONE_ARRAY[given]
-    with pytest.warns(RinceWarning, match=rf"{len(rows)} of {len(rows)}.*rank -1") as caught:
+    with pytest.warns(RinceWarning, match=rf" {len(rows)} of {len(rows)} .*rank -1") as caught:
         BY_RANKS[name](query, gallery, RANKS[rows])
     assert len(caught) == 1
     with warnings.catch_warnings():

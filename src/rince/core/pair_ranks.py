@@ -233,7 +233,8 @@ def as_pair_ranks(
     """A plain integer matrix, also of numpy or in lists, is as good as a :class:`DenseRanks`.
     ``device``: where the tiles are wanted; what a source is made of moves, not the matrix of all
     pairs, if it has a method ``to``. ``validate``: also check the codes of a matrix on a GPU."""
-    if isinstance(ranks, list | tuple) or hasattr(ranks, "__array__"):  # as tensors have
+    # In a tuple: torch.compile of torch 2.6 cannot follow a union of types.
+    if isinstance(ranks, (list, tuple)) or hasattr(ranks, "__array__"):  # as tensors have
         ranks = DenseRanks(ranks, validate=validate)
     require(
         isinstance(ranks, PairRanks),

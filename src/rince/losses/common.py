@@ -15,6 +15,8 @@ from rince.losses.products import product
 
 Reduction = Literal["mean", "sum", "none"]
 Engine = Literal["auto", "dense", "streamed"]
+# Read from the types here: torch.compile of torch 2.6 cannot follow get_args in a step.
+REDUCTIONS, ENGINES = get_args(Reduction), get_args(Engine)
 
 
 def checked_ranks(query: Tensor, key: Tensor, ranks: Any, validate: bool) -> PairRanks:
@@ -39,16 +41,15 @@ def checked_ranks(query: Tensor, key: Tensor, ranks: Any, validate: bool) -> Pai
     return source
 
 
-def check_words(**options: tuple[str, Any]) -> None:
-    """Refuse a word that is not known: name=(given, Literal of those that are)."""
-    for name, (given, kind) in options.items():
-        known = get_args(kind)
+def check_words(**options: tuple[str, tuple[str, ...]]) -> None:
+    """Refuse a word that is not known: name=(given, those that are)."""
+    for name, (given, known) in options.items():
         require(given in known, f"{name} must be one of {known}, got {given!r}")
 
 
 def check_reduction(reduction: Reduction) -> None:
     """Refuse an unknown one, before any work is done."""
-    check_words(reduction=(reduction, Reduction))
+    check_words(reduction=(reduction, REDUCTIONS))
 
 
 def check_block_size(block_size: int | None) -> None:

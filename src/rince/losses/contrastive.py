@@ -21,6 +21,8 @@ from rince.core.pair_ranks import ALL, IdentityRanks, PairRanks, may_read
 from rince.losses.blockwise.engine import blockwise_loss
 from rince.losses.blockwise.sizes import Sizes, sizes_for
 from rince.losses.common import (
+    ENGINES,
+    REDUCTIONS,
     Engine,
     Reduction,
     check_block_size,
@@ -223,7 +225,7 @@ def one_rank_loss(
         sizes: of blocks; None takes those that suit the device.
     """
     check_temperature(temperature)
-    check_words(reduction=(reduction, Reduction), engine=(engine, Engine))
+    check_words(reduction=(reduction, REDUCTIONS), engine=(engine, ENGINES))
     check_block_size(block_size)
     source = checked_ranks(query, key, ranks, validate)
     check_precision(matmul_precision, dtype_of_sums(query, key))

@@ -20,11 +20,15 @@ from torch import Tensor
 from rince.core.checks import require
 from rince.losses.options import MatmulPrecision
 
+_PRECISIONS = get_args(MatmulPrecision)
+
 
 def check_precision(precision: str, dtype: torch.dtype) -> None:
     """Refuse an unknown word, and a rounding of what would be summed in float64."""
-    known = get_args(MatmulPrecision)
-    require(precision in known, f"matmul_precision must be one of {known}, got {precision!r}")
+    require(
+        precision in _PRECISIONS,
+        f"matmul_precision must be one of {_PRECISIONS}, got {precision!r}",
+    )
     require(
         precision == "fp32" or dtype == torch.float32,
         f'matmul_precision="{precision}" is for sums in float32, but these embeddings are '

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from rince.losses.blockwise.engine import blockwise_loss
 from rince.losses.blockwise.fused import codes_of, fused_loss, reason_against
 from rince.losses.blockwise.sizes import DENSE_BYTES, Sizes, free_bytes, sizes_for
 from rince.losses.common import (
+    REDUCTIONS,
     Reduction,
     check_block_size,
     check_words,
@@ -42,6 +43,7 @@ from rince.losses.temperatures import (
 
 _warn_once = cache(warn)
 RankedEngine = Literal["auto", "dense", "streamed", "fused"]
+_VARIANTS, _POSITIVES, _ENGINES = map(get_args, (Variant, Positives, RankedEngine))
 
 
 def ranked_info_nce(
@@ -340,10 +342,10 @@ def _check_words(
     variant: str, positives: str, reduction: str, engine: str, block_size: int | None
 ) -> None:
     check_words(
-        variant=(variant, Variant),
-        positives=(positives, Positives),
-        reduction=(reduction, Reduction),
-        engine=(engine, RankedEngine),
+        variant=(variant, _VARIANTS),
+        positives=(positives, _POSITIVES),
+        reduction=(reduction, REDUCTIONS),
+        engine=(engine, _ENGINES),
     )
     check_block_size(block_size)
 
