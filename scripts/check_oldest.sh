@@ -7,7 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 tests=("$@")
 if [ ${#tests[@]} = 0 ]; then
-	tests=(tests/losses tests/core tests/ranks tests/metrics tests/training)
+	tests=(tests/losses tests/core tests/ranks tests/metrics
+		tests/training/test_{callbacks,checkpoint,resume,stops}.py)
 	# They imitate a card, or follow a whole graph, by what newer versions of PyTorch have.
 	for test in test_fused.py test_no_waits.py test_compiled.py; do
 		tests+=(--ignore "tests/losses/$test")

@@ -12,6 +12,7 @@ import torch
 
 import rince
 from rince import RinceError, RinceWarning, metrics, ranks
+from rince.core.labels import values_of
 from rince.data import from_arrays, from_vectors
 from rince.data.vector_files import read_labelled, read_vectors
 from rince.losses import rank_n_contrast
@@ -43,6 +44,11 @@ def test_what_was_given_is_named(name: str, given: str) -> None:
     array, message = GIVEN[given]
     with pytest.raises(ValueError, match=message):
         TAKES_NUMBERS[name](array)
+
+
+def test_of_mixed_objects_one_that_is_no_number_is_named() -> None:
+    mixed = np.array([1, "two", 3.0, "four"], dtype=object)
+    assert values_of(mixed) == "values of the type object, such as 'two' (str)"
 
 
 @pytest.mark.parametrize("given", GIVEN)

@@ -1119,3 +1119,7 @@ def test_all_names_that_are_no_class_are_named() -> None:
     )
     with pytest.raises(ValueError, match=r"^10 names .*'x7' \(and 2 more\)$"):
         tree.aligned_to([f"x{i}" for i in range(10)])
+    with pytest.raises(ValueError, match=r"^8 names .*'x7'$"):
+        tree.aligned_to([f"x{i}" for i in range(8)])
+    with pytest.raises(ValueError, match=r"^2 names .* 'x0', 'x1'$"):
+        tree.aligned_to(["x0", "x1"])
