@@ -142,9 +142,11 @@ def unit_features(features: Tensor, name: str) -> Tensor:
 
 
 def cosine_chunks(
-    query_features: Tensor, gallery_features: Tensor, chunk_size: int
+    query_features: Tensor, gallery_features: Tensor, chunk_size: int, exclude_self: bool = False
 ) -> Iterator[tuple[slice, Tensor]]:
     """Cosines of all queries with all gallery items, ``chunk_size`` queries at a time.
+
+    ``exclude_self``: the first gallery items are the queries; that of each with itself is -inf.
 
     Summed in float64 and then rounded: in float32 the order of a sum, and so its last bit, depends
     on chunk, number of threads and place in the gallery, and two copies of an item would not tie.
@@ -164,6 +166,8 @@ def cosine_chunks(
         for block in range(0, len(gallery), _BLOCK):
             items = slice(block, block + _BLOCK)
             cosines[:, items] = some @ gallery[items].double().T
+        if exclude_self:
+            cosines.diagonal(offset=start).fill_(-torch.inf)
         yield rows, cosines
 
 

@@ -79,11 +79,12 @@ def ndcg(
     places = torch.arange(most, device=graded.device)
     discounts = {k: torch.where(places < k, 1 / (places + 2).double().log2(), 0) for k in ks}
     parts: dict[int, list[Tensor]] = {k: [] for k in ks}
-    for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
+    for rows, similarity in cosine_chunks(
+        query_features, gallery_features, chunk_size, exclude_self
+    ):
         some = torch.arange(rows.start, rows.stop, device=graded.device)
         all_gains = graded.index_select(0, some).to_dense().double()  # (rows, G)
         if exclude_self:
-            similarity.diagonal(offset=rows.start).fill_(-torch.inf)
             all_gains.diagonal(offset=rows.start).fill_(0)
         all_gains /= all_gains.amax(dim=1, keepdim=True)  # so that no sum is infinite
         best = all_gains.topk(most, dim=1).values

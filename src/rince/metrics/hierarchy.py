@@ -147,9 +147,9 @@ def hierarchical_retrieval(
         query_levels.to(device), gallery_levels.to(device)
     )  # (L, Q), (L, G)
     parts: list[_Chunk] = []
-    for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
-        if exclude_self:
-            similarity.diagonal(offset=rows.start).fill_(-torch.inf)
+    for rows, similarity in cosine_chunks(
+        query_features, gallery_features, chunk_size, bool(exclude_self)
+    ):
         if sequences is not None:
             same = sequences[0][rows, None] == sequences[1][None, :]
             similarity.masked_fill_(same, -torch.inf)

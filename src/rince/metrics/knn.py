@@ -75,9 +75,9 @@ def knn_accuracy(
     gallery_labels = both[len(query_features) :]
     gallery_labels = gallery_labels.to(device)
     correct = 0
-    for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
-        if exclude_self:
-            similarity.diagonal(offset=rows.start).fill_(-torch.inf)
+    for rows, similarity in cosine_chunks(
+        query_features, gallery_features, chunk_size, exclude_self
+    ):
         votes = _votes(similarity, gallery_labels, k, temperature, num_classes)
         # Rounded, so that equal votes added up in another order still tie.
         winner = votes.round(decimals=9).argmax(dim=1)

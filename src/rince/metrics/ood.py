@@ -53,12 +53,8 @@ def knn_ood_score(
     most = len(train_features) - exclude_self
     others = "other training samples" if exclude_self else "training samples"
     require(1 <= k <= most, f"k must lie between 1 and the {most} {others}, got {k}")
-    parts = []
-    for rows, cosine in cosine_chunks(features, train_features, chunk_size):
-        if exclude_self:
-            cosine.diagonal(offset=rows.start).fill_(-torch.inf)
-        parts.append(cosine.topk(k, dim=1).values[:, -1])
-    nearest = torch.cat(parts)
+    chunks = cosine_chunks(features, train_features, chunk_size, exclude_self)
+    nearest = torch.cat([cosine.topk(k, dim=1).values[:, -1] for _, cosine in chunks])
     return (2 - 2 * nearest).clamp(min=0).sqrt()
 
 

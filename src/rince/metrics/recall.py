@@ -118,9 +118,9 @@ def retrieval_by_level(
         gallery_labels = sample_labels(sides[1], num_items, f"gallery {name}")
         positives[name] = _Positives(query_labels.to(device), gallery_labels.to(device))
     measured: dict[str, list[Tensor]] = {name: [] for name in labels}
-    for rows, similarity in cosine_chunks(query_features, gallery_features, chunk_size):
-        if exclude_self:
-            similarity.diagonal(offset=rows.start).fill_(-torch.inf)
+    for rows, similarity in cosine_chunks(
+        query_features, gallery_features, chunk_size, exclude_self
+    ):
         scores = {name: sort_rows(p.scores(rows, similarity)) for name, p in positives.items()}
         ordered = sort_rows(similarity)
         for name, level in scores.items():

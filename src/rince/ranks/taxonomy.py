@@ -296,7 +296,7 @@ class Taxonomy:
             (1, tensor([2, 1]))
         """
         if isinstance(name, str | Real):
-            return self._label(composed(name_of(name)))
+            return self._indices([composed(name_of(name))])[0]
         names = as_array(name, "names")
         require(
             names.ndim in (1, 2) and (names.size == 0 or names.dtype.kind in "OUSTiu"),
@@ -304,11 +304,7 @@ class Taxonomy:
             f"type {names.dtype}",
         )
         rows = label_names(names if names.ndim == 2 else names[:, None])
-        called = {row: self.called("/".join(row)) for row in dict.fromkeys(rows)}
-        wrong = ["/".join(row) for row, labels in called.items() if len(labels) != 1]
-        if wrong:
-            raise self._no_classes(wrong)
-        return integers([called[row][0] for row in rows])
+        return integers(self._indices(["/".join(row) for row in rows]))
 
     def aligned_to(self, classes: Sequence[str]) -> Taxonomy:
         """The tree whose labels are those of a list of classes; further classes are left out.
@@ -502,11 +498,11 @@ class Taxonomy:
         ]
         return [label for label in named if "/".join(self.paths[label]) == name] or named
 
-    def _label(self, name: str) -> int:
-        named = self.called(name)
-        if len(named) != 1:
-            raise self._no_classes([name])
-        return named[0]
+    def _indices(self, names: Sequence[str]) -> list[int]:
+        called = {name: self.called(name) for name in dict.fromkeys(names)}
+        if wrong := [name for name, labels in called.items() if len(labels) != 1]:
+            raise self._no_classes(wrong)
+        return [called[name][0] for name in names]
 
     def _no_classes(self, names: Sequence[str]) -> ValueError:
         """What is wrong with names of which none is that of one class."""
@@ -517,11 +513,11 @@ class Taxonomy:
                 f"{', '.join(map(self._hinted, names[:_HINTS]))}{more}"
             )
         name = names[0]
-        named, close = self._named(name), self._near(name)
-        if named:
+        if named := self._named(name):
             return ValueError(f"{len(named)} classes are called {name!r}: say {some_names(named)}")
         if self._is_group(name):
             return ValueError(f"{name!r} is a group, not a class; only classes have labels")
+        close = self._near(name)
         hint = (
             f"did you mean {' or '.join(map(repr, close))}?"
             if close
