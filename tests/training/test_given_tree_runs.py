@@ -143,6 +143,25 @@ def test_another_tree_for_other_data(here: Path, capsys: pytest.CaptureFixture[s
     assert "--ranks.tree tree.csv needs --data or --test" in own
 
 
+def test_a_test_is_done_with_its_tree(here: Path) -> None:
+    flat, test = by_tree("flat"), ("--skip-done", "--test", "new=new.npz")
+    results = flat / "results.json"
+    own = evaluated(flat, *test)
+    assert "tree" not in load_evaluation(flat).info["tests"]["new"]  # as older results
+    write_tree(here / "other.csv", dict.fromkeys(GROUPS, "g"))
+    others = evaluated(flat, *test, "--ranks.tree", "other.csv")
+    assert others["unseen/new/hierarchy/H-AP"] != own["unseen/new/hierarchy/H-AP"]
+    before = results.read_bytes()
+    (here / "moved").mkdir()
+    moved = shutil.copy("other.csv", here / "moved" / "other.csv")
+    evaluated(flat, *test, "--ranks.tree", str(moved))
+    assert results.read_bytes() == before
+    write_tree(here / "other.csv", GROUPS)  # changed
+    evaluated(flat, *test, "--ranks.tree", "other.csv")
+    assert results.read_bytes() != before
+    assert evaluated(flat, *test) == own
+
+
 def test_another_tree_makes_other_data(here: Path) -> None:
     """The run's own too: their classes are not those of the training."""
     flat = by_tree("flat")

@@ -192,7 +192,7 @@ def _evaluate_run(
     from rince.training.evaluation import evaluate_run, not_measured, present_results
 
     done = present_results(folder) if given.skip_done and given.data is None else None
-    if done is not None and not any(not_measured(done, outliers, tests)):
+    if done is not None and not any(not_measured(done, outliers, tests, given.tree)):
         print(f"{folder.name}: nothing new is asked, its results stay")
         return None
     with parts_in(folder / "encoded"):

@@ -217,7 +217,7 @@ def evaluate_run(
             found = _saved(_noted(found, source=source, **facts), results, started)
     found = _noted(found, source=source)
     if skip_done:
-        _, tests = not_measured(found, {}, tests)
+        _, tests = not_measured(found, {}, tests, tree)
     for name, path in tests.items():
         found = _saved(work.with_test(found, name, path), results, started, measured=name)
     return replace(found, folder=results)
@@ -294,6 +294,8 @@ class _Work:
         )
         kept = _without_test(found.metrics, name)
         facts = {"data": path, "items": len(items), "classes": len(paths), "unseen": unseen}
+        if self.tree is not None and not self.tree.recorded:
+            facts["tree"] = source_of(user_path(self.tree.file))
         found = _noted(replace(found, metrics=kept | metrics), tests={name: facts})
         return self._with_settings(found, [f"test/{name}"])
 
@@ -340,12 +342,19 @@ def not_measured(
     found: Evaluation | None,
     outliers: Mapping[str, str],
     tests: Mapping[str, str],
+    tree: str | Path | None = None,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Those of the outliers and tests that results do not hold, by name and path."""
+    """Those of the outliers and tests that results do not hold, by name and path; and of the tests
+    by the tree that was given for them."""
     info = {} if found is None else found.info
     known_outliers = dict.fromkeys(info.get("outliers", {}))
     known_outliers |= info.get("outlier_data", {})  # of older results only the names are known
-    known_tests = {name: facts.get("data") for name, facts in info.get("tests", {}).items()}
+    with_tree = source_of(user_path(tree)) if tests and tree is not None else None
+    known_tests = {
+        name: facts.get("data")
+        for name, facts in info.get("tests", {}).items()
+        if facts.get("tree") == with_tree
+    }
 
     def missing(asked: Mapping[str, str], known: Mapping[str, str | None]) -> dict[str, str]:
         return {n: path for n, path in asked.items() if known.get(n, "") not in (None, path)}
