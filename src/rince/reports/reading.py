@@ -10,12 +10,7 @@ from shlex import quote
 from rince.core.checks import RinceError, warn
 from rince.core.files import is_vector_file
 from rince.evaluation.elsewhere import results_folder
-from rince.evaluation.results import (
-    FOLDER_SUFFIX,
-    RESULTS_FILE,
-    evaluating,
-    load_evaluation,
-)
+from rince.evaluation.results import FOLDER_SUFFIX, RESULTS_FILE, evaluating, load_evaluation
 from rince.models.exported import EXPORT_FILE
 from rince.reports.run_report import RunReport
 from rince.training.config import flat, to_dict
