@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import warnings
 from dataclasses import asdict, replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_runs import flat_backbone, small_config, train_on
 from torch import nn
@@ -19,13 +21,17 @@ from torch import nn
 from refusals import refusal
 from rince.cli.main import main
 from rince.core.checks import RinceError, RinceWarning
+from rince.data.items import Splits
 from rince.evaluation import STEPS, Context, EvaluationOptions, evaluate_backbone
+from rince.evaluation.elsewhere import evaluate_embeddings
 from rince.evaluation.results import Evaluation, load_evaluation
-from rince.reports.reading import read_run
+from rince.reports.reading import read_run, read_runs
+from rince.reports.table import comparison_rows
 from rince.training import ModelOptions, evaluate_run, evaluation, load_run, train
 from rince.training.checkpoint import CHECKPOINT_FILE, TrainedRun
 from rince.training.splits import load_splits
 
+RESULTS = shutil.ignore_patterns("results.json", "evaluation.npz")
 OPTIONS = EvaluationOptions(probe_epochs=1, map_points=0, gallery_queries=1)
 
 
@@ -113,10 +119,10 @@ def unseen_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def evaluated(run: Path, *options: str) -> Evaluation:
+def evaluated(run: Path, *options: str, results: Path | None = None) -> Evaluation:
     given = ["--probe-epochs", "1", "--map-points", "0", "--device", "cpu"]
     assert main(["evaluate", str(run), *given, *options]) == 0
-    return load_evaluation(run)
+    return load_evaluation(results or run)
 
 
 def test_both_spaces_are_measured(named_run: Path) -> None:
@@ -173,22 +179,183 @@ def test_outliers_and_tests_accumulate(
     monkeypatch.undo()
 
     # The same name for other data is not the same.
-    assert evaluation.not_measured(run, {"noise": str(unseen_tree)}, {"new": str(unseen_tree)}) == (
-        {},
-        {},
-    )
+    known = {"noise": str(unseen_tree)}, {"new": str(unseen_tree)}
+    assert evaluation.not_measured(tested, *known) == ({}, {})
     others = {"noise": "elsewhere/"}, {"new": "elsewhere/"}
-    assert evaluation.not_measured(run, *others) == others
+    assert evaluation.not_measured(tested, *others) == others
 
-    # Results of other weights, or of other data, are not kept.
+    # Results of other weights are not kept.
     train_on(run)
     assert "ood/digits/knn/AUROC" not in evaluated(run, "--skip-done").metrics
-    evaluated(run, "--ood", "digits")
-    other = evaluated(run, "--skip-done", "--data", str(unseen_tree))
+
+
+def test_results_of_other_data_have_a_folder_of_their_own(
+    named_run: Path, unseen_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(named_run, tmp_path / "run")
+    own = evaluated(run, "--ood", "digits")
+    files = {name: (run / name).read_bytes() for name in ("results.json", "evaluation.npz")}
+    folder = run / f"{unseen_tree.name}.results"
+    given = ["--data", str(unseen_tree)]
+
+    other = evaluated(run, "--skip-done", *given, results=folder)
     assert other.info["data"] == unseen_tree.name
     assert "ood/digits/knn/AUROC" not in other.metrics
-    again = evaluated(run, "--skip-done", "--data", str(unseen_tree))
-    assert again.info["extract_seconds"] == other.info["extract_seconds"]
+    shown = capsys.readouterr().out
+    assert f"numbers are in {folder}/results.json" in shown
+    assert re.search(rf"on +{unseen_tree.name}", shown)  # its row
+
+    # What accumulates there is what is there, whatever the run's own results hold.
+    tests = ["--ood", "digits", "--test", f"new={unseen_tree}"]
+    more = evaluated(run, "--skip-done", *given, *tests, results=folder)
+    assert {"ood/digits/knn/AUROC", "unseen/new/hierarchy/H-AP"} <= more.metrics.keys()
+    assert other.metrics.items() <= more.metrics.items()
+    assert more.info["extract_seconds"] == other.info["extract_seconds"]
+    before = (folder / "results.json").read_bytes()
+    evaluated(run, "--skip-done", *given, *tests, results=folder)
+    assert (folder / "results.json").read_bytes() == before
+    anew = evaluated(run, *given, results=folder)
+    assert anew.metrics.keys() == more.metrics.keys()
+    assert anew.info["extract_seconds"] != other.info["extract_seconds"]
+
+    assert {name: (run / name).read_bytes() for name in files} == files
+    assert load_evaluation(run).metrics == own.metrics
+
+    # They are of the weights in the run.
+    train_on(run)
+    with pytest.warns(
+        RinceWarning, match=rf"run on {folder.stem} are not .*run --data DATA` again"
+    ):
+        read_run(folder)
+    assert "ood/digits/knn/AUROC" not in (
+        evaluated(run, "--skip-done", *given, results=folder).metrics
+    )
+
+
+def test_data_are_told_apart_by_where_they_lie(
+    named_run: Path, image_tree: Path, unseen_tree: Path, tmp_path: Path
+) -> None:
+    """Files of the same names may be altered copies."""
+    run = shutil.copytree(named_run, tmp_path / "run")
+    own = evaluated(run)
+    for data, name in ((unseen_tree, unseen_tree.name), (image_tree, image_tree.name)):
+        copy = shutil.copytree(data, tmp_path / "altered" / name)
+        for file in copy.glob("*/*/*.png"):
+            Image.open(file).rotate(180).save(file)
+    folders = {
+        unseen_tree: f"{unseen_tree.name}.results",
+        tmp_path / "altered" / unseen_tree.name: f"{unseen_tree.name}-2.results",
+        tmp_path / "altered" / image_tree.name: f"{image_tree.name}.results",
+    }
+    measured = {
+        data: evaluated(run, "--data", str(data), results=run / name)
+        for data, name in folders.items()
+    }
+    for data, name in folders.items():
+        again = evaluate_run(run, data=f"{data}/", skip_done=True, device="cpu")
+        assert again.info == measured[data].info
+        assert again.folder == run / name
+    (tmp_path / "altered" / unseen_tree.name / "warm/red/0.png").unlink()  # other data than before
+    third = evaluate_run(run, data=str(tmp_path / "altered" / unseen_tree.name), options=OPTIONS)
+    assert third.folder == run / f"{unseen_tree.name}-3.results"
+    assert load_evaluation(run).info == own.info
+
+
+def test_the_data_of_the_training_are_the_runs_own_however_given(
+    named_run: Path, image_tree: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(named_run, tmp_path / "run")
+    splits = load_splits(load_run(run).config)
+    evaluated(run, "--ood", "digits")
+    evaluated(run, "--skip-done", "--data", f"{image_tree}/")
+    found = evaluate_run(run, splits=splits, skip_done=True, device="cpu")
+    assert found.folder == run
+    assert "ood/digits/knn/AUROC" in found.metrics
+    assert not list(run.glob("*.results"))
+
+    # Moved, and no longer where they were.
+    moved = shutil.copytree(image_tree, tmp_path / "new" / image_tree.name)
+    checkpoint = torch.load(run / CHECKPOINT_FILE, weights_only=True)
+    checkpoint["rince"]["config"]["data"] = str(tmp_path / "gone")
+    torch.save(checkpoint, run / CHECKPOINT_FILE)
+    assert evaluate_run(run, data=str(moved), options=OPTIONS, device="cpu").folder == run
+
+    # Items of the same labels under another name are others.
+    other = Splits(*(x.with_taxonomy(x.taxonomy, "a/b (c)") for x in (splits.train, splits.test)))
+    found = evaluate_run(run, splits=other, options=OPTIONS, device="cpu")
+    assert found.folder == run / "a-b-c.results"
+
+
+def test_results_of_other_data_are_compared_as_a_row(
+    named_run: Path, unseen_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(named_run, tmp_path / "run", ignore=RESULTS)
+    results = run / f"{unseen_tree.name}.results"
+    evaluated(run, "--data", str(unseen_tree), results=results)
+    page = str(tmp_path / "page.html")
+    assert f"On other data there are {results}" in refusal(
+        ["compare", str(run), "-o", page], capsys
+    )
+    evaluated(run)
+    capsys.readouterr()
+    compared = ["compare", str(run), str(results), "-o", page]
+    assert main([*compared, "--baseline", str(run)]) == 0
+    shown = capsys.readouterr().out
+    own, other = read_runs([run, results])
+    assert other.label == f"{own.label} on {unseen_tree.name}"
+    assert other.label in shown
+    assert other.folder == results
+    assert other.config == {**own.config, "evaluate.data": str(unseen_tree)}
+    assert (other.seconds, other.versions, other.history) == (
+        own.seconds,
+        own.versions,
+        own.history,
+    )
+    assert other.history
+    assert [len(row.runs) for row in comparison_rows([own, other]).rows] == [1, 1]
+
+    # It is no run.
+    for verb in ("evaluate", "export"):
+        shown = refusal([verb, str(results)], capsys)
+        assert f"it holds results of {run} on other data" in shown
+    with pytest.warns(RinceWarning, match=rf"it holds results of {run} on other data"):
+        main(["evaluate", str(run), str(results), "--skip-done"])
+    (results / "results.json").write_text("damaged")
+    again = f"`rince evaluate {run} --data DATA` again"
+    assert again in refusal(["compare", str(results), "-o", page], capsys)
+    with pytest.warns(RinceWarning, match="damaged .* all is measured anew"):
+        evaluated(run, "--data", str(unseen_tree), results=results)
+
+
+def test_embeddings_in_the_folder_of_a_run_keep_their_results(
+    named_run: Path, unseen_tree: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(named_run, tmp_path / "run")
+    name, vectors = unseen_tree.name, np.random.default_rng(0).normal(size=(8, 4))
+    np.savez(run / f"{name}.npz", embeddings=vectors, labels=np.arange(8) % 2)
+    embedded = evaluate_embeddings(run / f"{name}.npz")
+    assert embedded.folder == run / f"{name}.results"
+    found = evaluated(run, "--data", str(unseen_tree), results=run / f"{name}-2.results")
+    assert load_evaluation(run / f"{name}.results").info == embedded.info
+    assert read_run(run / f"{name}.npz").label == name
+    assert read_run(run / f"{name}-2.results").evaluation.info == found.info
+
+
+def test_the_first_data_stand_for_those_of_an_export(
+    named_run: Path, image_tree: Path, unseen_tree: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("safetensors")
+    run, folder = tmp_path / "run", tmp_path / "net"
+    shutil.copytree(named_run, run, ignore=RESULTS)
+    with pytest.warns(RinceWarning, match="has no results"):
+        assert main(["export", str(run), "--no-onnx", "-o", str(folder)]) == 0
+    first = evaluated(folder, "--data", str(unseen_tree), "--ood", "digits")
+    other = folder / f"{image_tree.name}.results"
+    evaluated(folder, "--data", str(image_tree), results=other)
+    assert read_run(other).label == f"net on {image_tree.name}"
+    again = evaluated(folder, "--data", str(unseen_tree), "--skip-done")
+    assert again.info == first.info
+    assert read_run(folder).label == "net"
 
 
 def test_data_are_the_same_with_a_slash_behind_them(named_run: Path, tmp_path: Path) -> None:

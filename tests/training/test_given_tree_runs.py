@@ -121,9 +121,10 @@ def test_an_evaluation_needs_no_file(here: Path) -> None:
     # Other data in place of the run's.
     for file in ("items.npz", "items.csv"):
         shutil.copy(file, file.replace("items", "other"))
-    others = evaluated(flat, "--data", "other.npz")
-    assert others["retrieval/coarse/mAP"] == found["retrieval/coarse/mAP"]
-    assert load_evaluation(flat).info["data"] == "other (tree)"
+    evaluated(flat, "--data", "other.npz")
+    others = load_evaluation(flat / "other-tree.results")
+    assert others.metrics["retrieval/coarse/mAP"] == found["retrieval/coarse/mAP"]
+    assert others.info["data"] == "other (tree)"
 
 
 def test_another_tree_for_other_data(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,6 +141,38 @@ def test_another_tree_for_other_data(here: Path, capsys: pytest.CaptureFixture[s
     assert "unknown class 'c5'" in refusal(refused, capsys)
     own = refusal(["evaluate", str(flat), "--ranks.tree", "tree.csv"], capsys)
     assert "--ranks.tree tree.csv needs --data or --test" in own
+
+
+def test_a_test_is_done_with_its_tree(here: Path) -> None:
+    flat, test = by_tree("flat"), ("--skip-done", "--test", "new=new.npz")
+    results = flat / "results.json"
+    own = evaluated(flat, *test)
+    assert "tree" not in load_evaluation(flat).info["tests"]["new"]  # as older results
+    write_tree(here / "other.csv", dict.fromkeys(GROUPS, "g"))
+    others = evaluated(flat, *test, "--ranks.tree", "other.csv")
+    assert others["unseen/new/hierarchy/H-AP"] != own["unseen/new/hierarchy/H-AP"]
+    before = results.read_bytes()
+    (here / "moved").mkdir()
+    moved = shutil.copy("other.csv", here / "moved" / "other.csv")
+    evaluated(flat, *test, "--ranks.tree", str(moved))
+    assert results.read_bytes() == before
+    write_tree(here / "other.csv", GROUPS)  # changed
+    evaluated(flat, *test, "--ranks.tree", "other.csv")
+    assert results.read_bytes() != before
+    assert evaluated(flat, *test) == own
+
+
+def test_another_tree_makes_other_data(here: Path) -> None:
+    """The run's own too: their classes are not those of the training."""
+    flat = by_tree("flat")
+    own = evaluated(flat)
+    write_tree(here / "other.csv", dict.fromkeys(GROUPS, "g"))
+    given = ["--data", "items.npz", "--labels", "items.csv"]
+    evaluated(flat, *given, "--skip-done")
+    evaluated(flat, *given, "--ranks.tree", "other.csv")
+    assert {x.name for x in flat.glob("*.results")} == {"items-other.results"}
+    assert load_evaluation(flat).metrics == own
+    assert load_evaluation(flat / "items-other.results").metrics != own
 
 
 def test_embeddings_made_elsewhere(here: Path) -> None:

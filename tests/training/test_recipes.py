@@ -97,7 +97,7 @@ def test_kinetics_to_ucf101(tmp_path: Path) -> None:
     assert "train/loss_rank_3" in history
     options = EvaluationOptions(probe_epochs=2, map_points=0, gallery_queries=1)
     evaluate_run(folder, {}, options=options, data=str(ucf), splits_folder=str(lists))
-    found = load_evaluation(folder)
+    found = load_evaluation(folder / "UCF-101.results")
     assert found.classes == ("Archery", "Biking")
     assert {"retrieval/fine/R@1", "probe/video", "retrieval/video/R@5"} <= found.metrics.keys()
 

@@ -142,7 +142,7 @@ def test_classes_that_were_not_trained(run: Path, tmp_path: Path) -> None:
     few = write_table(tmp_path / "few.csv", rows[:2] + rows[5:])
     with pytest.warns(RinceWarning, match="no query.*seen"):  # "red", whose others are unseen
         evaluate_run(run, tests={"few": str(few)})
-    found = evaluate_run(run, tests={"new": str(file)}, only_named=True)
+    found = evaluate_run(run, tests={"new": str(file)}, skip_done=True)
     assert found.info["tests"]["new"]["unseen"] == 2
     for name in ("unseen", "seen", "embedding/unseen"):
         assert 0 <= found.metrics[f"{name}/new/hierarchy/H-AP"] <= 1

@@ -207,7 +207,7 @@ def test_classes_of_the_test_alone_are_left_out_and_measured_as_never_seen(featu
         found = evaluate_run(run)
     assert found.info["test_images"] == 20
     assert "retrieval/fine/mAP" in found.metrics
-    tested = evaluate_run(run, tests={"all": str(features)}, only_named=True)
+    tested = evaluate_run(run, tests={"all": str(features)}, skip_done=True)
     assert tested.info["tests"]["all"]["unseen"] == 1
     assert "unseen/all/retrieval/fine/mAP" in tested.metrics
 

@@ -24,7 +24,10 @@ What each number means: docs/evaluation.md.
 """,
     )
     parser.add_argument(
-        "runs", nargs="+", help="folders of evaluated runs; or files of embeddings, evaluated too"
+        "runs",
+        nargs="+",
+        help="folders of evaluated runs, or of their results on other data (runs/a/birds.results); "
+        "or files of embeddings, evaluated too",
     )
     parser.add_argument("-o", "--output", default="report.html", help="the page")
     parser.add_argument("--markdown", help="also write the table here")

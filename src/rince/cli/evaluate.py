@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """examples:
   rince evaluate runs/latest
-  rince evaluate runs/kinetics --data UCF-101/ --splits ucfTrainTestlist/
+  rince evaluate runs/kinetics --data UCF-101/ --splits ucfTrainTestlist/   on other data, too
   rince evaluate runs/intents --ood out-of-scope.csv
   rince evaluate runs/* --ood other-photos/ --ood far=birds/ --ood digits
   rince evaluate runs/latest --test new-species/            classes that were never trained
@@ -35,7 +35,8 @@ def _parser() -> HelpfulParser:
         description="Evaluate trained runs, frozen: linear probe, kNN, retrieval at every level of "
         "the class tree, rank order, out-of-distribution detection, on the backbone's features and "
         "on the embedding that the loss saw. Results go into the run's folder, beside those that "
-        "are there. Also: embeddings made elsewhere. What each number means: docs/evaluation.md.",
+        "are there; those of other data into a folder of their name in it. Also: embeddings made "
+        "elsewhere. What each number means: docs/evaluation.md.",
         epilog=EXAMPLES,
     )
     parser.add_argument(
@@ -117,7 +118,7 @@ def run(arguments: Sequence[str]) -> None:
     named: dict[Path, str] = {}  # runs/latest is a link to another of runs/*
     for name in given.runs:
         named.setdefault(user_path(name).resolve(), name)
-    evaluated: list[Path] = []
+    evaluated: list[Path] = []  # files of embeddings, and folders of results
     left_out = 0
     for folder, name in named.items():
         if is_vector_file(folder):
@@ -129,7 +130,9 @@ def run(arguments: Sequence[str]) -> None:
         elif not _is_run(folder, name, given):
             left_out += 1
             continue
-        elif not _evaluate_run(folder, given, outliers, tests, options, device):
+        elif results := _evaluate_run(folder, given, outliers, tests, options, device):
+            folder = results
+        else:
             continue
         evaluated.append(folder)
     require(left_out < len(named), "none of these is a run: `rince train` makes one")
@@ -150,14 +153,14 @@ def _evaluate_file(file: Path, given: argparse.Namespace, options: EvaluationOpt
         found = evaluate_embeddings(
             file, given.labels, levels=given.levels, tree=given.tree, options=options
         )
-    _say(results_folder(file), found, given.verbose)
+    _say(results_folder(file).name, found, given.verbose)
 
 
 def _is_run(folder: Path, name: str, given: argparse.Namespace) -> bool:
     """False: it is neither a run nor an export, and left out, as there are others."""
     from rince.core.checks import require, warn
     from rince.models.exported import EXPORT_FILE, towers_in
-    from rince.training.folder import CHECKPOINT_FILE
+    from rince.training.folder import CHECKPOINT_FILE, results_in
 
     require(
         given.labels is None or given.data is not None,
@@ -170,7 +173,7 @@ def _is_run(folder: Path, name: str, given: argparse.Namespace) -> bool:
     )
     holds_one = any((folder / file).is_file() for file in (CHECKPOINT_FILE, EXPORT_FILE))
     if len(given.runs) > 1 and folder.exists() and not holds_one:
-        why = towers_in(folder) or ", so it is no run yet"
+        why = towers_in(folder) or results_in(folder) or ", so it is no run yet"
         warn(f"left out: {name} holds no checkpoint ({CHECKPOINT_FILE}){why}")
         return False
     return True
@@ -183,22 +186,21 @@ def _evaluate_run(
     tests: Mapping[str, str],
     options: EvaluationOptions,
     device: str,
-) -> bool:
-    """Whether there was anything new to measure."""
+) -> Path | None:
+    """The folder of the results; None: there was nothing new to measure."""
     from rince.core.shared_work import parts_in
     from rince.training.evaluation import evaluate_run, not_measured, present_results
 
-    only_named = given.skip_done and present_results(folder) is not None
-    asked = not_measured(folder, outliers, tests) if only_named else (outliers, tests)
-    if only_named and not any(asked) and given.data is None:
+    done = present_results(folder) if given.skip_done and given.data is None else None
+    if done is not None and not any(not_measured(done, outliers, tests, given.tree)):
         print(f"{folder.name}: nothing new is asked, its results stay")
-        return False
+        return None
     with parts_in(folder / "encoded"):
         evaluation = evaluate_run(
             folder,
-            asked[0],
-            tests=asked[1],
-            only_named=only_named,
+            outliers,
+            tests=tests,
+            skip_done=given.skip_done,
             options=options,
             data=given.data,
             data_root=given.data_root,
@@ -211,16 +213,16 @@ def _evaluate_run(
             skip_unreadable=given.skip_unreadable,
             device=device,
         )
-    _say(folder, evaluation, given.verbose)
-    return True
+    _say(folder.name, evaluation, given.verbose)
+    return evaluation.folder
 
 
-def _say(folder: Path, evaluation: Evaluation, verbose: bool) -> None:
+def _say(name: str, evaluation: Evaluation, verbose: bool) -> None:
     from rince.evaluation.results import RESULTS_FILE, shown_metric
 
-    seconds, file = evaluation.info["evaluate_seconds"], folder / RESULTS_FILE
-    metrics = evaluation.metrics
-    print(f"{folder.name} ({seconds:.0f} s): all {len(metrics)} numbers are in {file}")
+    seconds, metrics = evaluation.info["evaluate_seconds"], evaluation.metrics
+    file = f"{evaluation.folder}/{RESULTS_FILE}"
+    print(f"{name} ({seconds:.0f} s): all {len(metrics)} numbers are in {file}")
     if verbose:
         levels = evaluation.info.get("levels", {})
         shown = {shown_metric(key, levels): value for key, value in metrics.items()}

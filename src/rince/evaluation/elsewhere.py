@@ -21,6 +21,7 @@ from rince.evaluation.levels import warn_of_empty_levels
 from rince.evaluation.open_world import OpenTest, has_positives, warn_unanswered
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import (
+    FOLDER_SUFFIX,
     RESULTS_FILE,
     Evaluation,
     recorded_source,
@@ -34,7 +35,7 @@ def results_folder(file: str | Path) -> Path:
     """Where the results of a file of embeddings are: ``photos.npz`` has ``photos.results``; or
     ``photos.npz.results``, where the former are those of another file, such as ``photos.npy``."""
     file = user_path(file)
-    own, short = file.with_name(f"{file.name}.results"), file.with_suffix(".results")
+    own, short = file.with_name(file.name + FOLDER_SUFFIX), file.with_suffix(FOLDER_SUFFIX)
     source = recorded_source(short)
     others = source is not None and source["file"] != file.name
     return own if others or own.is_dir() else short
@@ -97,7 +98,7 @@ def evaluate_embeddings(
         print("note: no row is for training, so probe, kNN and outlier detection are left out")
     seconds = time.perf_counter() - started
     info = {**found.info, "evaluate_seconds": seconds, "source": source}
-    found = replace(found, info=info)
+    found = replace(found, info=info, folder=folder)
     folder.mkdir(exist_ok=True)
     with taking_turns(folder):
         save_evaluation(found, folder, file)

@@ -29,6 +29,8 @@ from rince.models.options import Space
 
 RESULTS_FILE = "results.json"
 ARRAYS_FILE = "evaluation.npz"
+FOLDER_SUFFIX = ".results"
+"""Of a folder that holds results alone: ``photos.results``."""
 SECONDS = "seconds"
 """In place of a metric: the wall time of the training."""
 
@@ -112,6 +114,7 @@ class Evaluation:
         worst_queries: those whose nearest neighbour is of the worst rank, by the greatest margin
             over the best item of rank 1; without queries if no neighbour is wrong.
         confusion: this and ``worst_queries`` are None of a run that an older rince evaluated.
+        folder: that the evaluation wrote these results to; None: it did not, or they were read.
     """
 
     metrics: Mapping[str, float]
@@ -126,6 +129,7 @@ class Evaluation:
     class_similarity: ClassSimilarity | None = None
     worst_queries: Gallery | None = None
     confusion: Confusion | None = None
+    folder: Path | None = None
 
     def __repr__(self) -> str:
         """Not the arrays that are drawn, which are pages of numbers."""
@@ -209,12 +213,27 @@ def source_of(file: Path) -> dict[str, str]:
     return {"file": file.name, "digest": file_digest(file)}
 
 
+def recorded_info(folder: Path) -> dict[str, Any]:
+    """What the results in a folder say of what was measured; {}: none are there, or damaged."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+        return dict(json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))["info"])
+    return {}
+
+
 def recorded_source(folder: Path) -> dict[str, str] | None:
     """:func:`source_of`, as the results in a folder have it; None: they do not say."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        info = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))["info"]
-        return {name: str(info["source"][name]) for name in ("file", "digest")}
+    with contextlib.suppress(LookupError, TypeError):
+        source = recorded_info(folder)["source"]
+        return {name: str(source[name]) for name in ("file", "digest")}
     return None
+
+
+def evaluating(folder: Path, made_of: str | Path | None) -> str:
+    """The command that makes the results in a folder, for messages; ``made_of``: the file, or the
+    run with other data than its own, that they are of."""
+    of_other_data = made_of is not None and Path(made_of).is_dir() and Path(made_of) != folder
+    data = " --data DATA" if of_other_data else ""
+    return f"`rince evaluate {quote(str(made_of or folder))}{data}`"
 
 
 def save_evaluation(
@@ -256,7 +275,7 @@ def save_evaluation(
     except OSError as error:
         raise RinceError(
             f"could not write the results of {folder} ({error}); what was there before is "
-            f"untouched. Fix that, then run `rince evaluate {quote(str(made_of or folder))}` again"
+            f"untouched. Fix that, then run {evaluating(folder, made_of)} again"
         ) from error
 
 
@@ -270,7 +289,7 @@ def load_evaluation(folder: str | Path, made_of: str | Path | None = None) -> Ev
         RinceError: the folder has not been evaluated, or a file is damaged.
     """
     folder = user_path(folder)
-    again = f"`rince evaluate {quote(str(made_of or folder))}`"
+    again = evaluating(folder, made_of)
     for name in (RESULTS_FILE, ARRAYS_FILE):  # both, or the run was never evaluated to the end
         if not (folder / name).is_file():
             raise RinceError(f"{folder} has no {name}: run {again} first")

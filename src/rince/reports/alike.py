@@ -13,6 +13,7 @@ from rince.training.options import OptimOptions
 # Options that name files and folders, some of which take words too.
 _PLACES = (
     "data",
+    "evaluate.data",
     "images.root",
     "model.backbone",
     "model.start_from",

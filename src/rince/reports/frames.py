@@ -25,8 +25,9 @@ def results(runs: str | Path | Sequence[str | Path]) -> pandas.DataFrame:
     it; then each option by its dotted name, such as ``loss.temperatures``.
 
     Args:
-        runs: folders of runs, or files of embeddings, that were evaluated; ``*`` and ``?`` stand
-            for any. Folders without results are left out, with a warning.
+        runs: folders of runs, of their results on other data (``runs/a/photos.results``), or files
+            of embeddings, that were evaluated; ``*`` and ``?`` stand for any. Folders without
+            results are left out, with a warning.
 
     Raises:
         RinceError: a pattern that fits nothing, a folder that is not there, or none with results.

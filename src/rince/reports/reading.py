@@ -10,11 +10,11 @@ from shlex import quote
 from rince.core.checks import RinceError, warn
 from rince.core.files import is_vector_file
 from rince.evaluation.elsewhere import results_folder
-from rince.evaluation.results import RESULTS_FILE, load_evaluation
+from rince.evaluation.results import FOLDER_SUFFIX, RESULTS_FILE, evaluating, load_evaluation
 from rince.models.exported import EXPORT_FILE
 from rince.reports.run_report import RunReport
 from rince.training.config import flat, to_dict
-from rince.training.folder import outdated, read_about, read_config, warn_if_unfinished
+from rince.training.folder import outdated, read_about, read_config, run_of, warn_if_unfinished
 from rince.training.history import read_history
 
 
@@ -24,7 +24,7 @@ def read_runs(folders: Sequence[Path]) -> list[RunReport]:
     for folder in folders:
         try:
             runs.append(read_run(folder))
-            warn_if_unfinished(folder)
+            warn_if_unfinished(run_of(folder))
         except RinceError as error:
             if not folder.exists() or len(folders) == 1:
                 raise
@@ -38,12 +38,15 @@ def read_runs(folders: Sequence[Path]) -> list[RunReport]:
 
 
 def read_run(folder: Path) -> RunReport:
-    """All that a report shows of a run, or of a file of embeddings."""
+    """All that a report shows of a run, of one on other data than its own, or of a file of
+    embeddings."""
     of_file = is_vector_file(folder)  # embeddings made elsewhere
     results = results_folder(folder) if of_file else folder
+    run = run_of(folder)
+    on = "" if run == folder else f" on {folder.stem}"
     there = (results / RESULTS_FILE).exists()
     if there and (reason := outdated(results, folder if of_file else None)):
-        warn(f"the results of {folder} {reason}: `rince evaluate {quote(str(folder))}` again")
+        warn(f"the results of {run}{on} {reason}: {evaluating(results, run)} again")
     if of_file:
         if not results.is_dir():
             raise RinceError(
@@ -53,19 +56,30 @@ def read_run(folder: Path) -> RunReport:
         return RunReport(
             folder.stem, results, load_evaluation(results, folder), {"embeddings": folder.name}
         )
-    if (folder / EXPORT_FILE).exists():  # of a network that may have been trained elsewhere
-        return RunReport(folder.name, folder, load_evaluation(folder), {"export": folder.name})
-    config = read_config(folder)
-    about = read_about(folder)
+    others = [x.parent for x in sorted(folder.glob(f"*{FOLDER_SUFFIX}/{RESULTS_FILE}"))]
+    others = [x for x in others if run_of(x) == folder]
+    if others and not there:
+        raise RinceError(
+            f"{folder} has no results on its own data: `rince evaluate {quote(str(folder))}` makes "
+            f"them. On other data there are {', '.join(quote(str(x)) for x in others)}"
+        )
+    if (run / EXPORT_FILE).exists():  # of a network that may have been trained elsewhere
+        return RunReport(run.name + on, folder, load_evaluation(folder, run), {"export": run.name})
+    config = read_config(run)
+    about = read_about(run)
+    evaluation = load_evaluation(folder, run)
     options = dict(flat(to_dict(config)))
     if isinstance(options["data"], str):  # photos/ is photos
         options["data"] = os.path.normpath(options["data"])
+    if on and "data_path" in evaluation.info:
+        options["evaluate.data"] = evaluation.info["data_path"]
+    label = about.get("label") or config.label()  # of an objective from outside, by its row
     return RunReport(
-        label=about.get("label") or config.label(),  # of an objective from outside, by its row
+        label=label + on,
         folder=folder,
-        evaluation=load_evaluation(folder),
+        evaluation=evaluation,
         config=options,
-        history=read_history(folder),
+        history=read_history(run),
         seconds=about.get("train_seconds"),
         versions=about.get("versions", {}),
     )

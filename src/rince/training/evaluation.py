@@ -16,6 +16,7 @@ from torch import nn
 from rince._version import __version__
 from rince.core.checks import RinceError, require, warn
 from rince.core.devices import known_device
+from rince.core.digests import digest
 from rince.core.files import require_folder_of, taking_turns, user_path
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.data.given_tree import GivenTree, items_in, read_tree, splits_in
@@ -34,9 +35,11 @@ from rince.evaluation.features import Network
 from rince.evaluation.open_world import OpenTest, evaluate_open
 from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import (
+    FOLDER_SUFFIX,
     RESULTS_FILE,
     Evaluation,
     load_evaluation,
+    recorded_info,
     save_evaluation,
     source_of,
 )
@@ -47,7 +50,13 @@ from rince.models.texts import SENTENCE_FILE
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.checkpoint import TrainedRun, load_run
 from rince.training.config import TrainConfig
-from rince.training.folder import CHECKPOINT_FILE, is_evaluated, warn_if_unfinished
+from rince.training.folder import (
+    CHECKPOINT_FILE,
+    DATA_DIGEST,
+    is_evaluated,
+    run_of,
+    warn_if_unfinished,
+)
 from rince.training.objectives import OBJECTIVES
 from rince.training.splits import load_splits, or_given_in_python
 
@@ -60,7 +69,7 @@ def evaluate_run(
     outliers: Mapping[str, str] | None = None,
     *,
     tests: Mapping[str, str] | None = None,
-    only_named: bool = False,
+    skip_done: bool = False,
     options: EvaluationOptions | None = None,
     data: str | None = None,
     data_root: str | None = None,
@@ -80,13 +89,18 @@ def evaluate_run(
 
     What is asked for is measured; results of the same weights and data that are there already and
     were not asked for stay, with the settings that they were measured with (``measured_with``).
+    They are in the run's folder; those of other data than its own are in a folder of their name
+    in it, ``photos.results`` (or ``photos-2.results``, where the former are of others of that
+    name). An export has no data of its own, so the first that it is measured on stand for them.
+    Images that are given in Python are told apart by name, labels and classes, not by their pixels:
+    altered copies need another name.
 
     Args:
         folder: the run's; or an export's, whose network is measured on ``data`` or ``splits``.
         outliers: name -> where they are: a folder, a file of texts, or "digits".
         tests: name -> a folder or file of labelled items of any classes, which are searched among
             each other; see :func:`~rince.evaluation.evaluate_open`.
-        only_named: if the run has results, measure these outliers and tests alone.
+        skip_done: measure only what the results on these data do not hold yet.
         options: how much to do.
         data: evaluate on these in place of the run's own.
         data_root: where a named data set is now.
@@ -104,6 +118,9 @@ def evaluate_run(
             of a :class:`~rince.evaluation.context.Context` to name -> number.
         splits: items of your own in place of data, as given to
             :func:`~rince.training.run.train`.
+
+    Returns:
+        What the results hold now; ``folder`` says where they are.
 
     Raises:
         RinceError: no such run or data; or, where ``data`` are not given, data that are no
@@ -157,8 +174,10 @@ def evaluate_run(
     other = replace(config, table=table, vectors=replace(config.vectors, labels=labels))
     other_tree = read_tree(tree, table.encoding) or trained.tree
     work = _Work(trained, other, other_tree, options, device, steps)
-    found = present_results(folder)
-    if found is None or outliers or not only_named or data is not None or splits is not None:
+    outliers, tests, results = outliers or {}, tests or {}, folder
+    data_given = data is not None or splits is not None
+    found = None if data_given else present_results(folder)
+    if found is None or not skip_done or not_measured(found, outliers, {})[0]:
         how = trained.spec.preprocessing
         if splits is not None:
             splits = Splits(splits.train.preprocessed(how), splits.test.preprocessed(how))
@@ -169,7 +188,16 @@ def evaluate_run(
         else:
             videos = replace(config.videos, splits=splits_folder, split=split)
             splits = other_splits(trained, replace(other, data=data, videos=videos), other_tree)
+        own = not data_given or _are_own(trained, splits, data)
         splits = _of_trained_classes(splits, folder)
+        facts = _facts(splits, None if own else data)
+        if data_given:
+            results = _results_folder(folder, facts, own or exported)
+            require_folder_of(results / RESULTS_FILE if results.is_dir() else results)
+            found = present_results(results)
+        found = _of_these(found, facts, folder)
+        if skip_done:
+            outliers, _ = not_measured(found, outliers, {})
         outlying = {
             name: load_outliers(
                 path,
@@ -178,19 +206,21 @@ def evaluate_run(
                 skip_unreadable=skip_unreadable,
                 backbone=config.model.backbone,
             )
-            for name, path in (outliers or {}).items()
+            for name, path in outliers.items()
         }
-        before = _of_these(found, splits, folder)
         if splits.test.times is None and options.near != EvaluationOptions().near:
             warn(f"near has no effect: {splits.test.noun} have no times")
-        if found is None or before is None or outlying or not only_named:
-            found = work.with_data(splits, outlying, before if only_named else None)
-        if outliers:
-            found = _noted(found, outlier_data=outliers)
-    found = _saved(_noted(found, source=source), folder, started)
-    for name, path in (tests or {}).items():
-        found = _saved(work.with_test(found, name, path), folder, started, measured=name)
-    return found
+        if found is None or outlying or not skip_done:
+            found = work.with_data(splits, outlying, found if skip_done else None)
+            if outliers:
+                found = _noted(found, outlier_data=outliers)
+            found = _saved(_noted(found, source=source, **facts), results, started)
+    found = _noted(found, source=source)
+    if skip_done:
+        _, tests = not_measured(found, {}, tests, tree)
+    for name, path in tests.items():
+        found = _saved(work.with_test(found, name, path), results, started, measured=name)
+    return replace(found, folder=results)
 
 
 @dataclass(frozen=True)
@@ -264,6 +294,8 @@ class _Work:
         )
         kept = _without_test(found.metrics, name)
         facts = {"data": path, "items": len(items), "classes": len(paths), "unseen": unseen}
+        if self.tree is not None and not self.tree.recorded:
+            facts["tree"] = source_of(user_path(self.tree.file))
         found = _noted(replace(found, metrics=kept | metrics), tests={name: facts})
         return self._with_settings(found, [f"test/{name}"])
 
@@ -294,6 +326,7 @@ def _saved(
     """What is measured is kept, whatever goes wrong later; and what other evaluations of the same
     weights and data measured, earlier or meanwhile. ``measured``: the test that is new."""
     found = _noted(found, evaluate_seconds=time.perf_counter() - started)
+    folder.mkdir(exist_ok=True)
     with taking_turns(folder):
         with contextlib.suppress(RinceError):
             there = load_evaluation(folder) if is_evaluated(folder) else None
@@ -301,19 +334,27 @@ def _saved(
             same_weights = info.get("source") in (None, found.info["source"])
             if there and same_weights and _same_data(info, found.info):
                 found = _with_earlier(found, there, measured)
-        save_evaluation(found, folder)
+        save_evaluation(found, folder, run_of(folder))
     return found
 
 
 def not_measured(
-    folder: Path, outliers: Mapping[str, str], tests: Mapping[str, str]
+    found: Evaluation | None,
+    outliers: Mapping[str, str],
+    tests: Mapping[str, str],
+    tree: str | Path | None = None,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Those of the outliers and tests that the results of a run do not hold, by name and path."""
-    before = present_results(folder)
-    info = {} if before is None else before.info
+    """Those of the outliers and tests that results do not hold, by name and path; and of the tests
+    by the tree that was given for them."""
+    info = {} if found is None else found.info
     known_outliers = dict.fromkeys(info.get("outliers", {}))
     known_outliers |= info.get("outlier_data", {})  # of older results only the names are known
-    known_tests = {name: facts.get("data") for name, facts in info.get("tests", {}).items()}
+    with_tree = source_of(user_path(tree)) if tests and tree is not None else None
+    known_tests = {
+        name: facts.get("data")
+        for name, facts in info.get("tests", {}).items()
+        if facts.get("tree") == with_tree
+    }
 
     def missing(asked: Mapping[str, str], known: Mapping[str, str | None]) -> dict[str, str]:
         return {n: path for n, path in asked.items() if known.get(n, "") not in (None, path)}
@@ -326,29 +367,69 @@ def present_results(folder: Path) -> Evaluation | None:
     if not is_evaluated(folder):
         return None
     try:
-        return load_evaluation(folder)
+        return load_evaluation(folder, run_of(folder))
     except RinceError as error:
         warn(f"{error}; all is measured anew")
         return None
 
 
-def _of_these(before: Evaluation | None, splits: Splits, folder: Path) -> Evaluation | None:
+def _facts(splits: Splits, data: str | None) -> dict[str, Any]:
+    """What results record of the data that they are of. ``data``: other data than the run's own, as
+    given; where they lie tells them from others, as fingerprints do not look into files."""
+    name, classes = splits.train.name, splits.train.taxonomy.paths
+    place = "" if data is None else str(data)
+    if data is not None and user_path(data).exists():  # not the name of a data set
+        place = str(user_path(data).resolve())
+    facts = {
+        "data": name,
+        "train_images": len(splits.train),
+        "test_images": len(splits.test),
+        DATA_DIGEST: digest([name, place, classes, splits.fingerprint()]),
+    }
+    return facts if data is None else facts | {"data_path": str(data)}
+
+
+def _are_own(trained: TrainedRun, splits: Splits, data: str | None) -> bool:
+    """Whether data that are given are those of the training: from where they were, or from anywhere
+    if they were moved; files of the same names elsewhere may be altered copies."""
+    if trained.taxonomy.paths != splits.train.taxonomy.paths:
+        return False
+    if trained.data_fingerprint != splits.fingerprint():
+        return False
+    before = user_path(trained.config.data)
+    return data is None or user_path(data).resolve() == before.resolve() or not before.exists()
+
+
+def _results_folder(folder: Path, facts: Mapping[str, Any], own: bool) -> Path:
+    """Where the results of some data are: the folder of the run, if they may be its own and no
+    others are there; or else the first of ``photos.results``, ``photos-2.results``, ... that is
+    theirs, or free."""
+    there = recorded_info(folder)
+    if own and (not there or _same_data(there, facts)):
+        return folder
+    name = re.sub(r"[^\w.+-]+", "-", facts["data"]).strip("-.")[:60] or "data"
+    results, number = folder / f"{name}{FOLDER_SUFFIX}", 1
+    while (there := recorded_info(results)) and there.get(DATA_DIGEST) != facts[DATA_DIGEST]:
+        number += 1
+        results = folder / f"{name}-{number}{FOLDER_SUFFIX}"
+    return results
+
+
+def _of_these(before: Evaluation | None, facts: Mapping[str, Any], run: Path) -> Evaluation | None:
     """Earlier results, if they are of the same data."""
-    if before is None:
-        return None
-    facts = {"data": splits.train.name, "train_images": len(splits.train)}
-    facts["test_images"] = len(splits.test)
-    if _same_data(before.info, facts):
+    if before is None or _same_data(before.info, facts):
         return before
     print(
-        f"note: {folder.name} was evaluated on other data ({before.info.get('data')}); those "
-        f"results are replaced"
+        f"note: the results in {run.name} were of other data than its own "
+        f"({before.info.get('data')}); they are replaced"
     )
     return None
 
 
 def _same_data(info: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    return all(info.get(x) == other.get(x) for x in ("data", "train_images", "test_images"))
+    known = DATA_DIGEST in info and DATA_DIGEST in other  # an older rince did not record it
+    names = [DATA_DIGEST] if known else ["data", "train_images", "test_images"]
+    return all(info.get(name) == other.get(name) for name in names)
 
 
 def _with_earlier(found: Evaluation, before: Evaluation, measured: str | None) -> Evaluation:

@@ -17,13 +17,21 @@ from rince._version import __version__
 from rince.core.checks import RinceError, warn
 from rince.core.files import absent
 from rince.core.tables import read_text
-from rince.evaluation.results import RESULTS_FILE, recorded_source, source_of
+from rince.evaluation.results import (
+    FOLDER_SUFFIX,
+    RESULTS_FILE,
+    recorded_info,
+    recorded_source,
+    source_of,
+)
 from rince.training.config import TrainConfig, from_dict, to_dict
 
 CONFIG_FILE = "config.yaml"
 ABOUT_FILE = "about.json"
 LOG_FILE = "log.txt"
 CHECKPOINT_FILE = "last.ckpt"
+DATA_DIGEST = "data_digest"
+"""Of ``Evaluation.info``: tells the data that a run or an export was measured on from others."""
 
 
 def warn_if_unfinished(folder: Path, where: str = "") -> None:
@@ -40,10 +48,16 @@ def instead_of_run(folder: Path) -> str:
     from rince.models.encoders import export_in  # torch, which `rince train --help` leaves out
     from rince.models.exported import towers_in
 
-    if inside := towers_in(folder) or export_in(folder):
+    if inside := towers_in(folder) or export_in(folder) or results_in(folder):
         return inside
     some = any(folder.glob(f"*/{CONFIG_FILE}"))
     return f"; the runs in it are {quote(str(folder))}/*" if some else ""
+
+
+def results_in(folder: Path) -> str:
+    """For a message that a folder is no run: that it holds results of one on other data."""
+    run = run_of(folder)
+    return "" if run == folder else f"; it holds results of {run} on other data: give that folder"
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -117,19 +131,32 @@ for way in (_AsWritten, _InQuotes):
     way.add_implicit_resolver("tag:yaml.org,2002:null", _NONE, ["~", "n", "N", ""])
 
 
+def run_of(results: Path) -> Path:
+    """The run or export that a folder of results is of: of ``RUN/photos.results``, which are of
+    other data than its own, the folder above; else the folder itself."""
+    from rince.models.exported import EXPORT_FILE  # torch, which `rince train --help` leaves out
+
+    files = (results.parent / name for name in (CONFIG_FILE, CHECKPOINT_FILE, EXPORT_FILE))
+    if results.suffix != FOLDER_SUFFIX or not any(file.exists() for file in files):
+        return results
+    info = recorded_info(results)  # of embeddings in the folder of a run it is without a digest
+    return results.parent if not info or DATA_DIGEST in info else results
+
+
 def is_evaluated(folder: Path) -> bool:
-    """Whether the results are there, and of the weights that are there."""
+    """Whether results are there, and of the weights that are there."""
     return (folder / RESULTS_FILE).exists() and not outdated(folder)
 
 
 def outdated(folder: Path, made_of: Path | None = None) -> str:
     """What tells that the results in a folder are of something else than is there now; "": nothing.
 
-    ``made_of``: the file of embeddings that they are of; None: the weights in the folder.
+    ``made_of``: the file of embeddings that they are of; None: the weights of :func:`run_of`.
     """
     from rince.models.exported import WEIGHTS_FILE  # torch, which `rince train --help` leaves out
 
-    weights = (folder / CHECKPOINT_FILE, folder / WEIGHTS_FILE)
+    run = run_of(folder)
+    weights = (run / CHECKPOINT_FILE, run / WEIGHTS_FILE)
     files = [x for x in ((made_of,) if made_of else weights) if x.exists()]
     recorded = recorded_source(folder)
     if recorded is not None:
