@@ -49,8 +49,13 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             (folder / ".private").write_text(str(private))
         return hub.RepoUrl(f"https://huggingface.co/{name}")
 
-    def upload_folder(api: Any, *, repo_id: str, folder_path: Path) -> None:
-        shutil.copytree(folder_path, models / repo_id, dirs_exist_ok=True)
+    def upload_folder(
+        api: Any, *, repo_id: str, folder_path: Path, ignore_patterns: list[str]
+    ) -> None:
+        files = [str(x.relative_to(folder_path)) for x in folder_path.rglob("*") if x.is_file()]
+        for file in hub.utils.filter_repo_objects(files, ignore_patterns=ignore_patterns):
+            (models / repo_id / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder_path / file, models / repo_id / file)
 
     def snapshot_download(name: str, *, allow_patterns: list[str]) -> str:
         if not (models / name).exists():
@@ -99,6 +104,18 @@ def test_towers_are_pushed_with_their_card(
     assert main(["export", str(tmp_path / "run"), "--push", "anna/two"]) == 0
     image, text = (load_exported(pushed / side) for side in ("image", "text"))
     assert (image.partner, text.partner) == (text.fingerprint(), image.fingerprint())
+
+
+def test_results_of_somebodys_data_are_not_pushed(remote: Path, tmp_path: Path) -> None:
+    folder = write_export(encoder(), tmp_path / "mine", lambda _: "", onnx=False)
+    (folder / "birds.results").mkdir()
+    for results in (folder, folder / "birds.results"):
+        (results / "results.json").write_text("{}")
+        (results / "evaluation.npz").write_bytes(b"thumbnails")
+    assert main(["export", str(folder), "--push", "anna/huskies"]) == 0
+    files = {path.name for path in (remote / "anna/huskies").rglob("*") if path.is_file()}
+    assert files == {".private", "README.md", "model.safetensors", EXPORT_FILE}
+    assert (folder / "birds.results" / "evaluation.npz").exists()
 
 
 def test_an_export_is_pushed_as_it_is_made(

@@ -95,7 +95,7 @@ def run(arguments: Sequence[str]) -> None:
 
     from rince.core.checks import require
     from rince.models.encoders import is_export
-    from rince.models.hub import check_push, push
+    from rince.models.hub import check_push
     from rince.reports.export import CARD_FILE, export_run, write_export
 
     if given.push is not None:
@@ -106,7 +106,7 @@ def run(arguments: Sequence[str]) -> None:
             others = [x for x in vars(given) if getattr(given, x) != parser.get_default(x)]
             unread = [f"--{x}" for x in others if x not in ("run", "push")]
             require(not unread, f"{', '.join(unread)}: an export is pushed as it lies there")
-            print(f"pushed: {push(towers[0] if towers else folder, given.push)}")
+            _push(towers[0] if towers else folder, given.push)
             return
     output = None if given.output is None else user_path(given.output)
     of_checkpoint = {n: getattr(given, n) for n in ("backbone", "mean", "std")}
@@ -149,9 +149,17 @@ def _show(folder: Path, name: str | None) -> None:
     for file in sorted(path for path in folder.iterdir() if path.is_file()):
         print(f"  {file.name:36}{file.stat().st_size / 1e6:8.2f} MB")
     if name is not None:
-        from rince.models.hub import push
+        _push(folder, name)
 
-        print(f"pushed: {push(folder, name)}")
+
+def _push(folder: Path, name: str) -> None:
+    from rince.evaluation.results import ARRAYS_FILE, FOLDER_SUFFIX, RESULTS_FILE
+    from rince.models.hub import push
+
+    # Evaluations of the export: thumbnails, names and places of somebody's data.
+    results = (RESULTS_FILE, ARRAYS_FILE)
+    kept_here = (*results, *(f"*{FOLDER_SUFFIX}/{file}" for file in results))
+    print(f"pushed: {push(folder, name, kept_here)}")
 
 
 def _foreign_card(source: str, encoder: ImageEncoder) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +44,16 @@ def check_push(name: str) -> Any:
     return hub
 
 
-def push(folder: Path, name: str) -> str:
-    """Upload a folder as a model, and give its address; one that is made for it is private."""
+def push(folder: Path, name: str, without: Sequence[str] = ()) -> str:
+    """Upload a folder as a model, and give its address; one that is made for it is private.
+
+    ``without``: patterns of files that stay here, as of ``fnmatch``, from the folder on.
+    """
     hub = check_push(name)
     try:
         api = hub.HfApi(library_name="rince")
         made = api.create_repo(name, private=True, exist_ok=True)
-        api.upload_folder(repo_id=made.repo_id, folder_path=folder)
+        api.upload_folder(repo_id=made.repo_id, folder_path=folder, ignore_patterns=list(without))
     except Exception as error:  # without a network they are those of the HTTP library
         raise RinceError(
             f"could not push {folder} to {name} ({error}): log in (`hf auth login`), then `rince "
