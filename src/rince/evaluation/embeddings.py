@@ -19,7 +19,6 @@ from rince._version import __version__
 from rince.core.checks import RinceError, RinceWarning, import_extra, require, warn
 from rince.core.digests import digest
 from rince.core.files import absent, replacing, require_folder_of, user_path
-from rince.core.moved import moved_names
 from rince.core.pair_ranks import ALL
 from rince.core.shared_work import in_parts, parts_folder
 from rince.data.items import report_unreadable
@@ -27,9 +26,6 @@ from rince.data.kinds import embedding_inputs, kind_named
 from rince.data.vector_files import matrix_of_lists, stored_names
 from rince.metrics.arrays import cosine_chunks, unit_features
 from rince.models.encoders import Encoder
-
-_ONE_FUNCTION = ("embed_images", "embed_clips", "embed_texts")
-__getattr__ = moved_names(__name__, dict.fromkeys(_ONE_FUNCTION, "rince.evaluation.embed"))
 
 _MODEL = "rince_model"  # in the metadata of a parquet file
 _Encoded: TypeAlias = tuple[list[str], list[Tensor]]  # names, and their vectors a batch at a time

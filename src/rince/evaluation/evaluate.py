@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import require
-from rince.core.moved import moved_names
 from rince.data.arrays import unlabelled
 from rince.data.items import Items, Splits
 from rince.evaluation.class_similarity import class_similarity
@@ -32,11 +31,6 @@ from rince.metrics.ordering import similarity_histograms
 from rince.models.backbones import Backbone
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
-
-__getattr__ = moved_names(
-    __name__,
-    {name: f"rince.evaluation.{name}" for name in ("label_levels", "outlier_detectors")},
-)
 
 
 def evaluate_backbone(
