@@ -1,12 +1,10 @@
-"""What embeds: the network of a run or of an export, and the data that it takes."""
+"""What embeds: the network of a run or of an export."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from rince.core.checks import RinceError
-from rince.data.kinds import embedding_names
-from rince.evaluation.embeddings import Embeddings, embed
 from rince.models import encoders
 from rince.models.encoders import Encoder
 from rince.models.exported import EXPORT_FILE, towers_in
@@ -36,20 +34,3 @@ def load_encoder(folder: Path, space: Space | None = None) -> Encoder:
             f"{EXPORT_FILE} or {SENTENCE_FILE}){towers_in(folder)}"
         )
     return trained_encoder(load_run(folder), space)
-
-
-def embed_data(
-    encoder: Encoder,
-    data: str,
-    column: str | None,
-    encoding: str | None,
-    device: str,
-    batch_size: int = 64,
-    *,
-    skip_unreadable: bool = False,
-) -> Embeddings:
-    """Find what there is to embed in ``data``, of the kind that the encoder takes, and embed it."""
-    names = embedding_names(encoder, data, column, encoding)
-    return embed(
-        encoder, names, device=device, batch_size=batch_size, skip_unreadable=skip_unreadable
-    )

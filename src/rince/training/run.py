@@ -284,9 +284,7 @@ class _PositionedLoader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[ImageBatch]:
-        epoch, batch = divmod(self._position(), len(self._loader))
-        self._loader.set_epoch(epoch)
-        self._loader.start_batch = batch
+        self._loader.plan.start_at(self._position())
         yield from self._loader
 
     # Lightning asks for these before it resumes in mid-epoch; the position is in the step count.
