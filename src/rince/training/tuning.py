@@ -181,7 +181,7 @@ def tune(
     if splits is not None:
         warn_of_choices(config)
     tree = read_tree(config.ranks.tree, config.table.encoding)
-    config, splits = with_data(config, splits, tree=tree, advise=True)
+    config, splits = with_data(config, splits, tree=tree)
     parts = _parts(splits.train)
     searched = open_options(config, options)
     shared = replace(config, name=None, devices="1").sized(len(parts.train), 1)
