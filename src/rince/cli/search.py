@@ -101,7 +101,7 @@ def run(arguments: Sequence[str]) -> None:
     cosines, positions = find(queries.vectors, most)
     for query, own in groups:
         # A film is one query, however many clips it is cut into: its best hits are those of any.
-        found: dict[int, float] = {}
+        hits: dict[int, float] = {}
         for i in own:
             for value, row in zip(cosines[i].tolist(), positions[i].tolist(), strict=True):
                 itself = row < 0 or any(
@@ -109,8 +109,8 @@ def run(arguments: Sequence[str]) -> None:
                     for name in (query, queries.paths[i])
                 )
                 if not itself:
-                    found[row] = max(value, found.get(row, value))
-        best = sorted(found.items(), key=lambda hit: -hit[1])[: given.top_k]
+                    hits[row] = max(value, hits.get(row, value))
+        best = sorted(hits.items(), key=lambda hit: -hit[1])[: given.top_k]
         print(_shown(query) + (f" ({len(own)} {encoder.noun})" if len(own) > 1 else ""))
         for place, (row, value) in enumerate(best, 1):
             print(f"{place:5}  {value:6.3f}  {_shown(gallery.paths[row])}")

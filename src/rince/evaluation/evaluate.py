@@ -84,7 +84,7 @@ def evaluate_backbone(
     """
     started = time.perf_counter()
     module = backbone.module if isinstance(backbone, Backbone) else backbone
-    found = measure(
+    result = measure(
         Network(module, head, device, batch_size, workers),
         splits,
         outliers,
@@ -93,8 +93,8 @@ def evaluate_backbone(
         own_classes=own_classes,
         steps=steps,
     )
-    drawn = draw(found.context, found.metrics, class_ranks)
-    seconds = {"extract_seconds": found.seconds, "evaluate_seconds": time.perf_counter() - started}
+    drawn = draw(result.context, result.metrics, class_ranks)
+    seconds = {"extract_seconds": result.seconds, "evaluate_seconds": time.perf_counter() - started}
     return replace(drawn, info={**drawn.info, **seconds})
 
 

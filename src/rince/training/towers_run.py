@@ -134,15 +134,15 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
             "versions": versions(),
         }
         results = towers.evaluate(test)
-        found = _drawn(towers, test)
-        info = {"data": config.data_name(), "train_images": len(train.images)}
-        found = replace(found, metrics=retrieval_metrics(results), info={**found.info, **info})
+        drawn = _drawn(towers, test)
+        info = {**drawn.info, "data": config.data_name(), "train_images": len(train.images)}
+        evaluation = replace(drawn, metrics=retrieval_metrics(results), info=info)
         made_by = recipe(without_machine(to_dict(config)), versions())
         notes = f"{counts}; seed {config.seed}.\n\n{made_by}"
         towers.save(part / "export", results, Ranks="  \n".join(told), Training=notes)
         (part / CONFIG_FILE).write_text(config_yaml(config), encoding="utf-8")
         (part / ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        save_evaluation(found, part)
+        save_evaluation(evaluation, part)
     return folder
 
 

@@ -311,9 +311,9 @@ class _Work:
         device = known_device("cpu" if trial.config.accelerator == "cpu" else "auto")
         workers = trial.config.images.workers
         network = Network(run.backbone.module, run.head, device, workers=workers)
-        found = measure(network, self.parts, {}, steps=[class_retrieval]).metrics
+        metrics = measure(network, self.parts, {}, steps=[class_retrieval]).metrics
         space = "" if run.head is None else EMBEDDING
-        return Score(*(found[f"{space}retrieval/{level}/mAP"] for level in Score._fields))
+        return Score(*(metrics[f"{space}retrieval/{level}/mAP"] for level in Score._fields))
 
 
 def _trial(config: TrainConfig, number: int, folder: Path, work: _Work) -> Trial:

@@ -223,9 +223,9 @@ def loaded(parts: Sequence[FileImages], in_memory: bool, skip_unreadable: bool) 
     if in_memory:  # the others are read below
         deep = [path for path in paths if Path(str(path)).suffix.lower() in DEEP_SUFFIXES]
         looked = deep if bits is None else []
-    found = checked_bits(looked, only_deep=in_memory)
+    bits_or_errors = checked_bits(looked, only_deep=in_memory)
     if bits is None:
-        used = max((x for x in found if isinstance(x, int)), default=0)
+        used = max((x for x in bits_or_errors if isinstance(x, int)), default=0)
         bits = used or None
         if 0 < used < 16:
             warn(
@@ -237,9 +237,9 @@ def loaded(parts: Sequence[FileImages], in_memory: bool, skip_unreadable: bool) 
         spec = replace(parts[0].spec, bits=bits)
         pixels, kept = decode_all(paths, spec, skip_unreadable=skip_unreadable)
     else:
-        failures = [x for x in found if isinstance(x, RinceError)]
+        failures = [x for x in bits_or_errors if isinstance(x, RinceError)]
         report_unreadable(failures, len(paths), "images", skip_unreadable)
-        kept = torch.tensor([i for i, x in enumerate(found) if isinstance(x, int)]).long()
+        kept = torch.tensor([i for i, x in enumerate(bits_or_errors) if isinstance(x, int)]).long()
     result: list[Items] = []
     first = 0
     for part in parts:
