@@ -30,7 +30,7 @@ from rince.data.image.checked import checked_bits
 from rince.data.image.decode import decode_all, read_fitted, read_image
 from rince.data.image.depth import DEEP_SUFFIXES
 from rince.data.image.shards import Member, is_shards, shard_images
-from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels, report_unreadable
+from rince.data.items import Indices, Items, Marks, Thumbnails, report_unreadable
 from rince.data.table import with_further
 from rince.data.views import ViewConfig, evaluation_pixels, image_views, view_pixels
 from rince.ranks.readers import Names, checked_paths, class_folders, some_names
@@ -72,8 +72,7 @@ class FileImages(Items):
 
     def __post_init__(self) -> None:
         require(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
-        labels = checked_labels(self.labels, len(self.paths), self.taxonomy)
-        object.__setattr__(self, "labels", labels)
+        self._check_labels(len(self.paths))
 
     @classmethod
     def from_folder(
