@@ -81,7 +81,7 @@ def run(arguments: Sequence[str]) -> None:
     from rince.models.exported import other_tower
     from rince.models.layouts import library_encoder
     from rince.models.options import is_library_name
-    from rince.training.encoders import load_encoder
+    from rince.training.checkpoint import load_encoder
 
     output = user_path(given.output)
     require(given.batch_size >= 1, f"--batch_size must be at least 1, got {given.batch_size}")

@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> None:
     )
     from rince.evaluation.index import INDEX_SUFFIX, VectorIndex, load_index
     from rince.models.exported import other_tower
-    from rince.training.encoders import load_encoder
+    from rince.training.checkpoint import load_encoder
 
     require(given.top_k >= 1, f"--top_k must be at least 1, got {given.top_k}")
     device, skip = known_device(given.device), given.skip_unreadable
