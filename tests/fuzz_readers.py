@@ -47,7 +47,7 @@ from rince.evaluation.elsewhere import read_vectors
 from rince.evaluation.embeddings import Embeddings, load_embeddings, save_embeddings
 from rince.evaluation.results import RESULTS_FILE, load_evaluation
 from rince.models.backbones import build_backbone
-from rince.models.exported import ImageEncoder, load_exported, save_exported
+from rince.models.exported import ImageEncoder, load_exported
 from rince.ranks import Similarity, Taxonomy
 from rince.training.checkpoint import CHECKPOINT_FILE, load_run
 from rince.training.config import from_dict
@@ -162,7 +162,7 @@ def an_export(folder: Path) -> dict[str, bytes]:
         embedding_dim=None, num_heads=1, spec=spec, mean=(0.5,) * 3, std=(0.5,) * 3,
         class_paths=(("a", "b"), ("c",)),
     )  # fmt: skip
-    save_exported(encoder, folder)
+    encoder.save(folder)
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 

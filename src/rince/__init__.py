@@ -8,36 +8,4 @@ from __future__ import annotations
 
 import lazy_loader
 
-from rince.core.moved import moved_names
-
-_get, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-
-# Names that stood here until 0.x; they go with the next release.
-_MOVED = {
-    "rince.losses": (
-        "himulcon",
-        "info_nce",
-        "rank_n_contrast",
-        "supcon_in",
-        "supcon_out",
-        "temperature_schedule",
-    ),
-    "rince.ranks": (
-        "ClassRanks",
-        "DenseRanks",
-        "IdentityRanks",
-        "PairRanks",
-        "TableRanks",
-        "graph_closeness",
-        "label_overlap",
-        "name_scores_by_text",
-        "name_scores_by_wordnet",
-        "target_closeness",
-    ),
-}
-
-__getattr__ = moved_names(
-    __name__,
-    {name: f"{room}.{name}" for room, names in _MOVED.items() for name in names},
-    otherwise=_get,
-)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -114,8 +114,8 @@ def test_images_larger_than_they_are_fed_are_named_once_with_the_option(
     told = [f"({size + 9} x {size} pixels) are scaled down to 32", f"--images.image-size {advised}"]
     for data in (folder, table, shard):
         config = TrainConfig(str(data), images=ImageOptions(workers=0))
-        with_data(config, None, advise=True)  # as a training asks for it
-        with_data(replace(config, images=ImageOptions(image_size=32)), None, advise=True)
+        with_data(config, None)  # as a training asks for it
+        with_data(replace(config, images=ImageOptions(image_size=32)), None)
         trained = capsys.readouterr().out
         assert main(["check", str(data)]) == 0
         checked = capsys.readouterr().out.splitlines()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib
 import math
 import warnings
 from pathlib import Path
@@ -78,17 +77,6 @@ def test_every_public_name_is_there_and_no_other() -> None:
     assert dir(rince) == sorted(rince.__all__)
     with pytest.raises(AttributeError, match="ranked_infonce"):
         rince.ranked_infonce  # noqa: B018
-
-
-@pytest.mark.parametrize(
-    ("room", "name"), [(room, name) for room, names in rince._MOVED.items() for name in names]
-)
-def test_a_name_that_moved_still_works_and_says_where_it_is(room: str, name: str) -> None:
-    with pytest.warns(DeprecationWarning, match=f"{room}.{name}") as caught:
-        old = getattr(rince, name)
-    assert old is getattr(importlib.import_module(room), name)
-    assert caught[0].filename == __file__
-    assert name not in rince.__all__
 
 
 @pytest.mark.parametrize("number", [1e-30, 0.1, 1, 1e30])

@@ -188,7 +188,7 @@ def test_items_that_are_given_keep_their_size() -> None:
         images=ImageOptions(image_size=64),
     )
     with pytest.warns(RinceWarning, match="image_size 64 has no effect .* at 8 pixels"):
-        config, splits = with_data(config, Splits(part, part), advise=True)
+        config, splits = with_data(config, Splits(part, part))
     how = splits.test.preprocessing
     assert how is not None
     assert (config.images.image_size, how.resize) == (8, round(256 * 8 / 224))

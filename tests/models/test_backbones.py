@@ -157,13 +157,3 @@ def test_embeddings_have_unit_length_in_fp32() -> None:
         z = head(torch.randn(5, 16))
     assert z.dtype == torch.float32
     torch.testing.assert_close(z.norm(dim=1), torch.ones(5))
-
-
-def test_the_arguments_of_before_warn_and_work() -> None:
-    flat = nn.Sequential(nn.Flatten(), nn.Linear(8 * 8, 5))
-    with pytest.warns(DeprecationWarning, match=r"in_channels, image_size .*spec.*InputSpec"):
-        assert as_backbone(flat, in_channels=1, image_size=8).feature_dim == 5
-    with pytest.warns(DeprecationWarning, match=r"frames .*InputSpec.clips"):
-        assert build_backbone("small-resnet3d", frames=2).feature_dim == 128
-    with pytest.raises(TypeError, match="size"):
-        as_backbone(flat, size=8)

@@ -23,7 +23,6 @@ from rince.models.exported import (
     WEIGHTS_FILE,
     ImageEncoder,
     load_exported,
-    save_exported,
 )
 from rince.models.heads import ParallelHeads, ProjectionHead
 from rince.models.onnx_file import write_onnx
@@ -75,7 +74,7 @@ def test_what_is_read_is_what_was_written(
     channels: int, embedding_dim: int | None, num_heads: int, tmp_path: Path
 ) -> None:
     before = encoder(channels, embedding_dim, num_heads)
-    save_exported(before, tmp_path)
+    before.save(tmp_path)
     after = rince.load_exported(str(tmp_path))
     images = before.normalised(pixels(channels=channels))
     with torch.no_grad():
@@ -102,7 +101,7 @@ def test_the_weights_are_plain_safetensors(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     written = encoder()
-    save_exported(written, tmp_path)
+    written.save(tmp_path)
     weights = load_file(tmp_path / WEIGHTS_FILE)
     expected = written.module.state_dict()
     assert set(weights) == set(expected)
@@ -156,7 +155,7 @@ def test_a_module_of_the_users_own(tmp_path: Path) -> None:
 
     module = mine()
     own = replace(encoder(), module=module, backbone=None, output_dim=6)
-    save_exported(own, tmp_path)
+    own.save(tmp_path)
     with pytest.raises(RinceError, match=r"load_exported\(.*backbone=\.\.\."):
         load_exported(tmp_path)
     after = load_exported(tmp_path, mine())
@@ -171,7 +170,7 @@ def _change(folder: Path, **facts: object) -> None:
 def test_what_is_wrong_with_an_export_is_said(tmp_path: Path) -> None:
     with pytest.raises(RinceError, match=r"no export\.json"):
         load_exported(tmp_path)
-    save_exported(encoder(), tmp_path)
+    encoder().save(tmp_path)
     _change(tmp_path, backbone="small-resnet")
     with pytest.raises(RinceError, match="safetensors.*another architecture"):
         load_exported(tmp_path)
@@ -187,7 +186,7 @@ def test_what_is_wrong_with_an_export_is_said(tmp_path: Path) -> None:
 
 
 def test_cut_short_weights(tmp_path: Path) -> None:
-    save_exported(encoder(), tmp_path)
+    encoder().save(tmp_path)
     file = tmp_path / WEIGHTS_FILE
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(RinceError, match="cannot read.*safetensors.*cut short"):
@@ -198,7 +197,7 @@ def test_cut_short_weights(tmp_path: Path) -> None:
 
 
 def test_the_loader_needs_no_training_library(tmp_path: Path) -> None:
-    save_exported(encoder(), tmp_path)
+    encoder().save(tmp_path)
     code = (
         "import sys, rince\n"
         "rince.load_exported(sys.argv[1])\n"
@@ -278,7 +277,7 @@ def test_a_full_disk_is_not_the_fault_of_a_network(
 
 
 def test_a_backbone_that_is_none_is_told_with_the_file(tmp_path: Path) -> None:
-    save_exported(encoder(), tmp_path)
+    encoder().save(tmp_path)
     _change(tmp_path, backbone="tyny-resnet")
     with pytest.raises(RinceError, match="export.json .*tyny-resnet"):
         load_exported(tmp_path)

@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from rince import cached_encode, load_exported
 from rince.core.input_spec import InputSpec
 from rince.models.backbones import as_backbone
-from rince.models.exported import save_exported
 from rince.models.momentum import MomentumEncoder
 from rince.models.weights import load_strictly
 from rince.training.cached import micro_batches
@@ -181,7 +180,7 @@ def test_stopped_resumed_read_and_exported(name: str, image_tree: Path, tmp_path
 
     encoder = trained_encoder(load_run(resumed, own()))
     (tmp_path / "export").mkdir()
-    save_exported(encoder, tmp_path / "export")
+    encoder.save(tmp_path / "export")
     read = load_exported(tmp_path / "export", own())
     pixels = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
     assert torch.equal(read.encode(pixels), encoder.encode(pixels))

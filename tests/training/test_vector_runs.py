@@ -132,7 +132,7 @@ def test_train_evaluate_embed_and_export(
     ]
     np.save(tmp_path / "wide.npy", np.ones((2, WIDTH + 1)))
     with pytest.raises(RinceError, match=f"{WIDTH + 1} dimensions, .* {WIDTH}"):
-        rince.training.encoders.embed_data(encoder, str(tmp_path / "wide.npy"), None, None, "cpu")
+        rince.data.kinds.embedding_names(encoder, str(tmp_path / "wide.npy"))
 
 
 @pytest.mark.parametrize("backbone", ["mlp", "linear", "identity"])

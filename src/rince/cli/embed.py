@@ -75,13 +75,13 @@ def run(arguments: Sequence[str]) -> None:
     from rince.core.devices import known_device
     from rince.core.shared_work import parts_in
     from rince.core.tables import TABLE_SUFFIXES
-    from rince.data.kinds import require_embeddable
-    from rince.evaluation.embeddings import require_writable, save_embeddings
+    from rince.data.kinds import embedding_names, require_embeddable
+    from rince.evaluation.embeddings import embed, require_writable, save_embeddings
     from rince.models.encoders import Encoder
     from rince.models.exported import other_tower
     from rince.models.layouts import library_encoder
     from rince.models.options import is_library_name
-    from rince.training.encoders import embed_data, load_encoder
+    from rince.training.checkpoint import load_encoder
 
     output = user_path(given.output)
     require(given.batch_size >= 1, f"--batch_size must be at least 1, got {given.batch_size}")
@@ -96,13 +96,11 @@ def run(arguments: Sequence[str]) -> None:
         encoder = load_encoder(user_path(given.run), given.space)
     started = time.perf_counter()
     with parts_in(output.with_name(output.name + ".parts")):
-        embeddings = embed_data(
+        embeddings = embed(
             encoder,
-            given.data,
-            given.column,
-            given.encoding,
-            device,
-            given.batch_size,
+            embedding_names(encoder, given.data, given.column, given.encoding),
+            device=device,
+            batch_size=given.batch_size,
             skip_unreadable=given.skip_unreadable,
         )
         save_embeddings(embeddings, output)

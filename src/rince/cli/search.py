@@ -56,11 +56,17 @@ def run(arguments: Sequence[str]) -> None:
 
     from rince.core.checks import RinceError, require
     from rince.core.devices import known_device
-    from rince.data.kinds import holds_vectors, require_queries, same_file
-    from rince.evaluation.embeddings import Embeddings, embed_queries, load_embeddings, nearest
+    from rince.data.kinds import embedding_names, holds_vectors, require_queries, same_file
+    from rince.evaluation.embeddings import (
+        Embeddings,
+        embed,
+        embed_queries,
+        load_embeddings,
+        nearest,
+    )
     from rince.evaluation.index import INDEX_SUFFIX, VectorIndex, load_index
     from rince.models.exported import other_tower
-    from rince.training.encoders import embed_data, load_encoder
+    from rince.training.checkpoint import load_encoder
 
     require(given.top_k >= 1, f"--top_k must be at least 1, got {given.top_k}")
     device, skip = known_device(given.device), given.skip_unreadable
@@ -74,8 +80,8 @@ def run(arguments: Sequence[str]) -> None:
     require_queries(encoder, given.queries)
     queries, groups = embed_queries(encoder, given.queries, device=device, skip_unreadable=skip)
     if kept is None:
-        table = given.column, given.encoding
-        kept = embed_data(encoder, given.gallery, *table, device, skip_unreadable=skip)
+        names = embedding_names(encoder, given.gallery, given.column, given.encoding)
+        kept = embed(encoder, names, device=device, skip_unreadable=skip)
     gallery = kept
     if gallery.model not in (queries.model, getattr(encoder, "partner", None)):
         raise RinceError(
@@ -95,7 +101,7 @@ def run(arguments: Sequence[str]) -> None:
     cosines, positions = find(queries.vectors, most)
     for query, own in groups:
         # A film is one query, however many clips it is cut into: its best hits are those of any.
-        found: dict[int, float] = {}
+        hits: dict[int, float] = {}
         for i in own:
             for value, row in zip(cosines[i].tolist(), positions[i].tolist(), strict=True):
                 itself = row < 0 or any(
@@ -103,8 +109,8 @@ def run(arguments: Sequence[str]) -> None:
                     for name in (query, queries.paths[i])
                 )
                 if not itself:
-                    found[row] = max(value, found.get(row, value))
-        best = sorted(found.items(), key=lambda hit: -hit[1])[: given.top_k]
+                    hits[row] = max(value, hits.get(row, value))
+        best = sorted(hits.items(), key=lambda hit: -hit[1])[: given.top_k]
         print(_shown(query) + (f" ({len(own)} {encoder.noun})" if len(own) > 1 else ""))
         for place, (row, value) in enumerate(best, 1):
             print(f"{place:5}  {value:6.3f}  {_shown(gallery.paths[row])}")

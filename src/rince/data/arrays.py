@@ -11,7 +11,7 @@ from torch import Tensor
 from rince.core.checks import require
 from rince.core.digests import content_digest, digest
 from rince.core.input_spec import InputSpec, Preprocessing
-from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels
+from rince.data.items import Indices, Items, Marks, Thumbnails
 from rince.data.views import BatchAugmentation, ViewConfig, eval_transform, evaluation_pixels
 from rince.ranks.taxonomy import Taxonomy
 
@@ -53,8 +53,7 @@ class TensorImages(Items):
             f"pixels must be uint8 (N, 1 or 3, H, W) or (N, 1 or 3, T, H, W), got {shape} "
             f"and {self.pixels.dtype}",
         )
-        labels = checked_labels(self.labels, shape[0], self.taxonomy)
-        object.__setattr__(self, "labels", labels)
+        self._check_labels(shape[0])
 
     def __getitem__(self, index: int) -> Tensor:
         return self.pixels[index]

@@ -17,7 +17,7 @@ from rince.core.input_spec import InputSpec, Preprocessing
 from rince.core.labels import as_array, integers, require_no_unknown, values_of
 from rince.data.arrays import TensorImages, as_pictures
 from rince.data.image.decode import picture_pixels
-from rince.data.items import Indices, Items, Thumbnails, checked_labels
+from rince.data.items import Indices, Items, Thumbnails
 from rince.data.text.texts import Texts
 from rince.data.vectors import Vectors, check_directions
 from rince.data.views import ViewConfig, eval_transform, evaluation_pixels, image_views, view_pixels
@@ -238,9 +238,7 @@ class DatasetImages(Items):
     preprocessing: Preprocessing | None = None
 
     def __post_init__(self) -> None:
-        size = len(self.dataset if self.positions is None else self.positions)
-        labels = checked_labels(self.labels, size, self.taxonomy)
-        object.__setattr__(self, "labels", labels)
+        self._check_labels(len(self.dataset if self.positions is None else self.positions))
 
     @property
     def spec(self) -> InputSpec:

@@ -56,8 +56,8 @@ class GivenTree:
             ) from None
 
     def _known(self, classes: Taxonomy, names: Sequence[str], data: str) -> Taxonomy:
-        found = [self.taxonomy.called(name) for name in names]
-        lacking = [name for name, labels in zip(names, found, strict=True) if len(labels) != 1]
+        called = [self.taxonomy.called(name) for name in names]
+        lacking = [name for name, labels in zip(names, called, strict=True) if len(labels) != 1]
         if lacking:
             warn(
                 f"{data}: {len(lacking)} of {len(names)} classes are not in the tree of the run "
@@ -66,7 +66,7 @@ class GivenTree:
             )
         return Taxonomy(
             self.taxonomy.paths[labels[0]] if len(labels) == 1 else own
-            for labels, own in zip(found, classes.paths, strict=True)
+            for labels, own in zip(called, classes.paths, strict=True)
         )
 
 

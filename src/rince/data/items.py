@@ -151,6 +151,18 @@ class Items(ABC):
             object.__setattr__(other, name, value)  # they may be frozen
         return other
 
+    def _check_labels(self, count: int) -> None:
+        """Refuse labels that are not one class of the tree for each of ``count`` items; integers of
+        any type become int64."""
+        numbers = integers(self.labels)
+        require(
+            numbers.shape == (count,),
+            f"labels must be one for each of the {count} items, got shape {tuple(numbers.shape)}",
+        )
+        classes = "the classes of the taxonomy"
+        require_classes(numbers, self.taxonomy.num_classes, "labels", classes)
+        object.__setattr__(self, "labels", numbers)  # they may be frozen
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -313,17 +325,6 @@ class Splits:
         """A hex digest that tells whether these are the items of another time, split alike."""
         both = f"{self.train.fingerprint()} {self.test.fingerprint()}"
         return content_digest(both.encode()).hex()
-
-
-def checked_labels(labels: Any, count: int, taxonomy: Taxonomy) -> Tensor:
-    """(count,) int64 of integers of any type in [0, classes of the taxonomy)."""
-    numbers = integers(labels)
-    require(
-        numbers.shape == (count,),
-        f"labels must be one for each of the {count} items, got shape {tuple(numbers.shape)}",
-    )
-    require_classes(numbers, taxonomy.num_classes, "labels", "the classes of the taxonomy")
-    return numbers
 
 
 def split_folders(folder: Path) -> tuple[Path, Path] | None:

@@ -226,10 +226,10 @@ def load_test(request: Request, noun: str) -> Items:
 def require_kind(path: str, noun: str, by_time: bool, encoding: str | None = None) -> None:
     """Refuse data that are not there, or of another kind than a network takes."""
     _require_there(path, noun)
-    found = kind_of(path, by_time, encoding).noun
-    if found != noun:
+    held = kind_of(path, by_time, encoding).noun
+    if held != noun:
         raise RinceError(
-            f"{path} holds no {noun}, which the run was trained on, but {found}: give data of its "
+            f"{path} holds no {noun}, which the run was trained on, but {held}: give data of its "
             f"own kind"
         )
 

@@ -25,8 +25,8 @@ def embedding_files(
         if is_table(data):
             return listed_files(data, suffixes, column)
         require(column is None, f"--table.column {column}: {data} is no table")
-        found: list[str] = later(below)(data)
-        return found
+        files: list[str] = later(below)(data)
+        return files
 
     return names
 

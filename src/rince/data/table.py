@@ -191,7 +191,7 @@ def label_columns(
     and those ``beside``. ``option``: that names them, for the message. ``needed``: there must be
     one."""
     levels = tuple(
-        _found_columns(table, beside, option) if labels is None else map(composed, labels)
+        _likely_labels(table, beside, option) if labels is None else map(composed, labels)
     )
     missing = [repr(name) for name in levels if name not in table.columns]
     if missing or (needed and not levels):
@@ -235,15 +235,15 @@ def check_known(table: Table, levels: Sequence[str]) -> None:
         )
 
 
-def _found_columns(table: Table, beside: Collection[str], option: str) -> list[str]:
+def _likely_labels(table: Table, beside: Collection[str], option: str) -> list[str]:
     """What may be labels, where nobody named them; doubtful ones are said."""
-    found = [c for c in table.columns if c not in (*beside, *KNOWN)]
+    rest = [c for c in table.columns if c not in (*beside, *KNOWN)]
     # The index that a data frame was saved with.
     named = [name for name in table.columns if re.fullmatch(_INDEX_NAMES, name)]
     indices = [name for name in named if _counts_from(0, table.column(name))]
     # Under any name, at either end: where it is not all that could be a label.
-    ends = {table.columns[0], table.columns[-1]} & {*found} - {*indices}
-    indices += [x for x in found if x in ends and len(found) > 1 and _is_running(table.column(x))]
+    ends = {table.columns[0], table.columns[-1]} & {*rest} - {*indices}
+    indices += [x for x in rest if x in ends and len(rest) > 1 and _is_running(table.column(x))]
     if indices:
         shown = ", ".join(repr(name) if name else "one without a name" for name in indices)
         warn(
@@ -252,7 +252,7 @@ def _found_columns(table: Table, beside: Collection[str], option: str) -> list[s
         )
     elif "" in table.columns:
         warn(f"{table.file} has a column without a name, which is left out of the labels")
-    levels = [c for c in found if c and c not in indices]
+    levels = [c for c in rest if c and c not in indices]
     if wrong := [c for c in levels if c.lower() in KNOWN]:
         raise RinceError(
             f"{table.file}: the column {wrong[0]!r} would be labels: write it "
@@ -417,12 +417,12 @@ class ItemTable:
     def refuse_other_media(self, suffixes: frozenset[str]) -> None:
         """Refuse videos among the rows of a table of images, and images among those of videos."""
         nouns = dict.fromkeys(IMAGE_SUFFIXES, "an image") | dict.fromkeys(VIDEO_SUFFIXES, "a video")
-        found = [
+        wrong = [
             f"{self.table.place(line)}: {cells[self.column]} is {nouns[suffix]}"
             for line, cells in self.table.rows
             if (suffix := _suffix(cells[self.column])) in nouns and suffix not in suffixes
         ]
-        refuse_rows(self.table.file, found, "the files of a table are of one kind")
+        refuse_rows(self.table.file, wrong, "the files of a table are of one kind")
 
     def files(self, root: str | Path | None = None) -> tuple[list[Any], list[str]]:
         """The file of each row (:class:`~pathlib.Path`), and its name: the path below the table's
@@ -437,20 +437,20 @@ class ItemTable:
         line_of: dict[tuple[str, ...], int] = {}
         for line, cells in self.table.rows:
             ways = ((base, way) for base in bases for way in _ways(cells[self.column], base))
-            base, found = next(
+            base, path = next(
                 ((base, file) for base, way in ways if (file := existing_file(way, there))),
                 (None, None),
             )
-            if base is None or found is None:
+            if base is None or path is None:
                 missing.append(f"{place(line)}: {cells[self.column]} is missing")
                 continue
-            below = found.relative_to(base) if found.is_relative_to(base) else found
+            below = path.relative_to(base) if path.is_relative_to(base) else path
             name = nfc(below.as_posix())  # the same wherever they lie
             # Whatever way it is written: ../photos/a.jpg is a.jpg of photos.
-            row = (os.path.abspath(found), cells.get("start_s", ""), cells.get("end_s", ""))
+            row = (os.path.abspath(path), cells.get("start_s", ""), cells.get("end_s", ""))
             if line_of.setdefault(row, line) != line:
                 twice.append(f"{place(line)}: {name} is in {place(line_of[row])} already")
-            files.append(found)
+            files.append(path)
             names.append(name)
         begin = f"relative paths begin at {' or '.join(map(str, bases))}"
         refuse_rows(self.table.file, missing, f"{begin}; images.root gives another")
@@ -504,22 +504,22 @@ def item_rows(
 ) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a table of the files of class folders. ``sides``: a split's name, "" if
     there are none, and its folder; ``output``: the table, from whose folder the paths begin."""
-    found = [
+    listed = [
         (split, file, file.relative_to(root).parts[:-1])
         for split, root in sides
         for file in chosen_below(root, suffixes, noun)
     ]
-    if not found:
+    if not listed:
         where = ", ".join(str(root) for _, root in sides)
         raise RinceError(f"{where} holds none of these files: {', '.join(sorted(suffixes))}")
-    used = {folder for _, file, _ in found for folder in file.parents}
+    used = {folder for _, file, _ in listed for folder in file.parents}
     if empty := [folder for _, root in sides for folder in _folders(root) if folder not in used]:
         raise RinceError(
             f"{len(empty)} folders hold none of these files ({', '.join(sorted(suffixes))}), such "
             f"as {empty[0]}: remove them, a class needs at least one"
         )
-    levels, labels = path_cells([path for _, _, path in found])
-    split = [SPLIT] if found[0][0] else []
+    levels, labels = path_cells([path for _, _, path in listed])
+    split = [SPLIT] if listed[0][0] else []
     base = output.resolve().parent
     rows = [
         [
@@ -527,7 +527,7 @@ def item_rows(
             *cells,
             *[side] * len(split),
         ]
-        for (side, file, _), cells in zip(found, labels, strict=True)
+        for (side, file, _), cells in zip(listed, labels, strict=True)
     ]
     return ["path", *levels, *split], rows
 

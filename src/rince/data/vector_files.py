@@ -244,20 +244,20 @@ def _table(
         file.with_suffix(suffix) for suffix in TABLE_SUFFIXES if suffix != file.suffix.lower()
     )
     tables = (x for x in beside if x.is_file() and not recognise(str(x), False))
-    found = next(tables, None) if labels is None else None
+    table_beside = next(tables, None) if labels is None else None
     inside = _columns_inside(source, stored, count)
-    if one_class and labels is None and not inside and found is None:
+    if one_class and labels is None and not inside and table_beside is None:
         inside = _columns_inside(source, {**stored, "class": ["all"] * count}, count)
     if inside:
         return table_of(source, inside)
-    if found is None:
+    if table_beside is None:
         others = ", ".join(stored.keys() - {"embeddings"})
         raise RinceError(
             f"{source} holds no labels{f' (but {others})' if others else ''}, and there is no "
             f"{file.with_suffix('.csv').name} beside it: give a table with a row for each of the "
             f"{count} items (--labels FILE)"
         )
-    return read_table(found, "labels")
+    return read_table(table_beside, "labels")
 
 
 def _columns_inside(file: Path, stored: Mapping[str, Any], count: int) -> dict[str, list[Any]]:

@@ -14,7 +14,7 @@ from rince.core.checks import require, warn
 from rince.core.devices import sent
 from rince.core.digests import content_digest, digest
 from rince.core.input_spec import InputSpec
-from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels
+from rince.data.items import Indices, Items, Marks, Thumbnails
 from rince.data.views import ViewConfig
 from rince.ranks.taxonomy import Taxonomy
 
@@ -52,8 +52,7 @@ class Vectors(Items):
             f"{self.vectors.dtype}",
         )
         require(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
-        labels = checked_labels(self.labels, len(self.vectors), self.taxonomy)
-        object.__setattr__(self, "labels", labels)
+        self._check_labels(len(self.vectors))
 
     @property
     def spec(self) -> InputSpec:

@@ -222,16 +222,15 @@ def eval_transform(
     def transform(pixels: Tensor) -> Tensor:
         if preprocessing is None and tuple(pixels.shape[-2:]) == (image_size, image_size):
             return pixels
-        short = min(pixels.shape[-2:])
-        if (
-            max(pixels.shape[-2:]) > _EXTREME * short and not how.squash
-        ):  # a strip would be scaled to a huge one
-            near = [min(x, _EXTREME * short + x % 2) for x in pixels.shape[-2:]]
-            pixels = functional.center_crop(pixels, near)
         if how.squash:
             pixels = functional.resize(pixels, [how.resize] * 2, mode, antialias=True)
-        elif short != how.resize:
-            pixels = functional.resize(pixels, [how.resize], mode, antialias=True)
+        else:
+            short = min(pixels.shape[-2:])
+            if max(pixels.shape[-2:]) > _EXTREME * short:  # a strip would be scaled to a huge one
+                near = [min(x, _EXTREME * short + x % 2) for x in pixels.shape[-2:]]
+                pixels = functional.center_crop(pixels, near)
+            if short != how.resize:
+                pixels = functional.resize(pixels, [how.resize], mode, antialias=True)
         squared: Tensor = functional.center_crop(pixels, [image_size, image_size])
         return squared
 

@@ -5,24 +5,12 @@ from __future__ import annotations
 import torch
 
 from rince.core.checks import require
-from rince.core.moved import moved_names
 from rince.evaluation.features import FeatureSet
 from rince.evaluation.levels import coarse_level
 from rince.evaluation.results import ClassSimilarity
-from rince.metrics import class_cosines
+from rince.metrics.class_cosines import mean_class_cosines
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
-
-__getattr__ = moved_names(
-    __name__,
-    {"mean_class_cosines": "rince.metrics.mean_class_cosines"},
-    {
-        "mean_class_cosines": (
-            *("query_features", "query_labels", "gallery_features", "gallery_labels"),
-            "num_classes",
-        )
-    },
-)
 
 MAX_CLASSES = 1000  # 2 MB in the run's folder, and as many lines as a figure can show
 
@@ -55,7 +43,7 @@ def class_similarity(
     if not 1 < taxonomy.num_classes <= MAX_CLASSES:
         return None
     sides = (test.features, train.features, test.labels, train.labels)
-    learned = class_cosines.mean_class_cosines(*sides, taxonomy.num_classes)
+    learned = mean_class_cosines(*sides, taxonomy.num_classes)
     order = torch.tensor(sorted(range(taxonomy.num_classes), key=taxonomy.paths.__getitem__))
     return ClassSimilarity(
         order=order.numpy(),

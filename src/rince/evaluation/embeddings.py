@@ -19,7 +19,6 @@ from rince._version import __version__
 from rince.core.checks import RinceError, RinceWarning, import_extra, require, warn
 from rince.core.digests import digest
 from rince.core.files import absent, replacing, require_folder_of, user_path
-from rince.core.moved import moved_names
 from rince.core.pair_ranks import ALL
 from rince.core.shared_work import in_parts, parts_folder
 from rince.data.items import report_unreadable
@@ -27,9 +26,6 @@ from rince.data.kinds import embedding_inputs, kind_named
 from rince.data.vector_files import matrix_of_lists, stored_names
 from rince.metrics.arrays import cosine_chunks, unit_features
 from rince.models.encoders import Encoder
-
-_ONE_FUNCTION = ("embed_images", "embed_clips", "embed_texts")
-__getattr__ = moved_names(__name__, dict.fromkeys(_ONE_FUNCTION, "rince.evaluation.embed"))
 
 _MODEL = "rince_model"  # in the metadata of a parquet file
 _Encoded: TypeAlias = tuple[list[str], list[Tensor]]  # names, and their vectors a batch at a time
@@ -89,21 +85,21 @@ def embed(
     model = encoder.fingerprint()
     parts = parts_folder()
     if parts is None:
-        found = [encode()]
+        encoded = [encode()]
     else:
         key = digest([__version__, model, batch_size, str(device), skip_unreadable, *names])
         share = partial(_share, encode, skip_unreadable)
         shares = in_parts(parts, key, len(names), batch_size, share)
         left_out = [message for _, messages in shares for message in messages]
-        found = [share for share, _ in shares]
-        if left_out and not any(vectors for _, vectors in found):
+        encoded = [share for share, _ in shares]
+        if left_out and not any(vectors for _, vectors in encoded):
             raise RinceError(left_out[0])
         for message in left_out:
             warn(message)
-    vectors = [x for _, of_part in found for x in of_part]
+    vectors = [x for _, of_part in encoded for x in of_part]
     require(bool(vectors), f"there are no {encoder.noun} to embed")
     unit = unit_features(torch.cat(vectors), "embeddings")
-    return Embeddings(tuple(name for part, _ in found for name in part), unit, model)
+    return Embeddings(tuple(name for part, _ in encoded for name in part), unit, model)
 
 
 def embed_queries(
@@ -122,7 +118,7 @@ def embed_queries(
     groups: list[tuple[str, range]] = []
     for query in asked:
         try:
-            names, found = _encoded(encoder, [query], device, 64, False)
+            names, vectors_of_query = _encoded(encoder, [query], device, 64, False)
         except RinceError as error:
             failures.append(error)
             continue
@@ -130,7 +126,7 @@ def embed_queries(
         each = zip(names, (range(i, i + 1) for i in rows), strict=True)
         groups += each if kind_named(encoder.noun).files_of_queries else [(query, rows)]
         paths += names
-        vectors += found
+        vectors += vectors_of_query
     report_unreadable(failures, len(asked), encoder.noun, skip_unreadable)
     unit = unit_features(torch.cat(vectors), "embeddings")
     return Embeddings(tuple(paths), unit, encoder.fingerprint()), groups

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import require
-from rince.core.moved import moved_names
 from rince.data.arrays import unlabelled
 from rince.data.items import Items, Splits
 from rince.evaluation.class_similarity import class_similarity
@@ -32,11 +31,6 @@ from rince.metrics.ordering import similarity_histograms
 from rince.models.backbones import Backbone
 from rince.ranks.class_ranks import ClassRanks
 from rince.ranks.taxonomy import Taxonomy
-
-__getattr__ = moved_names(
-    __name__,
-    {name: f"rince.evaluation.{name}" for name in ("label_levels", "outlier_detectors")},
-)
 
 
 def evaluate_backbone(
@@ -90,7 +84,7 @@ def evaluate_backbone(
     """
     started = time.perf_counter()
     module = backbone.module if isinstance(backbone, Backbone) else backbone
-    found = measure(
+    result = measure(
         Network(module, head, device, batch_size, workers),
         splits,
         outliers,
@@ -99,8 +93,8 @@ def evaluate_backbone(
         own_classes=own_classes,
         steps=steps,
     )
-    drawn = draw(found.context, found.metrics, class_ranks)
-    seconds = {"extract_seconds": found.seconds, "evaluate_seconds": time.perf_counter() - started}
+    drawn = draw(result.context, result.metrics, class_ranks)
+    seconds = {"extract_seconds": result.seconds, "evaluate_seconds": time.perf_counter() - started}
     return replace(drawn, info={**drawn.info, **seconds})
 
 

@@ -79,8 +79,8 @@ class Network:
         facts = (__version__, self.batch_size, str(self.device), fingerprint((), self.backbone))
         key = digest([*facts, content_digest(content.getvalue())])
         encode = partial(replace(self, head=None)._part, items)
-        found = in_parts(parts, key, len(items), self.batch_size, encode)
-        return FeatureSet(torch.cat(found), items.labels)
+        of_parts = in_parts(parts, key, len(items), self.batch_size, encode)
+        return FeatureSet(torch.cat(of_parts), items.labels)
 
     def spaces(self, features: Tensor) -> dict[str, Tensor]:
         """The features, and where there is a head its embeddings of them: what stands before the

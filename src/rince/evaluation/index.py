@@ -119,12 +119,12 @@ def index_recall(
         return 1.0, 0
     asked = torch.linspace(0, count - 1, min(most, count), dtype=torch.float64).long()
     queries = embeddings.vectors[asked]
-    _, found = index.nearest(queries, k + 1)
+    _, positions = index.nearest(queries, k + 1)
     hits = 0
     for rows, cosines in cosine_chunks(queries, embeddings.vectors, chunk_size=64):
         cosines.scatter_(1, asked[rows, None], -2.0)
         least = cosines.topk(k).values[:, -1:] - 1e-6
-        right = (cosines.gather(1, found[rows].clamp_min(0)) >= least) & (found[rows] >= 0)
+        right = (cosines.gather(1, positions[rows].clamp_min(0)) >= least) & (positions[rows] >= 0)
         hits += int(right.sum(dim=1).clamp_max(k).sum())
     return hits / (k * len(asked)), k
 

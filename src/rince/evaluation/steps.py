@@ -67,10 +67,10 @@ def class_retrieval(context: Context) -> dict[str, float]:
     return metrics
 
 
-def named_retrieval(level: str, found: RetrievalResult | LevelResult) -> dict[str, float]:
+def named_retrieval(level: str, result: RetrievalResult | LevelResult) -> dict[str, float]:
     """``retrieval/fine/R@1``, ..., ``retrieval/fine/mAP`` of the level fine."""
-    recall = {f"retrieval/{level}/R@{k}": value for k, value in found.recall.items()}
-    return {**recall, f"retrieval/{level}/mAP": found.mean_average_precision}
+    recall = {f"retrieval/{level}/R@{k}": value for k, value in result.recall.items()}
+    return {**recall, f"retrieval/{level}/mAP": result.mean_average_precision}
 
 
 def tree_retrieval(context: Context) -> dict[str, float]:
@@ -90,14 +90,14 @@ def tree_retrieval(context: Context) -> dict[str, float]:
         gallery_sequence=gallery_sequence,
     )
     metrics: dict[str, float] = {}
-    for level, found in zip(context.levels, result.levels, strict=True):
+    for level, at_level in zip(context.levels, result.levels, strict=True):
         if context.sequences is not None:
-            metrics |= named_retrieval(level, found)
-            if found.num_skipped:
-                metrics[f"retrieval/{level}/asked"] = 1 - found.num_skipped / len(test)
-        of_level = {"R-precision": found.r_precision, "MAP@R": found.map_at_r}
+            metrics |= named_retrieval(level, at_level)
+            if at_level.num_skipped:
+                metrics[f"retrieval/{level}/asked"] = 1 - at_level.num_skipped / len(test)
+        of_level = {"R-precision": at_level.r_precision, "MAP@R": at_level.map_at_r}
         if level != "fine":  # where nothing is better, it is the mAP
-            of_level["only"] = found.only_level
+            of_level["only"] = at_level.only_level
         metrics |= {f"retrieval/{level}/{name}": value for name, value in of_level.items()}
     if len(result.levels) > 1:
         whole = {"H-AP": result.h_ap, "ASI": result.asi, "NDCG": result.ndcg}

@@ -6,15 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rince.core.moved import moved_names
 from rince.evaluation.results import TimeCurve
 from rince.metrics.arrays import cosine_chunks
 from rince.ranks.time import seconds_apart
-
-__getattr__ = moved_names(
-    __name__,
-    {name: f"rince.metrics.{name}" for name in ("recall_by_rank", "video_accuracy")},
-)
 
 _EDGES = [0.0, *(step * 10.0**power for power in range(-1, 6) for step in (1, 2, 5))]  # seconds
 

@@ -23,8 +23,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,7 @@ class Backbone:
 
 
 def build_backbone(
-    name: str, spec: InputSpec | None = None, *, pretrained: bool = False, **old: int | None
+    name: str, spec: InputSpec | None = None, *, pretrained: bool = False
 ) -> Backbone:
     """Build a backbone without its classifier.
 
@@ -67,7 +66,6 @@ def build_backbone(
         spec: what it takes; None: RGB images of 32 x 32 pixels. torchvision's models other than
             ResNets take RGB only.
         pretrained: load the library's default weights (downloads them).
-        old: in_channels, image_size, frames, for one more release in place of ``spec``.
 
     Raises:
         ValueError: unknown name, or one that cannot take such inputs.
@@ -79,7 +77,7 @@ def build_backbone(
         >>> backbone.feature_dim, backbone.module(torch.zeros(2, 1, 28, 28)).shape
         (256, torch.Size([2, 256]))
     """
-    spec = spec or _spec_of(old)
+    spec = spec or InputSpec.images()
     library, _, model = name.partition("/")
     if library == "hf":
         module = _hugging_face_model(model, pretrained)
@@ -97,14 +95,13 @@ def build_backbone(
     return as_backbone(module, spec)
 
 
-def as_backbone(module: nn.Module, spec: InputSpec | None = None, **old: int | None) -> Backbone:
+def as_backbone(module: nn.Module, spec: InputSpec | None = None) -> Backbone:
     """Take any module that maps a batch of inputs to feature vectors.
 
     Args:
         module: (B, *spec.shape) -> (B, D); a blank input tells D. Out of DataParallel or
             DistributedDataParallel the module that they wrap is taken.
         spec: what it takes; None: RGB images of 32 x 32 pixels.
-        old: as of :func:`build_backbone`.
 
     Raises:
         ValueError: the module does not take such inputs, or does not give one vector.
@@ -114,7 +111,7 @@ def as_backbone(module: nn.Module, spec: InputSpec | None = None, **old: int | N
         >>> as_backbone(flat, InputSpec.images(size=8)).feature_dim
         5
     """
-    spec = spec or _spec_of(old)
+    spec = spec or InputSpec.images()
     while isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         module = module.module  # the trainer spreads over processes itself
     require(
@@ -145,22 +142,6 @@ def as_backbone(module: nn.Module, spec: InputSpec | None = None, **old: int | N
         f"in a module whose forward picks them",
     )
     return Backbone(module, int(features.shape[1]))
-
-
-def _spec_of(old: Mapping[str, int | None]) -> InputSpec:
-    """RGB images of 32 x 32 pixels, or what the arguments of before say."""
-    known = {"in_channels": 3, "image_size": 32, "frames": None}
-    unknown = sorted(old.keys() - known.keys())
-    if unknown:
-        raise TypeError(f"there is no argument {unknown[0]}: give spec, an InputSpec")
-    if old:
-        warnings.warn(
-            f"{', '.join(old)} became spec, InputSpec.images(channels=3, size=32) or "
-            f"InputSpec.clips(channels, frames, size); the old names go with the next release",
-            DeprecationWarning,
-            stacklevel=3,
-        )
-    return InputSpec.from_dict(known | dict(old))
 
 
 class SmallResNet(nn.Module):

@@ -114,8 +114,19 @@ class ImageEncoder:
         return fingerprint((*facts, *(x for x in optional if x is not None)), self.module)
 
     def save(self, folder: str | Path) -> None:
-        """:func:`save_exported`."""
-        save_exported(self, user_path(folder))
+        """Write weights and facts into a folder that is there; :func:`load_exported` reads them."""
+        safetensors, folder = import_extra("safetensors.torch", "export"), user_path(folder)
+        facts = {"format": FORMAT, "rince": __version__, **self.spec.to_dict()}
+        facts |= {name: getattr(self, name) for name in FACTS}
+        if self.partner is None:
+            del facts["partner"]
+        (folder / EXPORT_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        # Cloned: safetensors refuses tensors that share their memory.
+        state = self.module.state_dict()
+        weights = {name: x.cpu().contiguous().clone() for name, x in state.items()}
+        # Not save_file, whose files are for their owner alone.
+        stored = safetensors.save(weights, metadata={"format": "pt"})
+        (folder / WEIGHTS_FILE).write_bytes(stored)
 
     def write_onnx(self, file: Path) -> float | None:
         """:func:`rince.models.onnx_file.write_onnx`."""
@@ -126,23 +137,6 @@ class ImageEncoder:
 
 FACTS = tuple(f.name for f in fields(ImageEncoder) if f.name not in ("module", "spec"))
 _LATER = ("stride", "frame_size", "partner")  # not in the exports of earlier versions
-
-
-def save_exported(encoder: ImageEncoder, folder: Path) -> None:
-    """Write weights and facts into a folder that is there."""
-    safetensors = import_extra("safetensors.torch", "export")
-    facts = {"format": FORMAT, "rince": __version__}
-    facts |= encoder.spec.to_dict() | {name: getattr(encoder, name) for name in FACTS}
-    if encoder.partner is None:
-        del facts["partner"]
-    (folder / EXPORT_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-    # Cloned: safetensors refuses tensors that share their memory.
-    weights = {
-        name: x.cpu().contiguous().clone() for name, x in encoder.module.state_dict().items()
-    }
-    # Not save_file, whose files are for their owner alone.
-    stored = safetensors.save(weights, metadata={"format": "pt"})
-    (folder / WEIGHTS_FILE).write_bytes(stored)
 
 
 def load_exported(folder: str | Path, backbone: nn.Module | None = None) -> ImageEncoder:

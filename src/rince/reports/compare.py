@@ -56,8 +56,8 @@ def _with_baseline(runs: list[RunReport], baseline: str) -> tuple[list[RunReport
     labels = (label for row in comparison_rows(runs).rows for label in row.names)
     if baseline in labels or not path.exists():
         return runs, baseline
-    found = read_run(path)
-    if found.folder not in [run.folder for run in runs]:
-        runs = [*runs, found]
+    named = read_run(path)
+    if named.folder not in [run.folder for run in runs]:
+        runs = [*runs, named]
     rows = comparison_rows(runs).rows
-    return runs, next(x.label for x in rows if found.folder in [run.folder for run in x.runs])
+    return runs, next(x.label for x in rows if named.folder in [run.folder for run in x.runs])

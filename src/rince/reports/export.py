@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ def export_run(
     trained = load_run(user_path(run).resolve()) if isinstance(run, (str, Path)) else run
     folder = trained.folder / "export" if folder is None else user_path(folder)
     encoder = trained_encoder(trained, space)
-    return write_export(encoder, folder, lambda found: _card(trained, encoder, found), onnx=onnx)
+    return write_export(encoder, folder, partial(_card, trained, encoder), onnx=onnx)
 
 
 def write_export(

@@ -80,11 +80,11 @@ def run_folders(runs: str | Path | Sequence[str | Path]) -> list[Path]:
             f"runs must be one or more folders of runs, got {type(one).__name__}",
         )
     require(bool(given), "runs must be one or more folders of runs, got an empty list")
-    found: list[str] = []
+    fitting: list[str] = []
     for pattern in map(str, given):
         is_pattern = glob.has_magic(pattern) and not Path(pattern).exists()
         fits = sorted(glob.glob(pattern)) if is_pattern else [pattern]
         if not fits:
             raise RinceError(f"nothing is called {pattern}")
-        found += fits
-    return list(dict.fromkeys(Path(name).resolve() for name in found))
+        fitting += fits
+    return list(dict.fromkeys(Path(name).resolve() for name in fitting))

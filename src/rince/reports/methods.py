@@ -113,9 +113,9 @@ def _confusion(row: Row) -> dict[str, Any] | None:
     ranks: dict[tuple[str, str], int] = {}
     queries: dict[str, int] = {}
     for run in row.runs:
-        found = run.evaluation.confusion
-        if found is not None:
-            of_run = _by_name(found, run.evaluation.classes)
+        confusion = run.evaluation.confusion
+        if confusion is not None:
+            of_run = _by_name(confusion, run.evaluation.classes)
             counts.update({pair: count for pair, (count, _) in of_run.items()})
             ranks |= {pair: rank for pair, (_, rank) in of_run.items()}
             if not queries:
@@ -140,9 +140,9 @@ def _confusion(row: Row) -> dict[str, Any] | None:
     }
 
 
-def _by_name(found: Confusion, classes: tuple[str, ...]) -> dict[tuple[str, str], tuple[int, int]]:
+def _by_name(pairs: Confusion, classes: tuple[str, ...]) -> dict[tuple[str, str], tuple[int, int]]:
     """(class of the query, of its nearest neighbour) -> (count, rank)."""
-    columns = (found.query, found.nearest, found.count, found.rank)
+    columns = (pairs.query, pairs.nearest, pairs.count, pairs.rank)
     return {
         (class_name(classes, query), class_name(classes, nearest)): (count, rank)
         for query, nearest, count, rank in zip(*(c.tolist() for c in columns), strict=True)

@@ -146,13 +146,13 @@ def _column_blocks(comparison: Comparison) -> list[list[tuple[str, list[int]]]]:
 
 def _class_order(methods: Sequence[dict[str, Any]]) -> list[tuple[str, tuple[float, int]]]:
     """Of all classes, the least accurate first: (mean accuracy of the methods, test items)."""
-    found: dict[str, list[tuple[float, int]]] = {}
+    by_class: dict[str, list[tuple[float, int]]] = {}
     for method in methods:
         for name, of_class in method["confusion"]["accuracy"].items():
-            found.setdefault(name, []).append(of_class)
+            by_class.setdefault(name, []).append(of_class)
     means = {
         name: (sum(accuracy for accuracy, _ in of_class) / len(of_class), of_class[0][1])
-        for name, of_class in found.items()
+        for name, of_class in by_class.items()
     }
     return sorted(means.items(), key=lambda item: item[1][0])
 

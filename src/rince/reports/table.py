@@ -153,15 +153,15 @@ def _difference(
 ) -> Cell:
     key, higher = space + column.key, bool(column.higher_is_better)
     values, others = _by_seed(runs, key), _by_seed(baseline, key)
-    found = paired_difference(values, others, higher_is_better=higher)
-    if found is None:
+    difference = paired_difference(values, others, higher_is_better=higher)
+    if difference is None:
         return Cell(None, None, 0, MISSING)
-    factor, digits = scale_of(key, found.mean)
-    text = f"{round(factor * found.mean, digits) + 0.0:+,.{digits}f}"
-    if found.half_width is not None:
-        text += f" ± {factor * found.half_width:,.{digits}f}"
-    text += f" {found.verdict}"
-    return Cell(found.mean, None, found.count, text, best=found.verdict == BETTER)
+    factor, digits = scale_of(key, difference.mean)
+    text = f"{round(factor * difference.mean, digits) + 0.0:+,.{digits}f}"
+    if difference.half_width is not None:
+        text += f" ± {factor * difference.half_width:,.{digits}f}"
+    text += f" {difference.verdict}"
+    return Cell(difference.mean, None, difference.count, text, best=difference.verdict == BETTER)
 
 
 def _by_seed(runs: Sequence[RunReport], key: str) -> dict[object, float]:
@@ -339,8 +339,8 @@ def _columns(runs: Sequence[RunReport]) -> tuple[Column, ...]:
 
 def _inner_levels(names: Sequence[str]) -> list[str]:
     """Of the class tree, between its top and the classes."""
-    found = re.findall(r"^retrieval/(depth-\d+)/R@1$", "\n".join(names), re.MULTILINE)
-    return sorted(set(found))
+    levels = re.findall(r"^retrieval/(depth-\d+)/R@1$", "\n".join(names), re.MULTILINE)
+    return sorted(set(levels))
 
 
 def own_levels(runs: Sequence[RunReport]) -> Mapping[str, str]:

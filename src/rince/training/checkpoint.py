@@ -16,10 +16,13 @@ from rince.core.input_spec import InputSpec
 from rince.core.notebook import html_table
 from rince.data.given_tree import GivenTree
 from rince.data.kinds import TrainedNetwork, kind_named
+from rince.models import encoders
 from rince.models.backbones import Backbone, as_backbone
 from rince.models.encoders import Encoder
+from rince.models.exported import EXPORT_FILE, towers_in
 from rince.models.heads import projection_head
 from rince.models.options import Space
+from rince.models.texts import SENTENCE_FILE
 from rince.models.tuning import fine_tuned, merge_updates
 from rince.models.weights import load_strictly
 from rince.ranks.class_ranks import ClassRanks
@@ -174,6 +177,28 @@ def trained_encoder(trained: TrainedRun, space: Space | None = None) -> Encoder:
         num_heads=1 if objective.classifier else objective.num_heads,
     )
     return kind_named(trained.spec.noun).encoder(network, config)
+
+
+def load_encoder(folder: Path, space: Space | None = None) -> Encoder:
+    """The network of a run or of an export; any model of sentence-transformers.
+
+    ``space``: as of :func:`trained_encoder`; an export has one only.
+    """
+    exported = encoders.load_encoder(folder)
+    if exported is not None:
+        own = "backbone" if exported.embedding_dim is None else "embedding"
+        if space not in (None, own):
+            raise RinceError(
+                f"{folder} is an export of the {own}, and holds no other space: export the run "
+                f"again with --space {space}, or give the run itself"
+            )
+        return exported
+    if not (folder / CHECKPOINT_FILE).exists():
+        raise RinceError(
+            f"{folder} is neither a run (it holds no {CHECKPOINT_FILE}) nor an export (no "
+            f"{EXPORT_FILE} or {SENTENCE_FILE}){towers_in(folder)}"
+        )
+    return trained_encoder(load_run(folder), space)
 
 
 def _below(prefix: str, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from rince.core.checks import require, warn
 from rince.core.files import VECTOR_SUFFIXES, user_path
-from rince.core.moved import moved_names
 from rince.core.options import Options, from_plain, limited
 from rince.core.tables import TABLE_SUFFIXES
 from rince.data.kind import Kind
@@ -288,13 +287,3 @@ def from_dict(data: Mapping[str, Any]) -> TrainConfig:
         return config
     except ValueError as error:
         raise ValueError(f"not a training configuration: {error}") from None
-
-
-_RENAMED = {"Data": "Image", "Ranks": "Rank"}
-__getattr__ = moved_names(
-    __name__,
-    {
-        f"{name}Config": f"rince.training.{_RENAMED.get(name, name)}Options"
-        for name in ("Loss", "Ranks", "Model", "Optim", "Data", "Video", "Text", "Batch")
-    },
-)

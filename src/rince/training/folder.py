@@ -16,7 +16,7 @@ import yaml
 from rince._version import __version__
 from rince.core.checks import RinceError, warn
 from rince.core.files import absent
-from rince.core.tables import read_text
+from rince.core.tables import read_text, repeated
 from rince.evaluation.results import (
     FOLDER_SUFFIX,
     RESULTS_FILE,
@@ -118,9 +118,8 @@ class _AsWritten(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012, as PyYAML has it
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode)]
-        twice = [name for i, name in enumerate(names) if name in names[:i]]
-        if twice:  # YAML would take the last one, in silence
+        names = (name.value for name, _ in node.value if isinstance(name, yaml.ScalarNode))
+        if twice := repeated(names):  # YAML would take the last one, in silence
             raise ValueError(f"{twice[0]} is given twice, at line {node.start_mark.line + 1} below")
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping

@@ -17,6 +17,7 @@ from rince.core.checks import RinceError, require
 from rince.core.files import user_path
 from rince.core.labels import as_array, integers
 from rince.core.pair_ranks import PairRanks
+from rince.core.tables import repeated
 from rince.data.datasets import from_vectors
 from rince.data.items import Indices
 from rince.data.table import ItemTable, split_rows
@@ -248,13 +249,12 @@ def read_images_and_captions(
 def _found(of: Sequence[str], names: Sequence[str]) -> Tensor:
     """The position of each name."""
     require(len(names) > 0, "captions go by names, but the images have none: give positions")
-    place = {name: i for i, name in enumerate(names)}
-    twice = [name for i, name in enumerate(names) if place[name] != i]
+    twice = repeated(names)
     require(
         not twice,
-        f"captions go by the names of the images, but more than one is called "
-        f"{some_names(list(dict.fromkeys(twice)))}",
+        f"captions go by the names of the images, but more than one is called {some_names(twice)}",
     )
+    place = {name: i for i, name in enumerate(names)}
     unknown = [name for name in dict.fromkeys(of) if name not in place]
     require(
         not unknown,

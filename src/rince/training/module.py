@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.optim import SGD, AdamW, Optimizer
 
 from rince._version import __version__
-from rince.core.checks import import_extra, require
+from rince.core.checks import require
 from rince.core.devices import pinned, sent
 from rince.core.distributed import gather, process_index, world_size
 from rince.data.batches import BatchViews, ImageBatch
@@ -334,8 +334,7 @@ class RankedModule(pl.LightningModule):
 
     def _check_objective(self) -> None:
         objective, taxonomy = self.objective, self.taxonomy
-        if objective.package is not None:
-            import_extra(*objective.package)
+        objective.function()  # or a package is missing, which is said now
         if "loss.temperatures" in objective.reads:
             num_ranks = self.rank_source.num_ranks
             given = self.config.loss.temperatures_for(num_ranks)

@@ -86,13 +86,8 @@ class Objective:
         return function
 
 
-_RINCE = (
-    "loss.variant",
-    "loss.positives",
-    "loss.temperatures",
-    "loss.matmul_precision",
-    "ranks",
-)
+_RINCE = ("loss.variant", "loss.positives", "loss.temperatures", "loss.matmul_precision", "ranks")
+_ONE_TEMPERATURE = ("loss.temperature", "loss.matmul_precision")
 _PAIRS, _CLASSIFIERS = "rince.training.pair_losses", "rince.training.classifiers"
 _METRIC_LEARNING = ("pytorch_metric_learning", "metric-learning")
 
@@ -108,35 +103,35 @@ _ROWS = (
         "supcon-in",
         f"{_PAIRS}:same_class_in",
         "SupCon, mean over the positives inside the logarithm",
-        reads=("loss.temperature", "loss.matmul_precision"),
+        reads=_ONE_TEMPERATURE,
         by_time="video",
     ),
     Objective(
         "supcon-out",
         f"{_PAIRS}:same_class_out",
         "SupCon, mean over the positives outside the logarithm",
-        reads=("loss.temperature", "loss.matmul_precision"),
+        reads=_ONE_TEMPERATURE,
         by_time="video",
     ),
     Objective(
         "supcon-coarse",
         f"{_PAIRS}:same_superclass",
         "supcon-out on superclasses",
-        reads=("loss.temperature", "loss.matmul_precision"),
+        reads=_ONE_TEMPERATURE,
         needs_superclasses=True,
     ),
     Objective(
         "supcon-sum",
         f"{_PAIRS}:class_and_superclass",
         "supcon-out on classes plus supcon-out on superclasses",
-        reads=("loss.temperature", "loss.matmul_precision"),
+        reads=_ONE_TEMPERATURE,
         needs_superclasses=True,
     ),
     Objective(
         "supcon-two-heads",
         f"{_PAIRS}:class_and_superclass",
         "the same sum, with a projection head for each",
-        reads=("loss.temperature", "loss.matmul_precision"),
+        reads=_ONE_TEMPERATURE,
         needs_superclasses=True,
         num_heads=2,
     ),
@@ -150,7 +145,7 @@ _ROWS = (
         "supcon-siblings",
         f"{_PAIRS}:siblings",
         "supcon-out on each level of the class tree, against the siblings alone",
-        reads=("loss.temperature", "loss.matmul_precision"),
+        reads=_ONE_TEMPERATURE,
     ),
     Objective(
         "cross-scale",
@@ -184,7 +179,7 @@ _ROWS = (
         "infonce",
         f"{_PAIRS}:same_image",
         "SimCLR / MoCo, no labels",
-        reads=("loss.temperature", "loss.matmul_precision"),
+        reads=_ONE_TEMPERATURE,
         needs_labels=False,
         by_time="clip",
     ),

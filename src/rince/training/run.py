@@ -196,7 +196,7 @@ def prepared(
 ) -> Run:
     """What is to be known of a run before it is trained."""
     tree = read_tree(config.ranks.tree, config.table.encoding)
-    config, splits = with_data(config, splits, tree=tree, advise=True, own_backbone=own_backbone)
+    config, splits = with_data(config, splits, tree=tree, own_backbone=own_backbone)
     # What the data decided is what their evaluation reads by.
     config = replace(config, images=replace(config.images, bits=splits.spec.bits))
     return _run(config, folder, splits, tree, loggers, callbacks)
@@ -284,9 +284,7 @@ class _PositionedLoader:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[ImageBatch]:
-        epoch, batch = divmod(self._position(), len(self._loader))
-        self._loader.set_epoch(epoch)
-        self._loader.start_batch = batch
+        self._loader.plan.start_at(self._position())
         yield from self._loader
 
     # Lightning asks for these before it resumes in mid-epoch; the position is in the step count.

@@ -42,27 +42,22 @@ def with_data(
     splits: Splits | None,
     *,
     tree: GivenTree | None = None,
-    advise: bool = False,
     own_backbone: bool = False,
 ) -> tuple[TrainConfig, Splits]:
     """A configuration with the defaults of its kind of data, and the data: these or its own, in
-    the tree of ``ranks.tree``.
-
-    ``advise``: say what a user had better know before a training.
-    """
+    the tree of ``ranks.tree``. Says what a user had better know before a training."""
     kind = _kind(config, splits)
     given = None if splits is None else splits.train.spec.size
     size = config.images.image_size
-    if advise and given and size not in (None, given):
+    if given and size not in (None, given):
         warn(
             f"images.image_size {size} has no effect on items that are given, which are fed at "
             f"{given} pixels: make them with image_size={size}"
         )
     config, preprocessing = _preprocessing(config.with_defaults(kind), kind, own_backbone, given)
-    advised = advise and splits is None and is_first_process()
-    if advised and (advice := kind.advice(config.data, config)):
-        print(f"note: {advice}")
-    if advised:
+    if splits is None and is_first_process():
+        if advice := kind.advice(config.data, config):
+            print(f"note: {advice}")
         kinds.warn_of_unread(config.data, config, kind)
     return config, splits_in(tree, _preprocessed(config, splits, kind, preprocessing))
 

@@ -99,10 +99,10 @@ def superclass_level(taxonomy: Taxonomy, asking: str) -> int:
     are the same groups whatever is deeper elsewhere in the tree. ``asking`` is who needs them."""
     level = coarse_level(taxonomy)
     count = len(taxonomy.group_names(level))
-    found = "all classes are in one" if count == 1 else "these classes form one flat level"
+    problem = "all classes are in one" if count == 1 else "these classes form one flat level"
     require(
         1 < count < taxonomy.num_classes,
-        f"{asking} needs superclasses, groups at the top of the class tree, but {found}",
+        f"{asking} needs superclasses, groups at the top of the class tree, but {problem}",
     )
     return level
 

@@ -132,8 +132,8 @@ def retrieval_metrics(
     return {
         f"{way}/{name}": value
         for way, levels in results.items()
-        for level, found in levels.items()
-        for name, value in named_retrieval(level, found).items()
+        for level, result in levels.items()
+        for name, value in named_retrieval(level, result).items()
     }
 
 

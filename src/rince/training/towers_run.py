@@ -12,7 +12,7 @@ import torch
 from rince.core.checks import RinceError, require, warn
 from rince.core.distributed import launched_processes
 from rince.core.files import new_folder
-from rince.core.pair_ranks import ALL
+from rince.core.pair_ranks import ALL, PairRanks
 from rince.data.items import Splits
 from rince.data.plan import BatchPlan
 from rince.evaluation.context import Context
@@ -48,20 +48,7 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
         RinceError: the folder is there already; files that are missing, damaged or do not fit.
         ValueError: options that towers do not read, or that do not fit the data.
     """
-    unread = ", ".join(sorted({*config.chosen()} - _READ))
-    require(not unread, f"{unread}: not with vectors.captions, which reads only {sorted(_READ)}")
-    require(
-        config.objective in ("rince", "infonce"),
-        f"with vectors.captions the objective is rince or infonce, got {config.objective}",
-    )
-    require(
-        config.ranks.scores in (None, "captions"),
-        f"with vectors.captions ranks.scores is captions, their cosines, got {config.ranks.scores}",
-    )
-    require(
-        (launched_processes() or (1, 1)) == (1, 1),
-        "towers are trained on the CPU, in one process: leave out torchrun, or srun's tasks",
-    )
+    _require_fit(config)
     if folder.exists():  # before the work
         raise RinceError(f"{folder} is there already: choose another --name, or remove it")
     vectors = config.vectors
@@ -91,28 +78,10 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
         warn_of_empty_levels(train.images, side="training ")
     _, images = BatchPlan(len(train.images), size, config.seed).take()[0]
     texts = OwnTexts(train).drawn(images, torch.Generator().manual_seed(config.seed))
-    tile = ranks(images, texts).tile(ALL, ALL)
-    marks = train.images.marks
-    columns = level_names(train.images.taxonomy, marks.levels if marks else None)
-    names = [f"{n} ({columns[n]})" if n in columns else n for n in [*train.levels][1:]]
-    if near is not None:
-        names = [f"cosine from {x:g} on" for x in near]
-    require(
-        bool(names) or config.objective == "infonce",
-        f"{config.data} has no labels, or those of one class, so there is one rank: give --labels "
-        f"FILE, cosines of captions (--ranks.scores captions --ranks.thresholds 0.8 0.6), or "
-        f"--objective infonce",
-    )
-    met = [int((tile == i + 1).sum()) / len(images) for i in range(len(names) + 1)]
-    told = [
-        f"rank {i}, {n}: {x:.1f} captions for an image of a batch"
-        for i, (n, x) in enumerate(zip(["own caption", *names], met, strict=True), 1)
-    ]
-    print("\n".join(told))
-    if 0 in met:
-        warn(f"the first batch has no pair of rank {met.index(0) + 1}: take a larger --batch-size")
-    loss = _loss(config, len(met))
-    loss(torch.ones(size, 1), torch.ones(size, 1), ranks(images, texts))  # or it is refused
+    first_batch = ranks(images, texts)
+    told = _shown_ranks(config, train, first_batch)
+    loss = _loss(config, len(told))
+    loss(torch.ones(size, 1), torch.ones(size, 1), first_batch)  # or it is refused
     with new_folder(folder) as part:  # now: perhaps there is no place to write to
         started = time.perf_counter()
         towers = train_towers(
@@ -134,16 +103,59 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
             "versions": versions(),
         }
         results = towers.evaluate(test)
-        found = _drawn(towers, test)
-        info = {"data": config.data_name(), "train_images": len(train.images)}
-        found = replace(found, metrics=retrieval_metrics(results), info={**found.info, **info})
+        drawn = _drawn(towers, test)
+        info = {**drawn.info, "data": config.data_name(), "train_images": len(train.images)}
+        evaluation = replace(drawn, metrics=retrieval_metrics(results), info=info)
         made_by = recipe(without_machine(to_dict(config)), versions())
         notes = f"{counts}; seed {config.seed}.\n\n{made_by}"
         towers.save(part / "export", results, Ranks="  \n".join(told), Training=notes)
         (part / CONFIG_FILE).write_text(config_yaml(config), encoding="utf-8")
         (part / ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-        save_evaluation(found, part)
+        save_evaluation(evaluation, part)
     return folder
+
+
+def _require_fit(config: TrainConfig) -> None:
+    """Refuse what towers do not read or do."""
+    unread = ", ".join(sorted({*config.chosen()} - _READ))
+    require(not unread, f"{unread}: not with vectors.captions, which reads only {sorted(_READ)}")
+    require(
+        config.objective in ("rince", "infonce"),
+        f"with vectors.captions the objective is rince or infonce, got {config.objective}",
+    )
+    require(
+        config.ranks.scores in (None, "captions"),
+        f"with vectors.captions ranks.scores is captions, their cosines, got {config.ranks.scores}",
+    )
+    require(
+        (launched_processes() or (1, 1)) == (1, 1),
+        "towers are trained on the CPU, in one process: leave out torchrun, or srun's tasks",
+    )
+
+
+def _shown_ranks(config: TrainConfig, train: ImagesAndTexts, batch: PairRanks) -> list[str]:
+    """A line for each rank, printed: what it is, and how often the first batch has it."""
+    names = [f"cosine from {x:g} on" for x in config.ranks.thresholds or ()]
+    if config.ranks.thresholds is None:
+        marks = train.images.marks
+        columns = level_names(train.images.taxonomy, marks.levels if marks else None)
+        names = [f"{n} ({columns[n]})" if n in columns else n for n in [*train.levels][1:]]
+    require(
+        bool(names) or config.objective == "infonce",
+        f"{config.data} has no labels, or those of one class, so there is one rank: give --labels "
+        f"FILE, cosines of captions (--ranks.scores captions --ranks.thresholds 0.8 0.6), or "
+        f"--objective infonce",
+    )
+    tile = batch.tile(ALL, ALL)
+    met = [int((tile == i + 1).sum()) / len(tile) for i in range(len(names) + 1)]
+    lines = [
+        f"rank {i}, {n}: {x:.1f} captions for an image of a batch"
+        for i, (n, x) in enumerate(zip(["own caption", *names], met, strict=True), 1)
+    ]
+    print("\n".join(lines))
+    if 0 in met:
+        warn(f"the first batch has no pair of rank {met.index(0) + 1}: take a larger --batch-size")
+    return lines
 
 
 def _loss(config: TrainConfig, num_ranks: int) -> PairLoss:

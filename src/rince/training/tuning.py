@@ -181,7 +181,7 @@ def tune(
     if splits is not None:
         warn_of_choices(config)
     tree = read_tree(config.ranks.tree, config.table.encoding)
-    config, splits = with_data(config, splits, tree=tree, advise=True)
+    config, splits = with_data(config, splits, tree=tree)
     parts = _parts(splits.train)
     searched = open_options(config, options)
     shared = replace(config, name=None, devices="1").sized(len(parts.train), 1)
@@ -311,9 +311,9 @@ class _Work:
         device = known_device("cpu" if trial.config.accelerator == "cpu" else "auto")
         workers = trial.config.images.workers
         network = Network(run.backbone.module, run.head, device, workers=workers)
-        found = measure(network, self.parts, {}, steps=[class_retrieval]).metrics
+        metrics = measure(network, self.parts, {}, steps=[class_retrieval]).metrics
         space = "" if run.head is None else EMBEDDING
-        return Score(*(found[f"{space}retrieval/{level}/mAP"] for level in Score._fields))
+        return Score(*(metrics[f"{space}retrieval/{level}/mAP"] for level in Score._fields))
 
 
 def _trial(config: TrainConfig, number: int, folder: Path, work: _Work) -> Trial:

@@ -45,11 +45,11 @@ def checked_bits(paths: Sequence[str | Member], *, only_deep: bool) -> list[int 
             # A warning of a file that another thread reads counts too: read once more, next time.
             return bits, len(caught) == before
 
-        found = list(in_threads(look, [paths[i] for i in new], "checking images"))
+        outcomes = list(in_threads(look, [paths[i] for i in new], "checking images"))
     for said in {str(x.message): x for x in caught}.values():
         warnings.warn_explicit(said.message, said.category, said.filename, said.lineno)
     fresh: dict[int, int] = {}
-    for i, of_file in zip(new, found, strict=True):
+    for i, of_file in zip(new, outcomes, strict=True):
         if isinstance(of_file, RinceError):
             result[i] = of_file
             continue

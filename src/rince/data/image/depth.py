@@ -146,10 +146,10 @@ def _declared_bits(image: Image) -> int | None:
     stored, highest = (np.max(tags.get(tag, 0)) for tag in (_BITS_PER_SAMPLE, _MAX_SAMPLE_VALUE))
     if 8 < stored < 16:
         return int(stored)
-    found = re.search(r'SignificantBits="(\d+)"', str(tags.get(_DESCRIPTION, "")))
-    bits = int(found[1]) if found else int(highest).bit_length()
+    match = re.search(r'SignificantBits="(\d+)"', str(tags.get(_DESCRIPTION, "")))
+    bits = int(match[1]) if match else int(highest).bit_length()
     # Some programs write the highest value of this very file, which says nothing of the others.
-    right = 8 <= bits <= 16 and (found or highest == 2**bits - 1)
+    right = 8 <= bits <= 16 and (match or highest == 2**bits - 1)
     return bits if right else None
 
 

@@ -30,7 +30,7 @@ from rince.data.image.checked import checked_bits
 from rince.data.image.decode import decode_all, read_fitted, read_image
 from rince.data.image.depth import DEEP_SUFFIXES
 from rince.data.image.shards import Member, is_shards, shard_images
-from rince.data.items import Indices, Items, Marks, Thumbnails, checked_labels, report_unreadable
+from rince.data.items import Indices, Items, Marks, Thumbnails, report_unreadable
 from rince.data.table import with_further
 from rince.data.views import ViewConfig, evaluation_pixels, image_views, view_pixels
 from rince.ranks.readers import Names, checked_paths, class_folders, some_names
@@ -72,8 +72,7 @@ class FileImages(Items):
 
     def __post_init__(self) -> None:
         require(self.channels in (1, 3), f"channels must be 1 or 3, got {self.channels}")
-        labels = checked_labels(self.labels, len(self.paths), self.taxonomy)
-        object.__setattr__(self, "labels", labels)
+        self._check_labels(len(self.paths))
 
     @classmethod
     def from_folder(
@@ -223,9 +222,9 @@ def loaded(parts: Sequence[FileImages], in_memory: bool, skip_unreadable: bool) 
     if in_memory:  # the others are read below
         deep = [path for path in paths if Path(str(path)).suffix.lower() in DEEP_SUFFIXES]
         looked = deep if bits is None else []
-    found = checked_bits(looked, only_deep=in_memory)
+    bits_or_errors = checked_bits(looked, only_deep=in_memory)
     if bits is None:
-        used = max((x for x in found if isinstance(x, int)), default=0)
+        used = max((x for x in bits_or_errors if isinstance(x, int)), default=0)
         bits = used or None
         if 0 < used < 16:
             warn(
@@ -237,9 +236,9 @@ def loaded(parts: Sequence[FileImages], in_memory: bool, skip_unreadable: bool) 
         spec = replace(parts[0].spec, bits=bits)
         pixels, kept = decode_all(paths, spec, skip_unreadable=skip_unreadable)
     else:
-        failures = [x for x in found if isinstance(x, RinceError)]
+        failures = [x for x in bits_or_errors if isinstance(x, RinceError)]
         report_unreadable(failures, len(paths), "images", skip_unreadable)
-        kept = torch.tensor([i for i, x in enumerate(found) if isinstance(x, int)]).long()
+        kept = torch.tensor([i for i, x in enumerate(bits_or_errors) if isinstance(x, int)]).long()
     result: list[Items] = []
     first = 0
     for part in parts:

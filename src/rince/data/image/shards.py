@@ -75,10 +75,10 @@ def is_shards(data: str | Path) -> bool:
 
 def shard_images(data: str | Path) -> list[Member]:
     """All images in shards, in their order."""
-    found = list(each_image(data))
-    if not found:
+    images = list(each_image(data))
+    if not images:
         raise RinceError(holds_no("image", data, IMAGE_SUFFIXES))
-    return found
+    return images
 
 
 def each_image(data: str | Path) -> Iterator[Member]:

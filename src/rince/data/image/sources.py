@@ -168,8 +168,8 @@ def _of_folder(
         images = FileImages.from_folder(root, known, channels=request.channels, unseen=True)
     except BadItems as error:
         files = [str(x) for folder in (root, *beside) for x in files_below(folder, IMAGE_SUFFIXES)]
-        found = checked_bits([] if request.skip_unreadable else files, only_deep=False)
-        failures = [x for x in found if isinstance(x, RinceError)]
+        bits_or_errors = checked_bits([] if request.skip_unreadable else files, only_deep=False)
+        failures = [x for x in bits_or_errors if isinstance(x, RinceError)]
         try:
             report_unreadable(failures, len(files), "images", skip_unreadable=False)
         except BadItems as other:

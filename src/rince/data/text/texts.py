@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rince.core.digests import content_digest, digest
 from rince.core.input_spec import InputSpec
-from rince.data.items import Indices, Items, Marks, checked_labels
+from rince.data.items import Indices, Items, Marks
 from rince.models.texts import tokenise
 from rince.ranks.taxonomy import Taxonomy
 
@@ -39,8 +39,7 @@ class Texts(Items):
     in_memory = True
 
     def __post_init__(self) -> None:
-        labels = checked_labels(self.labels, len(self.texts), self.taxonomy)
-        object.__setattr__(self, "labels", labels)
+        self._check_labels(len(self.texts))
 
     @property
     def spec(self) -> InputSpec:
