@@ -66,7 +66,7 @@ def train() -> None:
 def export() -> None:
     from rince.core.input_spec import InputSpec
     from rince.models.backbones import build_backbone
-    from rince.models.exported import ImageEncoder, save_exported
+    from rince.models.exported import ImageEncoder
     from rince.models.onnx_file import write_onnx
 
     encoder = ImageEncoder(
@@ -80,7 +80,7 @@ def export() -> None:
         std=(0.25, 0.25, 0.25),
         class_paths=(("dog",),),
     )
-    save_exported(encoder, Path.cwd())
+    encoder.save(Path.cwd())
     assert rince.load_exported(".").fingerprint() == encoder.fingerprint()
     assert write_onnx(encoder, Path("model.onnx")) < 1e-4
 
