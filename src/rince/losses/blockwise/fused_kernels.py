@@ -360,7 +360,8 @@ def gradient(
     place = out + (tl.program_id(1) * M + m)[:, None] * c.D + d[None, :]
     tl.store(place, total, mask=(m < M)[:, None] & (d < c.D)[None, :])
     if c.TAUS:
+        # Every block of components gives the same: the first writes it.
+        count = tl.where(first_out == 0, M, 0)
         for i in tl.static_range(c.R):
             place = out_taus + (tl.program_id(1) * c.R + i) * Q + m
-            # Every block of components gives the same.
-            tl.store(place, slope_times_s[i], mask=(m < M) & (first_out == 0))
+            tl.store(place, slope_times_s[i], mask=m < count)
