@@ -851,7 +851,7 @@ def _fashion_mnist(folder: Path) -> None:
 
 
 def test_grey_runs_see_a_folder_in_grey(trained: Path, tmp_path: Path) -> None:
-    from rince.training.evaluation import other_splits
+    from rince.training.evaluated import other_splits
 
     run = replace(load_run(trained / "run"), spec=InputSpec.images(1, 12))
     splits = other_splits(run, replace(run.config, data=str(trained / "photos")))

@@ -28,7 +28,9 @@ from rince.evaluation.results import Evaluation, load_evaluation
 from rince.reports.reading import read_run, read_runs
 from rince.reports.table import comparison_rows
 from rince.training import ModelOptions, evaluate_run, evaluation, load_run, train
+from rince.training import evaluated as evaluated_data
 from rince.training.checkpoint import CHECKPOINT_FILE, TrainedRun
+from rince.training.kept_results import unmeasured_outliers, unmeasured_tests
 from rince.training.splits import load_splits
 
 RESULTS = shutil.ignore_patterns("results.json", "evaluation.npz")
@@ -53,7 +55,7 @@ def test_the_configuration_of_the_run_stays(
 
     before = asdict(load_run(run, flat_backbone()).config)
     files = {name: (run / name).read_bytes() for name in ("config.yaml", "last.ckpt")}
-    monkeypatch.setattr(evaluation, "load_run", keeping)
+    monkeypatch.setattr(evaluated_data, "load_run", keeping)
     evaluate_run(
         run,
         options=OPTIONS,
@@ -166,7 +168,7 @@ def test_outliers_and_tests_accumulate(
     assert ("noise", "knn") in more.roc
 
     # A test needs the training data no longer.
-    monkeypatch.setattr(evaluation, "load_splits", None)
+    monkeypatch.setattr(evaluated_data, "load_splits", None)
     tested = evaluated(run, "--skip-done", "--test", f"new={unseen_tree}", "--ood", "digits")
     assert "16 images of 4 classes, 2 of them not trained" in capsys.readouterr().out
     assert tested.info["tests"]["new"]["unseen"] == 2
@@ -180,9 +182,9 @@ def test_outliers_and_tests_accumulate(
 
     # The same name for other data is not the same.
     known = {"noise": str(unseen_tree)}, {"new": str(unseen_tree)}
-    assert evaluation.not_measured(tested, *known) == ({}, {})
+    assert (unmeasured_outliers(tested, known[0]), unmeasured_tests(tested, known[1])) == ({}, {})
     others = {"noise": "elsewhere/"}, {"new": "elsewhere/"}
-    assert evaluation.not_measured(tested, *others) == others
+    assert (unmeasured_outliers(tested, others[0]), unmeasured_tests(tested, others[1])) == others
 
     # Results of other weights are not kept.
     train_on(run)

@@ -143,7 +143,7 @@ def test_another_tree_for_other_data(here: Path, capsys: pytest.CaptureFixture[s
     assert "--ranks.tree tree.csv needs --data or --test" in own
 
 
-def test_a_test_is_done_with_its_tree(here: Path) -> None:
+def test_a_test_is_done_with_its_tree(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flat, test = by_tree("flat"), ("--skip-done", "--test", "new=new.npz")
     results = flat / "results.json"
     own = evaluated(flat, *test)
@@ -160,6 +160,9 @@ def test_a_test_is_done_with_its_tree(here: Path) -> None:
     evaluated(flat, *test, "--ranks.tree", "other.csv")
     assert results.read_bytes() != before
     assert evaluated(flat, *test) == own
+    assert "there is no file" in refusal(
+        ["evaluate", str(flat), *test, "--ranks.tree", "none.csv"], capsys
+    )
 
 
 def test_another_tree_makes_other_data(here: Path) -> None:

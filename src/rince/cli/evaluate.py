@@ -189,10 +189,17 @@ def _evaluate_run(
 ) -> Path | None:
     """The folder of the results; None: there was nothing new to measure."""
     from rince.core.shared_work import parts_in
-    from rince.training.evaluation import evaluate_run, not_measured, present_results
+    from rince.training.evaluation import evaluate_run
+    from rince.training.kept_results import (
+        present_results,
+        unmeasured_outliers,
+        unmeasured_tests,
+    )
 
     done = present_results(folder) if given.skip_done and given.data is None else None
-    if done is not None and not any(not_measured(done, outliers, tests, given.tree)):
+    if done is not None and not (
+        unmeasured_outliers(done, outliers) or unmeasured_tests(done, tests, given.tree)
+    ):
         print(f"{folder.name}: nothing new is asked, its results stay")
         return None
     with parts_in(folder / "encoded"):
