@@ -6,7 +6,6 @@ import re
 import subprocess
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rince.losses.blockwise.fused import Tiles, constants_of
@@ -22,12 +21,15 @@ class Report:
     ptx: str
 
 
-def ptxas() -> Path | None:
-    """The one that comes with Triton."""
-    import triton.backends.nvidia as backend
+def ptxas(capability: int) -> str | None:
+    """The one that Triton takes for such a card; None: it comes without."""
+    from triton.backends.nvidia.compiler import get_ptxas
 
-    found = Path(backend.__file__).with_name("bin") / "ptxas"
-    return found if found.exists() else None
+    try:
+        path: str = get_ptxas(capability).path
+    except RuntimeError:
+        return None
+    return path
 
 
 def compile_kernel(
@@ -75,9 +77,13 @@ def compile_kernel(
             attrs=aligned,
         ),
         target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": tiles.warps, "num_stages": tiles.stages},
+        options={
+            "num_warps": tiles.warps,
+            "num_stages": tiles.stages,
+            "enable_fp_fusion": True,
+        },
     )
-    program = ptxas()
+    program = ptxas(capability)
     assert program is not None
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(compiled.asm["ptx"])

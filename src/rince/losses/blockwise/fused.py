@@ -338,7 +338,14 @@ class _Launch:
         given = (self.query, self.key, codes.query, codes.key, table, valid, *tensors)
         sizes = (self.Q, self.K, table.shape[-1], grid[1])
         constants = self._constants(tiles, **options)
-        kernel[grid](*given, *sizes, constants, num_warps=tiles.warps, num_stages=tiles.stages)
+        kernel[grid](
+            *given,
+            *sizes,
+            constants,
+            num_warps=tiles.warps,
+            num_stages=tiles.stages,
+            enable_fp_fusion=True,  # the default until Triton 3.10, which 3.9 warns of
+        )
 
     def _constants(self, tiles: Tiles, **options: bool) -> Any:
         codes = self.plan.codes
