@@ -345,9 +345,6 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/blockwise/fused_kernels.py", "gradient", "Gt to GtE", 0): (
         "the same columns are loaded once more"
     ),
-    ("losses/blockwise/fused_kernels.py", "gradient", "mask alone: left", 1): (
-        "every block of components writes the same"
-    ),
     ("ranks/wordnet.py", "WordNetNouns.senses", "Gt to GtE", 0): (
         "of one word the same forms come once more"
     ),

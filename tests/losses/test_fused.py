@@ -78,6 +78,7 @@ def test_the_compiler_fits_the_kernels_into_the_card(
         ("pass_1_sums", forward, {}),
         ("pass_2_each_positive", forward, {}),
         ("gradient", backward, {"AS_QUERY": True}),
+        ("gradient", backward, {"AS_QUERY": True, "TAUS": True}),
         ("gradient", backward, {"AS_QUERY": False, "AS_KEY": True}),
         ("gradient", backward, {"AS_KEY": True, "OWN": True}),
     ):

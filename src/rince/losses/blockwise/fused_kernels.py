@@ -359,9 +359,8 @@ def gradient(
     d = first_out + tl.arange(0, c.BD)
     place = out + (tl.program_id(1) * M + m)[:, None] * c.D + d[None, :]
     tl.store(place, total, mask=(m < M)[:, None] & (d < c.D)[None, :])
-    if c.TAUS:
-        # Every block of components gives the same: the first writes it.
-        count = tl.where(first_out == 0, M, 0)
-        for i in tl.static_range(c.R):
-            place = out_taus + (tl.program_id(1) * c.R + i) * Q + m
-            tl.store(place, slope_times_s[i], mask=m < count)
+    if c.TAUS:  # noqa: SIM102 (when it compiles, the next one when it runs)
+        if first_out == 0:  # every block of components gives the same
+            for i in tl.static_range(c.R):
+                of_rank = out_taus + (tl.program_id(1) * c.R + i) * Q + m
+                tl.store(of_rank, slope_times_s[i], mask=m < M)
