@@ -304,6 +304,9 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/blockwise/fused_kernels.py", "pass_2_each_positive", "constant + 1", 4): (
         "holds the place of a rank of the other form"
     ),
+    ("losses/blockwise/fused.py", "_Launch._run", "True to False", 0): (
+        "the speed of a card, and the last bit there; in the interpreter nothing"
+    ),
     ("losses/blockwise/fused.py", "_Launch.terms", "constant + 1", 0): (
         "tiles of another size give the same numbers"
     ),
