@@ -44,7 +44,7 @@ def check_push(name: str) -> Any:
     return hub
 
 
-def push(folder: Path, name: str, without: Sequence[str] = ()) -> str:
+def push(folder: Path, name: str, without: Sequence[str]) -> str:
     """Upload a folder as a model, and give its address; one that is made for it is private.
 
     ``without``: patterns of files that stay here, as of ``fnmatch``, from the folder on.

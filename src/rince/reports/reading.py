@@ -56,9 +56,7 @@ def read_run(folder: Path) -> RunReport:
         return RunReport(
             folder.stem, results, load_evaluation(results, folder), {"embeddings": folder.name}
         )
-    others = [x.parent for x in sorted(folder.glob(f"*{FOLDER_SUFFIX}/{RESULTS_FILE}"))]
-    others = [x for x in others if run_of(x) == folder]
-    if others and not there:
+    if not there and (others := _on_other_data(folder)):
         raise RinceError(
             f"{folder} has no results on its own data: `rince evaluate {quote(str(folder))}` makes "
             f"them. On other data there are {', '.join(quote(str(x)) for x in others)}"
@@ -83,3 +81,9 @@ def read_run(folder: Path) -> RunReport:
         seconds=about.get("train_seconds"),
         versions=about.get("versions", {}),
     )
+
+
+def _on_other_data(run: Path) -> list[Path]:
+    """The folders of a run's results on other data than its own."""
+    folders = (x.parent for x in sorted(run.glob(f"*{FOLDER_SUFFIX}/{RESULTS_FILE}")))
+    return [folder for folder in folders if run_of(folder) == run]

@@ -14,7 +14,7 @@ from rince.data.given_tree import GivenTree, splits_in
 from rince.data.items import Splits
 from rince.data.kinds import NAMED_TREES, kind_named, require_kind
 from rince.models.backbones import Backbone, as_backbone
-from rince.models.exported import EXPORT_FILE, WEIGHTS_FILE, load_exported
+from rince.models.exported import EXPORT_FILE, load_exported
 from rince.models.texts import SENTENCE_FILE
 from rince.ranks.taxonomy import Taxonomy
 from rince.training.checkpoint import TrainedRun, load_run
@@ -27,19 +27,9 @@ UNKNOWN_CLASSES = (("unknown",),)
 """Of a network that was trained elsewhere."""
 
 
-def is_exported(folder: Path) -> bool:
-    """Whether a folder holds an export, and no run."""
-    return (folder / EXPORT_FILE).exists()
-
-
-def weights_in(folder: Path) -> Path:
-    """The file of weights of a run or an export."""
-    return folder / (WEIGHTS_FILE if is_exported(folder) else CHECKPOINT_FILE)
-
-
 def network_in(folder: Path, backbone: Backbone | nn.Module | None) -> TrainedRun:
     """A run, or an export as if it were one."""
-    if is_exported(folder):
+    if (folder / EXPORT_FILE).exists():
         return _of_export(folder, backbone)
     if (folder / SENTENCE_FILE).exists() and not (folder / CHECKPOINT_FILE).exists():
         raise RinceError(

@@ -24,19 +24,19 @@ from rince.evaluation.options import EvaluationOptions
 from rince.evaluation.results import RESULTS_FILE, Evaluation, source_of
 from rince.evaluation.steps import STEPS, Step, outlier_detection
 from rince.models.backbones import Backbone
+from rince.models.exported import EXPORT_FILE, WEIGHTS_FILE
 from rince.training.checkpoint import TrainedRun
 from rince.training.config import TrainConfig
 from rince.training.evaluated import (
     check_fit,
     given_splits,
     in_size_of,
-    is_exported,
     network_in,
     of_trained_classes,
     other_splits,
     own_splits,
-    weights_in,
 )
+from rince.training.folder import CHECKPOINT_FILE
 from rince.training.kept_results import (
     are_own,
     data_facts,
@@ -133,9 +133,10 @@ def evaluate_run(
         f"--ranks.tree {tree} needs --data or --test: the run's own classes stay in the tree that "
         f"it was trained with",
     )
-    weights = weights_in(folder)
+    exported = (folder / EXPORT_FILE).exists()
+    weights = folder / (WEIGHTS_FILE if exported else CHECKPOINT_FILE)
     source = source_of(weights) if weights.is_file() else None  # before they are read
-    trained, exported = network_in(folder, backbone), is_exported(folder)
+    trained = network_in(folder, backbone)
     require(
         data_given or not exported,
         f"{folder} is an export, which has no data of its own: give --data",
