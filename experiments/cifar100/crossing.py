@@ -7,6 +7,9 @@ CIFAR holds cifar-100-python/ (torchvision's files). Every setting sees the same
 be broken off and gone on with. Retrieval is leave-one-out among the 10,000 test images, in the
 backbone's features and in the embedding that the loss sees; the probe trains on the labelled
 training images.
+
+With --held-out a fifth of the training images of each class takes the place of the test images and
+is not trained on: for choices, such as that of a learning rate.
 """
 
 from typing import Any
@@ -28,6 +31,7 @@ OTHERS: dict[str, Any] = {
     "rince-tau-0.15": {"loss": {"temperatures": (0.1, 0.15)}},
     "rince-tau-0.4": {"loss": {"temperatures": (0.1, 0.4)}},
     "rince-half-lr": {"lr": 0.5},
+    "rince-double-lr": {"lr": 2.0},
     "rince-moved-10": {"ranks": {"move_classes": 0.1}},
     "rince-moved-20": {"ranks": {"move_classes": 0.2}},
     "rince-moved-40": {"ranks": {"move_classes": 0.4}},
@@ -35,6 +39,7 @@ OTHERS: dict[str, Any] = {
     "rince-batch-norm-head": {"model": {"head": "linear"}, "norm_in_head": True},
     "rince-and-cross-entropy": {"objective": "rince-and-cross-entropy"},
     "rince-queue": {"model": {"momentum": 0.99, "queue_size": 4096}},
+    "supcon-out-half-lr": {"objective": "supcon-out", "lr": 0.5},
     "supcon-out-double-lr": {"objective": "supcon-out", "lr": 2.0},
     "supcon-out-linear-head": {"objective": "supcon-out", "model": {"head": "linear"}},
     "supcon-out-batch-norm-head": {
@@ -68,11 +73,13 @@ def main():
     parser.add_argument("--views", nargs="+", default=("weak", "strong"))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(QUESTION))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--held-out", action="store_true", help="judge by training images")
     arguments = parser.parse_args()
     shared = {name: getattr(arguments, name) for name in ("backbone", "images", "batch")}
     settings = [
         {"method": method, "labels": labels, "views": views, "seed": seed, **shared}
         | {"precision": arguments.precision}
+        | ({"held_out": True} if arguments.held_out else {})
         for seed in arguments.seeds
         for labels in arguments.labels
         for views in arguments.views
@@ -86,32 +93,45 @@ def name_of(setting):
     for option, default in (("batch", 128), ("precision", "32-true")):
         if setting[option] != default:
             name += f"-{setting[option]}"
-    return name
+    return name + "-held-out" * ("held_out" in setting)
 
 
 def run(setting, arguments, outliers):
     from rince.training.splits import load_splits
 
     method = METHODS[setting["method"]]
+    images = {"root": arguments.root, "per_class": setting["labels"]}
+    held_out = _held_out(images, setting["seed"]) if "held_out" in setting else None
     spaces, config, result = trained(
         setting,
         arguments,
         name_of(setting),
         "cifar100",
         method.get("objective", "rince"),
-        100 * setting["labels"],
+        len(held_out.train) if held_out else 100 * setting["labels"],
         setting["views"],
+        splits=held_out,
         norm_in_head=method.get("norm_in_head", False),
-        images={"root": arguments.root, "per_class": setting["labels"]},
+        images={} if held_out else images,
         optim={"lr_factor": method.get("lr", 1.0)},
         **{group: method[group] for group in ("loss", "ranks", "model") if group in method},
     )
-    splits = load_splits(config)
+    splits = held_out or load_splits(config)
     metrics = {}
     for space, network in spaces.items():
         measured = evaluate(network, splits, outliers, arguments.device)
         metrics |= {f"{space}/{name}": value for name, value in measured.items()}
     return {"metrics": metrics, **result}
+
+
+def _held_out(images, seed):
+    """A fifth of each class's training images in place of the test images."""
+    from rince.data.items import Splits, split_by_hash
+    from rince.training import ImageOptions, TrainConfig
+    from rince.training.splits import load_splits
+
+    config = TrainConfig(data="cifar100", images=ImageOptions(**images), seed=seed)
+    return Splits(*split_by_hash(load_splits(config).train))
 
 
 def evaluate(network, splits, outliers, device):
