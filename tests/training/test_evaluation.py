@@ -182,9 +182,10 @@ def test_outliers_and_tests_accumulate(
 
     # The same name for other data is not the same.
     known = {"noise": str(unseen_tree)}, {"new": str(unseen_tree)}
-    assert (unmeasured_outliers(tested, known[0]), unmeasured_tests(tested, known[1])) == ({}, {})
     others = {"noise": "elsewhere/"}, {"new": "elsewhere/"}
-    assert (unmeasured_outliers(tested, others[0]), unmeasured_tests(tested, others[1])) == others
+    for (outliers, tests), left in ((known, ({}, {})), (others, others)):
+        new = unmeasured_outliers(tested, outliers, {}), unmeasured_tests(tested, tests, None, {})
+        assert new == left
 
     # Results of other weights are not kept.
     train_on(run)

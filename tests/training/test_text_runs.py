@@ -134,6 +134,30 @@ def test_other_texts_and_other_data(
         assert message in capsys.readouterr().err
 
 
+def test_another_column_is_measured_although_results_are_there(run: Path, tmp_path: Path) -> None:
+    """With ``skip_done``, for outliers and tests."""
+    rows = [("domain", "text", "body")]  # the classes are the texts of the other column
+    for colour in ("red", "blue"):
+        rows += [
+            ("colour", f"the {colour} runs", f"four {dogs} sleep") for dogs in ("dogs", "cats")
+        ]
+    file = str(write_table(tmp_path / "both.csv", rows))
+
+    def measured(column: str | None) -> dict[str, float]:
+        given = {"odd": file}
+        found = evaluate_run(run, given, tests=given, skip_done=True, column=column)
+        return {k: v for k, v in found.metrics.items() if "/odd/" in k}
+
+    texts, bodies = measured(None), measured("body")
+    assert texts.keys() == bodies.keys()
+    for part in ("ood/odd/", "unseen/odd/"):
+        assert any(texts[key] != bodies[key] for key in texts if key.startswith(part)), part
+    results = (run / "results.json").read_bytes()
+    assert measured("body") == bodies
+    assert (run / "results.json").read_bytes() == results  # nothing was measured
+    assert measured(None) == pytest.approx(texts)
+
+
 def test_classes_that_were_not_trained(run: Path, tmp_path: Path) -> None:
     rows = [("text", "domain", "word")]
     for word, domain in (("red", "colour"), ("blue", "colour"), ("three", "number")):

@@ -191,14 +191,17 @@ def _evaluate_run(
     from rince.core.shared_work import parts_in
     from rince.training.evaluation import evaluate_run
     from rince.training.kept_results import (
+        options_of_tables,
         present_results,
         unmeasured_outliers,
         unmeasured_tests,
     )
 
     done = present_results(folder) if given.skip_done and given.data is None else None
+    tables = options_of_tables(given.column, given.encoding)
     if done is not None and not (
-        unmeasured_outliers(done, outliers) or unmeasured_tests(done, tests, given.tree)
+        unmeasured_outliers(done, outliers, tables)
+        or unmeasured_tests(done, tests, given.tree, tables)
     ):
         print(f"{folder.name}: nothing new is asked, its results stay")
         return None

@@ -42,6 +42,7 @@ from rince.training.kept_results import (
     data_facts,
     noted,
     of_same_data,
+    options_of_tables,
     present_results,
     save_beside,
     unmeasured_outliers,
@@ -154,9 +155,10 @@ def evaluate_run(
     table = replace(table, column=column or table.column, encoding=encoding or table.encoding)
     other = replace(config, table=table, vectors=replace(config.vectors, labels=labels))
     other_tree = read_tree(tree, table.encoding) or trained.tree
-    work = _Work(trained, other, other_tree, options, device, steps)
+    as_tables = options_of_tables(column, encoding)
+    work = _Work(trained, other, as_tables, other_tree, options, device, steps)
     results, found = folder, None if data_given else present_results(folder)
-    if found is None or not skip_done or unmeasured_outliers(found, outliers):
+    if found is None or not skip_done or unmeasured_outliers(found, outliers, as_tables):
         if splits is not None:
             splits = given_splits(trained, splits, other_tree)
         elif data is None:
@@ -173,7 +175,7 @@ def evaluate_run(
             found = present_results(results)
         found = of_same_data(found, facts, folder)
         if skip_done:
-            outliers = unmeasured_outliers(found, outliers)
+            outliers = unmeasured_outliers(found, outliers, as_tables)
         if splits.test.times is None and options.near != EvaluationOptions().near:
             warn(f"near has no effect: {splits.test.noun} have no times")
         if found is None or outliers or not skip_done:
@@ -181,7 +183,7 @@ def evaluate_run(
             found = save_beside(noted(found, source=source, **facts), results, started)
     found = noted(found, source=source)
     if skip_done:
-        tests = unmeasured_tests(found, tests, tree)
+        tests = unmeasured_tests(found, tests, tree, as_tables)
     for name, path in tests.items():
         found = save_beside(work.with_test(found, name, path), results, started, measured=name)
     return replace(found, folder=results)
@@ -189,11 +191,12 @@ def evaluate_run(
 
 @dataclass(frozen=True)
 class _Work:
-    """What is measured, and how; ``config``: of the run, but for tables that are not its own;
-    ``tree``: of their classes."""
+    """What is measured, and how; ``config``: of the run, but for tables that are not its own, which
+    are read ``as_tables`` says; ``tree``: of their classes."""
 
     trained: TrainedRun
     config: TrainConfig
+    as_tables: Mapping[str, str]
     tree: GivenTree | None
     options: EvaluationOptions
     device: str
@@ -235,7 +238,10 @@ class _Work:
             found = replace(before, metrics={**before.metrics, **measured.metrics}, roc=roc)
             found = noted(found, outliers={name: len(items) for name, items in outlying.items()})
         found = self._with_settings(found, parts)
-        return noted(found, outlier_data=outliers) if outliers else found
+        if not outliers:
+            return found
+        tables = dict.fromkeys(outliers, self.as_tables)
+        return noted(found, outlier_data=outliers, outlier_tables=tables)
 
     def with_test(self, found: Evaluation, name: str, path: str) -> Evaluation:
         """And retrieval among items of any classes."""
@@ -270,6 +276,7 @@ class _Work:
         )
         kept = without_test(found.metrics, name)
         facts = {"data": path, "items": len(items), "classes": len(paths), "unseen": unseen}
+        facts["table"] = self.as_tables
         if self.tree is not None and not self.tree.recorded:
             facts["tree"] = source_of(user_path(self.tree.file))
         found = noted(replace(found, metrics=kept | metrics), tests={name: facts})

@@ -92,18 +92,31 @@ def of_same_data(
     return None
 
 
-def unmeasured_outliers(found: Evaluation | None, asked: Mapping[str, str]) -> dict[str, str]:
-    """Those of the outliers (name -> data) that results do not hold."""
+def options_of_tables(column: str | None, encoding: str | None) -> dict[str, str]:
+    """How tables that are not the run's own are read: what is given, in place of the run's."""
+    given = {"column": column, "encoding": encoding}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def unmeasured_outliers(
+    found: Evaluation | None, asked: Mapping[str, str], table: Mapping[str, str]
+) -> dict[str, str]:
+    """Those of the outliers (name -> data) that results do not hold, read as ``table`` says."""
     info = {} if found is None else found.info
     known = dict.fromkeys(info.get("outliers", {}))
     known |= info.get("outlier_data", {})  # of older results only the names are known
-    return _others(asked, known)
+    tables = info.get("outlier_tables", {})
+    return _others(asked, {name: x for name, x in known.items() if tables.get(name, {}) == table})
 
 
 def unmeasured_tests(
-    found: Evaluation | None, asked: Mapping[str, str], tree: str | Path | None = None
+    found: Evaluation | None,
+    asked: Mapping[str, str],
+    tree: str | Path | None,
+    table: Mapping[str, str],
 ) -> dict[str, str]:
-    """Those of the tests (name -> data) that results do not hold, with the tree given for them.
+    """Those of the tests (name -> data) that results do not hold, with the tree given for them, and
+    read as ``table`` says.
 
     Raises:
         RinceError: the tree is not there.
@@ -114,10 +127,13 @@ def unmeasured_tests(
         raise RinceError(absent("file", tree))
     with_tree = None if tree is None else source_of(user_path(tree))
     tests = {} if found is None else found.info.get("tests", {})
-    return _others(
-        asked,
-        {name: of.get("data") for name, of in tests.items() if of.get("tree") == with_tree},
-    )
+    asked_so = {"tree": with_tree, "table": dict(table)}
+    known = {
+        name: of.get("data")
+        for name, of in tests.items()
+        if {"tree": of.get("tree"), "table": of.get("table", {})} == asked_so
+    }
+    return _others(asked, known)
 
 
 def _others(asked: Mapping[str, str], known: Mapping[str, str | None]) -> dict[str, str]:
@@ -164,7 +180,7 @@ def noted(found: Evaluation, /, **facts: Any) -> Evaluation:
     return replace(found, info=info)
 
 
-_BY_NAME = ("outliers", "tests", "measured_with", "outlier_data")
+_BY_NAME = ("outliers", "tests", "measured_with", "outlier_data", "outlier_tables")
 
 
 def without_test(metrics: Mapping[str, float], name: str) -> dict[str, float]:
