@@ -8,6 +8,7 @@ import json
 import tempfile
 import threading
 import unicodedata
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -378,6 +379,10 @@ def test_the_largest_numbers_as_cells() -> None:
         (2.0**53 - 1, "9007199254740991"),
         (2.0**53, "9007199254740992.0"),
         (2**53 + 1, "9007199254740993"),
+        (Decimal("3.0"), "3"),
+        (Decimal("1.5"), "1.5"),
+        (Decimal(10) ** 30, str(Decimal(10) ** 30)),
+        (Decimal("12345678901234567890123456789.5"), "12345678901234567890123456789.5"),
     ):
         assert as_cell(number) == cell
 

@@ -255,6 +255,65 @@ def test_the_test_must_count_its_classes_as_the_training_does() -> None:
     assert len(Splits(train, part("abcd")).test) == 4  # a further class was never trained
 
 
+def test_integers_are_no_positions_where_classes_are_called_by_others() -> None:
+    def part(labels: Any, tree: Taxonomy | None = None) -> Any:
+        return from_vectors(np.eye(len(labels), 4) + 1, labels, taxonomy=tree)
+
+    tree = part([1, 2, 3, 1]).taxonomy
+    assert tree.classes == ("1", "2", "3")
+    for given in ([1, 2], np.array([1, 2]), torch.tensor([1, 2]), np.array([1, 2], dtype=object)):
+        with pytest.raises(ValueError, match=r"positions \(1, 2, 3, ...\): give the names"):
+            part(given, tree)
+    assert part(list(map(str, [2, 3])), tree).labels.tolist() == [1, 2]
+    # Where each is called by its position both are the same.
+    tree = part([0, 1, 2, 1]).taxonomy
+    for dtype in (np.int64, np.uint8, object):
+        assert part(np.array([2, 0], dtype=dtype), tree).labels.tolist() == [2, 0]
+    words = Taxonomy([("g", "b"), ("g", "a")])
+    assert part(np.array([1, 0], dtype=object), words).labels.tolist() == [1, 0]
+
+
+def test_classes_of_one_name_stay_two() -> None:
+    """As those of torchvision's ImageNet, which are tuples of synonyms, too."""
+
+    class Birds:
+        classes = (("crane", "bird"), ("crane",), ("dog",), ("crane",))
+        targets = (0, 1, 2, 3)
+
+        def __len__(self) -> int:
+            return len(self.targets)
+
+        def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+            return Image.new("RGB", (8, 8)), self.targets[index]
+
+    with pytest.warns(RinceWarning, match="two classes or more, such as 'crane'"):
+        items = from_dataset(Birds(), image_size=8)
+    names = [items.taxonomy.classes[label] for label in items.labels.tolist()]
+    assert names == ["crane, bird", "crane (1)", "dog", "crane (3)"]
+
+
+def test_a_mask_chooses_items(tmp_path: Path) -> None:
+    labels = [0, 1, 0, 1, 1, 0]
+    pictures = [(Image.new("RGB", (8, 8)), label) for label in labels]
+    wanted = np.array(labels) == 1
+    for items in (
+        from_vectors(np.eye(6) + 1, labels),
+        from_arrays(PIXELS, labels),
+        from_dataset(pictures, labels=labels, image_size=8),
+        from_texts(list("abcdef"), labels),
+    ):
+        for mask in (wanted, torch.from_numpy(wanted), wanted.tolist()):
+            assert items.subset(mask).labels.tolist() == [1, 1, 1]
+            assert items.subset(mask).fingerprint() == items.subset([1, 3, 4]).fingerprint()
+        with pytest.raises(ValueError, match=r"a mask must say of each of 6 items.*\(2,\)"):
+            items.subset(wanted[:2])
+        with pytest.raises(ValueError, match="positions must be integers"):
+            items.subset([0.9, 1.9])  # type: ignore[list-item]
+        assert len(items.subset([])) == 0
+    items = from_arrays(PIXELS, labels)
+    assert np.array_equal(items.thumbnails(wanted, 8), items.thumbnails([1, 3, 4], 8))
+
+
 def test_no_pictures_of_a_data_set_and_of_texts() -> None:
     pairs = [(Image.new("RGB", (20, 20)), 0), (Image.new("RGB", (20, 20)), 1)]
     for channels in (1, 3):

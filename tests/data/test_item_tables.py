@@ -485,6 +485,25 @@ def test_missing_files_are_counted_and_ten_are_named(photos: Path) -> None:
     assert "line 8: gone/0.png is missing" in message
     assert "15 more" in message
     assert f"begin at {photos}" in message
+    assert "images.root gives another" in message
+    with pytest.raises(RinceError) as caught:  # of rince embed, which has no such option
+        listed_files(table, frozenset((".png",)), None)
+    assert str(caught.value).endswith(f"(relative paths begin at {photos})")
+
+
+def test_absolute_paths_are_the_same_items_however_the_table_is_called(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their names decide what is held out for the test."""
+    rows = [(path, *rest[:-1]) for path, *rest in ROWS]
+    relative = loaded(write_items(photos / "items.csv", [HEADER[:-1], *rows]))
+    rows = [(str(photos / path), *rest) for path, *rest in rows]
+    absolute = write_items(photos / "absolute.csv", [HEADER[:-1], *rows])
+    monkeypatch.chdir(photos)
+    found = [loaded(absolute), loaded(Path("absolute.csv")), loaded(absolute, root=".")]
+    for train, test in found:
+        assert train.fingerprint() == relative[0].fingerprint()
+        assert test.fingerprint() == relative[1].fingerprint()
 
 
 def test_unknown_columns(photos: Path) -> None:

@@ -218,6 +218,18 @@ def test_texts_of_both_sides_or_of_two_classes_are_named(tmp_path: Path) -> None
     assert "two classes (1), such as 'send cash', bank/transfer and bank/balance" in shown
 
 
+def test_a_text_that_is_also_of_a_class_of_the_test_alone(tmp_path: Path) -> None:
+    again = [
+        ("hello", "", "farewell", "test"),
+        ("ciao", "", "x", "test"),
+        ("ciao", "", "y", "test"),
+    ]
+    with pytest.warns(RinceWarning) as caught:
+        load_texts(write_table(tmp_path / "a.csv", [HEADER, *ROWS, *again]))
+    shown = "\n".join(str(x.message) for x in caught)
+    assert "two classes (2), such as 'hello', greeting and farewell" in shown
+
+
 def test_labels_are_one_class_for_each_text() -> None:
     tree, tokens = Taxonomy([("x",), ("y",)]), torch.zeros(3, 0, dtype=torch.int64)
     for labels, message in (([0, 1], "3 items.*(2,)"), ([0, 1, 7], "hold 7")):

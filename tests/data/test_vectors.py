@@ -151,6 +151,22 @@ def test_rows_without_a_class_are_left_out_if_that_is_asked(tmp_path: Path) -> N
     assert content(splits) == EXPECTED - {(LABELS[4], tuple(FEATURES[4].tolist()))}
 
 
+def test_a_class_is_filled_from_the_row_above_whatever_the_order_of_the_vectors(
+    tmp_path: Path,
+) -> None:
+    np.savez(tmp_path / "x.npz", embeddings=FEATURES[:4], paths=np.array(list("abcd")))
+    table = tmp_path / "x.csv"
+    table.write_text("path,class\nd,elm\nc,\nb,owl\na,ash\n")
+    data = str(tmp_path / "x.npz")
+    with pytest.warns(RinceWarning, match="1 of 4 rows have empty cells and are filled"):
+        items = load_test(Request(data, config(Path(data), table, empty="fill")), "vectors")
+    names = [items.taxonomy.classes[label] for label in items.labels.tolist()]
+    assert dict(zip(items.keys() or [], names, strict=True)) == {
+        **{"a": "ash", "b": "owl"},
+        **{"c": "elm", "d": "elm"},
+    }
+
+
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", FEATURES)
     with pytest.raises(RinceError, match=r"no x\.csv beside it.* 30 items"):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rince import RinceError, RinceWarning, Similarity, Taxonomy
 from rince.ranks import name_scores_by_text, name_scores_by_wordnet
-from rince.ranks.class_names import readable_name
+from rince.ranks.class_names import readable_names
 from rince.ranks.wordnet import FAR, WordNetNouns
 
 # Sense -> (words, hypernyms): a graph where cranes are birds or machines, two ways lead from a
@@ -195,7 +195,15 @@ def test_wordnet_that_is_not_there(tmp_path: Path, small_wordnet: Path,
     ],
 )
 def test_names_in_words(name: str, words: str) -> None:
-    assert readable_name(name) == words
+    assert readable_names([name]) == [words]
+
+
+def test_a_number_that_is_a_part_of_the_name_stays() -> None:
+    planes = ["737-200", "757-200", "767-200"]
+    assert readable_names(planes) == ["737 200", "757 200", "767 200"]
+    assert readable_names(["7-Eleven", "7_up", "Rite Aid"]) == ["7 Eleven", "7 up", "Rite Aid"]
+    numbered = ["001.Black_footed_Albatross", "002.Laysan_Albatross"]
+    assert readable_names(numbered) == ["Black footed Albatross", "Laysan Albatross"]
 
 
 # ---- the real ones --------------------------------------------------------------------------
@@ -252,6 +260,12 @@ def test_scores_by_text_show_no_bar_of_their_own(
 ) -> None:
     name_scores_by_text(text_scores.classes[:2])
     assert capsys.readouterr() == ("", "")
+
+
+def test_names_that_are_the_same_in_words_are_warned_of(text_scores: Similarity) -> None:
+    with pytest.warns(RinceWarning, match="1 names are those of two classes.* 'T shirt'"):
+        scores = name_scores_by_text(["T-shirt", "T_shirt", "dog"]).scores
+    assert scores[0, 1] == pytest.approx(1)
 
 
 def test_text_scores_know_the_superclasses(text_scores: Similarity) -> None:

@@ -125,6 +125,14 @@ def test_a_table_that_cannot_be(tmp_path: Path, text: str, message: str) -> None
     assert str(file) in str(error.value)
 
 
+def test_a_separator_too_many_at_the_ends_of_the_lines(tmp_path: Path) -> None:
+    file = tmp_path / "s.csv"
+    file.write_text("x,a,b,\na,1,0.5,\nb,0.5,1,\n")
+    found = Similarity.from_file(file)
+    assert found.classes == ("a", "b")
+    assert found.scores.tolist() == [[1, 0.5], [0.5, 1]]
+
+
 def test_files_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(RinceError, match=r"\.csv.*\.npy.*\.parquet"):
         Similarity.from_file(tmp_path / "s.xlsx")

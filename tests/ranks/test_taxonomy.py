@@ -679,6 +679,12 @@ def test_junk_of_systems_is_no_class(tmp_path: Path) -> None:
     assert Taxonomy.from_folders(tmp_path).paths == tuple(sorted(RAGGED))
 
 
+def test_a_class_may_be_called_as_a_program_was(tmp_path: Path) -> None:
+    paths = [("pharmacy", "CVS"), ("pharmacy", "Rite"), ("tool", "Recycler")]
+    write_folders(tmp_path, paths)
+    assert Taxonomy.from_folders(tmp_path).paths == tuple(paths)
+
+
 @given(st.data())
 @settings(max_examples=200, deadline=None)
 def test_every_class_is_found_by_its_path_and_by_its_name(data: st.DataObject) -> None:

@@ -328,6 +328,7 @@ def test_wrong_items(given: dict[str, Any], message: str) -> None:
         ({"near": [5, 5]}, r"rank 2\b.* 5, 5"),
         ({"near": [-1]}, "at least 0"),
         ({"near": [math.nan]}, "finite gaps"),
+        ({"near": range(126)}, "126 gaps make 128 ranks, more than 127"),
         ({"near": [math.inf]}, "finite gaps"),
         ({"near": [2], "unit": "fraction"}, "at most 1, got 2"),
         ({"unit": "minutes"}, "unit.*'seconds'.*'fraction'.*'minutes'"),

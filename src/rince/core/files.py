@@ -36,11 +36,12 @@ VIDEO_SUFFIXES = frozenset(
 TEST_SPLITS = ("val", "validation", "valid", "dev", "test")  # the first that is there is used
 SPLITS = ("train", *TEST_SPLITS)
 # What systems and programs leave behind: Windows, macOS, Synology, QNAP, ext file systems, Python.
+# None that may be the name of a class.
 _LEFT_BEHIND = frozenset(
     (
-        *("$recycle.bin", "recycler", "system volume information", "__macosx", "@eadir"),
+        *("$recycle.bin", "system volume information", "__macosx", "@eadir"),
         *("#recycle", "#snapshot", "@recycle", "@recently-snapshot", "lost+found"),
-        *("cvs", "__pycache__"),
+        "__pycache__",
     )
 )
 

@@ -126,11 +126,6 @@ def read_table(
     if file.suffix.lower() == ".parquet":
         return _read_parquet(file, what, most)
     header, body = read_cells(file, what, fill_short_rows=fill_short_rows, most=most)
-    # A separator too many at the end of the lines makes columns without name and cells.
-    empty = {i for i, name in enumerate(header) if not name and not any(x[i] for _, x in body)}
-    if empty:
-        header = [name for i, name in enumerate(header) if i not in empty]
-        body = [(line, [x for i, x in enumerate(row) if i not in empty]) for line, row in body]
     columns = _columns(header, file)
     rows = [(line, dict(zip(columns, cells, strict=True))) for line, cells in body]
     return Table(file, columns, rows)
@@ -172,6 +167,11 @@ def read_cells(
             )
         body.append((line, cells + [""] * missing))
     refuse_rows(file, problems, "a cell that holds a separator needs quotes")
+    # A separator too many at the end of the lines makes columns without name and cells.
+    empty = {i for i, name in enumerate(header) if not name and not any(x[i] for _, x in body)}
+    if empty:
+        header = [name for i, name in enumerate(header) if i not in empty]
+        body = [(line, [x for i, x in enumerate(row) if i not in empty]) for line, row in body]
     return header, body
 
 
@@ -377,7 +377,7 @@ def as_cell(value: object) -> str:
     # A column of integers with a gap becomes floats in a data frame, and 1 is the same as 1.0.
     if isinstance(value, (Real, Decimal)):
         number: Any = value
-        value = int(number) if number == number // 1 and abs(number) < 2**53 else value
+        value = int(number) if abs(number) < 2**53 and number == number // 1 else value
     return str(value).strip()
 
 

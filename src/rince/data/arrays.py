@@ -11,7 +11,7 @@ from torch import Tensor
 from rince.core.checks import require
 from rince.core.digests import content_digest, digest
 from rince.core.input_spec import InputSpec, Preprocessing
-from rince.data.items import Indices, Items, Marks, Thumbnails
+from rince.data.items import Indices, Items, Marks, Thumbnails, positions_of
 from rince.data.views import BatchAugmentation, ViewConfig, eval_transform, evaluation_pixels
 from rince.ranks.taxonomy import Taxonomy
 
@@ -71,7 +71,7 @@ class TensorImages(Items):
         return InputSpec.images(self.channels, size, self.bits, self.preprocessing)
 
     def subset(self, indices: Indices) -> TensorImages:
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        chosen = positions_of(indices, len(self))
         source = self.source and digest([self.source, chosen.tolist()])
         return replace(self._rows(chosen, "pixels", "labels", "marks"), source=source)
 
@@ -85,7 +85,7 @@ class TensorImages(Items):
             yield content_digest(pixels.numpy().tobytes())
 
     def thumbnails(self, indices: Indices, size: int) -> Thumbnails:
-        return as_pictures(self.pixels[torch.as_tensor(indices, dtype=torch.int64)])
+        return as_pictures(self.pixels[positions_of(indices, len(self))])
 
     def batch(self, indices: Tensor) -> Tensor:
         return self.pixels[indices]

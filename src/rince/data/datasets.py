@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,9 +16,10 @@ from rince.core.checks import RinceError, require, warn
 from rince.core.digests import digest
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.core.labels import as_array, integers, require_no_unknown, values_of
+from rince.core.tables import repeated
 from rince.data.arrays import TensorImages, as_pictures
 from rince.data.image.decode import picture_pixels
-from rince.data.items import Indices, Items, Thumbnails
+from rince.data.items import Indices, Items, Thumbnails, positions_of
 from rince.data.text.texts import Texts
 from rince.data.vectors import Vectors, check_directions
 from rince.data.views import ViewConfig, eval_transform, evaluation_pixels, image_views, view_pixels
@@ -37,7 +39,7 @@ def from_arrays(
     Args:
         images: (N, H, W), (N, H, W, C) or (N, C, H, W), C = 1 or 3: uint8, or floats in [0, 1].
         labels: of each image: (N,) class names, or integers; or (N, L) from coarse to fine. With a
-            taxonomy integers are its labels, without one any ids.
+            taxonomy integers are positions among its classes, without one any ids.
         taxonomy: the class tree; None: that of the labels. Give the training's to the test.
         image_size: side of the squares that a network is fed, pixels; None: the shorter side.
         name: what to call them in reports.
@@ -157,7 +159,8 @@ def from_dataset(
             require(
                 high < len(classes), f"targets hold {high}, but there are {len(classes)} classes"
             )
-            labels = np.array(classes, dtype=object)[numbers.numpy()]
+            names = _class_names(classes)
+            labels = [names[number] for number in numbers.tolist()]
     tree, known = labels_in(labels, taxonomy)
     return DatasetImages(dataset, known, tree, name, image, image_size, channels)
 
@@ -215,9 +218,34 @@ def labels_in(labels: Any, taxonomy: Taxonomy | None) -> tuple[Taxonomy, Tensor]
     if taxonomy is None:
         taxonomy = Taxonomy.from_labels(rows, finest_first=False)
         return taxonomy, taxonomy.index(rows)
-    if array.ndim == 1 and array.dtype.kind in "iu":
-        return taxonomy, torch.from_numpy(array.astype(np.int64))
+    if array.ndim == 1 and all(_is_whole(x) for x in array.flat):
+        own = [path[-1] for path in taxonomy.paths]
+        numbered = all(re.fullmatch(r"-?\d+", name) for name in own)
+        if numbered and own != list(map(str, range(len(own)))):
+            raise ValueError(
+                f"labels are integers, and the classes of the taxonomy are called by integers, but "
+                f"not by their positions ({', '.join(own[:3])}, ...): give the names as text, "
+                f"list(map(str, labels)), or for positions [taxonomy.classes[i] for i in labels]"
+            )
+        return taxonomy, integers(array)
     return taxonomy, taxonomy.index(array)
+
+
+def _is_whole(label: Any) -> bool:
+    return isinstance(label, (int, np.integer)) and not isinstance(label, bool)
+
+
+def _class_names(classes: Sequence[Any]) -> list[str]:
+    """What a data set calls its classes, each by a name of its own: torchvision's ImageNet has
+    tuples of synonyms, and two classes that are called crane."""
+    names = [", ".join(map(str, x)) if isinstance(x, (tuple, list)) else str(x) for x in classes]
+    twice = repeated(names)
+    if twice:
+        warn(
+            f"{len(twice)} names are those of two classes or more, such as {twice[0]!r}: they get "
+            f"their numbers behind them"
+        )
+    return [f"{name} ({i})" if name in twice else name for i, name in enumerate(names)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -274,7 +302,7 @@ class DatasetImages(Items):
         return _bytes(pixels).expand(self.channels, -1, -1).contiguous()
 
     def subset(self, indices: Indices) -> DatasetImages:
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        chosen = positions_of(indices, len(self))
         positions = chosen if self.positions is None else self.positions[chosen]
         return replace(self, labels=self.labels[chosen], positions=positions)
 

@@ -22,7 +22,7 @@ from rince.core.checks import BadItems, RinceError, require, warn
 from rince.core.digests import content_digest, short_digest
 from rince.core.files import by_suffix, passed_over, splits_below
 from rince.core.input_spec import InputSpec, Preprocessing
-from rince.core.labels import integers, require_classes
+from rince.core.labels import as_array, integers, require_classes
 from rince.data.views import Augmentation, ViewConfig
 from rince.ranks.taxonomy import Taxonomy
 
@@ -34,9 +34,29 @@ if TYPE_CHECKING:
 SPLIT_SEED = 0  # one for all: runs that differ in their seed must share the test items
 _OUT = "them, or leave them out (--skip-unreadable)"
 _SHOWN = 300  # characters of a text: an array of strings is as wide as its longest
-Indices = Tensor | Sequence[int]
+Indices = Tensor | Sequence[int]  # positions, or a mask
 AnyItems = TypeVar("AnyItems", bound="Items")
 Thumbnails = np.ndarray[tuple[int, ...], np.dtype[Any]]
+
+
+def positions_of(indices: Indices, count: int) -> Tensor:
+    """Positions of some of ``count`` items, as int64; of a mask those where it is true.
+
+    Raises:
+        ValueError: numbers that are not whole, a mask of another length.
+
+    Example:
+        >>> positions_of([2, 0], 3), positions_of([True, False, True], 3)
+        (tensor([2, 0]), tensor([0, 2]))
+    """
+    mask = indices if isinstance(indices, Tensor) else as_array(indices, "positions")
+    if mask.dtype not in (torch.bool, np.bool_):
+        return integers(indices, "positions")
+    require(
+        tuple(mask.shape) == (count,),
+        f"a mask must say of each of {count} items whether it is chosen, got {tuple(mask.shape)}",
+    )
+    return torch.as_tensor(mask).nonzero()[:, 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +145,7 @@ class Items(ABC):
 
     @abstractmethod
     def subset(self, indices: Indices) -> Self:
-        """The items at these positions, in this order."""
+        """The items at these positions, in this order; or those that a mask of all chooses."""
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -138,7 +158,7 @@ class Items(ABC):
 
     def _rows(self, indices: Indices, *names: str) -> Self:
         """A copy with the rows at these positions of the attributes of these names."""
-        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        chosen = positions_of(indices, len(self))
         other = copy.copy(self)
         for name in names:
             value = getattr(self, name)

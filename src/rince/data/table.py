@@ -424,9 +424,12 @@ class ItemTable:
         ]
         refuse_rows(self.table.file, wrong, "the files of a table are of one kind")
 
-    def files(self, root: str | Path | None = None) -> tuple[list[Any], list[str]]:
+    def files(
+        self, root: str | Path | None = None, *, root_option: str = "images.root"
+    ) -> tuple[list[Any], list[str]]:
         """The file of each row (:class:`~pathlib.Path`), and its name: the path below the table's
-        folder or the root, which is the same wherever they lie."""
+        folder or the root, which is the same wherever they lie. ``root_option``: what gives the
+        root, for the message; "": nothing does."""
         place, beside = self.table.place, self.table.file.parent
         bases = [beside] if root is None else [user_path(root), beside]
         there: dict[Path, dict[str, str]] = {}  # folders are listed once: a look per file is slow
@@ -444,6 +447,8 @@ class ItemTable:
             if base is None or path is None:
                 missing.append(f"{place(line)}: {cells[self.column]} is missing")
                 continue
+            if not path.is_relative_to(base):  # one of them is absolute
+                base, path = map(Path, map(os.path.abspath, (base, path)))
             below = path.relative_to(base) if path.is_relative_to(base) else path
             name = nfc(below.as_posix())  # the same wherever they lie
             # Whatever way it is written: ../photos/a.jpg is a.jpg of photos.
@@ -452,8 +457,10 @@ class ItemTable:
                 twice.append(f"{place(line)}: {name} is in {place(line_of[row])} already")
             files.append(path)
             names.append(name)
-        begin = f"relative paths begin at {' or '.join(map(str, bases))}"
-        refuse_rows(self.table.file, missing, f"{begin}; images.root gives another")
+        hint = f"relative paths begin at {' or '.join(map(str, bases))}"
+        refuse_rows(
+            self.table.file, missing, hint + f"; {root_option} gives another" * bool(root_option)
+        )
         refuse_rows(self.table.file, twice, "an item is listed once")
         return files, names
 
@@ -465,7 +472,7 @@ def listed_files(data: str | Path, suffixes: frozenset[str], column: str | None)
     table.require_columns(name)
     items = ItemTable(table, composed(name), ())
     items.refuse_other_media(suffixes)
-    return [str(path) for path in items.files()[0]]
+    return [str(path) for path in items.files(root_option="")[0]]
 
 
 def with_further(known: Taxonomy, further: Sequence[tuple[str, ...]], of: int) -> Taxonomy:

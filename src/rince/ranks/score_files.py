@@ -92,7 +92,7 @@ def _from_npy(file: Path, names: Path) -> tuple[list[str], Tensor]:
         'a JSON list of the names in the order of the matrix, ["cat", "dog", ...]',
     )
     try:
-        class_names = json.loads(read_text(names, "names", "utf-8"))
+        class_names = json.loads(read_text(names, "names"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{names} is not JSON: {error}") from error
     require(

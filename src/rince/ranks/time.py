@@ -17,6 +17,7 @@ from rince.core.notebook import as_html
 from rince.core.pair_ranks import (
     ALL,
     IGNORED,
+    MAX_RANK,
     NEGATIVE,
     IdentityRanks,
     check_pair_labels,
@@ -93,6 +94,10 @@ class TimeRanks:
             f"near in fractions of the video must be at most 1, got {shown}",
         )
         object.__setattr__(self, "near", near)
+        require(
+            self.num_ranks <= MAX_RANK,
+            f"{len(near)} gaps make {self.num_ranks} ranks, more than {MAX_RANK}: give fewer",
+        )
 
     @property
     def num_ranks(self) -> int:

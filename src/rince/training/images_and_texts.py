@@ -19,7 +19,7 @@ from rince.core.labels import as_array, integers
 from rince.core.pair_ranks import PairRanks
 from rince.core.tables import repeated
 from rince.data.datasets import from_vectors
-from rince.data.items import Indices
+from rince.data.items import Indices, positions_of
 from rince.data.table import ItemTable, split_rows
 from rince.data.vector_files import read_labelled, read_vectors
 from rince.data.vectors import Vectors
@@ -181,7 +181,7 @@ class ImagesAndTexts:
 
     def subset(self, images: Indices) -> ImagesAndTexts:
         """The images at these positions with their captions; of classes all texts stay."""
-        kept = torch.as_tensor(images, dtype=torch.int64)
+        kept = positions_of(images, len(self.images))
         if self.caption_of is None:
             return replace(self, images=self.images.subset(kept))
         place = torch.full((len(self.images),), -1)

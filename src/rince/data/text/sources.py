@@ -46,7 +46,7 @@ def _warn_of_repeated(train: Texts, test: Texts) -> None:
                 of_two.setdefault(text, (class_of[text], label))
     if of_two:
         text, labels = next(iter(of_two.items()))
-        one, other = ("/".join(train.taxonomy.paths[label]) for label in labels)
+        one, other = ("/".join(test.taxonomy.paths[label]) for label in labels)
         warn(
             f"{train.name}: texts that stand there as of two classes ({len(of_two)}), such as "
             f"{text[:_SHOWN]!r}, {one} and {other}: that pulls apart what is the same"

@@ -21,6 +21,7 @@ from rince.data.items import (
     Marks,
     Thumbnails,
     held_out,
+    positions_of,
     report_unreadable,
 )
 from rince.data.threads import in_threads
@@ -150,7 +151,7 @@ class VideoClips(Items):
             side = self.frame_size
             nothing = torch.zeros(0, self.channels, self.frames, side, side, dtype=torch.uint8)
             return as_pictures(nothing)
-        return as_pictures(self.batch(torch.as_tensor(indices)))
+        return as_pictures(self.batch(positions_of(indices, len(self))))
 
     def fitted(self, rows: slice) -> Tensor:
         return eval_transform(self.spec.size)(super().fitted(rows))
