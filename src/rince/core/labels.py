@@ -31,8 +31,7 @@ def integers(labels: Any, name: str = "labels") -> Tensor:
         array = as_array(labels, name)
         if array.size == 0 and not isinstance(labels, np.ndarray):
             array = array.astype(np.int64)  # an empty list is of floats to numpy
-        whole = (isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in array.flat)
-        if array.dtype == np.uint64 or (array.dtype == object and all(whole)):
+        if array.dtype == np.uint64 or (array.dtype == object and are_integers(array)):
             for value in {int(array.min()), int(array.max())} if array.size else ():
                 require(
                     _INT64.min <= value <= _INT64.max,
@@ -51,6 +50,13 @@ def integers(labels: Any, name: str = "labels") -> Tensor:
         f"{name} must be integers, got {labels.dtype}",
     )
     return labels.long()
+
+
+def are_integers(array: np.ndarray[Any, Any]) -> bool:
+    """Whether it is of integers: of any of numpy's types, or objects that all are some."""
+    if array.dtype != object:
+        return array.dtype.kind in "iu"
+    return all(isinstance(x, (int, np.integer)) and not isinstance(x, bool) for x in array.flat)
 
 
 def numbers(values: Any, name: str) -> Tensor:

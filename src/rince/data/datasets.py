@@ -15,7 +15,7 @@ from torch import Tensor
 from rince.core.checks import RinceError, require, warn
 from rince.core.digests import digest
 from rince.core.input_spec import InputSpec, Preprocessing
-from rince.core.labels import as_array, integers, require_no_unknown, values_of
+from rince.core.labels import are_integers, as_array, integers, require_no_unknown, values_of
 from rince.core.tables import repeated
 from rince.data.arrays import TensorImages, as_pictures
 from rince.data.image.decode import picture_pixels
@@ -218,7 +218,7 @@ def labels_in(labels: Any, taxonomy: Taxonomy | None) -> tuple[Taxonomy, Tensor]
     if taxonomy is None:
         taxonomy = Taxonomy.from_labels(rows, finest_first=False)
         return taxonomy, taxonomy.index(rows)
-    if array.ndim == 1 and all(_is_whole(x) for x in array.flat):
+    if array.ndim == 1 and are_integers(array):
         own = [path[-1] for path in taxonomy.paths]
         numbered = all(re.fullmatch(r"-?\d+", name) for name in own)
         if numbered and own != list(map(str, range(len(own)))):
@@ -229,10 +229,6 @@ def labels_in(labels: Any, taxonomy: Taxonomy | None) -> tuple[Taxonomy, Tensor]
             )
         return taxonomy, integers(array)
     return taxonomy, taxonomy.index(array)
-
-
-def _is_whole(label: Any) -> bool:
-    return isinstance(label, (int, np.integer)) and not isinstance(label, bool)
 
 
 def _class_names(classes: Sequence[Any]) -> list[str]:
