@@ -198,6 +198,22 @@ def test_what_a_table_says_beside_labels(photos: Path) -> None:
         load_all(table, config(table))
 
 
+def test_what_has_no_effect_beside_a_split_is_said(photos: Path) -> None:
+    header = (*HEADER, "is_query", "is_gallery", "sequence")
+    marks = [("1", "1", "s"), ("1", "1", ""), ("1", "1", "t"), ("1", "1", "s"), ("1", "1", "s")]
+    rows = [(*row, *mark) for row, mark in zip(ROWS, [*marks, ("1", "0", "u")], strict=True)]
+    table = write_items(photos / "items.csv", [header, *rows])
+    with pytest.warns(RinceWarning) as caught:
+        loaded(table)
+    shown = [str(x.message) for x in caught]
+    assert len(shown) == 2
+    assert "1 of 2 sequences of the test have items in the training too, such as 's'" in shown[0]
+    assert "is_query and is_gallery have no effect beside the column 'split'" in shown[1]
+    # As a test whose items are searched among each other it is taken whole.
+    rows = [(*row[:3], *row[4:]) for row in (header, *rows)]
+    load_all(write_items(photos / "whole.csv", rows), config(table))
+
+
 def test_columns_that_are_named(photos: Path) -> None:
     rows = [("mask.png", *row) for row in ROWS]
     write_images(photos, ["mask.png"])

@@ -18,12 +18,14 @@ from refusals import refusal
 from rince import RinceError, RinceWarning, Taxonomy
 from rince.cli.main import main
 from rince.data import from_vectors
+from rince.data.items import Marks
 from rince.data.vector_files import read_vectors
 from rince.data.vectors import Vectors
 from rince.evaluation import EvaluationOptions, OpenTest, evaluate_open
 from rince.evaluation.elsewhere import evaluate_embeddings, results_folder
 from rince.evaluation.results import load_evaluation
 from rince.models.heads import ProjectionHead
+from rince.ranks import TimeRanks
 from rince.reports.reading import read_run
 
 OPTIONS = EvaluationOptions(probe_epochs=2, map_points=0, gallery_queries=2)
@@ -65,6 +67,24 @@ def test_unseen_and_seen_classes_apart_against_the_definition() -> None:
         assert found[f"{part}/new/hierarchy/H-AP"] == pytest.approx(expected["h_ap"])
         assert f"{part}/new/ordering/pairs/1>2" in found
     assert not [name for name in found if "probe" in name or "knn" in name]
+
+
+def test_clips_of_one_video_are_no_answers_whatever_the_sequences(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The videos 0 and 1 are of one sequence; 2 and 3 are of none."""
+    clips, videos = vectors(8), [0, 0, 1, 1, 2, 2, 3, 3]
+    monkeypatch.setattr(Vectors, "times", TimeRanks.items(videos, range(8), range(1, 9)))
+    marks = Marks(sequence=torch.tensor([0, 0, 0, 0, -1, -1, -1, -1]))
+    for sequence, expected in (
+        (None, [0, 0, 1, 1, 2, 2, 3, 3]),
+        (marks.own_sequences(), [0, 0, 0, 0, 1, 1, 2, 2]),
+    ):
+        context = OpenTest(clips, sequence=sequence).context(clips.vectors, OPTIONS)
+        assert context.sequences is not None
+        asked, found = context.sequences
+        assert torch.equal(asked, found)
+        assert torch.unique(asked, return_inverse=True)[1].tolist() == expected
 
 
 def test_queries_against_a_gallery_and_the_embedding_beside_the_features() -> None:

@@ -31,8 +31,8 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--form",
         choices=["flat", "hnsw", "ivf-pq"],
-        help="flat: exact; hnsw: a graph, nearly exact; ivf-pq: compressed, a tenth of the memory "
-        "or less. By default the first up to 50,000 items, the second up to a million",
+        help="flat: exact; hnsw: a graph, nearly exact; ivf-pq: compressed, about an eighth of "
+        "the memory. By default the first up to 50,000 items, the second up to a million",
     )
     given = parser.parse_args(arguments)
 

@@ -90,6 +90,18 @@ class Marks:
         return replace(self, **values)
 
 
+def linked(first: Tensor, second: Tensor) -> Tensor:
+    """(N,) int64: the same number for all items that are in one video or sequence, by either of two
+    (N,) columns, or in a chain of these."""
+    own, before = first, None
+    while before is None or not torch.equal(own, before):
+        before = own
+        for column in (second, first):
+            of = torch.unique(column, return_inverse=True)[1]
+            own = own.new_zeros(len(own)).scatter_reduce(0, of, own, "amin", include_self=False)[of]
+    return own
+
+
 class Unreadable(RinceError):
     """An item that cannot be read, or not be used.
 

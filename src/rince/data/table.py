@@ -273,8 +273,11 @@ def _counts_from(first: int, cells: Sequence[str]) -> bool:
 
 
 def _is_running(cells: Sequence[str]) -> bool:
-    """Whether these are 0, 1, 2, ... or 1, 2, 3, ..., of three rows or more."""
-    return len(cells) > 2 and _counts_from(int(cells[0] == "1"), cells)
+    """Whether these are 1, 2, 3, ... or 1001, 1002, ..., of three rows or more."""
+    if len(cells) < 3 or not all(cell.isdecimal() for cell in cells):
+        return False
+    first = int(cells[0])
+    return [int(cell) for cell in cells] == list(range(first, first + len(cells)))
 
 
 @dataclass(frozen=True)
@@ -306,7 +309,33 @@ class ItemTable:
                 f"is used for testing"
             )
         is_test = {"train": False, tests[0]: True}
-        return [is_test.get(name) for name in names]
+        sides = [is_test.get(name) for name in names]
+        self._warn_of_marks_beside_a_split(sides)
+        return sides
+
+    def _warn_of_marks_beside_a_split(self, sides: Sequence[bool | None]) -> None:
+        """Test rows are searched for in the training rows, whatever these columns say."""
+        file, columns = self.table.file, self.table.columns
+        if "sequence" in columns:
+            names = self.table.column("sequence")
+            train, test = (
+                {name for name, x in zip(names, sides, strict=True) if name and x is side}
+                for side in (False, True)
+            )
+            if shared := sorted(train & test):
+                warn(
+                    f"{file}: {len(shared)} of {len(test)} sequences of the test have items in the "
+                    f"training too, such as {shared[0]!r}, by which theirs are found: put all "
+                    f"items of a sequence on one side"
+                )
+        flags = [name for name in ("is_query", "is_gallery") if name in columns]
+        cells = (cell.lower() for name in flags for cell in self.table.column(name))
+        if any(not _FLAGS.get(cell, True) for cell in cells):
+            warn(
+                f"{file}: {' and '.join(flags)} have no effect beside the column {SPLIT!r}, where "
+                f"test items are searched for among those of the training. They are for tests "
+                f"whose items are searched among each other: rince evaluate RUN --test FILE"
+            )
 
     def _warn_of_split_by_another_name(self) -> None:
         known = {"", *SPLITS}

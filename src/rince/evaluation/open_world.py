@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rince.core.checks import require, warn
-from rince.data.items import Items, Splits
+from rince.data.items import Items, Splits, linked
 from rince.evaluation.context import Context
 from rince.evaluation.features import FeatureSet, Network
 from rince.evaluation.options import EvaluationOptions
@@ -26,7 +26,7 @@ class OpenTest:
         items: N of any classes.
         query: (N,) bool, those that ask; None: all. gallery: (N,) bool, those that are found.
         sequence: (N,) int64: items of one sequence (a burst, photos of one object) are never each
-            other's answers. None: clips of one video are a sequence, any other item is its own.
+            other's answers; nor are clips of one video. None: any item is its own.
 
     Raises:
         ValueError: another shape; no query or nothing in the gallery; a single class.
@@ -73,9 +73,9 @@ class OpenTest:
             everything if x is None else x for x in (self.query, asking, self.gallery)
         )
         asked, found = (side.nonzero()[:, 0] for side in (query & asking, gallery))
-        times, sequence = items.times, self.sequence
-        if sequence is None:
-            sequence = torch.arange(len(items)) if times is None else times[:, VIDEO]
+        sequence = torch.arange(len(items)) if self.sequence is None else self.sequence
+        if items.times is not None:
+            sequence = linked(items.times[:, VIDEO], sequence)
         train, test = (FeatureSet(features[x], items.labels[x]) for x in (found, asked))
         splits = Splits(train=items.subset(found), test=items.subset(asked))
         sequences = (sequence[asked], sequence[found])

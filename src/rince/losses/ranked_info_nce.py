@@ -149,7 +149,8 @@ class RankedInfoNCE(nn.Module):
     rank: 1 = most similar (the same class, say), 2, 3, ... = less and less similar (the same
     superclass), 0 = negative, -1 = ignored (an item and itself). A query should be nearer to its
     keys of rank 1 than to those of rank 2, nearer to these than to those of rank 3, and furthest
-    from the negatives. With one rank it is InfoNCE (one positive a query) or SupCon (several).
+    from the negatives. With one rank and one positive a query it is InfoNCE; with several it is
+    SINCERE (variant "out"), and not SupCon, which is :func:`rince.losses.supcon_out`.
 
     Call it with ``(query, key, ranks)``: embeddings (Q, D) and (K, D) of unit length (use
     ``torch.nn.functional.normalize``), floating point, and (Q, K) integers, or what

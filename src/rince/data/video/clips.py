@@ -21,6 +21,7 @@ from rince.data.items import (
     Marks,
     Thumbnails,
     held_out,
+    linked,
     positions_of,
     report_unreadable,
 )
@@ -84,7 +85,7 @@ class VideoClips(Items):
         videos = self.times[:, 0]
         sequences = None if self.marks is None else self.marks.own_sequences()
         if sequences is not None:
-            videos = _linked(videos, sequences)
+            videos = linked(videos, sequences)
         for index, video in enumerate(videos.tolist()):
             clips_of[video].append(index)
         # In the order of the hashes of their first clips' files, so that others move none of them.
@@ -161,15 +162,3 @@ class VideoClips(Items):
 
     def augmentation(self, config: ViewConfig) -> BatchAugmentation:
         return BatchAugmentation(self.spec.size, self.channels, config)
-
-
-def _linked(videos: Tensor, sequences: Tensor) -> Tensor:
-    """(N,) int64: the same number for all that are in one video, in one sequence, or in a chain of
-    these."""
-    own, before = videos, None
-    while before is None or not torch.equal(own, before):
-        before = own
-        for column in (sequences, videos):
-            of = torch.unique(column, return_inverse=True)[1]
-            own = own.new_zeros(len(own)).scatter_reduce(0, of, own, "amin", include_self=False)[of]
-    return own
