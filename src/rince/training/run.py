@@ -228,7 +228,7 @@ def resume(
         ValueError: no more epochs than it was trained already.
         KeyboardInterrupt: as :func:`train`.
     """
-    folder = Path(folder).resolve()  # runs/latest may soon be another run
+    folder = user_path(folder).resolve()  # runs/latest may soon be another run
     config = replace(read_config(folder), progress=progress)
     if config.loss.matmul_precision is None:  # a run of an older rince
         config.loss.matmul_precision = "fp32"
