@@ -272,6 +272,13 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + name, value
 
 
+def output_of(folder: Path, config: TrainConfig) -> Path:
+    """The folder of the runs, one of which is this; that run's name may be of several folders."""
+    parts = PurePath(config.name or folder.name).parts
+    inside = folder.parts[-len(parts) :] == parts  # it may have been moved
+    return folder.parents[len(parts) - 1] if inside else folder.parent
+
+
 def without_machine(options: Mapping[str, Any]) -> dict[str, Any]:
     """Of :func:`to_dict`'s or :func:`flat`'s options those that say how a run was trained."""
     return {name: value for name, value in options.items() if name not in OF_MACHINE}

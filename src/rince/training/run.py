@@ -49,7 +49,7 @@ from rince.training.checkpoint import (
     recorded_objective,
     require_own,
 )
-from rince.training.config import TrainConfig, to_dict
+from rince.training.config import TrainConfig, output_of, to_dict
 from rince.training.folder import (
     ABOUT_FILE,
     CONFIG_FILE,
@@ -422,13 +422,14 @@ def _run(
     items = splits.train
     require_trackers(config.logger)
     history, checkpoint_io = HistoryLogger(folder), AtomicCheckpointIO()
-    callbacks: list[pl.Callback] = [CheckpointEvery(folder, config.checkpoint_every, checkpoint_io)]
+    every, output = config.checkpoint_every, output_of(folder, config)
+    callbacks: list[pl.Callback] = [CheckpointEvery(folder, every, checkpoint_io, output)]
     if config.knn_every:
         # Without any label, the recording that an item is from is the class to find.
         unlabelled = items.times is not None and items.taxonomy.num_classes == 1
         known = items.by_recording() if unlabelled else items
-        every, seed = config.knn_every, config.seed
-        callbacks.append(OnlineKNN(known, every=every, limit=KNN_IMAGES, seed=seed))
+        knn = OnlineKNN(known, every=config.knn_every, limit=KNN_IMAGES, seed=config.seed)
+        callbacks.append(knn)
     callbacks += [EpochLine(history, items.noun), *own_callbacks]
     if config.progress and in_notebook():  # that of rich, the default, asks for ipywidgets
         callbacks.append(TQDMProgressBar())

@@ -118,12 +118,18 @@ class CheckpointEvery(pl.Callback):
 
     Not one of Lightning's ``Checkpoint`` callbacks, which it moves behind all others: an epoch is
     to be safe before something else looks at it.
+
+    Args:
+        output: where ``latest`` leads to the run; None: the folder above.
     """
 
-    def __init__(self, folder: Path, steps: int, io: AtomicCheckpointIO) -> None:
+    def __init__(
+        self, folder: Path, steps: int, io: AtomicCheckpointIO, output: Path | None = None
+    ) -> None:
         self.path = folder / CHECKPOINT_FILE
         self.steps = steps
         self.io = io
+        self.output = output or folder.parent
         self._linked = False
 
     def on_train_batch_end(
@@ -148,14 +154,15 @@ class CheckpointEvery(pl.Callback):
             warn(f"{self.io.failed}. Training goes on and will try again")
         elif trainer.is_global_zero and not self._linked:
             self._linked = True
-            _link_latest(self.path.parent)
+            _link_latest(self.path.parent, self.output)
 
 
-def _link_latest(folder: Path) -> None:
+def _link_latest(folder: Path, output: Path) -> None:
     """``runs/latest``: a convenience, which some file systems do not have."""
-    folder = folder.resolve()
-    latest = folder.parent / "latest"
-    with contextlib.suppress(OSError):
+    output = output.resolve()
+    latest = output / "latest"
+    with contextlib.suppress(OSError, ValueError):  # on another drive of Windows
         if latest.is_symlink() or not latest.exists():
+            target = os.path.relpath(folder.resolve(), output)
             latest.unlink(missing_ok=True)
-            latest.symlink_to(folder.name)
+            latest.symlink_to(target)
