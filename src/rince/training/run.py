@@ -119,7 +119,7 @@ def train(
         loggers: Lightning's, beside the run's own and those that ``config.logger`` names; they get
             the options and every metric.
         callbacks: Lightning's, called after the run's own. One that stops the training ends the
-            run, which then counts as finished.
+            run, which then counts as finished; :func:`resume` goes on from there.
 
     Returns:
         The run's folder.
@@ -556,7 +556,8 @@ def _run_to_the_end(
     stopped = f"stopped at step {trainer.global_step} of {planned}; {next_step}"
     if interrupted:
         raise KeyboardInterrupt(stopped)
-    if terminated or (trainer.global_step < planned and not trainer.should_stop):
+    ended = trainer.should_stop and trainer.global_step > 0  # by a callback
+    if terminated or (trainer.global_step < planned and not ended):
         raise Stopped(stopped)
 
 

@@ -140,7 +140,19 @@ class CheckpointEvery(pl.Callback):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer)
+        if trainer.is_last_batch:
+            self._save(trainer)
+            return
+        # A callback has stopped it in mid-epoch. Lightning counts that epoch as done all the same,
+        # and whoever resumes would begin the next one.
+        epochs: Any = trainer.fit_loop.epoch_progress
+        for count in (epochs.total, epochs.current):
+            count.processed -= 1
+        try:
+            self._save(trainer)
+        finally:
+            for count in (epochs.total, epochs.current):
+                count.processed += 1
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Only process 0 knows, and all must end alike.
