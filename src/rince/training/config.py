@@ -284,6 +284,15 @@ def without_machine(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in OF_MACHINE}
 
 
+def differing(before: TrainConfig, now: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Options with other values, but for those of the machine: dotted name -> (before, now)."""
+    options = [without_machine(dict(flat(to_dict(x)))) for x in (before, now)]
+    for one in options:  # where a run of an older rince left this open, it was fp32
+        one["loss.matmul_precision"] = one["loss.matmul_precision"] or "fp32"
+    was, is_now = options
+    return {name: (was[name], x) for name, x in is_now.items() if x != was[name]}
+
+
 def from_dict(data: Mapping[str, Any]) -> TrainConfig:
     """Back from :func:`to_dict`'s form, or YAML. Ranges and words are not checked: see
     :meth:`TrainConfig.check`.

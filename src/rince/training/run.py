@@ -29,6 +29,7 @@ from rince.core.notebook import in_notebook, is_watched
 from rince.data.batches import ImageBatch, TrainLoader
 from rince.data.given_tree import GivenTree, read_tree
 from rince.data.items import Items, Splits
+from rince.data.kinds import kind_named
 from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
 from rince.evaluation.levels import warn_of_empty_levels
@@ -49,7 +50,8 @@ from rince.training.checkpoint import (
     recorded_objective,
     require_own,
 )
-from rince.training.config import TrainConfig, output_of, to_dict
+from rince.training.config import TrainConfig, from_dict, output_of, to_dict
+from rince.training.edits import Edits, edit_lines, edits_to_use
 from rince.training.folder import (
     ABOUT_FILE,
     CONFIG_FILE,
@@ -215,6 +217,9 @@ def resume(
 ) -> Path:
     """Go on from a stopped run's last checkpoint, to the weights it would have had without.
 
+    What was edited in its ``config.yaml`` meanwhile is used from here on (such as ``optim.lr``), or
+    refused.
+
     Args:
         folder: the run's.
         epochs: in place of those of its configuration, to lengthen it. From here on the learning
@@ -224,7 +229,7 @@ def resume(
 
     Raises:
         RinceError: nothing to resume, a damaged checkpoint, or one of another architecture, other
-            data or ranks, or another number of processes or steps; and as :func:`train`.
+            options, data or ranks, or another number of processes or steps; and as :func:`train`.
         ValueError: no more epochs than it was trained already.
         KeyboardInterrupt: as :func:`train`.
     """
@@ -235,6 +240,7 @@ def resume(
     checkpoint = read_checkpoint(folder)
     about = checkpoint[CHECKPOINT_KEY]
     step = checkpoint["global_step"]
+    config, edits = _edited(folder, config, about)
     if epochs is not None:
         done = step / about.get("steps_per_epoch", step)
         require(
@@ -269,8 +275,21 @@ def resume(
             f"note: {folder.name} has trained all its {config.epochs} epochs. To lengthen it: "
             f"rince train --resume {quote(str(folder))} --epochs {2 * config.epochs}"
         )
-    _fit(run, module, resumed=about, step=step)
+    _fit(run, module, resumed=about, step=step, edits=edits)
     return folder
+
+
+def _edited(
+    folder: Path, config: TrainConfig, about: Mapping[str, Any]
+) -> tuple[TrainConfig, Edits]:
+    """The configuration to go on with, and what is other than it was."""
+    kind = kind_named(InputSpec.from_dict(about).noun)
+    config = config.with_defaults(kind)  # of what was taken out of it
+    config = replace(
+        config, optim=config.optim.for_batches(config.batch_size * about.get("world_size", 1))
+    )
+    before = from_dict(about["config"]).with_defaults(kind)
+    return config, edits_to_use(folder, before, config)
 
 
 class _PositionedLoader:
@@ -453,9 +472,14 @@ def _run(
 
 
 def _fit(
-    run: Run, module: RankedModule, resumed: Mapping[str, Any] | None = None, step: int = 0
+    run: Run,
+    module: RankedModule,
+    resumed: Mapping[str, Any] | None = None,
+    step: int = 0,
+    edits: Edits | None = None,
 ) -> None:
-    """Train to the end; ``resumed``: what the checkpoint says of a run that goes on from it."""
+    """Train to the end; ``resumed``: what the checkpoint says of a run that goes on from it, with
+    these ``edits``."""
     config, splits, trainer, folder = run.config, run.splits, run.trainer, run.folder
     first = is_first_process()
     if trainer.is_global_zero and not first:
@@ -501,6 +525,8 @@ def _fit(
             f"{splits.train.size}, {module.rank_source.num_ranks} rank(s); {config.epochs} epochs "
             f"of {steps} steps; {trainer.world_size} process(es)"
         )
+        if edits and step < planned:
+            logger.info(f"from step {step + 1} on: {', '.join(edit_lines(edits))}")
         _run_to_the_end(run, module, loader, planned, fresh=fresh)
         if trainer.is_global_zero:
             _write_about(run, module, planned)
