@@ -159,7 +159,7 @@ def test_what_another_run_left_does_not_mix_in(image_tree: Path, tmp_path: Path)
 
 
 _LOCK = (
-    "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.lockf(f, fcntl.LOCK_EX | "
+    "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.flock(f, fcntl.LOCK_EX | "
     "fcntl.LOCK_NB); print('held', flush=True); sys.stdin.read()"
 )
 
@@ -172,6 +172,7 @@ def test_two_trainings_do_not_share_a_folder(image_tree: Path, tmp_path: Path) -
     found: list[int] = []
 
     def start_another() -> None:
+        (folder / LOG_FILE).read_text()  # as a notebook does, or a tracker that keeps it
         done = subprocess.run(other, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         found.append(done.returncode)
 

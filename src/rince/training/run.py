@@ -52,15 +52,7 @@ from rince.training.checkpoint import (
 )
 from rince.training.config import TrainConfig, from_dict, output_of, to_dict
 from rince.training.edits import Edits, edit_lines, edits_to_use
-from rince.training.folder import (
-    ABOUT_FILE,
-    CONFIG_FILE,
-    LOG_FILE,
-    config_yaml,
-    read_config,
-    versions,
-)
-from rince.training.history import HISTORY_FILE
+from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config, versions
 from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
@@ -72,8 +64,15 @@ from rince.training.splits import (
     with_data,
     with_recorded_data,
 )
+from rince.training.starts import (
+    alone_in,
+    as_before_unless,
+    require_no_run,
+    require_nothing_to_lose,
+    write_start,
+)
 from rince.training.step import RankSource, superclass_level
-from rince.training.trackers import TRACKERS_FILE, named_loggers, require_trackers
+from rince.training.trackers import named_loggers, require_trackers
 
 if TYPE_CHECKING:
     from rince.training.objectives import LossFunction
@@ -127,9 +126,9 @@ def train(
         The run's folder.
 
     Raises:
-        RinceError: the folder holds a run already, or cannot be written; data that cannot be
-            found or read; weights to start from that do not fit; a run that was told to stop
-            (SIGTERM) before its last step.
+        RinceError: the folder holds a run already, or files that a run would write over, or
+            cannot be written; data that cannot be found or read; weights to start from that do
+            not fit; a run that was told to stop (SIGTERM) before its last step.
         KeyboardInterrupt: likewise by Ctrl-C.
         ValueError: a configuration that does not fit the data.
     """
@@ -152,7 +151,8 @@ def train(
         )
         return train_towers_run(config, folder)
     if is_first_process():
-        _require_no_run(folder)
+        require_no_run(folder)
+        require_nothing_to_lose(folder)
     if splits is not None:
         warn_of_choices(config)
     run = prepared(config, folder, splits, loggers, callbacks, own_backbone=backbone is not None)
@@ -314,62 +314,6 @@ class _PositionedLoader:
         pass
 
 
-def _require_no_run(folder: Path) -> None:
-    if (folder / CHECKPOINT_FILE).exists():
-        raise RinceError(
-            f"{folder} holds a run already: go on with it (rince train --resume "
-            f"{quote(str(folder))}), or choose another --name"
-        )
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Refuse a folder in which another process trains: what the two write would be mixed. Systems
-    and disks that have no locks are left without."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
-            folder.mkdir(parents=True, exist_ok=True)
-            held = stack.enter_context((folder / LOG_FILE).open("ab"))
-            try:  # of this process alone: a loader's worker that outlives it holds nothing
-                fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                raise RinceError(
-                    f"another process trains in {folder}: choose another --name, or wait for its "
-                    f"end"
-                ) from None
-        yield
-
-
-def _start_folder(run: Run, *, fresh: bool) -> None:
-    folder = run.folder
-    if fresh:
-        _require_no_run(folder)  # that ended while this one read its data
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A run that was killed before its first checkpoint may have left these.
-        for name in (HISTORY_FILE, TRACKERS_FILE, ABOUT_FILE) if fresh else (ABOUT_FILE,):
-            (folder / name).unlink(missing_ok=True)
-        with replacing(folder / CONFIG_FILE) as part:
-            part.write_text(config_yaml(run.config))
-    except OSError as error:
-        raise RinceError(
-            f"cannot write to the run's folder {folder} ({error}): fix that, or choose another "
-            f"--output"
-        ) from error
-
-
-def _leave_nothing(run: Run) -> None:
-    """Of a run that never took a step: no verb is to take its folder for a run."""
-    if run.trainer.global_step:
-        return
-    for name in (CONFIG_FILE, LOG_FILE, HISTORY_FILE, TRACKERS_FILE):
-        (run.folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # there is something else in it
-        run.folder.rmdir()
-
-
 def _check_data(about: Mapping[str, Any], run: Run) -> None:
     """The data are those that the run was trained on; the oldest checkpoints do not say."""
     train, data = run.splits.train, run.config.data
@@ -507,12 +451,14 @@ def _fit(
     if resumed is not None:
         _check_steps(resumed, run, steps)
     with contextlib.ExitStack() as stack:
-        if first:
-            stack.enter_context(_alone_in(folder))
-        if first and (resumed is None or config.epochs != resumed["config"]["epochs"]):
-            _start_folder(run, fresh=fresh)
         if first and fresh:
-            stack.callback(_leave_nothing, run)
+            require_nothing_to_lose(folder)  # before the lock makes a log
+        if first:
+            stack.enter_context(alone_in(folder))
+        if first and fresh:
+            stack.enter_context(as_before_unless(lambda: trainer.global_step > 0, folder))
+        if first and (resumed is None or config.epochs != resumed["config"]["epochs"]):
+            write_start(folder, config, fresh=fresh)
         stack.enter_context(logging_to(folder / LOG_FILE if first else None))
         stack.enter_context(quiet_lightning())
         trainer.loggers += stack.enter_context(named_loggers(config.logger, folder, step))

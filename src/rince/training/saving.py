@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rince.core.checks import RinceError, warn
 from rince.core.files import replacing
 from rince.training.checkpoint import CHECKPOINT_FILE
-from rince.training.history import HISTORY_FILE
+from rince.training.history import HEADER, HISTORY_FILE
 
 
 class HistoryLogger(Logger):
@@ -74,7 +74,7 @@ class HistoryLogger(Logger):
         writer = csv.writer(text)
         with self._file.open("a+b") as stream:
             if stream.tell() == 0:
-                writer.writerow(("step", "name", "value"))
+                writer.writerow(HEADER.split(","))
             else:
                 stream.seek(-1, os.SEEK_END)
                 if stream.read(1) != b"\n":  # a kill or a full disk cut the last line short
