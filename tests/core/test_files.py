@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import os
 import re
+import signal
 import subprocess
 import sys
 from importlib.machinery import ModuleSpec
@@ -23,6 +24,7 @@ from rince.core.files import (
     cache_folder,
     chosen_below,
     files_below,
+    held_alone,
     holds_no,
     is_vector_file,
     new_folder,
@@ -57,6 +59,49 @@ with taking_turns(Path({str(tmp_path)!r})):
     assert other.communicate(timeout=60)[0] == "done\n"
     with taking_turns(tmp_path / "missing"):  # as on a disk without locks
         pass
+
+
+def test_a_file_is_held_alone(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    file = tmp_path / "log.txt"
+    with held_alone(file) as alone:
+        assert alone
+        file.read_bytes()  # which ends a lock that belongs to the process
+        with held_alone(file) as another:
+            assert not another
+    with held_alone(file) as alone:
+        assert alone
+    with held_alone(tmp_path / "missing" / "log.txt") as alone:  # as on a disk without locks
+        assert alone
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_what_outlives_a_process_holds_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    file = tmp_path / "log.txt"
+    code = f"""
+import os, time
+from pathlib import Path
+from rince.core.files import held_alone
+with held_alone(Path({str(file)!r})) as alone:
+    child = os.fork()
+    if child:
+        print(alone, child, flush=True)
+        time.sleep(1)
+        os._exit(0)
+    os.closerange(1, 3)
+    time.sleep(60)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, stdin=None
+    )
+    held, child = done.stdout.split()
+    try:
+        assert held == "True"
+        with held_alone(file) as alone:
+            assert alone
+    finally:
+        os.kill(int(child), signal.SIGKILL)
 
 
 def test_a_digest_is_of_the_content(tmp_path: Path) -> None:

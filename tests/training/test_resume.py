@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 from small_runs import STEPS as SMALL_STEPS
-from small_runs import flat_backbone, small_config
+from small_runs import disturbed, flat_backbone, small_config
 
 from rince.cli.main import main
 from rince.core.checks import RinceError
@@ -25,7 +25,10 @@ from rince.core.input_spec import InputSpec
 from rince.models.backbones import Backbone
 from rince.training import run
 from rince.training.checkpoint import CHECKPOINT_FILE, read_checkpoint
-from rince.training.config import ModelOptions
+from rince.training.config import ModelOptions, OptimOptions
+from rince.training.folder import plain_yaml
+from rince.training.history import read_history
+from rince.training.module import lr_factor
 from rince.training.run import resume, train
 
 EPOCHS, BATCH = 3, 8
@@ -106,12 +109,20 @@ def test_a_checkpoint_of_another_architecture_is_refused(runs: Path, tmp_path: P
     folder.mkdir()
     text = (runs / "whole" / "config.yaml").read_text()
     (folder / CHECKPOINT_FILE).write_bytes((runs / "whole" / CHECKPOINT_FILE).read_bytes())
-    (folder / "config.yaml").write_text(text.replace("small-resnet", "resnet18-3x3"))
-    with pytest.raises(RinceError, match="last.ckpt .*RankedModule"):
-        resume(folder)
-    (folder / "config.yaml").write_text(text.replace("embedding_dim: 128", "embedding_dim: 64"))
-    with pytest.raises(RinceError, match=r"\(128, 256\).*\(64, 256\)"):
-        resume(folder)
+    for name, before, after, misfit in (
+        ("backbone", "small-resnet", "resnet18-3x3", "last.ckpt .*RankedModule"),
+        ("embedding_dim", "128", "64", r"\(128, 256\).*\(64, 256\)"),
+    ):
+        edited = text.replace(f"{name}: {before}", f"{name}: {after}")
+        (folder / "config.yaml").write_text(edited)
+        with pytest.raises(RinceError, match=rf"model.{name} {after} \(was {before}\)"):
+            resume(folder)
+        # Weights that do not fit what the checkpoint itself says, too.
+        whole = read_checkpoint(folder)["rince"]["config"]
+        _edited(folder, config={**whole, "model": plain_yaml(edited)["model"]})
+        with pytest.raises(RinceError, match=misfit):
+            resume(folder)
+        _edited(folder, config=whole)
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
@@ -160,9 +171,83 @@ def test_other_steps_or_processes_are_refused(small_run: Path) -> None:
         resume(small_run, progress=False, backbone=flat_backbone())
     config = (small_run / "config.yaml").read_text()
     _edited(small_run, world_size=1, steps_per_epoch=SMALL_STEPS)
-    (small_run / "config.yaml").write_text(config.replace("batch_size: 32", "batch_size: 16"))
+    edited = config.replace("batch_size: 32", "batch_size: 16")
+    (small_run / "config.yaml").write_text(edited)
+    with pytest.raises(RinceError, match=r"batch_size 16 \(was 32\)"):
+        resume(small_run, progress=False, backbone=flat_backbone())
+    _edited(small_run, config=plain_yaml(edited))  # as where the data are fewer
     with pytest.raises(RinceError, match=f" {SMALL_STEPS} steps .* 1[0-9]* process"):
         resume(small_run, progress=False, backbone=flat_backbone())
+
+
+def _stopped(image_tree: Path, tmp_path: Path, **changes: Any) -> Path:
+    """A run of 3 epochs that was stopped after the first."""
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    config = small_config(image_tree, tmp_path, name="run", knn_every=0, **changes)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, disturbed(SMALL_STEPS + 1, stop))
+    return tmp_path / "run"
+
+
+def _edit(folder: Path, *words: tuple[str, str]) -> None:
+    text = (folder / "config.yaml").read_text()
+    for before, after in words:
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    (folder / "config.yaml").write_text(text)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_an_edited_learning_rate_is_used_from_there_on(
+    optimizer: Any, image_tree: Path, tmp_path: Path
+) -> None:
+    optim = OptimOptions(optimizer=optimizer, lr=0.05, warmup_epochs=0.5)
+    folder = _stopped(image_tree, tmp_path, optim=optim)
+    edits = ("lr: 0.05", "lr: 0.02 # too high"), ("weight_decay: 0.0001", "weight_decay: 0.5")
+    _edit(folder, *edits, ("clip: null", "clip: 3"), ("log_every: 1", "log_every: 2"))
+    resume(folder, progress=False, backbone=disturbed(0, list))
+    total = 3 * SMALL_STEPS
+    warmup = round(total * 0.5 / 3)
+    rates = [lr for _, lr in read_history(folder)["train/lr"]]
+    expected = [0.05 * lr_factor(step, total, warmup, 1e-3) for step in range(SMALL_STEPS)] + [
+        0.02 * lr_factor(step, total, warmup, 1e-3) for step in range(SMALL_STEPS + 1, total, 2)
+    ]
+    assert rates == pytest.approx(expected, rel=1e-6)
+    checkpoint = read_checkpoint(folder)
+    assert checkpoint["global_step"] == total
+    assert checkpoint["rince"]["config"]["optim"]["lr"] == 0.02
+    (group,) = checkpoint["optimizer_states"][0]["param_groups"]
+    assert (group["weight_decay"], group["initial_lr"]) == (0.5, 0.02)
+    assert (
+        f"from step {SMALL_STEPS + 1} on: optim.lr 0.02 (was 0.05), optim.weight_decay 0.5 (was "
+        f"0.0001), optim.clip 3 (was None)\n"
+    ) in (folder / "log.txt").read_text()
+    assert "# too high" in (folder / "config.yaml").read_text()
+
+
+def test_other_options_are_refused_by_name(image_tree: Path, tmp_path: Path) -> None:
+    folder = _stopped(image_tree, tmp_path)
+    text = (folder / "config.yaml").read_text()
+    for before, after, told in (
+        ("optimizer: sgd", "optimizer: adamw", r"optim.optimizer adamw \(was sgd\)"),
+        ("objective: rince", "objective: infonce", r"objective infonce \(was rince\)"),
+        ("variant: out-in", "variant: in", r"loss.variant in \(was out-in\)"),
+        ("\nseed: 0", "\nseed: 7", r"seed 7 \(was 0\)"),
+        ("batch_size: 32", "batch_size: 30", r"batch_size 30 \(was 32\)"),  # in as many steps
+        ("augmentation: strong", "augmentation: weak", r"images.augmentation weak \(was strong\)"),
+    ):
+        _edit(folder, (before, after), ("lr: 0.05", "lr: 0.02"))
+        message = rf"/run cannot go on .*: {told} in .*config.yaml.*--name NEW.* another optim.lr"
+        with pytest.raises(RinceError, match=message):
+            resume(folder, progress=False, backbone=disturbed(0, list))
+        (folder / "config.yaml").write_text(text)
+    # What is taken out is at its default, which for the learning rate follows the batch.
+    _edit(folder, ("  lr: 0.05\n", ""), ("  optimizer: sgd\n", ""))
+    resume(folder, progress=False, backbone=disturbed(0, list))
+    assert read_checkpoint(folder)["rince"]["config"]["optim"]["lr"] == 0.5 * 32 / 512
 
 
 def test_fewer_epochs_than_a_run_was_started_for_are_said(

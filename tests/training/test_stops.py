@@ -56,6 +56,26 @@ def test_ctrl_c_is_not_success(image_tree: Path, tmp_path: Path) -> None:
     assert (folder / ABOUT_FILE).exists()
 
 
+def test_latest_leads_into_folders_of_runs(image_tree: Path, tmp_path: Path) -> None:
+    before = train(small_config(image_tree, tmp_path, name="old", epochs=1), flat_backbone())
+    assert (tmp_path / "latest").resolve() == before.resolve()
+    config = small_config(image_tree, tmp_path, name="a/b", epochs=1)
+    folder = train(config, flat_backbone())
+    assert (tmp_path / "latest").readlink() == Path("a", "b")
+    assert (tmp_path / "latest").resolve() == folder.resolve() == (tmp_path / "a" / "b").resolve()
+    train(small_config(image_tree, tmp_path, name="new", epochs=1), flat_backbone())
+    resume(folder, epochs=2, progress=False, backbone=flat_backbone())
+    assert (tmp_path / "latest").readlink() == Path("a", "b")
+    assert sorted(x.name for x in (tmp_path / "a").iterdir()) == ["b"]
+
+
+def test_a_run_that_was_moved_is_the_latest_beside_it(image_tree: Path, tmp_path: Path) -> None:
+    config = small_config(image_tree, tmp_path / "runs", name="a/b", epochs=1)
+    moved = train(config, flat_backbone()).rename(tmp_path / "runs" / "c")
+    resume(moved, epochs=2, progress=False, backbone=flat_backbone())
+    assert (tmp_path / "runs" / "latest").readlink() == Path("c")
+
+
 def test_ctrl_c_before_there_is_a_run(
     image_tree: Path,
     tmp_path: Path,
@@ -139,7 +159,7 @@ def test_what_another_run_left_does_not_mix_in(image_tree: Path, tmp_path: Path)
 
 
 _LOCK = (
-    "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.lockf(f, fcntl.LOCK_EX | "
+    "import fcntl, sys; f = open(sys.argv[1], 'ab'); fcntl.flock(f, fcntl.LOCK_EX | "
     "fcntl.LOCK_NB); print('held', flush=True); sys.stdin.read()"
 )
 
@@ -152,6 +172,7 @@ def test_two_trainings_do_not_share_a_folder(image_tree: Path, tmp_path: Path) -
     found: list[int] = []
 
     def start_another() -> None:
+        (folder / LOG_FILE).read_text()  # as a notebook does, or a tracker that keeps it
         done = subprocess.run(other, stdin=subprocess.DEVNULL, capture_output=True, check=False)
         found.append(done.returncode)
 

@@ -42,8 +42,8 @@ def run(arguments: Sequence[str]) -> None:
             description="Go on with a run from its last checkpoint, with its own configuration.",
         )
         parser.why_unknown = (
-            "A run that goes on keeps its own options, in its config.yaml: leave these out, or "
-            "leave out --resume to start a new run."
+            "A run that goes on keeps its own options, in its config.yaml (where optim.lr and a "
+            "few others may be changed): leave these out, or leave out --resume to start a new run."
         )
         parser.add_argument(
             "--epochs",

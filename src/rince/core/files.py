@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Literal
 
@@ -205,6 +206,39 @@ def taking_turns(folder: Path) -> Iterator[None]:
             stack.callback(os.close, held)
             fcntl.flock(held, fcntl.LOCK_EX)
         yield
+
+
+_HELD: set[FileIO] = set()
+
+
+def _hold_none() -> None:
+    """In a process that was forked: one that outlives the other is to keep nobody out."""
+    for stream in _HELD:
+        stream.close()
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_hold_none)
+
+
+@contextlib.contextmanager
+def held_alone(file: Path) -> Iterator[bool]:
+    """Whether nobody else, in this process or another, is in such a block with this file, which is
+    made in its folder. Others may read and write it. Always on systems and disks without locks."""
+    with contextlib.ExitStack() as stack:
+        alone = True
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            held = stack.enter_context(FileIO(file, "ab"))
+            try:  # lockf's would be gone once this process closes the file that it opened to read
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _HELD.add(held)
+                stack.callback(_HELD.discard, held)
+            except (BlockingIOError, PermissionError):
+                alone = False
+        yield alone
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError
+from rince.core.files import user_path
 from rince.core.tables import read_lines
 
 # Where WordNet itself says that it is, Debian's wordnet-base, and WordNet's own installer.
@@ -39,7 +40,7 @@ class WordNetNouns:
 
     def __init__(self, folder: str | Path | None = None) -> None:
         places = [os.path.expandvars(place) for place in PLACES] if folder is None else [folder]
-        for place in map(Path, places):
+        for place in map(user_path, places):
             if (place / "index.noun").is_file() and (place / "data.noun").is_file():
                 self.folder = place
                 return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.core.files import written
+from rince.core.files import user_path, written
 from rince.reports.frames import write_results
 from rince.reports.origins import alike_methods
 from rince.reports.page import write_report
@@ -43,16 +43,16 @@ def compare_runs(
     for line in alike_methods(comparison_rows(runs).rows):
         print(line)
     if csv is not None:
-        write_results(runs, Path(csv))
+        write_results(runs, user_path(csv))
     if markdown is not None:
-        with written(Path(markdown), "table") as part:
+        with written(user_path(markdown), "table") as part:
             part.write_text(markdown_table(runs, baseline) + "\n", encoding="utf-8")
     print(f"report: {write_report(runs, output, title=title, baseline=baseline)}")
 
 
 def _with_baseline(runs: list[RunReport], baseline: str) -> tuple[list[RunReport], str]:
     """The runs, with the one that a path leads to; and the label of its row."""
-    path = Path(baseline).resolve()
+    path = user_path(baseline).resolve()
     labels = (label for row in comparison_rows(runs).rows for label in row.names)
     if baseline in labels or not path.exists():
         return runs, baseline

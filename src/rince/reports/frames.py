@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import glob
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, import_extra, require
-from rince.core.files import written
+from rince.core.files import user_path, written
 from rince.reports.run_report import RunReport
 
 if TYPE_CHECKING:
@@ -82,9 +83,10 @@ def run_folders(runs: str | Path | Sequence[str | Path]) -> list[Path]:
     require(bool(given), "runs must be one or more folders of runs, got an empty list")
     fitting: list[str] = []
     for pattern in map(str, given):
-        is_pattern = glob.has_magic(pattern) and not Path(pattern).exists()
-        fits = sorted(glob.glob(pattern)) if is_pattern else [pattern]
+        is_pattern = glob.has_magic(pattern) and not user_path(pattern).exists()
+        # Not as a path, which would drop a slash at its end.
+        fits = sorted(glob.glob(os.path.expanduser(pattern))) if is_pattern else [pattern]
         if not fits:
             raise RinceError(f"nothing is called {pattern}")
         fitting += fits
-    return list(dict.fromkeys(Path(name).resolve() for name in fitting))
+    return list(dict.fromkeys(user_path(name).resolve() for name in fitting))

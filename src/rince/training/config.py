@@ -272,9 +272,25 @@ def flat(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + name, value
 
 
+def output_of(folder: Path, config: TrainConfig) -> Path:
+    """The folder of the runs, one of which is this; that run's name may be of several folders."""
+    parts = PurePath(config.name or folder.name).parts
+    inside = folder.parts[-len(parts) :] == parts  # it may have been moved
+    return folder.parents[len(parts) - 1] if inside else folder.parent
+
+
 def without_machine(options: Mapping[str, Any]) -> dict[str, Any]:
     """Of :func:`to_dict`'s or :func:`flat`'s options those that say how a run was trained."""
     return {name: value for name, value in options.items() if name not in OF_MACHINE}
+
+
+def differing(before: TrainConfig, now: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Options with other values, but for those of the machine: dotted name -> (before, now)."""
+    options = [without_machine(dict(flat(to_dict(x)))) for x in (before, now)]
+    for one in options:  # where a run of an older rince left this open, it was fp32
+        one["loss.matmul_precision"] = one["loss.matmul_precision"] or "fp32"
+    was, is_now = options
+    return {name: (was[name], x) for name, x in is_now.items() if x != was[name]}
 
 
 def from_dict(data: Mapping[str, Any]) -> TrainConfig:

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 HISTORY_FILE = "metrics.csv"
+HEADER = "step,name,value"
 
 
 def read_history(folder: Path) -> dict[str, list[tuple[int, float]]]:

@@ -92,6 +92,7 @@ class RankedModule(pl.LightningModule):
         self.tree = tree
         self._unread: list[tuple[str, int, Tensor]] = []  # (what, step, value): to be finite
         self._seconds_before = 0.0
+        self._peak_rates: list[float] = []  # of the groups of weights
         self._started = time.perf_counter()
         self._sizes_unknown = True
         self._check_objective()
@@ -191,6 +192,7 @@ class RankedModule(pl.LightningModule):
         sgd = optim.optimizer == "sgd"
         make: Callable[..., Optimizer] = partial(SGD, momentum=0.9) if sgd else AdamW
         optimizer = make(weights, lr=optim.lr, weight_decay=optim.weight_decay)
+        self._peak_rates = [group["lr"] for group in optimizer.param_groups]
         total = int(self.trainer.estimated_stepping_batches)
         warmup = round(total * optim.warmup(self.config.epochs) / self.config.epochs)
         schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -223,10 +225,14 @@ class RankedModule(pl.LightningModule):
     def on_train_start(self) -> None:
         self._started = time.perf_counter()
         self._keep_frozen_norms()  # Lightning calls no train(), but leaves modes as they are
-        # A checkpoint also holds the rate of the next step, in a run of fewer epochs another one.
+        # A checkpoint also holds the rate of the next step, which in a run of fewer epochs was
+        # another one; and what was edited since in the configuration.
         schedule: Any = self.lr_schedulers()
-        for group, lr in zip(schedule.optimizer.param_groups, schedule.base_lrs, strict=True):
+        schedule.base_lrs = list(self._peak_rates)
+        for group, lr in zip(schedule.optimizer.param_groups, self._peak_rates, strict=True):
+            group["initial_lr"] = lr
             group["lr"] = lr * schedule.lr_lambdas[0](schedule.last_epoch)
+            group["weight_decay"] = self.config.optim.weight_decay
 
     def train_seconds(self) -> float:
         """Wall time of training, the parts before a resume included (up to the checkpoint)."""
@@ -243,7 +249,8 @@ class RankedModule(pl.LightningModule):
                 raise FloatingPointError(
                     f"{what} is {number} at step {step}: lower optim.lr (now "
                     f"{self.config.optim.lr}), set optim.clip, or use precision 32-true. The last "
-                    f"checkpoint is untouched"
+                    f"checkpoint is untouched: change one of these in the run's config.yaml, and "
+                    f"`rince train --resume` goes on from it"
                 )
         return dict(zip(shown, numbers[len(unread) :], strict=True))
 

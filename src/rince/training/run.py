@@ -29,6 +29,7 @@ from rince.core.notebook import in_notebook, is_watched
 from rince.data.batches import ImageBatch, TrainLoader
 from rince.data.given_tree import GivenTree, read_tree
 from rince.data.items import Items, Splits
+from rince.data.kinds import kind_named
 from rince.data.plan import BatchPlan
 from rince.data.sampler import BalancedPlan
 from rince.evaluation.levels import warn_of_empty_levels
@@ -49,16 +50,9 @@ from rince.training.checkpoint import (
     recorded_objective,
     require_own,
 )
-from rince.training.config import TrainConfig, to_dict
-from rince.training.folder import (
-    ABOUT_FILE,
-    CONFIG_FILE,
-    LOG_FILE,
-    config_yaml,
-    read_config,
-    versions,
-)
-from rince.training.history import HISTORY_FILE
+from rince.training.config import TrainConfig, from_dict, output_of, to_dict
+from rince.training.edits import Edits, edit_lines, edits_to_use
+from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config, versions
 from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
@@ -70,8 +64,15 @@ from rince.training.splits import (
     with_data,
     with_recorded_data,
 )
+from rince.training.starts import (
+    alone_in,
+    as_before_unless,
+    require_no_run,
+    require_nothing_to_lose,
+    write_start,
+)
 from rince.training.step import RankSource, superclass_level
-from rince.training.trackers import TRACKERS_FILE, named_loggers, require_trackers
+from rince.training.trackers import named_loggers, require_trackers
 
 if TYPE_CHECKING:
     from rince.training.objectives import LossFunction
@@ -119,15 +120,15 @@ def train(
         loggers: Lightning's, beside the run's own and those that ``config.logger`` names; they get
             the options and every metric.
         callbacks: Lightning's, called after the run's own. One that stops the training ends the
-            run, which then counts as finished.
+            run, which then counts as finished; :func:`resume` goes on from there.
 
     Returns:
         The run's folder.
 
     Raises:
-        RinceError: the folder holds a run already, or cannot be written; data that cannot be
-            found or read; weights to start from that do not fit; a run that was told to stop
-            (SIGTERM) before its last step.
+        RinceError: the folder holds a run already, or files that a run would write over, or
+            cannot be written; data that cannot be found or read; weights to start from that do
+            not fit; a run that was told to stop (SIGTERM) before its last step.
         KeyboardInterrupt: likewise by Ctrl-C.
         ValueError: a configuration that does not fit the data.
     """
@@ -150,7 +151,8 @@ def train(
         )
         return train_towers_run(config, folder)
     if is_first_process():
-        _require_no_run(folder)
+        require_no_run(folder)
+        require_nothing_to_lose(folder)
     if splits is not None:
         warn_of_choices(config)
     run = prepared(config, folder, splits, loggers, callbacks, own_backbone=backbone is not None)
@@ -215,6 +217,9 @@ def resume(
 ) -> Path:
     """Go on from a stopped run's last checkpoint, to the weights it would have had without.
 
+    What was edited in its ``config.yaml`` meanwhile is used from here on (such as ``optim.lr``), or
+    refused.
+
     Args:
         folder: the run's.
         epochs: in place of those of its configuration, to lengthen it. From here on the learning
@@ -224,17 +229,18 @@ def resume(
 
     Raises:
         RinceError: nothing to resume, a damaged checkpoint, or one of another architecture, other
-            data or ranks, or another number of processes or steps; and as :func:`train`.
+            options, data or ranks, or another number of processes or steps; and as :func:`train`.
         ValueError: no more epochs than it was trained already.
         KeyboardInterrupt: as :func:`train`.
     """
-    folder = Path(folder).resolve()  # runs/latest may soon be another run
+    folder = user_path(folder).resolve()  # runs/latest may soon be another run
     config = replace(read_config(folder), progress=progress)
     if config.loss.matmul_precision is None:  # a run of an older rince
         config.loss.matmul_precision = "fp32"
     checkpoint = read_checkpoint(folder)
     about = checkpoint[CHECKPOINT_KEY]
     step = checkpoint["global_step"]
+    config, edits = _edited(folder, config, about)
     if epochs is not None:
         done = step / about.get("steps_per_epoch", step)
         require(
@@ -269,8 +275,21 @@ def resume(
             f"note: {folder.name} has trained all its {config.epochs} epochs. To lengthen it: "
             f"rince train --resume {quote(str(folder))} --epochs {2 * config.epochs}"
         )
-    _fit(run, module, resumed=about, step=step)
+    _fit(run, module, resumed=about, step=step, edits=edits)
     return folder
+
+
+def _edited(
+    folder: Path, config: TrainConfig, about: Mapping[str, Any]
+) -> tuple[TrainConfig, Edits]:
+    """The configuration to go on with, and what is other than it was."""
+    kind = kind_named(InputSpec.from_dict(about).noun)
+    config = config.with_defaults(kind)  # of what was taken out of it
+    config = replace(
+        config, optim=config.optim.for_batches(config.batch_size * about.get("world_size", 1))
+    )
+    before = from_dict(about["config"]).with_defaults(kind)
+    return config, edits_to_use(folder, before, config)
 
 
 class _PositionedLoader:
@@ -293,62 +312,6 @@ class _PositionedLoader:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
-
-
-def _require_no_run(folder: Path) -> None:
-    if (folder / CHECKPOINT_FILE).exists():
-        raise RinceError(
-            f"{folder} holds a run already: go on with it (rince train --resume "
-            f"{quote(str(folder))}), or choose another --name"
-        )
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Refuse a folder in which another process trains: what the two write would be mixed. Systems
-    and disks that have no locks are left without."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
-            folder.mkdir(parents=True, exist_ok=True)
-            held = stack.enter_context((folder / LOG_FILE).open("ab"))
-            try:  # of this process alone: a loader's worker that outlives it holds nothing
-                fcntl.lockf(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                raise RinceError(
-                    f"another process trains in {folder}: choose another --name, or wait for its "
-                    f"end"
-                ) from None
-        yield
-
-
-def _start_folder(run: Run, *, fresh: bool) -> None:
-    folder = run.folder
-    if fresh:
-        _require_no_run(folder)  # that ended while this one read its data
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A run that was killed before its first checkpoint may have left these.
-        for name in (HISTORY_FILE, TRACKERS_FILE, ABOUT_FILE) if fresh else (ABOUT_FILE,):
-            (folder / name).unlink(missing_ok=True)
-        with replacing(folder / CONFIG_FILE) as part:
-            part.write_text(config_yaml(run.config))
-    except OSError as error:
-        raise RinceError(
-            f"cannot write to the run's folder {folder} ({error}): fix that, or choose another "
-            f"--output"
-        ) from error
-
-
-def _leave_nothing(run: Run) -> None:
-    """Of a run that never took a step: no verb is to take its folder for a run."""
-    if run.trainer.global_step:
-        return
-    for name in (CONFIG_FILE, LOG_FILE, HISTORY_FILE, TRACKERS_FILE):
-        (run.folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # there is something else in it
-        run.folder.rmdir()
 
 
 def _check_data(about: Mapping[str, Any], run: Run) -> None:
@@ -422,13 +385,14 @@ def _run(
     items = splits.train
     require_trackers(config.logger)
     history, checkpoint_io = HistoryLogger(folder), AtomicCheckpointIO()
-    callbacks: list[pl.Callback] = [CheckpointEvery(folder, config.checkpoint_every, checkpoint_io)]
+    every, output = config.checkpoint_every, output_of(folder, config)
+    callbacks: list[pl.Callback] = [CheckpointEvery(folder, every, checkpoint_io, output)]
     if config.knn_every:
         # Without any label, the recording that an item is from is the class to find.
         unlabelled = items.times is not None and items.taxonomy.num_classes == 1
         known = items.by_recording() if unlabelled else items
-        every, seed = config.knn_every, config.seed
-        callbacks.append(OnlineKNN(known, every=every, limit=KNN_IMAGES, seed=seed))
+        knn = OnlineKNN(known, every=config.knn_every, limit=KNN_IMAGES, seed=config.seed)
+        callbacks.append(knn)
     callbacks += [EpochLine(history, items.noun), *own_callbacks]
     if config.progress and in_notebook():  # that of rich, the default, asks for ipywidgets
         callbacks.append(TQDMProgressBar())
@@ -452,9 +416,14 @@ def _run(
 
 
 def _fit(
-    run: Run, module: RankedModule, resumed: Mapping[str, Any] | None = None, step: int = 0
+    run: Run,
+    module: RankedModule,
+    resumed: Mapping[str, Any] | None = None,
+    step: int = 0,
+    edits: Edits | None = None,
 ) -> None:
-    """Train to the end; ``resumed``: what the checkpoint says of a run that goes on from it."""
+    """Train to the end; ``resumed``: what the checkpoint says of a run that goes on from it, with
+    these ``edits``."""
     config, splits, trainer, folder = run.config, run.splits, run.trainer, run.folder
     first = is_first_process()
     if trainer.is_global_zero and not first:
@@ -482,12 +451,14 @@ def _fit(
     if resumed is not None:
         _check_steps(resumed, run, steps)
     with contextlib.ExitStack() as stack:
-        if first:
-            stack.enter_context(_alone_in(folder))
-        if first and (resumed is None or config.epochs != resumed["config"]["epochs"]):
-            _start_folder(run, fresh=fresh)
         if first and fresh:
-            stack.callback(_leave_nothing, run)
+            require_nothing_to_lose(folder)  # before the lock makes a log
+        if first:
+            stack.enter_context(alone_in(folder))
+        if first and fresh:
+            stack.enter_context(as_before_unless(lambda: trainer.global_step > 0, folder))
+        if first and (resumed is None or config.epochs != resumed["config"]["epochs"]):
+            write_start(folder, config, fresh=fresh)
         stack.enter_context(logging_to(folder / LOG_FILE if first else None))
         stack.enter_context(quiet_lightning())
         trainer.loggers += stack.enter_context(named_loggers(config.logger, folder, step))
@@ -500,6 +471,8 @@ def _fit(
             f"{splits.train.size}, {module.rank_source.num_ranks} rank(s); {config.epochs} epochs "
             f"of {steps} steps; {trainer.world_size} process(es)"
         )
+        if edits and step < planned:
+            logger.info(f"from step {step + 1} on: {', '.join(edit_lines(edits))}")
         _run_to_the_end(run, module, loader, planned, fresh=fresh)
         if trainer.is_global_zero:
             _write_about(run, module, planned)
@@ -555,7 +528,8 @@ def _run_to_the_end(
     stopped = f"stopped at step {trainer.global_step} of {planned}; {next_step}"
     if interrupted:
         raise KeyboardInterrupt(stopped)
-    if terminated or (trainer.global_step < planned and not trainer.should_stop):
+    ended = trainer.should_stop and trainer.global_step > 0  # by a callback
+    if terminated or (trainer.global_step < planned and not ended):
         raise Stopped(stopped)
 
 

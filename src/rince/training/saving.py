@@ -20,7 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rince.core.checks import RinceError, warn
 from rince.core.files import replacing
 from rince.training.checkpoint import CHECKPOINT_FILE
-from rince.training.history import HISTORY_FILE
+from rince.training.history import HEADER, HISTORY_FILE
 
 
 class HistoryLogger(Logger):
@@ -74,7 +74,7 @@ class HistoryLogger(Logger):
         writer = csv.writer(text)
         with self._file.open("a+b") as stream:
             if stream.tell() == 0:
-                writer.writerow(("step", "name", "value"))
+                writer.writerow(HEADER.split(","))
             else:
                 stream.seek(-1, os.SEEK_END)
                 if stream.read(1) != b"\n":  # a kill or a full disk cut the last line short
@@ -118,12 +118,18 @@ class CheckpointEvery(pl.Callback):
 
     Not one of Lightning's ``Checkpoint`` callbacks, which it moves behind all others: an epoch is
     to be safe before something else looks at it.
+
+    Args:
+        output: where ``latest`` leads to the run; None: the folder above.
     """
 
-    def __init__(self, folder: Path, steps: int, io: AtomicCheckpointIO) -> None:
+    def __init__(
+        self, folder: Path, steps: int, io: AtomicCheckpointIO, output: Path | None = None
+    ) -> None:
         self.path = folder / CHECKPOINT_FILE
         self.steps = steps
         self.io = io
+        self.output = output or folder.parent
         self._linked = False
 
     def on_train_batch_end(
@@ -134,7 +140,19 @@ class CheckpointEvery(pl.Callback):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer)
+        if trainer.is_last_batch:
+            self._save(trainer)
+            return
+        # A callback has stopped it in mid-epoch. Lightning counts that epoch as done all the same,
+        # and whoever resumes would begin the next one.
+        epochs: Any = trainer.fit_loop.epoch_progress
+        for count in (epochs.total, epochs.current):
+            count.processed -= 1
+        try:
+            self._save(trainer)
+        finally:
+            for count in (epochs.total, epochs.current):
+                count.processed += 1
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Only process 0 knows, and all must end alike.
@@ -148,14 +166,15 @@ class CheckpointEvery(pl.Callback):
             warn(f"{self.io.failed}. Training goes on and will try again")
         elif trainer.is_global_zero and not self._linked:
             self._linked = True
-            _link_latest(self.path.parent)
+            _link_latest(self.path.parent, self.output)
 
 
-def _link_latest(folder: Path) -> None:
+def _link_latest(folder: Path, output: Path) -> None:
     """``runs/latest``: a convenience, which some file systems do not have."""
-    folder = folder.resolve()
-    latest = folder.parent / "latest"
-    with contextlib.suppress(OSError):
+    output = output.resolve()
+    latest = output / "latest"
+    with contextlib.suppress(OSError, ValueError):  # on another drive of Windows
         if latest.is_symlink() or not latest.exists():
+            target = os.path.relpath(folder.resolve(), output)
             latest.unlink(missing_ok=True)
-            latest.symlink_to(folder.name)
+            latest.symlink_to(target)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rince.core.checks import RinceError, require
 from rince.core.distributed import is_first_process
-from rince.training.config import TrainConfig, flat, to_dict, without_machine
+from rince.training.config import TrainConfig, differing
 from rince.training.folder import CHECKPOINT_FILE, read_about, read_config
 from rince.training.run import prepared, resume, train, train_prepared
 
@@ -68,16 +68,10 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
 
 
 def _check_same(folder: Path, asked: TrainConfig) -> None:
-    before, now = (without_machine(dict(flat(to_dict(x)))) for x in (read_config(folder), asked))
-    for options in (before, now):  # where a run of an older rince left this open, it was fp32
-        options["loss.matmul_precision"] = options["loss.matmul_precision"] or "fp32"
-    other = [
-        f"{name} {before[name]}, not {value}"
-        for name, value in now.items()
-        if value != before[name]
-    ]
+    other = differing(read_config(folder), asked)
     if other:
+        told = "; ".join(f"{name} {was}, not {now}" for name, (was, now) in other.items())
         raise RinceError(
-            f"{folder} holds a run with other options ({'; '.join(other)}): choose another --name "
+            f"{folder} holds a run with other options ({told}): choose another --name "
             f"for these, or give the options of that run"
         )
