@@ -772,6 +772,7 @@ def test_names_of_outliers(tmp_path: Path) -> None:
         (["a/.."], "--ood a/..: "),
         (["x="], "--ood x=: "),
         (["a/b=c"], "'a/b'"),
+        (["..=c"], "'..'"),
     ],
 )
 def test_bad_names_of_outliers(
