@@ -29,6 +29,7 @@ from rince.core.files import (
     new_folder,
     replacing,
     require_folder_of,
+    require_not_read,
     splits_below,
     taking_turns,
     unreadable,
