@@ -164,6 +164,7 @@ def draw(
     if context.sequences is None:
         between = class_similarity(context.test, context.train, taxonomy, class_ranks)
     worst, confusion = failures(context)
+    probed = any(name.startswith("probe/") for name in metrics)
     return Evaluation(
         metrics=metrics,
         info={
@@ -172,7 +173,7 @@ def draw(
             "outliers": {name: len(items) for name, items in context.outliers.items()},
             "data": splits.train.name,
             "feature_dim": int(context.train.features.shape[1]),
-            "probe_epochs": options.probe_epochs,
+            **({"probe_epochs": options.probe_epochs} if probed else {}),
             **({"levels": names} if names else {}),
         },
         classes=taxonomy.classes,
