@@ -351,6 +351,28 @@ def test_files_that_people_edit_are_not_written_over(
         assert edited.read_text() == "hours of work"
 
 
+def test_what_is_read_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run").mkdir()
+    files = ["embeddings.npz", "embeddings.csv", "texts.parquet", "run/metrics.csv"]
+    for name in files:
+        Path(name).write_text("hours of work")
+    compare = ["compare", "run", "embeddings.npz"]
+    for given, file, option in (
+        (["embed", "run", "embeddings.npz"], files[0], "-o"),  # its own default
+        (["embed", "run", "texts.parquet", "-o", str(tmp_path / "texts.parquet")], files[2], "-o"),
+        ([*compare, "-o", "embeddings.npz"], files[0], "-o"),
+        ([*compare, "--csv", "embeddings.csv"], files[1], "--csv"),
+        ([*compare, "--markdown", "run/metrics.csv"], files[3], "--markdown"),
+    ):
+        said = refusal(given, capsys)
+        assert f"{file} is read, and would be replaced" in said
+        assert f"({option} FILE)" in said
+    assert [Path(name).read_text() for name in files] == ["hours of work"] * 4
+
+
 def test_ranks_of_a_table_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [("husky", "dog"), ("pug", "dog"), ("manx", "cat")]
     lines = ["\t".join(row) for row in (("class", "superclass"), *rows)]
@@ -750,6 +772,7 @@ def test_names_of_outliers(tmp_path: Path) -> None:
         (["a/.."], "--ood a/..: "),
         (["x="], "--ood x=: "),
         (["a/b=c"], "'a/b'"),
+        (["..=c"], "'..'"),
     ],
 )
 def test_bad_names_of_outliers(

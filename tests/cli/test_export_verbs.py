@@ -38,7 +38,9 @@ def runs(image_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("two-heads", "supcon-two-heads"),
         ("classifier", "cross-entropy"),
     ):
-        model = ModelOptions(backbone="tiny-resnet", embedding_dim=8)
+        model = ModelOptions(backbone="tiny-resnet")
+        if name != "classifier":  # which has no embedding
+            model.embedding_dim = 8
         train(
             small_config(
                 image_tree, root, name=name, objective=objective, model=model, epochs=1, knn_every=0

@@ -23,6 +23,7 @@ from rince.core.files import (
     by_suffix,
     cache_folder,
     chosen_below,
+    file_stamps,
     files_below,
     held_alone,
     holds_no,
@@ -30,6 +31,7 @@ from rince.core.files import (
     new_folder,
     replacing,
     require_folder_of,
+    require_not_read,
     splits_below,
     taking_turns,
     unreadable,
@@ -384,3 +386,28 @@ def test_why_a_file_cannot_be_read(tmp_path: Path) -> None:
     ):
         found = str(unreadable("scores", tmp_path / file, error))
         assert found == f"cannot read the scores in {tmp_path / file}: {said}"
+
+
+def test_what_is_read_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.npz").write_bytes(b"features")
+    Path("link.npz").symlink_to("a.npz")
+    for output in ("a.npz", "./a.npz", str(tmp_path / "a.npz"), "link.npz"):
+        with pytest.raises(RinceError, match=r"^a\.npz is read, .*name another file \(--csv FILE"):
+            require_not_read(Path(output), ["cifar100", "a.npz"], "--csv FILE")
+    require_not_read(Path("new.npz"), ["a.npz"])
+    require_not_read(Path("a.npz"), ["photos/", "nothing.npz"])
+
+
+def test_a_file_that_was_replaced_has_another_stamp(tmp_path: Path) -> None:
+    one, two = (str(tmp_path / name) for name in ("one", "two"))
+    for file in (one, two):
+        Path(file).write_bytes(b"abc")
+        os.utime(file, ns=(5, 7))
+    assert file_stamps([one, two, one, "nothing", "a\0b"]) == [(one, 3, 7), (two, 3, 7)]
+    Path(one).write_bytes(b"abd")
+    os.utime(two, ns=(5, 8))
+    (_, size, time), other = file_stamps([one, two])
+    assert size == 3
+    assert time != 7
+    assert other == (two, 3, 8)

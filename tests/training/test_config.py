@@ -122,6 +122,13 @@ def test_a_wrong_word_is_answered_with_the_right_ones(
             {"objective": "cross-entropy", "model": ModelOptions(momentum=0.9, queue_size=8)},
             "^model.momentum, model.queue_size .*cross-entropy",
         ),
+        *(
+            (
+                {"objective": name, "model": ModelOptions(embedding_dim=64, head="linear")},
+                f"^model.embedding_dim, model.head have no effect with objective {name}",
+            )
+            for name in ("cross-entropy", "cross-entropy-two-heads")
+        ),
     ],
 )
 def test_options_without_effect_are_warned_of_once(
@@ -147,6 +154,8 @@ def test_options_with_effect_are_not_warned_of() -> None:
         ).check()
         TrainConfig(data="x", objective="cross-entropy", loss=LossOptions(smoothing=0.2)).check()
         TrainConfig(data="x", objective="infonce", loss=LossOptions(temperature=0.2)).check()
+        model = ModelOptions(embedding_dim=64, head="linear")
+        TrainConfig(data="x", objective="rince-and-cross-entropy", model=model).check()
         TrainConfig(
             data="x", objective="supcon-in", model=ModelOptions(momentum=0.9, queue_size=8)
         ).check()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import flat_backbone, small_config, train_on
+from small_runs import flat_backbone, small_config, splits_of, train_on
 from torch import nn
 
 from refusals import refusal
@@ -24,7 +24,9 @@ from rince.core.checks import RinceError, RinceWarning
 from rince.data.items import Splits
 from rince.evaluation import STEPS, Context, EvaluationOptions, evaluate_backbone
 from rince.evaluation.elsewhere import evaluate_embeddings
+from rince.evaluation.open_world import OpenTest, evaluate_open
 from rince.evaluation.results import Evaluation, load_evaluation
+from rince.ranks.taxonomy import Taxonomy
 from rince.reports.reading import read_run, read_runs
 from rince.reports.table import comparison_rows
 from rince.training import ModelOptions, evaluate_run, evaluation, load_run, train
@@ -69,6 +71,50 @@ def test_the_configuration_of_the_run_stays(
     )
     assert asdict(loaded[0].config) == before
     assert {name: (run / name).read_bytes() for name in files} == files
+
+
+def test_places_of_other_data_are_taken_as_paths(
+    run: Path, unseen_tree: Path, tmp_path: Path
+) -> None:
+    """What was measured was lost, as a path is none of JSON."""
+    shutil.copytree(run, folder := tmp_path / "run")
+    given: dict[str, Any] = {"outliers": {"far": unseen_tree}, "tests": {"new": unseen_tree}}
+    common: dict[str, Any] = {"options": OPTIONS, "device": "cpu", "backbone": flat_backbone()}
+    found = evaluate_run(folder, **given, **common)
+    assert {"ood/far/knn/AUROC", "unseen/new/hierarchy/H-AP"} <= found.metrics.keys()
+    info = load_evaluation(folder).info
+    assert info["outlier_data"]["far"] == info["tests"]["new"]["data"] == str(unseen_tree)
+    texts = {"outliers": {"far": str(unseen_tree)}, "tests": {"new": str(unseen_tree)}}
+    before = (folder / "results.json").read_bytes()
+    evaluate_run(folder, **texts, **common, skip_done=True)  # type: ignore[arg-type]
+    assert (folder / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"a/b": "digits"}, "'a/b' may not hold a slash"),
+        ({" ": "digits"}, "' ' is no name"),
+        ({7: "digits"}, "text, got 7"),
+        ({"far": torch.zeros(1)}, "got Tensor for 'far'"),
+        ({"far": ""}, "got '' for 'far'"),  # which would be the current folder
+        (["digits"], r"got \['digits'\]"),
+    ],
+)
+def test_other_data_by_names_that_metrics_can_have(given: Any, message: str, run: Path) -> None:
+    """Before anything is read: the folder of the run is not there."""
+    for option in ("outliers", "tests"):
+        with pytest.raises(ValueError, match=f"^{option} must map names to data.*{message}"):
+            evaluate_run("nosuch", **{option: given}, options=OPTIONS, device="cpu")
+
+
+def test_names_that_metrics_cannot_have_in_other_evaluations() -> None:
+    pixels = torch.zeros(4, 3, 16, 16, dtype=torch.uint8)
+    splits = splits_of(Taxonomy([("a",), ("b",)]))
+    with pytest.raises(ValueError, match="^outliers: .*'a/b' may not hold a slash"):
+        evaluate_backbone(flat_backbone(), splits, {"a/b": pixels}, options=OPTIONS)
+    with pytest.raises(ValueError, match="^a test: .*'a/b' may not hold a slash"):
+        evaluate_open(flat_backbone().module, "a/b", OpenTest(splits.test), ())
 
 
 def test_options_that_would_be_ignored(run: Path) -> None:

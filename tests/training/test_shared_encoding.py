@@ -17,21 +17,29 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from PIL import Image
 from small_runs import SLURM, flat_backbone, small_config
 from torch import nn
 
+import rince.evaluation.embeddings as embeddings_module
 import rince.evaluation.features as features_module
 from processes import run_in_processes
 from rince.cli.main import _several_processes, main
 from rince.core import shared_work
 from rince.core.checks import RinceError
+from rince.core.input_spec import InputSpec
 from rince.core.shared_work import in_parts
 from rince.data.arrays import unlabelled
+from rince.data.image.files import FileImages
+from rince.data.kind import TrainedNetwork
+from rince.data.kinds import embedding_names
+from rince.data.networks import pixel_encoder
+from rince.evaluation.embeddings import embed
 from rince.evaluation.features import Network
 from rince.evaluation.open_world import evaluate_open
 from rince.evaluation.results import load_evaluation
 from rince.ranks.taxonomy import Taxonomy
-from rince.training.config import ModelOptions
+from rince.training.config import ModelOptions, TrainConfig
 from rince.training.run import train
 
 BATCH = 16
@@ -170,6 +178,55 @@ def test_parts_are_those_of_these_weights_and_items(
     with torch.no_grad():
         next(module.parameters())[0, 0] += 1
     assert encode(module, pixels) == 3
+
+
+def replaced(file: Path, image: Image.Image) -> None:
+    """The same name and size; times are as fine as the system has them."""
+    before = file.stat()
+    image.save(file)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000_000))
+
+
+def test_parts_of_images_that_were_replaced_are_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[Path | None] = [tmp_path / "parts"]
+    for module in (features_module, embeddings_module):
+        monkeypatch.setattr(module, "parts_folder", lambda: parts[0])
+    files = [tmp_path / f"{i}.bmp" for i in range(6)]
+    for i, file in enumerate(files):
+        Image.new("RGB", (16, 16), (40 * i, 90, 200 - 30 * i)).save(file)
+    names = tuple(map(str, files))
+    items = FileImages(names, torch.zeros(6).long(), Taxonomy([("a",)]), "x", image_size=16)
+    module = flat_backbone().module
+    network = TrainedNetwork(module.eval(), None, 16, items.spec, (("a",),))
+    encoder = pixel_encoder(network, TrainConfig("x"))
+
+    def encoded() -> list[torch.Tensor]:
+        vectors = embed(encoder, names, batch_size=2).vectors
+        return [Network(module, batch_size=2).features(items).features, vectors]
+
+    old = encoded()
+    assert all(map(torch.equal, encoded(), old))
+    replaced(files[3], Image.new("RGB", (16, 16), (250, 0, 0)))
+    shared, parts[0] = encoded(), None
+    alone = encoded()
+    for before, found, expected in zip(old, shared, alone, strict=True):
+        assert torch.equal(found, expected)
+        assert [i for i in range(6) if not torch.equal(before[i], found[i])] == [3]
+
+
+def test_parts_of_vectors_without_names_are_not_those_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embeddings_module, "parts_folder", lambda: tmp_path / "parts")
+    spec = InputSpec("vectors", (3,))
+    network = TrainedNetwork(nn.Identity(), None, 3, spec, (("a",),))
+    encoder = pixel_encoder(network, TrainConfig("x"))
+    for rows in (np.eye(3), np.eye(3)[::-1]):  # both are called 0, 1, 2
+        np.save(tmp_path / "rows.npy", rows)
+        names = embedding_names(encoder, str(tmp_path / "rows.npy"))
+        assert embed(encoder, names).vectors.tolist() == rows.tolist()
 
 
 def test_tasks_of_srun(monkeypatch: pytest.MonkeyPatch) -> None:

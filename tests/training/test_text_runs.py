@@ -222,7 +222,7 @@ def test_micro_batches_and_frozen_layers(words: Path, model: str, tmp_path: Path
     assert all("layer.1." in name for name in changed)
     frozen = train(
         _config(words, model, tmp_path, epochs=1, objective="cross-entropy", name="frozen",
-                text=TextOptions(layers=0, max_tokens=4))
+                model=ModelOptions(backbone=model), text=TextOptions(layers=0, max_tokens=4))
     )  # fmt: skip
     assert load_splits(load_run(frozen).config).train.tokens.shape == (56, 4)  # type: ignore
     after = load_run(frozen).backbone.module.state_dict()

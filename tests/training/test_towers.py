@@ -63,6 +63,22 @@ def test_ranks_are_own_class_superclass() -> None:
     assert list(data.levels) == ["image", "fine", "coarse"]
 
 
+def test_the_ranks_of_a_batch_cost_what_the_batch_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = captioned(600)
+    images, texts = torch.tensor([5, 17, 300]), torch.tensor([9, 800, 2, 4])
+    expected = ranks_of(data)[images][:, texts]
+    rows: list[int] = []
+    stack = torch.stack
+
+    def counted(parts: Any, dim: int = 0) -> Tensor:
+        rows.extend(map(len, parts))
+        return stack(parts, dim)
+
+    monkeypatch.setattr(torch, "stack", counted)
+    assert torch.equal(data.ranks(images, texts).tile(ALL, ALL), expected)
+    assert max(rows) == 4
+
+
 def test_positions_names_and_order_say_the_same() -> None:
     images = from_vectors(np.eye(4), LABELS, names=list("abcd"))
     by_order = ImagesAndTexts.captioned(images, np.eye(4))

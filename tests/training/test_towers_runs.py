@@ -14,8 +14,10 @@ import yaml
 import rince
 from refusals import refusal
 from rince.cli.main import main
+from rince.evaluation import EvaluationOptions
+from rince.evaluation.elsewhere import evaluate_embeddings
 from rince.evaluation.results import load_evaluation
-from rince.training import Towers, read_images_and_captions, towers_run
+from rince.training import Towers, read_images_and_captions, towers_run, train_towers
 from rince.training.config import TrainConfig
 from rince.training.run import train
 
@@ -141,6 +143,54 @@ def test_a_configuration_gives_the_same_towers(files: Path) -> None:
     assert Path("runs/a-seed2/results.json").exists()
 
 
+def test_what_is_recorded_is_what_was_used(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[dict[str, Any]] = []
+
+    def noted(*given: Any, **options: Any) -> Towers:
+        used.append(options)
+        return train_towers(*given, **options)
+
+    monkeypatch.setattr(towers_run, "train_towers", noted)
+    given = ["train", "images.npz", *QUICK, "--name"]
+    lowered = [*given, "a", "--batch-size", "64", "--seeds", "0"]
+    for _ in range(2):  # the second time it is finished, whatever was left open
+        with pytest.warns(rince.RinceWarning, match=r"batch_size 64 .*\b48\b"):
+            assert main(lowered) == 0
+    decay = ["--optim.weight-decay", "30"]
+    assert main([*given, "b", *decay, "--optim.lr", "0.01", "--seeds", "0"]) == 0
+    assert main(["train", "--config", "runs/b-seed0/config.yaml", "--name", "c"]) == 0
+    runs = [Path("runs", name) for name in ("a-seed0", "b-seed0", "c")]
+    for run, options in zip(runs, used, strict=True):
+        card = (run / "export" / "README.md").read_text(encoding="utf-8")
+        in_card = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
+        for recorded in (yaml.safe_load((run / "config.yaml").read_text()), in_card):
+            assert recorded["batch_size"] == options["batches"]
+            assert recorded["model"]["backbone"] == "identity"
+            optim = recorded["optim"]
+            assert (optim["lr"], optim["weight_decay"]) == (options["lr"], options["weight_decay"])
+            schedule = (optim["optimizer"], optim["warmup_epochs"], optim["final_lr_ratio"])
+            assert schedule == ("adamw", 0, 0)
+    of_run = [(x["batches"], x["lr"], x["weight_decay"]) for x in used]
+    assert of_run == [(48, 0.001, 1e-4), (32, 0.01, 30.0), (32, 0.01, 30.0)]
+    prints = [exported(run).image.fingerprint() for run in runs]
+    assert prints[0] != prints[1] == prints[2]
+
+
+def test_towers_have_no_probe_that_could_differ(files: Path) -> None:
+    assert main(["train", "images.npz", *QUICK, "--name", "a"]) == 0
+    assert "probe_epochs" not in load_evaluation("runs/a").info
+    few = EvaluationOptions(probe_epochs=1, map_points=0, gallery_queries=1)
+    for labelled in ("bare", "images"):
+        parts = {name: x for name, x in np.load(f"{labelled}.npz").items() if name != "paths"}
+        if labelled == "bare":  # searched among each other
+            parts["labels"] = np.load("images.npz")["species"]
+        else:
+            parts["split"] = np.array(["train", "test"] * 30)
+        np.savez("measured.npz", **parts)
+        info = evaluate_embeddings("measured.npz", options=few).info
+        assert info.get("probe_epochs") == (None if labelled == "bare" else 1)
+
+
 def test_ranks_of_captions_without_labels(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "bare.npz", *QUICK, *NEAR, "0.8", "0.6", "--name", "near"]) == 0
     shown = capsys.readouterr().out
@@ -166,6 +216,8 @@ def test_ranks_of_captions_without_labels(files: Path, capsys: pytest.CaptureFix
         ([*NEAR, "0.8"], ["--captions"]),
         ([*QUICK, *NEAR, "0.5", "--ranks.scores", "text"], ["captions", "text"]),
         (["--captions", "untested.npz"], ["untested.npz", "test"]),
+        ([*QUICK, "--table.labels", "wrong"], ["'wrong'", "(table.labels)"]),
+        ([*QUICK, "--optim.optimizer", "sgd"], ["optim.optimizer"]),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -107,9 +107,8 @@ def test_batches_hold_several_clips_of_a_video(videos: Path, tmp_path: Path) -> 
 
 def test_labels_serve_as_ever(videos: Path, tmp_path: Path) -> None:
     for objective in ("cross-entropy", "rince"):
-        folder = train(
-            _config(videos, tmp_path, objective=objective, ranks=RankOptions(), epochs=1)
-        )
+        options = {"objective": objective, "model": ModelOptions(), "ranks": RankOptions()}
+        folder = train(_config(videos, tmp_path, **options, epochs=1))
         assert load_run(folder).taxonomy.classes == ("bright", "dark")
         assert load_run(folder).spec.frames == 2
         # Where none is chosen, the default one of clips, as its folder says.

@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 
 from rince.cli.parser import HelpfulParser, add_table
-from rince.core.files import user_path
+from rince.core.files import require_not_read, user_path
 
 EXAMPLES = """examples:
   rince embed runs/latest photos/                       writes embeddings.npz
@@ -86,6 +86,7 @@ def run(arguments: Sequence[str]) -> None:
     output = user_path(given.output)
     require(given.batch_size >= 1, f"--batch_size must be at least 1, got {given.batch_size}")
     require_writable(output)
+    require_not_read(output, [given.data])
     device = known_device(given.device)
     encoder: Encoder
     if is_library_name(given.run):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rince.cli.parser import HelpfulParser, add_table, given_of
 from rince.core.files import is_vector_file, user_path
 from rince.core.tables import TABLE_SUFFIXES
-from rince.evaluation.options import EvaluationOptions
+from rince.evaluation.options import EvaluationOptions, wrong_name
 
 if TYPE_CHECKING:
     from rince.evaluation.results import Evaluation
@@ -257,10 +257,10 @@ def named_outliers(sources: Sequence[str], option: str = "--ood") -> dict[str, s
                 whole.stem if whole.suffix.lower() in TABLE_SUFFIXES else whole.name,
                 source,
             )
-        if name.strip() in ("", "..") or not path:
-            problem = "it has no name" if path else "it names no folder"
-        elif "/" in name:
-            problem = f"there is no folder {source}, and the name {name!r} may not hold a slash"
+        if not path:
+            problem = "it names no folder"
+        elif problem := wrong_name(name):
+            problem = f"there is no folder {source}, and {problem}" if "/" in name else problem
         elif name in paths:
             problem = f"the name {name!r} is that of {paths[name]} already"
         else:

@@ -38,7 +38,7 @@ def file_digest(file: Path) -> str:
         return found.hexdigest()
 
 
-def content_digest(content: bytes) -> bytes:
+def content_digest(content: bytes | memoryview) -> bytes:
     """16 bytes that tell one content (a file, an image, a text) from all others."""
     return hashlib.blake2b(content, digest_size=16).digest()
 

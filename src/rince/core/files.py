@@ -177,6 +177,29 @@ def new_file(path: str | Path) -> Path:
     return file
 
 
+def require_not_read(output: Path, read: Iterable[str | Path], option: str = "-o FILE") -> None:
+    """Refuse, before any work is done, to write to one of the files that are read. ``option``: that
+    names the output."""
+    for file in read:
+        with contextlib.suppress(OSError):  # one of the two is not there
+            if os.path.samefile(output, user_path(file)):
+                raise RinceError(
+                    f"{file} is read, and would be replaced by what is written: name another file "
+                    f"({option})"
+                )
+
+
+def file_stamps(files: Iterable[str]) -> list[tuple[str, int, int]]:
+    """Each different file with its size and the time of its last change, by which one that was
+    replaced under its name is known; files that are not there are left out."""
+    stamps = []
+    for file in dict.fromkeys(files):
+        with contextlib.suppress(OSError, ValueError):  # whoever reads it says why
+            facts = os.stat(file)
+            stamps.append((file, facts.st_size, facts.st_mtime_ns))
+    return stamps
+
+
 def cache_folder(*names: str) -> Path:
     """``~/.cache/rince/<names>``, or below ``XDG_CACHE_HOME`` where that is set; not created."""
     try:

@@ -219,6 +219,10 @@ class Items(ABC):
         each item is, and when; None: not known."""
         return None
 
+    def read_from(self) -> Sequence[str]:
+        """The files that are opened when an item is asked for; (): none, or none that are known."""
+        return ()
+
     def keys(self) -> list[str] | None:
         """N names that are the same wherever the data lie, by which items are chosen; None: they
         have none, and are chosen by their positions."""

@@ -14,7 +14,14 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, require, warn
-from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, absent, is_vector_file, user_path
+from rince.core.files import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    absent,
+    file_stamps,
+    is_vector_file,
+    user_path,
+)
 from rince.core.tables import composed, read_as
 from rince.data.image.kind import DIGITS as DIGITS
 from rince.data.image.kind import IMAGES
@@ -297,6 +304,19 @@ def embedding_names(
     require_embeddable(data, encoder.noun)
     with read_as(encoding):
         return kind_named(encoder.noun).embedding_names(encoder, data, column)
+
+
+def embedding_content(encoder: Encoder, names: Sequence[Any]) -> Sequence[object]:
+    """What tells :func:`embedding_names` from the same names of other content: of files their sizes
+    and times, of vectors a digest; nothing of texts, which are their names."""
+    from rince.data.image.shards import Member, file_of
+    from rince.data.stored.sources import StoredNames
+
+    if isinstance(names, StoredNames):
+        return [names.content()]
+    if not kind_named(encoder.noun).files:
+        return []
+    return file_stamps(file_of(x) for x in names if isinstance(x, (str, Member)))
 
 
 def embedding_inputs(

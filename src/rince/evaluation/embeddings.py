@@ -22,7 +22,7 @@ from rince.core.files import absent, replacing, require_folder_of, user_path
 from rince.core.pair_ranks import ALL
 from rince.core.shared_work import in_parts, parts_folder
 from rince.data.items import report_unreadable
-from rince.data.kinds import embedding_inputs, kind_named
+from rince.data.kinds import embedding_content, embedding_inputs, kind_named
 from rince.data.vector_files import matrix_of_lists, stored_names
 from rince.metrics.arrays import cosine_chunks, unit_features
 from rince.models.encoders import Encoder
@@ -87,7 +87,8 @@ def embed(
     if parts is None:
         encoded = [encode()]
     else:
-        key = digest([__version__, model, batch_size, str(device), skip_unreadable, *names])
+        facts = [__version__, model, batch_size, str(device), skip_unreadable, *names]
+        key = digest([*facts, *embedding_content(encoder, names)])
         share = partial(_share, encode, skip_unreadable)
         shares = in_parts(parts, key, len(names), batch_size, share)
         left_out = [message for _, messages in shares for message in messages]

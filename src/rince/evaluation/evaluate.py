@@ -24,7 +24,7 @@ from rince.evaluation.drawings import (
 )
 from rince.evaluation.features import FeatureSet, Network
 from rince.evaluation.levels import coarse_level, level_names
-from rince.evaluation.options import EvaluationOptions
+from rince.evaluation.options import EvaluationOptions, wrong_name
 from rince.evaluation.results import EMBEDDING, Evaluation
 from rince.evaluation.steps import STEPS, Step, measured
 from rince.metrics.ordering import similarity_histograms
@@ -119,6 +119,9 @@ def measure(
     """The numbers of :func:`evaluate_backbone`, which has the other arguments."""
     options, taxonomy = options or EvaluationOptions(), splits.train.taxonomy
     options.check()
+    for name in outliers:
+        problem = wrong_name(name)
+        require(not problem, f"outliers: {problem}")
     unseen = int((splits.test.labels >= taxonomy.num_classes).sum())
     require(
         unseen == 0,
@@ -161,6 +164,7 @@ def draw(
     if context.sequences is None:
         between = class_similarity(context.test, context.train, taxonomy, class_ranks)
     worst, confusion = failures(context)
+    probed = any(name.startswith("probe/") for name in metrics)
     return Evaluation(
         metrics=metrics,
         info={
@@ -169,7 +173,7 @@ def draw(
             "outliers": {name: len(items) for name, items in context.outliers.items()},
             "data": splits.train.name,
             "feature_dim": int(context.train.features.shape[1]),
-            "probe_epochs": options.probe_epochs,
+            **({"probe_epochs": options.probe_epochs} if probed else {}),
             **({"levels": names} if names else {}),
         },
         classes=taxonomy.classes,

@@ -15,6 +15,7 @@ from rince._version import __version__
 from rince.core.checks import require
 from rince.core.devices import sent
 from rince.core.digests import content_digest, digest
+from rince.core.files import file_stamps
 from rince.core.shared_work import in_parts, parts_folder
 from rince.data.batches import eval_batches
 from rince.data.items import Items
@@ -75,9 +76,11 @@ class Network:
             return self._extracted(items)
         self.backbone.cpu()  # from where it travels to whatever device the others have
         content = io.BytesIO()
-        torch.save(items, content)  # all that they are: names of files, or pixels; labels; sizes
+        # All that they are: pixels, or names of files, which may have been replaced; labels; sizes.
+        torch.save(items, content)
         facts = (__version__, self.batch_size, str(self.device), fingerprint((), self.backbone))
-        key = digest([*facts, content_digest(content.getvalue())])
+        files = file_stamps(items.read_from())
+        key = digest([*facts, content_digest(content.getvalue()), *files])
         encode = partial(replace(self, head=None)._part, items)
         of_parts = in_parts(parts, key, len(items), self.batch_size, encode)
         return FeatureSet(torch.cat(of_parts), items.labels)

@@ -28,3 +28,18 @@ class EvaluationOptions(Options):
     gallery_neighbours: int = limited(8, low=1)
     near: float = limited(10.0, low=0)
     seed: int = limited(0, low=0, high=2**32 - 1)
+
+
+def wrong_name(name: object) -> str:
+    """Why outliers or a test cannot be called so, as their metrics are named after them; "": they
+    can.
+
+    Example:
+        >>> wrong_name("far"), wrong_name("a/b")
+        ('', "the name 'a/b' may not hold a slash")
+    """
+    if not isinstance(name, str):
+        return f"a name must be text, got {name!r}"
+    if name.strip() in ("", ".."):
+        return f"{name!r} is no name"
+    return f"the name {name!r} may not hold a slash" if "/" in name else ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.core.files import user_path, written
+from rince.core.files import is_vector_file, require_not_read, user_path, written
+from rince.core.tables import TABLE_SUFFIXES
+from rince.evaluation.results import ARRAYS_FILE, RESULTS_FILE
 from rince.reports.frames import write_results
 from rince.reports.origins import alike_methods
 from rince.reports.page import write_report
@@ -17,6 +19,8 @@ from rince.reports.table import (
     markdown_table,
     print_table,
 )
+from rince.training.folder import ABOUT_FILE, CHECKPOINT_FILE, CONFIG_FILE, run_of
+from rince.training.history import HISTORY_FILE
 
 
 def compare_runs(
@@ -35,6 +39,10 @@ def compare_runs(
         baseline: also show the differences to the runs of this label, seed by seed; or the path of
             a run, which is compared too.
     """
+    for option, file in (("-o", output), ("--markdown", markdown), ("--csv", csv)):
+        if file is not None:
+            read = (x for folder in folders for x in _read_of(folder))
+            require_not_read(user_path(file), read, f"{option} FILE")
     runs = read_runs(folders)
     if baseline is not None:
         runs, baseline = _with_baseline(runs, baseline)
@@ -48,6 +56,15 @@ def compare_runs(
         with written(user_path(markdown), "table") as part:
             part.write_text(markdown_table(runs, baseline) + "\n", encoding="utf-8")
     print(f"report: {write_report(runs, output, title=title, baseline=baseline)}")
+
+
+def _read_of(folder: Path) -> list[Path]:
+    """The files of a run, and of what it was; of embeddings also tables of the same name, which are
+    read as their labels."""
+    if is_vector_file(folder):
+        return [folder, *(folder.with_suffix(suffix) for suffix in TABLE_SUFFIXES)]
+    names = (RESULTS_FILE, ARRAYS_FILE, CONFIG_FILE, ABOUT_FILE, HISTORY_FILE, CHECKPOINT_FILE)
+    return [x / name for x in {folder, run_of(folder)} for name in names]
 
 
 def _with_baseline(runs: list[RunReport], baseline: str) -> tuple[list[RunReport], str]:

@@ -253,7 +253,7 @@ class TrainConfig(Options):
         of_ranks = "ranks" not in objective.reads and self.ranks.by != "time"
         unread: tuple[str, ...] = ("loss.", "ranks.") if of_ranks else ("loss.",)
         if objective.classifier:
-            unread += ("model.momentum", "model.queue_size")
+            unread += ("model.momentum", "model.queue_size", "model.embedding_dim", "model.head")
         read = {*objective.reads, "ranks.tree"}  # all are evaluated by it
         return [x for x in self.chosen() if x.startswith(unread) and x not in read]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +21,7 @@ from rince.evaluation.drawings import roc_curves
 from rince.evaluation.evaluate import draw, measure
 from rince.evaluation.features import Network
 from rince.evaluation.open_world import OpenTest, evaluate_open
-from rince.evaluation.options import EvaluationOptions
+from rince.evaluation.options import EvaluationOptions, wrong_name
 from rince.evaluation.results import RESULTS_FILE, Evaluation, source_of
 from rince.evaluation.steps import STEPS, Step, outlier_detection
 from rince.models.backbones import Backbone
@@ -54,9 +55,9 @@ from rince.training.kept_results import (
 
 def evaluate_run(
     folder: str | Path,
-    outliers: Mapping[str, str] | None = None,
+    outliers: Mapping[str, str | Path] | None = None,
     *,
-    tests: Mapping[str, str] | None = None,
+    tests: Mapping[str, str | Path] | None = None,
     skip_done: bool = False,
     options: EvaluationOptions | None = None,
     data: str | None = None,
@@ -85,7 +86,7 @@ def evaluate_run(
 
     Args:
         folder: the run's; or an export's, whose network is measured on ``data`` or ``splits``.
-        outliers: name -> where they are: a folder, a file of texts, or "digits".
+        outliers: name (without a slash) -> where they are: a folder, a file of texts, or "digits".
         tests: name -> a folder or file of labelled items of any classes, which are searched among
             each other; see :func:`~rince.evaluation.evaluate_open`.
         skip_done: measure only what the results on these data do not hold yet.
@@ -119,12 +120,7 @@ def evaluate_run(
     folder, started = user_path(folder), time.perf_counter()
     device, options = known_device(device), options or EvaluationOptions()
     options.check()
-    for name, given in (("outliers", outliers), ("tests", tests)):
-        require(
-            isinstance(given or {}, Mapping),
-            f"{name} must map names to data, as {{'digits': 'digits'}}, got {given!r}",
-        )
-    outliers, tests = outliers or {}, tests or {}
+    outliers, tests = _by_name("outliers", outliers or {}), _by_name("tests", tests or {})
     data_given = data is not None or splits is not None
     require(labels is None or data is not None, f"--labels {labels} needs --data")
     require(splits_folder is None or data is not None, f"--splits {splits_folder} needs --data")
@@ -187,6 +183,19 @@ def evaluate_run(
     for name, path in tests.items():
         found = save_beside(work.with_test(found, name, path), results, started, measured=name)
     return replace(found, folder=results)
+
+
+def _by_name(option: str, given: Mapping[str, str | Path]) -> dict[str, str]:
+    """What results can hold: texts by names that their metrics can be called after."""
+    expected = f"{option} must map names to data, as {{'digits': 'digits'}}"
+    require(isinstance(given, Mapping), f"{expected}, got {given!r}")
+    for name, data in given.items():
+        problem = wrong_name(name)
+        require(not problem, f"{expected}: {problem}")
+        named = isinstance(data, (str, os.PathLike)) and data != ""
+        shown = repr(data) if isinstance(data, str) else type(data).__name__
+        require(named, f"{expected}, got {shown} for {name!r}")
+    return {name: os.fspath(data) for name, data in given.items()}
 
 
 @dataclass(frozen=True)

@@ -143,9 +143,10 @@ class ImagesAndTexts:
         Args:
             images, texts: positions, (Q,) and (K,) int64; None: all.
         """
-        sides = [torch.stack(side, dim=1) for side in zip(*self.levels.values(), strict=True)]
-        chosen = [x if i is None else x[i] for x, i in zip(sides, (images, texts), strict=True)]
-        return LevelRanks(*chosen, finest_first=True)
+        sides = zip(zip(*self.levels.values(), strict=True), (images, texts), strict=True)
+        # Chosen first: all of them side by side would be copied for each batch.
+        chosen = [[x if i is None else x[i] for x in groups] for groups, i in sides]
+        return LevelRanks(*(torch.stack(x, dim=1) for x in chosen), finest_first=True)
 
     def ranks_by_texts(self, thresholds: Sequence[float]) -> Callable[[Tensor, Tensor], PairRanks]:
         """Ranks from how similar the texts are to each other, in place of the class tree.
@@ -198,6 +199,7 @@ def read_images_and_captions(
     levels: Sequence[str] | None = None,
     *,
     dropout: float = 0.3,
+    option: str = "levels",
 ) -> tuple[ImagesAndTexts, ImagesAndTexts]:
     """Training and test images of one file of vectors with their captions of another.
 
@@ -213,13 +215,14 @@ def read_images_and_captions(
             images are of one class, and "image" is the only level.
         levels: columns of the labels, from coarse to fine; None: all that may be.
         dropout: share of the numbers of a vector that are set to 0 in training, in [0, 1).
+        option: what messages call ``levels``.
 
     Raises:
         RinceError: a file that is missing or damaged, a table that does not fit, or captions of
             no image.
     """
     images, captions = user_path(images), user_path(captions)
-    labelled = read_labelled(images, labels, levels, option="levels", one_class=True)
+    labelled = read_labelled(images, labels, levels, option=option, one_class=True)
     vectors, of = read_vectors(captions)
     if of is None:
         if len(vectors) != len(labelled.vectors):

@@ -11,6 +11,7 @@ from rince.core.distributed import is_first_process
 from rince.training.config import TrainConfig, differing
 from rince.training.folder import CHECKPOINT_FILE, read_about, read_config
 from rince.training.run import prepared, resume, train, train_prepared
+from rince.training.towers_run import as_trained
 
 
 def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
@@ -49,7 +50,7 @@ def train_seeds(config: TrainConfig, seeds: Sequence[int]) -> list[Path]:
         try:
             # Towers have no checkpoint: their folder is there when they are trained.
             if (folder / CHECKPOINT_FILE if run else folder).exists():
-                _check_same(folder, run.config if run else one)
+                _check_same(folder, run.config if run else as_trained(one))
                 if not read_about(folder):
                     resume(folder, progress=config.progress, splits=splits)
                 elif is_first_process():

@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,16 +26,24 @@ from rince.losses.both_ways import PairLoss
 from rince.losses.contrastive import info_nce
 from rince.losses.ranked_info_nce import RankedInfoNCE
 from rince.models.card import recipe
-from rince.training.config import TrainConfig, to_dict, without_machine
+from rince.training.config import TrainConfig, flat, to_dict, without_machine
 from rince.training.folder import ABOUT_FILE, CONFIG_FILE, config_yaml, versions
 from rince.training.images_and_texts import ImagesAndTexts, read_images_and_captions
 from rince.training.towers import OwnTexts, Towers, retrieval_metrics, train_towers
 
 _READ = {
     *("data", "objective", "epochs", "batch_size", "seed", "name", "output", "progress"),
-    *("loss.variant", "loss.positives", "loss.temperatures", "loss.temperature", "optim.lr"),
+    *("loss.variant", "loss.positives", "loss.temperatures", "loss.temperature"),
+    *("optim.lr", "optim.weight_decay"),
     *("model.embedding_dim", "model.head", "ranks.scores", "ranks.thresholds", "table.labels"),
     *("vectors.captions", "vectors.labels", "vectors.dropout"),
+}
+# What towers are, whatever else runs can be; as it is recorded it is taken again.
+_FIXED: dict[str, Any] = {
+    "model.backbone": "identity",
+    "optim.optimizer": "adamw",
+    "optim.warmup_epochs": 0.0,
+    "optim.final_lr_ratio": 0.0,
 }
 
 
@@ -51,14 +60,7 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
     _require_fit(config)
     if folder.exists():  # before the work
         raise RinceError(f"{folder} is there already: choose another --name, or remove it")
-    vectors = config.vectors
-    train, test = read_images_and_captions(
-        config.data,
-        str(vectors.captions),
-        vectors.labels,
-        config.table.labels,
-        dropout=vectors.dropout,
-    )
+    train, test = _read(config)
     counts = (
         f"{len(train.images)} images with {len(train.texts)} captions for training, "
         f"{len(test.images)} with {len(test.texts)} for the test"
@@ -66,12 +68,13 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
     print(counts)
     untested = len(test.images) - len(set(test.texts.names))
     if untested == len(test.images):
-        raise RinceError(f"{vectors.captions} has no caption of a test image: nothing is measured")
+        raise RinceError(
+            f"{config.vectors.captions} has no caption of a test image: nothing is measured"
+        )
     if untested:
         warn(f"{untested} test images have no caption, and are not asked for their own")
-    adamw = replace(config, optim=replace(config.optim, optimizer="adamw"))
-    sized = adamw.sized(len(train.images), processes=1)
-    size, lr = sized.batch_size, float(sized.optim.lr or 0)
+    config = as_trained(config, len(train.images))
+    size = config.batch_size
     near = config.ranks.thresholds
     ranks = train.ranks if near is None else train.ranks_by_texts(near)
     if near is None:
@@ -92,7 +95,8 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
             epochs=config.epochs,
             embedding_dim=config.model.embedding_dim,
             head=config.model.head,
-            lr=lr,
+            lr=float(config.optim.lr or 0),
+            weight_decay=config.optim.weight_decay,
             seed=config.seed,
             progress=config.progress,
         )
@@ -115,9 +119,35 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
     return folder
 
 
+def as_trained(config: TrainConfig, count: int | None = None) -> TrainConfig:
+    """The same, with all that was left open as towers are trained: what a run records.
+
+    ``count``: of training images; None: the files are read for it.
+    """
+    _require_fit(config)
+    fixed = {name.partition(".")[2]: x for name, x in _FIXED.items() if name.startswith("optim.")}
+    count = len(_read(config)[0].images) if count is None else count
+    model = replace(config.model, backbone=_FIXED["model.backbone"])
+    config = replace(config, model=model, optim=replace(config.optim, **fixed))
+    return config.sized(count, processes=1)
+
+
+def _read(config: TrainConfig) -> tuple[ImagesAndTexts, ImagesAndTexts]:
+    return read_images_and_captions(
+        config.data,
+        str(config.vectors.captions),
+        config.vectors.labels,
+        config.table.labels,
+        dropout=config.vectors.dropout,
+        option="table.labels",
+    )
+
+
 def _require_fit(config: TrainConfig) -> None:
     """Refuse what towers do not read or do."""
-    unread = ", ".join(sorted({*config.chosen()} - _READ))
+    values = dict(flat(to_dict(config)))
+    chosen = {x for x in config.chosen() if x not in _FIXED or values[x] != _FIXED[x]}
+    unread = ", ".join(sorted(chosen - _READ))
     require(not unread, f"{unread}: not with vectors.captions, which reads only {sorted(_READ)}")
     require(
         config.objective in ("rince", "infonce"),

@@ -29,7 +29,7 @@ from rince.data.arrays import TensorImages
 from rince.data.image.checked import checked_bits
 from rince.data.image.decode import decode_all, read_fitted, read_image
 from rince.data.image.depth import DEEP_SUFFIXES
-from rince.data.image.shards import Member, is_shards, shard_images
+from rince.data.image.shards import Member, file_of, is_shards, shard_images
 from rince.data.items import Indices, Items, Marks, Thumbnails, report_unreadable
 from rince.data.table import with_further
 from rince.data.views import ViewConfig, evaluation_pixels, image_views, view_pixels
@@ -132,6 +132,9 @@ class FileImages(Items):
     def __getitem__(self, index: int) -> Tensor:
         """(C, H, W) uint8 in full resolution."""
         return read_image(self.paths[index], self.channels, bits=self.bits)
+
+    def read_from(self) -> list[str]:
+        return list(map(file_of, self.paths))
 
     def keys(self) -> list[str]:
         """``group/class/file`` of every image: the same wherever the folder lies."""

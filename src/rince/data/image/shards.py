@@ -53,6 +53,11 @@ class Member:
             return stream.read(self.size)
 
 
+def file_of(image: str | Member) -> str:
+    """The file itself, or the shard that holds it."""
+    return image.shard if isinstance(image, Member) else image
+
+
 @dataclass(frozen=True)
 class ShardTable(ItemTable):
     """A table whose items are in shards: ``members``, by the items' names."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import RinceError, require
+from rince.core.digests import content_digest
 from rince.core.files import user_path
 from rince.core.input_spec import InputSpec
 from rince.data.items import Items, Splits, chosen_items
@@ -71,6 +72,10 @@ class StoredNames(Sequence[str]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def content(self) -> bytes:
+        """A digest of the vectors."""
+        return content_digest(self.vectors.contiguous().view(-1).numpy().data)
 
 
 def embedding_names(encoder: Encoder, data: str, column: str | None) -> StoredNames:

@@ -74,6 +74,9 @@ class VideoClips(Items):
     def times(self) -> Tensor:
         return self.clip_times
 
+    def read_from(self) -> tuple[str, ...]:
+        return self.paths
+
     def keys(self) -> list[str]:
         """``FILE@START``, the file below its folder."""
         return list(self.clip_keys)
