@@ -285,7 +285,8 @@ class _Work:
         )
         kept = without_test(found.metrics, name)
         facts = {"data": path, "items": len(items), "classes": len(paths), "unseen": unseen}
-        facts["table"] = self.as_tables
+        if self.as_tables:
+            facts["table"] = dict(self.as_tables)
         if self.tree is not None and not self.tree.recorded:
             facts["tree"] = source_of(user_path(self.tree.file))
         found = noted(replace(found, metrics=kept | metrics), tests={name: facts})

@@ -64,7 +64,9 @@ class ShardTable(ItemTable):
 
     members: dict[str, Member]
 
-    def files(self, root: str | Path | None = None) -> tuple[list[Any], list[str]]:
+    def files(
+        self, root: str | Path | None = None, *, root_option: str = ""
+    ) -> tuple[list[Any], list[str]]:
         """The member of each row, and its name."""
         return [self.members[name] for name in self.items], self.items
 
