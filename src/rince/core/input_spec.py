@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 # In checkpoints and exports; texts have 0 channels there. A kind of a user's own adds "input".
@@ -26,6 +26,10 @@ class Preprocessing:
     resize: int
     interpolation: str = "bilinear"
     squash: bool = False
+
+    def scaled(self, own_size: int, size: int) -> Preprocessing:
+        """The same part of a picture in inputs of another size than their own."""
+        return replace(self, resize=round(self.resize * size / own_size))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from rince.core.checks import RinceError, import_extra, require, warn
@@ -24,7 +23,7 @@ def library_preprocessing(name: str, size: int | None = None) -> tuple[int, Prep
     """
     own_size, how = _own_preprocessing(name)
     size = size or own_size
-    return size, replace(how, resize=round(how.resize * size / own_size))
+    return size, how.scaled(own_size, size)
 
 
 def _own_preprocessing(name: str) -> tuple[int, Preprocessing]:
