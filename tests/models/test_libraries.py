@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hub_models import pixels, tiny_folder
+from hub_models import pixels, stand_in_weights, tiny_folder
 from refusals import refusal
 from rince import RinceError
 from rince.cli.main import main
@@ -46,6 +46,44 @@ def test_torchvision_resizes_crops_and_normalises(name: str) -> None:
     if name == "resnet18":
         assert (size, how.resize, how.interpolation) == (224, 256, "bilinear")
         assert library_preprocessing(f"torchvision/{name}", 112) == (112, replace(how, resize=128))
+
+
+def test_a_normalisation_within_the_network_is_that_of_the_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchvision's GoogLeNet and Inception have one, but without their weights; each build here,
+    also from an export, is the same network, and gives what torchvision's with weights gives."""
+    pytest.importorskip("safetensors")
+    models = pytest.importorskip("torchvision.models")
+    stand_in_weights("googlenet", tmp_path, monkeypatch)
+    encoder = library_encoder("torchvision/googlenet", size=64)
+    images = pixels(64, 64)[None]
+    found = encoder.encode(images)
+    theirs = models.get_model("googlenet", weights="DEFAULT").eval()
+    theirs.fc = torch.nn.Identity()
+    known = models.GoogLeNet_Weights.DEFAULT.transforms()
+    with torch.no_grad():
+        expected = theirs(normalised(images, known.mean, known.std))
+    torch.testing.assert_close(found, expected)
+    (tmp_path / "export").mkdir()
+    encoder.save(tmp_path / "export")
+    torch.testing.assert_close(load_exported(tmp_path / "export").encode(images), found)
+    _, how = library_preprocessing("torchvision/inception_v3")
+    assert (how.mean, how.std) == ((0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_hugging_face_trains_in_training_mode(pretrained: bool, tmp_path: Path) -> None:
+    """Batch norms, too, which have learnt nothing from the blank picture of a trial."""
+    folder = tiny_folder("resnet", tmp_path / "model")
+    spec = InputSpec.images(3, 32)
+    module = build_backbone(f"hf/{folder}", spec, pretrained=pretrained).module
+    assert all(part.training for part in module.modules())
+    norms = [part for part in module.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    assert norms
+    assert all(int(norm.num_batches_tracked) == 0 for norm in norms if norm.num_batches_tracked)
+    with pytest.raises(ValueError, match="takes images of 3 channels, got grey images"):
+        build_backbone(f"hf/{folder}", InputSpec.images(1, 32), pretrained=pretrained)
 
 
 @pytest.mark.parametrize(

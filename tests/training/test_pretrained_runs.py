@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 import rince
-from hub_models import pixels, tiny_folder
+from hub_models import pixels, stand_in_weights, tiny_folder
 from rince import RinceWarning
 from rince.cli.main import main
 from rince.core.input_spec import Preprocessing
@@ -26,7 +26,7 @@ from rince.data.items import Splits
 from rince.evaluation.results import load_evaluation
 from rince.models.backbones import build_backbone
 from rince.reports.export import export_run
-from rince.training.checkpoint import load_run, read_checkpoint
+from rince.training.checkpoint import load_run, read_checkpoint, trained_encoder
 from rince.training.config import ImageOptions, ModelOptions, OptimOptions, TrainConfig
 from rince.training.evaluation import evaluate_run
 from rince.training.run import resume, train
@@ -218,6 +218,22 @@ def test_other_runs_start_from_pretrained_weights_at_its_size(
     _, splits = with_data(given, Splits(items, items))
     assert splits.train.spec.size == 16
     assert splits.train.spec.preprocessing == replace(HOW, resize=20)
+
+
+def test_grey_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fed by the mean of the library's three numbers, in training and after."""
+    stand_in_weights("resnet18", tmp_path, monkeypatch)
+    labels = [["a", "b"], ["a", "c"], ["d", "e"], ["d", "f"]] * 4
+    items = from_arrays(torch.randint(0, 256, (16, 1, 32, 32), dtype=torch.uint8), labels)
+    given = config(tmp_path, tmp_path, tmp_path, name="grey", epochs=1)
+    given.model = ModelOptions(backbone="torchvision/resnet18", pretrained=True, embedding_dim=8)
+    trained = load_run(train(given, splits=Splits(items, items)))
+    assert trained.spec.shape == (1, 32, 32)
+    encoder = trained_encoder(trained)
+    assert (encoder.mean, encoder.std) == (
+        (pytest.approx((0.485 + 0.456 + 0.406) / 3),),
+        (pytest.approx((0.229 + 0.224 + 0.225) / 3),),
+    )
 
 
 def test_without_pretrained_weights_nothing_changes(photos: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ class Preprocessing:
     """How a picture becomes an input of S x S pixels, as weights from a library were trained.
 
     Args:
-        mean, std: C numbers each, of pixels in [0, 1].
+        mean, std: C numbers each, of pixels in [0, 1]; grey images take the mean of three.
         resize: pixels that the shorter side is scaled to before the central S x S are cut out.
         interpolation: bilinear, bicubic or nearest; antialiased.
         squash: scale to ``resize`` x ``resize``, whatever the proportions.

@@ -11,6 +11,8 @@ from rince.models.backbones import hub_error, require_known
 from rince.models.options import LIBRARIES
 
 _RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+# torchvision has them map what ImageNet's mean and std gave to [-1, 1], on which they were trained.
+_TO_ONE = ("googlenet", "inception_v3")
 _SUPPORTED = ("bilinear", "bicubic", "nearest")
 
 
@@ -37,8 +39,11 @@ def _own_preprocessing(name: str) -> tuple[int, Preprocessing]:
         facts = models.get_model_weights(model).DEFAULT.transforms()
         if not hasattr(facts, "resize_size"):
             raise RinceError(f"{name} is no model of images: choose one that is")
+        mean, std = tuple(facts.mean), tuple(facts.std)
+        if model in _TO_ONE:
+            mean = std = (0.5,) * 3
         return facts.crop_size[0], Preprocessing(
-            tuple(facts.mean), tuple(facts.std), facts.resize_size[0], facts.interpolation.value
+            mean, std, facts.resize_size[0], facts.interpolation.value
         )
     timm = import_extra("timm", "timm")
     known = timm.get_pretrained_cfg(model)
