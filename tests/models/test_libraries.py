@@ -82,7 +82,7 @@ def test_hugging_face_trains_in_training_mode(pretrained: bool, tmp_path: Path) 
     assert all(part.training for part in module.modules())
     norms = [part for part in module.modules() if isinstance(part, torch.nn.BatchNorm2d)]
     assert norms
-    assert all(int(norm.num_batches_tracked) == 0 for norm in norms if norm.num_batches_tracked)
+    assert not any(norm.num_batches_tracked for norm in norms)
     with pytest.raises(ValueError, match="takes images of 3 channels, got grey images"):
         build_backbone(f"hf/{folder}", InputSpec.images(1, 32), pretrained=pretrained)
 

@@ -88,11 +88,12 @@ def _of_hugging_face(model: str) -> tuple[int, Preprocessing]:
     if resize is None or side is None or size.get("width", resize) != resize:
         raise RinceError(f"hf/{model}: its image processor gives {size}, which is no square")
     kind_of = type(processor).__name__
-    if not squash and cropped and not crop and shortest >= _NO_CROP_FROM:
-        squash = True
-    elif not squash and cropped:
-        resize = shortest / cropped
-    elif not squash and kind_of.startswith("Levit"):
+    if shortest is not None and cropped:
+        if crop or shortest < _NO_CROP_FROM:
+            resize = shortest / cropped
+        else:
+            squash = True
+    elif shortest is not None and kind_of.startswith("Levit"):
         resize = shortest * 256 / 224
     kind = _supported(_RESAMPLE[int(facts.get("resample", 2))], f"hf/{model}")
     how = Preprocessing(*_mean_and_std(facts), int(resize), kind, squash)
@@ -124,7 +125,7 @@ def _mean_and_std(facts: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float
 def _fed_alike(processor: Any, side: int, how: Preprocessing) -> bool:
     """Whether an image processor makes the same of a picture; of one that brightens evenly from
     left to right (R), from top to bottom (G), and both (B), so that filters make no difference."""
-    image = import_extra("PIL.Image", "hf")
+    image = import_extra("PIL.Image", "train")
     height, width = 300, 400
     down, right = torch.linspace(0, 255, height)[:, None], torch.linspace(0, 255, width)
     ramps = torch.stack([right.expand(height, -1), down.expand(-1, width), (down + right) / 2])
