@@ -7,7 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def stand_in_weights(name: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """Random weights where torchvision keeps what it downloads of a model, which is returned."""
+    models = pytest.importorskip("torchvision.models")
+    monkeypatch.setenv("TORCH_HOME", str(home))
+    torch.manual_seed(0)
+    further = {"aux_logits": True, "init_weights": True} if name == "googlenet" else {}
+    module: nn.Module = models.get_model(name, **further)
+    url = models.get_model_weights(name).DEFAULT.url
+    folder = home / "hub" / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(module.state_dict(), folder / Path(url).name)
+    return module
 
 
 def pixels(height: int, width: int) -> Tensor:
@@ -23,6 +37,12 @@ def tiny_folder(kind: str, folder: Path) -> Path:
     torch.manual_seed(0)
     small = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
     small |= {"intermediate_size": 32, "image_size": 32, "patch_size": 8}
+    if kind == "resnet":
+        wide = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+        model = transformers.ResNetModel(transformers.ResNetConfig(**wide, layer_type="basic"))
+        model.eval().save_pretrained(folder)
+        transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+        return folder
     if kind == "clip":
         text = transformers.CLIPTextConfig(
             vocab_size=32, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,

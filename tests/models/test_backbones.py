@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from hub_models import stand_in_weights
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
 from rince.models.backbones import SmallResNet, as_backbone, build_backbone
@@ -22,6 +25,10 @@ from rince.models.heads import ProjectionHead
         ("torchvision/resnet18", 1, 64, 512),
         ("torchvision/mobilenet_v3_small", 3, 64, 576),
         ("torchvision/googlenet", 3, 64, 1024),  # in training it has further classifiers
+        ("torchvision/googlenet", 1, 64, 1024),
+        ("torchvision/mobilenet_v3_small", 1, 64, 576),
+        ("torchvision/convnext_tiny", 3, 32, 768),
+        ("torchvision/vit_b_16", 3, 32, 768),
     ],
 )
 def test_names_give_features_and_a_gradient(name: str, channels: int, size: int, dim: int) -> None:
@@ -92,9 +99,96 @@ def test_unknown_names_are_answered_with_known_ones(name: str, message: str) -> 
         build_backbone(name)
 
 
-def test_grey_images_in_a_model_for_rgb() -> None:
-    with pytest.raises(ValueError, match="takes RGB images only"):
-        build_backbone("torchvision/mobilenet_v3_small", InputSpec.images(1, 64))
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("alexnet", 224),
+        ("convnext_tiny", 224),
+        ("densenet121", 224),
+        ("efficientnet_b0", 224),
+        ("efficientnet_v2_s", 384),
+        ("googlenet", 224),
+        ("inception_v3", 299),
+        ("maxvit_t", 224),
+        ("mnasnet0_5", 224),
+        ("mobilenet_v2", 224),
+        ("regnet_y_400mf", 224),
+        ("resnext50_32x4d", 224),
+        ("shufflenet_v2_x0_5", 224),
+        ("squeezenet1_1", 224),
+        ("swin_t", 224),
+        ("swin_v2_t", 256),
+        ("vgg11_bn", 224),
+        ("vit_b_16", 224),
+        ("vit_h_14", 518),
+    ],
+)
+def test_each_family_of_torchvision_takes_colour_and_grey(name: str, size: int) -> None:
+    device = "cpu" if name.startswith("regnet") else "meta"  # it computes its widths by torch
+    for channels in (3, 1):
+        with torch.device(device):
+            backbone = build_backbone(f"torchvision/{name}", InputSpec.images(channels, size))
+        first = next(x for x in backbone.module.modules() if isinstance(x, nn.Conv2d))
+        assert first.in_channels == channels
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "head"),
+    [
+        ("resnet18", 32, "fc"),
+        ("mobilenet_v3_small", 32, "classifier"),
+        ("densenet121", 32, "classifier"),
+        ("swin_t", 32, "head"),
+        ("convnext_tiny", 32, "classifier.2"),
+        ("maxvit_t", 224, "classifier.5"),
+    ],
+)
+def test_the_features_are_what_the_classifier_takes(name: str, size: int, head: str) -> None:
+    models = pytest.importorskip("torchvision.models")
+    module = build_backbone(f"torchvision/{name}", InputSpec.images(3, size)).module.eval()
+    whole = models.get_model(name).eval()
+    whole.load_state_dict(module.state_dict(), strict=False)
+    images = torch.randn(1, 3, size, size)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            whole.get_submodule(head)(module(images)), whole(images), rtol=0, atol=0
+        )
+
+
+def test_grey_images_have_the_pretrained_weights_summed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A grey picture gives what its three equal channels give."""
+    for name in ("resnet18", "mobilenet_v3_small"):
+        stand_in_weights(name, tmp_path, monkeypatch)
+        colour, grey = (
+            build_backbone(f"torchvision/{name}", InputSpec.images(x, 32), pretrained=True).module
+            for x in (3, 1)
+        )
+        pictures = torch.randn(2, 1, 32, 32)
+        with torch.no_grad():
+            expected = colour.eval()(pictures.expand(-1, 3, -1, -1))
+            torch.testing.assert_close(grey.eval()(pictures), expected)
+    with pytest.raises(ValueError, match=r"torchvision/resnet18 are for RGB.*not for 2 channels"):
+        build_backbone("torchvision/resnet18", InputSpec.images(2, 32), pretrained=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "size"),
+    [
+        ("torchvision/vit_b_16", True, 224),  # its positions are those of one size
+        ("torchvision/vit_b_16", False, 224),  # 28 pixels are no patches of 16
+        ("torchvision/maxvit_t", False, 224),
+        ("timm/vit_tiny_patch16_224", False, 224),
+        ("timm/swin_tiny_patch4_window7_224", False, 224),
+        ("timm/mixer_s32_224", False, 224),
+    ],
+)
+def test_a_network_of_another_size_says_which(name: str, pretrained: bool, size: int) -> None:
+    if name.startswith("timm/"):
+        pytest.importorskip("timm", reason="the extra timm is not installed")
+    with pytest.raises(ValueError, match=rf"made for {size} x {size} pixels.*image-size {size}$"):
+        build_backbone(name, InputSpec.images(3, 28), pretrained=pretrained)
 
 
 def test_pretrained_names() -> None:

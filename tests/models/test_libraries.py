@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hub_models import pixels, tiny_folder
+from hub_models import pixels, stand_in_weights, tiny_folder
 from refusals import refusal
-from rince import RinceError
+from rince import RinceError, RinceWarning
 from rince.cli.main import main
 from rince.core.input_spec import InputSpec, Preprocessing
 from rince.core.pixels import normalised
@@ -46,6 +47,44 @@ def test_torchvision_resizes_crops_and_normalises(name: str) -> None:
     if name == "resnet18":
         assert (size, how.resize, how.interpolation) == (224, 256, "bilinear")
         assert library_preprocessing(f"torchvision/{name}", 112) == (112, replace(how, resize=128))
+
+
+def test_a_normalisation_within_the_network_is_that_of_the_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchvision's GoogLeNet and Inception have one, but without their weights; each build here,
+    also from an export, is the same network, and gives what torchvision's with weights gives."""
+    pytest.importorskip("safetensors")
+    models = pytest.importorskip("torchvision.models")
+    stand_in_weights("googlenet", tmp_path, monkeypatch)
+    encoder = library_encoder("torchvision/googlenet", size=64)
+    images = pixels(64, 64)[None]
+    found = encoder.encode(images)
+    theirs = models.get_model("googlenet", weights="DEFAULT").eval()
+    theirs.fc = torch.nn.Identity()
+    known = models.GoogLeNet_Weights.DEFAULT.transforms()
+    with torch.no_grad():
+        expected = theirs(normalised(images, known.mean, known.std))
+    torch.testing.assert_close(found, expected)
+    (tmp_path / "export").mkdir()
+    encoder.save(tmp_path / "export")
+    torch.testing.assert_close(load_exported(tmp_path / "export").encode(images), found)
+    _, how = library_preprocessing("torchvision/inception_v3")
+    assert (how.mean, how.std) == ((0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_hugging_face_trains_in_training_mode(pretrained: bool, tmp_path: Path) -> None:
+    """Batch norms, too, which have learnt nothing from the blank picture of a trial."""
+    folder = tiny_folder("resnet", tmp_path / "model")
+    spec = InputSpec.images(3, 32)
+    module = build_backbone(f"hf/{folder}", spec, pretrained=pretrained).module
+    assert all(part.training for part in module.modules())
+    norms = [part for part in module.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    assert norms
+    assert not any(norm.num_batches_tracked for norm in norms)
+    with pytest.raises(ValueError, match="takes images of 3 channels, got grey images"):
+        build_backbone(f"hf/{folder}", InputSpec.images(1, 32), pretrained=pretrained)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +142,63 @@ def test_hugging_face_from_a_local_folder(kind: str, tmp_path: Path) -> None:
     assert not lost
     fresh = build_backbone(f"hf/{folder}", encoder.spec)  # its architecture, other weights
     assert fresh.feature_dim == encoder.output_dim
+
+
+def processor_folder(folder: Path, kind: str, **facts: Any) -> Path:
+    pytest.importorskip("transformers")
+    folder.mkdir()
+    stored = {"image_processor_type": f"{kind}ImageProcessor", **facts}
+    (folder / "preprocessor_config.json").write_text(json.dumps(stored))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "expected"),
+    [
+        ("ConvNext", {"size": {"shortest_edge": 224}, "crop_pct": 0.875}, (224, 256, False)),
+        ("ConvNext", {"size": {"shortest_edge": 384}, "crop_pct": 0.875}, (384, 384, True)),
+        ("PoolFormer", {}, (224, 248, False)),
+        ("Levit", {}, (224, 256, False)),
+        ("ViT", {"do_normalize": False}, (224, 224, True)),
+        ("ViT", {"do_rescale": False}, (224, 224, True)),
+        ("ViT", {"rescale_factor": 1 / 127.5, "image_mean": [1.0] * 3}, (224, 224, True)),
+        ("EfficientNet", {"size": {"height": 224, "width": 224}}, (224, 224, True)),
+        ("DeiT", {}, (224, 256, True)),
+        ("MobileNetV2", {}, (224, 256, False)),
+        ("MobileViT", {"do_flip_channel_order": False}, (256, 224, False)),  # with a black frame
+    ],
+)
+def test_each_image_processor_of_hugging_face(
+    kind: str, facts: dict[str, Any], expected: tuple[int, int, bool], tmp_path: Path
+) -> None:
+    """What it makes of a picture that brightens evenly, corner to corner, is made here."""
+    folder = processor_folder(tmp_path / "model", kind, **facts)
+    import transformers
+
+    size, how = library_preprocessing(f"hf/{folder}")
+    assert (size, how.resize, how.squash) == expected
+    ramps = torch.stack(
+        [
+            torch.linspace(0, 255, 260).expand(200, -1),
+            torch.linspace(0, 255, 200)[:, None].expand(-1, 260),
+            torch.linspace(255, 0, 260).expand(200, -1),
+        ]
+    ).byte()
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)
+    picture = Image.fromarray(ramps.permute(1, 2, 0).numpy())
+    theirs = processor(images=[picture], return_tensors="pt")["pixel_values"][0]
+    ours = normalised(eval_transform(size, how)(ramps)[None], how.mean, how.std)[0]
+    assert ours.shape == theirs.shape
+    assert float(((ours - theirs) * torch.tensor(how.std)[:, None, None]).abs().max()) < 0.02
+
+
+def test_image_processors_that_feed_otherwise_are_told(tmp_path: Path) -> None:
+    folder = processor_folder(tmp_path / "flipped", "MobileViT")
+    with pytest.raises(RinceError, match="hf/.*flipped.*blue, green, red"):
+        library_preprocessing(f"hf/{folder}")
+    folder = processor_folder(tmp_path / "crops", "Perceiver")  # first, and then scales
+    with pytest.warns(RinceWarning, match=r"hf/.*crops.*\(Perceiver.*other inputs"):
+        library_preprocessing(f"hf/{folder}")
 
 
 def test_what_hugging_face_lacks_is_said(tmp_path: Path) -> None:

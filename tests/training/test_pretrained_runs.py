@@ -5,6 +5,7 @@ Weights are read from a folder, drawn at random; downloads from hubs are not run
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +15,22 @@ from PIL import Image
 from torch import nn
 
 import rince
-from hub_models import pixels, tiny_folder
+from hub_models import pixels, stand_in_weights, tiny_folder
 from rince import RinceWarning
 from rince.cli.main import main
 from rince.core.input_spec import Preprocessing
 from rince.core.pixels import normalised
+from rince.data.datasets import from_arrays
 from rince.data.image.decode import read_fitted
+from rince.data.items import Splits
 from rince.evaluation.results import load_evaluation
 from rince.models.backbones import build_backbone
 from rince.reports.export import export_run
-from rince.training.checkpoint import load_run, read_checkpoint
+from rince.training.checkpoint import load_run, read_checkpoint, trained_encoder
 from rince.training.config import ImageOptions, ModelOptions, OptimOptions, TrainConfig
 from rince.training.evaluation import evaluate_run
 from rince.training.run import resume, train
+from rince.training.splits import with_data
 
 HOW = Preprocessing((0.4, 0.5, 0.6), (0.2, 0.25, 0.3), 40, "bicubic")
 
@@ -173,6 +177,63 @@ def test_other_runs_start_from_it_fed_alike(photos: Path, model: Path, tmp_path:
     given.model = ModelOptions(backbone=f"hf/{model}", start_from=str(first), embedding_dim=8)
     given.images.image_size = 32
     assert load_run(train(given)).spec.preprocessing == HOW
+
+
+def test_other_runs_start_at_its_size(photos: Path, tmp_path: Path) -> None:
+    """Where no other is given; with pretrained weights an input shows as much of a picture."""
+    output = str(tmp_path)
+    given = TrainConfig(
+        str(photos),
+        model=ModelOptions(backbone="tiny-resnet", embedding_dim=8),
+        images=ImageOptions(workers=0, image_size=24),
+        epochs=1,
+        batch_size=8,
+        output=output,
+        accelerator="cpu",
+        knn_every=0,
+        progress=False,
+        name="first",
+    )
+    given.model.start_from = str(train(given))
+    for size, expected in ((None, 24), (16, 16)):
+        given.images.image_size = size
+        started, splits = with_data(given, None)
+        assert started.images.image_size == splits.test.spec.size == expected
+        assert splits.train.spec.preprocessing is None
+
+
+def test_other_runs_start_from_pretrained_weights_at_its_size(
+    photos: Path, model: Path, tmp_path: Path
+) -> None:
+    first = train(config(photos, model, tmp_path, name="first", epochs=1))
+    given = config(photos, model, tmp_path, name="second", epochs=1)
+    given.model = ModelOptions(backbone=f"hf/{model}", start_from=str(first), embedding_dim=8)
+    for size, resize in ((None, 40), (32, 40), (64, 80), (16, 20)):
+        given.images.image_size = size
+        started, splits = with_data(given, None)
+        assert started.images.image_size == splits.test.spec.size == (size or 32)
+        assert splits.train.spec.preprocessing == replace(HOW, resize=resize)
+    pictures = torch.zeros(8, 3, 48, 48, dtype=torch.uint8)
+    items = from_arrays(pictures, [["a", "b"]] * 4 + [["c", "d"]] * 4, image_size=16)
+    _, splits = with_data(given, Splits(items, items))
+    assert splits.train.spec.size == 16
+    assert splits.train.spec.preprocessing == replace(HOW, resize=20)
+
+
+def test_grey_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fed by the mean of the library's three numbers, in training and after."""
+    stand_in_weights("resnet18", tmp_path, monkeypatch)
+    labels = [["a", "b"], ["a", "c"], ["d", "e"], ["d", "f"]] * 4
+    items = from_arrays(torch.randint(0, 256, (16, 1, 32, 32), dtype=torch.uint8), labels)
+    given = config(tmp_path, tmp_path, tmp_path, name="grey", epochs=1)
+    given.model = ModelOptions(backbone="torchvision/resnet18", pretrained=True, embedding_dim=8)
+    trained = load_run(train(given, splits=Splits(items, items)))
+    assert trained.spec.shape == (1, 32, 32)
+    encoder = trained_encoder(trained)
+    assert (encoder.mean, encoder.std) == (
+        (pytest.approx((0.485 + 0.456 + 0.406) / 3),),
+        (pytest.approx((0.229 + 0.224 + 0.225) / 3),),
+    )
 
 
 def test_without_pretrained_weights_nothing_changes(photos: Path, tmp_path: Path) -> None:

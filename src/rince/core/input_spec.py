@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 # In checkpoints and exports; texts have 0 channels there. A kind of a user's own adds "input".
@@ -15,7 +15,7 @@ class Preprocessing:
     """How a picture becomes an input of S x S pixels, as weights from a library were trained.
 
     Args:
-        mean, std: C numbers each, of pixels in [0, 1].
+        mean, std: C numbers each, of pixels in [0, 1]; grey images take the mean of three.
         resize: pixels that the shorter side is scaled to before the central S x S are cut out.
         interpolation: bilinear, bicubic or nearest; antialiased.
         squash: scale to ``resize`` x ``resize``, whatever the proportions.
@@ -26,6 +26,10 @@ class Preprocessing:
     resize: int
     interpolation: str = "bilinear"
     squash: bool = False
+
+    def scaled(self, own_size: int, size: int) -> Preprocessing:
+        """The same part of a picture in inputs of another size than their own."""
+        return replace(self, resize=round(self.resize * size / own_size))
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,12 @@ def normalisation(
     channels: int, preprocessing: Preprocessing | None = None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of pixels in [0, 1], one number per channel; ``preprocessing``
-    has its own."""
+    has its own, of which grey images take the mean over R, G and B."""
     if preprocessing is not None:
-        return preprocessing.mean, preprocessing.std
+        mean, std = preprocessing.mean, preprocessing.std
+        if channels == 1 and len(mean) > 1:
+            return (sum(mean) / len(mean),), (sum(std) / len(std),)
+        return mean, std
     known = " or ".join(map(str, sorted(NORMALISATION)))
     require(channels in NORMALISATION, f"images must have {known} channels, got {channels}")
     return NORMALISATION[channels]

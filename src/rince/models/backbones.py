@@ -63,9 +63,11 @@ def build_backbone(
 
     Args:
         name: see the module's list.
-        spec: what it takes; None: RGB images of 32 x 32 pixels. torchvision's models other than
-            ResNets take RGB only.
-        pretrained: load the library's default weights (downloads them).
+        spec: what it takes; None: RGB images of 32 x 32 pixels. torchvision's ViTs are built for
+            its size.
+        pretrained: load the library's default weights (downloads them). Feed them as
+            :func:`~rince.models.libraries.library_preprocessing` says. Of grey images the first
+            convolution has the sum of its weights over R, G and B.
 
     Raises:
         ValueError: unknown name, or one that cannot take such inputs.
@@ -79,20 +81,21 @@ def build_backbone(
     """
     spec = spec or InputSpec.images()
     library, _, model = name.partition("/")
+    own_size = None
     if library == "hf":
-        module = _hugging_face_model(model, pretrained)
+        module, own_size = _hugging_face_model(model, spec, pretrained)
     elif library == "timm":
-        module = _timm_model(model, spec.channels, pretrained)
+        module, own_size = _timm_model(model, spec.channels, pretrained)
     elif library == "torchvision":
-        module = _torchvision_model(model, spec.channels, pretrained)
+        module, own_size = _torchvision_model(model, spec, pretrained)
     else:
         require(
             not pretrained,
             f"{name} has no pretrained weights: use torchvision/..., timm/... or hf/..., or train "
             f"it",
         )
-        module = _of_vectors(name, spec) if name in OF_VECTORS else _own_model(name, spec.channels)
-    return as_backbone(module, spec)
+        module = _of_vectors(name, spec) if name in OF_VECTORS else _own_model(name, spec)
+    return _tried(module, spec, own_size)
 
 
 def as_backbone(module: nn.Module, spec: InputSpec | None = None) -> Backbone:
@@ -111,7 +114,11 @@ def as_backbone(module: nn.Module, spec: InputSpec | None = None) -> Backbone:
         >>> as_backbone(flat, InputSpec.images(size=8)).feature_dim
         5
     """
-    spec = spec or InputSpec.images()
+    return _tried(module, spec or InputSpec.images(), None)
+
+
+def _tried(module: nn.Module, spec: InputSpec, own_size: int | None) -> Backbone:
+    """:func:`as_backbone` of a network that was made for pictures of ``own_size``, if known."""
     while isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         module = module.module  # the trainer spreads over processes itself
     require(
@@ -126,11 +133,12 @@ def as_backbone(module: nn.Module, spec: InputSpec | None = None) -> Backbone:
             dtype = getattr(torch, spec.dtype)
             blank = torch.zeros(spec.batch_shape(), dtype=dtype, device=own.device)
             features = module(blank)
-    except (RuntimeError, ValueError) as error:  # some norms raise ValueError for a dimension more
+    # Some norms raise ValueError for a dimension more; ViTs AssertionError for another size.
+    except (RuntimeError, ValueError, AssertionError) as error:
         raise ValueError(
             f"the backbone {type(module).__name__} fails on {spec}: {error}. It must take "
             f"(B, {', '.join(map(str, spec.shape))}); small-resnet3d and torchvision/r3d_18 take "
-            f"clips, {', '.join(OF_VECTORS)} vectors, the others images"
+            f"clips, {', '.join(OF_VECTORS)} vectors, the others images{_size_hint(spec, own_size)}"
         ) from error
     finally:
         for part, was_training in were_training:  # frozen norms are in evaluation by themselves
@@ -142,6 +150,13 @@ def as_backbone(module: nn.Module, spec: InputSpec | None = None) -> Backbone:
         f"in a module whose forward picks them",
     )
     return Backbone(module, int(features.shape[1]))
+
+
+def _size_hint(spec: InputSpec, own_size: int | None) -> str:
+    """The end of a message on a network that fails on pictures of another size than its own."""
+    if own_size in (None, spec.size) or len(spec.shape) != 3:
+        return ""
+    return f". It was made for {own_size} x {own_size} pixels: give --images.image-size {own_size}"
 
 
 class SmallResNet(nn.Module):
@@ -235,7 +250,8 @@ def _conv_norm(
     return nn.Sequential(conv, layers[1](width))
 
 
-def _own_model(name: str, in_channels: int) -> nn.Module:
+def _own_model(name: str, spec: InputSpec) -> nn.Module:
+    in_channels = spec.channels
     if name == "small-resnet":
         return SmallResNet(in_channels)
     if name == "tiny-resnet":
@@ -243,7 +259,7 @@ def _own_model(name: str, in_channels: int) -> nn.Module:
     if name == "small-resnet3d":
         return SmallResNet3D(in_channels)
     if name in ("resnet18-3x3", "resnet50-3x3"):
-        module = _torchvision_model(name.removesuffix("-3x3"), in_channels, pretrained=False)
+        module, _ = _torchvision_model(name.removesuffix("-3x3"), spec, pretrained=False)
         module.conv1 = nn.Conv2d(in_channels, 64, 3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(module.conv1.weight, mode="fan_out", nonlinearity="relu")
         module.maxpool = nn.Identity()
@@ -280,42 +296,83 @@ def require_known(library: str, name: str) -> None:
         raise ValueError(f"{library} has no model {name!r}. Close: {close}")
 
 
-def _torchvision_model(name: str, in_channels: int, pretrained: bool) -> nn.Module:
+def _torchvision_model(
+    name: str, spec: InputSpec, pretrained: bool
+) -> tuple[nn.Module, int | None]:
+    """And the size of the pictures that its weights were trained on, of images."""
     require_known("torchvision", name)
     models = import_extra("torchvision.models", "train")
+    own_size = None
+    if name in models.list_models(module=models):
+        own_size = int(models.get_model_weights(name).DEFAULT.transforms().crop_size[0])
+    # Said each time, as torchvision takes it from the weights, which later builds do without.
+    size = {"image_size": spec.size} if name.startswith("vit_") else {}
     try:
-        module: nn.Module = models.get_model(name, weights="DEFAULT" if pretrained else None)
+        module: nn.Module = models.get_model(
+            name, weights="DEFAULT" if pretrained else None, **size
+        )
     except OSError as error:
         url = models.get_model_weights(name).DEFAULT.url
         file = f"{url} as {torch.hub.get_dir()}/checkpoints/{Path(url).name}"
         raise _no_weights(f"torchvision/{name}", error, file) from error
+    except (ValueError, AssertionError) as error:  # of a ViT, for another size
+        raise ValueError(
+            f"torchvision/{name} cannot be built for {spec}: {error}{_size_hint(spec, own_size)}"
+        ) from error
     # Further classifiers, of GoogLeNet and Inception.
     for part, value in (("aux1", None), ("aux2", None), ("AuxLogits", None), ("aux_logits", False)):
         if hasattr(module, part):
             setattr(module, part, value)
+    # A normalisation of theirs, on with weights alone: it is that of library_preprocessing here.
+    if hasattr(module, "transform_input"):
+        module.transform_input = False
     for head in ("fc", "classifier", "heads", "head"):
         if hasattr(module, head):
-            setattr(module, head, nn.Identity())
+            setattr(module, head, _without_logits(getattr(module, head)))
             break
-    if in_channels != 3:
-        first = getattr(module, "conv1", None)
-        require(
-            isinstance(first, nn.Conv2d),
-            f"torchvision/{name} takes RGB images only; for {in_channels} channel(s) use a "
-            f"ResNet, small-resnet, or timm/{name}",
-        )
-        same = {x: getattr(first, x) for x in ("out_channels", "kernel_size", "stride", "padding")}
-        module.conv1 = nn.Conv2d(in_channels, **same, bias=False)
-    return module
+    if spec.channels != 3:
+        _take_channels(module, spec.channels, f"torchvision/{name}", pretrained)
+    return module, own_size
 
 
-def _timm_model(name: str, in_channels: int, pretrained: bool) -> nn.Module:
+def _without_logits(head: nn.Module) -> nn.Module:
+    """Nothing; but what makes vectors of maps, as in ConvNeXt and MaxViT, is kept."""
+    if not any(isinstance(part, nn.Flatten) for part in head.children()):
+        return nn.Identity()
+    last = [n for n, part in head.named_children() if isinstance(part, nn.Linear)][-1]
+    setattr(head, last, nn.Identity())
+    return head
+
+
+def _take_channels(module: nn.Module, channels: int, name: str, pretrained: bool) -> None:
+    """Put a first convolution for other than RGB images in its place."""
+    require(
+        channels == 1 or not pretrained,
+        f"the weights of {name} are for RGB images, or grey ones, not for {channels} channels",
+    )
+    place, first = next(
+        (place, part)
+        for place, part in module.named_modules()
+        if isinstance(part, (nn.Conv2d, nn.Conv3d))
+    )
+    kept = ("out_channels", "kernel_size", "stride", "padding", "dilation")
+    options: dict[str, Any] = {x: getattr(first, x) for x in kept}
+    grey = type(first)(channels, **options, bias=first.bias is not None)
+    if pretrained:
+        summed = {"weight": first.weight.detach().sum(dim=1, keepdim=True)}
+        grey.load_state_dict(first.state_dict() | summed)
+    parent, _, own_name = place.rpartition(".")
+    setattr(module.get_submodule(parent), own_name, grey)
+
+
+def _timm_model(name: str, in_channels: int, pretrained: bool) -> tuple[nn.Module, int | None]:
+    """And the size of the pictures that its weights were trained on."""
     require_known("timm", name)
     timm = import_extra("timm", "timm")
     options: dict[str, Any] = {"num_classes": 0, "in_chans": in_channels}
     if not pretrained:
         made: nn.Module = timm.create_model(name, **options)
-        return made
+        return made, _timm_size(made)
     with hub_or_cache() as cache:
         try:
             made = timm.create_model(name, pretrained=True, **options)
@@ -328,7 +385,12 @@ def _timm_model(name: str, in_channels: int, pretrained: bool) -> nn.Module:
                 file = f"{known.hf_hub_id} of huggingface.co (`hf download {known.hf_hub_id}`) "
                 file += f"into {cache}, or the folder that HF_HOME names"
             raise _no_weights(f"timm/{name}", error, file) from error
-    return made
+    return made, _timm_size(made)
+
+
+def _timm_size(module: Any) -> int | None:
+    size = (getattr(module, "pretrained_cfg", None) or {}).get("input_size")
+    return None if size is None else int(size[-1])
 
 
 class VisionFeatures(nn.Module):
@@ -354,7 +416,10 @@ class VisionFeatures(nn.Module):
         return features if self.projection is None else self.projection(features)
 
 
-def _hugging_face_model(name: str, pretrained: bool) -> nn.Module:
+def _hugging_face_model(
+    name: str, spec: InputSpec, pretrained: bool
+) -> tuple[nn.Module, int | None]:
+    """And the size of the pictures that its configuration says, if it does."""
     transformers = import_extra("transformers", "hf")
     try:
         with hub_for(name):
@@ -366,10 +431,19 @@ def _hugging_face_model(name: str, pretrained: bool) -> nn.Module:
     except (OSError, ValueError) as error:
         raise hub_error(name, error) from error
     module = VisionFeatures(model.float())
-    size = getattr(module.model.config, "image_size", 224)
-    side = size if isinstance(size, int) else size[0]
-    freeze_unread(module, torch.zeros(1, 3, side, side))
-    return module
+    config = module.model.config
+    channels = getattr(config, "num_channels", 3)
+    require(
+        spec.channels == channels,
+        f"hf/{name} takes images of {channels} channels, got {spec}: for grey ones use "
+        f"torchvision/NAME or timm/NAME, with pretrained weights too",
+    )
+    size = getattr(config, "image_size", None)
+    own_size = size if size is None or isinstance(size, int) else int(size[0])
+    side = own_size or 224
+    # In evaluation, as batch norms would learn from the blank picture.
+    freeze_unread(module.eval(), torch.zeros(1, channels, side, side))
+    return module.train(), own_size
 
 
 def freeze_unread(module: nn.Module, inputs: Tensor) -> None:

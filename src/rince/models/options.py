@@ -48,7 +48,8 @@ class ModelOptions(Options):
         lora: rank of low-rank updates of the backbone's linear layers, which are trained in place
             of its weights (needs the extra lora); exports have them added to the weights.
         start_from: folder of a run whose backbone to start from, of the same architecture: with
-            an objective of labels, this is fine-tuning.
+            an objective of labels, this is fine-tuning. Images are then fed as that run's, at
+            its size where images.image_size is open.
         embedding_dim: width of the embedding that the loss sees.
         head: from the backbone's features to that embedding: two layers (mlp, the paper's), or one.
         momentum: keys come from a slow copy of the encoder that follows with this momentum, 0 to

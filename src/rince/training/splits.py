@@ -98,11 +98,19 @@ def _preprocessing(
     config: TrainConfig, kind: Kind, own_backbone: bool, given: int | None
 ) -> tuple[TrainConfig, Preprocessing | None]:
     """How pictures are fed to pretrained weights, and the configuration with their size: that of
-    the items that are ``given``, or the configuration's, or the library's."""
+    the items that are ``given``, or the configuration's, or that of the run that it starts from,
+    or the library's."""
     model, images = config.model, config.images
     if model.start_from is not None:
         about = read_checkpoint(user_path(model.start_from))[CHECKPOINT_KEY]
-        return config, InputSpec.from_dict(about).preprocessing
+        before = InputSpec.from_dict(about)
+        if "image_size" in kind.unread or before.noun != kind.noun:
+            return config, before.preprocessing
+        size = given or images.image_size or before.size or None
+        how = before.preprocessing
+        if how is not None and size is not None:
+            how = how.scaled(before.size, size)
+        return replace(config, images=replace(images, image_size=size)), how
     if kind.preprocessing is None or not model.pretrained or own_backbone:
         return config, None
     size, how = kind.preprocessing(str(model.backbone), given or images.image_size)
