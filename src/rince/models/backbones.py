@@ -319,13 +319,12 @@ def _torchvision_model(
         raise ValueError(
             f"torchvision/{name} cannot be built for {spec}: {error}{_size_hint(spec, own_size)}"
         ) from error
-    # Further classifiers, of GoogLeNet and Inception.
-    for part, value in (("aux1", None), ("aux2", None), ("AuxLogits", None), ("aux_logits", False)):
+    # Of GoogLeNet and Inception: further classifiers, and a normalisation, which is on with weights
+    # alone and here is that of library_preprocessing.
+    further = {"aux1": None, "aux2": None, "AuxLogits": None, "aux_logits": False}
+    for part, value in {**further, "transform_input": False}.items():
         if hasattr(module, part):
             setattr(module, part, value)
-    # A normalisation of theirs, on with weights alone: it is that of library_preprocessing here.
-    if hasattr(module, "transform_input"):
-        module.transform_input = False
     for head in ("fc", "classifier", "heads", "head"):
         if hasattr(module, head):
             setattr(module, head, _without_logits(getattr(module, head)))
