@@ -113,7 +113,7 @@ class TrainLoader:
         batches = plan.take()
         read: Iterator[Any] | None = None
         if self._workers is not None:
-            earlier = plan.earlier_draws(epoch).split(plan.batch_size)
+            earlier = torch.split(plan.earlier_draws(epoch), plan.batch_size)
             self._keys.batches = [
                 [(epoch, *key) for key in zip(chosen.tolist(), earlier[k].tolist(), strict=True)]
                 for k, chosen in batches
