@@ -17,6 +17,7 @@ from rince.data.arrays import TensorImages
 from rince.data.batches import BatchViews, ImageBatch, TrainLoader, augmented, eval_batches
 from rince.data.image.files import FileImages
 from rince.data.plan import BatchPlan, batch_seed
+from rince.data.sampler import BalancedPlan
 from rince.data.views import BatchAugmentation, ViewConfig, eval_transform, evaluation_pixels
 from rince.ranks.taxonomy import Taxonomy
 
@@ -242,6 +243,62 @@ def test_batches_depend_on_seed_and_epoch_alone(kind: str, request: pytest.Fixtu
     )
     if again is not None:
         assert not torch.equal(again[0], first[0].views[0][0])
+
+
+@pytest.mark.parametrize("kind", ["files", "tensors"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_item_that_is_drawn_again_gets_views_of_its_own(
+    kind: str, processes: int, request: pytest.FixtureRequest
+) -> None:
+    """Packs of four of a class of three, and of one of five: they repeat within a batch, within an
+    epoch, and from process to process."""
+    images = request.getfixturevalue(kind).subset([0, 1, 2, 11, 12, 13, 14, 15])
+    views: dict[int, list[Tensor]] = {}
+    repeated = 0
+    for process in range(processes):
+        share = {"process_index": process, "world_size": processes}
+        plan = BalancedPlan(images.labels, None, 8 // processes, 4, seed=0, **share)
+        train = TrainLoader(images, plan)
+        for epoch in range(4):
+            train.set_epoch(epoch)
+            for batch in train:
+                repeated += len(batch.indices) - len(batch.indices.unique())
+                for row, index in enumerate(batch.indices.tolist()):
+                    views.setdefault(index, []).extend(view[row] for view in batch.views)
+    assert sum(map(len, views.values())) == 2 * 8 * 4
+    assert repeated
+    for drawn in views.values():
+        assert not any(torch.equal(a, b) for a, b in itertools.combinations(drawn, 2))
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_two_processes_draw_the_views_of_one(files: FileImages, balanced: bool) -> None:
+    images = files.subset([0, 1, 2, *range(11, 18)])
+
+    def drawn(process: int, count: int) -> list[tuple[int, bytes]]:
+        share: dict[str, int] = {"seed": 3, "process_index": process, "world_size": count}
+        size = 8 // count
+        if balanced:
+            plan: BatchPlan = BalancedPlan(images.labels, None, size, 4, **share)
+        else:
+            plan = BatchPlan(len(images), size, **share)
+        (batch,) = TrainLoader(images, plan)
+        views = torch.stack(batch.views, dim=1)
+        return [(int(i), x.numpy().tobytes()) for i, x in zip(batch.indices, views, strict=True)]
+
+    assert sorted(drawn(0, 1)) == sorted(drawn(0, 2) + drawn(1, 2))
+
+
+def test_a_pass_with_repeats_may_start_in_the_middle(files: FileImages) -> None:
+    images = files.subset([0, 1, 2, *range(11, 18)])
+    whole, resumed = (
+        TrainLoader(images, BalancedPlan(images.labels, None, 4, 4, seed=3), workers=workers)
+        for workers in (0, 2)
+    )
+    resumed.start_batch = 1
+    expected = list(whole)
+    assert len({i for batch in expected for i in batch.indices.tolist()}) < 8
+    assert same(list(resumed), expected[1:])
 
 
 def test_the_number_of_workers_changes_nothing(files: FileImages) -> None:

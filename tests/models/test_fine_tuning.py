@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -48,6 +49,75 @@ def test_blocks_follow_the_network(name: str, count: int, last: str) -> None:
     assert set(every) == {id(p) for p in module.parameters()}
     names = {id(p): n for n, p in module.named_parameters()}
     assert all(names[id(p)].startswith((last, "norm.")) for p in parts[-1])
+
+
+def stages(library: str) -> Any:
+    """Of few blocks each, with a part for downsampling between them; one block is its stage."""
+    if library == "timm/swin":
+        return pytest.importorskip("timm.models").SwinTransformer(
+            img_size=32, window_size=4, embed_dim=8, depths=(2, 3), num_heads=(1, 1)
+        )
+    if library == "timm/convnext":
+        return pytest.importorskip("timm.models").ConvNeXt(depths=(1, 1, 2, 3), dims=(8,) * 4)
+    transformers = pytest.importorskip("transformers")
+    small = transformers.ConvNextConfig(num_stages=2, depths=[2, 3], hidden_sizes=[8, 16])
+    return transformers.ConvNextModel(small)
+
+
+@pytest.mark.parametrize(
+    ("library", "count", "last"),
+    [
+        ("timm/swin", 1 + 2 + 1 + 3, "layers.1.blocks.2."),
+        ("timm/convnext", 1 + 1 + 1 + (1 + 2) + (1 + 3), "stages.3.blocks.2."),
+        ("hf/convnext", 1 + 2 + 1 + 3, "encoder.stages.1.layers.2."),
+    ],
+)
+def test_blocks_of_stages(library: str, count: int, last: str) -> None:
+    module = stages(library)
+    names = {id(p): n for n, p in module.named_parameters()}
+    parts = [[names[id(p)] for p in part if p.ndim > 1] for part in blocks(module)]
+    parts = [part for part in parts if not part[0].startswith("head")]
+    assert len(parts) == count
+    assert all(name.startswith(last) for name in parts[-1])
+
+
+def test_blocks_of_numbered_parts() -> None:
+    """A stage of RegNet is no list: its blocks are called b1, b2."""
+    timm = pytest.importorskip("timm")
+    module = timm.create_model("regnety_002", num_classes=0)
+    parts = blocks(module)
+    assert len(parts) == 1 + 1 + 1 + 4 + 7
+    names = {id(p): n for n, p in module.named_parameters()}
+    assert {names[id(p)][:5] for p in parts[-1]} == {"s4.b7"}
+
+
+def test_parts_of_a_layer_are_no_blocks() -> None:
+    """Attention and feed-forward may be in a list, matrices side by side, and updates in each."""
+
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = nn.ModuleList([nn.MultiheadAttention(8, 2), nn.Linear(8, 8)])
+            self.mlp = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+            self.fc1, self.fc2 = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            attended: torch.Tensor = self.part[0](x, x, x)[0]
+            return self.mlp(self.fc2(self.fc1(self.part[1](attended))))  # type: ignore[no-any-return]
+
+    module = nn.Sequential(*(Layer() for _ in range(3)))
+    assert len(blocks(module)) == 3
+    pytest.importorskip("peft", reason="needs the extra lora")
+    fine_tuned(module, None, 2)
+    assert len(blocks(module)) == 3
+
+
+def test_what_is_frozen_at_the_end_is_no_block() -> None:
+    module = nn.Sequential(*(nn.Linear(2, 2) for _ in range(4)))
+    module[3].requires_grad_(False)  # as what nothing reads
+    assert [len(block) for block in blocks(module)] == [2, 2, 4]
+    groups = parameter_groups(nn.ModuleList([module]), module, lr=0.8, decay=0.5)
+    assert [group["lr"] for group in groups] == pytest.approx([0.1, 0.2, 0.4])
 
 
 def test_last_blocks_alone_are_trained() -> None:

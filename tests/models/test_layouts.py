@@ -120,6 +120,9 @@ def test_export_then_evaluate_then_compare(network, photos, tmp_path, capsys):
     assert main(export) == 1
     assert "-o" in capsys.readouterr().err
     assert main([*export, "-o", str(folder)]) == 0
+    card = (folder / "README.md").read_text()
+    assert "taken from `last.pth` by" in card
+    assert tmp_path.name not in card
     assert main(["evaluate", str(folder)]) == 1
     assert "--data" in capsys.readouterr().err
     quick = ["--probe-epochs", "2", "--map-points", "0"]

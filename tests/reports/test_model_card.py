@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import nn
 
+from rince.cli.export import _foreign_card
 from rince.core.input_spec import InputSpec
 from rince.evaluation.results import Evaluation
 from rince.models.backbones import Backbone
@@ -47,6 +48,7 @@ def card(encoder: ImageEncoder = ENCODER, **changes: Any) -> str:
         data="/home/anna/photos", ranks=RankOptions(scores="~/s.csv", top_k=(3,)), output="/tmp/x"
     )
     config.images.root = "/home/anna/sets"
+    config.model.backbone, config.model.start_from = "hf/~/anna/vit", "../anna/run"
     config = changes.pop("config", config)
     trained = TrainedRun(
         folder=Path("husky\nrun"),
@@ -100,10 +102,28 @@ def test_the_configuration_trains_the_same_but_tells_of_nobody() -> None:
     assert not machine & options.keys()
     config = from_dict(options)
     assert (config.data, config.ranks.scores, config.images.root) == ("photos", "s.csv", "sets")
+    assert (config.model.backbone, config.model.start_from) == ("hf/vit", "run")
     assert config.ranks.top_k == (3,)
     assert from_dict(yaml.safe_load(yaml.safe_dump(to_dict(config)))) == replace(
         config, output="runs"
     )
+
+
+@pytest.mark.parametrize(
+    ("backbone", "shown"),
+    [
+        ("hf//home/anna/vit/", "hf/vit"),
+        ("hf/../anna/vit", "hf/vit"),
+        ("/home/anna/vit", "vit"),
+        ("hf/anna/vit", "hf/anna/vit"),  # a name of the hub
+        ("timm/vit_tiny", "timm/vit_tiny"),
+    ],
+)
+def test_a_backbone_from_a_folder_tells_of_nobody(backbone: str, shown: str) -> None:
+    assert f"A `{shown}` trained with" in card(replace(ENCODER, backbone=backbone))
+    text = _foreign_card(backbone, replace(ENCODER, backbone=backbone))
+    assert f"# vit{'_tiny' * ('tiny' in backbone)}\n" in text
+    assert f"A {shown} that was trained elsewhere, taken from `{shown}` by" in text
 
 
 def test_ranks_are_counted_between_different_classes() -> None:

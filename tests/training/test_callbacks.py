@@ -16,10 +16,12 @@ from rince import Taxonomy
 from rince.core.checks import RinceWarning
 from rince.core.input_spec import InputSpec
 from rince.data.arrays import TensorImages
+from rince.data.batches import eval_batches
+from rince.data.items import Items
 from rince.models.backbones import as_backbone
 from rince.training import callbacks
 from rince.training.callbacks import EpochLine, OnlineKNN
-from rince.training.config import OptimOptions
+from rince.training.config import ImageOptions, OptimOptions, TrainConfig
 from rince.training.history import read_history
 from rince.training.run import train
 from rince.training.saving import HistoryLogger
@@ -44,7 +46,7 @@ def _measured(count: int, backbone: nn.Module, folder: Path) -> list[tuple[int, 
     trainer: Any = SimpleNamespace(
         is_global_zero=True, current_epoch=0, max_epochs=1, global_step=4, loggers=[history]
     )
-    module: Any = _Module(backbone=backbone)
+    module: Any = _Module(backbone=backbone, config=TrainConfig("zeros"))
     callback = OnlineKNN(images, every=1, limit=100, seed=0)
     callback.on_train_epoch_end(trainer, module)
     return read_history(folder).get("online_knn", [])
@@ -64,6 +66,23 @@ def test_a_knn_that_fails_does_not_stop_the_training(tmp_path: Path) -> None:
 
     with pytest.warns(RinceWarning, match="kNN .*epoch 1"):
         assert _measured(9, Broken(), tmp_path) == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_knn_reads_files_with_the_workers_of_the_training(
+    workers: int, image_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+
+    def batches(items: Items, size: int, workers: int, *device: Any) -> Any:
+        found.append(workers)
+        return eval_batches(items, size, 0, *device)
+
+    monkeypatch.setattr(callbacks, "eval_batches", batches)
+    config = small_config(image_tree, tmp_path, epochs=1)
+    config.images = ImageOptions(image_size=16, cache=False, workers=workers)
+    train(config, flat_backbone())
+    assert found == [workers]
 
 
 def test_a_checkpoint_is_written_before_knn_looks(

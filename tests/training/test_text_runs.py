@@ -12,11 +12,12 @@ from rince.cli.evaluate import named_outliers
 from rince.cli.main import main
 from rince.cli.train import parse_with_seeds
 from rince.core.checks import RinceError, RinceWarning
+from rince.core.input_spec import InputSpec
 from rince.data.kinds import kind_of
 from rince.data.text.texts import Texts
 from rince.evaluation.results import load_evaluation
 from rince.models.texts import TextEncoder, text_backbone
-from rince.training.checkpoint import load_run, read_checkpoint
+from rince.training.checkpoint import backbone_to_train, load_run, read_checkpoint
 from rince.training.config import (
     ImageOptions,
     ModelOptions,
@@ -299,3 +300,45 @@ def test_an_export_of_texts_is_said_not_to_be_evaluated(tmp_path: Path, words: P
     (tmp_path / "modules.json").write_text("[]")  # by which sentence-transformers knows its own
     with pytest.raises(RinceError, match="export of texts, which is not evaluated by itself"):
         evaluate_run(tmp_path, data=str(words))
+
+
+def test_rates_fall_from_layer_to_layer(words: Path, model: str, tmp_path: Path) -> None:
+    """Embeddings, two layers, and the head: the pooler, which nothing reads, is no block."""
+    optim = OptimOptions(lr=0.01, warmup_epochs=0, layer_decay=0.5)
+    folder = train(_config(words, model, tmp_path, name="decay", optim=optim, epochs=1))
+    (state,) = read_checkpoint(folder)["optimizer_states"]
+    rates = [group["initial_lr"] for group in state["param_groups"]]
+    assert rates == pytest.approx([0.00125, 0.0025, 0.005, 0.01])
+
+
+@pytest.mark.parametrize(
+    ("tuning", "layers", "message"),
+    [
+        ({"layers": 1}, 2, r"text\.layers .* in place of model\.layers 1"),
+        ({"layers": 0}, None, r"text\.layers .* in place of model\.layers 0"),
+        ({"lora": 4}, 0, r"model\.lora 4 .* text\.layers 0"),
+    ],
+)
+def test_text_layers_alone_say_what_is_trained(
+    tuning: dict[str, int],
+    layers: int | None,
+    message: str,
+    words: Path,
+    model: str,
+    tmp_path: Path,
+) -> None:
+    asked = ModelOptions(backbone=model, **tuning)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=message):
+        train(_config(words, model, tmp_path, model=asked, text=TextOptions(layers=layers)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("layers", [TextOptions().layers, None])
+def test_low_rank_updates_of_texts(model: str, layers: int | None) -> None:
+    pytest.importorskip("peft", reason="needs the extra lora")
+    asked = ModelOptions(backbone=model, lora=2)
+    given = TrainConfig("words.csv", model=asked, text=TextOptions(layers=layers))
+    module = backbone_to_train(given, InputSpec.texts()).module
+    trained = [name for name, x in module.named_parameters() if x.requires_grad]
+    assert trained
+    assert all("lora_" in name for name in trained)

@@ -213,6 +213,46 @@ def test_trials_differ_in_what_is_searched_alone(trainer: FakeTrainer, tmp_path:
     assert len({str(t.config.batches) for t in tuned.trials}) > 2
 
 
+@pytest.mark.parametrize(
+    ("command", "in_file", "searched"),
+    [
+        ("", "", "lr, temperatures, variant, batches"),
+        ("--loss.variant out-in", "", "lr, temperatures, batches"),
+        ("--loss.temperature 0.1", "", "lr, variant, batches"),
+        ("--optim.lr null", "batches.images_per_class: null", "temperatures, variant"),
+        ("--seed 0", "loss: {variant: out-in, temperatures: null}", "lr, batches"),
+        ("--loss.variant out-in --search lr,variant", "", "lr"),
+    ],
+)
+def test_what_is_set_to_its_default_is_not_searched(
+    command: str,
+    in_file: str,
+    searched: str,
+    trainer: FakeTrainer,
+    image_tree: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(in_file or "seed: 0")
+    fixed = f"tune {image_tree} --config {file} --images.image-size 16 --batch-size 16 --epochs 8"
+    fixed += f" --trials 1 --baselines [] --accelerator cpu --output {tmp_path}"
+    assert main([*fixed.split(), *command.split()]) == 0
+    assert f"searched: {searched}\n" in capsys.readouterr().out
+
+
+def test_given_names_what_is_set(trainer: FakeTrainer, tmp_path: Path) -> None:
+    options = TuneOptions(trials=9, baselines=())
+    names = ["loss.variant", "batches.images_per_class"]
+    tuned = tune(config(tmp_path), options, splits=images(), given=names)
+    assert {(t.config.loss.variant, str(t.config.batches)) for t in tuned.trials} == {
+        ("out-in", str(BatchOptions()))
+    }
+    assert len({t.config.optim.lr for t in tuned.trials}) == 9
+    with pytest.raises(ValueError, match=r"given must .*loss\.variant.* got variant"):
+        tune(config(tmp_path), options, splits=images(), given=["variant"])
+
+
 def frozen(trial: Trial) -> Trial:
     """With its loss as text, which hashes."""
     settled = replace(trial.config.loss, matmul_precision=None)

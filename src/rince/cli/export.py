@@ -163,12 +163,15 @@ def _push(folder: Path, name: str) -> None:
 
 
 def _foreign_card(source: str, encoder: ImageEncoder) -> str:
-    """What is known of a network that rince did not train."""
+    """What is known of a network that rince did not train; where it lay is nobody's business."""
     from rince.data.kinds import kind_named
+    from rince.models.card import last_part
 
+    name = Path(source).name
+    shown = last_part(source) if is_library_name(source) else name
     return (
         f"---\n{kind_named(encoder.noun).card}\n---\n\n"
-        f"# {Path(source).name}\n\nA {encoder.backbone} that was trained elsewhere, taken from "
-        f"`{source}` by rince {__version__}; licence and training data are those of its source.\n\n"
+        f"# {name}\n\nA {last_part(encoder.backbone)} that was trained elsewhere, taken from "
+        f"`{shown}` by rince {__version__}; licence and training data are those of its source.\n\n"
         f"{kind_named(encoder.noun).usage(encoder, 'FOLDER')}\n"
     )

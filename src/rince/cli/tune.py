@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rince.cli.configuration import configuration_parser, parsed_options
 from rince.cli.parser import HelpfulParser, given_of
-from rince.training.config import from_dict
+from rince.training.config import flat, from_dict
 from rince.training.options import TuneOptions
 
 _SHOWN = ("help", "config", "data", "objective", "epochs", "batch_size", "seed", "output")
@@ -33,13 +33,14 @@ def run(arguments: Sequence[str]) -> None:
     values = parsed_options(build_parser(), arguments)
     given = given_of(TuneOptions, values)
     options = TuneOptions(**given)
-    config = from_dict({name: x for name, x in values.items() if name not in given})
+    shared = {name: x for name, x in values.items() if name not in given}
+    config = from_dict(shared)
     options.check()
     config.check_values()  # before anything heavy is imported
     from rince.reports.tuning import show_tuned
     from rince.training.tuning import tune
 
-    tuned = tune(config, options)
+    tuned = tune(config, options, given=[name for name, _ in flat(shared)])
     show_tuned(tuned, config.objective, options.fine_weight)
 
 

@@ -40,7 +40,7 @@ class TrainLoader:
     others are read one by one in worker processes, and augmented there where they differ in size.
     Either way a batch depends on the plan's seed, epoch and batch number alone: not on the number
     of workers, nor on what was drawn before, nor on torch's global generators, which are left as
-    they were.
+    they were. An item that comes again in the epoch, or in the batch, gets other views.
 
     Args:
         items: the data set.
@@ -113,7 +113,11 @@ class TrainLoader:
         batches = plan.take()
         read: Iterator[Any] | None = None
         if self._workers is not None:
-            self._keys.batches = [[(epoch, i) for i in chosen.tolist()] for _, chosen in batches]
+            earlier = torch.split(plan.earlier_draws(epoch), plan.batch_size)
+            self._keys.batches = [
+                [(epoch, *key) for key in zip(chosen.tolist(), earlier[k].tolist(), strict=True)]
+                for k, chosen in batches
+            ]
             read = iter(self._workers)
         for number, indices in batches:
             seed = mixed_seed("views", plan.seed, epoch, number, plan.process_index)
@@ -211,12 +215,16 @@ def eval_batches(
         yield items.network_inputs(sent(batch, device)), items.labels[rows]
 
 
+_Key: TypeAlias = tuple[int, int, int]
+"""Epoch, item, and how often it was drawn before in the epoch."""
+
+
 class _Keys:
     """Batch sampler of the current pass; a key holds the epoch, so that workers need no state."""
 
-    batches: list[list[tuple[int, int]]]
+    batches: list[list[_Key]]
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[_Key]]:
         return iter(self.batches)
 
     def __len__(self) -> int:
@@ -244,10 +252,10 @@ class _Read(Dataset[_Sample]):
 
 
 def _sample(
-    items: Items, views: Callable[[Tensor], Tensor] | None, seed: int, key: tuple[int, int]
+    items: Items, views: Callable[[Tensor], Tensor] | None, seed: int, key: _Key
 ) -> _Sample:
     """An item as it is kept, or two views of it; torch's global generator is left as it was."""
-    epoch, index = key
+    epoch, index, earlier = key
     item = items[index]
     if views is None:
         return (item,)
@@ -256,7 +264,8 @@ def _sample(
     try:
         for view in (0, 1):
             # Not torch.manual_seed, which would also reseed every GPU.
-            torch.default_generator.manual_seed(mixed_seed("view", seed, epoch, index, view))
+            parts = (seed, epoch, index, view, *([earlier] if earlier else []))
+            torch.default_generator.manual_seed(mixed_seed("view", *parts))
             drawn.append(views(item))
     finally:
         torch.set_rng_state(before)

@@ -25,16 +25,19 @@ if TYPE_CHECKING:
     from rince.data.items import Items, Splits
     from rince.models.backbones import Backbone
     from rince.models.encoders import Encoder
+    from rince.models.options import ModelOptions
 
 
 class DataOptions(Protocol):
-    """The groups of options that data are loaded by; a ``TrainConfig`` has them."""
+    """The groups of options by which data are loaded and networks of them are built; a
+    ``TrainConfig`` has them."""
 
     images: ImageOptions  # of all kinds: size, augmentation, which of them
     videos: VideoOptions
     text: TextOptions
     table: TableOptions
     vectors: VectorOptions
+    model: ModelOptions  # how much of a backbone is trained
 
 
 @dataclass(frozen=True)

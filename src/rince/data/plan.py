@@ -103,6 +103,11 @@ class BatchPlan(BatchSampler):
         whole = self.num_samples // self.world_size * self.world_size
         return shuffled[self.process_index : whole : self.world_size]
 
+    def earlier_draws(self, epoch: int) -> Tensor:
+        """(N // world_size,) int64: how often each image of :meth:`order` came before in the
+        epoch, in any process; all 0 here, where an image comes once."""
+        return repeats(self.order(epoch))
+
     def take(self) -> list[tuple[int, Tensor]]:
         """(number, indices) of the batches of the next pass; ``start_batch`` is used up."""
         first, self.start_batch = self.start_batch, 0
@@ -122,6 +127,20 @@ def batch_seed(seed: int, epoch: int, batch_index: int, process_index: int = 0) 
         True
     """
     return mixed_seed("batch", seed, epoch, batch_index, process_index)
+
+
+def repeats(values: Tensor) -> Tensor:
+    """(N,) int64: how often each value occurs before its place.
+
+    Example:
+        >>> repeats(torch.tensor([7, 3, 7, 7]))
+        tensor([0, 0, 1, 2])
+    """
+    _, group, counts = torch.unique(values, return_inverse=True, return_counts=True)
+    order = group.argsort(stable=True)
+    found = torch.empty_like(order)
+    found[order] = torch.arange(len(order)) - (counts.cumsum(0) - counts)[group[order]]
+    return found
 
 
 def mixed_seed(*parts: str | int) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rince.core.checks import require
 from rince.core.labels import integers, require_no_unknown
-from rince.data.plan import BatchPlan, mixed_seed
+from rince.data.plan import BatchPlan, mixed_seed, repeats
 
 # Items x bins up to which bins are filled one by one, a second of work. It stays as it is: a run
 # that goes on must find its batches again.
@@ -101,9 +101,24 @@ class BalancedPlan(BatchPlan):
         whole = [m for m in members if len(m) >= classes_per_superclass]
         small = [c for m in members if len(m) < classes_per_superclass for c in m]
         self._groups: list[list[int]] = [*whole, small] if small else whole
+        self._drawn: dict[int, tuple[Tensor, Tensor]] = {}  # epoch -> order, earlier draws
 
     def order(self, epoch: int) -> Tensor:
         """(len(self) * B,) int64: the images of this process in an epoch, batch after batch."""
+        return self._draws(epoch)[0].clone()
+
+    def earlier_draws(self, epoch: int) -> Tensor:
+        """(len(self) * B,) int64: how often each image of :meth:`order` came before in the epoch,
+        in any process."""
+        return self._draws(epoch)[1].clone()
+
+    def _draws(self, epoch: int) -> tuple[Tensor, Tensor]:
+        """Of the last epoch they are kept: of a million images they take a minute."""
+        if epoch not in self._drawn:
+            self._drawn = {epoch: self._drawn_anew(epoch)}
+        return self._drawn[epoch]
+
+    def _drawn_anew(self, epoch: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(mixed_seed("balanced", self.seed, epoch))
         m, n = self.classes_per_superclass, self.images_per_class
         slots_per_batch = self.world_size * self.batch_size // (m * n)
@@ -115,15 +130,15 @@ class BalancedPlan(BatchPlan):
             for group, count in zip(self._groups, counts, strict=True)
         ]
         packs = self._packs(classes, generator)
-        batches = []
-        for groups in slots:
-            # All processes walk through all slots, and keep their own.
-            chosen = [classes[g].pop() for g in groups]
-            filled = [torch.cat([packs[c].pop() for c in slot]) for slot in chosen]
-            # Mixed, or a micro-batch would hold few classes, and batch norm would tell them apart.
-            own = torch.cat(filled[self.process_index :: self.world_size])
-            batches.append(own[torch.randperm(len(own), generator=generator)])
-        return torch.cat(batches)
+        # All processes walk through all slots, and keep their own.
+        chosen = [classes[g].pop() for groups in slots for g in groups]
+        images = torch.cat([packs[c].pop() for slot in chosen for c in slot])
+        both = torch.stack([images, repeats(images)]).view(2, len(self), slots_per_batch, m * n)
+        own = both[:, :, self.process_index :: self.world_size].flatten(2)
+        # Mixed, or a micro-batch would hold few classes, and batch norm would tell them apart.
+        mixed = [x[:, torch.randperm(x.shape[1], generator=generator)] for x in own.unbind(1)]
+        order, earlier = torch.cat(mixed, 1)
+        return order, earlier
 
     def _classes_of_slots(
         self, group: list[int], count: int, generator: torch.Generator

@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from rince.core.checks import import_extra
+from rince.models.options import LIBRARIES
 
 CARD_FILE = "README.md"
 
@@ -45,8 +46,8 @@ def card_text(name: str, about: str, sections: Mapping[str, str], *, head: str, 
 
 
 def recipe(config: Mapping[str, Any], versions: Mapping[str, str]) -> str:
-    """Options and versions for a card; of absolute paths only the last part, as cards are
-    published and folders tell of people."""
+    """Options and versions for a card; of paths that begin elsewhere only the last part, as cards
+    are published and folders tell of people."""
     kept = {name: last_part(value) for name, value in config.items()}
     options = import_extra("yaml", "train").safe_dump(kept, sort_keys=False)
     rows = "\n".join(f"| {package} | {version} |" for package, version in versions.items())
@@ -54,8 +55,16 @@ def recipe(config: Mapping[str, Any], versions: Mapping[str, str]) -> str:
 
 
 def last_part(value: Any) -> Any:
-    """Of an absolute path its last part, also inside of mappings; anything else as it is."""
+    """Of an absolute path, or one that leads out of the folder that it begins in, its last part,
+    also behind ``hf/`` and inside of mappings; anything else as it is.
+
+    >>> last_part({"data": "/home/anna/photos", "backbone": "hf/../dinov2"})
+    {'data': 'photos', 'backbone': 'hf/dinov2'}
+    """
     if isinstance(value, Mapping):
         return {name: last_part(inside) for name, inside in value.items()}
-    absolute = isinstance(value, str) and value.startswith(("/", "~"))
-    return PurePath(value).name if absolute else value
+    if not isinstance(value, str):
+        return value
+    library, slash, model = value.partition("/")
+    before, path = (library + slash, model) if library in LIBRARIES else ("", value)
+    return before + PurePath(path).name if path.startswith(("/", "~", "../")) else value

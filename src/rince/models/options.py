@@ -45,6 +45,7 @@ class ModelOptions(Options):
             text model always does). Images are then fed as these were trained: their mean and std,
             interpolation and crop, and their size where images.image_size is open.
         layers: number of final blocks of the backbone to fine-tune (0: it is frozen); None: all.
+            For texts there is text.layers.
         lora: rank of low-rank updates of the backbone's linear layers, which are trained in place
             of its weights (needs the extra lora); exports have them added to the weights.
         start_from: folder of a run whose backbone to start from, of the same architecture: with

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import string
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from rince.core.checks import import_extra, require
 
+_LISTS = (nn.Sequential, nn.ModuleList)
 _ALPHA_PER_RANK = 2  # the scale of an update does not depend on its rank (Hu et al., LoRA)
 
 
@@ -18,8 +20,10 @@ def blocks(module: nn.Module) -> list[list[nn.Parameter]]:
     """The weights of a network in the order of its named parts, a list for each block.
 
     A block is an element of the network's ``Sequential`` or ``ModuleList`` (a layer of a
-    transformer, a residual block), or another part beside these. Norms belong to the block before
-    them, and what is in no part (class tokens, positions) to the first.
+    transformer, a residual block), or another part beside these; of stages, in a list or numbered,
+    it is an element of a stage. Norms belong to the block before them, and so does what is frozen
+    at the end, as nothing reads it (a pooler); what is in no part (class tokens, positions) belongs
+    to the first.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 1))
@@ -37,24 +41,42 @@ def blocks(module: nn.Module) -> list[list[nn.Parameter]]:
     rest = [x for x in module.parameters() if id(x) not in known]
     if rest:
         found[:1] = [rest + found[0]] if found else [rest]
+    trained = [i for i, block in enumerate(found) if any(x.requires_grad for x in block)]
+    if trained:
+        found[trained[-1] :] = [list(itertools.chain(*found[trained[-1] :]))]
     return found
 
 
 def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    in_list = isinstance(module, _LISTS) or _lists_blocks(module)
     for part in module.children():
         if next(part.parameters(), None) is None:
             continue
-        is_list = isinstance(part, (nn.Sequential, nn.ModuleList))
-        in_list = isinstance(module, (nn.Sequential, nn.ModuleList))
         holds_list = not in_list and any(
             isinstance(x, nn.ModuleList) or x in part.children()
             for x in part.modules()
-            if isinstance(x, (nn.Sequential, nn.ModuleList)) and len(x) > 1
+            if isinstance(x, _LISTS) and len(x) > 1
         )
-        if is_list or holds_list:
+        if isinstance(part, _LISTS) or holds_list or any(map(_lists_blocks, part.modules())):
             yield from _parts(part)
         else:
             yield part
+
+
+def _lists_blocks(module: nn.Module) -> bool:
+    """Whether it is a list of blocks, not of the layers inside of one, which have a matrix each."""
+    parts = [(n, x) for n, x in module.named_children() if next(x.parameters(), None) is not None]
+    # A list in all but its type: parts of one class, called b1, b2, ...
+    alike = {(name.rstrip(string.digits), type(x)) for name, x in parts}
+    numbered = len(alike) == 1 and not any(isinstance(x, _LISTS) for _, x in parts)
+    large = [type(x) for _, x in parts if _matrices(x) > 1]
+    # Two of one class: attention and feed-forward in a list are one layer.
+    return (isinstance(module, _LISTS) or numbered) and len(large) > len(set(large))
+
+
+def _matrices(module: nn.Module) -> int:
+    """But those of low-rank updates, which are no layers of their own."""
+    return sum(x.ndim > 1 and "lora_" not in name for name, x in module.named_parameters())
 
 
 def fine_tuned(module: nn.Module, layers: int | None, lora: int | None) -> None:

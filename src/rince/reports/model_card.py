@@ -28,9 +28,9 @@ def model_card(
     evaluation: Evaluation | None,
     onnx_difference: float | None,
 ) -> str:
-    """The text of a card; ``about``: about.json of a finished run, empty for another. Of absolute
-    paths in the configuration only the last part is shown, as cards are published and folders tell
-    of people."""
+    """The text of a card; ``about``: about.json of a finished run, empty for another. Of
+    paths in the configuration that begin elsewhere only the last part is shown, as cards are
+    published and folders tell of people."""
     config, label = to_dict(trained.config), trained.config.label(trained.objective)
     features = encoder.embedding_dim is None
     kind = kind_named(encoder.noun)

@@ -53,7 +53,8 @@ class OnlineKNN(pl.Callback):
 
     def _measure(self, pl_module: pl.LightningModule) -> float:
         backbone: Any = pl_module.backbone
-        batches = eval_batches(self.items, 512, device=pl_module.device)
+        config: Any = pl_module.config
+        batches = eval_batches(self.items, 512, config.images.workers, pl_module.device)
         known = extract_features(backbone, batches, pl_module.device)
         queries = max(1, len(known.labels) // 5)
         return knn_accuracy(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -10,28 +10,42 @@ import torch
 from rince.core.checks import require
 from rince.data.items import Items
 from rince.data.options import BatchOptions
-from rince.losses.options import LossOptions
-from rince.training.config import TrainConfig
+from rince.training.config import TrainConfig, flat, to_dict
 from rince.training.objectives import OBJECTIVES
 from rince.training.options import TuneOptions
 from rince.training.ranks import rank_source
 from rince.training.step import superclass_level
 
+_OPTIONS = {
+    "lr": ("optim.lr",),
+    "temperatures": ("loss.temperatures", "loss.temperature"),
+    "variant": ("loss.variant",),
+    "batches": ("batches.images_per_class", "batches.classes_per_superclass"),
+}
+"""What a word of tune.search searches."""
 
-def open_options(config: TrainConfig, options: TuneOptions) -> list[str]:
-    """What is searched: as asked for, without what is set already."""
-    loss, default = config.loss, LossOptions()
-    is_open = {
-        "lr": config.optim.lr is None,
-        "temperatures": (loss.temperatures, loss.temperature) == (None, default.temperature),
-        "variant": loss.variant == default.variant,
-        "batches": config.batches == BatchOptions(),
-    }
-    searched: list[str] = [x for x in is_open if is_open[x] and x in options.search]
+
+def open_options(
+    config: TrainConfig, options: TuneOptions, given: Collection[str] = ()
+) -> list[str]:
+    """What is searched: as asked for, without what is set already: what is not at its default, or
+    is named by ``given``."""
+    known = [name for name, _ in flat(to_dict(config))]
+    unknown = [name for name in given if name not in known]
+    require(
+        not unknown,
+        f"given must hold names of options, such as 'loss.variant', got {', '.join(unknown)}",
+    )
+    is_set = {*given, *config.chosen()}
+    searched: list[str] = [
+        word
+        for word, names in _OPTIONS.items()
+        if word in options.search and is_set.isdisjoint(names)
+    ]
     require(
         bool(searched),
         f"there is nothing to search: of tune.search ({', '.join(options.search)}) all "
-        f"is set already. Leave one of these options out",
+        f"is set already. Leave one of these options out; the config.yaml of a run sets them all",
     )
     return searched
 

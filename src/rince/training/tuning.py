@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -129,7 +129,11 @@ class Tuned:
 
 
 def tune(
-    config: TrainConfig, options: TuneOptions | None = None, *, splits: Splits | None = None
+    config: TrainConfig,
+    options: TuneOptions | None = None,
+    *,
+    splits: Splits | None = None,
+    given: Collection[str] = (),
 ) -> Tuned:
     """Search the settings that trade fine against coarse, and write those that are chosen.
 
@@ -143,9 +147,11 @@ def tune(
     ``options.fine_weight``, to be trained on all training items.
 
     Args:
-        config: what all trials share. A searched option that is set here is not searched.
+        config: what all trials share. What is not at its default here is not searched.
         options: how much to search.
         splits: in place of the data that ``config.data`` names, as of :func:`train`.
+        given: names of options that are not searched either, though they may be at their defaults,
+            such as ``["loss.variant"]``: on the command line all that are given.
 
     Raises:
         RinceError: data that cannot be read, or of which none can be held out; all trials of an
@@ -183,7 +189,7 @@ def tune(
     tree = read_tree(config.ranks.tree, config.table.encoding)
     config, splits = with_data(config, splits, tree=tree)
     parts = _parts(splits.train)
-    searched = open_options(config, options)
+    searched = open_options(config, options, given)
     shared = replace(config, name=None, devices="1").sized(len(parts.train), 1)
     planned = planned_epochs(options.trials, lengths) * len(objectives)
     work = _Work(parts, parts.fingerprint(), lengths, planned, config.progress)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, require
 from rince.core.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from rince.data.kind import DataOptions, Kind, TrainedNetwork, column_of_texts, later
+from rince.data.options import TextOptions
 from rince.data.table import is_table, path_column
 
 if TYPE_CHECKING:
@@ -39,7 +40,18 @@ def build_backbone(name: str, spec: InputSpec, options: DataOptions, pretrained:
     """A model of sentence-transformers; its weights are pretrained whatever is asked."""
     from rince.models.texts import text_backbone
 
-    return text_backbone(name, options.text.layers)
+    layers, model, default = options.text.layers, options.model, TextOptions.layers
+    require(
+        model.layers is None,
+        f"of texts, text.layers says how many final layers are trained ({default} by default, 0: "
+        f"none, null: all): give text.layers in place of model.layers {model.layers}",
+    )
+    require(
+        model.lora is None or layers in (default, None),
+        f"model.lora {model.lora} trains low-rank updates of all layers, and text.layers {layers} "
+        f"says which layers are trained: leave out one of the two",
+    )
+    return text_backbone(name, layers)
 
 
 def encoder(network: TrainedNetwork, options: DataOptions) -> Encoder:
