@@ -56,6 +56,13 @@ def test_bits_and_preprocessing_come_back_with_every_shape() -> None:
         assert (back, back.bits, back.preprocessing) == (spec, 12, fed)
 
 
+def test_the_same_part_of_a_picture_at_another_size() -> None:
+    how = Preprocessing((0.5,) * 3, (0.25,) * 3, 256, "bicubic", squash=True)
+    assert how.scaled(224, 112) == Preprocessing((0.5,) * 3, (0.25,) * 3, 128, "bicubic", True)
+    assert how.scaled(224, 32).resize == 37  # 36.6
+    assert how.scaled(224, 224) == how
+
+
 def test_sizes_where_none_are_given() -> None:
     assert InputSpec.images().shape == (3, 32, 32)
     assert InputSpec.clips().shape == (3, 8, 64, 64)

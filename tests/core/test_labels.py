@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from rince.core.labels import as_array, integers, numbers, require_no_unknown, shortest_endings
+from rince.core.labels import (
+    are_integers,
+    as_array,
+    integers,
+    numbers,
+    require_no_unknown,
+    shortest_endings,
+)
 
 
 class Column:
@@ -40,6 +47,15 @@ class Column:
 def test_integers_of_any_kind(labels: Any) -> None:
     got = integers(labels)
     assert (got.dtype, got.tolist()) == (torch.int64, [3, 0, 7])
+
+
+def test_arrays_of_integers() -> None:
+    for values in (np.array([1, 2], np.uint8), np.array([1, np.int16(2)], object)):
+        assert are_integers(values)
+    for other in ([1.0, 2.0], [True, False], ["1", "2"]):
+        assert not are_integers(np.array(other))
+        assert not are_integers(np.array(other, object))
+    assert not are_integers(np.array([1, "2"], object))
 
 
 def test_no_labels_and_rows_of_them() -> None:

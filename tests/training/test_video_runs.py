@@ -168,7 +168,7 @@ def test_changed_times_or_ranks_are_refused(videos: Path, tmp_path: Path) -> Non
 @pytest.mark.filterwarnings("ignore:no effect on images. videos.frames")
 def test_what_does_not_go_together(videos: Path, image_tree: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cross-entropy .*ranks.by.*infonce"):
-        train(_config(videos, tmp_path, objective="cross-entropy"))
+        train(_config(videos, tmp_path, objective="cross-entropy", model=ModelOptions()))
     with pytest.raises(ValueError, match=r"ranks.by time .*videos"):
         train(_config(image_tree, tmp_path))
     with pytest.raises(ValueError, match=r"images.per_class .*clips.*videos"):

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import Literal
+from weakref import WeakSet
 
 from rince.core.checks import RinceError, warn
 
@@ -231,14 +232,13 @@ def taking_turns(folder: Path) -> Iterator[None]:
         yield
 
 
-_HELD: set[FileIO] = set()
+_HELD: WeakSet[FileIO] = WeakSet()
 
 
 def _hold_none() -> None:
     """In a process that was forked: one that outlives the other is to keep nobody out."""
-    for stream in _HELD:
+    for stream in list(_HELD):
         stream.close()
-    _HELD.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -258,7 +258,6 @@ def held_alone(file: Path) -> Iterator[bool]:
             try:  # lockf's would be gone once this process closes the file that it opened to read
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 _HELD.add(held)
-                stack.callback(_HELD.discard, held)
             except (BlockingIOError, PermissionError):
                 alone = False
         yield alone

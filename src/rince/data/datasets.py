@@ -224,8 +224,9 @@ def labels_in(labels: Any, taxonomy: Taxonomy | None) -> tuple[Taxonomy, Tensor]
         if numbered and own != list(map(str, range(len(own)))):
             raise ValueError(
                 f"labels are integers, and the classes of the taxonomy are called by integers, but "
-                f"not by their positions ({', '.join(own[:3])}, ...): give the names as text, "
-                f"list(map(str, labels)), or for positions [taxonomy.classes[i] for i in labels]"
+                f"not by their positions ({', '.join(taxonomy.classes[:3])}, ...): give the names "
+                f"as text, list(map(str, labels)), or for positions [taxonomy.classes[i] for i in "
+                f"labels]"
             )
         return taxonomy, integers(array)
     return taxonomy, taxonomy.index(array)

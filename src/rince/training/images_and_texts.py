@@ -110,13 +110,15 @@ class ImagesAndTexts:
         of = _positions(of, count, len(images))
         texts = from_vectors(
             captions,
-            images.labels[of],
-            taxonomy=images.taxonomy,
+            torch.zeros(count, dtype=torch.int64),
+            taxonomy=Taxonomy([("caption",)]),  # integers may be names of images.taxonomy
             dropout=images.dropout,
             name="captions",
             names=[images.names[i] for i in of.tolist()] if images.names else (),
         )
-        return cls(images, replace(texts, marks=images.marks and images.marks.of(of)), of)
+        marks = images.marks and images.marks.of(of)
+        texts = replace(texts, labels=images.labels[of], taxonomy=images.taxonomy, marks=marks)
+        return cls(images, texts, of)
 
     @cached_property
     def levels(self) -> dict[str, tuple[Tensor, Tensor]]:
