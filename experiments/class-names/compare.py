@@ -14,14 +14,14 @@ import torch
 
 from rince import Similarity, Taxonomy
 from rince.ranks import name_scores_by_text, name_scores_by_wordnet
-from rince.ranks.class_names import readable_name
+from rince.ranks.class_names import readable_names
 from rince.ranks.wordnet import WordNetNouns
 
 
 def first_senses(classes: tuple[str, ...]) -> Similarity:
     """WordNet with the most frequent sense of each name alone."""
     wordnet = WordNetNouns()
-    senses = [wordnet.senses(readable_name(name))[:1] for name in classes]
+    senses = [wordnet.senses(words)[:1] for words in readable_names(classes)]
     known = torch.tensor([i for i, of_name in enumerate(senses) if of_name])
     scores = torch.full((len(classes), len(classes)), float("nan"), dtype=torch.float64)
     edges = wordnet.distances([sense for of_name in senses for sense in of_name])
