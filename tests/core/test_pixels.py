@@ -22,6 +22,12 @@ def test_a_network_of_a_library_has_its_own() -> None:
     assert normalisation(3, Preprocessing((0.5,) * 3, (0.2,) * 3, 9)) == ((0.5,) * 3, (0.2,) * 3)
 
 
+def test_grey_images_take_the_mean_over_the_colours() -> None:
+    how = Preprocessing((0.25, 0.5, 0.75), (0.125, 0.25, 0.375), 9)
+    assert normalisation(1, how) == ((0.5,), (0.25,))
+    assert normalisation(1, Preprocessing((0.25,), (0.125,), 9)) == ((0.25,), (0.125,))
+
+
 @pytest.mark.parametrize("channels", [0, 2, 4])
 def test_other_numbers_of_channels_are_refused(channels: int) -> None:
     with pytest.raises(ValueError, match=rf"1 or 3\b.*got {channels}"):

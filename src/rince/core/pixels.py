@@ -30,7 +30,7 @@ def normalisation(
     has its own, of which grey images take the mean over R, G and B."""
     if preprocessing is not None:
         mean, std = preprocessing.mean, preprocessing.std
-        if channels == 1 and len(mean) > 1:
+        if channels == 1:
             return (sum(mean) / len(mean),), (sum(std) / len(std),)
         return mean, std
     known = " or ".join(map(str, sorted(NORMALISATION)))
