@@ -340,6 +340,10 @@ def test_wrong_rules(given: dict[str, Any], message: str) -> None:
         TimeRanks(**given)
 
 
+def test_as_many_ranks_as_there_can_be() -> None:
+    assert TimeRanks(range(125)).num_ranks == 127
+
+
 def test_no_items() -> None:
     nothing = np.array([], dtype=object)  # as of a data frame without rows
     for empty in ([], nothing, np.zeros(0, dtype=np.float32)):
