@@ -24,7 +24,7 @@ from rince.evaluation.drawings import (
 )
 from rince.evaluation.features import FeatureSet, Network
 from rince.evaluation.levels import coarse_level, level_names
-from rince.evaluation.options import EvaluationOptions, wrong_name
+from rince.evaluation.options import EvaluationOptions, require_name
 from rince.evaluation.results import EMBEDDING, Evaluation
 from rince.evaluation.steps import STEPS, Step, measured
 from rince.metrics.ordering import similarity_histograms
@@ -120,8 +120,7 @@ def measure(
     options, taxonomy = options or EvaluationOptions(), splits.train.taxonomy
     options.check()
     for name in outliers:
-        problem = wrong_name(name)
-        require(not problem, f"outliers: {problem}")
+        require_name(name, "outliers")
     unseen = int((splits.test.labels >= taxonomy.num_classes).sum())
     require(
         unseen == 0,

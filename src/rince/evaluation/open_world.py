@@ -13,7 +13,7 @@ from rince.core.checks import require, warn
 from rince.data.items import Items, Splits, linked
 from rince.evaluation.context import Context
 from rince.evaluation.features import FeatureSet, Network
-from rince.evaluation.options import EvaluationOptions, wrong_name
+from rince.evaluation.options import EvaluationOptions, require_name
 from rince.evaluation.steps import STEPS, Step, measured
 from rince.ranks.time import VIDEO
 
@@ -117,8 +117,7 @@ def evaluate_open(
     """
     options, items = options or EvaluationOptions(), test.items
     options.check()
-    problem = wrong_name(name)
-    require(not problem, f"a test: {problem}")
+    require_name(name, "a test")
     network = Network(backbone, head, device, batch_size, workers)
     known = set(trained)
     seen = torch.tensor([path in known for path in items.taxonomy.paths])[items.labels]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rince.core.checks import require
 from rince.core.options import Options, limited
 
 
@@ -28,6 +29,12 @@ class EvaluationOptions(Options):
     gallery_neighbours: int = limited(8, low=1)
     near: float = limited(10.0, low=0)
     seed: int = limited(0, low=0, high=2**32 - 1)
+
+
+def require_name(name: object, what: str) -> None:
+    """Refuse one that :func:`wrong_name` finds wrong; ``what`` begins the message."""
+    problem = wrong_name(name)
+    require(not problem, f"{what}: {problem}")
 
 
 def wrong_name(name: object) -> str:

@@ -21,7 +21,7 @@ from rince.evaluation.drawings import roc_curves
 from rince.evaluation.evaluate import draw, measure
 from rince.evaluation.features import Network
 from rince.evaluation.open_world import OpenTest, evaluate_open
-from rince.evaluation.options import EvaluationOptions, wrong_name
+from rince.evaluation.options import EvaluationOptions, require_name
 from rince.evaluation.results import RESULTS_FILE, Evaluation, source_of
 from rince.evaluation.steps import STEPS, Step, outlier_detection
 from rince.models.backbones import Backbone
@@ -190,8 +190,7 @@ def _by_name(option: str, given: Mapping[str, str | Path]) -> dict[str, str]:
     expected = f"{option} must map names to data, as {{'digits': 'digits'}}"
     require(isinstance(given, Mapping), f"{expected}, got {given!r}")
     for name, data in given.items():
-        problem = wrong_name(name)
-        require(not problem, f"{expected}: {problem}")
+        require_name(name, expected)
         named = isinstance(data, (str, os.PathLike)) and data != ""
         shown = repr(data) if isinstance(data, str) else type(data).__name__
         require(named, f"{expected}, got {shown} for {name!r}")

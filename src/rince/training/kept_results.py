@@ -127,11 +127,10 @@ def unmeasured_tests(
         raise RinceError(absent("file", tree))
     with_tree = None if tree is None else source_of(user_path(tree))
     tests = {} if found is None else found.info.get("tests", {})
-    asked_so = {"tree": with_tree, "table": dict(table)}
     known = {
         name: of.get("data")
         for name, of in tests.items()
-        if {"tree": of.get("tree"), "table": of.get("table", {})} == asked_so
+        if of.get("tree") == with_tree and of.get("table", {}) == table
     }
     return _others(asked, known)
 
