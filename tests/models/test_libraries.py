@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,30 @@ def test_hugging_face_from_a_local_folder(kind: str, tmp_path: Path) -> None:
     assert not lost
     fresh = build_backbone(f"hf/{folder}", encoder.spec)  # its architecture, other weights
     assert fresh.feature_dim == encoder.output_dim
+
+
+@pytest.mark.parametrize("kind", ["clip", "dinov2", "resnet"])
+def test_an_export_needs_no_folder_of_transformers(kind: str, tmp_path: Path) -> None:
+    """It holds the configuration, of the whole model, and not where that lay."""
+    pytest.importorskip("safetensors")
+    folder = tiny_folder(kind, tmp_path / "model")
+    encoder = library_encoder(f"hf/{folder}")
+    images = pixels(*encoder.spec.shape[1:])[None]
+    expected = encoder.encode(images)
+    export, again = tmp_path / "export", tmp_path / "again"
+    export.mkdir()
+    encoder.save(export)
+    shutil.rmtree(folder)
+    loaded = load_exported(export)
+    torch.testing.assert_close(loaded.encode(images), expected)
+    assert loaded.backbone == "hf/model"
+    assert loaded.fingerprint() == encoder.fingerprint()
+    again.mkdir()
+    loaded.save(again)
+    torch.testing.assert_close(load_exported(again).encode(images), expected)
+    texts = [file.read_text() for file in export.rglob("*.json")]
+    assert len(texts) == 2
+    assert not any(str(tmp_path) in text for text in texts)
 
 
 def processor_folder(folder: Path, kind: str, **facts: Any) -> Path:

@@ -397,11 +397,12 @@ class VisionFeatures(nn.Module):
 
     That is its pooled output, of two-tower models, of which the tower for pictures is kept,
     projected into the space that they share with texts; of models whose pooler is trained for a
-    task only (ViT) the class token.
+    task only (ViT) the class token. ``configuration``: of the whole model, as transformers has it.
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        self.configuration: Any = model.config
         self.projection = getattr(model, "visual_projection", None)
         tower: Any = getattr(model, "vision_model", model)
         if hasattr(getattr(tower, "pooler", None), "dense"):

@@ -1,7 +1,8 @@
 """A trained network in a folder of its own: safetensors, and what it takes to feed it.
 
-``model.safetensors`` holds the weights, ``export.json`` the rest. Nothing here needs Lightning, or
-runs code from the folder. Networks of texts are kept otherwise: :mod:`rince.models.texts`.
+``model.safetensors`` holds the weights, ``export.json`` the rest, and ``backbone/config.json`` what
+transformers builds its model by. Nothing here needs Lightning, or runs code from the folder.
+Networks of texts are kept otherwise: :mod:`rince.models.texts`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from rince.core.files import user_path
 from rince.core.input_spec import InputSpec
 from rince.core.labels import shortest_endings
 from rince.core.pixels import normalised
-from rince.models.backbones import as_backbone, build_backbone
+from rince.models.backbones import VisionFeatures, as_backbone, build_backbone
+from rince.models.card import last_part
 from rince.models.heads import projection_head
 from rince.models.hub import is_hub_name, pull
 from rince.models.texts import SENTENCE_FILE
@@ -31,6 +33,8 @@ from rince.models.weights import fingerprint, load_strictly
 
 EXPORT_FILE = "export.json"
 WEIGHTS_FILE = "model.safetensors"
+BACKBONE_FOLDER = "backbone"
+_CONFIG_FILE = "config.json"  # the name that transformers looks for
 FORMAT = 1  # of export.json; a reader refuses those it does not know
 
 
@@ -109,7 +113,7 @@ class ImageEncoder:
     def fingerprint(self) -> str:
         """The same for two encoders that give the same numbers for the same file."""
         spec = self.spec
-        facts = (self.backbone, spec.channels, spec.size, self.mean, self.std)
+        facts = (last_part(self.backbone), spec.channels, spec.size, self.mean, self.std)
         optional = (spec.frames, self.stride, self.frame_size, spec.bits, spec.preprocessing)
         return fingerprint((*facts, *(x for x in optional if x is not None)), self.module)
 
@@ -120,6 +124,14 @@ class ImageEncoder:
         facts |= {name: getattr(self, name) for name in FACTS}
         if self.partner is None:
             del facts["partner"]
+        vision = next((x for x in self.module.modules() if isinstance(x, VisionFeatures)), None)
+        if self.backbone is not None and vision is not None:
+            facts["backbone"] = last_part(self.backbone)  # where it lay is nobody's business
+            kept = json.loads(vision.configuration.to_json_string())
+            kept.pop("_name_or_path", None)
+            (folder / BACKBONE_FOLDER).mkdir(exist_ok=True)
+            config_file = folder / BACKBONE_FOLDER / _CONFIG_FILE
+            config_file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
         (folder / EXPORT_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         # Cloned: safetensors refuses tensors that share their memory.
         state = self.module.state_dict()
@@ -159,14 +171,18 @@ def load_exported(folder: str | Path, backbone: nn.Module | None = None) -> Imag
         features = encoder.module(encoder.normalised(pixels))  # pixels: (B, C, [T,] S, S) uint8
     """
     if is_hub_name(folder):
-        folder = pull(str(folder), [EXPORT_FILE, WEIGHTS_FILE])
+        needed = [EXPORT_FILE, WEIGHTS_FILE, f"{BACKBONE_FOLDER}/{_CONFIG_FILE}"]
+        folder = pull(str(folder), needed)
     folder = user_path(folder)
     facts = _read_facts(folder / EXPORT_FILE)
     if backbone is not None:
         built = as_backbone(backbone, facts["spec"])
     elif facts["backbone"] is not None:
+        here = folder / BACKBONE_FOLDER  # not in the exports of earlier versions
         try:
-            built = build_backbone(facts["backbone"], facts["spec"])
+            built = build_backbone(
+                f"hf/{here}" if here.is_dir() else facts["backbone"], facts["spec"]
+            )
         except ValueError as error:
             raise RinceError(f"{folder / EXPORT_FILE} is damaged: {error}") from error
     else:
