@@ -413,3 +413,20 @@ def test_what_cannot_be_trained_is_refused() -> None:
     bare = ImagesAndTexts.captioned(data.images, data.texts.vectors[most], data.caption_of[most])
     with pytest.raises(ValueError, match=r"2 of 30 images.*0\.jpg, 1\.jpg"):
         quick(bare)
+
+
+def test_a_training_that_has_failed_is_told() -> None:
+    data = captioned(30)
+
+    def broken(image: Tensor, text: Tensor, ranks: Any) -> Tensor:
+        return (image * text).sum() / 0
+
+    with pytest.raises(FloatingPointError, match=r"inf in epoch 1.*lr, now 0\.001"):
+        quick(data, broken, epochs=1)
+
+    def attracting(image: Tensor, text: Tensor, ranks: Any) -> Tensor:
+        return -(image @ text.T).mean()
+
+    with pytest.warns(rince.RinceWarning, match="collapsed.*images and texts.*mean similarity"):
+        quick(data, attracting, epochs=60, lr=0.05)
+    quick(data, attracting, epochs=1, lr=0.05)  # too short to tell

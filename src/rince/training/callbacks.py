@@ -14,14 +14,9 @@ from rince.data.batches import eval_batches
 from rince.data.items import Items
 from rince.evaluation.features import extract_features
 from rince.metrics.knn import knn_accuracy
+from rince.training.collapse import warn_if_collapsed
 from rince.training.logs import logger
 from rince.training.saving import HistoryLogger
-
-# Negatives nearer than this are told from positives by at most 0.01, a logit of 0.1 at the
-# temperature of the paper: the loss is what it is where all similarities are equal.
-_COLLAPSED = 0.99
-# Fewer steps prove nothing: untrained, an encoder may give all items nearly one embedding too.
-_STEPS_TO_LEARN = 20
 
 
 class OnlineKNN(pl.Callback):
@@ -103,22 +98,14 @@ class EpochLine(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         objective: Any = pl_module.objective
         # What a classifier compares are logits: its features may all point one way.
-        if trainer.global_step >= _STEPS_TO_LEARN and not objective.classifier:
-            warn_if_collapsed(self._means, self.noun)
-
-
-def warn_if_collapsed(means: Mapping[str, float], noun: str = "images") -> None:
-    """Warn where an epoch's mean similarity of every rank, of negatives too, is nearly 1."""
-    prefix = "train/similarity_rank_"
-    similarities = [value for name, value in means.items() if name.startswith(prefix)]
-    if not similarities or min(similarities) <= _COLLAPSED:
-        return
-    warn(
-        f"the training has collapsed: in the last epoch all {noun} had nearly the same embedding, "
-        f"whatever their rank (mean similarity {min(similarities):.3f} or more, 1 is equal), so "
-        f"nothing is told apart. Lower optim.lr, lengthen the warm-up (optim.warmup_epochs), or "
-        f"clip (optim.clip 1); see 'The loss is flat' in docs/troubleshooting.md"
-    )
+        prefix = "train/similarity_rank_"
+        similarities = [x for name, x in self._means.items() if name.startswith(prefix)]
+        if similarities and not objective.classifier:
+            advice = (
+                "Lower optim.lr, lengthen the warm-up (optim.warmup_epochs), or clip (optim.clip "
+                "1); see 'The loss is flat' in docs/troubleshooting.md"
+            )
+            warn_if_collapsed(min(similarities), trainer.global_step, self.noun, advice)
 
 
 def epoch_line(

@@ -6,6 +6,7 @@ any loss of queries, keys and ranks in place of its own.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,6 +32,7 @@ from rince.models.card import CARD_FILE, card_text
 from rince.models.exported import ImageEncoder
 from rince.models.heads import ProjectionHead
 from rince.ranks.readers import some_names
+from rince.training.collapse import warn_if_collapsed
 from rince.training.images_and_texts import ImagesAndTexts
 
 
@@ -177,6 +179,7 @@ def train_towers(
     Raises:
         ValueError: an option out of its range, images without a text, fewer images than a batch, a
             plan of another number of images, or as the loss.
+        FloatingPointError: a loss that is not finite.
     """
     for name, value in (("epochs", epochs), ("embedding_dim", embedding_dim)):
         require(value >= 1, f"{name} must be at least 1, got {value}")
@@ -200,9 +203,10 @@ def train_towers(
     losses = []
     show = progress and is_watched()
     bar = progress_bar("training", epochs * len(plan), hidden=False) if show else None
+    similarity = 0.0
     for epoch in range(epochs):
         plan.set_epoch(epoch)
-        total = 0.0
+        total = similarity = 0.0
         for number, images in plan.take():
             generator = torch.Generator().manual_seed(batch_seed(seed, epoch, number))
             texts = texts_of.drawn(images, generator)
@@ -218,9 +222,17 @@ def train_towers(
             optimizer.step()
             steps.step()
             total += float(of_batch.detach())
+            means = [side.detach().mean(dim=0) for side in embedded]
+            similarity += float(means[0] @ means[1]) / len(plan)  # of every pair of the batch
             if bar is not None:
                 bar.update()
+        if not math.isfinite(total):
+            raise FloatingPointError(
+                f"the loss is {total} in epoch {epoch + 1}: lower lr, now {lr}"
+            )
         losses.append(total / len(plan))
+    advice = f"Lower lr, now {lr}, or raise the temperatures of the loss"
+    warn_if_collapsed(similarity, epochs * len(plan), "images and texts", advice)
     image, text = (
         _encoder(tower, side, embedding_dim)
         for tower, side in zip(towers, (data.images, data.texts), strict=True)
