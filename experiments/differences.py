@@ -5,9 +5,10 @@
 
 RESULTS are files of raw results (`.jsonl`, a line a run; `.csv`, as of frozen-features), folders
 of `.json`, a file a run, or folders of evaluated runs of `rince`. Runs that differ in nothing but
-method and seed (or in --mixed) are compared. Prints markdown: mean difference in per cent points
-± half of the 95 % interval of Student's t over the seeds, and "better", "worse" or "cannot be
-told".
+method and seed (or in --mixed) are compared; of a seed that was run with several values of --mixed,
+the mean. Prints markdown: mean difference in per cent points (severity and distance: in levels of
+the tree; correlations from -1 to 1) ± half of the 95 % interval of Student's t over the seeds, and
+"better", "worse" or "cannot be told".
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ import argparse
 import csv
 import fnmatch
 import json
+import math
+import re
+import statistics
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rince.evaluation.results import scale_of
 from rince.reports.paired import paired_difference
 from rince.reports.reading import read_run
 
@@ -38,6 +43,7 @@ class Run(NamedTuple):
     method: str
     seed: str
     metrics: dict[str, float]
+    mixed: str = ""  # values of --mixed
 
 
 def read(path: Path, mixed: Collection[str] = ()) -> list[Run]:
@@ -71,7 +77,8 @@ def _lines(path: Path, lines: list[dict[str, Any]], mixed: Collection[str]) -> I
         metrics = {k: v for k, v in line["metrics"].items() if isinstance(v, (int, float))}
         seed = f"{line.get('seed')} {line.get('fold', '')}".strip()
         name = path.stem if path.is_dir() or path.stem != "results" else path.parent.name
-        yield Run(name, setting, line.get("method") or line["name"], seed, metrics)
+        method = line.get("method") or line["name"]
+        yield Run(name, setting, method, seed, metrics, str([line.get(key) for key in mixed]))
 
 
 def _evaluated(folder: Path) -> Run:
@@ -104,15 +111,31 @@ def table(runs: list[Run], baseline: str | None, patterns: list[str]) -> str:
 
 def _cell(runs: list[Run], method: str, baseline: str, name: str) -> str:
     ours, theirs = (
-        {run.seed: run.metrics[name] for run in runs if run.method == x and name in run.metrics}
-        for x in (method, baseline)
+        _by_seed([run for run in runs if run.method == x], name) for x in (method, baseline)
     )
-    errors = name.endswith(("FPR95", "severity"))
+    in_levels = re.search(r"(severity|distance@\d+)$", name) is not None
+    errors = in_levels or name.endswith("FPR95")
     found = paired_difference(ours, theirs, higher_is_better=not errors)
     if found is None:
         return ""
-    spread = "" if found.half_width is None else f" ± {100 * found.half_width:.1f}"
-    return f"{100 * found.mean:+.1f}{spread} {found.verdict} (n={found.count})"
+    factor, digits = (1, 2) if in_levels else scale_of(name, found.mean)
+    spread = "" if found.half_width is None else f" ± {factor * found.half_width:.{digits}f}"
+    return f"{factor * found.mean:+.{digits}f}{spread} {found.verdict} (n={found.count})"
+
+
+def _by_seed(runs: list[Run], name: str) -> dict[str, float]:
+    """Seed -> value of a metric in the runs of one method."""
+    values: dict[str, dict[str, float]] = {}
+    for run in runs:
+        of_seed = values.setdefault(run.seed, {})
+        if run.mixed in of_seed:
+            raise SystemExit(
+                f"{run.study} {run.setting}: {run.method} was run twice with seed {run.seed}; give "
+                f"results of one configuration a method"
+            )
+        of_seed[run.mixed] = run.metrics.get(name, math.nan)
+    means = {seed: statistics.fmean(of_seed.values()) for seed, of_seed in values.items()}
+    return {seed: mean for seed, mean in means.items() if math.isfinite(mean)}
 
 
 def main() -> None:

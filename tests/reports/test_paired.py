@@ -56,6 +56,18 @@ def test_seeds_are_paired_by_name_and_others_left_out():
     assert paired_difference({1: 3.0, 2: 4.0}, {1: 3.0, 2: 4.0}).verdict == UNCLEAR
 
 
+@given(st.integers(2, 1000), st.lists(st.integers(0, 998), min_size=2, max_size=5))
+def test_one_more_right_item_in_each_seed_tells_nothing(items, counts):
+    """The differences are equal, but for what a float rounds."""
+    more = {seed: (count % items + 1) / items for seed, count in enumerate(counts)}
+    less = {seed: (count % items) / items for seed, count in enumerate(counts)}
+    assert paired_difference(more, less).verdict == UNCLEAR
+    assert paired_difference(less, more).verdict == UNCLEAR
+    # Where they do differ, however small the values are, it can be told.
+    small = {seed: 1e-12 * (2 + seed / 100) for seed in range(3)}
+    assert paired_difference(small, dict.fromkeys(small, 1e-12)).verdict == BETTER
+
+
 @pytest.fixture
 def runs(make_run):
     """Seeds differ by ten points and more, the methods by about two in each of them."""
@@ -98,6 +110,15 @@ def test_differences_to_a_baseline_in_words(runs):
     assert {cell.text for cell in row.cells["embedding/"]} == {MISSING}
     back = differences_to(comparison_rows(runs), "rince (3 runs)")
     assert back.rows[0].cells[""][0].text == f"-{mean:.1f} ± {half:.1f} worse"
+
+
+def test_of_other_data_there_is_no_verdict(runs):
+    for number, run in enumerate(runs):
+        run.evaluation.info["data"] = "easy" if number < 3 else "hard"
+    paired = differences_to(comparison_rows(runs), "supcon")
+    cells = dict(zip((x.key for x in paired.columns), paired.rows[0].cells[""], strict=True))
+    assert cells["probe/fine"].text == "+2.1 ± 0.2"
+    assert not any(cell.best for cell in cells.values())
 
 
 def test_a_baseline_that_is_not_there_names_the_rows(runs):

@@ -35,16 +35,19 @@ def paired_difference(
     Of many comparisons at 95 %, one in twenty says too much. ``values``, ``baseline``: seed ->
     value of the metric; None if they have no seed in common.
     """
-    pairs = [values[seed] - baseline[seed] for seed in values if seed in baseline]
-    if not pairs:
+    common = [seed for seed in values if seed in baseline]
+    if not common:
         return None
+    pairs = [values[seed] - baseline[seed] for seed in common]
     mean = statistics.fmean(pairs)
     if len(pairs) == 1:
         return PairedDifference(mean, None, 1, UNCLEAR)
     quantile = import_extra("scipy.stats", "train").t.ppf((1 + _CONFIDENCE) / 2, len(pairs) - 1)
     half_width = float(quantile) * statistics.stdev(pairs) / len(pairs) ** 0.5
-    # Equal differences, as of shares of few items, do not tell how far others would lie apart.
-    if abs(mean) <= half_width or half_width == 0:
+    # Equal differences, as of shares of few items, do not tell how far others would lie apart;
+    # rounding alone makes them unequal.
+    rounding = 1e-9 * max(abs(x[seed]) for x in (values, baseline) for seed in common)
+    if abs(mean) <= half_width or half_width <= rounding:
         verdict = UNCLEAR
     else:
         verdict = BETTER if (mean > 0) == higher_is_better else WORSE

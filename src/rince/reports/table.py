@@ -128,8 +128,9 @@ def _without_seeds(names: Sequence[str], counts: Sequence[int]) -> tuple[str, ..
 
 
 def differences_to(comparison: Comparison, baseline: str) -> Comparison:
-    """Each method minus the baseline, over the seeds that both have; better ones are marked.
-    ``baseline``: the label of a row, with or without its number of runs."""
+    """Each method minus the baseline, over the seeds that both have; better ones are marked, but
+    not where :func:`differences` has a reason. ``baseline``: the label of a row, with or without
+    its number of runs."""
     rows = [row for row in comparison.rows if baseline in row.names]
     labels = ", ".join(row.label for row in comparison.rows)
     require(
@@ -142,14 +143,19 @@ def differences_to(comparison: Comparison, baseline: str) -> Comparison:
     columns = tuple(c for c in comparison.columns if c.higher_is_better is not None)
 
     def minus(row: Row, space: str) -> tuple[Cell, ...]:
-        return tuple(_difference(column, space, row.runs, rows[0].runs) for column in columns)
+        fair = not differences([*row.runs, *rows[0].runs])
+        return tuple(_difference(x, space, row.runs, rows[0].runs, fair) for x in columns)
 
     differing = (replace(x, cells={space: minus(x, space) for space in x.cells}) for x in others)
     return Comparison(columns, tuple(differing))
 
 
 def _difference(
-    column: Column, space: str, runs: Sequence[RunReport], baseline: Sequence[RunReport]
+    column: Column,
+    space: str,
+    runs: Sequence[RunReport],
+    baseline: Sequence[RunReport],
+    fair: bool,
 ) -> Cell:
     key, higher = space + column.key, bool(column.higher_is_better)
     values, others = _by_seed(runs, key), _by_seed(baseline, key)
@@ -160,8 +166,10 @@ def _difference(
     text = f"{round(factor * difference.mean, digits) + 0.0:+,.{digits}f}"
     if difference.half_width is not None:
         text += f" ± {factor * difference.half_width:,.{digits}f}"
-    text += f" {difference.verdict}"
-    return Cell(difference.mean, None, difference.count, text, best=difference.verdict == BETTER)
+    if fair:
+        text += f" {difference.verdict}"
+    best = fair and difference.verdict == BETTER
+    return Cell(difference.mean, None, difference.count, text, best)
 
 
 def _by_seed(runs: Sequence[RunReport], key: str) -> dict[object, float]:
