@@ -68,6 +68,38 @@ def test_a_knn_that_fails_does_not_stop_the_training(tmp_path: Path) -> None:
         assert _measured(9, Broken(), tmp_path) == []
 
 
+def test_a_knn_that_needs_too_much_memory_does_not_stop_it_either(tmp_path: Path) -> None:
+    class Large(nn.Flatten):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+
+    with pytest.warns(RinceWarning, match="kNN .*epoch 1.*out of memory"):
+        assert _measured(9, Large(), tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "micro_batch", "expected"), [(4, None, 8), (64, 3, 6), (1000, None, 512)]
+)
+def test_knn_takes_no_more_at_once_than_a_step(
+    batch_size: int, micro_batch: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def batches(items: Items, size: int, *given: Any) -> Any:
+        sizes.append(size)
+        return eval_batches(items, size, *given)
+
+    monkeypatch.setattr(callbacks, "eval_batches", batches)
+    images = torch.zeros(20, 3, 8, 8, dtype=torch.uint8)
+    labels = torch.zeros(20, dtype=torch.int64)
+    knn = OnlineKNN(
+        TensorImages(images, labels, Taxonomy([("a",)]), "zeros"), every=1, limit=100, seed=0
+    )
+    config = TrainConfig("zeros", batch_size=batch_size, micro_batch=micro_batch)
+    knn._measure(_Module(backbone=nn.Flatten(), config=config))  # type: ignore[arg-type]
+    assert sizes == [expected]
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_knn_reads_files_with_the_workers_of_the_training(
     workers: int, image_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -134,3 +134,15 @@ def test_both_passes_of_a_micro_batch_drop_the_same(
         z = encode()
         found.append((z.detach(), *torch.autograd.grad(z.square().sum(), encoder.parameters())))
     torch.testing.assert_close(*found)
+
+
+def test_many_trainings_in_one_process(
+    image_tree: Path, tmp_path: Path, compiled: Callable[[str], list[str]], monkeypatch: Any
+) -> None:
+    """Each compiles its loss anew: torch refuses more than some sets of options."""
+    monkeypatch.setattr("torch._dynamo.config.recompile_limit", 2)
+    compiled("eager")
+    for number in range(4):
+        given = small_config(image_tree, tmp_path, name=str(number), epochs=1, compile=True)
+        given.objective, given.loss.temperature = "supcon-out", 0.1 + number / 100
+        train(given, flat_backbone())

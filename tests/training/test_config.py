@@ -5,6 +5,7 @@ import sys
 import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from rince.core.checks import RinceWarning
@@ -198,3 +199,20 @@ def test_help_need_not_wait_for_torch() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [([0, 1], "0,1"), ((3,), "3,"), ("[0, 1]", "0, 1"), ("[2]", "2,"), (2, "2"), ("auto", "auto")],
+)
+def test_a_list_of_devices(given: object, expected: str) -> None:
+    """A list of one is the device of that number, as Lightning reads "2,"."""
+    config = TrainConfig("photos", devices=given)  # type: ignore[arg-type]
+    assert config.devices == expected
+    config.check_values()
+    assert from_dict(to_dict(config)).devices == expected
+
+
+def test_texts_of_numpy_are_texts() -> None:
+    config = TrainConfig(np.str_("photos"), name=np.str_("run"))
+    assert type(config.data) is type(config.name) is str

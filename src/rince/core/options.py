@@ -197,8 +197,8 @@ def _meant(kind: Any, value: Any) -> Any:
         return tuple(_meant(get_args(kind)[0], x) for x in value)
     if kind is str and isinstance(value, os.PathLike):
         return os.fspath(value)
-    if kind is str and isinstance(value, int | float | date):
-        return str(value)
+    if kind is str and isinstance(value, str | int | float | date):
+        return str(value)  # a plain one of numpy's too, which YAML does not know
     if kind is bool and isinstance(value, str) and value.lower() in _TRUE + _FALSE:
         return value.lower() in _TRUE
     return (

@@ -39,7 +39,7 @@ class OnlineKNN(pl.Callback):
             return
         try:
             accuracy = self._measure(pl_module)
-        except (ValueError, RinceError) as error:
+        except (ValueError, RinceError, torch.cuda.OutOfMemoryError) as error:
             warn(f"no kNN accuracy after epoch {epoch}: {error}. Training goes on")
             return
         for target in trainer.loggers:
@@ -49,7 +49,9 @@ class OnlineKNN(pl.Callback):
     def _measure(self, pl_module: pl.LightningModule) -> float:
         backbone: Any = pl_module.backbone
         config: Any = pl_module.config
-        batches = eval_batches(self.items, 512, config.images.workers, pl_module.device)
+        # A training step encodes two views of each item, and has gradients beside them.
+        at_once = min(512, 2 * (config.micro_batch or config.batch_size))
+        batches = eval_batches(self.items, at_once, config.images.workers, pl_module.device)
         known = extract_features(backbone, batches, pl_module.device)
         queries = max(1, len(known.labels) // 5)
         return knn_accuracy(

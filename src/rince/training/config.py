@@ -60,7 +60,7 @@ class TrainConfig(Options):
         name: of the run's folder below output; None makes one of data, objective and seed.
         output: folder that holds the runs.
         accelerator: Lightning's: auto, cpu, gpu, mps, ...
-        devices: Lightning's: auto, a number, or a list of devices; of each machine.
+        devices: Lightning's: auto, a number, or a list of devices, [0, 1]; of each machine.
         num_nodes: number of machines, where neither torchrun nor srun says it; `rince train` is
             then started on each, with MASTER_ADDR, MASTER_PORT and NODE_RANK set.
         precision: of the arithmetic, by Lightning's names.
@@ -107,6 +107,14 @@ class TrainConfig(Options):
     knn_every: int = limited(1, low=0)
     logger: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     progress: bool = True
+
+    def _convert(self) -> None:
+        super()._convert()
+        # As Lightning reads a list from text; "1," is the device 1, and "1" one device.
+        if isinstance(self.devices, list | tuple):
+            self.devices = ",".join(map(str, self.devices)) + "," * (len(self.devices) == 1)
+        elif self.devices.startswith("["):
+            self.devices = self.devices.strip("[ ]") + "," * ("," not in self.devices)
 
     def check(self, objective: Objective | None = None) -> None:
         """Refuse what cannot be trained, and warn of options that have no effect.

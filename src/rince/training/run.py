@@ -56,6 +56,7 @@ from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config
 from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
+from rince.training.randomness import callers_randomness
 from rince.training.ranks import other_than_trained, rank_source, resumed_ranks, resumed_tree
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
 from rince.training.splits import (
@@ -160,6 +161,7 @@ def train(
     return folder
 
 
+@callers_randomness()
 def train_prepared(
     run: Run, backbone: Backbone | nn.Module | None = None, own: Objective | None = None
 ) -> None:
@@ -204,6 +206,7 @@ def prepared(
     return _run(config, folder, splits, tree, loggers, callbacks)
 
 
+@callers_randomness()
 def resume(
     folder: str | Path,
     *,
@@ -433,6 +436,8 @@ def _fit(
         )
     device = trainer.strategy.root_device
     if config.compile:
+        # torch compiles a function for a few sets of options, those of other trainings too.
+        torch.compiler.reset()
         _check_compiler(device)
         module.compile_encoders()
     loader = _PositionedLoader(
@@ -568,7 +573,10 @@ def _processes(config: TrainConfig) -> dict[str, Any]:
         )
         chosen["num_nodes"], chosen["devices"] = launched
     # Only Lightning knows how many devices "auto" are.
-    probe = pl.Trainer(**chosen, logger=False, enable_checkpointing=False)
+    try:
+        probe = pl.Trainer(**chosen, logger=False, enable_checkpointing=False)
+    except (TypeError, ValueError) as error:  # a list of CPUs, or what is no number
+        raise ValueError(f"devices {config.devices!r} cannot be taken: {error}") from error
     if probe.world_size == 1:
         return chosen
     device = probe.strategy.root_device.type
