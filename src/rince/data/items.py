@@ -357,6 +357,12 @@ class Splits:
         """What one item is to a network."""
         return self.train.spec
 
+    @property
+    def never_trained(self) -> Tensor:
+        """(N,) bool: test items of classes that no training item is of, in the training's tree or
+        not: a class may be in it whose items all lie in sequences or videos held out."""
+        return ~torch.isin(self.test.labels, self.train.labels)
+
     def fingerprint(self) -> str:
         """A hex digest that tells whether these are the items of another time, split alike."""
         both = f"{self.train.fingerprint()} {self.test.fingerprint()}"
