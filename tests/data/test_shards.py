@@ -176,6 +176,13 @@ def test_shards_of_one_name_in_both_splits(tmp_path: Path) -> None:
     assert splits.test.keys() == ["val/data.tar/n0.png", "val/data.tar/n1.png"]
 
 
+def test_only_a_training_folder(tmp_path: Path) -> None:
+    files = [x for i in range(6) for x in sample(f"n{i}", i, "ab"[i % 2])]
+    shard(tmp_path / "Train" / "x.tar", files)
+    splits = load_dataset(tmp_path, cache=False)
+    assert sorted(splits.train.keys() + splits.test.keys()) == [f"x.tar/n{i}.png" for i in range(6)]  # type: ignore[operator]
+
+
 def test_two_images_a_sample(tmp_path: Path) -> None:
     files = [("a.left.png", picture(1)), ("a.right.png", picture(2)), ("a.cls", b"x")]
     file = shard(tmp_path / "a.tar", files)

@@ -90,6 +90,15 @@ def test_kinetics(tmp_path: Path) -> None:
     assert set(splits.train.times[:, 0].tolist()) & set(splits.test.times[:, 0].tolist()) == set()  # type: ignore[union-attr]
 
 
+def test_only_a_training_folder(tmp_path: Path) -> None:
+    """It is no group, and the clips are called as they were."""
+    names = [f"Train/{label}/{i}.mp4" for label in ("jump", "run") for i in (1, 2)]
+    _put(tmp_path, *names)
+    train, test = _sides(tmp_path)
+    assert sorted(train + test) == names
+    assert load_videos(tmp_path, **SMALL).train.taxonomy.paths == (("jump",), ("run",))
+
+
 def test_ucf101(tmp_path: Path) -> None:
     videos, lists = tmp_path / "UCF-101", tmp_path / "ucfTrainTestlist"
     names = [f"{c}/v_{c}_g{g:02}_c01.avi" for c in ("Archery", "Biking") for g in (1, 2, 3)]

@@ -388,6 +388,14 @@ def split_folders(folder: Path) -> tuple[Path, Path] | None:
     return train, test
 
 
+def class_root(folder: Path) -> Path:
+    """Where the class folders lie that :func:`split_folders` finds no splits in: in ``train/``, in
+    capitals or not, where there is no other folder. A ``train/`` among others is a class of
+    vehicles."""
+    inside = [f for f in folder.iterdir() if f.is_dir() and not passed_over(f.name)]
+    return inside[0] if [f.name.lower() for f in inside] == ["train"] else folder
+
+
 _T = TypeVar("_T", bound=Hashable)
 TEST_FRACTION = 0.2  # of each class, where the data have no test of their own
 

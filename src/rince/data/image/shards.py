@@ -27,7 +27,7 @@ from rince.core.files import (
 )
 from rince.core.labels import shortest_endings
 from rince.core.tables import Pairs, Row, Table, as_cell, composed, json_pairs, refuse_rows
-from rince.data.items import split_folders
+from rince.data.items import class_root, split_folders
 from rince.data.table import SPLIT, ItemTable, check_known, path_cells
 
 _SHARD = re.compile(r"\.tar(\.(gz|bz2|lz4|lzma|xz|z|zst))?$|\.tgz$", re.IGNORECASE)
@@ -175,7 +175,7 @@ def _shards(data: str | Path) -> Iterator[tuple[Path, str]]:
     path = user_path(data)
     if not _SHARD.search(str(data)):
         sides = split_folders(path)
-        for side in sides or (path,):
+        for side in sides or (class_root(path),):
             tars = _tars(side)
             warn_left_out(side, len(tars), "shards", set(files_below(side, None)) - set(tars))
             yield from ((shard, side.name if sides else "") for shard in tars)

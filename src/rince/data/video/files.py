@@ -19,7 +19,7 @@ from rince.core.files import (
     user_path,
 )
 from rince.core.tables import composed, nfc, read_lines, read_table, refuse_rows
-from rince.data.items import Marks, split_folders
+from rince.data.items import Marks, class_root, split_folders
 from rince.data.table import ItemTable, existing_file, is_table, path_column, seconds
 
 TABLE = "clips.csv"
@@ -106,7 +106,8 @@ def listed_videos(folder: Path, splits: str | None, split: int) -> list[VideoFil
     else:
         sides = split_folders(folder)
         if sides is None:
-            files = list(_from_tree(folder, "", None))
+            root = class_root(folder)
+            files = list(_from_tree(root, f"{root.name}/" * (root != folder), None))
         else:
             files = [f for i, s in enumerate(sides) for f in _from_tree(s, s.name + "/", i == 1)]
     if splits is not None:
