@@ -576,6 +576,7 @@ def test_clips(tmp_path: Path) -> None:
     assert load_all(alone, options).keys() == test.keys()
     for bad, message in (
         (("a.mp4", "walk", "2", "1", "train", ""), "line 6: end_s 1.0 is not after start_s 2.0"),
+        (("a.mp4", "walk", "", "0", "train", ""), "line 6: end_s 0.0 is not after start_s 0.0"),
         (("a.mp4", "walk", "-2", "1", "train", ""), "line 6: start_s must be seconds"),
         (("a.mp4", "walk", "nan", "", "train", ""), "line 6: start_s must be seconds"),
         (("a.mp4", "walk", "9", "", "train", ""), r"a.mp4\[9-inf\]: the file is 4.00 s long"),

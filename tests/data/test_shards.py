@@ -151,6 +151,38 @@ def test_splits_by_folder_and_ragged_paths(tmp_path: Path) -> None:
     assert splits.train.keys() == ["train/0.tar/0.png", "train/0.tar/1.png"]
 
 
+def test_shards_of_one_name_in_several_folders(tmp_path: Path) -> None:
+    """Each image stands under the label of its own shard."""
+    for part in (0, 1):
+        files = [x for i in range(5) for x in sample(f"n{i}", 9 * part + i, "ab"[part])]
+        shard(tmp_path / f"of-{part}" / "x" / "data.tar", files)
+    shards = str(tmp_path / "of-{0..1}" / "x" / "data.tar")
+    found = load_test(shards, cache=False)
+    assert found.keys() == [f"of-{part}/x/data.tar/n{i}.png" for part in (0, 1) for i in range(5)]
+    for part in (0, 1):
+        alone = load_test(tmp_path / f"of-{part}" / "x" / "data.tar", cache=False)
+        assert alone.keys() == [f"data.tar/n{i}.png" for i in range(5)]
+        assert all(torch.equal(found[5 * part + i], alone[i]) for i in range(5))
+    splits = load_dataset(shards, cache=False)
+    assert (len(splits.train), len(splits.test)) == (8, 2)
+
+
+def test_shards_of_one_name_in_both_splits(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        files = [x for i in range(2) for x in sample(f"n{i}", len(split) + i, "ab"[i])]
+        shard(tmp_path / split / "data.tar", files)
+    splits = load_dataset(tmp_path, cache=False)
+    assert splits.train.keys() == ["train/data.tar/n0.png", "train/data.tar/n1.png"]
+    assert splits.test.keys() == ["val/data.tar/n0.png", "val/data.tar/n1.png"]
+
+
+def test_only_a_training_folder(tmp_path: Path) -> None:
+    files = [x for i in range(6) for x in sample(f"n{i}", i, "ab"[i % 2])]
+    shard(tmp_path / "Train" / "x.tar", files)
+    splits = load_dataset(tmp_path, cache=False)
+    assert sorted(splits.train.keys() + splits.test.keys()) == [f"x.tar/n{i}.png" for i in range(6)]  # type: ignore[operator]
+
+
 def test_two_images_a_sample(tmp_path: Path) -> None:
     files = [("a.left.png", picture(1)), ("a.right.png", picture(2)), ("a.cls", b"x")]
     file = shard(tmp_path / "a.tar", files)

@@ -15,13 +15,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from loaders import load_dataset
+from loaders import load_dataset, load_test
 from rince.core.checks import RinceError, RinceWarning
 from rince.data.arrays import TensorImages
 from rince.data.image import named as sources
 from rince.data.image.files import FileImages
 from rince.data.image.named import read_idx
 from rince.data.image.sources import digits_outliers
+from rince.data.kinds import folder_table
 from rince.data.views import eval_transform
 from rince.ranks.taxonomy import Taxonomy
 
@@ -227,6 +228,21 @@ def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
     only = load_dataset(tmp_path / "only")
     assert only.train.taxonomy.paths == (("a",), ("b",))
     assert (len(only.train), len(only.test)) == (8, 2)
+
+
+@pytest.mark.parametrize("name", ["train", "Train", "TRAIN"])
+def test_only_a_training_folder_is_no_group(name: str, tmp_path: Path) -> None:
+    """In any way that it is written, and as a table or a test."""
+    make_tree(tmp_path / name, {"warm/a": 5, "b": 5})
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "notes.txt").touch()
+    paths = (("b",), ("warm", "a"))
+    assert load_dataset(tmp_path).train.taxonomy.paths == paths
+    assert load_test(tmp_path).taxonomy.paths == paths
+    header, rows = folder_table(str(tmp_path), tmp_path / "items.csv")
+    assert header == ["path", "group", "class"]
+    assert rows[0] == [f"{name}/b/0.png", "", "b"]
+    assert {tuple(row[1:]) for row in rows} == {("", "b"), ("warm", "a")}
 
 
 def test_single_images_stay_in_training(tmp_path: Path) -> None:

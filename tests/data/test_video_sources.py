@@ -13,8 +13,13 @@ import torch
 
 from rince.cli.main import main
 from rince.core.checks import RinceError, RinceWarning
+from rince.data.items import Splits
+from rince.data.video import shots as shots_module
+from rince.data.video import sources
+from rince.data.video.clips import VideoClips
+from rince.data.video.decode import VideoInfo
 from rince.data.video.files import holds_videos, listed_videos, video_files
-from rince.data.video.shots import detect_shots, read_shots
+from rince.data.video.shots import ShotList, detect_shots, read_shots
 from rince.ranks.time import TimeRanks
 
 pytest.importorskip("av")
@@ -83,6 +88,15 @@ def test_kinetics(tmp_path: Path) -> None:
     assert splits.train.taxonomy.classes == ("jump", "run")
     assert splits.train.labels.tolist()[0] == 0
     assert set(splits.train.times[:, 0].tolist()) & set(splits.test.times[:, 0].tolist()) == set()  # type: ignore[union-attr]
+
+
+def test_only_a_training_folder(tmp_path: Path) -> None:
+    """It is no group, and the clips are called as they were."""
+    names = [f"Train/{label}/{i}.mp4" for label in ("jump", "run") for i in (1, 2)]
+    _put(tmp_path, *names)
+    train, test = _sides(tmp_path)
+    assert sorted(train + test) == names
+    assert load_videos(tmp_path, **SMALL).train.taxonomy.paths == (("jump",), ("run",))
 
 
 def test_ucf101(tmp_path: Path) -> None:
@@ -266,6 +280,90 @@ def test_pieces_of_a_recording_at_unknown_times(tmp_path: Path, table: str) -> N
     rule = TimeRanks(near=(10.0,))
     ranks = rule.ranks(times, times, ignore_overlaps=True).tile(slice(None), slice(None))
     assert sorted(ranks.flatten().tolist()) == [-1] * 4 + [0] * 6 + [3] * 6
+
+
+def _of_lengths(monkeypatch: pytest.MonkeyPatch, **seconds: float) -> list[str]:
+    """Let files seem as long; which headers are read."""
+    read: list[str] = []
+
+    def probed(path: Path) -> VideoInfo:
+        read.append(path.name)
+        return VideoInfo(seconds[path.stem], 10.0)
+
+    monkeypatch.setattr(sources, "probe", probed)
+    monkeypatch.setattr(VideoClips, "cut_short", lambda clips: [])
+    return read
+
+
+def _times(splits: Splits) -> dict[str, list[int]]:
+    """Each clip's video, start, end, shot and length of its video."""
+    return {
+        key: row
+        for side in (splits.train, splits.test)
+        for key, row in zip(side.keys(), side.times.tolist(), strict=True)  # type: ignore[union-attr, arg-type]
+    }
+
+
+def test_long_pieces_of_a_recording_at_unknown_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None begins before the one before it has ended, nor among those whose times are known."""
+    _of_lengths(monkeypatch, a=100_000.0, b=20_000.0, c=500.0, d=5.0, e=5.0, f=5.0)
+    for name in "abcdef":
+        (tmp_path / f"{name}.mp4").touch()
+    rows = ["a,t,", "b,t,", "c,t,1000000", "d,t,10", "e,other,", "f,third,7"]
+    rows = [f"{name}.mp4,{rest}" for name, _, rest in (row.partition(",") for row in rows)]
+    (tmp_path / "clips.csv").write_text("\n".join(["clip,source_video,start_s", *rows]))
+    found = _times(load_videos(tmp_path, **{**SMALL, "per_video": 1}))
+    starts = {key[0]: row[1] / 1_000_000 for key, row in found.items()}
+    after = 1_000_500.0 + sources.APART
+    assert starts == {"a": after, "b": after + 100_000 + sources.APART, "c": 1_000_000.0, "d": 10.0,
+                      "e": 0.0, "f": 7.0}  # fmt: skip
+    rows = [row.replace("1000000", "") for row in rows]
+    (tmp_path / "clips.csv").write_text("\n".join(["clip,source_video,start_s", *rows]))
+    found = _times(load_videos(tmp_path, **{**SMALL, "per_video": 1}))
+    assert found["a.mp4@0.000"][1] / 1_000_000 == 15.0 + sources.APART
+
+
+def test_parts_of_a_file_share_its_shots_and_it_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = _of_lengths(monkeypatch, a=60.0, b=60.0)
+    looked: list[str] = []
+
+    def detected(path: Path) -> ShotList:
+        looked.append(path.name)
+        return ShotList(((0.0, 30.0), (30.0, 60.0)))
+
+    monkeypatch.setattr(shots_module, "detect_shots", detected)
+    monkeypatch.setattr(shots_module, "import_extra", lambda *names: None)
+    rows = [f"{name}.mp4,{x},{x + 10},{name}" for x in range(0, 60, 10) for name in "ab"]
+    for name in "ab":
+        (tmp_path / f"{name}.mp4").touch()
+    (tmp_path / "parts.csv").write_text("\n".join(["path,start_s,end_s,source_video", *rows]))
+    found = _times(load_videos(tmp_path / "parts.csv", **SMALL, hop=10.0, shots="detect"))
+    shots = {(row[0], row[1] >= 30_000_000, row[3]) for row in found.values()}
+    assert len(found) == 12
+    assert shots == {(0, False, 0), (0, True, 1), (1, False, 100_000), (1, True, 100_001)}
+    assert sorted(read) == looked == ["a.mp4", "b.mp4"]
+
+
+def test_parts_after_a_day_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their names tell them apart; those of short numbers are what they were."""
+    _of_lengths(monkeypatch, a=200_000.0)
+    (tmp_path / "a.mp4").touch()
+    rows = ["150000.1,150002.1,train", "150000.3,150002.3,test", "0.5,2.25,test", "199998,,train"]
+    rows = [f"a.mp4,{row}" for row in rows]
+    (tmp_path / "parts.csv").write_text("\n".join(["path,start_s,end_s,split", *rows]))
+    splits = load_videos(tmp_path / "parts.csv", **{**SMALL, "per_video": 1})
+    assert splits.train.keys() == [
+        "a.mp4[150000.1-150002.1]@150000.100",
+        "a.mp4[199998-inf]@199998.000",
+    ]
+    assert splits.test.keys() == [
+        "a.mp4[150000.3-150002.3]@150000.300",
+        "a.mp4[0.5-2.25]@0.500",
+    ]
 
 
 @pytest.mark.parametrize("column", ["label", "source_video", "start_s"])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from time import process_time
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rince import Similarity, Taxonomy
@@ -27,6 +28,89 @@ def test_moved_classes_lie_in_a_wrong_superclass(share: float, seed: int) -> Non
     # Only the moved classes have other partners, apart from those that they left or joined.
     kept = torch.tensor([not w for w in wrong])
     assert torch.equal(moved.table[kept][:, kept], CIFAR.table[kept][:, kept])
+
+
+def slow_move(tree: Taxonomy, share: float, seed: int) -> list[tuple[str, ...]]:
+    """The definition, and what a seed has given since the first version: the other groups are
+    listed in sorted order, and one is drawn. None may hold a class or a group of the name."""
+    generator = torch.Generator().manual_seed(seed)
+    groups = sorted({path[:-1] for path in tree.paths} - {()})
+    above = {path[:k] for path in tree.paths for k in range(1, len(path))}
+    paths = list(tree.paths)
+    order = torch.randperm(len(paths), generator=generator).tolist()
+    for i in order[: round(share * len(paths))]:
+        *own, name = paths[i]
+        others = [
+            g
+            for g in groups
+            if g != tuple(own) and (*g, name) not in above and (*g, name) not in paths
+        ]
+        if not others:
+            return []
+        place = torch.randint(len(others), (), generator=generator)
+        paths[i] = (*others[int(place)], name)
+    return paths
+
+
+NAMES = st.sampled_from("abcde")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.lists(NAMES, min_size=1, max_size=3).map(tuple), min_size=2, max_size=12,
+                unique=True), SHARES, st.integers(0, 3))  # fmt: skip
+def test_a_seed_gives_the_tree_of_the_definition(
+    paths: list[tuple[str, ...]], share: float, seed: int
+) -> None:
+    """Also where a name occurs under several parents, or is a group's elsewhere."""
+    if any(a != b and b[: len(a)] == a for a in paths for b in paths):
+        return
+    tree = Taxonomy(paths)
+    wanted = slow_move(tree, share, seed)
+    if not wanted or max(map(len, wanted)) < tree.num_ranks:
+        message = "left no class at the lowest" if wanted else "no other superclass"
+        with pytest.raises(ValueError, match=message):
+            move_classes(tree, share, seed)
+    else:
+        assert list(move_classes(tree, share, seed).paths) == wanted
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_seed_moves_the_classes_of_cifar_as_it_did(seed: int) -> None:
+    for share in (0.1, 0.5, 1.0):
+        assert list(move_classes(CIFAR, share, seed).paths) == slow_move(CIFAR, share, seed)
+
+
+def test_names_that_occur_under_several_parents() -> None:
+    tree = Taxonomy.from_dict({"men": ["shirts", "ties"], "women": ["shirts"], "pets": ["1.0"],
+                               "toys": ["1", "ties"]})  # fmt: skip
+    places: dict[str, set[str]] = {"shirts": set(), "ties": set(), "1": set(), "1.0": set()}
+    for seed in range(60):
+        for before, (group, name) in zip(tree.paths, move_classes(tree, 1 / 7, seed).paths,
+                                         strict=True):  # fmt: skip
+            if before != (group, name):
+                places[name].add(group)
+    assert places == {
+        "shirts": {"pets", "toys"},
+        "ties": {"women", "pets"},
+        "1": {"men", "women"},  # in pets there is a 1.0
+        "1.0": {"men", "women"},
+    }
+    with pytest.raises(ValueError, match="no other superclass to move 'S' into, which holds none"):
+        move_classes(Taxonomy([("a", "S"), ("b", "S")]), 1.0, 0)
+
+
+def test_a_class_leaves_its_place_to_others_of_its_name() -> None:
+    tree = Taxonomy([("a", "x"), ("b", "x"), ("c", "y")])
+    found = {move_classes(tree, 2 / 3, seed).paths for seed in range(40)}
+    assert (("b", "x"), ("c", "x"), ("c", "y")) in found
+    assert (("c", "x"), ("a", "x"), ("c", "y")) in found
+
+
+def test_moves_among_many_classes() -> None:
+    tree = Taxonomy([(f"g{i // 4}", f"c{i}") for i in range(32_000)])
+    began = process_time()
+    move_classes(tree, 0.5, 0)
+    assert process_time() - began < 10  # it took minutes
 
 
 def test_every_class_and_every_other_superclass_is_equally_likely() -> None:

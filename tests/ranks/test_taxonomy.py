@@ -10,6 +10,7 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -704,6 +705,50 @@ def test_every_class_is_found_by_its_path_and_by_its_name(data: st.DataObject) -
         if not any("/" in name for name in itertools.chain(*drawn)):
             for shorter in endings[:shown]:
                 assert any(("/" + "/".join(x)).endswith("/" + shorter) for x in others)
+
+
+def slow_called(tree: Taxonomy, name: str) -> list[int]:
+    """The definition: the class of this path; or else of all paths that end so, those first of
+    which the name is more of the last one."""
+    whole = [label for label, path in enumerate(tree.paths) if "/".join(path) == name]
+    ending = [
+        label
+        for label, path in enumerate(tree.paths)
+        if any("/".join(path[k:]) == name for k in range(len(path)))
+    ]
+    return whole or sorted(ending, key=lambda label: (-len(tree.paths[label][-1]), label))
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_what_a_name_calls_is_the_definition(data: st.DataObject) -> None:
+    names = st.sampled_from(("a", "b", "c", "a/b", "b/a", "é"))
+    drawn = data.draw(st.lists(st.lists(names, min_size=1, max_size=4), min_size=1, max_size=12))
+    try:
+        tree = Taxonomy(drawn)
+    except ValueError:
+        return
+    parts = data.draw(st.lists(names, min_size=1, max_size=4))
+    name = "/".join(parts)
+    wanted = slow_called(tree, name)
+    assert tree.called(name) == tree.called(f" {name} ") == wanted
+    if len(wanted) == 1:
+        assert tree.index(name) == wanted[0]
+    elif wanted:
+        several = ", ".join("/".join(tree.paths[label]) for label in wanted[:8])
+        said = f"{len(wanted)} classes are called {name!r}: say {several}"
+        with pytest.raises(ValueError, match=f"^{re.escape(said)}"):
+            tree.index(name)
+
+
+def test_index_where_each_name_occurs_under_many_parents() -> None:
+    """Products in sizes: the time grows as the classes do, not as their square."""
+    rows = [(f"p{i}", size) for i in range(5000) for size in ("S", "M", "L", "XL")]
+    began = process_time()
+    tree = Taxonomy(rows)
+    assert tree.index(rows).tolist() == list(range(20_000))
+    assert tree.index([f"p{i}/XL" for i in range(5000)]).tolist() == list(range(3, 20_000, 4))
+    assert process_time() - began < 20  # it took minutes
 
 
 def test_index_of_many() -> None:

@@ -6,6 +6,7 @@ import math
 import re
 import warnings
 from fractions import Fraction
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,40 @@ def test_describe(rule: TimeRanks, rows: list[dict[str, int]]) -> None:
     empty = [r for r in range(2, rule.num_ranks + 1) if summary.pairs[r - 1] == 0]
     found = rule.empty_ranks(_items(rows))
     assert found == [f"rank {r} ({summary.rules[r - 1]})" for r in empty]
+
+
+LENGTHS = st.integers(80, 200)  # of which fractions of the query's video are taken
+
+
+@settings(max_examples=200, deadline=None)
+@given(rules(), recordings(most=12), st.data())
+def test_empty_ranks_are_those_of_no_pair(
+    rule: TimeRanks, rows: list[dict[str, int]], data: st.DataObject
+) -> None:
+    """Also where the rank depends on which of the two is the query."""
+    items = _items(rows)
+    lengths = data.draw(st.lists(LENGTHS, min_size=len(rows), max_size=len(rows)))
+    items[:, time.LENGTH] = torch.tensor(lengths) * 100_000
+    if data.draw(st.booleans()):
+        items[:, time.VIDEO] = 0
+    matrix = rule.ranks(items, items, ignore_self=True).tile(ALL, ALL)
+    found = [int(rank.split()[1]) for rank in rule.empty_ranks(items)]
+    assert found == [r for r in range(2, rule.num_ranks + 1) if not bool((matrix == r).any())]
+
+
+def test_empty_ranks_of_a_long_recording() -> None:
+    """100,000 clips: their pairs would take minutes."""
+    shot = torch.arange(100_000)
+    start = shot.double() * 2
+    items = TimeRanks.items(0 * shot, start, start + 1, shot=shot)
+    began = process_time()
+    rule = TimeRanks([0.5, 1.5, 1.75, 7])
+    assert rule.empty_ranks(items) == [
+        "rank 2 (up to 0.5 s apart)",
+        "rank 4 (up to 1.75 s apart)",
+    ]
+    assert TimeRanks([], shots=True).empty_ranks(items) == ["rank 2 (same shot)"]
+    assert process_time() - began < 10
 
 
 @pytest.mark.parametrize("pairs_at_once", [1, 8, 12])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rince.core.checks import RinceWarning
+from rince.ranks.options import RankOptions
 from rince.training.config import (
     BatchOptions,
     ImageOptions,
@@ -49,6 +50,10 @@ def test_a_configuration_survives_yaml() -> None:
         (
             {"batches": BatchOptions(3, 2), "batch_size": 16},
             "batch_size .*6 .*16",
+        ),
+        (
+            {"ranks": RankOptions(by="time"), "batches": BatchOptions(2, 2)},
+            "batches.classes_per_superclass .*by classes.* by time",
         ),
         ({"loss": LossOptions(margin=0)}, "loss.margin .*0"),
         ({"loss": LossOptions(smoothing=1)}, "loss.smoothing .*1, got 1"),

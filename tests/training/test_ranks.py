@@ -17,7 +17,7 @@ from rince.training.checkpoint import CHECKPOINT_FILE, load_run, read_checkpoint
 from rince.training.config import RankOptions, TrainConfig, from_dict, to_dict
 from rince.training.folder import CONFIG_FILE
 from rince.training.history import read_history
-from rince.training.ranks import training_ranks
+from rince.training.ranks import class_scores, training_ranks
 from rince.training.run import resume, train
 
 # Not in the order of the folders (cold/blue, cold/green, warm/orange, warm/red).
@@ -64,6 +64,29 @@ def test_ranks_of_a_configuration(scores: Path) -> None:
         assert found.num_ranks == expected.num_ranks
         forgotten = training_ranks(_ranks(**options, forget=0.5), TREE, seed)
         assert torch.equal(forgotten.table, forget_ranks(expected.table, 0.5, seed))
+
+
+def test_scores_of_classes_by_longer_names_than_they_have_here(tmp_path: Path) -> None:
+    """Names of the whole data, in which men/shirts is not the only one of shirts."""
+    names = ["men/ties", "ties", "uk/men/shirts", "women/shirts", "men/shirts", "boat"]
+    values = torch.arange(36.0).reshape(6, 6)
+    Similarity.from_matrix(values, names).to_csv(tmp_path / "s.csv")
+    options = _ranks(scores=str(tmp_path / "s.csv"), top_k=(1,))
+    for paths, taken in (
+        ([("men", "ties"), ("men", "shirts"), ("boat",)], [1, 4, 5]),  # its own name comes first
+        ([("x", "women", "shirts"), ("x", "women", "ties")], [3, 1]),
+        ([("uk", "men", "shirts"), ("uk", "women", "shirts")], [4, 3]),
+        ([("uk", "men", "shirts"), ("uk", "men", "ties")], [2, 1]),  # then the whole
+    ):
+        tree = Taxonomy(paths)
+        found = class_scores(options, tree)
+        assert found.classes == tree.classes
+        assert found.scores.tolist() == values[taken][:, taken].tolist()
+    with pytest.raises(RinceError, match="1 of 2 classes have no scores: shirts; "):
+        class_scores(options, Taxonomy([("pets", "shirts"), ("boat",)]))
+    # A shorter ending is of two classes.
+    with pytest.raises(RinceError, match="2 of 2 classes have no scores: a/ties, b/ties; "):
+        class_scores(options, Taxonomy([("a", "ties"), ("b", "ties")]))
 
 
 def test_a_missing_score(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from small_runs import small_config
 
 from rince.cli.main import main
 from rince.cli.train import parse_with_seeds
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, RinceWarning
 from rince.data.arrays import TensorImages
-from rince.data.items import Splits
+from rince.data.items import Marks, Splits
 from rince.ranks.taxonomy import Taxonomy
 from rince.training import TrainConfig, Trial, Tuned, TuneOptions, train, tune, tuning
 from rince.training.checkpoint import CHECKPOINT_FILE
@@ -289,6 +289,23 @@ def test_what_cannot_be_tuned_is_refused(trainer: FakeTrainer, tmp_path: Path) -
 def test_few_held_out_images_are_warned_of(trainer: FakeTrainer, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="8 images are held out, fewer than 200"):
         tune(config(tmp_path), TuneOptions(trials=1, baselines=()), splits=images())
+
+
+def test_a_class_that_is_held_out_whole_is_left_out() -> None:
+    """Its items are all of one sequence, with an item of another class."""
+    items = images(tree=Taxonomy([("warm", "red"), ("cold", "blue"), ("cold", "green")])).train
+    sequence = torch.arange(len(items))
+    reds = (items.labels == 0).nonzero()[:, 0].tolist()
+    for red in reds:
+        of_one = torch.where(items.labels == 2, red, sequence)
+        marked = replace(items, marks=Marks(of_one))  # type: ignore[type-var]
+        if bool(marked.held_out()[items.labels == 2].all()):
+            with pytest.warns(RinceWarning, match="10 of 1[45] test images .*never trained"):
+                parts = tuning._parts(marked)
+            assert 2 not in parts.test.labels
+            break
+    else:
+        raise AssertionError("no sequence of a red item is held out")
 
 
 def test_damaged_scores_are_named(trainer: FakeTrainer, tmp_path: Path) -> None:

@@ -212,6 +212,24 @@ def test_classes_of_the_test_alone_are_left_out_and_measured_as_never_seen(featu
     assert "unseen/all/retrieval/fine/mAP" in tested.metrics
 
 
+def test_a_known_class_without_a_training_item_is_left_out_too(features: Path) -> None:
+    """As where all its items lie in a sequence, or a video, that was held out."""
+    vectors, labels = made()
+    items = from_vectors(vectors, labels)
+    held_out = torch.arange(120) % 5 == 0
+    alone = items.labels == 5
+    parts = Splits(items.subset(~held_out & ~alone), items.subset(held_out | alone))
+    folder = train(config(features, epochs=1), splits=parts)
+    with pytest.warns(RinceWarning, match=r"20 of 40 test vectors .*never trained"):
+        found = evaluate_run(folder, splits=parts, device="cpu")
+    assert found.info["test_images"] == 20
+    fewer = Splits(parts.train, parts.test.subset(parts.test.labels < 5))
+    other = evaluate_run(folder, splits=fewer, device="cpu")
+    assert {k: v for k, v in found.metrics.items() if "/fine" in k} == {
+        k: v for k, v in other.metrics.items() if "/fine" in k
+    }
+
+
 def test_options_of_other_kinds_of_data_are_said_to_have_no_effect(features: Path) -> None:
     given = {"videos": VideoOptions(frames=4), "text": TextOptions(layers=1), "epochs": 1}
     with pytest.warns(RinceWarning, match=r"no effect on vectors: videos\.frames, text\.layers$"):

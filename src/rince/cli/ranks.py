@@ -102,7 +102,7 @@ def run(arguments: Sequence[str]) -> None:
         from rince.training.ranks import class_scores, ranks_by_rule
 
         with read_as(data.table.encoding):
-            scores = class_scores(config, taxonomy.classes)
+            scores = class_scores(config, taxonomy)
         if saved:
             scores.to_csv(saved)
         groups = taxonomy if taxonomy.num_ranks > 1 else None

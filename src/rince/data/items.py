@@ -357,6 +357,12 @@ class Splits:
         """What one item is to a network."""
         return self.train.spec
 
+    @property
+    def never_trained(self) -> Tensor:
+        """(N,) bool: test items of classes that no training item is of, in the training's tree or
+        not: a class may be in it whose items all lie in sequences or videos held out."""
+        return ~torch.isin(self.test.labels, self.train.labels)
+
     def fingerprint(self) -> str:
         """A hex digest that tells whether these are the items of another time, split alike."""
         both = f"{self.train.fingerprint()} {self.test.fingerprint()}"
@@ -380,6 +386,14 @@ def split_folders(folder: Path) -> tuple[Path, Path] | None:
     if beside:
         warn(f"{folder} holds splits; left out beside them: {', '.join(beside)}")
     return train, test
+
+
+def class_root(folder: Path) -> Path:
+    """Where the class folders lie that :func:`split_folders` finds no splits in: in ``train/``, in
+    capitals or not, where there is no other folder. A ``train/`` among others is a class of
+    vehicles."""
+    inside = [f for f in folder.iterdir() if f.is_dir() and not passed_over(f.name)]
+    return inside[0] if [f.name.lower() for f in inside] == ["train"] else folder
 
 
 _T = TypeVar("_T", bound=Hashable)

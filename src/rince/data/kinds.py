@@ -89,7 +89,7 @@ def class_tree(data: str, options: DataOptions) -> Taxonomy | None:
 def folder_table(data: str, output: str | Path) -> tuple[list[str], list[list[str]]]:
     """Header and rows of a table of the images or videos of a folder, with paths that begin at the
     table's folder."""
-    from rince.data.items import split_folders
+    from rince.data.items import class_root, split_folders
 
     folder = user_path(data)
     if not folder.is_dir():
@@ -98,7 +98,9 @@ def folder_table(data: str, output: str | Path) -> tuple[list[str], list[list[st
     if kind.suffixes is None:
         raise ValueError(f"{data} holds {kind.noun}, which are no files of a folder")
     sides = split_folders(folder)
-    named = [("train", sides[0]), (sides[1].name, sides[1])] if sides else [("", folder)]
+    named = [("", class_root(folder))]
+    if sides:
+        named = [("train", sides[0]), (sides[1].name, sides[1])]
     return item_rows(named, kind.suffixes, user_path(output), kind.noun)
 
 

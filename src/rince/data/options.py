@@ -161,7 +161,8 @@ class BatchOptions(Options):
     By default batches are drawn at random. M is batch_size / (P x K).
 
     Args:
-        images_per_class: K: different images of each class in a batch.
+        images_per_class: K: different images of each class in a batch; with ranks by time, clips of
+            each recording.
         classes_per_superclass: P: different classes of each superclass in a batch; None: classes
             are drawn whatever their superclass. batch_size must be a multiple of P x K.
     """

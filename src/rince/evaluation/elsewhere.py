@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from rince.core.checks import require
@@ -113,7 +112,7 @@ def _splits(labelled: LabelledVectors, items: Vectors) -> Splits | None:
     sides = table.sides() or []
     train, test = ([i for i, x in enumerate(sides) if x is side] for side in (False, True))
     parts = Splits(items.subset(train), items.subset(test))
-    unseen = ~torch.isin(parts.test.labels, parts.train.labels)
+    unseen = parts.never_trained
     require(
         not bool(unseen.any()),
         f"{table.table.file}: {int(unseen.sum())} of {len(unseen)} rows of the test are of classes "

@@ -6,6 +6,7 @@ Each function is pure, draws from a generator of its own seed, and leaves its in
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from rince.core.checks import require
 from rince.core.labels import integers
 from rince.core.pair_ranks import IGNORED, DenseRanks
+from rince.ranks.readers import look_of
 from rince.ranks.similarity import Similarity
 from rince.ranks.taxonomy import Taxonomy
 
@@ -22,7 +24,8 @@ def move_classes(taxonomy: Taxonomy, share: float, seed: int) -> Taxonomy:
     """Move classes, chosen at random, each into another superclass, chosen at random.
 
     The superclass of a class is the group it lies in directly; the groups above it come along.
-    All groups but a class's own are equally likely. Names and label order stay.
+    All groups but those that hold its name, such as its own, are equally likely. Names and label
+    order stay.
 
     Args:
         taxonomy: at least two superclasses, or one and a class outside it.
@@ -36,15 +39,28 @@ def move_classes(taxonomy: Taxonomy, share: float, seed: int) -> Taxonomy:
     _check_share(share)
     generator = _generator(seed)
     groups = sorted({path[:-1] for path in taxonomy.paths} - {()})
-    above = {path[:k] for path in taxonomy.paths for k in range(1, len(path))}
+    place_of = {group: place for place, group in enumerate(groups)}
+    # The groups that hold a class or a group of a name, so that another would be both, or twice.
+    taken: dict[str, set[int]] = defaultdict(set)
+    for path in taxonomy.paths:
+        for k, name in enumerate(path):
+            if path[:k] in place_of:
+                taken[look_of(name)].add(place_of[path[:k]])
     paths = list(taxonomy.paths)
     for i in _draw(len(paths), share, generator):
         *own, name = paths[i]
-        # A class that would take the place of a group of its name would be both.
-        others = [g for g in groups if g != tuple(own) and (*g, name) not in above]
-        require(len(others) > 0, f"there is no other superclass to move {name!r} into")
-        place = torch.randint(len(others), (), generator=generator, device="cpu")
-        paths[i] = (*others[int(place)], name)
+        there = taken[look_of(name)]
+        require(
+            len(there) < len(groups),
+            f"there is no other superclass to move {name!r} into, which holds none of that name",
+        )
+        free = torch.randint(len(groups) - len(there), (), generator=generator, device="cpu")
+        place = int(free)
+        for other in sorted(there):
+            place += other <= place
+        there.discard(place_of.get(tuple(own), -1))
+        there.add(place)
+        paths[i] = (*groups[place], name)
     moved = Taxonomy(paths)
     require(
         moved.num_ranks == taxonomy.num_ranks,

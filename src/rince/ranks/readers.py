@@ -74,7 +74,7 @@ def checked_paths(
                 f"{place(i)}: {'/'.join(path)!r} is both a class and a group of other classes; "
                 "give the class a name of its own inside the group"
             )
-    odd = {name for name in tidy.values() if _looks(name) != name or "/" in name}
+    odd = {name for name in tidy.values() if look_of(name) != name or "/" in name}
     if odd:
         _check_looks(result, odd, place)
     return result
@@ -86,7 +86,7 @@ _INVISIBLE = ": the two differ only in what nobody sees, or in how an accent is 
 def _check_looks(paths: Sequence[Names], odd: set[str], place: Callable[[int], str]) -> None:
     """Refuse two names of a group that look the same, and two paths that are written the same;
     ``odd``: the names by which that can happen at all."""
-    twins = odd | {_looks(name) for name in odd}
+    twins = odd | {look_of(name) for name in odd}
     written: dict[str, int] = {}
     looks: dict[tuple[Names, str], tuple[str, int]] = {}
     slashes = {"/".join(path) for path in paths if any("/" in name for name in path)}
@@ -100,7 +100,7 @@ def _check_looks(paths: Sequence[Names], odd: set[str], place: Callable[[int], s
             )
         for k, name in enumerate(path):
             if name in twins:
-                other, first = looks.setdefault((path[:k], _looks(name)), (name, i))
+                other, first = looks.setdefault((path[:k], look_of(name)), (name, i))
                 require(
                     other == name,
                     f"{place(first)} and {place(i)}: {other!r} and {name!r} look like one name, "
@@ -108,9 +108,9 @@ def _check_looks(paths: Sequence[Names], odd: set[str], place: Callable[[int], s
                 )
 
 
-def _looks(name: str) -> str:
-    """Without what nobody sees: marks without width, several blanks in a row, the .0 of 1.0; and
-    one way to write true and false, which each program writes in its own."""
+def look_of(name: str) -> str:
+    """A name without what nobody sees: marks without width, several blanks in a row, the .0 of 1.0;
+    and one way to write true and false, which each program writes in its own."""
     if not name.isascii():
         name = "".join(c for c in name if unicodedata.category(c) != "Cf")
     if not name.isalnum():

@@ -478,25 +478,27 @@ class Taxonomy:
         return {}
 
     @cached_property
-    def _labels_of_last(self) -> dict[str, list[int]]:
-        """The classes whose path ends in a name."""
+    def _label_of_path(self) -> dict[str, int]:
+        """The class of a whole path; no two are written the same."""
+        return {"/".join(path): label for label, path in enumerate(self.paths)}
+
+    @cached_property
+    def _labels_of_ending(self) -> dict[str, list[int]]:
+        """The classes whose path ends in whole names that are written so, or is."""
         labels: dict[str, list[int]] = {}
         for label, path in enumerate(self.paths):
-            labels.setdefault(path[-1], []).append(label)
+            for k in range(len(path)):
+                labels.setdefault("/".join(path[k:]), []).append(label)
         return labels
 
     def called(self, name: str) -> list[int]:
         """The labels of the classes of a name: of its path, or else of all paths that end so."""
         name = composed(name)
-        parts = name.split("/")
-        endings = ["/".join(parts[k:]) for k in range(len(parts))]  # names may hold a / themselves
-        named = [
-            label
-            for ending in endings
-            for label in self._labels_of_last.get(ending, ())
-            if self._ends(label, name)
-        ]
-        return [label for label in named if "/".join(self.paths[label]) == name] or named
+        if name in self._label_of_path:
+            return [self._label_of_path[name]]
+        named = self._labels_of_ending.get(name, [])
+        # Names may hold a / themselves: first those of which it is more.
+        return sorted(named, key=lambda label: -len(self.paths[label][-1]))
 
     def _indices(self, names: Sequence[str]) -> list[int]:
         called = {name: self.called(name) for name in dict.fromkeys(names)}
@@ -541,11 +543,6 @@ class Taxonomy:
 
     def _near(self, name: str) -> list[str]:
         return difflib.get_close_matches(name, self.classes[:_LOOKED_AT], n=3)
-
-    def _ends(self, label: int, name: str) -> bool:
-        """Whether a path ends in whole names that are written so, or is."""
-        path = self.paths[label]
-        return any("/".join(path[k:]) == name for k in range(len(path)))
 
     def _prefix_length(self, level: int) -> int:
         require(

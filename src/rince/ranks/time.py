@@ -35,6 +35,7 @@ MAX_SECONDS = 2.0**32  # Unix times up to 2106; a float64 still tells microsecon
 NO_SHOT = -1
 VIDEO, START, END, SHOT, LENGTH = range(5)
 _BLOCK = 2**22  # pairs looked at together by describe()
+_FAR = 2**62  # microseconds, beyond all times
 
 
 @dataclass(frozen=True)
@@ -228,13 +229,43 @@ class TimeRanks:
             items: (N, 5), see :meth:`items`.
         """
         _check_items(items, "items", self.unit == "fraction")
-        missing = dict(enumerate(self._rules()[1:], 2))
-        for tile in self._blocks(items):
-            for rank in [rank for rank in missing if bool((tile == rank).any())]:
-                del missing[rank]
-            if not missing:
-                break
-        return [f"rank {rank} ({rule})" for rank, rule in missing.items()]
+        found = self._ranks_among(items)
+        rules = enumerate(self._rules()[1:], 2)
+        return [f"rank {rank} ({rule})" for rank, rule in rules if rank not in found]
+
+    def _ranks_among(self, items: Tensor) -> set[int]:
+        """The ranks from 2 on that two items have. Each is looked for where it begins and ends in
+        time: the pairs of a long recording are too many."""
+        videos, start, end, shots, _ = items.T
+        video, clip = _numbered(videos), _numbered(videos, start, end)
+        # An unknown shot is one of the clip's own.
+        known = (shots != NO_SHOT) & self.shots
+        shot = _numbered(videos, torch.where(known, shots, NO_SHOT - clip))
+        found = {2} if bool(_several(shot, clip).any()) else set()
+        gaps = self.ranks(items, items)._gaps
+        limits = [x.flatten() if isinstance(x, Tensor) else torch.full_like(start, x) for x in gaps]
+        if not limits:
+            apart = _several(video, clip) & _several(video, shot)
+            if self.beyond == "rank" and bool(apart.any()):
+                found.add(self.num_ranks)
+            return found
+        near = video.bincount()[video] - clip.bincount()[clip]  # less those that are farther
+        for began, ended in ((start, end), (-end, -start)):  # of others before, and behind
+            order = _by_video(video, ended)
+            in_order = shot[order]
+            run = (in_order.diff(prepend=in_order[:1]) != 0).cumsum(dim=0)  # of one shot
+            limits_and_all = [*limits, torch.full_like(start, _FAR)]
+            edges = [_places(video, ended, began - limit) for limit in limits_and_all]
+            near -= edges[0] - edges[-1]
+            for rank, (after, first) in enumerate(zip(edges, edges[1:], strict=False), 3):
+                some = (first < after).nonzero()[:, 0]
+                first, last = first[some], after[some] - 1
+                other = (in_order[first] != shot[some]) | (run[first] != run[last])
+                if rank <= self.num_ranks and bool(other.any()):
+                    found.add(rank)
+        if bool((near > 0).any()):
+            found.add(2)
+        return found
 
     def _blocks(self, items: Tensor) -> Iterator[Tensor]:
         """Ranks of each item to the items of its video, int8, some rows at a time; to itself -1."""
@@ -401,6 +432,31 @@ def _apart(query: Tensor, key: Tensor) -> Tensor:
     """Microseconds between items of one video, (Q, 5, 1) and (1, 5, K); below 0 they overlap."""
     last_start = torch.maximum(query[:, START], key[:, START])
     return last_start - torch.minimum(query[:, END], key[:, END])
+
+
+def _numbered(*columns: Tensor) -> Tensor:
+    """(N,) int64: the same number, from 0 on, for all rows of the same values."""
+    return torch.unique(torch.stack(columns, dim=1), dim=0, return_inverse=True)[1]
+
+
+def _several(group: Tensor, number: Tensor) -> Tensor:
+    """(groups,) bool: which hold more than one number; both (N,), from 0 on."""
+    return torch.unique(torch.stack([group, number], dim=1), dim=0)[:, 0].bincount() > 1
+
+
+def _by_video(video: Tensor, times: Tensor) -> Tensor:
+    """The order of items by video, and in each by these times, (N,)."""
+    order = times.argsort(stable=True)
+    return order[video[order].argsort(stable=True)]
+
+
+def _places(video: Tensor, times: Tensor, bounds: Tensor) -> Tensor:
+    """In the order of :func:`_by_video`, the first place in an item's own video whose time is not
+    below the item's bound; all (N,)."""
+    order = _by_video(video.repeat(2), torch.cat([bounds, times]))
+    places = torch.empty_like(order)
+    places[order] = (order >= len(video)).cumsum(dim=0)
+    return places[: len(video)]
 
 
 def _integers(name: str, values: Any) -> Tensor:

@@ -154,6 +154,12 @@ class TrainConfig(Options):
         )
         self.optim.check_warmup(self.epochs)
         self.batches.check_batch(self.batch_size)
+        require(
+            self.ranks.by != "time" or self.batches.classes_per_superclass is None,
+            "batches.classes_per_superclass is for ranks by classes: by time "
+            "batches.images_per_class chooses clips of recordings, which have no superclass. Leave "
+            "it out",
+        )
         row = objective or OBJECTIVES[self.objective]
         require(
             not row.within_batch or self.model.momentum is None,

@@ -122,9 +122,9 @@ def other_splits(trained: TrainedRun, config: TrainConfig, tree: GivenTree | Non
     return splits
 
 
-def of_trained_classes(splits: Splits, folder: Path) -> Splits:
+def of_trained_classes(splits: Splits, folder: str | Path = "RUN") -> Splits:
     """Without test items of classes that no training item is of, where there are others."""
-    test, unseen = splits.test, splits.test.labels >= splits.train.taxonomy.num_classes
+    test, unseen = splits.test, splits.never_trained
     if not unseen.any() or unseen.all():
         return splits
     warn(

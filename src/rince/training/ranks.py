@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from rince.core.checks import RinceError
 from rince.core.files import user_path
-from rince.core.tables import read_as
+from rince.core.tables import composed, read_as
 from rince.data.given_tree import GivenTree, read_tree
 from rince.data.items import Items
 from rince.ranks.class_names import name_scores_by_text, name_scores_by_wordnet
@@ -40,7 +40,7 @@ def training_ranks(config: RankOptions, taxonomy: Taxonomy, seed: int) -> ClassR
     """The ranks of a configuration: a class tree, or a table of its classes."""
     ranks: ClassRanks | Taxonomy
     if config.scores is not None:
-        scores = class_scores(config, taxonomy.classes)
+        scores = class_scores(config, taxonomy)
         if config.score_noise:
             scores = noisy_scores(scores, config.score_noise, seed)
         ranks = ranks_by_rule(config, scores)
@@ -56,9 +56,9 @@ def training_ranks(config: RankOptions, taxonomy: Taxonomy, seed: int) -> ClassR
     return ranks
 
 
-def class_scores(config: RankOptions, classes: Sequence[str]) -> Similarity:
-    """The scores of these classes, in their order."""
-    source = str(config.scores)
+def class_scores(config: RankOptions, taxonomy: Taxonomy) -> Similarity:
+    """The scores of its classes, in their order."""
+    source, classes = str(config.scores), taxonomy.classes
     if source == "wordnet":
         return name_scores_by_wordnet(classes)
     if source == "text":
@@ -67,10 +67,21 @@ def class_scores(config: RankOptions, classes: Sequence[str]) -> Similarity:
         with torch.random.fork_rng():
             return name_scores_by_text(classes, config.text_model)
     scores = Similarity.from_file(user_path(source))
+    there = {composed(name) for name in scores.classes}
     try:
-        return scores.aligned_to(classes)
+        aligned = scores.aligned_to([_name_among(there, taxonomy, i) for i in range(len(classes))])
     except ValueError as error:
         raise RinceError(f"{source}: {error}") from None
+    return Similarity(classes, aligned.scores)
+
+
+def _name_among(names: Collection[str], taxonomy: Taxonomy, label: int) -> str:
+    """A class's name; or, where that is not among these names, a longer ending of its path, such as
+    the whole: of which two classes are called alike depends on the split."""
+    name, path = taxonomy.classes[label], taxonomy.paths[label]
+    endings = ["/".join(path[k:]) for k in range(len(path))]
+    longer = endings[: endings.index(name)]
+    return next((x for x in (name, *longer) if x in names), name)
 
 
 def ranks_by_rule(config: RankOptions, scores: Similarity) -> SimilarityRanks:

@@ -24,6 +24,7 @@ from rince.evaluation.results import EMBEDDING
 from rince.evaluation.steps import class_retrieval
 from rince.training.checkpoint import load_run
 from rince.training.config import TrainConfig, to_dict
+from rince.training.evaluated import of_trained_classes
 from rince.training.folder import CHECKPOINT_FILE, config_yaml, read_about
 from rince.training.halving import (
     Score,
@@ -227,7 +228,7 @@ def _parts(items: Items) -> Splits:
             f"{len(held_out)} {items.noun} are held out, fewer than {FEW}: trials that differ by a "
             f"few points may differ by chance. Give more, or train the chosen ones with some seeds"
         )
-    return Splits(train, held_out)
+    return of_trained_classes(Splits(train, held_out))
 
 
 @dataclass

@@ -25,8 +25,9 @@ from rince.core.files import (
     user_path,
     warn_left_out,
 )
+from rince.core.labels import shortest_endings
 from rince.core.tables import Pairs, Row, Table, as_cell, composed, json_pairs, refuse_rows
-from rince.data.items import split_folders
+from rince.data.items import class_root, split_folders
 from rince.data.table import SPLIT, ItemTable, check_known, path_cells
 
 _SHARD = re.compile(r"\.tar(\.(gz|bz2|lz4|lzma|xz|z|zst))?$|\.tgz$", re.IGNORECASE)
@@ -113,7 +114,10 @@ def read_shards(
     members: dict[str, Member] = {}
     problems: list[str] = []
     others: list[Path] = []
-    for shard, split in _shards(data):
+    shards = list(_shards(data))
+    # Those of a range may lie in folders of their own, and all be called data.tar.
+    parts = [(shard.name,) if split else shard.parts for shard, split in shards]
+    for (shard, split), called in zip(shards, shortest_endings(parts), strict=True):
         samples: dict[str, dict[str, Member]] = {}
         for member in _members(shard):
             folder, slash, name = member.name.rpartition("/")
@@ -136,7 +140,7 @@ def read_shards(
                     cells |= _cells(member, ending, problems)
                 elif member is not images[0]:
                     others.append(Path(member.name))
-            name = f"{split}{'/' * bool(split)}{shard.name}/{images[0].name}"
+            name = f"{split}{'/' * bool(split)}{called}/{images[0].name}"
             members[name] = images[0]
             rows.append((len(rows) + 1, cells | {_IMAGE: name}))
     file = user_path(data)
@@ -171,7 +175,7 @@ def _shards(data: str | Path) -> Iterator[tuple[Path, str]]:
     path = user_path(data)
     if not _SHARD.search(str(data)):
         sides = split_folders(path)
-        for side in sides or (path,):
+        for side in sides or (class_root(path),):
             tars = _tars(side)
             warn_left_out(side, len(tars), "shards", set(files_below(side, None)) - set(tars))
             yield from ((shard, side.name if sides else "") for shard in tars)

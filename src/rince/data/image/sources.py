@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rince.core.checks import BadItems, RinceError, import_extra, warn
-from rince.core.files import IMAGE_SUFFIXES, absent, files_below, passed_over, user_path
+from rince.core.files import IMAGE_SUFFIXES, absent, files_below, user_path
 from rince.data.arrays import TensorImages, unlabelled
 from rince.data.image.checked import checked_bits
 from rince.data.image.decode import decode_all
@@ -25,6 +25,7 @@ from rince.data.items import (
     Items,
     Splits,
     chosen_items,
+    class_root,
     report_unreadable,
     split_by_hash,
     split_folders,
@@ -70,7 +71,7 @@ def load_test_images(request: Request) -> Items:
         return _kept([_of_rows(request, table.test_rows())], request)[0]
     folder = _existing_folder(request.data)
     splits = split_folders(folder)
-    return _kept([_of_folder(request, splits[1] if splits else folder)], request)[0]
+    return _kept([_of_folder(request, splits[1] if splits else class_root(folder))], request)[0]
 
 
 def load_outlier_images(request: Request, items: Items) -> Items:
@@ -149,10 +150,7 @@ def _of_rows(request: Request, table: ItemTable, known: Taxonomy | None = None) 
 def _folder_splits(request: Request) -> tuple[FileImages, FileImages]:
     folder = _existing_folder(request.data)
     splits = split_folders(folder)
-    inside = [f for f in folder.iterdir() if f.is_dir() and not passed_over(f.name)]
-    # A train/ among other folders, none of them a split, is a class of vehicles.
-    alone = [f.name for f in inside] == ["train"]
-    root = splits[0] if splits else inside[0] if alone else folder
+    root = splits[0] if splits else class_root(folder)
     train = _of_folder(request, root, beside=(splits or ())[1:])
     if splits is None:
         return split_by_hash(train)

@@ -19,7 +19,7 @@ from rince.core.files import (
     user_path,
 )
 from rince.core.tables import composed, nfc, read_lines, read_table, refuse_rows
-from rince.data.items import Marks, split_folders
+from rince.data.items import Marks, class_root, split_folders
 from rince.data.table import ItemTable, existing_file, is_table, path_column, seconds
 
 TABLE = "clips.csv"
@@ -40,7 +40,10 @@ class VideoFile:
     @property
     def key(self) -> str:
         """The name of the file, or of its part."""
-        return self.name if self.span is None else f"{self.name}[{self.span[0]:g}-{self.span[1]:g}]"
+        if self.span is None:
+            return self.name
+        begin, end = (f"{x:g}" if float(f"{x:g}") == x else repr(x) for x in self.span)
+        return f"{self.name}[{begin}-{end}]"
 
 
 def videos_of_table(
@@ -58,15 +61,16 @@ def videos_of_table(
     for i, row in enumerate(table.table.rows):
         try:
             begin, end = seconds(row, "start_s"), seconds(row, "end_s")
-            span = None if begin is None and end is None else (begin or 0.0, end or math.inf)
-            require(span is None or span[0] < span[1], f"end_s {end} is not after start_s {begin}")
+            span = begin or 0.0, math.inf if end is None else end
+            require(span[0] < span[1], f"end_s {end} is not after start_s {span[0]}")
         except ValueError as error:
             problems.append(f"{table.table.place(row[0])}: {error}")
             continue
         source = nfc(row[1].get("source_video") or names[i])
         test = None if sides is None else sides[i]
+        part = None if begin is None and end is None else span
         label = tree.paths[numbers[i]]
-        files.append(VideoFile(paths[i], names[i], source, label, test=test, span=span))
+        files.append(VideoFile(paths[i], names[i], source, label, test=test, span=part))
     refuse_rows(table.table.file, problems, "start_s and end_s are seconds of the file")
     return files, table.marks()
 
@@ -102,7 +106,8 @@ def listed_videos(folder: Path, splits: str | None, split: int) -> list[VideoFil
     else:
         sides = split_folders(folder)
         if sides is None:
-            files = list(_from_tree(folder, "", None))
+            root = class_root(folder)
+            files = list(_from_tree(root, f"{root.name}/" * (root != folder), None))
         else:
             files = [f for i, s in enumerate(sides) for f in _from_tree(s, s.name + "/", i == 1)]
     if splits is not None:

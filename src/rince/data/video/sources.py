@@ -155,13 +155,17 @@ def _cut(
     """All clips of all files, in order, decoded to squares of this size; and what is still to be
     said of files that give none."""
     frames, stride, skip_unreadable = videos.frames, videos.stride, request.skip_unreadable
-    shots = shots_of(videos.shots, [file.name for file in files])
+    # Rows of a table may be parts of one file, which is read once.
+    shots = functools.cache(shots_of(videos.shots, [file.name for file in files]))
     paths: list[str] = []
     keys: list[str] = []
     rows: list[tuple[float, float, float, int, int]] = []  # start, step, span, shot, file
     failures: list[RinceError] = []
     hint = functools.cache(lambda: _hint(probed, frames, stride))  # it looks at all files
-    probed = list(in_threads(lambda file: probe(file.path), files, "reading headers of videos"))
+    number_of_path = {path: i for i, path in enumerate(dict.fromkeys(f.path for f in files))}
+    number_of_file = [number_of_path[file.path] for file in files]
+    headers = list(in_threads(probe, list(number_of_path), "reading headers of videos"))
+    probed = [headers[i] for i in number_of_file]
     for number, (file, info) in enumerate(zip(files, probed, strict=True)):
         try:
             if isinstance(info, RinceError):
@@ -191,10 +195,10 @@ def _cut(
     shot, of = torch.tensor([row[3:] for row in rows]).unbind(1)
     number_of = {source: i for i, source in enumerate(sorted({f.source for f in files}))}
     video = torch.tensor([number_of[f.source] for f in files])[of]
-    offsets = torch.tensor(_starts(files), dtype=torch.float64)[of]
+    offsets = torch.tensor(_starts(files, probed), dtype=torch.float64)[of]
     end = offsets + begin + spans
     # Shots are numbered in a file; two files of one source share none.
-    shot = torch.where(shot == NO_SHOT, NO_SHOT, of * 100_000 + shot)
+    shot = torch.where(shot == NO_SHOT, NO_SHOT, torch.tensor(number_of_file)[of] * 100_000 + shot)
     length = torch.zeros(len(number_of), dtype=torch.float64)
     length.scatter_reduce_(0, video, end, "amax")
     tree, label_of = _classes(files)
@@ -215,18 +219,21 @@ def _cut(
     return clips, failures
 
 
-def _starts(files: Sequence[VideoFile]) -> list[float]:
+def _starts(files: Sequence[VideoFile], probed: Sequence[VideoInfo | RinceError]) -> list[float]:
     """Seconds into its source at which each file begins. Files of one source of which nobody says
-    so lie far apart: they are neither the same clip nor near in time."""
-    of_source: dict[str, dict[Path, int]] = {}
-    for file in files:
-        numbers = of_source.setdefault(file.source, {})
-        numbers.setdefault(file.path, len(numbers) + 1)
-    return [
-        file.start if file.start is not None else APART * numbers[file.path] * (len(numbers) > 1)
-        for file in files
-        for numbers in [of_source[file.source]]
-    ]
+    so lie far apart, behind the others: they are neither the same clip nor near in time."""
+    seconds = [0.0 if isinstance(info, RinceError) else info.seconds for info in probed]
+    ends: dict[str, float] = {}
+    for file, length in zip(files, seconds, strict=True):
+        if file.start is not None:
+            ends[file.source] = max(ends.get(file.source, 0.0), file.start + length)
+    begins: dict[tuple[str, Path], float] = {}
+    for file, length in zip(files, seconds, strict=True):
+        place = file.source, file.path
+        if file.start is None and place not in begins:
+            begins[place] = ends[file.source] + APART if file.source in ends else 0.0
+            ends[file.source] = begins[place] + length
+    return [begins[f.source, f.path] if f.start is None else f.start for f in files]
 
 
 def _part(file: VideoFile, info: VideoInfo) -> tuple[float, VideoInfo]:
