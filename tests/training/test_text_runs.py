@@ -349,7 +349,9 @@ def _given(words: Path, backbone: str, max_tokens: int | None) -> Splits:
     """Every other text of the table is a test text."""
     rows = [line.split(",") for line in words.read_text().splitlines()[1:]]
     labels = [(domain, word) for _, domain, word in rows]
-    items = from_texts([text for text, *_ in rows], labels, backbone=backbone, max_tokens=max_tokens)
+    items = from_texts(
+        [text for text, *_ in rows], labels, backbone=backbone, max_tokens=max_tokens
+    )
     return Splits(*(items.subset(range(start, len(items), 2)) for start in (0, 1)))
 
 
