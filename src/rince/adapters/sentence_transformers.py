@@ -319,7 +319,7 @@ class GradedPairs(nn.Module):
         known = grades[row.to(labels.device), place.to(labels.device)]
         kept = ~known.isnan() if known.is_floating_point() else torch.ones_like(known).bool()
         if isinstance(self.loss, _OF_COSINES):
-            outside = known[known.abs() > 1].unique().tolist()
+            outside = sorted(set(known[known.abs() > 1].tolist()))
             require(
                 not outside,
                 f"{type(self.loss).__name__} takes a grade for the cosine of its pair, so grades "
@@ -377,7 +377,7 @@ class RaggedCollator(_collators.BaseDataCollator):  # type: ignore[misc]
         documents, grades = [], []
         for row in features:
             texts = [text for name in graded for text in _listed(row.get(name))]
-            of_texts = [] if label is None else np.atleast_1d(row.get(label)).tolist()
+            of_texts = [] if label is None else np.atleast_1d(row.get(label, [])).tolist()
             none = all(x is None for x in [*texts, *of_texts])  # None says the same as []
             require(
                 none or len(texts) == len(of_texts),
