@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,14 +12,15 @@ WORDS = ("red", "green", "blue", "one", "two", "three", "sings", "runs", "sleeps
 DOMAINS = {"colour": ("red", "green"), "number": ("one", "two")}  # the class is a word of the text
 
 
-def tiny_model(folder: Path, layers: int = 2) -> str:
-    """Saved in ``folder``: a BERT of 16 dimensions, mean pooling, unit length."""
+def tiny_model(folder: Path, layers: int = 2, words: Sequence[str] = WORDS) -> str:
+    """Saved in ``folder``: a BERT of 16 dimensions, mean pooling, unit length; ``words``: in the
+    order of their tokens."""
     import tokenizers
     import transformers
     from sentence_transformers import SentenceTransformer, models
 
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-    vocabulary = {word: i for i, word in enumerate((*special, *WORDS))}
+    vocabulary = {word: i for i, word in enumerate((*special, *words))}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(

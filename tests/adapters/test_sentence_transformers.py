@@ -148,6 +148,28 @@ def test_ragged_rows_through_the_collator(model: Any, as_list: bool, missing: An
     assert float(found) == pytest.approx(by_hand(model, RAGGED), rel=1e-9)
 
 
+def test_rows_that_lack_a_column_or_documents(model: Any) -> None:
+    """In whichever row and in whichever way."""
+    collate = RaggedCollator(model.preprocess)
+    rows: list[Any] = [{"query": q, "docs": docs, "label": g} for q, docs, g in RAGGED]
+    _, expected = through(collate, [*rows, {"query": "z", "docs": [], "label": []}], "docs")
+    for last in (
+        {"docs": [], "label": None}, {"docs": None, "label": []}, {"docs": None, "label": None}, {}
+    ):  # fmt: skip
+        columns, label = through(collate, [*rows, {"query": "z", **last}], "docs")
+        torch.testing.assert_close(label, expected, equal_nan=True)
+        assert [len(column["input_ids"]) for column in columns] == [5, 9]
+    with pytest.raises(ValueError, match="2 documents and 1 grades"):
+        collate([{"query": "z", "docs": ["a", "b"], "label": None}])
+    with pytest.raises(ValueError, match="a row has no 'query'"):
+        collate([*rows, {"docs": [], "label": []}])
+    named = RaggedCollator(model.preprocess, column_grades={"pos": 1, "neg": 0})
+    one, other = {"query": "a", "pos": ["b"]}, {"query": "c", "pos": ["d"], "neg": ["e"]}
+    for given in ([one, other], [other, one]):
+        _, label = through(named, given, "pos")
+        assert sorted(label[~label.isnan()].tolist()) == [0, 1, 1]
+
+
 def through(collator: Any, rows: list[Any], documents: str) -> tuple[list[Any], Tensor]:
     """What the trainer makes of the collator's batch: features of each column, and the label."""
     batch = collator(rows)
@@ -442,7 +464,8 @@ def test_copies_and_pickles_average_the_gradient_of_temperatures_too(
 @pytest.mark.parametrize("ragged", [True, False])
 def test_losses_of_the_library_on_graded_documents(model: Any, name: str, ragged: bool) -> None:
     inner = getattr(library.sentence_transformer.losses, name)(model)
-    rows = RAGGED if ragged else ROWS
+    highest = 3 if name == "CosineSimilarityLoss" else 1  # its grades are cosines
+    rows = [(q, docs, [g / highest for g in of]) for q, docs, of in (RAGGED if ragged else ROWS)]
     pairs = [(q, d, float(g)) for q, docs, grades in rows
              for d, g in zip(docs, grades, strict=True)]  # fmt: skip
     queries, documents, scores = map(list, zip(*pairs, strict=True))
@@ -481,6 +504,25 @@ def test_what_graded_pairs_refuse(model: Any) -> None:
     loss = GradedPairs(losses.CoSENTLoss(model))
     with pytest.raises(ValueError, match="12 documents.*label"):
         loss(columns_of(model, *transposed(ROWS)), torch.zeros(4, 2))
+
+
+@pytest.mark.parametrize("name", ["CosineSimilarityLoss", "ContrastiveLoss"])
+@pytest.mark.parametrize(
+    ("grade", "refused"), [(1.0, False), (-1.0, False), (3.0, True), (-2.0, True), (3, True)]
+)
+def test_grades_that_a_loss_takes_for_cosines(
+    model: Any, name: str, grade: float, refused: bool
+) -> None:
+    loss = GradedPairs(getattr(library.sentence_transformer.losses, name)(model))
+    label = torch.full((4, 3), grade)
+    if label.is_floating_point():
+        label[0, 0] = math.nan
+    columns = columns_of(model, *transposed(ROWS))
+    if not refused:
+        assert bool(loss(columns, label).isfinite())
+        return
+    with pytest.raises(ValueError, match=rf"^{name} .*\[-1, 1\], got {grade:g}: divide"):
+        loss(columns, label)
 
 
 @pytest.mark.parametrize("grades", [[[3, 1, 0], [3, 2]], [[3, 1], [3, 2]]])
@@ -616,6 +658,9 @@ def test_evaluator_is_ndcg_of_the_whole_corpus(model: Any) -> None:
     for k in (3, 5):
         expected = metrics.ndcg_score(gains, similarity, k=k)
         assert found[f"ndcg@{k}"] == pytest.approx(expected, abs=1e-6)
+    assert GradedRetrievalEvaluator(queries, corpus, judged, ks=3)(model) == {
+        "ndcg@3": found["ndcg@3"]
+    }
     with pytest.raises(ValueError, match=r"without text: \['q9', 'x'\]"):
         GradedRetrievalEvaluator(queries, corpus, {"q9": {}, "q0": {"x": 1}})
 
@@ -626,6 +671,7 @@ def test_evaluator_is_ndcg_of_the_whole_corpus(model: Any) -> None:
         ({"q0": {"0.0": "2"}}, "'2'"),
         ({"q0": {"0.0": float("nan")}}, "nan"),
         ({"q0": {"0.0": 0, "0.1": -2}}, "above 0"),
+        ({"q0": {"0.0": None, "0.1": 1}}, "q0: 0.0: None; leave out"),
     ],
 )
 def test_grades_are_looked_at_before_any_training(grades: Any, fact: str) -> None:

@@ -264,6 +264,29 @@ def test_failures_by_definition() -> None:
         np.testing.assert_allclose(worst.similarities[row], cosines[i, nearest_three], atol=1e-5)
 
 
+class Scaled(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) * self.factor
+
+
+def test_features_of_any_length_are_drawn_by_their_directions() -> None:
+    """Metrics did so already, of features as small as those of another tool may be."""
+    data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e", "f"]}), 24, 40)
+    galleries = [
+        evaluate_backbone(Scaled(factor), data, {}, options=OPTIONS).gallery
+        for factor in (1.0, 2.0**-60, 2.0**70)
+    ]
+    assert galleries[0] is not None
+    for gallery in galleries[1:]:
+        assert gallery is not None
+        np.testing.assert_array_equal(gallery.similarities, galleries[0].similarities)
+        np.testing.assert_array_equal(gallery.neighbours, galleries[0].neighbours)
+
+
 def test_queries_of_which_every_item_is_ignored_are_not_drawn() -> None:
     tree = Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]})
     data = splits(tree, 12, 6)

@@ -89,6 +89,8 @@ def test_zero_vectors_warn_and_all_zero_is_an_error() -> None:
     with pytest.warns(RinceWarning, match=r"1 of 2 x\b.*zero"):
         unit = unit_features(torch.tensor([[0.0, 0.0], [0.0, -2.0]]), "x")
     assert unit.tolist() == [[0.0, 0.0], [0.0, -1.0]]
+    column = unit_features(torch.tensor([[0.0, 2.0], [0.0, 1.0]]), "x")  # no row is zero
+    assert column.tolist() == [[0.0, 1.0], [0.0, 1.0]]
     with pytest.raises(ValueError, match=r"all x\b.*zero"):
         unit_features(torch.zeros(2, 3), "x")
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from hub_models import stand_in_weights
 from rince.core.checks import RinceError
 from rince.core.input_spec import InputSpec
-from rince.models.backbones import SmallResNet, as_backbone, build_backbone
+from rince.models.backbones import OneLength, SmallResNet, as_backbone, build_backbone
 from rince.models.heads import ProjectionHead
 
 
@@ -251,3 +252,13 @@ def test_embeddings_have_unit_length_in_fp32() -> None:
         z = head(torch.randn(5, 16))
     assert z.dtype == torch.float32
     torch.testing.assert_close(z.norm(dim=1), torch.ones(5))
+
+
+def test_vectors_of_any_length_are_fed_at_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    usual = torch.randn(20, 16, generator=generator) * torch.logspace(-6, 6, 20)[:, None]
+    expected = functional.normalize(usual, dim=1) * 4
+    assert torch.equal(OneLength()(usual), expected)  # every bit
+    for factor in (1e-38, 1e-30, 1e-13, 1e-9, 1e9, 1e13, 1e19, 1e37):
+        torch.testing.assert_close(OneLength()(usual.sign() * factor), usual.sign())
+    assert OneLength()(torch.zeros(1, 16)).tolist() == [[0.0] * 16]

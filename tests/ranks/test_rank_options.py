@@ -38,7 +38,7 @@ def test_options_that_go_together(options: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"thresholds": (0.5,)}, "ranks.thresholds .*ranks.scores"),
+        ({"thresholds": (0.5,)}, "ranks.thresholds .*ranks.scores.*vectors.captions: captions"),
         ({"quantiles": (0.5,)}, "ranks.quantiles .*ranks.scores"),
         ({"top_k": (3,)}, "ranks.top_k .*ranks.scores"),
         ({"missing": "negative"}, "ranks.missing .*ranks.scores"),
@@ -55,7 +55,7 @@ def test_options_that_go_together(options: dict[str, object]) -> None:
             {"scores": "wordnet", "top_k": (1,), "text_model": "m"},
             "ranks.text_model .*wordnet",
         ),
-        ({"scores": "txet", "top_k": (1,)}, "ranks.scores .*text, wordnet.*'txet'"),
+        ({"scores": "txet", "top_k": (1,)}, "ranks.scores .*text, wordnet.*captions; got 'txet'"),
         ({**BY_TEXT, "score_noise": -1}, "ranks.score_noise .*-1"),
         ({**BY_TEXT, "missing": "drop"}, "ranks.missing .*ignore, negative.*'drop'"),
         ({"scores": "text", "top_k": (0,)}, r"ranks.top_k .*1.*\(0,\)"),

@@ -13,6 +13,7 @@ from rince.cli.main import main
 from rince.cli.train import parse_with_seeds
 from rince.core.checks import RinceError, RinceWarning
 from rince.core.input_spec import InputSpec
+from rince.data import Splits, from_texts
 from rince.data.kinds import kind_of
 from rince.data.text.texts import Texts
 from rince.evaluation.results import load_evaluation
@@ -29,10 +30,10 @@ from rince.training.config import (
 from rince.training.evaluation import evaluate_run
 from rince.training.history import read_history
 from rince.training.run import resume, train
-from rince.training.splits import load_splits
+from rince.training.splits import as_fed, load_splits
 
 pytest.importorskip("sentence_transformers")
-from text_models import tiny_model, word_table, write_table
+from text_models import WORDS, tiny_model, word_table, write_table
 
 
 @pytest.fixture(scope="module")
@@ -342,3 +343,63 @@ def test_low_rank_updates_of_texts(model: str, layers: int | None) -> None:
     trained = [name for name, x in module.named_parameters() if x.requires_grad]
     assert trained
     assert all("lora_" in name for name in trained)
+
+
+def _given(words: Path, backbone: str, max_tokens: int | None) -> Splits:
+    """Every other text of the table is a test text."""
+    rows = [line.split(",") for line in words.read_text().splitlines()[1:]]
+    labels = [(domain, word) for _, domain, word in rows]
+    items = from_texts(
+        [text for text, *_ in rows], labels, backbone=backbone, max_tokens=max_tokens
+    )
+    return Splits(*(items.subset(range(start, len(items), 2)) for start in (0, 1)))
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = read_checkpoint(folder)["state_dict"]
+    return found
+
+
+def _equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(x, other[n]) for n, x in one.items())
+
+
+def test_given_texts_have_the_tokens_of_the_configuration(
+    words: Path, model: str, tmp_path: Path
+) -> None:
+    """Whatever backbone and length they were made for."""
+    other = tiny_model(tmp_path, words=WORDS[::-1])
+    right, wrong = _given(words, model, 4), _given(words, other, None)
+    assert not torch.equal(right.train.batch(torch.arange(2)), wrong.train.batch(torch.arange(2)))
+    text = TextOptions(layers=None, max_tokens=4)
+    folders = [
+        train(
+            _config(words, model, tmp_path, data="mine", name=name, text=text, epochs=1),
+            splits=splits,
+        )
+        for name, splits in (("right", right), ("wrong", wrong))
+    ]
+    assert _equal(*map(_weights, folders))
+    found = [
+        evaluate_run(folders[0], splits=splits, device="cpu").metrics for splits in (right, wrong)
+    ]
+    assert found[0] == found[1]
+    for folder, splits in zip(folders, (right, wrong), strict=True):
+        resume(folder, epochs=2, progress=False, splits=splits)
+    assert _equal(*map(_weights, folders))
+
+
+def test_what_is_left_open_is_as_texts_were_given(words: Path, model: str, tmp_path: Path) -> None:
+    other = tiny_model(tmp_path, words=WORDS[::-1])
+    splits = _given(words, other, 4)
+    open_ = ModelOptions(embedding_dim=8)
+    folder = train(
+        _config(words, model, tmp_path, data="mine", name="open", model=open_, epochs=1),
+        splits=splits,
+    )
+    config = load_run(folder).config
+    assert (config.model.backbone, config.text.max_tokens) == (other, 4)
+    own = torch.arange(14).view(7, 2)  # made by hand: nothing is known of them
+    tree = splits.train.taxonomy
+    hand = Texts(tuple("abcdefg"), own, torch.arange(7) % 4, tree, "mine")
+    assert as_fed(Splits(hand, hand), config, None).train.batch(torch.arange(7)).equal(own)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from rince.metrics import retrieval_by_level
 from rince.training import ImagesAndTexts, Towers, read_images_and_captions, train_towers
 
 ALL = slice(None)
+FORMS: tuple[Literal["NFC"], Literal["NFD"]] = ("NFC", "NFD")
 LABELS = [("pet", "cat"), ("pet", "dog"), ("pet", "cat"), ("boat", "boat")]
 
 
@@ -126,6 +128,11 @@ def test_ranks_by_the_similarity_of_captions() -> None:
     assert other.tolist() == [[1, 2, 0], [2, 1, 0], [0, 0, 1]]
     with pytest.raises(ValueError, match=r"\[-1, 1\].*1\.2"):
         data.ranks_by_texts([1.2])
+    one = data.ranks_by_texts(0.7)(positions, positions)  # a number alone
+    assert one.tile(ALL, ALL).tolist() == [[1, 2, 0], [2, 1, 0], [0, 0, 1]]
+    tiny = ImagesAndTexts.captioned(images, 1e-20 * captions, [0, 1, 2, 1])
+    same = tiny.ranks_by_texts([0.7, 0.5])(positions, positions).tile(ALL, ALL)
+    assert torch.equal(same, found.tile(ALL, ALL))
 
 
 def test_the_cosine_of_two_copies_of_a_caption_is_1() -> None:
@@ -248,6 +255,35 @@ def test_files_without_names_are_matched_by_order(files: Path) -> None:
                 assert torch.equal(captions[place], text)
 
 
+def test_names_match_however_their_accents_are_stored(files: Path) -> None:
+    one, other = ([normalize(form, f"caf\u00e9 {i}.jpg") for i in range(40)] for form in FORMS)
+    assert set(one).isdisjoint(other)
+    data = captioned(40)
+    assert data.caption_of is not None
+    of = [other[i] for i in data.caption_of.tolist()]
+    images = from_vectors(data.images.vectors, ["image"] * 40, names=one)
+    found = ImagesAndTexts.captioned(images, data.texts.vectors, of)
+    assert found.caption_of is not None
+    assert torch.equal(found.caption_of, data.caption_of)
+    np.savez(files / "accents.npz", embeddings=data.images.vectors, paths=one)
+    np.savez(files / "captions.npz", embeddings=data.texts.vectors, paths=of)
+    sides = read_images_and_captions(files / "accents.npz", files / "captions.npz")
+    assert sum(len(side.texts) for side in sides) == 80
+
+
+def test_captions_without_names_go_by_order_whatever_images_are_called(files: Path) -> None:
+    images = captioned(40).images
+    np.savez(files / "twice.npz", embeddings=images.vectors, paths=[f"{i // 2}" for i in range(40)])
+    captions = torch.arange(40.0)[:, None] + torch.tensor([1.0, 0.5, 0.25])
+    np.save(files / "captions.npy", captions)
+    for side in read_images_and_captions(files / "twice.npz", files / "captions.npy"):
+        assert side.caption_of is not None
+        assert side.caption_of.tolist() == list(range(len(side.images)))
+        places = (side.texts.vectors[:, 0] - 1).long()
+        assert torch.equal(side.images.vectors, images.vectors[places])
+        assert torch.equal(side.texts.vectors, captions[places])
+
+
 def test_files_that_do_not_fit_are_refused_by_name(files: Path) -> None:
     images, captions = files / "images.npz", files / "captions.npz"
     vectors = captioned(40).texts.vectors
@@ -315,6 +351,12 @@ def test_from_files_to_a_search(files: Path, tmp_path: Path) -> None:
         {"image": (whole.levels["image"][1], whole.levels["image"][0])},
     )
     assert found["image"].recall[5] > 0.5
+
+
+def test_batches_may_be_a_number_of_numpy() -> None:
+    data = captioned(30)
+    losses = [quick(data, batches=size, epochs=1).losses for size in (10, np.int64(10))]
+    assert losses[0] == losses[1]
 
 
 def test_evaluation_is_retrieval_by_hand() -> None:

@@ -32,6 +32,7 @@ from rince.core.pair_ranks import IGNORED, NEGATIVE, DenseRanks
 from rince.losses.options import Positives, Variant
 from rince.losses.ranked_info_nce import RankedInfoNCE
 from rince.losses.temperatures import check_temperatures, match_num_ranks
+from rince.metrics.arrays import checked_ks
 from rince.metrics.graded import ndcg
 from rince.ranks.score_ranks import ScoreRanks
 from rince.training.cached import encode_parts, micro_batches
@@ -39,6 +40,11 @@ from rince.training.cached import encode_parts, micro_batches
 _LIBRARY = "sentence_transformers.base"
 _collators: Any = import_extra(f"{_LIBRARY}.data_collator", "sentence-transformers")
 _evaluators: Any = import_extra(f"{_LIBRARY}.evaluation", "sentence-transformers")
+_losses: Any = import_extra(
+    "sentence_transformers.sentence_transformer.losses", "sentence-transformers"
+)
+# Others, such as CoSENTLoss, only ask which of two scores is higher.
+_OF_COSINES = (_losses.CosineSimilarityLoss, _losses.ContrastiveLoss, _losses.OnlineContrastiveLoss)
 
 Features = dict[str, Any]
 _EMBEDDING = itemgetter("sentence_embedding")  # of what a model gives
@@ -66,7 +72,8 @@ class RankedLoss(nn.Module):
         model: the SentenceTransformer that is trained.
         relevance: :class:`rince.Relevance` (or other thresholds on the label); None for columns
             without label.
-        temperatures: one per rank, rising.
+        temperatures: one per rank, rising. The trainer's checkpoints do not hold learned ones (an
+            ``nn.Parameter``), which begin anew when it goes on: docs/own-trainer.md has a callback.
         variant, positives, validate: as in :func:`rince.ranked_info_nce`.
         micro_batch: number of texts encoded at a time, twice, for batches beyond the memory of the
             device (:func:`rince.cached_encode`); loss and gradient are those of the whole batch.
@@ -269,11 +276,14 @@ class GradedPairs(nn.Module):
     same :class:`RaggedCollator` as :class:`RankedLoss` with a label.
 
     Args:
-        loss: the library's CoSENTLoss, AnglELoss, CosineSimilarityLoss, or another that scores
-            pairs from their embeddings (``compute_loss_from_embeddings``); its model is trained.
+        loss: the library's CoSENTLoss or AnglELoss, which only compare grades with each other;
+            CosineSimilarityLoss, for grades in [-1, 1] (divide them by the highest); or another
+            that scores pairs from their embeddings (``compute_loss_from_embeddings``). Its model is
+            trained.
 
     Raises:
-        ValueError: columns and labels that do not fit.
+        ValueError: columns and labels that do not fit, or grades that are no cosines for a loss
+            that takes them for such.
 
     Example::
 
@@ -308,6 +318,14 @@ class GradedPairs(nn.Module):
         pairs = [query[row.to(query.device)], torch.cat(documents)]
         known = grades[row.to(labels.device), place.to(labels.device)]
         kept = ~known.isnan() if known.is_floating_point() else torch.ones_like(known).bool()
+        if isinstance(self.loss, _OF_COSINES):
+            outside = sorted(set(known[known.abs() > 1].tolist()))
+            require(
+                not outside,
+                f"{type(self.loss).__name__} takes a grade for the cosine of its pair, so grades "
+                f"must lie in [-1, 1], got {', '.join(f'{x:g}' for x in outside)}: divide all "
+                f"grades by the highest, or take CoSENTLoss, which only compares them",
+            )
         loss: Tensor = self.loss.compute_loss_from_embeddings(  # type: ignore[operator]
             [z[kept] for z in pairs], known[kept]
         )
@@ -325,7 +343,7 @@ class RaggedCollator(_collators.BaseDataCollator):  # type: ignore[misc]
     The first column is the query. The others hold documents: a text each, a list of texts, or None.
     ``label`` has a grade for each of them in turn (a None among the texts has one, too), but not
     for those of columns that ``column_grades`` names. A document without a grade (None, NaN) is
-    left out.
+    left out. A column that a row lacks is None there.
 
     Use it as ``RaggedCollator(model.preprocess)``; other fields are the library's (prompts, ...).
     A prompt for the documents goes by the name of the first of their columns.
@@ -342,7 +360,9 @@ class RaggedCollator(_collators.BaseDataCollator):  # type: ignore[misc]
     column_grades: Mapping[str, float] = field(default_factory=dict)
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
-        names = [name for name in features[0] if name != "dataset_name"]
+        names = [
+            x for x in dict.fromkeys(x for row in features for x in row) if x != "dataset_name"
+        ]
         label = next((name for name in self.valid_label_columns if name in names), None)
         query, *columns = [name for name in names if name != label]
         graded = [name for name in columns if name not in self.column_grades]
@@ -353,12 +373,14 @@ class RaggedCollator(_collators.BaseDataCollator):  # type: ignore[misc]
         )
         self._check_prompts(*columns, dataset=features[0].get("dataset_name"))
         dataset = {name: features[0][name] for name in ("dataset_name",) if name in features[0]}
+        require(all(query in row for row in features), f"a row has no {query!r}, the first column")
         documents, grades = [], []
         for row in features:
-            texts = [text for name in graded for text in _listed(row[name])]
-            of_texts = [] if label is None else np.atleast_1d(row[label]).tolist()
+            texts = [text for name in graded for text in _listed(row.get(name))]
+            of_texts = [] if label is None else np.atleast_1d(row.get(label, [])).tolist()
+            none = all(x is None for x in [*texts, *of_texts])  # None says the same as []
             require(
-                len(texts) == len(of_texts),
+                none or len(texts) == len(of_texts),
                 f"a row has {len(texts)} documents and {len(of_texts)} grades: there must be a "
                 f"grade a document",
             )
@@ -366,11 +388,11 @@ class RaggedCollator(_collators.BaseDataCollator):  # type: ignore[misc]
                 (text, self.column_grades[name])
                 for name in columns
                 if name in self.column_grades
-                for text in _listed(row[name])
+                for text in _listed(row.get(name))
             ]
             known = [
                 (text, float(grade))
-                for text, grade in [*zip(texts, of_texts, strict=True), *named]
+                for text, grade in [*zip(texts, of_texts, strict=not none), *named]
                 if text is not None and grade is not None and not math.isnan(float(grade))
             ]
             documents += [{columns[0]: text, **dataset} for text, _ in known]
@@ -431,7 +453,10 @@ _collators.BaseDataCollator.__call__ = _names_the_collator(_collators.BaseDataCo
 
 
 def _is_finite(grade: Any) -> bool:
-    return not isinstance(grade, str) and math.isfinite(grade)
+    try:
+        return not isinstance(grade, str) and math.isfinite(grade)
+    except TypeError:  # None, a list
+        return False
 
 
 class GradedRetrievalEvaluator(_evaluators.BaseEvaluator):  # type: ignore[misc]
@@ -442,7 +467,8 @@ class GradedRetrievalEvaluator(_evaluators.BaseEvaluator):  # type: ignore[misc]
         grades: query id -> {document id: grade}, higher = more relevant; grades below 0 (TREC: not
             judged, junk) and documents left out count 0. Queries without any grade above 0 take no
             part.
-        ks: how many nearest documents to look at; the first is the primary metric.
+        ks: how many nearest documents to look at, one number or several; the first is the primary
+            metric.
         batch_size: texts encoded at a time.
         name: prefix of the metrics.
 
@@ -459,7 +485,7 @@ class GradedRetrievalEvaluator(_evaluators.BaseEvaluator):  # type: ignore[misc]
         corpus: Mapping[str, str],
         grades: Mapping[str, Mapping[str, float]],
         *,
-        ks: Sequence[int] = (10,),
+        ks: int | Sequence[int] = (10,),
         batch_size: int = 32,
         name: str = "",
     ) -> None:
@@ -475,14 +501,19 @@ class GradedRetrievalEvaluator(_evaluators.BaseEvaluator):  # type: ignore[misc]
             for document, grade in of_query.items()
             if not _is_finite(grade)
         ]
-        require(not bad, f"grades must be finite numbers, got {'; '.join(bad[:8])}")
+        require(
+            not bad,
+            f"grades must be finite numbers, got {'; '.join(bad[:8])}; leave out documents that "
+            f"have none",
+        )
         self.queries = {
             key: text
             for key, text in queries.items()
             if any(grade > 0 for grade in grades.get(key, {}).values())
         }
         require(bool(self.queries), "no query has a document with a grade above 0")
-        self.corpus, self.ks, self.batch_size, self.name = dict(corpus), tuple(ks), batch_size, name
+        self.corpus, self.ks = dict(corpus), checked_ks(ks)
+        self.batch_size, self.name = batch_size, name
         gains = {
             (i, place[document]): float(grade)
             for i, key in enumerate(self.queries)

@@ -75,7 +75,7 @@ def from_texts(
     labels: Any,
     *,
     taxonomy: Taxonomy | None = None,
-    backbone: str = "all-MiniLM-L6-v2",
+    backbone: str | os.PathLike[str] = "all-MiniLM-L6-v2",
     max_tokens: int | None = None,
     name: str = "texts",
 ) -> Texts:
@@ -84,7 +84,8 @@ def from_texts(
     Args:
         texts: N strings: a list, a pandas column.
         labels, taxonomy, name: as of :func:`from_arrays`.
-        backbone: a model of sentence-transformers. max_tokens: longer texts are cut.
+        backbone: a model of sentence-transformers. max_tokens: longer texts are cut. A training
+            takes both where its options leave them open, and else makes the tokens anew.
 
     Raises:
         ValueError: a text that is empty or no string, a label that is no class.
@@ -96,7 +97,7 @@ def from_texts(
         raise ValueError(f"text {bad[0]}{more} is empty or no string")
     tree, numbers = labels_in(labels, taxonomy)
     empty = torch.zeros(len(rows), 0, dtype=torch.int64)
-    return Texts(tuple(rows), empty, numbers, tree, name).tokenised(backbone, max_tokens)
+    return Texts(tuple(rows), empty, numbers, tree, name).tokenised(os.fspath(backbone), max_tokens)
 
 
 def from_dataset(

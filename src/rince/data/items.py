@@ -131,6 +131,8 @@ class Items(ABC):
         name: what to call the data set in reports.
         marks: what a table says of them at evaluation.
         preprocessing: of pictures, how a network is fed them; None: as rince's own.
+        tokens_of: of texts, the backbone and the ``text.max_tokens`` that their tokens were made
+            with; None: there are none, or of the user's own.
         in_memory: whether :meth:`batch` serves whole batches; otherwise loader workers decode one
             item at a time.
     """
@@ -141,6 +143,7 @@ class Items(ABC):
     in_memory: bool = False
     marks: Marks | None = None
     preprocessing: Preprocessing | None = None
+    tokens_of: tuple[str, int | None] | None = None
 
     @property
     @abstractmethod
@@ -242,6 +245,10 @@ class Items(ABC):
         if preprocessing == self.preprocessing:
             return self
         return self._with("preprocessing", preprocessing)
+
+    def tokenised(self, backbone: str, max_tokens: int | None = None) -> Self:
+        """Texts with the tokens of a backbone; what are no texts stay as they are."""
+        return self
 
     def by_recording(self) -> Self:
         """The same with the numbers of their recordings, from 0 on, as labels.

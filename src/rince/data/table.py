@@ -146,7 +146,7 @@ def read_items(
 
 def without_empty(table: Table, column: str, levels: Sequence[str], empty: str) -> Table:
     """Rows without an item or a class are refused, left out or filled."""
-    kept, problems, counted = [], [], 0
+    kept, problems, counted, without_item = [], [], 0, False
     above = dict.fromkeys(levels, "")
     for line, cells in table.rows:
         full = dict(cells)
@@ -158,14 +158,15 @@ def without_empty(table: Table, column: str, levels: Sequence[str], empty: str) 
         lacks = [repr(name) for name in dict.fromkeys((column, levels[-1])) if not full[name]]
         if lacks and empty != "skip":
             problems.append(f"{table.place(line)}: no {' and no '.join(lacks)}")
+            without_item = without_item or (column != levels[-1] and not full[column])
         counted += bool(lacks) or full != cells
         if not lacks:
             kept.append((line, full))
     refuse_rows(
         table.file,
         problems,
-        "fill these cells or remove the rows; table.empty skip leaves the rows out, unknown and "
-        "fill give them a class",
+        "fill these cells or remove the rows; table.empty skip leaves the rows out"
+        + ("" if without_item else ", unknown and fill give them a class"),
     )
     if counted:
         did = {"skip": "are left out", "fill": "are filled from the row above"}

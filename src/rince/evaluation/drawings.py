@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from rince.core.checks import import_extra
 from rince.core.pair_ranks import ALL, IGNORED, NEGATIVE
@@ -14,6 +13,7 @@ from rince.evaluation.context import Context
 from rince.evaluation.levels import coarse_level
 from rince.evaluation.results import Confusion, Gallery, Map2D, RocCurve, TimeCurve
 from rince.evaluation.times import similarity_over_time
+from rince.metrics.arrays import unit_rows
 from rince.metrics.roc import roc_curve
 from rince.ranks.level_ranks import finest_common_level
 
@@ -39,7 +39,7 @@ def feature_map(context: Context) -> Map2D:
     """t-SNE of a sample of the unit-length test features."""
     test, options = context.test, context.options
     chosen = _sample(len(test), options.map_points, options.seed)
-    features = normalize(test.features[chosen], dim=1).numpy()
+    features = unit_rows(test.features[chosen]).numpy()
     # Too few for t-SNE to mean anything; or all in one point, where it divides by zero.
     if len(chosen) < 10 or float(features.std(axis=0).max()) < 1e-6:
         return Map2D(np.zeros((0, 2)), np.zeros(0, dtype=int), np.zeros(0, dtype=int))
@@ -73,7 +73,7 @@ def nearest_neighbours(context: Context, queries: Tensor | None = None) -> Galle
     gallery, items, _ = context.ranked
     if queries is None:
         queries = _sample(len(test), options.gallery_queries, options.seed)
-    keys = normalize(gallery.features, dim=1)
+    keys = unit_rows(gallery.features)
     blocks = [_similarities(context, slice(i, i + 1), keys) for i in queries.tolist()]
     similarity, ranks = (torch.cat(parts) for parts in zip(*blocks, strict=True))  # (Q, G)
     known = (ranks != IGNORED).sum(dim=1)
@@ -98,7 +98,7 @@ def nearest_neighbours(context: Context, queries: Tensor | None = None) -> Galle
 def failures(context: Context) -> tuple[Gallery, Confusion]:
     """The worst queries (see :class:`Evaluation`), and what is taken for what."""
     gallery = context.ranked.gallery
-    keys = normalize(gallery.features, dim=1)
+    keys = unit_rows(gallery.features)
     blocks = []
     for start in range(0, len(context.test), _ROWS):
         similarity, ranks = _similarities(context, slice(start, start + _ROWS), keys)
@@ -124,7 +124,7 @@ def failures(context: Context) -> tuple[Gallery, Confusion]:
 def _similarities(context: Context, rows: slice, keys: Tensor) -> tuple[Tensor, Tensor]:
     """(R, G) cosines of test items and the unit-length gallery, -inf if ignored; their ranks."""
     ranks = context.ranked.ranks.tile(rows, ALL)
-    similarity = normalize(context.test.features[rows], dim=1) @ keys.T
+    similarity = unit_rows(context.test.features[rows]) @ keys.T
     return similarity.masked_fill(ranks == IGNORED, -torch.inf), ranks
 
 

@@ -128,17 +128,21 @@ def _are_first(query: Tensor, gallery: Tensor) -> bool:
 def unit_features(features: Tensor, name: str) -> Tensor:
     """Checked features as float32 rows of length 1; a row of zeros stays zero, with a warning."""
     check_features(features, name)
-    features = features.detach()
-    if features.element_size() < 4:  # before any arithmetic in 16 bits
-        features = features.float()
-    peak = features.abs().amax(dim=1, keepdim=True)
-    # Scaled first, so that neither tiny nor huge rows under- or overflow when squared.
-    unit = functional.normalize((features / torch.where(peak > 0, peak, 1)).float(), dim=1)
-    zero = int((peak == 0).sum())
+    unit = unit_rows(features.detach())
+    zero = int((~unit.any(dim=1)).sum())
     require(zero < len(unit), f"all {name} are zero vectors: they have no direction to compare")
     if zero:
         warn(f"{zero} of {len(unit)} {name} are zero vectors: their cosines count as 0")
     return unit
+
+
+def unit_rows(features: Tensor) -> Tensor:
+    """Float32 rows of length 1, whatever theirs was; a row of zeros stays zero."""
+    if features.element_size() < 4:  # before any arithmetic in 16 bits
+        features = features.float()
+    peak = features.abs().amax(dim=1, keepdim=True)
+    # Scaled first, so that neither tiny nor huge rows under- or overflow when squared.
+    return functional.normalize((features / torch.where(peak > 0, peak, 1)).float(), dim=1)
 
 
 def cosine_chunks(

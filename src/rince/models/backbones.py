@@ -199,7 +199,11 @@ class OneLength(nn.Module):
     """(B, D) -> (B, D): vectors of length sqrt(D), whatever theirs was; zeros stay."""
 
     def forward(self, vectors: Tensor) -> Tensor:
-        return functional.normalize(vectors, dim=1) * math.sqrt(vectors.shape[1])
+        peak = vectors.abs().amax(dim=1, keepdim=True)
+        # Squares of others are 0 or infinite in float32; usual vectors keep every bit.
+        usual = ((peak > 1e-9) & (peak < 1e9)) | (peak == 0)
+        scaled = vectors / torch.where(usual, 1.0, peak)
+        return functional.normalize(scaled, dim=1) * math.sqrt(vectors.shape[1])
 
 
 def _of_vectors(name: str, spec: InputSpec) -> nn.Module:

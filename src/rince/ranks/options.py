@@ -88,14 +88,15 @@ class RankOptions(Options):
             for name in (*RULES, "missing", "text_model", "score_noise"):
                 require(
                     getattr(self, name) == getattr(default, name),
-                    f"ranks.{name} needs scores: give ranks.scores, a file, text or wordnet",
+                    f"ranks.{name} needs scores: give ranks.scores, a file, text or wordnet (with "
+                    f"vectors.captions: captions)",
                 )
         else:
             require(
                 self.scores in ("text", "wordnet", "captions")
                 or self.scores.lower().endswith(SCORE_FILES),
-                f"ranks.scores must be text, wordnet, or a file that ends in "
-                f"{', '.join(SCORE_FILES)}; got {self.scores!r}",
+                f"ranks.scores must be text, wordnet, a file that ends in "
+                f"{', '.join(SCORE_FILES)}, or with vectors.captions captions; got {self.scores!r}",
             )
             require(
                 len(self.rules()) == 1,

@@ -21,7 +21,7 @@ from rince.training.checkpoint import TrainedRun, load_run
 from rince.training.config import TrainConfig
 from rince.training.folder import CHECKPOINT_FILE, warn_if_unfinished
 from rince.training.objectives import OBJECTIVES
-from rince.training.splits import load_splits, or_given_in_python
+from rince.training.splits import as_fed, load_splits, or_given_in_python
 
 UNKNOWN_CLASSES = (("unknown",),)
 """Of a network that was trained elsewhere."""
@@ -78,8 +78,7 @@ def _of_export(folder: Path, backbone: Backbone | nn.Module | None) -> TrainedRu
 
 def given_splits(trained: TrainedRun, splits: Splits, tree: GivenTree | None) -> Splits:
     """Items given in Python, prepared as the run's backbone takes them."""
-    how = trained.spec.preprocessing
-    splits = Splits(splits.train.preprocessed(how), splits.test.preprocessed(how))
+    splits = as_fed(splits, trained.config, trained.spec.preprocessing)
     check_fit(trained, splits.spec, "splits")
     return splits_in(tree, splits)
 

@@ -9,6 +9,7 @@ from operator import gt
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -17,7 +18,7 @@ from rince.core.checks import RinceError, require
 from rince.core.files import user_path
 from rince.core.labels import as_array, integers
 from rince.core.pair_ranks import PairRanks
-from rince.core.tables import repeated
+from rince.core.tables import composed, repeated
 from rince.data.datasets import from_vectors
 from rince.data.items import Indices, positions_of
 from rince.data.table import ItemTable, split_rows
@@ -150,14 +151,16 @@ class ImagesAndTexts:
         chosen = [[x if i is None else x[i] for x in groups] for groups, i in sides]
         return LevelRanks(*(torch.stack(x, dim=1) for x in chosen), finest_first=True)
 
-    def ranks_by_texts(self, thresholds: Sequence[float]) -> Callable[[Tensor, Tensor], PairRanks]:
+    def ranks_by_texts(
+        self, thresholds: float | Sequence[float]
+    ) -> Callable[[Tensor, Tensor], PairRanks]:
         """Ranks from how similar the texts are to each other, in place of the class tree.
 
         Rank 1 is a text of the image's own (of its finest level), rank 2 one whose cosine with the
         image's own text in the batch is at least the first threshold, rank 3 the second, and so on.
 
         Args:
-            thresholds: falling, cosines of the vectors of the texts as they were given.
+            thresholds: falling, cosines of the vectors of the texts as they were given; or one.
 
         Returns:
             A function of (B,) positions of images and (B,) positions of texts, one of each image's
@@ -166,16 +169,18 @@ class ImagesAndTexts:
         Raises:
             ValueError: thresholds that do not fall, or lie outside [-1, 1].
         """
+        cuts = np.atleast_1d(thresholds).tolist()
         require(
-            all(-1 <= t <= 1 for t in thresholds) and all(map(gt, thresholds, thresholds[1:])),
-            f"thresholds of cosines must lie in [-1, 1] and fall, got {list(thresholds)}",
+            all(-1 <= t <= 1 for t in cuts) and all(map(gt, cuts, cuts[1:])),
+            f"thresholds of cosines must lie in [-1, 1] and fall, got {cuts}",
         )
-        source = ScoreRanks([_OWN, *thresholds])
+        source = ScoreRanks([_OWN, *cuts])
 
         def ranks(images: Tensor, texts: Tensor) -> PairRanks:
             own_images, own_texts = next(iter(self.levels.values()))
             # Rounded to float32 once, so that the cosine of two copies of a text is 1.
-            unit = functional.normalize(self.texts.vectors[texts].double(), dim=1)
+            # eps: below the length of any float32, as the default is not.
+            unit = functional.normalize(self.texts.vectors[texts].double(), dim=1, eps=1e-100)
             cosine = (unit @ unit.T).float()
             own = own_images[images][:, None] == own_texts[texts]
             return source.ranks(cosine.masked_fill(own, _OWN))
@@ -233,26 +238,35 @@ def read_images_and_captions(
                 f"order of the {len(labelled.vectors)} images of {images}: store the name of its "
                 f"image with each (an array or a column of names, 'paths')"
             )
-        of = list(labelled.names or map(str, range(len(vectors))))
-        labelled = replace(labelled, names=tuple(of))
+        # Beside each other, so that they are split together.
+        names = labelled.names or tuple(map(str, range(len(vectors))))
+        both = torch.cat([labelled.vectors, vectors], dim=1)
+        labelled = replace(labelled, names=names, vectors=both)
     elif not labelled.names:
         raise RinceError(f"{captions} names the images of its captions, but {images} has no names")
-    try:
-        _found(of, labelled.names)  # or one is of no image
-    except ValueError as error:
-        raise RinceError(f"{captions}: {error}") from None
+    else:
+        try:
+            _found(of, labelled.names)  # or one is of no image
+        except ValueError as error:
+            raise RinceError(f"{captions}: {error}") from None
     make: Callable[[ItemTable, Taxonomy | None], Vectors] = partial(labelled.items, dropout=dropout)
     sides = []
     for part in split_rows(labelled.table, make):
-        names = set(part.names)
-        chosen = [i for i, name in enumerate(of) if name in names]
+        if of is None:
+            image, text = part.vectors.tensor_split([-vectors.shape[1]], dim=1)
+            part = replace(part, vectors=image.contiguous())
+            sides.append(ImagesAndTexts.captioned(part, text))
+            continue
+        there = set(map(composed, part.names))
+        chosen = [i for i, name in enumerate(of) if composed(name) in there]
         own = [of[i] for i in chosen]
         sides.append(ImagesAndTexts.captioned(part, vectors[chosen], own))
     return sides[0], sides[1]
 
 
 def _found(of: Sequence[str], names: Sequence[str]) -> Tensor:
-    """The position of each name."""
+    """The position of each name, however their accents are stored."""
+    of, names = list(map(composed, of)), list(map(composed, names))
     require(len(names) > 0, "captions go by names, but the images have none: give positions")
     twice = repeated(names)
     require(

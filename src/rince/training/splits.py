@@ -54,6 +54,11 @@ def with_data(
             f"images.image_size {size} has no effect on items that are given, which are fed at "
             f"{given} pixels: make them with image_size={size}"
         )
+    if splits is not None and splits.train.tokens_of is not None:
+        backbone, longest = splits.train.tokens_of
+        model = replace(config.model, backbone=config.model.backbone or backbone)
+        text = replace(config.text, max_tokens=config.text.max_tokens or longest)
+        config = replace(config, model=model, text=text)
     config, preprocessing = _preprocessing(config.with_defaults(kind), kind, own_backbone, given)
     if splits is None and is_first_process():
         if advice := kind.advice(config.data, config):
@@ -123,8 +128,14 @@ def _preprocessed(
     """The data of the configuration, or those given, fed like this."""
     if splits is None:
         return load_splits(config, kind=kind, preprocessing=preprocessing)
-    both = (part.preprocessed(preprocessing) for part in (splits.train, splits.test))
-    return Splits(*both)
+    return as_fed(splits, config, preprocessing)
+
+
+def as_fed(splits: Splits, config: TrainConfig, preprocessing: Preprocessing | None) -> Splits:
+    """Items given in Python, fed to a run's network: pictures like this, texts in its tokens."""
+    parts = [part.preprocessed(preprocessing) for part in (splits.train, splits.test)]
+    how = (str(config.model.backbone), config.text.max_tokens)
+    return Splits(*(x if x.tokens_of is None else x.tokenised(*how) for x in parts))
 
 
 def load_splits(

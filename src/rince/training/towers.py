@@ -185,7 +185,7 @@ def train_towers(
         require(value >= 1, f"{name} must be at least 1, got {value}")
     require(head in ("mlp", "linear"), f"head must be 'mlp' or 'linear', got {head!r}")
     require(lr > 0, f"lr must be above 0, got {lr}")
-    plan = BatchPlan(len(data.images), batches, seed) if isinstance(batches, int) else batches
+    plan = batches if isinstance(batches, BatchPlan) else BatchPlan(len(data.images), batches, seed)
     require(
         plan.num_samples == len(data.images),
         f"the plan is for {plan.num_samples} images, but there are {len(data.images)}",

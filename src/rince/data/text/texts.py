@@ -25,6 +25,7 @@ class Texts(Items):
         taxonomy: the class tree.
         name: what to call the data set in reports.
         marks: what a table says of them.
+        tokens_of: the backbone and ``max_tokens`` of :meth:`tokenised`.
 
     Raises:
         ValueError: labels that are not one class for each text.
@@ -36,6 +37,7 @@ class Texts(Items):
     taxonomy: Taxonomy
     name: str
     marks: Marks | None = None
+    tokens_of: tuple[str, int | None] | None = None
     in_memory = True
 
     def __post_init__(self) -> None:
@@ -77,4 +79,8 @@ class Texts(Items):
 
         Args, Raises: as :func:`rince.models.texts.tokenise`.
         """
-        return replace(self, tokens=tokenise(backbone, list(self.texts), max_tokens))
+        how = (backbone, max_tokens)
+        if how == self.tokens_of:
+            return self
+        tokens = tokenise(backbone, list(self.texts), max_tokens)
+        return replace(self, tokens=tokens, tokens_of=how)
