@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from time import process_time
 
 import pytest
 import torch
@@ -107,10 +106,10 @@ def test_a_class_leaves_its_place_to_others_of_its_name() -> None:
 
 
 def test_moves_among_many_classes() -> None:
+    """A table of all groups for each class would take minutes."""
     tree = Taxonomy([(f"g{i // 4}", f"c{i}") for i in range(32_000)])
-    began = process_time()
-    move_classes(tree, 0.5, 0)
-    assert process_time() - began < 10  # it took minutes
+    moved = move_classes(tree, 0.5, 0)
+    assert sum(a != b for a, b in zip(tree.paths, moved.paths, strict=True)) == 16_000
 
 
 def test_every_class_and_every_other_superclass_is_equally_likely() -> None:
