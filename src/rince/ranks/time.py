@@ -436,12 +436,14 @@ def _apart(query: Tensor, key: Tensor) -> Tensor:
 
 def _numbered(*columns: Tensor) -> Tensor:
     """(N,) int64: the same number, from 0 on, for all rows of the same values."""
-    return torch.unique(torch.stack(columns, dim=1), dim=0, return_inverse=True)[1]
+    numbers: Tensor = torch.unique(torch.stack(columns, dim=1), dim=0, return_inverse=True)[1]
+    return numbers
 
 
 def _several(group: Tensor, number: Tensor) -> Tensor:
     """(groups,) bool: which hold more than one number; both (N,), from 0 on."""
-    return torch.unique(torch.stack([group, number], dim=1), dim=0)[:, 0].bincount() > 1
+    several: Tensor = torch.unique(torch.stack([group, number], dim=1), dim=0)[:, 0].bincount() > 1
+    return several
 
 
 def _by_video(video: Tensor, times: Tensor) -> Tensor:
