@@ -172,13 +172,13 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("losses/temperatures.py", "match_num_ranks", "constant + 1", 0): (
         "no temperatures at all are refused before: their number is never below 1"
     ),
-    ("metrics/arrays.py", "unit_features", "Lt to LtE", 0): (
+    ("metrics/arrays.py", "unit_rows", "Lt to LtE", 0): (
         "float() changes nothing of features that are float32 already"
     ),
-    ("metrics/arrays.py", "unit_features", "constant + 1", 0): (
+    ("metrics/arrays.py", "unit_rows", "constant + 1", 0): (
         "float() changes nothing of features that are float32 already"
     ),
-    ("metrics/arrays.py", "unit_features", "constant + 1", 2): (
+    ("metrics/arrays.py", "unit_rows", "constant + 1", 2): (
         "a row of zeros stays zero over any number"
     ),
     ("metrics/gaussians.py", "ClassGaussians.fit", "True to False", 2): (
