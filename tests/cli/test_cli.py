@@ -614,6 +614,32 @@ def test_many_runs_some_of_which_are_none(
         assert main(["compare", str(run), *page]) == 0
 
 
+def test_the_latest_run_may_be_gone(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, latest = shutil.copytree(trained / "run", tmp_path / "run"), tmp_path / "latest"
+    latest.symlink_to("b")
+    page, everything = ["-o", str(tmp_path / "report.html")], [str(latest), str(run)]
+    said = f"there is no folder {latest}: {latest} is a link to b, which is not there"
+    for arguments in (["evaluate", *everything, *QUICK], ["compare", *everything, *page]):
+        with pytest.warns(RinceWarning, match=f"left out: {said}"):
+            assert main(arguments) == 0
+    with pytest.warns(RinceWarning, match=f"left out: {said}"):
+        assert len(rince.results(everything)) == 1
+    photos, output = str(trained / "photos"), str(tmp_path / "x.npz")
+    for arguments in (
+        ["evaluate", str(latest), *QUICK],
+        ["compare", str(latest), *page],
+        ["compare", str(run), "--baseline", str(latest), *page],
+        ["export", str(latest)],
+        ["embed", str(latest), photos, "-o", output],
+        ["train", "--resume", str(latest)],
+        ["train", photos, "--model.start-from", str(latest), "--output", str(tmp_path / "runs")],
+    ):
+        assert said in refusal(arguments, capsys), arguments
+    assert "no folder" in refusal(["embed", str(tmp_path / "typo"), photos, "-o", output], capsys)
+
+
 def _classes(file: Path, *names: str) -> str:
     file.write_text("\n".join(["group,class", *(f"g,{name}" for name in names)]), encoding="utf-8")
     return str(file)

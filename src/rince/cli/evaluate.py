@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rince.cli.parser import HelpfulParser, add_table, given_of
-from rince.core.files import is_vector_file, user_path
+from rince.core.files import is_vector_file, leading_to, user_path
 from rince.core.tables import TABLE_SUFFIXES
 from rince.evaluation.options import EvaluationOptions, wrong_name
 
@@ -115,9 +115,7 @@ def run(arguments: Sequence[str]) -> None:
 
     options = EvaluationOptions(**given_of(EvaluationOptions, vars(given)))
     device = known_device(given.device)
-    named: dict[Path, str] = {}  # runs/latest is a link to another of runs/*
-    for name in given.runs:
-        named.setdefault(user_path(name).resolve(), name)
+    named = leading_to(given.runs)  # runs/latest is a link to another of runs/*
     evaluated: list[Path] = []  # files of embeddings, and folders of results
     left_out = 0
     for folder, name in named.items():

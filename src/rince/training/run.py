@@ -23,7 +23,7 @@ from torch import nn
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.distributed import is_first_process, launched_processes, world_size
-from rince.core.files import replacing, user_path
+from rince.core.files import leading_to, replacing, user_path
 from rince.core.input_spec import InputSpec
 from rince.core.notebook import in_notebook, is_watched
 from rince.data.batches import ImageBatch, TrainLoader
@@ -233,7 +233,7 @@ def resume(
         ValueError: no more epochs than it was trained already.
         KeyboardInterrupt: as :func:`train`.
     """
-    folder = user_path(folder).resolve()  # runs/latest may soon be another run
+    (folder,) = leading_to([folder])  # runs/latest may soon be another run
     config = replace(read_config(folder), progress=progress)
     if config.loss.matmul_precision is None:  # a run of an older rince
         config.loss.matmul_precision = "fp32"
