@@ -32,7 +32,7 @@ from rince.core.input_spec import InputSpec
 from rince.evaluation.results import load_evaluation
 from rince.training.checkpoint import CHECKPOINT_FILE, CHECKPOINT_KEY, load_run
 from rince.training.config import ImageOptions, OptimOptions, RankOptions, TrainConfig, to_dict
-from rince.training.folder import ABOUT_FILE
+from rince.training.folder import ABOUT_FILE, config_yaml
 from rince.training.ranks import training_ranks
 from rince.training.run import train
 from video_files import write_video
@@ -612,6 +612,52 @@ def test_many_runs_some_of_which_are_none(
     (run / ABOUT_FILE).unlink()  # written when a training ends
     with pytest.warns(RinceWarning, match="run is not finished.*--resume"):
         assert main(["compare", str(run), *page]) == 0
+
+
+def test_the_others_are_evaluated_where_one_fails(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = shutil.ignore_patterns("results.json", "evaluation.npz")
+    bad, good = (
+        shutil.copytree(trained / "run", tmp_path / name, ignore=without)
+        for name in ("bad", "good")
+    )
+    (bad / CHECKPOINT_FILE).write_bytes(b"cut short")
+    np.savez(tmp_path / "none.npz", embeddings=np.eye(4))  # without labels
+    given = [str(x) for x in (bad, tmp_path / "none.npz", good)]
+    # Names that are mistakes are told before hours of work.
+    for name in ("nowhere", "nowhere.npz"):
+        assert "there is no f" in refusal(
+            ["evaluate", *given, str(tmp_path / name), *QUICK], capsys
+        )
+    assert not (good / "results.json").exists()
+    assert main(["evaluate", *given, *QUICK]) == 1
+    shown = capsys.readouterr()
+    assert "rince out-in" in shown.out
+    assert "retrieval/fine/R@1" in load_evaluation(good).metrics
+    assert shown.err.startswith("rince evaluate: 2 of 3 could not be evaluated:\n")
+    assert re.search(rf"^  {bad}: .*{CHECKPOINT_FILE} is damaged", shown.err, re.MULTILINE)
+    assert re.search(r"^  \S*/none.npz: .*labels", shown.err, re.MULTILINE)
+    assert refusal(["evaluate", str(bad), *QUICK], capsys).startswith(f"rince evaluate: {bad}")
+
+
+def test_data_that_were_moved_are_given_again(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_run(trained / "run").config
+    config.data = str(tmp_path / "gone")
+    run = _altered(trained, tmp_path / "run", config=to_dict(config))
+    (run / "config.yaml").write_text(config_yaml(config))
+    shown = refusal(["evaluate", str(run), *QUICK], capsys)
+    assert f"no folder {tmp_path}/gone" in shown
+    assert f"moved: rince evaluate {run} --data WHERE." in shown
+    assert "evaluate_run(" in shown
+    assert main(["evaluate", str(run), "--data", str(trained / "photos"), *QUICK]) == 0
+    again = ["train", "--resume", str(run), "--progress", "false"]
+    assert f"moved: write where they are to data in {run}/config.yaml." in refusal(again, capsys)
+    config.data = str(trained / "photos")
+    (run / "config.yaml").write_text(config_yaml(config))
+    assert main(again) == 0
 
 
 def test_the_latest_run_may_be_gone(

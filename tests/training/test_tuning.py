@@ -381,12 +381,7 @@ def test_the_last_round_measures_the_run_that_its_configuration_gives(tmp_path: 
     tuned = tune(small, TuneOptions(trials=1, baselines=()), splits=splits)
     parts = tuning._parts(splits.train)
     anew = train(replace(tuned.trials[0].config, name="anew"), splits=parts)
-    assert (
-        parse_with_seeds(["--config", str(tuned.trials[0].folder / "2-epochs" / "config.yaml")])[
-            0
-        ].devices
-        == "1"
-    )
+    assert read_config(tuned.trials[0].folder / "2-epochs").devices == "1"
     searched, whole = (
         torch.load(folder / CHECKPOINT_FILE)["state_dict"]
         for folder in (tuned.trials[0].folder / "2-epochs", anew)
