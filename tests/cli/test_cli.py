@@ -273,6 +273,26 @@ def test_a_group_of_a_file_that_is_none(
 
 
 @pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("batch_size: 8\nbatch-size: 16", "batch_size and batch-size are one option"),
+        ("loss: {variant: in}\nloss.variant: out", "loss.variant is given twice"),
+        ("labels: a.csv\nvectors: {labels: b.csv}", "labels and vectors.labels are one option"),
+        ("loss: {step_width: 1, step-width: 2}", "loss.step_width and loss.step-width are one"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["train", "tune"])
+def test_an_option_in_two_spellings_is_given_twice(
+    verb: str, recipe: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    with pytest.raises(SystemExit) as stopped:
+        main([verb, "photos/", "--config", str(tmp_path / "recipe.yaml")])
+    assert stopped.value.code == 2
+    assert f"recipe.yaml: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("verb", "option", "near"),
     [
         ("ranks", "--ranks", "--by"),  # as `rince train` has it
@@ -371,6 +391,29 @@ def test_what_is_read_is_not_written_over(
         assert f"{file} is read, and would be replaced" in said
         assert f"({option} FILE)" in said
     assert [Path(name).read_text() for name in files] == ["hours of work"] * 4
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["embed", "run", "photos", "-o", "d.npz"],
+        ["index", "embeddings.npz", "-o", "d.faiss"],
+        ["compare", "run", "-o", "d.npz"],
+        ["compare", "run", "--csv", "d.npz"],
+        ["compare", "run", "--markdown", "d.npz"],
+    ],
+)
+def test_a_folder_for_an_output_is_refused_before_any_work(
+    given: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It was refused in the end; here nothing is there that it could work on."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("d.npz", "d.faiss", "run"):
+        Path(name).mkdir()
+    assert f"{given[-1]} is a folder, where a file is expected" in refusal(given, capsys)
 
 
 def test_ranks_of_a_table_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

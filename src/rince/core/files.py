@@ -219,6 +219,12 @@ def require_not_read(output: Path, read: Iterable[str | Path], option: str = "-o
                 )
 
 
+def require_no_folder(output: Path, option: str = "-o FILE") -> None:
+    """Refuse, before any work is done, to write to a folder; ``option``: that names the output."""
+    if output.is_dir():
+        raise RinceError(f"{absent('file', output)} ({option})")
+
+
 def file_stamps(files: Iterable[str]) -> list[tuple[str, int, int]]:
     """Each different file with its size and the time of its last change, by which one that was
     replaced under its name is known; files that are not there are left out."""
@@ -240,7 +246,9 @@ def cache_folder(*names: str) -> Path:
 
 
 def require_folder_of(file: Path) -> None:
-    """Refuse, before any work is done, a file whose folder is not there, or is read-only."""
+    """Refuse, before any work is done, a file whose folder is not there, or is read-only; and a
+    folder in its place."""
+    require_no_folder(file)
     if not file.parent.is_dir():
         raise RinceError(f"there is no folder {file.parent} to write {file.name} to")
     if not os.access(file.parent, os.W_OK):

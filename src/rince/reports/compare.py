@@ -6,7 +6,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.core.files import is_vector_file, leading_to, require_not_read, user_path, written
+from rince.core.files import (
+    is_vector_file,
+    leading_to,
+    require_no_folder,
+    require_not_read,
+    user_path,
+    written,
+)
 from rince.core.tables import TABLE_SUFFIXES
 from rince.evaluation.results import ARRAYS_FILE, RESULTS_FILE
 from rince.reports.frames import write_results
@@ -42,6 +49,7 @@ def compare_runs(
     """
     for option, file in (("-o", output), ("--markdown", markdown), ("--csv", csv)):
         if file is not None:
+            require_no_folder(user_path(file), f"{option} FILE")
             read = (x for folder in folders for x in _read_of(folder))
             require_not_read(user_path(file), read, f"{option} FILE")
     runs = read_runs(folders)
