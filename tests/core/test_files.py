@@ -32,6 +32,7 @@ from rince.core.files import (
     new_folder,
     replacing,
     require_folder_of,
+    require_no_folder,
     require_not_read,
     splits_below,
     taking_turns,
@@ -388,6 +389,21 @@ def test_places_are_given_once_and_links_to_nothing_left_out(tmp_path: Path) -> 
             leading_to([link])
     missing = tmp_path / "missing"  # a mistake, which whoever reads it names
     assert list(leading_to([there, missing])) == [there.resolve(), missing.resolve()]
+
+
+def test_a_folder_is_no_place_for_a_file(tmp_path: Path) -> None:
+    folder, file = tmp_path / "d.npz", tmp_path / "x.npz"
+    folder.mkdir()
+    for existing in (False, True):
+        if existing:
+            file.touch()
+        require_no_folder(file)
+        require_folder_of(file)
+    said = f"^{folder} is a folder, where a file is expected"
+    with pytest.raises(RinceError, match=rf"{said} \(--csv FILE\)$"):
+        require_no_folder(folder, "--csv FILE")
+    with pytest.raises(RinceError, match=rf"{said} \(-o FILE\)$"):
+        require_folder_of(folder)
 
 
 def test_a_file_that_may_have_been_edited_is_not_written_over(tmp_path: Path) -> None:
