@@ -32,7 +32,7 @@ from rince.core.input_spec import InputSpec
 from rince.evaluation.results import load_evaluation
 from rince.training.checkpoint import CHECKPOINT_FILE, CHECKPOINT_KEY, load_run
 from rince.training.config import ImageOptions, OptimOptions, RankOptions, TrainConfig, to_dict
-from rince.training.folder import ABOUT_FILE
+from rince.training.folder import ABOUT_FILE, config_yaml
 from rince.training.ranks import training_ranks
 from rince.training.run import train
 from video_files import write_video
@@ -273,6 +273,26 @@ def test_a_group_of_a_file_that_is_none(
 
 
 @pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ("batch_size: 8\nbatch-size: 16", "batch_size and batch-size are one option"),
+        ("loss: {variant: in}\nloss.variant: out", "loss.variant is given twice"),
+        ("labels: a.csv\nvectors: {labels: b.csv}", "labels and vectors.labels are one option"),
+        ("loss: {step_width: 1, step-width: 2}", "loss.step_width and loss.step-width are one"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["train", "tune"])
+def test_an_option_in_two_spellings_is_given_twice(
+    verb: str, recipe: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    with pytest.raises(SystemExit) as stopped:
+        main([verb, "photos/", "--config", str(tmp_path / "recipe.yaml")])
+    assert stopped.value.code == 2
+    assert f"recipe.yaml: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("verb", "option", "near"),
     [
         ("ranks", "--ranks", "--by"),  # as `rince train` has it
@@ -371,6 +391,29 @@ def test_what_is_read_is_not_written_over(
         assert f"{file} is read, and would be replaced" in said
         assert f"({option} FILE)" in said
     assert [Path(name).read_text() for name in files] == ["hours of work"] * 4
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["embed", "run", "photos", "-o", "d.npz"],
+        ["index", "embeddings.npz", "-o", "d.faiss"],
+        ["compare", "run", "-o", "d.npz"],
+        ["compare", "run", "--csv", "d.npz"],
+        ["compare", "run", "--markdown", "d.npz"],
+    ],
+)
+def test_a_folder_for_an_output_is_refused_before_any_work(
+    given: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It was refused in the end; here nothing is there that it could work on."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("d.npz", "d.faiss", "run"):
+        Path(name).mkdir()
+    assert f"{given[-1]} is a folder, where a file is expected" in refusal(given, capsys)
 
 
 def test_ranks_of_a_table_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -612,6 +655,78 @@ def test_many_runs_some_of_which_are_none(
     (run / ABOUT_FILE).unlink()  # written when a training ends
     with pytest.warns(RinceWarning, match="run is not finished.*--resume"):
         assert main(["compare", str(run), *page]) == 0
+
+
+def test_the_others_are_evaluated_where_one_fails(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = shutil.ignore_patterns("results.json", "evaluation.npz")
+    bad, good = (
+        shutil.copytree(trained / "run", tmp_path / name, ignore=without)
+        for name in ("bad", "good")
+    )
+    (bad / CHECKPOINT_FILE).write_bytes(b"cut short")
+    np.savez(tmp_path / "none.npz", embeddings=np.eye(4))  # without labels
+    given = [str(x) for x in (bad, tmp_path / "none.npz", good)]
+    # Names that are mistakes are told before hours of work.
+    for name in ("nowhere", "nowhere.npz"):
+        assert "there is no f" in refusal(
+            ["evaluate", *given, str(tmp_path / name), *QUICK], capsys
+        )
+    assert not (good / "results.json").exists()
+    assert main(["evaluate", *given, *QUICK]) == 1
+    shown = capsys.readouterr()
+    assert "rince out-in" in shown.out
+    assert "retrieval/fine/R@1" in load_evaluation(good).metrics
+    assert shown.err.startswith("rince evaluate: 2 of 3 could not be evaluated:\n")
+    assert re.search(rf"^  {bad}: .*{CHECKPOINT_FILE} is damaged", shown.err, re.MULTILINE)
+    assert re.search(r"^  \S*/none.npz: .*labels", shown.err, re.MULTILINE)
+    assert refusal(["evaluate", str(bad), *QUICK], capsys).startswith(f"rince evaluate: {bad}")
+
+
+def test_data_that_were_moved_are_given_again(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_run(trained / "run").config
+    config.data = str(tmp_path / "gone")
+    run = _altered(trained, tmp_path / "run", config=to_dict(config))
+    (run / "config.yaml").write_text(config_yaml(config))
+    shown = refusal(["evaluate", str(run), *QUICK], capsys)
+    assert f"no folder {tmp_path}/gone" in shown
+    assert f"moved: rince evaluate {run} --data WHERE." in shown
+    assert "evaluate_run(" in shown
+    assert main(["evaluate", str(run), "--data", str(trained / "photos"), *QUICK]) == 0
+    again = ["train", "--resume", str(run), "--progress", "false"]
+    assert f"moved: write where they are to data in {run}/config.yaml." in refusal(again, capsys)
+    config.data = str(trained / "photos")
+    (run / "config.yaml").write_text(config_yaml(config))
+    assert main(again) == 0
+
+
+def test_the_latest_run_may_be_gone(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, latest = shutil.copytree(trained / "run", tmp_path / "run"), tmp_path / "latest"
+    latest.symlink_to("b")
+    page, everything = ["-o", str(tmp_path / "report.html")], [str(latest), str(run)]
+    said = f"there is no folder {latest}: {latest} is a link to b, which is not there"
+    for arguments in (["evaluate", *everything, *QUICK], ["compare", *everything, *page]):
+        with pytest.warns(RinceWarning, match=f"left out: {said}"):
+            assert main(arguments) == 0
+    with pytest.warns(RinceWarning, match=f"left out: {said}"):
+        assert len(rince.results(everything)) == 1
+    photos, output = str(trained / "photos"), str(tmp_path / "x.npz")
+    for arguments in (
+        ["evaluate", str(latest), *QUICK],
+        ["compare", str(latest), *page],
+        ["compare", str(run), "--baseline", str(latest), *page],
+        ["export", str(latest)],
+        ["embed", str(latest), photos, "-o", output],
+        ["train", "--resume", str(latest)],
+        ["train", photos, "--model.start-from", str(latest), "--output", str(tmp_path / "runs")],
+    ):
+        assert said in refusal(arguments, capsys), arguments
+    assert "no folder" in refusal(["embed", str(tmp_path / "typo"), photos, "-o", output], capsys)
 
 
 def _classes(file: Path, *names: str) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from rince import RinceError
+from rince import RinceError, RinceWarning
 from rince.core import files
 from rince.core.digests import content_digest, digest, file_digest, short_digest
 from rince.core.files import (
@@ -28,9 +28,11 @@ from rince.core.files import (
     held_alone,
     holds_no,
     is_vector_file,
+    leading_to,
     new_folder,
     replacing,
     require_folder_of,
+    require_no_folder,
     require_not_read,
     splits_below,
     taking_turns,
@@ -358,6 +360,50 @@ def test_what_is_of_the_other_kind_is_said_to_be_there(tmp_path: Path) -> None:
     for wanted in ("file", "folder"):
         assert absent(wanted, tmp_path / "b") == f"there is no {wanted} {tmp_path / 'b'}"  # type: ignore[arg-type]
         assert absent(wanted, "nowhere/b").endswith(f"nowhere/b in {os.getcwd()}")  # type: ignore[arg-type]
+
+
+def test_a_link_to_what_is_gone_is_said(tmp_path: Path) -> None:
+    link = tmp_path / "latest"
+    link.symlink_to("gone")
+    for wanted in ("file", "folder"):
+        for path, named in ((link, link), (link / "export", link / "export")):
+            said = f"there is no {wanted} {named}: {link} is a link to gone, which is not there"
+            assert absent(wanted, path) == said  # type: ignore[arg-type]
+    (tmp_path / "gone").touch()
+    assert absent("folder", link).endswith("is a file, where a folder is expected")
+    assert absent("file", link / "x") == f"there is no file {link / 'x'}"
+
+
+def test_places_are_given_once_and_links_to_nothing_left_out(tmp_path: Path) -> None:
+    there, latest, lost, loop = (tmp_path / name for name in ("there", "latest", "lost", "loop"))
+    there.mkdir()
+    latest.symlink_to("there")
+    lost.symlink_to("gone")
+    loop.symlink_to("loop")
+    first = {there.resolve(): str(latest)}
+    assert leading_to([latest, str(there), there / ".." / "there"]) == first
+    for link in (lost, loop):
+        with pytest.warns(RinceWarning, match=f"left out: there is no folder {link}: .*a link"):
+            assert leading_to([str(link), latest]) == first
+        with pytest.raises(RinceError, match=f"^there is no folder {link}: .*a link"):
+            leading_to([link])
+    missing = tmp_path / "missing"  # a mistake, which whoever reads it names
+    assert list(leading_to([there, missing])) == [there.resolve(), missing.resolve()]
+
+
+def test_a_folder_is_no_place_for_a_file(tmp_path: Path) -> None:
+    folder, file = tmp_path / "d.npz", tmp_path / "x.npz"
+    folder.mkdir()
+    for existing in (False, True):
+        if existing:
+            file.touch()
+        require_no_folder(file)
+        require_folder_of(file)
+    said = f"^{folder} is a folder, where a file is expected"
+    with pytest.raises(RinceError, match=rf"{said} \(--csv FILE\)$"):
+        require_no_folder(folder, "--csv FILE")
+    with pytest.raises(RinceError, match=rf"{said} \(-o FILE\)$"):
+        require_folder_of(folder)
 
 
 def test_a_file_that_may_have_been_edited_is_not_written_over(tmp_path: Path) -> None:

@@ -160,6 +160,18 @@ def test_damaged_files_say_so(evaluation: Evaluation, tmp_path: Path, name: str,
         load_evaluation(tmp_path)
 
 
+@pytest.mark.parametrize("value", ["0.5", None, [0.5]])
+def test_a_metric_that_is_no_number_is_damage(
+    evaluation: Evaluation, tmp_path: Path, value: object
+) -> None:
+    save_evaluation(evaluation, tmp_path)
+    numbers = json.loads((tmp_path / RESULTS_FILE).read_text())
+    for held in ({**numbers["metrics"], "knn/fine": value}, [value]):
+        (tmp_path / RESULTS_FILE).write_text(json.dumps({**numbers, "metrics": held}))
+        with pytest.raises(RinceError, match="damaged.*`rince evaluate .*again"):
+            load_evaluation(tmp_path)
+
+
 def test_a_failed_save_leaves_the_old_numbers(evaluation: Evaluation, tmp_path: Path) -> None:
     save_evaluation(evaluation, tmp_path)
     broken = dataclasses.replace(evaluation, info={"thing": object()})

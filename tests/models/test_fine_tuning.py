@@ -137,6 +137,29 @@ def test_last_blocks_alone_are_trained() -> None:
         assert all(torch.equal(before[n], x) for n, x in network.state_dict().items())
 
 
+def test_norms_without_weights_are_of_the_block_before_them() -> None:
+    def norm() -> nn.Module:
+        return nn.BatchNorm1d(8, affine=False)
+
+    def network() -> nn.Sequential:
+        inner = nn.Sequential(nn.Linear(8, 8), nn.Sequential(norm(), nn.ReLU()))
+        parts = [norm(), nn.Linear(8, 8), norm(), nn.ReLU(), inner, nn.Linear(8, 3)]
+        return nn.Sequential(*parts)
+
+    def training(module: nn.Module) -> list[bool]:
+        keep_frozen_norms(module.train())
+        return [x.training for x in module.modules() if isinstance(x, nn.BatchNorm1d)]
+
+    for layers, expected in ((0, [False] * 3), (2, [False, False, True]), (3, [True] * 3)):
+        module = network()
+        fine_tuned(module, layers, None)
+        assert training(module) == expected, layers
+    pytest.importorskip("peft")
+    updated = network()
+    fine_tuned(updated, None, 2)
+    assert training(updated) == [False] * 3
+
+
 def test_rates_fall_towards_the_input() -> None:
     module = of_library("small-resnet")
     encoder = nn.Sequential(module, nn.Linear(256, 4))

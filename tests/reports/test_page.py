@@ -20,6 +20,7 @@ from PIL import Image
 
 from rince.core.checks import RinceError, RinceWarning
 from rince.evaluation.results import Confusion, Gallery, Map2D, format_metric
+from rince.reports import figures
 from rince.reports.figures import rank_colour, themed
 from rince.reports.gallery import gallery_view
 from rince.reports.origins import duration
@@ -536,6 +537,42 @@ def test_detail_goes_before_the_limit_does(make_run, tmp_path, monkeypatch):
     assert "Numbers only" in load(path).section("results")["text"]
     with pytest.warns(RinceWarning, match=r"\d MB"):
         shrunk(10)
+
+
+def test_nothing_is_drawn_twice_and_as_many_rows_as_fit(make_run, tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (200, 32, 32, 3)).astype(np.uint8)
+    runs = []
+    for i in range(3):
+        run = make_run(f"m{i}", seed=i, steps=0, queries=1, outliers=(), old=True)
+        map_2d = replace(run.evaluation.map_2d, thumbnails=noise)
+        runs.append(replace(run, evaluation=replace(run.evaluation, map_2d=map_2d)))
+    path, drawn = tmp_path / "report.html", []
+
+    def counted(figure, words, number):
+        drawn.append(figure)
+        return f'<svg id="a{number}" data-drawn="{"x" * 20_000}"></svg>'
+
+    monkeypatch.setattr(figures, "svg_of", counted)
+
+    def written(limit):
+        drawn.clear()
+        monkeypatch.setattr("rince.reports.page.MAX_BYTES", limit)
+        page = load(write_report(runs, path))
+        assert path.stat().st_size < limit
+        assert len(drawn) == len(set(drawn)) <= 3  # a histogram each, whatever was tried
+        ids = [x["attrs"]["id"] for x in page.elements if "id" in x["attrs"]]
+        assert len(ids) == len(set(ids))
+        return path.stat().st_size, page.section("results")["text"], len(page.find("svg")) / 2
+
+    full, text, shown = written(MAX_BYTES)
+    assert ("there are too many" in text, shown) == (False, 3)
+    coarse, text, shown = written(full)
+    assert ("there are too many" in text, shown) == (False, 3)
+    assert coarse < full
+    least, text, shown = written(coarse * 3 // 4)
+    assert 0 < shown < 3
+    assert f"of the first {shown:.0f} of the 3 rows: there are too many" in text
+    assert written(least)[2] == shown - 1
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -120,6 +120,12 @@ def test_a_second_run_of_a_seed_and_one_that_is_not_finished_do_not_count(make_r
     assert alike_methods(rows) == [
         "x and again agree in all options, the seed too: they stand in rows of their own"
     ]
+    # A line for all that are equal, not for each two of them.
+    runs = [run(folder, seed) for seed in (0, 1) for folder in ("a", "b", "c", "d")]
+    runs += [run("e", 2)]
+    assert alike_methods(comparison_rows(runs).rows) == [
+        "a, b, c and d agree in all options, the seed too: they stand in rows of their own"
+    ]
 
 
 def test_a_row_is_not_called_by_the_seed_of_its_first_run(make_run):

@@ -32,6 +32,8 @@ from rince.reports.table import comparison_rows
 from rince.training import ModelOptions, evaluate_run, evaluation, load_run, train
 from rince.training import evaluated as evaluated_data
 from rince.training.checkpoint import CHECKPOINT_FILE, TrainedRun
+from rince.training.config import flat, to_dict
+from rince.training.folder import read_config
 from rince.training.kept_results import unmeasured_outliers, unmeasured_tests
 from rince.training.splits import load_splits
 
@@ -411,10 +413,38 @@ def test_data_are_the_same_with_a_slash_behind_them(named_run: Path, tmp_path: P
     run = shutil.copytree(named_run, tmp_path / "run")
     evaluated(run)
     data = read_run(run).config["data"]
-    config = (run / "config.yaml").read_text()
-    assert f"data: {data}\n" in config
-    (run / "config.yaml").write_text(config.replace(f"data: {data}\n", f"data: {data}/\n"))
+    about = json.loads((run / "about.json").read_text())
+    assert about["config"]["data"] == data
+    about["config"]["data"] += "/"
+    (run / "about.json").write_text(json.dumps(about))
     assert read_run(run).config["data"] == data
+
+
+def test_options_are_those_of_the_training_whatever_was_edited_since(
+    named_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(named_run, tmp_path / "run")
+    evaluated(run)
+    before = read_run(run)
+    assert before.config == dict(flat(to_dict(read_config(run))))
+    config = (run / "config.yaml").read_text()
+    for edits in (("lr: 0.05", "lr: 9.0"), ("variant: out-in", "variant: in"), ("epochs: 1", "?")):
+        assert edits[0] in config
+        (run / "config.yaml").write_text(config.replace(*edits))
+        assert (read_run(run).config, read_run(run).label) == (before.config, before.label)
+    # Runs that are not finished, or of an older rince, have their config.yaml alone.
+    (run / "config.yaml").write_text(config.replace("lr: 0.05", "lr: 9.0"))
+    about = json.loads((run / "about.json").read_text())
+    for held in (
+        {**about, "config": 7},
+        {**about, "config": {**about["config"], "epochs": "many"}},
+    ):
+        (run / "about.json").write_text(json.dumps(held))
+        with pytest.raises(RinceError, match=r"about\.json is damaged"):
+            read_run(run)
+    del about["config"]
+    (run / "about.json").write_text(json.dumps(about))
+    assert read_run(run).config == {**before.config, "optim.lr": 9.0}
 
 
 def test_results_are_of_their_weights_whatever_the_times(named_run: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from rince.models.backbones import Backbone
 from rince.training import run
 from rince.training.checkpoint import CHECKPOINT_FILE, read_checkpoint
 from rince.training.config import ModelOptions, OptimOptions
-from rince.training.folder import plain_yaml
+from rince.training.folder import plain_yaml, read_about
 from rince.training.history import read_history
 from rince.training.module import lr_factor
 from rince.training.run import resume, train
@@ -226,6 +226,36 @@ def test_an_edited_learning_rate_is_used_from_there_on(
         f"0.0001), optim.clip 3 (was None)\n"
     ) in (folder / "log.txt").read_text()
     assert "# too high" in (folder / "config.yaml").read_text()
+
+
+def test_an_edit_of_a_run_that_is_finished_has_no_effect_and_is_told_so(
+    small_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was recorded, as if the run had been trained with it."""
+    trained = read_about(small_run)["config"]
+    assert trained["optim"]["lr"] == 0.05
+    _edit(
+        small_run,
+        ("lr: 0.05", "lr: 0.02"),
+        ("clip: null", "clip: 3"),
+        ("log_every: 1", "log_every: 2"),
+    )
+    moved = (small_run.parent / "images").rename(small_run.parent / "moved")
+    _edit(small_run, (f"{small_run.parent}/images", str(moved)))
+    resume(small_run, progress=False, backbone=flat_backbone())
+    said = capsys.readouterr().out
+    assert "optim.lr 0.02 (was 0.05), optim.clip 3 (was None) in its config.yaml" in said
+    assert "no effect, as no step is left" in said
+    assert read_about(small_run)["config"] == {**trained, "data": str(moved), "log_every": 2}
+    assert "optim.lr 0.02" not in (small_run / "log.txt").read_text()
+    _edit(small_run, ("epochs: 1", "epochs: 0"))
+    with pytest.raises(ValueError, match=r"trained for 1 epochs: epochs in .* at least, got 0"):
+        resume(small_run, progress=False, backbone=flat_backbone())
+    _edit(small_run, ("\nepochs: 0", "\nepochs: 1"))
+    # Where steps are left they are used.
+    resume(small_run, epochs=2, progress=False, backbone=flat_backbone())
+    assert "no effect" not in capsys.readouterr().out
+    assert read_about(small_run)["config"]["optim"]["lr"] == 0.02
 
 
 def test_other_options_are_refused_by_name(image_tree: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from rince.training.config import (
     OptimOptions,
     RankOptions,
 )
+from rince.training.folder import read_config
 from rince.training.halving import Score, planned_epochs
 
 TREE = Taxonomy([("warm", "red"), ("warm", "orange"), ("cold", "blue"), ("cold", "green")])
@@ -179,6 +181,75 @@ def test_a_trial_that_diverges_is_left_out_and_not_tried_again(
         tune(replace(shown, seed=1), options, splits=images())
 
 
+def test_a_baseline_that_fails_is_left_out(trainer: FakeTrainer, tmp_path: Path) -> None:
+    def diverge(trial: Trial) -> None:
+        if trial.config.objective == failing:
+            raise FloatingPointError("the loss is nan at step 3")
+
+    trainer.happens, failing = diverge, "supcon-out"
+    options = TuneOptions(trials=2, baselines=("supcon-out", "cross-entropy"))
+    said = r"left out: no trial of supcon-out .*; supcon-out 1: .*nan at step 3"
+    with pytest.warns(UserWarning, match=said) as warned:
+        tuned = tune(config(tmp_path), options, splits=images())
+    assert {trial.config.objective for trial in tuned.trials} == {"rince", "cross-entropy"}
+    written = {file.name for file in tuned.folder.glob("*.yaml")}
+    assert written == {"rince.yaml", "cross-entropy.yaml"}
+    # What is to be removed is of the trials that failed alone.
+    (text,) = (str(w.message) for w in warned if "left out" in str(w.message))
+    removed = text.partition("again, remove ")[2].split()
+    assert [Path(x).name[:13] for x in removed] == ["supcon-out-01", "supcon-out-02"]
+    for folder in removed:
+        shutil.rmtree(folder)
+    trainer.happens, before = lambda trial: None, trainer.epochs
+    again = tune(config(tmp_path), options, splits=images())
+    assert trainer.epochs == before + planned_epochs(2, [2, 8])
+    assert (again.folder / "supcon-out.yaml").is_file()
+    # The objective itself is what was asked for.
+    trainer.happens, failing = diverge, "rince"
+    with pytest.raises(RinceError, match=r"no trial of rince .*again, remove \S*/rince-01-"):
+        tune(replace(config(tmp_path), seed=1), options, splits=images())
+
+
+def test_what_is_found_is_written_before_the_next_objective(
+    trainer: FakeTrainer, tmp_path: Path
+) -> None:
+    def stop(trial: Trial) -> None:
+        if trial.config.objective != "rince":
+            raise KeyboardInterrupt
+
+    trainer.happens = stop
+    with pytest.raises(KeyboardInterrupt):
+        tune(config(tmp_path), TuneOptions(trials=2, baselines=("supcon-out",)), splits=images())
+    assert [file.name for file in tmp_path.glob("*/*.yaml")] == ["rince.yaml"]
+
+
+def test_no_setting_is_tried_twice(
+    trainer: FakeTrainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = TuneOptions(trials=12, baselines=("supcon-out", "cross-entropy"), search=("variant",))
+    tuned = tune(config(tmp_path, progress=True), options, splits=images())
+    assert [(x.name, x.config.loss.variant) for x in tuned.trials[:1]] == [("rince 1", "out-in")]
+    assert {x.config.loss.variant for x in tuned.trials[:3]} == {"in", "out-in", "out"}
+    names = ["rince 1", "rince 2", "rince 3", "supcon-out 1", "cross-entropy 1"]
+    assert [x.name for x in tuned.trials] == names
+    planned = planned_epochs(3, [2, 8]) + 2 * planned_epochs(1, [2, 8])
+    assert trainer.epochs == planned
+    shown = capsys.readouterr().out
+    each = "trials x epochs 1 x 2, then the best 1 x 8"
+    assert "rince: trials x epochs 3 x 2, then the best 1 x 8\n" in shown
+    assert f"supcon-out, cross-entropy: {each}\n{planned} epochs in all" in shown
+    assert f"epoch {planned - 7}/{planned} | cross-entropy 1 of 1, 8 epochs" in shown
+
+
+def test_the_devices_are_those_that_were_given(trainer: FakeTrainer, tmp_path: Path) -> None:
+    options = TuneOptions(trials=1, baselines=())
+    for devices in ("auto", "1"):
+        tuned = tune(config(tmp_path, devices=devices), options, splits=images())
+        written = parse_with_seeds(["--config", str(tuned.folder / "rince.yaml")])[0]
+        assert written.devices == tuned.trials[0].config.devices == devices
+    assert trainer.epochs == 2 + 8  # all are trained on one, so nothing anew
+
+
 def test_trials_differ_in_what_is_searched_alone(trainer: FakeTrainer, tmp_path: Path) -> None:
     splits = images(per_class=20)
     tuned = tune(config(tmp_path), TuneOptions(trials=40, baselines=()), splits=splits)
@@ -206,10 +277,14 @@ def test_trials_differ_in_what_is_searched_alone(trainer: FakeTrainer, tmp_path:
         tune(set_here, options, splits=splits)
     options = replace(options, search=("lr", "variant", "batches"))
     tuned = tune(set_here, options, splits=splits)
-    assert {(t.config.optim.lr, t.config.loss.temperatures) for t in tuned.trials[:9]} == {
+    of_rince, others_of = (
+        [t for t in tuned.trials if t.config.objective == name]
+        for name in ("rince", "cross-entropy")
+    )
+    assert {(t.config.optim.lr, t.config.loss.temperatures) for t in of_rince} == {
         (0.07, (0.1, 0.225))
     }
-    assert {t.config.loss for t in map(frozen, tuned.trials[9:])} == {str(LossOptions())}
+    assert {t.config.loss for t in map(frozen, others_of)} == {str(LossOptions())}
     assert len({str(t.config.batches) for t in tuned.trials}) > 2
 
 
@@ -323,6 +398,7 @@ def test_the_last_round_measures_the_run_that_its_configuration_gives(tmp_path: 
     tuned = tune(small, TuneOptions(trials=1, baselines=()), splits=splits)
     parts = tuning._parts(splits.train)
     anew = train(replace(tuned.trials[0].config, name="anew"), splits=parts)
+    assert read_config(tuned.trials[0].folder / "2-epochs").devices == "1"
     searched, whole = (
         torch.load(folder / CHECKPOINT_FILE)["state_dict"]
         for folder in (tuned.trials[0].folder / "2-epochs", anew)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rince.cli.parser import HelpfulParser
-from rince.core.files import user_path
+from rince.core.files import leading_to, user_path
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -45,9 +45,8 @@ What each number means: docs/evaluation.md.
 
     from rince.reports.compare import compare_runs
 
-    folders = list(dict.fromkeys(user_path(name).resolve() for name in given.runs))
     compare_runs(
-        folders,
+        list(leading_to(given.runs)),
         user_path(given.output),
         title=given.title,
         markdown=given.markdown,

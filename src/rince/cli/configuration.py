@@ -53,9 +53,16 @@ def parsed_options(parser: HelpfulParser, arguments: Sequence[str]) -> dict[str,
     try:
         for file in files:
             options = plain_yaml(read_text(user_path(file), "options", "utf-8"))
-            in_files |= {
-                parser.destination(name): value for name, value in _entries(parser, options)
-            }
+            entries = list(_entries(parser, options))
+            spellings: dict[str, list[str]] = {}
+            for name, _ in entries:
+                spellings.setdefault(parser.destination(name), []).append(name)
+            for first, *others in spellings.values():
+                same = f"{first} is given twice"
+                if others != [first]:
+                    same = f"{' and '.join([first, *others])} are one option: give it once"
+                require(not others, same)
+            in_files |= {parser.destination(name): value for name, value in entries}
     except (RinceError, ValueError) as error:
         parser.error(f"--config {file}: {error}")
     if unknown := [f"--{name}" for name in in_files if name not in parser.hints]:

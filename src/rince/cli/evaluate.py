@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rince.cli.parser import HelpfulParser, add_table, given_of
-from rince.core.files import is_vector_file, user_path
+from rince.core.checks import RinceError, require, warn
+from rince.core.files import absent, is_vector_file, leading_to, user_path
 from rince.core.tables import TABLE_SUFFIXES
 from rince.evaluation.options import EvaluationOptions, wrong_name
 
@@ -106,42 +107,49 @@ def _parser() -> HelpfulParser:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Evaluate runs one after the other; results go into their folders."""
+    """Evaluate runs one after the other, the others also where one fails; results go into their
+    folders."""
     given = _parser().parse_args(arguments)
     outliers, tests = named_outliers(given.ood or []), named_outliers(given.test or [], "--test")
 
-    from rince.core.checks import require
     from rince.core.devices import known_device
 
     options = EvaluationOptions(**given_of(EvaluationOptions, vars(given)))
     device = known_device(given.device)
-    named: dict[Path, str] = {}  # runs/latest is a link to another of runs/*
-    for name in given.runs:
-        named.setdefault(user_path(name).resolve(), name)
+    named = leading_to(given.runs)  # runs/latest is a link to another of runs/*
+    for folder, name in named.items():  # before any work is done
+        if not folder.exists():
+            raise RinceError(absent("file" if is_vector_file(folder) else "folder", name))
+        require(
+            not (is_vector_file(folder) and (outliers or tests or given.data)),
+            f"--ood, --test and --data are for runs, and {name} holds embeddings",
+        )
+    runs = {x: name for x, name in named.items() if is_vector_file(x) or _is_run(x, name, given)}
+    require(bool(runs), "none of these is a run: `rince train` makes one")
     evaluated: list[Path] = []  # files of embeddings, and folders of results
-    left_out = 0
-    for folder, name in named.items():
-        if is_vector_file(folder):
-            require(
-                not (outliers or tests or given.data),
-                f"--ood, --test and --data are for runs, and {name} holds embeddings",
-            )
-            _evaluate_file(folder, given, options)
-        elif not _is_run(folder, name, given):
-            left_out += 1
-            continue
-        elif results := _evaluate_run(folder, given, outliers, tests, options, device):
-            folder = results
-        else:
-            continue
-        evaluated.append(folder)
-    require(left_out < len(named), "none of these is a run: `rince train` makes one")
+    failed: list[str] = []
+    for folder, name in runs.items():
+        try:
+            if is_vector_file(folder):
+                _evaluate_file(folder, given, options)
+                evaluated.append(folder)
+            elif results := _evaluate_run(folder, given, outliers, tests, options, device):
+                evaluated.append(results)
+        except BrokenPipeError:  # nobody reads on
+            raise
+        except (RinceError, ValueError, OSError, ImportError, FloatingPointError) as error:
+            if len(runs) == 1:
+                raise
+            failed.append(f"\n  {name}: {error}")
     if evaluated:
         from rince.reports.reading import read_run
         from rince.reports.table import print_table
 
         print()
         print_table([read_run(folder) for folder in evaluated])
+    if failed:
+        count = f"{len(failed)} of {len(runs)} could not be evaluated"
+        raise RinceError(f"{count}:{''.join(failed)}")
 
 
 def _evaluate_file(file: Path, given: argparse.Namespace, options: EvaluationOptions) -> None:
@@ -158,7 +166,6 @@ def _evaluate_file(file: Path, given: argparse.Namespace, options: EvaluationOpt
 
 def _is_run(folder: Path, name: str, given: argparse.Namespace) -> bool:
     """False: it is neither a run nor an export, and left out, as there are others."""
-    from rince.core.checks import require, warn
     from rince.models.exported import EXPORT_FILE, towers_in
     from rince.training.folder import CHECKPOINT_FILE, results_in
 
@@ -172,7 +179,7 @@ def _is_run(folder: Path, name: str, given: argparse.Namespace) -> bool:
         f"those of its training",
     )
     holds_one = any((folder / file).is_file() for file in (CHECKPOINT_FILE, EXPORT_FILE))
-    if len(given.runs) > 1 and folder.exists() and not holds_one:
+    if len(given.runs) > 1 and not holds_one:
         why = towers_in(folder) or results_in(folder) or ", so it is no run yet"
         warn(f"left out: {name} holds no checkpoint ({CHECKPOINT_FILE}){why}")
         return False

@@ -111,13 +111,14 @@ def parse_with_seeds(arguments: Sequence[str]) -> tuple[TrainConfig, tuple[int, 
     end the program with a hint."""
     values = parsed_options(build_parser(), arguments)
     seeds = values.pop("seeds", None)
-    alone = any(one.partition("=")[0] == "--seed" for one in arguments)
+    flags = {one.partition("=")[0] for one in arguments}
+    alone = "--seed" in flags  # which wins over seeds in a file
     require(
-        seeds is None or not alone,
+        not (alone and "--seeds" in flags),
         f"--seeds {' '.join(map(str, seeds or ()))} and --seed {values.get('seed')}: give one of "
         f"the two, --seed for a single run",
     )
-    return from_dict(values), seeds
+    return from_dict(values), None if alone else seeds
 
 
 def build_parser() -> HelpfulParser:

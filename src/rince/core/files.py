@@ -151,7 +151,36 @@ def absent(wanted: Literal["file", "folder", "file or folder"], path: str | Path
     if wanted == "folder" and there.is_file():
         return f"{path} is a file, where a folder is expected"
     where = "" if there.is_absolute() else f" in {os.getcwd()}"
-    return f"there is no {wanted} {path}{where}"
+    lost = _lost_link(there)
+    why = "" if lost is None else f": {lost} is a link to {os.readlink(lost)}, which is not there"
+    return f"there is no {wanted} {path}{where}{why}"
+
+
+def leading_to(paths: Iterable[str | Path]) -> dict[Path, str]:
+    """Where paths lead, each place once, with the first name of it. A link to what is gone, as
+    ``runs/*`` may have one, is left out with a warning, or refused if there is nothing else.
+
+    Raises:
+        RinceError: nothing but such links.
+    """
+    places: dict[Path, str] = {}
+    lost = []
+    for path in paths:
+        if _lost_link(user_path(path)) is None:
+            places.setdefault(user_path(path).resolve(), str(path))
+        else:
+            lost.append(absent("folder", path))
+    if lost and not places:
+        raise RinceError(lost[0])
+    for why in lost:
+        warn(f"left out: {why}")
+    return places
+
+
+def _lost_link(path: Path) -> Path | None:
+    """The link that leads to nothing, of a path that is one, or is through one."""
+    links = (x for x in (path, *path.parents) if x.is_symlink())
+    return next((x for x in links if not os.path.exists(x)), None)
 
 
 def holds_no(what: str, path: str | Path, suffixes: Iterable[str]) -> str:
@@ -190,6 +219,12 @@ def require_not_read(output: Path, read: Iterable[str | Path], option: str = "-o
                 )
 
 
+def require_no_folder(output: Path, option: str = "-o FILE") -> None:
+    """Refuse, before any work is done, to write to a folder; ``option``: that names the output."""
+    if output.is_dir():
+        raise RinceError(f"{absent('file', output)} ({option})")
+
+
 def file_stamps(files: Iterable[str]) -> list[tuple[str, int, int]]:
     """Each different file with its size and the time of its last change, by which one that was
     replaced under its name is known; files that are not there are left out."""
@@ -211,7 +246,9 @@ def cache_folder(*names: str) -> Path:
 
 
 def require_folder_of(file: Path) -> None:
-    """Refuse, before any work is done, a file whose folder is not there, or is read-only."""
+    """Refuse, before any work is done, a file whose folder is not there, or is read-only; and a
+    folder in its place."""
+    require_no_folder(file)
     if not file.parent.is_dir():
         raise RinceError(f"there is no folder {file.parent} to write {file.name} to")
     if not os.access(file.parent, os.W_OK):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rince.core.checks import RinceError
+from rince.core.checks import RinceError, require
 from rince.core.digests import file_digest
 from rince.core.files import replacing, user_path
 from rince.core.notebook import html_table
@@ -308,6 +308,9 @@ def load_evaluation(folder: str | Path, made_of: str | Path | None = None) -> Ev
 
 
 def _evaluation(numbers: Mapping[str, Any], arrays: Mapping[str, NumpyArray]) -> Evaluation:
+    metrics = dict(numbers["metrics"])
+    wrong = {name: x for name, x in metrics.items() if not isinstance(x, int | float)}
+    require(not wrong, f"metrics that are no numbers: {wrong}")
     counts = {int(n[7:]): a for n, a in arrays.items() if n.startswith("counts/")}
     roc = {}
     for name, array in arrays.items():
@@ -326,8 +329,8 @@ def _evaluation(numbers: Mapping[str, Any], arrays: Mapping[str, NumpyArray]) ->
         if place in ("map", "gallery") or any(stored.startswith(f"{place}/") for stored in arrays)
     }
     return Evaluation(
-        metrics=numbers["metrics"],
-        info=numbers["info"],
+        metrics=metrics,
+        info=dict(numbers["info"]),
         classes=tuple(numbers["classes"]),
         groups=tuple(numbers["groups"]),
         histograms=Histograms(arrays["edges"], dict(sorted(counts.items()))),

@@ -136,9 +136,14 @@ def merge_updates(module: nn.Module) -> None:
 
 def keep_frozen_norms(module: nn.Module, copy: nn.Module | None = None) -> None:
     """Batch norms that train no weights normalise by what they know, also in training; and so do
-    those of a copy, such as a momentum encoder's."""
-    for part, copied in zip(module.modules(), (copy or module).modules(), strict=True):
-        trained = any(x.requires_grad for x in part.parameters())
+    those of a copy, such as a momentum encoder's. One that has no weights is of what stands before
+    it, or of what follows if it is the first."""
+    trained = next((x.requires_grad for x in module.parameters()), True)
+    copies = (copy or module).modules()
+    for (name, part), copied in zip(module.named_modules(), copies, strict=True):
+        own = list(part.parameters(recurse=False))
+        if own and "lora_" not in name:  # updates are no layers of their own
+            trained = any(x.requires_grad for x in own)
         if isinstance(part, nn.modules.batchnorm._BatchNorm) and not trained:
             part.eval()
             copied.eval()

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rince.core.files import is_vector_file, require_not_read, user_path, written
+from rince.core.files import (
+    is_vector_file,
+    leading_to,
+    require_no_folder,
+    require_not_read,
+    user_path,
+    written,
+)
 from rince.core.tables import TABLE_SUFFIXES
 from rince.evaluation.results import ARRAYS_FILE, RESULTS_FILE
 from rince.reports.frames import write_results
@@ -41,6 +49,7 @@ def compare_runs(
     """
     for option, file in (("-o", output), ("--markdown", markdown), ("--csv", csv)):
         if file is not None:
+            require_no_folder(user_path(file), f"{option} FILE")
             read = (x for folder in folders for x in _read_of(folder))
             require_not_read(user_path(file), read, f"{option} FILE")
     runs = read_runs(folders)
@@ -69,11 +78,11 @@ def _read_of(folder: Path) -> list[Path]:
 
 def _with_baseline(runs: list[RunReport], baseline: str) -> tuple[list[RunReport], str]:
     """The runs, with the one that a path leads to; and the label of its row."""
-    path = user_path(baseline).resolve()
+    path = user_path(baseline)
     labels = (label for row in comparison_rows(runs).rows for label in row.names)
-    if baseline in labels or not path.exists():
+    if baseline in labels or not os.path.lexists(path):
         return runs, baseline
-    named = read_run(path)
+    named = read_run(*leading_to([path]))
     if named.folder not in [run.folder for run in runs]:
         runs = [*runs, named]
     rows = comparison_rows(runs).rows

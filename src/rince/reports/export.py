@@ -9,7 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from rince.core.checks import RinceError, warn
-from rince.core.files import new_folder, user_path
+from rince.core.files import leading_to, new_folder, user_path
 from rince.evaluation.results import load_evaluation
 from rince.models.card import CARD_FILE as CARD_FILE
 from rince.models.encoders import Encoder
@@ -47,7 +47,7 @@ def export_run(
     from rince.training.checkpoint import load_run, trained_encoder
 
     # runs/latest may soon be another run
-    trained = load_run(user_path(run).resolve()) if isinstance(run, (str, Path)) else run
+    trained = load_run(*leading_to([run])) if isinstance(run, (str, Path)) else run
     folder = trained.folder / "export" if folder is None else user_path(folder)
     encoder = trained_encoder(trained, space)
     return write_export(encoder, folder, partial(_card, trained, encoder), onnx=onnx)

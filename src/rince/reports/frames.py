@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rince.core.checks import RinceError, import_extra, require
-from rince.core.files import user_path, written
+from rince.core.files import leading_to, user_path, written
 from rince.reports.run_report import RunReport
 
 if TYPE_CHECKING:
@@ -89,4 +89,4 @@ def run_folders(runs: str | Path | Sequence[str | Path]) -> list[Path]:
         if not fits:
             raise RinceError(f"nothing is called {pattern}")
         fitting += fits
-    return list(dict.fromkeys(user_path(name).resolve() for name in fitting))
+    return list(leading_to(fitting))

@@ -22,11 +22,9 @@ SHEET_COLUMNS = 32
 _MAP_LAYERS = 4
 
 
-def method_drawings(
-    row: Row, limits: tuple[float, float] | None, gallery_characters: int, detail: float
-) -> dict[str, Any]:
-    """All that is drawn of the runs of a row, maps and galleries of the first; what they did not
-    store is None or empty. ``limits``: of the axis of the histograms."""
+def method_drawings(row: Row, limits: tuple[float, float] | None) -> dict[str, Any]:
+    """What is drawn of the runs of a row at any detail; what they did not store is None or empty.
+    ``limits``: of the axis of the histograms."""
     evaluations = [run.evaluation for run in row.runs]
     first = evaluations[0]
     time_curves = [e.time_curve for e in evaluations if e.time_curve is not None]
@@ -34,11 +32,7 @@ def method_drawings(
         "histogram": figures.histogram_figure([e.histograms for e in evaluations], limits),
         "over_time": figures.time_figure(time_curves),
         "class_maps": class_maps(evaluations),
-        "map": _map(row.runs[0], detail),
         "curves": dict(training_figures([run.history for run in row.runs])),
-        "gallery": gallery_view(first.gallery, first.classes, gallery_characters),
-        "worst": first.worst_queries
-        and gallery_view(first.worst_queries, first.classes, gallery_characters),
         "confusion": _confusion(row),
     }
     return drawings | {
@@ -49,6 +43,18 @@ def method_drawings(
         "lacks_class_maps": not drawings["class_maps"] and 1 < len(first.classes) <= MAX_CLASSES,
         "lacks_failures": first.confusion is None,
     }
+
+
+def with_detail(drawn: dict[str, Any], gallery_characters: int, detail: float) -> dict[str, Any]:
+    """:func:`method_drawings` with map and galleries, of the first run."""
+    run = drawn["runs"][0]
+    worst, classes = run.evaluation.worst_queries, run.evaluation.classes
+    more = {
+        "map": _map(run, detail),
+        "gallery": gallery_view(run.evaluation.gallery, classes, gallery_characters),
+        "worst": worst and gallery_view(worst, classes, gallery_characters),
+    }
+    return {**drawn, **more, "has_pictures": drawn["has_pictures"] or any(more.values())}
 
 
 def _map(run: RunReport, detail: float) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import statistics
@@ -48,17 +47,21 @@ def alike_methods(rows: Sequence[Row]) -> list[str]:
             for option, values in differing_options(options_of(alike)).items()
             if option != "seed"
         ]
+        equal: dict[str, list[str]] = {}
+        for row in alike:
+            equal.setdefault(_chosen(row.runs[0]), []).append(row.runs[0].folder.name)
         lines += [
-            f"{two[0].runs[0].folder.name} and {two[1].runs[0].folder.name} agree in all options, "
-            f"the seed too: they stand in rows of their own"
-            for two in itertools.combinations(alike, 2)
-            if _chosen(two[0].runs[0]) == _chosen(two[1].runs[0])
+            f"{', '.join(names)} and {last} agree in all options, the seed too: they stand in rows "
+            f"of their own"
+            for *names, last in equal.values()
+            if names
         ]
     return lines
 
 
-def _chosen(run: RunReport) -> dict[str, Any]:
-    return {key: x for key, x in written_alike(run.config).items() if key not in _NOT_CHOSEN}
+def _chosen(run: RunReport) -> str:
+    chosen = {key: x for key, x in written_alike(run.config).items() if key not in _NOT_CHOSEN}
+    return repr(sorted(chosen.items(), key=lambda option: option[0]))
 
 
 def origins_of(rows: Sequence[Row]) -> dict[str, list[str]]:

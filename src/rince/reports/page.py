@@ -7,9 +7,11 @@ drawings.
 from __future__ import annotations
 
 import base64
+import contextlib
+import functools
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from rince.core.checks import import_extra, require, warn
 from rince.core.files import written
 from rince.evaluation.results import shown_metric
 from rince.reports import figures
-from rince.reports.methods import SHEET_COLUMNS, method_drawings
+from rince.reports.methods import SHEET_COLUMNS, method_drawings, with_detail
 from rince.reports.origins import differing_options, options_of, origins_of
 from rince.reports.run_report import RunReport, distinct_names, one_line
 from rince.reports.table import (
@@ -34,6 +36,8 @@ from rince.reports.table import (
 
 MAX_BYTES = 3_000_000
 
+_DETAILS = (1.0, 0.4, 0.2)
+
 _GALLERY_CHARACTERS = 1_000_000  # of all methods together
 _MAX_COLUMNS = 17  # of results that 1280 pixels have room for
 _MAX_CHIPS = 40  # a longer legend is folded
@@ -48,16 +52,14 @@ def write_report(
 ) -> Path:
     """Write the report of one or more runs as a single HTML file.
 
-    It loads nothing from anywhere and stays below 3 MB (with more runs, drawings get coarser and
-    galleries shorter). ``baseline``: also show the differences to the runs of this label, seed by
-    seed. An older report at ``path``, which is returned, is replaced whole or not at all.
+    It loads nothing from anywhere and stays below 3 MB (with more runs, maps get coarser and
+    galleries shorter; then the first ones alone are drawn). ``baseline``: also show the differences
+    to the runs of this label, seed by seed. An older report at ``path``, which is returned, is
+    replaced whole or not at all.
     """
     require(len(runs) > 0, "a report needs at least one run, got none")
-    for detail in (1.0, 0.4, 0.2, 0.0):
-        page = _page(runs, title, baseline, detail).encode("utf-8")
-        if len(page) < MAX_BYTES:
-            break
-    else:
+    page = _page_that_fits(_Report(runs, title, baseline))
+    if len(page) >= MAX_BYTES:
         warn(
             f"the report of {len(runs)} runs is {len(page) / 1e6:.1f} MB even without pictures of "
             "each run: compare fewer runs at a time for a page that is easy to mail"
@@ -67,39 +69,87 @@ def write_report(
     return path
 
 
-def _page(runs: Sequence[RunReport], title: str, baseline: str | None, detail: float) -> str:
-    """The whole document; ``detail`` in [0, 1] scales what costs bytes, 0 draws no single run."""
-    comparison = comparison_rows(runs)
-    rows = comparison.rows
-    limits = figures.similarity_range([run.evaluation.histograms for run in runs])
-    gallery_characters = int(detail * _GALLERY_CHARACTERS / len(rows))
-    options = options_of(rows)
-    methods = [method_drawings(row, limits, gallery_characters, detail) for row in rows if detail]
-    return _render(
-        title=title,
-        comparison=comparison,
-        differences=differences(runs),
-        data_notes=data_notes(rows),
-        baseline=baseline,
-        paired=None if baseline is None else differences_to(comparison, baseline),
-        colours={
-            row.label: figures.themed(figures.series_style(i)[0]) for i, row in enumerate(rows)
-        },
-        run_names=distinct_names(runs),
-        metrics={
-            shown_metric(key, own_levels(runs)): [mean_cell(key, [run]).text for run in runs]
-            for key in dict.fromkeys(key for run in runs for key in run.evaluation.metrics)
-        },
-        methods=methods,
-        sheets=list(dict.fromkeys(m["map"]["sheet"] for m in methods if m["map"])),
-        outliers=_outliers(comparison),
-        options=options,
-        differing_options=differing_options(options),
-        origins=origins_of(rows),
-    )
+def _page_that_fits(report: _Report) -> bytes:
+    """With as much detail as the limit allows, or else with the drawings of as many rows."""
+    too_many = len(report.rows)
+    for detail in _DETAILS:
+        with contextlib.suppress(_TooLong):
+            return report.page(too_many, detail)
+    drawn, page = 0, report.page(0)
+    while too_many - drawn > 1:
+        count = (drawn + too_many) // 2
+        try:
+            drawn, page = count, report.page(count, _DETAILS[-1])
+        except _TooLong:
+            too_many = count
+    return page
 
 
-def _render(**shown: Any) -> str:
+class _TooLong(Exception):
+    """The drawings alone are longer than a page may be, or the page is."""
+
+
+class _Report:
+    """Pages of some runs. What they have in common is made once, drawings too: these take nearly
+    all of the time."""
+
+    def __init__(self, runs: Sequence[RunReport], title: str, baseline: str | None) -> None:
+        comparison = comparison_rows(runs)
+        self.rows = comparison.rows
+        limits = figures.similarity_range([run.evaluation.histograms for run in runs])
+        self._drawings = functools.cache(lambda i: method_drawings(self.rows[i], limits))
+        self._svgs: dict[Any, str] = {}  # of figures
+        options = options_of(self.rows)
+        self._shown = {
+            "title": title,
+            "comparison": comparison,
+            "differences": differences(runs),
+            "data_notes": data_notes(self.rows),
+            "baseline": baseline,
+            "paired": None if baseline is None else differences_to(comparison, baseline),
+            "colours": {
+                row.label: figures.themed(figures.series_style(i)[0])
+                for i, row in enumerate(self.rows)
+            },
+            "run_names": distinct_names(runs),
+            "metrics": {
+                shown_metric(key, own_levels(runs)): [mean_cell(key, [run]).text for run in runs]
+                for key in dict.fromkeys(key for run in runs for key in run.evaluation.metrics)
+            },
+            "outliers": _outliers(comparison),
+            "options": options,
+            "differing_options": differing_options(options),
+            "origins": origins_of(self.rows),
+        }
+
+    def page(self, count: int, detail: float = 0) -> bytes:
+        """The whole document, with the drawings of the first ``count`` rows; ``detail`` in [0, 1]
+        scales their maps and galleries.
+
+        Raises:
+            _TooLong: it is, but could be without these drawings.
+        """
+        left = MAX_BYTES
+
+        def svg(figure: Any, words: str) -> str:
+            nonlocal left
+            if figure not in self._svgs:
+                self._svgs[figure] = figures.svg_of(figure, one_line(words), len(self._svgs))
+            left -= len(self._svgs[figure])
+            if count and left <= 0:
+                raise _TooLong
+            return self._svgs[figure]
+
+        characters = int(detail * _GALLERY_CHARACTERS / max(1, count))
+        methods = [with_detail(self._drawings(i), characters, detail) for i in range(count)]
+        sheets = list(dict.fromkeys(m["map"]["sheet"] for m in methods if m["map"]))
+        page = _render(svg, methods=methods, sheets=sheets, **self._shown).encode("utf-8")
+        if count and len(page) >= MAX_BYTES:
+            raise _TooLong
+        return page
+
+
+def _render(draw: Callable[[Any, str], str], **shown: Any) -> str:
     jinja2 = import_extra("jinja2", "train")
     markup = import_extra("markupsafe", "train").Markup
     folder = Path(__file__).parent
@@ -111,11 +161,10 @@ def _render(**shown: Any) -> str:
         lstrip_blocks=True,
         finalize=_on_one_line,
     )
-    numbers = itertools.count()
     script = (folder / "page.js").read_text(encoding="utf-8")
     digest = hashlib.sha256(script.encode("utf-8")).digest()
     environment.globals.update(
-        svg=lambda figure, words: markup(figures.svg_of(figure, one_line(words), next(numbers))),
+        svg=lambda figure, words: markup(draw(figure, words)),
         script=markup(script),
         script_digest=base64.b64encode(digest).decode("ascii"),
         themed=figures.themed,

@@ -14,7 +14,7 @@ from rince.evaluation.results import FOLDER_SUFFIX, RESULTS_FILE, evaluating, lo
 from rince.models.exported import EXPORT_FILE
 from rince.reports.run_report import RunReport
 from rince.training.config import flat, to_dict
-from rince.training.folder import outdated, read_about, read_config, run_of, warn_if_unfinished
+from rince.training.folder import outdated, read_about, run_of, trained_config, warn_if_unfinished
 from rince.training.history import read_history
 
 
@@ -63,7 +63,7 @@ def read_run(folder: Path) -> RunReport:
         )
     if (run / EXPORT_FILE).exists():  # of a network that may have been trained elsewhere
         return RunReport(run.name + on, folder, load_evaluation(folder, run), {"export": run.name})
-    config = read_config(run)
+    config = trained_config(run)
     about = read_about(run)
     evaluation = load_evaluation(folder, run)
     options = dict(flat(to_dict(config)))

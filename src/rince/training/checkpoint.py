@@ -193,6 +193,8 @@ def load_encoder(folder: Path, space: Space | None = None) -> Encoder:
                 f"again with --space {space}, or give the run itself"
             )
         return exported
+    if not folder.is_dir():
+        raise RinceError(absent("folder", folder))
     if not (folder / CHECKPOINT_FILE).exists():
         raise RinceError(
             f"{folder} is neither a run (it holds no {CHECKPOINT_FILE}) nor an export (no "

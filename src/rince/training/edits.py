@@ -7,7 +7,7 @@ from shlex import quote
 from typing import Any
 
 from rince.core.checks import RinceError
-from rince.training.config import TrainConfig, differing
+from rince.training.config import TrainConfig, differing, from_dict, to_dict
 from rince.training.folder import CONFIG_FILE
 
 _USED_FROM_THERE = (
@@ -49,6 +49,15 @@ def edits_to_use(folder: Path, before: TrainConfig, now: TrainConfig) -> Edits:
             f"another {', '.join(_USED_FROM_THERE)}"
         )
     return edits
+
+
+def without_edits(config: TrainConfig, edits: Edits) -> TrainConfig:
+    """The configuration with these options as they were."""
+    plain = to_dict(config)
+    for name, (was, _) in edits.items():
+        group, _, option = name.rpartition(".")
+        (plain[group] if group else plain)[option] = was
+    return from_dict(plain)
 
 
 def edit_lines(edits: Edits) -> list[str]:

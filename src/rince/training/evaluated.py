@@ -21,7 +21,7 @@ from rince.training.checkpoint import TrainedRun, load_run
 from rince.training.config import TrainConfig
 from rince.training.folder import CHECKPOINT_FILE, warn_if_unfinished
 from rince.training.objectives import OBJECTIVES
-from rince.training.splits import as_fed, load_splits, or_given_in_python
+from rince.training.splits import as_fed, load_splits, or_given_anew
 
 UNKNOWN_CLASSES = (("unknown",),)
 """Of a network that was trained elsewhere."""
@@ -86,7 +86,8 @@ def given_splits(trained: TrainedRun, splits: Splits, tree: GivenTree | None) ->
 def own_splits(trained: TrainedRun, config: TrainConfig) -> Splits:
     """The data that the run was trained on, if they are still the same."""
     data, name = config.data, trained.folder.name
-    with or_given_in_python(data, f"evaluate_run({str(trained.folder)!r}, splits=...)"):
+    moved = f"rince evaluate {quote(str(trained.folder))} --data WHERE"
+    with or_given_anew(data, moved, f"evaluate_run({str(trained.folder)!r}, splits=...)"):
         splits = load_splits(config, preprocessing=trained.spec.preprocessing)
     splits = splits_in(trained.tree, splits)
     changed = splits.train.taxonomy.paths != trained.taxonomy.paths

@@ -77,7 +77,7 @@ def read_config(folder: Path) -> TrainConfig:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What a run noted at its end: seconds, versions, label; {} of one that is not finished."""
+    """What a run noted at its end: seconds, versions, options; {} of one that is not finished."""
     file = folder / ABOUT_FILE
     if not file.exists():
         return {}
@@ -85,6 +85,18 @@ def read_about(folder: Path) -> dict[str, Any]:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except (ValueError, TypeError, RecursionError) as error:
         raise RinceError(f"{file} is damaged ({error}): remove it, or copy it again") from error
+
+
+def trained_config(folder: Path) -> TrainConfig:
+    """What a finished run was trained with, whatever was edited since; of one that is not finished,
+    or of an older rince, its configuration."""
+    about = read_about(folder)
+    if "config" not in about:
+        return read_config(folder)
+    try:
+        return from_dict(about["config"])
+    except ValueError as error:
+        raise RinceError(f"{folder / ABOUT_FILE} is damaged: {error}") from error
 
 
 def versions() -> dict[str, str]:

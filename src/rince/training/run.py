@@ -23,7 +23,7 @@ from torch import nn
 
 from rince.core.checks import RinceError, require, warn
 from rince.core.distributed import is_first_process, launched_processes, world_size
-from rince.core.files import replacing, user_path
+from rince.core.files import leading_to, replacing, user_path
 from rince.core.input_spec import InputSpec
 from rince.core.notebook import in_notebook, is_watched
 from rince.data.batches import ImageBatch, TrainLoader
@@ -51,7 +51,7 @@ from rince.training.checkpoint import (
     require_own,
 )
 from rince.training.config import TrainConfig, from_dict, output_of, to_dict
-from rince.training.edits import Edits, edit_lines, edits_to_use
+from rince.training.edits import Edits, edit_lines, edits_to_use, without_edits
 from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config, versions
 from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import RankedModule, view_config
@@ -60,7 +60,7 @@ from rince.training.randomness import callers_randomness
 from rince.training.ranks import other_than_trained, rank_source, resumed_ranks, resumed_tree
 from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
 from rince.training.splits import (
-    or_given_in_python,
+    or_given_anew,
     warn_of_choices,
     with_data,
     with_recorded_data,
@@ -236,7 +236,7 @@ def resume(
         ValueError: no more epochs than it was trained already.
         KeyboardInterrupt: as :func:`train`.
     """
-    folder = user_path(folder).resolve()  # runs/latest may soon be another run
+    (folder,) = leading_to([folder])  # runs/latest may soon be another run
     config = replace(read_config(folder), progress=progress)
     if config.loss.matmul_precision is None:  # a run of an older rince
         config.loss.matmul_precision = "fp32"
@@ -244,8 +244,14 @@ def resume(
     about = checkpoint[CHECKPOINT_KEY]
     step = checkpoint["global_step"]
     config, edits = _edited(folder, config, about)
-    if epochs is not None:
-        done = step / about.get("steps_per_epoch", step)
+    done = step / about.get("steps_per_epoch", step)
+    if epochs is None:
+        require(
+            config.epochs >= done,
+            f"{folder} was trained for {done:g} epochs: epochs in its {CONFIG_FILE} must be as "
+            f"many at least, got {config.epochs}",
+        )
+    else:
         require(
             epochs > done,
             f"{folder} was trained for {done:g} epochs: epochs must be more to go on, got {epochs}",
@@ -256,6 +262,18 @@ def resume(
                 f"{epochs} now; the learning rate follows the shorter schedule"
             )
         config = replace(config, epochs=epochs)
+    told = ""
+    if step >= config.epochs * about.get("steps_per_epoch", step + 1):
+        told = (
+            f"note: {folder.name} has trained all its {config.epochs} epochs. To lengthen it: "
+            f"rince train --resume {quote(str(folder))} --epochs {2 * config.epochs}"
+        )
+        if edits:
+            told += (
+                f"\nnote: {', '.join(edit_lines(edits))} in its {CONFIG_FILE} has no effect, as no "
+                f"step is left"
+            )
+            config, edits = without_edits(config, edits), {}
     pl.seed_everything(config.seed, workers=True, verbose=False)
     own = None if objective is None else own_objective(objective)
     require_own(backbone, about, OWN_BACKBONE, folder, "resume(folder, backbone=...)")
@@ -264,7 +282,8 @@ def resume(
     config.check_values(row)
     preprocessing = InputSpec.from_dict(about).preprocessing
     tree = resumed_tree(about, config)
-    with or_given_in_python(config.data, f"resume({str(folder)!r}, splits=...)"):
+    moved = f"write where they are to data in {folder / CONFIG_FILE}"
+    with or_given_anew(config.data, moved, f"resume({str(folder)!r}, splits=...)"):
         config, splits = with_recorded_data(config, splits, tree, preprocessing)
     run = _run(config, folder, splits, tree, loggers, callbacks)
     _check_data(about, run)
@@ -273,11 +292,8 @@ def resume(
     module = _build_module(run, ranks, backbone, row, pretrained=False)
     load_strictly(module, checkpoint["state_dict"], folder / CHECKPOINT_FILE)
     del checkpoint  # Lightning reads it again; weights and optimizer need not be held twice
-    if is_first_process() and step >= config.epochs * about.get("steps_per_epoch", step + 1):
-        print(
-            f"note: {folder.name} has trained all its {config.epochs} epochs. To lengthen it: "
-            f"rince train --resume {quote(str(folder))} --epochs {2 * config.epochs}"
-        )
+    if told and is_first_process():
+        print(told)
     _fit(run, module, resumed=about, step=step, edits=edits)
     return folder
 
@@ -544,6 +560,7 @@ def _write_about(run: Run, module: RankedModule, planned: int) -> None:
     about = {
         "label": run.config.label(module.objective),
         "seed": run.config.seed,
+        "config": to_dict(run.config),
         "steps": run.trainer.global_step,
         "planned_steps": planned,
         "train_seconds": module.train_seconds(),

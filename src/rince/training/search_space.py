@@ -53,7 +53,8 @@ def open_options(
 def trial_configs(
     config: TrainConfig, items: Items, searched: Sequence[str], count: int
 ) -> list[TrainConfig]:
-    """The default, and points spread over the space: more of them leave the first as they are."""
+    """The default, and points spread over the space, without those that are equal to one before:
+    more of them leave the first as they are."""
     reads, num_ranks = OBJECTIVES[config.objective].reads, 1
     if "loss.temperatures" in reads:
         num_ranks = rank_source(config, items).num_ranks
@@ -79,7 +80,9 @@ def trial_configs(
             loss = replace(loss, variant=("in", "out-in", "out")[int(3 * variant)])
         if "batches" in searched:
             make_up = make_ups[int(len(make_ups) * batches)]
-        configs.append(replace(config, loss=loss, optim=optim, batches=make_up))
+        drawn_config = replace(config, loss=loss, optim=optim, batches=make_up)
+        if drawn_config not in configs:
+            configs.append(drawn_config)
     return configs
 
 

@@ -80,15 +80,17 @@ def with_recorded_data(
 
 
 @contextmanager
-def or_given_in_python(data: str, call: str) -> Iterator[None]:
-    """Where the data of a run are not there, perhaps there never were any: ``call`` takes items."""
+def or_given_anew(data: str, moved: str, call: str) -> Iterator[None]:
+    """Where the data of a run are not there: ``moved`` says what to do if they are elsewhere.
+    Perhaps there never were any: ``call`` takes items given in Python."""
     try:
         yield
     except RinceError as error:
         if user_path(data).exists():
             raise
+        elsewhere = "" if data in kinds.NAMED_TREES else f" If the data were moved: {moved}."
         raise RinceError(
-            f"{error}. If the run was trained on items given in Python, go on there: "
+            f"{error}.{elsewhere} If the run was trained on items given in Python, go on there: "
             f"rince.training.{call}"
         ) from error
 

@@ -103,6 +103,7 @@ def train_towers_run(config: TrainConfig, folder: Path) -> Path:
         about = {
             "label": config.label(),
             "seed": config.seed,
+            "config": to_dict(config),
             "train_seconds": time.perf_counter() - started,
             "versions": versions(),
         }

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shlex
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -96,7 +97,8 @@ class Tuned:
 
     Args:
         folder: holds the chosen configurations, ``OBJECTIVE.yaml``, and the runs.
-        trials: all of them, those of the objective first and then those of each baseline.
+        trials: all of them, those of the objective first and then those of each baseline, but of
+            baselines of which none could be trained.
         epochs: of those that were trained to the end.
     """
 
@@ -155,8 +157,8 @@ def tune(
             such as ``["loss.variant"]``: on the command line all that are given.
 
     Raises:
-        RinceError: data that cannot be read, or of which none can be held out; all trials of an
-            objective failed.
+        RinceError: data that cannot be read, or of which none can be held out; all trials of
+            ``config.objective`` failed (a baseline is then left out, with a warning).
         ValueError: classes without superclasses; an option out of range, or nothing to search.
         KeyboardInterrupt: by Ctrl-C.
     """
@@ -191,27 +193,44 @@ def tune(
     config, splits = with_data(config, splits, tree=tree)
     parts = _parts(splits.train)
     searched = open_options(config, options, given)
-    shared = replace(config, name=None, devices="1").sized(len(parts.train), 1)
-    planned = planned_epochs(options.trials, lengths) * len(objectives)
+    shared = replace(config, name=None).sized(len(parts.train), 1)
+    configs = {
+        name: trial_configs(shared.of_objective(name), parts.train, searched, options.trials)
+        for name in objectives
+    }
+    planned = sum(planned_epochs(len(of_one), lengths) for of_one in configs.values())
     work = _Work(parts, parts.fingerprint(), lengths, planned, config.progress)
     if config.progress:
-        counts = survivors(options.trials, len(lengths))
-        rounds = [f"{n} x {length}" for n, length in zip(counts, lengths, strict=True)]
         print(
             f"{folder}: {len(parts.train)} {parts.train.noun} to train on, {len(parts.test)} held "
             f"out of the training; the test is not used\n"
-            f"{', '.join(objectives)}: trials x epochs {', then the best '.join(rounds)}, "
-            f"{planned} epochs in all; searched: {', '.join(searched)}",
+            f"{_plan(configs, lengths)}\n{planned} epochs in all; searched: {', '.join(searched)}",
             flush=True,
         )
-    trials: list[Trial] = []
+    tuned = Tuned(folder, (), config.epochs)
     for name in objectives:
-        configs = trial_configs(shared.of_objective(name), parts.train, searched, options.trials)
-        trials += work.searched([_trial(x, i, folder, work) for i, x in enumerate(configs, 1)])
-    tuned = Tuned(folder, tuple(trials), config.epochs)
-    for name in objectives:
+        trials = [_trial(x, i, folder, work) for i, x in enumerate(configs[name], 1)]
+        if problem := work.search(trials):
+            if name == config.objective:
+                raise RinceError(problem)
+            warn(f"left out: {problem}")
+            continue
+        tuned = replace(tuned, trials=(*tuned.trials, *trials))
         _write_best(tuned, name, options.fine_weight)
     return tuned
+
+
+def _plan(configs: Mapping[str, Sequence[TrainConfig]], lengths: Sequence[int]) -> str:
+    """A line for the objectives that have as many different trials."""
+    alike: dict[int, list[str]] = {}
+    for name, of_one in configs.items():
+        alike.setdefault(len(of_one), []).append(name)
+    lines = []
+    for count, names in alike.items():
+        counts = zip(survivors(count, len(lengths)), lengths, strict=True)
+        rounds = ", then the best ".join(f"{n} x {length}" for n, length in counts)
+        lines.append(f"{', '.join(names)}: trials x epochs {rounds}")
+    return "\n".join(lines)
 
 
 def _parts(items: Items) -> Splits:
@@ -244,20 +263,22 @@ class _Work:
     trained: int = 0  # epochs of this call
     seconds: float = 0.0  # that they took
 
-    def searched(self, trials: Sequence[Trial]) -> Sequence[Trial]:
-        """The same, with their scores."""
+    def search(self, trials: Sequence[Trial]) -> str:
+        """Give them their scores; what is to be told if none was trained to the end, else ""."""
         count = len(trials)
         end = self.done + planned_epochs(count, self.lengths)
-        if not successive_halving(
+        finished = successive_halving(
             count, self.lengths, lambda i, epochs: self._score(trials[i], count, epochs)
-        ):
-            one = next(trial for trial in trials if trial.failed)
-            raise RinceError(
-                f"no trial of {one.config.objective} could be trained to the end; {one.name}: "
-                f"{one.failed}. To try them again, remove {one.folder.parent}"
-            )
+        )
         self.done = end  # of trials that failed fewer may be in the last round
-        return trials
+        if finished:
+            return ""
+        failed = [trial for trial in trials if trial.failed]
+        return (
+            f"no trial of {failed[0].config.objective} could be trained to the end; "
+            f"{failed[0].name}: {failed[0].failed}. To try them again, remove "
+            f"{shlex.join(str(trial.folder) for trial in failed)}"
+        )
 
     def _score(self, trial: Trial, count: int, epochs: int) -> Score | None:
         new = epochs not in trial.scores and not trial.failed
@@ -306,7 +327,7 @@ class _Work:
         folder = trial.folder / f"{epochs}-epochs"
         if not (folder / CHECKPOINT_FILE).exists():
             run = replace(trial.config, epochs=epochs, progress=False, knn_every=0)
-            run = replace(run, output=str(trial.folder), name=folder.name)
+            run = replace(run, output=str(trial.folder), name=folder.name, devices="1")
             run.check_values()
             train_prepared(prepared(run, folder, self.parts))
         elif not read_about(folder):
@@ -325,7 +346,7 @@ class _Work:
 
 def _trial(config: TrainConfig, number: int, folder: Path, work: _Work) -> Trial:
     """With the scores that it has already, if it was trained with these settings on these data."""
-    plain = to_dict(replace(config, output="", name=None, progress=True))
+    plain = to_dict(replace(config, output="", name=None, progress=True, devices="1"))
     key = digest([plain, work.fingerprint])[:8]
     trial = Trial(number, config, folder / "trials" / f"{config.objective}-{number:02}-{key}")
     file = trial.folder / SCORES_FILE
