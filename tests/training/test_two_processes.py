@@ -28,6 +28,7 @@ from rince.core.checks import RinceError, RinceWarning
 from rince.core.input_spec import InputSpec
 from rince.data.batches import BatchViews, ImageBatch
 from rince.models.backbones import build_backbone
+from rince.training import saving
 from rince.training.checkpoint import read_checkpoint
 from rince.training.config import ModelOptions, TrainConfig
 from rince.training.module import RankedModule
@@ -185,11 +186,11 @@ def test_synchronised_batch_norm_keeps_the_checkpoint() -> None:
 def _find_the_disk_full(index: int, folder: Path, images: Path) -> None:
     """Process 0 does, at every write; both processes say how they ended."""
 
-    def save(*_: object) -> None:
+    def full(_: Path) -> None:
         raise OSError(28, "No space left on device")
 
     like_torchrun(index, 2, folder)
-    torch.save = save
+    saving.replacing = full  # type: ignore[assignment]
     status = main(_arguments(images, folder, "--epochs", "1", "--knn-every", "0"))
     (folder / f"status{index}").write_text(str(status))
 

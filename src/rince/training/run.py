@@ -135,8 +135,9 @@ def train(
             and options that choose items (``images.per_class``) have no effect, with a warning.
         loggers: Lightning's, beside the run's own and those that ``config.logger`` names; they get
             the options and every metric.
-        callbacks: Lightning's, called after the run's own. One that stops the training ends the
-            run, which then counts as finished; :func:`resume` goes on from there.
+        callbacks: Lightning's, called after the run's own, but before a checkpoint is written. One
+            that stops the training ends the run, which then counts as finished; :func:`resume`
+            goes on from there.
 
     Returns:
         The run's folder.
