@@ -24,7 +24,7 @@ from rince.training.saving import AtomicCheckpointIO, CheckpointEvery
 
 def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, small_disk: None) -> None:
     path = tmp_path / "last.ckpt"
-    writer = AtomicCheckpointIO()
+    writer = AtomicCheckpointIO(tmp_path)
     writer.save_checkpoint({"weights": torch.ones(10)}, path)
     assert writer.failed is None
     # Kept, not raised: the other processes of a run wait for this one.
@@ -38,21 +38,36 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, small_disk: None)
 
 
 def test_the_first_checkpoint_fails(tmp_path: Path, small_disk: None) -> None:
-    writer = AtomicCheckpointIO()
+    writer = AtomicCheckpointIO(tmp_path)
     writer.save_checkpoint({"x": torch.ones(100_000)}, tmp_path / "last.ckpt")
     assert "none yet" in str(writer.failed)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_failure_leaves_the_other_processes_waiting(tmp_path: Path) -> None:
-    writer = AtomicCheckpointIO()
+    writer = AtomicCheckpointIO(tmp_path)
     writer.save_checkpoint({"x": lambda: 0}, tmp_path / "last.ckpt")  # cannot be pickled
     assert "--resume" in str(writer.failed)
     assert "lambda" in str(writer.failed)
     assert "space" not in str(writer.failed)
     (tmp_path / "file").write_text("")
+    writer = AtomicCheckpointIO(tmp_path / "file")
     writer.save_checkpoint({}, tmp_path / "file" / "last.ckpt")  # below a file
     assert "none yet" in str(writer.failed)
+
+
+def test_another_checkpoint_does_not_hide_that_the_runs_own_failed(tmp_path: Path) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    writer = AtomicCheckpointIO(run)
+    writer.save_checkpoint({"x": lambda: 0}, run / CHECKPOINT_FILE)
+    writer.save_checkpoint({}, elsewhere / CHECKPOINT_FILE)
+    assert f"--resume {run}`" in str(writer.failed)
+    writer.save_checkpoint({}, run / CHECKPOINT_FILE)
+    assert writer.failed is None
+    with pytest.warns(RinceWarning, match=rf"{elsewhere} .*is intact.*goes on without") as found:
+        writer.save_checkpoint({"x": lambda: 0}, elsewhere / CHECKPOINT_FILE)
+    assert writer.failed is None
+    assert "--resume" not in str(found[0].message)  # nothing there can be resumed
 
 
 class _Trainer:
@@ -80,7 +95,7 @@ class _Trainer:
 
 
 def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
-    io = AtomicCheckpointIO()
+    io = AtomicCheckpointIO(tmp_path)
     trainer, callback = _Trainer(io), CheckpointEvery(tmp_path, 3, io)
     trainer.take_steps(callback, 4)
     trainer.full = True
@@ -95,7 +110,7 @@ def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:
 
 
 def test_the_end_of_an_epoch_is_written_once(tmp_path: Path) -> None:
-    io = AtomicCheckpointIO()
+    io = AtomicCheckpointIO(tmp_path)
     trainer, callback = _Trainer(io), CheckpointEvery(tmp_path, 3, io)
     trainer.take_steps(callback, 5)
     trainer.is_last_batch = True
@@ -105,7 +120,7 @@ def test_the_end_of_an_epoch_is_written_once(tmp_path: Path) -> None:
 
 
 def test_all_processes_end_alike(tmp_path: Path) -> None:
-    io = AtomicCheckpointIO()  # of a process that writes nothing
+    io = AtomicCheckpointIO(tmp_path)  # of a process that writes nothing
     trainer, callback = _Trainer(io), CheckpointEvery(tmp_path, 3, io)
     trainer.strategy.broadcast = lambda _: "no space on process 0"
     with pytest.raises(RinceError, match="no space on process 0"):
@@ -123,6 +138,14 @@ def test_whatever_a_damaged_file_raises(
     monkeypatch.setattr(torch, "load", load)
     with pytest.raises(RinceError, match=rf"last.ckpt .*{type(error).__name__}"):
         read_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_that_holds_code_is_not_called_damaged(tmp_path: Path) -> None:
+    torch.save({"at": Path("x")}, tmp_path / CHECKPOINT_FILE)
+    with pytest.raises(RinceError, match=r"last.ckpt holds pathlib\S*Path, .*trust") as found:
+        read_checkpoint(tmp_path)
+    assert "damaged" not in str(found.value)
+    assert "train the run again" not in str(found.value)
 
 
 def test_strict_loading_names_what_does_not_fit() -> None:

@@ -6,15 +6,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
 import torch.distributed as dist
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from lightning.pytorch.strategies import DDPStrategy
-from small_runs import SLURM, flat_backbone, splits_of
+from small_runs import SLURM, flat_backbone, small_config, splits_of
 from torch import nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -22,13 +24,15 @@ from collectives import Collectives
 from processes import like_torchrun, run_in_processes
 from rince import Taxonomy
 from rince.cli.main import main
+from rince.core.checks import RinceError, RinceWarning
 from rince.core.input_spec import InputSpec
 from rince.data.batches import BatchViews, ImageBatch
 from rince.models.backbones import build_backbone
+from rince.training import saving
 from rince.training.checkpoint import read_checkpoint
 from rince.training.config import ModelOptions, TrainConfig
 from rince.training.module import RankedModule
-from rince.training.run import _processes
+from rince.training.run import _processes, train
 
 # Writes each process's own weights and queue at the end, to be compared.
 SCRIPT = """
@@ -118,6 +122,38 @@ def test_processes_of_a_run(
     assert _processes(config)["sync_batchnorm"]
 
 
+@pytest.mark.parametrize("way", ["prompt", "flag"])
+def test_a_prompt_starts_no_processes(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, options in enumerate(({"devices": "2"}, {"devices": "1", "num_nodes": 2})):
+        config = TrainConfig("photos", accelerator="cpu", **options)  # type: ignore[arg-type]
+        with monkeypatch.context() as patch:
+            if way == "prompt":  # also IPython's and a notebook's
+                patch.setattr(sys, "ps1", ">>> ", raising=False)
+            else:
+                patch.setattr(sys, "flags", SimpleNamespace(interactive=1))
+            with pytest.raises(
+                RinceError, match=r"cannot start 2 processes.*devices to 1.*torchrun"
+            ):
+                _processes(config)
+            if number == 0:
+                config.devices = "1"
+                assert _processes(config)["devices"] == "1"
+                # Those of torchrun are there already.
+                patch.setenv("LOCAL_WORLD_SIZE", "2")
+                assert "strategy" in _processes(config)
+
+
+def test_a_prompt_takes_one_of_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CPUAccelerator, "auto_device_count", staticmethod(lambda: 3))
+    config = TrainConfig("photos", accelerator="cpu", devices="auto")
+    assert "strategy" in _processes(config)
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    with pytest.warns(RinceWarning, match="one of the 3 devices"):
+        chosen = _processes(config)
+    trainer = pl.Trainer(**chosen, logger=False, enable_checkpointing=False)
+    assert trainer.world_size == 1
+
+
 def test_tasks_that_are_not_spread_over_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
@@ -150,11 +186,11 @@ def test_synchronised_batch_norm_keeps_the_checkpoint() -> None:
 def _find_the_disk_full(index: int, folder: Path, images: Path) -> None:
     """Process 0 does, at every write; both processes say how they ended."""
 
-    def save(*_: object) -> None:
+    def full(_: Path) -> None:
         raise OSError(28, "No space left on device")
 
     like_torchrun(index, 2, folder)
-    torch.save = save
+    saving.replacing = full  # type: ignore[assignment]
     status = main(_arguments(images, folder, "--epochs", "1", "--knn-every", "0"))
     (folder / f"status{index}").write_text(str(status))
 
@@ -165,6 +201,33 @@ def test_a_full_disk_stops_both_processes(image_tree: Path, tmp_path: Path) -> N
     said = "".join((tmp_path / f"err{i}").read_text() for i in (0, 1))
     assert said.count("Training goes on and will try again") == 1
     assert said.count("rince train: could not write a checkpoint") == 2
+
+
+class _WithMore(nn.Module):
+    """A backbone with a layer that nothing reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.more = nn.Linear(3 * 16 * 16, 8), nn.Linear(4, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.linear(images.flatten(1))
+        return features
+
+
+def _train_with_more(index: int, folder: Path, images: Path) -> None:
+    like_torchrun(index, 2, folder)
+    options: Any = {"batch_size": 8, "epochs": 1, "knn_every": 0}
+    backbone = _WithMore()
+    with pytest.raises(RinceError, match=r"backbone\.more\.weight, .*more\.bias, .*requires_grad_"):
+        train(small_config(images, folder, name="run", **options), backbone)
+    backbone.more.requires_grad_(False)
+    train(small_config(images, folder, name="frozen", **options), backbone)
+
+
+def test_weights_that_nothing_reads_are_named(image_tree: Path, tmp_path: Path) -> None:
+    run_in_processes(_train_with_more, tmp_path, image_tree, count=2)
+    assert read_checkpoint(tmp_path / "frozen")["global_step"] == 4
 
 
 def test_torchrun(image_tree: Path, tmp_path: Path) -> None:

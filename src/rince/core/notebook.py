@@ -36,6 +36,11 @@ def in_notebook() -> bool:
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
+def is_interactive() -> bool:
+    """A notebook, or Python at a prompt or with ``-i``."""
+    return hasattr(sys, "ps1") or bool(sys.flags.interactive)
+
+
 def is_watched() -> bool:
     """Whether somebody sees a progress bar that is written to stderr."""
     return sys.stderr.isatty() or in_notebook()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import nn
@@ -215,6 +217,21 @@ def _linear(weights: Mapping[str, torch.Tensor], num_classes: int) -> nn.Linear:
     return classifier.requires_grad_(False)
 
 
+class HoldsCode(Exception):
+    """A file of torch.save holds more than plain data; what, is the message."""
+
+
+def read_plainly(source: Path | BinaryIO) -> Any:
+    """What torch.save has written, as plain data (no code in it is run)."""
+    try:
+        return torch.load(source, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # torch says no more than by its text whether this is damage.
+        if found := re.search(r"\bGLOBAL (\S+)", str(error)):
+            raise HoldsCode(found[1]) from error
+        raise
+
+
 def read_checkpoint(folder: Path) -> dict[str, Any]:
     """Read a run's checkpoint as plain data (no code in it is run)."""
     path = folder / CHECKPOINT_FILE
@@ -226,7 +243,14 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         instead = instead_of_run(folder) or f": {why}"
         raise RinceError(f"{folder} holds no checkpoint ({CHECKPOINT_FILE}){instead}")
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint: dict[str, Any] = read_plainly(path)
+    except HoldsCode as error:
+        raise RinceError(
+            f"{path} holds {error}, which is no plain data, and running code of a file is not "
+            f"safe: rince has not written it so. If you trust the file: read it with torch.load("
+            f"..., weights_only=False), take out what is no number, string, list, dict or tensor, "
+            f"and torch.save it"
+        ) from error
     except Exception as error:  # a damaged pickle raises anything
         first_line = str(error).strip().partition("\n")[0]
         raise RinceError(

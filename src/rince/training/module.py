@@ -17,7 +17,7 @@ from torch.nn import functional
 from torch.optim import SGD, AdamW, Optimizer
 
 from rince._version import __version__
-from rince.core.checks import require
+from rince.core.checks import RinceError, require
 from rince.core.devices import pinned, sent
 from rince.core.distributed import gather, process_index, world_size
 from rince.data.batches import BatchViews, ImageBatch
@@ -45,6 +45,11 @@ from rince.training.step import (
     superclass_level,
 )
 
+ONE_BATCH_A_STEP = (
+    "a step of a run is one batch, to whose number the data and the learning rate belong. For a "
+    "batch that does not fit into memory set micro_batch: it is encoded in parts, and the loss "
+    "sees the whole"
+)
 _CHECKED_FIRST = 10  # steps of a run: wrong data and a wrong learning rate show early
 
 
@@ -94,7 +99,7 @@ class RankedModule(pl.LightningModule):
         self._seconds_before = 0.0
         self._peak_rates: list[float] = []  # of the groups of weights
         self._started = time.perf_counter()
-        self._sizes_unknown = True
+        self._sizes_unknown = self._unread_weights_unknown = True
         self._check_objective()
         self.num_heads = self.objective.num_heads
         model, contrastive = config.model, not self.objective.classifier
@@ -145,6 +150,10 @@ class RankedModule(pl.LightningModule):
         )
 
     def on_train_batch_start(self, batch: ImageBatch, batch_idx: int) -> None:
+        accumulated = self.trainer.accumulate_grad_batches  # which callbacks can set
+        require(
+            accumulated == 1, f"accumulate_grad_batches is {accumulated}, but {ONE_BATCH_A_STEP}"
+        )
         # Dropout and the like: a function of the step, not of what happened before it.
         torch.manual_seed(
             batch_seed(self.config.seed, self.current_epoch, batch_idx, process_index())
@@ -182,6 +191,19 @@ class RankedModule(pl.LightningModule):
         elif validate:
             self._read({})
         return loss.total
+
+    def on_after_backward(self) -> None:
+        if world_size() == 1 or not self._unread_weights_unknown:
+            return
+        self._unread_weights_unknown = False
+        weights = self.named_parameters()
+        lost = [name for name, x in weights if x.requires_grad and x.grad is None]
+        if lost:
+            raise RinceError(
+                f"the loss does not depend on {', '.join(lost)}, for whose gradient several "
+                f"processes would wait: freeze these weights (requires_grad_(False)), or train "
+                f"with devices 1"
+            )
 
     def configure_optimizers(self) -> Any:
         optim = self.config.optim

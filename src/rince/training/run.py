@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Checkpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import (
+    Checkpoint,
+    GradientAccumulationScheduler,
+    StochasticWeightAveraging,
+    TQDMProgressBar,
+)
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -25,7 +30,7 @@ from rince.core.checks import RinceError, require, warn
 from rince.core.distributed import is_first_process, launched_processes, world_size
 from rince.core.files import leading_to, replacing, user_path
 from rince.core.input_spec import InputSpec
-from rince.core.notebook import in_notebook, is_watched
+from rince.core.notebook import in_notebook, is_interactive, is_watched
 from rince.data.batches import ImageBatch, TrainLoader
 from rince.data.given_tree import GivenTree, read_tree
 from rince.data.items import Items, Splits
@@ -54,11 +59,16 @@ from rince.training.config import TrainConfig, from_dict, output_of, to_dict
 from rince.training.edits import Edits, edit_lines, edits_to_use, without_edits
 from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config, versions
 from rince.training.logs import logger, logging_to, quiet_lightning
-from rince.training.module import RankedModule, view_config
+from rince.training.module import ONE_BATCH_A_STEP, RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
 from rince.training.randomness import callers_randomness
 from rince.training.ranks import other_than_trained, rank_source, resumed_ranks, resumed_tree
-from rince.training.saving import AtomicCheckpointIO, CheckpointEvery, HistoryLogger
+from rince.training.saving import (
+    AtomicCheckpointIO,
+    CheckpointBehind,
+    CheckpointEvery,
+    HistoryLogger,
+)
 from rince.training.splits import (
     or_given_anew,
     warn_of_choices,
@@ -79,6 +89,12 @@ if TYPE_CHECKING:
     from rince.training.objectives import LossFunction
 
 KNN_IMAGES = 5000
+_REFUSED_CALLBACKS: dict[type[pl.Callback], str] = {
+    GradientAccumulationScheduler: ONE_BATCH_A_STEP,
+    StochasticWeightAveraging: "it averages after the last checkpoint, and has a learning rate of "
+    "its own. WeightAveraging and EMAWeightAveraging of Lightning average at each step, and their "
+    "averages are the weights of the run",
+}
 
 
 class Stopped(RinceError):
@@ -120,8 +136,9 @@ def train(
             and options that choose items (``images.per_class``) have no effect, with a warning.
         loggers: Lightning's, beside the run's own and those that ``config.logger`` names; they get
             the options and every metric.
-        callbacks: Lightning's, called after the run's own. One that stops the training ends the
-            run, which then counts as finished; :func:`resume` goes on from there.
+        callbacks: Lightning's, called after the run's own, but before a checkpoint is written. One
+            that stops the training ends the run, which then counts as finished; :func:`resume`
+            goes on from there.
 
     Returns:
         The run's folder.
@@ -403,9 +420,12 @@ def _run(
 ) -> Run:
     items = splits.train
     require_trackers(config.logger)
-    history, checkpoint_io = HistoryLogger(folder), AtomicCheckpointIO()
+    for one in own_callbacks:
+        for refused, why in _REFUSED_CALLBACKS.items():
+            require(not isinstance(one, refused), f"{refused.__name__} is refused: {why}")
+    history, checkpoint_io = HistoryLogger(folder), AtomicCheckpointIO(folder)
     every, output = config.checkpoint_every, output_of(folder, config)
-    callbacks: list[pl.Callback] = [CheckpointEvery(folder, every, checkpoint_io, output)]
+    callbacks: list[pl.Callback] = []
     if config.knn_every:
         # Without any label, the recording that an item is from is the class to find.
         unlabelled = items.times is not None and items.taxonomy.num_classes == 1
@@ -415,6 +435,10 @@ def _run(
     callbacks += [EpochLine(history, items.noun), *own_callbacks]
     if config.progress and in_notebook():  # that of rich, the default, asks for ipywidgets
         callbacks.append(TQDMProgressBar())
+    if own_callbacks:
+        callbacks.append(CheckpointBehind(folder, every, checkpoint_io, output))
+    else:
+        callbacks.insert(0, CheckpointEvery(folder, every, checkpoint_io, output))
     with quiet_lightning():
         trainer = pl.Trainer(
             **_processes(config),
@@ -426,8 +450,8 @@ def _run(
             plugins=[checkpoint_io],
             enable_progress_bar=config.progress and is_watched(),
             enable_model_summary=False,
-            # CheckpointEvery does it; Lightning asks for this beside a user's own.
-            enable_checkpointing=any(isinstance(one, Checkpoint) for one in own_callbacks),
+            # CheckpointEvery does it; Lightning asks for this beside its own kind.
+            enable_checkpointing=any(isinstance(one, Checkpoint) for one in callbacks),
             log_every_n_steps=1,  # the module decides
             use_distributed_sampler=False,
         )
@@ -579,7 +603,8 @@ def _write_about(run: Run, module: RankedModule, planned: int) -> None:
 
 
 def _processes(config: TrainConfig) -> dict[str, Any]:
-    """Under torchrun or srun their processes, whatever ``devices`` and ``num_nodes`` say."""
+    """Under torchrun or srun their processes, whatever ``devices`` and ``num_nodes`` say; where
+    there is no script to start again, one."""
     chosen: dict[str, Any] = {"devices": config.devices, "num_nodes": config.num_nodes}
     chosen["accelerator"] = config.accelerator
     if (launched := launched_processes()) is not None:
@@ -596,6 +621,18 @@ def _processes(config: TrainConfig) -> dict[str, Any]:
         raise ValueError(f"devices {config.devices!r} cannot be taken: {error}") from error
     if probe.world_size == 1:
         return chosen
+    if launched is None and is_interactive():
+        if (config.devices, config.num_nodes) != ("auto", 1):
+            raise RinceError(
+                f"a notebook or an interactive Python cannot start {probe.world_size} processes, "
+                f"as there is no script for them to run: set devices to 1, or train with "
+                f"`rince train` or a script, under torchrun if you like"
+            )
+        warn(
+            f"a notebook or an interactive Python trains on one of the {probe.world_size} devices: "
+            f"for all of them use `rince train`, or a script"
+        )
+        return {**chosen, "devices": 1}
     device = probe.strategy.root_device.type
     require(
         not config.model.sync_batch_norm or device == "cuda",

@@ -12,15 +12,20 @@ from shlex import quote
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning_utilities.core.apply_func import apply_to_collection
 
 from rince.core.checks import RinceError, warn
 from rince.core.files import replacing
-from rince.training.checkpoint import CHECKPOINT_FILE
+from rince.training.checkpoint import CHECKPOINT_FILE, read_plainly
 from rince.training.history import HEADER, HISTORY_FILE
+
+_STATES = "callbacks"  # Lightning's name in a checkpoint
 
 
 class HistoryLogger(Logger):
@@ -87,26 +92,34 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the old checkpoint, flushes to disk, then replaces it in one step.
 
     Only process 0 writes, while the others wait for it at a barrier: an error raised here would
-    leave them there for good. So it is kept.
+    leave them there for good. So that of the run's own checkpoint is kept; another one, which a
+    callback of the user's asks for, is warned of.
     """
 
-    failed: RinceError | None = None  # why the last write did
+    def __init__(self, folder: Path) -> None:
+        self.own = folder / CHECKPOINT_FILE
+        self.failed: RinceError | None = None  # why the last write of the run's own did
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         target = Path(path)
+        if target == self.own:
+            self.failed = None
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target) as part, part.open("wb") as stream:
                 torch.save(checkpoint, stream)
-            self.failed = None
         except Exception as error:  # whatever it is, the other processes wait
             there = os.path.exists(target)
             kept = f"the one before is intact: {target}" if there else "there is none yet"
+            problem = f"could not write a checkpoint to {target.parent} ({error}); {kept}"
+            if target != self.own:
+                warn(f"{problem}. Training goes on without it")
+                return
             self.failed = RinceError(
-                f"could not write a checkpoint to {target.parent} ({error}); {kept}. Fix "
-                f"that, then go on with `rince train --resume {quote(str(target.parent))}`"
+                f"{problem}. Fix that, then go on with `rince train --resume "
+                f"{quote(str(target.parent))}`"
             )
 
 
@@ -117,7 +130,7 @@ class CheckpointEvery(pl.Callback):
     space); at the end of the run it is an error, on every process.
 
     Not one of Lightning's ``Checkpoint`` callbacks, which it moves behind all others: an epoch is
-    to be safe before something else looks at it.
+    to be safe before something else looks at it. But see :class:`CheckpointBehind`.
 
     Args:
         output: where ``latest`` leads to the run; None: the folder above.
@@ -154,6 +167,17 @@ class CheckpointEvery(pl.Callback):
             for count in (epochs.total, epochs.current):
                 count.processed += 1
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # On every process, so that all end alike.
+        parts = {f"checkpoint's {name!r}": x for name, x in checkpoint.items() if name != _STATES}
+        for name, state in checkpoint[_STATES].items():
+            state |= {key: x.item() for key, x in state.items() if isinstance(x, np.generic)}
+            parts[f"state_dict of the callback {name}"] = state
+        for name, part in parts.items():
+            _require_plain(part, name)
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Only process 0 knows, and all must end alike.
         problem = trainer.strategy.broadcast(str(self.io.failed or ""))
@@ -167,6 +191,28 @@ class CheckpointEvery(pl.Callback):
         elif trainer.is_global_zero and not self._linked:
             self._linked = True
             _link_latest(self.path.parent, self.output)
+
+
+class CheckpointBehind(CheckpointEvery, Checkpoint):
+    """The same for a run with callbacks of the user's: they see a step or an epoch first, so that
+    their states in the checkpoint are those after it. An epoch in which one of them fails is
+    repeated from the checkpoint before."""
+
+
+def _require_plain(part: object, name: str) -> None:
+    """Refuse what could be saved, but not be read again, as no code in a checkpoint is run."""
+    stream = io.BytesIO()
+    try:
+        torch.save(apply_to_collection(part, torch.Tensor, lambda _: None), stream)
+        stream.seek(0)
+        read_plainly(stream)
+    except Exception as error:  # as many kinds as there are objects
+        reason = str(error).strip().partition("\n")[0]
+        raise RinceError(
+            f"the {name} holds what a checkpoint cannot ({reason}): only numbers, strings, lists, "
+            f"dicts and tensors are read again, as no code of a file is run. Keep str(x) of a "
+            f"path, x.item() of a number of numpy, torch.from_numpy(x) of an array"
+        ) from error
 
 
 def _link_latest(folder: Path, output: Path) -> None:
