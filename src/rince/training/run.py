@@ -618,7 +618,9 @@ def _processes(config: TrainConfig) -> dict[str, Any]:
     try:
         probe = pl.Trainer(**chosen, logger=False, enable_checkpointing=False)
     except (TypeError, ValueError) as error:  # a list of CPUs, or what is no number
-        raise ValueError(f"devices {config.devices!r} cannot be taken: {error}") from error
+        raise ValueError(
+            f"accelerator {config.accelerator} cannot take devices {config.devices}: {error}"
+        ) from error
     if probe.world_size == 1:
         return chosen
     if launched is None and is_interactive():
