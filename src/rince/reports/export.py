@@ -47,7 +47,7 @@ def export_run(
     from rince.training.checkpoint import load_run, trained_encoder
 
     # runs/latest may soon be another run
-    trained = load_run(*leading_to([run])) if isinstance(run, (str, Path)) else run
+    trained = load_run(next(iter(leading_to([run])))) if isinstance(run, (str, Path)) else run
     folder = trained.folder / "export" if folder is None else user_path(folder)
     encoder = trained_encoder(trained, space)
     return write_export(encoder, folder, partial(_card, trained, encoder), onnx=onnx)
