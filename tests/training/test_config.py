@@ -208,7 +208,7 @@ def test_help_need_not_wait_for_torch() -> None:
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [([0, 1], "0,1"), ((3,), "3,"), ("[0, 1]", "0, 1"), ("[2]", "2,"), (2, "2"), ("auto", "auto")],
+    [([0, 1], "0,1"), ((3,), "3,"), ("[0, 1]", "0,1"), ("[2]", "2,"), (2, "2"), ("auto", "auto")],
 )
 def test_a_list_of_devices(given: object, expected: str) -> None:
     """A list of one is the device of that number, as Lightning reads "2,"."""

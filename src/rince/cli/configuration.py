@@ -57,10 +57,10 @@ def parsed_options(parser: HelpfulParser, arguments: Sequence[str]) -> dict[str,
             spellings: dict[str, list[str]] = {}
             for name, _ in entries:
                 spellings.setdefault(parser.destination(name), []).append(name)
-            for first, *others in spellings.values():
-                same = f"{first} is given twice"
-                if others != [first]:
-                    same = f"{' and '.join([first, *others])} are one option: give it once"
+            for name, *others in spellings.values():
+                same = f"{name} is given twice"
+                if others != [name]:
+                    same = f"{' and '.join([name, *others])} are one option: give it once"
                 require(not others, same)
             in_files |= {parser.destination(name): value for name, value in entries}
     except (RinceError, ValueError) as error:

@@ -110,11 +110,12 @@ class TrainConfig(Options):
 
     def _convert(self) -> None:
         super()._convert()
+        given: Any = self.devices
+        if isinstance(given, str) and given.startswith("["):
+            given = given.strip("[]").split(",")
         # As Lightning reads a list from text; "1," is the device 1, and "1" one device.
-        if isinstance(self.devices, list | tuple):
-            self.devices = ",".join(map(str, self.devices)) + "," * (len(self.devices) == 1)
-        elif self.devices.startswith("["):
-            self.devices = self.devices.strip("[ ]") + "," * ("," not in self.devices)
+        if isinstance(given, list | tuple):
+            self.devices = ",".join(str(x).strip() for x in given) + "," * (len(given) == 1)
 
     def check(self, objective: Objective | None = None) -> None:
         """Refuse what cannot be trained, and warn of options that have no effect.

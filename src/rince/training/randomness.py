@@ -19,7 +19,8 @@ def callers_randomness() -> Iterator[None]:
     draws options between two trainings must not draw the same ones again."""
     before = {name: os.environ.get(name) for name in _VARIABLES}
     # Looking at the generators of GPUs would take memory of all of them, in each process.
-    with isolate_rng(include_cuda=torch.cuda.is_initialized()):
+    with_gpus = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    with isolate_rng(include_cuda=with_gpus):
         try:
             yield
         finally:
