@@ -145,6 +145,7 @@ def test_numbers_of_numpy_are_kept(image_tree: Path, tmp_path: Path) -> None:
     callback = Keeps(best=np.float32(0.1), steps=np.int64(3), name=np.str_("a"))
     config = _config(image_tree, tmp_path, "run", epochs=1)
     folder = train(config, flat_backbone(), callbacks=[callback])
+    assert isinstance(callback.kept["best"], np.float32)
     load_run(folder, flat_backbone())
     again = Keeps()
     resume(folder, epochs=2, progress=False, backbone=flat_backbone(), callbacks=[again])

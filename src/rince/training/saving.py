@@ -173,7 +173,9 @@ class CheckpointEvery(pl.Callback):
         # On every process, so that all end alike.
         parts = {f"checkpoint's {name!r}": x for name, x in checkpoint.items() if name != _STATES}
         for name, state in checkpoint[_STATES].items():
-            state |= {key: x.item() for key, x in state.items() if isinstance(x, np.generic)}
+            numbers = {key: x.item() for key, x in state.items() if isinstance(x, np.generic)}
+            if numbers:  # in a copy: the state may be what the callback works with
+                checkpoint[_STATES][name] = state = {**state, **numbers}
             parts[f"state_dict of the callback {name}"] = state
         for name, part in parts.items():
             _require_plain(part, name)
