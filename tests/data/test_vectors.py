@@ -73,6 +73,37 @@ def test_the_column_of_names_may_be_written_as_macos_does(tmp_path: Path) -> Non
     assert content(loaded(tmp_path / "a.npz", table, column=column, labels=labels)) == EXPECTED
 
 
+def test_names_are_found_in_a_column_of_any_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", embeddings=FEATURES, paths=np.array(NAMES))
+    table = write_table(tmp_path / "t.csv", list(range(COUNT))[::-1])
+    text = table.read_text()
+    table.write_text(text.replace("path", "photo", 1))
+    assert content(loaded(tmp_path / "a.npz", table, labels=["group", "class"])) == EXPECTED
+    # The same files by other paths: their order may be any.
+    table.write_text(text.replace("path", "photo", 1).replace("photos/", "shop/"))
+    with pytest.raises(
+        RinceError, match=r"'photos/\d+\.jpg'.*'shop/\d+\.jpg' in its column 'photo'"
+    ):
+        loaded(tmp_path / "a.npz", table, labels=["group", "class"])
+
+
+def test_named_vectors_that_go_by_order_are_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", embeddings=FEATURES, paths=np.array(NAMES))
+    rows = "\n".join(map(",".join, LABELS))
+    (tmp_path / "t.csv").write_text(f"group,class\n{rows}")
+    with pytest.warns(
+        RinceWarning, match=r"no column of .*t\.csv holds the names.*'photos/0\.jpg'"
+    ):
+        found = loaded(tmp_path / "a.npz", tmp_path / "t.csv", labels=["group", "class"])
+    assert content(found) == EXPECTED
+
+
+def test_one_vector_is_no_matrix(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", FEATURES[0])
+    with pytest.raises(RinceError, match=r"shape \(4,\).*vector\[None\]"):
+        read_vectors(tmp_path / "one.npy")
+
+
 def test_vectors_beside_are_not_taken_for_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", embeddings=FEATURES, paths=np.array(NAMES))
     write_parquet(tmp_path / "a.parquet")

@@ -18,6 +18,7 @@ from rince.core.checks import RinceError, RinceWarning
 from rince.core.input_spec import InputSpec
 from rince.data.image.decode import read_fitted
 from rince.data.image.files import image_files
+from rince.data.stored.sources import embedding_names
 from rince.data.text.texts import Texts
 from rince.data.vector_files import read_vectors
 from rince.data.views import evaluation_pixels
@@ -116,6 +117,24 @@ def test_each_vector_of_a_file_is_a_query_whatever_it_is_called(tmp_path: Path) 
     assert found.paths == tuple(names)
     torch.testing.assert_close(found.vectors, torch.cat([torch.eye(3), torch.ones(1, 3) / 3**0.5]))
     assert found.model == net.fingerprint()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_embeddings_are_not_embedded_again(suffix: str, tmp_path: Path) -> None:
+    """By the network that made them; to another one they are features."""
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    net = replace(encoder(), module=nn.Identity(), spec=InputSpec("vectors", (3,)), mean=(), std=())
+    file = str(tmp_path / f"made{suffix}")
+    made = Embeddings(("a", "b", "c"), torch.eye(3), net.fingerprint())
+    save_embeddings(made, file)
+    with pytest.raises(RinceError, match="that this network made.*give the features"):
+        embedding_names(net, file, None)
+    with pytest.raises(RinceError, match="that this network made.*give the features"):
+        embed_queries(net, [file], device="cpu", skip_unreadable=False)
+    save_embeddings(replace(made, model="another"), file)
+    assert list(embedding_names(net, file, None)) == ["a", "b", "c"]
+    assert len(embed_queries(net, [file], device="cpu", skip_unreadable=False)[1]) == 3
 
 
 def test_queries_that_cannot_be_read(photos: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ docstrings, yaml = (import_extra(name, "train") for name in ("docstring_parser",
 _OLDER = {"text.column": "table.column", "text.labels": "table.labels"}
 _NOT_SHOWN = (*(f"--{name}" for name in _OLDER), "--videos.decoder")
 # What another verb calls an option, by its last word.
-_ELSEWHERE = {"levels": "table.labels", "ranks": "by", "root": "data_root"}
+_ELSEWHERE = {"levels": "table.labels", "ranks": "by", "root": "data_root", "learning_rate": "lr"}
 _WORDS = {int: "N", float: "X"}
 
 

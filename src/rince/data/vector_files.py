@@ -6,8 +6,9 @@ import json
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from rince.ranks.readers import some_names
 from rince.ranks.taxonomy import Taxonomy
 
 _NAMES = ("path", "text", "name")  # columns that say which item a row is of, the first there
+MODEL = "rince_model"  # in the metadata of a parquet file that `rince embed` wrote
 _NOT_LABELS = ("embedding", "embeddings", "paths", "paths_json", "model")
 
 
@@ -93,8 +95,10 @@ def read_labelled(
     key = next((name for name in columns if name in table.columns), None)
     if column is not None:
         table.require_columns(column)
-    as_read = table
-    if names is not None and key is not None and table.file != file:
+    as_read, apart = table, table.file != file
+    if names is not None and key is None and table.file.suffix.lower() in TABLE_SUFFIXES and apart:
+        key = _column_of(table, names, file)
+    if names is not None and key is not None and apart:
         table = replace(table, rows=_by_name(table, key, names, file))
     elif len(table.rows) != len(vectors):
         raise RinceError(
@@ -113,6 +117,49 @@ def read_labelled(
         table = without_empty(table, columns_of_labels[-1], columns_of_labels, empty)
     rows = ItemTable(table, key or "", columns_of_labels)
     return LabelledVectors(file, vectors, tuple(names or ()), rows, positions)
+
+
+def _column_of(table: Table, names: Sequence[str], file: Path) -> str | None:
+    """The column that holds the names of the vectors, whatever it is called. None: there is none,
+    and rows go by their order, which is told.
+
+    Raises:
+        RinceError: one holds the same files by other paths, so that order may be anything.
+    """
+    wanted = set(map(composed, names))
+    files = {PurePath(name).name for name in wanted}
+    for column in table.columns:
+        cells = set(map(composed, table.column(column)))
+        if wanted <= cells:
+            return column
+        common = files & {PurePath(cell).name for cell in cells}
+        if 2 * len(common) > len(files):
+            there = next(cell for cell in cells if PurePath(cell).name in common)
+            here = next(x for x in wanted if PurePath(x).name == PurePath(there).name)
+            raise RinceError(
+                f"{file} has names such as {here!r}, and {table.file} the same as {there!r} in its "
+                f"column {column!r}: rows cannot be found by name. Store the names as the table "
+                f"has them (embed the table itself: rince embed RUN TABLE), or write them so into "
+                f"a column path"
+            )
+    warn(
+        f"no column of {table.file} holds the names of {file} (such as {names[0]!r}): its rows are "
+        f"taken to be in the order of the vectors. A column path, or --table.column, finds them by "
+        f"name"
+    )
+    return None
+
+
+def maker_of(file: Path) -> str | None:
+    """The fingerprint of the network whose embeddings `rince embed` has written to a file; None:
+    it does not say."""
+    with suppress(Exception):  # who reads the vectors will say what is damaged
+        if file.suffix.lower() == ".parquet":
+            facts = import_extra("pyarrow.parquet", "parquet").read_schema(file).metadata or {}
+            return str(facts[MODEL.encode()].decode())
+        with np.load(file, allow_pickle=False) as stored:
+            return str(stored["model"])
+    return None
 
 
 def read_vectors(file: Path) -> tuple[Tensor, list[str] | None]:
@@ -220,6 +267,7 @@ def _checked(file: Path, stored: Mapping[str, Any]) -> tuple[Tensor, list[str] |
         raise RinceError(
             f"{file} holds an array of shape {vectors.shape} of {values_of(vectors)}; embeddings "
             f"are (items, dimensions) floats"
+            + (", and one alone is vector[None]" if vectors.ndim == 1 else "")
         )
     with np.errstate(over="ignore"):
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)

@@ -23,11 +23,10 @@ from rince.core.pair_ranks import ALL
 from rince.core.shared_work import in_parts, parts_folder
 from rince.data.items import report_unreadable
 from rince.data.kinds import embedding_content, embedding_inputs, kind_named
-from rince.data.vector_files import matrix_of_lists, stored_names
+from rince.data.vector_files import MODEL, matrix_of_lists, stored_names
 from rince.metrics.arrays import cosine_chunks, unit_features
 from rince.models.encoders import Encoder
 
-_MODEL = "rince_model"  # in the metadata of a parquet file
 _Encoded: TypeAlias = tuple[list[str], list[Tensor]]  # names, and their vectors a batch at a time
 
 
@@ -232,7 +231,7 @@ def save_embeddings(embeddings: Embeddings, file: str | Path) -> None:
         ) from error
     table = arrow.table({"path": paths, "embedding": lists})
     with replacing(file) as part:
-        parquet.write_table(table.replace_schema_metadata({_MODEL: embeddings.model}), part)
+        parquet.write_table(table.replace_schema_metadata({MODEL: embeddings.model}), part)
 
 
 def load_embeddings(file: str | Path) -> Embeddings:
@@ -257,7 +256,7 @@ def load_embeddings(file: str | Path) -> Embeddings:
         table = import_extra("pyarrow.parquet", "parquet").read_table(file)
         vectors = torch.from_numpy(matrix_of_lists(table.column("embedding")))
         paths = table.column("path").to_pylist()
-        return Embeddings(tuple(paths), vectors, table.schema.metadata[_MODEL.encode()].decode())
+        return Embeddings(tuple(paths), vectors, table.schema.metadata[MODEL.encode()].decode())
 
 
 @contextmanager

@@ -34,13 +34,13 @@ def embedding_inputs(
     encoder: Encoder, names: Sequence[str], batch_size: int, skip_unreadable: bool
 ) -> Iterator[tuple[list[str], Any]]:
     """Vectors of a file; of a query, which is a file, each of several by its own name or number."""
-    from rince.data.stored.sources import StoredNames, vectors_for
+    from rince.data.stored.sources import StoredNames, inputs_for
 
     if isinstance(names, StoredNames):
         yield list(names), names.vectors
         return
     for name in names:
-        vectors, own = vectors_for(name, encoder.spec)
+        vectors, own = inputs_for(encoder, name)
         several = [f"{name}: {x}" for x in own or range(len(vectors))]
         yield several if len(vectors) > 1 else [name], vectors
 

@@ -17,7 +17,7 @@ from rince.core.input_spec import InputSpec
 from rince.data.items import Items, Splits, chosen_items
 from rince.data.kind import Request
 from rince.data.table import split_rows
-from rince.data.vector_files import LabelledVectors, read_labelled, read_vectors
+from rince.data.vector_files import LabelledVectors, maker_of, read_labelled, read_vectors
 from rince.data.vectors import Vectors
 
 if TYPE_CHECKING:
@@ -58,6 +58,17 @@ def vectors_for(file: str, spec: InputSpec) -> tuple[Tensor, list[str] | None]:
     return vectors, names
 
 
+def inputs_for(encoder: Encoder, file: str) -> tuple[Tensor, list[str] | None]:
+    """:func:`vectors_for` an encoder, which its own outputs are not."""
+    maker = maker_of(user_path(file))
+    if maker is not None and maker == encoder.fingerprint():
+        raise RinceError(
+            f"{file} holds embeddings that this network made, and it would embed them a second "
+            f"time: give the features that they were made of"
+        )
+    return vectors_for(file, encoder.spec)
+
+
 @dataclass(frozen=True, eq=False)
 class StoredNames(Sequence[str]):
     """The N names of vectors, with the vectors (N, D): a slice keeps both."""
@@ -81,7 +92,7 @@ class StoredNames(Sequence[str]):
 def embedding_names(encoder: Encoder, data: str, column: str | None) -> StoredNames:
     """What there is to embed: the vectors by their names, or by their numbers from 0."""
     require(column is None, f"--table.column {column}: {data} is no table, but a file of vectors")
-    vectors, names = vectors_for(data, encoder.spec)
+    vectors, names = inputs_for(encoder, data)
     return StoredNames(tuple(names or map(str, range(len(vectors)))), vectors)
 
 
