@@ -220,9 +220,6 @@ EQUIVALENT: dict[tuple[str, str, str, int], str] = {
     ("ranks/measures.py", "label_overlap", "Or to And", 0): (
         "where one side is 0 or 1, the product of both is the smaller of both"
     ),
-    ("ranks/noise.py", "move_classes", "constant + 1", 1): (
-        "a class that has moved lies in a group: its path of two names or more is no path of one"
-    ),
     ("ranks/options.py", "RankOptions.check", "constant + 1", 2): (
         "of no near at all the largest may be 0 or 1: both are at most 1"
     ),

@@ -361,14 +361,6 @@ def test_thumbnails_of_the_map_are_of_its_points_and_small() -> None:
         assert off.argmin() % 3 == label
 
 
-def test_classes_of_the_test_alone_are_refused() -> None:
-    """Also one of the training's tree: no probe and no neighbour can say it."""
-    data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 7)
-    data = Splits(data.train.subset(data.train.labels > 0), data.test)
-    with pytest.raises(ValueError, match="^3 of 7 test images are of classes that were never tr"):
-        evaluate_backbone(nn.Flatten(), data, {}, options=OPTIONS)
-
-
 def test_nothing_to_test_on_is_refused() -> None:
     data = splits(Taxonomy.from_dict({"a": ["b", "c"], "d": ["e"]}), 16, 0)
     with pytest.raises(ValueError, match="no test images"):

@@ -248,14 +248,13 @@ def test_an_edit_of_a_run_that_is_finished_has_no_effect_and_is_told_so(
     assert "no effect, as no step is left" in said
     assert read_about(small_run)["config"] == {**trained, "data": str(moved), "log_every": 2}
     assert "optim.lr 0.02" not in (small_run / "log.txt").read_text()
-    _edit(small_run, ("epochs: 1", "epochs: 0"))
-    with pytest.raises(ValueError, match=r"trained for 1 epochs: epochs in .* at least, got 0"):
-        resume(small_run, progress=False, backbone=flat_backbone())
-    _edit(small_run, ("\nepochs: 0", "\nepochs: 1"))
     # Where steps are left they are used.
     resume(small_run, epochs=2, progress=False, backbone=flat_backbone())
     assert "no effect" not in capsys.readouterr().out
     assert read_about(small_run)["config"]["optim"]["lr"] == 0.02
+    _edit(small_run, ("\nepochs: 2", "\nepochs: 1"))
+    with pytest.raises(ValueError, match=r"trained for 2 epochs: epochs in .* at least, got 1"):
+        resume(small_run, progress=False, backbone=flat_backbone())
 
 
 def test_other_options_are_refused_by_name(image_tree: Path, tmp_path: Path) -> None:

@@ -135,11 +135,6 @@ def test_one_seed_beside_several_is_refused(
     assert "--seed 4" in said
     # A file that a run or a search wrote always holds one.
     (tmp_path / "recipe.yaml").write_text("data: photos/\nseed: 4\n")
-    (tmp_path / "seeds.yaml").write_text("data: photos/\nseeds: [0, 1]\n")
-    one, several = parse_with_seeds(["--config", str(tmp_path / "seeds.yaml"), "--seed=5"])
-    assert (one.seed, several) == (5, None)
-    _, several = parse_with_seeds(["--config", str(tmp_path / "seeds.yaml")])
-    assert several == (0, 1)
     _, several = parse_with_seeds(["--config", str(tmp_path / "recipe.yaml"), "--seeds", "0", "1"])
     assert several == (0, 1)
 

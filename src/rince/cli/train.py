@@ -111,14 +111,13 @@ def parse_with_seeds(arguments: Sequence[str]) -> tuple[TrainConfig, tuple[int, 
     end the program with a hint."""
     values = parsed_options(build_parser(), arguments)
     seeds = values.pop("seeds", None)
-    flags = {one.partition("=")[0] for one in arguments}
-    alone = "--seed" in flags  # which wins over seeds in a file
+    alone = any(one.partition("=")[0] == "--seed" for one in arguments)
     require(
-        not (alone and "--seeds" in flags),
+        seeds is None or not alone,
         f"--seeds {' '.join(map(str, seeds or ()))} and --seed {values.get('seed')}: give one of "
         f"the two, --seed for a single run",
     )
-    return from_dict(values), None if alone else seeds
+    return from_dict(values), seeds
 
 
 def build_parser() -> HelpfulParser:

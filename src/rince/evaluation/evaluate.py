@@ -121,7 +121,7 @@ def measure(
     options.check()
     for name in outliers:
         require_name(name, "outliers")
-    unseen = int(splits.never_trained.sum())
+    unseen = int((splits.test.labels >= taxonomy.num_classes).sum())
     require(
         unseen == 0,
         f"{unseen} of {len(splits.test)} test {splits.test.noun} are of classes that were never "

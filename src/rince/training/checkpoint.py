@@ -227,7 +227,7 @@ def read_plainly(source: Path | BinaryIO) -> Any:
         return torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # torch says no more than by its text whether this is damage.
-        if found := re.search(r"\bGLOBAL (\S+)", str(error)):
+        if found := re.search(r"\bGLOBAL ([\w.]+\w) was\b", str(error)):
             raise HoldsCode(found[1]) from error
         raise
 

@@ -112,10 +112,10 @@ class TrainConfig(Options):
         super()._convert()
         given: Any = self.devices
         if isinstance(given, str) and given.startswith("["):
-            given = given.strip("[]").split(",")
+            given = [int(x) if x.strip().isdigit() else x for x in given.strip("[]").split(",")]
         # As Lightning reads a list from text; "1," is the device 1, and "1" one device.
-        if isinstance(given, list | tuple):
-            self.devices = ",".join(str(x).strip() for x in given) + "," * (len(given) == 1)
+        if isinstance(given, list | tuple) and given and all(type(x) is int for x in given):
+            self.devices = ",".join(map(str, given)) + "," * (len(given) == 1)
 
     def check(self, objective: Objective | None = None) -> None:
         """Refuse what cannot be trained, and warn of options that have no effect.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -13,10 +15,23 @@ from lightning.pytorch.utilities.seed import isolate_rng
 _VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
 
 
+_Given, _Result = ParamSpec("_Given"), TypeVar("_Result")
+
+
+def leaves_randomness(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+    """Behind the function Python, numpy and torch draw what they would have drawn without it: a
+    program that draws options between two trainings must not draw the same ones again."""
+
+    @functools.wraps(function)
+    def leaving(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        with _kept():
+            return function(*args, **kwargs)
+
+    return leaving
+
+
 @contextmanager
-def callers_randomness() -> Iterator[None]:
-    """Behind it Python, numpy and torch draw what they would have drawn without: a program that
-    draws options between two trainings must not draw the same ones again."""
+def _kept() -> Iterator[None]:
     before = {name: os.environ.get(name) for name in _VARIABLES}
     # Looking at the generators of GPUs would take memory of all of them, in each process.
     with_gpus = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]

@@ -61,7 +61,7 @@ from rince.training.folder import ABOUT_FILE, CONFIG_FILE, LOG_FILE, read_config
 from rince.training.logs import logger, logging_to, quiet_lightning
 from rince.training.module import ONE_BATCH_A_STEP, RankedModule, view_config
 from rince.training.objectives import Objective, own_objective
-from rince.training.randomness import callers_randomness
+from rince.training.randomness import leaves_randomness
 from rince.training.ranks import other_than_trained, rank_source, resumed_ranks, resumed_tree
 from rince.training.saving import (
     AtomicCheckpointIO,
@@ -178,7 +178,7 @@ def train(
     return folder
 
 
-@callers_randomness()
+@leaves_randomness
 def train_prepared(
     run: Run, backbone: Backbone | nn.Module | None = None, own: Objective | None = None
 ) -> None:
@@ -223,7 +223,7 @@ def prepared(
     return _run(config, folder, splits, tree, loggers, callbacks)
 
 
-@callers_randomness()
+@leaves_randomness
 def resume(
     folder: str | Path,
     *,
@@ -261,14 +261,8 @@ def resume(
     about = checkpoint[CHECKPOINT_KEY]
     step = checkpoint["global_step"]
     config, edits = _edited(folder, config, about)
-    done = step / about.get("steps_per_epoch", step)
-    if epochs is None:
-        require(
-            config.epochs >= done,
-            f"{folder} was trained for {done:g} epochs: epochs in its {CONFIG_FILE} must be as "
-            f"many at least, got {config.epochs}",
-        )
-    else:
+    if epochs is not None:
+        done = step / about.get("steps_per_epoch", step)
         require(
             epochs > done,
             f"{folder} was trained for {done:g} epochs: epochs must be more to go on, got {epochs}",
@@ -280,7 +274,7 @@ def resume(
             )
         config = replace(config, epochs=epochs)
     told = ""
-    if step >= config.epochs * about.get("steps_per_epoch", step + 1):
+    if step == config.epochs * about.get("steps_per_epoch", step + 1):
         told = (
             f"note: {folder.name} has trained all its {config.epochs} epochs. To lengthen it: "
             f"rince train --resume {quote(str(folder))} --epochs {2 * config.epochs}"
@@ -495,6 +489,11 @@ def _fit(
     planned = config.epochs * steps
     if resumed is not None:
         _check_steps(resumed, run, steps)
+        require(
+            step <= planned,
+            f"{folder} was trained for {step / steps:g} epochs: epochs in its {CONFIG_FILE} must "
+            f"be as many at least, got {config.epochs}",
+        )
     with contextlib.ExitStack() as stack:
         if first and fresh:
             require_nothing_to_lose(folder)  # before the lock makes a log

@@ -167,19 +167,6 @@ class CheckpointEvery(pl.Callback):
             for count in (epochs.total, epochs.current):
                 count.processed += 1
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        # On every process, so that all end alike.
-        parts = {f"checkpoint's {name!r}": x for name, x in checkpoint.items() if name != _STATES}
-        for name, state in checkpoint[_STATES].items():
-            numbers = {key: x.item() for key, x in state.items() if isinstance(x, np.generic)}
-            if numbers:  # in a copy: the state may be what the callback works with
-                checkpoint[_STATES][name] = state = {**state, **numbers}
-            parts[f"state_dict of the callback {name}"] = state
-        for name, part in parts.items():
-            _require_plain(part, name)
-
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Only process 0 knows, and all must end alike.
         problem = trainer.strategy.broadcast(str(self.io.failed or ""))
@@ -198,7 +185,20 @@ class CheckpointEvery(pl.Callback):
 class CheckpointBehind(CheckpointEvery, Checkpoint):
     """The same for a run with callbacks of the user's: they see a step or an epoch first, so that
     their states in the checkpoint are those after it. An epoch in which one of them fails is
-    repeated from the checkpoint before."""
+    repeated from the checkpoint before. What they add to a checkpoint must be readable again."""
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # On every process, so that all end alike.
+        parts = {f"checkpoint's {name!r}": x for name, x in checkpoint.items() if name != _STATES}
+        for name, state in checkpoint[_STATES].items():
+            numbers = {key: x.item() for key, x in state.items() if isinstance(x, np.generic)}
+            if numbers:  # in a copy: the state may be what the callback works with
+                checkpoint[_STATES][name] = state = {**state, **numbers}
+            parts[f"state_dict of the callback {name}"] = state
+        for name, part in parts.items():
+            _require_plain(part, name)
 
 
 def _require_plain(part: object, name: str) -> None:

@@ -136,8 +136,10 @@ def _preprocessed(
 def as_fed(splits: Splits, config: TrainConfig, preprocessing: Preprocessing | None) -> Splits:
     """Items given in Python, fed to a run's network: pictures like this, texts in its tokens."""
     parts = [part.preprocessed(preprocessing) for part in (splits.train, splits.test)]
-    how = (str(config.model.backbone), config.text.max_tokens)
-    return Splits(*(x if x.tokens_of is None else x.tokenised(*how) for x in parts))
+    if splits.train.tokens_of is not None:
+        how = (str(config.model.backbone), config.text.max_tokens)
+        parts = [part.tokenised(*how) for part in parts]
+    return Splits(*parts)
 
 
 def load_splits(
