@@ -15,7 +15,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 _VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")
 
 
-_Given, _Result = ParamSpec("_Given"), TypeVar("_Result")
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
 
 
 def leaves_randomness(function: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
