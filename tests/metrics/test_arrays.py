@@ -17,6 +17,7 @@ from rince.metrics.arrays import (
     sort_rows,
     tensor,
     unit_features,
+    unit_rows,
 )
 
 
@@ -127,3 +128,11 @@ def test_features_of_16_bits_are_raised_before_they_are_normalised(dtype: torch.
     torch.testing.assert_close(
         unit_features(low, "x"), unit_features(low.float(), "x"), atol=0, rtol=0
     )
+
+
+def test_a_row_is_scaled_by_its_largest_number_of_either_sign() -> None:
+    """Squares of the others do not matter, its own would be infinite."""
+    rows = torch.tensor([[1e25, 1.0, 0.5], [-1e25, 1.0, 0.5], [3e25, -4e25, 1.0]])
+    expected = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.6, -0.8, 0.0]])
+    torch.testing.assert_close(unit_rows(rows), expected)
+    torch.testing.assert_close(unit_features(rows, "features"), expected)
