@@ -166,6 +166,26 @@ def test_empty_ranks_are_those_of_no_pair(
     assert found == [r for r in range(2, rule.num_ranks + 1) if not bool((matrix == r).any())]
 
 
+@pytest.mark.parametrize(
+    ("clips", "shots", "is_empty"),
+    [
+        ([0, 1], [4, 4], True),  # two clips of one shot
+        ([0, 0], [4, 5], True),  # the same clip, whatever its shot
+        ([0, 1], [4, 5], False),
+        ([0, 0, 1], [4, 5, 5], False),
+    ],
+)
+def test_other_shots_of_a_video_are_of_other_clips(
+    clips: list[int], shots: list[int], is_empty: bool
+) -> None:
+    start = torch.tensor(clips).double()
+    items = TimeRanks.items([7] * len(clips), start, start + 1, shot=torch.tensor(shots))
+    rule = TimeRanks([], shots=True, beyond="rank")
+    matrix = rule.ranks(items, items, ignore_self=True).tile(ALL, ALL)
+    assert bool((matrix == 3).any()) is not is_empty
+    assert any(x.startswith("rank 3") for x in rule.empty_ranks(items)) is is_empty
+
+
 def test_empty_ranks_of_a_long_recording() -> None:
     """100,000 clips: their pairs would take minutes."""
     shot = torch.arange(100_000)

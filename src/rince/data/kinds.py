@@ -98,9 +98,10 @@ def folder_table(data: str, output: str | Path) -> tuple[list[str], list[list[st
     if kind.suffixes is None:
         raise ValueError(f"{data} holds {kind.noun}, which are no files of a folder")
     sides = split_folders(folder)
-    named = [("", class_root(folder))]
     if sides:
         named = [("train", sides[0]), (sides[1].name, sides[1])]
+    else:
+        named = [("", class_root(folder))]
     return item_rows(named, kind.suffixes, user_path(output), kind.noun)
 
 

@@ -63,8 +63,8 @@ def read_run(folder: Path) -> RunReport:
         )
     if (run / EXPORT_FILE).exists():  # of a network that may have been trained elsewhere
         return RunReport(run.name + on, folder, load_evaluation(folder, run), {"export": run.name})
-    config = trained_config(run)
     about = read_about(run)
+    config = trained_config(run, about)
     evaluation = load_evaluation(folder, run)
     options = dict(flat(to_dict(config)))
     if isinstance(options["data"], str):  # photos/ is photos

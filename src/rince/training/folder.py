@@ -6,6 +6,7 @@ import contextlib
 import json
 import platform
 import re
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from shlex import quote
@@ -87,10 +88,9 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise RinceError(f"{file} is damaged ({error}): remove it, or copy it again") from error
 
 
-def trained_config(folder: Path) -> TrainConfig:
-    """What a finished run was trained with, whatever was edited since; of one that is not finished,
-    or of an older rince, its configuration."""
-    about = read_about(folder)
+def trained_config(folder: Path, about: Mapping[str, Any]) -> TrainConfig:
+    """What a finished run was trained with, whatever was edited since, by :func:`read_about`; of
+    one that is not finished, or of an older rince, its configuration."""
     if "config" not in about:
         return read_config(folder)
     try:
